@@ -1,0 +1,1 @@
+"""What steers the camera, as plain decisions: no thread, no socket, no camera in here."""

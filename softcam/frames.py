@@ -1,0 +1,159 @@
+"""A frame, and the slot that holds the newest one.
+
+A frame's planes lie in memory that belongs to whoever made it, usually a buffer that the sensor filled and
+wants back. So frames are counted: the maker hands out a frame with one hold, every user takes a hold of its own with
+`hold()` and gives it back with `release()`, and the last release drops the planes and tells the maker. Neither class
+here starts a thread or knows a camera.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+PixelFormat = Literal["YUV420", "NV12", "YUYV", "MJPEG"]
+Plane = npt.NDArray[np.uint8]
+
+_NO_PLANES: Final[tuple[Plane, ...]] = ()
+
+
+class Frame:
+    """One picture of the camera, in full-range YCbCr (the JPEG one: BT.601 matrix, 0 to 255) or as a JPEG.
+
+    `planes`, all uint8, by `pixel_format`; rows may be padded, so only the last axis is contiguous:
+
+    - `YUV420`: Y (height, width), U and V ((height + 1) // 2, (width + 1) // 2)
+    - `NV12`: Y (height, width), then U and V interleaved ((height + 1) // 2, 2 * ((width + 1) // 2))
+    - `YUYV`: one plane (height, 2 * width)
+    - `MJPEG`: one plane (bytes,), a whole JPEG
+
+    `began_s` is when its exposure began, on the clock of `time.monotonic()`; `timestamp_s` the same moment as Unix
+    time. `metadata` is libcamera's, by its control names, and may be read after the frame was given back.
+    """
+
+    __slots__ = (
+        "_give_back",
+        "_holds",
+        "_lock",
+        "began_s",
+        "height",
+        "metadata",
+        "pixel_format",
+        "planes",
+        "sequence",
+        "timestamp_s",
+        "width",
+    )
+
+    def __init__(
+        self,
+        planes: tuple[Plane, ...],
+        pixel_format: PixelFormat,
+        width: int,
+        height: int,
+        *,
+        sequence: int = 0,
+        began_s: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        give_back: Callable[[], None] | None = None,
+    ) -> None:
+        self.planes = planes
+        self.pixel_format = pixel_format
+        self.width = width
+        self.height = height
+        self.sequence = sequence
+        now_s = time.monotonic()
+        self.began_s = now_s if began_s is None else began_s
+        self.timestamp_s = time.time() - (now_s - self.began_s)
+        self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
+        self._give_back = give_back
+        self._lock = threading.Lock()  # guards _holds
+        self._holds = 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.width, self.height
+
+    def hold(self) -> bool:
+        """Keep the planes until `release()`; False when they were already given back."""
+        with self._lock:
+            if self._holds == 0:
+                return False
+            self._holds += 1
+            return True
+
+    def release(self) -> None:
+        """Give one hold back; the last one drops the planes and returns the buffer to its maker."""
+        with self._lock:
+            if self._holds == 0:
+                raise RuntimeError("frame released more often than held")
+            self._holds -= 1
+            if self._holds:
+                return
+        # The views go first: a mapped buffer cannot be unmapped while an array points into it.
+        self.planes = _NO_PLANES
+        if self._give_back is not None:
+            self._give_back()
+            self._give_back = None
+
+
+class NewestFrame:
+    """The slot between the camera and everyone who takes pictures from it: holds one frame, the newest.
+
+    The camera's thread calls `put`; any thread reads. Nothing queues here, so a slow reader meets a newer frame
+    and never an old one.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())  # guards _frame
+        self._frame: Frame | None = None
+
+    def put(self, frame: Frame) -> None:
+        """Take over the maker's hold on `frame` and give the one before it back."""
+        with self._changed:
+            before, self._frame = self._frame, frame
+            self._changed.notify_all()
+        if before is not None:
+            before.release()
+
+    def clear(self) -> None:
+        """Give the frame back, as a camera needs before it stops."""
+        with self._changed:
+            before, self._frame = self._frame, None
+        if before is not None:
+            before.release()
+
+    def wake(self) -> None:
+        """Let every waiting reader look at its `until` again."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def held(self) -> Frame | None:
+        """The newest frame with a hold for the caller, or None."""
+        with self._changed:
+            frame = self._frame
+            return frame if frame is not None and frame.hold() else None
+
+    def wait(
+        self,
+        is_wanted: Callable[[Frame], bool],
+        deadline_s: float,
+        until: Callable[[], bool] = lambda: False,
+    ) -> Frame | None:
+        """The first newest frame that `is_wanted`, held for the caller; None at the deadline or when `until()` holds.
+
+        `deadline_s` is on the monotonic clock. Both functions run under the slot's lock and must be quick.
+        """
+        with self._changed:
+            while True:
+                frame = self._frame
+                if frame is not None and is_wanted(frame) and frame.hold():
+                    return frame
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or until():
+                    return None
+                self._changed.wait(left_s)

@@ -1,0 +1,1 @@
+"""The HTTP side: everything that parses a request or writes an answer."""
