@@ -1,0 +1,185 @@
+"""A small alphabet, and how text is put on a grey picture.
+
+The letters are drawn for this project, five dots wide and seven high, two more for what hangs below the line. A letter
+is not magnified as squares: its neighbouring dots are joined by round strokes, so that it is smooth at any size.
+Nothing here starts a thread, and every function may be called from any of them.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Grey = npt.NDArray[np.uint8]
+
+CELL_WIDTH: Final = 6  # dots from one letter to the next
+CELL_HEIGHT: Final = 9  # dots of a line, with what hangs below it
+
+_FIRST: Final = 0x20
+_STROKE_DOTS: Final = 0.5  # half a stroke's thickness: a letter's edge strokes then just stay inside its cell
+
+# The printable characters of ASCII in their order, sixteen to a band.
+_DRAWN: Final = """
+    ..... ..#.. .#.#. .#.#. ..#.. ##..# .##.. ..#.. ...#. .#... ..... ..... ..... ..... ..... ....#
+    ..... ..#.. .#.#. .#.#. .#### ##..# #..#. ..#.. ..#.. ..#.. #.#.# ..#.. ..... ..... ..... ....#
+    ..... ..#.. ..... ##### #.#.. ...#. #..#. ..... .#... ...#. .###. ..#.. ..... ..... ..... ...#.
+    ..... ..#.. ..... .#.#. .###. ..#.. .##.. ..... .#... ...#. ##### ##### ..... ##### ..... ..#..
+    ..... ..#.. ..... ##### ..#.# .#... #.#.# ..... .#... ...#. .###. ..#.. ..... ..... ..... .#...
+    ..... ..... ..... .#.#. ####. #..## #..#. ..... ..#.. ..#.. #.#.# ..#.. ..#.. ..... ..... #....
+    ..... ..#.. ..... .#.#. ..#.. #..## .##.# ..... ...#. .#... ..... ..... ..#.. ..... ..#.. #....
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .#... ..... ..... .....
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .....
+
+    .###. ..#.. .###. ##### ...#. ##### ..##. ##### .###. .###. ..... ..... ....# ..... #.... .###.
+    #...# .##.. #...# ...#. ..##. #.... .#... ....# #...# #...# ..... ..... ...#. ..... .#... #...#
+    #...# #.#.. ....# ..#.. .#.#. ####. #.... ...#. #...# #...# ..#.. ..#.. ..#.. ##### ..#.. ....#
+    #.#.# ..#.. ...#. .###. #..#. ....# ####. ...#. .###. .#### ..... ..... .#... ..... ...#. ..##.
+    #...# ..#.. ..#.. ....# ##### ....# #...# ..#.. #...# ....# ..... ..... ..#.. ##### ..#.. ..#..
+    #...# ..#.. .#... #...# ...#. #...# #...# ..#.. #...# ...#. ..... ..#.. ...#. ..... .#... .....
+    .###. ##### ##### .###. ...#. .###. .###. ..#.. .###. .##.. ..#.. ..#.. ....# ..... #.... ..#..
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .#... ..... ..... ..... .....
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .....
+
+    .###. ..#.. ####. .###. ####. ##### ##### .###. #...# .###. ..### #...# #.... #...# #...# .###.
+    #...# .#.#. #...# #...# #...# #.... #.... #...# #...# ..#.. ....# #..#. #.... ##.## ##..# #...#
+    #.### #...# #...# #.... #...# #.... #.... #.... #...# ..#.. ....# #.#.. #.... #.#.# #.#.# #...#
+    #.#.# #...# ####. #.... #...# ####. ####. #.### ##### ..#.. ....# ##... #.... #.#.# #.#.# #...#
+    #.##. ##### #...# #.... #...# #.... #.... #...# #...# ..#.. ....# #.#.. #.... #...# #..## #...#
+    #.... #...# #...# #...# #...# #.... #.... #...# #...# ..#.. #...# #..#. #.... #...# #...# #...#
+    .###. #...# ####. .###. ####. ##### #.... .###. #...# .###. .###. #...# ##### #...# #...# .###.
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .....
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .....
+
+    ####. .###. ####. .###. ##### #...# #...# #...# #...# #...# ##### .###. #.... .###. ..#.. .....
+    #...# #...# #...# #...# ..#.. #...# #...# #...# #...# #...# ....# .#... #.... ...#. .#.#. .....
+    #...# #...# #...# #.... ..#.. #...# #...# #...# .#.#. .#.#. ...#. .#... .#... ...#. #...# .....
+    ####. #...# ####. .###. ..#.. #...# .#.#. #.#.# ..#.. ..#.. ..#.. .#... ..#.. ...#. ..... .....
+    #.... #.#.# #.#.. ....# ..#.. #...# .#.#. #.#.# .#.#. ..#.. .#... .#... ...#. ...#. ..... .....
+    #.... #..#. #..#. #...# ..#.. #...# .#.#. #.#.# #...# ..#.. #.... .#... ....# ...#. ..... .....
+    #.... .##.# #...# .###. ..#.. .###. ..#.. .#.#. #...# ..#.. ##### .###. ....# .###. ..... .....
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... #####
+    ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... ..... .....
+
+    .#... ..... #.... ..... ....# ..... ..##. ..... #.... ..#.. ...#. #.... .##.. ..... ..... .....
+    ..#.. ..... #.... ..... ....# ..... .#... ..... #.... ..... ..... #.... ..#.. ..... ..... .....
+    ..... .###. ####. .###. .#### .###. ####. .#### ####. .##.. ..##. #..#. ..#.. ####. ####. .###.
+    ..... ....# #...# #...# #...# #...# .#... #...# #...# ..#.. ...#. #.#.. ..#.. #.#.# #...# #...#
+    ..... .#### #...# #.... #...# ##### .#... #...# #...# ..#.. ...#. ##... ..#.. #.#.# #...# #...#
+    ..... #...# #...# #...# #...# #.... .#... #...# #...# ..#.. ...#. #.#.. ..#.. #.#.# #...# #...#
+    ..... .#### ####. .###. .#### .###. .#... .#### #...# .###. ...#. #..#. .###. #.#.# #...# .###.
+    ..... ..... ..... ..... ..... ..... ..... ....# ..... ..... ...#. ..... ..... ..... ..... .....
+    ..... ..... ..... ..... ..... ..... ..... .###. ..... ..... .##.. ..... ..... ..... ..... .....
+
+    ..... ..... ..... ..... .#... ..... ..... ..... ..... ..... ..... ...## ..#.. ##... .....
+    ..... ..... ..... ..... .#... ..... ..... ..... ..... ..... ..... ..#.. ..#.. ..#.. .....
+    ####. .#### #.##. .#### ####. #...# #...# #...# #...# #...# ##### ..#.. ..#.. ..#.. .#...
+    #...# #...# ##... #.... .#... #...# #...# #...# .#.#. #...# ...#. .#... ..#.. ...#. #.#.#
+    #...# #...# #.... .###. .#... #...# .#.#. #.#.# ..#.. #...# ..#.. ..#.. ..#.. ..#.. ...#.
+    #...# #...# #.... ....# .#... #...# .#.#. #.#.# .#.#. #...# .#... ..#.. ..#.. ..#.. .....
+    ####. .#### #.... ####. ..##. .#### ..#.. .#.#. #...# .#### ##### ...## ..#.. ##... .....
+    #.... ....# ..... ..... ..... ..... ..... ..... ..... ....# ..... ..... ..... ..... .....
+    #.... ....# ..... ..... ..... ..... ..... ..... ..... .###. ..... ..... ..... ..... .....
+"""
+
+
+def text_size(text: str, scale: float) -> tuple[int, int]:
+    """(width, height) in pixels of what `text_mask` gives."""
+    return round(CELL_WIDTH * scale) * len(text), round(CELL_HEIGHT * scale)
+
+
+def fitting_scale(lines: Sequence[str], width: int, height: int) -> int:
+    """The largest whole scale at which `lines` fit into width x height pixels; never less than 1."""
+    longest = max((len(line) for line in lines), default=1)
+    return max(1, min(width // (CELL_WIDTH * max(longest, 1)), height // (CELL_HEIGHT * max(len(lines), 1))))
+
+
+def text_mask(text: str, scale: float) -> Grey:
+    """One line of text as coverage, uint8 (height, width): 255 inside a stroke, 0 outside, smooth between.
+
+    `scale` is the size of one of the letters' dots in pixels. What is not printable ASCII shows as `?`.
+    """
+    width, height = text_size(text, scale)
+    mask = np.zeros((height, width), np.uint8)
+    advance = round(CELL_WIDTH * scale)
+    for place, letter in enumerate(text):
+        mask[:, place * advance : (place + 1) * advance] = _letter_mask(letter, scale)
+    return mask
+
+
+def blend(plane: Grey, mask: Grey, left: int, top: int, level: int) -> None:
+    """Draw `mask` on the plane in place with grey `level`; what lies outside the plane is cut off."""
+    height, width = plane.shape
+    x0, y0 = max(left, 0), max(top, 0)
+    x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
+    if x0 >= x1 or y0 >= y1:
+        return
+    target = plane[y0:y1, x0:x1]
+    cover = mask[y0 - top : y1 - top, x0 - left : x1 - left].astype(np.uint16)
+    # (a * (255 - m) + b * m) / 255 in 16 bits without a division: x / 255 = (x + x / 256) / 256, rounded.
+    mixed = target * (255 - cover) + cover * np.uint16(level) + np.uint16(128)
+    target[...] = (mixed + (mixed >> 8)) >> 8
+
+
+def draw_text(plane: Grey, text: str, left: int, top: int, scale: float, level: int = 255) -> None:
+    """Write one line on a Y plane in place; `left` and `top` in pixels, and what does not fit is cut off."""
+    advance = round(CELL_WIDTH * scale)
+    for place, letter in enumerate(text):
+        if letter != " ":
+            blend(plane, _letter_mask(letter, scale), left + place * advance, top, level)
+
+
+def draw_centred(plane: Grey, lines: Sequence[str], scale: float, level: int = 255) -> None:
+    """Write lines below each other, in the middle of a Y plane, in place."""
+    height, width = plane.shape
+    line_height = round(CELL_HEIGHT * scale * 1.25)
+    top = (height - line_height * len(lines)) // 2
+    for line in lines:
+        draw_text(plane, line, (width - text_size(line, scale)[0]) // 2, top, scale, level)
+        top += line_height
+
+
+@lru_cache(maxsize=1)
+def _dots() -> dict[str, tuple[tuple[int, int], ...]]:
+    """The lit dots, (column, row), of each character."""
+    rows = [line.split() for line in _DRAWN.strip().splitlines() if line.strip()]
+    dots: dict[str, tuple[tuple[int, int], ...]] = {}
+    for band in range(0, len(rows), CELL_HEIGHT):
+        for place in range(len(rows[band])):
+            art = [row[place] for row in rows[band : band + CELL_HEIGHT]]
+            lit = tuple((x, y) for y, line in enumerate(art) for x, dot in enumerate(line) if dot == "#")
+            dots[chr(_FIRST + len(dots))] = lit
+    return dots
+
+
+def _strokes(lit: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """The lines (x0, y0, x1, y1) that join dots; a dot alone is a line to itself.
+
+    Diagonal neighbours are joined only where no dot beside both joins them already, or corners would fill up.
+    """
+    there = set(lit)
+    strokes = [(x, y, x, y) for x, y in lit]
+    for x, y in lit:
+        strokes += [(x, y, x + dx, y + dy) for dx, dy in ((1, 0), (0, 1)) if (x + dx, y + dy) in there]
+        for dx in (-1, 1):
+            if (x + dx, y + 1) in there and (x + dx, y) not in there and (x, y + 1) not in there:
+                strokes.append((x, y, x + dx, y + 1))
+    return strokes
+
+
+@lru_cache(maxsize=512)  # five sizes of the whole alphabet
+def _letter_mask(letter: str, scale: float) -> Grey:
+    """One letter's cell, as `text_mask` describes it; read-only, since it is shared."""
+    dots = _dots()
+    height, width = round(CELL_HEIGHT * scale), round(CELL_WIDTH * scale)
+    y = ((np.arange(height, dtype=np.float32) + 0.5) / scale - 0.5)[:, None]
+    x = ((np.arange(width, dtype=np.float32) + 0.5) / scale - 1.0)[None, :]  # half a dot of space on either side
+    nearest = np.full((height, width), np.inf, np.float32)
+    for x0, y0, x1, y1 in _strokes(dots.get(letter, dots["?"])):
+        along = np.clip((x - x0) * (x1 - x0) + (y - y0) * (y1 - y0), 0, None)
+        along = np.clip(along / max((x1 - x0) ** 2 + (y1 - y0) ** 2, 1), 0, 1)
+        nearest = np.minimum(nearest, np.hypot(x - x0 - along * (x1 - x0), y - y0 - along * (y1 - y0)))
+    mask: Grey = (np.clip(0.5 + (_STROKE_DOTS - nearest) * scale, 0, 1) * 255).astype(np.uint8)
+    mask.setflags(write=False)
+    return mask
