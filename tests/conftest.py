@@ -1,0 +1,238 @@
+"""What all tests may ask for: the real portal as a process, a watch over leaks, and the rule that CI skips nothing.
+
+No product code is imported here, so that a fault in it fails tests and not the collection.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+LISTENING = re.compile(r"Listening on (http://\S+)")
+PATIENCE_S = 20.0  # for what takes a moment on an idle machine: only a fault ever waits so long
+
+
+# In CI a skipped test would be green without having shown anything, so there it fails, and says what it lacked.
+
+
+def _fail_where_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    is_expected_failure = hasattr(report, "wasxfail")  # these count as "skipped" inside pytest
+    if os.environ.get("CI", "") in ("", "0", "false") or not report.skipped or is_expected_failure:
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    report.outcome = "failed"
+    report.longrepr = f"{report.nodeid}: in CI nothing may be skipped ({reason})"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _fail_where_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_where_skipped(report)
+    return report
+
+
+class Portal:
+    """A running `soft_stream.py`, seen from outside: its address, its log, its exit code."""
+
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        self._grown = threading.Condition()  # guards lines and _is_log_over
+        self.lines: list[str] = []
+        self._is_log_over = False
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", str(PROJECT / "soft_stream.py"), *arguments],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, name="portal log", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def log(self) -> str:
+        """Everything that was printed until now."""
+        with self._grown:
+            return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        """Where it listens, without a slash at the end; waits until the log says so."""
+        return self.wait_for_log(LISTENING)[1].rstrip("/")
+
+    def wait_for_log(
+        self, pattern: str | re.Pattern[str], *, timeout_s: float = PATIENCE_S, nth: int = 1
+    ) -> re.Match[str]:
+        """The `nth` match of `pattern` in the log, since the start; an AssertionError with the log where none comes."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._grown:
+            while True:
+                found = [match for line in self.lines if (match := re.search(pattern, line))]
+                if len(found) >= nth:
+                    return found[nth - 1]
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or self._is_log_over:
+                    why = "the process ended" if self._is_log_over else f"{timeout_s} s passed"
+                    raise AssertionError(f"no line {nth} with {pattern!r} before {why}:\n{''.join(self.lines)}")
+                self._grown.wait(left_s)
+
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
+        """The exit code; an AssertionError with the log where it does not end."""
+        try:
+            code = self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running after {timeout_s} s:\n{self.log}") from None
+        self._reader.join(timeout_s)
+        return code
+
+    def stop(self, by: signal.Signals = signal.SIGTERM, *, timeout_s: float = PATIENCE_S) -> int:
+        """Ask it to stop, and give its exit code; the one it had where it ended before."""
+        if self.process.poll() is None:
+            self.process.send_signal(by)
+        return self.wait(timeout_s)
+
+    def end(self) -> None:
+        """Whatever happened, leave nothing running: this very process, and nothing else."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(PATIENCE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def threads(self) -> list[str]:
+        """The names of its threads, as the kernel knows them (15 characters)."""
+        return [_read_or_nothing(task / "comm") for task in Path(f"/proc/{self.pid}/task").iterdir()]
+
+    def descriptors(self) -> list[str]:
+        """What its open descriptors lead to."""
+        return _open_descriptors(self.pid)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._grown:
+                self.lines.append(line)
+                self._grown.notify_all()
+        with self._grown:
+            self._is_log_over = True
+            self._grown.notify_all()
+
+
+def _read_or_nothing(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:  # the thread ended meanwhile
+        return ""
+
+
+def _open_descriptors(pid: int | str = "self") -> list[str]:
+    leads_to = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            leads_to.append(str(link.readlink()))
+        except OSError:  # closed meanwhile, as the listing's own descriptor always is
+            continue
+    return sorted(leads_to)
+
+
+@pytest.fixture
+def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
+    """`start_portal(*flags, camera="pattern", environment={…})` starts the real process on a port of its own.
+
+    Settings of whoever runs the tests do not reach it, and its state lies in the test's folder. All that were started
+    are ended after the test.
+    """
+    started: list[Portal] = []
+
+    def start(*flags: str, camera: str | None = "pattern", environment: Mapping[str, str] | None = None) -> Portal:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not re.match(r"CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_", name)
+        }
+        clean["XDG_STATE_HOME"] = str(tmp_path / "state")
+        arguments = [*([] if camera is None else ["--camera", camera]), *flags]
+        if "--port" not in flags:
+            arguments += ["--port", "0"]
+        portal = Portal(arguments, clean | dict(environment or {}))
+        started.append(portal)
+        return portal
+
+    yield start
+    for portal in started:
+        portal.end()
+
+
+@pytest.fixture
+def portal(start_portal: Callable[..., Portal]) -> Portal:
+    """The portal on the pattern camera, listening."""
+    portal = start_portal()
+    portal.wait_for_log(LISTENING)
+    return portal
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., None]:
+    """`wait_until(predicate, what="…")` for what nobody announces: returns when it holds, fails after a while."""
+    return _wait_until
+
+
+def _wait_until(predicate: Callable[[], Any], what: str = "it", timeout_s: float = PATIENCE_S) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not predicate():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"{what} did not come true within {timeout_s} s")
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def no_leaks() -> Callable[[], AbstractContextManager[None]]:
+    """`with no_leaks():` fails where the block leaves threads or descriptors of this process behind."""
+    return _no_leaks
+
+
+@contextmanager
+def _no_leaks(timeout_s: float = 5.0) -> Iterator[None]:
+    threads_before = set(threading.enumerate())
+    descriptors_before = _open_descriptors()
+    yield
+
+    def left() -> list[str]:
+        threads = [thread.name for thread in threading.enumerate() if thread not in threads_before]
+        descriptors = _open_descriptors()
+        for known in descriptors_before:
+            if known in descriptors:
+                descriptors.remove(known)
+        return [f"thread {name}" for name in threads] + [f"descriptor to {target}" for target in descriptors]
+
+    deadline_s = time.monotonic() + timeout_s  # a thread that was told to end may need a moment
+    while left() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    assert left() == [], "left behind"
