@@ -134,7 +134,8 @@ def draw_centred(plane: Grey, lines: Sequence[str], scale: float, level: int = 2
     """Write lines below each other, in the middle of a Y plane, in place."""
     height, width = plane.shape
     line_height = round(CELL_HEIGHT * scale * 1.25)
-    top = (height - line_height * len(lines)) // 2
+    # What hangs below the last line is not counted, or the text would look too high.
+    top = (height - line_height * (len(lines) - 1) - round(7 * scale)) // 2
     for line in lines:
         draw_text(plane, line, (width - text_size(line, scale)[0]) // 2, top, scale, level)
         top += line_height
