@@ -1,0 +1,25 @@
+# What one can do here; `make` alone lists it. Each target sets itself up (tools/setup.sh).
+
+CAMERA ?= pattern
+ARGS ?=
+VENV_TEST := .venv-test/bin
+
+.PHONY: help run test lint
+
+help: ## list what one can do here
+	@echo 'make TARGET'
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+run: ## start the portal on a moving test picture; CAMERA=0 takes the first camera; ARGS="--port 8080 --fps 10"
+	@python=$$(tools/setup.sh run '$(CAMERA)') && exec "$$python" soft_stream.py --camera '$(CAMERA)' $(ARGS)
+
+test: ## run all tests; ARGS="-k snapshot" runs some
+	@tools/setup.sh test
+	@$(VENV_TEST)/python -m pytest $(ARGS)
+
+lint: ## check style, types and shell
+	@tools/setup.sh lint
+	$(VENV_TEST)/python -m ruff check
+	$(VENV_TEST)/python -m ruff format --check
+	$(VENV_TEST)/python -m mypy
+	tools/shellcheck.sh
