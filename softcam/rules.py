@@ -1,0 +1,133 @@
+"""The rules for values: each parser takes text and gives a value, or raises ValueError with the rule as its message.
+
+The rule completes "wants …" and never repeats the text, which may be a secret. Knows no setting; runs on any thread.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Final
+
+Parser = Callable[[str], object]
+
+PATTERN: Final = "pattern"
+HIGHEST_CAMERA: Final = 99  # no machine has more, and the ports stay clear of those that the kernel gives out
+
+COMMENT: Final = re.compile(r"(^|\s)#.*", re.DOTALL)  # what readers of env files take for a comment, or leave there
+# No sign, exponent, underscore or foreign digit, all of which int() and float() take; and too short to overflow.
+_WHOLE: Final = re.compile(r"[0-9]{1,18}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
+_LIKE_NUMBER: Final = re.compile(r"[+-]*[0-9.]+")  # no id looks so
+_LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_MEDIA_FILE: Final = re.compile(
+    r".*\.(264|265|3gp|avi|flv|gif|h264|h265|hevc|jpe?g|m2ts|m3u8|m4v|mjpe?g|mkv|mov|mp4|mpd|mpe?g|mts|ogv|png|sdp"
+    r"|ts|webm|wmv|y4m|yuv)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def whole(low: int, high: int, *, is_even: bool = False) -> Parser:
+    rule = f"{'an even' if is_even else 'a'} whole number from {low} to {high}"
+
+    def parse(text: str) -> int:
+        value = int(text) if _WHOLE.fullmatch(text) else -1
+        if not low <= value <= high or (is_even and value % 2):
+            raise ValueError(rule)
+        return value
+
+    return parse
+
+
+def decimal(low: float, high: float, of_what: str = "") -> Parser:
+    rule = f"a number {of_what}from {low:g} to {high:.15g}"
+
+    def parse(text: str) -> float:
+        value = float(text) if _DECIMAL.fullmatch(text) else -1.0
+        if not low <= value <= high:
+            raise ValueError(rule)
+        return value
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    match text.lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+    raise ValueError("1 or 0, true or false, yes or no, on or off")
+
+
+def log_level(text: str) -> str:
+    level = text.upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ValueError("DEBUG, INFO, WARNING or ERROR")
+    return level
+
+
+def _is_plain(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and text.isprintable() and text == text.strip()
+
+
+def plain_text(rule: str) -> Parser:
+    def parse(text: str) -> str:
+        if not _is_plain(text, 4096):  # Linux' PATH_MAX; a name is far below
+            raise ValueError(rule)
+        return text
+
+    return parse
+
+
+def host(text: str) -> str:
+    if _is_plain(text, 253) and text.isascii() and " " not in text:  # 253: the longest name in the DNS
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            labels = text.removesuffix(".").split(".")
+            # All digits at the end is an address gone wrong ("300.1.1.1"), never a name.
+            if all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit():
+                return text
+        else:
+            return text
+    raise ValueError("an IP address or a host name")
+
+
+def api_key(text: str) -> str:
+    # A header's value loses its outer blanks, so a key that has some would never match.
+    if not _is_plain(text, 512) or not text.isascii() or COMMENT.search(text):
+        raise ValueError("1 to 512 printable ASCII characters, no blank at an end, no # at the start or after a blank")
+    return text
+
+
+def camera_choice(*, has_numbers: bool) -> Parser:
+    """A number where `has_numbers`, an id of libcamera's, or `pattern`."""
+    number = f"a number from 0 to {HIGHEST_CAMERA}, " if has_numbers else ""
+    rule = f"{number}an id that --list-cameras prints, or {PATTERN}"
+
+    def parse(text: str) -> int | str:
+        if text.lower() == PATTERN:
+            return PATTERN
+        if _is_url_or_file(text):
+            raise ValueError(f"{rule}; this version shows neither URLs nor files")
+        if not _is_plain(text, 255):
+            raise ValueError(rule)
+        if _LIKE_NUMBER.fullmatch(text):
+            if not has_numbers or not _WHOLE.fullmatch(text) or int(text) > HIGHEST_CAMERA:
+                raise ValueError(rule)
+            return int(text)
+        return text
+
+    return parse
+
+
+def _is_url_or_file(text: str) -> bool:
+    """Tell `/dev/video0`, `clip.mp4` and `rtsp://…` from the ids that libcamera makes.
+
+    An id is a path in the device tree, which always begins with `/base/`; or an ACPI path (`\\_SB_.PCI0.LNK1`); or a
+    name (`Virtual0`, `platform/vimc.0 Sensor B`). So dots and slashes say nothing, and the known endings have to.
+    """
+    if _URL.match(text) or _MEDIA_FILE.fullmatch(text):
+        return True
+    return text.startswith(("/", "~", "./", "../")) and not text.startswith("/base/")
