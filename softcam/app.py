@@ -1,0 +1,211 @@
+"""The roof: puts the parts together, waits for the end, takes them apart in order, and knows the exit code.
+
+The only module that sees the whole settings, and the only one that sets logging up. Runs on the main thread.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
+
+from softcam.camera.base import Camera, StreamWish
+from softcam.camera.holder import CameraHolder
+from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
+from softcam.fanout import FanOut
+from softcam.frames import NewestFrame
+from softcam.pictures import Pictures
+from softcam.settings import Settings, describe, load
+from softcam.web.access import Access
+from softcam.web.api import Api
+from softcam.web.media import Media, MediaDefaults
+from softcam.web.pages import page_routes
+from softcam.web.routes import Route, Routes
+from softcam.web.server import PortalServer
+from softcam.workers import start_worker
+
+log = logging.getLogger("softcam")
+
+# From the wish to end to the end: three seconds in all, and most of them for the camera, which is slowest to stop.
+_STOP_LIMIT_S: Final = 2.5
+_FAN_OUT_LIMIT_S: Final = 0.5
+_LATE_NOTICE_S: Final = 0.3  # for waiting requests to hear why there is no picture
+
+End = PortalError | signal.Signals
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the portal, or one of its commands; the exit code as `errors` has it."""
+    try:
+        settings = load(sys.argv[1:] if argv is None else argv, os.environ)
+    except ConfigurationError as error:
+        for fault in error.faults:
+            print(f"soft_stream.py: {fault}", file=sys.stderr)
+        return error.exit_code
+    _set_up_logging(settings.log_level)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    try:
+        match settings.command:
+            case "check":
+                print(describe(settings))
+                return EXIT_OK
+            case "list-cameras":
+                return _list_cameras()
+            case "run":
+                return _run(settings)
+    except PortalError as error:
+        log.error("%s", error)
+        return error.exit_code
+
+
+def _list_cameras() -> int:
+    print("pattern  the embedded test picture, always there")
+    from softcam.camera.picamera import list_cameras
+
+    for entry in list_cameras():
+        print(f"{entry.number:<8} {entry.model}  {entry.id}")
+    return EXIT_OK
+
+
+def _run(settings: Settings) -> int:
+    # Signals are heard from here on: one that comes while the parts are put together counts as well.
+    ends: SimpleQueue[End] = SimpleQueue()  # its put() may be called in a signal handler
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: ends.put(signal.Signals(received)))
+    try:
+        parts = _Parts(settings, ends)
+    except OSError as error:
+        raise ConfigurationError([f"host {settings.host}, port {settings.port}: {error.strerror or error}"]) from error
+    log.info("Listening on %s", parts.server.url)
+    end = ends.get()
+    if isinstance(end, PortalError):
+        time.sleep(_LATE_NOTICE_S)
+        code = end.exit_code
+    else:
+        log.info("Stopping: %s", end.name)
+        code = EXIT_OK
+    if not parts.stop(time.monotonic() + _STOP_LIMIT_S):
+        log.error("The camera does not close; leaving without it")
+        _leave_at_once(code or EXIT_STUCK)
+    log.info("Stopped")
+    return code
+
+
+def _leave_at_once(code: int) -> None:
+    """End the process past every thread that hangs; Python's own way out would wait for the camera."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Parts:
+    """The parts of a running portal, and the order in which they stop."""
+
+    def __init__(self, settings: Settings, ends: "SimpleQueue[End]") -> None:
+        camera, number = _choose_camera(settings)
+        size = (settings.width, settings.height)
+        snapshot_size = (settings.snapshot_width, settings.snapshot_height)
+
+        def die(reason: str) -> None:
+            ends.put(CameraStuck(reason))
+
+        self.holder: CameraHolder | None = None
+        if camera is not None:
+            self.holder = CameraHolder(
+                camera,
+                linger_s=settings.linger_s,
+                watchdog_timeout_s=settings.watchdog_timeout_s,
+                autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else None,
+                on_failure=ends.put,
+            )
+        frames = NewestFrame() if self.holder is None else self.holder.frames
+        self.pictures = Pictures(frames, size)
+        self.fanout = FanOut(self.pictures.want, self._tick, die)
+        self.pictures.start(self.fanout.deliver, die)
+        if self.holder is not None:
+            self.holder.on_frame = self.pictures.frame_came
+        defaults = MediaDefaults(
+            quality=settings.quality,
+            snapshot_size=None if snapshot_size == size else snapshot_size,
+            snapshot_quality=settings.snapshot_quality,
+            autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
+            max_clients=settings.max_clients,
+        )
+        media = Media(self.holder, self.pictures, self.fanout, defaults)
+        api = Api(self.holder, lambda: self.fanout.viewers, settings.autofocus)
+        self.server = PortalServer(
+            settings.host,
+            settings.port_for(number),
+            Routes([*page_routes(), *_routes(media, api)]),
+            Access(settings.api_key),
+            settings.max_clients,
+        )
+        self._server_thread = start_worker("server", self.server.serve, die)
+
+    def _tick(self) -> None:
+        reason = None if self.holder is None else self.holder.recovering_because
+        if reason is not None:
+            self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])
+
+    def stop(self, deadline_s: float) -> bool:
+        """No new requests, no viewers, no encodes, no camera; False when the camera hangs."""
+        self.server.stop()
+        if self.holder is not None:
+            self.holder.stop()
+        self.fanout.stop(min(deadline_s, time.monotonic() + _FAN_OUT_LIMIT_S))
+        self.pictures.stop(deadline_s)
+        is_closed = self.holder is None or self.holder.join(deadline_s)
+        self.server.server_close()
+        return is_closed
+
+
+def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
+    """The camera, None where it is switched off, and its number. Raises CameraMissing."""
+    number = settings.camera_number
+    if not settings.enabled:
+        return None, number or 0
+    wish = StreamWish(settings.width, settings.height, settings.fps)
+    if settings.is_pattern:
+        from softcam.camera.pattern import PatternCamera
+
+        faults = None if settings.pattern_faults is None else Path(settings.pattern_faults)
+        camera: Camera = PatternCamera(wish, faults_file=faults)
+    else:
+        from softcam.camera.picamera import PicameraCamera
+
+        picamera = PicameraCamera(
+            number,
+            settings.camera_id,
+            wish,
+            tuning_file=None if settings.tuning_file is None else Path(settings.tuning_file),
+            noir_model=settings.camera_model,
+            is_noir=settings.is_noir,
+        )
+        camera, number = picamera, picamera.number if number is None else number
+    if not camera.is_present():
+        raise CameraMissing(f"camera {camera.name} is missing")
+    return camera, number or 0
+
+
+def _routes(media: Media, api: Api) -> list[Route]:
+    return [
+        Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream),
+        Route(("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame"), media.snapshot),
+        Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), api.status),
+        Route(("/health",), api.health, is_public=True),
+    ]
+
+
+def _set_up_logging(level: str) -> None:
+    # No time where the journal adds its own.
+    in_journal = "JOURNAL_STREAM" in os.environ
+    form = "%(levelname)s %(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level, format=form)
+    # Picamera2 tells every step of its own at INFO.
+    logging.getLogger("picamera2").setLevel(max(logging.getLogger().level, logging.WARNING))

@@ -1,0 +1,109 @@
+"""Drives autofocus cycles on an open camera: begins them, steps them with every frame, wakes who waits for the outcome.
+
+Any thread may begin or wait; the camera's frame thread steps. No lock is held while controls are sent.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from softcam.controls.autofocus import AfMode, FocusCycle, FocusOutcome
+from softcam.frames import Frame
+
+log = logging.getLogger(__name__)
+
+
+class Focus:
+    """Autofocus of one camera: one cycle at a time, whoever asks while one runs shares its outcome."""
+
+    def __init__(self, send: Callable[[Mapping[str, Any]], None], timeout_s: float) -> None:
+        self._send = send
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition(threading.Lock())  # guards all fields below
+        self._is_able = False
+        self._cycle: FocusCycle | None = None
+        self._resting_mode = AfMode.AUTO
+        self._outcomes = 0
+        self._last: FocusOutcome | None = None
+
+    @property
+    def last_outcome(self) -> FocusOutcome | None:
+        """How the newest finished cycle ended since the camera was opened."""
+        with self._changed:
+            return self._last
+
+    def camera_opened(self, is_able: bool) -> None:
+        """A fresh camera: whatever ran before is over."""
+        with self._changed:
+            self._is_able = is_able
+            self._cycle = None
+            self._last = None
+            self._resting_mode = AfMode.AUTO
+            self._changed.notify_all()
+
+    def camera_closed(self) -> None:
+        self.camera_opened(is_able=False)
+
+    def stream_started(self) -> None:
+        """One full cycle, then continuous focus for as long as the camera stays open."""
+        with self._changed:
+            self._resting_mode = AfMode.CONTINUOUS
+        self._begin("the stream")
+
+    def acquire(self, deadline_s: float) -> FocusOutcome | None:
+        """One single acquisition before a still; blocks until its outcome or the deadline (monotonic clock).
+
+        None when the camera has no autofocus or the time was over first; the cycle then goes on by itself.
+        """
+        if not self._begin("a snapshot"):
+            return None
+        with self._changed:
+            seen = self._outcomes
+            while self._cycle is not None and self._outcomes == seen:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    log.info("Autofocus cycle for a snapshot is not over yet; the picture is taken without it")
+                    return None
+                self._changed.wait(left_s)
+            return self._last
+
+    def step(self, frame: Frame) -> None:
+        """Look at a frame's metadata; called by the camera's frame thread."""
+        # A harmless race: a cycle begun at this moment is stepped from the next frame on.
+        if self._cycle is None:
+            return
+        with self._changed:
+            cycle = self._cycle
+            outcome = None if cycle is None else cycle.step(frame.metadata, time.monotonic())
+            resting_mode = self._resting_mode
+        if outcome is None:
+            return
+        # Sent before anyone is woken, so that a picture taken on the outcome is not disturbed by it.
+        if resting_mode is AfMode.CONTINUOUS:
+            self._send({"AfMode": int(AfMode.CONTINUOUS)})
+        with self._changed:
+            if self._cycle is cycle:
+                self._cycle = None
+                self._last = outcome
+                self._outcomes += 1
+                self._changed.notify_all()
+        _log_outcome(outcome)
+
+    def _begin(self, purpose: str) -> bool:
+        with self._changed:
+            if not self._is_able:
+                return False
+            if self._cycle is not None:
+                return True
+            self._cycle = FocusCycle(purpose, time.monotonic(), self._timeout_s)
+        log.info("Autofocus cycle for %s begins", purpose)
+        self._send(FocusCycle.controls())
+        return True
+
+
+def _log_outcome(outcome: FocusOutcome) -> None:
+    level = logging.INFO if outcome.is_focused else logging.WARNING
+    where = "" if outcome.lens_position is None else f", lens at {outcome.lens_position:.2f} dioptres"
+    log.log(level, "Autofocus cycle for %s %s after %.2f s%s", outcome.purpose, outcome.verdict, outcome.took_s, where)

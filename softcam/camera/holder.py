@@ -1,0 +1,538 @@
+"""Opens the camera while somebody holds a lease on it, closes it when nobody has for a while, and brings it back.
+
+One thread, `camera`, makes every call that may block or hang (open, restart, still, close); everyone else takes a
+lease and waits for frames. While the camera is closed the thread sleeps without a timeout.
+
+    CLOSED -> OPENING -> OPEN <-> LINGERING -> CLOSING -> CLOSED
+                          |^
+                       RECOVERING        MISSING (the end: a fresh process starts when the camera is back)
+
+When no frame comes while somebody watches, the stream is restarted; when that does not help, the camera is closed and
+opened again; when that does not help either, or a call hangs, the trouble is told to `on_failure`, once, and the
+process is expected to end: only a fresh one can free a camera that hangs in the kernel (picamera2 #1264, #1065).
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Any, Final, Literal, Self
+
+from softcam.camera.base import Camera, StreamMode
+from softcam.camera.focus import Focus
+from softcam.controls.settling import Settling
+from softcam.errors import CameraError, CameraMissing, CameraStuck, NoPicture
+from softcam.frames import Frame, NewestFrame
+from softcam.workers import start_worker
+
+log = logging.getLogger(__name__)
+
+LeaseKind = Literal["stream", "snapshot", "hold"]
+
+# How long a call into the camera may take before the process is given up. Generous: a Pi Zero opens in some seconds,
+# and libcamera's own timeouts lie below.
+_OPEN_LIMIT_S: Final = 20.0
+_RESTART_LIMIT_S: Final = 10.0
+_STILL_LIMIT_S: Final = 15.0
+_CLOSE_LIMIT_S: Final = 10.0
+
+# Frames that a new exposure time stays behind: those already in the sensor and the processor when it was sent.
+_PIPELINE_FRAMES: Final = 3
+_FPS_WINDOW: Final = 60  # frames; two to six seconds at usual rates
+
+
+class State(StrEnum):
+    """What the camera is doing, in the words of the status."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    OPEN = "open"
+    LINGERING = "lingering"
+    CLOSING = "closing"
+    RECOVERING = "recovering"
+    MISSING = "missing"
+
+
+_RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
+
+
+@dataclass(frozen=True, slots=True)
+class HolderStatus:
+    """A look at the holder; `fps` is measured, `mode` None while the camera is closed."""
+
+    state: State
+    mode: StreamMode | None
+    fps: float | None
+    leases: Mapping[LeaseKind, int]
+    last_error: str | None
+    restarts: int
+    opens: int
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The right to an open camera; `release()` gives it back, any number of times."""
+
+    kind: LeaseKind
+    _give_back: Callable[["Lease"], None] = field(repr=False)
+
+    def release(self) -> None:
+        self._give_back(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+
+@dataclass(slots=True, eq=False)
+class _StillOrder:
+    """A still that some thread waits for; written by the camera's thread before `done` is set."""
+
+    size: tuple[int, int] | None
+    done: threading.Event = field(default_factory=threading.Event)
+    frame: Frame | None = None
+    error: CameraError | None = None
+    is_given_up: bool = False
+
+
+class CameraHolder:
+    """Owns one camera. `frames` holds its newest frame; `on_frame` is told after each one, on the camera's thread."""
+
+    def __init__(
+        self,
+        camera: Camera,
+        *,
+        linger_s: float,
+        watchdog_timeout_s: float,
+        autofocus_timeout_s: float | None,
+        on_failure: Callable[[CameraError], None],
+    ) -> None:
+        """`autofocus_timeout_s` None switches autofocus off, `watchdog_timeout_s` 0 the watchdog."""
+        self.camera = camera
+        self.frames = NewestFrame()
+        self.focus = Focus(camera.set_controls, autofocus_timeout_s or 0.0)
+        self.on_frame: Callable[[], None] = _nothing
+        self._linger_s = linger_s
+        self._watchdog_timeout_s = watchdog_timeout_s
+        self._has_autofocus = autofocus_timeout_s is not None
+        self._on_failure = on_failure
+
+        self._changed = threading.Condition()  # guards the fields down to the next comment
+        self._state = State.CLOSED
+        self._leases: set[Lease] = set()
+        self._linger_until_s = 0.0
+        self._orders: deque[_StillOrder] = deque()
+        self._mode: StreamMode | None = None
+        self._failure: CameraError | None = None
+        self._is_stopping = False
+        self._last_error: str | None = None
+        self._restarts = 0
+        self._opens = 0
+        self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
+        self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
+
+        # Written by the camera's frame thread alone; readers bear a value that is one frame old.
+        self._epoch = 0  # by the camera thread: frames of an earlier opening are given straight back
+        self._is_deaf = False  # by the camera thread: frames are not wanted for a moment
+        self._last_frame_s = 0.0
+        self._frame_duration_s = 0.0
+        self._arrivals_s: deque[float] = deque(maxlen=_FPS_WINDOW)
+        self._settling: Settling | None = None
+        self._is_settled = False
+        self._awaits_frame = False
+
+        self._thread = start_worker("camera", self._run, lambda reason: self._fail(CameraStuck(reason)))
+
+    # --- what everyone may call -------------------------------------------------------------------------------
+
+    def lease(self, kind: LeaseKind) -> Lease:
+        """Ask for an open camera; returns at once. Raises the CameraError that ended the camera."""
+        lease = Lease(kind, self._release)
+        with self._changed:
+            self._raise_failure()
+            is_first_stream = kind == "stream" and not self._has_stream() and self._state in _RUNNING
+            self._leases.add(lease)
+            self._changed.notify_all()
+        if is_first_stream:
+            self.focus.stream_started()
+        return lease
+
+    def wait_ready(self, deadline_s: float) -> StreamMode:
+        """Wait until the open camera has given a frame, or is being brought back; the caller holds a lease.
+
+        Raises the CameraError that ended the camera, or NoPicture at the deadline (monotonic clock).
+        """
+        frame = self.frames.wait(lambda _: True, deadline_s, until=self._is_beyond_waiting)
+        if frame is not None:
+            frame.release()
+        with self._changed:
+            self._raise_failure()
+            if self._mode is not None and (frame is not None or self._state is State.RECOVERING):
+                return self._mode
+            raise NoPicture(f"no picture from the camera in time (it is {self._state})")
+
+    def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
+        """The first frame of a settled camera whose exposure began after that moment, held for the caller.
+
+        Raises the CameraError that ended the camera, or NoPicture at the deadline; both on the monotonic clock.
+        """
+        frame = self.frames.wait(
+            lambda newest: self._is_settled and newest.began_s >= began_after_s,
+            deadline_s,
+            until=lambda: self._failure is not None,
+        )
+        if frame is not None:
+            return frame
+        with self._changed:
+            self._raise_failure()
+            raise NoPicture(f"no picture from the camera in time (it is {self._state})")
+
+    def still(self, size: tuple[int, int] | None, deadline_s: float) -> Frame:
+        """A still in a mode of its own, while the stream pauses; None is the whole sensor. The frame is the caller's.
+
+        The caller holds a lease on an open camera. Raises CameraError, or NoPicture at the deadline.
+        """
+        order = _StillOrder(size)
+        with self._changed:
+            self._raise_failure()
+            self._orders.append(order)
+            self._changed.notify_all()
+        if not order.done.wait(max(0.0, deadline_s - time.monotonic())):
+            with self._changed:
+                order.is_given_up = True
+                late, order.frame = order.frame, None
+                if order in self._orders:
+                    self._orders.remove(order)
+            if late is not None:
+                late.release()
+            raise NoPicture("the camera took no still in time")
+        if order.error is not None:
+            raise order.error
+        if order.frame is None:
+            raise NoPicture("the camera was closed before the still")
+        return order.frame
+
+    def status(self) -> HolderStatus:
+        """What is going on, for people and programs."""
+        newest = self.frames.held()
+        metadata = None
+        if newest is not None:
+            metadata = newest.metadata
+            newest.release()
+        with self._changed:
+            leases: dict[LeaseKind, int] = {"stream": 0, "snapshot": 0, "hold": 0}
+            for lease in self._leases:
+                leases[lease.kind] += 1
+            return HolderStatus(
+                self._state,
+                self._mode,
+                self._measured_fps() if self._state in _RUNNING else None,
+                leases,
+                self._last_error,
+                self._restarts,
+                self._opens,
+                metadata,
+            )
+
+    @property
+    def recovering_because(self) -> str | None:
+        """Why viewers see a placeholder now; None when they see the camera."""
+        with self._changed:
+            return self._last_error if self._state is State.RECOVERING else None
+
+    def stop(self) -> None:
+        """Close the camera and end the thread; does not wait for it: see `join`."""
+        with self._changed:
+            self._is_stopping = True
+            if self._failure is None:
+                self._failure = CameraError("the portal is stopping")
+            self._changed.notify_all()
+        self.frames.wake()
+
+    def join(self, deadline_s: float) -> bool:
+        """Wait for the thread after `stop`; False when the camera hangs and still is not closed."""
+        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        return not self._thread.is_alive()
+
+    # --- leases and waiting -----------------------------------------------------------------------------------
+
+    def _release(self, lease: Lease) -> None:
+        with self._changed:
+            self._leases.discard(lease)
+            if not self._leases:
+                self._linger_until_s = time.monotonic() + self._linger_s
+                self._changed.notify_all()
+
+    def _has_stream(self) -> bool:
+        return any(lease.kind == "stream" for lease in self._leases)
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            # A new object: several threads raise it, and each adds its own traceback.
+            raise type(self._failure)(str(self._failure)) from self._failure
+
+    def _is_beyond_waiting(self) -> bool:
+        # Without the lock, which the camera's thread may hold while it wakes us: single reads of current values.
+        return self._failure is not None or self._state is State.RECOVERING
+
+    def _fail(self, error: CameraError) -> None:
+        """End the camera's life in this process; the first failure counts."""
+        with self._changed:
+            if self._failure is not None:
+                return
+            self._failure = error
+            self._last_error = str(error)
+            if isinstance(error, CameraMissing):
+                self._state = State.MISSING
+            orders, self._orders = list(self._orders), deque()
+            self._changed.notify_all()
+        for order in orders:
+            order.error = error
+            order.done.set()
+        self.frames.wake()
+        log.error("%s", error)
+        self._on_failure(error)
+
+    # --- the camera thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (step := self._next_step()) is not None:
+            try:
+                step()
+            except CameraError as error:
+                self._fail(error)
+                return
+
+    def _next_step(self) -> Callable[[], None] | None:
+        """Sleep until there is something to do; None ends the thread."""
+        with self._changed:
+            while True:
+                now_s = time.monotonic()
+                step, wake_at_s = self._decide(now_s)
+                if step is not None:
+                    return None if step == self._leave else step
+                self._changed.wait(None if wake_at_s is None else max(0.0, wake_at_s - now_s))
+
+    def _decide(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
+        """The next step, or none and the moment to look again; None is not before something changes."""
+        if self._state is State.CLOSED:
+            if self._is_stopping:
+                return self._leave, None
+            return (self._open, None) if self._leases else (None, None)
+        if self._is_stopping:
+            return self._close, None
+        if self._leases:
+            if self._state is State.LINGERING:
+                self._state = State.OPEN
+                self._frames_due_from_s = now_s
+            if self._orders and self._state is State.OPEN:
+                return self._take_still, None
+            return self._decide_watchdog(now_s)
+        if self._state is State.OPEN:
+            self._state = State.LINGERING
+        # Nobody watches: a camera that hangs is not brought back for nobody, it is closed.
+        if self._state is State.RECOVERING or now_s >= self._linger_until_s:
+            return self._close, None
+        return None, self._linger_until_s
+
+    def _decide_watchdog(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
+        if not self._watchdog_timeout_s:
+            self._settle_recovery(now_s)
+            return None, None
+        # A long exposure is no stall: the frame that is due may take as long as the last ones did.
+        allowed_s = self._watchdog_timeout_s + _PIPELINE_FRAMES * self._frame_duration_s
+        heard_s = max(self._frames_due_from_s, self._last_frame_s)
+        if now_s - heard_s >= allowed_s:
+            return partial(self._recover, now_s - heard_s), None
+        self._settle_recovery(now_s)
+        return None, heard_s + allowed_s
+
+    def _settle_recovery(self, now_s: float) -> None:
+        """Frames came again: viewers see the camera at once; the tries are forgotten when it has lasted."""
+        if self._last_frame_s > self._frames_due_from_s:
+            if self._state is State.RECOVERING:
+                self._state = State.OPEN
+                log.info("Frames come again")
+            if self._tries and now_s - self._frames_due_from_s >= self._watchdog_timeout_s:
+                self._tries = 0
+
+    def _leave(self) -> None:
+        """A mark for the end of the thread; never called."""
+
+    def _open(self) -> None:
+        self._change(State.OPENING)
+        began_s = time.monotonic()
+        mode = self._open_camera(State.OPEN)
+        log.info(
+            "Camera open after %.2f s: %s, streaming %dx%d %s",
+            time.monotonic() - began_s,
+            self.camera.name,
+            mode.width,
+            mode.height,
+            mode.pixel_format,
+        )
+
+    def _open_camera(self, then: State) -> StreamMode:
+        if not self.camera.is_present():
+            raise CameraMissing(f"camera {self.camera.name} is missing")
+        self._epoch += 1
+        self._settling, self._is_settled = None, False
+        self._arrivals_s.clear()
+        self._frame_duration_s = 0.0
+        with self._guard("opening the camera", _OPEN_LIMIT_S):
+            mode = self.camera.open(partial(self._take_frame, self._epoch))
+        self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
+        with self._changed:
+            self._mode = mode
+            self._state = then
+            self._opens += 1
+            self._expect_frames()
+            has_stream = self._has_stream()
+        if has_stream:
+            self.focus.stream_started()
+        return mode
+
+    def _close(self) -> None:
+        self._change(State.CLOSING)
+        self._close_camera()
+        with self._changed:
+            self._state = State.CLOSED
+            self._tries = 0
+            self._changed.notify_all()
+        log.info("Camera closed")
+
+    def _close_camera(self) -> None:
+        self._epoch += 1
+        self.focus.camera_closed()
+        with self._without_frames(), self._guard("closing the camera", _CLOSE_LIMIT_S):
+            self.camera.close()
+        with self._changed:
+            self._mode = None
+
+    def _recover(self, silence_s: float) -> None:
+        """The next try against a camera that went silent: restart the stream, then reopen, then give up."""
+        with self._changed:
+            self._tries += 1
+            tries = self._tries
+            self._state = State.RECOVERING
+            self._last_error = f"no frame for {silence_s:.0f} s"
+            if tries <= 2:
+                self._restarts += 1
+        self.frames.wake()
+        if not self.camera.is_present():
+            raise CameraMissing(f"camera {self.camera.name} is gone: no frame for {silence_s:.0f} s")
+        if tries == 1:
+            log.warning("No frame for %.1f s: restarting the stream", silence_s)
+            try:
+                with self._without_frames(), self._guard("restarting the stream", _RESTART_LIMIT_S):
+                    self.camera.restart()
+            except CameraError as error:
+                log.warning("Restarting the stream failed (%s)", error)
+                self._tries = tries = 2
+        if tries == 2:
+            log.warning("Closing the camera and opening it again")
+            self._close_camera()
+            self._open_camera(State.RECOVERING)
+        elif tries > 2:
+            raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
+        with self._changed:
+            self._expect_frames()
+
+    def _expect_frames(self) -> None:
+        """From now on the watchdog counts anew; the first frame wakes the camera thread."""
+        self._frames_due_from_s = time.monotonic()
+        self._awaits_frame = True
+
+    def _take_still(self) -> None:
+        with self._changed:
+            order = self._orders.popleft()
+        try:
+            with self._without_frames(), self._guard("taking a still", _STILL_LIMIT_S):
+                frame = self.camera.still(order.size)
+        except CameraError as error:
+            log.warning("No still: %s", error)
+            order.error = error
+        else:
+            with self._changed:
+                if order.is_given_up:
+                    frame.release()
+                else:
+                    order.frame = frame
+        order.done.set()
+        with self._changed:
+            self._frames_due_from_s = time.monotonic()
+
+    @contextmanager
+    def _without_frames(self) -> Iterator[None]:
+        """Hold no frame meanwhile: a camera that stops wants all its buffers back."""
+        self._is_deaf = True
+        self.frames.clear()
+        try:
+            yield
+        finally:
+            self.frames.clear()  # one that came between the first two lines
+            self._is_deaf = False
+
+    def _change(self, state: State) -> None:
+        with self._changed:
+            self._state = state
+
+    @contextmanager
+    def _guard(self, what: str, limit_s: float) -> Iterator[None]:
+        """Tell when a call into the camera hangs: the thread that hangs cannot."""
+        late = CameraStuck(f"{what} takes more than {limit_s:.0f} s: the camera hangs")
+        timer = threading.Timer(limit_s, self._fail, [late])
+        timer.name = "camera-guard"
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    # --- the camera's frame thread ----------------------------------------------------------------------------
+
+    def _take_frame(self, epoch: int, frame: Frame) -> None:
+        if epoch != self._epoch or self._is_deaf:
+            frame.release()
+            return
+        now_s = time.monotonic()
+        metadata = frame.metadata
+        self._last_frame_s = now_s
+        self._arrivals_s.append(now_s)
+        duration_us = max(metadata.get("FrameDuration") or 0, metadata.get("ExposureTime") or 0)
+        self._frame_duration_s = duration_us / 1e6
+        if not self._is_settled:
+            if self._settling is None:
+                self._settling = Settling(now_s)
+            self._is_settled = self._settling.step(metadata, now_s)
+        self.focus.step(frame)
+        self.frames.put(frame)
+        self.on_frame()
+        if self._awaits_frame:
+            self._awaits_frame = False
+            with self._changed:
+                self._changed.notify_all()
+
+    def _measured_fps(self) -> float:
+        # Copied in one go, since the frame thread appends meanwhile.
+        arrivals_s = self._arrivals_s.copy()
+        if len(arrivals_s) < 2:
+            return 0.0
+        span_s = arrivals_s[-1] - arrivals_s[0]
+        intervals = len(arrivals_s) - 1
+        # A silence counts once it is longer than the usual distance of two frames: the rate sinks.
+        silence_s = time.monotonic() - arrivals_s[-1] - 2 * span_s / intervals
+        return round(intervals / max(span_s + max(silence_s, 0.0), 1e-6), 2)
+
+
+def _nothing() -> None:
+    """Nobody wants to be told."""

@@ -1,0 +1,436 @@
+"""A camera behind libcamera, through Picamera2. The only importer of picamera2 and libcamera.
+
+Picamera2 is imported when a camera is made or listed, never before: it is slow to import and absent on most machines.
+Its event loop thread delivers the frames; the other calls come from the holder's camera thread.
+
+What is done differently from Picamera2's examples, and why:
+
+- Frames are taken in `pre_callback`, with no job: jobs run in strict order, and one that never finishes blocks all
+  behind it. The request is kept, its buffer is encoded where it lies, and goes back with `Frame.release()`.
+- `queue=False`, or Picamera2 would keep one of the buffers for a `capture_request` that never comes.
+- `stop()` waits without a timeout; the holder watches from outside, and the process ends when it hangs.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from softcam.camera.base import OnFrame, StreamMode, StreamWish
+from softcam.camera.planes import pixel_format_of, planes_of
+from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
+from softcam.frames import Frame
+
+log = logging.getLogger(__name__)
+
+_BUFFERS: Final = 6  # Picamera2's own number for video: the slot keeps one, encoders two, three stay with the sensor
+_RETURN_LIMIT_S: Final = 2.0  # frames are held for one encode, tens of milliseconds on a small Pi
+_STILL_FRAME_LIMIT_S: Final = 10.0
+_STILL_BUFFERS: Final = 2  # a full-resolution buffer is 18 MB, and CMA memory is scarce (picamera2 #869)
+_CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some other clock
+_TUNING_VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # read by libcamera when it finds the camera
+_TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libcamera/ipa/rpi")
+# One-off controls: sent again after a mode switch they would start something anew.
+_MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
+
+
+@dataclass(frozen=True, slots=True)
+class CameraEntry:
+    """A line of the list of cameras: its place in it, libcamera's id and the model of the sensor."""
+
+    number: int
+    id: str
+    model: str
+
+
+def list_cameras() -> list[CameraEntry]:
+    """The cameras in Picamera2's order; opens none. Raises CameraMissing when there is no Picamera2."""
+    return [
+        CameraEntry(place, str(info["Id"]), str(info.get("Model", "unknown")))
+        for place, info in enumerate(_picamera2().Picamera2.global_camera_info())
+    ]
+
+
+class PicameraCamera:
+    """One camera of Picamera2's list, chosen by libcamera's id, or by its place in the list."""
+
+    backend = "picamera2"
+
+    def __init__(
+        self,
+        number: int | None,
+        camera_id: str | None,
+        wish: StreamWish,
+        *,
+        tuning_file: Path | None = None,
+        is_noir: bool = False,
+        noir_model: str | None = None,
+    ) -> None:
+        """Finds the camera and opens nothing. Raises CameraMissing when it is not there.
+
+        `tuning_file` goes before `is_noir`, which takes libcamera's own tuning for the sensor without infrared filter;
+        `noir_model` names the sensor where the camera says it wrongly.
+        """
+        self._number = number
+        self._id = camera_id
+        self._wish = wish
+        self._tuning_file = tuning_file
+        if tuning_file is not None:
+            os.environ[_TUNING_VARIABLE] = str(tuning_file)
+        entry = self._find()
+        if is_noir and tuning_file is None:
+            self._use_noir_tuning(noir_model or entry.model)
+        self.number = entry.number
+        self.name = f"{entry.model} ({entry.id})"
+        # Written by the camera thread, read by any: a reference, replaced as a whole.
+        self._picam2: Any = None
+        self._mode: StreamMode | None = None
+        self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
+        self._sent: dict[str, Any] = {}  # to be sent again after every start; by set_controls, under _out
+        self._out = threading.Condition(threading.Lock())  # guards _frames_out and _sent
+        self._frames_out = 0
+
+    def is_present(self) -> bool:
+        try:
+            self._find()
+        except CameraMissing:
+            return False
+        return True
+
+    def open(self, on_frame: OnFrame) -> StreamMode:
+        picamera2 = _picamera2()
+        place = self._find().number
+        tuning = None if self._tuning_file is None else str(self._tuning_file)
+        try:
+            picam2 = picamera2.Picamera2(place, tuning=tuning)
+        except IndexError as error:
+            raise CameraMissing(f"camera {self.name} is missing") from error
+        except RuntimeError as error:
+            # Picamera2 has no error of its own for it; a camera that is listed and cannot be opened is taken.
+            raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {_root_cause(error)}") from error
+        try:
+            self._picam2 = picam2
+            self._sent = {}
+            self._mode = self._start_stream(on_frame)
+        except CameraError:
+            self.close()
+            raise
+        except (RuntimeError, TypeError, ValueError, OSError) as error:
+            self.close()
+            raise CameraError(f"camera {self.name} cannot be started: {_root_cause(error)}") from error
+        return self._mode
+
+    def restart(self) -> None:
+        picam2 = self._opened()
+        self._await_frames()
+        try:
+            picam2.stop()
+            self._send_again()
+            picam2.start()
+        except RuntimeError as error:
+            raise CameraError(f"camera {self.name}: {_root_cause(error)}") from error
+
+    def still(self, size: tuple[int, int] | None) -> Frame:
+        picam2 = self._opened()
+        take_stream = self._take
+        taken: list[Frame] = []
+        has_taken = threading.Event()
+        stream_config = dict(picam2.camera_configuration())
+
+        def take_one(request: Any) -> None:
+            if not taken:
+                frame = _frame_of(request, still_config, 0, _nothing)
+                taken.append(_copy_of(frame))
+                frame.release()
+                has_taken.set()
+
+        self._take = _leave_alone
+        self._await_frames()
+        try:
+            picam2.stop()
+            wanted = picam2.create_still_configuration(
+                main={"size": size or picam2.sensor_resolution, "format": self._format()},
+                raw=None,
+                colour_space=_libcamera().ColorSpace.Sycc(),
+                buffer_count=_STILL_BUFFERS,
+                queue=False,
+            )
+            try:
+                picam2.configure(wanted)
+                still_config = dict(picam2.camera_configuration()["main"])
+                pixel_format_of(still_config["format"])
+                self._send_again()
+                self._take = take_one
+                picam2.start()
+                is_in_time = has_taken.wait(_STILL_FRAME_LIMIT_S)
+                self._take = _leave_alone
+                picam2.stop()
+            finally:
+                # Whatever became of the still, the stream goes on.
+                picam2.configure(stream_config)
+                self._send_again()
+                self._take = take_stream
+                picam2.start()
+        except RuntimeError as error:
+            raise CameraError(f"no still from camera {self.name}: {_root_cause(error)}") from error
+        if not is_in_time:
+            raise CameraError(f"no still from camera {self.name} within {_STILL_FRAME_LIMIT_S:.0f} s")
+        return taken[0]
+
+    def set_controls(self, controls: Mapping[str, Any]) -> None:
+        picam2, mode = self._picam2, self._mode
+        if picam2 is None or mode is None:
+            return
+        unknown = [name for name in controls if name not in mode.controls]
+        if unknown:
+            raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
+        with self._out:
+            self._sent.update({name: value for name, value in controls.items() if name not in _MOMENTARY})
+        picam2.set_controls(dict(controls))
+
+    def close(self) -> None:
+        picam2, self._picam2 = self._picam2, None
+        self._mode = None
+        self._take = _leave_alone
+        if picam2 is None:
+            return
+        # A request that is given back after close() would touch descriptors that are closed by then.
+        self._await_frames()
+        try:
+            picam2.close()
+        except RuntimeError as error:
+            raise CameraError(f"camera {self.name} cannot be closed: {_root_cause(error)}") from error
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _find(self) -> CameraEntry:
+        entries = list_cameras()
+        for entry in entries:
+            if entry.id == self._id if self._id is not None else entry.number == self._number:
+                return entry
+        there = ", ".join(f"{entry.number} is {entry.model} ({entry.id})" for entry in entries) or "none at all"
+        asked = f"with id {self._id}" if self._id is not None else f"number {self._number}"
+        raise CameraMissing(f"camera {asked} is missing; there: {there}")
+
+    def _use_noir_tuning(self, model: str) -> None:
+        folder = "vc4" if _picamera2().Picamera2.platform == _picamera2().Platform.VC4 else "pisp"
+        name = model if model.endswith("_noir") else f"{model}_noir"
+        for root in _TUNING_FOLDERS:
+            path = Path(root, folder, f"{name}.json")
+            if path.is_file():
+                log.info("Tuning for a camera without infrared filter: %s", path)
+                self._tuning_file = path
+                os.environ[_TUNING_VARIABLE] = str(path)
+                # Listing the cameras has read the usual tuning already; libcamera looks again in a new manager.
+                _picamera2().Picamera2._cm.reset()
+                return
+        log.warning("No tuning file %s.json for a camera without infrared filter; the usual one is used", name)
+
+    def _opened(self) -> Any:
+        if self._picam2 is None:
+            raise CameraError(f"camera {self.name} is closed")
+        return self._picam2
+
+    def _format(self) -> str:
+        # USB cameras reach their full rate only as MJPEG; the others give YUV420, which JPEG is made of directly.
+        return "MJPEG" if "/usb" in self.name else "YUV420"
+
+    def _start_stream(self, on_frame: OnFrame) -> StreamMode:
+        picam2 = self._picam2
+        wish = self._wish
+        config = picam2.create_video_configuration(
+            main={"size": (wish.width, wish.height), "format": self._format()},
+            raw=None,
+            # Full range, as JPEG wants it; the video default is limited and shows grey blacks.
+            colour_space=_libcamera().ColorSpace.Sycc(),
+            buffer_count=_BUFFERS,
+            queue=False,
+            controls=_frame_rate_controls(picam2.camera_controls, wish.fps),
+        )
+        picam2.configure(config)
+        got = dict(picam2.camera_configuration()["main"])
+        width, height = got["size"]
+        log.info(
+            "Negotiated main stream: %dx%d %s (asked %dx%d at %g fps)",
+            width,
+            height,
+            got["format"],
+            wish.width,
+            wish.height,
+            wish.fps,
+        )
+        mode = StreamMode(
+            width,
+            height,
+            pixel_format_of(got["format"]),
+            tuple(picam2.sensor_resolution),
+            dict(picam2.camera_controls),
+            dict(picam2.camera_properties),
+        )
+        sequence = 0
+
+        def take(request: Any) -> None:
+            nonlocal sequence
+            sequence += 1
+            frame = _frame_of(request, got, sequence, self._frame_came_back)
+            with self._out:
+                self._frames_out += 1
+            on_frame(frame)
+
+        self._take = take
+        picam2.pre_callback = self._pre_callback
+        picam2.start()
+        return mode
+
+    def _pre_callback(self, request: Any) -> None:
+        try:
+            self._take(request)
+        except Exception:
+            # An exception that leaves this callback ends Picamera2's event loop, and with it the stream. The
+            # watchdog sees the frame that is missing.
+            log.exception("A frame was lost")
+
+    def _frame_came_back(self) -> None:
+        with self._out:
+            self._frames_out -= 1
+            self._out.notify_all()
+
+    def _await_frames(self) -> None:
+        """Wait until every frame was given back; a buffer must not change or vanish under an encoder."""
+        take, self._take = self._take, _leave_alone
+        try:
+            with self._out:
+                if not self._out.wait_for(lambda: self._frames_out <= 0, _RETURN_LIMIT_S):
+                    log.warning("%d frames were not given back in time", self._frames_out)
+                    self._frames_out = 0
+        finally:
+            self._take = take
+
+    def _send_again(self) -> None:
+        picam2 = self._opened()
+        with self._out:
+            known = {name: value for name, value in self._sent.items() if name in picam2.camera_controls}
+        if known:
+            picam2.set_controls(known)
+
+
+def _picamera2() -> Any:
+    try:
+        import picamera2
+        import picamera2.platform
+    except ImportError as error:
+        raise CameraMissing(
+            f"picamera2 is missing ({error}): install it with 'sudo apt install python3-picamera2', "
+            "or use the embedded camera with --camera pattern"
+        ) from error
+    return picamera2
+
+
+def _libcamera() -> Any:
+    import libcamera
+
+    return libcamera
+
+
+def _frame_of(request: Any, config: Mapping[str, Any], sequence: int, came_back: Callable[[], None]) -> Frame:
+    """A frame over the request's own buffer, which Picamera2 gets back when the frame is released."""
+    from picamera2 import MappedArray
+
+    metadata = request.get_metadata()
+    width, height = config["size"]
+    pixel_format = pixel_format_of(config["format"])
+    mapped = MappedArray(request, "main", reshape=False, write=False)
+    buffer = mapped.__enter__().array
+    try:
+        if pixel_format == "MJPEG":
+            buffer = buffer[: _bytes_used(request)]
+        planes = planes_of(buffer, pixel_format, width, height, config["stride"])
+    except CameraError:
+        del buffer
+        mapped.__exit__(None, None, None)
+        raise
+    del buffer
+    request.acquire()
+
+    def give_back() -> None:
+        try:
+            mapped.__exit__(None, None, None)
+            request.release()
+        finally:
+            came_back()
+
+    return Frame(
+        planes,
+        pixel_format,
+        width,
+        height,
+        sequence=sequence,
+        began_s=_exposure_began_s(metadata),
+        metadata=metadata,
+        give_back=give_back,
+    )
+
+
+def _copy_of(frame: Frame) -> Frame:
+    """The same picture in memory of its own, for as long as anybody wants it."""
+    return Frame(
+        tuple(plane.copy() for plane in frame.planes),
+        frame.pixel_format,
+        frame.width,
+        frame.height,
+        began_s=frame.began_s,
+        metadata=frame.metadata,
+    )
+
+
+def _bytes_used(request: Any) -> int:
+    """How much of an MJPEG camera's buffer is picture."""
+    buffer = request.request.buffers[request.stream_map["main"]]
+    return int(buffer.metadata.planes[0].bytes_used)
+
+
+def _exposure_began_s(metadata: Mapping[str, Any]) -> float:
+    """When the exposure began, on the monotonic clock.
+
+    SensorTimestamp is the end of the first line's exposure, in nanoseconds of CLOCK_BOOTTIME (libcamera's
+    control_ids_core.yaml), which runs on while the machine sleeps.
+    """
+    now_s = time.monotonic()
+    stamp_ns = metadata.get("SensorTimestamp")
+    if stamp_ns is None:
+        return now_s
+    age_s = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - stamp_ns) / 1e9
+    if not 0 <= age_s < _CLOCK_SLACK_S:
+        age_s = 0.0
+    exposure_s = float(metadata.get("ExposureTime") or 0) / 1e6
+    return now_s - float(age_s) - exposure_s
+
+
+def _frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any]:
+    """FrameDurationLimits (microseconds) for a fixed rate, within what the camera can."""
+    if "FrameDurationLimits" not in ranges:
+        return {}
+    shortest_us, longest_us, _ = ranges["FrameDurationLimits"]
+    period_us = round(1e6 / fps)
+    if isinstance(shortest_us, int) and isinstance(longest_us, int) and shortest_us < longest_us:
+        period_us = min(max(period_us, shortest_us), longest_us)
+    return {"FrameDurationLimits": (period_us, period_us)}
+
+
+def _root_cause(error: BaseException) -> str:
+    """Picamera2 wraps the telling message in general ones; the innermost says what happened."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _leave_alone(_request: Any) -> None:
+    """Nobody takes frames now: Picamera2 gives the request back by itself."""
+
+
+def _nothing() -> None:
+    """Nobody waits for this frame's return."""

@@ -1,0 +1,200 @@
+"""Makes JPEGs of frames: each wanted size and quality once per frame, and only while somebody wants it.
+
+Two threads, `encoder-1` and `encoder-2`, take the newest frame whenever the camera gives one and encode it for every
+channel that has viewers; simplejpeg gives the GIL up meanwhile, so they use two cores where one is not enough for the
+frame rate. An encoder that is late takes the newest frame, never the next one: pictures may be left out, but their age
+does not grow. A snapshot is encoded by the thread of its request; several at once share one encode.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, NamedTuple, Protocol
+
+from softcam import jpeg
+from softcam.errors import CameraError, NoPicture
+from softcam.frames import Frame, NewestFrame
+from softcam.placeholder import placeholder
+from softcam.scale import scaled_size
+from softcam.workers import start_worker
+
+log = logging.getLogger(__name__)
+
+# Each holds a frame while it encodes, and so does the slot: three of the camera's six buffers at the most.
+_ENCODERS: Final = 2
+_SHARED: Final = 4  # JPEGs that snapshots of one moment may share
+_SHARE_LIMIT_S: Final = 10.0  # a full-resolution picture takes a small Pi about a second
+
+Size = tuple[int, int]
+
+
+class PictureKey(NamedTuple):
+    """What a channel shows: the width in pixels (0 is the stream's own; the aspect ratio is kept) and JPEG quality."""
+
+    width: int
+    quality: int
+
+
+class Channel(Protocol):
+    """Viewers who want the same pictures."""
+
+    @property
+    def key(self) -> PictureKey: ...
+
+    @property
+    def due_s(self) -> float:
+        """When the next picture is wanted (monotonic clock); frames before it are left out."""
+
+
+class Deliver(Protocol):
+    def __call__(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+        """A picture is ready; `timestamp_s` is Unix time, `made_s` is monotonic and orders the pictures."""
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """What is to be done for one channel."""
+
+    channel: Channel
+    is_due: bool = True
+    notice: Sequence[str] | None = None  # a placeholder with these lines is wanted in place of a frame
+    began_s: float = 0.0  # the newest frame that an encoder took
+
+
+class Pictures:
+    """Owns the encoder threads. `frame_came` is called by the camera's thread, `want` and `notify` by the fan-out."""
+
+    def __init__(self, frames: NewestFrame, size: Size) -> None:
+        """`size` (width, height) is that of placeholders until a frame has come."""
+        self._frames = frames
+        self._changed = threading.Condition(threading.Lock())  # guards the fields below
+        self._works: dict[Channel, _Work] = {}
+        self._size = size
+        self._is_stopping = False
+        self._encoded = 0
+        self._shared: OrderedDict[tuple[float, Size | None, int], Future[bytes]] = OrderedDict()
+        self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
+
+    def start(self, deliver: Deliver, on_death: Callable[[str], None]) -> None:
+        """Start the encoders; `deliver` gets what they make, on their threads."""
+        run = partial(self._run, deliver)
+        self._threads = [start_worker(f"encoder-{n + 1}", run, on_death) for n in range(_ENCODERS)]
+
+    @property
+    def encoded(self) -> int:
+        """How many pictures were made for streams so far."""
+        with self._changed:
+            return self._encoded
+
+    def want(self, channels: Iterable[Channel]) -> None:
+        """From now on these channels have viewers; a new one gets the newest frame at once."""
+        with self._changed:
+            self._works = {channel: self._works.get(channel) or _Work(channel) for channel in channels}
+            self._changed.notify_all()
+
+    def frame_came(self) -> None:
+        """There is a new frame in the slot."""
+        with self._changed:
+            now_s = time.monotonic()
+            due = 0
+            for work in self._works.values():
+                if work.channel.due_s <= now_s:
+                    work.is_due = True
+                    due += 1
+            if due:
+                self._changed.notify(due)
+
+    def show(self, lines: Sequence[str]) -> None:
+        """Send every viewer a placeholder with these lines."""
+        with self._changed:
+            for work in self._works.values():
+                work.is_due = True
+                work.notice = lines
+            self._changed.notify_all()
+
+    def snapshot(self, frame: Frame, size: Size | None, quality: int) -> bytes:
+        """A JPEG of a frame that the caller holds, None being its own size. Raises CameraError."""
+        key = (frame.began_s, size, quality)
+        with self._changed:
+            shared = self._shared.get(key)
+            is_ours = shared is None
+            if shared is None:
+                shared = self._shared[key] = Future()
+                if len(self._shared) > _SHARED:
+                    self._shared.popitem(last=False)
+        if is_ours:
+            try:
+                shared.set_result(jpeg.encode(frame, size, quality))
+            except CameraError as error:
+                shared.set_exception(error)
+        try:
+            return shared.result(_SHARE_LIMIT_S)
+        except TimeoutError as error:
+            raise NoPicture(f"the picture was not encoded within {_SHARE_LIMIT_S:.0f} s") from error
+
+    def stop(self, deadline_s: float) -> None:
+        """End the threads; waits until the deadline (monotonic clock)."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(max(0.0, deadline_s - time.monotonic()))
+
+    # --- the encoder threads ----------------------------------------------------------------------------------
+
+    def _run(self, deliver: Deliver) -> None:
+        while (taken := self._take()) is not None:
+            channel, frame, notice = taken
+            if frame is None:
+                self._make_placeholder(channel, notice, deliver)
+                continue
+            try:
+                self._make_picture(channel, frame, deliver)
+            except CameraError:
+                log.exception("A picture could not be encoded")
+            finally:
+                frame.release()
+
+    def _take(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
+        """Sleep until a channel is due; the newest frame, held, or the lines of a placeholder. None at the end."""
+        with self._changed:
+            while not self._is_stopping:
+                for work in self._works.values():
+                    if not work.is_due:
+                        continue
+                    work.is_due = False
+                    notice, work.notice = work.notice, None
+                    if notice is not None:
+                        return work.channel, None, notice
+                    frame = self._frames.held()
+                    if frame is None:
+                        continue
+                    if frame.began_s <= work.began_s:  # the other encoder was faster
+                        frame.release()
+                        continue
+                    work.began_s = frame.began_s
+                    self._size = frame.size
+                    self._encoded += 1
+                    return work.channel, frame, ()
+                self._changed.wait()
+            return None
+
+    def _make_picture(self, channel: Channel, frame: Frame, deliver: Deliver) -> None:
+        width, quality = channel.key
+        size = scaled_size(frame.size, width) if 0 < width < frame.width else None
+        picture = jpeg.encode(frame, size, quality)
+        deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
+
+    def _make_placeholder(self, channel: Channel, lines: Sequence[str], deliver: Deliver) -> None:
+        with self._changed:
+            size = self._size
+        width = channel.key.width
+        if 0 < width < size[0]:
+            size = scaled_size(size, width)
+        now_s = time.monotonic()
+        deliver(channel.key, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)

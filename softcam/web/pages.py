@@ -1,0 +1,50 @@
+"""The pages and their parts: files of the folder `assets`, read once, sent as they are."""
+
+import hashlib
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Final
+
+from softcam.web.messages import Answer, Request, Response
+from softcam.web.routes import Route
+
+_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Nothing from elsewhere, nothing inline: what is shown on the page can never become code.
+_HEADERS: Final = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; img-src 'self' blob: data:; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Page:
+    """One file, and whether a client has it already."""
+
+    def __init__(self, name: str) -> None:
+        """Raises FileNotFoundError when the installation lacks it."""
+        self._body = files("softcam.web").joinpath("assets", name).read_bytes()
+        self._content_type = _TYPES["." + name.rpartition(".")[2]]
+        self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:16]}"'
+
+    def answer(self, request: Request) -> Answer:
+        """The file, or 304 when the client's copy is the same."""
+        headers = {**_HEADERS, "ETag": self._tag}
+        if request.headers.get("If-None-Match") == self._tag:
+            return Response(b"", self._content_type, HTTPStatus.NOT_MODIFIED, headers)
+        return Response(self._body, self._content_type, headers=headers)
+
+
+def page_routes() -> list[Route]:
+    """The page at `/`, its parts under `/assets/`; addresses in them are relative, so a sub-path works."""
+    return [
+        Route(("/", "/index.html"), Page("index.html").answer),
+        *(Route((f"/assets/{name}",), Page(name).answer) for name in ("page.css", "page.js", "icon.svg")),
+        Route(("/webrtc",), Page("webrtc.html").answer),
+    ]

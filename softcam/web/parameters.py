@@ -1,0 +1,37 @@
+"""Reads query parameters by the same rules as settings; a malformed value is a 400 that names parameter and rule."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from softcam import rules
+from softcam.web.messages import HttpError
+
+_LONGEST_SHOWN = 80  # characters of a bad value in the answer
+
+
+def whole(query: Mapping[str, str], name: str, low: int, high: int) -> int | None:
+    """A whole number, None where the parameter is absent."""
+    value = _read(query, name, rules.whole(low, high))
+    return value if isinstance(value, int) else None
+
+
+def decimal(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
+    """A number, None where the parameter is absent."""
+    value = _read(query, name, rules.decimal(low, high))
+    return value if isinstance(value, float) else None
+
+
+def boolean(query: Mapping[str, str], name: str) -> bool | None:
+    """Yes or no in the usual words, None where the parameter is absent."""
+    value = _read(query, name, rules.boolean)
+    return value if isinstance(value, bool) else None
+
+
+def _read(query: Mapping[str, str], name: str, parse: rules.Parser) -> object:
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise HttpError(HTTPStatus.BAD_REQUEST, f"{name} {text[:_LONGEST_SHOWN]!r}: wants {error}") from error

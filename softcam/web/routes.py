@@ -1,0 +1,56 @@
+"""The table of routes, its aliases spelled out, and the look-up in it."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from softcam.web.messages import Answer, HttpError, Request
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One thing to ask for, under all its paths; `/?action=NAME` is a path too. GET brings HEAD along."""
+
+    paths: tuple[str, ...]
+    handle: Callable[[Request], Answer]
+    method: str = "GET"
+    is_public: bool = False  # answered without an API key
+
+
+class Routes:
+    """All routes by path and method; never changes."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        """Raises ValueError for a path that two routes of one method claim."""
+        self._by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            for path in route.paths:
+                methods = self._by_path.setdefault(path, {})
+                for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+                    if method in methods:
+                        raise ValueError(f"two routes for {method} {path}")
+                    methods[method] = route
+
+    def find(self, method: str, path: str, query: Mapping[str, str]) -> Route:
+        """The route for a request; raises HttpError 404, 405 or, for an unknown `action`, 400."""
+        if path == "/" and "action" in query:
+            path = f"/?action={query['action']}"
+            if path not in self._by_path:
+                actions = sorted(known.partition("=")[2] for known in self._by_path if known.startswith("/?"))
+                raise HttpError(
+                    HTTPStatus.BAD_REQUEST, f"action {query['action']!r}: wants one of {', '.join(actions)}"
+                )
+        methods = self._by_path.get(path)
+        if methods is None:
+            raise HttpError(HTTPStatus.NOT_FOUND, f"nothing is at {path}")
+        if method not in methods:
+            raise HttpError(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                f"{path} takes {', '.join(self.allowed(path))}, not {method}",
+                {"Allow": ", ".join(self.allowed(path))},
+            )
+        return methods[method]
+
+    def allowed(self, path: str) -> list[str]:
+        """The methods that a path answers, for `Allow`."""
+        return sorted({*self._by_path.get(path, {}), "OPTIONS"})
