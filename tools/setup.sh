@@ -52,7 +52,8 @@ install_packages() { # NAME… - whether it worked shows by looking for what was
   say "Installing with apt: $*"
   for try in 1 2 3; do
     "${root[@]}" apt-get -q -o DPkg::Lock::Timeout=120 -o APT::Update::Error-Mode=any update && break
-    [[ $try == 3 ]] || sleep "$try" # a mirror may be between two states
+    [[ -n ${CI:-} ]] || break # apt itself tries again; more patience than that only CI has
+    sleep "$try"
   done >>"$log" 2>&1
   # Old lists may still do, so this is tried in any case.
   "${root[@]}" apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >>"$log" 2>&1 || true
@@ -76,7 +77,7 @@ need_packages() { # NAME…: installs them or says what stays undone; only CI, w
   fi
   ((${#missing[@]})) || return 0
   [[ -z ${CI:-} ]] || fail "could not install ${missing[*]} (see $log)"
-  say "$command: what needs ${missing[*]} is skipped; to have it too: sudo apt install ${missing[*]}"
+  say "$command: skips what is not installed; to have it all: sudo apt install ${missing[*]}"
 }
 
 # --- Python
@@ -207,12 +208,12 @@ esac
 case $goal in
   run) for_run ;;
   lint)
-    need_packages shellcheck
     make_venv .venv-test tests/requirements.txt pytest
+    need_packages shellcheck
     ;;
   test)
+    make_venv .venv-test tests/requirements.txt pytest
     mapfile -t packages < <(sed 's/ *#.*//; /^$/d' tests/packages.txt)
     need_packages "${packages[@]}"
-    make_venv .venv-test tests/requirements.txt pytest
     ;;
 esac
