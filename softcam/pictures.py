@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 from softcam import jpeg
+from softcam.camera.planes import centre_crop
 from softcam.errors import CameraError, NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.placeholder import placeholder
@@ -34,10 +35,15 @@ Size = tuple[int, int]
 
 
 class PictureKey(NamedTuple):
-    """What a channel shows: the width in pixels (0 is the stream's own; the aspect ratio is kept) and JPEG quality."""
+    """What a channel shows: the width in pixels (0 is the stream's own; the aspect ratio is kept) and JPEG quality.
+
+    `is_quality_asked` tells a quality that somebody asked for from the usual one, to which a camera that gives JPEGs
+    by itself need not be held.
+    """
 
     width: int
     quality: int
+    is_quality_asked: bool = False
 
 
 class Channel(Protocol):
@@ -77,7 +83,7 @@ class Pictures:
         self._size = size
         self._is_stopping = False
         self._encoded = 0
-        self._shared: OrderedDict[tuple[float, Size | None, int], Future[bytes]] = OrderedDict()
+        self._shared: OrderedDict[tuple[float, Size, int, bool], Future[bytes]] = OrderedDict()
         self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
 
     def start(self, deliver: Deliver, on_death: Callable[[str], None]) -> None:
@@ -117,9 +123,9 @@ class Pictures:
                 work.notice = lines
             self._changed.notify_all()
 
-    def snapshot(self, frame: Frame, size: Size | None, quality: int) -> bytes:
-        """A JPEG of a frame that the caller holds, None being its own size. Raises CameraError."""
-        key = (frame.began_s, size, quality)
+    def snapshot(self, frame: Frame, size: Size, quality: int, *, is_quality_asked: bool = False) -> bytes:
+        """A JPEG of a frame that the caller holds; another aspect ratio shows its middle. Raises CameraError."""
+        key = (frame.began_s, size, quality, is_quality_asked)
         with self._changed:
             shared = self._shared.get(key)
             is_ours = shared is None
@@ -129,7 +135,8 @@ class Pictures:
                     self._shared.popitem(last=False)
         if is_ours:
             try:
-                shared.set_result(jpeg.encode(frame, size, quality))
+                part = centre_crop(frame, size)
+                shared.set_result(jpeg.encode(part, size, quality, is_quality_asked=is_quality_asked))
             except CameraError as error:
                 shared.set_exception(error)
         try:
@@ -185,9 +192,9 @@ class Pictures:
             return None
 
     def _make_picture(self, channel: Channel, frame: Frame, deliver: Deliver) -> None:
-        width, quality = channel.key
+        width, quality, is_quality_asked = channel.key
         size = scaled_size(frame.size, width) if 0 < width < frame.width else None
-        picture = jpeg.encode(frame, size, quality)
+        picture = jpeg.encode(frame, size, quality, is_quality_asked=is_quality_asked)
         deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
     def _make_placeholder(self, channel: Channel, lines: Sequence[str], deliver: Deliver) -> None:

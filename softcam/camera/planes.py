@@ -3,7 +3,7 @@
 import numpy as np
 
 from softcam.errors import CameraError
-from softcam.frames import PixelFormat, Plane
+from softcam.frames import Frame, PixelFormat, Plane
 
 PIXEL_FORMATS: tuple[PixelFormat, ...] = ("YUV420", "NV12", "YUYV", "MJPEG")
 
@@ -45,3 +45,40 @@ def _rows(buffer: Plane, at: int, rows: int, stride: int, width: int) -> Plane:
             f"{stride} apart"
         )
     return np.lib.stride_tricks.as_strided(buffer[at:], shape=(rows, width), strides=(stride, 1), writeable=False)
+
+
+def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
+    """The largest middle part of `frame` that has the aspect ratio of `size` (width, height), as views into its planes.
+
+    The caller holds `frame` for as long as it uses the part. A frame whose ratio differs by less than two pixels, and
+    an MJPEG frame, which has no planes to cut, come back as they are.
+    """
+    width, height = frame.size
+    part_width = min(width, 2 * round(height * size[0] / size[1] / 2))
+    part_height = min(height, 2 * round(width * size[1] / size[0] / 2))
+    if frame.pixel_format == "MJPEG" or (width - part_width < 2 and height - part_height < 2):
+        return frame
+    # Even, since chroma has half the resolution: an odd edge would shift its colours by a pixel.
+    left = (width - part_width) // 4 * 2
+    top = (height - part_height) // 4 * 2
+    right, bottom = left + part_width, top + part_height
+    chroma_left, chroma_right = left // 2, (right + 1) // 2
+    chroma_rows = slice(top // 2, (bottom + 1) // 2)
+    if frame.pixel_format == "YUYV":
+        planes: tuple[Plane, ...] = (frame.planes[0][top:bottom, 2 * left : 2 * right],)
+    else:
+        luma = frame.planes[0][top:bottom, left:right]
+        if frame.pixel_format == "NV12":
+            chroma = (frame.planes[1][chroma_rows, 2 * chroma_left : 2 * chroma_right],)
+        else:
+            chroma = tuple(plane[chroma_rows, chroma_left:chroma_right] for plane in frame.planes[1:])
+        planes = (luma, *chroma)
+    return Frame(
+        planes,
+        frame.pixel_format,
+        part_width,
+        part_height,
+        sequence=frame.sequence,
+        began_s=frame.began_s,
+        metadata=frame.metadata,
+    )

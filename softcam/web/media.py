@@ -9,8 +9,10 @@ from http import HTTPStatus
 from socket import socket
 from typing import Final
 
+from softcam.camera.base import StreamMode
 from softcam.camera.holder import CameraHolder, Lease
 from softcam.errors import CameraError
+from softcam.exif import exif_segment, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
 from softcam.frames import Frame
 from softcam.pictures import PictureKey, Pictures, Size
@@ -56,7 +58,7 @@ class Media:
     def stream(self, request: Request) -> Answer:
         """MJPEG: `quality` 1 to 100, `fps` at most, `width` in pixels (never larger than the camera's stream)."""
         query = request.query
-        quality = parameters.whole(query, "quality", 1, 100) or self._defaults.quality
+        quality = parameters.whole(query, "quality", 1, 100)
         fps = parameters.decimal(query, "fps", 0.01, 1000)
         width = parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX) or 0
         if not request.wants_body:
@@ -74,7 +76,7 @@ class Media:
         except BaseException:
             lease.release()
             raise
-        key = PictureKey(width if width < mode.width else 0, quality)
+        key = PictureKey(width if width < mode.width else 0, quality or self._defaults.quality, quality is not None)
         return self._hand_over(request, lease, key, 1 / fps if fps else 0.0)
 
     def snapshot(self, request: Request) -> Answer:
@@ -82,7 +84,7 @@ class Media:
         asked_s = time.monotonic()
         deadline_s = asked_s + _SNAPSHOT_LIMIT_S
         query = request.query
-        quality = parameters.whole(query, "quality", 1, 100) or self._defaults.snapshot_quality
+        quality = parameters.whole(query, "quality", 1, 100)
         width = parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX)
         height = parameters.whole(query, "height", SMALLEST_PX, LARGEST_PX)
         max_age_s = parameters.decimal(query, "max_age", 0, 3600) or 0.0
@@ -104,9 +106,13 @@ class Media:
             else:
                 frame = holder.wait_frame(time.monotonic() if has_focused else asked_s - max_age_s, deadline_s)
             try:
-                size = _within(size, frame.size)
-                picture = self._pictures.snapshot(frame, None if size == frame.size else size, quality)
-                return Response(picture, "image/jpeg", headers=_picture_headers(frame))
+                picture = self._pictures.snapshot(
+                    frame,
+                    _within(size, frame.size),
+                    quality or self._defaults.snapshot_quality,
+                    is_quality_asked=quality is not None,
+                )
+                return Response(_with_exif(picture, frame, mode), "image/jpeg", headers=_picture_headers(frame))
             finally:
                 frame.release()
 
@@ -150,6 +156,20 @@ def _within(size: Size, most: Size) -> Size:
     """`size`, or the largest of its aspect ratio that fits into `most`: no picture is larger than what was seen."""
     factor = min(1.0, most[0] / size[0], most[1] / size[1])
     return size if factor == 1.0 else (2 * math.floor(size[0] * factor / 2), 2 * math.floor(size[1] * factor / 2))
+
+
+def _with_exif(picture: bytes, frame: Frame, mode: StreamMode) -> bytes:
+    if frame.pixel_format == "MJPEG":
+        return picture  # the camera's own, which may have such a block already
+    metadata = frame.metadata
+    segment = exif_segment(
+        taken_at_s=frame.timestamp_s,
+        exposure_us=metadata.get("ExposureTime"),
+        gain=metadata.get("AnalogueGain"),
+        lens_dioptres=metadata.get("LensPosition"),
+        model=mode.properties.get("Model"),
+    )
+    return with_exif(picture, segment)
 
 
 def _picture_headers(frame: Frame) -> Mapping[str, str]:
