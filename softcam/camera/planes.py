@@ -68,6 +68,7 @@ def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
         planes: tuple[Plane, ...] = (frame.planes[0][top:bottom, 2 * left : 2 * right],)
     else:
         luma = frame.planes[0][top:bottom, left:right]
+        chroma: tuple[Plane, ...]
         if frame.pixel_format == "NV12":
             chroma = (frame.planes[1][chroma_rows, 2 * chroma_left : 2 * chroma_right],)
         else:
