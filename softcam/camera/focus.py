@@ -25,6 +25,7 @@ class Focus:
         self._is_able = False
         self._cycle: FocusCycle | None = None
         self._resting_mode = AfMode.AUTO
+        self._mode: AfMode | None = None  # what was sent last
         self._outcomes = 0
         self._last: FocusOutcome | None = None
 
@@ -34,6 +35,12 @@ class Focus:
         with self._changed:
             return self._last
 
+    @property
+    def mode(self) -> AfMode | None:
+        """The mode that the camera was told last, which libcamera does not tell back; None where it was told none."""
+        with self._changed:
+            return self._mode
+
     def camera_opened(self, is_able: bool) -> None:
         """A fresh camera: whatever ran before is over."""
         with self._changed:
@@ -41,6 +48,7 @@ class Focus:
             self._cycle = None
             self._last = None
             self._resting_mode = AfMode.AUTO
+            self._mode = None
             self._changed.notify_all()
 
     def camera_closed(self) -> None:
@@ -87,6 +95,7 @@ class Focus:
             if self._cycle is cycle:
                 self._cycle = None
                 self._last = outcome
+                self._mode = resting_mode
                 self._outcomes += 1
                 self._changed.notify_all()
         _log_outcome(outcome)
@@ -98,6 +107,7 @@ class Focus:
             if self._cycle is not None:
                 return True
             self._cycle = FocusCycle(purpose, time.monotonic(), self._timeout_s)
+            self._mode = AfMode.AUTO
         log.info("Autofocus cycle for %s begins", purpose)
         self._send(FocusCycle.controls())
         return True

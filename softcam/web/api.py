@@ -9,7 +9,6 @@ from softcam import __version__
 from softcam.camera.holder import CameraHolder, HolderStatus, State
 from softcam.web.messages import Answer, Request, json_response
 
-_AF_MODES: Final = {0: "manual", 1: "auto", 2: "continuous"}
 _UNWELL: Final = frozenset({State.RECOVERING, State.MISSING})
 
 # Field of the status, libcamera's name for it, and how many decimals mean something.
@@ -84,14 +83,14 @@ class Api:
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
         }
         controls = {} if status is None or status.mode is None else status.mode.controls
-        af_mode = metadata.get("AfMode")
+        af_mode = None if self._holder is None else self._holder.focus.mode
         gains = metadata.get("ColourGains")
         black_levels = metadata.get("SensorBlackLevels")
         return content | {
             "auto_exposure": True if "AeEnable" in controls else None,
             "awb_enabled": True if "AwbEnable" in controls else None,
             "autofocus": self._autofocus if "AfMode" in controls else None,
-            "autofocus_mode": _AF_MODES.get(af_mode) if isinstance(af_mode, int) else None,
+            "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
             "colour_gains": None if gains is None else [round(float(gain), 3) for gain in gains],
             "sensor_black_levels": None if black_levels is None else [int(level) for level in black_levels],
             "streaming": False,
