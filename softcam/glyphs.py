@@ -19,6 +19,7 @@ CELL_HEIGHT: Final = 9  # dots of a line, with what hangs below it
 
 _FIRST: Final = 0x20
 _STROKE_DOTS: Final = 0.5  # half a stroke's thickness: a letter's edge strokes then just stay inside its cell
+_LARGEST_KEPT_SCALE: Final = 24  # such a letter has 31 kB; larger ones would fill the memory for the sake of few
 
 # The printable characters of ASCII in their order, sixteen to a band.
 _DRAWN: Final = """
@@ -169,9 +170,17 @@ def _strokes(lit: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
     return strokes
 
 
-@lru_cache(maxsize=512)  # five sizes of the whole alphabet
 def _letter_mask(letter: str, scale: float) -> Grey:
     """One letter's cell, as `text_mask` describes it; read-only, since it is shared."""
+    return _kept_letter(letter, scale) if scale <= _LARGEST_KEPT_SCALE else _draw_letter(letter, scale)
+
+
+@lru_cache(maxsize=512)  # five sizes of the whole alphabet
+def _kept_letter(letter: str, scale: float) -> Grey:
+    return _draw_letter(letter, scale)
+
+
+def _draw_letter(letter: str, scale: float) -> Grey:
     dots = _dots()
     height, width = round(CELL_HEIGHT * scale), round(CELL_WIDTH * scale)
     y = ((np.arange(height, dtype=np.float32) + 0.5) / scale - 0.5)[:, None]

@@ -1,0 +1,126 @@
+"""The pattern camera: shown where there is no camera, and in tests the double of a Camera Module 3.
+
+It opens, starves, hangs and vanishes as a camera on libcamera does. This module is the outside; the stream with its
+thread is `pattern_stream`, how it reacts to controls `pattern_sensor` and `pattern_lens`, how it looks
+`pattern_scene` and `pattern_picture`, and what can be made to fail `pattern_faults`. No thread is started here.
+"""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from softcam.camera.base import OnFrame, StreamMode, StreamWish
+from softcam.camera.pattern_faults import Faults
+from softcam.camera.pattern_sensor import SENSOR_SIZE, advertise, normalise
+from softcam.camera.pattern_stream import PatternStream
+from softcam.errors import CameraBusy, CameraError, CameraMissing
+from softcam.frames import Frame
+
+_SMALLEST_SIDE_PX: Final = 32
+
+# As Picamera2's `camera_properties` for a Camera Module 3.
+_PROPERTIES: Final[Mapping[str, Any]] = {
+    "Model": "imx708",
+    "Location": 2,
+    "Rotation": 180,
+    "UnitCellSize": (1400, 1400),
+    "ColorFilterArrangement": 0,
+    "PixelArraySize": SENSOR_SIZE,
+    "PixelArrayActiveAreas": [(16, 24, *SENSOR_SIZE)],
+    "ScalerCropMaximum": (0, 0, *SENSOR_SIZE),
+    "SensorSensitivity": 1.0,
+}
+
+
+class PatternCamera:
+    """Implements `softcam.camera.base.Camera`.
+
+    `faults_file` names the text file from which faults are ordered while the camera runs; see `pattern_faults`.
+    """
+
+    def __init__(self, wish: StreamWish, *, faults_file: Path | None = None) -> None:
+        self._wish = wish
+        self._faults = Faults(faults_file)
+        self._lock = threading.Lock()  # guards _stream, which `set_controls` reads from any thread
+        self._stream: PatternStream | None = None
+
+    @property
+    def backend(self) -> str:
+        return "pattern"
+
+    @property
+    def name(self) -> str:
+        return "Pattern camera (behaves like an imx708)"
+
+    def is_present(self) -> bool:
+        return "missing" not in self._faults.words()
+
+    def open(self, on_frame: OnFrame) -> StreamMode:
+        """See `Camera.open`; the size is made even, and kept within the sensor's."""
+        if self._stream is not None:
+            raise CameraError("the pattern camera is open already")
+        self._faults.wait_while("hang-open")
+        self._raise_if_away()
+        width, height = _possible_size(self._wish.width, self._wish.height)
+        stream = PatternStream(width, height, self._wish.fps, on_frame, self._faults)
+        mode = StreamMode(width, height, "YUV420", SENSOR_SIZE, advertise(width, height), dict(_PROPERTIES))
+        with self._lock:
+            self._stream = stream
+        stream.start()
+        return mode
+
+    def restart(self) -> None:
+        """See `Camera.restart`; the controls keep their values."""
+        stream = self._opened()
+        stream.stop()
+        self._faults.wait_while("hang-stop")
+        self._raise_if_away()
+        if "fail-restart" in self._faults.words():
+            raise CameraError("the pattern camera's stream does not start again")
+        stream.start()
+
+    def still(self, size: tuple[int, int] | None) -> Frame:
+        """See `Camera.still`; the size is made even, and kept within the sensor's."""
+        stream = self._opened()
+        self._faults.wait_while("hang-still")
+        return stream.still(SENSOR_SIZE if size is None else _possible_size(*size))
+
+    def set_controls(self, controls: Mapping[str, Any]) -> None:
+        """See `Camera.set_controls`; a value beyond a control's range is clamped to it."""
+        with self._lock:
+            stream = self._stream
+        if stream is not None:
+            stream.send({name: normalise(name, value) for name, value in controls.items()})
+
+    def close(self) -> None:
+        """See `Camera.close`; raises CameraStuck when an `on_frame` does not return."""
+        stream = self._stream
+        if stream is None:
+            return
+        stream.stop()
+        self._faults.wait_while("hang-stop")
+        self._faults.wait_while("hang-close")
+        with self._lock:
+            self._stream = None
+
+    def _opened(self) -> PatternStream:
+        if self._stream is None:
+            raise CameraError("the pattern camera is closed")
+        return self._stream
+
+    def _raise_if_away(self) -> None:
+        words = self._faults.words()
+        if "missing" in words:
+            raise CameraMissing("the pattern camera is missing")
+        if "busy" in words:
+            raise CameraBusy("the pattern camera is in use by another program")
+
+
+def _possible_size(width: int, height: int) -> tuple[int, int]:
+    """The nearest even size that the sensor can give."""
+    longest, highest = SENSOR_SIZE
+    return (
+        min(max(width, _SMALLEST_SIDE_PX), longest) // 2 * 2,
+        min(max(height, _SMALLEST_SIDE_PX), highest) // 2 * 2,
+    )
