@@ -183,7 +183,7 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
             number,
             settings.camera_id,
             wish,
-            tuning_file=None if settings.tuning_file is None else Path(settings.tuning_file),
+            tuning_file=settings.tuning_file,
             noir_model=settings.camera_model,
             is_noir=settings.is_noir,
         )

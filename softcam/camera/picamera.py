@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from softcam.camera.base import OnFrame, StreamMode, StreamWish
 from softcam.camera.planes import pixel_format_of, planes_of
-from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
+from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -66,21 +66,26 @@ class PicameraCamera:
         camera_id: str | None,
         wish: StreamWish,
         *,
-        tuning_file: Path | None = None,
+        tuning_file: str | None = None,
         is_noir: bool = False,
         noir_model: str | None = None,
     ) -> None:
         """Finds the camera and opens nothing. Raises CameraMissing when it is not there.
 
-        `tuning_file` goes before `is_noir`, which takes libcamera's own tuning for the sensor without infrared filter;
-        `noir_model` names the sensor where the camera says it wrongly.
+        `tuning_file`, a path or the name of one of libcamera's own, goes before `is_noir`, which takes libcamera's
+        tuning for the sensor without infrared filter; `noir_model` names the sensor where the camera says it wrongly.
+        Raises ConfigurationError when there is no such tuning file.
         """
         self._number = number
         self._id = camera_id
         self._wish = wish
-        self._tuning_file = tuning_file
+        self._tuning_file = None if tuning_file is None else _find_tuning_file(tuning_file)
         if tuning_file is not None:
-            os.environ[_TUNING_VARIABLE] = str(tuning_file)
+            if self._tuning_file is None:
+                raise ConfigurationError(
+                    [f"tuning_file {tuning_file}: wants a file, or the name of one of libcamera's"]
+                )
+            os.environ[_TUNING_VARIABLE] = str(self._tuning_file)
         entry = self._find()
         if is_noir and tuning_file is None:
             self._use_noir_tuning(noir_model or entry.model)
@@ -217,18 +222,16 @@ class PicameraCamera:
         raise CameraMissing(f"camera {asked} is missing; there: {there}")
 
     def _use_noir_tuning(self, model: str) -> None:
-        folder = "vc4" if _picamera2().Picamera2.platform == _picamera2().Platform.VC4 else "pisp"
-        name = model if model.endswith("_noir") else f"{model}_noir"
-        for root in _TUNING_FOLDERS:
-            path = Path(root, folder, f"{name}.json")
-            if path.is_file():
-                log.info("Tuning for a camera without infrared filter: %s", path)
-                self._tuning_file = path
-                os.environ[_TUNING_VARIABLE] = str(path)
-                # Listing the cameras has read the usual tuning already; libcamera looks again in a new manager.
-                _picamera2().Picamera2._cm.reset()
-                return
-        log.warning("No tuning file %s.json for a camera without infrared filter; the usual one is used", name)
+        name = f"{model.removesuffix('_noir')}_noir.json"
+        path = _find_tuning_file(name)
+        if path is None:
+            log.warning("No tuning file %s for a camera without infrared filter; the usual one is used", name)
+            return
+        log.info("Tuning for a camera without infrared filter: %s", path)
+        self._tuning_file = path
+        os.environ[_TUNING_VARIABLE] = str(path)
+        # Listing the cameras has read the usual tuning already; libcamera looks again in a new manager.
+        _picamera2().Picamera2._cm.reset()
 
     def _opened(self) -> Any:
         if self._picam2 is None:
@@ -328,6 +331,19 @@ def _picamera2() -> Any:
             "or use the embedded camera with --camera pattern"
         ) from error
     return picamera2
+
+
+def _find_tuning_file(name: str) -> Path | None:
+    """A tuning file by its path, or by its name among libcamera's own for this machine; None where there is none."""
+    if "/" in name:
+        return Path(name) if Path(name).is_file() else None
+    picamera2 = _picamera2()
+    folder = "vc4" if picamera2.Picamera2.platform == picamera2.platform.Platform.VC4 else "pisp"
+    for root in _TUNING_FOLDERS:
+        path = Path(root, folder, name if name.endswith(".json") else f"{name}.json")
+        if path.is_file():
+            return path
+    return None
 
 
 def _libcamera() -> Any:
