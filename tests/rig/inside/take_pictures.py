@@ -1,0 +1,31 @@
+"""Makes the pictures that the first virtual camera shows: `take_pictures.py WHEEL FOLDER`, run once inside the root.
+
+They are photographs that scikit-image brings in its wheel, each in the public domain or given under CC0, as
+scikit-image's own documentation of `skimage.data` says: astronaut and hubble_deep_field (NASA), chelsea (Stefan van
+der Walt), coffee (Rachel Michetti), rocket (SpaceX), retina (Wikimedia Commons, Mikael Haggstrom).
+"""
+
+import io
+import pathlib
+import sys
+import zipfile
+
+from PIL import Image, ImageOps
+
+PICTURES = ("astronaut.png", "coffee.png", "rocket.jpg", "chelsea.png", "hubble_deep_field.jpg", "retina.jpg")
+SIZE = (1920, 1080)
+
+
+def main(wheel, folder):
+    pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(wheel) as archive:
+        for number, name in enumerate(PICTURES):
+            picture = Image.open(io.BytesIO(archive.read(f"skimage/data/{name}"))).convert("RGB")
+            # libcamera counts from zero and stops at the first number that is missing.
+            ImageOps.fit(picture, SIZE, Image.Resampling.BICUBIC).save(
+                pathlib.Path(folder, f"{number}.jpg"), quality=92, subsampling="4:2:0"
+            )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

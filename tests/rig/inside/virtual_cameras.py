@@ -1,0 +1,172 @@
+"""What stands between Picamera2 and libcamera's virtual cameras, so that the two behave like a sensor on a ribbon.
+
+Everything is bridged on libcamera's side; Picamera2 is left as it is. With libcamera 0.4 that is:
+
+- *Pace.* The virtual pipeline completes a request as soon as it gets it. Here a thread for each running camera hands
+  the requests on, one for each frame duration: what `FrameDurationLimits` asks for, or 1 / `RIG_FPS` where that
+  variable is set. It lives from `start()` to `stop()`.
+- *Raw modes.* The virtual pipeline has no raw stream and answers None; Picamera2 asks every camera. It gets the video
+  modes.
+- *Planes.* Picamera2's DmaAllocator describes a buffer as one plane, the virtual pipeline insists on NV12's two. The
+  second is described to it within the same memory.
+- *Status.* The virtual pipeline leaves a frame's status unset, and Picamera2 drops what is no success.
+- *One process to a camera.* The lock that libcamera takes lies on a media device; virtual cameras have none and let
+  anybody in. Here it lies on a file, and whoever comes second gets libcamera's own error.
+
+`RIG_CONTROL` names a folder in which a test writes what shall happen: while a file `freeze` exists no frame comes
+and no error either, as when a sensor hangs; the camera ids in a file `gone` are listed no more. `RIG_LOCKS` names
+the folder of the locks, which all processes of a test share.
+"""
+
+import collections
+import errno
+import fcntl
+import os
+import pathlib
+import threading
+import time
+
+_CONTROL = pathlib.Path(os.environ.get("RIG_CONTROL", "/run/rig"))
+_LOCKS = pathlib.Path(os.environ.get("RIG_LOCKS", "/run/rig-locks"))
+_FIXED_FPS = os.environ.get("RIG_FPS", "")
+_USUAL_DURATION_US = 33_333
+_SHORTEST_DURATION_US = 16_666  # the pipeline's own limit, at its 60 fps
+
+
+class _Sensor:
+    """Hands one camera's requests on at its frame rate, on a thread of its own."""
+
+    def __init__(self, camera, queue_request):
+        self._camera = camera
+        self._queue_request = queue_request
+        self._requests = collections.deque()  # filled by Picamera2's threads, emptied by the sensor's
+        self._duration_s = _USUAL_DURATION_US / 1e6
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._expose, name=f"rig-{camera.id}", daemon=True)
+
+    def start(self, duration_us):
+        self.set_duration(duration_us)
+        self._thread.start()
+
+    def set_duration(self, duration_us):
+        if _FIXED_FPS:
+            self._duration_s = 1 / float(_FIXED_FPS)
+        elif duration_us is not None:
+            self._duration_s = max(duration_us, _SHORTEST_DURATION_US) / 1e6
+
+    def take(self, request):
+        self._requests.append(request)
+
+    def end(self):
+        """Hand on what still waits, and nothing after it. To be followed by the camera's own stop.
+
+        Picamera2 drops these requests unseen, as it does with those that libcamera cancels when a camera stops. They
+        must not be dropped here: a request that dies before it is queued marks its buffer as cancelled, and the
+        virtual pipeline, which sets no status, would never lift that mark again.
+        """
+        self._ended.set()
+        self._thread.join()
+        while self._requests:
+            self._queue_request(self._camera, self._requests.popleft())
+
+    def _expose(self):
+        freeze = _CONTROL / "freeze"
+        due_s = time.monotonic() + self._duration_s
+        while not self._ended.wait(max(0.0, due_s - time.monotonic())):
+            now_s = time.monotonic()
+            # A late frame is late; the next ones keep to the beat unless a whole one was missed.
+            due_s = due_s + self._duration_s if now_s - due_s < self._duration_s else now_s + self._duration_s
+            if self._requests and not freeze.exists():
+                self._queue_request(self._camera, self._requests.popleft())
+
+
+def _listed(cameras):
+    try:
+        gone = (_CONTROL / "gone").read_text().split()
+    except FileNotFoundError:
+        return cameras
+    return [camera for camera in cameras if camera.id not in gone]
+
+
+def _as_nv12(planes, plane_type):
+    """A buffer's only plane as luma and chroma: two thirds and one third, rows padded alike.
+
+    The first plane stays the same object: its descriptor is the key that Picamera2's allocator knows the buffer by.
+    """
+    if len(planes) != 1:
+        return planes
+    luma, chroma = planes[0], plane_type()
+    whole = luma.length
+    luma.length = whole * 2 // 3
+    chroma.fd, chroma.offset, chroma.length = luma.fd, luma.offset + luma.length, whole - luma.length
+    return [luma, chroma]
+
+
+def bridge(libcamera):
+    camera_type, request_type, manager_type = libcamera.Camera, libcamera.Request, libcamera.CameraManager
+    acquire, release = camera_type.acquire, camera_type.release
+    start, stop, queue_request = camera_type.start, camera_type.stop, camera_type.queue_request
+    generate_configuration, set_control = camera_type.generate_configuration, request_type.set_control
+    cameras = manager_type.cameras
+    roles, duration_limits = libcamera.StreamRole, libcamera.controls.FrameDurationLimits
+
+    locks = {}  # camera id: descriptor of its lock file, by whoever opens and closes that camera
+    sensors = {}  # camera id: the running one
+    asked_us = {}  # id(request): frame duration asked with a request that is not queued yet
+
+    def acquire_alone(camera):
+        _LOCKS.mkdir(parents=True, exist_ok=True)
+        lock = os.open(_LOCKS / camera.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            acquire(camera)
+        except BlockingIOError:
+            os.close(lock)
+            raise RuntimeError(f"Failed to acquire camera: {os.strerror(errno.EBUSY)}") from None
+        except BaseException:
+            os.close(lock)
+            raise
+        locks[camera.id] = lock
+
+    def release_to_others(camera):
+        release(camera)
+        os.close(locks.pop(camera.id))
+
+    def start_at_pace(camera, controls=None):
+        controls = {} if controls is None else controls
+        start(camera, controls)
+        sensors[camera.id] = _Sensor(camera, queue_request)
+        sensors[camera.id].start(next((v[0] for k, v in controls.items() if k == duration_limits), None))
+
+    def stop_with_sensor(camera):
+        sensor = sensors.pop(camera.id, None)
+        if sensor is not None:
+            sensor.end()
+        return stop(camera)
+
+    def queue_at_pace(camera, request):
+        sensor = sensors.get(camera.id)
+        if sensor is None:
+            return queue_request(camera, request)  # libcamera has its own answer to a camera that is not running
+        sensor.set_duration(asked_us.pop(id(request), None))
+        return sensor.take(request)
+
+    def set_control_and_note(request, control, value):
+        if control == duration_limits:
+            asked_us[id(request)] = value[0]
+        return set_control(request, control, value)
+
+    def generate_without_raw(camera, wanted):
+        return generate_configuration(camera, [roles.VideoRecording if r == roles.Raw else r for r in wanted])
+
+    class TwoPlanes(libcamera.FrameBuffer):
+        def __init__(self, planes, cookie=0):
+            super().__init__(_as_nv12(planes, libcamera.FrameBuffer.Plane), cookie)
+
+    camera_type.acquire, camera_type.release = acquire_alone, release_to_others
+    camera_type.start, camera_type.stop, camera_type.queue_request = start_at_pace, stop_with_sensor, queue_at_pace
+    camera_type.generate_configuration = generate_without_raw
+    request_type.set_control = set_control_and_note
+    manager_type.cameras = property(lambda manager: _listed(cameras.fget(manager)))
+    libcamera.FrameMetadata.status = property(lambda metadata: libcamera.FrameMetadata.Status.Success)
+    libcamera.FrameBuffer = TwoPlanes

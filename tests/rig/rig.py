@@ -1,0 +1,264 @@
+"""Runs programs in the rig's root, each with virtual cameras of its own choosing, and watches them from outside.
+
+`Rig` belongs to the test session; a `Running` is one process inside. The network is the host's: whoever listens
+takes port 0 and says in its log which one it got. Each `Running` has one thread, which reads its output.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.rig import root as rig_root
+
+PYTHON = rig_root.PYTHON
+PROJECT = "/opt/project"
+BOTH = ("Virtual0", "Virtual1")
+MODELS = {"Virtual0": "imx708_wide", "Virtual1": "imx477"}
+
+_CAMERA_LIST = "/usr/share/libcamera/pipeline/virtual/virtual.yaml"
+_ENV = {
+    "LD_PRELOAD": "/opt/rig/dmabuf_shim.so",
+    "PYTHONPATH": "/opt/rig",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LANG": "C.UTF-8",
+}
+_LEAVE_S = 10.0  # for a process that was asked to end at the end of a test, before it is killed
+
+
+class Running:
+    """One process inside, started by `Rig.start`. Its pid is that of the program itself, as the host sees it."""
+
+    def __init__(self, argv: Sequence[str], control: Path) -> None:
+        self._control = control
+        self._changed = threading.Condition(threading.Lock())  # guards _lines and _is_read
+        self._lines: list[str] = []
+        self._is_read = False
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self.pid = self._process.pid
+        self._reader = threading.Thread(target=self._read, name=f"rig-output-{self.pid}", daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.end()
+
+    @property
+    def output(self) -> str:
+        """All that it has written so far, both streams in order."""
+        with self._changed:
+            return "\n".join(self._lines)
+
+    def wait_for_line(self, pattern: str, within_s: float = 20.0, *, count: int = 1) -> re.Match[str]:
+        """The match of the `count`-th line that `pattern` is found in, whenever it came. AssertionError otherwise."""
+        deadline_s = time.monotonic() + within_s
+        wanted = re.compile(pattern)
+        with self._changed:
+            while True:
+                found = [match for line in self._lines if (match := wanted.search(line))]
+                if len(found) >= count:
+                    return found[count - 1]
+                left_s = deadline_s - time.monotonic()
+                if self._is_read or left_s <= 0:
+                    why = "ended" if self._is_read else f"went on for {within_s} s"
+                    output = "\n".join(self._lines)
+                    raise AssertionError(f"the process {why} without a line of {pattern!r}; it wrote:\n{output}")
+                self._changed.wait(left_s)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def wait(self, within_s: float = 10.0) -> int:
+        """The exit status, negative for a signal; AssertionError when it still runs then."""
+        try:
+            status = self._process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"the process still runs after {within_s} s; it wrote:\n{self.output}") from None
+        self._reader.join(_LEAVE_S)
+        return status
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def end(self) -> None:
+        """Ask it to end, and kill it and what it left behind where that does not help."""
+        if self.is_running():
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_LEAVE_S)
+        with contextlib.suppress(ProcessLookupError):  # the whole group has ended
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+        self._reader.join(_LEAVE_S)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def freeze(self) -> None:
+        """Let no frame come any more, of any of its cameras; nothing fails."""
+        (self._control / "freeze").touch()
+
+    def thaw(self) -> None:
+        (self._control / "freeze").unlink(missing_ok=True)
+
+    def unplug(self, *camera_ids: str) -> None:
+        """Drop these cameras from libcamera's list, from now on; one that is open stays open."""
+        gone = self._control / "gone.new"
+        gone.write_text("\n".join(camera_ids))
+        gone.rename(self._control / "gone")
+
+    def plug_in(self) -> None:
+        (self._control / "gone").unlink(missing_ok=True)
+
+    def descriptors(self) -> dict[int, str]:
+        """What it has open: number and target, as in /proc."""
+        found = {}
+        for entry in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed since the folder was read
+                found[int(entry.name)] = str(entry.readlink())
+        return found
+
+    def threads(self) -> list[str]:
+        """The names of its threads, as the kernel knows them."""
+        return sorted(path.read_text().strip() for path in Path(f"/proc/{self.pid}/task").glob("*/comm"))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            with self._changed:
+                self._lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+        with self._changed:
+            self._is_read = True
+            self._changed.notify_all()
+
+
+class Rig:
+    """The root for one test session. What is written inside is gone with the process that wrote it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.scratch = Path(tempfile.mkdtemp(prefix="soft-stream-rig-"))
+        self._running: list[Running] = []
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cameras: Sequence[str] = BOTH,
+        fps: float | None = None,
+        env: Mapping[str, str] = {},
+        shared: Mapping[str, Path] = {},
+        timeout_s: float = 60.0,
+    ) -> subprocess.CompletedProcess[str]:
+        """One program to its end; its status is not judged. The arguments are those of `start`."""
+        command, _ = self._command(argv, cameras, fps, env, shared)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                written, said = process.communicate(timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                written, said = process.communicate()
+                raise AssertionError(f"still running after {timeout_s} s; it wrote:\n{written}\n{said}") from None
+        return subprocess.CompletedProcess(argv, process.returncode, written, said)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        cameras: Sequence[str] = BOTH,
+        fps: float | None = None,
+        env: Mapping[str, str] = {},
+        shared: Mapping[str, Path] = {},
+    ) -> Running:
+        """A program that runs beside the test, ended with the test at the latest.
+
+        `cameras` are those that exist for it. `fps` fixes the pace of the frames; by default they come as
+        FrameDurationLimits asks, up to 60 a second. `env` adds to the environment, `shared` maps paths inside to
+        folders of the host that it may write to.
+        """
+        running = Running(*self._command(argv, cameras, fps, env, shared))
+        self._running.append(running)
+        return running
+
+    def python(self, script: str, *arguments: str) -> list[str]:
+        """The command line for a piece of Python with Picamera2 at hand."""
+        return [PYTHON, "-c", script, *arguments]
+
+    def portal(self, *arguments: str) -> list[str]:
+        """The command line for this checkout's portal, on a port that the system chooses."""
+        return [PYTHON, f"{PROJECT}/soft_stream.py", "--port", "0", *arguments]
+
+    def end_all(self) -> None:
+        """End what a test left running."""
+        while self._running:
+            self._running.pop().end()
+
+    def close(self) -> None:
+        self.end_all()
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _command(
+        self,
+        argv: Sequence[str],
+        cameras: Sequence[str],
+        fps: float | None,
+        env: Mapping[str, str],
+        shared: Mapping[str, Path],
+    ) -> tuple[list[str], Path]:
+        place = Path(tempfile.mkdtemp(dir=self.scratch))
+        layer, control, locks = place / "layer", place / "control", self.scratch / "locks"
+        for folder in (layer, control, locks):
+            folder.mkdir(exist_ok=True)
+        listed = [(rig_root.INSIDE / f"{camera.lower()}.yaml").read_text() for camera in cameras]
+        (place / "virtual.yaml").write_text("%YAML 1.1\n---\n" + ("".join(listed) or "{}\n"))
+        command = rig_root.entering(
+            self.root,
+            argv,
+            layer=layer,
+            binds={
+                PROJECT: rig_root.CHECKOUT,
+                _CAMERA_LIST: place / "virtual.yaml",
+                "/run/rig": control,
+                "/run/rig-locks": locks,
+                **shared,
+            },
+            writable=("/run/rig", "/run/rig-locks", *shared),
+            env={**_ENV, **({"RIG_FPS": str(fps)} if fps is not None else {}), **env},
+            cwd=PROJECT,
+        )
+        return command, control
+
+
+def open_rig() -> Rig:
+    """The rig, its root made first where that is missing. Raises CannotMake."""
+    made = rig_root.ensure()
+    print(f"rig: {made}", file=sys.stderr)
+    return Rig(made)

@@ -1,0 +1,309 @@
+"""Makes the rig's root: a Debian 13 with the real libcamera and Picamera2, and the way into it.
+
+`python3 tests/rig/root.py [DIR]` makes the root where it is not made yet and prints its path. Standard library alone:
+it runs on a fresh machine before anything is installed. It needs Debian, root, the network and mmdebstrap, and says
+so in one line where one is missing.
+
+A root is kept under the hash of everything it was made from, so a changed recipe makes a new one, and it only gets
+its name when it is whole. Nothing runs in it directly: `entering()` lays a writable layer in memory over it, so no
+test can change what the next one meets. No thread here.
+"""
+
+import argparse
+import configparser
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parent.parent
+INSIDE = HERE / "inside"
+
+SUITE = "trixie"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PACKAGES = (
+    # the machine: what a Raspberry Pi's system has that the portal, its unit and its deployment meet
+    *("systemd", "systemd-sysv", "udev", "dbus", "openssh-server", "nginx", "sudo", "rsync", "curl", "procps"),
+    *("iproute2", "make", "git", "ca-certificates", "ffmpeg"),
+    # the camera
+    *("python3", "python3-venv", "python3-libcamera", "libcamera-ipa", "libcamera-tools"),
+    # Picamera2's python-prctl is built from source, and so is the shim
+    *("python3-dev", "gcc", "libc6-dev", "libcap-dev"),
+)
+PICAMERA2 = "picamera2==0.3.38"
+PICTURES_WHEEL = "scikit-image==0.26.0"  # brings free photographs; take_pictures.py names them
+PYTHON = "/opt/picamera2/bin/python"
+
+# Manuals and translations are a fifth of the root, and half the time that dpkg takes.
+_LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+
+class CannotMake(Exception):
+    """The root cannot be made here; the message is the one line that says why."""
+
+
+def ensure(base: Path | None = None) -> Path:
+    """The root's path, made first where it is not there yet. Raises CannotMake.
+
+    `base` is the folder for roots, otherwise `$SOFT_STREAM_RIG`, otherwise `.cache/rig` in the checkout. The first
+    time takes about a minute; a second process waits for it.
+    """
+    base = base or Path(os.environ.get("SOFT_STREAM_RIG") or CHECKOUT / ".cache/rig")
+    wanted = base.resolve() / _recipe_hash()
+    if os.geteuid() != 0:
+        raise CannotMake("the rig needs root (it mounts and changes its root): run it with sudo")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
+        raise CannotMake("the rig needs leave to mount: a container must be started with --privileged")
+    if wanted.is_dir():
+        return wanted
+    if shutil.which("mmdebstrap") is None:
+        raise CannotMake("the rig needs mmdebstrap: apt-get install mmdebstrap")
+    source = _debian_source()
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    with _lock(wanted.parent / "lock"):
+        if not wanted.is_dir():
+            for leftover in wanted.parent.glob("making-*"):
+                shutil.rmtree(leftover)  # an interrupted build; whoever made it no longer holds the lock
+            making = Path(tempfile.mkdtemp(prefix="making-", dir=wanted.parent))
+            try:
+                _make(making / "root", source)
+                (making / "root").rename(wanted)
+            finally:
+                shutil.rmtree(making, ignore_errors=True)
+    return wanted
+
+
+def entering(
+    root: Path,
+    argv: Sequence[str],
+    *,
+    layer: Path,
+    binds: Mapping[str, Path] = {},
+    writable: Sequence[str] = (),
+    env: Mapping[str, str] = {},
+    cwd: str = "/",
+) -> list[str]:
+    """The command line that runs `argv` inside `root`, with the checkout's bridges in /opt/rig.
+
+    The process that is started becomes `argv` itself: its pid, its signals and its exit status are the command's
+    own. It sees only `root`, under a layer in memory that is mounted at `layer` (an empty folder) and dies with it,
+    a /dev of its own without cameras, and the host's processes and network. `binds` maps a path inside to a file or
+    folder of the host, read-only unless it is named in `writable`. `env` is the whole environment but PATH and HOME.
+    """
+    return [
+        *("unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c"),
+        _entry_script(
+            root, layer, {f"/opt/rig/{path.name}": path for path in INSIDE.glob("*.py")} | dict(binds), writable
+        ),
+        *("enter", "chroot", str(layer / "root")),
+        *("env", "-i", f"--chdir={cwd}", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"),
+        *(f"{name}={value}" for name, value in env.items()),
+        *argv,
+    ]
+
+
+def _entry_script(root: Path, layer: Path, binds: Mapping[str, Path], writable: Sequence[str]) -> str:
+    top, quoted = layer / "root", shlex.quote
+    lines = [
+        f"mount -t tmpfs -o mode=755 rig {quoted(str(layer))}",
+        f"cd {quoted(str(layer))}",
+        "mkdir upper work root",
+        # Relative: a colon or a comma in a path would end the option.
+        "ln -s -- " + quoted(str(root)) + " lower",
+        "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work rig root",
+        "mount --rbind /proc root/proc",
+        "mount --bind -o ro /sys root/sys",
+        "mount -t tmpfs -o mode=755 rig root/dev",
+        "mkdir root/dev/pts root/dev/shm",
+        "mount -t devpts -o newinstance,ptmxmode=0666 rig root/dev/pts",
+        "mount -t tmpfs -o mode=1777 rig root/dev/shm",
+        "mount -t tmpfs -o mode=755 rig root/run",
+        "ln -s pts/ptmx root/dev/ptmx",
+        "ln -s /proc/self/fd root/dev/fd",
+        *(f"ln -s /proc/self/fd/{number} root/dev/{name}" for number, name in enumerate(("stdin", "stdout", "stderr"))),
+        *(f": > root/dev/{name}; mount --bind /dev/{name} root/dev/{name}" for name in _DEVICES),
+    ]
+    for inside, outside in binds.items():
+        target = quoted(str(top) + inside)
+        if outside.is_dir():
+            lines.append(f"mkdir -p {target}")
+        else:
+            lines += [f"mkdir -p {quoted(str(top) + str(Path(inside).parent))}", f"rm -f {target}", f": > {target}"]
+        lines.append(f"mount --bind {quoted(str(outside))} {target}")
+        if inside not in writable:
+            lines.append(f"mount -o remount,bind,ro {target}")
+    return "\n".join([*lines, 'exec "$@"'])
+
+
+def _recipe_hash() -> str:
+    digest = hashlib.sha256()
+    for part in (HERE / "root.py", INSIDE / "dmabuf_shim.c", INSIDE / "take_pictures.py"):
+        digest.update(part.read_bytes())
+    digest.update(_architecture().encode())
+    return digest.hexdigest()[:16]
+
+
+def _architecture() -> str:
+    return os.uname().machine
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("rig: another process makes the root; waiting for it", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _make(root: Path, source: str) -> None:
+    print("rig: making the Debian root, once; about a minute", file=sys.stderr)
+    _run(
+        "unpack Debian",
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"),
+        f"--include={','.join(PACKAGES)}",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
+        *('--aptopt=Acquire::Languages "none"', "--aptopt=Acquire::Retries 3"),
+        *(f"--aptopt={line}" for line in _apt_proxies()),
+        *(SUITE, str(root), source),
+    )
+    (root / "opt/picamera2").mkdir(parents=True)
+    (root / "opt/rig").mkdir()
+    settings, shared = _pip_settings()
+    work = {"/opt/picamera2": root / "opt/picamera2", "/opt/rig": root / "opt/rig", "/opt/inside": INSIDE} | shared
+    steps = {
+        "compile the shim": "gcc -O2 -Wall -Werror -shared -fPIC -o /opt/rig/dmabuf_shim.so /opt/inside/dmabuf_shim.c",
+        "make the venv": "python3 -m venv --system-site-packages /opt/picamera2",
+        "install Picamera2": f"/opt/picamera2/bin/pip install --quiet --no-cache-dir {PICAMERA2}",
+        "fetch the photographs": "cd /tmp"
+        f" && /opt/picamera2/bin/pip download --quiet --no-cache-dir --no-deps {PICTURES_WHEEL}"
+        f" && {PYTHON} /opt/inside/take_pictures.py scikit_image-*.whl /opt/rig/pictures",
+    }
+    for what, command in steps.items():
+        with tempfile.TemporaryDirectory(prefix="soft-stream-rig-") as layer:
+            argv = entering(
+                root,
+                ["sh", "-euc", command],
+                layer=Path(layer),
+                binds=work,
+                writable=("/opt/picamera2", "/opt/rig"),
+                env=settings,
+            )
+            _run(what, *argv)
+
+
+def _run(what: str, *argv: str) -> None:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        sys.stderr.write(done.stdout)
+        lines = [line for line in done.stdout.splitlines() if line.strip()] or ["no output"]
+        raise CannotMake(f"the rig could not {what} (is there a network?): {lines[-1].strip()}")
+
+
+def _debian_source(etc: Path = Path("/etc")) -> str:
+    """One line of sources.list for the suite, from the mirror that this machine itself uses."""
+    release = (etc / "os-release").read_text() if (etc / "os-release").exists() else ""
+    if re.search(r'^ID(_LIKE)?="?debian"?$', release, re.MULTILINE) is None or "ID=ubuntu" in release:
+        raise CannotMake("the rig needs Debian (or Raspberry Pi OS) as its host")
+    if not KEYRING.exists():
+        raise CannotMake(f"the rig needs {KEYRING}: apt-get install debian-archive-keyring")
+    for mirror, suite, components in _apt_sources(etc / "apt"):
+        if "main" in components and "-" not in suite and re.search(r"/debian/?$", mirror) and "raspberry" not in mirror:
+            return f"deb [signed-by={KEYRING}] {mirror} {SUITE} main"
+    raise CannotMake("the rig found no Debian mirror in /etc/apt/sources.list or /etc/apt/sources.list.d")
+
+
+def _apt_sources(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """(mirror, suite, components) of every enabled binary source, of both of apt's formats."""
+    for path in (folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))):
+        for line in path.read_text().splitlines() if path.exists() else []:
+            words = re.sub(r"\[.*?\]", "", line.partition("#")[0]).split()
+            if len(words) > 3 and words[0] == "deb":
+                yield _mirror(words[1]), words[2], words[3:]
+    for path in sorted(folder.glob("sources.list.d/*.sources")):
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        for paragraph in re.split(r"\n\s*\n", "\n".join(lines)):
+            fields = {
+                name.lower(): value.split()
+                for name, value in re.findall(r"(?m)^([\w-]+):(.*(?:\n[ \t].*)*)", paragraph)
+            }
+            if "deb" in fields.get("types", []) and fields.get("enabled", ["yes"]) != ["no"]:
+                for mirror in fields.get("uris", []):
+                    for suite in fields.get("suites", []):
+                        yield _mirror(mirror), suite, fields.get("components", [])
+
+
+def _mirror(uri: str) -> str:
+    """Debian's cloud images name a file that lists the mirrors; its first line serves."""
+    listed = re.fullmatch(r"mirror\+file:(?://)?(/.*)", uri)
+    if listed is None or not Path(listed[1]).exists():
+        return uri
+    return next((line.split()[0] for line in Path(listed[1]).read_text().splitlines() if line.strip()), uri)
+
+
+def _apt_proxies() -> list[str]:
+    """The host's proxy settings for apt, which mmdebstrap would not look for."""
+    dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
+    return re.findall(r'(?m)^Acquire::\w+::Proxy\S* ".+"(?=;)', dump)
+
+
+def _pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
+    """The host's settings for pip, as environment, and what of the host they point at, to be bound in.
+
+    They are lent to the build alone: the root keeps none of them.
+    """
+    settings: dict[str, str] = {}
+    files = [*os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"), "/etc"]
+    home = Path.home()
+    for path in (
+        *(Path(folder, "pip/pip.conf" if folder != "/etc" else "pip.conf") for folder in files),
+        *(home / ".pip/pip.conf", home / ".config/pip/pip.conf", Path(sys.prefix, "pip.conf")),
+        Path(os.environ.get("PIP_CONFIG_FILE", os.devnull)),
+    ):
+        parser = configparser.RawConfigParser()
+        parser.read(path)
+        for section in ("global", "install", "download"):
+            if parser.has_section(section):
+                for name, value in parser.items(section):
+                    settings["PIP_" + name.upper().replace("-", "_")] = " ".join(value.split())
+    lent = ("PIP_", "SSL_CERT_", "REQUESTS_CA_")
+    proxies = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+    settings |= {n: v for n, v in os.environ.items() if n.startswith(lent) or n.lower() in proxies}
+    for name in ("PIP_CONFIG_FILE", "PIP_REQUIRE_VIRTUALENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CACHE_DIR"):
+        settings.pop(name, None)
+    shared = {str(path): path for path in (_CERTIFICATES, Path("/etc/resolv.conf")) if path.exists()}
+    for value in settings.values():
+        for path in map(Path, re.findall(r"(?:^|\s|file://)(/[^\s]+)", value)):
+            # The folder above an index: pages of a local index may point at files beside it.
+            path = path.parent if path.name == "simple" and path.is_dir() else path
+            if path.is_file() or (path.is_dir() and not path.is_relative_to("/etc")):
+                shared[str(path)] = path
+    return settings, {inside: path.resolve() for inside, path in shared.items()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Make the rig's Debian root where it is missing, and print its path.")
+    parser.add_argument("dir", nargs="?", type=Path, help="where roots are kept ($SOFT_STREAM_RIG, or .cache/rig)")
+    try:
+        print(ensure(parser.parse_args().dir))
+    except CannotMake as reason:
+        print(f"rig: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
