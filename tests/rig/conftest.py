@@ -21,12 +21,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def _rig() -> Iterator[Rig]:
+    reason = ""
     try:
         rig = open_rig()
-    except CannotMake as reason:
-        if any(os.environ.get(name) for name in _MAY_NOT_SKIP):
-            pytest.fail(f"no rig, and none of its tests may be skipped here: {reason}", pytrace=False)
-        pytest.skip(str(reason))
+    except CannotMake as error:
+        reason = str(error)
+    if reason and any(os.environ.get(name) for name in _MAY_NOT_SKIP):
+        pytest.fail(f"no rig, and none of its tests may be skipped here: {reason}", pytrace=False)
+    if reason:
+        pytest.skip(reason)
     yield rig
     rig.close()
 
