@@ -1,0 +1,256 @@
+"""From what was measured to what is shown: medians over the rounds, the tables, the goals. Pure functions.
+
+A measurement is a flat dict: `round`, `server`, `stage`, `kind`, `viewers`, and what the load client printed. Every
+ratio is taken within one round, and the median of the rounds is what counts.
+"""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Measurement = dict[str, Any]
+
+
+class Results:
+    """The measurements of one run; all lookups give None where something was not measured."""
+
+    def __init__(self, measurements: Sequence[Measurement]) -> None:
+        self.measurements = list(measurements)
+
+    @property
+    def rounds(self) -> list[int]:
+        return sorted({one["round"] for one in self.measurements})
+
+    def find(
+        self, number: int, server: str, stage: str, kind: str = "viewers", viewers: int | None = None
+    ) -> Measurement | None:
+        for one in self.measurements:
+            if (one["round"], one["server"], one["stage"], one["kind"]) == (number, server, stage, kind) and (
+                viewers is None or one["viewers"] == viewers
+            ):
+                return one
+        return None
+
+    def median(self, take: Callable[[int], float | None]) -> float | None:
+        """The median of `take(round)` over the rounds in which it gives a value."""
+        values = [value for number in self.rounds if (value := take(number)) is not None]
+        return statistics.median(values) if values else None
+
+    def value(
+        self, key: str, server: str, stage: str, kind: str = "viewers", viewers: int | None = None
+    ) -> float | None:
+        """The median of one figure; `latency.p99_ms` looks inside."""
+
+        def take(number: int) -> float | None:
+            found: Any = self.find(number, server, stage, kind, viewers)
+            for name in key.split("."):
+                found = None if found is None else found.get(name)
+            return None if found is None else float(found)
+
+        return self.median(take)
+
+    def core_share(self, server: str, stage: str, viewers: int) -> float | None:
+        """CPU of the server in percent of one core."""
+        return self.median(lambda number: _percent(self.find(number, server, stage, viewers=viewers)))
+
+    def added_us(self, number: int, server: str, stage: str, viewers: int) -> float | None:
+        """CPU microseconds of one more delivered frame, from one viewer to `viewers`, in one round."""
+        one, many = self.find(number, server, stage, viewers=1), self.find(number, server, stage, viewers=viewers)
+        if one is None or many is None or viewers == 1:
+            return None
+        frames_per_s = many["frames"] / many["seconds"] - one["frames"] / one["seconds"]
+        cpu_ms_per_s = many["server_cpu_ms"] / many["seconds"] - one["server_cpu_ms"] / one["seconds"]
+        return float(cpu_ms_per_s * 1000 / frames_per_s) if frames_per_s > 0 else None
+
+    def added_median_us(self, server: str, stage: str, viewers: int) -> float | None:
+        return self.median(lambda number: self.added_us(number, server, stage, viewers))
+
+    def added_ratio(self, server: str, other: str, stage: str, viewers: int) -> float | None:
+        def take(number: int) -> float | None:
+            ours, theirs = (self.added_us(number, name, stage, viewers) for name in (server, other))
+            return ours / theirs if ours is not None and theirs else None
+
+        return self.median(take)
+
+
+def _percent(one: Measurement | None) -> float | None:
+    return None if one is None else float(one["server_cpu_ms"] / one["seconds"] / 10)
+
+
+# --- goals -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """`measured` None: something it needs was not measured."""
+
+    what: str
+    measured: float | None
+    limit: float
+    unit: str = "x"
+    is_least: bool = False
+
+    @property
+    def holds(self) -> bool | None:
+        if self.measured is None:
+            return None
+        return self.measured >= self.limit if self.is_least else self.measured <= self.limit
+
+
+def judge(results: Results) -> list[Goal]:
+    """The goals of the streaming engine, each against what this run measured."""
+
+    def portal(key: str, kind: str = "viewers", viewers: int | None = None, stage: str = "VGA") -> float | None:
+        return results.value(key, "portal", stage, kind, viewers)
+
+    def p99_ratio(number: int) -> float | None:
+        ours, theirs = (results.find(number, name, "VGA", viewers=100) for name in ("portal", "limit"))
+        if ours is None or theirs is None or not ours["latency"] or not theirs["latency"]:
+            return None
+        return float(ours["latency"]["p99_ms"] / theirs["latency"]["p99_ms"])
+
+    ratio = results.added_ratio
+    return [
+        Goal("one more frame, 100 viewers VGA, against ustreamer", ratio("portal", "ustreamer", "VGA", 100), 0.30),
+        Goal("one more frame, 100 viewers VGA, against the limit", ratio("portal", "limit", "VGA", 100), 1.3),
+        Goal("one more frame, 200 viewers VGA, against the limit", ratio("portal", "limit", "VGA", 200), 1.3),
+        Goal("one more frame, 50 viewers 1080p, against ustreamer", ratio("portal", "ustreamer", "1080p", 50), 0.25),
+        Goal("latency p99, 100 viewers VGA, against the limit", results.median(p99_ratio), 1.5),
+        Goal("slowest of 200 viewers", portal("fps_slowest", viewers=200), 29, "fps", is_least=True),
+        Goal("longest gap of 200 viewers", portal("gap_longest_ms", viewers=200), 100, "ms"),
+        Goal(
+            "beside a busy hook, slowest of 100 viewers", portal("fps_slowest", "busy hook"), 28, "fps", is_least=True
+        ),
+        Goal("beside a busy hook, latency p99", portal("latency.p99_ms", "busy hook"), 10, "ms"),
+        Goal("throttled viewer, age of its frames p99", portal("throttled_age.p99_ms", "throttled"), 250, "ms"),
+        Goal("one more viewer, user memory", user_bytes_per_viewer(results), 8 * 1024, "bytes"),
+        Goal("stuck viewer, kernel memory", portal("kernel_bytes_each", "stuck"), 160 * 1024, "bytes"),
+        Goal("first picture on connect, p50", portal("first_picture.p50_ms", "connects"), 5, "ms"),
+        Goal("1080p frame, one viewer, against simplejpeg alone", pipeline_ratio(results), 1.25),
+    ]
+
+
+def user_bytes_per_viewer(results: Results, server: str = "portal", stage: str = "VGA") -> float | None:
+    """From one viewer to as many as were measured."""
+
+    def take(number: int) -> float | None:
+        measured = [one for one in results.measurements if (one["round"], one["server"]) == (number, server)]
+        watched = [one for one in measured if one["stage"] == stage and one["kind"] == "viewers"]
+        if len(watched) < 2:
+            return None
+        few, many = min(watched, key=lambda one: one["viewers"]), max(watched, key=lambda one: one["viewers"])
+        grown_bytes, more = many["user_bytes"] - few["user_bytes"], many["viewers"] - few["viewers"]
+        return float(grown_bytes / more)
+
+    return results.median(take)
+
+
+def pipeline_ratio(results: Results, stage: str = "1080p") -> float | None:
+    """CPU that the first viewer adds to the open camera, for each frame, over the encoder's alone."""
+
+    def take(number: int) -> float | None:
+        idle, one = results.find(number, "portal", stage, "held open"), results.find(number, "portal", stage, viewers=1)
+        encoder = results.find(number, "encoder", stage, "encode")
+        if idle is None or one is None or encoder is None or not one["frames"]:
+            return None
+        cpu_ms_per_s = one["server_cpu_ms"] / one["seconds"] - idle["server_cpu_ms"] / idle["seconds"]
+        return float(cpu_ms_per_s / (one["frames"] / one["seconds"]) / encoder["encode_cpu_ms"])
+
+    return results.median(take)
+
+
+# --- tables ------------------------------------------------------------------------------------------------------
+
+
+def show(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown that also reads well in a terminal."""
+    cells = [list(head), *map(list, rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+
+    def line(row: Sequence[str]) -> str:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        return "| " + " | ".join([first, *rest]) + " |"
+
+    rule = (
+        "|" + "|".join("-" * (width + 2) if i == 0 else "-" * (width + 1) + ":" for i, width in enumerate(widths)) + "|"
+    )
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def format_stage(
+    results: Results, servers: Sequence[str], titles: dict[str, str], stage: str, counts: Sequence[int]
+) -> str:
+    """CPU of one more delivered frame, and latency, of each server by number of viewers."""
+    many = [count for count in counts if count > 1]
+    costs = [
+        [
+            titles[name],
+            show(results.core_share(name, stage, 1)),
+            *(show(results.added_median_us(name, stage, count)) for count in many),
+        ]
+        for name in servers
+    ]
+    latencies = [
+        [
+            titles[name],
+            *(format_latency(results, name, stage, count) for count in counts),
+            show(results.value("fps_slowest", name, stage, viewers=counts[-1]), 2),
+        ]
+        for name in servers
+    ]
+    cost_head = [f"{stage}: CPU µs of one more frame", "1: % of a core", *map(str, many)]
+    latency_head = [f"{stage}: latency p50 / p99, ms", *map(str, counts), f"slowest of {counts[-1]}, fps"]
+    return f"{format_table(cost_head, costs)}\n\n{format_table(latency_head, latencies)}"
+
+
+def format_latency(results: Results, server: str, stage: str, viewers: int) -> str:
+    p50, p99 = (results.value(f"latency.{key}", server, stage, viewers=viewers) for key in ("p50_ms", "p99_ms"))
+    return f"{show(p50)} / {show(p99)}"
+
+
+def format_rest(results: Results, servers: Sequence[str], titles: dict[str, str], stage: str = "VGA") -> str:
+    """What is measured once: connecting, the throttled and the stuck viewer, memory."""
+
+    def kib(value: float | None) -> str:
+        return show(None if value is None else value / 1024)
+
+    rows = [
+        [
+            titles[name],
+            show(results.value("first_picture.p50_ms", name, stage, "connects")),
+            show(results.value("throttled_age.p50_ms", name, stage, "throttled"), 0),
+            kib(user_bytes_per_viewer(results, name, stage)),
+            kib(results.value("kernel_bytes_each", name, stage, "stuck")),
+        ]
+        for name in servers
+    ]
+    head = [
+        f"{stage}",
+        "first picture p50, ms",
+        "throttled: age p50, ms",
+        "one viewer, user KiB",
+        "stuck: kernel KiB",
+    ]
+    return format_table(head, rows)
+
+
+def format_goals(goals: Sequence[Goal]) -> str:
+    verdicts = {True: "holds", False: "MISSED", None: "not measured"}
+    rows = [
+        [
+            goal.what,
+            f"{'≥' if goal.is_least else '≤'} {goal.limit:g} {goal.unit}",
+            show(goal.measured, 2),
+            verdicts[goal.holds],
+        ]
+        for goal in goals
+    ]
+    return format_table(["goal", "limit", "measured", ""], rows)

@@ -1,0 +1,307 @@
+"""Measures the portal against its peers, all on this machine, one after another, in one run: `make bench`.
+
+The servers: the portal on its pattern camera; Debian's ustreamer, to which c/standin.c is a camera; a thread for each
+viewer in Python; and c/limit.c, which does nothing but send. All but the portal play a reel of the portal's own JPEGs.
+c/load.c watches. Everything stays on the loopback interface, and every load ends by itself within a minute.
+
+Prints tables and the goals; writes the JSON, the plot and the servers' logs to build/bench/. Exit 0 when every goal was
+measured and holds, 1 otherwise. One thread; the standard library alone.
+"""
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import figures
+import memory
+import plot
+import reel
+import servers
+from servers import BENCH, PROJECT, Running, ServerFailed, Stage
+
+STAGES = (
+    Stage("VGA", 640, 480, (1, 10, 50, 100, 200)),
+    Stage("1080p", 1920, 1080, (1, 10, 50)),
+)
+BUSY_VIEWERS = 100
+STUCK_VIEWERS = 20
+CONNECTS = 40
+THROTTLED_SHARE = 0.58  # of what the stream needs: 0.7 MB/s of 1.2 MB/s
+STUCK_S = 3.0  # until the queues of viewers that take nothing are full
+LOAD_TIMEOUT_S = 120.0
+
+COMPILED = {
+    "limit": ["c/limit.c"],
+    "load": ["c/load.c"],
+    "standin.so": ["-shared", "-fPIC", "c/standin.c", "-ldl", "-pthread"],
+}
+
+
+class BenchFailed(Exception):
+    """The run cannot go on; one line for people."""
+
+
+def compile_sources(build: Path) -> None:
+    """The C sources, into `build`. Raises BenchFailed."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise BenchFailed("no C compiler (apt install gcc libc6-dev)")
+    build.mkdir(parents=True, exist_ok=True)
+    for name, arguments in COMPILED.items():
+        command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-o", str(build / name), *arguments]
+        if subprocess.run(command, cwd=BENCH, check=False).returncode != 0:
+            raise BenchFailed(f"{arguments[-1]} does not compile")
+
+
+class Bench:
+    """One run: what is measured, and what has been. `measurements` grows as figures.py has it."""
+
+    def __init__(self, build: Path, names: Sequence[str], seconds: float, pictures: Path | None) -> None:
+        self.build = build
+        self.names = names
+        self.seconds = seconds
+        self.measurements: list[figures.Measurement] = []
+        self.reels: dict[str, Path] = {}
+        self._pictures = pictures
+
+    def make_reel(self, stage: Stage) -> None:
+        """The pictures of this stage, from the portal or the folder. Raises ServerFailed or OSError."""
+        self.reels[stage.name] = path = self.build / f"{stage.name}.reel"
+        if self._pictures is not None:
+            taken = reel.take_from_folder(self._pictures / stage.name)
+        else:
+            with servers.start("portal", stage, path, self.build) as running:
+                taken = reel.take_from_stream(f"http://127.0.0.1:{running.port}{running.path}")
+        reel.write_reel(path, taken)
+
+    def mean_bytes(self, stage: Stage) -> float:
+        pictures = reel.read_reel(self.reels[stage.name])
+        return sum(map(len, pictures)) / len(pictures)
+
+    def measure(self, number: int, stage: Stage) -> None:
+        """One round of one stage: every server in turn. Raises ServerFailed or BenchFailed."""
+        for name in self.names:
+            tell(f"round {number + 1}, {stage.name}, {name}")
+            with servers.start(name, stage, self.reels[stage.name], self.build) as running:
+                if name == "portal" and stage is STAGES[-1]:
+                    with self._leaving_out("the open camera"):
+                        self._measure_held_open(number, stage, running)
+                for viewers in stage.viewers:
+                    self._watch(number, stage, running, "viewers", viewers)
+                if stage is STAGES[0]:
+                    self._measure_manners(number, stage, running)
+        if "portal" in self.names and stage is STAGES[0]:
+            tell(f"round {number + 1}, {stage.name}, portal with a busy hook")
+            hook = ("--hook", "busy_hook:spin")
+            with (
+                self._leaving_out("the busy hook"),
+                servers.start("portal", stage, self.reels[stage.name], self.build, extra=hook) as running,
+            ):
+                self._watch(number, stage, running, "busy hook", BUSY_VIEWERS)
+        if "portal" in self.names and stage is STAGES[-1]:
+            command = [sys.executable, str(BENCH / "encode.py"), str(self.reels[stage.name]), str(stage.quality)]
+            self._keep(number, "encoder", stage, "encode", 0, self._run(command)[-1])
+
+    @contextlib.contextmanager
+    def _leaving_out(self, what: str) -> Iterator[None]:
+        """A portal that cannot do this yet, or any more, is still worth all other figures; the goal is not measured."""
+        try:
+            yield
+        except (BenchFailed, ServerFailed, OSError) as error:
+            tell(f"left out: {what}: {error}")
+
+    def _measure_manners(self, number: int, stage: Stage, running: Running) -> None:
+        """How it treats one who comes, one who is slow and one who is stuck."""
+        self._keep(number, running.name, stage, "connects", 0, self._load(running, "--connects", str(CONNECTS))[-1])
+        rate = self.mean_bytes(stage) * stage.fps * THROTTLED_SHARE
+        self._watch(
+            number, stage, running, "throttled", 1, "--throttled", "2", "--rate", f"{rate:.0f}", "--warmup", "3"
+        )
+        self._watch(number, stage, running, "stuck", 1, "--stuck", str(STUCK_VIEWERS), "--warmup", str(STUCK_S))
+
+    def _measure_held_open(self, number: int, stage: Stage, running: Running) -> None:
+        """What the portal's open camera costs while nobody watches: all that is no work for viewers."""
+        connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=servers.START_S)
+        connection.request("POST", "/camera/start", body="{}", headers={"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        if answer.status != 200:
+            raise BenchFailed(f"POST /camera/start answers {answer.status}")
+        time.sleep(1.0)  # as long as the load client warms up
+        began_s, began_cpu_s = time.monotonic(), process_cpu_s(running.pid)
+        time.sleep(self.seconds)
+        spent = {
+            "server_cpu_ms": (process_cpu_s(running.pid) - began_cpu_s) * 1000,
+            "seconds": time.monotonic() - began_s,
+        }
+        self._keep(number, "portal", stage, "held open", 0, spent)
+
+    def _watch(self, number: int, stage: Stage, running: Running, kind: str, viewers: int, *more: str) -> None:
+        arguments = ["--viewers", str(viewers), "--seconds", str(self.seconds), "--pid", str(running.pid), *more]
+        began, measured = self._load(running, *arguments)
+        measured |= began
+        if kind == "stuck":
+            # The viewer that reads has the shortest queue.
+            queues = sorted(began["kernel_bytes"])[-STUCK_VIEWERS:]
+            measured["kernel_bytes_each"] = sum(queues) / len(queues) if queues else None
+        self._keep(number, running.name, stage, kind, viewers, measured)
+
+    def _load(self, running: Running, *arguments: str) -> list[figures.Measurement]:
+        where = ["--port", str(running.port), "--path", running.path]
+        return self._run([str(self.build / "load"), *where, *arguments], running)
+
+    def _run(self, command: list[str], running: Running | None = None) -> list[figures.Measurement]:
+        """What a client prints: the memory at the moment it says `watching`, and its JSON."""
+        began: figures.Measurement = {}
+        measured: figures.Measurement | None = None
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.strip() == "watching" and running is not None:
+                    began["user_bytes"] = memory.user_bytes(running.pid)
+                    began["kernel_bytes"] = memory.kernel_bytes(running.port)
+                elif line.startswith("{"):
+                    measured = json.loads(line)
+            code = process.wait(LOAD_TIMEOUT_S)
+        if code != 0 or measured is None:
+            raise BenchFailed(f"{Path(command[0]).name} failed with {code}: {' '.join(command[1:])}")
+        return [began, measured]
+
+    def _keep(
+        self, number: int, server: str, stage: Stage, kind: str, viewers: int, measured: figures.Measurement
+    ) -> None:
+        key = {"round": number, "server": server, "stage": stage.name, "kind": kind, "viewers": viewers}
+        self.measurements.append(measured | key)
+
+
+def process_cpu_s(pid: int) -> float:
+    # The kernel's own naming of a process' CPU clock; clock_getcpuclockid(3) does the same.
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def describe_machine() -> dict[str, object]:
+    processor = platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        # On x86 each core has a "model name"; on a Raspberry Pi there is one "Model".
+        if line.startswith(("model name", "Model\t")):
+            processor = line.partition(":")[2].strip()
+            break
+    return {
+        "processor": processor,
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def draw_plot(results: figures.Results, names: Sequence[str], machine: dict[str, object]) -> str:
+    panels = []
+    for stage in STAGES:
+        lines = []
+        for name in names:
+            shares = [(count, results.core_share(name, stage.name, count)) for count in stage.viewers]
+            points = tuple((count, share) for count, share in shares if share is not None)
+            lines.append(plot.Line(name, servers.TITLES[name], points))
+        panels.append(plot.Panel(f"{stage.name}, {stage.fps} fps", tuple(lines)))
+    note = (
+        f"{machine['processor']}, {machine['cores']} cores. "
+        "Soft Stream also draws and encodes each frame; the others send finished JPEGs."
+    )
+    return plot.draw("CPU of the server, in percent of one core", note, panels)
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def report(bench: Bench, machine: dict[str, object], options: argparse.Namespace) -> int:
+    """Print the tables, write the files; the exit code."""
+    results = figures.Results(bench.measurements)
+    goals = figures.judge(results)
+    print(f"{machine['processor']}, {machine['cores']} cores; median of {len(results.rounds)}\n")
+    for stage in STAGES:
+        print(
+            f"{stage.name}: {stage.width}x{stage.height}, {stage.fps} fps, "
+            f"{bench.mean_bytes(stage) / 1000:.0f} kB a frame\n"
+        )
+        print(figures.format_stage(results, bench.names, servers.TITLES, stage.name, stage.viewers) + "\n")
+    print(figures.format_rest(results, bench.names, servers.TITLES) + "\n")
+    print(figures.format_goals(goals))
+    told = {
+        "machine": machine,
+        "seconds": bench.seconds,
+        "frame_bytes": {stage.name: bench.mean_bytes(stage) for stage in STAGES},
+        "goals": [
+            {"what": goal.what, "limit": goal.limit, "unit": goal.unit, "measured": goal.measured, "holds": goal.holds}
+            for goal in goals
+        ],
+        "measurements": bench.measurements,
+    }
+    options.json.write_text(json.dumps(told, indent=1) + "\n")
+    options.svg.write_text(draw_plot(results, bench.names, machine))
+    tell(f"\nwritten: {options.json}, {options.svg}")
+    return 0 if all(goal.holds for goal in goals) else 1
+
+
+def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    build = PROJECT / "build" / "bench"
+    parser = argparse.ArgumentParser(prog="bench/run.py", description="Measure the portal against its peers.")
+    parser.add_argument("--servers", default=",".join(servers.NAMES), help="which ones, with commas (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="the median of so many counts (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one round of one second each: shows that all works")
+    parser.add_argument("--pictures", type=Path, help="a folder with the folders VGA and 1080p of JPEGs for the reels")
+    parser.add_argument("--build", type=Path, default=build, help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, default=build / "results.json", help="where the figures go (%(default)s)")
+    parser.add_argument("--svg", type=Path, default=build / "results.svg", help="where the plot goes (%(default)s)")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.rounds, options.seconds = 1, 1.0
+    options.names = [name for name in options.servers.split(",") if name]
+    if unknown := [name for name in options.names if name not in servers.NAMES]:
+        parser.error(f"no such server: {', '.join(unknown)}; there are {', '.join(servers.NAMES)}")
+    if options.rounds < 1 or not 0.5 <= options.seconds <= 30:
+        parser.error("--rounds is 1 or more, --seconds 0.5 to 30")
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_options(arguments)
+    names = []
+    for name in options.names:
+        missing = servers.find_missing(name)
+        if missing is None:
+            names.append(name)
+        else:
+            tell(f"left out: {missing}")
+    machine = describe_machine()
+    bench = Bench(options.build, names, options.seconds, options.pictures)
+    try:
+        compile_sources(options.build)
+        for stage in STAGES:
+            bench.make_reel(stage)
+        for number in range(options.rounds):
+            for stage in STAGES:
+                bench.measure(number, stage)
+    except (BenchFailed, ServerFailed, OSError) as error:
+        tell(f"bench: {error}")
+        return 1
+    return report(bench, machine, options)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,164 @@
+"""Starts and ends the servers that are compared, each as a process of its own on a loopback port of its own.
+
+Called from run.py's one thread. Every server is entered with `with`, so that none outlives its measurement.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent
+PROJECT = BENCH.parent
+START_S = 30.0  # a cold import of the portal on a small machine
+STOP_S = 10.0
+
+LISTENING = re.compile(r"Listening on http://[^/\s]+:(\d+)")
+NAMES = ("portal", "limit", "ustreamer", "threads")
+TITLES = {
+    "portal": "Soft Stream",
+    "limit": "C, one epoll loop: the limit",
+    "ustreamer": "ustreamer",
+    "threads": "Python, thread per viewer",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One size of picture, and how many viewers watch it."""
+
+    name: str
+    width: int
+    height: int
+    viewers: tuple[int, ...]
+    fps: int = 30
+    quality: int = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    name: str
+    pid: int
+    port: int
+    path: str = "/stream"
+
+
+class ServerFailed(Exception):
+    """A server did not start or ended; the message has the end of its log."""
+
+
+@contextlib.contextmanager
+def start(name: str, stage: Stage, reel: Path, build: Path, *, extra: Sequence[str] = ()) -> Iterator[Running]:
+    """The server `name`, playing `reel` (the portal: its own pattern camera), for the block. Raises ServerFailed."""
+    if name == "portal":
+        with tempfile.TemporaryDirectory() as state:
+            environment = {"XDG_STATE_HOME": state}
+            with _run(name, _portal_command(stage, extra), build, environment=environment) as running:
+                yield running
+    elif name == "limit":
+        with _run(name, [str(build / "limit"), str(reel), str(stage.fps)], build) as running:
+            yield running
+    elif name == "threads":
+        command = [sys.executable, str(BENCH / "thread_per_viewer.py"), str(reel), str(stage.fps)]
+        with _run(name, command, build) as running:
+            yield running
+    elif name == "ustreamer":
+        port = _free_port()
+        environment = {
+            "LD_PRELOAD": str(build / "standin.so"),
+            "BENCH_REEL": str(reel),
+            "BENCH_WIDTH": str(stage.width),
+            "BENCH_HEIGHT": str(stage.height),
+            "BENCH_FPS": str(stage.fps),
+        }
+        with _run(name, _ustreamer_command(stage, reel, port), build, environment=environment, port=port) as running:
+            yield running
+    else:
+        raise ServerFailed(f"no server is called {name}")
+
+
+def _portal_command(stage: Stage, extra: Sequence[str]) -> list[str]:
+    picture = ["--width", str(stage.width), "--height", str(stage.height), "--fps", str(stage.fps)]
+    return [
+        *(sys.executable, "-u", str(PROJECT / "soft_stream.py"), "--camera", "pattern", "--port", "0"),
+        *(*picture, "--quality", str(stage.quality), "--max-clients", "1000"),
+        *("--no-autofocus", *extra),
+    ]
+
+
+def _ustreamer_command(stage: Stage, reel: Path, port: int) -> list[str]:
+    picture = ["--resolution", f"{stage.width}x{stage.height}", "--desired-fps", str(stage.fps)]
+    return [
+        *("ustreamer", "--device", str(reel), "--format", "MJPEG", "--encoder", "HW", *picture),
+        *("--host", "127.0.0.1", "--port", str(port), "--tcp-nodelay"),
+    ]
+
+
+def find_missing(name: str) -> str | None:
+    """What lacks to start a server, in one line for people; None where it is there."""
+    if name == "ustreamer" and shutil.which("ustreamer") is None:
+        return "ustreamer is not installed (apt install ustreamer)"
+    if name == "portal" and not (PROJECT / "soft_stream.py").exists():
+        return "soft_stream.py is not there"
+    return None
+
+
+@contextlib.contextmanager
+def _run(
+    name: str, command: list[str], build: Path, *, environment: Mapping[str, str] | None = None, port: int | None = None
+) -> Iterator[Running]:
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if not re.match(r"CAMERA_|cam\d+_|NOTIFY_SOCKET|STATE_DIRECTORY", key)
+    }
+    # The portal's --hook is looked for here.
+    clean["PYTHONPATH"] = str(BENCH)
+    log = build / f"{name}.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=clean | dict(environment or {}), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+    try:
+        port = _wait_for_port(process, log, port)
+        yield Running(name, process.pid, port)
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int | None) -> int:
+    """The port of the server: the one it prints, or the given one once it answers."""
+    deadline_s = time.monotonic() + START_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            break
+        printed = LISTENING.search(log.read_text(errors="replace"))
+        if printed is not None:
+            return int(printed[1])
+        if port is not None:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                return port
+        time.sleep(0.02)
+    end = log.read_text(errors="replace")[-1500:]
+    raise ServerFailed(f"{process.args!r} does not listen (exit {process.poll()}):\n{end}")
+
+
+def _free_port() -> int:
+    """A port for a program that cannot choose one; where somebody takes it meanwhile the start fails."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
