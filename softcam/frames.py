@@ -96,9 +96,9 @@ class Frame:
                 return
         # The views go first: a mapped buffer cannot be unmapped while an array points into it.
         self.planes = _NO_PLANES
-        if self._give_back is not None:
-            self._give_back()
-            self._give_back = None
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
 
 
 class NewestFrame:

@@ -20,7 +20,7 @@ def start_worker(name: str, run: Callable[[], None], on_death: Callable[[str], N
     def guarded() -> None:
         try:
             run()
-        except Exception as trouble:  # the thread's edge: nobody above could see it
+        except BaseException as trouble:  # the thread's edge: nobody above could see it, least of all a SystemExit
             log.exception("Thread %s died", name)
             on_death(f"thread {name} died: {type(trouble).__name__}: {trouble}")
 

@@ -24,11 +24,12 @@ class Settling:
         """Whether pictures count from this frame on. A camera that tells no exposure has nothing to settle."""
         if now_s >= self._deadline_s:
             return True
-        if "ExposureTime" not in metadata:
+        exposure_us = metadata.get("ExposureTime")
+        if exposure_us is None:
             return True
         values = (
-            float(metadata["ExposureTime"]) * float(metadata.get("AnalogueGain", 1.0)),
-            *(float(gain) for gain in metadata.get("ColourGains", ())),
+            float(exposure_us) * float(metadata.get("AnalogueGain") or 1.0),
+            *(float(gain) for gain in metadata.get("ColourGains") or ()),
         )
         before, self._before = self._before, values
         if before is None or len(before) != len(values):
