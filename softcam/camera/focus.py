@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from softcam.controls.autofocus import AfMode, FocusCycle, FocusOutcome
+from softcam.errors import CameraError
 from softcam.frames import Frame
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ class Focus:
         self._cycle: FocusCycle | None = None
         self._resting_mode = AfMode.AUTO
         self._mode: AfMode | None = None  # what was sent last
-        self._outcomes = 0
         self._last: FocusOutcome | None = None
 
     @property
@@ -65,17 +65,17 @@ class Focus:
 
         None when the camera has no autofocus or the time was over first; the cycle then goes on by itself.
         """
-        if not self._begin("a snapshot"):
+        cycle = self._begin("a snapshot")
+        if cycle is None:
             return None
         with self._changed:
-            seen = self._outcomes
-            while self._cycle is not None and self._outcomes == seen:
+            while self._cycle is cycle:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
                     log.info("Autofocus cycle for a snapshot is not over yet; the picture is taken without it")
                     return None
                 self._changed.wait(left_s)
-            return self._last
+            return cycle.outcome  # None when the camera was closed meanwhile, or refused
 
     def step(self, frame: Frame) -> None:
         """Look at a frame's metadata; called by the camera's frame thread."""
@@ -90,26 +90,40 @@ class Focus:
             return
         # Sent before anyone is woken, so that a picture taken on the outcome is not disturbed by it.
         if resting_mode is AfMode.CONTINUOUS:
-            self._send({"AfMode": int(AfMode.CONTINUOUS)})
+            self._tell({"AfMode": int(AfMode.CONTINUOUS)})
         with self._changed:
             if self._cycle is cycle:
                 self._cycle = None
                 self._last = outcome
                 self._mode = resting_mode
-                self._outcomes += 1
                 self._changed.notify_all()
         _log_outcome(outcome)
 
-    def _begin(self, purpose: str) -> bool:
+    def _begin(self, purpose: str) -> FocusCycle | None:
+        """The cycle that runs now, a new one or one that ran already; None where there can be none."""
         with self._changed:
             if not self._is_able:
-                return False
+                return None
             if self._cycle is not None:
-                return True
-            self._cycle = FocusCycle(purpose, time.monotonic(), self._timeout_s)
+                return self._cycle
+            cycle = self._cycle = FocusCycle(purpose, time.monotonic(), self._timeout_s)
             self._mode = AfMode.AUTO
         log.info("Autofocus cycle for %s begins", purpose)
-        self._send(FocusCycle.controls())
+        if self._tell(cycle.controls()):
+            return cycle
+        with self._changed:
+            if self._cycle is cycle:
+                self._cycle = None
+                self._changed.notify_all()
+        return None
+
+    def _tell(self, controls: Mapping[str, Any]) -> bool:
+        """Send, and say whether the camera took it; one that refuses still gives pictures."""
+        try:
+            self._send(controls)
+        except CameraError as error:
+            log.warning("Autofocus: %s", error)
+            return False
         return True
 
 

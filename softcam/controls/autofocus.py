@@ -59,6 +59,7 @@ class FocusCycle:
 
     def __init__(self, purpose: str, now_s: float, timeout_s: float) -> None:
         self.purpose = purpose
+        self.outcome: FocusOutcome | None = None
         self._began_s = now_s
         self._deadline_s = now_s + timeout_s
         self._has_scanned = False
@@ -84,4 +85,5 @@ class FocusCycle:
         return None
 
     def _outcome(self, verdict: str, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome:
-        return FocusOutcome(self.purpose, verdict, now_s - self._began_s, metadata.get("LensPosition"))
+        self.outcome = FocusOutcome(self.purpose, verdict, now_s - self._began_s, metadata.get("LensPosition"))
+        return self.outcome
