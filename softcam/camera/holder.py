@@ -25,6 +25,7 @@ from typing import Any, Final, Literal, Self
 
 from softcam.camera.base import Camera, StreamMode
 from softcam.camera.focus import Focus
+from softcam.camera.pace import Pace
 from softcam.controls.settling import Settling
 from softcam.errors import CameraError, CameraMissing, CameraStuck, NoPicture
 from softcam.frames import Frame, NewestFrame
@@ -40,10 +41,6 @@ _OPEN_LIMIT_S: Final = 20.0
 _RESTART_LIMIT_S: Final = 10.0
 _STILL_LIMIT_S: Final = 15.0
 _CLOSE_LIMIT_S: Final = 10.0
-
-# Frames that a new exposure time stays behind: those already in the sensor and the processor when it was sent.
-_PIPELINE_FRAMES: Final = 3
-_FPS_WINDOW: Final = 60  # frames; two to six seconds at usual rates
 
 
 class State(StrEnum):
@@ -94,13 +91,16 @@ class Lease:
 
 @dataclass(slots=True, eq=False)
 class _StillOrder:
-    """A still that some thread waits for; written by the camera's thread before `done` is set."""
+    """A still that some thread waits for; the holder's lock guards it."""
 
     size: tuple[int, int] | None
-    done: threading.Event = field(default_factory=threading.Event)
     frame: Frame | None = None
     error: CameraError | None = None
     is_given_up: bool = False
+
+    @property
+    def is_done(self) -> bool:
+        return self.frame is not None or self.error is not None
 
 
 class CameraHolder:
@@ -119,6 +119,7 @@ class CameraHolder:
         self.camera = camera
         self.frames = NewestFrame()
         self.focus = Focus(camera.set_controls, autofocus_timeout_s or 0.0)
+        self._pace = Pace()
         self.on_frame: Callable[[], None] = _nothing
         self._linger_s = linger_s
         self._watchdog_timeout_s = watchdog_timeout_s
@@ -131,25 +132,24 @@ class CameraHolder:
         self._linger_until_s = 0.0
         self._orders: deque[_StillOrder] = deque()
         self._mode: StreamMode | None = None
-        self._failure: CameraError | None = None
-        self._is_stopping = False
+        self._failure: CameraError | None = None  # the end, be it that the portal stops
         self._last_error: str | None = None
         self._restarts = 0
         self._opens = 0
         self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
         self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
 
-        # Written by the camera's frame thread alone; readers bear a value that is one frame old.
-        self._epoch = 0  # by the camera thread: frames of an earlier opening are given straight back
-        self._is_deaf = False  # by the camera thread: frames are not wanted for a moment
-        self._last_frame_s = 0.0
-        self._frame_duration_s = 0.0
-        self._arrivals_s: deque[float] = deque(maxlen=_FPS_WINDOW)
+        # Without the lock: single values, read one frame late at worst. The camera thread alone writes these, while it
+        # opens or when it looks for frames anew:
+        self._epoch = 0  # frames of an earlier opening are given straight back
+        self._is_deaf = False  # frames are not wanted for a moment
+        # The camera's frame thread alone writes these, but for the beginning of an opening:
+        self._has_lost_frame = False
         self._settling: Settling | None = None
         self._is_settled = False
-        self._awaits_frame = False
+        self._awaits_frame = False  # set by the camera thread, taken back by the frame that it waits for
 
-        self._thread = start_worker("camera", self._run, lambda reason: self._fail(CameraStuck(reason)))
+        self._thread = start_worker("camera", self._run, self._die)
 
     # --- what everyone may call -------------------------------------------------------------------------------
 
@@ -205,20 +205,27 @@ class CameraHolder:
             self._raise_failure()
             self._orders.append(order)
             self._changed.notify_all()
-        if not order.done.wait(max(0.0, deadline_s - time.monotonic())):
-            with self._changed:
-                order.is_given_up = True
-                late, order.frame = order.frame, None
-                if order in self._orders:
-                    self._orders.remove(order)
-            if late is not None:
-                late.release()
-            raise NoPicture("the camera took no still in time")
-        if order.error is not None:
-            raise order.error
-        if order.frame is None:
-            raise NoPicture("the camera was closed before the still")
-        return order.frame
+            self._changed.wait_for(
+                lambda: order.is_done or self._failure is not None, max(0.0, deadline_s - time.monotonic())
+            )
+            if order.frame is not None:
+                return order.frame
+            if order.error is not None:
+                raise order.error
+            order.is_given_up = True
+            if order in self._orders:
+                self._orders.remove(order)
+            self._raise_failure()
+            raise NoPicture(f"the camera took no still in time (it is {self._state})")
+
+    def set_controls(self, controls: Mapping[str, Any]) -> None:
+        """Send libcamera controls with the next frame; does nothing while the camera is closed. Raises NotSupported.
+
+        An exposure time goes this way and not straight to the camera, for it is no stall when the next frame takes
+        as long as was asked for.
+        """
+        self.camera.set_controls(controls)
+        self._pace.expect(controls)
 
     def status(self) -> HolderStatus:
         """What is going on, for people and programs."""
@@ -234,7 +241,7 @@ class CameraHolder:
             return HolderStatus(
                 self._state,
                 self._mode,
-                self._measured_fps() if self._state in _RUNNING else None,
+                self._pace.fps(time.monotonic()) if self._state in _RUNNING else None,
                 leases,
                 self._last_error,
                 self._restarts,
@@ -251,7 +258,6 @@ class CameraHolder:
     def stop(self) -> None:
         """Close the camera and end the thread; does not wait for it: see `join`."""
         with self._changed:
-            self._is_stopping = True
             if self._failure is None:
                 self._failure = CameraError("the portal is stopping")
             self._changed.notify_all()
@@ -266,7 +272,9 @@ class CameraHolder:
 
     def _release(self, lease: Lease) -> None:
         with self._changed:
-            self._leases.discard(lease)
+            if lease not in self._leases:
+                return
+            self._leases.remove(lease)
             if not self._leases:
                 self._linger_until_s = time.monotonic() + self._linger_s
                 self._changed.notify_all()
@@ -292,11 +300,7 @@ class CameraHolder:
             self._last_error = str(error)
             if isinstance(error, CameraMissing):
                 self._state = State.MISSING
-            orders, self._orders = list(self._orders), deque()
             self._changed.notify_all()
-        for order in orders:
-            order.error = error
-            order.done.set()
         self.frames.wake()
         log.error("%s", error)
         self._on_failure(error)
@@ -309,7 +313,23 @@ class CameraHolder:
                 step()
             except CameraError as error:
                 self._fail(error)
+                self._let_go()
                 return
+
+    def _die(self, reason: str) -> None:
+        self._fail(CameraStuck(reason))
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close what may still be open, so that the process can end in order; a hang is survived by `join`."""
+        try:
+            self._close_camera()
+        except CameraError as error:
+            log.warning("Closing the camera failed (%s)", error)
+        with self._changed:
+            self._mode = None
+            if self._state is not State.MISSING:
+                self._state = State.CLOSED
 
     def _next_step(self) -> Callable[[], None] | None:
         """Sleep until there is something to do; None ends the thread."""
@@ -324,10 +344,10 @@ class CameraHolder:
     def _decide(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
         """The next step, or none and the moment to look again; None is not before something changes."""
         if self._state is State.CLOSED:
-            if self._is_stopping:
+            if self._failure is not None:
                 return self._leave, None
             return (self._open, None) if self._leases else (None, None)
-        if self._is_stopping:
+        if self._failure is not None:
             return self._close, None
         if self._leases:
             if self._state is State.LINGERING:
@@ -347,9 +367,8 @@ class CameraHolder:
         if not self._watchdog_timeout_s:
             self._settle_recovery(now_s)
             return None, None
-        # A long exposure is no stall: the frame that is due may take as long as the last ones did.
-        allowed_s = self._watchdog_timeout_s + _PIPELINE_FRAMES * self._frame_duration_s
-        heard_s = max(self._frames_due_from_s, self._last_frame_s)
+        allowed_s = self._watchdog_timeout_s + self._pace.pipeline_s
+        heard_s = max(self._frames_due_from_s, self._pace.last_frame_s)
         if now_s - heard_s >= allowed_s:
             return partial(self._recover, now_s - heard_s), None
         self._settle_recovery(now_s)
@@ -357,7 +376,7 @@ class CameraHolder:
 
     def _settle_recovery(self, now_s: float) -> None:
         """Frames came again: viewers see the camera at once; the tries are forgotten when it has lasted."""
-        if self._last_frame_s > self._frames_due_from_s:
+        if self._pace.last_frame_s > self._frames_due_from_s:
             if self._state is State.RECOVERING:
                 self._state = State.OPEN
                 log.info("Frames come again")
@@ -381,13 +400,13 @@ class CameraHolder:
         )
 
     def _open_camera(self, then: State) -> StreamMode:
-        if not self.camera.is_present():
-            raise CameraMissing(f"camera {self.camera.name} is missing")
         self._epoch += 1
         self._settling, self._is_settled = None, False
-        self._arrivals_s.clear()
-        self._frame_duration_s = 0.0
+        self._has_lost_frame = False
+        self._pace.begin()
         with self._guard("opening the camera", _OPEN_LIMIT_S):
+            if not self.camera.is_present():
+                raise CameraMissing(f"camera {self.camera.name} is missing")
             mode = self.camera.open(partial(self._take_frame, self._epoch))
         self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
         with self._changed:
@@ -405,8 +424,8 @@ class CameraHolder:
         self._close_camera()
         with self._changed:
             self._state = State.CLOSED
+            self._mode = None
             self._tries = 0
-            self._changed.notify_all()
         log.info("Camera closed")
 
     def _close_camera(self) -> None:
@@ -414,8 +433,6 @@ class CameraHolder:
         self.focus.camera_closed()
         with self._without_frames(), self._guard("closing the camera", _CLOSE_LIMIT_S):
             self.camera.close()
-        with self._changed:
-            self._mode = None
 
     def _recover(self, silence_s: float) -> None:
         """The next try against a camera that went silent: restart the stream, then reopen, then give up."""
@@ -429,6 +446,8 @@ class CameraHolder:
         self.frames.wake()
         if not self.camera.is_present():
             raise CameraMissing(f"camera {self.camera.name} is gone: no frame for {silence_s:.0f} s")
+        if tries > 2:
+            raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
         if tries == 1:
             log.warning("No frame for %.1f s: restarting the stream", silence_s)
             try:
@@ -436,15 +455,27 @@ class CameraHolder:
                     self.camera.restart()
             except CameraError as error:
                 log.warning("Restarting the stream failed (%s)", error)
-                self._tries = tries = 2
-        if tries == 2:
+                with self._changed:
+                    self._last_error = f"restarting the stream failed: {error}"
+                    self._tries = 2
+                    self._restarts += 1
+            else:
+                self._pace.forget_rate()
+                with self._changed:
+                    self._expect_frames()
+                return
+        if not self._is_unwanted():
             log.warning("Closing the camera and opening it again")
             self._close_camera()
-            self._open_camera(State.RECOVERING)
-        elif tries > 2:
-            raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
+            if not self._is_unwanted():
+                self._open_camera(State.RECOVERING)
+                return
+        self._close()
+
+    def _is_unwanted(self) -> bool:
+        """Whether everyone left while the camera was being brought back."""
         with self._changed:
-            self._expect_frames()
+            return not self._leases or self._failure is not None
 
     def _expect_frames(self) -> None:
         """From now on the watchdog counts anew; the first frame wakes the camera thread."""
@@ -454,21 +485,22 @@ class CameraHolder:
     def _take_still(self) -> None:
         with self._changed:
             order = self._orders.popleft()
+        frame, error = None, None
         try:
             with self._without_frames(), self._guard("taking a still", _STILL_LIMIT_S):
                 frame = self.camera.still(order.size)
-        except CameraError as error:
-            log.warning("No still: %s", error)
-            order.error = error
-        else:
-            with self._changed:
-                if order.is_given_up:
-                    frame.release()
-                else:
-                    order.frame = frame
-        order.done.set()
+        except CameraError as trouble:
+            log.warning("No still: %s", trouble)
+            error = trouble
         with self._changed:
-            self._frames_due_from_s = time.monotonic()
+            if frame is not None:  # as good as a frame of the stream; a still that failed hides no silence
+                self._frames_due_from_s = time.monotonic()
+            if not order.is_given_up:
+                order.frame, order.error = frame, error
+                frame = None
+            self._changed.notify_all()
+        if frame is not None:
+            frame.release()
 
     @contextmanager
     def _without_frames(self) -> Iterator[None]:
@@ -478,7 +510,6 @@ class CameraHolder:
         try:
             yield
         finally:
-            self.frames.clear()  # one that came between the first two lines
             self._is_deaf = False
 
     def _change(self, state: State) -> None:
@@ -488,6 +519,7 @@ class CameraHolder:
     @contextmanager
     def _guard(self, what: str, limit_s: float) -> Iterator[None]:
         """Tell when a call into the camera hangs: the thread that hangs cannot."""
+        limit_s += self._pace.pipeline_s  # it may wait for the frame that is being exposed
         late = CameraStuck(f"{what} takes more than {limit_s:.0f} s: the camera hangs")
         timer = threading.Timer(limit_s, self._fail, [late])
         timer.name = "camera-guard"
@@ -501,37 +533,44 @@ class CameraHolder:
     # --- the camera's frame thread ----------------------------------------------------------------------------
 
     def _take_frame(self, epoch: int, frame: Frame) -> None:
+        try:
+            self._take(epoch, frame)
+        except Exception:  # the edge of the camera's own thread, which would end, and nobody would be told
+            # A frame that is lost was none: the watchdog finds it missing when the next ones are lost as well.
+            if not self._has_lost_frame:
+                self._has_lost_frame = True
+                log.exception("A frame was lost; more of them until the camera is opened again are not told")
+
+    def _take(self, epoch: int, frame: Frame) -> None:
         if epoch != self._epoch or self._is_deaf:
             frame.release()
             return
         now_s = time.monotonic()
-        metadata = frame.metadata
-        self._last_frame_s = now_s
-        self._arrivals_s.append(now_s)
-        duration_us = max(metadata.get("FrameDuration") or 0, metadata.get("ExposureTime") or 0)
-        self._frame_duration_s = duration_us / 1e6
-        if not self._is_settled:
-            if self._settling is None:
-                self._settling = Settling(now_s)
-            self._is_settled = self._settling.step(metadata, now_s)
-        self.focus.step(frame)
+        try:
+            self._read_metadata(frame, now_s)
+        except Exception:
+            frame.release()
+            raise
         self.frames.put(frame)
+        if epoch != self._epoch or self._is_deaf:
+            # The camera began to stop since we looked, and waits for its buffers. It is told first and cleared after
+            # (`_without_frames`), here it is the other way round: one of the two sees the frame.
+            self.frames.clear()
+            return
         self.on_frame()
-        if self._awaits_frame:
+        self._pace.count(frame.metadata, now_s)
+        # A frame from before it was waited for does not count: `_settle_recovery` would not take it either.
+        if self._awaits_frame and now_s > self._frames_due_from_s:
             self._awaits_frame = False
             with self._changed:
                 self._changed.notify_all()
 
-    def _measured_fps(self) -> float:
-        # Copied in one go, since the frame thread appends meanwhile.
-        arrivals_s = self._arrivals_s.copy()
-        if len(arrivals_s) < 2:
-            return 0.0
-        span_s = arrivals_s[-1] - arrivals_s[0]
-        intervals = len(arrivals_s) - 1
-        # A silence counts once it is longer than the usual distance of two frames: the rate sinks.
-        silence_s = time.monotonic() - arrivals_s[-1] - 2 * span_s / intervals
-        return round(intervals / max(span_s + max(silence_s, 0.0), 1e-6), 2)
+    def _read_metadata(self, frame: Frame, now_s: float) -> None:
+        if not self._is_settled:
+            if self._settling is None:
+                self._settling = Settling(now_s)
+            self._is_settled = self._settling.step(frame.metadata, now_s)
+        self.focus.step(frame)
 
 
 def _nothing() -> None:
