@@ -34,8 +34,20 @@ def test_changelog_has_this_version() -> None:
     assert versions[0] == softcam.__version__
 
 
-def make(*arguments: str, cwd: Path = PROJECT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *arguments], cwd=cwd, capture_output=True, text=True, timeout=60)
+def make(
+    *arguments: str, cwd: Path = PROJECT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs make as a person would, though these tests may run under `make test ARGS=…` themselves."""
+    outer = re.compile(r"MAKE|MFLAGS|ARGS$|CAMERA$|PIP_|PYTHON")
+    clean = {name: value for name, value in os.environ.items() if not outer.match(name)}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=cwd,
+        env=clean | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
 
 
 def targets_in_help() -> list[str]:
@@ -92,7 +104,6 @@ def set_up(
     checkout: Path, goal: str, *arguments: str, python: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs make with `python` as the only one that is recent enough and no network to fetch from."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     closed = {
         "CI": "",
         "NO_APT": "1",
@@ -100,14 +111,7 @@ def set_up(
         "PIP_INDEX_URL": "http://127.0.0.1:9/",  # the discard port, where nobody listens
         "PYTHON": str(python),
     }
-    return subprocess.run(
-        ["make", goal, *arguments],
-        cwd=checkout,
-        env=clean | closed | dict(environment or {}),
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
+    return make(goal, *arguments, cwd=checkout, environment=closed | dict(environment or {}))
 
 
 def said(answer: subprocess.CompletedProcess[str]) -> list[str]:
