@@ -5,11 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, HEIGHT = 960, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 150, 64, 52  # around one panel; the names of the lines stand at its right
+WIDTH, HEIGHT = 1000, 400
+LEFT, RIGHT, TOP, BOTTOM = 56, 170, 64, 52  # around one panel; the names of the lines stand at its right
 LEAST_TICK_DISTANCE = 16
 LABEL_STEP = 15  # between two names, so that both can be read
-COLOURS = {"portal": "#0a7d55", "limit": "#7a7a7a", "ustreamer": "#c2413b", "threads": "#b07d12"}
+COLOURS = {
+    "portal": "#0a7d55",
+    "passthrough": "#56b08f",
+    "limit": "#7a7a7a",
+    "ustreamer": "#c2413b",
+    "threads": "#b07d12",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ def _draw_panel(panel: Panel, x0: float, width: float) -> str:
         for count in counts
         if count == counts[0] or x(count) - x(counts[0]) > LEAST_TICK_DISTANCE
     ]
-    out.append(f'<text x="{right + 12}" y="{bottom + 18}" fill="#555">viewers</text>')
+    out.append(f'<text x="{right + 16}" y="{bottom + 18}" fill="#555">viewers</text>')
     labels: list[tuple[float, Line]] = []
     for line in panel.lines:
         path = " ".join(f"{x(count):.1f},{y(share):.1f}" for count, share in line.points)

@@ -1,8 +1,10 @@
 """Measures the portal against its peers, all on this machine, one after another, in one run: `make bench`.
 
-The servers: the portal on its pattern camera; Debian's ustreamer, to which c/standin.c is a camera; a thread for each
-viewer in Python; and c/limit.c, which does nothing but send. All but the portal play a reel of the portal's own JPEGs.
-c/load.c watches. Everything stays on the loopback interface, and every load ends by itself within a minute.
+The servers: the portal on its pattern camera, and once more with a camera that gives finished JPEGs; Debian's
+ustreamer, to which c/standin.c is a camera; a thread for each viewer in Python; and c/limit.c, which does nothing but
+send. All but the first play a reel of the portal's own JPEGs, with a stamp in each that tells when it was made; of the
+first, latency counts from the exposure. c/load.c watches. Everything stays on the loopback interface, and every load
+ends by itself within a minute.
 
 Prints tables and the goals; writes the JSON, the plot and the servers' logs to build/bench/. Exit 0 when every goal was
 measured and holds, 1 otherwise. One thread; the standard library alone.

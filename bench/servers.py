@@ -22,10 +22,11 @@ START_S = 30.0  # a cold import of the portal on a small machine
 STOP_S = 10.0
 
 LISTENING = re.compile(r"Listening on http://[^/\s]+:(\d+)")
-NAMES = ("portal", "limit", "ustreamer", "threads")
+NAMES = ("portal", "passthrough", "limit", "ustreamer", "threads")
 TITLES = {
     "portal": "Soft Stream",
-    "limit": "C, one epoll loop: the limit",
+    "passthrough": "Soft Stream, given JPEGs",
+    "limit": "C, one epoll: the limit",
     "ustreamer": "ustreamer",
     "threads": "Python, thread per viewer",
 }
@@ -57,11 +58,14 @@ class ServerFailed(Exception):
 
 @contextlib.contextmanager
 def start(name: str, stage: Stage, reel: Path, build: Path, *, extra: Sequence[str] = ()) -> Iterator[Running]:
-    """The server `name`, playing `reel` (the portal: its own pattern camera), for the block. Raises ServerFailed."""
-    if name == "portal":
+    """The server `name`, playing `reel` (`portal`: its own pattern camera), for the block. Raises ServerFailed."""
+    if name in ("portal", "passthrough"):
+        program = (
+            [str(BENCH / "passthrough.py"), str(reel)] if name == "passthrough" else [str(PROJECT / "soft_stream.py")]
+        )
         with tempfile.TemporaryDirectory() as state:
             environment = {"XDG_STATE_HOME": state}
-            with _run(name, _portal_command(stage, extra), build, environment=environment) as running:
+            with _run(name, _portal_command(program, stage, extra), build, environment=environment) as running:
                 yield running
     elif name == "limit":
         with _run(name, [str(build / "limit"), str(reel), str(stage.fps)], build) as running:
@@ -85,10 +89,10 @@ def start(name: str, stage: Stage, reel: Path, build: Path, *, extra: Sequence[s
         raise ServerFailed(f"no server is called {name}")
 
 
-def _portal_command(stage: Stage, extra: Sequence[str]) -> list[str]:
+def _portal_command(program: Sequence[str], stage: Stage, extra: Sequence[str]) -> list[str]:
     picture = ["--width", str(stage.width), "--height", str(stage.height), "--fps", str(stage.fps)]
     return [
-        *(sys.executable, "-u", str(PROJECT / "soft_stream.py"), "--camera", "pattern", "--port", "0"),
+        *(sys.executable, "-u", *program, "--camera", "pattern", "--port", "0"),
         *(*picture, "--quality", str(stage.quality), "--max-clients", "1000"),
         *("--no-autofocus", *extra),
     ]
@@ -106,7 +110,7 @@ def find_missing(name: str) -> str | None:
     """What lacks to start a server, in one line for people; None where it is there."""
     if name == "ustreamer" and shutil.which("ustreamer") is None:
         return "ustreamer is not installed (apt install ustreamer)"
-    if name == "portal" and not (PROJECT / "soft_stream.py").exists():
+    if name in ("portal", "passthrough") and not (PROJECT / "soft_stream.py").exists():
         return "soft_stream.py is not there"
     return None
 

@@ -1,0 +1,87 @@
+"""The portal with a camera that gives finished JPEGs, as USB cameras do: it plays a reel, and the portal passes it on.
+
+    passthrough.py REEL FLAG…
+
+So it does exactly what the other servers do, with the very same bytes and the very same stamps in them, and no encoder
+blurs what its fan-out costs or how late it is. Everything but the camera is the real portal, started by its own `main`
+with the flags given; the reel stands in for the pattern camera.
+"""
+
+import itertools
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from reel import read_reel
+
+PROJECT = Path(__file__).resolve().parent.parent
+STAMP_AT = slice(14, 22)  # where reel.h keeps the time in a picture
+
+
+class ReelCamera:
+    """Delivers the pictures of the reel from a thread of its own while it is open."""
+
+    backend = "pattern"
+    name = "a reel"
+    reel = Path()
+
+    def __init__(self, wish: Any, **_: object) -> None:
+        self._wish = wish
+        self._pictures = read_reel(self.reel)
+        self._has_ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def is_present(self) -> bool:
+        return True
+
+    def open(self, on_frame: Any) -> Any:
+        from softcam.camera.base import StreamMode
+
+        size = self._wish.width, self._wish.height
+        self._has_ended.clear()
+        self._thread = threading.Thread(target=self._play, args=(on_frame, size), name="reel", daemon=True)
+        self._thread.start()
+        return StreamMode(*size, "MJPEG", size)
+
+    def _play(self, on_frame: Any, size: tuple[int, int]) -> None:
+        from softcam.frames import Frame
+
+        due_s = time.monotonic()
+        for number, picture in enumerate(itertools.cycle(self._pictures)):
+            due_s += 1 / self._wish.fps
+            if self._has_ended.wait(max(0.0, due_s - time.monotonic())):
+                return
+            stamped = bytearray(picture)
+            stamped[STAMP_AT] = time.monotonic_ns().to_bytes(8, "little")
+            on_frame(Frame((np.frombuffer(stamped, np.uint8),), "MJPEG", *size, sequence=number))
+
+    def restart(self) -> None:
+        return
+
+    def set_controls(self, controls: Mapping[str, Any]) -> None:  # noqa: ARG002  (the protocol calls it so)
+        return
+
+    def close(self) -> None:
+        self._has_ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+
+def main() -> int:
+    ReelCamera.reel = Path(sys.argv[1])
+    sys.path.insert(0, str(PROJECT))
+    from softcam.camera import pattern
+
+    pattern.PatternCamera = ReelCamera  # type: ignore[assignment,misc]
+    # Only now, so that it meets the reel wherever it imports the camera.
+    from softcam import app
+
+    return app.main(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
