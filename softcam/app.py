@@ -35,6 +35,9 @@ _STOP_LIMIT_S: Final = 2.5
 _FAN_OUT_LIMIT_S: Final = 0.5
 _LATE_NOTICE_S: Final = 0.3  # for waiting requests to hear why there is no picture
 
+# How long a busy Python thread may keep the others from the interpreter; a picture passes three threads on its way.
+_SWITCH_INTERVAL_S: Final = 0.0005
+
 End = PortalError | signal.Signals
 
 
@@ -73,6 +76,7 @@ def _list_cameras() -> int:
 
 
 def _run(settings: Settings) -> int:
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are heard from here on: one that comes while the parts are put together counts as well.
     ends: SimpleQueue[End] = SimpleQueue()  # its put() may be called in a signal handler
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -9,6 +9,8 @@ A part is header, JPEG and the boundary behind it in one bytes object, which all
 """
 
 import contextlib
+import ctypes
+import errno
 import logging
 import os
 import select
@@ -39,6 +41,15 @@ _STUCK_LIMIT_S: Final = 30.0  # a viewer that took nothing for so long is gone, 
 _TICK_S: Final = 1.0  # how often stuck viewers and placeholders are looked at, while there is any reason to
 _DRAIN_BYTES: Final = 4096
 
+_QUIET: Final = select.EPOLLIN | select.EPOLLRDHUP  # what is heard of a viewer who takes everything
+
+# send(2) that keeps the GIL. `socket.send` gives it up, and beside one busy Python thread, a frame hook say, has it back
+# a switch interval later: once for every viewer. This call cannot block, so nobody waits for it.
+_send_at_once = ctypes.PyDLL(None, use_errno=True).send
+_send_at_once.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+_send_at_once.restype = ctypes.c_ssize_t
+_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
 
 @dataclass(eq=False, slots=True)
 class Channel:
@@ -61,6 +72,7 @@ class Viewer:
     key: PictureKey
     interval_s: float  # the least distance of two pictures, 0 for every picture
     on_leave: Callable[[], None]
+    descriptor: int = -1
     channel: Channel | None = None
     unsent: bytes = b""
     sent_bytes: int = 0  # of `unsent`
@@ -177,14 +189,15 @@ class FanOut:
             if connection.family in (socket.AF_INET, socket.AF_INET6):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
-            self._epoll.register(connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
+            viewer.descriptor = connection.fileno()
+            self._epoll.register(viewer.descriptor, _QUIET)
         except (OSError, ValueError) as error:
             log.info("Viewer %s left before its first picture: %s", viewer.address, error)
             self._close(viewer)
             return
         now_s = time.monotonic()
         viewer.joined_s = viewer.progress_s = now_s
-        self._viewers[connection.fileno()] = viewer
+        self._viewers[viewer.descriptor] = viewer
         channel = self._channels.get(viewer.key)
         if channel is None:
             channel = self._channels[viewer.key] = Channel(viewer.key)
@@ -231,31 +244,42 @@ class FanOut:
         self._send(viewer)
 
     def _send(self, viewer: Viewer) -> None:
-        unsent, at = viewer.unsent, viewer.sent_bytes
-        try:
-            sent = viewer.connection.send(unsent if not at else memoryview(unsent)[at:])
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self._leave(viewer, error.strerror or "connection lost")
-            return
+        """Send what the kernel takes now of the part that the viewer is at."""
+        unsent = viewer.unsent
+        at = viewer.sent_bytes
+        if at:  # the rest of a part, for a slow viewer: without a copy of it
+            try:
+                sent = viewer.connection.send(memoryview(unsent)[at:])
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._leave(viewer, error.strerror or "connection lost")
+                return
+        else:
+            sent = _send_at_once(viewer.descriptor, unsent, len(unsent), _SEND_FLAGS)
+            if sent < 0:
+                trouble = ctypes.get_errno()
+                if trouble not in (errno.EAGAIN, errno.EINTR):
+                    self._leave(viewer, os.strerror(trouble))
+                    return
+                sent = 0
         at += sent
-        if sent:
-            viewer.progress_s = time.monotonic()
         if at == len(unsent):
             viewer.unsent, viewer.sent_bytes = b"", 0
             viewer.pictures += 1
             if viewer.waits_for_room:
                 viewer.waits_for_room = False
-                self._epoll.modify(viewer.connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP)
+                self._epoll.modify(viewer.descriptor, _QUIET)
             return
         viewer.sent_bytes = at
+        if sent or not viewer.waits_for_room:
+            viewer.progress_s = time.monotonic()
         if not viewer.waits_for_room:
             viewer.waits_for_room = True
-            self._epoll.modify(viewer.connection.fileno(), select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLOUT)
+            self._epoll.modify(viewer.descriptor, _QUIET | select.EPOLLOUT)
 
     def _serve(self, viewer: Viewer, events: int) -> None:
-        if events & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
+        if events & ~select.EPOLLOUT:
             try:
                 has_left = not viewer.connection.recv(_DRAIN_BYTES)  # what viewers say here means nothing
             except BlockingIOError:
@@ -278,7 +302,7 @@ class FanOut:
                 self._start_part(viewer, channel, now_s)
 
     def _leave(self, viewer: Viewer, reason: str) -> None:
-        del self._viewers[viewer.connection.fileno()]
+        del self._viewers[viewer.descriptor]
         channel = viewer.channel
         if channel is not None:
             channel.viewers.discard(viewer)
