@@ -43,7 +43,7 @@ _DRAIN_BYTES: Final = 4096
 
 _QUIET: Final = select.EPOLLIN | select.EPOLLRDHUP  # what is heard of a viewer who takes everything
 
-# send(2) that keeps the GIL. `socket.send` gives it up, and beside one busy Python thread, a frame hook say, has it back
+# send(2) that keeps the GIL. `socket.send` gives it up, and beside one busy Python thread (a frame hook) has it back
 # a switch interval later: once for every viewer. This call cannot block, so nobody waits for it.
 _send_at_once = ctypes.PyDLL(None, use_errno=True).send
 _send_at_once.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
