@@ -13,6 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Final
 
+from softcam import memory
 from softcam.camera.base import Camera, StreamWish
 from softcam.camera.holder import CameraHolder
 from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
@@ -134,6 +135,7 @@ class _Parts:
         self.pictures.start(self.fanout.deliver, die)
         if self.holder is not None:
             self.holder.on_frame = self.pictures.frame_came
+            self.holder.on_closed = self._tidy_up
         defaults = MediaDefaults(
             quality=settings.quality,
             snapshot_size=None if snapshot_size == size else snapshot_size,
@@ -156,6 +158,10 @@ class _Parts:
         reason = None if self.holder is None else self.holder.recovering_because
         if reason is not None:
             self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])
+
+    def _tidy_up(self) -> None:
+        self.pictures.forget()
+        memory.give_back()
 
     def stop(self, deadline_s: float) -> bool:
         """No new requests, no viewers, no encodes, no camera; False when the camera hangs."""

@@ -144,6 +144,11 @@ class Pictures:
         except TimeoutError as error:
             raise NoPicture(f"the picture was not encoded within {_SHARE_LIMIT_S:.0f} s") from error
 
+    def forget(self) -> None:
+        """Let go of the pictures that snapshots might still share; those of a whole sensor are some megabytes each."""
+        with self._changed:
+            self._shared.clear()
+
     def stop(self, deadline_s: float) -> None:
         """End the threads; waits until the deadline (monotonic clock)."""
         with self._changed:

@@ -18,6 +18,7 @@ FLOORS: dict[str, int] = {
     "softcam": 0,
     "softcam.errors": 0,
     "softcam.glyphs": 0,
+    "softcam.memory": 0,
     "softcam.metrics": 0,
     "softcam.options": 0,
     "softcam.rules": 0,

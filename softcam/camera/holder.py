@@ -121,6 +121,7 @@ class CameraHolder:
         self.focus = Focus(camera.set_controls, autofocus_timeout_s or 0.0)
         self._pace = Pace()
         self.on_frame: Callable[[], None] = _nothing
+        self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
         self._linger_s = linger_s
         self._watchdog_timeout_s = watchdog_timeout_s
         self._has_autofocus = autofocus_timeout_s is not None
@@ -170,7 +171,8 @@ class CameraHolder:
 
         Raises the CameraError that ended the camera, or NoPicture at the deadline (monotonic clock).
         """
-        frame = self.frames.wait(lambda _: True, deadline_s, until=self._is_beyond_waiting)
+        # A frame may come before open() has returned; only then is known what was negotiated.
+        frame = self.frames.wait(lambda _: self._mode is not None, deadline_s, until=self._is_beyond_waiting)
         if frame is not None:
             frame.release()
         with self._changed:
@@ -415,6 +417,7 @@ class CameraHolder:
             self._opens += 1
             self._expect_frames()
             has_stream = self._has_stream()
+        self.frames.wake()
         if has_stream:
             self.focus.stream_started()
         return mode
@@ -426,6 +429,7 @@ class CameraHolder:
             self._state = State.CLOSED
             self._mode = None
             self._tries = 0
+        self.on_closed()
         log.info("Camera closed")
 
     def _close_camera(self) -> None:
