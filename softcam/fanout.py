@@ -93,20 +93,26 @@ class FanOut:
         on_channels: Callable[[tuple[Channel, ...]], None],
         on_tick: Callable[[], None],
         on_death: Callable[[str], None],
+        *,
+        stuck_limit_s: float = _STUCK_LIMIT_S,
     ) -> None:
-        """Both are called on the loop's thread and must be quick.
+        """The first two are called on the loop's thread and must be quick; what they raise ends the loop.
 
         `on_channels` is told which channels have viewers whenever that changes; `on_tick` comes about once a second
-        while somebody watches.
+        while somebody watches. A viewer that took nothing for `stuck_limit_s` is let go.
         """
         self._on_channels = on_channels
         self._on_tick = on_tick
+        self._stuck_limit_s = stuck_limit_s
+        self._tick_s = min(_TICK_S, stuck_limit_s)
         self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._wake_lock = threading.Lock()  # guards _wake, so that nobody writes to a number that is someone else's now
+        self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
         self._joining: deque[Viewer] = deque()  # the door, thread-safe by itself
         self._delivered: deque[tuple[PictureKey, bytes, float]] = deque()
         self._is_stopping = threading.Event()
+        self._is_over = threading.Event()  # set before the door is emptied for the last time
 
         # Touched by the loop alone, but for len(), which the status reads.
         self._viewers: dict[int, Viewer] = {}
@@ -121,9 +127,14 @@ class FanOut:
         return len(self._viewers) + len(self._joining)
 
     def add(self, viewer: Viewer) -> None:
-        """Hand a viewer over; its HTTP header was sent. From now on the loop owns the socket and calls `on_leave`."""
+        """Hand a viewer over; its HTTP header was sent. The loop owns the socket from now on, and calls `on_leave` once.
+
+        After the end the viewer is let go at once, by the caller's thread.
+        """
         self._joining.append(viewer)
         self._poke()
+        if self._is_over.is_set():
+            self._turn_away()
 
     def deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         """A new picture for the viewers of `key`, exposed at `timestamp_s` (Unix time).
@@ -144,17 +155,20 @@ class FanOut:
         self._thread.join(max(0.0, deadline_s - time.monotonic()))
 
     def _poke(self) -> None:
-        with contextlib.suppress(BlockingIOError, ValueError, OSError):  # full: already poked; closed: nobody there
-            os.eventfd_write(self._wake, 1)
+        with self._wake_lock:
+            if self._wake is not None:
+                with contextlib.suppress(BlockingIOError):  # full: already poked
+                    os.eventfd_write(self._wake, 1)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        wake = self._wake
         try:
-            while not self._is_stopping.is_set():
+            while wake is not None and not self._is_stopping.is_set():
                 for descriptor, events in self._epoll.poll(self._timeout_s()):
-                    if descriptor == self._wake:
-                        os.eventfd_read(self._wake)
+                    if descriptor == wake:
+                        os.eventfd_read(wake)
                     elif (viewer := self._viewers.get(descriptor)) is not None:
                         self._serve(viewer, events)
                 while self._joining:
@@ -163,10 +177,22 @@ class FanOut:
                     self._spread(*self._delivered.popleft())
                 self._tick(time.monotonic())
         finally:
-            for viewer in (*self._viewers.values(), *self._joining):
+            self._is_over.set()
+            for viewer in self._viewers.values():
                 self._close(viewer)
-            os.close(self._wake)
+            self._viewers.clear()
+            self._turn_away()
+            with self._wake_lock:
+                self._wake = None
+            if wake is not None:
+                os.close(wake)
             self._epoll.close()
+
+    def _turn_away(self) -> None:
+        """Close who is still at the door; two threads may do so at once, and each viewer is popped by one of them."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._close(self._joining.popleft())
 
     def _timeout_s(self) -> float | None:
         if not self._viewers:
@@ -176,10 +202,10 @@ class FanOut:
     def _tick(self, now_s: float) -> None:
         if not self._viewers or now_s < self._next_tick_s:
             return
-        self._next_tick_s = now_s + _TICK_S
+        self._next_tick_s = now_s + self._tick_s
         for viewer in [viewer for viewer in self._viewers.values() if viewer.waits_for_room]:
-            if now_s - viewer.progress_s > _STUCK_LIMIT_S:
-                self._leave(viewer, f"took nothing for {_STUCK_LIMIT_S:.0f} s")
+            if now_s - viewer.progress_s > self._stuck_limit_s:
+                self._leave(viewer, f"took nothing for {self._stuck_limit_s:g} s")
         self._on_tick()
 
     def _join(self, viewer: Viewer) -> None:
@@ -210,7 +236,8 @@ class FanOut:
         viewer.unsent = _FIRST_BOUNDARY + channel.part
         viewer.part_number = channel.part_number
         viewer.pictures = 0 if channel.part else -1  # the boundary alone is none
-        viewer.due_s = now_s + viewer.interval_s
+        # Counted from the exposure of what it sees first: where that is old, or nothing, the next picture is for it.
+        viewer.due_s = channel.part_made_s + viewer.interval_s
         self._send(viewer)
 
     def _spread(self, key: PictureKey, part: bytes, made_s: float) -> None:
@@ -239,7 +266,7 @@ class FanOut:
         viewer.sent_bytes = 0
         viewer.part_number = channel.part_number
         if viewer.interval_s:
-            # Counted from when it was due, so the average holds, but never so that a burst follows a pause.
+            # Counted from when it was due, so the average holds; after a pause one picture is made up for, never more.
             viewer.due_s = max(viewer.due_s + viewer.interval_s, now_s)
         self._send(viewer)
 
@@ -297,7 +324,7 @@ class FanOut:
                 channel is not None
                 and not viewer.unsent
                 and viewer.part_number != channel.part_number
-                and (now_s := time.monotonic()) >= viewer.due_s - viewer.interval_s
+                and (now_s := time.monotonic()) >= viewer.due_s
             ):
                 self._start_part(viewer, channel, now_s)
 
@@ -308,8 +335,8 @@ class FanOut:
             channel.viewers.discard(viewer)
             if not channel.viewers:
                 del self._channels[channel.key]
-            self._on_channels(tuple(self._channels.values()))
         self._close(viewer)
+        self._on_channels(tuple(self._channels.values()))
         watched_s = time.monotonic() - viewer.joined_s
         log.info(
             "Viewer %s %s after %.0f s, %d pictures, %d skipped; %d watch",
