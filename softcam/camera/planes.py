@@ -54,8 +54,9 @@ def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
     an MJPEG frame, which has no planes to cut, come back as they are.
     """
     width, height = frame.size
-    part_width = min(width, 2 * round(height * size[0] / size[1] / 2))
-    part_height = min(height, 2 * round(width * size[1] / size[0] / 2))
+    # A part of an absurd ratio still has pixels.
+    part_width = min(width, max(2, 2 * round(height * size[0] / size[1] / 2)))
+    part_height = min(height, max(2, 2 * round(width * size[1] / size[0] / 2)))
     if frame.pixel_format == "MJPEG" or (width - part_width < 2 and height - part_height < 2):
         return frame
     # Even, since chroma has half the resolution: an odd edge would shift its colours by a pixel.

@@ -32,9 +32,11 @@ class Settling:
             *(float(gain) for gain in metadata.get("ColourGains") or ()),
         )
         before, self._before = self._before, values
-        if before is None or len(before) != len(values):
-            return False
-        at_rest = all(abs(new - old) <= _REST * abs(old) for new, old in zip(values, before, strict=True))
+        at_rest = (
+            before is not None
+            and len(before) == len(values)
+            and all(abs(new - old) <= _REST * abs(old) for new, old in zip(values, before, strict=True))
+        )
         self._restful = self._restful + 1 if at_rest else 0
         if self._restful < _RESTFUL_FRAMES:
             return False
