@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from softcam import jpeg
 from softcam.camera.planes import centre_crop
-from softcam.errors import CameraError, NoPicture
+from softcam.errors import NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.placeholder import placeholder
 from softcam.scale import scaled_size
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _ENCODERS: Final = 2
 _SHARED: Final = 4  # JPEGs that snapshots of one moment may share
 _SHARE_LIMIT_S: Final = 10.0  # a full-resolution picture takes a small Pi about a second
+_COMPLAINT_PAUSE_S: Final = 10.0  # a camera that gives damaged frames does so at its full rate
 
 Size = tuple[int, int]
 
@@ -83,7 +84,9 @@ class Pictures:
         self._size = size
         self._is_stopping = False
         self._encoded = 0
-        self._shared: OrderedDict[tuple[float, Size, int, bool], Future[bytes]] = OrderedDict()
+        self._shared: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
+        self._failures = 0  # not yet logged
+        self._complain_at_s = 0.0
         self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
 
     def start(self, deliver: Deliver, on_death: Callable[[str], None]) -> None:
@@ -125,7 +128,7 @@ class Pictures:
 
     def snapshot(self, frame: Frame, size: Size, quality: int, *, is_quality_asked: bool = False) -> bytes:
         """A JPEG of a frame that the caller holds; another aspect ratio shows its middle. Raises CameraError."""
-        key = (frame.began_s, size, quality, is_quality_asked)
+        key = (frame.began_s, frame.size, size, quality, is_quality_asked)
         with self._changed:
             shared = self._shared.get(key)
             is_ours = shared is None
@@ -137,8 +140,13 @@ class Pictures:
             try:
                 part = centre_crop(frame, size)
                 shared.set_result(jpeg.encode(part, size, quality, is_quality_asked=is_quality_asked))
-            except CameraError as error:
+            except BaseException as error:
+                # Whatever it is: those who wait for the same picture would otherwise wait for nothing.
                 shared.set_exception(error)
+                with self._changed:
+                    if self._shared.get(key) is shared:
+                        del self._shared[key]
+                raise
         try:
             return shared.result(_SHARE_LIMIT_S)
         except TimeoutError as error:
@@ -162,32 +170,29 @@ class Pictures:
     def _run(self, deliver: Deliver) -> None:
         while (taken := self._take()) is not None:
             channel, frame, notice = taken
-            if frame is None:
-                self._make_placeholder(channel, notice, deliver)
-                continue
             try:
-                self._make_picture(channel, frame, deliver)
-            except CameraError:
-                log.exception("A picture could not be encoded")
+                if frame is None:
+                    self._make_placeholder(channel, notice, deliver)
+                else:
+                    self._make_picture(channel, frame, deliver)
+            except Exception as error:  # noqa: BLE001 - one bad frame ends no thread: the next one may be well
+                self._complain(error)
             finally:
-                frame.release()
+                if frame is not None:
+                    frame.release()
 
     def _take(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
         """Sleep until a channel is due; the newest frame, held, or the lines of a placeholder. None at the end."""
         with self._changed:
             while not self._is_stopping:
-                for work in self._works.values():
-                    if not work.is_due:
-                        continue
+                # Who waits longest is first: where time does not suffice for all channels, each loses some frames.
+                for work in sorted((work for work in self._works.values() if work.is_due), key=_last_served):
                     work.is_due = False
                     notice, work.notice = work.notice, None
                     if notice is not None:
                         return work.channel, None, notice
-                    frame = self._frames.held()
-                    if frame is None:
-                        continue
-                    if frame.began_s <= work.began_s:  # the other encoder was faster
-                        frame.release()
+                    frame = self._newer_than(work.began_s)
+                    if frame is None:  # none at all, or the other encoder was faster
                         continue
                     work.began_s = frame.began_s
                     self._size = frame.size
@@ -195,6 +200,22 @@ class Pictures:
                     return work.channel, frame, ()
                 self._changed.wait()
             return None
+
+    def _newer_than(self, began_s: float) -> Frame | None:
+        """The newest frame, held, if it is a later one. Not held first: that could be its last hold, to be given back
+        under our lock."""
+        return self._frames.wait(lambda frame: frame.began_s > began_s, deadline_s=0.0)
+
+    def _complain(self, error: Exception) -> None:
+        """Log a picture that could not be encoded; of many in a row, the first and then their number."""
+        now_s = time.monotonic()
+        with self._changed:
+            self._failures += 1
+            if now_s < self._complain_at_s:
+                return
+            failures, self._failures = self._failures, 0
+            self._complain_at_s = now_s + _COMPLAINT_PAUSE_S
+        log.error("%d pictures could not be encoded: %s", failures, error, exc_info=error)
 
     def _make_picture(self, channel: Channel, frame: Frame, deliver: Deliver) -> None:
         width, quality, is_quality_asked = channel.key
@@ -210,3 +231,7 @@ class Pictures:
             size = scaled_size(size, width)
         now_s = time.monotonic()
         deliver(channel.key, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
+
+
+def _last_served(work: _Work) -> float:
+    return work.began_s
