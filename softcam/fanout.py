@@ -127,7 +127,7 @@ class FanOut:
         return len(self._viewers) + len(self._joining)
 
     def add(self, viewer: Viewer) -> None:
-        """Hand a viewer over; its HTTP header was sent. The loop owns the socket from now on, and calls `on_leave` once.
+        """Hand a viewer over; its HTTP header was sent. The loop owns the socket from now on and calls `on_leave` once.
 
         After the end the viewer is let go at once, by the caller's thread.
         """
