@@ -1,0 +1,347 @@
+"""A camera that falls silent is brought back while somebody watches, or the process is told to end.
+
+The short timeouts are real: where a test says that nothing happens, it asks the holder's decision for a later moment.
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from softcam.camera import holder as holder_module
+from softcam.camera.holder import State
+from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
+from tests.fakes import FakeCamera, Held, eventually, soon_s
+
+WATCHDOG_S = 0.05
+
+
+@pytest.fixture
+def held() -> Iterator[Held]:
+    """A short watchdog and a long linger."""
+    with Held(watchdog_timeout_s=WATCHDOG_S) as held:
+        yield held
+
+
+def next_step(held: Held, later_s: float) -> str | None:
+    """The name of what the holder would do if nothing happened until so much later."""
+    with held.holder._changed:
+        step, _ = held.holder._decide(time.monotonic() + later_s)
+    if step is None:
+        return None
+    function: Any = getattr(step, "func", step)
+    return str(function.__name__)
+
+
+def wait_for_calls(held: Held, *calls: str) -> None:
+    eventually(lambda: held.camera.calls[-len(calls) :] == list(calls), f"calls {calls}")
+
+
+# What is tried, in order
+
+
+def test_restart_brings_it_back(held: Held, caplog: pytest.LogCaptureFixture) -> None:
+    held.camera.shut("restart")
+    with caplog.at_level(logging.INFO):
+        lease = held.open()
+        assert held.holder.recovering_because is None
+        held.camera.wait_inside("restart")
+        assert held.state is State.RECOVERING
+        assert held.holder.recovering_because == "no frame for 0 s"
+        assert held.camera.frames_out == 0, "a camera that stops wants all its buffers back"
+        held.camera.let()
+        with held.camera.flowing():
+            held.wait_for(State.OPEN)
+            assert held.holder.recovering_because is None
+            status = held.holder.status()
+            assert (status.restarts, status.opens) == (1, 1)
+            assert status.last_error == "no frame for 0 s"
+            lease.release()
+    assert "No frame for 0.1 s: restarting the stream" in caplog.text
+    assert "Frames come again" in caplog.text
+    assert held.camera.calls == ["open", "restart"]
+
+
+def test_reopening_brings_it_back(held: Held) -> None:
+    lease = held.open()
+    wait_for_calls(held, "open", "restart", "close", "open")
+    with held.camera.flowing():
+        held.wait_for(State.OPEN)
+        assert held.holder.status().restarts == 2
+        assert held.holder.status().opens == 2
+        lease.release()
+
+
+def test_silence_beyond_repair_is_told_once(held: Held) -> None:
+    lease = held.open()
+    failure = held.take_failure()
+    assert isinstance(failure, CameraStuck)
+    assert "after a restart of the stream and a reopening" in str(failure)
+    assert held.holder.join(soon_s())
+    assert held.camera.calls == ["open", "restart", "close", "open", "close"]
+    with pytest.raises(CameraStuck):
+        held.holder.lease("stream")
+    lease.release()
+
+
+def test_camera_that_never_gave_a_frame_is_restarted_as_well(held: Held) -> None:
+    lease = held.holder.lease("stream")
+    wait_for_calls(held, "open", "restart")
+    with held.camera.flowing():
+        held.wait_for(State.OPEN)
+        lease.release()
+
+
+def test_failed_restart_is_followed_by_a_reopening_at_once(held: Held) -> None:
+    held.camera.fail_next("restart", CameraError("does not start"))
+    held.camera.shut("close")
+    lease = held.open()
+    held.camera.wait_inside("close")
+    assert held.state is State.RECOVERING
+    assert held.holder.recovering_because == "restarting the stream failed: does not start"
+    assert held.holder.status().mode == held.camera.mode, "viewers are still shown something of that size"
+    with held.camera.flowing():
+        held.camera.let()
+        held.wait_for(State.OPEN)
+        assert held.camera.calls == ["open", "restart", "close", "open"]
+        assert held.holder.status().restarts == 2
+        lease.release()
+
+
+@pytest.mark.parametrize("call", ["restart", "close", "open"])
+def test_call_that_hangs_is_told_once(call: str, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    lease = held.open()
+    monkeypatch.setattr(holder_module, f"_{call.upper()}_LIMIT_S", 0.02)
+    held.camera.shut(call)
+    failure = held.take_failure()
+    assert isinstance(failure, CameraStuck)
+    assert "hangs" in str(failure)
+    assert not held.holder.join(time.monotonic())
+    held.camera.let()
+    assert held.holder.join(soon_s())
+    lease.release()
+
+
+@pytest.mark.parametrize("error", [CameraMissing("gone"), CameraBusy("taken"), CameraError("odd")])
+def test_reopening_that_fails_is_told(error: CameraError, held: Held) -> None:
+    lease = held.open()
+    held.camera.fail_next("open", error)
+    assert held.take_failure() is error
+    assert held.holder.join(soon_s())
+    assert (held.state is State.MISSING) == isinstance(error, CameraMissing)
+    lease.release()
+
+
+def test_camera_that_is_gone_is_not_restarted(held: Held) -> None:
+    lease = held.open()
+    held.camera.is_there = False
+    failure = held.take_failure()
+    assert isinstance(failure, CameraMissing)
+    assert "is gone" in str(failure)
+    held.wait_for(State.MISSING)
+    assert held.holder.join(soon_s())
+    assert held.camera.calls == ["open", "close"]
+    lease.release()
+
+
+def test_camera_that_vanishes_before_the_reopening(held: Held) -> None:
+    held.camera.shut("restart")
+    lease = held.open()
+    held.camera.wait_inside("restart")
+    held.camera.is_there = False
+    held.camera.fail_next("restart", CameraError("unplugged"))
+    held.camera.let()
+    assert isinstance(held.take_failure(), CameraMissing)
+    lease.release()
+
+
+# How long a trouble is remembered
+
+
+def test_short_relief_does_not_count(held: Held) -> None:
+    lease = held.open()
+    wait_for_calls(held, "open", "restart")
+    eventually(lambda: held.holder._awaits_frame, "a frame is waited for")
+    held.camera.emit()
+    wait_for_calls(held, "open", "restart", "close", "open")
+    lease.release()
+
+
+def test_lasting_relief_counts(held: Held) -> None:
+    lease = held.open()
+    wait_for_calls(held, "open", "restart")
+    with held.camera.flowing():
+        eventually(lambda: held.holder._tries == 0, "the tries are forgotten")
+    wait_for_calls(held, "open", "restart", "restart")
+    lease.release()
+
+
+# Nobody watches
+
+
+def test_viewer_that_leaves_during_a_restart(held: Held) -> None:
+    held.camera.shut("restart")
+    lease = held.open()
+    held.camera.wait_inside("restart")
+    lease.release()
+    held.camera.let()
+    held.wait_for(State.CLOSED)
+    assert held.camera.calls == ["open", "restart", "close"]
+
+
+def test_viewer_that_leaves_during_a_restart_that_fails(held: Held) -> None:
+    held.camera.shut("restart")
+    held.camera.fail_next("restart", CameraError("does not start"))
+    lease = held.open()
+    held.camera.wait_inside("restart")
+    lease.release()
+    held.camera.let()
+    held.wait_for(State.CLOSED)
+    assert held.camera.count("open") == 1, "not opened again for nobody"
+
+
+def test_viewer_that_leaves_while_the_camera_is_closed_for_a_reopening(held: Held) -> None:
+    held.camera.shut("close")
+    lease = held.open()
+    held.camera.wait_inside("close")
+    lease.release()
+    held.camera.let()
+    held.wait_for(State.CLOSED)
+    assert held.camera.count("open") == 1
+    with held.camera.flowing():  # who comes then finds a camera that is opened as always
+        lease = held.holder.lease("stream")
+        held.holder.wait_ready(soon_s())
+        assert held.state is State.OPEN
+        lease.release()
+
+
+def test_viewer_that_comes_while_the_camera_is_opened_again(held: Held) -> None:
+    lease = held.open()
+    held.camera.shut("open")
+    held.camera.wait_inside("open")
+    newcomer = held.holder.lease("stream")
+    assert held.holder.wait_ready(soon_s()) == held.camera.mode, "it is let in, and sees the placeholder"
+    lease.release()
+    held.camera.let()
+    with held.camera.flowing():
+        held.wait_for(State.OPEN)
+        newcomer.release()
+
+
+def test_silence_while_lingering_is_nobodys(held: Held) -> None:
+    held.open().release()
+    held.wait_for(State.LINGERING)
+    assert next_step(held, 50) is None
+    assert next_step(held, 61) == "_close"
+    with held.camera.flowing(), held.holder.lease("stream"):
+        held.wait_for(State.OPEN)
+        assert held.camera.count("restart") == 0, "the silence is counted from when somebody came"
+
+
+def test_no_watchdog() -> None:
+    with Held(watchdog_timeout_s=0.0) as held:
+        lease = held.open()
+        assert next_step(held, 1e6) is None
+        lease.release()
+
+
+def test_stop_during_a_restart(held: Held) -> None:
+    held.camera.shut("restart")
+    held.camera.fail_next("restart", CameraError("does not start"))
+    lease = held.open()
+    held.camera.wait_inside("restart")
+    held.holder.stop()
+    held.camera.let()
+    assert held.holder.join(soon_s())
+    assert held.camera.count("open") == 1
+    lease.release()
+
+
+# What is no stall, and what is one
+
+
+def test_long_exposure_is_no_stall() -> None:
+    with Held(watchdog_timeout_s=10.0) as held:
+        lease = held.open()
+        assert next_step(held, 11) == "_recover"
+        held.camera.emit({"ExposureTime": 6_000_000})
+        assert next_step(held, 27) is None
+        assert next_step(held, 29) == "_recover"
+        held.camera.emit({"ExposureTime": 1000})
+        assert next_step(held, 11) == "_recover"
+        lease.release()
+
+
+def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
+    with Held(watchdog_timeout_s=10.0) as held:
+        lease = held.open()
+        held.holder.set_controls({"ExposureTime": 6_000_000, "AeEnable": False})
+        held.camera.emit({"ExposureTime": 1000})  # was on its way
+        assert next_step(held, 27) is None
+        assert next_step(held, 29) == "_recover"
+        for _ in range(12):
+            held.camera.emit({"ExposureTime": 1000})
+        assert next_step(held, 11) == "_recover", "the camera did not do as asked"
+        lease.release()
+
+
+def test_call_may_take_as_long_as_the_exposure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holder_module, "_STILL_LIMIT_S", 0.0)
+    with Held() as held:
+        lease = held.open()
+        held.camera.emit({"ExposureTime": 6_000_000})
+        held.holder.still(None, soon_s()).release()
+        lease.release()
+
+
+def test_frames_that_are_lost_are_missed(held: Held) -> None:
+    def fail() -> None:
+        raise IndexError("an encoder's fault")
+
+    held.holder.on_frame = fail
+    with held.camera.flowing():
+        lease = held.holder.lease("stream")
+        assert isinstance(held.take_failure(), CameraStuck)
+        lease.release()
+
+
+def test_stills_that_fail_hide_no_silence(held: Held) -> None:
+    lease = held.open()
+    with held.camera.flowing():
+        due_s = held.holder._frames_due_from_s
+        held.camera.fail_next("still", CameraError("no still"))
+        with pytest.raises(CameraError, match="no still"):
+            held.holder.still(None, soon_s())
+        assert held.holder._frames_due_from_s == due_s
+        held.holder.still(None, soon_s()).release()
+        assert held.holder._frames_due_from_s > due_s
+        lease.release()
+
+
+def test_still_waits_for_the_camera_to_come_back(held: Held) -> None:
+    held.camera.shut("restart")
+    lease = held.open()
+    held.camera.wait_inside("restart")
+    with held.camera.flowing():
+        held.camera.let()
+        held.holder.still(None, soon_s()).release()
+        assert held.camera.calls == ["open", "restart", "still"]
+        lease.release()
+
+
+def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> None:
+    """The first frame wakes the camera's thread, which takes only one that is newer than its own wish."""
+    with Held(FakeCamera(), watchdog_timeout_s=60.0) as held:
+        lease = held.open()
+        with held.holder._changed:
+            held.holder._state = State.RECOVERING
+            held.holder._frames_due_from_s = time.monotonic() + 0.02
+            held.holder._awaits_frame = True
+        held.camera.emit()
+        assert held.state is State.RECOVERING
+        assert held.holder._awaits_frame
+        with held.camera.flowing():
+            held.wait_for(State.OPEN)
+            lease.release()
