@@ -1,7 +1,6 @@
 """Who may come in: the API key in its three forms."""
 
 import base64
-import binascii
 import hashlib
 import hmac
 from email.message import Message
@@ -47,7 +46,7 @@ def _from_authorization(value: str | None) -> list[str]:
     if scheme.lower() == "basic":
         try:
             _, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # not Base64, not even ASCII, or not UTF-8 within
             return []
         return [password] if colon else []
     return []

@@ -82,7 +82,7 @@ def parse_target(target: str) -> tuple[str, dict[str, str]]:
     `/?action=stream?nonce=1` is real.
     """
     path, _, query = target.partition("?")
-    if "://" in path:  # the absolute form, for proxies
+    if "://" in path and not path.startswith("/"):  # the absolute form, for proxies
         path = "/" + path.partition("://")[2].partition("/")[2]
     values: dict[str, str] = {}
     for name, value in parse_qsl(query.replace("?", "&"), keep_blank_values=True):

@@ -36,7 +36,9 @@ class Page:
     def answer(self, request: Request) -> Answer:
         """The file, or 304 when the client's copy is the same."""
         headers = {**_HEADERS, "ETag": self._tag}
-        if request.headers.get("If-None-Match") == self._tag:
+        # A proxy that compresses makes the tag a weak one.
+        known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
+        if self._tag in known or "*" in known:
             return Response(b"", self._content_type, HTTPStatus.NOT_MODIFIED, headers)
         return Response(self._body, self._content_type, headers=headers)
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final
 
 from softcam.web.messages import Answer, HttpError, Request
+
+_LONGEST_SHOWN: Final = 80  # characters of an unknown path or action in the answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +41,12 @@ class Routes:
             if path not in self._by_path:
                 actions = sorted(known.partition("=")[2] for known in self._by_path if known.startswith("/?"))
                 raise HttpError(
-                    HTTPStatus.BAD_REQUEST, f"action {query['action']!r}: wants one of {', '.join(actions)}"
+                    HTTPStatus.BAD_REQUEST,
+                    f"action {query['action'][:_LONGEST_SHOWN]!r}: wants one of {', '.join(actions)}",
                 )
         methods = self._by_path.get(path)
         if methods is None:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"nothing is at {path}")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"nothing is at {path[:_LONGEST_SHOWN]}")
         if method not in methods:
             raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED,

@@ -4,11 +4,15 @@ A thread per connection parses, asks the routes and answers; a stream's socket i
 ends, so viewers cost no threads. One place, `_answer`, makes every error into JSON.
 """
 
+import contextlib
+import errno
 import logging
 import socket
 import sys
 import threading
+import time
 from collections.abc import Mapping
+from email import errors as defects
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -17,7 +21,7 @@ from softcam import __version__
 from softcam.errors import CameraError, NotSupported
 from softcam.web.access import Access
 from softcam.web.messages import HandOver, HttpError, Request, Response, json_response, parse_target
-from softcam.web.routes import Routes
+from softcam.web.routes import Route, Routes
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +31,22 @@ _LARGEST_BODY: Final = 64 * 1024  # bytes; the largest request is a JSON object 
 _SPARE_THREADS: Final = 64  # beside those that many viewers need while they are being let in
 _RETRY_AFTER_S: Final = 2
 _BACKLOG: Final = 256  # a page reload by all viewers at once
+_EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_EXHAUSTED_PAUSE_S: Final = 0.5
+# How much of a refused request is still read, and for how long, before the connection is closed.
+_DRAIN_BYTES: Final = 1024 * 1024
+_DRAIN_S: Final = 1.0
+_LONGEST_NUMBER: Final = 18  # digits; int() itself refuses thousands
+_LONGEST_DETAIL: Final = 200  # characters; http.server repeats the whole line that it did not like
+
+# A header block that http.server could only read in part: what it took for the body may be headers to a proxy before us
+# (RFC 9112, 5.1 and 11.2).
+_MALFORMED: Final = (
+    defects.MissingHeaderBodySeparatorDefect,
+    defects.InvalidHeaderDefect,
+    defects.FirstHeaderLineIsContinuationDefect,
+    defects.MisplacedEnvelopeHeaderDefect,
+)
 
 _FULL_DETAIL: Final = b'{"detail": "too many connections at once"}\n'
 _FULL: Final = (
@@ -41,10 +61,20 @@ class PortalServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = _BACKLOG
 
-    def __init__(self, host: str, port: int, routes: Routes, access: Access, max_clients: int) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        routes: Routes,
+        access: Access,
+        max_clients: int,
+        *,
+        idle_limit_s: float = _IDLE_LIMIT_S,
+    ) -> None:
         """Raises OSError when the address cannot be had."""
         self.routes = routes
         self.access = access
+        self.idle_limit_s = idle_limit_s
         self._threads_left = threading.BoundedSemaphore(max_clients + _SPARE_THREADS)
         self._is_stopping = threading.Event()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -79,6 +109,16 @@ class PortalServer(ThreadingHTTPServer):
             self.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
             log.debug("The listening socket was closed already")
+
+    def get_request(self) -> tuple[Any, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in _EXHAUSTED:
+                # The connection stays in the queue: without a pause this would be tried again at once, and for ever.
+                log.warning("No connection can be taken: %s", error.strerror)
+                self._is_stopping.wait(_EXHAUSTED_PAUSE_S)
+            raise  # socketserver goes on
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._threads_left.acquire(blocking=False):
@@ -117,10 +157,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = f"SoftStream/{__version__}"
     sys_version = ""
-    timeout = _IDLE_LIMIT_S
     disable_nagle_algorithm = True
     command = ""  # until a request line was read
     path = ""
+    _has_unread = False  # whether a part of the last request was left unread
+
+    def setup(self) -> None:
+        super().setup()
+        self.connection.settimeout(self.server.idle_limit_s)
 
     def handle(self) -> None:
         try:
@@ -128,18 +172,35 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError as error:
             log.debug("Client %s left: %s", self.address_string(), error)
 
+    def finish(self) -> None:
+        if self._has_unread:
+            self._drain()
+        super().finish()
+
+    def _drain(self) -> None:
+        """Take what a refused client still sends: closed on unread bytes, the kernel resets the connection, and the
+        client may lose the answer that says why (RFC 9112, 9.6)."""
+        deadline_s = time.monotonic() + _DRAIN_S
+        left = _DRAIN_BYTES
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            while left > 0 and (left_s := deadline_s - time.monotonic()) > 0:
+                self.connection.settimeout(left_s)
+                received = len(self.connection.recv(65536))
+                if not received:
+                    return
+                left -= received
+
     def _answer(self) -> None:
         path, query = parse_target(self.path)
         request = Request(self.command, path, query, self.headers, self.address_string())
         try:
+            self._refuse_malformed()
             self._skip_body()
             if self.command == "OPTIONS":
                 answer: Response | HandOver = self._options(request)
             else:
-                route = self.server.routes.find(request.method, request.path, request.query)
-                if not route.is_public:
-                    self.server.access.check(self.headers)
-                answer = route.handle(request)
+                answer = self._find(request).handle(request)
         except HttpError as error:
             answer = json_response({"detail": str(error)}, error.status, error.headers)
         except NotSupported as error:
@@ -151,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ConnectionError, TimeoutError):
             raise  # the client left, or says nothing
         except Exception:
-            log.exception("%s %s failed", self.command, request.path)
+            log.exception("%s %r failed", self.command, request.path)
             answer = json_response({"detail": "the portal failed; its log says how"}, HTTPStatus.INTERNAL_SERVER_ERROR)
         if isinstance(answer, HandOver):
             self._hand_over(answer)
@@ -160,6 +221,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     # http.server looks these names up; which of them a path takes is the routes' business.
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815
+
+    def _find(self, request: Request) -> Route:
+        try:
+            route = self.server.routes.find(request.method, request.path, request.query)
+        except HttpError:
+            self.server.access.check(self.headers)  # first: who lacks the key is not told what there is
+            raise
+        if not route.is_public:
+            self.server.access.check(self.headers)
+        return route
 
     def _options(self, request: Request) -> Response:
         """Preflight: another page may read, with a key in a header if it has one; it may change nothing."""
@@ -172,28 +243,45 @@ class _Handler(BaseHTTPRequestHandler):
         }
         return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
 
+    def _refuse_malformed(self) -> None:
+        if any(isinstance(defect, _MALFORMED) for defect in self.headers.defects):
+            raise self._refusal(HTTPStatus.BAD_REQUEST, "the header has a line that is not NAME: VALUE")
+
     def _skip_body(self) -> None:
         """No route takes a body yet; what was sent is read, so that the next request is found behind it."""
         if "Transfer-Encoding" in self.headers:
-            self.close_connection = True
-            raise HttpError(HTTPStatus.LENGTH_REQUIRED, "a body wants a Content-Length")
-        text = self.headers.get("Content-Length", "0")
+            raise self._refusal(HTTPStatus.LENGTH_REQUIRED, "a body wants a Content-Length, and no Transfer-Encoding")
+        lengths = [str(value).strip(" \t") for value in self.headers.get_all("Content-Length", ["0"])]
+        if len(lengths) > 1:
+            raise self._refusal(HTTPStatus.BAD_REQUEST, "Content-Length: wants to be told once")
+        text = lengths[0]
         if not (text.isascii() and text.isdigit()):
-            self.close_connection = True
-            raise HttpError(HTTPStatus.BAD_REQUEST, f"Content-Length {text!r}: wants a number of bytes")
-        if int(text) > _LARGEST_BODY:
-            self.close_connection = True
-            raise HttpError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body of {text} bytes: at most {_LARGEST_BODY} are taken"
+            raise self._refusal(
+                HTTPStatus.BAD_REQUEST, f"Content-Length {text[:_LONGEST_NUMBER]!r}: wants a number of bytes"
+            )
+        if len(text) > _LONGEST_NUMBER or int(text) > _LARGEST_BODY:
+            raise self._refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: at most {_LARGEST_BODY} bytes are taken"
             )
         self.rfile.read(int(text))
+
+    def _refusal(self, status: HTTPStatus, detail: str) -> HttpError:
+        """The answer to a request of which nobody knows where it ends: the connection cannot go on."""
+        self.close_connection = True
+        self._has_unread = True
+        return HttpError(status, detail)
 
     def _write(self, answer: Response) -> None:
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
         if answer.status is HTTPStatus.NO_CONTENT:
             del headers["Content-Type"], headers["Content-Length"]
+        elif not answer.body and (self.command == "HEAD" or answer.status is HTTPStatus.NOT_MODIFIED):
+            # It would have to be that of the answer with a body, which nobody made (RFC 9110, 8.6).
+            del headers["Content-Length"]
         if self.close_connection:
             headers["Connection"] = "close"
+        elif self.request_version == "HTTP/1.0":
+            headers["Connection"] = "keep-alive"  # it asked to, and waits for the end of the connection unless told
         body = answer.body if self.command != "HEAD" else b""
         # In one write: a header that travels alone waits for the other side's acknowledgement.
         self.wfile.write(self._header(answer.status, headers) + body)
@@ -224,15 +312,17 @@ class _Handler(BaseHTTPRequestHandler):
         """What `http.server` itself finds wrong with a request, in our shape; the connection ends."""
         status = HTTPStatus(code)
         self.close_connection = True
+        self._has_unread = True
         self.command = self.command or ""  # http.server's is None when the request line could not be read
-        self._write(json_response({"detail": message or explain or status.phrase}, status))
+        detail = message or explain or status.phrase
+        self._write(json_response({"detail": detail[:_LONGEST_DETAIL]}, status))
 
     def version_string(self) -> str:
         return self.server_version
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # The target is left out of the log where it may bear a secret that somebody put into an address.
-        log.debug("%s %s: %s, %s bytes", self.command, self.path.partition("?")[0], code, size)
+        log.debug("%s %r: %s, %s bytes", self.command, self.path.partition("?")[0], code, size)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         log.debug(format, *args)
