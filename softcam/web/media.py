@@ -1,16 +1,17 @@
 """Pictures over HTTP: the MJPEG stream and the snapshot. Runs on the threads of requests; opens no socket."""
 
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import socket
-from typing import Final
+from typing import Any, Final
 
 from softcam.camera.base import StreamMode
-from softcam.camera.holder import CameraHolder, Lease
+from softcam.camera.holder import CameraHolder
 from softcam.errors import CameraError
 from softcam.exif import exif_segment, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
@@ -54,6 +55,7 @@ class Media:
         self._pictures = pictures
         self._fanout = fanout
         self._defaults = defaults
+        self._places = threading.BoundedSemaphore(defaults.max_clients)
 
     def stream(self, request: Request) -> Answer:
         """MJPEG: `quality` 1 to 100, `fps` at most, `width` in pixels (never larger than the camera's stream)."""
@@ -61,23 +63,26 @@ class Media:
         quality = parameters.whole(query, "quality", 1, 100)
         fps = parameters.decimal(query, "fps", 0.01, 1000)
         width = parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX) or 0
+        holder = self._camera()
         if not request.wants_body:
             return Response(b"", CONTENT_TYPE, headers=_HEADERS)
-        holder = self._camera()
-        lease = holder.lease("stream")
+        leave = self._enter(holder)
         try:
-            if holder.status().leases["stream"] > self._defaults.max_clients:
-                raise HttpError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"all {self._defaults.max_clients} places are taken",
-                    {"Retry-After": str(_RETRY_AFTER_S)},
-                )
             mode = holder.wait_ready(time.monotonic() + _STREAM_LIMIT_S)
         except BaseException:
-            lease.release()
+            leave()
             raise
-        key = PictureKey(width if width < mode.width else 0, quality or self._defaults.quality, quality is not None)
-        return self._hand_over(request, lease, key, 1 / fps if fps else 0.0)
+        # What gives the same picture gives the same key, so that it is encoded once: widths are made even anyway, and
+        # only a camera's own JPEGs tell a quality that was asked for from the usual one.
+        width = width // 2 * 2
+        is_quality_asked = quality is not None and mode.pixel_format == "MJPEG"
+        key = PictureKey(width if width < mode.width else 0, quality or self._defaults.quality, is_quality_asked)
+        interval_s = 1 / fps if fps else 0.0
+
+        def take(connection: socket) -> None:
+            self._fanout.add(Viewer(connection, request.client, key, interval_s, leave))
+
+        return HandOver(take, leave, CONTENT_TYPE, _HEADERS)
 
     def snapshot(self, request: Request) -> Answer:
         """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor)."""
@@ -90,9 +95,9 @@ class Media:
         max_age_s = parameters.decimal(query, "max_age", 0, 3600) or 0.0
         wants_focus = parameters.boolean(query, "autofocus")
         wants_full = parameters.boolean(query, "full") or False
+        holder = self._camera()
         if not request.wants_body:
             return Response(b"", "image/jpeg", headers=_HEADERS)
-        holder = self._camera()
         with holder.lease("snapshot"):
             mode = holder.wait_ready(deadline_s)
             size = self._size((mode.width, mode.height), width, height)
@@ -121,11 +126,25 @@ class Media:
             raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
         return self._holder
 
-    def _hand_over(self, request: Request, lease: Lease, key: PictureKey, interval_s: float) -> HandOver:
-        def take(connection: socket) -> None:
-            self._fanout.add(Viewer(connection, request.client, key, interval_s, lease.release))
+    def _enter(self, holder: CameraHolder) -> Callable[[], None]:
+        """A viewer's place and lease; gives what takes both back, to be called once. Raises HttpError when full."""
+        if not self._places.acquire(blocking=False):
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"all {self._defaults.max_clients} places are taken",
+                {"Retry-After": str(_RETRY_AFTER_S)},
+            )
+        try:
+            lease = holder.lease("stream")
+        except BaseException:
+            self._places.release()
+            raise
 
-        return HandOver(take, lease.release, CONTENT_TYPE, _HEADERS)
+        def leave() -> None:
+            lease.release()
+            self._places.release()
+
+        return leave
 
     def _size(self, stream: Size, width: int | None, height: int | None) -> Size:
         """The size to answer with; of width and height alone the other follows from the aspect ratio. Even numbers."""
@@ -134,7 +153,7 @@ class Media:
             return default
         ratio = default[0] / default[1]
         wanted = (width or (height or 0) * ratio, height or (width or 0) / ratio)
-        return max(2, 2 * math.floor(wanted[0] / 2)), max(2, 2 * math.floor(wanted[1] / 2))
+        return _even(wanted[0]), _even(wanted[1])
 
     def _focus(self, holder: CameraHolder, wants_focus: bool | None, deadline_s: float) -> bool:
         """One acquisition before the picture; whether there was one.
@@ -155,7 +174,12 @@ class Media:
 def _within(size: Size, most: Size) -> Size:
     """`size`, or the largest of its aspect ratio that fits into `most`: no picture is larger than what was seen."""
     factor = min(1.0, most[0] / size[0], most[1] / size[1])
-    return size if factor == 1.0 else (2 * math.floor(size[0] * factor / 2), 2 * math.floor(size[1] * factor / 2))
+    return size if factor == 1.0 else (_even(size[0] * factor), _even(size[1] * factor))
+
+
+def _even(length: float) -> int:
+    """Not above `length`, even, and something to see: 2 or more."""
+    return max(2, 2 * math.floor(length / 2))
 
 
 def _with_exif(picture: bytes, frame: Frame, mode: StreamMode) -> bytes:
@@ -164,12 +188,17 @@ def _with_exif(picture: bytes, frame: Frame, mode: StreamMode) -> bytes:
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
-        exposure_us=metadata.get("ExposureTime"),
-        gain=metadata.get("AnalogueGain"),
-        lens_dioptres=metadata.get("LensPosition"),
+        exposure_us=_known(metadata.get("ExposureTime")),
+        gain=_known(metadata.get("AnalogueGain")),
+        lens_dioptres=_known(metadata.get("LensPosition")),
         model=mode.properties.get("Model"),
     )
     return with_exif(picture, segment)
+
+
+def _known(value: Any) -> float | None:
+    """A number to write down; libcamera gives NaN and infinity for what it does not know."""
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _picture_headers(frame: Frame) -> Mapping[str, str]:
