@@ -17,10 +17,12 @@ from softcam import memory
 from softcam.camera.base import Camera, StreamWish
 from softcam.camera.holder import CameraHolder
 from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
-from softcam.fanout import FanOut
+from softcam.fanout import Channel, FanOut
 from softcam.frames import NewestFrame
-from softcam.pictures import Pictures
+from softcam.health import Health
+from softcam.pictures import PictureKey, Pictures
 from softcam.settings import Settings, describe, load
+from softcam.systemd import JournalFormatter, Notifier, Watch, is_journal
 from softcam.web.access import Access
 from softcam.web.api import Api
 from softcam.web.media import Media, MediaDefaults
@@ -64,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _run(settings)
     except PortalError as error:
         log.error("%s", error)
+        Notifier(os.environ).send(STATUS=error)
         return error.exit_code
 
 
@@ -87,7 +90,10 @@ def _run(settings: Settings) -> int:
     except OSError as error:
         raise ConfigurationError([f"host {settings.host}, port {settings.port}: {error.strerror or error}"]) from error
     log.info("Listening on %s", parts.server.url)
+    watch = Watch(Notifier(os.environ), parts.health.status_line, parts.trouble)
+    watch.start(parts.die)
     end = ends.get()
+    watch.stop(str(end) if isinstance(end, PortalError) else "stopping")
     if isinstance(end, PortalError):
         time.sleep(_LATE_NOTICE_S)
         code = end.exit_code
@@ -120,6 +126,7 @@ class _Parts:
         def die(reason: str) -> None:
             ends.put(CameraStuck(reason))
 
+        self.die = die
         self.holder: CameraHolder | None = None
         if camera is not None:
             self.holder = CameraHolder(
@@ -131,8 +138,9 @@ class _Parts:
             )
         frames = NewestFrame() if self.holder is None else self.holder.frames
         self.pictures = Pictures(frames, size)
-        self.fanout = FanOut(self.pictures.want, self._tick, die)
-        self.pictures.start(self.fanout.deliver, die)
+        self.fanout = FanOut(self._want, self._tick, die)
+        self.health = Health(self.holder, lambda: self.fanout.viewers)
+        self.pictures.start(self._deliver, die)
         if self.holder is not None:
             self.holder.on_frame = self.pictures.frame_came
             self.holder.on_closed = self._tidy_up
@@ -154,7 +162,20 @@ class _Parts:
         )
         self._server_thread = start_worker("server", self.server.serve, die)
 
+    def trouble(self) -> str | None:
+        """What is wrong and will not right itself; None where the whole portal is well."""
+        return self.health.trouble((self.server.server_name, self.server.server_port))
+
+    def _want(self, channels: tuple[Channel, ...]) -> None:
+        self.health.channels_changed(channels)
+        self.pictures.want(channels)
+
+    def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+        self.health.delivered()
+        self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
+
     def _tick(self) -> None:
+        self.health.ticked()
         reason = None if self.holder is None else self.holder.recovering_because
         if reason is not None:
             self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])
@@ -213,9 +234,11 @@ def _routes(media: Media, api: Api) -> list[Route]:
 
 
 def _set_up_logging(level: str) -> None:
-    # No time where the journal adds its own.
-    in_journal = "JOURNAL_STREAM" in os.environ
-    form = "%(levelname)s %(message)s" if in_journal else "%(asctime)s %(levelname)s %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=level, format=form)
+    handler = logging.StreamHandler(sys.stderr)
+    if is_journal(sys.stderr, os.environ):
+        handler.setFormatter(JournalFormatter())
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level)
     # Picamera2 tells every step of its own at INFO.
     logging.getLogger("picamera2").setLevel(max(logging.getLogger().level, logging.WARNING))

@@ -106,7 +106,7 @@ class Watch:
                 self._notifier.send(WATCHDOG=1)
                 if before is not None:
                     log.info("All is well again")
-            elif before is None:
+            elif before is None and not self._stopping.is_set():
                 log.error("Not well, and systemd is not told otherwise: %s", complaint)
 
 

@@ -37,6 +37,7 @@ FLOORS: dict[str, int] = {
     "softcam.fanout": 3,
     "softcam.web.*": 3,
     "softcam.app": 4,
+    "softcam.health": 4,
     "soft_stream": 5,
 }
 

@@ -139,6 +139,7 @@ class CameraHolder:
         self._opens = 0
         self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
         self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
+        self._wanted_from_s = 0.0  # when somebody came after nobody was there
 
         # Without the lock: single values, read one frame late at worst. The camera thread alone writes these, while it
         # opens or when it looks for frames anew:
@@ -160,6 +161,8 @@ class CameraHolder:
         with self._changed:
             self._raise_failure()
             is_first_stream = kind == "stream" and not self._has_stream() and self._state in _RUNNING
+            if not self._leases:
+                self._wanted_from_s = time.monotonic()
             self._leases.add(lease)
             self._changed.notify_all()
         if is_first_stream:
@@ -250,6 +253,21 @@ class CameraHolder:
                 self._opens,
                 metadata,
             )
+
+    def trouble(self) -> str | None:
+        """What is wrong beyond what is being recovered from in time; None while all is well."""
+        with self._changed:
+            if self._failure is not None:
+                return f"the camera is given up: {self._failure}"
+            if not self._thread.is_alive():
+                return "the camera thread has ended"
+            if not self._leases or not self._watchdog_timeout_s:
+                return None
+            # The longest way back: a silence noticed, a restart that was no use, a reopening, and a silence again.
+            allowed_s = 2 * self._watchdog_timeout_s + _RESTART_LIMIT_S + _CLOSE_LIMIT_S + _OPEN_LIMIT_S
+            since_s = max(self._frames_due_from_s, self._wanted_from_s, self._pace.last_frame_s)
+            silence_s = time.monotonic() - since_s - self._pace.pipeline_s
+            return f"no frame for {silence_s:.0f} s" if silence_s > allowed_s else None
 
     @property
     def recovering_because(self) -> str | None:
