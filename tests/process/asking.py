@@ -1,0 +1,240 @@
+"""Clients of the portal for the tests of the whole process: one request, one viewer that reads the wire byte by byte.
+
+No product code is imported here, so that both ends of the protocol are not one and the same code, and nothing here has
+a thread: a viewer reads when it is asked to, with a deadline on its socket.
+"""
+
+import http.client
+import json
+import re
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+
+from tests.conftest import PATIENCE_S, Portal
+
+# The placeholder is nearly black; the pattern is never so dark unless it is told to be.
+_DARK = 70.0
+_POLL_S = 0.01  # the status can only be asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back on one request."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+    took_s: float
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def detail(self) -> str:
+        """The reason of an error, which has no other field."""
+        content = self.json
+        assert list(content) == ["detail"]
+        assert isinstance(content["detail"], str)
+        return content["detail"]
+
+
+def ask(
+    portal: Portal,
+    target: str,
+    *,
+    method: str = "GET",
+    headers: Mapping[str, str] | None = None,
+    timeout_s: float = PATIENCE_S,
+) -> Answer:
+    """One request on a connection of its own."""
+    began_s = time.monotonic()
+    connection = http.client.HTTPConnection("127.0.0.1", port_of(portal), timeout=timeout_s)
+    try:
+        connection.request(method, target, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read(), time.monotonic() - began_s)
+    finally:
+        connection.close()
+
+
+def port_of(portal: Portal) -> int:
+    return urlsplit(portal.url).port or 0
+
+
+def status_of(portal: Portal) -> Mapping[str, Any]:
+    answer = ask(portal, "/v1/camera/status")
+    assert answer.status == 200, answer.body
+    status: Mapping[str, Any] = answer.json
+    return status
+
+
+def wait_for_status(portal: Portal, *, timeout_s: float = PATIENCE_S, **wanted: object) -> Mapping[str, Any]:
+    """The status as soon as it has these values."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        status = status_of(portal)
+        if all(status[name] == value for name, value in wanted.items()):
+            return status
+        assert time.monotonic() < deadline_s, f"{wanted} did not come: {status}\n{portal.log}"
+        time.sleep(_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One picture of a stream: its header's lines, its bytes, and when all of it had come (monotonic clock)."""
+
+    lines: tuple[bytes, ...]
+    jpeg: bytes
+    came_s: float
+
+    @property
+    def timestamp_s(self) -> float:
+        """When it was exposed, Unix time."""
+        found = [line.partition(b": ")[2] for line in self.lines if line.startswith(b"X-Timestamp: ")]
+        assert len(found) == 1
+        return float(found[0])
+
+    @property
+    def is_placeholder(self) -> bool:
+        return is_dark(self.jpeg)
+
+
+class Viewer:
+    """A connection to a stream. Every line of the wire is checked; what is not as agreed is an AssertionError."""
+
+    def __init__(
+        self, portal: Portal, target: str = "/stream.mjpg", *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Asks, and does not wait for the answer."""
+        self.asked_s = time.monotonic()
+        self._socket = socket.create_connection(("127.0.0.1", port_of(portal)), timeout=PATIENCE_S)
+        extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
+        self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: test\r\n{extra}\r\n".encode())
+        self._stream = self._socket.makefile("rb")
+        self._has_begun = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.leave()
+
+    def head(self) -> tuple[bytes, dict[str, str]]:
+        """The status line and the header of the answer."""
+        first = self._line()
+        fields = {}
+        while line := self._line():
+            name, _, value = line.decode("latin-1").partition(": ")
+            assert name not in fields, f"{name} twice"
+            fields[name] = value
+        self._has_begun = True
+        return first, fields
+
+    def next(self, *, timeout_s: float = PATIENCE_S) -> Part:
+        """The next picture. Raises TimeoutError when none comes, and ConnectionError when the stream ended."""
+        if not self._has_begun:
+            first, fields = self.head()
+            assert first == b"HTTP/1.1 200 OK"
+            assert fields["Content-Type"] == "multipart/x-mixed-replace;boundary=frame"
+        self._socket.settimeout(timeout_s)
+        assert self._line() == b"--frame"
+        lines = []
+        while line := self._line():
+            lines.append(line)
+        lengths = [line.removeprefix(b"Content-Length: ") for line in lines if line.startswith(b"Content-Length: ")]
+        assert len(lengths) == 1
+        length = int(lengths[0])
+        jpeg = self._stream.read(length)
+        assert len(jpeg) == length, "the stream ended within a picture"
+        assert self._line() == b""
+        return Part(tuple(lines), jpeg, time.monotonic())
+
+    def next_where(self, is_placeholder: bool, *, timeout_s: float = PATIENCE_S) -> Part:
+        """The first picture from now on that is a placeholder, or is none."""
+        deadline_s = time.monotonic() + timeout_s
+        while (part := self.next(timeout_s=timeout_s)).is_placeholder is not is_placeholder:
+            assert time.monotonic() < deadline_s
+        return part
+
+    def gives_nothing_for(self, seconds: float) -> bool:
+        """Whether no byte comes for so long; pictures that came before are read first."""
+        self._socket.settimeout(seconds)
+        try:
+            while True:
+                # Straight from the socket: a buffered reader does not bear a timeout. The wire is not read after this.
+                if not self._socket.recv(1 << 20):
+                    return False
+        except TimeoutError:
+            return True
+
+    def wait_for_end(self, *, timeout_s: float = PATIENCE_S) -> None:
+        """Read until the portal closes the connection; TimeoutError where it does not."""
+        self._socket.settimeout(timeout_s)
+        try:
+            while self._stream.read(1 << 16):
+                pass
+        except ConnectionResetError:
+            return
+
+    def leave(self) -> None:
+        self._stream.close()
+        self._socket.close()
+
+    def _line(self) -> bytes:
+        line = self._stream.readline()
+        if not line:
+            raise ConnectionError("the stream ended")
+        assert line.endswith(b"\r\n"), line
+        return line[:-2]
+
+
+def decode(jpeg: bytes) -> npt.NDArray[np.uint8]:
+    """(height, width, 3) of red, green and blue."""
+    picture: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
+    return picture
+
+
+def size_of(jpeg: bytes) -> tuple[int, int]:
+    """(width, height)."""
+    height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
+    return width, height
+
+
+def is_dark(jpeg: bytes) -> bool:
+    grey = simplejpeg.decode_jpeg(jpeg, "GRAY", min_width=1, min_height=1)
+    return bool(np.mean(grey) < _DARK)
+
+
+# What the kernel tells of the process
+
+
+def cpu_s(pid: int) -> float:
+    """Processor seconds that the process has used so far, to the nanosecond."""
+    return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED of a process, as clock_getcpuclockid(3) makes it
+
+
+def resident_mb(pid: int) -> float:
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024 / 1e6
+
+
+def wake_ups(pid: int) -> dict[str, int]:
+    """By thread: how often it went to sleep of its own will, which it does once for every time that it wakes."""
+    counts = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)
+        assert found is not None
+        counts[f"{(task / 'comm').read_text().strip()} {task.name}"] = int(found[1])
+    return counts
