@@ -109,19 +109,15 @@ def judge(results: Results) -> list[Goal]:
     def portal(key: str, kind: str = "viewers", viewers: int | None = None, stage: str = "VGA") -> float | None:
         return results.value(key, "portal", stage, kind, viewers)
 
+    def busy(key: str) -> float | None:
+        return results.value(key, "passthrough", "VGA", "busy", None)
+
     def p99_ratio(number: int) -> float | None:
         # Both stamp a finished JPEG; the pattern camera's stamp is that of the exposure, many milliseconds before.
         ours, theirs = (results.find(number, name, "VGA", viewers=100) for name in ("passthrough", "limit"))
         if ours is None or theirs is None or not ours["latency"] or not theirs["latency"]:
             return None
         return float(ours["latency"]["p99_ms"] / theirs["latency"]["p99_ms"])
-
-    def p99_beside_hook_ms(number: int) -> float | None:
-        quiet = results.find(number, "portal", "VGA", viewers=1)
-        busy = results.find(number, "portal", "VGA", "busy hook")
-        if quiet is None or busy is None or not quiet["latency"] or not busy["latency"]:
-            return None
-        return float(busy["latency"]["p99_ms"] - quiet["latency"]["p50_ms"])
 
     ratio = results.added_ratio
     return [
@@ -134,14 +130,13 @@ def judge(results: Results) -> list[Goal]:
         Goal("latency p99, 100 viewers VGA, against the limit", results.median(p99_ratio), 1.5),
         Goal("slowest of 200 viewers", portal("fps_slowest", viewers=200), 29, "fps", is_least=True),
         Goal("longest gap of 200 viewers", portal("gap_longest_ms", viewers=200), 100, "ms"),
-        Goal(
-            "beside a busy hook, slowest of 100 viewers", portal("fps_slowest", "busy hook"), 28, "fps", is_least=True
-        ),
-        Goal("beside a busy hook, latency p99 over one quiet viewer's", results.median(p99_beside_hook_ms), 10, "ms"),
+        Goal("beside a busy thread, slowest of 100 viewers", busy("fps_slowest"), 28, "fps", is_least=True),
+        Goal("beside a busy thread, latency p99", busy("latency.p99_ms"), 10, "ms"),
         Goal("throttled viewer, age of its frames p99", portal("throttled_age.p99_ms", "throttled"), 250, "ms"),
         Goal("one more viewer, user memory", user_bytes_per_viewer(results), 8 * 1024, "bytes"),
         Goal("stuck viewer, kernel memory", portal("kernel_bytes_each", "stuck"), 160 * 1024, "bytes"),
         Goal("first picture on connect, p50", portal("first_picture.p50_ms", "connects"), 5, "ms"),
+        Goal("20 viewers of five qualities, encodes for each frame", portal("encoded_each", "encodes"), 5, ""),
         Goal("1080p frame, one viewer, against simplejpeg alone", pipeline_ratio(results), 1.25),
     ]
 

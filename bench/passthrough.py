@@ -2,12 +2,15 @@
 
     passthrough.py REEL FLAG…
 
+BENCH_BUSY=1 gives it a busy neighbour in the same interpreter: a thread that computes in Python most of the time.
+
 So it does exactly what the other servers do, with the very same bytes and the very same stamps in them, and no encoder
 blurs what its fan-out costs or how late it is. Everything but the camera is the real portal, started by its own `main`
 with the flags given; the reel stands in for the pattern camera.
 """
 
 import itertools
+import os
 import sys
 import threading
 import time
@@ -20,6 +23,8 @@ from reel import read_reel
 
 PROJECT = Path(__file__).resolve().parent.parent
 STAMP_AT = slice(14, 22)  # where reel.h keeps the time in a picture
+BUSY_VARIABLE = "BENCH_BUSY"
+BUSY_S, PAUSE_S = 0.028, 0.005  # of the 33 ms between two frames at 30 fps
 
 
 class ReelCamera:
@@ -71,7 +76,20 @@ class ReelCamera:
             self._thread.join()
 
 
+def _compute() -> None:
+    """Keep the interpreter busy most of the time, in pure Python, as a frame hook does that looks at each picture."""
+    while True:
+        until_s = time.monotonic() + BUSY_S
+        total = 0
+        while time.monotonic() < until_s:
+            for number in range(1000):
+                total += number * number
+        time.sleep(PAUSE_S)
+
+
 def main() -> int:
+    if os.environ.get(BUSY_VARIABLE):
+        threading.Thread(target=_compute, name="busy", daemon=True).start()
     ReelCamera.reel = Path(sys.argv[1])
     sys.path.insert(0, str(PROJECT))
     from softcam.camera import pattern

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import figures
 import memory
@@ -37,6 +38,8 @@ STAGES = (
 BUSY_VIEWERS = 100
 STUCK_VIEWERS = 20
 CONNECTS = 40
+QUALITIES = (40, 50, 60, 70, 80)
+QUALITY_VIEWERS = 20
 THROTTLED_SHARE = 0.58  # of what the stream needs: 0.7 MB/s of 1.2 MB/s
 STUCK_S = 3.0  # until the queues of viewers that take nothing are full
 LOAD_TIMEOUT_S = 120.0
@@ -101,14 +104,12 @@ class Bench:
                     self._watch(number, stage, running, "viewers", viewers)
                 if stage is STAGES[0]:
                     self._measure_manners(number, stage, running)
-        if "portal" in self.names and stage is STAGES[0]:
-            tell(f"round {number + 1}, {stage.name}, portal with a busy hook")
-            hook = ("--hook", "busy_hook:spin")
-            with (
-                self._leaving_out("the busy hook"),
-                servers.start("portal", stage, self.reels[stage.name], self.build, extra=hook) as running,
-            ):
-                self._watch(number, stage, running, "busy hook", BUSY_VIEWERS)
+                if name == "portal" and stage is STAGES[0]:
+                    self._measure_encodes(number, stage, running)
+        if "passthrough" in self.names and stage is STAGES[0]:
+            tell(f"round {number + 1}, {stage.name}, passthrough beside a busy thread")
+            with servers.start("passthrough", stage, self.reels[stage.name], self.build, is_busy=True) as running:
+                self._watch(number, stage, running, "busy", BUSY_VIEWERS)
         if "portal" in self.names and stage is STAGES[-1]:
             command = [sys.executable, str(BENCH / "encode.py"), str(self.reels[stage.name]), str(stage.quality)]
             self._keep(number, "encoder", stage, "encode", 0, self._run(command)[-1])
@@ -129,6 +130,17 @@ class Bench:
             number, stage, running, "throttled", 1, "--throttled", "2", "--rate", f"{rate:.0f}", "--warmup", "3"
         )
         self._watch(number, stage, running, "stuck", 1, "--stuck", str(STUCK_VIEWERS), "--warmup", str(STUCK_S))
+
+    def _measure_encodes(self, number: int, stage: Stage, running: Running) -> None:
+        """How many pictures are encoded for each frame of the camera, when twenty viewers want five qualities."""
+        queries = " ".join(f"quality={quality}" for quality in QUALITIES)
+        before = _status(running)
+        measured = self._load(
+            running, "--viewers", str(QUALITY_VIEWERS), "--seconds", str(self.seconds), "--queries", queries
+        )[-1]
+        after = _status(running)
+        each = (after["pictures_encoded"] - before["pictures_encoded"]) / (after["frames"] - before["frames"])
+        self._keep(number, running.name, stage, "encodes", QUALITY_VIEWERS, measured | {"encoded_each": each})
 
     def _measure_held_open(self, number: int, stage: Stage, running: Running) -> None:
         """What the portal's open camera costs while nobody watches: all that is no work for viewers."""
@@ -184,6 +196,14 @@ class Bench:
     ) -> None:
         key = {"round": number, "server": server, "stage": stage.name, "kind": kind, "viewers": viewers}
         self.measurements.append(measured | key)
+
+
+def _status(running: Running) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=servers.START_S)
+    connection.request("GET", "/v1/camera/status")
+    status: dict[str, Any] = json.loads(connection.getresponse().read())
+    connection.close()
+    return status
 
 
 def process_cpu_s(pid: int) -> float:

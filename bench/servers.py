@@ -57,15 +57,18 @@ class ServerFailed(Exception):
 
 
 @contextlib.contextmanager
-def start(name: str, stage: Stage, reel: Path, build: Path, *, extra: Sequence[str] = ()) -> Iterator[Running]:
-    """The server `name`, playing `reel` (`portal`: its own pattern camera), for the block. Raises ServerFailed."""
+def start(name: str, stage: Stage, reel: Path, build: Path, *, is_busy: bool = False) -> Iterator[Running]:
+    """The server `name`, playing `reel` (`portal`: its own pattern camera), for the block. Raises ServerFailed.
+
+    `is_busy` gives `passthrough` a busy Python thread for a neighbour.
+    """
     if name in ("portal", "passthrough"):
         program = (
             [str(BENCH / "passthrough.py"), str(reel)] if name == "passthrough" else [str(PROJECT / "soft_stream.py")]
         )
         with tempfile.TemporaryDirectory() as state:
-            environment = {"XDG_STATE_HOME": state}
-            with _run(name, _portal_command(program, stage, extra), build, environment=environment) as running:
+            environment = {"XDG_STATE_HOME": state, "BENCH_BUSY": "1" if is_busy else ""}
+            with _run(name, _portal_command(program, stage), build, environment=environment) as running:
                 yield running
     elif name == "limit":
         with _run(name, [str(build / "limit"), str(reel), str(stage.fps)], build) as running:
@@ -89,12 +92,12 @@ def start(name: str, stage: Stage, reel: Path, build: Path, *, extra: Sequence[s
         raise ServerFailed(f"no server is called {name}")
 
 
-def _portal_command(program: Sequence[str], stage: Stage, extra: Sequence[str]) -> list[str]:
+def _portal_command(program: Sequence[str], stage: Stage) -> list[str]:
     picture = ["--width", str(stage.width), "--height", str(stage.height), "--fps", str(stage.fps)]
     return [
         *(sys.executable, "-u", *program, "--camera", "pattern", "--port", "0"),
         *(*picture, "--quality", str(stage.quality), "--max-clients", "1000"),
-        *("--no-autofocus", *extra),
+        "--no-autofocus",
     ]
 
 
@@ -124,8 +127,6 @@ def _run(
         for key, value in os.environ.items()
         if not re.match(r"CAMERA_|cam\d+_|NOTIFY_SOCKET|STATE_DIRECTORY", key)
     }
-    # The portal's --hook is looked for here.
-    clean["PYTHONPATH"] = str(BENCH)
     log = build / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -152,7 +152,7 @@ class _Parts:
             max_clients=settings.max_clients,
         )
         media = Media(self.holder, self.pictures, self.fanout, defaults)
-        api = Api(self.holder, lambda: self.fanout.viewers, settings.autofocus)
+        api = Api(self.holder, lambda: self.fanout.viewers, lambda: self.pictures.encoded, settings.autofocus)
         self.server = PortalServer(
             settings.host,
             settings.port_for(number),

@@ -69,6 +69,7 @@ class HolderStatus:
     last_error: str | None
     restarts: int
     opens: int
+    frames: int
     metadata: Mapping[str, Any] | None
 
 
@@ -251,6 +252,7 @@ class CameraHolder:
                 self._last_error,
                 self._restarts,
                 self._opens,
+                self._pace.frames,
                 metadata,
             )
 

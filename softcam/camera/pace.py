@@ -60,6 +60,11 @@ class Pace:
             self._asked = _Asked(duration_us / 1e6, self._frames + _CONTROL_FRAMES)
 
     @property
+    def frames(self) -> int:
+        """How many came in all."""
+        return self._frames
+
+    @property
     def pipeline_s(self) -> float:
         """How long the frames on their way may take; a silence of that length is no stall."""
         asked = self._asked

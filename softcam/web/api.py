@@ -28,10 +28,13 @@ _FROM_METADATA: Final[tuple[tuple[str, str, int], ...]] = (
 class Api:
     """Answers for `/health` and the status."""
 
-    def __init__(self, holder: CameraHolder | None, viewers: Callable[[], int], autofocus: bool) -> None:
-        """`holder` is None where the camera is switched off by configuration."""
+    def __init__(
+        self, holder: CameraHolder | None, viewers: Callable[[], int], encoded: Callable[[], int], autofocus: bool
+    ) -> None:
+        """`holder` is None where the camera is switched off by configuration; `encoded` counts pictures for streams."""
         self._holder = holder
         self._viewers = viewers
+        self._encoded = encoded
         self._autofocus = autofocus
         self._began_s = time.monotonic()
 
@@ -65,6 +68,8 @@ class Api:
             "last_error": None,
             "restarts": 0,
             "opens": 0,
+            "frames": 0,
+            "pictures_encoded": self._encoded(),
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "version": __version__,
         }
@@ -116,6 +121,7 @@ def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
         "last_error": status.last_error,
         "restarts": status.restarts,
         "opens": status.opens,
+        "frames": status.frames,
     }
 
 
