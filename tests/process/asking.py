@@ -22,8 +22,9 @@ import simplejpeg
 
 from tests.conftest import PATIENCE_S, Portal
 
-# The placeholder is nearly black; the pattern is never so dark unless it is told to be.
-_DARK = 70.0
+# The placeholder is one dark ground with a few letters on it; nothing that a camera shows is so even.
+_DARK = 60
+_EVEN = 0.8  # of all pixels
 _POLL_S = 0.01  # the status can only be asked for
 
 
@@ -107,7 +108,7 @@ class Part:
 
     @property
     def is_placeholder(self) -> bool:
-        return is_dark(self.jpeg)
+        return is_notice(self.jpeg)
 
 
 class Viewer:
@@ -211,9 +212,11 @@ def size_of(jpeg: bytes) -> tuple[int, int]:
     return width, height
 
 
-def is_dark(jpeg: bytes) -> bool:
-    grey = simplejpeg.decode_jpeg(jpeg, "GRAY", min_width=1, min_height=1)
-    return bool(np.mean(grey) < _DARK)
+def is_notice(jpeg: bytes) -> bool:
+    """Whether this is the placeholder and not the camera's picture."""
+    grey = simplejpeg.decode_jpeg(jpeg, "GRAY", min_width=1, min_height=1)[..., 0].astype(np.int16)
+    ground = int(np.median(grey))
+    return bool(ground < _DARK and np.mean(np.abs(grey - ground) < 8) > _EVEN)
 
 
 # What the kernel tells of the process

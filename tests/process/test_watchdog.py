@@ -1,0 +1,200 @@
+"""A camera that goes silent, from outside: it is brought back, viewers stay and see that, and nobody gets old pictures.
+
+The limits here are short so that the tests are; what is waited for is always an event, on the wire, in the log or in
+the status.
+"""
+
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.conftest import Portal
+from tests.process.asking import Answer, Viewer, ask, decode, size_of, status_of, wait_for_status
+
+Start = Callable[..., Portal]
+SIZE = (640, 360)  # small: what is shown here is not speed
+FLAGS = ("--width", "640", "--height", "360")
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    """The file that orders faults from the pattern camera; empty at first."""
+    path = tmp_path / "faults"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def start(start_portal: Start, faults: Path) -> Start:
+    """The portal with a small picture and the faults file, and more flags."""
+    return lambda *flags: start_portal("--pattern-faults", str(faults), *FLAGS, *flags)
+
+
+def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "1")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        for nth in (1, 2):  # and it would be again, any number of times
+            faults.write_text("hang-once")
+            portal.wait_for_log(r"No frame for 1\.\d s: restarting the stream", nth=nth)
+            faults.write_text("")
+            portal.wait_for_log("Frames come again", nth=nth)
+            status = wait_for_status(portal, state="open", restarts=nth, viewers=1)
+            assert status["opens"] == 1
+            assert viewer.next_where(is_placeholder=False).timestamp_s <= time.time()
+            for _ in range(30):  # more than a second of pictures, so that the tries are forgotten
+                viewer.next()
+    assert "opening it again" not in portal.log
+
+
+def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "2")
+    with Viewer(portal) as viewer, Viewer(portal, "/stream?width=320") as small:
+        picture = viewer.next()
+        small.next()
+        faults.write_text("hang")
+        notices = [viewer.next_where(is_placeholder=True)]
+        status = status_of(portal)
+        assert status["state"] == "recovering"
+        assert status["last_error"].startswith("no frame for 2 s")
+        assert status["available"] is False
+        assert status["restarts"] == 1
+        assert ask(portal, "/health").status == 503
+        notices.append(viewer.next())
+        notices.append(viewer.next())
+        faults.write_text("")
+        assert all(notice.is_placeholder for notice in notices)
+        assert all(size_of(notice.jpeg) == SIZE for notice in notices)
+        assert abs(decode(notices[0].jpeg).astype(int) - decode(picture.jpeg)).mean() > 10
+        gaps_s = [late.timestamp_s - early.timestamp_s for early, late in pairwise(notices)]
+        assert all(0.7 < gap_s < 2 for gap_s in gaps_s), gaps_s
+        assert size_of(small.next_where(is_placeholder=True).jpeg) == (320, 180)
+        viewer.next_where(is_placeholder=False)
+        small.next_where(is_placeholder=False)
+        wait_for_status(portal, state="open", available=True)
+        assert ask(portal, "/health").status == 200
+    portal.wait_for_log("Frames come again")
+
+
+def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "2")
+    with Viewer(portal) as first:
+        first.next()
+        faults.write_text("hang")
+        wait_for_status(portal, state="recovering")
+        with Viewer(portal) as second:
+            # At most one picture of before comes first, of the second in which the camera went silent.
+            assert second.next().is_placeholder or second.next().is_placeholder
+            faults.write_text("")
+            second.next_where(is_placeholder=False)
+
+
+def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "1")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        faults.write_text("hang-once fail-restart")
+        portal.wait_for_log("Restarting the stream failed .*does not start again")
+        portal.wait_for_log("Closing the camera and opening it again")
+        portal.wait_for_log("Frames come again")
+        viewer.next_where(is_placeholder=False)
+        status = wait_for_status(portal, state="open")
+        assert status["opens"] == 2
+        assert status["restarts"] >= 1
+
+
+def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "1.5")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        faults.write_text("hang")
+        portal.wait_for_log("Closing the camera and opening it again")
+        faults.write_text("")
+        portal.wait_for_log("Frames come again")
+        viewer.next_where(is_placeholder=False)
+        assert wait_for_status(portal, state="open")["opens"] == 2
+
+
+def test_snapshot_meanwhile_is_refused_or_fresh(start: Start, faults: Path) -> None:
+    """One is answered when the camera is given up, one when it is back; neither gets what was seen before."""
+    portal = start("--watchdog-timeout", "1")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        faults.write_text("hang")
+        wait_for_status(portal, state="recovering")
+        asked_s = time.time()
+        answers: list[Answer] = []
+        waiting = Thread(target=lambda: answers.append(ask(portal, "/snapshot.jpg?max_age=3600")))
+        waiting.start()
+        # Nobody says that the request has come in; what follows holds in any case.
+        faults.write_text("")
+        waiting.join()
+        assert answers[0].status == 200
+        assert float(answers[0].headers["X-Timestamp"]) >= asked_s - 1
+        wait_for_status(portal, state="open")
+
+        faults.write_text("hang")
+        portal.wait_for_log("No frame for .* restarting", nth=2)
+        answer = ask(portal, "/snapshot.jpg?max_age=3600")
+        assert answer.status == 503
+        assert answer.headers["Content-Type"] == "application/json"
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "no frame for" in answer.detail
+    assert portal.wait() == 70
+
+
+def test_watchdog_may_be_off(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "0")
+    with Viewer(portal) as viewer, Viewer(portal) as watching:
+        viewer.next()
+        watching.next()
+        faults.write_text("hang")
+        assert watching.gives_nothing_for(2.5)
+        status = status_of(portal)
+        assert (status["state"], status["restarts"], status["last_error"]) == ("open", 0, None)
+        faults.write_text("")
+        last = viewer.next()
+        while time.time() - last.timestamp_s > 1:
+            last = viewer.next()
+        assert not last.is_placeholder
+    assert "No frame" not in portal.log
+
+
+def test_long_exposures_are_no_stall(start: Start) -> None:
+    portal = start("--fps", "0.5", "--watchdog-timeout", "0.5")
+    with Viewer(portal) as viewer:
+        pictures = [viewer.next(timeout_s=10) for _ in range(3)]
+        assert status_of(portal)["restarts"] == 0
+    assert not any(picture.is_placeholder for picture in pictures)
+    assert pictures[2].timestamp_s - pictures[1].timestamp_s > 1.5
+    assert "No frame" not in portal.log
+
+
+def test_camera_that_nobody_watches_is_not_brought_back(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "0.5", "--linger", "2")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        faults.write_text("hang")
+    wait_for_status(portal, state="lingering")
+    portal.wait_for_log("Camera closed")
+    assert status_of(portal)["restarts"] == 0
+    assert "No frame" not in portal.log
+    faults.write_text("")
+    with Viewer(portal) as viewer:
+        assert not viewer.next().is_placeholder
+
+
+def test_camera_that_is_abandoned_while_it_is_brought_back_is_closed(start: Start, faults: Path) -> None:
+    portal = start("--watchdog-timeout", "1.5", "--linger", "600")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        faults.write_text("hang")
+        wait_for_status(portal, state="recovering")
+    portal.wait_for_log("Camera closed")
+    wait_for_status(portal, state="closed", available=True)
+    faults.write_text("")
+    assert ask(portal, "/snapshot.jpg").status == 200
