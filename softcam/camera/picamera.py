@@ -35,6 +35,9 @@ _STILL_BUFFERS: Final = 2  # a full-resolution buffer is 18 MB, and CMA memory i
 _CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some other clock
 _TUNING_VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # read by libcamera when it finds the camera
 _TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libcamera/ipa/rpi")
+# What Picamera2 and libcamera's binding raise for a camera that fails, for a value that is none, and for a buffer that
+# somebody still looks into.
+_TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
 # One-off controls: sent again after a mode switch they would start something anew.
 _MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
 
@@ -95,6 +98,7 @@ class PicameraCamera:
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
         self._mode: StreamMode | None = None
+        self._stream_config: Mapping[str, Any] = {}  # of the camera thread alone
         self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
         self._sent: dict[str, Any] = {}  # to be sent again after every start; by set_controls, under _out
         self._out = threading.Condition(threading.Lock())  # guards _frames_out and _sent
@@ -126,7 +130,7 @@ class PicameraCamera:
         except CameraError:
             self.close()
             raise
-        except (RuntimeError, BufferError, TypeError, ValueError, OSError) as error:
+        except _TROUBLES as error:
             self.close()
             raise CameraError(f"camera {self.name} cannot be started: {_root_cause(error)}") from error
         return self._mode
@@ -136,9 +140,12 @@ class PicameraCamera:
         self._await_frames()
         try:
             picam2.stop()
+            if not picam2.camera_configuration():
+                # A still failed on its way back. Without this, start() would take Picamera2's preview configuration.
+                picam2.configure(self._stream_config)
             self._send_again()
             picam2.start()
-        except (RuntimeError, BufferError) as error:
+        except _TROUBLES as error:
             raise CameraError(f"camera {self.name}: {_root_cause(error)}") from error
 
     def still(self, size: tuple[int, int] | None) -> Frame:
@@ -146,7 +153,6 @@ class PicameraCamera:
         take_stream = self._take
         taken: list[Frame] = []
         has_taken = threading.Event()
-        stream_config = dict(picam2.camera_configuration())
 
         def take_one(request: Any) -> None:
             if not taken:
@@ -178,11 +184,11 @@ class PicameraCamera:
                 picam2.stop()
             finally:
                 # Whatever became of the still, the stream goes on.
-                picam2.configure(stream_config)
+                picam2.configure(self._stream_config)
                 self._send_again()
                 self._take = take_stream
                 picam2.start()
-        except (RuntimeError, BufferError) as error:
+        except _TROUBLES as error:
             raise CameraError(f"no still from camera {self.name}: {_root_cause(error)}") from error
         if not is_in_time:
             raise CameraError(f"no still from camera {self.name} within {_STILL_FRAME_LIMIT_S:.0f} s")
@@ -197,7 +203,11 @@ class PicameraCamera:
             raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
         with self._out:
             self._sent.update({name: value for name, value in controls.items() if name not in _MOMENTARY})
-        picam2.set_controls(dict(controls))
+        try:
+            picam2.set_controls(dict(controls))
+        except RuntimeError as error:
+            # Picamera2 knows no control while it is being configured anew, and gets this one again right after that.
+            log.debug("Controls were not taken at once: %s", error)
 
     def close(self) -> None:
         picam2, self._picam2 = self._picam2, None
@@ -209,7 +219,7 @@ class PicameraCamera:
         self._await_frames()
         try:
             picam2.close()
-        except (RuntimeError, BufferError) as error:
+        except _TROUBLES as error:
             raise CameraError(f"camera {self.name} cannot be closed: {_root_cause(error)}") from error
         # Picamera2 leaves two epoll sets and a dma-heap behind in reference cycles, three descriptors for each opening.
         del picam2
@@ -259,6 +269,8 @@ class PicameraCamera:
             queue=False,
             controls=_frame_rate_controls(picam2.camera_controls, wish.fps),
         )
+        # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
+        self._stream_config = config
         picam2.configure(config)
         got = dict(picam2.camera_configuration()["main"])
         width, height = got["size"]
@@ -384,6 +396,9 @@ def _frame_of(request: Any, config: Mapping[str, Any], sequence: int, came_back:
         except RuntimeError as error:
             # The camera is being stopped at this moment, and wants no buffer back.
             log.debug("A frame came back late: %s", error)
+        except _TROUBLES as error:
+            # Controls travel with the buffers: libcamera refuses one that has no value of the right kind here.
+            log.warning("A buffer could not be given back to the camera: %s", error)
         finally:
             came_back()
 
