@@ -1,0 +1,238 @@
+"""The portal's life on the real Picamera2: opened for somebody, closed for nobody, brought back, given up, ended."""
+
+import signal
+import time
+from collections import Counter
+
+import pytest
+
+from tests.rig.rig import Rig
+from tests.rig.watching import Portal, decode, in_background, recognise, start_portal, wait_until
+
+_PHOTOGRAPHS = ("--camera", "Virtual0")  # the camera that shows photographs
+_SMALL = (*_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "30")
+_STOP_LIMIT_S = 3.0  # what the portal promises for its end
+
+
+def _kinds(portal: Portal) -> Counter[str]:
+    """What the process has open, without the numbers that tell two pipes apart, and but for connections."""
+    targets = (target.partition(":[")[0] for target in portal.running.descriptors().values())
+    return Counter(target for target in targets if target != "socket")
+
+
+def _has_camera(portal: Portal) -> bool:
+    return any("rig-locks" in target or "dma-heap" in target for target in portal.running.descriptors().values())
+
+
+def test_the_camera_is_open_while_somebody_watches_and_a_while_after(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--linger", "1.5")
+    assert portal.status["state"] == "closed"
+    assert portal.get("/health").status == 200
+    assert portal.get("/").status == 200
+    assert not _has_camera(portal)
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(3)
+        assert portal.status["state"] == "open"
+        assert portal.status["viewers"] == 1
+        assert _has_camera(portal)
+    portal.wait_for_status(state="lingering")
+    # Whoever comes back in time finds it open.
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(3)
+        assert (portal.status["state"], portal.status["opens"]) == ("open", 1)
+    lingers_from_s = time.monotonic()
+    portal.wait_for_status(state="closed")
+    assert time.monotonic() - lingers_from_s > 1.4
+    assert not _has_camera(portal)
+    status = portal.status
+    assert (status["viewers"], status["width"], status["fps"], status["available"]) == (0, None, None, True)
+    assert portal.get("/snapshot").status == 200
+    portal.wait_for_status(state="lingering", opens=2)
+    lines = [line.partition(" INFO ")[2] for line in portal.running.output.splitlines()]
+    told = [line for line in lines if line.startswith(("Camera ", "Viewer "))]
+    assert [" ".join(line.split()[:2]) for line in told if "open" in line or "closed" in line] == [
+        *("Camera open", "Camera closed", "Camera open")
+    ]
+    assert sum("watches" in line for line in told) == 2
+    assert sum("left after" in line for line in told) == 2
+
+
+def test_50_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--linger", "0", fps=60)
+    settled: list[tuple[Counter[str], Counter[str]]] = []
+    for number in range(1, 51):
+        if number % 2:
+            assert portal.get("/snapshot").status == 200
+        else:
+            with portal.watch() as viewer:
+                viewer.wait_for_pictures(1)
+        portal.wait_for_status(state="closed", opens=number)
+        if number in (2, 50):  # the first rounds make what stays for the life of the process
+            wait_until(lambda: len(portal.running.threads()) <= _threads(settled), 5, lambda: "end of threads")
+            settled.append((_kinds(portal), Counter(portal.running.threads())))
+    assert settled[0] == settled[1]
+
+
+def _threads(settled: list[tuple[Counter[str], Counter[str]]]) -> int:
+    """How many threads there may be now: those of requests end a moment after their answers."""
+    return settled[0][1].total() if settled else 1000
+
+
+def test_the_same_camera_in_two_processes_has_one_owner(rig: Rig) -> None:
+    first, second = start_portal(rig, *_SMALL), start_portal(rig, *_SMALL)
+    with first.watch() as viewer:
+        viewer.wait_for_pictures(3)
+        assert second.status["state"] == "closed"
+        answer = second.get("/snapshot")
+        assert answer.status == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        reason = "camera imx708_wide (Virtual0) is busy or cannot be opened: Failed to acquire camera: "
+        assert answer.json["detail"].startswith(reason)
+        assert second.running.wait() == 69
+        assert f"ERROR {reason}" in second.running.output
+        assert "Traceback" not in second.running.output
+        viewer.wait_for_pictures(10)
+    assert first.status["restarts"] == 0
+
+
+def test_a_freeze_is_answered_and_the_viewer_sees_the_camera_again(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.freeze()
+        portal.running.wait_for_line(r"No frame for 1\.\d s: restarting the stream")
+        status = portal.wait_for_status(state="recovering")
+        assert status["last_error"] == "no frame for 1 s"
+        assert not status["available"]
+        assert portal.get("/health").status == 503
+
+        def is_placeholder(jpeg: bytes) -> bool:
+            picture = decode(jpeg)
+            assert picture.shape == (360, 640, 3)
+            return bool(picture.mean() < 40)
+
+        viewer.wait_for(lambda part: is_placeholder(part.jpeg))
+        portal.running.thaw()
+        portal.running.wait_for_line("Frames come again")
+        viewer.wait_for_pictures(5)
+        recognise(rig, decode(viewer.wait_for_pictures(5).jpeg))
+        status = portal.wait_for_status(state="open")
+        assert 1 <= status["restarts"] <= 2
+        assert (status["viewers"], status["available"]) == (1, True)
+        assert portal.get("/health").status == 200
+        assert portal.get("/snapshot").status == 200
+        assert viewer.is_connected
+
+
+def test_a_freeze_outlasts_the_restart_and_not_the_reopening(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.freeze()
+        portal.running.wait_for_line("Closing the camera and opening it again")
+        portal.running.thaw()
+        portal.wait_for_status(state="open")
+        recognise(rig, decode(viewer.wait_for_pictures(5).jpeg))
+    status = portal.status
+    assert (status["restarts"], status["opens"]) == (2, 2)
+
+
+def test_a_camera_that_stays_frozen_is_given_up(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.freeze()
+        portal.wait_for_status(state="recovering", restarts=2)
+        answer = in_background(lambda: portal.get("/snapshot"))
+        assert portal.running.wait() == 70
+        viewer.wait_for_end()
+    reason = "no frame for 1 s, after a restart of the stream and a reopening"
+    assert f"ERROR {reason}" in portal.running.output
+    assert portal.running.output.endswith("Stopped")
+    assert (answer().status, answer().json) == (503, {"detail": reason})
+
+
+def test_nobody_watches_a_frozen_camera_and_it_is_closed(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1", "--linger", "0")
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.freeze()
+    portal.wait_for_status(state="closed")
+    portal.running.thaw()
+    assert portal.get("/snapshot").status == 200
+
+
+def test_unplugged_while_it_streams(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.unplug("Virtual0")
+        portal.running.freeze()  # libcamera says nothing, the frames just stop
+        assert portal.running.wait() == 66
+        viewer.wait_for_end()
+    assert "ERROR camera imx708_wide (Virtual0) is gone: no frame for 1 s" in portal.running.output
+
+
+def test_unplugged_while_it_is_closed(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL, "--linger", "0")
+    assert portal.get("/snapshot").status == 200
+    portal.wait_for_status(state="closed")
+    portal.running.unplug("Virtual0")
+    answer = portal.get("/snapshot")
+    assert (answer.status, answer.json) == (503, {"detail": "camera imx708_wide (Virtual0) is missing"})
+    assert portal.running.wait() == 66
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cameras", "message"),
+    [
+        pytest.param(
+            ["--camera", "7"],
+            ["Virtual0", "Virtual1"],
+            "camera number 7 is missing; there: 0 is imx477 (Virtual1), 1 is imx708_wide (Virtual0)",
+            id="number",
+        ),
+        pytest.param(
+            ["--camera", "/base/soc/i2c0mux/i2c@1/imx708@1a"],
+            ["Virtual0"],
+            "camera with id /base/soc/i2c0mux/i2c@1/imx708@1a is missing; there: 0 is imx708_wide (Virtual0)",
+            id="id",
+        ),
+        pytest.param(["--camera", "0"], [], "camera number 0 is missing; there: none at all", id="no camera at all"),
+    ],
+)
+def test_missing_at_the_start(rig: Rig, arguments: list[str], cameras: list[str], message: str) -> None:
+    done = rig.run(rig.portal(*arguments), cameras=cameras)
+    assert done.returncode == 66
+    assert f"ERROR {message}\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_stop_while_viewers_watch(rig: Rig, number: signal.Signals) -> None:
+    portal = start_portal(rig, *_SMALL)
+    with portal.watch() as one, portal.watch("/stream.mjpg?width=320") as other:
+        for viewer in (one, other):
+            viewer.wait_for_pictures(5)
+        asked_s = time.monotonic()
+        portal.running.signal(number)
+        assert portal.running.wait() == 0
+        assert time.monotonic() - asked_s < _STOP_LIMIT_S
+        for viewer in (one, other):
+            viewer.wait_for_end()
+    assert [line.partition("INFO ")[2] for line in portal.running.output.splitlines()[-2:]] == [
+        *("Camera closed", "Stopped")
+    ]
+    assert "Traceback" not in portal.running.output
+
+
+def test_asked_to_stop_while_the_camera_is_frozen(rig: Rig) -> None:
+    portal = start_portal(rig, *_SMALL)
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(5)
+        portal.running.freeze()
+        asked_s = time.monotonic()
+        portal.running.signal(signal.SIGTERM)
+        assert portal.running.wait() == 0
+        assert time.monotonic() - asked_s < _STOP_LIMIT_S
+    assert "Camera closed" in portal.running.output
