@@ -15,7 +15,7 @@ from softcam.camera.holder import State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
 from tests.fakes import FakeCamera, Held, eventually, soon_s
 
-WATCHDOG_S = 0.05
+WATCHDOG_S = 0.1
 
 
 @pytest.fixture
