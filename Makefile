@@ -4,7 +4,7 @@ CAMERA ?= pattern
 ARGS ?=
 VENV_TEST := .venv-test/bin
 
-.PHONY: help run test lint
+.PHONY: help run test lint bench
 
 help: ## list what one can do here
 	@echo 'make TARGET'
@@ -23,3 +23,7 @@ lint: ## check style, types and shell
 	$(VENV_TEST)/python -m ruff format --check
 	$(VENV_TEST)/python -m mypy
 	tools/shellcheck.sh
+
+bench: ## measure the portal against ustreamer and others, a quarter of an hour; ARGS="--quick" shows that it works
+	@tools/setup.sh bench
+	$(VENV_TEST)/python bench/run.py $(ARGS)

@@ -4,6 +4,7 @@
 #   tools/setup.sh run [CAMERA]   prints the Python that the portal is to run with
 #   tools/setup.sh lint           .venv-test, shellcheck
 #   tools/setup.sh test           .venv-test, and the Debian packages of tests/packages.txt
+#   tools/setup.sh bench          .venv-test, a compiler and ustreamer
 #
 # What it cannot do it says in one line, and leaves with 1. Everything it makes lies in the checkout (.venv, .venv-test,
 # .cache), but for Debian packages, which it installs where it is root or sudo asks for no password, unless NO_APT=1.
@@ -11,7 +12,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-goal=${1:?run, lint or test}
+goal=${1:?run, lint, test or bench}
 camera=${2:-pattern}
 command="make $goal$([[ $camera == pattern ]] || printf ' CAMERA=%s' "$camera")"
 log=.cache/setup.log
@@ -202,7 +203,7 @@ for_run() {
 }
 
 case $goal in
-  run | lint | test) ;;
+  run | lint | test | bench) ;;
   *) fail "no such goal" ;;
 esac
 case $goal in
@@ -210,6 +211,10 @@ case $goal in
   lint)
     make_venv .venv-test tests/requirements.txt pytest
     need_packages shellcheck
+    ;;
+  bench)
+    make_venv .venv-test tests/requirements.txt pytest
+    need_packages gcc libc6-dev linux-libc-dev ustreamer
     ;;
   test)
     make_venv .venv-test tests/requirements.txt pytest
