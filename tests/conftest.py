@@ -175,7 +175,7 @@ def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not re.match(r"CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_", name)
+            if not re.match(r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_", name)
         }
         clean["XDG_STATE_HOME"] = str(tmp_path / "state")
         arguments = [*([] if camera is None else ["--camera", camera]), *flags]
@@ -213,8 +213,8 @@ def _wait_until(predicate: Callable[[], Any], what: str = "it", timeout_s: float
 
 
 @pytest.fixture
-def no_leaks() -> Callable[[], AbstractContextManager[None]]:
-    """`with no_leaks():` fails where the block leaves threads or descriptors of this process behind."""
+def no_leaks() -> Callable[..., AbstractContextManager[None]]:
+    """`with no_leaks(timeout_s=5):` fails where the block leaves threads or descriptors of this process behind."""
     return _no_leaks
 
 
@@ -235,4 +235,4 @@ def _no_leaks(timeout_s: float = 5.0) -> Iterator[None]:
     deadline_s = time.monotonic() + timeout_s  # a thread that was told to end may need a moment
     while left() and time.monotonic() < deadline_s:
         time.sleep(0.01)
-    assert left() == [], "left behind"
+    assert left() == []

@@ -3,10 +3,14 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,6 +222,33 @@ def test_test_without_venv_module_names_the_package(checkout: Path, tmp_path: Pa
     answer = set_up(checkout, "test", python=bare)
     assert answer.returncode != 0
     assert said(answer) == ["make test: needs python3-venv: sudo apt install python3-venv"]
+
+
+# --- What tests/conftest.py lends to the others
+
+
+def test_the_portal_fixture_gives_address_log_and_exit_code(portal: Any) -> None:
+    host, port = re.fullmatch(r"http://([\d.]+):(\d+)", portal.url).groups()
+    with socket.create_connection((host, int(port)), timeout=10):
+        assert portal.threads()
+        assert any(target.startswith("socket:") for target in portal.descriptors())
+    assert portal.stop() == 0
+    with pytest.raises(AssertionError, match="the process ended"):
+        portal.wait_for_log("no such line")
+
+
+def test_a_leak_is_seen(no_leaks: Callable[..., AbstractContextManager[None]], tmp_path: Path) -> None:
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait, name="left over")
+    with pytest.raises(AssertionError, match="left over"), no_leaks(timeout_s=0):
+        thread.start()
+    may_end.set()
+    thread.join()
+    with pytest.raises(AssertionError, match=r"descriptor to .*open\.txt"), no_leaks(timeout_s=0):
+        opened = (tmp_path / "open.txt").open("w")
+    opened.close()
+    with no_leaks():
+        (tmp_path / "closed.txt").write_text("")
 
 
 # --- CI's rule
