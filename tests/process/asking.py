@@ -168,6 +168,13 @@ class Viewer:
             assert time.monotonic() < deadline_s
         return part
 
+    def boundary_came_with(self, part: Part) -> bool:
+        """Whether the boundary behind `part` came along with it, and long before the next picture is due."""
+        boundary = b"--frame\r\n"
+        while len(self._stream.peek()) < len(boundary):
+            pass  # blocks until there is more
+        return self._stream.peek().startswith(boundary) and time.monotonic() - part.came_s < 1
+
     def gives_nothing_for(self, seconds: float) -> bool:
         """Whether no byte comes for so long; pictures that came before are read first."""
         self._socket.settimeout(seconds)
