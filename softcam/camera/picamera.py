@@ -98,8 +98,11 @@ class PicameraCamera:
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
         self._mode: StreamMode | None = None
-        self._stream_config: Mapping[str, Any] = {}  # of the camera thread alone
         self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
+        # Of the camera thread alone:
+        self._stream_config: Mapping[str, Any] = {}
+        self._take_stream: Callable[[Any], None] = _leave_alone
+        self._is_stream_configured = False
         self._sent: dict[str, Any] = {}  # to be sent again after every start; by set_controls, under _out
         self._out = threading.Condition(threading.Lock())  # guards _frames_out and _sent
         self._frames_out = 0
@@ -140,9 +143,9 @@ class PicameraCamera:
         self._await_frames()
         try:
             picam2.stop()
-            if not picam2.camera_configuration():
+            if not self._is_stream_configured:
                 # A still failed on its way back. Without this, start() would take Picamera2's preview configuration.
-                picam2.configure(self._stream_config)
+                self._configure_stream()
             self._send_again()
             picam2.start()
         except _TROUBLES as error:
@@ -150,7 +153,6 @@ class PicameraCamera:
 
     def still(self, size: tuple[int, int] | None) -> Frame:
         picam2 = self._opened()
-        take_stream = self._take
         taken: list[Frame] = []
         has_taken = threading.Event()
 
@@ -172,6 +174,7 @@ class PicameraCamera:
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
+            self._is_stream_configured = False
             try:
                 picam2.configure(wanted)
                 still_config = dict(picam2.camera_configuration()["main"])
@@ -184,9 +187,8 @@ class PicameraCamera:
                 picam2.stop()
             finally:
                 # Whatever became of the still, the stream goes on.
-                picam2.configure(self._stream_config)
+                self._configure_stream()
                 self._send_again()
-                self._take = take_stream
                 picam2.start()
         except _TROUBLES as error:
             raise CameraError(f"no still from camera {self.name}: {_root_cause(error)}") from error
@@ -271,7 +273,8 @@ class PicameraCamera:
         )
         # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
         self._stream_config = config
-        picam2.configure(config)
+        self._take_stream = _leave_alone
+        self._configure_stream()
         got = dict(picam2.camera_configuration()["main"])
         width, height = got["size"]
         log.info(
@@ -301,10 +304,16 @@ class PicameraCamera:
                 self._frames_out += 1
             on_frame(frame)
 
-        self._take = take
+        self._take = self._take_stream = take
         picam2.pre_callback = self._pre_callback
         picam2.start()
         return mode
+
+    def _configure_stream(self) -> None:
+        """For a camera that is stopped."""
+        self._opened().configure(self._stream_config)
+        self._is_stream_configured = True
+        self._take = self._take_stream
 
     def _pre_callback(self, request: Any) -> None:
         try:
