@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +98,20 @@ class Bench:
         for name in self.names:
             tell(f"round {number + 1}, {stage.name}, {name}")
             with servers.start(name, stage, self.reels[stage.name], self.build) as running:
-                if name == "portal" and stage is STAGES[-1]:
+                if name == "portal" and stage.name == STAGES[-1].name:
                     with self._leaving_out("the open camera"):
                         self._measure_held_open(number, stage, running)
                 for viewers in stage.viewers:
                     self._watch(number, stage, running, "viewers", viewers)
-                if stage is STAGES[0]:
+                if stage.name == STAGES[0].name:
                     self._measure_manners(number, stage, running)
-                if name == "portal" and stage is STAGES[0]:
+                if name == "portal" and stage.name == STAGES[0].name:
                     self._measure_encodes(number, stage, running)
-        if "passthrough" in self.names and stage is STAGES[0]:
+        if "passthrough" in self.names and stage.name == STAGES[0].name:
             tell(f"round {number + 1}, {stage.name}, passthrough beside a busy thread")
             with servers.start("passthrough", stage, self.reels[stage.name], self.build, is_busy=True) as running:
                 self._watch(number, stage, running, "busy", BUSY_VIEWERS)
-        if "portal" in self.names and stage is STAGES[-1]:
+        if "portal" in self.names and stage.name == STAGES[-1].name:
             command = [sys.executable, str(BENCH / "encode.py"), str(self.reels[stage.name]), str(stage.quality)]
             self._keep(number, "encoder", stage, "encode", 0, self._run(command)[-1])
 
@@ -227,9 +228,11 @@ def describe_machine() -> dict[str, object]:
     }
 
 
-def draw_plot(results: figures.Results, names: Sequence[str], machine: dict[str, object]) -> str:
+def draw_plot(
+    results: figures.Results, stages: Sequence[Stage], names: Sequence[str], machine: dict[str, object]
+) -> str:
     panels = []
-    for stage in STAGES:
+    for stage in stages:
         lines = []
         for name in names:
             shares = [(count, results.core_share(name, stage.name, count)) for count in stage.viewers]
@@ -252,7 +255,7 @@ def report(bench: Bench, machine: dict[str, object], options: argparse.Namespace
     results = figures.Results(bench.measurements)
     goals = figures.judge(results)
     print(f"{machine['processor']}, {machine['cores']} cores; median of {len(results.rounds)}\n")
-    for stage in STAGES:
+    for stage in options.stages:
         print(
             f"{stage.name}: {stage.width}x{stage.height}, {stage.fps} fps, "
             f"{bench.mean_bytes(stage) / 1000:.0f} kB a frame\n"
@@ -263,7 +266,7 @@ def report(bench: Bench, machine: dict[str, object], options: argparse.Namespace
     told = {
         "machine": machine,
         "seconds": bench.seconds,
-        "frame_bytes": {stage.name: bench.mean_bytes(stage) for stage in STAGES},
+        "frame_bytes": {stage.name: bench.mean_bytes(stage) for stage in options.stages},
         "goals": [
             {"what": goal.what, "limit": goal.limit, "unit": goal.unit, "measured": goal.measured, "holds": goal.holds}
             for goal in goals
@@ -271,7 +274,7 @@ def report(bench: Bench, machine: dict[str, object], options: argparse.Namespace
         "measurements": bench.measurements,
     }
     options.json.write_text(json.dumps(told, indent=1) + "\n")
-    options.svg.write_text(draw_plot(results, bench.names, machine))
+    options.svg.write_text(draw_plot(results, options.stages, bench.names, machine))
     tell(f"\nwritten: {options.json}, {options.svg}")
     return 0 if all(goal.holds for goal in goals) else 1
 
@@ -282,6 +285,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--servers", default=",".join(servers.NAMES), help="which ones, with commas (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="the median of so many counts (%(default)s)")
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement (%(default)s)")
+    parser.add_argument("--viewers", type=int, nargs="+", help="how many viewers, in place of the usual numbers")
     parser.add_argument("--quick", action="store_true", help="one round of one second each: shows that all works")
     parser.add_argument("--pictures", type=Path, help="a folder with the folders VGA and 1080p of JPEGs for the reels")
     parser.add_argument("--build", type=Path, default=build, help=argparse.SUPPRESS)
@@ -290,6 +294,8 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds = 1, 1.0
+    counts = tuple(options.viewers or ())
+    options.stages = [replace(stage, viewers=counts or stage.viewers) for stage in STAGES]
     options.names = [name for name in options.servers.split(",") if name]
     if unknown := [name for name in options.names if name not in servers.NAMES]:
         parser.error(f"no such server: {', '.join(unknown)}; there are {', '.join(servers.NAMES)}")
@@ -311,10 +317,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench = Bench(options.build, names, options.seconds, options.pictures)
     try:
         compile_sources(options.build)
-        for stage in STAGES:
+        for stage in options.stages:
             bench.make_reel(stage)
         for number in range(options.rounds):
-            for stage in STAGES:
+            for stage in options.stages:
                 bench.measure(number, stage)
     except (BenchFailed, ServerFailed, OSError) as error:
         tell(f"bench: {error}")

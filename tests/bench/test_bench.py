@@ -1,0 +1,92 @@
+"""The benchmark measures what it says: its arithmetic on made-up measurements, and one short run on real servers."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+
+
+def load(name: str) -> ModuleType:
+    """A module of the folder bench, which is no package: its programs import one another by their bare names."""
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", BENCH / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+figures = load("figures")
+reel = load("reel")
+
+
+def measured(number: int, server: str, viewers: int, cpu_ms: float, **more: Any) -> dict[str, Any]:
+    key = {"round": number, "server": server, "stage": "VGA", "kind": "viewers", "viewers": viewers}
+    return key | {"seconds": 10.0, "frames": 300 * viewers, "server_cpu_ms": cpu_ms} | more
+
+
+def test_what_one_more_frame_costs_leaves_the_first_viewer_out() -> None:
+    # 29,700 frames more in the ten seconds cost 297 ms more: 10 microseconds each.
+    results = figures.Results([measured(0, "portal", 1, 500.0), measured(0, "portal", 100, 797.0)])
+    assert results.added_us(0, "portal", "VGA", 100) == pytest.approx(10.0)
+    assert results.core_share("portal", "VGA", 1) == pytest.approx(5.0)
+
+
+def test_ratios_are_taken_within_a_round_and_their_median_counts() -> None:
+    rounds = []
+    # The machine is three times slower in the last round, for both; the ratio is 2 in all but the middle one.
+    for number, (ours_ms, theirs_ms) in enumerate([(594.0, 297.0), (2970.0, 297.0), (1782.0, 891.0)]):
+        rounds += [measured(number, "portal", 1, 0.0), measured(number, "portal", 100, ours_ms)]
+        rounds += [measured(number, "limit", 1, 0.0), measured(number, "limit", 100, theirs_ms)]
+    assert figures.Results(rounds).added_ratio("portal", "limit", "VGA", 100) == pytest.approx(2.0)
+
+
+def test_what_was_not_measured_is_no_goal_that_holds() -> None:
+    goals = figures.judge(figures.Results([]))
+    assert len(goals) > 10
+    assert {goal.holds for goal in goals} == {None}
+
+
+@pytest.mark.parametrize(("value", "holds"), [(29.0, True), (28.9, False)])
+def test_goals_hold_on_their_side_of_the_limit(value: float, holds: bool) -> None:
+    assert figures.Goal("slowest", value, 29, "fps", is_least=True).holds is holds
+    assert figures.Goal("cost", 2 * 29 - value, 29, "x").holds is holds
+
+
+def test_a_reel_keeps_pictures_and_makes_room_for_the_stamp(tmp_path: Path) -> None:
+    pictures = [b"\xff\xd8first\xff\xd9", b"\xff\xd8second, longer\xff\xd9"]
+    reel.write_reel(tmp_path / "reel", pictures)
+    stamped = reel.read_reel(tmp_path / "reel")
+    assert [picture.replace(reel.STAMP, b"") for picture in stamped] == pictures
+
+
+def test_a_short_run_measures_the_portal_and_the_limit(tmp_path: Path) -> None:
+    if shutil.which("cc") is None:
+        pytest.skip("no C compiler: apt install gcc libc6-dev")
+    command = [sys.executable, str(BENCH / "run.py"), "--servers", "limit,passthrough", "--rounds", "1"]
+    where = ["--build", str(tmp_path), "--json", str(tmp_path / "r.json"), "--svg", str(tmp_path / "r.svg")]
+    run = subprocess.run(
+        [*command, "--seconds", "0.5", "--viewers", "1", "20", *where], capture_output=True, text=True, timeout=110
+    )
+    told = json.loads((tmp_path / "r.json").read_text())
+    watched = {(one["server"], one["viewers"]): one for one in told["measurements"] if one["kind"] == "viewers"}
+    for server in ("limit", "passthrough"):
+        for viewers in (1, 20):
+            one = watched[server, viewers]
+            # All of them got pictures, and the server worked for it.
+            assert one["fps_slowest"] > 0, run.stderr
+            assert one["server_cpu_ms"] > 0, run.stderr
+    assert "CPU µs of one more frame" in run.stdout
+    assert (tmp_path / "r.svg").read_text().startswith("<svg")
+    # Most goals want more servers and viewers: what was not measured never passes for a goal that holds.
+    assert run.returncode == 1
+    assert "not measured" in run.stdout
