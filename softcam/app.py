@@ -80,6 +80,7 @@ def _list_cameras() -> int:
 
 
 def _run(settings: Settings) -> int:
+    memory.use_one_heap()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are heard from here on: one that comes while the parts are put together counts as well.
     ends: SimpleQueue[End] = SimpleQueue()  # its put() may be called in a signal handler

@@ -166,7 +166,7 @@ def test_bad_requests(portal: Portal, method: str, target: str, status: int, tol
 
 
 def test_parts_to_the_byte(small: Portal) -> None:
-    """`Viewer` demands the boundary, an empty line, Content-Length and the line behind the picture; here is the rest."""
+    """`Viewer` demands the boundary, an empty line, Content-Length and the line behind it; here is the rest."""
     with Viewer(small) as viewer:
         parts = [viewer.next() for _ in range(10)]
     for part in parts:

@@ -1,0 +1,103 @@
+"""What a portal costs: next to nothing while the camera is closed, fresh or after work; and it keeps its frame rate.
+
+The kernel is asked, not the portal. The bounds are those that are promised.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from tests.conftest import PROJECT, Portal
+from tests.process.asking import Viewer, ask, cpu_s, resident_mb, wait_for_status, wake_ups
+
+Start = Callable[..., Portal]
+CPU_SHARE = 0.005  # of a core
+RESIDENT_MB = 60
+WAKE_UPS_PER_S = 1.0
+WATCH_S = 3.0  # so long the closed portal is looked at
+
+
+def expect_light(portal: Portal, threads: int) -> None:
+    """Look at the portal from outside for some seconds, in which nobody asks it for anything."""
+    deadline_s = time.monotonic() + 5
+    while len(portal.threads()) != threads:  # those of the last requests are about to end
+        assert time.monotonic() < deadline_s, portal.threads()
+    began_s, used_s, woken = time.monotonic(), cpu_s(portal.pid), wake_ups(portal.pid)
+    with pytest.raises(subprocess.TimeoutExpired):
+        portal.process.wait(WATCH_S)
+    took_s = time.monotonic() - began_s
+    share = (cpu_s(portal.pid) - used_s) / took_s
+    rates = {name: (count - woken.get(name, 0)) / took_s for name, count in wake_ups(portal.pid).items()}
+    resident = resident_mb(portal.pid)
+    print(f"{share:.3%} of a core, {resident:.1f} MB, wake-ups a second: {rates}")
+    assert rates.keys() == woken.keys()
+    assert share < CPU_SHARE
+    assert resident < RESIDENT_MB
+    assert all(rate <= WAKE_UPS_PER_S for rate in rates.values()), rates
+
+
+def test_fresh_portal(start_portal: Start) -> None:
+    portal = start_portal()
+    portal.wait_for_log("Listening")
+    expect_light(portal, len(portal.threads()))
+
+
+def test_portal_after_work(start_portal: Start) -> None:
+    """Streams in three sizes, snapshots in more, one of the whole sensor; then everything is given back."""
+    portal = start_portal("--linger", "0.2")
+    portal.wait_for_log("Listening")
+    threads = len(portal.threads())
+    for nth in (1, 2, 3):
+        with (
+            Viewer(portal) as one,
+            Viewer(portal, "/stream?width=640") as two,
+            Viewer(portal, "/stream?width=320") as three,
+        ):
+            for _ in range(10):
+                for viewer in (one, two, three):
+                    viewer.next()
+            for target in ("/snapshot.jpg?width=800", "/snapshot.jpg?height=300&max_age=9", "/snapshot.jpg?full=1"):
+                assert ask(portal, target).status == 200
+        portal.wait_for_log("Camera closed", nth=nth)
+    wait_for_status(portal, state="closed")
+    expect_light(portal, threads)
+
+
+def test_frame_rate(start_portal: Start) -> None:
+    """The pattern camera as `make run` has it, 1536x864 at 20 fps, measured as everybody may."""
+    portal = start_portal()
+    best = 0.0
+    for _ in range(3):  # other work on this machine may take one measurement's time, but hardly three
+        answer = subprocess.run(
+            [sys.executable, str(PROJECT / "measure_fps.py"), f"{portal.url}/stream.mjpg", "--frames", "60", "--json"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert answer.returncode == 0, answer.stderr
+        measured = json.loads(answer.stdout)
+        best = max(best, measured["fps"])
+        if best >= 19.5:
+            break
+    print(f"{best:.2f} fps")
+    assert best >= 19.5
+
+
+def test_memory_of_a_viewer_does_not_grow(start_portal: Start) -> None:
+    """Who takes nothing any more costs what anyone costs: what is not sent is not kept."""
+    portal = start_portal("--fps", "30")
+    with Viewer(portal) as viewer:
+        viewer.next()
+        with Viewer(portal) as stuck:
+            stuck.next()  # and reads no more
+            sizes = []
+            for _ in range(4):
+                for _ in range(25):
+                    viewer.next()
+                sizes.append(resident_mb(portal.pid))
+    assert all(after - before < 10 for before, after in pairwise(sizes)), sizes
