@@ -486,7 +486,8 @@ def test_controls_outlive_a_restart_and_a_still_but_for_those_of_a_moment() -> N
     again = opened.camera.open(opened.frames.append)
     inside = FakePicamera2.made[-1]()
     assert inside is not None
-    assert inside.started_with == [{"FrameDurationLimits": (50_000, 50_000)}]
+    opened.camera.restart()
+    assert inside.started_with == [{"FrameDurationLimits": (50_000, 50_000)}, {}]
     assert again.has_autofocus
 
 
