@@ -237,7 +237,7 @@ class FanOut:
         viewer.part_number = channel.part_number
         viewer.pictures = 0 if channel.part else -1  # the boundary alone is none
         # Counted from the exposure of what it sees first: where that is old, or nothing, the next picture is for it.
-        viewer.due_s = channel.part_made_s + viewer.interval_s
+        viewer.due_s = max(now_s, channel.part_made_s + viewer.interval_s)
         self._send(viewer)
 
     def _spread(self, key: PictureKey, part: bytes, made_s: float) -> None:
