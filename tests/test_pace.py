@@ -2,7 +2,7 @@
 
 import pytest
 
-from softcam.camera.pace import Pace
+from softcam.camera.pace import Pace, Thinning
 
 
 def counted(frames: int, interval_s: float, *, from_s: float = 100.0, exposure_us: int = 1000) -> Pace:
@@ -98,3 +98,23 @@ def test_other_opening_knows_nothing_of_the_last() -> None:
     assert pace.pipeline_s == 0.0
     assert pace.fps(last_s) == 0.0
     assert pace.last_frame_s == last_s
+
+
+@pytest.mark.parametrize(("camera_fps", "wanted_fps"), [(30, 20), (30, 15), (30, 7), (60, 25), (30, 1)])
+def test_thinning_leaves_about_as_many_as_were_asked(camera_fps: int, wanted_fps: int) -> None:
+    thinning = Thinning(wanted_fps)
+    taken = sum(thinning.takes(100.0 + number / camera_fps) for number in range(60 * camera_fps))
+    assert wanted_fps * 60 <= taken <= wanted_fps * 60 * 1.12 + 1
+
+
+@pytest.mark.parametrize("camera_fps", [14.0, 19.9, 20.0, 20.5, 21.9])
+def test_thinning_takes_every_frame_of_a_camera_that_is_about_as_fast(camera_fps: float) -> None:
+    thinning = Thinning(20)
+    assert all(thinning.takes(100.0 + number / camera_fps) for number in range(2000))
+
+
+def test_thinning_does_not_make_up_for_a_pause() -> None:
+    thinning = Thinning(10)
+    assert thinning.takes(100.0)
+    after_s = [160.0 + number / 60 for number in range(60)]
+    assert sum(thinning.takes(moment_s) for moment_s in after_s) <= 12

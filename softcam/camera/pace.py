@@ -82,3 +82,20 @@ class Pace:
         # A silence counts once it is longer than the usual distance of two frames.
         silence_s = now_s - arrivals_s[-1] - 2 * span_s / intervals
         return round(intervals / max(span_s + max(silence_s, 0.0), 1e-6), 2)
+
+
+class Thinning:
+    """Leaves frames out where a camera gives more of them than were asked for. Used by one thread."""
+
+    def __init__(self, fps: float) -> None:
+        """`fps` is what is wanted; a tenth more is let through, or a camera of about that rate would lose some."""
+        self._period_s = 0.9 / fps
+        self._due_s = 0.0
+
+    def takes(self, now_s: float) -> bool:
+        """Whether the frame that comes now is wanted."""
+        if now_s < self._due_s:
+            return False
+        # Counted from when it was due, so that the average holds, but no burst follows a pause.
+        self._due_s = max(self._due_s, now_s - self._period_s) + self._period_s
+        return True

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from softcam.camera.base import OnFrame, StreamMode, StreamWish
+from softcam.camera.pace import Thinning
 from softcam.camera.planes import pixel_format_of, planes_of
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
@@ -296,8 +297,12 @@ class PicameraCamera:
         )
         sequence = 0
 
+        thinning = Thinning(wish.fps) if _is_too_fast(picam2.camera_controls, wish.fps) else None
+
         def take(request: Any) -> None:
             nonlocal sequence
+            if thinning is not None and not thinning.takes(time.monotonic()):
+                return
             sequence += 1
             frame = _frame_of(request, got, sequence, self._frame_came_back)
             with self._out:
@@ -467,6 +472,14 @@ def _frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any
     if isinstance(shortest_us, int) and isinstance(longest_us, int) and shortest_us < longest_us:
         period_us = min(max(period_us, shortest_us), longest_us)
     return {"FrameDurationLimits": (period_us, period_us)}
+
+
+def _is_too_fast(ranges: Mapping[str, Any], fps: float) -> bool:
+    """Whether the camera cannot be told to be as slow: many USB cameras have a rate of their own."""
+    if "FrameDurationLimits" not in ranges:
+        return True
+    longest_us = ranges["FrameDurationLimits"][1]
+    return isinstance(longest_us, int) and longest_us < round(1e6 / fps)
 
 
 def _root_cause(error: BaseException) -> str:
