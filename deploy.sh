@@ -1,0 +1,231 @@
+#!/usr/bin/env bash
+# Installs or renews Soft Stream on Raspberry Pis, over SSH. `deploy.sh --help` tells the rest; docs/operating.md more.
+# Runs wherever there is bash 3.2 or newer, ssh and tar: on Linux and on a Mac. What it does on a host is in
+# systemd/on-host.sh.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'END'
+usage: deploy.sh [options] USER@HOST…
+
+Copies this checkout's portal to each host, next to the release that is there, switches to it, starts one instance for
+each camera, and waits until each answers. Where one does not, the host goes back to the release before by itself.
+Safe to run again at any time; settings that were edited on a host stay. Hosts are worked on side by side.
+
+  --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before
+  --with-nginx         show camera N at port 808N+1, with a password, through nginx
+  --install-packages   install on the host what is missing there (apt); otherwise it is only said
+  --dry-run            check, and say what would be done; changes nothing
+  --rollback           switch back to the release before, without copying anything
+  --uninstall          take everything away but settings and saved controls
+  --python PATH        the host's Python that has picamera2; remembered there (/usr/bin/python3)
+  --bind N=NODE        bind camera N to this video node (/dev/video0), or to none; otherwise it is found
+  --ssh-option OPTION  handed to ssh as -o OPTION, any number of times: Port=2222, IdentityFile=…
+  --no-rsync           copy with tar although rsync is there
+  -h, --help           this
+
+The user is root, or one whose sudo asks for no password. With several hosts SSH asks for none either: it takes a key.
+Exit: 0 all hosts are done, 1 one failed, 2 usage.
+END
+}
+
+wrong() {
+  printf 'deploy.sh: %s (--help tells the options)\n' "$*" >&2
+  exit 2
+}
+
+# --- Options. Their values are checked to be plain, for they travel through two shells.
+
+goal=install
+cameras='' with_nginx='' install_packages='' python='' bind='' no_rsync=''
+hosts=()
+ssh_options=()
+
+value_of() { # FLAG [VALUE]
+  [[ $# -ge 2 && -n $2 ]] || wrong "$1 wants a value"
+}
+
+while (($#)); do
+  case $1 in
+    --*=*)
+      flag=${1%%=*} value=${1#*=}
+      shift
+      set -- "$flag" "$value" "$@"
+      continue
+      ;;
+    --cameras)
+      value_of "$@"
+      [[ $2 =~ ^[0-9]{1,2}(,[0-9]{1,2})*$ ]] || wrong "--cameras $2: wants numbers with commas between, such as 0,1"
+      cameras=$2
+      shift
+      ;;
+    --with-nginx) with_nginx=1 ;;
+    --install-packages) install_packages=1 ;;
+    --dry-run | --rollback | --uninstall)
+      [[ $goal == install ]] || wrong "--$goal and $1: only one of them at a time"
+      goal=${1#--}
+      ;;
+    --python)
+      value_of "$@"
+      [[ $2 =~ ^/[A-Za-z0-9._/+-]+$ ]] || wrong "--python $2: wants a path on the host, such as /usr/bin/python3"
+      python=$2
+      shift
+      ;;
+    --bind)
+      value_of "$@"
+      [[ $2 =~ ^[0-9]{1,2}=(none|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM or N=none"
+      bind=${bind:+$bind,}$2
+      shift
+      ;;
+    --ssh-option | -o)
+      value_of "$@"
+      ssh_options+=(-o "$2")
+      shift
+      ;;
+    --no-rsync) no_rsync=1 ;;
+    -h | --help)
+      usage
+      exit 0
+      ;;
+    -*) wrong "$1: no such option" ;;
+    *) hosts+=("$1") ;;
+  esac
+  shift
+done
+((${#hosts[@]})) || { usage >&2; exit 2; }
+
+# --- What is sent
+
+work=$(mktemp -d /tmp/soft-stream.XXXXXX) # short: a socket's path may have some hundred characters
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+
+hash_lines() {
+  if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
+}
+
+make_release() { # into $work/release; prints its name, which its content makes
+  local part version parts=()
+  for part in soft_stream.py measure_fps.py softcam systemd env integrations docs/operating.md \
+    README.md CHANGELOG.md LICENSE requirements.txt; do
+    if [[ -e $part ]]; then parts+=("$part"); fi
+  done
+  mkdir "$work/release"
+  tar -cf - --exclude=__pycache__ --exclude='*.pyc' "${parts[@]}" | tar -xf - -C "$work/release"
+  version=$(sed -n 's/^__version__[^"]*"\([^"]*\)".*/\1/p' softcam/__init__.py)
+  printf '%s-%s\n' "${version:?softcam/__init__.py has no version}" "$(
+    cd "$work/release"
+    find . -type f | LC_ALL=C sort | while read -r file; do
+      printf '%s\n' "$file"
+      hash_lines <"$file"
+    done | hash_lines | cut -c 1-10
+  )"
+}
+
+# --- One host
+
+on_host() { # HOST COMMAND… - runs systemd/on-host.sh there as root
+  local host=$1
+  shift
+  "$work/ssh" "$host" "$(as_root "$host") env PYTHON=$python CAMERAS=$cameras BIND=$bind WITH_NGINX=$with_nginx bash -s -- $*" \
+    <systemd/on-host.sh
+}
+
+as_root() { # HOST
+  if [[ $(cat "$work/facts-$(name_of "$1")") == *root* ]]; then printf 'exec'; else printf 'exec sudo -n'; fi
+}
+
+name_of() { # HOST: as part of a file's name
+  printf '%s' "$1" | tr -c 'A-Za-z0-9.@-' '_'
+}
+
+deploy() { # HOST: its lines, without its name
+  local host=$1 folder facts
+  # shellcheck disable=SC2016 # for the shell there
+  facts=$("$work/ssh" "$host" 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo sudo; fi
+    command -v rsync >/dev/null && echo rsync
+    if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$work/why-$(name_of "$host")") || {
+    printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$work/why-$(name_of "$host")")"
+    return 1
+  }
+  printf '%s\n' "$facts" >"$work/facts-$(name_of "$host")"
+  if [[ $facts != *root* && $facts != *sudo* ]]; then
+    printf 'FAILED: sudo asks for a password there; log in as root, or let this user do without (visudo: NOPASSWD)\n'
+    return 1
+  fi
+  case $goal in
+    rollback | uninstall)
+      on_host "$host" "$goal"
+      return
+      ;;
+  esac
+  if [[ -n $install_packages && $goal == install ]]; then on_host "$host" packages || return; fi
+  on_host "$host" check || return
+  if [[ $goal == dry-run ]]; then
+    on_host "$host" plan "$release"
+    return
+  fi
+  folder=$(on_host "$host" incoming "$release") || return
+  if [[ -n $folder ]]; then
+    copy "$host" "$folder" "$facts" || {
+      printf 'FAILED: could not copy to %s\n' "$folder"
+      return 1
+    }
+  fi
+  on_host "$host" install "$release" "$folder"
+}
+
+copy() { # HOST FOLDER FACTS
+  local host=$1 folder=$2 sudo='' options=(--archive)
+  if [[ $3 != *root* ]]; then sudo='sudo -n '; fi
+  # What did not change is not sent, and takes no room.
+  if [[ $3 == *older* ]]; then options+=(--link-dest=/opt/camera-soft-stream/current/); fi
+  if [[ -z $no_rsync && $3 == *rsync* ]] && command -v rsync >/dev/null; then
+    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$host:$folder/" &&
+      printf 'copied release %s (rsync)\n' "$release"
+  else
+    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar -xzf - -C $folder" &&
+      printf 'copied release %s (tar)\n' "$release"
+  fi
+}
+
+# --- All hosts
+
+{
+  # A file, since rsync wants a program; one connection carries all that is done on a host.
+  printf '#!/usr/bin/env bash\nexec ssh -o ControlMaster=auto -o ControlPersist=30 -o ControlPath=%q' "$work/%C"
+  printf ' -o ConnectTimeout=10 -o ServerAliveInterval=15'
+  ((${#hosts[@]} == 1)) || printf ' -o BatchMode=yes'
+  ((${#ssh_options[@]} == 0)) || printf ' %q' "${ssh_options[@]}"
+  # shellcheck disable=SC2016 # for that file
+  printf ' "$@"\n'
+} >"$work/ssh"
+chmod +x "$work/ssh"
+
+release=''
+case $goal in
+  install | dry-run) release=$(make_release) ;;
+esac
+
+pids=()
+for host in "${hosts[@]}"; do
+  {
+    set +e
+    deploy "$host" 2>&1 | while IFS= read -r line; do printf '%s: %s\n' "$host" "$line"; done
+    status=$?
+    "$work/ssh" -O exit "$host" 2>/dev/null || true
+    exit "$status"
+  } &
+  pids+=($!)
+done
+
+failed=()
+for ((i = 0; i < ${#hosts[@]}; i++)); do
+  wait "${pids[i]}" || failed+=("${hosts[i]}")
+done
+if ((${#hosts[@]} > 1)); then
+  printf '%d hosts: %d done, %d failed%s\n' "${#hosts[@]}" $((${#hosts[@]} - ${#failed[@]})) "${#failed[@]}" \
+    "${failed[*]:+: ${failed[*]}}"
+fi
+((${#failed[@]} == 0))

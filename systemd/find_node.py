@@ -1,0 +1,105 @@
+#!/usr/bin/env python3
+"""Prints the /dev/videoN through which a camera delivers, by the id that Picamera2 gives it.
+
+    find_node.py '/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a'
+
+A machine has many video nodes, and their numbers change from boot to boot. Where udev has a name for the node that
+stays (/dev/v4l/by-path/…), that is printed. Exit 1, and the reason, where no node can be told. The standard library
+alone, so that any Python of the host runs it.
+
+A sensor on a ribbon is an I2C device, and no node of its own delivers pictures: the receiver on the ribbon's other end
+does. The device tree joins the two: the sensor's endpoint names the receiver's by its phandle. A USB camera's id ends
+with the name of its USB interface.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+_USB_ID = re.compile(r"-(\d+-[\d.]+:\d+\.\d+)-[0-9a-f]{4}:[0-9a-f]{4}$")
+
+
+class CannotTell(Exception):
+    """No node can be told; the message says why."""
+
+
+def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
+    """The node's path under /dev. `root` is where sys, proc and dev lie. Raises CannotTell."""
+    nodes = list(_video_nodes(root))
+    if not nodes:
+        raise CannotTell("this machine has no video nodes")
+    usb = _USB_ID.search(camera_id)
+    if usb is not None:
+        found = [node for node in nodes if (node / "device").resolve().name == usb[1]]
+    elif camera_id.startswith("/base/"):
+        receiver = _receiver_of(root / "sys/firmware/devicetree" / camera_id.lstrip("/"), root)
+        found = [node for node in nodes if _is_of(node, receiver)]
+    else:
+        raise CannotTell(f"{camera_id} is neither in the device tree nor on USB")
+    if not found:
+        raise CannotTell(f"no video node belongs to {camera_id}")
+    first = min(found, key=lambda node: (_index(node), _number(node)))
+    return _lasting_name(f"video{_number(first)}", root)
+
+
+def _video_nodes(root: Path) -> Iterator[Path]:
+    folder = root / "sys/class/video4linux"
+    if folder.is_dir():
+        yield from (entry for entry in folder.iterdir() if re.fullmatch(r"video\d+", entry.name))
+
+
+def _number(node: Path) -> int:
+    return int(node.name.removeprefix("video"))
+
+
+def _index(node: Path) -> int:
+    """Its place among the nodes of one device; a receiver's first one carries the pictures, later ones metadata."""
+    try:
+        return int((node / "index").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _receiver_of(sensor: Path, root: Path) -> Path:
+    """The device-tree node that holds the other end of the sensor's link."""
+    wanted = {path.read_bytes() for path in sensor.rglob("remote-endpoint")}
+    if not wanted:
+        raise CannotTell(f"{sensor.name} is linked to nothing in the device tree")
+    for phandle in (root / "sys/firmware/devicetree/base").rglob("phandle"):
+        if phandle.read_bytes() in wanted and not phandle.is_relative_to(sensor):
+            return phandle.parent
+    raise CannotTell(f"{sensor.name} is linked to a receiver that is not in the device tree")
+
+
+def _is_of(node: Path, endpoint: Path) -> bool:
+    """Whether `endpoint` lies within the device-tree node of this video node's device."""
+    device = node / "device/of_node"
+    return device.exists() and endpoint.resolve().is_relative_to(device.resolve())
+
+
+def _lasting_name(name: str, root: Path) -> str:
+    folder = root / "dev/v4l/by-path"
+    if folder.is_dir():
+        for link in sorted(folder.iterdir()):
+            if link.resolve().name == name:
+                return f"/dev/v4l/by-path/{link.name}"
+    return f"/dev/{name}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Print the video node of a camera.")
+    parser.add_argument("id", help="the camera's id, as soft_stream.py --list-cameras prints it")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="where sys and dev lie, for tests")
+    arguments = parser.parse_args()
+    try:
+        print(find_node(arguments.id, root=arguments.root))
+    except CannotTell as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
