@@ -41,7 +41,7 @@ class Api:
     def health(self, _request: Request) -> Answer:
         """200 while the portal can show the camera, 503 while it cannot."""
         status = None if self._holder is None else self._holder.status()
-        is_well = status is None or status.state not in _UNWELL
+        is_well = self._holder is None or status is None or _is_available(self._holder, status)
         content: dict[str, Any] = {
             "status": "healthy" if is_well else "unhealthy",
             "camera_configured": status is not None,
@@ -89,15 +89,13 @@ class Api:
         }
         controls = {} if status is None or status.mode is None else status.mode.controls
         af_mode = None if self._holder is None else self._holder.focus.mode
-        gains = metadata.get("ColourGains")
-        black_levels = metadata.get("SensorBlackLevels")
         return content | {
             "auto_exposure": True if "AeEnable" in controls else None,
             "awb_enabled": True if "AwbEnable" in controls else None,
             "autofocus": self._autofocus if "AfMode" in controls else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
-            "colour_gains": None if gains is None else [_number(gain, 3) for gain in gains],
-            "sensor_black_levels": None if black_levels is None else [_number(level, 0) for level in black_levels],
+            "colour_gains": _numbers(metadata.get("ColourGains"), 3),
+            "sensor_black_levels": _numbers(metadata.get("SensorBlackLevels"), 0),
             "streaming": False,
             "hdr_mode": None,
             "lens_correction_enabled": None,
@@ -113,7 +111,7 @@ def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
         "state": status.state,
         "backend": holder.camera.backend,
         "camera": holder.camera.name,
-        "available": status.state not in _UNWELL,
+        "available": _is_available(holder, status),
         "width": None if mode is None else mode.width,
         "height": None if mode is None else mode.height,
         "pixel_format": None if mode is None else mode.pixel_format,
@@ -123,6 +121,15 @@ def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
         "opens": status.opens,
         "frames": status.frames,
     }
+
+
+def _is_available(holder: CameraHolder, status: HolderStatus) -> bool:
+    """Whether who asks for a picture may expect one: the camera is neither away nor given up."""
+    return status.state not in _UNWELL and holder.trouble() is None
+
+
+def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:
+    return [_number(value, decimals) for value in values] if isinstance(values, list | tuple) else None
 
 
 def _number(value: Any, decimals: int) -> float | int | None:
