@@ -244,6 +244,7 @@ def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor)
     # A headless browser hides no tab by itself; the page hears the same as if one did.
     hide = "(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true}); "
     page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')); }", True)
+    wait_for_state(page, "paused")
     wait_for_status(portal, viewers=0, state="closed")
     page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')); }", False)
     wait_for_state(page, "live")

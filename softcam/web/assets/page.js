@@ -53,6 +53,7 @@ picture.addEventListener("error", () => {
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) {
     stopStream();
+    tell("wait", "paused");
   } else {
     startStream();
     askStatus();
