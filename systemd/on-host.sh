@@ -285,11 +285,6 @@ activate() { # NAME: its unit, rule and code are those in use from now on
       udevadm trigger --settle --subsystem-match=video4linux
     fi
   fi
-  if (($(systemd_version) >= 254)); then
-    write_if_other "$UNIT.d/growing-delay.conf" <"$release/systemd/growing-delay.conf"
-  else
-    rm -f "$UNIT.d/growing-delay.conf"
-  fi
   [[ $(current_release) == "$1" ]] || switch_link "$1" current
 }
 

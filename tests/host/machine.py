@@ -231,6 +231,8 @@ def _write_files(folder: Path) -> None:
         # The bridges' locks stand in for the kernel's on a media device; the unit itself is used as it is shipped.
         "etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n",
         "etc/ssh/sshd_config.d/rig.conf": "ListenAddress 127.0.0.1\nPermitRootLogin prohibit-password\n",
+        "etc/hostname": "soft-stream\n",
+        "etc/hosts": "127.0.0.1 localhost soft-stream\n::1 localhost\n",
         "etc/sudoers.d/pi": "pi ALL=(ALL) NOPASSWD: ALL\n",
     }
     for path, text in texts.items():
