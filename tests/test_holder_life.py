@@ -516,16 +516,23 @@ def test_still_that_fails_is_told_to_who_asked(still_rig: tuple[Held, Lease]) ->
     held.holder.still(None, soon_s()).release()
 
 
-def test_two_stills_at_once(still_rig: tuple[Held, Lease]) -> None:
+def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.shut("still")
-    waiting = [Background(lambda: held.holder.still(SIZE, soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.holder._changed) == 2, "both wait")
+    waiting = [Background(lambda: held.holder.still(SIZE, soon_s()))]
+    held.camera.wait_inside("still")
+    # The one under way began before these asked; each of them waits for one that is newer than its request.
+    waiting += [Background(lambda: held.holder.still(SIZE, soon_s())) for _ in range(2)]
+    eventually(lambda: waiters(held.holder._changed) == 3, "all wait")
     held.camera.let()
     frames: list[Frame] = [background.result() for background in waiting]
     assert frames[0] is not frames[1]
+    assert frames[1] is frames[2]
+    assert held.camera.count("still") == 2
     for frame in frames:
+        assert frame.planes
         frame.release()
+    assert not frames[1].planes
 
 
 def test_still_that_was_given_up_is_not_taken(held: Held) -> None:

@@ -41,6 +41,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "ExposureValue": ({}, -1.0),
     "FrameDurationLimits": ({}, (100_000, 100_000)),
     "HdrMode": ({}, 1),
+    "LensDewarpEnable": ({}, False),
     "LensPosition": ({"AfMode": 0}, 8.0),
     "NoiseReductionMode": ({"AnalogueGain": 8.0}, 2),
     "Saturation": ({}, 0.0),

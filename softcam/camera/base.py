@@ -6,12 +6,17 @@ call. A call may take long or hang: the holder watches it from outside.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
 
+from softcam.errors import CameraError
 from softcam.frames import Frame, PixelFormat
 
 OnFrame = Callable[[Frame], None]
+HdrWish = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
 ControlRange = tuple[Any, Any, Any]  # (minimum, maximum, default); the default may be None, as in Picamera2
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +26,9 @@ class StreamWish:
     width: int
     height: int
     fps: float
+    hflip: bool = False
+    vflip: bool = False
+    hdr: HdrWish = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +44,53 @@ class StreamMode:
     sensor_size: tuple[int, int]
     controls: Mapping[str, ControlRange] = field(default_factory=dict)
     properties: Mapping[str, Any] = field(default_factory=dict)
+    can_flip: bool = True
+    has_sensor_hdr: bool = False
+    has_raw: bool = False
 
     @property
     def has_autofocus(self) -> bool:
         """Only some cameras can focus: the Camera Module 3 can, the HQ camera and the v2 cannot."""
         return "AfMode" in self.controls
+
+
+class Desk(Protocol):
+    """Knows what is wanted of a camera beyond its frames, and tells it whenever it is opened."""
+
+    def before_open(self) -> None:
+        """The camera is about to be opened: time to `prepare` it. On the camera thread."""
+
+    def opened(self, mode: StreamMode) -> None:
+        """It is open, and may be told controls. On the camera thread."""
+
+    def refused(self, error: CameraError) -> bool:
+        """It could not be opened; True when something was taken back, so that another try is worth it."""
+
+    def went_silent(self) -> None:
+        """No frames came for long, and it is about to be opened again."""
+
+    def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
+        """On the camera's frame thread, with each frame; must be quick."""
+
+    def closed(self) -> None:
+        """It was closed."""
+
+
+class IdleDesk:
+    """Wants nothing."""
+
+    def before_open(self) -> None: ...
+
+    def opened(self, mode: StreamMode) -> None: ...
+
+    def refused(self, error: CameraError) -> bool:  # noqa: ARG002 - the protocol's signature
+        return False
+
+    def went_silent(self) -> None: ...
+
+    def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None: ...
+
+    def closed(self) -> None: ...
 
 
 class Camera(Protocol):
@@ -57,22 +107,28 @@ class Camera(Protocol):
     def is_present(self) -> bool:
         """Whether the camera is there; opens nothing."""
 
+    def prepare(self, wish: StreamWish) -> None:
+        """What counts from the next `open` on."""
+
     def open(self, on_frame: OnFrame) -> StreamMode:
         """Open, configure and start; frames then reach `on_frame` from the camera's own thread.
 
-        `on_frame` takes over one hold on each frame. Raises CameraMissing, CameraBusy or CameraError, and leaves
-        nothing open behind when it does.
+        `on_frame` takes over one hold on each frame. Raises CameraMissing, CameraBusy or CameraError, NotSupported for
+        a wish that it cannot fulfil, and leaves nothing open behind when it does.
         """
 
     def restart(self) -> None:
         """Stop the stream and start it again without closing the camera. Raises CameraError."""
 
-    def still(self, size: tuple[int, int] | None) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
         """Pause the stream and take one picture of about `size`, None for the whole sensor; the stream then goes on.
 
-        The frame is the caller's, and lies in memory of its own. Raises CameraError; the stream goes on all the same
-        where it can.
+        `controls` count for this picture alone. The frame is the caller's, and lies in memory of its own. Raises
+        CameraError; the stream goes on all the same where it can.
         """
+
+    def raw_still(self) -> bytes:
+        """As `still`, of the whole sensor before any processing: a DNG file. Raises NotSupported where it has none."""
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """Send libcamera controls with the next frame; enumerations as plain integers. Does nothing while closed.

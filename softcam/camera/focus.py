@@ -24,6 +24,8 @@ class Focus:
         self._timeout_s = timeout_s
         self._changed = threading.Condition(threading.Lock())  # guards all fields below
         self._is_able = False
+        self._is_able_by_default = False
+        self._asked_mode: AfMode | None = None  # by a user; None leaves it to the streams
         self._cycle: FocusCycle | None = None
         self._resting_mode = AfMode.AUTO
         self._mode: AfMode | None = None  # what was sent last
@@ -44,7 +46,7 @@ class Focus:
     def camera_opened(self, is_able: bool) -> None:
         """A fresh camera: whatever ran before is over."""
         with self._changed:
-            self._is_able = is_able
+            self._is_able = self._is_able_by_default = is_able
             self._cycle = None
             self._last = None
             self._resting_mode = AfMode.AUTO
@@ -55,24 +57,53 @@ class Focus:
         self.camera_opened(is_able=False)
 
     def stream_started(self) -> None:
-        """One full cycle, then continuous focus for as long as the camera stays open."""
+        """One full cycle, then continuous focus for as long as the camera stays open, unless a user wants otherwise."""
         with self._changed:
-            self._resting_mode = AfMode.CONTINUOUS
+            if self._asked_mode is not AfMode.AUTO:
+                self._resting_mode = AfMode.CONTINUOUS
         self._begin("the stream")
+
+    def prefer(self, mode: AfMode | None, *, has_lens: bool) -> None:
+        """What a user wants: MANUAL no cycles, AUTO no continuous focus, CONTINUOUS always; None as streams need it.
+
+        On an open camera it counts at once; AfMode MANUAL is sent by whoever sends the lens' position with it.
+        """
+        with self._changed:
+            before, self._asked_mode = self._asked_mode, mode
+            is_automatic = mode in (AfMode.AUTO, AfMode.CONTINUOUS)
+            self._is_able = has_lens and mode is not AfMode.MANUAL and (is_automatic or self._is_able_by_default)
+            if mode is None and before is None:
+                return
+            self._resting_mode = mode or AfMode.AUTO
+            if has_lens:
+                self._mode = self._resting_mode
+            is_cut = self._cycle is not None and mode is AfMode.MANUAL
+            if is_cut:
+                self._cycle = None
+                self._changed.notify_all()
+            is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
+        if is_to_send:
+            self._tell({"AfMode": int(mode or AfMode.AUTO)})
+
+    def trigger(self, deadline_s: float) -> FocusOutcome | None:
+        """One cycle because a user says so, also where the configuration has none; as `acquire` otherwise."""
+        return self._wait(self._begin("a user", is_ordered=True), deadline_s)
 
     def acquire(self, deadline_s: float) -> FocusOutcome | None:
         """One single acquisition before a still; blocks until its outcome or the deadline (monotonic clock).
 
         None when the camera has no autofocus or the time was over first; the cycle then goes on by itself.
         """
-        cycle = self._begin("a snapshot")
+        return self._wait(self._begin("a snapshot"), deadline_s)
+
+    def _wait(self, cycle: FocusCycle | None, deadline_s: float) -> FocusOutcome | None:
         if cycle is None:
             return None
         with self._changed:
             while self._cycle is cycle:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
-                    log.info("Autofocus cycle for a snapshot is not over yet; the picture is taken without it")
+                    log.info("Autofocus cycle for %s is not over yet; it is not waited for", cycle.purpose)
                     return None
                 self._changed.wait(left_s)
             return cycle.outcome  # None when the camera was closed meanwhile, or refused
@@ -99,10 +130,10 @@ class Focus:
                 self._changed.notify_all()
         _log_outcome(outcome)
 
-    def _begin(self, purpose: str) -> FocusCycle | None:
+    def _begin(self, purpose: str, *, is_ordered: bool = False) -> FocusCycle | None:
         """The cycle that runs now, a new one or one that ran already; None where there can be none."""
         with self._changed:
-            if not self._is_able:
+            if not (self._is_able or is_ordered) or self._asked_mode is AfMode.MANUAL:
                 return None
             if self._cycle is not None:
                 return self._cycle

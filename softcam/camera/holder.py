@@ -23,11 +23,11 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final, Literal, Self
 
-from softcam.camera.base import Camera, StreamMode
+from softcam.camera.base import Camera, Desk, IdleDesk, StreamMode
 from softcam.camera.focus import Focus
 from softcam.camera.pace import Pace
 from softcam.controls.settling import Settling
-from softcam.errors import CameraError, CameraMissing, CameraStuck, NoPicture
+from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.workers import start_worker
 
@@ -91,17 +91,18 @@ class Lease:
 
 
 @dataclass(slots=True, eq=False)
-class _StillOrder:
-    """A still that some thread waits for; the holder's lock guards it."""
+class _Order:
+    """Something that the camera thread is to do between two frames, and threads wait for; the holder's lock guards it.
 
-    size: tuple[int, int] | None
-    frame: Frame | None = None
+    Orders with the same `key` that have not begun are one. A frame that comes out is held once for each who waits.
+    """
+
+    key: tuple[Any, ...]
+    run: Callable[[], Any]
+    waiting: int = 0
+    result: Any = None
     error: CameraError | None = None
-    is_given_up: bool = False
-
-    @property
-    def is_done(self) -> bool:
-        return self.frame is not None or self.error is not None
+    is_done: bool = False
 
 
 class CameraHolder:
@@ -121,6 +122,7 @@ class CameraHolder:
         self.frames = NewestFrame()
         self.focus = Focus(camera.set_controls, autofocus_timeout_s or 0.0)
         self._pace = Pace()
+        self.desk: Desk = IdleDesk()  # set before the first lease
         self.on_frame: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
         self._linger_s = linger_s
@@ -132,7 +134,7 @@ class CameraHolder:
         self._state = State.CLOSED
         self._leases: set[Lease] = set()
         self._linger_until_s = 0.0
-        self._orders: deque[_StillOrder] = deque()
+        self._orders: deque[_Order] = deque()
         self._mode: StreamMode | None = None
         self._failure: CameraError | None = None  # the end, be it that the portal stops
         self._last_error: str | None = None
@@ -201,25 +203,59 @@ class CameraHolder:
             self._raise_failure()
             raise NoPicture(f"no picture from the camera in time (it is {self._state})")
 
-    def still(self, size: tuple[int, int] | None, deadline_s: float) -> Frame:
+    def still(
+        self, size: tuple[int, int] | None, deadline_s: float, controls: Mapping[str, Any] | None = None
+    ) -> Frame:
         """A still in a mode of its own, while the stream pauses; None is the whole sensor. The frame is the caller's.
 
-        The caller holds a lease on an open camera. Raises CameraError, or NoPicture at the deadline.
+        `controls` count for this still alone. Who asks for the same still before it is begun gets the same one. The
+        caller holds a lease on an open camera. Raises CameraError, or NoPicture at the deadline.
         """
-        order = _StillOrder(size)
+        more = [controls] if controls else []
+
+        def take() -> Frame:
+            with self._guard("taking a still", _STILL_LIMIT_S):
+                return self.camera.still(size, *more)
+
+        key = ("still", size, repr(controls) if controls else "")
+        frame: Frame = self._have_done(key, partial(self._pause_for, take), deadline_s)
+        return frame
+
+    def raw_still(self, deadline_s: float) -> bytes:
+        """The sensor's own picture as a DNG file; otherwise as `still`. Raises NotSupported too."""
+
+        def take() -> bytes:
+            with self._guard("taking a raw still", _STILL_LIMIT_S):
+                return self.camera.raw_still()
+
+        picture: bytes = self._have_done(("raw",), partial(self._pause_for, take), deadline_s)
+        return picture
+
+    def reopen(self, deadline_s: float) -> None:
+        """Close an open camera and open it again with what the desk now wants; viewers stay and wait.
+
+        The caller holds a lease. Raises CameraError: what the desk took back because the camera refused it.
+        """
+        self._have_done(("reopen",), self._reopen, deadline_s)
+
+    def _have_done(self, key: tuple[Any, ...], run: Callable[[], Any], deadline_s: float) -> Any:
         with self._changed:
             self._raise_failure()
-            self._orders.append(order)
+            order = next((each for each in self._orders if each.key == key), None)
+            if order is None:
+                order = _Order(key, run)
+                self._orders.append(order)
+            order.waiting += 1
             self._changed.notify_all()
             self._changed.wait_for(
                 lambda: order.is_done or self._failure is not None, max(0.0, deadline_s - time.monotonic())
             )
-            if order.frame is not None:
-                return order.frame
             if order.error is not None:
-                raise order.error
-            order.is_given_up = True
-            if order in self._orders:
+                raise type(order.error)(str(order.error)) from order.error
+            if order.is_done:
+                return order.result
+            order.waiting -= 1
+            if not order.waiting and order in self._orders:
                 self._orders.remove(order)
             self._raise_failure()
             raise NoPicture(f"the camera took no still in time (it is {self._state})")
@@ -255,6 +291,11 @@ class CameraHolder:
                 self._pace.frames,
                 metadata,
             )
+
+    @property
+    def status_state(self) -> State:
+        """What it is doing now."""
+        return self._state  # a single value: read without the lock
 
     def trouble(self) -> str | None:
         """What is wrong beyond what is being recovered from in time; None while all is well."""
@@ -376,7 +417,7 @@ class CameraHolder:
                 self._state = State.OPEN
                 self._frames_due_from_s = now_s
             if self._orders and self._state is State.OPEN:
-                return self._take_still, None
+                return self._obey, None
             return self._decide_watchdog(now_s)
         if self._state is State.OPEN:
             self._state = State.LINGERING
@@ -422,6 +463,17 @@ class CameraHolder:
         )
 
     def _open_camera(self, then: State) -> StreamMode:
+        try:
+            return self._open_once(then)
+        except (CameraMissing, CameraBusy, CameraStuck):
+            raise
+        except CameraError as error:
+            if not self.desk.refused(error):
+                raise
+            log.warning("The camera did not open (%s); trying without what was set last", error)
+        return self._open_once(then)
+
+    def _open_once(self, then: State) -> StreamMode:
         self._epoch += 1
         self._settling, self._is_settled = None, False
         self._has_lost_frame = False
@@ -429,8 +481,10 @@ class CameraHolder:
         with self._guard("opening the camera", _OPEN_LIMIT_S):
             if not self.camera.is_present():
                 raise CameraMissing(f"camera {self.camera.name} is missing")
+            self.desk.before_open()
             mode = self.camera.open(partial(self._take_frame, self._epoch))
         self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
+        self.desk.opened(mode)
         with self._changed:
             self._mode = mode
             self._state = then
@@ -455,6 +509,7 @@ class CameraHolder:
     def _close_camera(self) -> None:
         self._epoch += 1
         self.focus.camera_closed()
+        self.desk.closed()
         with self._without_frames(), self._guard("closing the camera", _CLOSE_LIMIT_S):
             self.camera.close()
 
@@ -490,6 +545,7 @@ class CameraHolder:
                 return
         if not self._is_unwanted():
             log.warning("Closing the camera and opening it again")
+            self.desk.went_silent()
             self._close_camera()
             if not self._is_unwanted():
                 self._open_camera(State.RECOVERING)
@@ -506,25 +562,54 @@ class CameraHolder:
         self._frames_due_from_s = time.monotonic()
         self._awaits_frame = True
 
-    def _take_still(self) -> None:
+    def _obey(self) -> None:
+        """Carry the next order out, and tell who waits for it."""
         with self._changed:
             order = self._orders.popleft()
-        frame, error = None, None
+        result, error = None, None
         try:
-            with self._without_frames(), self._guard("taking a still", _STILL_LIMIT_S):
-                frame = self.camera.still(order.size)
+            result = order.run()
         except CameraError as trouble:
-            log.warning("No still: %s", trouble)
+            log.warning("No %s: %s", order.key[0], trouble)
             error = trouble
         with self._changed:
-            if frame is not None:  # as good as a frame of the stream; a still that failed hides no silence
+            if error is None:  # as good as a frame of the stream; a still that failed hides no silence
                 self._frames_due_from_s = time.monotonic()
-            if not order.is_given_up:
-                order.frame, order.error = frame, error
-                frame = None
+            order.result, order.error, order.is_done = result, error, True
+            waiting = order.waiting
+            if isinstance(result, Frame):
+                for _ in range(waiting - 1):
+                    result.hold()
             self._changed.notify_all()
-        if frame is not None:
-            frame.release()
+        if isinstance(result, Frame) and not waiting:
+            result.release()
+
+    def _pause_for(self, take: Callable[[], Any]) -> Any:
+        with self._without_frames():
+            return take()
+
+    def _reopen(self) -> None:
+        log.info("Opening the camera again, as what was set needs it")
+        self._change(State.OPENING)
+        refused: list[CameraError] = []
+        try:
+            self._close_camera()
+            try:
+                self._open_once(State.OPEN)
+            except (CameraMissing, CameraBusy, CameraStuck):
+                raise
+            except CameraError as error:
+                if not self.desk.refused(error):
+                    raise
+                refused.append(error)
+                self._open_once(State.OPEN)
+        except CameraError as error:
+            # No stream is left that could go on: the end, as where the first opening fails.
+            self._fail(error)
+            self._let_go()
+            return
+        if refused:
+            raise refused[0]
 
     @contextmanager
     def _without_frames(self) -> Iterator[None]:
@@ -595,6 +680,7 @@ class CameraHolder:
                 self._settling = Settling(now_s)
             self._is_settled = self._settling.step(frame.metadata, now_s)
         self.focus.step(frame)
+        self.desk.frame_came(frame.metadata, is_settled=self._is_settled)
 
 
 def _nothing() -> None:

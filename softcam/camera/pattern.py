@@ -7,9 +7,12 @@ thread is `pattern_stream`, how it reacts to controls `pattern_sensor` and `patt
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
+from softcam.camera import dng
 from softcam.camera.base import OnFrame, StreamMode, StreamWish
 from softcam.camera.pattern_faults import Faults
 from softcam.camera.pattern_sensor import SENSOR_SIZE, advertise, normalise
@@ -18,6 +21,8 @@ from softcam.errors import CameraBusy, CameraError, CameraMissing
 from softcam.frames import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
+_HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR takes four pixels for one
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
 _PROPERTIES: Final[Mapping[str, Any]] = {
@@ -53,18 +58,33 @@ class PatternCamera:
     def name(self) -> str:
         return "Pattern camera (behaves like an imx708)"
 
+    def prepare(self, wish: StreamWish) -> None:
+        self._wish = wish
+
     def is_present(self) -> bool:
         return "missing" not in self._faults.words()
 
     def open(self, on_frame: OnFrame) -> StreamMode:
-        """See `Camera.open`; the size is made even, and kept within the sensor's."""
+        """See `Camera.open`; the size is made even, kept within the sensor's, and halved by the sensor's HDR."""
         if self._stream is not None:
             raise CameraError("the pattern camera is open already")
         self._faults.wait_while("hang-open")
         self._raise_if_away()
-        width, height = _possible_size(self._wish.width, self._wish.height)
-        stream = PatternStream(width, height, self._wish.fps, on_frame, self._faults)
-        mode = StreamMode(width, height, "YUV420", SENSOR_SIZE, advertise(width, height), dict(_PROPERTIES))
+        most = _HDR_SIZE if self._wish.hdr != "off" else SENSOR_SIZE
+        width, height = _possible_size(min(self._wish.width, most[0]), min(self._wish.height, most[1]))
+        if "refuse" in self._faults.words() and (self._wish.hflip or self._wish.vflip):
+            raise CameraError("the pattern camera does not start mirrored")
+        stream = PatternStream(self._wish_within(width, height), on_frame, self._faults)
+        mode = StreamMode(
+            width,
+            height,
+            "YUV420",
+            SENSOR_SIZE,
+            advertise(width, height),
+            dict(_PROPERTIES),
+            has_sensor_hdr=True,
+            has_raw=True,
+        )
         with self._lock:
             self._stream = stream
         stream.start()
@@ -80,11 +100,20 @@ class PatternCamera:
             raise CameraError("the pattern camera's stream does not start again")
         stream.start()
 
-    def still(self, size: tuple[int, int] | None) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
         """See `Camera.still`; the size is made even, and kept within the sensor's."""
         stream = self._opened()
         self._faults.wait_while("hang-still")
-        return stream.still(SENSOR_SIZE if size is None else _possible_size(*size))
+        wanted = {name: normalise(name, value) for name, value in controls.items()}
+        return stream.still(SENSOR_SIZE if size is None else _possible_size(*size), wanted)
+
+    def raw_still(self) -> bytes:
+        """See `Camera.raw_still`: the whole picture as the sensor's mosaic would have it."""
+        frame = self.still(None)
+        try:
+            return dng.mosaic_of(frame, model="Pattern camera")
+        finally:
+            frame.release()
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """See `Camera.set_controls`; a value beyond a control's range is clamped to it."""
@@ -103,6 +132,9 @@ class PatternCamera:
         self._faults.wait_while("hang-close")
         with self._lock:
             self._stream = None
+
+    def _wish_within(self, width: int, height: int) -> StreamWish:
+        return replace(self._wish, width=width, height=height)
 
     def _opened(self) -> PatternStream:
         if self._stream is None:

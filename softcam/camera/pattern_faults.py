@@ -22,6 +22,7 @@ KNOWN: Final = frozenset(
         "hang-still",
         "missing",  # the camera is not there; running frames stop, as with a cable that came off
         "busy",  # another program has it
+        "refuse",  # it does not open mirrored
         "fail-restart",  # the stream cannot be started again
         "no-focus",  # autofocus fails
         "endless-focus",  # autofocus never ends

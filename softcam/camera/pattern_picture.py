@@ -32,6 +32,7 @@ _GAMMA: Final = 2.2
 # How far, in parts of the whole view's width, a point spreads (one sigma) when the focus is one dioptre off.
 _BLUR_PER_DIOPTRE: Final = 0.0022
 _LEAST_BLUR_PX: Final = 0.35  # less cannot be seen
+_BENT: Final = 0.16  # how much further out a corner is seen than the middle
 _LEAST_GRAIN: Final = 0.9  # levels; less would be lost in the JPEG
 
 _BALL_RADIUS: Final = 0.05
@@ -96,18 +97,18 @@ class Painter:
         for target, source in zip(planes, still.planes, strict=True):
             np.copyto(target, source)
         across, down = _ball_at(unix_s)
-        _place(planes, still.ball, look.crop, across, down)
+        _place(planes, still.ball, look, across, down)
         turn = unix_s % 60 * math.pi / 30
         bead_x, bead_y = DIAL[0] + DIAL[2] * math.sin(turn), DIAL[1] - DIAL[2] * math.cos(turn)
-        _place(planes, still.bead, look.crop, bead_x, bead_y)
+        _place(planes, still.bead, look, bead_x, bead_y)
         _write_clock(planes, still, sequence, unix_s)
 
     def _prepare(self, width: int, height: int, look: Look) -> _Still:
         focused = self._focus(width, height, look)
-        planes = _develop(focused, look)
+        planes = _turn(_develop(focused, look), look)
         clock = _place_clock(width, height)
         _darken_plate(planes, clock)
-        px = height * SENSOR_SIZE[1] / look.crop[3]
+        px = height * SENSOR_SIZE[1] / look.seen[3]
         blur_px = _blur_px(width, look, look.wall_blur)
         return _Still(
             key=(width, height, look),
@@ -119,14 +120,14 @@ class Painter:
 
     def _focus(self, width: int, height: int, look: Look) -> Planes:
         """The scene as the lens throws it on the sensor."""
-        wall, card = self._draw(width, height, look.crop)
-        key = (width, height, look.crop, look.wall_blur, look.card_blur)
+        wall, card = self._draw(width, height, look.seen)
+        key = (width, height, look.seen, look.wall_blur, look.card_blur)
         if self._focused is None or self._focused[0] != key:
             planes = _soften_planes(wall, _blur_px(width, look, look.wall_blur))
             near = _soften_planes(card, _blur_px(width, look, look.card_blur))
             if near[0].size:
                 planes = (planes[0].copy(), planes[1].copy(), planes[2].copy())
-                left, top, _ = _card_pixels(width, height, look.crop)
+                left, top, _ = _card_pixels(width, height, look.seen)
                 cover = _soft_edges(near[0].shape, _blur_px(width, look, look.card_blur))
                 for index, (target, source) in enumerate(zip(planes, near, strict=True)):
                     step = 1 if index == 0 else 2
@@ -170,7 +171,7 @@ def _card_pixels(width: int, height: int, crop: Rectangle) -> tuple[int, int, tu
 
 
 def _blur_px(width: int, look: Look, dioptres: float) -> float:
-    return dioptres * _BLUR_PER_DIOPTRE * width * SENSOR_SIZE[0] / look.crop[2]
+    return dioptres * _BLUR_PER_DIOPTRE * width * SENSOR_SIZE[0] / look.seen[2]
 
 
 # Out of focus
@@ -281,6 +282,29 @@ def _grain(shape: tuple[int, ...], strength: float) -> np.ndarray[tuple[int, ...
     return np.tile(tile, (-(-shape[0] // side), -(-shape[1] // side)))[: shape[0], : shape[1]]
 
 
+def _turn(planes: Planes, look: Look) -> Planes:
+    """Mirrored as the camera was told, and bent where nothing corrects the lens."""
+    y, u, v = planes
+    if look.hflip:
+        y, u, v = y[:, ::-1], u[:, ::-1], v[:, ::-1]
+    if look.vflip:
+        y, u, v = y[::-1], u[::-1], v[::-1]
+    if look.is_straight:
+        return y, u, v
+    return _bend(y), _bend(u), _bend(v)
+
+
+def _bend(plane: Grey) -> Grey:
+    """As a wide lens shows it: straight lines bow out, and the middle is larger."""
+    height, width = plane.shape
+    y, x = np.linspace(-1, 1, height, dtype=np.float32)[:, None], np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+    more = (1 + _BENT * (x * x + y * y) / 2) / np.float32(1 + _BENT)
+    rows = np.clip((y * more + 1) / 2 * (height - 1) + 0.5, 0, height - 1).astype(np.intp)
+    columns = np.clip((x * more + 1) / 2 * (width - 1) + 0.5, 0, width - 1).astype(np.intp)
+    bent: Grey = plane[rows, columns]
+    return bent
+
+
 # What moves
 
 
@@ -312,15 +336,18 @@ def _sprite(radius_px: float, blur_px: float, colour: Colour, look: Look) -> _Sp
     return _Sprite(planes, (covers, _halve(covers)))
 
 
-def _place(planes: Planes, sprite: _Sprite | None, crop: Rectangle, x: float, y: float) -> None:
+def _place(planes: Planes, sprite: _Sprite | None, look: Look, x: float, y: float) -> None:
     """Blend a sprite into the frame with its middle at a point of the scene."""
     if sprite is None:
         return
     height, width = planes[0].shape
     side = sprite.planes[0].shape[0]
     # Whole pixels of the half-size planes, so that all three move together.
-    left = round(((x * SENSOR_SIZE[1] - crop[0]) * width / crop[2] - side / 2) / 2)
-    top = round(((y * SENSOR_SIZE[1] - crop[1]) * height / crop[3] - side / 2) / 2)
+    crop = look.seen
+    across = (x * SENSOR_SIZE[1] - crop[0]) * width / crop[2]
+    down = (y * SENSOR_SIZE[1] - crop[1]) * height / crop[3]
+    left = round(((width - across if look.hflip else across) - side / 2) / 2)
+    top = round(((height - down if look.vflip else down) - side / 2) / 2)
     for index, (target, source) in enumerate(zip(planes, sprite.planes, strict=True)):
         step = 2 if index == 0 else 1
         _blend(target, source, sprite.cover[0 if index == 0 else 1], left * step, top * step)

@@ -73,7 +73,8 @@ class Look:
     """All that a picture's still parts depend on, so that equal looks are drawn once.
 
     `exposure`, `red` and `blue` are relative to what would be right; blurs are in dioptres off the focus; `crop` is in
-    sensor pixels; `grain` is the noise's strength in levels.
+    sensor pixels, as the picture shows them: what is mirrored is mirrored within it. `grain` is the noise's strength in
+    levels; a picture that is not straight is bent as by a wide lens.
     """
 
     crop: Rectangle
@@ -88,6 +89,20 @@ class Look:
     sharpness: float
     grain: float
     lifts_shadows: bool
+    hflip: bool = False
+    vflip: bool = False
+    is_straight: bool = True
+
+    @property
+    def seen(self) -> Rectangle:
+        """Where the sensor looks for this crop: on the other side, where the picture is mirrored."""
+        x, y, width, height = self.crop
+        return (
+            SENSOR_SIZE[0] - x - width if self.hflip else x,
+            SENSOR_SIZE[1] - y - height if self.vflip else y,
+            width,
+            height,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +150,7 @@ def advertise(width: int, height: int) -> dict[str, ControlRange]:
         "ExposureValue": (-8.0, 8.0, 0.0),
         "FrameDurationLimits": (_SHORTEST_FRAME_US, _LONGEST_FRAME_US, (33_333, 33_333)),
         "HdrMode": (0, 4, 0),
+        "LensDewarpEnable": (False, True, True),  # no Raspberry Pi has it; here so that it can be tried
         "LensPosition": (0.0, Lens.NEAREST_DIOPTRES, 1.0),
         "NoiseReductionMode": (0, 4, 0),
         "Saturation": (0.0, 32.0, 1.0),
@@ -179,7 +195,16 @@ def normalise(name: str, value: Any) -> Any:
 class Sensor:
     """The state between frames; `apply` changes it, `shoot` moves it on by one frame."""
 
-    def __init__(self, width: int, height: int, fps: float) -> None:
+    def __init__(
+        self,
+        width: int,
+        height: int,
+        fps: float,
+        *,
+        hflip: bool = False,
+        vflip: bool = False,
+        is_hdr: bool = False,
+    ) -> None:
         frame_us = round(min(max(1e6 / fps, _SHORTEST_FRAME_US), _LONGEST_FRAME_US))
         self._values: dict[str, Any] = {
             "AeConstraintMode": 0,
@@ -195,6 +220,7 @@ class Sensor:
             "ExposureValue": 0.0,
             "FrameDurationLimits": (frame_us, frame_us),
             "HdrMode": 0,
+            "LensDewarpEnable": True,
             "NoiseReductionMode": 1,  # Picamera2's choice for video
             "Saturation": 1.0,
             "Sharpness": 1.0,
@@ -210,6 +236,8 @@ class Sensor:
         self._colour_temperature = float(_START_COLOUR_TEMPERATURE)
         self._fixed_colour_gains: tuple[float, float] | None = None
         self._size = (width, height)
+        self._flips = (hflip, vflip)
+        self._is_hdr = is_hdr
 
     def apply(self, controls: Mapping[str, Any]) -> None:
         """Take over normalised controls, which count from the next `shoot` on."""
@@ -252,8 +280,11 @@ class Sensor:
             case _:
                 self._values[name] = value
 
-    def shoot(self, scene: Scene, size: tuple[int, int] | None = None) -> Shot:
-        """The next frame, of `size` (width, height) or the stream's; the automatics make one step."""
+    def shoot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
+        """The next frame, of `size` (width, height) or the stream's; the automatics make one step.
+
+        `crop` goes before the one that was set.
+        """
         values = self._values
         right_us = _RIGHT_EXPOSURE_AT_1_LUX_US / scene.lux
         least_us, most_us = values["FrameDurationLimits"]
@@ -269,7 +300,7 @@ class Sensor:
 
         red, blue = self._colour_gains()
         right_red, right_blue = _gains_under(_SCENE_COLOUR_TEMPERATURE)
-        crop = self._crop or fitting_crop(*(size or self._size))
+        crop = crop or self._crop or fitting_crop(*(size or self._size))
         look = Look(
             crop=crop,
             wall_blur=round(abs(lens_dioptres - scene.wall_dioptres), 2),
@@ -282,7 +313,10 @@ class Sensor:
             saturation=values["Saturation"],
             sharpness=values["Sharpness"],
             grain=round(_GRAIN[values["NoiseReductionMode"]] * math.sqrt(self._gain), 1),
-            lifts_shadows=values["HdrMode"] != 0,
+            lifts_shadows=self._is_hdr or values["HdrMode"] != 0,
+            hflip=self._flips[0],
+            vflip=self._flips[1],
+            is_straight=values["LensDewarpEnable"],
         )
         sharpness_seen = 1 / (1 + (2 * abs(lens_dioptres - focus_dioptres)) ** 2)
         metadata = {
@@ -296,6 +330,7 @@ class Sensor:
             "ExposureTime": exposure_us,
             "FocusFoM": round(900 + 24_000 * sharpness_seen * min(1.0, look.exposure)),
             "FrameDuration": frame_us,
+            "LensDewarpEnable": values["LensDewarpEnable"],
             "LensPosition": round(lens_dioptres, 4),
             "Lux": scene.lux,
             "ScalerCrop": crop,

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from softcam.camera.base import OnFrame
+from softcam.camera.base import OnFrame, StreamWish
 from softcam.camera.pattern_faults import Faults
 from softcam.camera.pattern_picture import Painter
 from softcam.camera.pattern_scene import Planes
@@ -64,13 +64,15 @@ class _StillOrder:
     """A wish for a still; the stream's lock guards the frame."""
 
     size: tuple[int, int]
+    controls: Mapping[str, Any]
     frame: Frame | None = None
 
 
 class PatternStream:
     """What lives from an open to a close; between them the stream may stop and start again."""
 
-    def __init__(self, width: int, height: int, fps: float, on_frame: OnFrame, faults: Faults) -> None:
+    def __init__(self, wish: StreamWish, on_frame: OnFrame, faults: Faults) -> None:
+        """`wish` has a size that the sensor can give."""
         self._on_frame = on_frame
         self._faults = faults
         # Guards the four below; notified when the thread has something to do, or has done it.
@@ -80,9 +82,11 @@ class PatternStream:
         self._orders: dict[str, Any] = {}  # controls that the thread has not taken yet
         self._still: _StillOrder | None = None
         # The thread's own; `start` touches them before it runs.
-        self._sensor = Sensor(width, height, fps)
+        self._sensor = Sensor(
+            wish.width, wish.height, wish.fps, hflip=wish.hflip, vflip=wish.vflip, is_hdr=wish.hdr != "off"
+        )
         self._painter = Painter()
-        self._pool = _BufferPool(width, height, self._wake)
+        self._pool = _BufferPool(wish.width, wish.height, self._wake)
         self._sequence = 0
         self._on_way: deque[dict[str, Any]] = deque()
         self._scene = _USUAL_SCENE
@@ -117,9 +121,12 @@ class PatternStream:
         with self._changed:
             self._orders.update(controls)
 
-    def still(self, size: tuple[int, int]) -> Frame:
-        """See `Camera.still`; the frame that is being exposed is given up, as in a change of the sensor's mode."""
-        order = _StillOrder(size)
+    def still(self, size: tuple[int, int], controls: Mapping[str, Any]) -> Frame:
+        """See `Camera.still`, with normalised controls.
+
+        The frame that is being exposed is given up, as in a change of the sensor's mode.
+        """
+        order = _StillOrder(size, controls)
         with self._changed:
             if self._thread is None or self._is_stopping:
                 raise CameraError("the pattern camera is stopped and cannot take a still")
@@ -179,7 +186,7 @@ class PatternStream:
 
     def _take_still(self, order: _StillOrder) -> None:
         began_s = time.monotonic()
-        shot = self._shoot(order.size)
+        shot = self._shoot(order.size, order.controls)
         planes = _padded_planes(*order.size)
         # A painter of its own, so that the stream's keeps its stages, and the large ones are free afterwards.
         Painter().paint(planes, shot.look, self._sequence, _unix_s(began_s))
@@ -189,13 +196,13 @@ class PatternStream:
             order.frame = frame
             self._changed.notify_all()
 
-    def _shoot(self, size: tuple[int, int] | None) -> Shot:
+    def _shoot(self, size: tuple[int, int] | None, controls: Mapping[str, Any] | None = None) -> Shot:
         with self._changed:
             orders, self._orders = self._orders, {}
         self._on_way.append(orders)
         if len(self._on_way) >= CONTROL_DELAY:
             self._sensor.apply(self._on_way.popleft())
-        return self._sensor.shoot(self._scene, size)
+        return self._sensor.shoot(self._scene, size, (controls or {}).get("ScalerCrop"))
 
     def _framed(self, planes: Planes, shot: Shot, began_s: float, give_back: Callable[[], None] | None) -> Frame:
         height, width = planes[0].shape

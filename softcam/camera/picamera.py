@@ -14,11 +14,13 @@ What is done differently from Picamera2's examples, and why:
 import gc
 import logging
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera.base import OnFrame, StreamMode, StreamWish
@@ -40,6 +42,7 @@ _TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libc
 # somebody still looks into.
 _TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
 # One-off controls: sent again after a mode switch they would start something anew.
+_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
 
 
@@ -107,6 +110,12 @@ class PicameraCamera:
         self._sent: dict[str, Any] = {}  # to be sent again after every start; by set_controls, under _out
         self._out = threading.Condition(threading.Lock())  # guards _frames_out and _sent
         self._frames_out = 0
+        # Of the camera thread alone.
+        self._has_sensor_hdr = False
+        self._is_hdr = False  # as far as this process has switched it
+
+    def prepare(self, wish: StreamWish) -> None:
+        self._wish = wish
 
     def is_present(self) -> bool:
         try:
@@ -119,6 +128,7 @@ class PicameraCamera:
         picamera2 = _picamera2()
         place = self._find().number
         tuning = None if self._tuning_file is None else str(self._tuning_file)
+        self._switch_sensor_hdr(place)
         try:
             picam2 = picamera2.Picamera2(place, tuning=tuning)
         except IndexError as error:
@@ -152,16 +162,51 @@ class PicameraCamera:
         except _TROUBLES as error:
             raise CameraError(f"camera {self.name}: {_root_cause(error)}") from error
 
-    def still(self, size: tuple[int, int] | None) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
+        size = size or tuple(self._opened().sensor_resolution)
+
+        def take(request: Any, still_config: Mapping[str, Any]) -> Frame:
+            frame = _frame_of(request, still_config, 0, _nothing)
+            try:
+                return _copy_of(frame)
+            finally:
+                frame.release()
+
+        picture: Frame = self._take_one({"main": {"size": size, "format": self._format()}, "raw": None}, take, controls)
+        return picture
+
+    def raw_still(self) -> bytes:
         picam2 = self._opened()
-        taken: list[Frame] = []
+        if not _has_raw(picam2):
+            raise NotSupported(f"camera {self.name} gives no raw pictures")
+
+        def take(request: Any, _still_config: Mapping[str, Any]) -> bytes:
+            # Picamera2 writes a DNG to a path alone.
+            with tempfile.TemporaryDirectory(prefix="soft-stream-") as folder:
+                path = Path(folder, "raw.dng")
+                request.save_dng(str(path))
+                return path.read_bytes()
+
+        # Beside the raw stream there has to be a main one, which nobody looks at.
+        mode = self._mode
+        size = (640, 480) if mode is None else (mode.width, mode.height)
+        picture: bytes = self._take_one({"main": {"size": size, "format": "YUV420"}, "raw": {}}, take, _NONE)
+        return picture
+
+    def _take_one(
+        self, streams: Mapping[str, Any], take: Callable[[Any, Mapping[str, Any]], Any], controls: Mapping[str, Any]
+    ) -> Any:
+        """Switch the mode for one request, of which `take` makes the result on the camera's own thread."""
+        picam2 = self._opened()
+        taken: list[Any] = []
         has_taken = threading.Event()
 
         def take_one(request: Any) -> None:
             if not taken:
-                frame = _frame_of(request, still_config, 0, _nothing)
-                taken.append(_copy_of(frame))
-                frame.release()
+                try:
+                    taken.append(take(request, still_config))
+                except (CameraError, *_TROUBLES) as error:
+                    taken.append(error)
                 has_taken.set()
 
         self._take = _leave_alone
@@ -169,8 +214,8 @@ class PicameraCamera:
         try:
             picam2.stop()
             wanted = picam2.create_still_configuration(
-                main={"size": size or picam2.sensor_resolution, "format": self._format()},
-                raw=None,
+                **streams,
+                **self._transform(),
                 colour_space=_libcamera().ColorSpace.Sycc(),
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
@@ -180,7 +225,7 @@ class PicameraCamera:
                 picam2.configure(wanted)
                 still_config = dict(picam2.camera_configuration()["main"])
                 pixel_format_of(still_config["format"])
-                self._send_again()
+                self._send_again(controls)
                 self._take = take_one
                 picam2.start()
                 is_in_time = has_taken.wait(_STILL_FRAME_LIMIT_S)
@@ -195,6 +240,8 @@ class PicameraCamera:
             raise CameraError(f"no still from camera {self.name}: {_root_cause(error)}") from error
         if not is_in_time:
             raise CameraError(f"no still from camera {self.name} within {_STILL_FRAME_LIMIT_S:.0f} s")
+        if isinstance(taken[0], Exception):
+            raise CameraError(f"no still from camera {self.name}: {_root_cause(taken[0])}") from taken[0]
         return taken[0]
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
@@ -266,6 +313,7 @@ class PicameraCamera:
         config = picam2.create_video_configuration(
             main={"size": (wish.width, wish.height), "format": self._format()},
             raw=None,
+            **self._transform(),
             # Full range, as JPEG wants it; the video default is limited and shows grey blacks.
             colour_space=_libcamera().ColorSpace.Sycc(),
             buffer_count=_BUFFERS,
@@ -276,6 +324,9 @@ class PicameraCamera:
         self._stream_config = config
         self._take_stream = _leave_alone
         self._configure_stream()
+        given = picam2.camera_configuration().get("transform")
+        if given is not None and (bool(given.hflip), bool(given.vflip)) != (wish.hflip, wish.vflip):
+            raise NotSupported(f"camera {self.name} cannot mirror or turn its picture")
         got = dict(picam2.camera_configuration()["main"])
         width, height = got["size"]
         log.info(
@@ -294,6 +345,8 @@ class PicameraCamera:
             tuple(picam2.sensor_resolution),
             dict(picam2.camera_controls),
             dict(picam2.camera_properties),
+            has_sensor_hdr=self._has_sensor_hdr,
+            has_raw=_has_raw(picam2),
         )
         sequence = 0
 
@@ -344,10 +397,36 @@ class PicameraCamera:
         finally:
             self._take = take
 
-    def _send_again(self) -> None:
+    def _transform(self) -> Mapping[str, Any]:
+        wish = self._wish
+        if not (wish.hflip or wish.vflip):
+            return {}
+        return {"transform": _libcamera().Transform(hflip=wish.hflip, vflip=wish.vflip)}
+
+    def _switch_sensor_hdr(self, place: int) -> None:
+        """The Camera Module 3's own HDR is a switch in the kernel's driver, for while nobody has the camera."""
+        wanted = self._wish.hdr != "off"
+        device = _hdr_switch(place)
+        self._has_sensor_hdr = device is not None
+        if device is None:
+            if self._wish.hdr == "sensor":
+                raise NotSupported(f"camera {self.name}: its sensor has no HDR")
+            return
+        try:
+            with device:
+                if wanted != self._is_hdr:
+                    device.set_sensor_hdr_mode(wanted)
+        except _TROUBLES as error:
+            raise NotSupported(
+                f"camera {self.name}: the sensor's HDR cannot be switched: {_root_cause(error)}"
+            ) from error
+        self._is_hdr = wanted
+
+    def _send_again(self, more: Mapping[str, Any] = _NONE) -> None:
         picam2 = self._opened()
         with self._out:
-            known = {name: value for name, value in self._sent.items() if name in picam2.camera_controls}
+            wanted = {**self._sent, **more}
+        known = {name: value for name, value in wanted.items() if name in picam2.camera_controls}
         if known:
             picam2.set_controls(known)
 
@@ -362,6 +441,25 @@ def _picamera2() -> Any:
             "or use the embedded camera with --camera pattern"
         ) from error
     return picamera2
+
+
+def _hdr_switch(place: int) -> Any:
+    """Picamera2's way to the switch, where the camera is one that has it."""
+    try:
+        from picamera2.devices.imx708 import IMX708
+
+        return IMX708(place)
+    except (ImportError, *_TROUBLES) as error:
+        log.debug("No HDR in the sensor: %s", error)
+        return None
+
+
+def _has_raw(picam2: Any) -> bool:
+    try:
+        return bool(picam2.camera.generate_configuration([_libcamera().StreamRole.Raw]))
+    except (AttributeError, *_TROUBLES) as error:  # an old binding has no such role
+        log.debug("No raw pictures: %s", error)
+        return False
 
 
 def _find_tuning_file(name: str) -> Path | None:

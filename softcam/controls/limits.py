@@ -1,0 +1,94 @@
+"""Keeps the automatic exposure within limits, which libcamera has no control for. No camera, no clock, no thread.
+
+Where the automatic leaves the limits, the exposure time or the gain is fixed at the limit and libcamera goes on with
+the other one alone. It is let go when the other one shows that it is no longer needed: a time that was cut short when
+the gain is back at its least, and so on. With both fixed nothing tells but the light that the camera measures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+_CLOSE: Final = 1.01  # gains are told in steps of the sensor
+_LIGHT_CHANGED: Final = 1.15
+_LATENCY_FRAMES: Final = 8  # until a control shows in the metadata; a judgement before would be about the old one
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """In microseconds and as gains; None is no limit."""
+
+    min_exposure_us: int | None = None
+    max_exposure_us: int | None = None
+    min_gain: float | None = None
+    max_gain: float | None = None
+
+    @property
+    def is_none(self) -> bool:
+        return self == Limits()
+
+
+class Governor:
+    """Fed with each frame's metadata while the exposure is automatic. Used by one thread at a time."""
+
+    def __init__(self, limits: Limits, least_gain: float) -> None:
+        self.limits = limits
+        self._least_gain = max(least_gain, 1.0)
+        self._exposure_us = 0  # 0 is automatic, as in libcamera
+        self._gain = 0.0
+        self._before: tuple[float, float, float] = (0.0, 0.0, 0.0)  # exposure, gain and light when something was fixed
+        self._rest = 0
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """What is fixed now; 0 hands back to the automatic."""
+        return {"ExposureTime": self._exposure_us, "AnalogueGain": self._gain}
+
+    def step(self, metadata: Mapping[str, Any]) -> bool:
+        """Look at one frame; whether `controls` has changed."""
+        exposure_us, gain = metadata.get("ExposureTime"), metadata.get("AnalogueGain")
+        if exposure_us is None or gain is None or self.limits.is_none:
+            return False
+        self._rest -= 1
+        if self._rest > 0:
+            return False
+        lux = float(metadata.get("Lux") or 0.0)
+        wanted = self._decide(float(exposure_us), float(gain), lux)
+        if wanted == (self._exposure_us, self._gain):
+            return False
+        self._exposure_us, self._gain = wanted
+        self._before = (float(exposure_us), float(gain), lux)
+        self._rest = _LATENCY_FRAMES
+        return True
+
+    def _decide(self, exposure_us: float, gain: float, lux: float) -> tuple[int, float]:
+        limits = self.limits
+        if self._exposure_us and self._gain:
+            before_lux = self._before[2]
+            is_other_light = not before_lux / _LIGHT_CHANGED <= lux <= before_lux * _LIGHT_CHANGED
+            return (0, 0.0) if is_other_light else (self._exposure_us, self._gain)
+        fixed_us, fixed_gain = self._exposure_us, self._gain
+        if fixed_us:
+            # At its least the gain says that the scene is bright: right for a time at its shortest, and too much for
+            # one that was cut short.
+            is_bright = gain <= self._least_gain * _CLOSE
+            if is_bright == (fixed_us == limits.max_exposure_us and fixed_us != limits.min_exposure_us):
+                fixed_us = 0
+        elif fixed_gain:
+            was_cut = fixed_gain == limits.max_gain and fixed_gain != limits.min_gain
+            if (exposure_us <= self._before[0]) == was_cut:
+                fixed_gain = 0.0
+        if not fixed_us and self._exposure_us == 0:
+            fixed_us = round(_beyond(exposure_us, limits.min_exposure_us, limits.max_exposure_us))
+        if not fixed_gain and self._gain == 0.0:
+            fixed_gain = _beyond(gain, limits.min_gain, limits.max_gain)
+        return fixed_us, fixed_gain
+
+
+def _beyond(value: float, low: float | None, high: float | None) -> float:
+    """The limit that `value` is beyond, or 0."""
+    if high is not None and value > high * _CLOSE:
+        return high
+    if low is not None and value < low / _CLOSE:
+        return low
+    return 0.0
