@@ -10,13 +10,12 @@ from softcam.web.pages import Page, page_routes
 from softcam.web.routes import Routes
 from tests.web.wire import Site, make_request
 
-ROUTES = Routes(page_routes())
 PATHS = ("/", "/index.html", "/assets/page.css", "/assets/page.js", "/assets/icon.svg", "/webrtc")
 
 
 def answer(path: str, headers: dict[str, str] | None = None) -> Response:
     request = make_request(path, headers=headers)
-    response = ROUTES.find("GET", request.path, request.query).handle(request)
+    response = Routes(page_routes()).find("GET", request.path, request.query).handle(request)
     assert isinstance(response, Response)
     return response
 
