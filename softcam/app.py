@@ -16,7 +16,10 @@ from typing import Final
 from softcam import memory
 from softcam.camera.base import Camera, StreamWish
 from softcam.camera.holder import CameraHolder
+from softcam.camera.steering import Steering
+from softcam.controls.state import Store
 from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
+from softcam.exif import exif_segment, with_exif
 from softcam.fanout import Channel, FanOut
 from softcam.frames import NewestFrame
 from softcam.health import Health
@@ -24,8 +27,10 @@ from softcam.pictures import PictureKey, Pictures
 from softcam.settings import Settings, describe, load
 from softcam.systemd import JournalFormatter, Notifier, Watch, is_journal
 from softcam.web.access import Access
-from softcam.web.api import Api
-from softcam.web.media import Media, MediaDefaults
+from softcam.web.api import HEALTH_DOC, START_DOC, STATUS_DOC, STOP_DOC, Api
+from softcam.web.controls import ControlApi
+from softcam.web.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults
+from softcam.web.openapi import openapi_routes
 from softcam.web.pages import page_routes
 from softcam.web.routes import Route, Routes
 from softcam.web.server import PortalServer
@@ -137,6 +142,11 @@ class _Parts:
                 autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else None,
                 on_failure=ends.put,
             )
+        self.steering: Steering | None = None
+        if self.holder is not None:
+            folder = None if settings.state_dir is None else Path(settings.state_dir)
+            name = "controls-pattern" if settings.is_pattern else f"controls-cam{number}"
+            self.steering = Steering(self.holder, _wish(settings), Store(folder, name))
         frames = NewestFrame() if self.holder is None else self.holder.frames
         self.pictures = Pictures(frames, size)
         self.fanout = FanOut(self._want, self._tick, die)
@@ -152,13 +162,17 @@ class _Parts:
             autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
             max_clients=settings.max_clients,
         )
-        media = Media(self.holder, self.pictures, self.fanout, defaults)
-        api = Api(self.holder, lambda: self.fanout.viewers, lambda: self.pictures.encoded, settings.autofocus)
+        media = Media(self.holder, self.pictures, self.fanout, defaults, self.steering)
+        viewers, encoded = (lambda: self.fanout.viewers), (lambda: self.pictures.encoded)
+        api = Api(self.holder, viewers, encoded, settings.autofocus, self.steering)
+        controls = ControlApi(self.holder, self.steering, media, settings.autofocus_timeout_s)
+        access = Access(settings.api_key, settings.view_key)
+        routes = [*page_routes(), *_routes(media, api), *controls.routes()]
         self.server = PortalServer(
             settings.host,
             settings.port_for(number),
-            Routes([*page_routes(), *_routes(media, api)]),
-            Access(settings.api_key),
+            Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)]),
+            access,
             settings.max_clients,
         )
         self._server_thread = start_worker("server", self.server.serve, die)
@@ -173,6 +187,9 @@ class _Parts:
 
     def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         self.health.delivered()
+        orientation = 1 if self.steering is None else self.steering.orientation
+        if orientation != 1:
+            jpeg = with_exif(jpeg, exif_segment(orientation=orientation))
         self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
 
     def _tick(self) -> None:
@@ -202,7 +219,7 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
     number = settings.camera_number
     if not settings.enabled:
         return None, number or 0
-    wish = StreamWish(settings.width, settings.height, settings.fps)
+    wish = _wish(settings)
     if settings.is_pattern:
         from softcam.camera.pattern import PatternCamera
 
@@ -225,12 +242,19 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
     return camera, number or 0
 
 
+def _wish(settings: Settings) -> StreamWish:
+    return StreamWish(settings.width, settings.height, settings.fps)
+
+
 def _routes(media: Media, api: Api) -> list[Route]:
+    snapshots = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
     return [
-        Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream),
-        Route(("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame"), media.snapshot),
-        Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), api.status),
-        Route(("/health",), api.health, is_public=True),
+        Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream, doc=STREAM_DOC),
+        Route(snapshots, media.snapshot, doc=SNAPSHOT_DOC),
+        Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), api.status, doc=STATUS_DOC),
+        Route(("/health",), api.health, is_public=True, doc=HEALTH_DOC),
+        Route(("/v1/streaming/start", "/streaming/start"), api.start_streaming, "POST", doc=START_DOC),
+        Route(("/v1/streaming/stop", "/streaming/stop"), api.stop_streaming, "POST", doc=STOP_DOC),
     ]
 
 

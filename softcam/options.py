@@ -103,6 +103,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "what clients must show; better not as a flag, which others can read", metavar="KEY", secret=True,
     ),
     Setting(
+        "Server", "view_key", ("--view-key",), None, api_key,
+        "a second key, whose owners may look and change nothing", metavar="KEY", secret=True,
+    ),
+    Setting(
+        "Server", "state_dir", ("--state-dir",), None, plain_text("the path of a folder"),
+        "folder for controls", metavar="FOLDER",
+        default_text="$STATE_DIRECTORY, else $XDG_STATE_HOME/soft-stream",
+    ),
+    Setting(
         "Server", "max_clients", ("--max-clients",), 200, whole(1, 100_000), "viewers at once; the next gets a 503",
         metavar="COUNT",
     ),

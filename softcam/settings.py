@@ -71,6 +71,8 @@ class Settings:
     host: str
     port: int | None
     api_key: str | None = field(repr=False)
+    view_key: str | None = field(repr=False)
+    state_dir: str | None
     max_clients: int
     width: int
     height: int
@@ -175,7 +177,20 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
             reading.take(each)
     if reading.faults:
         raise ConfigurationError(reading.faults, from_flags=reading.has_flag_faults)
+    reading.values.setdefault("state_dir", _state_dir(environ))
     return _settle(reading, COMMANDS[commands[0]] if commands else "run", number)
+
+
+def _state_dir(environ: Mapping[str, str]) -> str | None:
+    """Where services and then where people keep their state; None where nobody says, and there is no home."""
+    of_service = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several by colons
+    if of_service:
+        return of_service
+    folder = environ.get("XDG_STATE_HOME", "")
+    if not folder.startswith("/"):  # the specification has a relative one ignored
+        home = environ.get("HOME", "")
+        folder = f"{home}/.local/state" if home.startswith("/") else ""
+    return f"{folder}/soft-stream" if folder else None
 
 
 def _read_flags(argv: Sequence[str], reading: _Reading) -> tuple[list[_Given], list[str]]:

@@ -69,6 +69,8 @@ GOOD = [
     ("api_key", "x", "x"),
     ("api_key", "your-secret-key", "your-secret-key"),
     ("api_key", "two words#and!~", "two words#and!~"),
+    ("view_key", "only-look", "only-look"),
+    ("state_dir", "/var/lib/soft-stream", "/var/lib/soft-stream"),
     ("max_clients", "1", 1),
     ("log_level", "debug", "DEBUG"),
     ("log_level", "Warning", "WARNING"),
@@ -234,6 +236,8 @@ def test_defaults() -> None:
         host="127.0.0.1",
         port=None,
         api_key=None,
+        view_key=None,
+        state_dir=None,
         max_clients=200,
         width=1536,
         height=864,
@@ -635,6 +639,22 @@ def test_help_has_a_line_for_each_setting_and_exit_code() -> None:
     assert max(map(len, lines)) <= 125
     codes = lines[lines.index("Exit codes:") + 1 :]
     assert [line.split()[0] for line in codes] == ["0", "2", "66", "69", "70", "78"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "folder"),
+    [
+        ([], {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/home/pi"}, "/var/lib/a"),
+        ([], {"XDG_STATE_HOME": "/home/pi/state", "HOME": "/home/pi"}, "/home/pi/state/soft-stream"),
+        ([], {"XDG_STATE_HOME": "state", "HOME": "/home/pi"}, "/home/pi/.local/state/soft-stream"),
+        ([], {"HOME": "/home/pi"}, "/home/pi/.local/state/soft-stream"),
+        ([], {"HOME": ""}, None),
+        ([], {"STATE_DIRECTORY": "/var/lib/a", "CAMERA_STATE_DIR": "/srv/b"}, "/srv/b"),
+        (["--state-dir", "/srv/c"], {"STATE_DIRECTORY": "/var/lib/a", "CAMERA_STATE_DIR": "/srv/b"}, "/srv/c"),
+    ],
+)
+def test_where_controls_are_kept(argv: list[str], environ: dict[str, str], folder: str | None) -> None:
+    assert load(argv, environ).state_dir == folder
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

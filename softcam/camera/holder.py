@@ -71,6 +71,7 @@ class HolderStatus:
     opens: int
     frames: int
     metadata: Mapping[str, Any] | None
+    held_since: Mapping[LeaseKind, float] = field(default_factory=dict)  # Unix time of the oldest lease
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +80,7 @@ class Lease:
 
     kind: LeaseKind
     _give_back: Callable[["Lease"], None] = field(repr=False)
+    since_s: float = field(default_factory=time.time)  # Unix time, for people
 
     def release(self) -> None:
         self._give_back(self)
@@ -278,8 +280,10 @@ class CameraHolder:
             newest.release()
         with self._changed:
             leases: dict[LeaseKind, int] = {"stream": 0, "snapshot": 0, "hold": 0}
+            held_since: dict[LeaseKind, float] = {}
             for lease in self._leases:
                 leases[lease.kind] += 1
+                held_since[lease.kind] = min(lease.since_s, held_since.get(lease.kind, lease.since_s))
             return HolderStatus(
                 self._state,
                 self._mode,
@@ -290,6 +294,7 @@ class CameraHolder:
                 self._opens,
                 self._pace.frames,
                 metadata,
+                held_since,
             )
 
     @property

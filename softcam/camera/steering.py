@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from softcam.camera.base import StreamMode, StreamWish
 from softcam.camera.holder import CameraHolder, State
-from softcam.controls import merge
+from softcam.controls import geometry, merge
 from softcam.controls.autofocus import FocusOutcome
 from softcam.controls.daynight import DayNight, Scene, scene_of
 from softcam.controls.limits import Governor
 from softcam.controls.state import Asked, Store
-from softcam.controls.table import GROUPS, Group
+from softcam.controls.table import GROUPS, BadValue, Group
 from softcam.errors import CameraError, NotSupported
 from softcam.workers import start_worker
 
@@ -81,7 +81,7 @@ class Steering:
     @property
     def orientation(self) -> int:
         """EXIF's, for every picture."""
-        return self._plan().orientation
+        return geometry.exif_orientation(self.asked.get("transform", "rotation"))
 
     def scene(self, lux: float | None) -> Scene | None:
         with self._lock:
@@ -99,15 +99,20 @@ class Steering:
     def change(self, group: Group, values: Mapping[str, Any]) -> None:
         """Set these checked values, all or none; returns when the camera has them, or at once where it is closed.
 
-        Raises NotSupported for what this camera lacks, and the CameraError that kept it from opening with them.
+        Raises BadValue for what contradicts itself, NotSupported for what this camera lacks, and the CameraError that
+        kept it from opening with them.
         """
         kept = {name: value for name, value in values.items() if (group.name, name) != ("autofocus", "trigger")}
         with self._changing:
             mode = self.mode
             if mode is not None and (reason := merge.lacks(group, values, mode)) is not None:
                 raise NotSupported(reason)
-            if kept:
-                self._put(self.asked.with_values(group, kept))
+            if not kept:
+                return
+            asked = self.asked.with_values(group, kept)
+            if (fault := merge.contradiction(asked)) is not None:
+                raise BadValue(fault)
+            self._put(asked)
 
     def reset(self) -> None:
         """Back to the defaults, all of it."""

@@ -227,6 +227,16 @@ def reset_value(name: str, mode: StreamMode, wish: StreamWish) -> Any:
     return mode.controls[name][2]
 
 
+def contradiction(asked: Asked) -> str | None:
+    """What no camera could do, by field and rule; None where all goes together."""
+    limits = asked.groups.get("exposure_limits", {})
+    for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
+        low, high = limits.get(least), limits.get(most)
+        if low is not None and high is not None and low > high:
+            return f"{least}: wants to be at most {most}, which is {high:.12g}"
+    return None
+
+
 # --- what a camera lacks ---------------------------------------------------------------------------------------------
 
 
@@ -305,3 +315,17 @@ def limits_of(row: Field, limits: ControlRange | None) -> tuple[float | None, fl
 def _number(value: Any, otherwise: Any) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
     return value if is_number else otherwise
+
+
+def reason_against(group: Group, row: Field, mode: StreamMode) -> str | None:
+    """Why this camera has not this field at all, whatever its value; None where it has."""
+    match row.kind:
+        case "choice":
+            words = [word for word in row.choices if word != "off"] if group.name == "hdr" else list(row.choices)
+            reasons = [_lack(group, row.name, word, mode) for word in words]
+            return reasons[0] if all(reasons) else None
+        case "boolean":
+            return _lack(group, row.name, True, mode)
+    if group.name == "roi":
+        return _lack_of_control("ScalerCrop", mode)
+    return None if row.control is None else _lack_of_control(row.control, mode)

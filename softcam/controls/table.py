@@ -150,6 +150,7 @@ class Group:
     replaces: tuple[str, ...] = ()
     answers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     restarts: bool = False
+    is_optional: bool = False  # an empty body is one, too
 
     @property
     def paths(self) -> tuple[str, str]:
@@ -181,7 +182,7 @@ class Group:
                 values[each.name] = each.parse(body[each.name])
             except ValueError as error:
                 faults.append(f"{each.name}: wants {error}")
-        if not faults and not values:
+        if not faults and not values and not self.is_optional:
             faults.append(f"wants at least one of {self._names()}")
         if faults:
             raise BadValue("; ".join(faults))
@@ -195,14 +196,16 @@ class Group:
             "properties": {each.name: each.schema() for each in self.fields},
             "additionalProperties": False,
         }
-        return schema | ({"required": required} if required else {"minProperties": 1})
+        if required:
+            return schema | {"required": required}
+        return schema if self.is_optional else schema | {"minProperties": 1}
 
     def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """What a change is answered with, as the services before us did."""
         return {"status": "ok"} | {self.answers.get(name, name): value for name, value in values.items()}
 
     def _names(self) -> str:
-        return ", ".join(each.name for each in self.fields)
+        return ", ".join(each.name for each in self.fields) or "none"
 
 
 def fraction(name: str, help_: str, default: float | None = None, *, is_required: bool = False) -> Field:

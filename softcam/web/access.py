@@ -1,4 +1,4 @@
-"""Who may come in: the API key in its three forms."""
+"""Who may come in, and from where: the keys in their three forms, and pages from elsewhere that may change nothing."""
 
 import base64
 import hashlib
@@ -13,27 +13,67 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'
 
 
 class Access:
-    """Knows the key as a digest only; without a key everyone may come in."""
+    """Knows the keys as digests only; without any everyone may come in."""
 
-    def __init__(self, api_key: str | None) -> None:
+    def __init__(self, api_key: str | None, view_key: str | None = None) -> None:
+        """`view_key` opens what only looks. With it alone nobody may change anything."""
         self._digest = None if api_key is None else _digest(api_key)
+        self._view_digest = None if view_key is None else _digest(view_key)
 
-    def check(self, headers: Message) -> None:
-        """Raises HttpError 401 unless one of `X-API-Key`, `Authorization: Bearer` or Basic (password) is the key.
+    @property
+    def is_closed(self) -> bool:
+        """Whether a key is needed."""
+        return self._digest is not None or self._view_digest is not None
 
-        The challenge is Basic, so a browser asks by itself; any user name does.
+    def check(self, headers: Message, *, is_change: bool = False) -> None:
+        """Raises HttpError 401 unless one of `X-API-Key`, `Authorization: Bearer` or Basic (password) is a key.
+
+        403 where it is one that only looks, and `is_change`. The challenge is Basic, so a browser asks by itself; any
+        user name does.
         """
-        if self._digest is None:
+        if not self.is_closed:
             return
         # All are compared, whichever is right, and as digests: neither which one nor how much of it was right is told.
-        offered = [headers.get("X-API-Key"), *_from_authorization(headers.get("Authorization"))]
-        matches = [hmac.compare_digest(self._digest, _digest(key)) for key in offered if key is not None]
-        if not any(matches):
+        texts = [headers.get("X-API-Key"), *_from_authorization(headers.get("Authorization"))]
+        offered = [_digest(text) for text in texts if text is not None]
+        may_change = _is_among(self._digest, offered)
+        may_look = _is_among(self._view_digest, offered)
+        if not may_change and not may_look:
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
                 "an API key is needed: X-API-Key, Authorization: Bearer, or Basic with the key as the password",
                 _CHALLENGE,
             )
+        if is_change and not may_change:
+            raise HttpError(HTTPStatus.FORBIDDEN, "this key may look and change nothing")
+
+
+def refuse_foreign(headers: Message) -> None:
+    """Raises HttpError 403 for a change that a page from elsewhere asks for; programs bear neither header.
+
+    A browser tells where a request comes from, and no page can keep it from that or forge it. Behind a proxy the host
+    that the browser knows is in X-Forwarded-Host, which a page cannot send either without asking first.
+    """
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None and site.strip().lower() not in ("same-origin", "none"):
+        raise HttpError(HTTPStatus.FORBIDDEN, f"Sec-Fetch-Site {site[:40]!r}: a page from elsewhere may change nothing")
+    origin = headers.get("Origin")
+    if origin is None:
+        return
+    scheme, _, host = origin.strip().lower().partition("://")
+    ours = [headers.get("Host"), headers.get("X-Forwarded-Host")]
+    if not host or _with_port(host, scheme) not in [_with_port(name.strip().lower(), scheme) for name in ours if name]:
+        raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: a page from elsewhere may change nothing")
+
+
+def _with_port(host: str, scheme: str) -> str:
+    has_port = ":" in host.rpartition("]")[2]  # colons in brackets are an IPv6 address
+    return host if has_port else f"{host}:{443 if scheme == 'https' else 80}"
+
+
+def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:
+    matches = [digest is not None and hmac.compare_digest(digest, each) for each in offered]
+    return any(matches)
 
 
 def _from_authorization(value: str | None) -> list[str]:

@@ -7,7 +7,13 @@ from typing import Any, Final
 
 from softcam import __version__
 from softcam.camera.holder import CameraHolder, HolderStatus, State
+from softcam.camera.steering import Steering
+from softcam.controls import merge
+from softcam.errors import NotSupported
+from softcam.web import bodies
+from softcam.web.bodies import NO_FIELDS
 from softcam.web.messages import Answer, Request, json_response
+from softcam.web.routes import Doc
 
 _UNWELL: Final = frozenset({State.RECOVERING, State.MISSING})
 
@@ -25,14 +31,125 @@ _FROM_METADATA: Final[tuple[tuple[str, str, int], ...]] = (
 )
 
 
+_OF_CONTROLS: Final = (
+    "auto_exposure",
+    "awb_enabled",
+    "hdr_mode",
+    "lens_correction_enabled",
+    "roi",
+    "transform",
+    "scene_mode",
+    "day_night_mode",
+    "day_night_threshold_lux",
+    "controls_set_aside",
+    "controls_not_kept",
+)
+
+
+def _nullable(kind: str) -> Mapping[str, Any]:
+    return {"type": [kind, "null"]}
+
+
+_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
+    "state": {"enum": [state.value for state in State]},
+    "backend": _nullable("string"),
+    "camera": _nullable("string"),
+    "available": {"type": "boolean"},
+    "viewers": {"type": "integer"},
+    "width": _nullable("integer"),
+    "height": _nullable("integer"),
+    "pixel_format": _nullable("string"),
+    "fps": _nullable("number"),
+    "last_error": _nullable("string"),
+    "restarts": {"type": "integer"},
+    "opens": {"type": "integer"},
+    "held_by": {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {
+                "kind": {"enum": ["stream", "snapshot", "hold"]},
+                "count": {"type": "integer"},
+                "since": {"type": "number", "description": "Unix seconds"},
+            },
+            "required": ["kind", "count", "since"],
+            "additionalProperties": False,
+        },
+    },
+    "frames": {"type": "integer"},
+    "pictures_encoded": {"type": "integer"},
+    "uptime_s": {"type": "number"},
+    "version": {"type": "string"},
+    **{field: _nullable("number" if decimals else "integer") for field, _, decimals in _FROM_METADATA},
+    "auto_exposure": _nullable("boolean"),
+    "awb_enabled": _nullable("boolean"),
+    "autofocus": _nullable("boolean"),
+    "autofocus_mode": {"enum": ["manual", "auto", "continuous", None]},
+    "colour_gains": _nullable("array"),
+    "sensor_black_levels": _nullable("array"),
+    "streaming": {"type": "boolean", "description": "whether H.264 is published"},
+    "hdr_mode": {"enum": ["off", "auto", "sensor", "single-exp", None]},
+    "lens_correction_enabled": _nullable("boolean"),
+    "roi": _nullable("object"),
+    "transform": _nullable("object"),
+    "scene_mode": {"enum": ["day", "low_light", "night", None]},
+    "day_night_mode": {"enum": ["auto", "day", "night", None]},
+    "day_night_threshold_lux": _nullable("number"),
+    "controls_set_aside": {**_nullable("string"), "description": "why saved controls are not used"},
+    "controls_not_kept": {**_nullable("string"), "description": "why controls will not outlast the process"},
+    "controls_not_applied": {"type": "array", "items": {"type": "string"}},
+}
+STATUS_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": _SHAPE,
+    "required": list(_SHAPE),
+    "additionalProperties": False,
+}
+HEALTH_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {
+        "status": {"enum": ["healthy", "unhealthy"]},
+        "camera_configured": {"type": "boolean"},
+        "streaming_active": {"type": "boolean"},
+        "version": {"type": "string"},
+        "detail": {"type": ["string", "null"]},
+    },
+    "required": ["status", "camera_configured", "streaming_active", "version"],
+    "additionalProperties": False,
+}
+STATUS_DOC: Final = Doc("State of the camera", "camera", {200: {"application/json": STATUS_SCHEMA}})
+HEALTH_DOC: Final = Doc(
+    "Ready or not",
+    "camera",
+    {status: {"application/json": HEALTH_SCHEMA} for status in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)},
+)
+
+
+_STREAMING: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "properties": {"status": {"const": "ok"}, "streaming": {"type": "boolean"}},
+    "required": ["status", "streaming"],
+}
+START_DOC: Final = Doc(
+    "Publish H.264 to the RTSP server", "camera", {200: {"application/json": _STREAMING}}, errors=(400, 409, 503)
+)
+STOP_DOC: Final = Doc("Stop publishing H.264", "camera", {200: {"application/json": _STREAMING}}, errors=(400, 503))
+
+
 class Api:
     """Answers for `/health` and the status."""
 
     def __init__(
-        self, holder: CameraHolder | None, viewers: Callable[[], int], encoded: Callable[[], int], autofocus: bool
+        self,
+        holder: CameraHolder | None,
+        viewers: Callable[[], int],
+        encoded: Callable[[], int],
+        autofocus: bool,
+        steering: Steering | None = None,
     ) -> None:
         """`holder` is None where the camera is switched off by configuration; `encoded` counts pictures for streams."""
         self._holder = holder
+        self._steering = steering
         self._viewers = viewers
         self._encoded = encoded
         self._autofocus = autofocus
@@ -68,6 +185,7 @@ class Api:
             "last_error": None,
             "restarts": 0,
             "opens": 0,
+            "held_by": [],
             "frames": 0,
             "pictures_encoded": self._encoded(),
             "uptime_s": round(time.monotonic() - self._began_s, 1),
@@ -82,26 +200,58 @@ class Api:
         content |= self._of_picture(status)
         return json_response(content)
 
+    def start_streaming(self, request: Request) -> Answer:
+        """H.264 to an RTSP server, which this version cannot."""
+        bodies.read(request, NO_FIELDS)
+        raise NotSupported("this version publishes no H.264; the stream is at /stream.mjpg")
+
+    def stop_streaming(self, request: Request) -> Answer:
+        """Nothing is published, so it is done already."""
+        bodies.read(request, NO_FIELDS)
+        return json_response({"status": "ok", "streaming": False})
+
     def _of_picture(self, status: HolderStatus | None) -> Mapping[str, Any]:
         metadata = {} if status is None or status.metadata is None else status.metadata
         content: dict[str, Any] = {
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
         }
-        controls = {} if status is None or status.mode is None else status.mode.controls
+        controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
         af_mode = None if self._holder is None else self._holder.focus.mode
+        if af_mode is None and self._steering is not None:
+            af_mode = merge.focus_mode(self._steering.asked)  # told when the camera opens
         return content | {
-            "auto_exposure": True if "AeEnable" in controls else None,
-            "awb_enabled": True if "AwbEnable" in controls else None,
             "autofocus": self._autofocus if "AfMode" in controls else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
             "colour_gains": _numbers(metadata.get("ColourGains"), 3),
             "sensor_black_levels": _numbers(metadata.get("SensorBlackLevels"), 0),
             "streaming": False,
-            "hdr_mode": None,
-            "lens_correction_enabled": None,
-            "scene_mode": None,
-            "day_night_mode": None,
-            "day_night_threshold_lux": None,
+            **self._of_controls(content["lux"], controls),
+        }
+
+    def _of_controls(self, lux: float | None, controls: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What is set, and whether it is as it was asked."""
+        steering = self._steering
+        if steering is None:
+            told = {"auto_exposure": "AeEnable", "awb_enabled": "AwbEnable"}
+            automatic = {field: True if name in controls else None for field, name in told.items()}
+            return {**dict.fromkeys(_OF_CONTROLS), **automatic, "controls_not_applied": []}
+        asked, mode = steering.asked, steering.mode
+        controls = {} if mode is None else mode.controls
+        crop = None if mode is None else merge.crop_of(asked, mode)
+        knows_exposure = "AeEnable" in controls or asked.has("auto_exposure") or asked.has("manual_exposure")
+        knows_balance = "AwbEnable" in controls or any(asked.has(n) for n in ("awb", "manual_awb", "awb_preset"))
+        knows_lens = "LensDewarpEnable" in controls or (mode is None and asked.has("lens_correction"))
+        return {
+            "auto_exposure": not merge.is_exposure_fixed(asked) if knows_exposure else None,
+            "awb_enabled": not merge.is_balance_fixed(asked, is_night=steering.is_night) if knows_balance else None,
+            "hdr_mode": asked.get("hdr", "mode"),
+            "lens_correction_enabled": asked.get("lens_correction", "enabled") if knows_lens else None,
+            "roi": None if crop is None else dict(crop.shown),
+            "transform": {name: asked.get("transform", name) for name in ("hflip", "vflip", "rotation")},
+            "scene_mode": steering.scene(lux),
+            "day_night_mode": asked.get("day_night_mode", "mode"),
+            "day_night_threshold_lux": asked.get("day_night_mode", "threshold_lux"),
+            **steering.troubles(),
         }
 
 
@@ -119,6 +269,10 @@ def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
         "last_error": status.last_error,
         "restarts": status.restarts,
         "opens": status.opens,
+        "held_by": [
+            {"kind": kind, "count": status.leases[kind], "since": round(since_s, 3)}
+            for kind, since_s in sorted(status.held_since.items())
+        ],
         "frames": status.frames,
     }
 

@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from softcam.camera.base import StreamMode
 from softcam.camera.holder import CameraHolder
-from softcam.errors import CameraError
+from softcam.camera.steering import Steering
+from softcam.errors import CameraError, NotSupported
 from softcam.exif import exif_segment, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
 from softcam.frames import Frame
+from softcam.jpeg import size_of
 from softcam.pictures import PictureKey, Pictures, Size
 from softcam.web import parameters
 from softcam.web.messages import ANYONE_MAY_READ, NEVER_KEEP, Answer, HandOver, HttpError, Request, Response
+from softcam.web.routes import Doc, Parameter
 
 # Home Assistant gives a snapshot 10 s; longer, nobody listens any more.
 _SNAPSHOT_LIMIT_S: Final = 10.0
@@ -27,10 +30,45 @@ _STREAM_LIMIT_S: Final = 30.0
 # What autofocus may add to a snapshot nobody asked it for: Moonraker waits a second in all.
 _FOCUS_BUDGET_S: Final = 0.6
 _RETRY_AFTER_S: Final = 5
+_RAW_LIMIT_S: Final = 20.0  # a DNG of twelve million pixels is 24 MB, and is written on a card first
 _HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
 
 SMALLEST_PX: Final = 16
 LARGEST_PX: Final = 8192
+DNG_TYPE: Final = "image/x-adobe-dng"
+
+
+_QUALITY: Final = Parameter("quality", "JPEG quality", {"type": "integer", "minimum": 1, "maximum": 100})
+_SIDE_SCHEMA: Final = {"type": "integer", "minimum": SMALLEST_PX, "maximum": LARGEST_PX}
+_YES_OR_NO: Final = {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]}
+STREAM_DOC: Final = Doc(
+    "The live picture, MJPEG",
+    "pictures",
+    {200: {CONTENT_TYPE: None}},
+    description="Every part has Content-Length and X-Timestamp, the moment of the exposure in Unix seconds.",
+    parameters=(
+        _QUALITY,
+        Parameter("fps", "at most so many pictures in a second", {"type": "number", "minimum": 0.01, "maximum": 1000}),
+        Parameter("width", "in pixels; never larger than the camera's stream", _SIDE_SCHEMA),
+    ),
+    errors=(400, 503),
+)
+SNAPSHOT_DOC: Final = Doc(
+    "One picture",
+    "pictures",
+    {200: {"image/jpeg": None, DNG_TYPE: None}},
+    description="Exposed after the request, unless max_age allows an older one.",
+    parameters=(
+        _QUALITY,
+        Parameter("width", "in pixels; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
+        Parameter("height", "in pixels; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
+        Parameter("max_age", "seconds that it may be old", {"type": "number", "minimum": 0, "maximum": 3600}),
+        Parameter("autofocus", "focus first, or not", _YES_OR_NO),
+        Parameter("full", "the whole sensor", _YES_OR_NO),
+        Parameter("format", "dng is the sensor's own picture, raw", {"type": "string", "enum": ["jpeg", "dng"]}),
+    ),
+    errors=(400, 409, 503),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +82,41 @@ class MediaDefaults:
     max_clients: int
 
 
+@dataclass(frozen=True, slots=True)
+class SnapshotWish:
+    """What is asked of one picture; None leaves it to the defaults."""
+
+    quality: int | None = None
+    width: int | None = None
+    height: int | None = None
+    max_age_s: float = 0.0
+    wants_focus: bool | None = None
+    wants_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One picture, and the header lines that tell when it was taken."""
+
+    jpeg: bytes
+    size: Size
+    headers: Mapping[str, str]
+
+
 class Media:
     """Answers for `/stream.mjpg` and `/snapshot.jpg`."""
 
     def __init__(
-        self, holder: CameraHolder | None, pictures: Pictures, fanout: FanOut, defaults: MediaDefaults
+        self,
+        holder: CameraHolder | None,
+        pictures: Pictures,
+        fanout: FanOut,
+        defaults: MediaDefaults,
+        steering: Steering | None = None,
     ) -> None:
-        """`holder` is None where the camera is switched off by configuration."""
+        """`holder` is None where the camera is switched off by configuration, `steering` where nothing can be set."""
         self._holder = holder
+        self._steering = steering
         self._pictures = pictures
         self._fanout = fanout
         self._defaults = defaults
@@ -85,19 +150,36 @@ class Media:
         return HandOver(take, leave, CONTENT_TYPE, _HEADERS)
 
     def snapshot(self, request: Request) -> Answer:
-        """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor)."""
+        """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor).
+
+        `format=dng` is the sensor's own picture, without all the others.
+        """
+        query = request.query
+        wish = SnapshotWish(
+            quality=parameters.whole(query, "quality", 1, 100),
+            width=parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX),
+            height=parameters.whole(query, "height", SMALLEST_PX, LARGEST_PX),
+            max_age_s=parameters.decimal(query, "max_age", 0, 3600) or 0.0,
+            wants_focus=parameters.boolean(query, "autofocus"),
+            wants_full=parameters.boolean(query, "full") or False,
+        )
+        is_raw = parameters.choice(query, "format", ("jpeg", "dng")) == "dng"
+        self._camera()
+        if not request.wants_body:
+            return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=_HEADERS)
+        if is_raw:
+            headers = {**_HEADERS, "Content-Disposition": 'attachment; filename="snapshot.dng"'}
+            return Response(self._raw(wish.wants_focus), DNG_TYPE, headers=headers)
+        taken = self.take(wish)
+        return Response(taken.jpeg, "image/jpeg", headers=taken.headers)
+
+    def take(self, wish: SnapshotWish) -> Snapshot:
+        """One picture. Raises CameraError, NoPicture among them."""
         asked_s = time.monotonic()
         deadline_s = asked_s + _SNAPSHOT_LIMIT_S
-        query = request.query
-        quality = parameters.whole(query, "quality", 1, 100)
-        width = parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX)
-        height = parameters.whole(query, "height", SMALLEST_PX, LARGEST_PX)
-        max_age_s = parameters.decimal(query, "max_age", 0, 3600) or 0.0
-        wants_focus = parameters.boolean(query, "autofocus")
-        wants_full = parameters.boolean(query, "full") or False
         holder = self._camera()
-        if not request.wants_body:
-            return Response(b"", "image/jpeg", headers=_HEADERS)
+        width, height, quality = wish.width, wish.height, wish.quality
+        max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
         with holder.lease("snapshot"):
             mode = holder.wait_ready(deadline_s)
             size = self._size((mode.width, mode.height), width, height)
@@ -105,7 +187,11 @@ class Media:
                 wants_focus = False  # who takes an older picture does not wait for the lens
             has_focused = self._focus(holder, wants_focus, deadline_s)
             if wants_full or size[0] > mode.width or size[1] > mode.height:
-                frame = holder.still(None if wants_full else _within(size, mode.sensor_size), deadline_s)
+                holder.wait_frame(0.0, deadline_s).release()  # a cold camera's exposure would be that of the still
+                still_size = None if wants_full else _within(size, mode.sensor_size)
+                steering = self._steering
+                controls = None if steering is None else steering.still_controls(still_size)
+                frame = holder.still(still_size, deadline_s, controls)
                 if wants_full and width is None and height is None:
                     size = frame.size
             else:
@@ -117,9 +203,25 @@ class Media:
                     quality or self._defaults.snapshot_quality,
                     is_quality_asked=quality is not None,
                 )
-                return Response(_with_exif(picture, frame, mode), "image/jpeg", headers=_picture_headers(frame))
+                orientation = 1 if self._steering is None else self._steering.orientation
+                return Snapshot(
+                    _with_exif(picture, frame, mode, orientation),
+                    size_of(picture),
+                    _picture_headers(frame),
+                )
             finally:
                 frame.release()
+
+    def _raw(self, wants_focus: bool | None) -> bytes:
+        deadline_s = time.monotonic() + _RAW_LIMIT_S
+        holder = self._camera()
+        with holder.lease("snapshot"):
+            mode = holder.wait_ready(deadline_s)
+            if not mode.has_raw:
+                raise NotSupported("format dng: this camera gives no raw pictures")
+            self._focus(holder, wants_focus, deadline_s)
+            holder.wait_frame(0.0, deadline_s).release()
+            return holder.raw_still(deadline_s)
 
     def _camera(self) -> CameraHolder:
         if self._holder is None:
@@ -182,7 +284,7 @@ def _even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(picture: bytes, frame: Frame, mode: StreamMode) -> bytes:
+def _with_exif(picture: bytes, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
     if frame.pixel_format == "MJPEG":
         return picture  # the camera's own, which may have such a block already
     metadata = frame.metadata
@@ -192,6 +294,7 @@ def _with_exif(picture: bytes, frame: Frame, mode: StreamMode) -> bytes:
         gain=_known(metadata.get("AnalogueGain")),
         lens_dioptres=_known(metadata.get("LensPosition")),
         model=mode.properties.get("Model"),
+        orientation=orientation,
     )
     return with_exif(picture, segment)
 

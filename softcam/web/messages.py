@@ -34,6 +34,7 @@ class Request:
     query: Mapping[str, str]
     headers: Message
     client: str
+    body: bytes = b""
 
     @property
     def wants_body(self) -> bool:

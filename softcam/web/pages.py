@@ -6,7 +6,7 @@ from importlib.resources import files
 from typing import Final
 
 from softcam.web.messages import Answer, Request, Response
-from softcam.web.routes import Route
+from softcam.web.routes import Doc, Route
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -22,6 +22,13 @@ _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+
+_PARTS: Final = ("page.css", "page.js", "icon.svg", "docs.css", "docs.js")
+
+
+def _page_doc(summary: str) -> Doc:
+    return Doc(summary, "pages", {200: {"text/html; charset=utf-8": None}})
 
 
 class Page:
@@ -46,7 +53,8 @@ class Page:
 def page_routes() -> list[Route]:
     """The page at `/`, its parts under `/assets/`; addresses in them are relative, so a sub-path works."""
     return [
-        Route(("/", "/index.html"), Page("index.html").answer),
-        *(Route((f"/assets/{name}",), Page(name).answer) for name in ("page.css", "page.js", "icon.svg")),
-        Route(("/webrtc",), Page("webrtc.html").answer),
+        Route(("/", "/index.html"), Page("index.html").answer, doc=_page_doc("The page with the live picture")),
+        *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),
+        Route(("/webrtc",), Page("webrtc.html").answer, doc=_page_doc("How to get WebRTC")),
+        Route(("/docs",), Page("docs.html").answer, doc=_page_doc("This description, for people")),
     ]

@@ -1,6 +1,6 @@
 """Reads query parameters by the same rules as settings; a malformed value is a 400 that names parameter and rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
 from softcam import rules
@@ -25,6 +25,18 @@ def boolean(query: Mapping[str, str], name: str) -> bool | None:
     """Yes or no in the usual words, None where the parameter is absent."""
     value = _read(query, name, rules.boolean)
     return value if isinstance(value, bool) else None
+
+
+def choice(query: Mapping[str, str], name: str, words: Sequence[str]) -> str | None:
+    """One of these words, None where the parameter is absent."""
+
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"one of {', '.join(words)}")
+        return text
+
+    value = _read(query, name, parse)
+    return value if isinstance(value, str) else None
 
 
 def _read(query: Mapping[str, str], name: str, parse: rules.Parser) -> object:

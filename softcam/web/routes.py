@@ -3,11 +3,34 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from softcam.web.messages import Answer, HttpError, Request
 
 _LONGEST_SHOWN: Final = 80  # characters of an unknown path or action in the answer
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One of a query; the schema is JSON Schema."""
+
+    name: str
+    help: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """What a route is described as: `answers` is status to content type to JSON Schema, None being bytes."""
+
+    summary: str
+    tag: str
+    answers: Mapping[int, Mapping[str, Mapping[str, Any] | None]]
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    body: Mapping[str, Any] | None = None
+    is_body_needed: bool = True
+    errors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +41,12 @@ class Route:
     handle: Callable[[Request], Answer]
     method: str = "GET"
     is_public: bool = False  # answered without an API key
+    is_look: bool = False  # changes nothing, though it is no GET
+    doc: Doc | None = None  # None: a part of a page, no part of the API
+
+    @property
+    def is_change(self) -> bool:
+        return self.method != "GET" and not self.is_look
 
 
 class Routes:
@@ -26,7 +55,8 @@ class Routes:
     def __init__(self, routes: Iterable[Route]) -> None:
         """Raises ValueError for a path that two routes of one method claim."""
         self._by_path: dict[str, dict[str, Route]] = {}
-        for route in routes:
+        self.all = tuple(routes)
+        for route in self.all:
             for path in route.paths:
                 methods = self._by_path.setdefault(path, {})
                 for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from email import errors as defects
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,7 +20,8 @@ from typing import Any, Final
 
 from softcam import __version__
 from softcam.errors import CameraError, NotSupported
-from softcam.web.access import Access
+from softcam.web.access import Access, refuse_foreign
+from softcam.web.bodies import refuse_other_than_json
 from softcam.web.messages import HandOver, HttpError, Request, Response, json_response, parse_target
 from softcam.web.routes import Route, Routes
 
@@ -196,7 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, query, self.headers, self.address_string())
         try:
             self._refuse_malformed()
-            self._skip_body()
+            request = replace(request, body=self._read_body())
             if self.command == "OPTIONS":
                 answer: Response | HandOver = self._options(request)
             else:
@@ -220,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(answer)
 
     # http.server looks these names up; which of them a path takes is the routes' business.
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = _answer  # noqa: N815
 
     def _find(self, request: Request) -> Route:
         try:
@@ -229,7 +231,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.access.check(self.headers)  # first: who lacks the key is not told what there is
             raise
         if not route.is_public:
-            self.server.access.check(self.headers)
+            self.server.access.check(self.headers, is_change=route.is_change)
+        if route.method != "GET":
+            refuse_foreign(self.headers)
+            refuse_other_than_json(request)
         return route
 
     def _options(self, request: Request) -> Response:
@@ -247,8 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
         if any(isinstance(defect, _MALFORMED) for defect in self.headers.defects):
             raise self._refusal(HTTPStatus.BAD_REQUEST, "the header has a line that is not NAME: VALUE")
 
-    def _skip_body(self) -> None:
-        """No route takes a body yet; what was sent is read, so that the next request is found behind it."""
+    def _read_body(self) -> bytes:
+        """What was sent, also where nobody wants it, so that the next request is found behind it."""
         if "Transfer-Encoding" in self.headers:
             raise self._refusal(HTTPStatus.LENGTH_REQUIRED, "a body wants a Content-Length, and no Transfer-Encoding")
         lengths = [str(value).strip(" \t") for value in self.headers.get_all("Content-Length", ["0"])]
@@ -263,7 +268,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise self._refusal(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: at most {_LARGEST_BODY} bytes are taken"
             )
-        self.rfile.read(int(text))
+        return self.rfile.read(int(text))
 
     def _refusal(self, status: HTTPStatus, detail: str) -> HttpError:
         """The answer to a request of which nobody knows where it ends: the connection cannot go on."""

@@ -1,0 +1,112 @@
+"use strict";
+// Shows openapi.json, and lets everything in it be tried. All text goes in as text, never as HTML.
+
+const docs = document.getElementById("docs");
+const notice = document.getElementById("notice");
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function rule(schema) {
+  if (!schema) return "";
+  if ("const" in schema) return JSON.stringify(schema.const);
+  if (schema.enum) return schema.enum.map(value => String(value)).join(", ");
+  const type = [].concat(schema.type || "any").join(" or ");
+  const range = schema.minimum === undefined ? "" : ` from ${schema.minimum} to ${schema.maximum}`;
+  return type + range + (schema.multipleOf ? `, a multiple of ${schema.multipleOf}` : "");
+}
+
+function table(rows) {
+  const body = make("tbody");
+  for (const [name, schema, help, isNeeded] of rows) {
+    const usual = schema && schema.default !== undefined ? `; ${JSON.stringify(schema.default)} by default` : "";
+    body.append(make("tr", {},
+      make("td", {}, make("code", { textContent: name }), isNeeded ? " *" : ""),
+      make("td", { textContent: rule(schema) + usual }), make("td", { textContent: help || "" })));
+  }
+  const head = make("tr", {}, ...["name", "rule", "meaning"].map(text => make("th", { textContent: text, scope: "col" })));
+  return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), body));
+}
+
+function example(schema) {
+  const values = {};
+  for (const [name, field] of Object.entries(schema.properties || {})) {
+    const isNeeded = (schema.required || []).includes(name);
+    if (!isNeeded && field.default === undefined) continue;
+    values[name] = field.default ?? (field.enum ? field.enum[0] : field.minimum ?? false);
+  }
+  return JSON.stringify(values, null, 1);
+}
+
+function trial(path, method, operation) {
+  const body = operation.requestBody?.content["application/json"].schema;
+  const needs = Object.keys(operation.responses["200"]?.content || {});
+  if (needs.some(type => type.startsWith("multipart"))) return make("p", {}, make("a", { href: path.slice(1), textContent: "Open" }));
+  if (method === "get" && !needs.includes("application/json")) return make("p", {}, make("a", { href: path.slice(1), textContent: "Open" }));
+  const text = make("textarea", { value: body ? example(body) : "", spellcheck: false });
+  text.setAttribute("aria-label", `Body of ${method} ${path}`);
+  const shown = make("output");
+  const button = make("button", { className: "button", type: "button", textContent: "Try it" });
+  button.addEventListener("click", async () => {
+    shown.textContent = "…";
+    try {
+      const wanted = { method: method.toUpperCase(), headers: {} };
+      if (body && text.value.trim()) {
+        wanted.body = text.value;
+        wanted.headers["Content-Type"] = "application/json";
+      }
+      const answer = await fetch(path.slice(1), wanted);
+      const said = await answer.text();
+      shown.textContent = `${answer.status} ${answer.statusText}\n${said.length > 4000 ? said.slice(0, 4000) + " …" : said}`;
+    } catch (error) {
+      shown.textContent = error.message;
+    }
+  });
+  const part = make("div", { className: "try" });
+  if (body) part.append(text);
+  part.append(make("div", {}, button), shown);
+  return part;
+}
+
+function operationOf(path, method, operation) {
+  const summary = make("summary", {},
+    Object.assign(make("span", { className: "method", textContent: method.toUpperCase() })),
+    make("span", { className: "path", textContent: path }), make("span", { className: "quiet", textContent: operation.summary }));
+  summary.firstChild.dataset.method = method;
+  const part = make("details", {}, summary);
+  if (operation.description) part.append(make("p", { textContent: operation.description }));
+  if (operation.parameters) part.append(table(operation.parameters.map(each => [each.name, each.schema, each.description])));
+  const body = operation.requestBody?.content["application/json"].schema;
+  if (body) part.append(table(Object.entries(body.properties).map(
+    ([name, field]) => [name, field, field.description, (body.required || []).includes(name)])));
+  part.append(table(Object.entries(operation.responses).map(
+    ([status, answer]) => [status, null, answer.description])));
+  part.append(trial(path, method, operation));
+  return part;
+}
+
+async function show() {
+  const answer = await fetch("openapi.json");
+  if (!answer.ok) throw new Error(`the portal answers ${answer.status}`);
+  const description = await answer.json();
+  document.getElementById("title").textContent = `${description.info.title} ${description.info.version}: API`;
+  notice.textContent = description.info.description;
+  const groups = new Map();
+  for (const [path, operations] of Object.entries(description.paths)) {
+    for (const [method, operation] of Object.entries(operations)) {
+      if (method === "head") continue;
+      const tag = operation.tags[0];
+      if (!groups.has(tag)) groups.set(tag, []);
+      groups.get(tag).push(operationOf(path, method, operation));
+    }
+  }
+  for (const [tag, parts] of groups) {
+    const title = make("h2", { textContent: tag[0].toUpperCase() + tag.slice(1) });
+    docs.append(make("section", {}, title, ...parts));
+  }
+}
+
+show().catch(error => { notice.textContent = "No description: " + error.message; });

@@ -1,0 +1,138 @@
+"""The API's description: OpenAPI 3.1, made from the table of routes, which has its schemas from the table of controls.
+
+Made once, since neither table changes. Nothing is described by hand here but what all routes share.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final
+
+from softcam import __version__
+from softcam.web.messages import ANYONE_MAY_READ, Answer, Request, Response
+from softcam.web.routes import Doc, Route
+
+_ERROR: Final = {"$ref": "#/components/schemas/Error"}
+_SECURITY: Final[Mapping[str, Any]] = {
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "basic": {"type": "http", "scheme": "basic", "description": "any user name, the key as the password"},
+}
+_REASONS: Final[Mapping[int, str]] = {
+    400: "A value is bad: which, and by which rule",
+    401: "The API key is missing or wrong",
+    403: "The key may only look, or a page from elsewhere asks for a change",
+    404: "There is no such thing",
+    409: "This camera cannot do that, and why",
+    411: "A body has no Content-Length",
+    413: "The body is too large",
+    415: "The body is not application/json",
+    503: "There is no picture to give now, and why",
+}
+_WITH_BODY: Final = (403, 411, 413, 415)
+
+
+class OpenApi:
+    """The document, and the answer that brings it."""
+
+    def __init__(self, routes: Iterable[Route], *, has_key: bool) -> None:
+        """`has_key`: whether a key is needed, which is then said of every route but the public ones."""
+        self.document = describe(routes, has_key=has_key)
+        self._body = json.dumps(self.document, ensure_ascii=False, indent=1).encode() + b"\n"
+
+    def answer(self, _request: Request) -> Answer:
+        return Response(self._body, "application/json", headers={"Cache-Control": "no-cache", **ANYONE_MAY_READ})
+
+
+def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
+    """The description's own route, which stands in it as well."""
+    doc = Doc("This description", "pages", {200: {"application/json": {"type": "object"}}})
+    unmade = Route(("/openapi.json",), _unmade, doc=doc)
+    return [replace(unmade, handle=OpenApi([*routes, unmade], has_key=has_key).answer)]
+
+
+def _unmade(_request: Request) -> Answer:
+    raise NotImplementedError  # stands in the table only while the description is made
+
+
+def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        if route.doc is None:
+            continue
+        for path in route.paths:
+            if path.startswith("/?"):
+                continue  # the same address as the page: told there, as a parameter
+            operations = paths.setdefault(path, {})
+            operations[route.method.lower()] = _operation(route, route.doc, path, has_key=has_key)
+            if route.method == "GET":
+                operations["head"] = _operation(route, route.doc, path, has_key=has_key, is_head=True)
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Soft Stream",
+            "version": __version__,
+            "description": "One camera: its pictures, its state, and what can be set. "
+            'Errors are {"detail": …} and name the field and the rule. Unknown query parameters are ignored.',
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "./", "description": "where this description came from"}],
+        "paths": dict(sorted(paths.items())),
+        "components": {
+            "schemas": {
+                "Error": {
+                    "type": "object",
+                    "properties": {"detail": {"type": "string"}},
+                    "required": ["detail"],
+                    "additionalProperties": False,
+                }
+            }
+        },
+    }
+    if has_key:
+        document["components"]["securitySchemes"] = dict(_SECURITY)
+        document["security"] = [{name: []} for name in _SECURITY]
+    return document
+
+
+def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: bool = False) -> dict[str, Any]:
+    method = "head" if is_head else route.method.lower()
+    name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
+    statuses = {*doc.errors}
+    if has_key and not route.is_public:
+        statuses.add(401)
+    if route.method != "GET":
+        statuses.update(_WITH_BODY)
+    answers: dict[str, Any] = {}
+    for status, contents in doc.answers.items():
+        answers[str(status)] = {"description": HTTPStatus(status).phrase}
+        if contents and not is_head:
+            answers[str(status)]["content"] = {
+                kind: {} if schema is None else {"schema": schema} for kind, schema in contents.items()
+            }
+    for status in sorted(statuses):
+        answers.setdefault(str(status), {"description": _REASONS[status]})
+        if not is_head:
+            answers[str(status)]["content"] = {"application/json": {"schema": _ERROR}}
+    operation: dict[str, Any] = {
+        "operationId": f"{method}_{name}",
+        "tags": [doc.tag],
+        "summary": doc.summary,
+        "responses": answers,
+    }
+    if doc.description:
+        operation["description"] = doc.description
+    if doc.parameters:
+        operation["parameters"] = [
+            {"name": each.name, "in": "query", "description": each.help, "schema": each.schema}
+            for each in doc.parameters
+        ]
+    if doc.body is not None:
+        operation["requestBody"] = {
+            "required": doc.is_body_needed,
+            "content": {"application/json": {"schema": doc.body}},
+        }
+    if route.is_public:
+        operation["security"] = []
+    return operation
