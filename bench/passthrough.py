@@ -40,6 +40,9 @@ class ReelCamera:
         self._has_ended = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def prepare(self, wish: Any) -> None:
+        self._wish = wish
+
     def is_present(self) -> bool:
         return True
 
