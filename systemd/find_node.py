@@ -8,8 +8,8 @@ stays (/dev/v4l/by-path/…), that is printed. Exit 1, and the reason, where no 
 alone, so that any Python of the host runs it.
 
 A sensor on a ribbon is an I2C device, and no node of its own delivers pictures: the receiver on the ribbon's other end
-does. The device tree joins the two: the sensor's endpoint names the receiver's by its phandle. A USB camera's id ends
-with the name of its USB interface.
+does. The device tree joins the two: the sensor's endpoint names the receiver's by its phandle. A USB camera's id tells
+its controller and its ports.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-_USB_ID = re.compile(r"-(\d+-[\d.]+:\d+\.\d+)-[0-9a-f]{4}:[0-9a-f]{4}$")
+# libcamera names a USB camera by its controller, its ports and interface without the bus's number, and its make.
+_USB_ID = re.compile(r"(.+)-([\d.]+:\d+\.\d+)-[0-9a-f]{4}:[0-9a-f]{4}")
 
 
 class CannotTell(Exception):
@@ -30,9 +31,9 @@ def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
     nodes = list(_video_nodes(root))
     if not nodes:
         raise CannotTell("this machine has no video nodes")
-    usb = _USB_ID.search(camera_id)
+    usb = _USB_ID.fullmatch(camera_id)
     if usb is not None:
-        found = [node for node in nodes if (node / "device").resolve().name == usb[1]]
+        found = [node for node in nodes if _is_usb(node, usb[1], usb[2], root)]
     elif camera_id.startswith("/base/"):
         receiver = _receiver_of(root / "sys/firmware/devicetree" / camera_id.lstrip("/"), root)
         found = [node for node in nodes if _is_of(node, receiver)]
@@ -77,6 +78,15 @@ def _is_of(node: Path, endpoint: Path) -> bool:
     """Whether `endpoint` lies within the device-tree node of this video node's device."""
     device = node / "device/of_node"
     return device.exists() and endpoint.resolve().is_relative_to(device.resolve())
+
+
+def _is_usb(node: Path, controller: str, interface: str, root: Path) -> bool:
+    """Whether the node is of this interface, below this controller where the device tree has that."""
+    device = (node / "device").resolve()
+    if device.name.partition("-")[2] != interface:
+        return False
+    wanted = root / "sys/firmware/devicetree" / controller.lstrip("/")
+    return not wanted.exists() or any((above / "of_node").resolve() == wanted.resolve() for above in device.parents)
 
 
 def _lasting_name(name: str, root: Path) -> str:

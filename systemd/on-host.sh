@@ -324,7 +324,7 @@ is_missing() { # N: it ended because its camera is not there
 }
 
 start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, and ask each; 1 where one does not answer
-  local release=$1 listed=$2 number answer restarts=() had_picture=${HAD_PICTURE:-}
+  local release=$1 listed=$2 number answer restarts=()
   shift 2
   for number in "$@"; do
     if [[ $(fingerprint "$number") != "${PRINTS[$number]:-}" ]] ||
@@ -349,11 +349,12 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
     say "camera $number: $answer"
     if answer=$(probe "$release" picture "$number" 20); then
       say "camera $number: $answer"
-    elif [[ " $had_picture " == *" $number "* ]]; then
-      say "camera $number: $answer, and the release before had one"
+    elif [[ " $MUST_SEE " == *" $number "* ]]; then
+      say "camera $number: $answer; its journal:"
+      last_words "$number"
       return 1
     else
-      say "camera $number: $answer"
+      say "camera $number: $answer, as before"
     fi
   done
 }
@@ -392,6 +393,7 @@ prune() { # keeps the newest few, those in use among them
 }
 
 declare -A PRINTS=() # of each instance, before anything was changed
+MUST_SEE='' # cameras that a release must get a picture from: those that gave one before, or were never asked
 
 install_release() { # NAME [FOLDER that it was copied to]
   local release=$1 listed before number numbers answer saved has_saved=''
@@ -399,14 +401,14 @@ install_release() { # NAME [FOLDER that it was copied to]
   listed=$(list_cameras)
   mapfile -t numbers < <(wanted_cameras "$listed")
   before=$(current_release)
-  HAD_PICTURE=''
   for number in "${numbers[@]}"; do
     PRINTS[$number]=$(fingerprint "$number")
     answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) ||
       fail "camera $number: bad settings in $ENV_FILE, nothing was changed: $(tail -n 3 <<<"$answer" | without_secrets)"
-    if [[ -n $before && $before != "$release" ]] && systemctl --quiet is-active "camera-soft-cam@$number.service" &&
-      probe "$before" picture "$number" 15 >/dev/null 2>&1; then
-      HAD_PICTURE+=" $number"
+    if ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
+      if [[ -z $before ]]; then MUST_SEE+=" $number"; fi
+    elif [[ $before != "$release" ]] && probe "$before" picture "$number" 15 >/dev/null 2>&1; then
+      MUST_SEE+=" $number"
     fi
   done
 
@@ -444,7 +446,7 @@ install_release() { # NAME [FOLDER that it was copied to]
     [[ -z $has_saved ]] || cp -p "$saved/env" "$ENV_FILE"
     activate "$before"
     systemctl daemon-reload
-    HAD_PICTURE=''
+    MUST_SEE=''
     start_and_ask "$before" "$listed" "${numbers[@]}" || fail "release $release does not work, and $before does not either"
     rm -rf "${TOP:?}/releases/$release"
     fail "release $release does not work; $before runs again"

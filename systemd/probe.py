@@ -61,6 +61,9 @@ def _wait_for_health(settings: Settings, patience_s: float) -> int:
 
 
 def _fetch_picture(settings: Settings, patience_s: float) -> int:
+    if not settings.enabled:
+        print("switched off by its settings")
+        return 0
     began_s = time.monotonic()
     try:
         with _get(settings, "/snapshot.jpg", patience_s) as answer:

@@ -107,9 +107,18 @@ def test_a_pi4(tree: Tree) -> None:
 
 
 def test_a_usb_camera_by_its_interface(pi5: Tree) -> None:
-    pi5.node(20, "usb1/1-2/1-2:1.0")
-    pi5.node(22, "usb1/1-1/1-1:1.0", index=1)
-    pi5.node(21, "usb1/1-1/1-1:1.0", index=0)
+    pi5.node(20, "platform/usb1/1-2/1-2:1.0")
+    pi5.node(22, "platform/usb1/1-1/1-1:1.0", index=1)
+    pi5.node(21, "platform/usb1/1-1/1-1:1.0", index=0)
+    assert pi5.found(USB_ID) == "/dev/video21"
+
+
+def test_two_usb_controllers_with_a_camera_in_the_same_port(pi5: Tree) -> None:
+    for number, controller in ((20, "usb@300000"), (21, "usb@200000")):
+        node = pi5.root / "sys/firmware/devicetree/base/axi/pcie@120000/rp1" / controller
+        node.mkdir(parents=True)
+        pi5.node(number, f"platform/{controller}/usb{number}/{number}-1/{number}-1:1.0")
+        (pi5.root / f"sys/devices/platform/{controller}/of_node").symlink_to(node)
     assert pi5.found(USB_ID) == "/dev/video21"
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from tests.rig import root as rig_root
 
 PROJECT = rig_root.CHECKOUT
 PYTHON = "/opt/rig/python"  # the root's Picamera2, with the bridges to the virtual cameras
+ENV_FILE = "/etc/camera-streamer/camera-soft-stream.env"
 PATIENCE_S = 30.0
+_DROP_IN = "/etc/systemd/system/camera-soft-cam@.service.d/zz-test.conf"
 CAMERA_LIST = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
 
 _PYTHON_WRAPPER = f"""\
@@ -72,6 +74,8 @@ class Machine:
     """One container, from construction until `close`."""
 
     def __init__(self, root: Path) -> None:
+        self.first_words = ""  # what the first deployment said
+        self._is_changed = False
         self._folder = Path(tempfile.mkdtemp(prefix="soft-stream-host-"))
         self.key = self._folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
@@ -125,15 +129,18 @@ class Machine:
         flags = [flag for option in ssh for flag in ("-o", option)]
         return self.net(str(project / "deploy.sh"), *flags, "--python", PYTHON, *options, *hosts, check=check)
 
-    def start_net(self, *argv: str) -> "subprocess.Popen[str]":
-        """Like `net`, beside the test; whoever starts it ends it."""
-        return subprocess.Popen(
-            ["nsenter", "--target", str(self._leader), "--net", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+    @contextlib.contextmanager
+    def viewer(self, camera: int, *options: str) -> Iterator[None]:
+        """Somebody who watches the stream of that camera inside, for the length of the block."""
+        url = f"http://127.0.0.1:{18081 + camera}/stream.mjpg"
+        argv = ["nsenter", "--target", str(self._leader), "--net", "curl", "-sN", "-o", "/dev/null", *options, url]
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
+        try:
+            self.wait_until(lambda: process.poll() is None and self.status(camera)["viewers"] >= 1, "a viewer")
+            yield
+        finally:
+            process.terminate()
+            process.wait()
 
     # --- looking
 
@@ -183,9 +190,38 @@ class Machine:
         """A file in the container."""
         self.run("sh", "-c", 'umask 077; cat > "$0.new"; chmod "$1" "$0.new"; mv "$0.new" "$0"', path, mode, text=text)
 
-    def set_cameras(self, *names: str) -> None:
-        """Which virtual cameras exist for processes that start from now on: virtual0, virtual1."""
-        self.write(f"/{CAMERA_LIST}", camera_list(*names))
+    def set_gone(self, *camera_ids: str) -> None:
+        """These cameras are listed no more; one that is open stays open."""
+        self.write("/run/rig/gone", "\n".join(camera_ids))
+
+    def freeze(self) -> None:
+        """No camera gives frames any more, and nothing fails."""
+        self.run("touch", "/run/rig/freeze")
+
+    def thaw(self) -> None:
+        self.run("rm", "-f", "/run/rig/freeze")
+
+    def set_env(self, *lines: str) -> None:
+        """Settings for the instances that start from now on, until the test's end."""
+        self._is_changed = True
+        self.run("sh", "-c", f"cat >> {ENV_FILE}", text="\n" + "\n".join(lines) + "\n")
+
+    def set_drop_in(self, text: str) -> None:
+        """A change to the unit, until the test's end."""
+        self._is_changed = True
+        self.write(_DROP_IN, text)
+        self.run("systemctl", "daemon-reload")
+
+    def put_right(self) -> None:
+        """Both cameras there and running, with the settings that were deployed."""
+        self.run("rm", "-f", "/run/rig/gone", "/run/rig/freeze")
+        if self._is_changed:
+            self.run("sh", "-c", f"rm -f {_DROP_IN}; cp {ENV_FILE}.deployed {ENV_FILE}; systemctl daemon-reload")
+            self._is_changed = False
+            self.run("systemctl", "restart", "camera-soft-cam@0", "camera-soft-cam@1")
+        for camera in (0, 1):
+            if not self.is_active(camera):
+                self.run("systemctl", "restart", f"camera-soft-cam@{camera}")
 
     def close(self) -> None:
         # The leader's death ends all that runs inside; nspawn then ends by itself.
