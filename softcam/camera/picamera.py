@@ -449,7 +449,8 @@ def _hdr_switch(place: int) -> Any:
         from picamera2.devices.imx708 import IMX708
 
         return IMX708(place)
-    except (ImportError, *_TROUBLES) as error:
+    # AttributeError is what libarchive's binding raises, which Picamera2's drivers import, without its library.
+    except (ImportError, AttributeError, *_TROUBLES) as error:
         log.debug("No HDR in the sensor: %s", error)
         return None
 
