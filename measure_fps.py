@@ -648,7 +648,6 @@ class LiveLine:
     def __init__(self, output: TextIO) -> None:
         self._output = output if output.isatty() else None
         self._next_s = 0.0
-        self._mark: tuple[float, int] | None = None
         self._is_shown = False
 
     def show(self, statistics: Statistics, now_s: float) -> None:

@@ -19,14 +19,6 @@ from softcam.scale import shrink, shrink_plane
 Planes = tuple[Plane, Plane, Plane]
 
 
-class JpegKey(NamedTuple):
-    """What tells one wanted JPEG of a frame from another; who wants the same shares the bytes."""
-
-    width: int
-    height: int
-    quality: int
-
-
 def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, is_quality_asked: bool = False) -> bytes:
     """`frame`, which the caller holds, as a JPEG of `size` (width, height) pixels, None for the frame's own.
 

@@ -74,7 +74,7 @@ class _Work:
 
 
 class Pictures:
-    """Owns the encoder threads. `frame_came` is called by the camera's thread, `want` and `notify` by the fan-out."""
+    """Owns the encoder threads. `frame_came` is called by the camera's thread, `want` and `show` by the fan-out."""
 
     def __init__(self, frames: NewestFrame, size: Size) -> None:
         """`size` (width, height) is that of placeholders until a frame has come."""
@@ -196,7 +196,6 @@ class Pictures:
                         continue
                     work.began_s = frame.began_s
                     self._size = frame.size
-                    self._encoded += 1
                     return work.channel, frame, ()
                 self._changed.wait()
             return None
@@ -221,6 +220,8 @@ class Pictures:
         width, quality, is_quality_asked = channel.key
         size = scaled_size(frame.size, width) if 0 < width < frame.width else None
         picture = jpeg.encode(frame, size, quality, is_quality_asked=is_quality_asked)
+        with self._changed:
+            self._encoded += 1
         deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
     def _make_placeholder(self, channel: Channel, lines: Sequence[str], deliver: Deliver) -> None:

@@ -10,7 +10,7 @@ import simplejpeg
 
 from softcam.errors import CameraError
 from softcam.frames import Frame, PixelFormat, Plane
-from softcam.jpeg import JpegKey, encode, size_of
+from softcam.jpeg import encode, size_of
 
 Rgb = npt.NDArray[np.float64]
 SIZES = [(160, 96), (161, 97), (130, 51), (64, 64), (7, 5), (2, 2)]
@@ -330,8 +330,3 @@ def test_fail_unknown_format() -> None:
 def test_fail_size_of_what_is_no_jpeg() -> None:
     with pytest.raises(ValueError, match="FFD8"):
         size_of(b"GIF89a")
-
-
-def test_keys_with_the_same_values_are_the_same_key() -> None:
-    assert {JpegKey(640, 360, 80): "jpeg"}[JpegKey(640, 360, 80)] == "jpeg"
-    assert JpegKey(640, 360, 80) != JpegKey(640, 360, 81)

@@ -263,6 +263,7 @@ def test_many_bad_frames_are_summed_in_the_log(
         "1 pictures could not be encoded: damaged",
         "5 pictures could not be encoded: damaged",
     ]
+    assert studio.pictures.encoded == 0  # what failed was not made
 
 
 # The placeholder
