@@ -30,7 +30,7 @@ CONTROL_DELAY: Final = 2  # frames from an order to the first picture that follo
 _STRIDE: Final = 64  # rows of Y are padded as on a Raspberry Pi 5
 _FAULT_CHECK_S: Final = 0.2
 _STOP_WAIT_S: Final = 5.0  # for the thread to end: it draws a still of the whole sensor in about a second
-_STILL_WAIT_S: Final = 5.0  # for a still, beyond its exposure
+_STILL_WAIT_S: Final = 10.0  # for a still, beyond its exposure
 
 _USUAL_SCENE: Final = Scene()
 _DARK_LUX: Final = 1.0

@@ -1,11 +1,14 @@
 """Reads query parameters by the same rules as settings; a malformed value is a 400 that names parameter and rule."""
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
+from typing import Final
 
 from softcam import rules
 from softcam.web.messages import HttpError
 
+_WITH_EXPONENT: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[eE][+-]?[0-9]{1,4}")
 _LONGEST_SHOWN = 80  # characters of a bad value in the answer
 
 
@@ -17,8 +20,21 @@ def whole(query: Mapping[str, str], name: str, low: int, high: int) -> int | Non
 
 def decimal(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
     """A number, None where the parameter is absent."""
-    value = _read(query, name, rules.decimal(low, high))
+    value = _read(query, name, _decimal(low, high))
     return value if isinstance(value, float) else None
+
+
+def _decimal(low: float, high: float) -> rules.Parser:
+    """As the settings' rule, and with the exponents that programs write."""
+    plain = rules.decimal(low, high)
+
+    def parse(text: str) -> object:
+        if not _WITH_EXPONENT.fullmatch(text):
+            return plain(text)
+        value = float(text)
+        return value if low <= value <= high else plain("")  # which raises, with the rule
+
+    return parse
 
 
 def boolean(query: Mapping[str, str], name: str) -> bool | None:

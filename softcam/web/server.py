@@ -222,7 +222,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(answer)
 
     # http.server looks these names up; which of them a path takes is the routes' business.
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = _answer  # noqa: N815
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_QUERY = _answer  # noqa: N815
 
     def _find(self, request: Request) -> Route:
         try:

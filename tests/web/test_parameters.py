@@ -25,12 +25,16 @@ def test_fail_whole(text: str) -> None:
     assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize(("text", "value"), [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0), ("2e-1", 0.2)]
+)
 def test_ok_decimal(text: str, value: float) -> None:
     assert parameters.decimal({"fps": text}, "fps", 0.01, 1000) == value
 
 
-@pytest.mark.parametrize("text", ["", "0", "0.001", "1001", "-1", "nan", "inf", "1e3", "1,5", "five"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0.001", "1001", "-1", "nan", "inf", "1e4", "-1e1", "1e", "1e99999", "1,5", "five"]
+)
 def test_fail_decimal(text: str) -> None:
     with pytest.raises(HttpError, match=r"^fps .*: wants a number from 0\.01 to 1000$"):
         parameters.decimal({"fps": text}, "fps", 0.01, 1000)

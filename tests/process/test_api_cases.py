@@ -1,0 +1,68 @@
+"""schemathesis against the running portal: thousands of requests made from `/openapi.json`, good ones and bad ones."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Portal
+from tests.process.asking import ask
+
+PROJECT = Path(__file__).resolve().parents[2]
+HOOKS = "tests.process.schemathesis_hooks"
+# Streams have no end, and the page shows one with `?action=stream`: both are tested elsewhere.
+ENDLESS = r"stream(\.mjpg)?$|^/$|^/index"
+
+
+def run(portal: Portal, folder: Path, *arguments: str) -> int:
+    """The number of cases that schemathesis made; an AssertionError with its report where it found something."""
+    program = Path(sys.executable).with_name("schemathesis")
+    command = [str(program), "run", f"{portal.url}/openapi.json", "--request-timeout", "30", "--no-color"]
+    command += ["--exclude-checks", "not_a_server_error", "--phases", "coverage,fuzzing", *arguments]
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{portal.log}"
+    assert "Traceback" not in portal.log
+    found = re.search(r"(\d+) generated", done.stdout)
+    assert found is not None, done.stdout
+    return int(found[1])
+
+
+@pytest.mark.timeout(300)
+def test_controls_on_a_closed_camera(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    portal = start_portal()
+    paths = ["--include-path-regex", "^/v1/camera/", "--exclude-path-regex", "snapshot|start|autofocus$"]
+    cases = run(portal, tmp_path, *paths, "-n", "150")
+    assert cases > 2000
+
+
+@pytest.mark.timeout(300)
+def test_everything_on_an_open_camera(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    portal = start_portal("--width", "160", "--height", "90", "--fps", "60", "--autofocus-timeout", "0.5")
+    assert ask(portal, "/camera/start", method="POST").status == 200
+    # The aliases are the same routes, which is shown by the table.
+    cases = run(
+        portal, tmp_path, "--exclude-path-regex", rf"{ENDLESS}|^/camera/(?!st)|^/api|^/frame|^/snapshot$", "-n", "8"
+    )
+    assert cases > 1000
+    assert ask(portal, "/health").status == 200
+
+
+@pytest.mark.timeout(120)
+def test_with_a_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    portal = start_portal(environment={"CAMERA_API_KEY": "the-key"})
+    cases = run(
+        portal,
+        tmp_path,
+        "--include-path-regex",
+        "awb|status|lens|health|transform",
+        "-H",
+        "X-API-Key: the-key",
+        "-n",
+        "10",
+    )
+    assert cases > 200
