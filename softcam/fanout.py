@@ -343,7 +343,7 @@ class FanOut:
             viewer.address,
             reason,
             watched_s,
-            viewer.pictures,
+            max(viewer.pictures, 0),
             viewer.skipped,
             len(self._viewers),
         )

@@ -116,18 +116,17 @@ class Focus:
         with self._changed:
             cycle = self._cycle
             outcome = None if cycle is None else cycle.step(frame.metadata, time.monotonic())
-            resting_mode = self._resting_mode
-        if outcome is None:
-            return
+            if outcome is None:
+                return
+            # Over from here on: a stream that starts now begins a cycle of its own.
+            self._cycle = None
+            self._last = outcome
+            self._mode = resting_mode = self._resting_mode
         # Sent before anyone is woken, so that a picture taken on the outcome is not disturbed by it.
         if resting_mode is AfMode.CONTINUOUS:
             self._tell({"AfMode": int(AfMode.CONTINUOUS)})
         with self._changed:
-            if self._cycle is cycle:
-                self._cycle = None
-                self._last = outcome
-                self._mode = resting_mode
-                self._changed.notify_all()
+            self._changed.notify_all()
         _log_outcome(outcome)
 
     def _begin(self, purpose: str, *, is_ordered: bool = False) -> FocusCycle | None:

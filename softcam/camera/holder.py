@@ -35,6 +35,11 @@ log = logging.getLogger(__name__)
 
 LeaseKind = Literal["stream", "snapshot", "hold"]
 
+_OVERSLEPT_S: Final = 1.5  # no load makes a thread that late, but SIGSTOP does
+_FRESH_S: Final = 1.0  # a frame of this age, beyond what the camera takes for one, is no live picture
+_STILL_PAUSE_S: Final = 0.5  # at least so long do streams run between two stills
+_MOST_ORDERS: Final = 8  # different stills that may wait; one more would not be in time
+
 # How long a call into the camera may take before the process is given up. Generous: a Pi Zero opens in some seconds,
 # and libcamera's own timeouts lie below.
 _OPEN_LIMIT_S: Final = 20.0
@@ -144,7 +149,7 @@ class CameraHolder:
         self._opens = 0
         self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
         self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
-        self._wanted_from_s = 0.0  # when somebody came after nobody was there
+        self._orders_from_s = 0.0  # so that stills leave the streams their share of time
 
         # Without the lock: single values, read one frame late at worst. The camera thread alone writes these, while it
         # opens or when it looks for frames anew:
@@ -166,8 +171,6 @@ class CameraHolder:
         with self._changed:
             self._raise_failure()
             is_first_stream = kind == "stream" and not self._has_stream() and self._state in _RUNNING
-            if not self._leases:
-                self._wanted_from_s = time.monotonic()
             self._leases.add(lease)
             self._changed.notify_all()
         if is_first_stream:
@@ -180,7 +183,13 @@ class CameraHolder:
         Raises the CameraError that ended the camera, or NoPicture at the deadline (monotonic clock).
         """
         # A frame may come before open() has returned; only then is known what was negotiated.
-        frame = self.frames.wait(lambda _: self._mode is not None, deadline_s, until=self._is_beyond_waiting)
+        # One that is left over from before a silence would pass for live.
+        fresh_s = _FRESH_S + self._pace.pipeline_s
+        frame = self.frames.wait(
+            lambda newest: self._mode is not None and newest.began_s >= time.monotonic() - fresh_s,
+            deadline_s,
+            until=self._is_beyond_waiting,
+        )
         if frame is not None:
             frame.release()
         with self._changed:
@@ -245,6 +254,8 @@ class CameraHolder:
             self._raise_failure()
             order = next((each for each in self._orders if each.key == key), None)
             if order is None:
+                if len(self._orders) >= _MOST_ORDERS:
+                    raise NoPicture("too many stills of different kinds are wanted at once")
                 order = _Order(key, run)
                 self._orders.append(order)
             order.waiting += 1
@@ -311,9 +322,11 @@ class CameraHolder:
                 return "the camera thread has ended"
             if not self._leases or not self._watchdog_timeout_s:
                 return None
+            if self._state not in _RUNNING:
+                return None  # a call that takes too long is told by its guard
             # The longest way back: a silence noticed, a restart that was no use, a reopening, and a silence again.
             allowed_s = 2 * self._watchdog_timeout_s + _RESTART_LIMIT_S + _CLOSE_LIMIT_S + _OPEN_LIMIT_S
-            since_s = max(self._frames_due_from_s, self._wanted_from_s, self._pace.last_frame_s)
+            since_s = max(self._frames_due_from_s, self._pace.last_frame_s)
             silence_s = time.monotonic() - since_s - self._pace.pipeline_s
             return f"no frame for {silence_s:.0f} s" if silence_s > allowed_s else None
 
@@ -408,6 +421,9 @@ class CameraHolder:
                 if step is not None:
                     return None if step == self._leave else step
                 self._changed.wait(None if wake_at_s is None else max(0.0, wake_at_s - now_s))
+                if wake_at_s is not None and time.monotonic() - wake_at_s > _OVERSLEPT_S:
+                    # The process itself was stopped, or the machine slept: that is no silence of the camera.
+                    self._frames_due_from_s = time.monotonic()
 
     def _decide(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
         """The next step, or none and the moment to look again; None is not before something changes."""
@@ -419,11 +435,15 @@ class CameraHolder:
             return self._close, None
         if self._leases:
             if self._state is State.LINGERING:
+                # A silence that began while nobody was there counts: who asks again and again, with pauses in between,
+                # would never see the camera brought back.
                 self._state = State.OPEN
-                self._frames_due_from_s = now_s
-            if self._orders and self._state is State.OPEN:
-                return self._obey, None
-            return self._decide_watchdog(now_s)
+            step, wake_at_s = self._decide_watchdog(now_s)
+            if step is None and self._orders and self._state is State.OPEN:
+                if now_s >= self._orders_from_s:
+                    return self._obey, None
+                wake_at_s = min(wake_at_s or self._orders_from_s, self._orders_from_s)
+            return step, wake_at_s
         if self._state is State.OPEN:
             self._state = State.LINGERING
         # Nobody watches: a camera that hangs is not brought back for nobody, it is closed.
@@ -507,7 +527,8 @@ class CameraHolder:
         with self._changed:
             self._state = State.CLOSED
             self._mode = None
-            self._tries = 0
+            if self._pace.last_frame_s > self._frames_due_from_s:
+                self._tries = 0  # otherwise it was silent to the end, and the next opening is the next try
         self.on_closed()
         log.info("Camera closed")
 
@@ -528,7 +549,9 @@ class CameraHolder:
             if tries <= 2:
                 self._restarts += 1
         self.frames.wake()
-        if not self.camera.is_present():
+        with self._guard("looking for the camera", _OPEN_LIMIT_S):
+            is_present = self.camera.is_present()
+        if not is_present:
             raise CameraMissing(f"camera {self.camera.name} is gone: no frame for {silence_s:.0f} s")
         if tries > 2:
             raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
@@ -572,14 +595,19 @@ class CameraHolder:
         with self._changed:
             order = self._orders.popleft()
         result, error = None, None
+        began_s = time.monotonic()
         try:
             result = order.run()
         except CameraError as trouble:
             log.warning("No %s: %s", order.key[0], trouble)
             error = trouble
         with self._changed:
+            now_s = time.monotonic()
             if error is None:  # as good as a frame of the stream; a still that failed hides no silence
-                self._frames_due_from_s = time.monotonic()
+                self._frames_due_from_s = now_s
+            if self._has_stream():
+                # Half of the time at the most: streams stand still meanwhile.
+                self._orders_from_s = now_s + max(_STILL_PAUSE_S, now_s - began_s)
             order.result, order.error, order.is_done = result, error, True
             waiting = order.waiting
             if isinstance(result, Frame):
