@@ -13,7 +13,7 @@ from typing import Any, Final
 from softcam.camera.base import StreamMode
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import CameraError, NoPicture, NotSupported
 from softcam.exif import exif_segment, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
 from softcam.frames import Frame
@@ -30,6 +30,7 @@ _STREAM_LIMIT_S: Final = 30.0
 # What autofocus may add to a snapshot nobody asked it for: Moonraker waits a second in all.
 _FOCUS_BUDGET_S: Final = 0.6
 _RETRY_AFTER_S: Final = 5
+_TURNS: Final = 2  # snapshots that hold a frame of the camera at once: with slot and encoders five of its six buffers
 _RAW_LIMIT_S: Final = 20.0  # a DNG of twelve million pixels is 24 MB, and is written on a card first
 _HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
 
@@ -120,6 +121,7 @@ class Media:
         self._pictures = pictures
         self._fanout = fanout
         self._defaults = defaults
+        self._turns = threading.BoundedSemaphore(_TURNS)
         self._places = threading.BoundedSemaphore(defaults.max_clients)
 
     def stream(self, request: Request) -> Answer:
@@ -178,7 +180,7 @@ class Media:
         asked_s = time.monotonic()
         deadline_s = asked_s + _SNAPSHOT_LIMIT_S
         holder = self._camera()
-        width, height, quality = wish.width, wish.height, wish.quality
+        width, height = wish.width, wish.height
         max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
         with holder.lease("snapshot"):
             mode = holder.wait_ready(deadline_s)
@@ -194,23 +196,29 @@ class Media:
                 frame = holder.still(still_size, deadline_s, controls)
                 if wants_full and width is None and height is None:
                     size = frame.size
-            else:
-                frame = holder.wait_frame(time.monotonic() if has_focused else asked_s - max_age_s, deadline_s)
+                return self._encode(wish, frame, size, mode)
+            not_before_s = time.monotonic() if has_focused else asked_s - max_age_s
+            # In turn, and the turn before the frame: each holds one of the camera's few buffers until it is encoded.
+            if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                raise NoPicture("too many pictures are wanted at once")
             try:
-                picture = self._pictures.snapshot(
-                    frame,
-                    _within(size, frame.size),
-                    quality or self._defaults.snapshot_quality,
-                    is_quality_asked=quality is not None,
-                )
-                orientation = 1 if self._steering is None else self._steering.orientation
-                return Snapshot(
-                    _with_exif(picture, frame, mode, orientation),
-                    size_of(picture),
-                    _picture_headers(frame),
-                )
+                return self._encode(wish, holder.wait_frame(not_before_s, deadline_s), size, mode)
             finally:
-                frame.release()
+                self._turns.release()
+
+    def _encode(self, wish: SnapshotWish, frame: Frame, size: Size, mode: StreamMode) -> Snapshot:
+        """The snapshot of a frame, whose hold is given back."""
+        try:
+            picture = self._pictures.snapshot(
+                frame,
+                _within(size, frame.size),
+                wish.quality or self._defaults.snapshot_quality,
+                is_quality_asked=wish.quality is not None,
+            )
+            orientation = 1 if self._steering is None else self._steering.orientation
+            return Snapshot(_with_exif(picture, frame, mode, orientation), size_of(picture), _picture_headers(frame))
+        finally:
+            frame.release()
 
     def _raw(self, wants_focus: bool | None) -> bytes:
         deadline_s = time.monotonic() + _RAW_LIMIT_S
@@ -276,7 +284,8 @@ class Media:
 def _within(size: Size, most: Size) -> Size:
     """`size`, or the largest of its aspect ratio that fits into `most`: no picture is larger than what was seen."""
     factor = min(1.0, most[0] / size[0], most[1] / size[1])
-    return size if factor == 1.0 else (_even(size[0] * factor), _even(size[1] * factor))
+    # Half a pixel for what the product lacks of a whole one; `most` is even, so it is not passed.
+    return size if factor == 1.0 else (_even(size[0] * factor + 0.5), _even(size[1] * factor + 0.5))
 
 
 def _even(length: float) -> int:
