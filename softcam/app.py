@@ -3,6 +3,7 @@
 The only module that sees the whole settings, and the only one that sets logging up. Runs on the main thread.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -10,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Final
 
 from softcam import memory
@@ -18,6 +18,7 @@ from softcam.camera.base import Camera, StreamWish
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
 from softcam.controls.state import Store
+from softcam.ends import Ends
 from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
 from softcam.exif import exif_segment, with_exif
 from softcam.fanout import Channel, FanOut
@@ -45,8 +46,6 @@ _LATE_NOTICE_S: Final = 0.3  # for waiting requests to hear why there is no pict
 
 # How long a busy Python thread may keep the others from the interpreter; a picture passes three threads on its way.
 _SWITCH_INTERVAL_S: Final = 0.0005
-
-End = PortalError | signal.Signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -88,9 +87,8 @@ def _run(settings: Settings) -> int:
     memory.use_one_heap()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are heard from here on: one that comes while the parts are put together counts as well.
-    ends: SimpleQueue[End] = SimpleQueue()  # its put() may be called in a signal handler
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: ends.put(signal.Signals(received)))
+    ends = Ends()
+    ends.hear([signal.SIGTERM, signal.SIGINT])
     try:
         parts = _Parts(settings, ends)
     except OSError as error:
@@ -98,13 +96,13 @@ def _run(settings: Settings) -> int:
     log.info("Listening on %s", parts.server.url)
     watch = Watch(Notifier(os.environ), parts.health.status_line, parts.trouble)
     watch.start(parts.die)
-    end = ends.get()
+    end = ends.wait()
     watch.stop(str(end) if isinstance(end, PortalError) else "stopping")
     if isinstance(end, PortalError):
         time.sleep(_LATE_NOTICE_S)
         code = end.exit_code
     else:
-        log.info("Stopping: %s", end.name)
+        log.info("Stopping: %s", end and end.name)
         code = EXIT_OK
     if not parts.stop(time.monotonic() + _STOP_LIMIT_S):
         log.error("The camera does not close; leaving without it")
@@ -116,15 +114,17 @@ def _run(settings: Settings) -> int:
 def _leave_at_once(code: int) -> None:
     """End the process past every thread that hangs; Python's own way out would wait for the camera."""
     logging.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed when the process was started
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
     os._exit(code)
 
 
 class _Parts:
     """The parts of a running portal, and the order in which they stop."""
 
-    def __init__(self, settings: Settings, ends: "SimpleQueue[End]") -> None:
+    def __init__(self, settings: Settings, ends: Ends) -> None:
         camera, number = _choose_camera(settings)
         size = (settings.width, settings.height)
         snapshot_size = (settings.snapshot_width, settings.snapshot_height)

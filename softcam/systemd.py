@@ -121,8 +121,13 @@ class JournalFormatter(logging.Formatter):
         return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
 
 
-def is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether `stream` leads to the journal, by the device and inode that `JOURNAL_STREAM` names (systemd.exec(5))."""
+def is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
+    """Whether `stream` leads to the journal, by the device and inode that `JOURNAL_STREAM` names (systemd.exec(5)).
+
+    None is what Python has for a stream that was closed when it started.
+    """
+    if stream is None:
+        return False
     try:
         seen: Any = os.fstat(stream.fileno())
     except (OSError, ValueError):  # no descriptor behind it, or a closed one
