@@ -6,6 +6,7 @@ ends, so viewers cost no threads. One place, `_answer`, makes every error into J
 
 import contextlib
 import errno
+import io
 import logging
 import socket
 import sys
@@ -22,16 +23,24 @@ from softcam import __version__
 from softcam.errors import CameraError, NotSupported
 from softcam.web.access import Access, refuse_foreign
 from softcam.web.bodies import refuse_other_than_json
+from softcam.web.connections import Connections, RequestReader
 from softcam.web.messages import HandOver, HttpError, Request, Response, json_response, parse_target
 from softcam.web.routes import Route, Routes
 
 log = logging.getLogger(__name__)
 
-# A connection that says nothing for so long is let go: each one that is open costs a thread.
+# A connection that says nothing for so long between two requests is let go: each one that is open costs a thread.
 _IDLE_LIMIT_S: Final = 20.0
+# For a request, from its first byte (the first one of a connection: from its beginning) to the end of its body. All of
+# it fits into a few packets: who takes longer is gone, or keeps our threads on purpose.
+_REQUEST_LIMIT_S: Final = 10.0
 _LARGEST_BODY: Final = 64 * 1024  # bytes; the largest request is a JSON object with a dozen numbers
 _SPARE_THREADS: Final = 64  # beside those that many viewers need while they are being let in
+# Beyond those who are answered: they read requests, answer /health, and say to all others that the portal is full.
+_RESERVE_THREADS: Final = 8
+_ROOM_LIMIT_S: Final = 0.5  # until the thread of a connection that was closed to make room has ended
 _RETRY_AFTER_S: Final = 2
+_COME_AGAIN: Final = {"Retry-After": str(_RETRY_AFTER_S)}
 _BACKLOG: Final = 256  # a page reload by all viewers at once
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EXHAUSTED_PAUSE_S: Final = 0.5
@@ -72,12 +81,16 @@ class PortalServer(ThreadingHTTPServer):
         max_clients: int,
         *,
         idle_limit_s: float = _IDLE_LIMIT_S,
+        request_limit_s: float = _REQUEST_LIMIT_S,
     ) -> None:
         """Raises OSError when the address cannot be had."""
         self.routes = routes
         self.access = access
         self.idle_limit_s = idle_limit_s
-        self._threads_left = threading.BoundedSemaphore(max_clients + _SPARE_THREADS)
+        self.request_limit_s = request_limit_s
+        self.connections = Connections()
+        self.most_requests = max_clients + _SPARE_THREADS
+        self._threads_left = threading.BoundedSemaphore(self.most_requests + _RESERVE_THREADS)
         self._is_stopping = threading.Event()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
@@ -112,6 +125,10 @@ class PortalServer(ThreadingHTTPServer):
         except OSError:
             log.debug("The listening socket was closed already")
 
+    def wait_answered(self, deadline_s: float) -> bool:
+        """Sleep until all requests that were read are answered; False when the deadline (monotonic clock) is first."""
+        return self.connections.wait_answered(deadline_s)
+
     def get_request(self) -> tuple[Any, Any]:
         try:
             return super().get_request()
@@ -123,7 +140,7 @@ class PortalServer(ThreadingHTTPServer):
             raise  # socketserver goes on
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._threads_left.acquire(blocking=False):
+        if not self._has_thread():
             log.warning("Too many connections at once: %s is sent away", client_address[0])
             try:
                 request.settimeout(0)
@@ -137,6 +154,12 @@ class PortalServer(ThreadingHTTPServer):
         except RuntimeError:  # no more threads to be had
             self._threads_left.release()
             raise
+
+    def _has_thread(self) -> bool:
+        """Take a place for one more thread; where there is none, from the connection that waits longest."""
+        if self._threads_left.acquire(blocking=False):
+            return True
+        return self.connections.close_oldest() and self._threads_left.acquire(timeout=_ROOM_LIMIT_S)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -166,7 +189,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def setup(self) -> None:
         super().setup()
-        self.connection.settimeout(self.server.idle_limit_s)
+        self.rfile.close()
+        self._reader = RequestReader(self.connection, self.server.idle_limit_s, self.server.request_limit_s)
+        self.rfile = io.BufferedReader(self._reader)
+        self.server.connections.wait(self.connection)
 
     def handle(self) -> None:
         try:
@@ -174,9 +200,16 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError as error:
             log.debug("Client %s left: %s", self.address_string(), error)
 
+    def handle_one_request(self) -> None:
+        super().handle_one_request()
+        if not self.close_connection:
+            self._reader.expect_next()
+            self.server.connections.wait(self.connection)
+
     def finish(self) -> None:
         if self._has_unread:
             self._drain()
+        self.server.connections.forget(self.connection)
         super().finish()
 
     def _drain(self) -> None:
@@ -199,18 +232,28 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._refuse_malformed()
             request = replace(request, body=self._read_body())
+        except HttpError as error:
+            self._write(_error_response(error))
+            return
+        if not self.server.connections.begin(self.connection):
+            raise ConnectionAbortedError("closed to make room")
+        try:
+            self._answer_whole(request)
+        finally:
+            self.server.connections.end()
+
+    def _answer_whole(self, request: Request) -> None:
+        try:
             if self.command == "OPTIONS":
                 answer: Response | HandOver = self._options(request)
             else:
                 answer = self._find(request).handle(request)
         except HttpError as error:
-            answer = json_response({"detail": str(error)}, error.status, error.headers)
+            answer = _error_response(error)
         except NotSupported as error:
             answer = json_response({"detail": str(error)}, HTTPStatus.CONFLICT)
         except CameraError as error:
-            answer = json_response(
-                {"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": str(_RETRY_AFTER_S)}
-            )
+            answer = json_response({"detail": str(error)}, HTTPStatus.SERVICE_UNAVAILABLE, _COME_AGAIN)
         except (ConnectionError, TimeoutError):
             raise  # the client left, or says nothing
         except Exception:
@@ -231,6 +274,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.access.check(self.headers)  # first: who lacks the key is not told what there is
             raise
         if not route.is_public:
+            if self.server.connections.answering > self.server.most_requests:
+                self.close_connection = True
+                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", _COME_AGAIN)
             self.server.access.check(self.headers, is_change=route.is_change)
         if route.method != "GET":
             refuse_foreign(self.headers)
@@ -277,6 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
         return HttpError(status, detail)
 
     def _write(self, answer: Response) -> None:
+        self.connection.settimeout(self.server.idle_limit_s)
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
         if answer.status is HTTPStatus.NO_CONTENT:
             del headers["Content-Type"], headers["Content-Length"]
@@ -294,6 +341,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hand_over(self, answer: HandOver) -> None:
         self.close_connection = True
+        self.connection.settimeout(self.server.idle_limit_s)
         headers = {"Content-Type": answer.content_type, **answer.headers, "Connection": "close"}
         try:
             self.wfile.write(self._header(HTTPStatus.OK, headers))
@@ -331,3 +379,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name is http.server's
         log.debug(format, *args)
+
+
+def _error_response(error: HttpError) -> Response:
+    return json_response({"detail": str(error)}, error.status, error.headers)

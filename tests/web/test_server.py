@@ -41,6 +41,7 @@ class Handlers:
             Route(("/unchanged",), lambda _: Response(b"", "text/html", HTTPStatus.NOT_MODIFIED, {"ETag": '"1"'})),
             Route(("/stream",), self.stream),
             Route(("/wait",), self.wait),
+            Route(("/public",), self.hello, is_public=True),
             Route(("/post",), self.hello, method="POST"),
             *(Route((f"/raise/{name}",), self.fail(error)) for name, error in ERRORS.items()),
         ]
@@ -361,7 +362,7 @@ def test_fail_errors_of_the_camera_have_an_answer(
     [b"", b"GET /hel", b"GET /hello HTTP/1.1\r\nHost: x\r\n", b"POST /post HTTP/1.1\r\nContent-Length: 9\r\n\r\nx"],
 )
 def test_who_says_nothing_more_is_let_go(handlers: Handlers, no_leaks: NoLeaks, said: bytes) -> None:
-    with no_leaks(), Site(handlers.routes(), idle_limit_s=0.05) as site, site.client() as client:
+    with no_leaks(), Site(handlers.routes(), request_limit_s=0.05) as site, site.client() as client:
         client.send(said)
         assert client.is_closed()
         eventually(lambda: request_threads() == 0, "that its thread ends")
@@ -386,17 +387,121 @@ def test_who_leaves_in_the_middle_leaves_nothing(site: Site, caplog: pytest.LogC
     assert site.ask("/hello").status == 200
 
 
-def test_beyond_the_cap_one_is_sent_away(handlers: Handlers, no_leaks: NoLeaks) -> None:
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"",
+        b"GET /hel",
+        b"GET /hello HTTP/1.1\r\nX: ",
+        b"POST /post HTTP/1.1\r\nContent-Length: 9999\r\n" + JSON + b"\r\n",
+    ],
+)
+def test_a_byte_now_and_then_does_not_keep_a_connection(handlers: Handlers, no_leaks: NoLeaks, begin: bytes) -> None:
+    """The limit is one for the whole request, from its first byte to its last."""
+    with no_leaks(), Site(handlers.routes(), request_limit_s=0.3) as site, site.client() as client:
+        client.send(begin)
+        client.socket.settimeout(0.05)
+        ends_s = time.monotonic() + PATIENCE_S / 2  # each wait of the server's begins anew with a byte, the limit not
+        with suppress(ConnectionError):
+            while time.monotonic() < ends_s:
+                with suppress(TimeoutError):
+                    assert client.socket.recv(1) == b""
+                    break
+                client.send(b"x")
+        assert time.monotonic() < ends_s
+        eventually(lambda: request_threads() == 0, "that its thread ends")
+        assert handlers.asked == []
+
+
+def test_a_connection_may_be_idle_longer_than_a_request_may_take(handlers: Handlers) -> None:
+    with Site(handlers.routes(), request_limit_s=0.5) as site, site.client() as client, site.client() as other:
+        assert client.ask("/hello").status == 200
+        assert other.is_closed()  # by now the limit of a request is over
+        assert client.ask("/hello").status == 200
+
+
+def test_an_answer_may_take_longer_than_a_request(handlers: Handlers) -> None:
+    with Site(handlers.routes(), request_limit_s=0.5) as site, site.client() as client, site.client() as other:
+        client.send(b"GET /wait HTTP/1.1\r\n\r\n")
+        assert handlers.inside.acquire(timeout=PATIENCE_S)
+        assert other.is_closed()
+        handlers.gate.set()
+        assert client.reply().status == 200
+
+
+CAP, RESERVE = 65, 8  # requests at once for one viewer, and the threads beyond them
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /hel", b"GET /hello HTTP/1.1\r\n\r\n"], ids=["unasked", "half", "idle"])
+def test_who_waits_longest_makes_room(handlers: Handlers, no_leaks: NoLeaks, said: bytes) -> None:
     with no_leaks(), Site(handlers.routes(), max_clients=1) as site:
-        clients = [site.client() for _ in range(65)]  # one and the spare ones
-        assert all(client.ask("/hello").status == 200 for client in clients)  # and they stay
+        clients = [site.client() for _ in range(CAP + RESERVE)]
+        for client in clients:
+            client.send(said)
+            if said.endswith(b"\r\n"):
+                client.reply()
+        eventually(lambda: request_threads() == CAP + RESERVE)
+        for _ in range(20):
+            assert site.ask("/hello").status == 200
+        assert clients[0].is_closed()
+        clients[-1].send(b"lo HTTP/1.1\r\n\r\n" if said == b"GET /hel" else b"GET /hello HTTP/1.1\r\n\r\n")
+        assert clients[-1].reply().status == 200
+
+
+def test_five_hundred_half_open_requests_keep_nobody_out(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    with no_leaks(), Site(handlers.routes(), max_clients=1) as site:
+        for _ in range(500):
+            site.client().send(b"GET /hello HTTP/1.1\r\nX: ")
+        assert site.ask("/public").status == 200
+        assert site.ask("/hello").status == 200
+        assert request_threads() <= CAP + RESERVE
+
+
+def test_beyond_the_cap_only_the_public_is_answered(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    with no_leaks(), Site(handlers.routes(), max_clients=1) as site:
+        busy = [site.client() for _ in range(CAP)]
+        for client in busy:
+            client.send(b"GET /wait HTTP/1.1\r\n\r\n")
+        for _ in busy:
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
+        for _ in range(2 * RESERVE):
+            reply = site.ask("/hello")
+            assert (reply.status, reply.detail) == (503, "too many requests at once")
+            assert reply.headers["Retry-After"] == "2"
+            assert reply.headers["Connection"] == "close"
+            assert site.ask("/public").status == 200
+        handlers.gate.set()
+        assert {client.reply().status for client in busy} == {200}  # who is being answered is left alone
+        assert site.ask("/hello").status == 200
+
+
+def test_when_every_thread_is_busy_one_is_sent_away(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    def wait(request: Request) -> Answer:
+        return handlers.wait(request)
+
+    routes = [*handlers.routes(), Route(("/hang",), wait, is_public=True)]
+    with no_leaks(), Site(routes, max_clients=1) as site:
+        for _ in range(CAP + RESERVE):
+            site.client().send(b"GET /hang HTTP/1.1\r\n\r\n")
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
         reply = site.client().reply()  # unasked
         assert (reply.status, reply.detail) == (503, "too many connections at once")
         assert reply.headers["Retry-After"] == "2"
         assert reply.headers["Connection"] == "close"
-        clients[0].socket.close()
-        eventually(lambda: request_threads() == 64)
+        handlers.gate.set()
+        eventually(lambda: site.server.connections.answering == 0)
         assert site.ask("/hello").status == 200
+
+
+def test_the_end_of_all_answers_can_be_waited_for(site: Site, handlers: Handlers) -> None:
+    assert site.server.wait_answered(time.monotonic())
+    with site.client() as client:
+        client.send(b"GET /wait HTTP/1.1\r\n\r\n")
+        assert handlers.inside.acquire(timeout=PATIENCE_S)
+        assert not site.server.wait_answered(time.monotonic() + 0.01)
+        handlers.gate.set()
+        assert site.server.wait_answered(time.monotonic() + PATIENCE_S)
+        assert client.reply().status == 200
 
 
 def test_no_more_threads_is_no_end(

@@ -105,8 +105,17 @@ class Site:
         host: str = "127.0.0.1",
         max_clients: int = 8,
         idle_limit_s: float = PATIENCE_S,
+        request_limit_s: float = PATIENCE_S,
     ) -> None:
-        self.server = PortalServer(host, 0, Routes(routes), Access(api_key), max_clients, idle_limit_s=idle_limit_s)
+        self.server = PortalServer(
+            host,
+            0,
+            Routes(routes),
+            Access(api_key),
+            max_clients,
+            idle_limit_s=idle_limit_s,
+            request_limit_s=request_limit_s,
+        )
         self._clients: list[Client] = []
         self.thread = threading.Thread(target=self.server.serve, name="test server", daemon=True)
         self.thread.start()
