@@ -13,7 +13,7 @@ import pytest
 from softcam.camera import holder as holder_module
 from softcam.camera.holder import State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
-from tests.fakes import FakeCamera, Held, eventually, soon_s
+from tests.fakes import Background, FakeCamera, Held, eventually, soon_s
 
 WATCHDOG_S = 0.1
 
@@ -345,3 +345,80 @@ def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> N
         with held.camera.flowing():
             held.wait_for(State.OPEN)
             lease.release()
+
+
+# Who asks with pauses
+
+
+def test_silence_counts_for_who_asks_again_and_again_with_pauses(held: Held) -> None:
+    """A poller gives up before the watchdog does, and is back before the camera would be closed."""
+    held.open().release()
+    held.wait_for(State.LINGERING)
+    began_s = time.monotonic()
+    eventually(lambda: time.monotonic() - began_s > 2 * WATCHDOG_S, "a silence")
+    assert held.camera.calls == ["open"], "nobody is there for whom it would be brought back"
+    lease = held.holder.lease("snapshot")
+    wait_for_calls(held, "open", "restart")
+    with held.camera.flowing():
+        held.wait_for(State.OPEN)
+        lease.release()
+
+
+def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening() -> None:
+    """However short each visit, silence after silence comes to an end."""
+    with Held(watchdog_timeout_s=WATCHDOG_S, linger_s=0.0) as held:
+        lease = held.open()
+        wait_for_calls(held, "open", "restart")
+        lease.release()
+        wait_for_calls(held, "open", "restart", "close")
+        held.wait_for(State.CLOSED)
+        again = held.holder.lease("snapshot")
+        failure = held.take_failure()
+        assert isinstance(failure, CameraStuck)
+        assert held.camera.count("restart") == 1, "the stream was restarted already"
+        assert held.camera.count("open") == 3
+        again.release()
+
+
+def test_old_frame_is_no_sign_of_a_live_camera(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holder_module, "_FRESH_S", 0.05)
+    lease = held.open()
+    held.camera.emit()
+    began_s = time.monotonic()
+    eventually(lambda: time.monotonic() - began_s > 0.06, "the frame's age")
+    with pytest.raises(CameraError, match="no picture from the camera in time"):
+        # Before the watchdog acts, which would let a viewer in to see the placeholder.
+        held.holder.wait_ready(time.monotonic())
+    lease.release()
+
+
+def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 60.0)
+    with Held(watchdog_timeout_s=0.0) as held:
+        lease = held.open()
+        with held.camera.flowing():
+            held.holder.still(None, soon_s()).release()
+            with pytest.raises(CameraError, match="no still in time"):
+                held.holder.still(None, time.monotonic() + 0.05)
+        assert held.camera.count("still") == 1
+        lease.release()
+
+
+def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holder_module, "_MOST_ORDERS", 1)
+    with Held(watchdog_timeout_s=0.0) as held:
+        lease = held.open()
+        held.camera.shut("still")
+        first = Background(lambda: held.holder.still((64, 48), soon_s()))
+        held.camera.wait_inside("still")
+        waiting = [Background(lambda: held.holder.still(None, soon_s())) for _ in range(3)]
+        eventually(lambda: sum(order.waiting for order in held.holder._orders) == 3, "three who wait for one still")
+        with pytest.raises(CameraError, match="too many stills"):
+            held.holder.still((32, 24), soon_s())
+        held.camera.let()
+        monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 0.0)
+        frames = [each.result() for each in (first, *waiting)]
+        assert held.camera.count("still") == 2
+        for frame in frames:
+            frame.release()
+        lease.release()
