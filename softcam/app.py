@@ -4,12 +4,14 @@ The only module that sees the whole settings, and the only one that sets logging
 """
 
 import contextlib
+import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +21,15 @@ from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
 from softcam.controls.state import Store
 from softcam.ends import Ends
-from softcam.errors import EXIT_OK, EXIT_STUCK, CameraMissing, CameraStuck, ConfigurationError, PortalError
+from softcam.errors import (
+    EXIT_OK,
+    EXIT_STUCK,
+    AddressNotReady,
+    CameraMissing,
+    CameraStuck,
+    ConfigurationError,
+    PortalError,
+)
 from softcam.exif import exif_segment, with_exif
 from softcam.fanout import Channel, FanOut
 from softcam.frames import NewestFrame
@@ -42,7 +52,13 @@ log = logging.getLogger("softcam")
 # From the wish to end to the end: three seconds in all, and most of them for the camera, which is slowest to stop.
 _STOP_LIMIT_S: Final = 2.5
 _FAN_OUT_LIMIT_S: Final = 0.5
-_LATE_NOTICE_S: Final = 0.3  # for waiting requests to hear why there is no picture
+_ANSWER_LIMIT_S: Final = 0.5  # for waiting requests to hear why there is no picture; they hear it at once
+
+# An address may come late: the network's at boot, or the port of an instance that is just ending.
+_LISTEN_LIMIT_S: Final = 5.0
+_LISTEN_PAUSE_S: Final = 0.25
+# What no waiting will change: a low port without the right to it, no IPv6 in this kernel, an address that is none.
+_NEVER_OURS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL})
 
 # How long a busy Python thread may keep the others from the interpreter; a picture passes three threads on its way.
 _SWITCH_INTERVAL_S: Final = 0.0005
@@ -91,15 +107,17 @@ def _run(settings: Settings) -> int:
     ends.hear([signal.SIGTERM, signal.SIGINT])
     try:
         parts = _Parts(settings, ends)
-    except OSError as error:
-        raise ConfigurationError([f"host {settings.host}, port {settings.port}: {error.strerror or error}"]) from error
+    except _StoppedEarly as stopped:
+        log.info("Stopping: %s", stopped)
+        log.info("Stopped")
+        return EXIT_OK
     log.info("Listening on %s", parts.server.url)
     watch = Watch(Notifier(os.environ), parts.health.status_line, parts.trouble)
     watch.start(parts.die)
     end = ends.wait()
     watch.stop(str(end) if isinstance(end, PortalError) else "stopping")
     if isinstance(end, PortalError):
-        time.sleep(_LATE_NOTICE_S)
+        parts.server.wait_answered(time.monotonic() + _ANSWER_LIMIT_S)
         code = end.exit_code
     else:
         log.info("Stopping: %s", end and end.name)
@@ -168,12 +186,10 @@ class _Parts:
         controls = ControlApi(self.holder, self.steering, media, settings.autofocus_timeout_s)
         access = Access(settings.api_key, settings.view_key)
         routes = [*page_routes(), *_routes(media, api), *controls.routes()]
-        self.server = PortalServer(
-            settings.host,
-            settings.port_for(number),
-            Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)]),
-            access,
-            settings.max_clients,
+        table = Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)])
+        host, port = settings.host, settings.port_for(number)
+        self.server = _listen(
+            lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", ends
         )
         self._server_thread = start_worker("server", self.server.serve, die)
 
@@ -210,8 +226,39 @@ class _Parts:
         self.fanout.stop(min(deadline_s, time.monotonic() + _FAN_OUT_LIMIT_S))
         self.pictures.stop(deadline_s)
         is_closed = self.holder is None or self.holder.join(deadline_s)
+        self.server.wait_answered(min(deadline_s, time.monotonic() + _ANSWER_LIMIT_S))
         self.server.server_close()
         return is_closed
+
+
+class _StoppedEarly(Exception):
+    """A signal, which the message names, came while the portal did not listen yet."""
+
+
+def _listen(make: Callable[[], PortalServer], address: str, ends: Ends) -> PortalServer:
+    """The server, as soon as the address can be had. Raises ConfigurationError where it never can, AddressNotReady
+    after some seconds, _StoppedEarly."""
+    deadline_s = time.monotonic() + _LISTEN_LIMIT_S
+    has_waited = False
+    while True:
+        try:
+            return make()
+        except UnicodeError as error:  # of a name that can be none, as `a..b`
+            raise ConfigurationError([f"{address}: {error}"]) from error
+        except OSError as error:
+            trouble = f"{address}: {error.strerror or error}"
+            if error.errno in _NEVER_OURS and not isinstance(error, socket.gaierror):
+                raise ConfigurationError([trouble]) from error
+            if time.monotonic() >= deadline_s:
+                raise AddressNotReady(trouble) from error
+        if not has_waited:
+            log.warning("%s; trying again for %.0f s", trouble, _LISTEN_LIMIT_S)
+            has_waited = True
+        end = ends.wait(_LISTEN_PAUSE_S)
+        if isinstance(end, PortalError):
+            raise end
+        if end is not None:
+            raise _StoppedEarly(end.name)
 
 
 def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:

@@ -2,6 +2,7 @@
 
     PortalError
     ├── ConfigurationError      78, or 2 where a flag is at fault
+    ├── AddressNotReady         69   the address to listen on cannot be had yet
     └── CameraError             70
         ├── CameraMissing       66   not there, or no Picamera2 to ask
         ├── CameraBusy          69   there, and another program has it
@@ -35,6 +36,12 @@ class ConfigurationError(PortalError):
         super().__init__("; ".join(faults))
         self.faults = tuple(faults)
         self.exit_code = EXIT_USAGE if from_flags else EXIT_CONFIGURATION
+
+
+class AddressNotReady(PortalError):
+    """The address to listen on is another program's, or not there: that may pass without anyone's help."""
+
+    exit_code = EXIT_BUSY
 
 
 class CameraError(PortalError):

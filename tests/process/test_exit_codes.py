@@ -160,12 +160,30 @@ def test_bad_configuration(
     assert check.log == portal.log
 
 
-def test_port_that_is_taken(start_portal: Start, portal: Portal) -> None:
+# 69: an address that cannot be had yet
+
+
+def test_port_that_stays_taken(start_portal: Start, portal: Portal) -> None:
     port = portal.url.rpartition(":")[2]
     second = start_portal("--port", port)
-    assert second.wait() == 78
-    assert f"port {port}: Address already in use" in second.log
+    assert second.wait() == 69
+    assert f"ERROR host 127.0.0.1, port {port}: Address already in use" in second.log
     assert "Traceback" not in second.log
+
+
+def test_port_of_a_portal_that_is_just_ending(start_portal: Start, portal: Portal) -> None:
+    port = portal.url.rpartition(":")[2]
+    second = start_portal("--port", port)
+    second.wait_for_log("trying again")
+    assert portal.stop() == 0
+    second.wait_for_log("Listening")
+    ends_well(second, signal.SIGTERM)
+
+
+def test_stops_while_it_waits_for_an_address(start_portal: Start) -> None:
+    portal = start_portal("--host", "192.0.2.1")  # nobody's, RFC 5737
+    portal.wait_for_log("host 192.0.2.1, port 0: Cannot assign requested address; trying again")
+    ends_well(portal, signal.SIGTERM)
 
 
 # 66: missing
