@@ -6,6 +6,7 @@ well: see `softcam.systemd.Watch`. The questions come on that thread, what parts
 """
 
 import contextlib
+import re
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -13,10 +14,16 @@ from typing import Final
 
 from softcam.camera.holder import CameraHolder, HolderStatus, State
 from softcam.pictures import Channel
+from softcam.web.server import FULL
 
 # A part that did nothing for so long, though it had to, hangs. Far above what a loaded Pi Zero needs.
 _STILL_LIMIT_S: Final = 10.0
 _ANSWER_LIMIT_S: Final = 5.0
+# A server that is full to its last thread, at every question: some are kept for requests that take a moment, so by then
+# they do not work but hang. Above the longest limit of a request, that of a camera's opening.
+_FULL_LIMIT_S: Final = 60.0
+_LONGEST_ANSWER: Final = 4096  # bytes; /health needs a tenth
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 [1-5]\d\d [^\r\n]*\r\n")
 _FPS_STEP: Final = 0.5  # smaller changes are not worth a message to systemd
 
 _REQUEST: Final = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
@@ -36,6 +43,7 @@ class Health:
         self._delivered_s = 0.0
         # Of the watch alone.
         self._watched_since_s: float | None = None
+        self._full_since_s: float | None = None
         self._fps_said = 0.0
 
     # --- what the parts tell ----------------------------------------------------------------------------------
@@ -80,7 +88,7 @@ class Health:
         now_s = time.monotonic()
         if self._holder is not None and (trouble := self._holder.trouble()) is not None:
             return trouble
-        return self._fan_out_trouble(now_s) or self._encoder_trouble(now_s) or _server_trouble(address)
+        return self._fan_out_trouble(now_s) or self._encoder_trouble(now_s) or self._server_trouble(now_s, address)
 
     def _steady_fps(self, status: HolderStatus) -> float:
         fps = status.fps or 0.0
@@ -106,15 +114,40 @@ class Health:
         still_s = now_s - max(self._delivered_s, self._channels_since_s)
         return None if still_s <= _STILL_LIMIT_S else f"frames come, and none was encoded for {still_s:.0f} s"
 
+    def _server_trouble(self, now_s: float, address: tuple[str, int]) -> str | None:
+        """Ask as anyone would; an answer, whatever it is, shows that requests are read and answered.
 
-def _server_trouble(address: tuple[str, int]) -> str | None:
-    """Ask as anyone would; any answer shows that connections are taken and requests are read and answered."""
+        That there is no room for a request shows only that connections are taken: no trouble while it may pass.
+        """
+        try:
+            answer = _ask(address)
+        except OSError as error:
+            return f"the server does not answer: {error}"
+        if answer != FULL:
+            self._full_since_s = None
+            return None if _STATUS_LINE.match(answer) else "the server closes connections without an answer"
+        if self._full_since_s is None:
+            self._full_since_s = now_s
+        full_s = now_s - self._full_since_s
+        return None if full_s <= _FULL_LIMIT_S else f"the server has had no thread for a request for {full_s:.0f} s"
+
+
+def _ask(address: tuple[str, int]) -> bytes:
+    """All that the server answers, to its end. Raises OSError, TimeoutError among them."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
-    try:
-        with contextlib.closing(socket.create_connection((host, address[1]), _ANSWER_LIMIT_S)) as connection:
+    deadline_s = time.monotonic() + _ANSWER_LIMIT_S
+    answer = b""
+    with contextlib.closing(socket.create_connection((host, address[1]), _ANSWER_LIMIT_S)) as connection:
+        try:
             connection.sendall(_REQUEST)
-            if not connection.recv(1):
-                return "the server closes connections without an answer"
-    except OSError as error:
-        return f"the server does not answer: {error}"
-    return None
+            while len(answer) < _LONGEST_ANSWER and (left_s := deadline_s - time.monotonic()) > 0:
+                connection.settimeout(left_s)
+                received = connection.recv(_LONGEST_ANSWER)
+                if not received:
+                    break
+                answer += received
+        except ConnectionError:
+            # Sent away unread, as a full server does, and the kernel resets the connection behind the answer.
+            if not answer:
+                raise
+    return answer

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from softcam.camera.holder import State
 from softcam.errors import CameraMissing
 from softcam.health import Health
 from softcam.pictures import PictureKey
+from softcam.web.server import FULL
 from tests.fakes import Held, eventually
 
 NOBODY = ("127.0.0.1", 9)  # the discard port: nobody listens
@@ -75,10 +77,23 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
     return Parts(clock)
 
 
+class Answers:
+    """A server that answers every connection the same, as the portal does when all is well."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"  # the camera is not ready
+
+
 @pytest.fixture
-def server() -> Iterator[tuple[str, int]]:
-    """Answers every connection, as the portal does when all is well."""
+def server(answers: Answers) -> tuple[str, int]:
+    return answers.address
+
+
+@pytest.fixture
+def answers() -> Iterator[Answers]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        answers = Answers(listening.getsockname())
 
         def serve() -> None:
             with contextlib.suppress(OSError):
@@ -86,11 +101,11 @@ def server() -> Iterator[tuple[str, int]]:
                     connection, _ = listening.accept()
                     with connection:
                         connection.recv(4096)
-                        connection.sendall(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+                        connection.sendall(answers.answer)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        yield listening.getsockname()
+        yield answers
         listening.shutdown(socket.SHUT_RDWR)
         thread.join(5)
 
@@ -146,6 +161,42 @@ def test_a_server_whose_loop_hangs(parts: Parts, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(health, "_ANSWER_LIMIT_S", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, and nobody else
         assert parts.health.trouble(listening.getsockname()) == "the server does not answer: timed out"
+
+
+@pytest.mark.parametrize("answer", [b"", b"H", b"HTTP/1.1 200 OK", b"HTTP/1.1 2000 OK\r\n", b"SSH-2.0-dropbear\r\n"])
+def test_a_server_that_says_something_else(parts: Parts, answers: Answers, answer: bytes) -> None:
+    answers.answer = answer
+    assert parts.health.trouble(answers.address) == "the server closes connections without an answer"
+
+
+def test_a_server_that_stops_in_its_answer(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_ANSWER_LIMIT_S", 0.2)
+    monkeypatch.setattr(parts.clock, "monotonic", time.monotonic)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        taken: list[socket.socket] = []
+
+        def answer_in_part() -> None:
+            taken.append(listening.accept()[0])
+            taken[0].sendall(b"HTTP/1.1 200 OK\r\n")
+
+        thread = threading.Thread(target=answer_in_part)
+        thread.start()
+        assert parts.health.trouble(listening.getsockname()) == "the server does not answer: timed out"
+        thread.join(5)
+        taken[0].close()
+
+
+def test_a_full_server_is_no_trouble_unless_it_stays_full(parts: Parts, answers: Answers) -> None:
+    usual, answers.answer = answers.answer, FULL
+    for _ in range(6):
+        assert parts.health.trouble(answers.address) is None
+        parts.clock.now_s += 10
+    answers.answer = usual
+    assert parts.health.trouble(answers.address) is None
+    answers.answer = FULL
+    assert parts.health.trouble(answers.address) is None
+    parts.clock.now_s += 61
+    assert parts.health.trouble(answers.address) == "the server has had no thread for a request for 61 s"
 
 
 def test_what_the_holder_says_comes_first(parts: Parts) -> None:

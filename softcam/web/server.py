@@ -60,7 +60,8 @@ _MALFORMED: Final = (
 )
 
 _FULL_DETAIL: Final = b'{"detail": "too many connections at once"}\n'
-_FULL: Final = (
+# All that is said where no thread is left to read the request.
+FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(_FULL_DETAIL), _FULL_DETAIL)
 )
@@ -144,7 +145,7 @@ class PortalServer(ThreadingHTTPServer):
             log.warning("Too many connections at once: %s is sent away", client_address[0])
             try:
                 request.settimeout(0)
-                request.send(_FULL)
+                request.send(FULL)
             except OSError:
                 pass
             self.shutdown_request(request)
