@@ -86,27 +86,8 @@ _DRAWN: Final = """
 
 
 def text_size(text: str, scale: float) -> tuple[int, int]:
-    """(width, height) in pixels of what `text_mask` gives."""
+    """(width, height) in pixels of one line of text."""
     return round(CELL_WIDTH * scale) * len(text), round(CELL_HEIGHT * scale)
-
-
-def fitting_scale(lines: Sequence[str], width: int, height: int) -> int:
-    """The largest whole scale at which `lines` fit into width x height pixels; never less than 1."""
-    longest = max((len(line) for line in lines), default=1)
-    return max(1, min(width // (CELL_WIDTH * max(longest, 1)), height // (CELL_HEIGHT * max(len(lines), 1))))
-
-
-def text_mask(text: str, scale: float) -> Grey:
-    """One line of text as coverage, uint8 (height, width): 255 inside a stroke, 0 outside, smooth between.
-
-    `scale` is the size of one of the letters' dots in pixels. What is not printable ASCII shows as `?`.
-    """
-    width, height = text_size(text, scale)
-    mask = np.zeros((height, width), np.uint8)
-    advance = round(CELL_WIDTH * scale)
-    for place, letter in enumerate(text):
-        mask[:, place * advance : (place + 1) * advance] = _letter_mask(letter, scale)
-    return mask
 
 
 def blend(plane: Grey, mask: Grey, left: int, top: int, level: int) -> None:
@@ -124,7 +105,10 @@ def blend(plane: Grey, mask: Grey, left: int, top: int, level: int) -> None:
 
 
 def draw_text(plane: Grey, text: str, left: int, top: int, scale: float, level: int = 255) -> None:
-    """Write one line on a Y plane in place; `left` and `top` in pixels, and what does not fit is cut off."""
+    """Write one line on a Y plane in place; `left` and `top` in pixels, and what does not fit is cut off.
+
+    `scale` is the size of one of the letters' dots in pixels. What is not printable ASCII shows as `?`.
+    """
     advance = round(CELL_WIDTH * scale)
     for place, letter in enumerate(text):
         if letter != " ":
@@ -171,7 +155,10 @@ def _strokes(lit: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
 
 
 def _letter_mask(letter: str, scale: float) -> Grey:
-    """One letter's cell, as `text_mask` describes it; read-only, since it is shared."""
+    """One letter's cell as coverage, uint8 (height, width): 255 inside a stroke, 0 outside, smooth between.
+
+    Read-only, since it is shared. What is not printable ASCII shows as `?`.
+    """
     return _kept_letter(letter, scale) if scale <= _LARGEST_KEPT_SCALE else _draw_letter(letter, scale)
 
 
