@@ -5,6 +5,7 @@ what the backend may stumble over, each of which says so below. What happens on 
 """
 
 import gc
+import logging
 import os
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pytest
 
-from softcam.camera import picamera
+from softcam.camera import picamera, picamera_library
 from softcam.camera.base import StreamWish
 from softcam.camera.picamera import PicameraCamera, list_cameras
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
@@ -32,6 +33,8 @@ WISH = StreamWish(640, 360, 20)
 PATIENCE_S = 10.0
 _VARIABLE = "LIBCAMERA_RPI_TUNING_FILE"
 _SYCC = object()
+# What the camera tells before it is configured, the same for every sensor; and what it tells then.
+_EARLY_CONTROLS = {"FrameDurationLimits": (33_333, 120_000, None), "ExposureTime": (0, 66_666, None)}
 _CONTROLS = {
     "FrameDurationLimits": (8333, 1_000_000, None),
     "ExposureTime": (1, 100_000, None),
@@ -101,6 +104,10 @@ class FakePicamera2:
     # What the camera makes of what it is asked for: format, size, stride; and whether it tells its colour space.
     gives: ClassVar[Mapping[str, Any]] = {}
     tells_colour_space: ClassVar[bool] = True
+    properties: ClassVar[Mapping[str, Any]] = {}
+    modes: ClassVar[list[dict[str, Any]]] = []
+    modes_trouble: ClassVar[Exception | None] = None
+    modes_read: ClassVar[int] = 0
 
     class _cm:  # noqa: N801 - Picamera2's own name
         @staticmethod
@@ -132,8 +139,10 @@ class FakePicamera2:
         self.made.append(weakref.ref(self))
         FakePicamera2.open_now += 1
         self.sensor_resolution = SENSOR
-        self.camera_properties = {"Model": "imx708"}
-        self.camera_controls: dict[str, Any] = dict(_CONTROLS)
+        self.camera_properties: dict[str, Any] = {"Model": "imx708", **self.properties}
+        self.camera_controls: dict[str, Any] = dict(_EARLY_CONTROLS)
+        self.asked_sizes: list[tuple[int, int]] = []
+        self.asked_sensors: list[Any] = []
         self.pre_callback: Callable[[FakeRequest], None] | None = None
         self.config: dict[str, Any] = {}
         self.pending: dict[str, Any] = {}  # controls that travel with the next start or request
@@ -148,10 +157,17 @@ class FakePicamera2:
         self.release_trouble: Exception | None = None
 
     def create_video_configuration(self, **asked: Any) -> dict[str, Any]:
-        return {"kind": "video", "controls": {}, **asked}
+        return {"kind": "video", "controls": {"FrameDurationLimits": (33_333, 33_333)}, **asked}
 
     def create_still_configuration(self, **asked: Any) -> dict[str, Any]:
         return {"kind": "still", "controls": {}, **asked}
+
+    @property
+    def sensor_modes(self) -> list[dict[str, Any]]:
+        FakePicamera2.modes_read += 1
+        if self.modes_trouble is not None:
+            raise self.modes_trouble
+        return self.modes
 
     def camera_configuration(self) -> dict[str, Any]:
         return self.config
@@ -166,13 +182,15 @@ class FakePicamera2:
         if config["colour_space"] is not _SYCC:
             raise RuntimeError("Colour space has incorrect type")
         size = config["main"]["size"]
+        self.asked_sizes.append(size)
+        self.asked_sensors.append(config.get("sensor"))
         # The stream's own dictionary is changed in place.
         config["main"] |= {"stride": size[0], **self.gives}
         if not self.tells_colour_space:
             config["colour_space"] = None
-        controls, self.camera_controls = self.camera_controls, {}
+        self.camera_controls = {}
         self.on_configure()  # at this moment no control is known
-        self.camera_controls = controls
+        self.camera_controls = dict(_CONTROLS)
         self.config = config
         self.pending = dict(config["controls"])
 
@@ -242,6 +260,10 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakePicamera2]]:
         "open_trouble": None,
         "gives": {},
         "tells_colour_space": True,
+        "properties": {},
+        "modes": [],
+        "modes_trouble": None,
+        "modes_read": 0,
     }.items():
         monkeypatch.setattr(FakePicamera2, name, value)
     yield FakePicamera2
@@ -366,9 +388,32 @@ def test_the_frame_rate_is_fixed_within_what_the_camera_can(
     assert opened.inside.started_with == [{"FrameDurationLimits": (asked_us, asked_us)}]
 
 
+def test_the_frame_rate_is_limited_by_what_the_camera_tells_once_it_is_configured(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    opened = _Opened(StreamWish(640, 360, 100))
+    opened.inside.on_start = lambda: _show_still(opened)
+    opened.camera.still(None)
+    opened.camera.restart()
+    first, still, again, restarted = opened.inside.started_with
+    assert first == again == restarted == {"FrameDurationLimits": (10_000, 10_000)}
+    assert still == {}
+    assert "cannot give" not in caplog.text
+    _Opened(StreamWish(640, 360, 240))
+    assert "cannot give 240 fps here; it is told 120.00" in caplog.text
+
+
+def test_a_camera_that_is_slow_enough_once_it_is_configured_is_not_thinned_out() -> None:
+    opened = _Opened(StreamWish(640, 360, 2))
+    for _ in range(3):
+        opened.deliver().release()
+    assert len(opened.frames) == 3
+
+
 def test_a_camera_without_a_frame_rate_control_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(_CONTROLS, "FrameDurationLimits")
-    assert _Opened().inside.started_with == [{}]
+    asked = {"FrameDurationLimits": (33_333, 33_333)}  # Picamera2's own
+    assert _Opened().inside.started_with == [asked]
 
 
 # --- Tuning
@@ -377,7 +422,7 @@ def test_a_camera_without_a_frame_rate_control_is_not_asked(monkeypatch: pytest.
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two places for tuning files, as libcamera has; the files are in the second."""
-    monkeypatch.setattr(picamera, "_TUNING_FOLDERS", (str(tmp_path / "local"), str(tmp_path / "usual")))
+    monkeypatch.setattr(picamera_library, "TUNING_FOLDERS", (str(tmp_path / "local"), str(tmp_path / "usual")))
     for platform in ("vc4", "pisp"):
         (tmp_path / "usual" / platform).mkdir(parents=True)
         for model in ("imx708", "imx708_noir"):
@@ -456,7 +501,7 @@ def test_an_unknown_control_is_refused_and_nothing_is_sent_in_part() -> None:
         opened.camera.set_controls({"ExposureTime": 1000, "Rubbish": 1})
     assert opened.inside.pending == {}
     opened.camera.restart()
-    assert opened.inside.started_with[-1] == {}
+    assert opened.inside.started_with[-1] == {"FrameDurationLimits": (50_000, 50_000)}
 
 
 def test_controls_do_nothing_while_it_is_closed() -> None:
@@ -474,20 +519,21 @@ def test_controls_outlive_a_restart_and_a_still_but_for_those_of_a_moment() -> N
     assert opened.inside.pending == {}
     opened.camera.set_controls({"ExposureTime": 2000})
     kept = {"AfMode": 1, "ExposureTime": 2000}
+    rate = {"FrameDurationLimits": (50_000, 50_000)}
     opened.camera.restart()
-    assert opened.inside.started_with[-1] == kept
+    assert opened.inside.started_with[-1] == {**rate, **kept}
     opened.inside.on_start = lambda: _show_still(opened)
     opened.camera.still(None)
     still, stream = opened.inside.started_with[-2:]
     assert still == kept
-    assert stream == {"FrameDurationLimits": (50_000, 50_000), **kept}
+    assert stream == {**rate, **kept}
     # A fresh opening begins with nothing: whoever owns the settings sends them.
     opened.camera.close()
     again = opened.camera.open(opened.frames.append)
     inside = FakePicamera2.made[-1]()
     assert inside is not None
     opened.camera.restart()
-    assert inside.started_with == [{"FrameDurationLimits": (50_000, 50_000)}, {}]
+    assert inside.started_with == [rate, rate]
     assert again.has_autofocus
 
 
@@ -499,7 +545,65 @@ def test_a_control_that_comes_while_a_still_is_configured_is_not_lost() -> None:
     assert [each.get("ExposureTime") for each in opened.inside.started_with[-2:]] == [3000, 3000]
 
 
+# --- Sensor modes
+
+_IMX708 = [
+    {"size": (1536, 864), "bit_depth": 10, "fps": 120.13, "crop_limits": (768, 432, 3072, 1728)},
+    {"size": (2304, 1296), "bit_depth": 10, "fps": 56.03, "crop_limits": (0, 0, 4608, 2592)},
+    {"size": (4608, 2592), "bit_depth": 10, "fps": 14.35, "crop_limits": (0, 0, 4608, 2592)},
+]
+
+
+@pytest.fixture
+def pi_camera(fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fake, "properties", {"ColorFilterArrangement": 0, "PixelArraySize": SENSOR})
+    monkeypatch.setattr(fake, "modes", _IMX708)
+
+
+@pytest.mark.usefixtures("pi_camera")
+def test_the_stream_and_each_still_have_a_sensor_mode_that_is_chosen_for_them(
+    fake: type[FakePicamera2], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    opened = _Opened(StreamWish(1536, 864, 20))
+    opened.inside.on_start = lambda: _show_still(opened)
+    opened.camera.still(None)
+    half, whole = ({"output_size": size, "bit_depth": 10} for size in ((2304, 1296), SENSOR))
+    assert opened.inside.asked_sensors == [half, whole, half]
+    assert "2304x1296, 10 bit, up to 56.03 fps, crop (0, 0, 4608, 2592) of 4608x2592" in caplog.text
+    opened.camera.close()
+    opened.camera.open(opened.frames.append)
+    assert fake.modes_read == 1
+
+
+@pytest.mark.usefixtures("pi_camera")
+def test_modes_that_cannot_be_read_leave_the_choice_to_picamera2(
+    fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fake, "modes_trouble", OSError(12, "Cannot allocate memory"))
+    assert _Opened().inside.asked_sensors == [None]
+    assert "modes cannot be read" in caplog.text
+
+
+def test_a_camera_without_raw_pictures_is_not_asked_for_modes(fake: type[FakePicamera2]) -> None:
+    assert _Opened().inside.asked_sensors == [None]
+    assert fake.modes_read == 0
+
+
 # --- Stills
+
+
+def test_what_was_asked_is_asked_again_and_not_what_was_negotiated(fake: type[FakePicamera2]) -> None:
+    fake.gives = {"size": (608, 360), "stride": 640}
+    opened = _Opened()
+
+    def show() -> None:
+        if opened.inside.config["kind"] == "still":
+            opened.inside.deliver(bytearray(640 * 360 * 3 // 2))
+
+    opened.inside.on_start = show
+    opened.camera.still((800, 600))
+    assert opened.inside.asked_sizes == [(640, 360), (800, 600), (640, 360)]
 
 
 def _show_still(opened: _Opened) -> None:
@@ -608,6 +712,22 @@ def test_a_value_that_libcamera_refuses_does_not_reach_who_gives_a_frame_back(
     opened.inside.release_trouble = TypeError("a rectangle wants four numbers")
     opened.frames[0].release()
     assert "a rectangle wants four numbers" in caplog.text
+    opened.camera.close()  # and it counts as given back
+    assert "not given back" not in caplog.text
+
+
+def test_what_picamera2_asserts_does_not_end_an_encoder_and_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    opened = _Opened()
+    for _ in range(2):
+        opened.inside.deliver(bytearray(640 * 360 * 3 // 2))
+    opened.inside.release_trouble = AssertionError("no request")
+    for frame in opened.frames:
+        frame.release()
+    told = [record for record in caplog.records if "could not be given back" in record.message]
+    assert [record.levelname for record in told if record.levelno >= logging.WARNING] == ["WARNING"]
+    assert told[0].exc_info
+    opened.camera.close()
+    assert "not given back in time" not in caplog.text
 
 
 @pytest.mark.parametrize("call", [PicameraCamera.close, PicameraCamera.restart, lambda camera: camera.still(None)])
@@ -618,7 +738,7 @@ def test_frames_that_are_held_are_awaited(call: Callable[[PicameraCamera], objec
     thread = threading.Thread(target=call, args=(opened.camera,))
     thread.start()
     deadline_s = time.monotonic() + PATIENCE_S
-    while not opened.camera._out._waiters:  # type: ignore[attr-defined]
+    while not opened.camera._out._changed._waiters:  # type: ignore[attr-defined]
         assert time.monotonic() < deadline_s, "nobody waits for the frame"
     assert opened.inside.out_at == []
     frame.release()
@@ -636,6 +756,21 @@ def test_a_frame_that_is_never_given_back_is_not_awaited_for_ever(
     assert opened.inside.steps[-1] == "close"
     assert "1 frames were not given back in time" in caplog.text
     frame.release()
+
+
+def test_a_late_frame_takes_nothing_from_the_count_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(picamera, "_RETURN_LIMIT_S", 0.01)
+    opened = _Opened()
+    late = opened.deliver()
+    opened.camera.restart()  # gives it up
+    held = opened.deliver()
+    late.release()
+    caplog.clear()
+    opened.camera.restart()
+    assert "1 frames were not given back in time" in caplog.text
+    held.release()
 
 
 def test_no_frame_comes_after_close() -> None:
@@ -745,6 +880,27 @@ def test_starting_fails_and_nothing_stays_open(fake: type[FakePicamera2], troubl
     assert fake.open_now == 0
     with pytest.raises(CameraError, match="is closed"):
         camera.restart()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        pytest.param(RuntimeError("Failed to start camera: Device or resource busy"), id="libcamera says so"),
+        pytest.param(RuntimeError("Configuration failed: {'use_case': 'video'}"), id="Picamera2 gives no reason"),
+    ],
+)
+def test_a_camera_that_another_program_streams_from_is_busy(fake: type[FakePicamera2], trouble: Exception) -> None:
+    camera = PicameraCamera(0, None, WISH)
+
+    def stumble(_inside: FakePicamera2) -> None:
+        raise trouble
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake, "start", stumble)
+        with pytest.raises(CameraBusy, match="busy") as raised:
+            camera.open(lambda frame: None)
+    assert raised.value.exit_code == 69
+    assert fake.open_now == 0
 
 
 @pytest.mark.parametrize("call", [PicameraCamera.restart, PicameraCamera.close, lambda camera: camera.still(None)])

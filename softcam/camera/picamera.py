@@ -1,13 +1,16 @@
-"""A camera behind libcamera, through Picamera2. The only importer of picamera2 and libcamera.
+"""A camera behind libcamera, through Picamera2.
 
-Picamera2 is imported when a camera is made or listed, never before: it is slow to import and absent on most machines.
-Its event loop thread delivers the frames; the other calls come from the holder's camera thread.
+Picamera2's event loop thread delivers the frames; the other calls come from the holder's camera thread. Beside this
+module: `picamera_library` (imports Picamera2), `picamera_modes` (which sensor mode, how fast), `picamera_frames` (a
+request as a frame), `picamera_buffers` (their memory).
 
 What is done differently from Picamera2's examples, and why:
 
 - Frames are taken in `pre_callback`, with no job: jobs run in strict order, and one that never finishes blocks all
   behind it. The request is kept, its buffer is encoded where it lies, and goes back with `Frame.release()`.
 - `queue=False`, or Picamera2 would keep one of the buffers for a `capture_request` that never comes.
+- What the camera can is asked after `configure()`: before, libcamera's module for the Raspberry Pi gives one table for
+  every sensor (30 to 8.33 fps), and the real limits come with the sensor mode.
 - `stop()` waits without a timeout; the holder watches from outside, and the process ends when it hangs.
 """
 
@@ -18,49 +21,45 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera.base import OnFrame, StreamMode, StreamWish
 from softcam.camera.pace import Thinning
-from softcam.camera.planes import pixel_format_of, planes_of
+from softcam.camera.picamera_buffers import Buffers
+from softcam.camera.picamera_frames import FramesOut, copy_of, frame_of
+from softcam.camera.picamera_library import (
+    TROUBLES,
+    CameraEntry,
+    find_tuning_file,
+    has_raw,
+    hdr_switch,
+    is_busy,
+    libcamera,
+    list_cameras,
+    picamera2,
+    root_cause,
+)
+from softcam.camera.picamera_modes import SensorMode, choose_mode, frame_rate_controls, is_too_fast, modes_of
+from softcam.camera.planes import pixel_format_of
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
 
+__all__ = ["CameraEntry", "PicameraCamera", "list_cameras"]
+
 log = logging.getLogger(__name__)
 
-_BUFFERS: Final = 6  # Picamera2's own number for video: the slot keeps one, encoders two, three stay with the sensor
+# Picamera2's own number for video. At most five are out: the slot keeps one, each of the two encoders one, and two
+# snapshots at a time one each; with one left the sensor still delivers, at a lower rate for that moment.
+_BUFFERS: Final = 6
 _RETURN_LIMIT_S: Final = 2.0  # frames are held for one encode, tens of milliseconds on a small Pi
 _STILL_FRAME_LIMIT_S: Final = 10.0
 _STILL_BUFFERS: Final = 2  # a full-resolution buffer is 18 MB, and CMA memory is scarce (picamera2 #869)
-_CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some other clock
 _TUNING_VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # read by libcamera when it finds the camera
-_TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libcamera/ipa/rpi")
-# What Picamera2 and libcamera's binding raise for a camera that fails, for a value that is none, and for a buffer that
-# somebody still looks into.
-_TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
-# One-off controls: sent again after a mode switch they would start something anew.
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+# One-off controls: sent again after a mode switch they would start something anew.
 _MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
-
-
-@dataclass(frozen=True, slots=True)
-class CameraEntry:
-    """A line of the list of cameras: its place in it, libcamera's id and the model of the sensor."""
-
-    number: int
-    id: str
-    model: str
-
-
-def list_cameras() -> list[CameraEntry]:
-    """The cameras in Picamera2's order; opens none. Raises CameraMissing when there is no Picamera2."""
-    return [
-        CameraEntry(place, str(info["Id"]), str(info.get("Model", "unknown")))
-        for place, info in enumerate(_picamera2().Picamera2.global_camera_info())
-    ]
 
 
 class PicameraCamera:
@@ -87,7 +86,7 @@ class PicameraCamera:
         self._number = number
         self._id = camera_id
         self._wish = wish
-        self._tuning_file = None if tuning_file is None else _find_tuning_file(tuning_file)
+        self._tuning_file = None if tuning_file is None else find_tuning_file(tuning_file)
         if tuning_file is not None:
             if self._tuning_file is None:
                 raise ConfigurationError(
@@ -99,6 +98,7 @@ class PicameraCamera:
             self._use_noir_tuning(noir_model or entry.model)
         self.number = entry.number
         self.name = f"{entry.model} ({entry.id})"
+        self._camera_id = entry.id
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
         self._mode: StreamMode | None = None
@@ -107,12 +107,14 @@ class PicameraCamera:
         self._stream_config: Mapping[str, Any] = {}
         self._take_stream: Callable[[Any], None] = _leave_alone
         self._is_stream_configured = False
-        self._sent: dict[str, Any] = {}  # to be sent again after every start; by set_controls, under _out
-        self._out = threading.Condition(threading.Lock())  # guards _frames_out and _sent
-        self._frames_out = 0
-        # Of the camera thread alone.
+        self._buffers: Buffers | None = None
+        self._out = FramesOut()
         self._has_sensor_hdr = False
         self._is_hdr = False  # as far as this process has switched it
+        self._modes: dict[tuple[str, bool], tuple[SensorMode, ...]] = {}  # by libcamera's id and whether HDR is on
+        # Any thread:
+        self._sent_lock = threading.Lock()  # guards _sent
+        self._sent: dict[str, Any] = {}  # to be sent again after every start
 
     def prepare(self, wish: StreamWish) -> None:
         self._wish = wish
@@ -125,28 +127,37 @@ class PicameraCamera:
         return True
 
     def open(self, on_frame: OnFrame) -> StreamMode:
-        picamera2 = _picamera2()
-        place = self._find().number
+        package = picamera2()
+        entry = self._find()
+        place = entry.number
         tuning = None if self._tuning_file is None else str(self._tuning_file)
         self._switch_sensor_hdr(place)
         try:
-            picam2 = picamera2.Picamera2(place, tuning=tuning)
+            picam2 = package.Picamera2(place, tuning=tuning)
         except IndexError as error:
             raise CameraMissing(f"camera {self.name} is missing") from error
         except RuntimeError as error:
             # Picamera2 has no error of its own for either; a camera that is listed and cannot be opened is taken.
             self._find()
-            raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {_root_cause(error)}") from error
+            raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {root_cause(error)}") from error
         try:
             self._picam2 = picam2
-            self._sent = {}
+            with self._sent_lock:
+                self._sent = {}
+            self._out = FramesOut()
+            self._read_modes(entry)
+            self._buffers = Buffers(picam2)
             self._mode = self._start_stream(on_frame)
         except CameraError:
             self.close()
             raise
-        except _TROUBLES as error:
+        except TROUBLES as error:
             self.close()
-            raise CameraError(f"camera {self.name} cannot be started: {_root_cause(error)}") from error
+            if is_busy(error):
+                # It could be acquired, since that is libcamera's own lock; a program that uses V4L2 directly has it.
+                self._find()
+                raise CameraBusy(f"camera {self.name} is busy: {root_cause(error)}") from error
+            raise CameraError(f"camera {self.name} cannot be started: {root_cause(error)}") from error
         return self._mode
 
     def restart(self) -> None:
@@ -157,27 +168,28 @@ class PicameraCamera:
             if not self._is_stream_configured:
                 # A still failed on its way back. Without this, start() would take Picamera2's preview configuration.
                 self._configure_stream()
-            self._send_again()
+            self._send_again(self._frame_rate())
             picam2.start()
-        except _TROUBLES as error:
-            raise CameraError(f"camera {self.name}: {_root_cause(error)}") from error
+        except TROUBLES as error:
+            raise CameraError(f"camera {self.name}: {root_cause(error)}") from error
 
     def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
         size = size or tuple(self._opened().sensor_resolution)
 
         def take(request: Any, still_config: Mapping[str, Any]) -> Frame:
-            frame = _frame_of(request, still_config, 0, _nothing)
+            frame = frame_of(request, still_config, 0, FramesOut())
             try:
-                return _copy_of(frame)
+                return copy_of(frame)
             finally:
                 frame.release()
 
-        picture: Frame = self._take_one({"main": {"size": size, "format": self._format()}, "raw": None}, take, controls)
+        streams = {"main": {"size": size, "format": self._format()}, "raw": None}
+        picture: Frame = self._take_one(streams, size, take, controls)
         return picture
 
     def raw_still(self) -> bytes:
         picam2 = self._opened()
-        if not _has_raw(picam2):
+        if not has_raw(picam2):
             raise NotSupported(f"camera {self.name} gives no raw pictures")
 
         def take(request: Any, _still_config: Mapping[str, Any]) -> bytes:
@@ -190,14 +202,23 @@ class PicameraCamera:
         # Beside the raw stream there has to be a main one, which nobody looks at.
         mode = self._mode
         size = (640, 480) if mode is None else (mode.width, mode.height)
-        picture: bytes = self._take_one({"main": {"size": size, "format": "YUV420"}, "raw": {}}, take, _NONE)
+        whole = tuple(picam2.sensor_resolution)
+        streams = {"main": {"size": size, "format": "YUV420"}, "raw": {"size": whole}}
+        picture: bytes = self._take_one(streams, whole, take, _NONE)
         return picture
 
     def _take_one(
-        self, streams: Mapping[str, Any], take: Callable[[Any, Mapping[str, Any]], Any], controls: Mapping[str, Any]
+        self,
+        streams: Mapping[str, Any],
+        size: tuple[int, int],
+        take: Callable[[Any, Mapping[str, Any]], Any],
+        controls: Mapping[str, Any],
     ) -> Any:
-        """Switch the mode for one request, of which `take` makes the result on the camera's own thread."""
-        picam2 = self._opened()
+        """Switch the mode for one request, of which `take` makes the result on the camera's own thread.
+
+        `size` is what the sensor shall give at least.
+        """
+        picam2, buffers = self._opened(), self._opened_buffers()
         taken: list[Any] = []
         has_taken = threading.Event()
 
@@ -205,7 +226,7 @@ class PicameraCamera:
             if not taken:
                 try:
                     taken.append(take(request, still_config))
-                except (CameraError, *_TROUBLES) as error:
+                except (CameraError, *TROUBLES) as error:
                     taken.append(error)
                 has_taken.set()
 
@@ -216,16 +237,17 @@ class PicameraCamera:
             wanted = picam2.create_still_configuration(
                 **streams,
                 **self._transform(),
-                colour_space=_libcamera().ColorSpace.Sycc(),
+                colour_space=libcamera().ColorSpace.Sycc(),
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
+            self._choose_sensor(wanted, size, 0)
             self._is_stream_configured = False
             try:
-                picam2.configure(wanted)
+                buffers.configure(wanted, is_stream=False)
                 still_config = dict(picam2.camera_configuration()["main"])
                 pixel_format_of(still_config["format"])
-                self._send_again(controls)
+                self._send_again(_NONE, controls)
                 self._take = take_one
                 picam2.start()
                 is_in_time = has_taken.wait(_STILL_FRAME_LIMIT_S)
@@ -234,14 +256,14 @@ class PicameraCamera:
             finally:
                 # Whatever became of the still, the stream goes on.
                 self._configure_stream()
-                self._send_again()
+                self._send_again(self._frame_rate())
                 picam2.start()
-        except _TROUBLES as error:
-            raise CameraError(f"no still from camera {self.name}: {_root_cause(error)}") from error
+        except TROUBLES as error:
+            raise CameraError(f"no still from camera {self.name}: {root_cause(error)}") from error
         if not is_in_time:
             raise CameraError(f"no still from camera {self.name} within {_STILL_FRAME_LIMIT_S:.0f} s")
         if isinstance(taken[0], Exception):
-            raise CameraError(f"no still from camera {self.name}: {_root_cause(taken[0])}") from taken[0]
+            raise CameraError(f"no still from camera {self.name}: {root_cause(taken[0])}") from taken[0]
         return taken[0]
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
@@ -251,7 +273,7 @@ class PicameraCamera:
         unknown = [name for name in controls if name not in mode.controls]
         if unknown:
             raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
-        with self._out:
+        with self._sent_lock:
             self._sent.update({name: value for name, value in controls.items() if name not in _MOMENTARY})
         try:
             picam2.set_controls(dict(controls))
@@ -261,6 +283,7 @@ class PicameraCamera:
 
     def close(self) -> None:
         picam2, self._picam2 = self._picam2, None
+        buffers, self._buffers = self._buffers, None
         self._mode = None
         self._take = _leave_alone
         if picam2 is None:
@@ -269,10 +292,12 @@ class PicameraCamera:
         self._await_frames()
         try:
             picam2.close()
-        except _TROUBLES as error:
-            raise CameraError(f"camera {self.name} cannot be closed: {_root_cause(error)}") from error
+            if buffers is not None:
+                buffers.close()
+        except TROUBLES as error:
+            raise CameraError(f"camera {self.name} cannot be closed: {root_cause(error)}") from error
         # Picamera2 leaves two epoll sets and a dma-heap behind in reference cycles, three descriptors for each opening.
-        del picam2
+        del picam2, buffers
         gc.collect()
 
     # --- inside -----------------------------------------------------------------------------------------------
@@ -288,7 +313,7 @@ class PicameraCamera:
 
     def _use_noir_tuning(self, model: str) -> None:
         name = f"{model.removesuffix('_noir')}_noir.json"
-        path = _find_tuning_file(name)
+        path = find_tuning_file(name)
         if path is None:
             log.warning("No tuning file %s for a camera without infrared filter; the usual one is used", name)
             return
@@ -296,12 +321,17 @@ class PicameraCamera:
         self._tuning_file = path
         os.environ[_TUNING_VARIABLE] = str(path)
         # Listing the cameras has read the usual tuning already; libcamera looks again in a new manager.
-        _picamera2().Picamera2._cm.reset()
+        picamera2().Picamera2._cm.reset()
 
     def _opened(self) -> Any:
         if self._picam2 is None:
             raise CameraError(f"camera {self.name} is closed")
         return self._picam2
+
+    def _opened_buffers(self) -> Buffers:
+        if self._buffers is None:
+            raise CameraError(f"camera {self.name} is closed")
+        return self._buffers
 
     def _format(self) -> str:
         # USB cameras reach their full rate only as MJPEG; the others give YUV420, which JPEG is made of directly.
@@ -315,11 +345,11 @@ class PicameraCamera:
             raw=None,
             **self._transform(),
             # Full range, as JPEG wants it; the video default is limited and shows grey blacks.
-            colour_space=_libcamera().ColorSpace.Sycc(),
+            colour_space=libcamera().ColorSpace.Sycc(),
             buffer_count=_BUFFERS,
             queue=False,
-            controls=_frame_rate_controls(picam2.camera_controls, wish.fps),
         )
+        self._choose_sensor(config, (wish.width, wish.height), wish.fps)
         # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
         self._stream_config = config
         self._take_stream = _leave_alone
@@ -346,21 +376,19 @@ class PicameraCamera:
             dict(picam2.camera_controls),
             dict(picam2.camera_properties),
             has_sensor_hdr=self._has_sensor_hdr,
-            has_raw=_has_raw(picam2),
+            has_raw=has_raw(picam2),
         )
+        self._send_again(self._frame_rate())
         sequence = 0
-
-        thinning = Thinning(wish.fps) if _is_too_fast(picam2.camera_controls, wish.fps) else None
+        out = self._out
+        thinning = Thinning(wish.fps) if is_too_fast(picam2.camera_controls, wish.fps) else None
 
         def take(request: Any) -> None:
             nonlocal sequence
             if thinning is not None and not thinning.takes(time.monotonic()):
                 return
             sequence += 1
-            frame = _frame_of(request, got, sequence, self._frame_came_back)
-            with self._out:
-                self._frames_out += 1
-            on_frame(frame)
+            on_frame(frame_of(request, got, sequence, out))
 
         self._take = self._take_stream = take
         picam2.pre_callback = self._pre_callback
@@ -369,7 +397,7 @@ class PicameraCamera:
 
     def _configure_stream(self) -> None:
         """For a camera that is stopped."""
-        self._opened().configure(self._stream_config)
+        self._opened_buffers().configure(self._stream_config, is_stream=True)
         self._is_stream_configured = True
         self._take = self._take_stream
 
@@ -381,32 +409,71 @@ class PicameraCamera:
             # watchdog sees the frame that is missing.
             log.exception("A frame was lost")
 
-    def _frame_came_back(self) -> None:
-        with self._out:
-            self._frames_out -= 1
-            self._out.notify_all()
-
     def _await_frames(self) -> None:
         """Wait until every frame was given back; a buffer must not change or vanish under an encoder."""
         take, self._take = self._take, _leave_alone
         try:
-            with self._out:
-                if not self._out.wait_for(lambda: self._frames_out <= 0, _RETURN_LIMIT_S):
-                    log.warning("%d frames were not given back in time", self._frames_out)
-                    self._frames_out = 0
+            late = self._out.wait(_RETURN_LIMIT_S)
+            if late:
+                log.warning("%d frames were not given back in time", late)
         finally:
             self._take = take
+
+    def _read_modes(self, entry: CameraEntry) -> None:
+        """Ask once what the sensor can: Picamera2 configures the camera for each of its modes, 50 ms apiece."""
+        picam2 = self._picam2
+        self._camera_id = entry.id
+        key = (entry.id, self._is_hdr)
+        # Only where Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
+        if key in self._modes or "ColorFilterArrangement" not in picam2.camera_properties:
+            return
+        began_s = time.monotonic()
+        try:
+            self._modes[key] = modes_of(picam2.sensor_modes)
+        except (AttributeError, KeyError, CameraError, *TROUBLES) as error:
+            log.warning("The sensor's modes cannot be read, Picamera2 will choose one: %s", root_cause(error))
+            return
+        log.info("Sensor has %d modes (read in %.2f s)", len(self._modes[key]), time.monotonic() - began_s)
+
+    def _choose_sensor(self, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
+        """Put the sensor mode that fits into `config`: Picamera2 would take the nearest size, however cropped."""
+        picam2 = self._opened()
+        modes = self._modes.get((self._camera_id, self._is_hdr), ())
+        array_size = tuple(picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution)
+        chosen = choose_mode(modes, array_size, size, fps)
+        if chosen is None:
+            return
+        config["sensor"] = chosen.as_sensor()
+        log.info(
+            "Sensor mode for %dx%d: %dx%d, %d bit, up to %g fps, crop %s of %dx%d",
+            *size,
+            *chosen.size,
+            chosen.bit_depth,
+            chosen.fps,
+            chosen.crop,
+            *array_size,
+        )
+
+    def _frame_rate(self) -> Mapping[str, Any]:
+        """What sets the wished rate; for a camera that is configured for the stream."""
+        fps = self._wish.fps
+        controls = frame_rate_controls(self._opened().camera_controls, fps)
+        if controls:
+            told_fps = 1e6 / controls["FrameDurationLimits"][0]
+            if abs(told_fps - fps) > fps / 100:  # less is rounding
+                log.warning("The camera cannot give %g fps here; it is told %.2f", fps, told_fps)
+        return controls
 
     def _transform(self) -> Mapping[str, Any]:
         wish = self._wish
         if not (wish.hflip or wish.vflip):
             return {}
-        return {"transform": _libcamera().Transform(hflip=wish.hflip, vflip=wish.vflip)}
+        return {"transform": libcamera().Transform(hflip=wish.hflip, vflip=wish.vflip)}
 
     def _switch_sensor_hdr(self, place: int) -> None:
         """The Camera Module 3's own HDR is a switch in the kernel's driver, for while nobody has the camera."""
         wanted = self._wish.hdr != "off"
-        device = _hdr_switch(place)
+        device = hdr_switch(place)
         self._has_sensor_hdr = device is not None
         if device is None:
             if self._wish.hdr == "sensor":
@@ -416,181 +483,21 @@ class PicameraCamera:
             with device:
                 if wanted != self._is_hdr:
                     device.set_sensor_hdr_mode(wanted)
-        except _TROUBLES as error:
+        except TROUBLES as error:
             raise NotSupported(
-                f"camera {self.name}: the sensor's HDR cannot be switched: {_root_cause(error)}"
+                f"camera {self.name}: the sensor's HDR cannot be switched: {root_cause(error)}"
             ) from error
         self._is_hdr = wanted
 
-    def _send_again(self, more: Mapping[str, Any] = _NONE) -> None:
+    def _send_again(self, first: Mapping[str, Any], last: Mapping[str, Any] = _NONE) -> None:
+        """Send what a start would forget: `first`, then all that was set since the camera was opened, then `last`."""
         picam2 = self._opened()
-        with self._out:
-            wanted = {**self._sent, **more}
+        with self._sent_lock:
+            wanted = {**first, **self._sent, **last}
         known = {name: value for name, value in wanted.items() if name in picam2.camera_controls}
         if known:
             picam2.set_controls(known)
 
 
-def _picamera2() -> Any:
-    try:
-        import picamera2
-        import picamera2.platform
-    except ImportError as error:
-        raise CameraMissing(
-            f"picamera2 is missing ({error}): install it with 'sudo apt install python3-picamera2', "
-            "or use the embedded camera with --camera pattern"
-        ) from error
-    return picamera2
-
-
-def _hdr_switch(place: int) -> Any:
-    """Picamera2's way to the switch, where the camera is one that has it."""
-    try:
-        from picamera2.devices.imx708 import IMX708
-
-        return IMX708(place)
-    # AttributeError is what libarchive's binding raises, which Picamera2's drivers import, without its library.
-    except (ImportError, AttributeError, *_TROUBLES) as error:
-        log.debug("No HDR in the sensor: %s", error)
-        return None
-
-
-def _has_raw(picam2: Any) -> bool:
-    try:
-        return bool(picam2.camera.generate_configuration([_libcamera().StreamRole.Raw]))
-    except (AttributeError, *_TROUBLES) as error:  # an old binding has no such role
-        log.debug("No raw pictures: %s", error)
-        return False
-
-
-def _find_tuning_file(name: str) -> Path | None:
-    """A tuning file by its path, or by its name among libcamera's own for this machine; None where there is none."""
-    if "/" in name:
-        return Path(name) if Path(name).is_file() else None
-    picamera2 = _picamera2()
-    folder = "vc4" if picamera2.Picamera2.platform == picamera2.platform.Platform.VC4 else "pisp"
-    for root in _TUNING_FOLDERS:
-        path = Path(root, folder, name if name.endswith(".json") else f"{name}.json")
-        if path.is_file():
-            return path
-    return None
-
-
-def _libcamera() -> Any:
-    import libcamera
-
-    return libcamera
-
-
-def _frame_of(request: Any, config: Mapping[str, Any], sequence: int, came_back: Callable[[], None]) -> Frame:
-    """A frame over the request's own buffer, which Picamera2 gets back when the frame is released."""
-    from picamera2 import MappedArray
-
-    metadata = request.get_metadata()
-    width, height = config["size"]
-    pixel_format = pixel_format_of(config["format"])
-    mapped = MappedArray(request, "main", reshape=False, write=False)
-    buffer = mapped.__enter__().array
-    try:
-        if pixel_format == "MJPEG":
-            buffer = buffer[: _bytes_used(request)]
-        planes = planes_of(buffer, pixel_format, width, height, config["stride"])
-    except CameraError:
-        del buffer
-        mapped.__exit__(None, None, None)
-        raise
-    del buffer
-    request.acquire()
-
-    def give_back() -> None:
-        try:
-            mapped.__exit__(None, None, None)
-            request.release()
-        except RuntimeError as error:
-            # The camera is being stopped at this moment, and wants no buffer back.
-            log.debug("A frame came back late: %s", error)
-        except _TROUBLES as error:
-            # Controls travel with the buffers: libcamera refuses one that has no value of the right kind here.
-            log.warning("A buffer could not be given back to the camera: %s", error)
-        finally:
-            came_back()
-
-    return Frame(
-        planes,
-        pixel_format,
-        width,
-        height,
-        sequence=sequence,
-        began_s=_exposure_began_s(metadata),
-        metadata=metadata,
-        give_back=give_back,
-    )
-
-
-def _copy_of(frame: Frame) -> Frame:
-    """The same picture in memory of its own, for as long as anybody wants it."""
-    return Frame(
-        tuple(plane.copy() for plane in frame.planes),
-        frame.pixel_format,
-        frame.width,
-        frame.height,
-        began_s=frame.began_s,
-        metadata=frame.metadata,
-    )
-
-
-def _bytes_used(request: Any) -> int:
-    """How much of an MJPEG camera's buffer is picture."""
-    buffer = request.request.buffers[request.stream_map["main"]]
-    return int(buffer.metadata.planes[0].bytes_used)
-
-
-def _exposure_began_s(metadata: Mapping[str, Any]) -> float:
-    """When the exposure began, on the monotonic clock.
-
-    SensorTimestamp is the end of the first line's exposure, in nanoseconds of CLOCK_BOOTTIME (libcamera's
-    control_ids_core.yaml), which runs on while the machine sleeps.
-    """
-    now_s = time.monotonic()
-    stamp_ns = metadata.get("SensorTimestamp")
-    if stamp_ns is None:
-        return now_s
-    age_s = (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - stamp_ns) / 1e9
-    if not 0 <= age_s < _CLOCK_SLACK_S:
-        age_s = 0.0
-    exposure_s = float(metadata.get("ExposureTime") or 0) / 1e6
-    return now_s - float(age_s) - exposure_s
-
-
-def _frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any]:
-    """FrameDurationLimits (microseconds) for a fixed rate, within what the camera can."""
-    if "FrameDurationLimits" not in ranges:
-        return {}
-    shortest_us, longest_us, _ = ranges["FrameDurationLimits"]
-    period_us = round(1e6 / fps)
-    if isinstance(shortest_us, int) and isinstance(longest_us, int) and shortest_us < longest_us:
-        period_us = min(max(period_us, shortest_us), longest_us)
-    return {"FrameDurationLimits": (period_us, period_us)}
-
-
-def _is_too_fast(ranges: Mapping[str, Any], fps: float) -> bool:
-    """Whether the camera cannot be told to be as slow: many USB cameras have a rate of their own."""
-    if "FrameDurationLimits" not in ranges:
-        return True
-    longest_us = ranges["FrameDurationLimits"][1]
-    return isinstance(longest_us, int) and longest_us < round(1e6 / fps)
-
-
-def _root_cause(error: BaseException) -> str:
-    """Picamera2 wraps the telling message in general ones; the innermost says what happened."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
-
-
 def _leave_alone(_request: Any) -> None:
     """Nobody takes frames now: Picamera2 gives the request back by itself."""
-
-
-def _nothing() -> None:
-    """Nobody waits for this frame's return."""
