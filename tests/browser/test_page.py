@@ -196,6 +196,26 @@ def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None
     assert again.stop() == 0
 
 
+def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.open(portal)
+    wait_for_state(page, "live")
+    asked: list[str] = []
+
+    def refuse_twice(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) <= 2:
+            route.abort()
+        else:
+            route.continue_()
+
+    page.route("**/stream.mjpg*", refuse_twice)
+    page.evaluate("document.getElementById('picture').src = 'stream.mjpg?broken'")
+    wait_for_state(page, "waiting for a picture")
+    wait_for_state(page, "live")
+    assert len(asked) == 3  # that one, one more that failed as well, and one that did not: asked for once a second
+    assert page.locator("#notice").is_hidden()
+
+
 def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": KEY})
     port = portal.url.rpartition(":")[2]
