@@ -7,10 +7,10 @@ https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf says what the
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 from softcam import __version__
 
@@ -37,7 +37,7 @@ def exif_segment(
     gain: float | None = None,
     lens_dioptres: float | None = None,
     model: str | None = None,
-    make: str = "Raspberry Pi",
+    make: str | None = None,
     orientation: int = 1,
     timezone: tzinfo | None = None,
 ) -> bytes:
@@ -50,7 +50,6 @@ def exif_segment(
     if not 1 <= orientation <= 8:
         raise ValueError(f"orientation must be 1 to 8, not {orientation}")
     image = [
-        _text(0x010F, make),
         _short(0x0112, orientation),
         _rational(0x011A, Fraction(72)),  # the resolution must be told; 72 per inch is EXIF's "not known"
         _rational(0x011B, Fraction(72)),
@@ -64,6 +63,8 @@ def exif_segment(
         (0xA000, _UNDEFINED, 4, b"0100"),
         _short(0xA001, 1),  # sRGB
     ]
+    if make is not None:
+        image.append(_text(0x010F, make))
     if model is not None:
         image.append(_text(0x0110, model))
     if taken_at_s is not None:
@@ -92,6 +93,14 @@ def exif_segment(
     tiff = _directories(image, details)
     # The length counts itself and not the marker.
     return b"\xff\xe1" + struct.pack(">H", 2 + len(_HEADER) + len(tiff)) + _HEADER + tiff
+
+
+def make_of(properties: Mapping[str, Any]) -> str | None:
+    """Who made the camera, by libcamera's properties; None for one that does not say so, as a USB camera.
+
+    A sensor on the ribbon tells the arrangement of its colour filters, by which Picamera2 knows Raspberry Pi's cameras.
+    """
+    return "Raspberry Pi" if "ColorFilterArrangement" in properties else None
 
 
 def with_exif(jpeg: bytes, segment: bytes) -> bytes:

@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from softcam import __version__
-from softcam.exif import exif_segment, with_exif
+from softcam.exif import exif_segment, make_of, with_exif
 
 JPEG: bytes = simplejpeg.encode_jpeg(np.full((48, 64, 3), 90, np.uint8), quality=80)
 # 2023-11-14 22:13:20.25 UTC
@@ -34,6 +34,7 @@ def test_everything_known() -> None:
             exposure_us=8333,
             gain=2.5,
             lens_dioptres=2.5,
+            make="Raspberry Pi",
             model="imx708",
             timezone=timezone(timedelta(hours=5, minutes=30)),
         )
@@ -58,9 +59,8 @@ def test_everything_known() -> None:
 
 def test_nothing_known() -> None:
     fields = read(exif_segment())
-    assert fields["Make"] == "Raspberry Pi"
     assert fields["Orientation"] == 1
-    for name in ("Model", "DateTime", "DateTimeOriginal", "ExposureTime", "ISOSpeedRatings", "SubjectDistance"):
+    for name in ("Make", "Model", "DateTime", "DateTimeOriginal", "ExposureTime", "ISOSpeedRatings", "SubjectDistance"):
         assert name not in fields
     # No compensation is set, so none is told; a thumbnail would look like a second picture.
     assert "ExposureBiasValue" not in fields
@@ -120,6 +120,11 @@ def test_orientation(orientation: int) -> None:
 def test_fail_orientation(orientation: int) -> None:
     with pytest.raises(ValueError, match="orientation must be 1 to 8"):
         exif_segment(orientation=orientation)
+
+
+def test_only_a_sensor_on_the_ribbon_is_raspberry_pis() -> None:
+    assert make_of({"Model": "imx708", "ColorFilterArrangement": 0}) == "Raspberry Pi"
+    assert make_of({"Model": "C270 HD WEBCAM"}) is None
 
 
 def test_short_and_foreign_names() -> None:
