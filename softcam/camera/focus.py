@@ -74,7 +74,7 @@ class Focus:
             self._is_able = has_lens and mode is not AfMode.MANUAL and (is_automatic or self._is_able_by_default)
             if mode is None and before is None:
                 return
-            self._resting_mode = mode or AfMode.AUTO
+            self._resting_mode = AfMode.AUTO if mode is None else mode
             if has_lens:
                 self._mode = self._resting_mode
             is_cut = self._cycle is not None and mode is AfMode.MANUAL
@@ -83,7 +83,11 @@ class Focus:
                 self._changed.notify_all()
             is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
         if is_to_send:
-            self._tell({"AfMode": int(mode or AfMode.AUTO)})
+            self._tell({"AfMode": int(AfMode.AUTO if mode is None else mode)})
+
+    def look_again(self) -> None:
+        """A cycle that nobody waits for: the lens was set by hand until now."""
+        self._begin("a lens that was set by hand")
 
     def trigger(self, deadline_s: float) -> FocusOutcome | None:
         """One cycle because a user says so, also where the configuration has none; as `acquire` otherwise."""

@@ -299,8 +299,11 @@ class Steering:
         if is_news and lacking:
             log.warning("Not applied: %s", "; ".join(lacking))
         self._holder.focus.prefer(plan.focus, has_lens=mode.has_autofocus)
-        if plan.focus is None and "AfMode" in sent and self._holder.status().leases["stream"]:
-            self._holder.focus.stream_started()  # the lens was set by hand until now
+        if plan.focus is None and "AfMode" in sent:
+            if self._holder.status().leases["stream"]:
+                self._holder.focus.stream_started()
+            else:
+                self._holder.focus.look_again()
         return is_last
 
     def _lacks(self, mode: StreamMode) -> tuple[str, ...]:

@@ -68,14 +68,16 @@ class Governor:
             is_other_light = not before_lux / _LIGHT_CHANGED <= lux <= before_lux * _LIGHT_CHANGED
             return (0, 0.0) if is_other_light else (self._exposure_us, self._gain)
         fixed_us, fixed_gain = self._exposure_us, self._gain
-        if fixed_us:
+        if fixed_us and limits.min_exposure_us == limits.max_exposure_us:
+            pass  # there is nothing else that it could be
+        elif fixed_us:
             # At its least the gain says that the scene is bright: right for a time at its shortest, and too much for
             # one that was cut short.
             is_bright = gain <= self._least_gain * _CLOSE
-            if is_bright == (fixed_us == limits.max_exposure_us and fixed_us != limits.min_exposure_us):
+            if is_bright == (fixed_us == limits.max_exposure_us):
                 fixed_us = 0
-        elif fixed_gain:
-            was_cut = fixed_gain == limits.max_gain and fixed_gain != limits.min_gain
+        elif fixed_gain and limits.min_gain != limits.max_gain:
+            was_cut = fixed_gain == limits.max_gain
             if (exposure_us <= self._before[0]) == was_cut:
                 fixed_gain = 0.0
         if not fixed_us and self._exposure_us == 0:

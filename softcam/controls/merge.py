@@ -118,7 +118,8 @@ def _controls(asked: Asked, wish: StreamWish, mode: StreamMode | None, *, is_nig
             yield "Saturation", saturation
         if exposure_value is not None:
             yield "ExposureValue", exposure_value
-    if asked.get("hdr", "mode") in ("single-exp", "auto") and mode is not None and not mode.has_sensor_hdr:
+    hdr = asked.get("hdr", "mode")
+    if hdr == "single-exp" or (hdr == "auto" and mode is not None and not mode.has_sensor_hdr):
         yield "HdrMode", HDR_SINGLE_EXPOSURE
     yield from _places(asked, mode)
 

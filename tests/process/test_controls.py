@@ -1,0 +1,493 @@
+"""Controls from outside: each is seen in the picture or the metadata, lasts, and is refused with a reason."""
+
+import base64
+import io
+import json
+import signal
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from tests.conftest import Portal
+from tests.process.asking import Viewer, ask, decode, post, size_of, status_of, wait_for_status
+
+Start = Callable[..., Portal]
+Picture = npt.NDArray[np.uint8]
+SMALL = ("--width", "640", "--height", "360", "--fps", "30")
+ORIENTATION = 0x0112
+TELEPHOTO = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    path = tmp_path / "faults"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
+def held(start_portal: Start, faults: Path) -> Portal:
+    """A portal that holds its camera open, which has settled."""
+    portal = start_portal(*SMALL, "--pattern-faults", str(faults), "--linger", "0.2")
+    assert ask(portal, "/camera/start", method="POST").status == 200
+    picture_of(portal)
+    return portal
+
+
+def change(portal: Portal, name: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
+    answer = post(portal, f"/v1/camera/{name}", content)
+    assert answer.status == 200, answer.body
+    assert answer.json["status"] == "ok"
+    result: Mapping[str, Any] = answer.json
+    return result
+
+
+def picture_of(portal: Portal, query: str = "quality=95&autofocus=0") -> Picture:
+    answer = ask(portal, f"/snapshot.jpg?{query}")
+    assert answer.status == 200, answer.body
+    return decode(answer.body)
+
+
+def eventually(portal: Portal, is_so: Callable[[Mapping[str, Any]], bool], *, timeout_s: float = 15) -> None:
+    """Wait until the status says so: a control takes some frames to the sensor."""
+    deadline_s = time.monotonic() + timeout_s
+    while not is_so(status := status_of(portal)):
+        assert time.monotonic() < deadline_s, status
+        time.sleep(0.02)
+
+
+def corner(picture: Picture) -> Picture:
+    """The top left quarter, where nothing moves."""
+    return picture[: picture.shape[0] // 4, : picture.shape[1] // 4]
+
+
+def brightness(picture: Picture) -> float:
+    return float(corner(picture).mean())
+
+
+def colourfulness(picture: Picture) -> float:
+    wide = picture.astype(np.int16)
+    return float(np.abs(wide[..., 0] - wide[..., 2]).mean())
+
+
+def detail(picture: Picture) -> float:
+    return float(np.abs(np.diff(picture[..., 1].astype(np.int16), axis=1)).mean())
+
+
+def seen_after(portal: Portal, measure: Callable[[Picture], float], is_so: Callable[[float], bool]) -> None:
+    deadline_s = time.monotonic() + 15
+    while not is_so(value := measure(picture_of(portal))):
+        assert time.monotonic() < deadline_s, value
+
+
+# Seen in the picture
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "measure", "factor"),
+    [
+        ("image_processing", {"brightness": 0.3}, brightness, 1.3),
+        ("image_processing", {"brightness": -0.15}, brightness, 0.8),
+        ("image_processing", {"contrast": 0.4}, lambda p: float(p.std()), 0.7),
+        ("image_processing", {"saturation": 0.0}, colourfulness, 0.1),
+        ("image_processing", {"saturation": 1.6}, colourfulness, 1.2),
+        ("image_processing", {"sharpness": 8.0}, detail, 1.2),
+        ("image_processing", {"exposure_value": -2.0}, brightness, 0.7),
+        ("image_processing", {"exposure_value": 1.0}, brightness, 1.15),
+        ("image_processing", {"metering": "spot"}, brightness, 0.97),
+        ("manual_exposure", {"exposure_us": 2000, "gain": 2.0}, brightness, 0.7),
+        ("manual_awb", {"red_gain": 4.0, "blue_gain": 1.0}, lambda p: float(p[..., 0].mean() / p[..., 2].mean()), 1.5),
+        ("awb_preset", {"preset": "ir_850nm"}, lambda p: float(p[..., 1].mean() / p[..., 0].mean()), 1.15),
+        ("awb_preset", {"preset": "cloudy"}, lambda p: float(p[..., 0].mean() / p[..., 2].mean()), 1.1),
+        ("lens_position", {"position": 12.0}, detail, 0.7),
+        ("roi", TELEPHOTO, detail, 0.8),
+        ("hdr", {"mode": "single-exp"}, brightness, 1.1),
+        ("hdr", {"mode": "sensor"}, brightness, 1.1),
+        ("hdr", {"mode": "auto"}, brightness, 1.1),
+        ("day_night_mode", {"mode": "night"}, colourfulness, 0.1),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str | dict) else "",
+)
+def test_seen_in_the_picture(
+    held: Portal, name: str, content: Mapping[str, Any], measure: Callable[[Picture], float], factor: float
+) -> None:
+    before = measure(picture_of(held))
+    change(held, name, content)
+    limit = before * factor
+    seen_after(held, measure, (lambda value: value >= limit) if factor > 1 else (lambda value: value <= limit))
+    # And back again: nothing of it stays.
+    answer = ask(held, "/v1/camera/controls", method="DELETE")
+    assert answer.status == 200
+    seen_after(held, measure, lambda value: value == pytest.approx(before, rel=0.06))
+
+
+def test_mirrored_and_turned(held: Portal) -> None:
+    plain = corner(picture_of(held)).astype(np.int16)
+
+    def is_like(part: Callable[[Picture], Picture]) -> None:
+        seen_after(held, lambda p: float(np.abs(part(p).astype(np.int16) - plain).mean()), lambda off: off < 6)
+
+    change(held, "transform", {"hflip": True})
+    is_like(lambda p: corner(p[:, ::-1]))
+    change(held, "transform", {"hflip": False, "vflip": True})
+    is_like(lambda p: corner(p[::-1]))
+    change(held, "transform", {"vflip": False, "rotation": 180})
+    is_like(lambda p: corner(p[::-1, ::-1]))
+
+
+def test_a_quarter_turn_is_told_to_viewers(held: Portal) -> None:
+    upright = ask(held, "/snapshot.jpg").body
+    assert Image.open(io.BytesIO(upright)).getexif()[ORIENTATION] == 1
+    change(held, "transform", {"rotation": 90})
+    turned = Image.open(io.BytesIO(ask(held, "/snapshot.jpg").body))
+    assert turned.size == (640, 360)
+    assert turned.getexif()[ORIENTATION] == 6
+    with Viewer(held) as viewer:
+        viewer.next()
+        assert Image.open(io.BytesIO(viewer.next().jpeg)).getexif()[ORIENTATION] == 6
+
+
+def test_an_uncorrected_lens_bends(held: Portal) -> None:
+    straight = corner(picture_of(held)).astype(np.int16)
+    change(held, "lens_correction", {"enabled": False})
+    assert status_of(held)["lens_correction_enabled"] is False
+    seen_after(held, lambda p: float(np.abs(corner(p).astype(np.int16) - straight).mean()), lambda off: off > 3)
+
+
+# Seen in the metadata
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field", "is_so"),
+    [
+        ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "exposure_us", lambda v: v == 12000),
+        ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "analogue_gain", lambda v: v == 3.0),
+        ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "auto_exposure", lambda v: v is False),
+        ("manual_exposure", {"exposure_us": 200_000}, "frame_duration_us", lambda v: v >= 200_000),
+        ("exposure_limits", {"max_exposure_us": 4000}, "exposure_us", lambda v: v <= 4040),
+        ("exposure_limits", {"min_gain": 3.0}, "analogue_gain", lambda v: v >= 2.9),
+        ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.8}, "colour_gains", lambda v: v == [1.5, 1.8]),
+        ("awb_preset", {"preset": "daylight"}, "colour_temperature", lambda v: v >= 5400),
+        ("awb", {"enabled": False}, "awb_enabled", lambda v: v is False),
+        ("auto_exposure", {"enabled": False}, "auto_exposure", lambda v: v is False),
+        ("lens_position", {"position": 5.0}, "lens_position", lambda v: v == 5.0),
+        ("lens_position", {"position": 5.0}, "autofocus_mode", lambda v: v == "manual"),
+        ("autofocus_mode", {"mode": "continuous"}, "autofocus_mode", lambda v: v == "continuous"),
+        ("autofocus_mode", {"mode": "continuous"}, "lens_position", lambda v: v == 1.8),
+        ("image_processing", {"flicker": "50hz", "exposure_value": 2.0}, "exposure_us", lambda v: v % 10_000 == 0),
+        ("hdr", {"mode": "sensor"}, "hdr_mode", lambda v: v == "sensor"),
+        ("day_night_mode", {"mode": "auto", "threshold_lux": 500}, "scene_mode", lambda v: v == "night"),
+        ("day_night_mode", {"threshold_lux": 100}, "scene_mode", lambda v: v == "low_light"),
+        ("stream", {"width": 320, "height": 240}, "height", lambda v: v == 240),
+        ("stream", {"fps": 10}, "frame_duration_us", lambda v: v == 100_000),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str | dict) else "",
+)
+def test_seen_in_the_status(
+    held: Portal, name: str, content: Mapping[str, Any], field: str, is_so: Callable[[Any], bool]
+) -> None:
+    change(held, name, content)
+    eventually(held, lambda status: status[field] is not None and is_so(status[field]))
+
+
+def test_autofocus_once_in_a_range_and_on_a_window(held: Portal) -> None:
+    assert change(held, "autofocus", {"trigger": True}) == {
+        "status": "ok", "trigger": True, "focused": True, "lens_position": 1.8,
+    }  # fmt: skip
+    change(held, "autofocus_range", {"range_mode": "macro"})
+    assert change(held, "autofocus", {"trigger": True, "speed": "fast"})["focused"] is False  # the wall is too far
+    change(held, "autofocus_range", {"range_mode": "full"})
+    card = {"x": 0.75, "y": 0.22, "width": 0.14, "height": 0.26}  # where the near card stands
+    assert change(held, "autofocus", {"trigger": True, "window": card})["lens_position"] == 5.0
+    # Zoomed in on the right half, the same place of the sensor is elsewhere in the picture; the window moves along.
+    change(held, "roi", {"x": 0.5, "y": 0.0, "width": 0.5, "height": 0.5})
+    card = {"x": 0.5, "y": 0.44, "width": 0.28, "height": 0.52}
+    assert change(held, "autofocus", {"trigger": True, "window": card})["lens_position"] == 5.0
+    assert change(held, "autofocus", {"trigger": True, "window": None})["lens_position"] == 1.8
+
+
+def test_the_users_focus_is_left_alone(held: Portal) -> None:
+    change(held, "lens_position", {"position": 7.0})
+    eventually(held, lambda status: status["lens_position"] == 7.0)
+    with Viewer(held) as viewer:
+        viewer.next()
+        assert ask(held, "/snapshot.jpg?autofocus=1").status == 200
+        assert status_of(held)["lens_position"] == 7.0
+    refused = post(held, "/v1/camera/autofocus", {"trigger": True})
+    assert refused.status == 409
+    assert "by hand" in refused.detail
+    change(held, "autofocus_mode", {"mode": "auto"})
+    with Viewer(held) as viewer:
+        viewer.next()
+        held.wait_for_log("Autofocus cycle for the stream focused")
+        assert status_of(held)["autofocus_mode"] == "auto"
+
+
+def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
+    change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10, "night_awb_preset": "ir_850nm"})
+    assert status_of(held)["scene_mode"] == "day"
+    faults.write_text("dark")
+    held.wait_for_log("Night at 1.0 lux")
+    eventually(held, lambda status: status["scene_mode"] == "night" and status["colour_gains"] == [1.05, 1.15])
+    assert colourfulness(picture_of(held)) < 3
+    faults.write_text("")
+    held.wait_for_log("Day at 400.0 lux")
+    eventually(held, lambda status: status["scene_mode"] == "day" and status["awb_enabled"])
+    seen_after(held, colourfulness, lambda value: value > 10)
+
+
+# Zoom and stills
+
+
+def test_a_zoom_says_what_it_shows(held: Portal) -> None:
+    assert change(held, "roi", TELEPHOTO) == {"status": "ok", **TELEPHOTO, "note": None}
+    grown = change(held, "roi", {"x": 0.2, "y": 0.4, "width": 0.4, "height": 0.1})
+    assert (grown["width"], grown["height"]) == (0.4, 0.4)
+    assert "aspect ratio" in grown["note"]
+    moved = change(held, "roi", {"x": 0.9, "y": 0.9, "width": 0.5, "height": 0.5})
+    assert (moved["x"], moved["y"]) == (0.5, 0.5)
+    assert "within" in moved["note"]
+    assert status_of(held)["roi"] == {"x": 0.5, "y": 0.5, "width": 0.5, "height": 0.5}
+
+
+def test_the_whole_sensor_is_whole_whatever_the_zoom(held: Portal) -> None:
+    whole = picture_of(held, "full=1&width=640&autofocus=0")
+    change(held, "roi", {"x": 0.0, "y": 0.0, "width": 0.25, "height": 0.25})
+    zoomed = picture_of(held, "full=1&width=640&autofocus=0")
+    off = np.abs(corner(zoomed).astype(np.int16) - corner(whole)).mean()
+    assert off < 6
+    tall = picture_of(held, "width=1000&height=1000&autofocus=0")  # in the zoom, and not stretched
+    assert tall.shape == (1000, 1000, 3)
+
+
+def test_a_raw_picture(held: Portal) -> None:
+    answer = ask(held, "/snapshot.jpg?format=dng")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "image/x-adobe-dng"
+    assert answer.body[:4] == b"II*\0"
+    assert len(answer.body) > 4608 * 2592 * 2
+    assert ask(held, "/snapshot.jpg?format=tiff").status == 400
+
+
+# Lasting
+
+
+def test_set_while_closed_applied_on_open_and_after_a_restart(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--linger", "0.1")
+    change(portal, "manual_exposure", {"exposure_us": 7000, "gain": 4.0})
+    change(portal, "transform", {"hflip": True})
+    change(portal, "lens_position", {"position": 3.5})
+    assert status_of(portal)["state"] == "closed"
+    for _ in range(2):
+        assert ask(portal, "/snapshot.jpg").status == 200
+        portal.stop()
+        portal = start_portal(*SMALL, "--linger", "0.1")
+        assert ask(portal, "/camera/start", method="POST").status == 200
+        eventually(portal, lambda status: (status["exposure_us"], status["lens_position"]) == (7000, 3.5))
+        assert status_of(portal)["transform"]["hflip"] is True
+    assert ask(portal, "/v1/camera/controls", method="DELETE").status == 200
+    portal.stop()
+    portal = start_portal(*SMALL)
+    assert status_of(portal)["transform"]["hflip"] is False
+
+
+def test_an_exposure_that_was_held_is_held_again(held: Portal, start_portal: Start, faults: Path) -> None:
+    before = status_of(held)
+    change(held, "auto_exposure", {"enabled": False})
+    change(held, "awb", {"enabled": False})
+    faults.write_text("dark")
+    eventually(held, lambda status: status["lux"] == 1.0)
+    after = status_of(held)
+    assert after["exposure_us"] == pytest.approx(before["exposure_us"], rel=0.05)
+    held.stop()
+    again = start_portal(*SMALL, "--pattern-faults", str(faults))
+    assert ask(again, "/camera/start", method="POST").status == 200
+    eventually(again, lambda status: status["exposure_us"] == after["exposure_us"])
+    eventually(again, lambda status: status["colour_gains"] == pytest.approx(after["colour_gains"], rel=0.01))
+
+
+def test_several_fields_are_all_or_none(held: Portal) -> None:
+    change(held, "image_processing", {"brightness": 0.1})
+    refused = post(held, "/v1/camera/image_processing", {"brightness": 0.5, "contrast": 99})
+    assert refused.status == 400
+    assert refused.detail == "contrast: wants a number from 0 to 32"
+    fields = ask(held, "/v1/camera/controls").json["controls"]["image_processing"]["fields"]
+    assert (fields["brightness"]["value"], fields["contrast"]["is_set"]) == (0.1, False)
+
+
+def test_beyond_this_camera_is_a_conflict(held: Portal) -> None:
+    refused = post(held, "/v1/camera/manual_exposure", {"exposure_us": 500_000_000})
+    assert refused.status == 409
+    assert refused.detail == "exposure_us: this camera takes 13 to 112015096"
+    assert status_of(held)["auto_exposure"] is True
+
+
+def test_a_killed_process_has_lost_nothing(start_portal: Start) -> None:
+    for number in range(3):
+        portal = start_portal(*SMALL)
+        change(portal, "lens_position", {"position": number + 0.5})
+        portal.stop(signal.SIGKILL)
+        again = start_portal(*SMALL)
+        fields = ask(again, "/v1/camera/controls").json["controls"]["lens_position"]["fields"]
+        assert fields["position"]["value"] == number + 0.5
+        again.stop()
+
+
+def test_a_state_that_keeps_the_camera_from_starting_is_set_aside(
+    start_portal: Start, faults: Path, tmp_path: Path
+) -> None:
+    flags = (*SMALL, "--pattern-faults", str(faults), "--state-dir", str(tmp_path / "kept"))
+    portal = start_portal(*flags)
+    change(portal, "transform", {"hflip": True})
+    portal.stop()
+    faults.write_text("refuse")  # from now on it does not open mirrored
+    portal = start_portal(*flags)
+    assert ask(portal, "/snapshot.jpg").status == 200
+    status = status_of(portal)
+    assert "does not start mirrored" in status["controls_set_aside"]
+    assert status["transform"]["hflip"] is False
+    portal.wait_for_log("saved controls are set aside as .*controls-pattern.json.bad")
+    assert json.loads((tmp_path / "kept/controls-pattern.json.bad").read_text())["asked"]["transform"]["hflip"] is True
+    portal.stop()
+    assert ask(start_portal(*flags), "/snapshot.jpg").status == 200
+
+
+def test_what_the_camera_refuses_is_taken_back_and_viewers_stay(held: Portal, faults: Path) -> None:
+    with Viewer(held) as viewer:
+        viewer.next()
+        faults.write_text("refuse")
+        refused = post(held, "/v1/camera/transform", {"vflip": True})
+        assert refused.status == 503
+        assert "does not start mirrored" in refused.detail
+        assert status_of(held)["transform"]["vflip"] is False
+        for _ in range(10):
+            viewer.next()
+    assert status_of(held)["controls_set_aside"] is None
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_controls_work(start_portal: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    portal = start_portal(*SMALL, "--state-dir", str(tmp_path / "file"))
+    change(portal, "lens_position", {"position": 2.0})
+    assert str(tmp_path / "file") in status_of(portal)["controls_not_kept"]
+
+
+def test_viewers_are_held_through_every_restart(held: Portal) -> None:
+    with Viewer(held) as viewer:
+        viewer.next()
+        for name, content, size in (
+            ("transform", {"hflip": True}, (640, 360)),
+            ("hdr", {"mode": "sensor"}, (640, 360)),
+            ("stream", {"width": 320, "height": 240}, (320, 240)),
+        ):
+            change(held, name, content)
+            changed_s = time.time()
+            while (part := viewer.next()).timestamp_s < changed_s:
+                pass
+            assert size_of(part.jpeg) == size
+            assert not part.is_placeholder
+    assert status_of(held)["opens"] == 4
+
+
+# Holding and access
+
+
+def test_start_holds_and_stop_lets_go_of_that_alone(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--linger", "0.1")
+    assert ask(portal, "/camera/start", method="POST").json == {"status": "ok", "held": True, "state": "open"}
+    assert ask(portal, "/camera/start", method="POST").json["held"] is True
+    assert [one["kind"] for one in status_of(portal)["held_by"]] == ["hold"]
+    with Viewer(portal) as viewer:
+        viewer.next()
+        assert ask(portal, "/camera/stop", method="POST").json["held"] is False
+        assert ask(portal, "/camera/stop", method="POST").status == 200
+        for _ in range(10):
+            viewer.next()
+    wait_for_status(portal, state="closed")
+
+
+def test_a_second_key_only_looks(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, environment={"CAMERA_API_KEY": "change", "CAMERA_VIEW_KEY": "look"})
+    body, json_type = json.dumps({"mode": "auto"}).encode(), {"Content-Type": "application/json"}
+
+    def status(method: str, path: str, headers: Mapping[str, str]) -> int:
+        return ask(portal, path, method=method, headers=headers, body=body if method == "POST" else None).status
+
+    basic = base64.b64encode(b"anyone:look").decode()
+    for look in ({"X-API-Key": "look"}, {"Authorization": "Bearer look"}, {"Authorization": f"Basic {basic}"}):
+        assert status("GET", "/v1/camera/controls", look) == 200
+        assert status("GET", "/snapshot.jpg", look) == 200
+        assert status("POST", "/v1/camera/autofocus_mode", look | json_type) == 403
+        assert status("POST", "/camera/start", look | json_type) == 403
+        assert status("DELETE", "/v1/camera/controls", look) == 403
+        taken = ask(portal, "/v1/camera/snapshot", method="POST", headers=look)
+        assert taken.status == 200
+    assert status("POST", "/v1/camera/autofocus_mode", {"X-API-Key": "change"} | json_type) == 200
+    assert status("POST", "/v1/camera/autofocus_mode", json_type) == 401
+    assert status("GET", "/openapi.json", {}) == 401
+    assert status("GET", "/health", {}) == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, 200),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "http://HOST"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "https://cam.example", "X-Forwarded-Host": "cam.example"}, 200),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Content-Type": "text/plain"}, 415),
+        ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
+        ({"Content-Type": "application/json; charset=utf-8"}, 200),
+    ],
+)
+def test_pages_from_elsewhere_change_nothing(portal: Portal, headers: Mapping[str, str], expected: int) -> None:
+    host = portal.url.removeprefix("http://")
+    sent = {"Content-Type": "application/json"} | {name: text.replace("HOST", host) for name, text in headers.items()}
+    answer = ask(portal, "/v1/camera/awb", method="POST", headers=sent, body=b'{"enabled": true}')
+    assert answer.status == expected, answer.body
+    if expected != 200:
+        assert answer.detail
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"", 400, "no JSON"),
+        (b"{", 400, "no JSON"),
+        (b"[]", 400, "wants a JSON object"),
+        (b'{"enabled": NaN}', 400, "NaN is no number"),
+        (b'{"enabled": true, "enabled": false}', 400, "twice"),
+        (b'{"enabled": true, "foo": 1}', 400, "'foo': no such field"),
+        (b"\xff", 400, "no JSON"),
+        (b"[" * 60_000, 400, "no JSON"),
+        (b" " * 70_000, 413, "65536"),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_bad_bodies(portal: Portal, body: bytes, status: int, detail: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = ask(portal, "/v1/camera/awb", method="POST", headers=headers, body=body)
+    assert answer.status == status
+    assert detail in answer.detail
+
+
+def test_without_a_camera_all_but_pictures_is_served(start_portal: Start) -> None:
+    portal = start_portal(environment={"CAMERA_ENABLED": "0"})
+    for path in ("/", "/docs", "/openapi.json", "/health", "/v1/camera/status", "/webrtc"):
+        assert ask(portal, path).status == 200, path
+    for path in ("/snapshot.jpg", "/stream.mjpg", "/v1/camera/controls"):
+        answer = ask(portal, path)
+        assert answer.status == 503
+        assert "CAMERA_ENABLED=0" in answer.detail
+    assert post(portal, "/v1/camera/awb", {"enabled": True}).status == 503

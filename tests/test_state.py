@@ -1,0 +1,165 @@
+"""What was asked, as a value; and its file, which no crash, no full disk and no bad content spoils."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from softcam.controls.state import Asked, Store
+from softcam.controls.table import BY_NAME
+
+ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
+
+
+def asked(**groups: dict[str, object]) -> Asked:
+    state = Asked()
+    for name, values in groups.items():
+        state = state.with_values(BY_NAME[name], values)
+    return state
+
+
+def test_fields_add_up_within_a_group() -> None:
+    state = asked(image_processing={"brightness": 0.1}).with_values(BY_NAME["image_processing"], {"contrast": 1.2})
+    assert dict(state.groups["image_processing"]) == {"brightness": 0.1, "contrast": 1.2}
+    assert state.get("image_processing", "sharpness") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("before", "values", "after"),
+    [
+        ("auto_exposure", ("manual_exposure", {"exposure_us": 1}), {"manual_exposure"}),
+        ("manual_exposure", ("auto_exposure", {"enabled": True}), {"auto_exposure"}),
+        ("awb", ("awb_preset", {"preset": "ir_850nm"}), {"awb_preset"}),
+        ("awb_preset", ("manual_awb", {"red_gain": 1.0, "blue_gain": 1.0}), {"manual_awb"}),
+        ("lens_position", ("autofocus_mode", {"mode": "auto"}), {"autofocus_mode"}),
+        ("roi", ("hdr", {"mode": "off"}), {"roi", "hdr"}),
+    ],
+)
+def test_what_contradicts_is_replaced(before: str, values: tuple[str, dict[str, object]], after: set[str]) -> None:
+    first = {"auto_exposure": {"enabled": False}, "manual_exposure": {"exposure_us": 9, "gain": 8.0},
+             "awb": {"enabled": False}, "awb_preset": {"preset": "cloudy"}, "lens_position": {"position": 2.0},
+             "roi": ZOOM}[before]  # fmt: skip
+    state = asked(**{before: first}).with_values(BY_NAME[values[0]], values[1])
+    assert set(state.groups) == after
+
+
+def test_manual_exposure_is_told_anew_each_time() -> None:
+    state = asked(manual_exposure={"exposure_us": 9, "gain": 8.0})
+    assert state.with_values(BY_NAME["manual_exposure"], {"exposure_us": 7}).get("manual_exposure", "gain") == 1.0
+
+
+def test_a_round_through_the_file(tmp_path: Path) -> None:
+    state = asked(roi=ZOOM, auto_exposure={"enabled": False}).with_held("auto_exposure", {"ExposureTime": 9000})
+    store = Store(tmp_path / "deep" / "folder", "cam0")
+    assert store.save(state)
+    assert Store(tmp_path / "deep" / "folder", "cam0").load() == state
+    assert (tmp_path / "deep/folder/cam0.json").stat().st_mode & 0o077 == 0
+    assert store.save(Asked())
+    assert list((tmp_path / "deep/folder").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cam0.json"),
+        (b"{", "cam0.json"),
+        (b"\xff\xfe", "cam0.json"),
+        (b"[" * 60_000, "cam0.json"),
+        (b" " * 70_000, "too large"),
+        (b'{"version": 2, "asked": {}, "held": {}}', "version 1"),
+        (b'{"version": 1}', "no controls"),
+        (b'{"version": 1, "asked": {"zoom": {}}, "held": {}}', "zoom: no such control"),
+        (b'{"version": 1, "asked": {"roi": {"x": 9}}, "held": {}}', "roi: x: wants"),
+        (b'{"version": 1, "asked": {}, "held": {"awb": {}}}', "awb: holds"),
+    ],
+)
+def test_fail_bad_files_are_set_aside(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "cam0.json"
+    path.write_bytes(content)
+    store = Store(tmp_path, "cam0")
+    assert store.load() == Asked()
+    assert store.set_aside_because is not None
+    assert reason in store.set_aside_because
+    assert not path.exists()
+    assert (tmp_path / "cam0.json.bad").read_bytes() == content
+    assert Store(tmp_path, "cam0").load() == Asked()
+
+
+def test_a_state_that_ended_two_processes_is_set_aside(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(asked(roi=ZOOM))
+    for _ in range(2):
+        store = Store(tmp_path, "cam0")
+        assert not store.load().is_empty
+        store.begin_trial()  # and then the process is no more
+    store = Store(tmp_path, "cam0")
+    assert store.load().is_empty
+    assert store.set_aside_because == "the camera did not start with it"
+
+
+def test_a_state_that_works_is_tried_any_number_of_times(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(asked(roi=ZOOM))
+    for _ in range(5):
+        store = Store(tmp_path, "cam0")
+        assert not store.load().is_empty
+        store.begin_trial()
+        store.end_trial()
+
+
+def test_without_a_folder_nothing_is_kept_and_it_is_told() -> None:
+    store = Store(None, "cam0")
+    assert store.load() == Asked()
+    assert store.save(asked(roi=ZOOM)) is False
+    store.begin_trial()
+    store.set_aside("no reason")
+    assert store.trouble is not None
+    assert "--state-dir" in store.trouble
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "folder", "cam0")
+    store.load()
+    assert store.save(asked(roi=ZOOM)) is False
+    assert store.trouble is not None
+    assert "Not a directory" in store.trouble
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from softcam.controls.state import Asked, Store
+from softcam.controls.table import BY_NAME
+
+store = Store(Path(sys.argv[1]), "cam0")
+print("begins", flush=True)
+for number in range(1, 1_000_000_000):
+    state = Asked().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
+    state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
+    assert store.save(state)
+"""
+
+
+def test_a_crash_while_it_is_written_loses_nothing(tmp_path: Path) -> None:
+    seen = 0
+    for number in range(25):
+        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            # Somewhere within a few writes, elsewhere each time.
+            deadline_s = time.monotonic() + 0.001 * (number + 1)
+            while time.monotonic() < deadline_s or not (tmp_path / "cam0.json").exists():
+                os.sched_yield()
+            process.send_signal(signal.SIGKILL)
+        store = Store(tmp_path, "cam0")
+        state = store.load()
+        assert store.set_aside_because is None
+        exposure_us = state.get("manual_exposure", "exposure_us")
+        assert state.get("image_processing", "contrast") == exposure_us % 32  # one state, and not parts of two
+        seen = max(seen, exposure_us)
+        json.loads((tmp_path / "cam0.json").read_text())
+    assert seen > 1
