@@ -1,8 +1,8 @@
 """A camera behind libcamera, through Picamera2.
 
 Picamera2's event loop thread delivers the frames; the other calls come from the holder's camera thread. Beside this
-module: `picamera_library` (imports Picamera2), `picamera_modes` (which sensor mode, how fast), `picamera_frames` (a
-request as a frame), `picamera_buffers` (their memory).
+module: `picamera_library` (imports Picamera2), `picamera_sensor` and `picamera_modes` (which sensor mode, how fast),
+`picamera_frames` (a request as a frame), `picamera_buffers` (their memory).
 
 What is done differently from Picamera2's examples, and why:
 
@@ -41,7 +41,8 @@ from softcam.camera.picamera_library import (
     picamera2,
     root_cause,
 )
-from softcam.camera.picamera_modes import SensorMode, choose_mode, frame_rate_controls, is_too_fast, modes_of
+from softcam.camera.picamera_modes import frame_rate_controls, is_too_fast
+from softcam.camera.picamera_sensor import SensorModes
 from softcam.camera.planes import pixel_format_of
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
@@ -98,7 +99,6 @@ class PicameraCamera:
             self._use_noir_tuning(noir_model or entry.model)
         self.number = entry.number
         self.name = f"{entry.model} ({entry.id})"
-        self._camera_id = entry.id
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
         self._mode: StreamMode | None = None
@@ -111,7 +111,7 @@ class PicameraCamera:
         self._out = FramesOut()
         self._has_sensor_hdr = False
         self._is_hdr = False  # as far as this process has switched it
-        self._modes: dict[tuple[str, bool], tuple[SensorMode, ...]] = {}  # by libcamera's id and whether HDR is on
+        self._modes = SensorModes()
         # Any thread:
         self._sent_lock = threading.Lock()  # guards _sent
         self._sent: dict[str, Any] = {}  # to be sent again after every start
@@ -145,7 +145,7 @@ class PicameraCamera:
             with self._sent_lock:
                 self._sent = {}
             self._out = FramesOut()
-            self._read_modes(entry)
+            self._modes.read(picam2, entry.id, is_hdr=self._is_hdr)
             self._buffers = Buffers(picam2)
             self._mode = self._start_stream(on_frame)
         except CameraError:
@@ -241,7 +241,7 @@ class PicameraCamera:
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
-            self._choose_sensor(wanted, size, 0)
+            self._modes.choose(picam2, wanted, size, 0)
             self._is_stream_configured = False
             try:
                 buffers.configure(wanted, is_stream=False)
@@ -349,7 +349,7 @@ class PicameraCamera:
             buffer_count=_BUFFERS,
             queue=False,
         )
-        self._choose_sensor(config, (wish.width, wish.height), wish.fps)
+        self._modes.choose(picam2, config, (wish.width, wish.height), wish.fps)
         # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
         self._stream_config = config
         self._take_stream = _leave_alone
@@ -418,41 +418,6 @@ class PicameraCamera:
                 log.warning("%d frames were not given back in time", late)
         finally:
             self._take = take
-
-    def _read_modes(self, entry: CameraEntry) -> None:
-        """Ask once what the sensor can: Picamera2 configures the camera for each of its modes, 50 ms apiece."""
-        picam2 = self._picam2
-        self._camera_id = entry.id
-        key = (entry.id, self._is_hdr)
-        # Only where Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
-        if key in self._modes or "ColorFilterArrangement" not in picam2.camera_properties:
-            return
-        began_s = time.monotonic()
-        try:
-            self._modes[key] = modes_of(picam2.sensor_modes)
-        except (AttributeError, KeyError, CameraError, *TROUBLES) as error:
-            log.warning("The sensor's modes cannot be read, Picamera2 will choose one: %s", root_cause(error))
-            return
-        log.info("Sensor has %d modes (read in %.2f s)", len(self._modes[key]), time.monotonic() - began_s)
-
-    def _choose_sensor(self, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
-        """Put the sensor mode that fits into `config`: Picamera2 would take the nearest size, however cropped."""
-        picam2 = self._opened()
-        modes = self._modes.get((self._camera_id, self._is_hdr), ())
-        array_size = tuple(picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution)
-        chosen = choose_mode(modes, array_size, size, fps)
-        if chosen is None:
-            return
-        config["sensor"] = chosen.as_sensor()
-        log.info(
-            "Sensor mode for %dx%d: %dx%d, %d bit, up to %g fps, crop %s of %dx%d",
-            *size,
-            *chosen.size,
-            chosen.bit_depth,
-            chosen.fps,
-            chosen.crop,
-            *array_size,
-        )
 
     def _frame_rate(self) -> Mapping[str, Any]:
         """What sets the wished rate; for a camera that is configured for the stream."""
