@@ -86,6 +86,7 @@ class PatternStream:
             wish.width, wish.height, wish.fps, hflip=wish.hflip, vflip=wish.vflip, is_hdr=wish.hdr != "off"
         )
         self._painter = Painter()
+        self._still_painter = Painter()
         self._pool = _BufferPool(wish.width, wish.height, self._wake)
         self._sequence = 0
         self._on_way: deque[dict[str, Any]] = deque()
@@ -188,8 +189,8 @@ class PatternStream:
         began_s = time.monotonic()
         shot = self._shoot(order.size, order.controls)
         planes = _padded_planes(*order.size)
-        # A painter of its own, so that the stream's keeps its stages, and the large ones are free afterwards.
-        Painter().paint(planes, shot.look, self._sequence, _unix_s(began_s))
+        # A painter of its own, so that the stream's keeps its stages. It goes when the camera is closed.
+        self._still_painter.paint(planes, shot.look, self._sequence, _unix_s(began_s))
         self._wait(began_s + shot.exposure_us / 1e6 - time.monotonic(), lambda: False)
         frame = self._framed(planes, shot, began_s, None)
         with self._changed:
