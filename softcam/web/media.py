@@ -14,7 +14,7 @@ from softcam.camera.base import StreamMode
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
 from softcam.errors import CameraError, NoPicture, NotSupported
-from softcam.exif import exif_segment, with_exif
+from softcam.exif import exif_segment, make_of, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
 from softcam.frames import Frame
 from softcam.jpeg import size_of
@@ -302,6 +302,7 @@ def _with_exif(picture: bytes, frame: Frame, mode: StreamMode, orientation: int)
         exposure_us=_known(metadata.get("ExposureTime")),
         gain=_known(metadata.get("AnalogueGain")),
         lens_dioptres=_known(metadata.get("LensPosition")),
+        make=make_of(mode.properties),
         model=mode.properties.get("Model"),
         orientation=orientation,
     )

@@ -1,6 +1,8 @@
 "use strict";
 // Shows the stream, says what the camera does, and never leaves an old picture standing as if it were live.
 
+// Without a user and a password: fetch() refuses an address that bears them, and the browser sends them by itself.
+const HERE = location.origin + location.pathname;
 const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back
 const STATUS_LIMIT_MS = 5000;
 const picture = document.getElementById("picture");
@@ -118,7 +120,7 @@ async function askStatus() {
   if (document.hidden || isAsking) return;
   isAsking = true;
   try {
-    const answer = await fetch("v1/camera/status", {
+    const answer = await fetch(new URL("v1/camera/status", HERE), {
       cache: "no-store",
       // A portal that comes back may want another key; sent none, the browser does not ask for it at every try.
       credentials: isAway ? "omit" : "same-origin",
@@ -161,7 +163,7 @@ const ADDRESSES = [
 ];
 for (const [name, path] of ADDRESSES) {
   const link = document.createElement("a");
-  link.href = link.textContent = new URL(path, location.href.split(/[?#]/)[0]).href;
+  link.href = link.textContent = new URL(path, HERE).href;
   row(document.getElementById("addresses"), name).lastChild.append(link);
 }
 
