@@ -5,6 +5,7 @@ here and no thread started; any thread may call.
 """
 
 import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +20,7 @@ TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libca
 TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
 # libcamera tells EBUSY by its text where it starts a camera; Picamera2 tells no reason where libcamera configures none.
 _BUSY_SIGNS: Final = ("Device or resource busy", "Configuration failed")
+_MOSAIC: Final = re.compile(r"S?(RGGB|BGGR|GRBG|GBRG)|R(8|10|12|14|16)\b|MONO")  # as libcamera names raw formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,9 @@ def hdr_switch(place: int) -> Any:
 def has_raw(picam2: Any) -> bool:
     """Whether an opened Picamera2 has raw pictures."""
     try:
-        return bool(picam2.camera.generate_configuration([libcamera().StreamRole.Raw]))
+        wanted = picam2.camera.generate_configuration([libcamera().StreamRole.Raw])
+        # A camera without a mosaic gives what it has under that name, too.
+        return bool(wanted) and _MOSAIC.match(str(wanted.at(0).pixel_format)) is not None
     except (AttributeError, *TROUBLES) as error:  # an old binding has no such role
         log.debug("No raw pictures: %s", error)
         return False

@@ -1,0 +1,113 @@
+"""Controls on the real Picamera2: what libcamera's virtual camera lacks is answered, and harms nobody."""
+
+import contextlib
+import http.client
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.rig.rig import Rig
+from tests.rig.watching import PATIENCE_S, Answer, Portal, start_portal
+
+CAMERA = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--linger", "0.2")
+# Every body that the services before this one printed, and more; on a virtual camera most of it is lacking.
+CHANGES: list[tuple[str, Mapping[str, Any]]] = [
+    ("auto_exposure", {"enabled": True}),
+    ("manual_exposure", {"exposure_us": 20000, "gain": 2.0}),
+    ("exposure_limits", {"max_exposure_us": 5000}),
+    ("awb", {"enabled": False}),
+    ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.8}),
+    ("awb_preset", {"preset": "daylight_noir"}),
+    ("awb_preset", {"preset": "cloudy"}),
+    ("autofocus", {"trigger": True}),
+    ("autofocus_mode", {"mode": "continuous"}),
+    ("lens_position", {"position": 5.0}),
+    ("autofocus_range", {"range_mode": "normal"}),
+    ("image_processing", {"brightness": 0.1, "contrast": 1.2, "saturation": 1.0, "sharpness": 8.0}),
+    ("hdr", {"mode": "sensor"}),
+    ("hdr", {"mode": "single-exp"}),
+    ("hdr", {"mode": "off"}),
+    ("roi", {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}),
+    ("lens_correction", {"enabled": True}),
+    ("lens_correction", {"enabled": False}),
+    ("transform", {"hflip": True}),
+    ("transform", {"rotation": 180}),
+    ("transform", {"rotation": 90}),
+    ("day_night_mode", {"mode": "auto", "threshold_lux": 10.0}),
+    ("day_night_mode", {"mode": "night"}),
+    ("stream", {"width": 320, "height": 180}),
+]
+
+
+def send(portal: Portal, method: str, target: str, content: Mapping[str, Any] | None = None) -> Answer:
+    connection = http.client.HTTPConnection("127.0.0.1", portal.port, timeout=PATIENCE_S)
+    with contextlib.closing(connection):
+        body = None if content is None else json.dumps(content).encode()
+        connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read(), 0.0)
+
+
+def test_what_it_lacks_is_a_conflict_with_the_reason_and_harms_nobody(rig: Rig) -> None:
+    portal = start_portal(rig, *CAMERA)
+    assert send(portal, "POST", "/camera/start").status == 200
+    with portal.watch() as viewer:
+        viewer.wait_for_pictures(1)
+        answers = {}
+        for name, content in CHANGES:
+            answer = send(portal, "POST", f"/v1/camera/{name}", content)
+            assert answer.status in (200, 409), (name, answer.body, portal.running.output)
+            if answer.status == 409:
+                assert "camera" in answer.json["detail"]
+            answers[name, str(content)] = answer.status
+            viewer.wait_for_pictures(3)
+        assert viewer.is_connected
+        lacking = [key for key, status in answers.items() if status == 409]
+        print(f"refused: {lacking}")
+        assert ("autofocus", "{'trigger': True}") in lacking
+        assert ("hdr", "{'mode': 'sensor'}") in lacking
+        assert answers["stream", "{'width': 320, 'height': 180}"] == 200
+        assert answers["transform", "{'rotation': 90}"] == 200
+    described = send(portal, "GET", "/v1/camera/controls").json
+    assert described["controls"]["lens_position"]["fields"]["position"]["available"] is False
+    assert described["controls"]["lens_position"]["fields"]["position"]["reason"] == "this camera has no LensPosition"
+    assert "Traceback" not in portal.running.output
+    assert send(portal, "DELETE", "/v1/camera/controls").status == 200
+
+
+def test_a_raw_picture_is_refused(rig: Rig) -> None:
+    portal = start_portal(rig, *CAMERA)
+    answer = portal.get("/snapshot.jpg?format=dng")
+    assert answer.status == 409
+    assert answer.json["detail"] == "format dng: this camera gives no raw pictures"
+    assert portal.get("/snapshot.jpg").status == 200
+
+
+def test_the_snapshot_in_json(rig: Rig) -> None:
+    portal = start_portal(rig, *CAMERA)
+    answer = send(portal, "POST", "/v1/camera/snapshot", {"width": 320, "height": 180, "autofocus_trigger": True})
+    assert answer.status == 200
+    assert (answer.json["width"], answer.json["height"]) == (320, 180)
+
+
+@pytest.mark.parametrize("name", ["lens_position", "roi"])
+def test_what_was_kept_while_closed_and_is_lacking_is_told(rig: Rig, name: str) -> None:
+    portal = start_portal(rig, *CAMERA)
+    content = dict(next(content for each, content in CHANGES if each == name))
+    assert send(portal, "POST", f"/v1/camera/{name}", content).status == 200  # nothing is known of the camera yet
+    assert portal.get("/snapshot.jpg").status == 200
+    told = portal.status["controls_not_applied"]
+    assert told
+    assert "this camera has no" in told[0]
+
+
+def test_the_status_is_honest(rig: Rig) -> None:
+    portal = start_portal(rig, *CAMERA)
+    assert send(portal, "POST", "/camera/start").status == 200
+    portal.get("/snapshot.jpg")
+    status = portal.status
+    for field in ("lens_position", "lens_correction_enabled", "autofocus_mode", "colour_temperature"):
+        assert status[field] is None, field
+    assert [one["kind"] for one in status["held_by"]] == ["hold"]
