@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import softcam
+from softcam.controls.table import markdown_table as controls_table
 from softcam.settings import markdown_table
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -30,6 +31,13 @@ def test_readme_has_every_setting() -> None:
     rows = [words(row) for row in markdown_table().splitlines() if row.startswith("|")]
     assert len(rows) > 20
     assert [row for row in rows if not set(row) <= set("|-: ") and row not in lines] == []
+
+
+def test_readme_has_every_control() -> None:
+    lines = {words(line) for line in (PROJECT / "README.md").read_text().splitlines()}
+    rows = [words(row) for row in controls_table().splitlines()]
+    assert len(rows) > 15
+    assert [row for row in rows if row not in lines] == []
 
 
 def test_changelog_has_this_version() -> None:

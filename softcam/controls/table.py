@@ -208,6 +208,15 @@ class Group:
         return ", ".join(each.name for each in self.fields) or "none"
 
 
+def markdown_table() -> str:
+    """The README's table of controls: what to post to, its fields, what it does."""
+    lines = ["| `/v1/camera/…` | fields | what it does |", "|---|---|---|"]
+    for group in GROUPS:
+        fields = ", ".join(f"`{row.name}`" if row.is_required else f"[`{row.name}`]" for row in group.fields)
+        lines.append(f"| `{group.name}` | {fields} | {group.help} |")
+    return "\n".join(lines) + "\n"
+
+
 def fraction(name: str, help_: str, default: float | None = None, *, is_required: bool = False) -> Field:
     """A part of the picture's width or height."""
     low = _SMALLEST_PART if name in ("width", "height") else 0.0
