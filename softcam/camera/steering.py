@@ -213,7 +213,7 @@ class Steering:
             self._asked = asked
             self._before = before if is_to_reopen else None
             # What takes effect at an opening is proven by one; the rest by being taken.
-            self._is_proven = not is_to_reopen and (self._is_proven or asked.is_empty)
+            self._is_proven = asked.is_empty or (is_running and not is_to_reopen and self._is_proven)
             self._look_again()
         try:
             if is_to_reopen:
