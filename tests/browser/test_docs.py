@@ -1,0 +1,53 @@
+"""The API's page in a real browser: all is shown and can be tried, and nobody else is asked."""
+
+import shutil
+
+import pytest
+from playwright.sync_api import ConsoleMessage, expect, sync_playwright
+
+from tests.conftest import PROJECT, Portal
+
+SHOTS = PROJECT / "build" / "screenshots"
+
+
+@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
+def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[int, int]) -> None:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("needs chromium")
+    complaints: list[str] = []
+    asked: list[str] = []
+
+    def hear(message: ConsoleMessage) -> None:
+        # A refused body is tried on purpose below, and the browser tells of every 400.
+        if "400" not in message.text:
+            complaints.append(message.text)
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        page.on("console", hear)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{portal.url}/docs")
+        expect(page.locator("h1")).to_contain_text("Soft Stream")
+        expect(page.locator("section h2")).to_have_count(4)
+        status = page.locator("details", has_text="/v1/camera/status")
+        status.locator("summary").click()
+        status.get_by_role("button", name="Try it").click()
+        expect(status.locator("output")).to_contain_text("200 OK")
+        lens = page.locator("details", has_text="/v1/camera/lens_position")
+        lens.locator("summary").click()
+        lens.locator("textarea").fill('{"position": 99}')
+        lens.get_by_role("button", name="Try it").click()
+        expect(lens.locator("output")).to_contain_text("position: wants a number from 0 to 15")
+        lens.locator("textarea").fill('{"position": 2.5}')
+        lens.get_by_role("button", name="Try it").click()
+        expect(lens.locator("output")).to_contain_text('"status": "ok"')
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SHOTS / f"docs-{size[0]}.png")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        browser.close()
+    assert complaints == []
+    assert {url for url in asked if not url.startswith(portal.url)} == set()
+    assert width <= size[0]
