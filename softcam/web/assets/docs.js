@@ -19,7 +19,7 @@ function rule(schema) {
   return type + range + (schema.multipleOf ? `, a multiple of ${schema.multipleOf}` : "");
 }
 
-function table(rows) {
+function table(rows, headings = ["name", "rule", "meaning"]) {
   const body = make("tbody");
   for (const [name, schema, help, isNeeded] of rows) {
     const usual = schema && schema.default !== undefined ? `; ${JSON.stringify(schema.default)} by default` : "";
@@ -27,7 +27,7 @@ function table(rows) {
       make("td", {}, make("code", { textContent: name }), isNeeded ? " *" : ""),
       make("td", { textContent: rule(schema) + usual }), make("td", { textContent: help || "" })));
   }
-  const head = make("tr", {}, ...["name", "rule", "meaning"].map(text => make("th", { textContent: text, scope: "col" })));
+  const head = make("tr", {}, ...headings.map(text => make("th", { textContent: text, scope: "col" })));
   return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), body));
 }
 
@@ -83,7 +83,7 @@ function operationOf(path, method, operation) {
   if (body) part.append(table(Object.entries(body.properties).map(
     ([name, field]) => [name, field, field.description, (body.required || []).includes(name)])));
   part.append(table(Object.entries(operation.responses).map(
-    ([status, answer]) => [status, null, answer.description])));
+    ([status, answer]) => [status, null, answer.description]), ["answer", "", "meaning"]));
   part.append(trial(path, method, operation));
   return part;
 }
