@@ -271,7 +271,7 @@ class CameraHolder:
             if not order.waiting and order in self._orders:
                 self._orders.remove(order)
             self._raise_failure()
-            raise NoPicture(f"the camera took no still in time (it is {self._state})")
+            raise NoPicture(f"the camera did not get to it in time: {key[0]} (it is {self._state})")
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """Send libcamera controls with the next frame; does nothing while the camera is closed. Raises NotSupported.
