@@ -49,7 +49,7 @@ python_there() { # the interpreter asked for, else the one that is in use, else 
 }
 
 list_cameras() { # number, model and id, a line each, tabs between; the number is the place in Picamera2's list
-  "$(python_there)" - 2>/dev/null <<'END' || true
+  "$(python_there)" - <<'END'
 from picamera2 import Picamera2
 for place, camera in enumerate(Picamera2.global_camera_info()):
     print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\t")
@@ -89,14 +89,18 @@ systemd_version() {
   systemctl --version | awk 'NR == 1 { print $2 }'
 }
 
+is_installed() { # MODULE: whether it works shows when it is used
+  "$(python_there)" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"
+}
+
 missing_packages() { # those that the portal needs, and nginx where it is asked for
   local python
   python=$(python_there)
   if [[ ! -x $python ]]; then
     say python3 python3-picamera2 python3-simplejpeg | tr ' ' '\n'
   else
-    "$python" -c 'import picamera2' 2>/dev/null || say python3-picamera2
-    "$python" -c 'import simplejpeg' 2>/dev/null || say python3-simplejpeg
+    is_installed picamera2 || say python3-picamera2
+    is_installed simplejpeg || say python3-simplejpeg
   fi
   if [[ -n $WITH_NGINX ]]; then
     command -v nginx >/dev/null || say nginx-light
@@ -118,7 +122,9 @@ check() { # says what it finds; fails, with the cure, where the portal could not
   fi
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is $("$python" -V 2>&1); 3.11 or newer is needed"
-  listed=$(list_cameras)
+  listed=$(list_cameras 2>/tmp/camera-soft-stream-python.log) ||
+    fail "picamera2 does not work with $python (a numpy or simplejpeg from pip beside the system's?):" \
+      "$(tail -n 1 /tmp/camera-soft-stream-python.log)"
   found=$(cut -f 1,2 <<<"$listed" | tr '\t' ' ' | paste -sd ',' | sed 's/,/, /g')
   say "checked: ${PRETTY_NAME:-?}, systemd $version, $("$python" -V), cameras: ${found:-none}"
   for number in $(wanted_cameras "$listed"); do
@@ -196,7 +202,7 @@ in_settings() { # COMMAND…
     --property=Environment=PYTHONDONTWRITEBYTECODE=1 "$@" </dev/null
 }
 
-probe() { # RELEASE health|picture|port|nginx N [SECONDS]
+probe() { # RELEASE look|port|nginx N [SECONDS]
   in_settings "$(python_there)" "$TOP/releases/$1/systemd/probe.py" "${@:2}"
 }
 
@@ -323,8 +329,22 @@ is_missing() { # N: it ended because its camera is not there
     ! systemctl --quiet is-active "camera-soft-cam@$1.service"
 }
 
+ask() { # RELEASE N: what probe.py says; gives up early on an instance that only ends and ends
+  local answer status began=$SECONDS restarts
+  while :; do
+    status=0
+    answer=$(probe "$1" look "$2" 3) || status=$?
+    restarts=$(systemctl show --value --property=NRestarts "camera-soft-cam@$2.service")
+    if ((status != 1)) || ((SECONDS - began > PATIENCE_S)) || { ((SECONDS - began > 5)) && ((restarts > 1)); }; then
+      break
+    fi
+  done
+  printf '%s\n' "$answer"
+  return "$status"
+}
+
 start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, and ask each; 1 where one does not answer
-  local release=$1 listed=$2 number answer restarts=()
+  local release=$1 listed=$2 number answer status restarts=()
   shift 2
   for number in "$@"; do
     if [[ $(fingerprint "$number") != "${PRINTS[$number]:-}" ]] ||
@@ -341,20 +361,15 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
       say "camera $number: missing; its instance waits for it (exit 66)"
       continue
     fi
-    if ! answer=$(probe "$release" health "$number" "$PATIENCE_S"); then
-      say "camera $number: ${answer:-does not answer}; its journal:"
+    status=0
+    answer=$(ask "$release" "$number") || status=$?
+    say "camera $number: ${answer:-cannot be asked}"
+    if ((status == 3)) && [[ " $MUST_SEE " != *" $number "* ]]; then
+      say "camera $number: as before"
+    elif ((status)); then
+      say "camera $number: its journal:"
       last_words "$number"
       return 1
-    fi
-    say "camera $number: $answer"
-    if answer=$(probe "$release" picture "$number" 20); then
-      say "camera $number: $answer"
-    elif [[ " $MUST_SEE " == *" $number "* ]]; then
-      say "camera $number: $answer; its journal:"
-      last_words "$number"
-      return 1
-    else
-      say "camera $number: $answer, as before"
     fi
   done
 }
@@ -396,18 +411,26 @@ declare -A PRINTS=() # of each instance, before anything was changed
 MUST_SEE='' # cameras that a release must get a picture from: those that gave one before, or were never asked
 
 install_release() { # NAME [FOLDER that it was copied to]
-  local release=$1 listed before number numbers answer saved has_saved=''
+  local release=$1 listed before number numbers answer status saved has_saved=''
   take_in "$release" "${2:-}"
-  listed=$(list_cameras)
+  listed=$(list_cameras 2>/dev/null)
   mapfile -t numbers < <(wanted_cameras "$listed")
   before=$(current_release)
   for number in "${numbers[@]}"; do
     PRINTS[$number]=$(fingerprint "$number")
-    answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) ||
-      fail "camera $number: bad settings in $ENV_FILE, nothing was changed: $(tail -n 3 <<<"$answer" | without_secrets)"
+    status=0
+    answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) || status=$?
+    case $status in
+      0) ;;
+      78 | 2) fail "camera $number: bad settings in $ENV_FILE, nothing was changed: $(without_secrets <<<"$answer")" ;;
+      *)
+        [[ $release == "$before" ]] || rm -rf "${TOP:?}/releases/$release"
+        fail "release $release does not run here, nothing was changed: $(tail -n 1 <<<"$answer" | without_secrets)"
+        ;;
+    esac
     if ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
       if [[ -z $before ]]; then MUST_SEE+=" $number"; fi
-    elif [[ $before != "$release" ]] && probe "$before" picture "$number" 15 >/dev/null 2>&1; then
+    elif [[ $before != "$release" ]] && probe "$before" look "$number" 5 >/dev/null 2>&1; then
       MUST_SEE+=" $number"
     fi
   done
@@ -421,6 +444,7 @@ install_release() { # NAME [FOLDER that it was copied to]
     cp -p "$ENV_FILE" "$saved/env"
     has_saved=1
   fi
+  [[ ! -d $TOP/shipped ]] || cp -a "$TOP/shipped" "$saved/shipped"
   ship "$TOP/releases/$release/env/camera-soft-stream.env" "$ENV_FILE" 600
   chmod 600 "$ENV_FILE"
   write_python
@@ -443,7 +467,10 @@ install_release() { # NAME [FOLDER that it was copied to]
       fail "release $release does not work any more, and was not changed"
     fi
     say "going back to $before"
+    PRINTS=() # whatever runs now is to be started anew
     [[ -z $has_saved ]] || cp -p "$saved/env" "$ENV_FILE"
+    rm -rf "$TOP/shipped"
+    [[ ! -d $saved/shipped ]] || cp -a "$saved/shipped" "$TOP/shipped"
     activate "$before"
     systemctl daemon-reload
     MUST_SEE=''
@@ -465,7 +492,7 @@ install_release() { # NAME [FOLDER that it was copied to]
 
 plan() { # NAME
   local listed number numbers before
-  listed=$(list_cameras)
+  listed=$(list_cameras 2>/dev/null)
   mapfile -t numbers < <(wanted_cameras "$listed")
   before=$(current_release)
   if [[ $before == "$1" ]]; then
@@ -493,7 +520,7 @@ rollback() {
   previous=$(basename "$(readlink "$TOP/previous" 2>/dev/null || true)")
   before=$(current_release)
   [[ -n $previous && -d $TOP/releases/$previous ]] || fail "there is no release before ${before:-none}"
-  listed=$(list_cameras)
+  listed=$(list_cameras 2>/dev/null || true)
   mapfile -t numbers < <(enabled_instances)
   for number in "${numbers[@]}"; do
     PRINTS[$number]=$(fingerprint "$number")
@@ -501,6 +528,7 @@ rollback() {
   activate "$previous"
   systemctl daemon-reload
   if ! start_and_ask "$previous" "$listed" "${numbers[@]}"; then
+    PRINTS=()
     activate "$before"
     systemctl daemon-reload
     start_and_ask "$before" "$listed" "${numbers[@]}" || true
@@ -539,9 +567,22 @@ nginx_sites() { # RELEASE N…
   systemctl --quiet enable nginx
   systemctl reload-or-restart nginx
   for number in "$@"; do
+    "$(python_there)" -c "$ASK_NGINX" "$((8081 + number))" || fail "nginx does not ask for a password at port $((8081 + number))"
     say "camera $number: nginx shows it at port $((8081 + number)), with the password of $NGINX/camera-soft-cam.htpasswd"
   done
 }
+
+readonly ASK_NGINX='
+import sys, time, urllib.error, urllib.request
+for _ in range(50):
+    try:
+        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{sys.argv[1]}/", timeout=5)
+    except urllib.error.HTTPError as error:
+        sys.exit(error.code != 401)
+    except OSError:
+        time.sleep(0.1)
+sys.exit(1)
+'
 
 make_password() { # where there is none: made up, and only root can read it
   local file=$NGINX/camera-soft-cam.htpasswd word

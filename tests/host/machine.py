@@ -130,9 +130,9 @@ class Machine:
         return self.net(str(project / "deploy.sh"), *flags, "--python", PYTHON, *options, *hosts, check=check)
 
     @contextlib.contextmanager
-    def viewer(self, camera: int, *options: str) -> Iterator[None]:
-        """Somebody who watches the stream of that camera inside, for the length of the block."""
-        url = f"http://127.0.0.1:{18081 + camera}/stream.mjpg"
+    def viewer(self, camera: int, *options: str, port: int | None = None) -> Iterator[None]:
+        """Somebody who watches the stream of that camera, for the length of the block."""
+        url = f"http://127.0.0.1:{port or 18081 + camera}/stream.mjpg"
         argv = ["nsenter", "--target", str(self._leader), "--net", "curl", "-sN", "-o", "/dev/null", *options, url]
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
         try:
@@ -184,6 +184,10 @@ class Machine:
             time.sleep(0.1)
         return time.monotonic() - began_s
 
+    def wait_for_fresh(self, camera: int, pid: int) -> None:
+        """Until another process than `pid` is ready."""
+        self.wait_until(lambda: self.pid(camera) not in (0, pid) and self.is_active(camera), "a fresh portal")
+
     # --- changing
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
@@ -223,6 +227,12 @@ class Machine:
             if not self.is_active(camera):
                 self.run("systemctl", "restart", f"camera-soft-cam@{camera}")
 
+    def make_unit_fit(self) -> None:
+        """The rig's own part of the unit again, where it was taken away with everything."""
+        for path, text in _UNIT_PARTS.items():
+            self.run("mkdir", "-p", str(Path(f"/{path}").parent))
+            self.write(f"/{path}", text)
+
     def close(self) -> None:
         # The leader's death ends all that runs inside; nspawn then ends by itself.
         with contextlib.suppress(ProcessLookupError):
@@ -251,6 +261,10 @@ class Machine:
 _ENV = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "TERM=dumb")
 
 
+# The bridges' locks stand in for the kernel's on a media device; the unit itself is used as it is shipped.
+_UNIT_PARTS = {"etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n"}
+
+
 def camera_list(*names: str) -> str:
     """libcamera's configuration of virtual cameras."""
     listed = [(rig_root.INSIDE / f"{name}.yaml").read_text() for name in names]
@@ -264,8 +278,7 @@ def _write_files(folder: Path) -> None:
         "opt/rig/python": _PYTHON_WRAPPER,
         "opt/faults/sitecustomize.py": _FAULTS,
         "etc/tmpfiles.d/rig.conf": "d /run/rig 0755\nd /run/rig-locks 1777\n",
-        # The bridges' locks stand in for the kernel's on a media device; the unit itself is used as it is shipped.
-        "etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n",
+        **_UNIT_PARTS,
         "etc/ssh/sshd_config.d/rig.conf": "ListenAddress 127.0.0.1\nPermitRootLogin prohibit-password\n",
         "etc/hostname": "soft-stream\n",
         "etc/hosts": "127.0.0.1 localhost soft-stream\n::1 localhost\n",

@@ -82,10 +82,8 @@ def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_n
     for _ in range(3):
         pid = machine.pid(0)
         machine.run("kill", "-KILL", str(pid))
-        machine.wait_until(
-            lambda before=pid: machine.pid(0) not in (0, before) and machine.is_active(0), "a new portal"
-        )
-    assert "Restarted 3 times within minutes: waiting 3 s" in machine.journal(0)
+        machine.wait_for_fresh(0, pid)
+    assert "Ended 3 times within minutes: waiting 3 s" in machine.journal(0)
     began_s = time.monotonic()
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     assert time.monotonic() - began_s < 3
@@ -133,7 +131,7 @@ def test_a_frozen_camera_is_restarted_and_a_hopeless_one_gets_a_fresh_process(ma
         assert machine.pid(0) == pid
         assert machine.status(0)["restarts"] >= 1
         machine.freeze()
-        machine.wait_until(lambda: machine.pid(0) not in (0, pid) and machine.is_active(0), "a fresh process")
+        machine.wait_for_fresh(0, pid)
         machine.thaw()
         assert "status=70" in machine.journal(0)
     assert machine.get("http://127.0.0.1:18081/snapshot.jpg", "-o", "/dev/null")[0] == 200
@@ -163,13 +161,15 @@ def test_what_another_try_would_not_better_stays_stopped(machine: Machine, setti
 
 @pytest.mark.parametrize("fault", ["accept loop", "whole process"])
 def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: Machine, fault: str) -> None:
-    machine.set_drop_in("[Service]\nWatchdogSec=3\nTimeoutStopSec=2\n")
+    # Pings come each third of that, and the server has 5 s to answer before the log says that it does not.
+    limit_s = 12 if fault == "accept loop" else 3
+    machine.set_drop_in(f"[Service]\nWatchdogSec={limit_s}\nTimeoutStopSec=2\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid = machine.pid(0)
     machine.run("kill", "-USR2" if fault == "accept loop" else "-STOP", str(pid))
-    machine.wait_until(lambda: machine.pid(0) not in (0, pid) and machine.is_active(0), "a fresh portal")
+    machine.wait_for_fresh(0, pid)
     said = machine.journal(0)
-    assert "Watchdog timeout (limit 3s)!" in said
+    assert f"Watchdog timeout (limit {limit_s}s)!" in said
     if fault == "accept loop":
         assert "Not well, and systemd is not told otherwise: the server does not answer" in said
         # faulthandler's farewell: where every thread stood.
@@ -181,12 +181,13 @@ def test_pings_go_on_while_the_portal_is_well(machine: Machine) -> None:
     machine.set_drop_in("[Service]\nWatchdogSec=3\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid = machine.pid(0)
-    stamp = machine.show(0, "WatchdogTimestampMonotonic")
-    for _ in range(4):
-        machine.wait_until(
-            lambda before=stamp: machine.show(0, "WatchdogTimestampMonotonic") != before, "a ping", within_s=3
-        )
-        stamp = machine.show(0, "WatchdogTimestampMonotonic")
+    stamps: set[str] = set()
+
+    def pinged() -> bool:
+        stamps.add(machine.show(0, "WatchdogTimestampMonotonic")["WatchdogTimestampMonotonic"])
+        return len(stamps) > 4
+
+    machine.wait_until(pinged, "four pings", within_s=12)
     assert machine.pid(0) == pid
 
 
@@ -207,9 +208,10 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     assert machine.get("http://127.0.0.1:18081/stream.mjpg", "-H", f"X-API-Key: {KEY}x")[0] == 401
     # nginx shows it to the portal, and nobody else.
     password = machine.run("cat", "/etc/camera-streamer/nginx-password").stdout.strip()
-    code, body = machine.get("http://127.0.0.1:8081/v1/camera/status", "-u", f"camera:{password}")
-    assert code == 200, body
-    assert KEY not in body
+    outside = "http://127.0.0.1:8081/v1/camera/status"
+    # For a moment after a reload nginx's old workers answer too.
+    machine.wait_until(lambda: machine.get(outside, "-u", f"camera:{password}")[0] == 200, "the key for nginx", 5)
+    assert KEY not in machine.get(outside, "-u", f"camera:{password}")[1]
     places = {
         "deploy.sh": said,
         "journal": machine.run("journalctl", "--no-pager", "-o", "verbose").stdout,

@@ -1,0 +1,309 @@
+"""`deploy.sh` over real SSH: what it installs, what it leaves alone, and how it finds back."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.host.machine import ENV_FILE, PROJECT, Machine
+
+TOP = "/opt/camera-soft-stream"
+ROOT = "root@127.0.0.1"
+SECRET = "a-secret-that-must-not-be-shown"
+
+
+def releases(machine: Machine) -> list[str]:
+    return machine.run("ls", f"{TOP}/releases").stdout.split()
+
+
+def current(machine: Machine) -> str:
+    return Path(machine.run("readlink", f"{TOP}/current").stdout.strip()).name
+
+
+def everything(machine: Machine) -> str:
+    """All that a deployment could change, by content and mode."""
+    return machine.run(
+        "sh", "-c", f"find /etc {TOP} -printf '%M %u %p %l\\n' | sort; find /etc {TOP} -type f | sort | xargs md5sum"
+    ).stdout
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of what is deployed, to be changed."""
+    folder = tmp_path / "soft stream"  # a space, as people's folders have
+    folder.mkdir()
+    for name in ("soft_stream.py", "measure_fps.py", "deploy.sh"):
+        shutil.copy2(PROJECT / name, folder / name)
+    for name in ("softcam", "systemd", "env", "integrations"):
+        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+def set_version(project: Path, version: str) -> None:
+    (project / "softcam/__init__.py").write_text(f'"""Changed."""\n\n__version__ = "{version}"\n')
+
+
+def break_at_start(project: Path) -> None:
+    set_version(project, "6.6.6")
+    path = project / "softcam/app.py"
+    text = path.read_text()
+    assert text.count("    sys.setswitchinterval(") == 1
+    path.write_text(
+        text.replace(
+            "    sys.setswitchinterval(", '    raise RuntimeError("broken on purpose")\n    sys.setswitchinterval('
+        )
+    )
+
+
+def break_pictures(project: Path) -> None:
+    set_version(project, "7.7.7")
+    path = project / "softcam/web/media.py"
+    text = path.read_text()
+    assert text.count("asked_s = time.monotonic()") == 1
+    path.write_text(text.replace("asked_s = time.monotonic()", 'raise CameraError("broken on purpose")'))
+
+
+def break_at_import(project: Path) -> None:
+    set_version(project, "5.5.5")
+    (project / "softcam/app.py").write_text('raise RuntimeError("broken on purpose")\n')
+
+
+def test_the_first_deployment_says_what_it_does(machine: Machine) -> None:
+    lines = machine.first_words.splitlines()
+    assert [line for line in lines if not line.startswith(f"{ROOT}: ")] == []
+    expected = [
+        r"checked: Debian GNU/Linux 13 \(trixie\), systemd 257, Python 3\.13\S*, cameras: 0 imx477, 1 imx708_wide",
+        r"copied release \S+-[0-9a-f]{10} \((rsync|tar)\)",
+        r"camera 0: bound to no device: this machine has no video nodes",
+        r"camera 0: well at http://127\.0\.0\.1:18081, version \S+; a picture of \d+ KiB after \S+ s",
+        r"camera 1: well at http://127\.0\.0\.1:18082, version \S+; a picture of \d+ KiB after \S+ s",
+        r"camera 0: nginx shows it at port 8081, with the password of .*",
+        r"done: release \S+",
+    ]
+    for pattern in expected:
+        assert [line for line in lines if re.fullmatch(f"{ROOT}: {pattern}", line)] != [], pattern
+
+
+def test_the_second_deployment_in_a_row_harms_nobody(machine: Machine) -> None:
+    before, pids = everything(machine), [machine.pid(0), machine.pid(1)]
+    with machine.viewer(0):
+        done = machine.deploy("--cameras", "0,1", "--with-nginx")
+        assert machine.status(0)["viewers"] == 1
+    assert "as before" in done.stdout.splitlines()[-1]
+    assert [machine.pid(0), machine.pid(1)] == pids
+    assert everything(machine) == before
+
+
+def test_dry_run_changes_nothing(machine: Machine, project: Path) -> None:
+    set_version(project, "9.9.9")
+    before, pids = everything(machine), [machine.pid(0), machine.pid(1)]
+    said = machine.deploy("--dry-run", "--with-nginx", project=project).stdout
+    assert re.search(r"would copy release 9\.9\.9-\w+, and switch to it from \S+", said)
+    assert "would let nginx show camera 1 at port 8082" in said
+    assert everything(machine) == before
+    assert [machine.pid(0), machine.pid(1)] == pids
+
+
+def test_an_upgrade_as_a_user_with_sudo_by_tar_and_the_way_back(machine: Machine, project: Path) -> None:
+    first = current(machine)
+    set_version(project, "9.9.1")
+    said = machine.deploy("--no-rsync", hosts=["pi@127.0.0.1"], project=project).stdout
+    assert "(tar)" in said
+    second = current(machine)
+    assert second.startswith("9.9.1-")
+    assert {first, second} <= set(releases(machine))
+    assert '"version": "9.9.1"' in machine.get("http://127.0.0.1:18082/health")[1]
+    # Owned by root, read by everyone, written by nobody else.
+    owned = machine.run("find", f"{TOP}/releases", "-not", "-user", "root", "-o", "-not", "-type", "l", "-perm", "/022")
+    assert owned.stdout == ""
+
+    assert f"done: release {first}" in machine.deploy("--rollback").stdout
+    assert current(machine) == first
+    assert '"version": "9.9.1"' not in machine.get("http://127.0.0.1:18082/health")[1]
+
+
+def test_few_old_releases_are_kept(machine: Machine, project: Path) -> None:
+    first = current(machine)
+    for number in range(5):
+        machine.run("mkdir", f"{TOP}/releases/0.0.{number}-old")
+        machine.run("touch", "-d", f"2020-01-0{number + 1}", f"{TOP}/releases/0.0.{number}-old")
+    machine.run("mkdir", f"{TOP}/releases/.incoming-broken-off")
+    machine.run("touch", "-d", "2020-01-01", f"{TOP}/releases/.incoming-broken-off")
+    set_version(project, "9.8.0")
+    machine.deploy(project=project)
+    left = machine.run("ls", "-A", f"{TOP}/releases").stdout.split()
+    assert len(left) == 3
+    assert {first, current(machine)} < set(left)
+    assert current(machine).startswith("9.8.0-")
+
+
+@pytest.mark.parametrize("break_it", [break_at_start, break_pictures])
+def test_a_broken_release_is_rolled_back_by_itself(machine: Machine, project: Path, break_it: object) -> None:
+    assert callable(break_it)
+    break_it(project)
+    before, first = everything(machine), current(machine)
+    done = machine.deploy(project=project, check=False)
+    assert done.returncode == 1
+    assert "broken on purpose" in done.stdout
+    assert re.search(rf"FAILED: release \S+ does not work; {re.escape(first)} runs again$", done.stdout.strip())
+    assert current(machine) == first
+    assert everything(machine) == before
+    for camera in (0, 1):
+        code, body = machine.get(f"http://127.0.0.1:{18081 + camera}/snapshot.jpg?width=16")
+        assert code == 200, body
+
+
+def test_a_release_that_does_not_even_run_is_never_switched_to(machine: Machine, project: Path) -> None:
+    break_at_import(project)
+    before, pids = everything(machine), [machine.pid(0), machine.pid(1)]
+    done = machine.deploy(project=project, check=False)
+    assert done.returncode == 1
+    said = done.stdout.splitlines()[-1]
+    assert re.search(
+        r"FAILED: release 5\.5\.5-\w+ does not run here, nothing was changed: RuntimeError: broken on", said
+    )
+    assert everything(machine) == before
+    assert [machine.pid(0), machine.pid(1)] == pids
+
+
+def test_an_edited_env_file_survives_and_the_difference_is_shown(machine: Machine, project: Path) -> None:
+    set_version(project, "9.7.0")
+    shipped = project / "env/camera-soft-stream.env"
+    shipped.write_text(shipped.read_text() + "\n# a new setting\n#CAMERA_NEW_SETTING=1\n")
+    machine.set_env("CAMERA_WIDTH=640", "CAMERA_HEIGHT=360", f"CAMERA_API_KEY={SECRET}")
+    edited = machine.run("cat", ENV_FILE).stdout
+    machine.run("chmod", "600", ENV_FILE)
+    said = machine.deploy(project=project).stdout
+    assert machine.run("cat", ENV_FILE).stdout == edited
+    assert machine.run("stat", "-c", "%a %U", ENV_FILE).stdout == "600 root\n"
+    assert f"{ENV_FILE} was edited and stays" in said
+    assert "+#CAMERA_NEW_SETTING=1" in said
+    assert "-CAMERA_WIDTH=640" in said
+    assert "-CAMERA_API_KEY=(not shown)" in said
+    assert SECRET not in said
+    assert machine.status(1, "-H", f"X-API-Key: {SECRET}")["width"] in (None, 640)
+
+
+def test_an_env_file_that_nobody_edited_is_renewed_and_goes_back_with_a_rollback(
+    machine: Machine, project: Path
+) -> None:
+    before = machine.run("cat", ENV_FILE).stdout
+    shipped = project / "env/camera-soft-stream.env"
+    shipped.write_text(shipped.read_text() + "\n# a new setting\n#CAMERA_NEW_SETTING=1\n")
+    break_at_start(project)
+    assert machine.deploy(project=project, check=False).returncode == 1
+    assert machine.run("cat", ENV_FILE).stdout == before
+    shutil.copytree(PROJECT / "softcam", project / "softcam", dirs_exist_ok=True)
+    said = machine.deploy(project=project).stdout
+    assert "was edited" not in said
+    assert "#CAMERA_NEW_SETTING=1" in machine.run("cat", ENV_FILE).stdout
+    machine.deploy("--cameras", "0,1", "--with-nginx")
+    assert machine.run("cat", ENV_FILE).stdout == before
+
+
+def test_bad_settings_stop_an_upgrade_before_it_changes_anything(machine: Machine, project: Path) -> None:
+    set_version(project, "9.6.0")
+    machine.set_env("CAMERA_QUALITY=101")
+    first, pids = current(machine), [machine.pid(0), machine.pid(1)]
+    done = machine.deploy(project=project, check=False)
+    assert done.returncode == 1
+    assert "bad settings" in done.stdout
+    assert "CAMERA_QUALITY '101'" in done.stdout
+    assert (current(machine), [machine.pid(0), machine.pid(1)]) == (first, pids)
+
+
+def test_an_upgrade_goes_on_where_a_camera_is_unplugged(machine: Machine, project: Path) -> None:
+    set_version(project, "9.5.0")
+    machine.set_gone("Virtual0")
+    machine.run("systemctl", "restart", "camera-soft-cam@1", check=False)
+    said = machine.deploy(project=project).stdout
+    assert "camera 1: missing; its instance waits for it (exit 66)" in said
+    assert re.search("camera 0: well at .* a picture", said)
+    assert current(machine).startswith("9.5.0-")
+
+
+def test_a_camera_that_was_never_there_is_told_before_anything_changes(machine: Machine) -> None:
+    before = everything(machine)
+    done = machine.deploy("--cameras", "0,5", check=False)
+    assert done.returncode == 1
+    assert "FAILED: camera 5 is not found; there: 0 imx477, 1 imx708_wide." in done.stdout
+    assert everything(machine) == before
+
+
+def test_what_is_missing_is_named_and_can_be_installed(machine: Machine) -> None:
+    # The system's own Python has no Picamera2 in this container.
+    done = machine.deploy("--python", "/usr/bin/python3", check=False)
+    assert done.returncode == 1
+    cure = "sudo apt install python3-picamera2 python3-simplejpeg"
+    assert (
+        f"FAILED: missing: python3-picamera2 python3-simplejpeg. Install with --install-packages, or there: {cure}"
+        in (done.stdout)
+    )
+    # There is no network in it either; what apt is asked for is what counts.
+    machine.write("/usr/local/sbin/apt-get", '#!/bin/sh\necho "$@" >> /root/apt-asked\n', "755")
+    machine.deploy("--python", "/usr/bin/python3", "--install-packages", check=False)
+    asked = machine.run("cat", "/root/apt-asked").stdout
+    machine.run("rm", "/usr/local/sbin/apt-get", "/root/apt-asked")
+    assert "install -y --no-install-recommends python3-picamera2 python3-simplejpeg" in asked
+
+
+def test_hosts_side_by_side_and_one_that_cannot_be_reached(machine: Machine) -> None:
+    nowhere = "root@nowhere.invalid"
+    hosts = [ROOT, "root@localhost", nowhere]
+    done = machine.deploy("--cameras", "0,1", "--with-nginx", hosts=hosts, check=False)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if re.fullmatch(f"{nowhere}: FAILED: no SSH: .*", line)] != []
+    # The same machine under two names: they take turns.
+    for host in (ROOT, "root@localhost"):
+        assert [line for line in lines if line.startswith(f"{host}: done: release ")] != []
+    assert lines[-1] == f"3 hosts: 2 done, 1 failed: {nowhere}"
+
+
+def test_no_connection_stays_behind(machine: Machine) -> None:
+    machine.deploy("--dry-run")
+    left = subprocess.run(["pgrep", "-f", r"ControlPath=/tmp/soft-stream\."], capture_output=True, text=True)
+    assert left.stdout == ""
+    assert list(Path("/tmp").glob("soft-stream.??????")) == []
+
+
+def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
+    said = machine.deploy("--uninstall").stdout
+    assert "Left: /etc/camera-streamer (settings)" in said
+    found = machine.run("sh", "-c", "find /etc /opt /run/systemd -name '*camera-soft*'").stdout.split()
+    assert found == [ENV_FILE, f"{ENV_FILE}.deployed"]
+    assert machine.run("ls", "-d", "/var/lib/private/camera-soft-cam").stdout
+    units = machine.run("systemctl", "list-units", "--no-legend", "--state=loaded", "camera-soft-cam@*.service").stdout
+    assert units == ""
+    machine.make_unit_fit()
+    machine.deploy("--cameras", "0,1", "--with-nginx")
+    assert machine.is_active(0)
+    assert machine.is_active(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "usage: deploy.sh"),
+        (["--cameras", "0;reboot", "pi@pi"], "--cameras 0;reboot: wants numbers"),
+        (["--cameras"], "--cameras wants a value"),
+        (["--python", "python3", "pi@pi"], "--python python3: wants a path on the host"),
+        (["--bind", "0", "pi@pi"], "--bind 0: wants N=/dev/videoM or N=none"),
+        (["--dry-run", "--rollback", "pi@pi"], "only one of them at a time"),
+        (["--fast", "pi@pi"], "--fast: no such option"),
+    ],
+)
+def test_fail_usage(arguments: list[str], complaint: str) -> None:
+    done = subprocess.run([str(PROJECT / "deploy.sh"), *arguments], capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_names_every_option() -> None:
+    done = subprocess.run([str(PROJECT / "deploy.sh"), "--help"], capture_output=True, text=True, timeout=20)
+    taken = set(re.findall(r"^ +(--[a-z-]+)(?: \| --[a-z-]+)*\)", (PROJECT / "deploy.sh").read_text(), re.MULTILINE))
+    assert done.returncode == 0
+    assert {option for option in taken if option not in done.stdout} == set()
