@@ -398,7 +398,7 @@ def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch
         lease = held.open()
         with held.camera.flowing():
             held.holder.still(None, soon_s()).release()
-            with pytest.raises(CameraError, match="no still in time"):
+            with pytest.raises(CameraError, match="did not get to it in time"):
                 held.holder.still(None, time.monotonic() + 0.05)
         assert held.camera.count("still") == 1
         lease.release()
@@ -422,3 +422,29 @@ def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: py
         for frame in frames:
             frame.release()
         lease.release()
+
+
+def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> None:
+    """Each visitor leaves before the watchdog acts, and the next one comes when the camera is closed."""
+    with Held(watchdog_timeout_s=WATCHDOG_S, linger_s=1.5 * WATCHDOG_S) as held:
+        for opening in (1, 2, 3):
+            visit = held.holder.lease("snapshot")
+            eventually(lambda count=opening: held.camera.count("open") == count, "an opening")
+            visit.release()
+            eventually(lambda count=opening: held.camera.count("close") == count, "a silent opening closed")
+        assert isinstance(held.take_failure(), CameraStuck)
+        assert held.camera.count("restart") == 0, "nobody was there for whom it would have been"
+
+
+def test_good_stills_do_not_keep_old_tries_alive(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 0.0)
+    lease = held.open()
+    wait_for_calls(held, "open", "restart")
+    with held.camera.flowing():
+        held.wait_for(State.OPEN)
+        began_s = time.monotonic()
+        while time.monotonic() - began_s < 2 * WATCHDOG_S:
+            held.holder.still(None, soon_s()).release()
+        eventually(lambda: held.holder._tries == 0, "the tries forgotten")
+    wait_for_calls(held, "restart")
+    lease.release()

@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 LeaseKind = Literal["stream", "snapshot", "hold"]
 
+_MOST_TRIES: Final = 2  # a restart of the stream, a reopening
 _OVERSLEPT_S: Final = 1.5  # no load makes a thread that late, but SIGSTOP does
 _FRESH_S: Final = 1.0  # a frame of this age, beyond what the camera takes for one, is no live picture
 _STILL_PAUSE_S: Final = 0.5  # at least so long do streams run between two stills
@@ -149,6 +150,7 @@ class CameraHolder:
         self._opens = 0
         self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
         self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
+        self._tried_s = 0.0  # when the camera was opened or brought back last
         self._orders_from_s = 0.0  # so that stills leave the streams their share of time
 
         # Without the lock: single values, read one frame late at worst. The camera thread alone writes these, while it
@@ -157,6 +159,7 @@ class CameraHolder:
         self._is_deaf = False  # frames are not wanted for a moment
         # The camera's frame thread alone writes these, but for the beginning of an opening:
         self._has_lost_frame = False
+        self._arrived_s = 0.0  # when the frame in the slot came
         self._settling: Settling | None = None
         self._is_settled = False
         self._awaits_frame = False  # set by the camera thread, taken back by the frame that it waits for
@@ -177,19 +180,22 @@ class CameraHolder:
             self.focus.stream_started()
         return lease
 
-    def wait_ready(self, deadline_s: float) -> StreamMode:
-        """Wait until the open camera has given a frame, or is being brought back; the caller holds a lease.
+    def wait_ready(self, deadline_s: float, max_age_s: float = 0.0) -> StreamMode:
+        """Wait until the open camera gives frames, or is being brought back; the caller holds a lease.
+
+        `max_age_s` lets a frame of that age pass, where it is more than that of a live picture.
 
         Raises the CameraError that ended the camera, or NoPicture at the deadline (monotonic clock).
         """
+
         # A frame may come before open() has returned; only then is known what was negotiated.
-        # One that is left over from before a silence would pass for live.
-        fresh_s = _FRESH_S + self._pace.pipeline_s
-        frame = self.frames.wait(
-            lambda newest: self._mode is not None and newest.began_s >= time.monotonic() - fresh_s,
-            deadline_s,
-            until=self._is_beyond_waiting,
-        )
+        # A frame that is left over from before a silence would pass for live. Judged by when it came: a long exposure
+        # began long ago.
+        def is_live(_: Frame) -> bool:
+            fresh_s = max(_FRESH_S + self._pace.pipeline_s, max_age_s)
+            return self._mode is not None and time.monotonic() - self._arrived_s <= fresh_s
+
+        frame = self.frames.wait(is_live, deadline_s, until=self._is_beyond_waiting)
         if frame is not None:
             frame.release()
         with self._changed:
@@ -468,7 +474,8 @@ class CameraHolder:
             if self._state is State.RECOVERING:
                 self._state = State.OPEN
                 log.info("Frames come again")
-            if self._tries and now_s - self._frames_due_from_s >= self._watchdog_timeout_s:
+            # Not by the clock of the silence, which every good still sets anew.
+            if self._tries and now_s - self._tried_s >= self._watchdog_timeout_s:
                 self._tries = 0
 
     def _leave(self) -> None:
@@ -522,15 +529,34 @@ class CameraHolder:
         return mode
 
     def _close(self) -> None:
+        tries = self._count_silent_opening()
+        self._shut()
+        if tries > _MOST_TRIES:
+            raise CameraStuck("no frame in several openings, one after the other")
+
+    def _shut(self) -> None:
         self._change(State.CLOSING)
         self._close_camera()
         with self._changed:
             self._state = State.CLOSED
             self._mode = None
-            if self._pace.last_frame_s > self._frames_due_from_s:
-                self._tries = 0  # otherwise it was silent to the end, and the next opening is the next try
         self.on_closed()
         log.info("Camera closed")
+
+    def _count_silent_opening(self) -> int:
+        """The tries so far. An opening that was silent to its end counts as one: the next is the next try.
+
+        So a camera that hangs for good is given up even where each visitor leaves before the watchdog acts.
+        """
+        with self._changed:
+            silence_s = time.monotonic() - self._frames_due_from_s
+            if self._pace.last_frame_s > self._frames_due_from_s:
+                self._tries = 0
+            elif self._watchdog_timeout_s and silence_s >= self._watchdog_timeout_s + self._pace.pipeline_s:
+                self._tries += 1
+                self._last_error = f"no frame for {silence_s:.0f} s"
+                log.warning("No frame for %.1f s, and nobody watches: closing the camera", silence_s)
+            return self._tries
 
     def _close_camera(self) -> None:
         self._epoch += 1
@@ -546,14 +572,14 @@ class CameraHolder:
             tries = self._tries
             self._state = State.RECOVERING
             self._last_error = f"no frame for {silence_s:.0f} s"
-            if tries <= 2:
+            if tries <= _MOST_TRIES:
                 self._restarts += 1
         self.frames.wake()
         with self._guard("looking for the camera", _OPEN_LIMIT_S):
             is_present = self.camera.is_present()
         if not is_present:
             raise CameraMissing(f"camera {self.camera.name} is gone: no frame for {silence_s:.0f} s")
-        if tries > 2:
+        if tries > _MOST_TRIES:
             raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
         if tries == 1:
             log.warning("No frame for %.1f s: restarting the stream", silence_s)
@@ -578,7 +604,7 @@ class CameraHolder:
             if not self._is_unwanted():
                 self._open_camera(State.RECOVERING)
                 return
-        self._close()
+        self._shut()
 
     def _is_unwanted(self) -> bool:
         """Whether everyone left while the camera was being brought back."""
@@ -587,7 +613,7 @@ class CameraHolder:
 
     def _expect_frames(self) -> None:
         """From now on the watchdog counts anew; the first frame wakes the camera thread."""
-        self._frames_due_from_s = time.monotonic()
+        self._frames_due_from_s = self._tried_s = time.monotonic()
         self._awaits_frame = True
 
     def _obey(self) -> None:
@@ -693,6 +719,7 @@ class CameraHolder:
         except Exception:
             frame.release()
             raise
+        self._arrived_s = now_s
         self.frames.put(frame)
         if epoch != self._epoch or self._is_deaf:
             # The camera began to stop since we looked, and waits for its buffers. It is told first and cleared after

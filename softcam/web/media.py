@@ -183,7 +183,7 @@ class Media:
         width, height = wish.width, wish.height
         max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
         with holder.lease("snapshot"):
-            mode = holder.wait_ready(deadline_s)
+            mode = holder.wait_ready(deadline_s, max_age_s)
             size = self._size((mode.width, mode.height), width, height)
             if wants_focus is None and max_age_s:
                 wants_focus = False  # who takes an older picture does not wait for the lens
