@@ -33,10 +33,10 @@ def faults(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def held(start_portal: Start, faults: Path) -> Portal:
-    """A portal that holds its camera open, which has settled."""
+    """A portal that holds its camera open, which has settled and is in focus."""
     portal = start_portal(*SMALL, "--pattern-faults", str(faults), "--linger", "0.2")
     assert ask(portal, "/camera/start", method="POST").status == 200
-    picture_of(portal)
+    picture_of(portal, "autofocus=1")
     return portal
 
 
