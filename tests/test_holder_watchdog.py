@@ -431,7 +431,7 @@ def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> Non
             visit = held.holder.lease("snapshot")
             eventually(lambda count=opening: held.camera.count("open") == count, "an opening")
             visit.release()
-            eventually(lambda count=opening: held.camera.count("close") == count, "a silent opening closed")
+            eventually(lambda count=opening: held.camera.count("close") >= count, "a silent opening closed")
         assert isinstance(held.take_failure(), CameraStuck)
         assert held.camera.count("restart") == 0, "nobody was there for whom it would have been"
 
