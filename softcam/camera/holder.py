@@ -567,6 +567,7 @@ class CameraHolder:
 
     def _recover(self, silence_s: float) -> None:
         """The next try against a camera that went silent: restart the stream, then reopen, then give up."""
+        self.frames.clear()  # what was seen before the silence is no picture of now, for nobody
         with self._changed:
             self._tries += 1
             tries = self._tries
