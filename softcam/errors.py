@@ -3,6 +3,8 @@
     PortalError
     ├── ConfigurationError      78, or 2 where a flag is at fault
     ├── AddressNotReady         69   the address to listen on cannot be had yet
+    ├── RecordingError               a recording cannot be begun, or taken away; never ends the process
+    │   └── NoRecording              there is none of that name
     └── CameraError             70
         ├── CameraMissing       66   not there, or no Picamera2 to ask
         ├── CameraBusy          69   there, and another program has it
@@ -42,6 +44,14 @@ class AddressNotReady(PortalError):
     """The address to listen on is another program's, or not there: that may pass without anyone's help."""
 
     exit_code = EXIT_BUSY
+
+
+class RecordingError(PortalError):
+    """What was asked of the recordings cannot be done now; the message says why."""
+
+
+class NoRecording(RecordingError):
+    """There is none of that name."""
 
 
 class CameraError(PortalError):

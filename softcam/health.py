@@ -6,6 +6,7 @@ well: see `softcam.systemd.Watch`. The questions come on that thread, what parts
 """
 
 import contextlib
+import errno
 import re
 import socket
 import time
@@ -23,6 +24,7 @@ _ANSWER_LIMIT_S: Final = 5.0
 # they do not work but hang. Above the longest limit of a request, that of a camera's opening.
 _FULL_LIMIT_S: Final = 60.0
 _LONGEST_ANSWER: Final = 4096  # bytes; /health needs a tenth
+_NETWORK_AWAY: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 [1-5]\d\d [^\r\n]*\r\n")
 _FPS_STEP: Final = 0.5  # smaller changes are not worth a message to systemd
 
@@ -122,7 +124,9 @@ class Health:
         try:
             answer = _ask(address)
         except OSError as error:
-            return f"the server does not answer: {error}"
+            # A cable was pulled, and with it the one address that the portal listens on went: no fault of the portal's,
+            # which records and publishes on, and is heard again when the address is back.
+            return None if error.errno in _NETWORK_AWAY else f"the server does not answer: {error}"
         if answer != FULL:
             self._full_since_s = None
             return None if _STATUS_LINE.match(answer) else "the server closes connections without an answer"

@@ -10,7 +10,21 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from softcam.errors import EXIT_BUSY, EXIT_CONFIGURATION, EXIT_MISSING, EXIT_OK, EXIT_STUCK, EXIT_USAGE
-from softcam.rules import PATTERN, Parser, api_key, boolean, camera_choice, decimal, host, log_level, plain_text, whole
+from softcam.rules import (
+    PATTERN,
+    Parser,
+    address,
+    api_key,
+    boolean,
+    camera_choice,
+    decimal,
+    function_name,
+    host,
+    log_level,
+    neighbours,
+    plain_text,
+    whole,
+)
 
 Command = Literal["run", "check", "list-cameras"]
 
@@ -67,10 +81,10 @@ THE_STREAMS: Final = "the stream's"
 SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "Camera", "camera", ("--camera",), 0, camera_choice(has_numbers=True),
-        f"number, id, or {PATTERN} for a made-up picture", metavar="CAMERA", is_per_camera=False,
+        f"number, id, URL, file, or {PATTERN} for a made-up picture", metavar="CAMERA", is_per_camera=False,
     ),
     Setting(
-        "Camera", "id", (), None, camera_choice(has_numbers=False), "stable id of camera N, for when the numbers move",
+        "Camera", "id", (), None, camera_choice(has_numbers=False), "id or URL of camera N, for when the numbers move",
         attribute="camera_id", is_shared=False,
     ),
     Setting(
@@ -115,6 +129,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "Server", "max_clients", ("--max-clients",), 200, whole(1, 100_000), "viewers at once; the next gets a 503",
         metavar="COUNT",
     ),
+    Setting(
+        "Server", "neighbours", ("--neighbours",), None, neighbours,
+        "cameras on the page: name=port or URL, …", metavar="LIST",
+        default_text="those with cam<N>_",
+    ),
     Setting("Stream", "width", ("--width",), 1536, _SIDE, "width of the stream", metavar="PIXELS"),
     Setting("Stream", "height", ("--height",), 864, _SIDE, "height of the stream", metavar="PIXELS"),
     Setting(
@@ -149,6 +168,40 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "Autofocus", "autofocus_timeout", ("--autofocus-timeout",), 5.0, _SECONDS, "how long focusing may take",
         metavar="SECONDS", attribute="autofocus_timeout_s",
+    ),
+    Setting(
+        "H.264", "rtsp_url", ("--rtsp-url",), None, address("rtsp", "rtsps"),
+        "RTSP server to publish H.264 to", metavar="URL",
+    ),
+    Setting(
+        "H.264", "rtsp_autostart", ("--rtsp-autostart",), True, boolean,
+        "publish from the start on; off: when asked to",
+        off_flags=("--no-rtsp-autostart",),
+    ),
+    Setting(
+        "H.264", "bitrate", ("--bitrate",), 8_000_000, whole(100_000, 100_000_000), "of H.264, in bits a second",
+        metavar="BITS",
+    ),
+    Setting(
+        "H.264", "webrtc_url", ("--webrtc-url",), None, address("http", "https"),
+        "where that server gives WebRTC (WHEP)", metavar="URL",
+    ),
+    Setting(
+        "Recordings", "recordings", ("--recordings",), None, plain_text("the path of a folder"),
+        "folder for recordings", metavar="FOLDER",
+    ),
+    Setting(
+        "Recordings", "recordings_max_bytes", ("--recordings-max-bytes",), None, whole(10_000_000, 10**15),
+        "how much they may fill; the oldest go", metavar="BYTES", default_text="until the disk is full",
+    ),
+    Setting(
+        "Recordings", "recordings_preroll", ("--recordings-preroll",), 0.0, decimal(0, 60, "of seconds "),
+        "from before a recording; keeps the camera open", metavar="SECONDS",
+        attribute="recordings_preroll_s",
+    ),
+    Setting(
+        "Hooks", "hook", ("--hook",), None, function_name,
+        "function that gets each frame and may change it", metavar="MOD:FUNC",
     ),
     Setting(
         "Logging", "log_level", ("--log-level",), "INFO", log_level, "DEBUG, INFO, WARNING or ERROR", metavar="LEVEL"
@@ -217,4 +270,6 @@ def say(value: object) -> str:
             return "on" if value else "off"
         case float():
             return f"{value:.15g}"
+        case tuple():
+            return ", ".join(f"{name}={where}" for name, where in value) or "none"
     return str(value)

@@ -7,6 +7,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 from typing import Final
+from urllib.parse import urlsplit
 
 Parser = Callable[[str], object]
 
@@ -16,10 +17,11 @@ HIGHEST_CAMERA: Final = 99  # no machine has more, and the ports stay clear of t
 COMMENT: Final = re.compile(r"(^|\s)#.*", re.DOTALL)  # what readers of env files take for a comment, or leave there
 # No sign, exponent, underscore or foreign digit, all of which int() and float() take; and too short to overflow.
 _WHOLE: Final = re.compile(r"[0-9]{1,18}")
-_DECIMAL: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,18})?|\.[0-9]{1,18}")
+_DECIMAL: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 _LIKE_NUMBER: Final = re.compile(r"[+-]*[0-9.]+")  # no id looks so
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_URL_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp")
 _MEDIA_FILE: Final = re.compile(
     r".*\.(264|265|3gp|avi|flv|gif|h264|h265|hevc|jpe?g|m2ts|m3u8|m4v|mjpe?g|mkv|mov|mp4|mpd|mpe?g|mts|ogv|png|sdp"
     r"|ts|webm|wmv|y4m|yuv)",
@@ -27,7 +29,7 @@ _MEDIA_FILE: Final = re.compile(
 )
 
 
-def whole(low: int, high: int, *, is_even: bool = False) -> Parser:
+def whole(low: int, high: int, *, is_even: bool = False) -> Callable[[str], int]:
     rule = f"{'an even' if is_even else 'a'} whole number from {low} to {high}"
 
     def parse(text: str) -> int:
@@ -94,6 +96,48 @@ def host(text: str) -> str:
     raise ValueError("an IP address or a host name")
 
 
+def address(*schemes: str) -> Callable[[str], str]:
+    """A URL of one of these schemes, with a host."""
+    rule = f"an address that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}, with a host"
+
+    def parse(text: str) -> str:
+        if not _is_plain(text, 2048) or " " in text:
+            raise ValueError(rule)
+        try:
+            parts = urlsplit(text)
+            has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+        except ValueError as error:  # a port that is none, an IPv6 address without its end
+            raise ValueError(rule) from error
+        if parts.scheme not in schemes or not has_host:
+            raise ValueError(rule)
+        return text
+
+    return parse
+
+
+def neighbours(text: str) -> tuple[tuple[str, int | str], ...]:
+    """`Door=18082, Garden=https://garden.example/`: names, and for each a port of this machine or an address."""
+    found: list[tuple[str, int | str]] = []
+    for part in text.split(","):
+        name, has_target, target = (piece.strip() for piece in part.partition("="))
+        try:
+            where = whole(1, 65535)(target) if _WHOLE.fullmatch(target) else address("http", "https")(target)
+        except ValueError:
+            has_target = ""
+        if not has_target or not _is_plain(name, 40):
+            raise ValueError("name=port or name=address, several separated by commas, as in Door=18082, Garden=18083")
+        found.append((name, where))
+    return tuple(found)
+
+
+def function_name(text: str) -> str:
+    """`package.module:function`."""
+    module, _, name = text.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), name)):
+        raise ValueError("module:function, as in my_hooks:stamp")
+    return text
+
+
 def api_key(text: str) -> str:
     # A header's value loses its outer blanks, so a key that has some would never match.
     if not _is_plain(text, 512) or not text.isascii() or COMMENT.search(text):
@@ -102,15 +146,24 @@ def api_key(text: str) -> str:
 
 
 def camera_choice(*, has_numbers: bool) -> Parser:
-    """A number where `has_numbers`, an id of libcamera's, or `pattern`."""
+    """A number where `has_numbers`, an id of libcamera's, `pattern`, or what PyAV opens; `is_elsewhere` tells that."""
     number = f"a number from 0 to {HIGHEST_CAMERA}, " if has_numbers else ""
-    rule = f"{number}an id that --list-cameras prints, or {PATTERN}"
+    rule = f"{number}an id that --list-cameras prints, {PATTERN}, or a URL, a file or a device"
+    url_rule = f"{rule}; a URL has a host, and begins with {', '.join(f'{name}://' for name in _URL_SCHEMES)}"
 
     def parse(text: str) -> int | str:
         if text.lower() == PATTERN:
             return PATTERN
-        if _is_url_or_file(text):
-            raise ValueError(f"{rule}; this version shows neither URLs nor files")
+        if _URL.match(text):
+            scheme, _, rest = text.partition(":")
+            try:
+                return address(*_URL_SCHEMES)(f"{scheme.lower()}:{rest}")  # FFmpeg knows no capitals
+            except ValueError as error:
+                raise ValueError(url_rule) from error
+        if is_elsewhere(text):
+            if not _is_plain(text, 4096) or text.endswith("/"):
+                raise ValueError(rule)
+            return text
         if not _is_plain(text, 255):
             raise ValueError(rule)
         if _LIKE_NUMBER.fullmatch(text):
@@ -122,7 +175,7 @@ def camera_choice(*, has_numbers: bool) -> Parser:
     return parse
 
 
-def _is_url_or_file(text: str) -> bool:
+def is_elsewhere(text: str) -> bool:
     """Tell `/dev/video0`, `clip.mp4` and `rtsp://…` from the ids that libcamera makes.
 
     An id is a path in the device tree, which always begins with `/base/`; or an ACPI path (`\\_SB_.PCI0.LNK1`); or a

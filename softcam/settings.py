@@ -6,7 +6,8 @@ arguments. No logging, no file, no environment but the one handed in; no thread 
 - A flag goes before `cam<N>_<name>`, that before `CAMERA_<NAME>`, that before the default. Every value that was given
   is checked, also one that a higher place overrides: it would fail on the day when that is taken away.
 - N is the number given to `--camera`; 0 for the pattern camera; for a camera given by its id, the N whose `cam<N>_id`
-  has the same id. `cam<N>_id=pattern` makes camera N the pattern camera.
+  has the same id; for a URL, a file or a device likewise, or else 0. `cam<N>_id=pattern` makes camera N the pattern
+  camera, and `cam<N>_id=rtsp://…` what is there.
 - An empty variable is one that is not set, whatever it stands for. A flag's empty value is judged by the rule.
 - Blanks around a variable's value, and a comment behind it (` # …`), are dropped: systemd's and docker's readers of env
   files leave comments there. Not so in a secret, which is refused instead: cutting it would weaken it unseen.
@@ -24,6 +25,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from softcam import __version__
+from softcam.addresses import without_secrets
 from softcam.errors import EXIT_OK, ConfigurationError
 from softcam.options import (
     BY_FLAG,
@@ -39,12 +41,11 @@ from softcam.options import (
     markdown_table,
     say,
 )
-from softcam.rules import COMMENT, PATTERN
+from softcam.rules import COMMENT, PATTERN, is_elsewhere
 
 __all__ = ["SETTINGS", "Setting", "Settings", "describe", "help_text", "load", "markdown_table"]
 
 _LONGEST_SHOWN: Final = 100  # characters of a bad value in a message
-_PASSWORD_IN_URL: Final = re.compile(r"(?<=://).*@", re.DOTALL)
 _FOREIGN: Final = re.compile(r"CAMERA_(SERVICE_(HOST|PORT)\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*|NAME|ENV_\w+)")
 _FOREIGN_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
 _SHARED_KEY: Final = re.compile(r"CAMERA(?:_(.+))?")
@@ -55,13 +56,15 @@ _CAMERA_KEY: Final = re.compile(r"cam(0|[1-9][0-9]?)_(.+)", re.IGNORECASE)
 class Settings:
     """The effective configuration; None means not set.
 
-    `camera_number` is None where the camera was given by an id that no `cam<N>_id` has. Where there is a `camera_id`,
-    it selects the camera, and the number only names the instance. Where `port` is None, `port_for` knows it.
+    `camera_number` is None where the camera was given by an id that no `cam<N>_id` has. Where there is a `camera_id` or
+    a `url` (which may also be a file or a device, and never both are set), it selects the camera, and the number only
+    names the instance. Where `port` is None, `port_for` knows it.
     """
 
     command: Command
     camera_number: int | None
     camera_id: str | None
+    url: str | None = field(repr=False)
     is_pattern: bool
     enabled: bool
     tuning_file: str | None
@@ -74,6 +77,7 @@ class Settings:
     view_key: str | None = field(repr=False)
     state_dir: str | None
     max_clients: int
+    neighbours: tuple[tuple[str, int | str], ...]
     width: int
     height: int
     fps: float
@@ -85,6 +89,14 @@ class Settings:
     snapshot_quality: int
     autofocus: bool
     autofocus_timeout_s: float
+    rtsp_url: str | None
+    rtsp_autostart: bool
+    bitrate: int
+    webrtc_url: str | None
+    recordings: str | None
+    recordings_max_bytes: int | None
+    recordings_preroll_s: float
+    hook: str | None
     log_level: str
     warnings: tuple[str, ...] = field(default=(), compare=False)
     # By a row's name, where its value came from: a flag, a variable, "default".
@@ -92,8 +104,8 @@ class Settings:
 
     @property
     def camera(self) -> str:
-        """What was chosen: `pattern`, the id, or the number."""
-        return PATTERN if self.is_pattern else self.camera_id or str(self.camera_number)
+        """What was chosen: `pattern`, the URL with any password in it, the id, or the number."""
+        return PATTERN if self.is_pattern else self.url or self.camera_id or str(self.camera_number)
 
     def port_for(self, number: int) -> int:
         """The port to listen on, once it is known which place the camera has."""
@@ -178,7 +190,24 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     if reading.faults:
         raise ConfigurationError(reading.faults, from_flags=reading.has_flag_faults)
     reading.values.setdefault("state_dir", _state_dir(environ))
+    reading.values.setdefault("neighbours", _neighbours(environ, number))
     return _settle(reading, COMMANDS[commands[0]] if commands else "run", number)
+
+
+def _neighbours(environ: Mapping[str, str], own: int | None) -> tuple[tuple[str, int | str], ...]:
+    """All cameras that have variables of their own, this one among them, with their ports; nobody where it is alone."""
+    keys = {(int(match[1]), match[2].lower()): key for key in environ if (match := _CAMERA_KEY.fullmatch(key))}
+    found: list[tuple[str, int | str]] = []
+    for number in sorted({number for number, _ in keys} | (set() if own is None else {own})):
+        texts = {name: environ[keys[number, name]] for name in ("port", "enabled") if (number, name) in keys}
+        try:
+            is_enabled = BY_NAME["enabled"].parse(_value(texts.get("enabled") or "on", BY_NAME["enabled"]))
+            port = BY_NAME["port"].parse(_value(texts.get("port") or str(FIRST_PORT + number), BY_NAME["port"]))
+        except ValueError:
+            continue  # that camera's own instance says so
+        if is_enabled and isinstance(port, int):
+            found.append((f"Camera {number}", port))
+    return tuple(found) if len(found) > 1 else ()
 
 
 def _state_dir(environ: Mapping[str, str]) -> str | None:
@@ -301,12 +330,22 @@ def _read_number(environ: Mapping[str, str], reading: _Reading) -> int | None:
         return choice
     matches = [match for key in environ if (match := _CAMERA_KEY.fullmatch(key)) is not None]
     ids = [match for match in matches if match[2].lower() == "id"]
-    numbers = [int(match[1]) for match in ids if _value(environ[match[0]], BY_NAME["id"]) == choice]
+    numbers = [int(match[1]) for match in ids if _is_id(environ[match[0]], choice)]
     if numbers:
         return min(numbers)
+    if is_elsewhere(choice):
+        return 0
     if matches:
         reading.warnings.append("no cam<N>_ variable is used: the camera is given by an id, and no cam<N>_id has it")
     return None
+
+
+def _is_id(text: str, choice: str) -> bool:
+    row = BY_NAME["id"]
+    try:
+        return row.parse(_value(text, row)) == choice
+    except ValueError:  # that camera's own instance says so
+        return False
 
 
 def _settle(reading: _Reading, command: Command, number: int | None) -> Settings:
@@ -320,11 +359,13 @@ def _settle(reading: _Reading, command: Command, number: int | None) -> Settings
     if isinstance(choice, int) and camera_id is not None:
         choice = camera_id
         reading.origins["camera"] = reading.origins["id"]
+    is_remote = isinstance(choice, str) and choice != PATTERN and is_elsewhere(choice)
     fields: dict[str, Any] = {row.attribute or row.name: values[row.name] for row in SETTINGS if row.name in values}
     return Settings(
         command=command,
         camera_number=number,
-        camera_id=choice if isinstance(choice, str) and choice != PATTERN else None,
+        camera_id=choice if isinstance(choice, str) and choice != PATTERN and not is_remote else None,
+        url=choice if is_remote else None,
         is_pattern=choice == PATTERN,
         warnings=tuple(reading.warnings),
         origins=MappingProxyType({row.name: reading.origins.get(row.name, "default") for row in SETTINGS}),
@@ -356,12 +397,13 @@ def _description(settings: Settings) -> Iterator[str]:
             said = str(settings.port_for(settings.camera_number))
         else:
             said = row.default_text if value is None and row.default_text else say(value)
+            said = without_secrets(said)
         yield f"{row.name} = {said}  ({settings.origins.get(row.name, 'default')})"
 
 
 def _shown(text: str) -> str:
     """A bad value in one line of a message, without the password that a URL may carry."""
-    text = _PASSWORD_IN_URL.sub("***@", text)
+    text = without_secrets(text)
     return repr(text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…")
 
 

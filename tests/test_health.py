@@ -1,6 +1,8 @@
 """The judge of the whole portal: what it lets pass, and what it does not."""
 
 import contextlib
+import errno
+import os
 import socket
 import threading
 import time
@@ -155,6 +157,17 @@ def test_all_addresses_are_asked_at_loopback(parts: Parts, server: tuple[str, in
 
 def test_a_server_that_refuses(parts: Parts) -> None:
     assert parts.health.trouble(NOBODY) == "the server does not answer: [Errno 111] Connection refused"
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EADDRNOTAVAIL])
+def test_an_address_that_went_with_its_cable_is_no_fault_of_the_portals(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def ask(_: tuple[str, int]) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(health, "_ask", ask)
+    assert parts.health.trouble(("192.0.2.1", 18081)) is None
 
 
 def test_a_server_whose_loop_hangs(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:

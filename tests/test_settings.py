@@ -1,5 +1,5 @@
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from ipaddress import ip_address
 
 import pytest
@@ -74,10 +74,31 @@ GOOD = [
     ("max_clients", "1", 1),
     ("log_level", "debug", "DEBUG"),
     ("log_level", "Warning", "WARNING"),
+    *(
+        ("camera", text, text)
+        for text in ("rtsp://10.0.0.2/cam", "http://x/stream.mjpg", "rtsp://u:p@[::1]:8554/a?b=c")
+    ),
+    *(("camera", text, text) for text in ("/dev/video0", "clip.mp4", "a b.MKV", "/home/pi/clip.mp4", "/base/x.ts")),
+    *(("camera", text, text) for text in ("./x", "../x", "~/x", "udp://@239.0.0.1:1234")),
+    ("camera", "HTTP://x/Stream", "http://x/Stream"),
+    *(("id", text, text) for text in ("/dev/video0", "rtsp://x/y", "/home/pi/clip.mp4")),
     ("tuning_file", "imx708_noir.json", "imx708_noir.json"),
     ("tuning_file", "/usr/share/libcamera/ipa/rpi/pisp/imx708.json", "/usr/share/libcamera/ipa/rpi/pisp/imx708.json"),
     ("camera_model", "imx708_wide", "imx708_wide"),
     ("pattern_faults", "/run/faults", "/run/faults"),
+    ("rtsp_url", "rtsp://127.0.0.1:8554/cam", "rtsp://127.0.0.1:8554/cam"),
+    ("rtsp_url", "rtsps://user:secret@[::1]/cam?x=1", "rtsps://user:secret@[::1]/cam?x=1"),
+    ("rtsp_autostart", "no", False),
+    ("bitrate", "100000", 100_000),
+    ("webrtc_url", "http://pi.local:8889/cam", "http://pi.local:8889/cam"),
+    ("webrtc_url", "https://pi.example/cam/", "https://pi.example/cam/"),
+    ("recordings", "/var/lib/recordings", "/var/lib/recordings"),
+    ("recordings_max_bytes", "10000000", 10_000_000),
+    ("recordings_preroll", "5", 5.0),
+    ("hook", "my_hooks:stamp", "my_hooks:stamp"),
+    ("hook", "a.b_1.c:f", "a.b_1.c:f"),
+    ("neighbours", "Door=18082", (("Door", 18082),)),
+    ("neighbours", " Front door = 1 ,b=https://x:1/y/", (("Front door", 1), ("b", "https://x:1/y/"))),
 ]
 
 NOT_WHOLE = ("", " 64", "64 ", "-64", "+64", "1_00", "64.0", "1e2", "0x40", "\u0666\u0664", "nan", "9" * 5000, "none")
@@ -113,12 +134,20 @@ BAD = [
     *(("host", text) for text in ("", "a b", "*", "300.1.1.1", "1.2.3", "[::1]", "-a", "a..b", "::g", "ho\nst")),
     *(("host", text) for text in ("é.example", "http://x", "127.0.0.1:80", "a" * 64, "a." * 200, "::1%\n")),
     *(("camera", text) for text in ("", " ", "-1", "+1", "1.5", "100", "9" * 30, "a\nb", "x" * 256, "Virtual0 ")),
-    *(("camera", text) for text in ("rtsp://10.0.0.2/cam", "http://x/stream.mjpg", "HTTP://x", "file:/a")),
-    *(("camera", text) for text in ("/dev/video0", "clip.mp4", "a b.MKV", "/home/pi/clip.mp4", "/base/x.ts")),
-    *(("camera", text) for text in ("./x", "../x", "~/x", "/")),
-    *(("id", text) for text in ("0", "1", "", "/dev/video0", "rtsp://x/y")),
+    *(("camera", text) for text in ("file:/a", "rtsp://", "http:///x", "gopher://x/", "rtsp://x:0/", "rtsp://a b/")),
+    *(("camera", text) for text in ("/", "/dev/", "clip\n.mp4", " clip.mp4", "/a" * 3000, "rtsp://x/\n")),
+    *(("id", text) for text in ("0", "1", "", "/", "rtsp://", "ftp://x/y.mp4")),
     *(("tuning_file", text) for text in ("", "a\nb", "a\x00b", " x", "x" * 5000)),
     *(("pattern_faults", text) for text in ("", "a\x00b")),
+    *(("rtsp_url", text) for text in ("", "http://x/cam", "rtsp://", "rtsp:///cam", "rtsp://x:99999/", "rtsp://a b/")),
+    *(("rtsp_url", text) for text in ("rtsp://[::1/cam", "rtsp://x:0/", "x:8554/cam", "rtsp://x/\n")),
+    *(("webrtc_url", text) for text in ("", "rtsp://x/cam", "//x/cam", "https://")),
+    *(("bitrate", text) for text in (*NOT_WHOLE, "99999", "100000001")),
+    *(("recordings_max_bytes", text) for text in (*NOT_WHOLE, "9999999")),
+    *(("recordings_preroll", text) for text in (*NOT_DECIMAL, "60.1")),
+    *(("neighbours", text) for text in ("", "Door", "=1", "Door=", "Door=0", "Door=65536", "a=1,", "a\nb=1")),
+    *(("neighbours", text) for text in ("a=rtsp://x/", "a=x", f"{'a' * 41}=1")),
+    *(("hook", text) for text in ("", "stamp", ":f", "m:", "m:f:g", "m.:f", "m-n:f", "/a/b.py:f", "m:f()", "m: f")),
 ]  # fmt: skip
 
 
@@ -126,6 +155,22 @@ def faults_of(argv: list[str], environ: dict[str, str] | None = None) -> tuple[s
     with pytest.raises(ConfigurationError) as caught:
         load(argv, environ or {})
     return caught.value.faults
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ()),
+        ({"cam0_width": "640"}, ()),
+        ({"cam1_width": "640"}, (("Camera 0", 18081), ("Camera 1", 18082))),
+        ({"cam0_port": "8000", "CAM2_port": "8002 # old"}, (("Camera 0", 8000), ("Camera 2", 8002))),
+        ({"cam1_enabled": "0"}, ()),
+        ({"cam1_port": "http"}, ()),
+        ({"cam1_id": "pattern", "CAMERA_NEIGHBOURS": "Door=18085"}, (("Door", 18085),)),
+    ],
+)
+def test_neighbours_are_those_with_variables(environ: dict[str, str], expected: object) -> None:
+    assert load([], environ).neighbours == expected
 
 
 # -- Values
@@ -227,6 +272,7 @@ def test_defaults() -> None:
         command="run",
         camera_number=0,
         camera_id=None,
+        url=None,
         is_pattern=False,
         enabled=True,
         tuning_file=None,
@@ -239,6 +285,7 @@ def test_defaults() -> None:
         view_key=None,
         state_dir=None,
         max_clients=200,
+        neighbours=(),
         width=1536,
         height=864,
         fps=20.0,
@@ -250,6 +297,14 @@ def test_defaults() -> None:
         snapshot_quality=90,
         autofocus=True,
         autofocus_timeout_s=5.0,
+        rtsp_url=None,
+        rtsp_autostart=True,
+        bitrate=8_000_000,
+        webrtc_url=None,
+        recordings=None,
+        recordings_max_bytes=None,
+        recordings_preroll_s=0.0,
+        hook=None,
         log_level="INFO",
     )
     assert settings.warnings == ()
@@ -264,7 +319,7 @@ def test_every_default_is_good_by_its_own_rule() -> None:
 
 def test_every_row_has_a_field_and_every_field_a_row() -> None:
     rows = {row.attribute or row.name for row in SETTINGS} - {"camera"}
-    made = {"command", "camera_number", "is_pattern", "warnings", "origins"}
+    made = {"command", "camera_number", "is_pattern", "url", "warnings", "origins"}
     assert {each.name for each in fields(Settings)} == rows | made
 
 
@@ -348,10 +403,32 @@ def test_a_camera_of_no_known_number_has_no_variables_of_its_own_and_says_so() -
 
 
 @pytest.mark.parametrize("text", ["rtsp://10.0.0.2/cam", "/dev/video0", "clip.mp4"])
-def test_fail_a_url_or_file_is_told_why(text: str) -> None:
-    (fault,) = faults_of(["--camera", text])
-    assert fault.startswith(f"--camera {text!r}: wants a number from 0 to 99, an id")
-    assert fault.endswith("this version shows neither URLs nor files")
+def test_a_url_or_file_is_camera_0_where_no_id_says_otherwise(text: str) -> None:
+    settings = load(["--camera", text], {"cam0_width": "640", "cam1_id": "rtsp://elsewhere/"})
+    assert (settings.url, settings.camera_id, settings.camera_number, settings.width) == (text, None, 0, 640)
+    assert not settings.is_pattern
+    assert settings.warnings == ()
+
+
+def test_a_url_may_be_the_id_of_a_camera() -> None:
+    environ = {"cam3_id": "RTSP://user:secret@10.0.0.2/cam", "cam3_width": "640"}
+    by_number = load(["--camera", "3"], environ)
+    by_url = load(["--camera", "rtsp://user:secret@10.0.0.2/cam"], environ)
+    assert by_number == by_url
+    assert (by_url.url, by_url.camera_id) == ("rtsp://user:secret@10.0.0.2/cam", None)
+    assert (by_url.camera_number, by_url.width, by_url.port_for(3)) == (3, 640, 18084)
+
+
+def test_fail_a_url_is_told_its_rule_and_keeps_its_password() -> None:
+    (fault,) = faults_of(["--camera", "gopher://user:secret@10.0.0.2/cam"])
+    assert fault.startswith("--camera 'gopher://***@10.0.0.2/cam': wants a number from 0 to 99, an id")
+    assert "; a URL has a host, and begins with rtsp://, " in fault
+
+
+def test_the_password_of_a_url_is_never_shown() -> None:
+    settings = load(["--camera", "rtsp://user:secret@10.0.0.2/cam"], {})
+    assert "camera = rtsp://***@10.0.0.2/cam  (--camera)" in describe(settings).splitlines()
+    assert "secret" not in describe(settings) + repr(settings)
 
 
 # -- Precedence
@@ -468,7 +545,7 @@ def test_fail_an_overridden_value_is_checked_too() -> None:
 
 
 def test_fail_a_bad_camera_hides_no_other_fault() -> None:
-    faults = faults_of(["--camera", "clip.mp4"], {"CAMERA_WIDTH": "wide", "cam0_width": "not known to be ours"})
+    faults = faults_of(["--camera", "gopher://x"], {"CAMERA_WIDTH": "wide", "cam0_width": "not known to be ours"})
     assert [fault.partition(" ")[0] for fault in faults] == ["--camera", "CAMERA_WIDTH"]
 
 
@@ -535,8 +612,9 @@ def test_fail_a_long_value_is_cut() -> None:
         (["--api-key", f"-{KEY}\t"], {}),
         ([], {"CAMERA_API_KEY": f"{KEY} # mine"}),
         ([], {"cam0_api_key": f"{KEY}\n{KEY}"}),
-        (["--camera", f"rtsp://admin:{KEY}@10.0.0.2/cam"], {}),
-        (["--camera", f"rtsp://admin:1/2@{KEY}@10.0.0.2/cam"], {}),
+        (["--camera", f"gopher://admin:{KEY}@10.0.0.2/cam"], {}),
+        (["--camera", f"gopher://admin:1/2@{KEY}@10.0.0.2/cam"], {}),
+        (["--camera", f"gopher://10.0.0.2/cam?user=a&password={KEY}"], {}),
     ],
 )
 def test_fail_without_telling_a_secret(argv: list[str], environ: dict[str, str]) -> None:
@@ -606,7 +684,7 @@ def test_an_unknown_variable_is_a_warning(key: str, warning: str) -> None:
 def test_a_foreign_variable_is_no_warning(key: str, text: str) -> None:
     settings = load([], {key: text})
     assert settings.warnings == ()
-    assert settings == load([], {})
+    assert replace(settings, neighbours=()) == load([], {}), "of another camera it tells that there is one"
 
 
 # -- Commands and texts
@@ -698,4 +776,4 @@ def test_the_table_has_a_row_for_each_setting_and_four_columns() -> None:
     assert len(lines) == len(SETTINGS) + 2
     assert all(line.count("|") == 5 for line in lines)
     assert "| `--fps` | `CAMERA_FPS` `CAMERA_FRAMERATE` | 20 | frames in a second |" in lines
-    assert "|  | `cam<N>_id` | none | stable id of camera N, for when the numbers move |" in lines
+    assert "|  | `cam<N>_id` | none | id or URL of camera N, for when the numbers move |" in lines
