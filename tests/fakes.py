@@ -12,7 +12,16 @@ from typing import Any, Self
 
 import numpy as np
 
-from softcam.camera.base import ControlRange, OnFrame, StreamMode
+from softcam.camera.base import (
+    ControlRange,
+    OnConfigured,
+    OnFrame,
+    RawPicture,
+    StillControls,
+    StreamMode,
+    no_controls,
+    nothing_to_tell,
+)
 from softcam.camera.holder import CameraHolder, Lease, State
 from softcam.errors import CameraError
 from softcam.frames import Frame
@@ -101,6 +110,7 @@ class FakeCamera:
         self.is_open = False
         self.calls: list[str] = []
         self.sent: list[Mapping[str, Any]] = []
+        self.still_sent: list[Mapping[str, Any]] = []  # for each still alone
         self.control_error: CameraError | None = None
         self.faults: list[str] = []
         self.frames_out = 0
@@ -175,11 +185,12 @@ class FakeCamera:
     def is_present(self) -> bool:
         return self.is_there
 
-    def open(self, on_frame: OnFrame) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
         with self._changed:
             if self.is_open:
                 self.faults.append("opened twice")
             self._on_frame = on_frame  # frames may come before open() returns
+        on_configured(self.mode)
         try:
             self._pass("open")
         except BaseException:
@@ -195,12 +206,18 @@ class FakeCamera:
         self._check_open("restart")
         self._pass("restart")
 
-    def still(self, size: tuple[int, int] | None) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         self._check_open("still")
+        self.still_sent.append(controls_for(self.mode.controls, size or self.mode.sensor_size))
         self._pass("still")
         with self._changed:
             self.stills_out += 1
-        return make_frame(size=size or SENSOR_SIZE, give_back=self._still_came_back)
+        return make_frame(size=size or self.mode.sensor_size, give_back=self._still_came_back)
+
+    def raw_still(self) -> RawPicture:
+        self._check_open("raw_still")
+        self._pass("raw_still")
+        return RawPicture(b"a raw picture", time.time())
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         if self.control_error is not None:
@@ -274,7 +291,8 @@ class Held:
             self.camera,
             linger_s=linger_s,
             watchdog_timeout_s=watchdog_timeout_s,
-            autofocus_timeout_s=autofocus_timeout_s,
+            autofocus_timeout_s=autofocus_timeout_s or 5.0,
+            has_autofocus=autofocus_timeout_s is not None,
             on_failure=self.failures.append,
         )
 

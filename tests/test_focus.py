@@ -176,7 +176,7 @@ def test_refusal_of_the_resting_mode_keeps_the_outcome() -> None:
     assert waiting.result().is_focused
 
 
-def test_who_shares_a_refused_cycle_hears_of_no_older_outcome() -> None:
+def test_who_asks_while_a_cycle_is_refused_hears_of_no_older_outcome() -> None:
     lens = Lens()
     waiting = lens.acquire()
     lens.see(SCANNING, FOCUSED)
@@ -192,7 +192,6 @@ def test_who_shares_a_refused_cycle_hears_of_no_older_outcome() -> None:
     first = Background(lambda: lens.focus.acquire(soon_s()))
     assert is_asked.wait(5)
     second = Background(lambda: lens.focus.acquire(soon_s()))
-    eventually(lambda: waiters(lens.focus._changed) == 1, "the second shares the cycle of the first")
     may_refuse.set()
     assert first.result() is None
     assert second.result() is None
@@ -212,3 +211,28 @@ def test_no_lock_is_held_while_controls_are_sent() -> None:
         focus.step(frame)
         frame.release()
     assert len(modes) == 2
+
+
+def test_manual_focus_is_not_undone_by_the_end_of_a_cycle() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    lens.see(SCANNING)
+    is_sending, may_send = threading.Event(), threading.Event()
+    sent: list[object] = []
+
+    def send(controls: Mapping[str, Any]) -> None:
+        is_sending.set()
+        assert may_send.wait(5)
+        sent.append(controls)
+
+    lens.focus._send = send
+    stepping = Background(lambda: lens.see(FOCUSED))
+    assert is_sending.wait(5), "the cycle has ended, and continuous focus is about to be sent"
+    preferring = Background(lambda: lens.focus.prefer(AfMode.MANUAL, has_lens=True))
+    may_send.set()
+    stepping.result()
+    preferring.result()
+    assert sent == [CONTINUOUS], "all of it before prefer returns; its caller sends the manual mode next"
+    lens.see(SCANNING, FOCUSED)
+    assert sent == [CONTINUOUS]
+    assert lens.focus.mode is AfMode.MANUAL

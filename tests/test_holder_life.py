@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from softcam.camera import holder as holder_module
-from softcam.camera.holder import Lease, LeaseKind, State
+from softcam.camera.base import IdleDesk, StreamMode
+from softcam.camera.holder import LEASE_KINDS, Lease, LeaseKind, State
+from softcam.camera.pace import CONTROL_FRAMES
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture, NotSupported
 from softcam.frames import Frame
-from tests.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, Background, FakeCamera, Held, eventually, soon_s, waiters
+from tests.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, STEADY, Background, FakeCamera, Held, eventually, soon_s, waiters
 
 
 @pytest.fixture
@@ -48,10 +50,10 @@ def test_lease_opens(held: Held) -> None:
         assert held.holder.wait_ready(soon_s()) == held.camera.mode
         status = held.holder.status()
         assert status.mode == held.camera.mode
-        assert status.leases == {"stream": 0, "snapshot": 0, "hold": 1}
+        assert status.leases == {**dict.fromkeys(LEASE_KINDS, 0), "hold": 1}
         assert status.metadata == {"ExposureTime": 5, "Lux": 3}
         assert status.opens == 1
-    assert held.holder.status().leases == {"stream": 0, "snapshot": 0, "hold": 0}
+    assert not any(held.holder.status().leases.values())
 
 
 def test_last_lease_arms_the_linger_and_a_new_one_disarms_it(held: Held) -> None:
@@ -642,6 +644,17 @@ def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
         stream.release()
 
 
+def test_a_user_focuses_although_it_is_switched_off() -> None:
+    with Held(FakeCamera(AUTOFOCUS)) as held:
+        lease = held.open()
+        waiting = Background(lambda: held.holder.focus.trigger(soon_s()))
+        eventually(lambda: triggers(held.camera) == 1, "the trigger")
+        held.camera.emit({"AfState": 1})
+        held.camera.emit({"AfState": 2})
+        assert waiting.result().is_focused
+        lease.release()
+
+
 @pytest.mark.parametrize("controls", [AUTOFOCUS, {}])
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
     with Held(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
@@ -677,3 +690,96 @@ def test_controls_are_passed_on(held: Held) -> None:
     held.camera.control_error = NotSupported("no control Sharpness")
     with pytest.raises(NotSupported):
         held.holder.set_controls({"Sharpness": 1})
+
+
+class OneControl(IdleDesk):
+    """Wants one control, and tells what it is told."""
+
+    def __init__(self, held: Held) -> None:
+        self._held = held
+        self.seen: list[str] = []
+
+    def opened(self, mode: StreamMode) -> None:
+        self.seen.append("opened")
+        self._held.holder.set_controls({"Brightness": 0.5})
+
+    def refused(self, error: CameraError) -> bool:
+        self.seen.append("refused")
+        return self.seen.count("refused") == 1
+
+    def closed(self) -> None:
+        self.seen.append("closed")
+
+
+def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
+    held.holder.desk = OneControl(held)
+    held.camera.shut("open")
+    lease = held.holder.lease("hold")
+    held.camera.wait_inside("open")
+    assert held.camera.sent == [{"Brightness": 0.5}]
+    held.camera.let()
+    for _ in range(6):
+        held.camera.emit()
+    asked_s = time.monotonic()
+    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    held.camera.emit()
+    waiting.result().release()  # it counts from the first frame: there is none to wait for
+    lease.release()
+
+
+def test_a_camera_that_does_not_start_was_told_in_vain(held: Held) -> None:
+    desk = OneControl(held)
+    held.holder.desk = desk
+    held.camera.fail_next("open", CameraError("no memory"))
+    lease = held.holder.lease("hold")
+    held.wait_for(State.OPEN)
+    assert desk.seen == ["opened", "closed", "refused", "opened"]
+    lease.release()
+
+
+def test_a_picture_after_a_change_shows_it(held: Held) -> None:
+    lease = held.open()
+    for _ in range(6):
+        held.camera.emit()
+    held.holder.set_controls({"Brightness": 0.5})
+    asked_s = time.monotonic()
+    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    frames = [held.camera.emit() for _ in range(CONTROL_FRAMES)]
+    taken = waiting.result()
+    assert taken is frames[-1]
+    taken.release()
+    # Where the metadata tells, sooner.
+    held.holder.set_controls({"ExposureTime": 5000})
+    asked_s = time.monotonic()
+    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    held.camera.emit()
+    assert not waiting.is_over
+    shows = held.camera.emit({**STEADY, "ExposureTime": 5000, "Brightness": 0.5})
+    taken = waiting.result()
+    assert taken is shows
+    taken.release()
+    lease.release()
+
+
+def test_a_long_exposure_makes_nobody_late(held: Held) -> None:
+    lease = held.open()
+    for _ in range(6):
+        held.camera.emit()
+    held.holder.set_controls({"ExposureTime": 6_000_000})
+    asked_s = time.monotonic()
+    waiting = Background(lambda: held.holder.wait_frame(asked_s, asked_s))  # too late, by the deadline alone
+    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    held.camera.emit({**STEADY, "ExposureTime": 6_000_000})
+    waiting.result().release()
+    # Nor one that was long when it was asked: the next one's length says nothing of how long this one took.
+    held.holder.set_controls({"ExposureTime": 1000})
+    asked_s = time.monotonic()
+    waiting = Background(lambda: held.holder.wait_frame(asked_s, asked_s))
+    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    held.camera.emit({**STEADY, "ExposureTime": 2000})
+    held.camera.emit()
+    waiting.result().release()
+    lease.release()

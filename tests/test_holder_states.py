@@ -112,7 +112,7 @@ class Life:
 
     def rest(self, _: int) -> None:
         """Let everything come to rest, and compare with what follows from the leases."""
-        if self.held.holder._watchdog_timeout_s:
+        if self.held.holder._watchdog.timeout_s:
             return
         eventually(self.is_at_rest, "rest")
         with self.camera._changed:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from softcam.camera import holder as holder_module
+from softcam.camera import orders
 from softcam.camera.holder import State
-from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
+from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from tests.fakes import Background, FakeCamera, Held, eventually, soon_s
 
 WATCHDOG_S = 0.1
@@ -173,7 +174,7 @@ def test_lasting_relief_counts(held: Held) -> None:
     lease = held.open()
     wait_for_calls(held, "open", "restart")
     with held.camera.flowing():
-        eventually(lambda: held.holder._tries == 0, "the tries are forgotten")
+        eventually(lambda: held.holder._watchdog.tries == 0, "the tries are forgotten")
     wait_for_calls(held, "open", "restart", "restart")
     lease.release()
 
@@ -310,13 +311,13 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
 def test_stills_that_fail_hide_no_silence(held: Held) -> None:
     lease = held.open()
     with held.camera.flowing():
-        due_s = held.holder._frames_due_from_s
+        due_s = held.holder._watchdog.due_from_s
         held.camera.fail_next("still", CameraError("no still"))
         with pytest.raises(CameraError, match="no still"):
             held.holder.still(None, soon_s())
-        assert held.holder._frames_due_from_s == due_s
+        assert held.holder._watchdog.due_from_s == due_s
         held.holder.still(None, soon_s()).release()
-        assert held.holder._frames_due_from_s > due_s
+        assert held.holder._watchdog.due_from_s > due_s
         lease.release()
 
 
@@ -337,7 +338,7 @@ def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> N
         lease = held.open()
         with held.holder._changed:
             held.holder._state = State.RECOVERING
-            held.holder._frames_due_from_s = time.monotonic() + 0.02
+            held.holder._watchdog.due_from_s = time.monotonic() + 0.02
             held.holder._awaits_frame = True
         held.camera.emit()
         assert held.state is State.RECOVERING
@@ -393,7 +394,7 @@ def test_old_frame_is_no_sign_of_a_live_camera(held: Held, monkeypatch: pytest.M
 
 
 def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 60.0)
+    monkeypatch.setattr(orders, "_STILL_PAUSE_S", 60.0)
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         with held.camera.flowing():
@@ -405,23 +406,48 @@ def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch
 
 
 def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holder_module, "_MOST_ORDERS", 1)
+    monkeypatch.setattr(orders, "_MOST_STILLS", 1)
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         held.camera.shut("still")
         first = Background(lambda: held.holder.still((64, 48), soon_s()))
         held.camera.wait_inside("still")
         waiting = [Background(lambda: held.holder.still(None, soon_s())) for _ in range(3)]
-        eventually(lambda: sum(order.waiting for order in held.holder._orders) == 3, "three who wait for one still")
+        eventually(lambda: held.holder._orders.waiting == 3, "three who wait for one still")
         with pytest.raises(CameraError, match="too many stills"):
             held.holder.still((32, 24), soon_s())
         held.camera.let()
-        monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 0.0)
+        monkeypatch.setattr(orders, "_STILL_PAUSE_S", 0.0)
         frames = [each.result() for each in (first, *waiting)]
         assert held.camera.count("still") == 2
         for frame in frames:
             frame.release()
         lease.release()
+
+
+def test_a_change_of_settings_is_not_refused_because_stills_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders, "_MOST_STILLS", 0)
+    with Held(watchdog_timeout_s=0.0) as held:
+        lease = held.open()
+        with pytest.raises(CameraError, match="too many stills"):
+            held.holder.still(None, soon_s())
+        held.holder.reopen(soon_s())
+        assert held.camera.opens == 2
+        lease.release()
+
+
+def test_one_picture_does_not_wait_long_for_a_camera_that_is_brought_back(
+    held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holder_module, "_RECOVERY_LIMIT_S", 0.01)
+    held.camera.shut("restart")
+    lease = held.open()
+    waiting = Background(lambda: held.holder.wait_frame(time.monotonic(), soon_s()))
+    held.camera.wait_inside("restart")
+    with pytest.raises(NoPicture, match=r"it is recovering: no frame for \d+ s"):
+        waiting.result()
+    held.camera.let()
+    lease.release()
 
 
 def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> None:
@@ -437,7 +463,7 @@ def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> Non
 
 
 def test_good_stills_do_not_keep_old_tries_alive(held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holder_module, "_STILL_PAUSE_S", 0.0)
+    monkeypatch.setattr(orders, "_STILL_PAUSE_S", 0.0)
     lease = held.open()
     wait_for_calls(held, "open", "restart")
     with held.camera.flowing():
@@ -445,6 +471,6 @@ def test_good_stills_do_not_keep_old_tries_alive(held: Held, monkeypatch: pytest
         began_s = time.monotonic()
         while time.monotonic() - began_s < 2 * WATCHDOG_S:
             held.holder.still(None, soon_s()).release()
-        eventually(lambda: held.holder._tries == 0, "the tries forgotten")
+        eventually(lambda: held.holder._watchdog.tries == 0, "the tries forgotten")
     wait_for_calls(held, "restart")
     lease.release()

@@ -346,7 +346,28 @@ def test_controls_do_nothing_while_closed(camera, viewer):
     assert all(frame.metadata["ExposureTime"] != 777 for frame in viewer.seen)
 
 
+def test_what_is_told_once_it_is_configured_counts_from_the_first_frame(camera, viewer):
+    camera.open(viewer, lambda mode: camera.set_controls({"ExposureTime": 777}))
+    viewer.wait_frames(2)
+    assert viewer.seen[0].metadata["ExposureTime"] == 777
+
+
 # Stills and restarts
+
+
+def test_the_controls_of_a_still_follow_from_its_own_size(camera, viewer):
+    camera.open(viewer)
+    camera.set_controls({"ScalerCrop": (0, 0, 400, 225)})
+    asked = []
+
+    def controls_for(ranges, size):
+        asked.append((ranges["ScalerCrop"][1], size))
+        return {"ScalerCrop": (0, 0, 1200, 900)}
+
+    still = camera.still((800, 600), controls_for)
+    assert asked == [((0, 0, 4608, 2592), (800, 600))]
+    assert still.metadata["ScalerCrop"] == (0, 0, 1200, 900)
+    viewer.wait_for_metadata("ScalerCrop", (0, 0, 400, 225))
 
 
 @pytest.mark.parametrize(("size", "given"), [((640, 360), (640, 360)), ((641, 99_999), (640, 2592))])

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from softcam.camera import picamera, picamera_library
-from softcam.camera.base import StreamWish
+from softcam.camera.base import StreamMode, StreamWish
 from softcam.camera.picamera import PicameraCamera, list_cameras
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
@@ -72,7 +72,11 @@ class FakeRequest:
             self.camera.out.discard(self)
             if self.camera.release_trouble is not None:
                 raise self.camera.release_trouble
-            self.camera.pending = {}  # what was asked has left with this buffer
+            with self.camera.request_lock:
+                self.camera.pending = {}  # what was asked has left with this buffer
+
+    def save_dng(self, path: str) -> None:
+        Path(path).write_bytes(b"a raw picture")
 
 
 class FakeMappedArray:
@@ -153,7 +157,10 @@ class FakePicamera2:
         self.is_started = False
         self.configure_troubles: list[Exception | None] = []
         self.on_configure: Callable[[], None] = lambda: None
+        self.on_starting: Callable[[], None] = lambda: None  # after the controls for the start were read
         self.on_start: Callable[[], None] = lambda: None
+        self.on_controls: Callable[[], None] = lambda: None
+        self.request_lock = threading.Lock()
         self.release_trouble: Exception | None = None
 
     def create_video_configuration(self, **asked: Any) -> dict[str, Any]:
@@ -198,6 +205,7 @@ class FakePicamera2:
         if not self.config:
             self.steps.append("configure preview")  # Picamera2 helps itself
         self.started_with.append(self.pending)
+        self.on_starting()
         self.pending = {}
         self.is_started = True
         self.steps.append("start")
@@ -214,6 +222,8 @@ class FakePicamera2:
         FakePicamera2.open_now -= 1
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
+        assert self.request_lock.locked(), "a buffer that goes back takes another list of controls meanwhile"
+        self.on_controls()
         for name, value in controls.items():
             if name not in self.camera_controls:
                 raise RuntimeError(f"Control {name} is not advertised by libcamera")
@@ -403,6 +413,36 @@ def test_the_frame_rate_is_limited_by_what_the_camera_tells_once_it_is_configure
     assert "cannot give 240 fps here; it is told 120.00" in caplog.text
 
 
+def test_a_still_that_lacks_memory_to_start_gives_kept_pictures_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = _Opened(StreamWish(640, 360, 30))
+    opened.camera.set_controls({"FrameDurationLimits": (50_000, 50_000)})
+    others = ["the stream's"]
+    monkeypatch.setattr(picamera.Buffers, "give_up_others", lambda _: bool(others and others.pop()))
+
+    def start() -> None:
+        if others:
+            opened.inside.is_started = False
+            raise RuntimeError("Cannot allocate memory")
+        opened.inside.on_start = lambda: None
+        _show_still(opened)
+
+    opened.inside.on_start = start
+    opened.camera.still(None).release()
+    _, refused, still, _ = opened.inside.started_with
+    assert still == refused == {"FrameDurationLimits": (50_000, 50_000)}, "a start that fails forgets its controls"
+
+
+def test_a_rate_that_it_cannot_give_is_told_once_for_each_opening(caplog: pytest.LogCaptureFixture) -> None:
+    opened = _Opened(StreamWish(640, 360, 240))
+    opened.inside.on_start = lambda: _show_still(opened)
+    opened.camera.still(None)
+    opened.camera.restart()
+    assert caplog.text.count("cannot give 240 fps") == 1
+    opened.camera.close()
+    opened.camera.open(opened.frames.append)
+    assert caplog.text.count("cannot give 240 fps") == 2
+
+
 def test_a_camera_that_is_slow_enough_once_it_is_configured_is_not_thinned_out() -> None:
     opened = _Opened(StreamWish(640, 360, 2))
     for _ in range(3):
@@ -545,6 +585,73 @@ def test_a_control_that_comes_while_a_still_is_configured_is_not_lost() -> None:
     assert [each.get("ExposureTime") for each in opened.inside.started_with[-2:]] == [3000, 3000]
 
 
+def test_what_is_told_once_it_is_configured_counts_from_the_first_frame() -> None:
+    camera = PicameraCamera(0, None, WISH)
+    modes = []
+
+    def configured(mode: StreamMode) -> None:
+        modes.append(mode)
+        camera.set_controls({"ExposureTime": 3000})
+
+    opened_mode = camera.open(lambda frame: frame.release(), configured)
+    inside = FakePicamera2.made[-1]()
+    assert inside is not None
+    assert inside.started_with == [{"FrameDurationLimits": (50_000, 50_000), "ExposureTime": 3000}]
+    assert modes == [opened_mode]
+
+
+def test_a_control_that_comes_while_the_camera_starts_is_not_lost() -> None:
+    opened = _Opened()
+    opened.camera.set_controls({"ExposureTime": 1000})
+    opened.inside.on_starting = lambda: opened.camera.set_controls({"AnalogueGain": 2.0})
+    opened.camera.restart()
+    assert opened.inside.started_with[-1]["ExposureTime"] == 1000
+    assert opened.inside.pending == {"AnalogueGain": 2.0}
+
+
+def test_an_older_value_is_not_sent_behind_a_newer_one() -> None:
+    opened = _Opened()
+    opened.camera.set_controls({"ExposureTime": 1000})
+    newer = threading.Thread(target=opened.camera.set_controls, args=({"ExposureTime": 2000},))
+
+    def meanwhile() -> None:
+        opened.inside.on_controls = lambda: None
+        newer.start()
+        newer.join(0.1)  # where it may, it comes before
+
+    opened.inside.on_controls = meanwhile
+    opened.camera.restart()
+    newer.join(PATIENCE_S)
+    assert (opened.inside.started_with[-1] | opened.inside.pending)["ExposureTime"] == 2000
+
+
+def test_the_controls_of_a_still_follow_from_its_own_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = _Opened()
+    asked: list[tuple[Any, tuple[int, int]]] = []
+
+    def configured() -> None:
+        if len(opened.inside.asked_sizes) == 2:
+            monkeypatch.setitem(_CONTROLS, "ScalerCrop", ((0, 0, 64, 64), (0, 0, *SENSOR), None))
+
+    def controls_for(ranges: Mapping[str, Any], size: tuple[int, int]) -> Mapping[str, Any]:
+        asked.append((ranges["ScalerCrop"], size))
+        return {"ScalerCrop": (0, 0, 800, 600)}
+
+    opened.inside.on_configure = configured
+    opened.inside.on_start = lambda: _show_still(opened)
+    opened.camera.still((800, 600), controls_for).release()
+    assert asked == [(((0, 0, 64, 64), (0, 0, *SENSOR), None), (800, 600))]
+    _, still, stream = opened.inside.started_with
+    assert still == {"ScalerCrop": (0, 0, 800, 600)}
+    assert "ScalerCrop" not in stream
+
+
+@pytest.mark.parametrize(("platform", "has_them"), [("VC4", False), ("PISP", True)])
+def test_only_a_newer_processor_has_libcameras_hdr(fake: type[FakePicamera2], platform: str, has_them: bool) -> None:
+    fake.platform = sys.modules["picamera2.platform"].Platform[platform]
+    assert _Opened().mode.has_hdr_modes is has_them
+
+
 # --- Sensor modes
 
 _IMX708 = [
@@ -657,6 +764,44 @@ def test_a_still_that_does_not_come_leaves_the_stream_as_it_was(monkeypatch: pyt
     frame = opened.deliver()
     assert frame.size == (640, 360)
     frame.release()
+
+
+def test_a_still_with_a_long_exposure_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera, "_STILL_FRAME_LIMIT_S", 0.001)
+    opened = _Opened()
+    opened.camera.set_controls({"ExposureTime": 3_000_000})
+
+    def start() -> None:
+        if opened.inside.config["kind"] == "still":
+            threading.Timer(0.05, _show_still, [opened]).start()
+
+    opened.inside.on_start = start
+    opened.camera.still(None).release()
+
+
+def test_a_raw_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera, "has_raw", lambda _: True)
+    opened = _Opened()
+    opened.inside.on_start = lambda: _show_still(opened)
+    before_s = time.time()
+    picture = opened.camera.raw_still()
+    assert picture.dng == b"a raw picture"
+    assert before_s - 1 <= picture.timestamp_s <= time.time()
+    opened.deliver().release()
+
+
+def test_a_raw_still_that_cannot_be_written_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(picamera, "has_raw", lambda _: True)
+    opened = _Opened()
+    opened.inside.on_start = lambda: _show_still(opened)
+
+    def stumble(_request: FakeRequest, _path: str) -> None:
+        raise KeyError("SensorBlackLevels")
+
+    monkeypatch.setattr(FakeRequest, "save_dng", stumble)
+    with pytest.raises(CameraError, match=r"no still from camera imx708.*SensorBlackLevels"):
+        opened.camera.raw_still()
+    opened.deliver().release()
 
 
 def test_a_still_that_cannot_be_configured_leaves_the_stream_as_it_was() -> None:

@@ -1,5 +1,7 @@
 """Buffers that are kept over the switch to a still, on a stand-in for Picamera2's PersistentAllocator."""
 
+import contextlib
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -135,3 +137,44 @@ def test_a_release_without_it_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) 
     buffers.close()
     assert camera.allocator is None
     assert asked == _config(640)
+
+
+def test_what_is_not_configured_is_given_up_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    buffers, allocator = _made(monkeypatch)
+    buffers.configure(_config(640), is_stream=True)
+    assert not buffers.give_up_others(), "there is no other"
+    buffers.configure(_config(4608), is_stream=False)
+    assert buffers.give_up_others()
+    assert len(allocator.held_fds) == 1
+    buffers.configure(_config(640), is_stream=True)
+    assert allocator.made == 3
+
+
+@pytest.mark.parametrize(
+    ("trouble", "is_closed"),
+    [
+        pytest.param(BufferError("exported pointers exist"), True, id="before any was closed"),
+        pytest.param(OSError(9, "Bad file descriptor"), False, id="while they were closed: the numbers may be others'"),
+    ],
+)
+def test_descriptors_of_pictures_that_could_not_be_freed(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception, is_closed: bool
+) -> None:
+    buffers, allocator = _made(monkeypatch)
+    buffers.configure(_config(640), is_stream=True)
+    ends = os.pipe()
+    (descriptors, *_) = next(iter(allocator.buffer_dict.values()))
+    descriptors[:] = ends
+
+    def deallocate(use_case: str) -> None:
+        raise trouble
+
+    monkeypatch.setattr(allocator, "deallocate", deallocate)
+    buffers.close()
+    assert descriptors == [], "the allocator's own end closes what is in it"
+    is_open = []
+    for end in ends:
+        with contextlib.suppress(OSError):
+            os.close(end)
+            is_open.append(end)
+    assert is_open == ([] if is_closed else list(ends))

@@ -6,7 +6,6 @@ call. A call may take long or hang: the holder watches it from outside.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 from softcam.errors import CameraError
@@ -15,8 +14,8 @@ from softcam.frames import Frame, PixelFormat
 OnFrame = Callable[[Frame], None]
 HdrWish = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
 ControlRange = tuple[Any, Any, Any]  # (minimum, maximum, default); the default may be None, as in Picamera2
-
-_NONE: Mapping[str, Any] = MappingProxyType({})
+# What a still alone is told, by the ranges of its own mode, and its size (width, height) in pixels.
+StillControls = Callable[[Mapping[str, ControlRange], tuple[int, int]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,32 @@ class StreamMode:
     can_flip: bool = True
     has_sensor_hdr: bool = False
     has_raw: bool = False
+    has_hdr_modes: bool = False  # libcamera lists HdrMode everywhere; only a Pi 5's processor has them all
 
     @property
     def has_autofocus(self) -> bool:
         """Only some cameras can focus: the Camera Module 3 can, the HQ camera and the v2 cannot."""
         return "AfMode" in self.controls
+
+
+OnConfigured = Callable[[StreamMode], None]
+
+
+def nothing_to_tell(_mode: StreamMode) -> None:
+    """An `OnConfigured` of who wants nothing."""
+
+
+def no_controls(_ranges: Mapping[str, ControlRange], _size: tuple[int, int]) -> Mapping[str, Any]:
+    """The `StillControls` of a still like any other."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """A DNG file, and when its exposure began, in Unix time."""
+
+    dng: bytes
+    timestamp_s: float
 
 
 class Desk(Protocol):
@@ -61,7 +81,10 @@ class Desk(Protocol):
         """The camera is about to be opened: time to `prepare` it. On the camera thread."""
 
     def opened(self, mode: StreamMode) -> None:
-        """It is open, and may be told controls. On the camera thread."""
+        """It is configured and about to start: controls that it is told now count from its first frame.
+
+        On the camera thread. When it does not start after all, `closed` follows, and then `refused`.
+        """
 
     def refused(self, error: CameraError) -> bool:
         """It could not be opened; True when something was taken back, so that another try is worth it."""
@@ -110,25 +133,26 @@ class Camera(Protocol):
     def prepare(self, wish: StreamWish) -> None:
         """What counts from the next `open` on."""
 
-    def open(self, on_frame: OnFrame) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
         """Open, configure and start; frames then reach `on_frame` from the camera's own thread.
 
-        `on_frame` takes over one hold on each frame. Raises CameraMissing, CameraBusy or CameraError, NotSupported for
-        a wish that it cannot fulfil, and leaves nothing open behind when it does.
+        `on_configured` is told the mode before the start, and may `set_controls`. `on_frame` takes over one hold on
+        each frame. Raises CameraMissing, CameraBusy or CameraError, NotSupported for a wish that it cannot fulfil, and
+        leaves nothing open behind when it does.
         """
 
     def restart(self) -> None:
         """Stop the stream and start it again without closing the camera. Raises CameraError."""
 
-    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         """Pause the stream and take one picture of about `size`, None for the whole sensor; the stream then goes on.
 
-        `controls` count for this picture alone. The frame is the caller's, and lies in memory of its own. Raises
-        CameraError; the stream goes on all the same where it can.
+        What `controls_for` gives counts for this picture alone; it is asked once the still is configured. The frame is
+        the caller's, and lies in memory of its own. Raises CameraError; the stream goes on all the same where it can.
         """
 
-    def raw_still(self) -> bytes:
-        """As `still`, of the whole sensor before any processing: a DNG file. Raises NotSupported where it has none."""
+    def raw_still(self) -> RawPicture:
+        """As `still`, of the whole sensor before any processing. Raises NotSupported where it has no such picture."""
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """Send libcamera controls with the next frame; enumerations as plain integers. Does nothing while closed.

@@ -1,7 +1,8 @@
 """Writes a DNG file of the pattern camera: the mosaic that a sensor would have seen. numpy only; any thread may call.
 
-A real camera's DNG is written by Picamera2. This one lets programs that fetch raw pictures be tried without one. A DNG
-is a TIFF with one directory; Adobe's "Digital Negative Specification 1.4" says which tags it must have.
+A real camera's DNG is written by Picamera2, and only `turned` here. This one lets programs that fetch raw pictures be
+tried without one. A DNG is a TIFF with one directory; Adobe's "Digital Negative Specification 1.4" says which tags it
+must have.
 """
 
 import struct
@@ -19,6 +20,7 @@ _SIGNED_RATIONAL: Final = 10
 _HEADER_BYTES: Final = 8
 _BITS: Final = 16
 _WHITE: Final = 0xFFFF
+_ORIENTATION: Final = 274
 _COLOUR_FILTER_ARRAY: Final = 32803
 _D65: Final = 21
 # From CIE XYZ to linear sRGB, which the pattern is painted in.
@@ -28,10 +30,30 @@ _Field = tuple[int, int, int, bytes]  # tag, type, count, value
 
 
 def mosaic_of(frame: Frame, model: str) -> bytes:
-    """A DNG of a YUV420 frame, RGGB, 16 bits. Raises ValueError for a frame of another format."""
+    """A DNG of a YUV420 frame, RGGB, 16 bits, as of a Raspberry Pi camera with the sensor `model`.
+
+    Raises ValueError for a frame of another format.
+    """
     if frame.pixel_format != "YUV420":
         raise ValueError(f"a frame of YUV420 is wanted, not {frame.pixel_format}")
     return _file(_mosaic(frame), model)
+
+
+def turned(dng: bytes, orientation: int) -> bytes:
+    """`dng` for viewers to turn as EXIF's `orientation` says; as it is where it has no such field, or is no TIFF."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(dng[:4])
+    try:
+        if order is None:
+            return dng
+        (at,) = struct.unpack_from(f"{order}I", dng, 4)
+        (count,) = struct.unpack_from(f"{order}H", dng, at)
+        for entry in range(at + 2, at + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(f"{order}HH", dng, entry)
+            if (tag, kind) == (_ORIENTATION, _SHORT):
+                return b"".join((dng[: entry + 8], struct.pack(f"{order}H", orientation), dng[entry + 10 :]))
+    except struct.error:
+        pass  # cut off: no better with another orientation
+    return dng
 
 
 def _mosaic(frame: Frame) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
@@ -52,6 +74,7 @@ def _mosaic(frame: Frame) -> np.ndarray[tuple[int, int], np.dtype[np.uint16]]:
 def _file(mosaic: np.ndarray[tuple[int, int], np.dtype[np.uint16]], model: str) -> bytes:
     height, width = mosaic.shape
     name = model.encode("ascii", "replace")[:63] + b"\0"
+    make = b"Raspberry Pi\0"
     fields: list[_Field] = [
         (254, _LONG, 1, struct.pack("<I", 0)),  # the main picture
         (256, _LONG, 1, struct.pack("<I", width)),
@@ -59,10 +82,10 @@ def _file(mosaic: np.ndarray[tuple[int, int], np.dtype[np.uint16]], model: str) 
         (258, _SHORT, 1, struct.pack("<H", _BITS)),
         (259, _SHORT, 1, struct.pack("<H", 1)),  # not compressed
         (262, _SHORT, 1, struct.pack("<H", _COLOUR_FILTER_ARRAY)),
-        (271, _ASCII, len(name), name),
+        (271, _ASCII, len(make), make),
         (272, _ASCII, len(name), name),
         (273, _LONG, 1, struct.pack("<I", 0)),  # where the pixels are, filled in below
-        (274, _SHORT, 1, struct.pack("<H", 1)),
+        (_ORIENTATION, _SHORT, 1, struct.pack("<H", 1)),
         (277, _SHORT, 1, struct.pack("<H", 1)),
         (278, _LONG, 1, struct.pack("<I", height)),
         (279, _LONG, 1, struct.pack("<I", mosaic.nbytes)),

@@ -1,19 +1,22 @@
 """Drives autofocus cycles on an open camera: begins them, steps them with every frame, wakes who waits for the outcome.
 
-Any thread may begin or wait; the camera's frame thread steps. No lock is held while controls are sent.
+Any thread may begin or wait; the camera's frame thread steps. What is decided is sent before anyone else decides:
+otherwise the end of a cycle could send its continuous focus behind the manual focus that a user just set.
 """
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from softcam.controls.autofocus import AfMode, FocusCycle, FocusOutcome
 from softcam.errors import CameraError
 from softcam.frames import Frame
 
 log = logging.getLogger(__name__)
+
+_LEAST_ORDERED_S: Final = 2.0  # for a cycle that a user wants, also where the configuration has autofocus off
 
 
 class Focus:
@@ -22,6 +25,8 @@ class Focus:
     def __init__(self, send: Callable[[Mapping[str, Any]], None], timeout_s: float) -> None:
         self._send = send
         self._timeout_s = timeout_s
+        # Held from a decision until it was sent, which does not block (`Camera.set_controls`). Taken first.
+        self._order = threading.Lock()
         self._changed = threading.Condition(threading.Lock())  # guards all fields below
         self._is_able = False
         self._is_able_by_default = False
@@ -63,27 +68,32 @@ class Focus:
                 self._resting_mode = AfMode.CONTINUOUS
         self._begin("the stream")
 
-    def prefer(self, mode: AfMode | None, *, has_lens: bool) -> None:
+    def prefer(self, mode: AfMode | None, *, has_lens: bool) -> bool:
         """What a user wants: MANUAL no cycles, AUTO no continuous focus, CONTINUOUS always; None as streams need it.
 
-        On an open camera it counts at once; AfMode MANUAL is sent by whoever sends the lens' position with it.
+        On an open camera it counts at once; AfMode MANUAL is sent by whoever sends the lens' position with it, after
+        this: from here on nothing else is sent. True where this opening had a user's mode that is given up: the lens
+        is then to be looked after anew.
         """
-        with self._changed:
-            before, self._asked_mode = self._asked_mode, mode
-            is_automatic = mode in (AfMode.AUTO, AfMode.CONTINUOUS)
-            self._is_able = has_lens and mode is not AfMode.MANUAL and (is_automatic or self._is_able_by_default)
-            if mode is None and before is None:
-                return
-            self._resting_mode = AfMode.AUTO if mode is None else mode
-            if has_lens:
-                self._mode = self._resting_mode
-            is_cut = self._cycle is not None and mode is AfMode.MANUAL
-            if is_cut:
-                self._cycle = None
-                self._changed.notify_all()
-            is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
-        if is_to_send:
-            self._tell({"AfMode": int(AfMode.AUTO if mode is None else mode)})
+        with self._order:
+            with self._changed:
+                before, self._asked_mode = self._asked_mode, mode
+                is_automatic = mode in (AfMode.AUTO, AfMode.CONTINUOUS)
+                self._is_able = has_lens and mode is not AfMode.MANUAL and (is_automatic or self._is_able_by_default)
+                # After an opening the camera is as streams need it, whatever a user wanted of the one before.
+                if mode is None and (before is None or self._mode is None):
+                    return False
+                self._resting_mode = AfMode.AUTO if mode is None else mode
+                if has_lens:
+                    self._mode = self._resting_mode
+                is_cut = self._cycle is not None and mode is AfMode.MANUAL
+                if is_cut:
+                    self._cycle = None
+                    self._changed.notify_all()
+                is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
+            if is_to_send:
+                self._tell({"AfMode": int(AfMode.AUTO if mode is None else mode)})
+        return mode is None
 
     def look_again(self) -> None:
         """A cycle that nobody waits for: the lens was set by hand until now."""
@@ -117,39 +127,43 @@ class Focus:
         # A harmless race: a cycle begun at this moment is stepped from the next frame on.
         if self._cycle is None:
             return
-        with self._changed:
-            cycle = self._cycle
-            outcome = None if cycle is None else cycle.step(frame.metadata, time.monotonic())
-            if outcome is None:
-                return
-            # Over from here on: a stream that starts now begins a cycle of its own.
-            self._cycle = None
-            self._last = outcome
-            self._mode = resting_mode = self._resting_mode
-        # Sent before anyone is woken, so that a picture taken on the outcome is not disturbed by it.
-        if resting_mode is AfMode.CONTINUOUS:
-            self._tell({"AfMode": int(AfMode.CONTINUOUS)})
-        with self._changed:
-            self._changed.notify_all()
+        with self._order:
+            with self._changed:
+                cycle = self._cycle
+                outcome = None if cycle is None else cycle.step(frame.metadata, time.monotonic())
+                if outcome is None:
+                    return
+                resting_mode = self._resting_mode
+            # Sent before the cycle is over for those who wait, so that no picture taken on the outcome is disturbed.
+            if resting_mode is AfMode.CONTINUOUS:
+                self._tell({"AfMode": int(AfMode.CONTINUOUS)})
+            with self._changed:
+                if self._cycle is cycle:  # not closed meanwhile
+                    self._cycle = None
+                    self._last = outcome
+                    self._mode = resting_mode
+                self._changed.notify_all()
         _log_outcome(outcome)
 
     def _begin(self, purpose: str, *, is_ordered: bool = False) -> FocusCycle | None:
         """The cycle that runs now, a new one or one that ran already; None where there can be none."""
-        with self._changed:
-            if not (self._is_able or is_ordered) or self._asked_mode is AfMode.MANUAL:
-                return None
-            if self._cycle is not None:
-                return self._cycle
-            cycle = self._cycle = FocusCycle(purpose, time.monotonic(), self._timeout_s)
-            self._mode = AfMode.AUTO
-        log.info("Autofocus cycle for %s begins", purpose)
-        if self._tell(cycle.controls()):
-            return cycle
-        with self._changed:
-            if self._cycle is cycle:
-                self._cycle = None
-                self._changed.notify_all()
-        return None
+        with self._order:
+            with self._changed:
+                if not (self._is_able or is_ordered) or self._asked_mode is AfMode.MANUAL:
+                    return None
+                if self._cycle is not None:
+                    return self._cycle
+                timeout_s = max(self._timeout_s, _LEAST_ORDERED_S) if is_ordered else self._timeout_s
+                cycle = self._cycle = FocusCycle(purpose, time.monotonic(), timeout_s)
+                self._mode = AfMode.AUTO
+            log.info("Autofocus cycle for %s begins", purpose)
+            if self._tell(cycle.controls()):
+                return cycle
+            with self._changed:
+                if self._cycle is cycle:
+                    self._cycle = None
+                    self._changed.notify_all()
+            return None
 
     def _tell(self, controls: Mapping[str, Any]) -> bool:
         """Send, and say whether the camera took it; one that refuses still gives pictures."""

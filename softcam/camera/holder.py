@@ -10,36 +10,43 @@ lease and waits for frames. While the camera is closed the thread sleeps without
 When no frame comes while somebody watches, the stream is restarted; when that does not help, the camera is closed and
 opened again; when that does not help either, or a call hangs, the trouble is told to `on_failure`, once, and the
 process is expected to end: only a fresh one can free a camera that hangs in the kernel (picamera2 #1264, #1065).
+A camera that belongs to another program or machine (`remote`) is waited for instead, for as long as somebody wants it.
+
+Longer than other modules, because all of it turns about one state under one lock; what needs neither is beside it:
+`leases` (its words), `orders` (stills that wait), `watchdog` (what a silence calls for), `pace`, `changes`, `focus`.
 """
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
-from typing import Any, Final, Literal, Self
+from typing import Any, Final
 
-from softcam.camera.base import Camera, Desk, IdleDesk, StreamMode
+from softcam.camera.base import Camera, Desk, IdleDesk, RawPicture, StillControls, StreamMode, no_controls
+from softcam.camera.changes import Changes
 from softcam.camera.focus import Focus
+from softcam.camera.leases import LEASE_KINDS, STREAMS, HolderStatus, Lease, LeaseKind, State
+from softcam.camera.orders import Orders
 from softcam.camera.pace import Pace
+from softcam.camera.remote import Remote
+from softcam.camera.watchdog import MOST_TRIES, Watchdog
 from softcam.controls.settling import Settling
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.workers import start_worker
 
+__all__ = ["LEASE_KINDS", "CameraHolder", "HolderStatus", "Lease", "LeaseKind", "State"]
+
 log = logging.getLogger(__name__)
 
-LeaseKind = Literal["stream", "snapshot", "hold"]
-
-_MOST_TRIES: Final = 2  # a restart of the stream, a reopening
 _OVERSLEPT_S: Final = 1.5  # no load makes a thread that late, but SIGSTOP does
+_ABSENCE_S: Final = 2.0  # a remote camera that is back sooner was hardly away
 _FRESH_S: Final = 1.0  # a frame of this age, beyond what the camera takes for one, is no live picture
-_STILL_PAUSE_S: Final = 0.5  # at least so long do streams run between two stills
-_MOST_ORDERS: Final = 8  # different stills that may wait; one more would not be in time
+_CHANGE_LIMIT_S: Final = 2.0  # a slow camera takes longer to show a change than anybody wants to wait for it
+# A restart of the stream is over by then. For what takes longer, who wants one picture asks again.
+_RECOVERY_LIMIT_S: Final = 3.0
 
 # How long a call into the camera may take before the process is given up. Generous: a Pi Zero opens in some seconds,
 # and libcamera's own timeouts lie below.
@@ -48,69 +55,7 @@ _RESTART_LIMIT_S: Final = 10.0
 _STILL_LIMIT_S: Final = 15.0
 _CLOSE_LIMIT_S: Final = 10.0
 
-
-class State(StrEnum):
-    """What the camera is doing, in the words of the status."""
-
-    CLOSED = "closed"
-    OPENING = "opening"
-    OPEN = "open"
-    LINGERING = "lingering"
-    CLOSING = "closing"
-    RECOVERING = "recovering"
-    MISSING = "missing"
-
-
 _RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
-
-
-@dataclass(frozen=True, slots=True)
-class HolderStatus:
-    """A look at the holder; `fps` is measured, `mode` None while the camera is closed."""
-
-    state: State
-    mode: StreamMode | None
-    fps: float | None
-    leases: Mapping[LeaseKind, int]
-    last_error: str | None
-    restarts: int
-    opens: int
-    frames: int
-    metadata: Mapping[str, Any] | None
-    held_since: Mapping[LeaseKind, float] = field(default_factory=dict)  # Unix time of the oldest lease
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """The right to an open camera; `release()` gives it back, any number of times."""
-
-    kind: LeaseKind
-    _give_back: Callable[["Lease"], None] = field(repr=False)
-    since_s: float = field(default_factory=time.time)  # Unix time, for people
-
-    def release(self) -> None:
-        self._give_back(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.release()
-
-
-@dataclass(slots=True, eq=False)
-class _Order:
-    """Something that the camera thread is to do between two frames, and threads wait for; the holder's lock guards it.
-
-    Orders with the same `key` that have not begun are one. A frame that comes out is held once for each who waits.
-    """
-
-    key: tuple[Any, ...]
-    run: Callable[[], Any]
-    waiting: int = 0
-    result: Any = None
-    error: CameraError | None = None
-    is_done: bool = False
 
 
 class CameraHolder:
@@ -122,36 +67,36 @@ class CameraHolder:
         *,
         linger_s: float,
         watchdog_timeout_s: float,
-        autofocus_timeout_s: float | None,
+        autofocus_timeout_s: float,
+        has_autofocus: bool,
         on_failure: Callable[[CameraError], None],
     ) -> None:
-        """`autofocus_timeout_s` None switches autofocus off, `watchdog_timeout_s` 0 the watchdog."""
+        """Without `has_autofocus` the lens moves only for a user who says so. `watchdog_timeout_s` 0 is no watchdog."""
         self.camera = camera
+        self._remote = camera if isinstance(camera, Remote) else None
         self.frames = NewestFrame()
-        self.focus = Focus(camera.set_controls, autofocus_timeout_s or 0.0)
+        self.focus = Focus(camera.set_controls, autofocus_timeout_s)
         self._pace = Pace()
+        self._changes = Changes()
         self.desk: Desk = IdleDesk()  # set before the first lease
         self.on_frame: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
         self._linger_s = linger_s
-        self._watchdog_timeout_s = watchdog_timeout_s
-        self._has_autofocus = autofocus_timeout_s is not None
+        self._has_autofocus = has_autofocus
         self._on_failure = on_failure
 
         self._changed = threading.Condition()  # guards the fields down to the next comment
         self._state = State.CLOSED
         self._leases: set[Lease] = set()
         self._linger_until_s = 0.0
-        self._orders: deque[_Order] = deque()
+        self._orders = Orders()
         self._mode: StreamMode | None = None
         self._failure: CameraError | None = None  # the end, be it that the portal stops
         self._last_error: str | None = None
         self._restarts = 0
         self._opens = 0
-        self._tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
-        self._frames_due_from_s = 0.0  # the silence is counted from here, or from the last frame
-        self._tried_s = 0.0  # when the camera was opened or brought back last
-        self._orders_from_s = 0.0  # so that stills leave the streams their share of time
+        self._recovering_from_s = 0.0
+        self._watchdog = Watchdog(watchdog_timeout_s, self._pace)
 
         # Without the lock: single values, read one frame late at worst. The camera thread alone writes these, while it
         # opens or when it looks for frames anew:
@@ -164,6 +109,8 @@ class CameraHolder:
         self._is_settled = False
         self._awaits_frame = False  # set by the camera thread, taken back by the frame that it waits for
 
+        if self._remote is not None:
+            self._remote.tell_absence(self._look_again)
         self._thread = start_worker("camera", self._run, self._die)
 
     # --- what everyone may call -------------------------------------------------------------------------------
@@ -173,7 +120,7 @@ class CameraHolder:
         lease = Lease(kind, self._release)
         with self._changed:
             self._raise_failure()
-            is_first_stream = kind == "stream" and not self._has_stream() and self._state in _RUNNING
+            is_first_stream = kind in STREAMS and not self._has_stream() and self._state in _RUNNING
             self._leases.add(lease)
             self._changed.notify_all()
         if is_first_stream:
@@ -195,7 +142,7 @@ class CameraHolder:
             fresh_s = max(_FRESH_S + self._pace.pipeline_s, max_age_s)
             return self._mode is not None and time.monotonic() - self._arrived_s <= fresh_s
 
-        frame = self.frames.wait(is_live, deadline_s, until=self._is_beyond_waiting)
+        frame = self._wait(is_live, deadline_s, self._is_beyond_waiting)
         if frame is not None:
             frame.release()
         with self._changed:
@@ -207,45 +154,49 @@ class CameraHolder:
     def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
         """The first frame of a settled camera whose exposure began after that moment, held for the caller.
 
-        Raises the CameraError that ended the camera, or NoPicture at the deadline; both on the monotonic clock.
+        It shows what had been set by then. Raises the CameraError that ended the camera, or NoPicture at the deadline,
+        sooner where the camera is being brought back; both moments on the monotonic clock.
         """
-        frame = self.frames.wait(
-            lambda newest: self._is_settled and newest.began_s >= began_after_s,
-            deadline_s,
-            until=lambda: self._failure is not None,
-        )
+        shows = self._changes.seen_from(began_after_s)
+        shows_from_s = time.monotonic() + _CHANGE_LIMIT_S + self._pace.pipeline_s
+
+        def is_wanted(newest: Frame) -> bool:
+            if not self._is_settled or newest.began_s < began_after_s:
+                return False
+            return shows(newest.metadata) or time.monotonic() >= shows_from_s
+
+        frame = self._wait(is_wanted, deadline_s, lambda: self._failure is not None, self._cut_while_recovering_s)
         if frame is not None:
             return frame
         with self._changed:
             self._raise_failure()
-            raise NoPicture(f"no picture from the camera in time (it is {self._state})")
+            because = f": {self._last_error}" if self._state is State.RECOVERING else ""
+            raise NoPicture(f"no picture from the camera in time (it is {self._state}{because})")
 
     def still(
-        self, size: tuple[int, int] | None, deadline_s: float, controls: Mapping[str, Any] | None = None
+        self, size: tuple[int, int] | None, deadline_s: float, controls_for: StillControls = no_controls
     ) -> Frame:
         """A still in a mode of its own, while the stream pauses; None is the whole sensor. The frame is the caller's.
 
-        `controls` count for this still alone. Who asks for the same still before it is begun gets the same one. The
-        caller holds a lease on an open camera. Raises CameraError, or NoPicture at the deadline.
+        `controls_for` is as in `Camera.still`. Who asks for the same still before it is begun, with equal controls,
+        gets the same one. The caller holds a lease on an open camera. Raises CameraError, or NoPicture at the deadline.
         """
-        more = [controls] if controls else []
 
         def take() -> Frame:
             with self._guard("taking a still", _STILL_LIMIT_S):
-                return self.camera.still(size, *more)
+                return self.camera.still(size, controls_for)
 
-        key = ("still", size, repr(controls) if controls else "")
-        frame: Frame = self._have_done(key, partial(self._pause_for, take), deadline_s)
+        frame: Frame = self._have_done(("still", size, controls_for), partial(self._pause_for, take), deadline_s)
         return frame
 
-    def raw_still(self, deadline_s: float) -> bytes:
+    def raw_still(self, deadline_s: float) -> RawPicture:
         """The sensor's own picture as a DNG file; otherwise as `still`. Raises NotSupported too."""
 
-        def take() -> bytes:
+        def take() -> RawPicture:
             with self._guard("taking a raw still", _STILL_LIMIT_S):
                 return self.camera.raw_still()
 
-        picture: bytes = self._have_done(("raw",), partial(self._pause_for, take), deadline_s)
+        picture: RawPicture = self._have_done(("raw still",), partial(self._pause_for, take), deadline_s)
         return picture
 
     def reopen(self, deadline_s: float) -> None:
@@ -253,29 +204,25 @@ class CameraHolder:
 
         The caller holds a lease. Raises CameraError: what the desk took back because the camera refused it.
         """
-        self._have_done(("reopen",), self._reopen, deadline_s)
+        self._have_done(("reopening",), self._reopen, deadline_s, is_still=False)
 
-    def _have_done(self, key: tuple[Any, ...], run: Callable[[], Any], deadline_s: float) -> Any:
+    def _have_done(
+        self, key: tuple[Any, ...], run: Callable[[], Any], deadline_s: float, *, is_still: bool = True
+    ) -> Any:
         with self._changed:
             self._raise_failure()
-            order = next((each for each in self._orders if each.key == key), None)
-            if order is None:
-                if len(self._orders) >= _MOST_ORDERS:
-                    raise NoPicture("too many stills of different kinds are wanted at once")
-                order = _Order(key, run)
-                self._orders.append(order)
-            order.waiting += 1
+            order = self._orders.join(key, run, is_still=is_still)
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: order.is_done or self._failure is not None, max(0.0, deadline_s - time.monotonic())
-            )
-            if order.error is not None:
-                raise type(order.error)(str(order.error)) from order.error
+            pipeline_s = 0.0
+            while not order.is_done and self._failure is None:
+                pipeline_s = max(pipeline_s, self._pace.pipeline_s)  # as in `_wait`
+                left_s = deadline_s + pipeline_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                self._changed.wait(left_s)
             if order.is_done:
-                return order.result
-            order.waiting -= 1
-            if not order.waiting and order in self._orders:
-                self._orders.remove(order)
+                return order.outcome()
+            self._orders.leave(order)
             self._raise_failure()
             raise NoPicture(f"the camera did not get to it in time: {key[0]} (it is {self._state})")
 
@@ -287,6 +234,7 @@ class CameraHolder:
         """
         self.camera.set_controls(controls)
         self._pace.expect(controls)
+        self._changes.sent(controls, time.monotonic())
 
     def status(self) -> HolderStatus:
         """What is going on, for people and programs."""
@@ -296,7 +244,7 @@ class CameraHolder:
             metadata = newest.metadata
             newest.release()
         with self._changed:
-            leases: dict[LeaseKind, int] = {"stream": 0, "snapshot": 0, "hold": 0}
+            leases: dict[LeaseKind, int] = dict.fromkeys(LEASE_KINDS, 0)
             held_since: dict[LeaseKind, float] = {}
             for lease in self._leases:
                 leases[lease.kind] += 1
@@ -326,14 +274,13 @@ class CameraHolder:
                 return f"the camera is given up: {self._failure}"
             if not self._thread.is_alive():
                 return "the camera thread has ended"
-            if not self._leases or not self._watchdog_timeout_s:
+            if not self._leases or not self._watchdog.timeout_s:
                 return None
-            if self._state not in _RUNNING:
+            if self._state not in _RUNNING or self._absence() is not None:
                 return None  # a call that takes too long is told by its guard
             # The longest way back: a silence noticed, a restart that was no use, a reopening, and a silence again.
-            allowed_s = 2 * self._watchdog_timeout_s + _RESTART_LIMIT_S + _CLOSE_LIMIT_S + _OPEN_LIMIT_S
-            since_s = max(self._frames_due_from_s, self._pace.last_frame_s)
-            silence_s = time.monotonic() - since_s - self._pace.pipeline_s
+            allowed_s = 2 * self._watchdog.timeout_s + _RESTART_LIMIT_S + _CLOSE_LIMIT_S + _OPEN_LIMIT_S
+            silence_s = self._watchdog.silence_s(time.monotonic()) - self._pace.pipeline_s
             return f"no frame for {silence_s:.0f} s" if silence_s > allowed_s else None
 
     @property
@@ -349,6 +296,8 @@ class CameraHolder:
                 self._failure = CameraError("the portal is stopping")
             self._changed.notify_all()
         self.frames.wake()
+        if self._remote is not None:
+            self._remote.give_up()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread after `stop`; False when the camera hangs and still is not closed."""
@@ -367,7 +316,7 @@ class CameraHolder:
                 self._changed.notify_all()
 
     def _has_stream(self) -> bool:
-        return any(lease.kind == "stream" for lease in self._leases)
+        return any(lease.kind in STREAMS for lease in self._leases)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -377,6 +326,32 @@ class CameraHolder:
     def _is_beyond_waiting(self) -> bool:
         # Without the lock, which the camera's thread may hold while it wakes us: single reads of current values.
         return self._failure is not None or self._state is State.RECOVERING
+
+    def _cut_while_recovering_s(self, deadline_s: float) -> float:
+        # Without the lock, as in `_is_beyond_waiting`.
+        if self._state is State.RECOVERING:
+            return min(deadline_s, self._recovering_from_s + _RECOVERY_LIMIT_S)
+        return deadline_s
+
+    def _wait(
+        self,
+        is_wanted: Callable[[Frame], bool],
+        deadline_s: float,
+        until: Callable[[], bool],
+        cut_s: Callable[[float], float] = lambda deadline_s: deadline_s,
+    ) -> Frame | None:
+        """As `NewestFrame.wait`, where a long exposure makes nobody late; `cut_s` may bring the deadline forward."""
+        pipeline_s = self._pace.pipeline_s  # the longest of this wait: frames may become longer and shorter meanwhile
+        while True:
+            at_s = cut_s(deadline_s) + pipeline_s
+
+            def is_over(at_s: float = at_s, pipeline_s: float = pipeline_s) -> bool:
+                return until() or cut_s(deadline_s) + pipeline_s < at_s
+
+            frame = self.frames.wait(is_wanted, at_s, is_over)
+            pipeline_s = max(pipeline_s, self._pace.pipeline_s)
+            if frame is not None or until() or time.monotonic() >= cut_s(deadline_s) + pipeline_s:
+                return frame
 
     def _fail(self, error: CameraError) -> None:
         """End the camera's life in this process; the first failure counts."""
@@ -429,7 +404,7 @@ class CameraHolder:
                 self._changed.wait(None if wake_at_s is None else max(0.0, wake_at_s - now_s))
                 if wake_at_s is not None and time.monotonic() - wake_at_s > _OVERSLEPT_S:
                     # The process itself was stopped, or the machine slept: that is no silence of the camera.
-                    self._frames_due_from_s = time.monotonic()
+                    self._watchdog.excuse(time.monotonic())
 
     def _decide(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
         """The next step, or none and the moment to look again; None is not before something changes."""
@@ -445,10 +420,11 @@ class CameraHolder:
                 # would never see the camera brought back.
                 self._state = State.OPEN
             step, wake_at_s = self._decide_watchdog(now_s)
-            if step is None and self._orders and self._state is State.OPEN:
-                if now_s >= self._orders_from_s:
+            due_s = self._orders.due_s
+            if step is None and due_s is not None and self._state is State.OPEN:
+                if now_s >= due_s:
                     return self._obey, None
-                wake_at_s = min(wake_at_s or self._orders_from_s, self._orders_from_s)
+                wake_at_s = min(wake_at_s or due_s, due_s)
             return step, wake_at_s
         if self._state is State.OPEN:
             self._state = State.LINGERING
@@ -458,33 +434,73 @@ class CameraHolder:
         return None, self._linger_until_s
 
     def _decide_watchdog(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
-        if not self._watchdog_timeout_s:
-            self._settle_recovery(now_s)
-            return None, None
-        allowed_s = self._watchdog_timeout_s + self._pace.pipeline_s
-        heard_s = max(self._frames_due_from_s, self._pace.last_frame_s)
-        if now_s - heard_s >= allowed_s:
-            return partial(self._recover, now_s - heard_s), None
-        self._settle_recovery(now_s)
-        return None, heard_s + allowed_s
-
-    def _settle_recovery(self, now_s: float) -> None:
-        """Frames came again: viewers see the camera at once; the tries are forgotten when it has lasted."""
-        if self._pace.last_frame_s > self._frames_due_from_s:
+        absence = self._absence()
+        act_s = self._watchdog.act_s()
+        if absence is None and act_s is not None and now_s >= act_s:
+            return partial(self._recover, self._watchdog.silence_s(now_s)), None
+        if self._watchdog.has_heard and self._state is State.RECOVERING:
+            # Viewers see the camera at once; the tries are forgotten when it has lasted.
+            self._state = State.OPEN
+            log.info("Frames come again")
+        self._watchdog.forget(now_s)
+        if absence is not None:
             if self._state is State.RECOVERING:
-                self._state = State.OPEN
-                log.info("Frames come again")
-            # Not by the clock of the silence, which every good still sets anew.
-            if self._tries and now_s - self._tried_s >= self._watchdog_timeout_s:
-                self._tries = 0
+                self._last_error = absence
+                return None, None  # a frame wakes us, and so does another reason
+            act_s = now_s - self._watchdog.silence_s(now_s) + _ABSENCE_S
+            if now_s >= act_s:
+                return self._await_return, None
+        return None, act_s
 
     def _leave(self) -> None:
         """A mark for the end of the thread; never called."""
 
     def _open(self) -> None:
         self._change(State.OPENING)
+        self._open_camera(State.OPEN)
+
+    def _open_camera(self, then: State) -> CameraError | None:
+        """Open it, without what was set last where it refuses that: what it said to it, None where all is well."""
+        try:
+            self._open_once(then)
+        except (CameraMissing, CameraBusy, CameraStuck):
+            raise
+        except CameraError as error:
+            if not self.desk.refused(error):
+                raise
+            refused = error
+        else:
+            return None
+        log.warning("The camera did not open (%s); trying without what was set last", refused)
+        self._open_once(then)
+        return refused
+
+    def _open_once(self, then: State) -> None:
+        self._epoch += 1
+        self._settling, self._is_settled = None, False
+        self._has_lost_frame = False
+        self._pace.begin()
         began_s = time.monotonic()
-        mode = self._open_camera(State.OPEN)
+        with self._guard("opening the camera", _OPEN_LIMIT_S):
+            if not self.camera.is_present():
+                raise CameraMissing(f"camera {self.camera.name} is missing")
+            self.desk.before_open()
+            try:
+                mode = self.camera.open(partial(self._take_frame, self._epoch), self._tell)
+            except CameraError:
+                self._tell_closed()
+                raise
+        absence = self._absence()
+        with self._changed:
+            self._mode = mode
+            self._state = then if absence is None else State.RECOVERING
+            if absence is not None:
+                self._last_error = absence
+                self._recovering_from_s = time.monotonic()
+            self._opens += 1
+            self._expect_frames()
+            has_stream = self._has_stream()
+        self.frames.wake()
         log.info(
             "Camera open after %.2f s: %s, streaming %dx%d %s",
             time.monotonic() - began_s,
@@ -493,45 +509,31 @@ class CameraHolder:
             mode.height,
             mode.pixel_format,
         )
-
-    def _open_camera(self, then: State) -> StreamMode:
-        try:
-            return self._open_once(then)
-        except (CameraMissing, CameraBusy, CameraStuck):
-            raise
-        except CameraError as error:
-            if not self.desk.refused(error):
-                raise
-            log.warning("The camera did not open (%s); trying without what was set last", error)
-        return self._open_once(then)
-
-    def _open_once(self, then: State) -> StreamMode:
-        self._epoch += 1
-        self._settling, self._is_settled = None, False
-        self._has_lost_frame = False
-        self._pace.begin()
-        with self._guard("opening the camera", _OPEN_LIMIT_S):
-            if not self.camera.is_present():
-                raise CameraMissing(f"camera {self.camera.name} is missing")
-            self.desk.before_open()
-            mode = self.camera.open(partial(self._take_frame, self._epoch))
-        self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
-        self.desk.opened(mode)
-        with self._changed:
-            self._mode = mode
-            self._state = then
-            self._opens += 1
-            self._expect_frames()
-            has_stream = self._has_stream()
-        self.frames.wake()
         if has_stream:
             self.focus.stream_started()
-        return mode
+
+    def _tell(self, mode: StreamMode) -> None:
+        """The camera is about to start: what is wanted of it counts from the first frame."""
+        self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
+        self.desk.opened(mode)
+        self._changes.begin()
+
+    def _tell_closed(self) -> None:
+        self.focus.camera_closed()
+        self.desk.closed()
 
     def _close(self) -> None:
-        tries = self._count_silent_opening()
+        with self._changed:
+            silence_s = None if self._absence() is not None else self._watchdog.count_opening(time.monotonic())
+            tries = self._watchdog.tries
+            if silence_s is not None:
+                self._last_error = f"no frame for {silence_s:.0f} s"
+        if silence_s is not None:
+            log.warning("No frame for %.1f s, and nobody watches: closing the camera", silence_s)
+        if tries:
+            self.desk.went_silent()  # as in `_recover`, which nobody stayed for
         self._shut()
-        if tries > _MOST_TRIES:
+        if tries > MOST_TRIES:
             raise CameraStuck("no frame in several openings, one after the other")
 
     def _shut(self) -> None:
@@ -543,25 +545,9 @@ class CameraHolder:
         self.on_closed()
         log.info("Camera closed")
 
-    def _count_silent_opening(self) -> int:
-        """The tries so far. An opening that was silent to its end counts as one: the next is the next try.
-
-        So a camera that hangs for good is given up even where each visitor leaves before the watchdog acts.
-        """
-        with self._changed:
-            silence_s = time.monotonic() - self._frames_due_from_s
-            if self._pace.last_frame_s > self._frames_due_from_s:
-                self._tries = 0
-            elif self._watchdog_timeout_s and silence_s >= self._watchdog_timeout_s + self._pace.pipeline_s:
-                self._tries += 1
-                self._last_error = f"no frame for {silence_s:.0f} s"
-                log.warning("No frame for %.1f s, and nobody watches: closing the camera", silence_s)
-            return self._tries
-
     def _close_camera(self) -> None:
         self._epoch += 1
-        self.focus.camera_closed()
-        self.desk.closed()
+        self._tell_closed()
         with self._without_frames(), self._guard("closing the camera", _CLOSE_LIMIT_S):
             self.camera.close()
 
@@ -569,18 +555,20 @@ class CameraHolder:
         """The next try against a camera that went silent: restart the stream, then reopen, then give up."""
         self.frames.clear()  # what was seen before the silence is no picture of now, for nobody
         with self._changed:
-            self._tries += 1
-            tries = self._tries
+            # Another's camera is asked anew again and again: a fresh process of ours would not better it.
+            tries = self._watchdog.tries = 1 if self._remote is not None else self._watchdog.tries + 1
+            if self._state is not State.RECOVERING:
+                self._recovering_from_s = time.monotonic()
             self._state = State.RECOVERING
             self._last_error = f"no frame for {silence_s:.0f} s"
-            if tries <= _MOST_TRIES:
+            if tries <= MOST_TRIES:
                 self._restarts += 1
         self.frames.wake()
         with self._guard("looking for the camera", _OPEN_LIMIT_S):
             is_present = self.camera.is_present()
         if not is_present:
             raise CameraMissing(f"camera {self.camera.name} is gone: no frame for {silence_s:.0f} s")
-        if tries > _MOST_TRIES:
+        if tries > MOST_TRIES:
             raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
         if tries == 1:
             log.warning("No frame for %.1f s: restarting the stream", silence_s)
@@ -591,7 +579,7 @@ class CameraHolder:
                 log.warning("Restarting the stream failed (%s)", error)
                 with self._changed:
                     self._last_error = f"restarting the stream failed: {error}"
-                    self._tries = 2
+                    self._watchdog.tries = MOST_TRIES
                     self._restarts += 1
             else:
                 self._pace.forget_rate()
@@ -607,6 +595,29 @@ class CameraHolder:
                 return
         self._shut()
 
+    def _await_return(self) -> None:
+        """Viewers are told that the camera is away. It looks for itself, and needs nothing from us."""
+        with self._guard("looking for the camera", _OPEN_LIMIT_S):
+            is_present = self.camera.is_present()
+        if not is_present:
+            raise CameraMissing(f"camera {self.camera.name} is gone")
+        self.frames.clear()
+        with self._changed:
+            absence = self._absence()
+            if absence is None:
+                return
+            self._state = State.RECOVERING
+            self._recovering_from_s = time.monotonic()
+            self._last_error = absence
+            self._restarts += 1
+            self._expect_frames()
+        self.frames.wake()
+        log.warning("The camera is waited for: %s", absence)
+
+    def _absence(self) -> str | None:
+        """Why a remote camera is not there; None where it is, and of every other camera."""
+        return None if self._remote is None else self._remote.absence
+
     def _is_unwanted(self) -> bool:
         """Whether everyone left while the camera was being brought back."""
         with self._changed:
@@ -614,13 +625,13 @@ class CameraHolder:
 
     def _expect_frames(self) -> None:
         """From now on the watchdog counts anew; the first frame wakes the camera thread."""
-        self._frames_due_from_s = self._tried_s = time.monotonic()
+        self._watchdog.begin(time.monotonic())
         self._awaits_frame = True
 
     def _obey(self) -> None:
         """Carry the next order out, and tell who waits for it."""
         with self._changed:
-            order = self._orders.popleft()
+            order = self._orders.begin()
         result, error = None, None
         began_s = time.monotonic()
         try:
@@ -631,17 +642,11 @@ class CameraHolder:
         with self._changed:
             now_s = time.monotonic()
             if error is None:  # as good as a frame of the stream; a still that failed hides no silence
-                self._frames_due_from_s = now_s
-            if self._has_stream():
-                # Half of the time at the most: streams stand still meanwhile.
-                self._orders_from_s = now_s + max(_STILL_PAUSE_S, now_s - began_s)
-            order.result, order.error, order.is_done = result, error, True
-            waiting = order.waiting
-            if isinstance(result, Frame):
-                for _ in range(waiting - 1):
-                    result.hold()
+                self._watchdog.excuse(now_s)
+            pause_s = now_s - began_s if self._has_stream() else None
+            is_taken = self._orders.end(order, result, error, pause_s=pause_s)
             self._changed.notify_all()
-        if isinstance(result, Frame) and not waiting:
+        if isinstance(result, Frame) and not is_taken:
             result.release()
 
     def _pause_for(self, take: Callable[[], Any]) -> Any:
@@ -651,25 +656,16 @@ class CameraHolder:
     def _reopen(self) -> None:
         log.info("Opening the camera again, as what was set needs it")
         self._change(State.OPENING)
-        refused: list[CameraError] = []
         try:
             self._close_camera()
-            try:
-                self._open_once(State.OPEN)
-            except (CameraMissing, CameraBusy, CameraStuck):
-                raise
-            except CameraError as error:
-                if not self.desk.refused(error):
-                    raise
-                refused.append(error)
-                self._open_once(State.OPEN)
+            refused = self._open_camera(State.OPEN)
         except CameraError as error:
             # No stream is left that could go on: the end, as where the first opening fails.
             self._fail(error)
             self._let_go()
-            return
-        if refused:
-            raise refused[0]
+            raise  # who waits for it must not read a success
+        if refused is not None:
+            raise refused
 
     @contextmanager
     def _without_frames(self) -> Iterator[None]:
@@ -721,6 +717,9 @@ class CameraHolder:
             frame.release()
             raise
         self._arrived_s = now_s
+        self._changes.count()
+        if self._remote is not None:
+            self._follow_mode(self._remote)
         self.frames.put(frame)
         if epoch != self._epoch or self._is_deaf:
             # The camera began to stop since we looked, and waits for its buffers. It is told first and cleared after
@@ -729,11 +728,25 @@ class CameraHolder:
             return
         self.on_frame()
         self._pace.count(frame.metadata, now_s)
-        # A frame from before it was waited for does not count: `_settle_recovery` would not take it either.
-        if self._awaits_frame and now_s > self._frames_due_from_s:
+        # A frame from before it was waited for does not count: `Watchdog.has_heard` would not take it either.
+        if self._awaits_frame and now_s > self._watchdog.due_from_s:
             self._awaits_frame = False
             with self._changed:
                 self._changed.notify_all()
+
+    def _follow_mode(self, remote: Remote) -> None:
+        """What comes back may have another picture than what went."""
+        mode = remote.mode
+        if self._mode is None or self._mode is mode:
+            return
+        with self._changed:
+            if self._mode is not None:
+                self._mode = mode
+
+    def _look_again(self) -> None:
+        """A remote camera has gone, or is away for another reason."""
+        with self._changed:
+            self._changed.notify_all()
 
     def _read_metadata(self, frame: Frame, now_s: float) -> None:
         if not self._is_settled:

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 # Frames that a new exposure time stays behind: those already in the sensor and the processor when it was sent.
-_PIPELINE_FRAMES: Final = 3
+PIPELINE_FRAMES: Final = 3
 # So many frames after a control was sent the metadata knows of it: libcamera has six requests queued, and the sensor
 # is some frames behind.
-_CONTROL_FRAMES: Final = 12
+CONTROL_FRAMES: Final = 12
 _FPS_WINDOW: Final = 60  # frames; two to six seconds at usual rates
 
 
@@ -23,6 +23,12 @@ class _Asked:
 
     duration_s: float
     until_frame: int
+
+
+def duration_s(controls: Mapping[str, Any]) -> float:
+    """How long a frame takes at least by these libcamera controls; 0 where they do not say."""
+    shortest_us = (controls.get("FrameDurationLimits") or (0,))[0]
+    return float(max(shortest_us, controls.get("ExposureTime") or 0)) / 1e6
 
 
 class Pace:
@@ -54,10 +60,9 @@ class Pace:
 
     def expect(self, controls: Mapping[str, Any]) -> None:
         """These libcamera controls were sent: frames may take longer before the first of them tells so."""
-        shortest_us = (controls.get("FrameDurationLimits") or (0,))[0]
-        duration_us = max(shortest_us, controls.get("ExposureTime") or 0)
-        if duration_us:
-            self._asked = _Asked(duration_us / 1e6, self._frames + _CONTROL_FRAMES)
+        asked_s = duration_s(controls)
+        if asked_s:
+            self._asked = _Asked(asked_s, self._frames + CONTROL_FRAMES)
 
     @property
     def frames(self) -> int:
@@ -69,7 +74,7 @@ class Pace:
         """How long the frames on their way may take; a silence of that length is no stall."""
         asked = self._asked
         asked_s = asked.duration_s if self._frames < asked.until_frame else 0.0
-        return _PIPELINE_FRAMES * max(self._duration_s, asked_s)
+        return PIPELINE_FRAMES * max(self._duration_s, asked_s)
 
     def fps(self, now_s: float) -> float:
         """Frames per second over the last ones; sinks while none come."""

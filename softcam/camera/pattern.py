@@ -9,11 +9,20 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera import dng
-from softcam.camera.base import OnFrame, StreamMode, StreamWish
+from softcam.camera.base import (
+    ControlRange,
+    OnConfigured,
+    OnFrame,
+    RawPicture,
+    StillControls,
+    StreamMode,
+    StreamWish,
+    no_controls,
+    nothing_to_tell,
+)
 from softcam.camera.pattern_faults import Faults
 from softcam.camera.pattern_sensor import SENSOR_SIZE, advertise, normalise
 from softcam.camera.pattern_stream import PatternStream
@@ -22,7 +31,6 @@ from softcam.frames import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
 _HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR takes four pixels for one
-_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
 _PROPERTIES: Final[Mapping[str, Any]] = {
@@ -64,7 +72,7 @@ class PatternCamera:
     def is_present(self) -> bool:
         return "missing" not in self._faults.words()
 
-    def open(self, on_frame: OnFrame) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
         """See `Camera.open`; the size is made even, kept within the sensor's, and halved by the sensor's HDR."""
         if self._stream is not None:
             raise CameraError("the pattern camera is open already")
@@ -84,9 +92,11 @@ class PatternCamera:
             dict(_PROPERTIES),
             has_sensor_hdr=True,
             has_raw=True,
+            has_hdr_modes=True,
         )
         with self._lock:
             self._stream = stream
+        on_configured(mode)
         stream.start()
         return mode
 
@@ -100,18 +110,19 @@ class PatternCamera:
             raise CameraError("the pattern camera's stream does not start again")
         stream.start()
 
-    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         """See `Camera.still`; the size is made even, and kept within the sensor's."""
         stream = self._opened()
         self._faults.wait_while("hang-still")
-        wanted = {name: normalise(name, value) for name, value in controls.items()}
-        return stream.still(SENSOR_SIZE if size is None else _possible_size(*size), wanted)
+        given = SENSOR_SIZE if size is None else _possible_size(*size)
+        controls = controls_for(advertise(*given), given)
+        return stream.still(given, {name: normalise(name, value) for name, value in controls.items()})
 
-    def raw_still(self) -> bytes:
+    def raw_still(self) -> RawPicture:
         """See `Camera.raw_still`: the whole picture as the sensor's mosaic would have it."""
-        frame = self.still(None)
+        frame = self.still(None, _whole)
         try:
-            return dng.mosaic_of(frame, model="Pattern camera")
+            return RawPicture(dng.mosaic_of(frame, _PROPERTIES["Model"]), frame.timestamp_s)
         finally:
             frame.release()
 
@@ -147,6 +158,11 @@ class PatternCamera:
             raise CameraMissing("the pattern camera is missing")
         if "busy" in words:
             raise CameraBusy("the pattern camera is in use by another program")
+
+
+def _whole(_ranges: Mapping[str, ControlRange], _size: tuple[int, int]) -> Mapping[str, Any]:
+    """A raw picture knows no zoom."""
+    return {"ScalerCrop": (0, 0, *SENSOR_SIZE)}
 
 
 def _possible_size(width: int, height: int) -> tuple[int, int]:

@@ -98,7 +98,13 @@ class PatternStream:
         self._frame_s = 0.0
 
     def start(self) -> None:
+        """What was sent until now counts from the first frame."""
         self._is_stopping = False
+        with self._changed:
+            orders, self._orders = self._orders, {}
+        while self._on_way:
+            self._sensor.apply(self._on_way.popleft())
+        self._sensor.apply(orders)
         self._hangs_on = False
         self._check_s = 0.0
         self._thread = threading.Thread(target=self._run, name="pattern", daemon=True)

@@ -2,7 +2,8 @@
 
 Picamera2's event loop thread delivers the frames; the other calls come from the holder's camera thread. Beside this
 module: `picamera_library` (imports Picamera2), `picamera_sensor` and `picamera_modes` (which sensor mode, how fast),
-`picamera_frames` (a request as a frame), `picamera_buffers` (their memory).
+`picamera_hdr` (the sensor's own), `picamera_told` (controls), `picamera_frames` (a request as a frame),
+`picamera_stills` (one request as a still), `picamera_buffers` (their memory).
 
 What is done differently from Picamera2's examples, and why:
 
@@ -17,25 +18,32 @@ What is done differently from Picamera2's examples, and why:
 import gc
 import logging
 import os
-import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from softcam.camera.base import OnFrame, StreamMode, StreamWish
-from softcam.camera.pace import Thinning
+from softcam.camera import picamera_stills as stills
+from softcam.camera.base import (
+    OnConfigured,
+    OnFrame,
+    RawPicture,
+    StillControls,
+    StreamMode,
+    StreamWish,
+    no_controls,
+    nothing_to_tell,
+)
+from softcam.camera.pace import PIPELINE_FRAMES, Thinning
 from softcam.camera.picamera_buffers import Buffers
-from softcam.camera.picamera_frames import FramesOut, copy_of, frame_of
+from softcam.camera.picamera_frames import FramesOut, frame_of
+from softcam.camera.picamera_hdr import SensorHdr
 from softcam.camera.picamera_library import (
     TROUBLES,
     CameraEntry,
     find_tuning_file,
     has_raw,
-    hdr_switch,
     is_busy,
+    is_pisp,
     libcamera,
     list_cameras,
     picamera2,
@@ -43,6 +51,7 @@ from softcam.camera.picamera_library import (
 )
 from softcam.camera.picamera_modes import frame_rate_controls, is_too_fast
 from softcam.camera.picamera_sensor import SensorModes
+from softcam.camera.picamera_told import Told
 from softcam.camera.planes import pixel_format_of
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.frames import Frame
@@ -55,12 +64,11 @@ log = logging.getLogger(__name__)
 # snapshots at a time one each; with one left the sensor still delivers, at a lower rate for that moment.
 _BUFFERS: Final = 6
 _RETURN_LIMIT_S: Final = 2.0  # frames are held for one encode, tens of milliseconds on a small Pi
-_STILL_FRAME_LIMIT_S: Final = 10.0
+_STILL_FRAME_LIMIT_S: Final = 10.0  # for the first frame of a still, beyond its exposure
 _STILL_BUFFERS: Final = 2  # a full-resolution buffer is 18 MB, and CMA memory is scarce (picamera2 #869)
 _TUNING_VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # read by libcamera when it finds the camera
-_NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-# One-off controls: sent again after a mode switch they would start something anew.
-_MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
+
+T = TypeVar("T")
 
 
 class PicameraCamera:
@@ -101,6 +109,7 @@ class PicameraCamera:
         self.name = f"{entry.model} ({entry.id})"
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
+        self._told: Told | None = None
         self._mode: StreamMode | None = None
         self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
         # Of the camera thread alone:
@@ -109,12 +118,9 @@ class PicameraCamera:
         self._is_stream_configured = False
         self._buffers: Buffers | None = None
         self._out = FramesOut()
-        self._has_sensor_hdr = False
-        self._is_hdr = False  # as far as this process has switched it
+        self._hdr = SensorHdr()
         self._modes = SensorModes()
-        # Any thread:
-        self._sent_lock = threading.Lock()  # guards _sent
-        self._sent: dict[str, Any] = {}  # to be sent again after every start
+        self._has_told_rate = False  # that the camera cannot give the wished one
 
     def prepare(self, wish: StreamWish) -> None:
         self._wish = wish
@@ -126,12 +132,12 @@ class PicameraCamera:
             return False
         return True
 
-    def open(self, on_frame: OnFrame) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
         package = picamera2()
         entry = self._find()
         place = entry.number
         tuning = None if self._tuning_file is None else str(self._tuning_file)
-        self._switch_sensor_hdr(place)
+        self._hdr.switch(place, self._wish.hdr, self.name)
         try:
             picam2 = package.Picamera2(place, tuning=tuning)
         except IndexError as error:
@@ -142,12 +148,14 @@ class PicameraCamera:
             raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {root_cause(error)}") from error
         try:
             self._picam2 = picam2
-            with self._sent_lock:
-                self._sent = {}
+            self._told = Told(picam2)
             self._out = FramesOut()
-            self._modes.read(picam2, entry.id, is_hdr=self._is_hdr)
+            self._has_told_rate = False
+            self._modes.read(picam2, entry.id, is_hdr=bool(self._hdr.is_on))
             self._buffers = Buffers(picam2)
-            self._mode = self._start_stream(on_frame)
+            mode = self._mode = self._configure(on_frame)
+            on_configured(mode)
+            self._start(self._frame_rate())
         except CameraError:
             self.close()
             raise
@@ -158,7 +166,7 @@ class PicameraCamera:
                 self._find()
                 raise CameraBusy(f"camera {self.name} is busy: {root_cause(error)}") from error
             raise CameraError(f"camera {self.name} cannot be started: {root_cause(error)}") from error
-        return self._mode
+        return mode
 
     def restart(self) -> None:
         picam2 = self._opened()
@@ -168,132 +176,83 @@ class PicameraCamera:
             if not self._is_stream_configured:
                 # A still failed on its way back. Without this, start() would take Picamera2's preview configuration.
                 self._configure_stream()
-            self._send_again(self._frame_rate())
-            picam2.start()
+            self._start(self._frame_rate())
         except TROUBLES as error:
             raise CameraError(f"camera {self.name}: {root_cause(error)}") from error
 
-    def still(self, size: tuple[int, int] | None, controls: Mapping[str, Any] = _NONE) -> Frame:
+    def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         size = size or tuple(self._opened().sensor_resolution)
+        return self._take_one(stills.picture(size, self._format()), controls_for)
 
-        def take(request: Any, still_config: Mapping[str, Any]) -> Frame:
-            frame = frame_of(request, still_config, 0, FramesOut())
-            try:
-                return copy_of(frame)
-            finally:
-                frame.release()
-
-        streams = {"main": {"size": size, "format": self._format()}, "raw": None}
-        picture: Frame = self._take_one(streams, size, take, controls)
-        return picture
-
-    def raw_still(self) -> bytes:
+    def raw_still(self) -> RawPicture:
         picam2 = self._opened()
         if not has_raw(picam2):
             raise NotSupported(f"camera {self.name} gives no raw pictures")
-
-        def take(request: Any, _still_config: Mapping[str, Any]) -> bytes:
-            # Picamera2 writes a DNG to a path alone.
-            with tempfile.TemporaryDirectory(prefix="soft-stream-") as folder:
-                path = Path(folder, "raw.dng")
-                request.save_dng(str(path))
-                return path.read_bytes()
-
-        # Beside the raw stream there has to be a main one, which nobody looks at.
         mode = self._mode
-        size = (640, 480) if mode is None else (mode.width, mode.height)
-        whole = tuple(picam2.sensor_resolution)
-        streams = {"main": {"size": size, "format": "YUV420"}, "raw": {"size": whole}}
-        picture: bytes = self._take_one(streams, whole, take, _NONE)
-        return picture
+        main = (640, 480) if mode is None else (mode.width, mode.height)
+        return self._take_one(stills.raw(tuple(picam2.sensor_resolution), main), no_controls)
 
-    def _take_one(
-        self,
-        streams: Mapping[str, Any],
-        size: tuple[int, int],
-        take: Callable[[Any, Mapping[str, Any]], Any],
-        controls: Mapping[str, Any],
-    ) -> Any:
-        """Switch the mode for one request, of which `take` makes the result on the camera's own thread.
-
-        `size` is what the sensor shall give at least.
-        """
-        picam2, buffers = self._opened(), self._opened_buffers()
-        taken: list[Any] = []
-        has_taken = threading.Event()
-
-        def take_one(request: Any) -> None:
-            if not taken:
-                try:
-                    taken.append(take(request, still_config))
-                except (CameraError, *TROUBLES) as error:
-                    taken.append(error)
-                has_taken.set()
-
+    def _take_one(self, still: stills.Still[T], controls_for: StillControls) -> T:
+        """Switch the mode for one request, and back."""
+        picam2, buffers, told = self._opened(), self._opened_buffers(), self._opened_told()
         self._take = _leave_alone
         self._await_frames()
         try:
             picam2.stop()
             wanted = picam2.create_still_configuration(
-                **streams,
+                **still.streams,
                 **self._transform(),
                 colour_space=libcamera().ColorSpace.Sycc(),
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
-            self._modes.choose(picam2, wanted, size, 0)
+            self._modes.choose(picam2, wanted, still.least, 0)
             self._is_stream_configured = False
             try:
                 buffers.configure(wanted, is_stream=False)
-                still_config = dict(picam2.camera_configuration()["main"])
-                pixel_format_of(still_config["format"])
-                self._send_again(_NONE, controls)
-                self._take = take_one
-                picam2.start()
-                is_in_time = has_taken.wait(_STILL_FRAME_LIMIT_S)
+                still.config = dict(picam2.camera_configuration()["main"])
+                pixel_format_of(still.config["format"])
+                controls = controls_for(picam2.camera_controls, tuple(still.config["size"]))
+                self._take = still
+                self._start({}, controls)
+                limit_s = _STILL_FRAME_LIMIT_S + PIPELINE_FRAMES * told.frame_s(controls)
+                is_in_time = still.wait(limit_s)
                 self._take = _leave_alone
                 picam2.stop()
             finally:
                 # Whatever became of the still, the stream goes on.
                 self._configure_stream()
-                self._send_again(self._frame_rate())
-                picam2.start()
-        except TROUBLES as error:
+                self._start(self._frame_rate())
+            if not is_in_time:
+                raise CameraError(f"none came within {limit_s:.0f} s")
+            return still.result()
+        except (CameraError, *TROUBLES) as error:
             raise CameraError(f"no still from camera {self.name}: {root_cause(error)}") from error
-        if not is_in_time:
-            raise CameraError(f"no still from camera {self.name} within {_STILL_FRAME_LIMIT_S:.0f} s")
-        if isinstance(taken[0], Exception):
-            raise CameraError(f"no still from camera {self.name}: {root_cause(taken[0])}") from taken[0]
-        return taken[0]
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
-        picam2, mode = self._picam2, self._mode
-        if picam2 is None or mode is None:
+        told, mode = self._told, self._mode
+        if told is None or mode is None:
             return
         unknown = [name for name in controls if name not in mode.controls]
         if unknown:
             raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
-        with self._sent_lock:
-            self._sent.update({name: value for name, value in controls.items() if name not in _MOMENTARY})
-        try:
-            picam2.set_controls(dict(controls))
-        except RuntimeError as error:
-            # Picamera2 knows no control while it is being configured anew, and gets this one again right after that.
-            log.debug("Controls were not taken at once: %s", error)
+        told.send(controls)
 
     def close(self) -> None:
         picam2, self._picam2 = self._picam2, None
         buffers, self._buffers = self._buffers, None
-        self._mode = None
+        self._mode = self._told = None
         self._take = _leave_alone
         if picam2 is None:
             return
         # A request that is given back after close() would touch descriptors that are closed by then.
         self._await_frames()
         try:
-            picam2.close()
-            if buffers is not None:
-                buffers.close()
+            try:
+                picam2.close()
+            finally:
+                if buffers is not None:
+                    buffers.close()
         except TROUBLES as error:
             raise CameraError(f"camera {self.name} cannot be closed: {root_cause(error)}") from error
         # Picamera2 leaves two epoll sets and a dma-heap behind in reference cycles, three descriptors for each opening.
@@ -328,6 +287,11 @@ class PicameraCamera:
             raise CameraError(f"camera {self.name} is closed")
         return self._picam2
 
+    def _opened_told(self) -> Told:
+        if self._told is None:
+            raise CameraError(f"camera {self.name} is closed")
+        return self._told
+
     def _opened_buffers(self) -> Buffers:
         if self._buffers is None:
             raise CameraError(f"camera {self.name} is closed")
@@ -337,7 +301,8 @@ class PicameraCamera:
         # USB cameras reach their full rate only as MJPEG; the others give YUV420, which JPEG is made of directly.
         return "MJPEG" if "/usb" in self.name else "YUV420"
 
-    def _start_stream(self, on_frame: OnFrame) -> StreamMode:
+    def _configure(self, on_frame: OnFrame) -> StreamMode:
+        """All that goes before the first start."""
         picam2 = self._picam2
         wish = self._wish
         config = picam2.create_video_configuration(
@@ -375,10 +340,10 @@ class PicameraCamera:
             tuple(picam2.sensor_resolution),
             dict(picam2.camera_controls),
             dict(picam2.camera_properties),
-            has_sensor_hdr=self._has_sensor_hdr,
+            has_sensor_hdr=self._hdr.is_there,
             has_raw=has_raw(picam2),
+            has_hdr_modes=is_pisp(),
         )
-        self._send_again(self._frame_rate())
         sequence = 0
         out = self._out
         thinning = Thinning(wish.fps) if is_too_fast(picam2.camera_controls, wish.fps) else None
@@ -392,8 +357,18 @@ class PicameraCamera:
 
         self._take = self._take_stream = take
         picam2.pre_callback = self._pre_callback
-        picam2.start()
         return mode
+
+    def _start(self, *controls: Mapping[str, Any]) -> None:
+        """Start what is configured, with the controls of `Told.start`, which a start that fails forgets as well."""
+        told = self._opened_told()
+        try:
+            told.start(*controls)
+        except TROUBLES as error:
+            if not self._opened_buffers().give_up_others():
+                raise
+            log.info("Not started (%s): tried once more without the other set of pictures", root_cause(error))
+            told.start(*controls)
 
     def _configure_stream(self) -> None:
         """For a camera that is stopped."""
@@ -425,7 +400,8 @@ class PicameraCamera:
         controls = frame_rate_controls(self._opened().camera_controls, fps)
         if controls:
             told_fps = 1e6 / controls["FrameDurationLimits"][0]
-            if abs(told_fps - fps) > fps / 100:  # less is rounding
+            if abs(told_fps - fps) > fps / 100 and not self._has_told_rate:  # less is rounding
+                self._has_told_rate = True
                 log.warning("The camera cannot give %g fps here; it is told %.2f", fps, told_fps)
         return controls
 
@@ -434,34 +410,6 @@ class PicameraCamera:
         if not (wish.hflip or wish.vflip):
             return {}
         return {"transform": libcamera().Transform(hflip=wish.hflip, vflip=wish.vflip)}
-
-    def _switch_sensor_hdr(self, place: int) -> None:
-        """The Camera Module 3's own HDR is a switch in the kernel's driver, for while nobody has the camera."""
-        wanted = self._wish.hdr != "off"
-        device = hdr_switch(place)
-        self._has_sensor_hdr = device is not None
-        if device is None:
-            if self._wish.hdr == "sensor":
-                raise NotSupported(f"camera {self.name}: its sensor has no HDR")
-            return
-        try:
-            with device:
-                if wanted != self._is_hdr:
-                    device.set_sensor_hdr_mode(wanted)
-        except TROUBLES as error:
-            raise NotSupported(
-                f"camera {self.name}: the sensor's HDR cannot be switched: {root_cause(error)}"
-            ) from error
-        self._is_hdr = wanted
-
-    def _send_again(self, first: Mapping[str, Any], last: Mapping[str, Any] = _NONE) -> None:
-        """Send what a start would forget: `first`, then all that was set since the camera was opened, then `last`."""
-        picam2 = self._opened()
-        with self._sent_lock:
-            wanted = {**first, **self._sent, **last}
-        known = {name: value for name, value in wanted.items() if name in picam2.camera_controls}
-        if known:
-            picam2.set_controls(known)
 
 
 def _leave_alone(_request: Any) -> None:

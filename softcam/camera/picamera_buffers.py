@@ -9,7 +9,9 @@ At most two sets are kept: the stream's and that of the last still. Where the me
 the kept one goes, as it would without this. In a release without that allocator everything is as Picamera2 does it.
 """
 
+import contextlib
 import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +28,7 @@ class Buffers:
         self._picam2 = picam2
         self._stream_set: str | None = None
         self._still_set: str | None = None
+        self._configured: str | None = None
         self._allocator = persistent_allocator()
         if self._allocator is not None:
             picam2.allocator = self._allocator
@@ -50,6 +53,16 @@ class Buffers:
             self._drop_but(name)
             self._allocate(config, name)
 
+    def give_up_others(self) -> bool:
+        """Free what is kept beside the configured set, for a camera that lacks memory to start; whether there was any.
+
+        At its start libcamera takes memory of its own, out of the same scarce place.
+        """
+        if self._allocator is None or all(name == self._configured for name in self._allocator.buffer_dict):
+            return False
+        self._drop_but(self._configured)
+        return True
+
     def close(self) -> None:
         """Free all. For a camera that is closed."""
         allocator, self._allocator = self._allocator, None
@@ -62,6 +75,7 @@ class Buffers:
             heap.close()
 
     def _allocate(self, config: Mapping[str, Any], name: str) -> None:
+        self._configured = name
         try:
             self._picam2.configure({**_own(config), "use_case": name})
         except OSError:
@@ -97,9 +111,16 @@ class Buffers:
         try:
             allocator.deallocate(name)
         except (KeyError, *TROUBLES) as error:
-            # Somebody still looks into one of them; it goes when he is done.
+            # Somebody still looks into one of them; its memory goes when he is done. The descriptors are not needed for
+            # that, and the list is emptied because the allocator's own end closes what is in it.
             log.warning("Buffers of the camera could not be freed: %s", error)
-            allocator.buffer_dict.pop(name, None)
+            descriptors = allocator.buffer_dict.pop(name, ([],))[0]
+            # OSError comes out of closing them: some are closed already, and their numbers may be others' by now.
+            if not isinstance(error, OSError):
+                for descriptor in descriptors:
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)
+            descriptors.clear()
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from softcam.camera.picamera_library import picamera2
@@ -18,6 +19,18 @@ from softcam.frames import Frame
 log = logging.getLogger(__name__)
 
 _CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some other clock
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a frame comes from, for an encoder in hardware: Picamera2's request, valid while the frame is held.
+
+    Such an encoder keeps the memory of pictures that it has had. It calls `keep` when it begins, and what that returns
+    when it has let go of everything: until then the camera waits before it stops.
+    """
+
+    request: Any
+    keep: Callable[[], Callable[[], None]]
 
 
 class FramesOut:
@@ -107,18 +120,7 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: Frames
         began_s=_exposure_began_s(metadata),
         metadata=metadata,
         give_back=give_back,
-    )
-
-
-def copy_of(frame: Frame) -> Frame:
-    """The same picture in memory of its own, for as long as anybody wants it."""
-    return Frame(
-        tuple(plane.copy() for plane in frame.planes),
-        frame.pixel_format,
-        frame.width,
-        frame.height,
-        began_s=frame.began_s,
-        metadata=frame.metadata,
+        origin=Origin(request, out.leave),
     )
 
 

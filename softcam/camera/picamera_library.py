@@ -20,6 +20,7 @@ TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libca
 TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
 # libcamera tells EBUSY by its text where it starts a camera; Picamera2 tells no reason where libcamera configures none.
 _BUSY_SIGNS: Final = ("Device or resource busy", "Configuration failed")
+_H264_DEVICE: Final = Path("/dev/video11")  # a name that stands in Picamera2's class, too
 _MOSAIC: Final = re.compile(r"S?(RGGB|BGGR|GRBG|GBRG)|R(8|10|12|14|16)\b|MONO")  # as libcamera names raw formats
 
 
@@ -72,8 +73,7 @@ def find_tuning_file(name: str) -> Path | None:
     """A tuning file by its path, or by its name among libcamera's own for this machine; None where there is none."""
     if "/" in name:
         return Path(name) if Path(name).is_file() else None
-    package = picamera2()
-    folder = "vc4" if package.Picamera2.platform == package.platform.Platform.VC4 else "pisp"
+    folder = "pisp" if is_pisp() else "vc4"
     for root in TUNING_FOLDERS:
         path = Path(root, folder, name if name.endswith(".json") else f"{name}.json")
         if path.is_file():
@@ -102,6 +102,26 @@ def has_raw(picam2: Any) -> bool:
     except (AttributeError, *TROUBLES) as error:  # an old binding has no such role
         log.debug("No raw pictures: %s", error)
         return False
+
+
+def is_pisp() -> bool:
+    """Whether the machine has a Pi 5's image processor, and not an older one's."""
+    package = picamera2()
+    return bool(package.Picamera2.platform != package.platform.Platform.VC4)
+
+
+def h264_encoder() -> tuple[Any, Any] | None:
+    """Picamera2's class for the H.264 encoder of a Raspberry Pi 4 and older, and the one of which encoders' outputs
+    are; None on a machine without it."""
+    if is_pisp() or not _H264_DEVICE.exists():
+        return None
+    try:
+        from picamera2.encoders.h264_encoder import H264Encoder
+        from picamera2.outputs import Output
+    except ImportError as error:
+        log.debug("No H.264 in hardware: %s", error)
+        return None
+    return H264Encoder, Output
 
 
 def root_cause(error: BaseException) -> str:

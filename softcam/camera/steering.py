@@ -2,54 +2,84 @@
 
 A `Steering` is the holder's desk. Threads of requests call `change`, `reset` and what looks; the holder's camera thread
 and the camera's frame thread call what `Desk` has. No lock is held while controls are sent or the camera is reopened,
-but `_changing`, which only keeps two changes from mixing and which no thread of the camera ever takes.
+but `_changing`, which only keeps two changes from mixing and which no thread of the camera ever takes. One thread sends
+at a time: whoever comes meanwhile leaves what is new to it, or waits for its turn where the answer is wanted.
+
+A state is proven when frames have come with it. One that is not gives way to the last that was, or where there was none
+since the process began, to none, when the camera does not open with it or gives no frames. When frames come without it,
+it was the state, and its file is set aside; a camera that gives none without it either says nothing against the state.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from softcam.camera.base import StreamMode, StreamWish
 from softcam.camera.holder import CameraHolder, State
-from softcam.controls import geometry, merge
-from softcam.controls.autofocus import FocusOutcome
+from softcam.controls import geometry, lacks, merge
+from softcam.controls.autofocus import AfMode, FocusOutcome
 from softcam.controls.daynight import DayNight, Scene, scene_of
 from softcam.controls.limits import Governor
-from softcam.controls.state import Asked, Store
-from softcam.controls.table import GROUPS, BadValue, Group
+from softcam.controls.state import Asked, Store, held_values
+from softcam.controls.table import BadValue, Group
 from softcam.errors import CameraError, NotSupported
 from softcam.workers import start_worker
 
 log = logging.getLogger(__name__)
 
 _REOPEN_LIMIT_S: Final = 40.0  # closing and opening have their own, shorter limits; this one is above both
+_TURN_LIMIT_S: Final = 10.0  # for the change before: most open the camera again at the worst, within some seconds
+_SEND_LIMIT_S: Final = 5.0  # for another thread's controls, of which sending does not block
 _RUNNING: Final = frozenset({State.OPENING, State.OPEN, State.LINGERING, State.RECOVERING})
-# Where an automatic is stopped while nothing is known of its values: read as soon as it has settled.
-_HOLDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "auto_exposure": ("ExposureTime", "AnalogueGain"),
-    "awb": ("ColourGains",),
-}
+_AF_SCANNING: Final = 1  # of libcamera's AfStateEnum
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """What is asked, and whether it works: frames came with it, or with `fallback` before it."""
+
+    asked: Asked
+    is_proven: bool
+    fallback: Asked | None = None
+
+    def followed_by(self, asked: Asked, *, is_proven: bool) -> "_Standing":
+        return _Standing(asked, is_proven, None if is_proven else self.asked if self.is_proven else self.fallback)
 
 
 class Steering:
     """What one camera is told beyond being open."""
 
-    def __init__(self, holder: CameraHolder, configured: StreamWish, store: Store) -> None:
-        """Loads what was kept; becomes the holder's desk."""
-        self._holder = holder
+    def __init__(self, holder: CameraHolder | None, configured: StreamWish, store: Store) -> None:
+        """Loads what was kept; becomes the holder's desk.
+
+        `holder` is None where the camera is switched off: then all is as with one that stays closed.
+        """
+        self._held = holder
         self._configured = configured
         self._store = store
         self._changing = threading.Lock()  # one change at a time; guards nothing that the camera's threads look at
-        self._lock = threading.Lock()  # guards the fields down to the next comment
-        self._asked = store.load()
-        self._before: Asked | None = None  # to go back to while a change is being tried
-        self._is_proven = self._asked.is_empty  # frames have come with this state
+        # Held while the file is written, so that the newest state is written last; frames never wait for it. Taken
+        # before the next one.
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()  # guards the fields down to the end
+        self._idle = threading.Condition(self._lock)  # nobody sends
+        self._is_sending = False
+        asked = store.load()
+        self._standing = _Standing(asked, asked.is_empty)
+        self._before: _Standing | None = None  # to go back to while a change is being tried
         self._is_on_trial = False
+        self._suspicion = store.suspicion  # why a state is not used, until its file is set aside
+        # The opening, until frames have come in a later one.
+        self._suspected_in = None if store.suspicion is None else 0
+        self._opening = 0  # counts them: what one was sent, the next does not know
         self._mode: StreamMode | None = None
         self._last_mode: StreamMode | None = None  # of the last opening: what is known while the camera is closed
         self._opened_with: StreamWish | None = None
+        self._tried_with: StreamWish | None = None  # the same, also when it is closed again
         self._sent: dict[str, Any] = {}
         self._lacking: tuple[str, ...] = ()
         self._is_night = False
@@ -58,20 +88,27 @@ class Steering:
         self._governor: Governor | None = None
         self._asks_to_hold: tuple[str, ...] = ()  # automatics that were stopped where nothing was known of their values
         self._look_again()
-        holder.desk = self
+        if holder is not None:
+            holder.desk = self
 
     # --- threads of requests ----------------------------------------------------------------------------------
 
     @property
     def asked(self) -> Asked:
         with self._lock:
-            return self._asked
+            return self._standing.asked
 
     @property
     def mode(self) -> StreamMode | None:
         """The camera's mode, or its last one while it is closed; None where it was never open."""
         with self._lock:
             return self._mode or self._last_mode
+
+    @property
+    def wish(self) -> StreamWish:
+        """What the open camera was asked for, or would be."""
+        with self._lock:
+            return self._opened_with or merge.wish_for(self._standing.asked, self._configured)
 
     @property
     def is_night(self) -> bool:
@@ -85,103 +122,100 @@ class Steering:
 
     def scene(self, lux: float | None) -> Scene | None:
         with self._lock:
-            return scene_of(lux, self._asked.get("day_night_mode", "threshold_lux"), is_night=self._is_night)
+            return scene_of(lux, self._standing.asked.get("day_night_mode", "threshold_lux"), is_night=self._is_night)
 
     def troubles(self) -> dict[str, Any]:
         """For the status: what is not as it was asked, and why."""
         with self._lock:
-            return {
-                "controls_set_aside": self._store.set_aside_because,
-                "controls_not_kept": self._store.trouble,
-                "controls_not_applied": list(self._lacking),
-            }
+            suspicion, lacking = self._suspicion, self._lacking
+        return {
+            "controls_set_aside": suspicion or self._store.set_aside_because,
+            "controls_not_kept": self._store.trouble,
+            "controls_not_applied": list(lacking),
+        }
 
     def change(self, group: Group, values: Mapping[str, Any]) -> None:
         """Set these checked values, all or none; returns when the camera has them, or at once where it is closed.
+
+        An autofocus cycle that is asked for with them is judged here, and begun by `focus_now`.
 
         Raises BadValue for what contradicts itself, NotSupported for what this camera lacks, and the CameraError that
         kept it from opening with them.
         """
         kept = {name: value for name, value in values.items() if (group.name, name) != ("autofocus", "trigger")}
-        with self._changing:
-            mode = self.mode
-            if mode is not None and (reason := merge.lacks(group, values, mode)) is not None:
-                raise NotSupported(reason)
-            if not kept:
-                return
-            asked = self.asked.with_values(group, kept)
+
+        def follow(asked: Asked) -> Asked:
+            if group.name == "autofocus" and values.get("trigger") and merge.focus_mode(asked) is AfMode.MANUAL:
+                raise NotSupported("trigger: the focus is set by hand; set autofocus_mode to auto or continuous first")
+            asked = asked.with_values(group, kept) if kept else asked
             if (fault := merge.contradiction(asked)) is not None:
                 raise BadValue(fault)
-            self._put(asked)
+            return asked
+
+        with self._turn():
+            mode = self.mode
+            if mode is not None and (reason := lacks.refusal(group, values, mode)) is not None:
+                raise NotSupported(reason)
+            self._put(follow)
 
     def reset(self) -> None:
         """Back to the defaults, all of it."""
-        with self._changing:
-            self._put(Asked())
+        with self._turn():
+            self._put(lambda _: Asked())
 
     def focus_now(self, timeout_s: float) -> FocusOutcome | None:
-        """One autofocus cycle; None where the camera is closed or its end was not seen. Raises NotSupported."""
-        mode = self.mode
-        if mode is not None and not mode.has_autofocus:
-            raise NotSupported("trigger: this camera has no AfMode")
-        if merge.focus_mode(self.asked) is not None and self._plan().controls.get("AfMode") == 0:
-            raise NotSupported("trigger: the focus is set by hand; set autofocus_mode to auto or continuous first")
+        """One autofocus cycle; None where it cannot be, be it that the focus is set by hand, or no end was seen."""
         return self._holder.focus.trigger(time.monotonic() + timeout_s)
 
-    def still_controls(self, size: tuple[int, int] | None) -> dict[str, Any]:
-        """What counts for a still of this size alone, None being the whole sensor."""
-        with self._lock:
-            return {} if self._mode is None else merge.still_controls(self._asked, self._mode, size)
+    def still_view(self, *, is_whole: bool) -> merge.StillView:
+        """What a still is told alone: to show the zoom in its own shape, or none of it where it is the whole sensor."""
+        return merge.still_view(self.asked, is_whole=is_whole)
 
     # --- the holder's desk ------------------------------------------------------------------------------------
 
     def before_open(self) -> None:
-        wish = self._plan().wish
-        self._holder.camera.prepare(wish)
         with self._lock:
-            self._opened_with = wish
-            is_first_try = not self._is_proven and not self._is_on_trial
-            self._is_on_trial = not self._is_proven
-        if is_first_try:
-            self._store.begin_trial()
+            wish = merge.wish_for(self._standing.asked, self._configured)
+            self._opened_with = self._tried_with = wish
+            is_first_try = not self._standing.is_proven and not self._is_on_trial
+            self._is_on_trial = not self._standing.is_proven
+            is_without = self._opening == self._suspected_in == 0
+        if is_first_try or is_without:
+            with self._writing:
+                if is_first_try:
+                    self._store.begin_trial()
+                else:
+                    self._store.end_trial()  # if this ends the process as well, it was not the state
+        self._holder.camera.prepare(wish)
 
     def opened(self, mode: StreamMode) -> None:
         with self._lock:
             self._mode = self._last_mode = mode
             self._sent = {}
+            self._opening += 1
             self._look_again()
         self._send()
 
     def refused(self, error: CameraError) -> bool:
-        with self._lock:
-            if self._before is not None:
-                self._asked, self._before = self._before, None
-                self._is_proven = True
-            elif not self._is_proven:
-                self._asked = Asked()
-                self._is_proven = True
-                self._store.set_aside(f"the camera does not open with it: {error}")
-            else:
-                return False
-            self._is_on_trial = False
-            self._look_again()
-            return True
+        return self._take_back(f"the camera does not open with it: {error}", is_change_told=True)
 
     def went_silent(self) -> None:
-        with self._lock:
-            is_suspect = not self._is_proven and self._before is None
-        if is_suspect:
-            self.refused(CameraError("no frame came"))
+        self._take_back("the camera gives no frames with it", is_change_told=False)
 
     def closed(self) -> None:
         with self._lock:
             self._mode = None
+            self._opened_with = None
             self._sent = {}
             self._governor = None
+            was_on_trial, self._is_on_trial = self._is_on_trial, False
+        # Whoever closes in order neither hung nor died of the state; what else speaks against it is told by itself.
+        if was_on_trial:
+            self._end_trial()
 
     def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         # A harmless race: each is looked at once more with the next frame.
-        if not self._is_proven:
+        if not self._standing.is_proven or self._suspected_in is not None:
             self._prove()
         if not is_settled:
             return
@@ -190,7 +224,8 @@ class Steering:
         is_changed = False
         lux = metadata.get("Lux")
         with self._lock:
-            if self._asked.get("day_night_mode", "mode") == "auto" and isinstance(lux, int | float):
+            is_auto = self._standing.asked.get("day_night_mode", "mode") == "auto"
+            if is_auto and isinstance(lux, int | float):
                 was_night, self._is_night = self._is_night, self._day_night.step(lux, time.monotonic())
                 if self._is_night != was_night:
                     log.info("%s at %.1f lux", "Night" if self._is_night else "Day", lux)
@@ -203,17 +238,36 @@ class Steering:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _put(self, asked: Asked) -> None:
-        """Take a new state over, and tell the camera; back to the one before where that fails. Under `_changing`."""
+    @property
+    def _holder(self) -> CameraHolder:
+        """For what is only done with an open camera."""
+        if self._held is None:
+            raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
+        return self._held
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One change at a time. Raises CameraError where the one before takes too long."""
+        if not self._changing.acquire(timeout=_TURN_LIMIT_S):
+            raise CameraError("another change is still being made; try again")
+        try:
+            yield
+        finally:
+            self._changing.release()
+
+    def _put(self, follow: Callable[[Asked], Asked]) -> None:
+        """Take a new state over, and tell the camera; back to the one before where that fails. Within a turn."""
         with self._lock:
-            before = self._asked
-            is_running = self._holder.status_state in _RUNNING
-            wish = merge.wish_for(asked, self._configured)
-            is_to_reopen = is_running and wish != (self._opened_with or wish)
-            self._asked = asked
-            self._before = before if is_to_reopen else None
+            before = self._standing
+            asked = follow(before.asked)
+            if asked is before.asked:
+                return
+            is_running = self._opened_with is not None and self._holder.status_state in _RUNNING
+            is_to_reopen = is_running and merge.wish_for(asked, self._configured) != self._opened_with
             # What takes effect at an opening is proven by one; the rest by being taken.
-            self._is_proven = asked.is_empty or (is_running and not is_to_reopen and self._is_proven)
+            is_proven = asked.is_empty or (is_running and not is_to_reopen and before.is_proven)
+            self._standing = before.followed_by(asked, is_proven=is_proven)
+            self._before = before
             self._look_again()
         try:
             if is_to_reopen:
@@ -223,23 +277,59 @@ class Steering:
                 self._send(is_strict=True)
         except CameraError:
             with self._lock:
-                self._asked, self._before = before, None
-                self._is_proven = True
+                if self._before is not None:  # otherwise a thread of the camera took more back
+                    self._standing, self._before = self._before, None
                 self._look_again()
             self._send()
             raise
         with self._lock:
+            is_taken_back, self._before = self._before is None, None
+        if is_taken_back:
+            raise CameraError("taken back: the camera gives no frames with it")
+        self._save()
+
+    def _take_back(self, reason: str, *, is_change_told: bool) -> bool:
+        """What is asked does harm: back to what worked; False where nothing speaks against it.
+
+        `is_change_told`: a change that is being tried is answered with the trouble, and need not be told otherwise.
+        """
+        with self._lock:
+            before = self._before
+            is_tried = self._is_tried()
+            is_change = before is not None and is_tried and is_change_told
+            suspect = self._standing if before is None or is_tried else before
+            if before is not None and is_change:
+                self._standing = before
+            elif suspect.is_proven:
+                return False
+            else:
+                self._standing = _Standing(suspect.fallback or Asked(), is_proven=True)
             self._before = None
-        self._store.save(self.asked)
+            self._is_on_trial = False  # the mark stays: a camera that is stuck until the process ends tells no more
+            self._look_again()
+            if not is_change:
+                if not self._standing.asked.is_empty:
+                    reason += "; what worked before is used"
+                self._suspicion, self._suspected_in = reason, self._opening
+        if not is_change:
+            log.warning("What is set is not used: %s", reason)
+        return True
+
+    def _is_tried(self) -> bool:
+        """Whether the camera was opened with what is asked: a change that waits for its turn neither works nor harms.
+
+        The caller holds the lock.
+        """
+        return merge.wish_for(self._standing.asked, self._configured) == self._tried_with
 
     def _plan(self) -> merge.Plan:
-        with self._lock:
-            return merge.plan(self._asked, self._configured, self._mode, is_night=self._is_night)
+        """The caller holds the lock."""
+        return merge.plan(self._standing.asked, self._configured, self._mode, is_night=self._is_night)
 
     def _look_again(self) -> None:
         """What follows from a new state or a new opening. The caller holds the lock, or is alone."""
         self._generation += 1
-        asked = self._asked
+        asked = self._standing.asked
         threshold_lux, hysteresis = (asked.get("day_night_mode", name) for name in ("threshold_lux", "hysteresis"))
         if (threshold_lux, hysteresis) != (self._day_night.threshold_lux, self._day_night.hysteresis):
             self._day_night = DayNight(threshold_lux, hysteresis)
@@ -252,85 +342,144 @@ class Steering:
         elif self._governor is None or self._governor.limits != limits:
             gain = mode.controls.get("AnalogueGain", (1.0, 1.0, 1.0))[0]
             self._governor = Governor(limits, float(gain))
-        self._asks_to_hold = tuple(
-            name for name in _HOLDS if asked.get(name, "enabled") is False and name not in asked.held
-        )
+        self._asks_to_hold = asked.to_hold
 
     def _send(self, *, is_strict: bool = False) -> None:
         """Tell an open camera what it does not know yet. Raises CameraError where `is_strict` and it does not take it.
 
         Otherwise what it lacks is left out and told in the status.
         """
-        while not self._send_once(is_strict=is_strict):
-            is_strict = False
+        with self._lock:
+            if self._is_sending and not is_strict:
+                return  # who sends looks once more before it ends
+            if not self._idle.wait_for(lambda: not self._is_sending, _SEND_LIMIT_S):
+                raise CameraError("the camera takes no controls")
+            self._is_sending = True
+        is_last = False
+        try:
+            while not is_last:
+                is_last = self._send_once(is_strict=is_strict)
+                is_strict = False
+        finally:
+            if not is_last:
+                self._stop_sending()
 
     def _send_once(self, *, is_strict: bool) -> bool:
-        """False where what is wanted changed meanwhile, so that there is more to send."""
+        """The end of sending where True; False where what is wanted changed meanwhile, so that there is more to send.
+
+        Not so strict then: only the first is what the caller answers for.
+        """
         with self._lock:
-            generation = self._generation
-            plan = merge.plan(self._asked, self._configured, self._mode, is_night=self._is_night)
-            mode, sent = self._mode, dict(self._sent)
+            generation, opening = self._generation, self._opening
+            plan, mode, sent = self._plan(), self._mode, dict(self._sent)
             wanted = dict(plan.controls)
             if self._governor is not None:
                 wanted |= self._governor.controls
-        if mode is None:
-            return True
-        lacking = self._lacks(mode)
+            if mode is None:
+                self._end_sending()
+                return True
+            lacking = lacks.not_applied(self._standing.asked, mode)
         wanted = {name: value for name, value in wanted.items() if name in mode.controls}
         news = {name: value for name, value in wanted.items() if name not in sent or sent[name] != value}
-        resets = {name: merge.reset_value(name, mode, plan.wish) for name in sent.keys() - wanted.keys()}
-        news |= {name: value for name, value in resets.items() if value is not None and name in mode.controls}
+        given_back = sent.keys() - wanted.keys()
+        resets = {name: merge.reset_value(name, mode, plan.wish) for name in given_back if name in mode.controls}
+        focus = self._holder.focus
+        if plan.focus is AfMode.MANUAL:
+            focus.prefer(plan.focus, has_lens=mode.has_autofocus)  # first, so that nothing comes behind it
         try:
-            if news:
-                self._holder.set_controls(news)
+            told = news | {name: value for name, value in resets.items() if value is not None}
+            if told:
+                self._holder.set_controls(told)
         except CameraError as error:
             if is_strict:
                 raise
             lacking = (*lacking, str(error))
+        else:
+            with self._lock:
+                if opening == self._opening:
+                    self._sent.update(news)
+                    # Also what has no value to go back to: it is news when it is set again.
+                    for name in given_back:
+                        self._sent.pop(name, None)
+        if plan.focus is not AfMode.MANUAL and focus.prefer(plan.focus, has_lens=mode.has_autofocus):
+            if self._holder.status().is_streaming:
+                focus.stream_started()
+            else:
+                focus.look_again()
         with self._lock:
-            for name, value in news.items():
-                if name in resets:
-                    self._sent.pop(name, None)
-                else:
-                    self._sent[name] = value
-            is_last = generation == self._generation
             is_news = lacking != self._lacking
             self._lacking = lacking
+            is_last = generation == self._generation
+            if is_last:
+                self._end_sending()
         if is_news and lacking:
             log.warning("Not applied: %s", "; ".join(lacking))
-        self._holder.focus.prefer(plan.focus, has_lens=mode.has_autofocus)
-        if plan.focus is None and "AfMode" in sent:
-            if self._holder.status().leases["stream"]:
-                self._holder.focus.stream_started()
-            else:
-                self._holder.focus.look_again()
         return is_last
 
-    def _lacks(self, mode: StreamMode) -> tuple[str, ...]:
-        asked = self.asked
-        reasons = (merge.lacks(group, asked.groups[group.name], mode) for group in GROUPS if asked.has(group.name))
-        return tuple(reason for reason in reasons if reason is not None)
+    def _stop_sending(self) -> None:
+        with self._lock:
+            self._end_sending()
+
+    def _end_sending(self) -> None:
+        """The caller holds the lock, and has just seen that there is nothing more to send, or failed."""
+        self._is_sending = False
+        self._idle.notify_all()
 
     def _prove(self) -> None:
+        was_on_trial = False
         with self._lock:
-            self._is_proven = True
-            was_on_trial, self._is_on_trial = self._is_on_trial, False
+            is_the_states_fault = self._suspected_in is not None and self._opening > self._suspected_in
+            if is_the_states_fault:
+                self._suspected_in = None
+            if not self._standing.is_proven and self._is_tried():
+                self._standing = _Standing(self._standing.asked, is_proven=True)
+                was_on_trial, self._is_on_trial = self._is_on_trial, False
+        # On threads of their own: a card takes its time to write, and frames do not wait for it.
+        if is_the_states_fault:
+            start_worker("keep-state", self._set_aside, log.error)
         if was_on_trial:
-            self._store.end_trial()
+            start_worker("keep-state", self._end_trial, log.error)
+
+    def _set_aside(self) -> None:
+        with self._writing:
+            self._set_suspect_aside()
+
+    def _set_suspect_aside(self) -> None:
+        """The caller holds `_writing`."""
+        with self._lock:
+            reason, instead = self._suspicion, (self._before or self._standing).asked
+        if reason is not None:
+            self._store.set_aside(reason, instead)
+            with self._lock:
+                self._suspicion = self._suspected_in = None
+
+    def _end_trial(self) -> None:
+        with self._writing:
+            if not self._is_on_trial:  # a single value; the next opening may have begun one
+                self._store.end_trial()
 
     def _hold(self, metadata: Mapping[str, Any]) -> None:
         """An automatic was stopped: keep the values of this moment, now that there are some."""
-        groups, self._asks_to_hold = self._asks_to_hold, ()
-        for group in groups:
-            values = {name: metadata[name] for name in _HOLDS[group] if name in metadata}
-            with self._lock:
-                if values and self._asked.get(group, "enabled") is False:
-                    self._asked = self._asked.with_held(group, values)
-                    self._look_again()
-        self._send()
-        # On a thread of its own: a card takes its time to write, and frames do not wait for it.
-        start_worker("keep-state", self._save, log.error)
+        is_lens_moving = metadata.get("AfState") == _AF_SCANNING
+        is_news = False
+        with self._lock:
+            for group in self._asks_to_hold:
+                values = held_values(group, metadata)
+                if values is None or (is_lens_moving and "LensPosition" in values):
+                    continue
+                asked = self._standing.asked.with_held(group, values)
+                self._standing = replace(self._standing, asked=asked)
+                is_news = True
+            if is_news:
+                self._look_again()
+        if is_news:
+            self._send()
+            start_worker("keep-state", self._save, log.error)  # see `_prove`
 
     def _save(self) -> None:
-        with self._changing:
-            self._store.save(self.asked)
+        with self._writing:
+            self._set_suspect_aside()  # what is written now takes its place
+            with self._lock:
+                # A change that is being tried is not to be found by the next process before it has worked.
+                asked = (self._before or self._standing).asked
+            self._store.save(asked)
