@@ -30,6 +30,8 @@ def test_the_whole_view_has_the_pictures_shape() -> None:
         (part(0.25, 0.25, 0.5, 0.5), (1152, 648, 2304, 1296), part(0.25, 0.25, 0.5, 0.5), ""),
         (part(0.25, 0.4, 0.5, 0.2), (1152, 648, 2304, 1296), part(0.25, 0.25, 0.5, 0.5), "aspect ratio"),
         (part(0.9, 0.9, 0.5, 0.5), (2304, 1296, 2304, 1296), part(0.5, 0.5, 0.5, 0.5), "moved"),
+        (part(0.1, 0.2, 0.3, 0.7), (0, 518, 3226, 1814), part(0, 0.2, 0.7, 0.7), "aspect ratio, moved"),
+        (part(0.7, 0.1, 0.3, 0.3), (3226, 259, 1382, 778), part(0.7, 0.1, 0.3, 0.3), ""),
         (part(0.5, 0.5, 0.01, 0.01), (2194, 1234, 228, 128), part(0.480309, 0.480309, 0.049383, 0.049383), "smallest"),
     ],
 )
@@ -38,6 +40,7 @@ def test_crops(asked: dict[str, float], pixels: tuple[int, ...], shown: dict[str
     assert crop.shown == pytest.approx(shown, abs=0.02)
     assert crop.pixels == pytest.approx(pixels, abs=100 if "smallest" in note else 0)
     assert note in ", ".join(crop.notes)
+    assert bool(crop.notes) is bool(note)
 
 
 sides = st.floats(0.01, 1, allow_nan=False)

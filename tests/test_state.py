@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from softcam.controls.table import BY_NAME
 ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 
 
-def asked(**groups: dict[str, object]) -> Asked:
+def asked(**groups: Mapping[str, object]) -> Asked:
     state = Asked()
     for name, values in groups.items():
         state = state.with_values(BY_NAME[name], values)
@@ -48,13 +49,23 @@ def test_what_contradicts_is_replaced(before: str, values: tuple[str, dict[str, 
     assert set(state.groups) == after
 
 
+def test_null_takes_a_field_back() -> None:
+    state = asked(stream={"width": 640, "fps": 10.0}, day_night_mode={"night_saturation": None})
+    state = state.with_values(BY_NAME["stream"], {"width": None})
+    assert dict(state.groups["stream"]) == {"fps": 10.0}
+    state = state.with_values(BY_NAME["stream"], {"fps": None})
+    assert not state.has("stream")
+    assert state.get("day_night_mode", "night_saturation") is None, "its default is a value"
+
+
 def test_manual_exposure_is_told_anew_each_time() -> None:
     state = asked(manual_exposure={"exposure_us": 9, "gain": 8.0})
     assert state.with_values(BY_NAME["manual_exposure"], {"exposure_us": 7}).get("manual_exposure", "gain") == 1.0
 
 
 def test_a_round_through_the_file(tmp_path: Path) -> None:
-    state = asked(roi=ZOOM, auto_exposure={"enabled": False}).with_held("auto_exposure", {"ExposureTime": 9000})
+    state = asked(roi=ZOOM, auto_exposure={"enabled": False})
+    state = state.with_held("auto_exposure", {"ExposureTime": 9000, "AnalogueGain": 2.0})
     store = Store(tmp_path / "deep" / "folder", "cam0")
     assert store.save(state)
     assert Store(tmp_path / "deep" / "folder", "cam0").load() == state
@@ -76,6 +87,7 @@ def test_a_round_through_the_file(tmp_path: Path) -> None:
         (b'{"version": 1, "asked": {"zoom": {}}, "held": {}}', "zoom: no such control"),
         (b'{"version": 1, "asked": {"roi": {"x": 9}}, "held": {}}', "roi: x: wants"),
         (b'{"version": 1, "asked": {}, "held": {"awb": {}}}', "awb: holds"),
+        (b'{"version": 1, "asked": {"": {}}, "held": {"": []}}', ": no such control"),
     ],
 )
 def test_fail_bad_files_are_set_aside(tmp_path: Path, content: bytes, reason: str) -> None:
@@ -90,6 +102,75 @@ def test_fail_bad_files_are_set_aside(tmp_path: Path, content: bytes, reason: st
     assert Store(tmp_path, "cam0").load() == Asked()
 
 
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ('"asked": {%s, "zoom": {"by": 2}}, "held": {}', "zoom: no such control"),
+        ('"asked": {%s, "roi": {"x": 9}}, "held": {}', "roi: x: wants"),
+        ('"asked": {%s, "awb": {"enabled": true}}, "held": {"awb": {"ColourGains": [1.5, 1.5]}}', "awb: holds"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": 5}}', "awb: holds"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": [1, "x"]}}', "awb: holds"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": [1, NaN]}}', "awb: holds"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"Evil": 3}}', "awb: holds"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": 7}', "awb: holds"),
+        ('"asked": {%s, "auto_exposure": {"enabled": false}}, "held": {"auto_exposure": {"ExposureTime": "x"}}',
+         "auto_exposure: holds"),
+        ('"asked": {%s, "autofocus_mode": {"mode": "manual"}}, "held": {"autofocus_mode": {"LensPosition": -1}}',
+         "autofocus_mode: holds"),
+        ('"asked": {%s}, "held": {"lens_position": {}}', "lens_position: holds"),
+    ],
+)  # fmt: skip
+def test_a_bad_part_costs_only_itself(tmp_path: Path, part: str, reason: str) -> None:
+    content = '{"version": 1, ' + part % '"image_processing": {"brightness": 0.5}' + "}"
+    (tmp_path / "cam0.json").write_text(content)
+    store = Store(tmp_path, "cam0")
+    state = store.load()
+    assert state.get("image_processing", "brightness") == 0.5
+    assert dict(state.held) == {}
+    assert store.set_aside_because is not None
+    assert reason in store.set_aside_because
+    assert (tmp_path / "cam0.json").read_text() == content  # a newer version may come back
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "held"),
+    [
+        ("auto_exposure", {"enabled": False}, {"ExposureTime": 9000, "AnalogueGain": 1.5}),
+        ("awb", {"enabled": False}, {"ColourGains": (1.5, 2.5)}),
+        ("autofocus_mode", {"mode": "manual"}, {"LensPosition": 0.0}),
+    ],
+)
+def test_ok_what_is_held_goes_through_the_file(
+    tmp_path: Path, name: str, values: dict[str, object], held: dict[str, object]
+) -> None:
+    state = asked(**{name: values})
+    assert state.to_hold == (name,)
+    state = state.with_held(name, held)
+    assert state.to_hold == ()
+    assert Store(tmp_path, "cam0").save(state)
+    store = Store(tmp_path, "cam0")
+    assert store.load() == state
+    assert store.set_aside_because is None
+
+
+def test_what_a_crash_left_behind_is_taken_away(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(asked(roi=ZOOM))
+    for left in (".cam0.json.abc", ".cam0.trial.def", ".cam1.json.abc"):
+        (tmp_path / left).write_text("{")
+    assert not Store(tmp_path, "cam0").load().is_empty
+    assert {path.name for path in tmp_path.iterdir()} == {"cam0.json", ".cam1.json.abc"}
+
+
+def test_an_empty_state_is_written_through_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, "cam0")
+    store.save(asked(roi=ZOOM))
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "cam0.json").exists()))
+    assert store.save(Asked())
+    assert synced == [False], "the folder, when the file is gone"
+
+
 def test_a_state_that_ended_two_processes_is_set_aside(tmp_path: Path) -> None:
     Store(tmp_path, "cam0").save(asked(roi=ZOOM))
     for _ in range(2):
@@ -98,7 +179,25 @@ def test_a_state_that_ended_two_processes_is_set_aside(tmp_path: Path) -> None:
         store.begin_trial()  # and then the process is no more
     store = Store(tmp_path, "cam0")
     assert store.load().is_empty
-    assert store.set_aside_because == "the camera did not start with it"
+    assert store.suspicion == "the camera did not start with it"
+    # Its owner looks whether the camera starts without it.
+    assert (tmp_path / "cam0.json").exists()
+    store.set_aside(store.suspicion)
+    assert not (tmp_path / "cam0.json").exists()
+
+
+def test_what_was_set_aside_is_told_for_as_long_as_it_is_there(tmp_path: Path) -> None:
+    (tmp_path / "cam0.json").write_text("{")
+    store = Store(tmp_path, "cam0")
+    store.load()
+    assert "Expecting" in str(store.set_aside_because)
+    store = Store(tmp_path, "cam0")
+    store.load()
+    assert "cam0.json.bad" in str(store.set_aside_because)
+    store.save(asked(roi=ZOOM))
+    assert store.set_aside_because is not None
+    (tmp_path / "cam0.json.bad").unlink()
+    assert store.set_aside_because is None
 
 
 def test_a_state_that_works_is_tried_any_number_of_times(tmp_path: Path) -> None:

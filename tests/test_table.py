@@ -42,6 +42,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("roi", HALF, HALF),
     ("transform", {"rotation": 270}, {"rotation": 270}),
     ("day_night_mode", {"mode": "auto", "threshold_lux": 10}, {"mode": "auto", "threshold_lux": 10.0}),
+    ("stream", {"width": None, "fps": None}, {"width": None, "fps": None}),
     ("stream", {"width": 640, "height": 480, "fps": 12.5}, {"width": 640, "height": 480, "fps": 12.5}),
 ]
 BAD: list[tuple[str, Any, str]] = [
@@ -64,7 +65,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("autofocus_mode", {"mode": "Continuous"}, "mode: wants one of manual, auto, continuous"),
     ("autofocus", {}, "wants at least one of trigger, speed, window"),
     ("autofocus", {"window": {"x": 0}}, "window: wants an object with x, y, width and height"),
-    ("autofocus", {"window": HALF | {"x": 2}}, "window: wants a number from 0 to 1"),
+    ("autofocus", {"window": HALF | {"x": 2}}, "window: wants an object with x, y"),
+    ("autofocus", {"window": HALF | {"y": 1}}, "x and y at most 0.99"),
     ("lens_position", {"position": 15.1}, "position: wants a number from 0 to 15"),
     ("image_processing", {"brightness": -1.1}, "brightness: wants a number from -1 to 1"),
     ("roi", HALF | {"width": 0}, "width: wants a number from 0.01 to 1"),

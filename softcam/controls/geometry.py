@@ -7,6 +7,7 @@ from typing import Final
 Rectangle = tuple[int, int, int, int]  # x, y, width, height in pixels of the largest ScalerCrop
 Size = tuple[int, int]
 
+_SAME: Final = 1e-6  # of the picture's side: what sums of fractions lack of each other
 _LONGEST_WINDOW: Final = 65_535  # AfWindows' numbers have 16 bits in the algorithm
 
 
@@ -46,10 +47,11 @@ def crop_for(part: Mapping[str, float], most: Rectangle, least: Size, size: Size
     if side < smallest:
         side = smallest
         notes.append("grown to the smallest part that the sensor can show")
-    middle_x, middle_y = part["x"] + part["width"] / 2, part["y"] + part["height"] / 2
-    left = min(max(middle_x - side / 2, 0.0), 1.0 - side)
-    top = min(max(middle_y - side / 2, 0.0), 1.0 - side)
-    if part["x"] + part["width"] > 1.0 or part["y"] + part["height"] > 1.0:
+    wanted_left = part["x"] + (part["width"] - side) / 2  # it grows around its middle
+    wanted_top = part["y"] + (part["height"] - side) / 2
+    left = min(max(wanted_left, 0.0), 1.0 - side)
+    top = min(max(wanted_top, 0.0), 1.0 - side)
+    if max(abs(left - wanted_left), abs(top - wanted_top)) > _SAME:
         notes.append("moved to lie within the picture")
     width, height = _even(view[2] * side, view[2]), _even(view[3] * side, view[3])
     pixels = (

@@ -1,4 +1,4 @@
-"""From what was asked to what a camera is told: libcamera's controls, what counts at its opening, and what it lacks.
+"""From what was asked to what a camera is told: libcamera's controls, and what counts at its opening.
 
 Pure functions over values: no camera, no clock, no thread. Names on the left of a mapping are libcamera's.
 """
@@ -11,11 +11,11 @@ from softcam.camera.base import ControlRange, StreamMode, StreamWish
 from softcam.controls import geometry
 from softcam.controls.autofocus import AfMode
 from softcam.controls.geometry import Crop, Rectangle
+from softcam.controls.lacks import HDR_SINGLE_EXPOSURE, fitted, has_single_hdr
 from softcam.controls.limits import Limits
 from softcam.controls.state import Asked, Values
-from softcam.controls.table import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS, Field, Group
+from softcam.controls.table import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS, Group
 
-HDR_SINGLE_EXPOSURE: Final = 3  # of libcamera's HdrModeEnum
 _READOUT_US: Final = 1_000  # what a frame takes beyond its exposure, generously
 _AF_WINDOWS: Final = 1  # of libcamera's AfMeteringEnum
 
@@ -26,6 +26,9 @@ _RESETS: Final[Mapping[str, Any]] = {
     "ExposureTime": 0,
     "AnalogueGain": 0.0,
     "AwbEnable": True,
+    # Not left out: a camera is told again after a still what it was told before, in no order, and gains other than 0
+    # would switch the automatic off.
+    "ColourGains": (0.0, 0.0),
     "AwbMode": 0,
     "AfMetering": 0,
     "NoiseReductionMode": 1,
@@ -33,7 +36,7 @@ _RESETS: Final[Mapping[str, Any]] = {
     "LensDewarpEnable": True,
 }
 # Controls that have no value to go back to: another one makes them mean nothing.
-_NO_RESET: Final = frozenset({"ColourGains", "AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode"})
+_NO_RESET: Final = frozenset({"AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode"})
 _ONE_TO_ONE: Final = ("image_processing", "autofocus_range", "lens_correction")
 
 
@@ -67,14 +70,22 @@ def wish_for(asked: Asked, configured: StreamWish) -> StreamWish:
 def plan(asked: Asked, configured: StreamWish, mode: StreamMode | None, *, is_night: bool) -> Plan:
     """All of it, for a camera in this mode; where none is known, without what depends on one."""
     wish = wish_for(asked, configured)
-    controls = dict(_controls(asked, wish, mode, is_night=is_night))
+    controls = {name: fitted(name, value, mode) for name, value in _controls(asked, wish, mode, is_night=is_night)}
     return Plan(
         wish,
         controls,
         focus_mode(asked),
-        Limits() if is_exposure_fixed(asked) else Limits(**asked.groups.get("exposure_limits", {})),
+        _limits(asked, mode),
         geometry.exif_orientation(asked.get("transform", "rotation")),
     )
+
+
+def _limits(asked: Asked, mode: StreamMode | None) -> Limits:
+    if is_exposure_fixed(asked):
+        return Limits()
+    group = BY_NAME["exposure_limits"]
+    values = asked.groups.get(group.name, {})
+    return Limits(**{name: fitted(group.row(name).control, value, mode) for name, value in values.items()})
 
 
 def focus_mode(asked: Asked) -> AfMode | None:
@@ -90,13 +101,14 @@ def is_exposure_fixed(asked: Asked) -> bool:
 
 
 def is_balance_fixed(asked: Asked, *, is_night: bool = False) -> bool:
-    preset = _awb_preset(asked, is_night=is_night)
+    preset = awb_preset(asked, is_night=is_night)
     if preset is not None:
         return preset in NOIR_PRESETS
     return asked.has("manual_awb") or not asked.get("awb", "enabled")
 
 
-def _awb_preset(asked: Asked, *, is_night: bool) -> str | None:
+def awb_preset(asked: Asked, *, is_night: bool) -> str | None:
+    """The preset that counts, the night's before the other; None where there is none."""
     at_night: str | None = asked.get("day_night_mode", "night_awb_preset") if is_night else None
     by_hand: str | None = asked.groups["awb_preset"]["preset"] if asked.has("awb_preset") else None
     return at_night or by_hand
@@ -118,9 +130,10 @@ def _controls(asked: Asked, wish: StreamWish, mode: StreamMode | None, *, is_nig
             yield "Saturation", saturation
         if exposure_value is not None:
             yield "ExposureValue", exposure_value
-    hdr = asked.get("hdr", "mode")
-    if hdr == "single-exp" or (hdr == "auto" and mode is not None and not mode.has_sensor_hdr):
-        yield "HdrMode", HDR_SINGLE_EXPOSURE
+    if mode is not None and has_single_hdr(mode):
+        hdr = asked.get("hdr", "mode")
+        if hdr == "single-exp" or (hdr == "auto" and not mode.has_sensor_hdr):
+            yield "HdrMode", HDR_SINGLE_EXPOSURE
     yield from _places(asked, mode)
 
 
@@ -134,25 +147,53 @@ def _plain(group: Group, values: Values) -> Iterator[tuple[str, Any]]:
 
 def _exposure(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
     if asked.has("manual_exposure"):
-        exposure_us = asked.get("manual_exposure", "exposure_us")
         yield "AeEnable", False
-        yield "ExposureTime", exposure_us
+        yield "ExposureTime", asked.get("manual_exposure", "exposure_us")
         yield "AnalogueGain", asked.get("manual_exposure", "gain")
-        period_us = round(1e6 / wish.fps)
-        if exposure_us + _READOUT_US > period_us:
-            # The frame's duration bounds the exposure, so the frames have to come more slowly.
-            duration_us = exposure_us + _READOUT_US
-            limits = None if mode is None else mode.controls.get("FrameDurationLimits")
-            if limits is not None and isinstance(limits[1], int) and limits[1] > 0:
-                duration_us = min(duration_us, limits[1])
-            yield "FrameDurationLimits", (duration_us, duration_us)
     elif not asked.get("auto_exposure", "enabled") and "auto_exposure" in asked.held:
         yield "AeEnable", False
         yield from asked.held["auto_exposure"].items()
+    duration_us = frame_duration_us(asked, wish, mode)
+    if duration_us is not None:
+        yield "FrameDurationLimits", (duration_us, duration_us)
+
+
+def frame_duration_us(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> int | None:
+    """How long frames take whose exposure is to be longer than the rate allows; None where it is not.
+
+    A frame's duration bounds the exposure, so the frames have to come more slowly.
+    """
+    if asked.has("manual_exposure"):
+        exposure_us = asked.get("manual_exposure", "exposure_us")
+    elif not asked.get("auto_exposure", "enabled"):
+        exposure_us = asked.held.get("auto_exposure", {}).get("ExposureTime", 0)
+    else:
+        exposure_us = asked.get("exposure_limits", "min_exposure_us") or 0
+    duration_us = int(fitted("ExposureTime", exposure_us, mode)) + _READOUT_US
+    if duration_us <= round(1e6 / wish.fps):
+        return None
+    limits = None if mode is None else mode.controls.get("FrameDurationLimits")
+    if limits is not None and isinstance(limits[1], int) and limits[1] > 0:
+        duration_us = min(duration_us, limits[1])
+    return duration_us
+
+
+def limits_notes(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Iterator[str]:
+    """What is to be said of exposure limits as they stand."""
+    if is_exposure_fixed(asked):
+        yield "the exposure is set by hand: the limits count when it is automatic again"
+        return
+    duration_us = frame_duration_us(asked, wish, mode)
+    if duration_us is not None:
+        yield f"min_exposure_us: the frames come more slowly, {1e6 / duration_us:.3g} in a second"
+    most_us = (duration_us or round(1e6 / wish.fps)) - _READOUT_US
+    longest_us = asked.get("exposure_limits", "max_exposure_us")
+    if longest_us is not None and longest_us > most_us:
+        yield f"max_exposure_us: the frame rate allows {most_us} at the most"
 
 
 def _balance(asked: Asked, *, is_night: bool) -> Iterator[tuple[str, Any]]:
-    preset = _awb_preset(asked, is_night=is_night)
+    preset = awb_preset(asked, is_night=is_night)
     if preset is not None and preset in NOIR_PRESETS:
         yield "AwbEnable", False
         yield "ColourGains", NOIR_PRESETS[preset]
@@ -176,6 +217,8 @@ def _focus(asked: Asked) -> Iterator[tuple[str, Any]]:
         yield "AfMode", int(AfMode.MANUAL)
     if asked.has("lens_position"):
         yield "LensPosition", asked.get("lens_position", "position")
+    elif mode is AfMode.MANUAL:
+        yield from asked.held.get("autofocus_mode", {}).items()
 
 
 def _places(asked: Asked, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
@@ -190,23 +233,35 @@ def _places(asked: Asked, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
         yield "AfWindows", [geometry.window_for(window, view if crop is None else crop.pixels)]
 
 
-def crop_of(asked: Asked, mode: StreamMode | None, size: tuple[int, int] | None = None) -> Crop | None:
-    """The zoom in sensor pixels, for a picture of `size` or the stream's; None without zoom, or without a camera."""
+def crop_of(asked: Asked, mode: StreamMode | None) -> Crop | None:
+    """The zoom in sensor pixels, for a picture of the stream; None without zoom, or without a camera."""
     if mode is None or not asked.has("roi") or "ScalerCrop" not in mode.controls:
         return None
     least, most, _ = mode.controls["ScalerCrop"]
-    return geometry.crop_for(asked.groups["roi"], tuple(most), (least[2], least[3]), size or (mode.width, mode.height))
+    return geometry.crop_for(asked.groups["roi"], tuple(most), (least[2], least[3]), (mode.width, mode.height))
 
 
-def still_controls(asked: Asked, mode: StreamMode, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What counts for a still alone: the zoom in its own shape, and none for the whole sensor (`size` None)."""
-    if not asked.has("roi") or "ScalerCrop" not in mode.controls:
-        return {}
-    if size is None:
-        view = _view(mode, mode.sensor_size)
-        return {} if view is None else {"ScalerCrop": view}
-    crop = crop_of(asked, mode, size)
-    return {} if crop is None else {"ScalerCrop": crop.pixels}
+@dataclass(frozen=True, slots=True)
+class StillView:
+    """The part of the scene that a still shows, in its own shape whatever the stream's; `part` None is all of it.
+
+    Called as a `StillControls`: the pixels follow from the sensor mode that the still has, which is not the stream's.
+    """
+
+    part: Values | None
+
+    def __call__(self, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> dict[str, Any]:
+        if "ScalerCrop" not in ranges:
+            return {}
+        least, most, _ = ranges["ScalerCrop"]
+        if self.part is None:
+            return {"ScalerCrop": geometry.whole_view(tuple(most), size)}
+        return {"ScalerCrop": geometry.crop_for(self.part, tuple(most), (least[2], least[3]), size).pixels}
+
+
+def still_view(asked: Asked, *, is_whole: bool) -> StillView:
+    """What a still shows: the zoom, and none of it in a picture of the whole sensor."""
+    return StillView(None if is_whole or not asked.has("roi") else asked.groups["roi"])
 
 
 def _view(mode: StreamMode, size: tuple[int, int]) -> Rectangle | None:
@@ -236,97 +291,3 @@ def contradiction(asked: Asked) -> str | None:
         if low is not None and high is not None and low > high:
             return f"{least}: wants to be at most {most}, which is {high:.12g}"
     return None
-
-
-# --- what a camera lacks ---------------------------------------------------------------------------------------------
-
-
-def lacks(group: Group, values: Values, mode: StreamMode) -> str | None:
-    """Why this camera cannot do what was asked, by field and reason; None where it can."""
-    faults = [fault for name, value in values.items() if (fault := _lack(group, name, value, mode)) is not None]
-    return "; ".join(faults) if faults else None
-
-
-def _lack(group: Group, name: str, value: Any, mode: StreamMode) -> str | None:
-    row = group.field_named(name)
-    if row is None or value is None:
-        return None
-    if group.name == "hdr":
-        return _lack_of_hdr(value, mode)
-    if group.name == "roi":
-        return _lack_of_control("ScalerCrop", mode)
-    if group.name == "transform" and value and not mode.can_flip and (name != "rotation" or value != 90):
-        return f"{name}: this camera cannot mirror or turn its picture"
-    if (group.name, name) == ("autofocus", "trigger"):
-        return _lack_of_control("AfMode", mode) if value else None
-    if (group.name, name) == ("lens_correction", "enabled") and not value:
-        return None
-    if name in ("preset", "night_awb_preset"):
-        return _lack_of_control("ColourGains" if value in NOIR_PRESETS else "AwbMode", mode)
-    if row.control is None:
-        return None
-    reason = _lack_of_control(row.control, mode)
-    return reason if reason is not None else beyond(row, value, mode.controls[row.control])
-
-
-def _lack_of_control(name: str, mode: StreamMode) -> str | None:
-    return None if name in mode.controls else f"this camera has no {name}"
-
-
-def _lack_of_hdr(word: str, mode: StreamMode) -> str | None:
-    has_single = "HdrMode" in mode.controls and _number(mode.controls["HdrMode"][1], 0) >= HDR_SINGLE_EXPOSURE
-    match word:
-        case "sensor" if not mode.has_sensor_hdr:
-            return "mode sensor: this camera's sensor has no HDR"
-        case "single-exp" if not has_single:
-            return "mode single-exp: this camera has no HDR of single exposures, which takes a Raspberry Pi 5"
-        case "auto" if not (has_single or mode.has_sensor_hdr):
-            return "mode auto: this camera has no HDR"
-    return None
-
-
-def beyond(row: Field, value: Any, limits: ControlRange) -> str | None:
-    """Whether a value is beyond this camera's own range, in words."""
-    low, high = limits_of(row, limits)
-    if row.kind == "choice":
-        number = row.choices[value]
-        there = [word for word, each in row.choices.items() if low is None or high is None or low <= each <= high]
-        return None if value in there else f"{row.name}: this camera has {', '.join(there)}; {value} is {number}"
-    if low is None or high is None or not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    # A gain below the sensor's least is what people ask for who want the least.
-    if low <= value <= high or (row.control == "AnalogueGain" and value <= high):
-        return None
-    return f"{row.name}: this camera takes {low:.12g} to {high:.12g}"
-
-
-def limits_of(row: Field, limits: ControlRange | None) -> tuple[float | None, float | None]:
-    """The narrower of the table's range and the camera's, where both are numbers."""
-    if limits is None or row.kind in ("boolean", "window"):
-        return row.low, row.high
-    low, high = _number(limits[0], row.low), _number(limits[1], row.high)
-    if row.kind == "choice" or row.low is None or row.high is None:
-        return low, high
-    if low is None or high is None or low >= high:
-        return row.low, row.high
-    # libcamera says 0 where it has no bound to tell.
-    return max(row.low, low), min(row.high, high) if high > 0 or row.high <= 0 else row.high
-
-
-def _number(value: Any, otherwise: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    return value if is_number else otherwise
-
-
-def reason_against(group: Group, row: Field, mode: StreamMode) -> str | None:
-    """Why this camera has not this field at all, whatever its value; None where it has."""
-    match row.kind:
-        case "choice":
-            words = [word for word in row.choices if word != "off"] if group.name == "hdr" else list(row.choices)
-            reasons = [_lack(group, row.name, word, mode) for word in words]
-            return reasons[0] if all(reasons) else None
-        case "boolean":
-            return _lack(group, row.name, True, mode)
-    if group.name == "roi":
-        return _lack_of_control("ScalerCrop", mode)
-    return None if row.control is None else _lack_of_control(row.control, mode)

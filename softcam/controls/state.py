@@ -4,13 +4,18 @@
 a time.
 
 A file that cannot be read, or that keeps the camera from starting, is renamed to `….bad` and never used again. That is
-known for sure only where an opening fails; where it hangs or kills the process, the trial mark tells: a second file,
-made before a state is tried for the first time in a process and removed when frames have come. A process that finds
-two of them left behind starts without the state.
+known for sure only where the camera starts without it. Where an opening hangs or kills the process, the trial mark
+tells: a second file, made before a state is tried for the first time in a process and removed when frames have come, or
+when the camera was closed in order. A process that finds two of them left behind starts without the state, which is
+set aside when frames come, and is otherwise left in its place for the next process.
+
+A part that this version does not know, or no longer allows, is left out alone, and the file stays beside as `….bad`:
+going back to an older version costs what only the newer one has.
 """
 
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -29,6 +34,17 @@ _LARGEST: Final = 64 * 1024  # bytes; the whole table is below a tenth of it
 
 Values = Mapping[str, Any]
 _NOTHING: Final[Values] = MappingProxyType({})
+
+# An automatic that is stopped stays where it is: the field that stops it, and the libcamera values to keep. They are
+# read from a frame, for nothing is known of them before.
+_HOLDS: Final[Mapping[str, tuple[str, Any, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "auto_exposure": ("enabled", False, ("ExposureTime", "AnalogueGain")),
+        "awb": ("enabled", False, ("ColourGains",)),
+        "autofocus_mode": ("mode", "manual", ("LensPosition",)),
+    }
+)
+_PAIRS: Final = frozenset({"ColourGains"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,38 +71,83 @@ class Asked:
         gone = {*group.replaces}
         before = {} if group.replaces else dict(self.groups.get(group.name, _NOTHING))
         groups = {name: held for name, held in self.groups.items() if name not in gone}
-        groups[group.name] = {**before, **values}
-        held = {name: kept for name, kept in self.held.items() if name not in gone and name != group.name}
+        set_now = {**before, **values}
+        # Null is what counts where nothing was set, but for fields of which the default is a value.
+        kept = {name: each for name, each in set_now.items() if each is not None or group.row(name).default is not None}
+        if kept:
+            groups[group.name] = kept
+        else:
+            groups.pop(group.name, None)
+        held = {name: each for name, each in self.held.items() if name not in gone and name != group.name}
         return Asked(groups, held)
 
     def with_held(self, group: str, controls: Values) -> "Asked":
         """The values in which an automatic was stopped, so that it can be stopped there again."""
         return Asked(self.groups, {**self.held, group: dict(controls)})
 
+    @property
+    def to_hold(self) -> tuple[str, ...]:
+        """The automatics that are stopped where nothing is known of their values yet."""
+        return tuple(name for name in _HOLDS if self._stops(name) and name not in self.held)
+
+    def _stops(self, group: str) -> bool:
+        field_name, word, _ = _HOLDS[group]
+        return bool(self.get(group, field_name) == word)
+
     def to_json(self) -> str:
         return json.dumps({"version": _VERSION, "asked": self.groups, "held": self.held}, indent=1, allow_nan=False)
 
     @staticmethod
-    def from_json(text: str) -> "Asked":
-        """Raises ValueError for what `to_json` did not write, or what the table no longer allows."""
+    def from_json(text: str) -> tuple["Asked", tuple[str, ...]]:
+        """The state, and what of it is left out, by group and reason: what is not known here, or not allowed any more.
+
+        Raises ValueError for what `to_json` did not write at all.
+        """
         content = json.loads(text)
         if not isinstance(content, dict) or content.get("version") != _VERSION:
             raise ValueError(f"is not version {_VERSION} of the state")
         groups, held = content.get("asked"), content.get("held")
         if not isinstance(groups, dict) or not isinstance(held, dict):
             raise ValueError("has no controls in it")
+        faults = []
         checked = {}
         for name, values in groups.items():
             if name not in BY_NAME:
-                raise ValueError(f"{name}: no such control")
+                faults.append(f"{name[:40]}: no such control")
+                continue
             try:
                 checked[name] = BY_NAME[name].parse(values)
             except BadValue as error:
-                raise ValueError(f"{name}: {error}") from error
+                faults.append(f"{name}: {error}")
+        asked = Asked(checked)
         for name, values in held.items():
-            if name not in checked or not isinstance(values, dict):
-                raise ValueError(f"{name}: holds what was not asked")
-        return Asked(checked, held)
+            kept = held_values(name, values) if name in asked.to_hold and isinstance(values, dict) else None
+            if kept is not None and len(kept) == len(values):
+                asked = asked.with_held(name, kept)
+            elif name in checked or name not in groups:  # otherwise it was told already
+                faults.append(f"{name[:40]}: holds what nobody asked for")
+        return asked, tuple(faults)
+
+
+def held_values(group: str, told: Values) -> dict[str, Any] | None:
+    """What a frame's metadata, or a file, tells of a stopped automatic; None where it does not tell all of it."""
+    if group not in _HOLDS:
+        return None
+    values = {}
+    for name in _HOLDS[group][2]:
+        value = told.get(name)
+        numbers = value if name in _PAIRS else [value]
+        if not isinstance(numbers, list | tuple) or len(numbers) != (2 if name in _PAIRS else 1):
+            return None
+        if not all(_is_number(number) for number in numbers):
+            return None
+        values[name] = tuple(numbers) if name in _PAIRS else value
+    return values
+
+
+def _is_number(value: Any) -> bool:
+    # No exposure, gain or dioptre is below 0; and "not a number" is within no limits.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 class Store:
@@ -95,7 +156,16 @@ class Store:
     def __init__(self, folder: Path | None, name: str) -> None:
         self._path = None if folder is None else folder / f"{name}.json"
         self.trouble: str | None = None  # why the state is not kept, for the status
-        self.set_aside_because: str | None = None
+        self.suspicion: str | None = None  # why `load` gave nothing, though the file is good and in its place
+        self._reason: str | None = None  # why a state was set aside
+        self._is_beside = False  # as a file, with which the reason goes
+
+    @property
+    def set_aside_because(self) -> str | None:
+        """Why a state, or a part of one, is not used; told for as long as its file is there."""
+        if self._is_beside and self._path is not None and not _aside_of(self._path).exists():
+            return None
+        return self._reason
 
     def load(self) -> Asked:
         """What was kept; nothing where there is no file, or a bad one, which is set aside."""
@@ -103,10 +173,15 @@ class Store:
             self.trouble = "there is no state directory (--state-dir)"
             log.warning("Controls are not kept: %s", self.trouble)
             return Asked()
+        self._clear_up(self._path)
+        aside = _aside_of(self._path)
+        if aside.exists():
+            self._reason, self._is_beside = f"{aside.name} was set aside in an earlier run; take it away, or back", True
         try:
             if self._path.stat().st_size > _LARGEST:
                 raise ValueError("is too large")
-            asked = Asked.from_json(self._path.read_text(encoding="utf-8"))
+            text = self._path.read_text(encoding="utf-8")
+            asked, faults = Asked.from_json(text)
         except FileNotFoundError:
             return Asked()
         except (ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
@@ -116,8 +191,13 @@ class Store:
             self._tell(error)
             return Asked()
         if self._trials() >= _TRIALS:
-            self.set_aside("the camera did not start with it")
+            self.suspicion = "the camera did not start with it"
+            log.warning("The saved controls are not used: %s", self.suspicion)
             return Asked()
+        if faults and asked.is_empty:
+            self.set_aside(f"{self._path.name} {'; '.join(faults)}")
+        elif faults:
+            self._leave_out(self._path, text, "; ".join(faults))
         return asked
 
     def save(self, asked: Asked) -> bool:
@@ -125,10 +205,11 @@ class Store:
         if self._path is None:
             return False
         try:
-            if asked.is_empty:
-                self._path.unlink(missing_ok=True)
-            else:
+            if not asked.is_empty:
                 self._write(self._path, asked.to_json())
+            elif self._path.exists():
+                self._path.unlink()
+                _settle(self._path.parent)
             _mark_of(self._path).unlink(missing_ok=True)
         except OSError as error:
             self._tell(error)
@@ -136,28 +217,56 @@ class Store:
         self.trouble = None
         return True
 
-    def set_aside(self, reason: str) -> None:
-        """Never use this state again; it stays beside for its owner to look at."""
-        self.set_aside_because = reason
+    def set_aside(self, reason: str, instead: Asked | None = None) -> None:
+        """Never use this state again, but `instead`; it stays beside for its owner to look at."""
         if self._path is None:
-            log.error("The saved controls are set aside: %s", reason)
+            self._reason = reason
+            log.error("The controls are set aside: %s", reason)
             return
-        aside = self._path.with_suffix(".json.bad")
-        log.error("The saved controls are set aside as %s: %s", aside, reason)
+        aside = _aside_of(self._path)
+        is_beside = False
         try:
-            self._path.replace(aside)
+            if instead is None or instead.is_empty:
+                self._path.replace(aside)
+            else:
+                # A copy, so that at no moment there is no file.
+                self._write(aside, self._path.read_text(encoding="utf-8"))
+                self._write(self._path, instead.to_json())
+            is_beside = True
             _mark_of(self._path).unlink(missing_ok=True)
         except FileNotFoundError:
             log.debug("There was no file to set aside")
         except OSError as error:
             self._tell(error)
+        self._reason, self._is_beside = reason, is_beside
+        log.error("The saved controls are set aside as %s: %s", aside, reason)
+
+    def _leave_out(self, path: Path, text: str, reason: str) -> None:
+        """Parts are not used; the file as it was stays beside, for the next change writes it anew."""
+        aside = _aside_of(path)
+        self._reason, self._is_beside = f"in part: {reason}", False
+        log.warning("Of the saved controls something is left out, and all of them kept as %s: %s", aside, reason)
+        try:
+            self._write(aside, text)
+            self._is_beside = True
+        except OSError as error:
+            self._tell(error)
+
+    def _clear_up(self, file: Path) -> None:
+        """Take away what crashes while writing left behind."""
+        for path in (file, _mark_of(file)):
+            for left in file.parent.glob(f".{path.name}.*"):
+                try:
+                    left.unlink(missing_ok=True)
+                except OSError as error:
+                    self._tell(error)
 
     def begin_trial(self) -> None:
         """The state is about to be tried on the camera."""
         self._note(str(self._trials() + 1))
 
     def end_trial(self) -> None:
-        """Frames have come with it."""
+        """Frames have come with it, or the camera was closed in order."""
         self._note(None)
 
     def _trials(self) -> int:
@@ -190,16 +299,25 @@ class Store:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _settle(path.parent)
 
     def _tell(self, error: OSError) -> None:
         self.trouble = f"{error.filename or self._path}: {error.strerror or error}"
         log.warning("Controls are not kept: %s", self.trouble)
 
 
+def _aside_of(path: Path) -> Path:
+    return path.with_suffix(".json.bad")
+
+
 def _mark_of(path: Path) -> Path:
     return path.with_suffix(".trial")
+
+
+def _settle(folder: Path) -> None:
+    """Write through what a folder lists."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,7 +7,7 @@ Nothing changes after the import, so any thread may look.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -29,6 +29,7 @@ FLICKER: Final[Mapping[str, tuple[int, int | None]]] = MappingProxyType(
 _AF_MODES: Final = MappingProxyType({"manual": 0, "auto": 1, "continuous": 2})
 _WINDOW_SIDES: Final = ("x", "y", "width", "height")
 _SMALLEST_PART: Final = 0.01  # of the picture's side; less is below what any sensor can crop to
+_FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that begins beyond it lies outside of the picture
 
 
 class BadValue(ValueError):
@@ -68,7 +69,10 @@ class Field:
             case "choice":
                 return f"one of {', '.join(self.choices)}{tail}"
             case "window":
-                return f"an object with x, y, width and height, fractions of the picture from 0 to 1{tail}"
+                return (
+                    "an object with x, y, width and height, fractions of the picture from 0 to 1, "
+                    f"x and y at most {_FARTHEST_EDGE:g}{tail}"
+                )
         number = "a whole number" if self.kind == "integer" else "a number"
         if self.multiple > 1:
             number = f"a multiple of {self.multiple}"
@@ -105,7 +109,10 @@ class Field:
     def _parse_window(self, value: Any) -> dict[str, float]:
         if not isinstance(value, Mapping) or set(value) != set(_WINDOW_SIDES):
             raise ValueError(self.rule)
-        parts = {side: fraction(side, "").parse(value[side]) for side in _WINDOW_SIDES}
+        try:
+            parts = {side: _window_side(side).parse(value[side]) for side in _WINDOW_SIDES}
+        except ValueError as error:  # it tells of a number, and not of which
+            raise ValueError(self.rule) from error
         return {side: float(part) for side, part in parts.items()}
 
     def schema(self) -> dict[str, Any]:
@@ -115,7 +122,7 @@ class Field:
             case "choice":
                 schema = {"type": "string", "enum": list(self.choices)}
             case "window":
-                sides = {side: fraction(side, f"{side} of the window").schema() for side in _WINDOW_SIDES}
+                sides = {side: _window_side(side).schema() for side in _WINDOW_SIDES}
                 schema = {
                     "type": "object",
                     "properties": sides,
@@ -134,6 +141,10 @@ class Field:
             schema["default"] = self.default
         unit = f" ({self.unit})" if self.unit else ""
         return schema | {"description": f"{self.help}{unit}"}
+
+    def answer_schema(self) -> dict[str, Any]:
+        """The field as it is told back, in JSON Schema: without the default, which is no part of an answer."""
+        return {name: value for name, value in self.schema().items() if name != "default"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +234,11 @@ def fraction(name: str, help_: str, default: float | None = None, *, is_required
     return Field(name, "number", help_, default, low, 1.0, is_required=is_required)
 
 
+def _window_side(side: str) -> Field:
+    row = fraction(side, f"{side} of the window")
+    return replace(row, high=_FARTHEST_EDGE) if side in ("x", "y") else row
+
+
 def _choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:
     numbered = choices if isinstance(choices, Mapping) else {word: place for place, word in enumerate(choices)}
     return Field(name, "choice", help_, choices=MappingProxyType(dict(numbered)), **more)
@@ -253,10 +269,10 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "exposure_limits", "How far the automatic exposure may go; null lifts a limit.",
         (
-            Field("min_exposure_us", "integer", "shortest exposure time", None, 1, _LONGEST_EXPOSURE_US, "µs",
-                  "ExposureTime", usual=(100, 100_000), is_nullable=True),
-            Field("max_exposure_us", "integer", "longest exposure time", None, 1, _LONGEST_EXPOSURE_US, "µs",
-                  "ExposureTime", usual=(100, 100_000), is_nullable=True),
+            Field("min_exposure_us", "integer", "shortest exposure time; one beyond the frame slows the stream",
+                  None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
+            Field("max_exposure_us", "integer", "longest exposure time; the frame rate does not fall for it",
+                  None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
             Field("min_gain", "number", "smallest analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
                   usual=(1, 16), is_nullable=True),
             Field("max_gain", "number", "largest analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
@@ -290,8 +306,8 @@ GROUPS: Final[tuple[Group, ...]] = (
         (
             Field("trigger", "boolean", "run one autofocus cycle now and wait for its end", None),
             _choice("speed", "how fast the lens moves", {"normal": 0, "fast": 1}, default="normal", control="AfSpeed"),
-            Field("window", "window", "the part of the picture to focus on, moved along with the zoom; null is the "
-                  "middle", None, control="AfWindows", is_nullable=True),
+            Field("window", "window", "the part of the picture to focus on, moved along with the zoom and cut at "
+                  "the picture's edge; null is the middle", None, control="AfWindows", is_nullable=True),
         ),
     ),
     Group(
@@ -379,9 +395,11 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "stream", "Size and rate of the stream, in place of those in the configuration.",
         (
-            Field("width", "integer", "width", None, 64, 8192, "pixels", multiple=2),
-            Field("height", "integer", "height", None, 64, 8192, "pixels", multiple=2),
-            Field("fps", "number", "frames in a second", None, 0.1, 240.0, "1/s"),
+            Field("width", "integer", "width; null takes it back", None, 64, 8192, "pixels", multiple=2,
+                  is_nullable=True),
+            Field("height", "integer", "height; null takes it back", None, 64, 8192, "pixels", multiple=2,
+                  is_nullable=True),
+            Field("fps", "number", "frames in a second; null takes it back", None, 0.1, 240.0, "1/s", is_nullable=True),
         ),
         restarts=True,
     ),

@@ -1,0 +1,53 @@
+"""What counts now, in the words of the table: what was set, unless something else that was set rules it out.
+
+Pure functions over values: no camera, no clock, no thread.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from softcam.camera.base import StreamMode, StreamWish
+from softcam.controls import merge
+from softcam.controls.autofocus import AfMode
+from softcam.controls.state import Asked
+from softcam.controls.table import AWB_MODES, Group
+
+
+def values_of(
+    group: Group,
+    asked: Asked,
+    wish: StreamWish,
+    mode: StreamMode | None,
+    focus: AfMode | None,
+    *,
+    is_night: bool,
+) -> Mapping[str, Any]:
+    """By field; None is for what is left to the camera. `focus` is who moves the lens, as far as it was told."""
+    values = {row.name: asked.get(group.name, row.name) for row in group.fields}
+    match group.name:
+        case "auto_exposure":
+            return {"enabled": not merge.is_exposure_fixed(asked)}
+        case "awb":
+            return {"enabled": not merge.is_balance_fixed(asked, is_night=is_night)}
+        case "awb_preset":
+            preset = merge.awb_preset(asked, is_night=is_night)
+            is_fixed = preset is None and merge.is_balance_fixed(asked, is_night=is_night)
+            return {"preset": None if is_fixed else preset or next(iter(AWB_MODES))}
+        case "manual_exposure" if not asked.has(group.name):
+            return dict.fromkeys(values)
+        case "manual_awb" if merge.awb_preset(asked, is_night=is_night) is not None:
+            return dict.fromkeys(values)
+        case "autofocus_mode":
+            focus = merge.focus_mode(asked) if focus is None else focus
+            return {"mode": None if focus is None else focus.name.lower()}
+        case "image_processing" if is_night:
+            told = {"saturation": "night_saturation", "exposure_value": "night_exposure_value"}
+            at_night = {name: asked.get("day_night_mode", field) for name, field in told.items()}
+            return values | {name: value for name, value in at_night.items() if value is not None}
+        case "roi":
+            crop = merge.crop_of(asked, mode)
+            return values if crop is None else crop.shown
+        case "stream":
+            size = wish if mode is None else mode
+            return {"width": size.width, "height": size.height, "fps": wish.fps}
+    return values
