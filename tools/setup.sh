@@ -16,6 +16,7 @@ goal=${1:?run, lint, test or bench}
 camera=${2:-pattern}
 command="make $goal$([[ $camera == pattern ]] || printf ' CAMERA=%s' "$camera")"
 log=.cache/setup.log
+pyav='av >=12, <20' # for H.264; where it is missing, the portal says so to who asks for that
 
 exec 3>&2 # where people read, also where a step's own words go to the log
 say() {
@@ -141,8 +142,8 @@ is_ready() { # FOLDER STAMP MODULE
   [[ -f $1/stamp && $(<"$1/stamp") == "$2" ]] && imports "$1/bin/python" "$3"
 }
 
-make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option]: makes it, where it is not there, so that MODULE is there
-  local folder=$1 requirements=$2 module=$3 option=${4:-} python stamp
+make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option [EXTRA]]: makes it, where it is not there, with MODULE in it
+  local folder=$1 requirements=$2 module=$3 option=${4:-} extra=${5:-} python stamp
   stamp=$(printf '%s\n' "$PWD" "$option" | cat - tools/setup.sh "$requirements" | sha256sum)
   if is_ready "$folder" "$stamp" "$module"; then return; fi
   start_work "$folder"
@@ -160,6 +161,12 @@ make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option]: makes it, where it i
     "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 \
       --constraint .cache/constraints.txt --requirement "$requirements" || pip_failed "$requirements"
     "$folder/bin/python" -c "import $module" || fail "$module does not work in $folder (see $log)"
+    # What the portal can do without. Built from source it would want FFmpeg's own sources and half an hour.
+    if [[ -n $extra ]] && ! has "$folder/bin/python" "${extra%% *}"; then
+      "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 \
+        --constraint .cache/constraints.txt --only-binary "${extra%% *}" "$extra" ||
+        say "$command: goes on without H.264, as pip cannot install $extra (see $log)"
+    fi
   } >>"$log" 2>&1
   printf '%s\n' "$stamp" >"$folder/stamp"
   trap - EXIT INT TERM
@@ -198,7 +205,7 @@ for_run() {
         "a numpy or simplejpeg from pip hides the system's: pip uninstall numpy simplejpeg"
     fi
   fi
-  make_venv .venv requirements.txt simplejpeg "$option"
+  make_venv .venv requirements.txt simplejpeg "$option" "$pyav"
   printf '%s\n' "$PWD/.venv/bin/python"
 }
 

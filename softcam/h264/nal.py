@@ -1,0 +1,57 @@
+"""NAL units: taken out of a byte stream, and put behind their lengths. Pure functions on bytes; any thread.
+
+ITU-T H.264, Annex B, has start codes between them, which encoders give; ISO/IEC 14496-15 has their lengths before
+them, in four bytes here, which MP4 and our own packets have.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+IDR: Final = 5
+SPS: Final = 7
+PPS: Final = 8
+_SLICES: Final = frozenset({1, 2, 3, 4, IDR})
+_START: Final = b"\x00\x00\x01"
+
+
+def split(stream: bytes) -> Iterator[bytes]:
+    """The NAL units of an Annex B byte stream."""
+    at = stream.find(_START)
+    while at >= 0:
+        begin = at + len(_START)
+        at = stream.find(_START, begin)
+        # The zeros before a start code are no part of the unit, which ends in a one bit.
+        unit = stream[begin:] if at < 0 else stream[begin:at]
+        unit = unit.rstrip(b"\x00")
+        if unit:
+            yield unit
+
+
+def kind_of(unit: bytes) -> int:
+    """Its nal_unit_type."""
+    return unit[0] & 0x1F
+
+
+def only_slices(stream: bytes) -> bytes:
+    """The picture in a byte stream, each unit behind its length; what else there is (parameter sets, an encoder's
+    words about itself) is left out."""
+    parts: list[bytes] = []
+    for unit in split(stream):
+        if kind_of(unit) in _SLICES:
+            parts += (len(unit).to_bytes(4, "big"), unit)
+    return b"".join(parts)
+
+
+def parameter_sets(stream: bytes) -> tuple[bytes, bytes]:
+    """The first SPS and PPS in a byte stream. Raises ValueError where one is missing."""
+    found: dict[int, bytes] = {}
+    for unit in split(stream):
+        found.setdefault(kind_of(unit), unit)
+    if SPS not in found or PPS not in found:
+        raise ValueError("no parameter sets in the encoder's header")
+    return found[SPS], found[PPS]
+
+
+def is_idr(access_unit: bytes) -> bool:
+    """Whether an access unit with lengths, slices alone, is a keyframe from which decoding can begin."""
+    return len(access_unit) > 4 and kind_of(access_unit[4:5]) == IDR

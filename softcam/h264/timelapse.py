@@ -1,0 +1,315 @@
+"""Time-lapses: a still every so often, kept as a JPEG, and an MP4 that grows with it.
+
+The thread `timelapse` exists only while one runs. It asks for each still when it is due, so a camera that nobody else
+uses is open for the stills alone where they are far apart. A still that fails is counted, and the next one comes in its
+time; where stills take longer than the interval, those that are missed are left out. A restart of the portal ends the
+time-lapse; what there is of it stays, and is whole. Each still is taken on a thread of its own, `timelapse still`, so
+that the end need not wait for a camera. A movie that was taken away while it runs is followed by another one.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from softcam.errors import CameraError, RecordingError
+from softcam.frames import Frame
+from softcam.h264 import thumbnails
+from softcam.h264.library import Library
+from softcam.h264.movie_file import MovieFile
+from softcam.h264.packets import Packet, VideoFormat
+from softcam.h264.x264 import X264, require_pyav
+from softcam.scale import scaled_size
+from softcam.workers import start_worker
+
+log = logging.getLogger(__name__)
+
+# Of the movie; the stills keep their size. What plays everywhere, and takes a small machine no second to encode.
+_WIDEST: Final = 1920
+_KEYFRAME_S: Final = 1.0  # in the movie's time
+_SYNC_S: Final = 1.0
+_FIRST_STILL_S: Final = 5.0  # a cold camera's
+_LAST_STILL_S: Final = 0.2  # what an end waits for one that is on its way
+
+
+@dataclass(frozen=True, slots=True)
+class TimelapseWish:
+    """What is asked of a time-lapse; `fps` is how fast its movie runs."""
+
+    interval_s: float = 10.0
+    duration_s: float | None = None
+    fps: float = 25.0
+    wants_full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A picture, and when it was exposed, Unix time."""
+
+    jpeg: bytes
+    taken_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTimelapse:
+    """A look at a time-lapse that runs; `name` is None until the first still."""
+
+    name: str | None
+    began_s: float  # Unix time
+    elapsed_s: float
+    size: int  # bytes, with the stills
+    stills: int
+    failures: int
+    interval_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Run:
+    """The owner's lock guards `name` to `is_stopping`; the rest is the thread's."""
+
+    wish: TimelapseWish
+    began_s: float = field(default_factory=time.time)
+    asked_s: float = field(default_factory=time.monotonic)
+    thread: threading.Thread | None = None
+    name: str | None = None
+    size: int = 0
+    stills: int = 0
+    failures: int = 0
+    is_stopping: bool = False
+
+    file: MovieFile | None = None
+    encoder: X264 | None = None
+    kept: int = 0  # stills beside the movie
+    pictures: int = 0  # in the movie
+    needs_keyframe: bool = True  # what the encoder would refer to is not in the movie
+    synced_s: float = 0.0
+
+
+class TimelapseRecorder:
+    """One time-lapse at a time. Any thread may start and stop it."""
+
+    def __init__(
+        self,
+        library: Library,
+        take: Callable[[bool], Still],
+        bitrate: int,
+        on_death: Callable[[str], None],
+    ) -> None:
+        """`take(wants_full)` gives a still or raises CameraError; it is called on our thread. `bitrate` is in bits a
+        second of the movie."""
+        self._library = library
+        self._take_still = take
+        self._bitrate = bitrate
+        self._on_death = on_death
+        self._changed = threading.Condition(threading.Lock())  # guards the fields below
+        self._run: _Run | None = None
+        self._last_error: str | None = None
+
+    def start(self, wish: TimelapseWish) -> RunningTimelapse:
+        """Take stills from now on. Raises RecordingError where one runs already or there is no room, NotSupported."""
+        require_pyav()
+        try:
+            self._library.make_room()
+            self._library.try_writing()
+        except OSError as error:
+            raise RecordingError(f"nothing can be recorded: {error.strerror}") from error
+        run = _Run(wish)
+        with self._changed:
+            if self._run is not None:
+                raise RecordingError("a time-lapse runs already; stop it first")
+            self._run = run
+            self._last_error = None
+            run.thread = start_worker("timelapse", lambda: self._record(run), self._on_death)
+            log.info("Time-lapse: a still every %g s", wish.interval_s)
+            self._changed.wait_for(lambda: run.name or run.failures or self._run is not run, _FIRST_STILL_S)
+            return self._look(run)
+
+    def stop(self, deadline_s: float | None = None) -> RunningTimelapse | None:
+        """End it; None where none runs. A still that is on its way is hardly waited for.
+
+        The end of the movie is waited for until `deadline_s` (monotonic).
+        """
+        with self._changed:
+            run = self._run
+            if run is None:
+                return None
+            run.is_stopping = True
+            thread = run.thread
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
+        with self._changed:
+            return self._look(run)
+
+    @property
+    def running(self) -> RunningTimelapse | None:
+        with self._changed:
+            return None if self._run is None else self._look(self._run)
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the last still failed; None when it did not."""
+        with self._changed:
+            return self._last_error
+
+    # --- the thread -------------------------------------------------------------------------------------------
+
+    def _record(self, run: _Run) -> None:
+        try:
+            while self._wait(run):
+                try:
+                    still = self._take(run)
+                    if still is not None:
+                        self._add(run, still)
+                except CameraError as error:
+                    self._count_failure(run, str(error))
+                except OSError as error:
+                    self._count_failure(run, f"the still cannot be written: {error.strerror or error}")
+        finally:
+            self._end_movie(run)
+            with self._changed:
+                self._run = None
+                self._changed.notify_all()
+            log.info("Time-lapse ended: %d stills, %d failed", run.stills, run.failures)
+
+    def _wait(self, run: _Run) -> bool:
+        """Sleep until the next still is due; False when it is over."""
+        interval_s, duration_s = run.wish.interval_s, run.wish.duration_s
+        elapsed_s = time.monotonic() - run.asked_s
+        is_first = not run.stills and not run.failures
+        due_s = 0.0 if is_first else (elapsed_s // interval_s + 1) * interval_s
+        if duration_s is not None and due_s > duration_s:
+            return False
+        with self._changed:
+            return not self._changed.wait_for(lambda: run.is_stopping, max(0.0, due_s - elapsed_s))
+
+    def _take(self, run: _Run) -> Still | None:
+        """A still, or None where the end came before it. Raises CameraError."""
+        outcomes: list[Still | CameraError | None] = []
+
+        def take() -> None:
+            outcome: Still | CameraError | None = None
+            try:
+                outcome = self._take_still(run.wish.wants_full)
+            except CameraError as error:  # raised below, on the thread that waits
+                outcome = error
+            finally:
+                with self._changed:
+                    outcomes.append(outcome)
+                    self._changed.notify_all()
+
+        start_worker("timelapse still", take, self._on_death)
+        with self._changed:
+            self._changed.wait_for(lambda: outcomes or run.is_stopping)
+            self._changed.wait_for(lambda: outcomes, _LAST_STILL_S)
+            outcome = outcomes[0] if outcomes else None
+        if isinstance(outcome, CameraError):
+            raise outcome
+        return outcome
+
+    def _add(self, run: _Run, still: Still) -> None:
+        """Raises CameraError, OSError."""
+        self._library.make_room(len(still.jpeg))
+        self._leave_what_is_gone(run)
+        frame = _decode(still)
+        if run.file is None or run.encoder is None:
+            self._begin(run, still, frame.size)
+        file, encoder = run.file, run.encoder
+        if file is None or encoder is None:
+            return
+        if frame.size != encoder.size:
+            frame = _decode(still, encoder.size)
+        self._library.add_to_timelapse(file.name, run.kept + 1, still.jpeg)
+        run.kept += 1
+        with self._changed:
+            run.stills += 1
+            run.size += len(still.jpeg)
+        each_s = 1 / run.wish.fps
+        is_keyframe = run.needs_keyframe or run.pictures % max(1, round(_KEYFRAME_S / each_s)) == 0
+        run.needs_keyframe = True  # unless this one comes into the file
+        data, is_keyframe = encoder.encode(frame, is_keyframe=is_keyframe)
+        begins_s = run.pictures * each_s
+        size = file.size
+        packet = Packet(data, is_keyframe, begins_s, still.taken_s)
+        file.add([packet], each_s)
+        run.pictures += 1
+        run.needs_keyframe = False
+        with self._changed:
+            run.size += file.size - size
+        if time.monotonic() - run.synced_s >= _SYNC_S:
+            file.sync()
+            run.synced_s = time.monotonic()
+        with self._changed:
+            self._last_error = None
+
+    def _leave_what_is_gone(self, run: _Run) -> None:
+        """End a movie that is not in its folder any more. The folder is there: a disk may come back with the movie."""
+        if run.file is None:
+            return
+        try:
+            self._library.check(run.file.name)
+        except FileNotFoundError as error:
+            log.warning("Time-lapse: %s: %s; another movie begins", run.file.name, error.strerror)
+            self._end_movie(run)
+
+    def _begin(self, run: _Run, still: Still, size: tuple[int, int]) -> None:
+        encoder = X264(size, "YUV420", run.wish.fps, self._bitrate)
+        form = VideoFormat(*encoder.size, run.wish.fps, encoder.sps, encoder.pps)
+        try:
+            file = MovieFile(self._library, "timelapse", form, still.taken_s, 0.0)
+        except OSError:
+            encoder.close()
+            raise
+        run.encoder, run.file = encoder, file
+        run.kept, run.pictures, run.needs_keyframe = 0, 0, True
+        with self._changed:
+            run.name = file.name
+            self._changed.notify_all()
+        self._library.set_thumbnail(file.name, thumbnails.of_jpeg(still.jpeg))
+
+    def _end_movie(self, run: _Run) -> None:
+        file, encoder = run.file, run.encoder
+        run.file = run.encoder = None
+        if encoder is not None:
+            encoder.close()
+        if file is not None:
+            file.close()
+
+    def _count_failure(self, run: _Run, reason: str) -> None:
+        with self._changed:
+            run.failures += 1
+            if reason != self._last_error:
+                log.warning("Time-lapse: no still: %s", reason)
+            self._last_error = reason
+            self._changed.notify_all()
+
+    def _look(self, run: _Run) -> RunningTimelapse:
+        """Under the lock."""
+        elapsed_s = time.monotonic() - run.asked_s
+        return RunningTimelapse(
+            run.name, run.began_s, elapsed_s, run.size, run.stills, run.failures, run.wish.interval_s
+        )
+
+
+def _decode(still: Still, size: tuple[int, int] | None = None) -> Frame:
+    """The still as a frame of this size, or of the movie's for its own. Raises CameraError."""
+    import av
+
+    try:
+        decoder: Any = av.CodecContext.create("mjpeg", "r")
+        decoder.thread_count = 1  # more would each keep a picture back
+        (picture,) = decoder.decode(av.Packet(still.jpeg))
+        if size is None:
+            size = scaled_size((picture.width, picture.height), min(_WIDEST, picture.width))
+        picture = picture.reformat(*size, format="yuvj420p")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise CameraError(f"the still cannot be read: {error}") from error
+    planes = tuple(
+        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
+        for plane in picture.planes
+    )
+    return Frame(planes, "YUV420", *size)

@@ -1,0 +1,271 @@
+#!/usr/bin/env python3
+"""Records a stream, MJPEG or RTSP or whatever PyAV opens, to an MP4 file.
+
+    tools/record_stream.py --url http://pi:18081/stream.mjpg --output recording.mp4
+    tools/record_stream.py --url rtsp://pi:8554/cam --output recording.mp4 --duration 60
+
+H.264 and H.265 are copied as they are; all else, MJPEG among it, is encoded as H.264. It ends with the stream, at
+--limit-frames or --duration, or with Ctrl+C; the file is finished in any case. Of a user and password in the address
+the password is never shown.
+
+Needs PyAV: apt install python3-av, or pip install av.
+"""
+
+import argparse
+import math
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
+
+_COPIED = ("h264", "hevc")
+_OPEN_LIMIT_S = 15.0
+_READ_LIMIT_S = 15.0  # a stream that gives nothing for so long has ended
+_LINE_S = 0.5  # between two lines of progress
+_CLOCK = 90_000  # ticks a second, as RTP and MPEG have it for video
+_KEYFRAME_S = 2.0
+_UNFIT_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
+
+
+class Ended(Exception):
+    """A signal says so."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
+    wish = _parse(argv)
+    try:
+        import av
+    except ImportError as error:
+        print(f"record_stream.py: needs PyAV (apt install python3-av, or pip install av): {error}", file=sys.stderr)
+        return USAGE
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    shown = re.sub(r"(?<=://)([^/@:]*)(:[^/@]*)?@", r"\1:***@", wish.url)
+    source = None
+    try:
+        source = _open(av, wish.url)
+        video = next((stream for stream in source.streams if stream.type == "video"), None)
+        if video is None:
+            raise OSError("there is no video in it")
+    except Ended:
+        return OK
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        print(f"record_stream.py: no stream from {shown}: {_reason(error)}", file=sys.stderr)
+        return NO_STREAM
+    with source:
+        return _record(av, source, video, wish)
+
+
+def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
+    progress = _Progress(wish.output)
+    try:
+        wish.output.open("wb").close()  # PyAV would tell only at the first frame
+        target = av.open(str(wish.output), "w", format="mp4")
+    except (OSError, av.error.FFmpegError) as error:
+        print(f"record_stream.py: {wish.output} cannot be written: {_reason(error)}", file=sys.stderr)
+        return NO_OUTPUT
+    trouble: BaseException | None = None
+    try:
+        # What was taken is finished below, however this ends.
+        writer = _Copy(target, video) if video.codec_context.name in _COPIED else _Encode(av, target, video)
+        try:
+            for packet in _packets(source, video, wish, progress):
+                progress.frames += writer.take(packet)
+                progress.show()
+                if wish.limit_frames and progress.frames >= wish.limit_frames:
+                    break
+        except Ended:
+            pass
+        except (OSError, av.error.FFmpegError) as error:
+            trouble = error
+        writer.finish()
+    except (OSError, ValueError, av.error.FFmpegError) as error:
+        trouble = trouble or error
+    finally:
+        try:
+            target.close()
+        except (OSError, av.error.FFmpegError) as error:
+            trouble = trouble or error
+    progress.show(is_last=True)
+    if not progress.frames:
+        wish.output.unlink(missing_ok=True)
+        reason = "it gave no frame" if trouble is None else _reason(trouble)
+        print(f"record_stream.py: nothing recorded: {reason}", file=sys.stderr)
+        return NO_STREAM
+    if trouble is not None:
+        print(f"record_stream.py: ended early: {_reason(trouble)}", file=sys.stderr)
+        return NO_STREAM
+    return OK
+
+
+def _packets(source: Any, video: Any, wish: argparse.Namespace, progress: "_Progress") -> Iterator[Any]:
+    for packet in source.demux(video):
+        if packet.size:
+            yield packet
+        if wish.duration and progress.elapsed_s >= wish.duration:
+            return
+
+
+class _Copy:
+    """Packets as they are, their times counted from the first keyframe."""
+
+    def __init__(self, target: Any, video: Any) -> None:
+        self._target = target
+        self._stream = (
+            target.add_stream_from_template(video)
+            if hasattr(target, "add_stream_from_template")
+            else target.add_stream(template=video)
+        )
+        self._video = video
+        self._zero: int | None = None
+        self._last = -1
+
+    def take(self, packet: Any) -> int:
+        """How many frames went into the file."""
+        if self._zero is None:
+            if not packet.is_keyframe:
+                return 0
+            self._zero = packet.dts if packet.dts is not None else packet.pts
+        if self._zero is None or packet.dts is None or packet.pts is None:
+            return 0
+        packet.dts -= self._zero
+        packet.pts -= self._zero
+        if packet.dts <= self._last:  # a server that began anew
+            return 0
+        self._last = packet.dts
+        packet.stream = self._stream
+        self._target.mux(packet)
+        return 1
+
+    def finish(self) -> None:
+        """All is written already."""
+
+
+class _Encode:
+    """Decoded and encoded as H.264; the times are those of arrival, since a stream of JPEGs has none of its own."""
+
+    def __init__(self, av: Any, target: Any, video: Any) -> None:
+        self._av = av
+        self._target = target
+        self._decoder = video.codec_context
+        self._stream: Any = None
+        self._began_s = 0.0
+        self._last = -1
+        self._keyframe_s = 0.0
+
+    def take(self, packet: Any) -> int:
+        came_s = time.monotonic()
+        taken = 0
+        try:
+            frames = self._decoder.decode(packet)
+        except self._av.error.InvalidDataError:  # one damaged picture; the next one is another
+            return 0
+        for frame in frames:
+            if self._stream is None:
+                self._stream = self._new_stream(frame)
+                self._began_s = came_s
+            picture = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
+            picture.pts = max(self._last + 1, round((came_s - self._began_s) * _CLOCK))
+            picture.time_base = Fraction(1, _CLOCK)
+            self._last = picture.pts
+            kinds = self._av.video.frame.PictureType
+            is_due = came_s >= self._keyframe_s
+            picture.pict_type = kinds.I if is_due else kinds.NONE
+            if is_due:
+                self._keyframe_s = came_s + _KEYFRAME_S
+            self._target.mux(self._stream.encode(picture))
+            taken += 1
+        return taken
+
+    def finish(self) -> None:
+        if self._stream is not None:
+            self._target.mux(self._stream.encode(None))
+
+    def _new_stream(self, frame: Any) -> Any:
+        stream = self._target.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "21"})
+        stream.width, stream.height = frame.width // 2 * 2, frame.height // 2 * 2
+        stream.pix_fmt = "yuv420p"
+        stream.codec_context.time_base = Fraction(1, _CLOCK)
+        if frame.format.name in _UNFIT_FORMATS:  # the range of a JPEG is converted, and said to be the usual one
+            stream.codec_context.color_range = 1
+        return stream
+
+
+class _Progress:
+    """A line that is written over where people look, and one at the end."""
+
+    def __init__(self, output: Path) -> None:
+        self.frames = 0
+        self._output = output
+        self._began_s = time.monotonic()
+        self._next_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began_s
+
+    def show(self, *, is_last: bool = False) -> None:
+        now_s = time.monotonic()
+        is_terminal = sys.stderr.isatty()
+        if not is_last and (now_s < self._next_s or not is_terminal):
+            return
+        self._next_s = now_s + _LINE_S
+        size = self._output.stat().st_size if self._output.exists() else 0
+        seconds = self.elapsed_s
+        rate = self.frames / seconds if seconds else 0.0
+        line = f"{self._output}: {self.frames} frames, {seconds:.1f} s, {rate:.1f} fps, {size / 1e6:.1f} MB"
+        end = "\n" if is_last else ""
+        print(f"\r\033[K{line}" if is_terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+def _open(av: Any, url: str) -> Any:
+    options = {}
+    if url.lower().startswith(("rtsp://", "rtsps://")):
+        options["rtsp_transport"] = "tcp"
+    elif url.lower().startswith(("http://", "https://")):
+        options["use_wallclock_as_timestamps"] = "0"
+    return av.open(url, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise Ended
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="record_stream.py", description="Records an MJPEG or RTSP stream to an MP4 file; Ctrl+C ends it."
+    )
+    parser.add_argument("--url", required=True, help="http://…/stream.mjpg, rtsp://…, or whatever PyAV opens")
+    parser.add_argument("--output", required=True, type=Path, help="the file, which is overwritten")
+    parser.add_argument("--limit-frames", type=_positive(int), help="end after so many frames")
+    parser.add_argument("--duration", type=_positive(float), metavar="SECONDS", help="end after so long")
+    return parser.parse_args(argv)
+
+
+def _positive(kind: type) -> Any:
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = -1
+        if not value > 0 or not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: wants a number above 0")
+        return value
+
+    return parse
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
