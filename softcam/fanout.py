@@ -1,35 +1,35 @@
-"""Gives every stream viewer the newest picture: one thread, one epoll, nothing queued.
+"""Gives every stream viewer the newest picture, or a movie as it is made: one thread, one epoll, nothing queued.
 
 Request threads hand a viewer's socket over with `add`; encoders hand a finished part over with `deliver`; both put it
 into a queue first and wake the loop second, and that is the only door. The loop never blocks and never encodes. A
 viewer that still has unsent bytes finishes its part and goes on with the newest one: a slow viewer loses frames, delays
 nobody, and costs the same memory however slow it is.
 
-A part is header, JPEG and the boundary behind it in one bytes object, which all viewers of a channel share.
+What a viewer gets next its channel says: see `viewers` for pictures, and `movie`.
 """
 
 import contextlib
 import ctypes
 import errno
 import logging
+import math
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from softcam.pictures import PictureKey
+from softcam.viewers import BOUNDARY, Channel, PictureChannel, Viewer
 from softcam.workers import start_worker
 
 log = logging.getLogger(__name__)
 
-BOUNDARY: Final = "frame"  # unquoted, the way Fluidd's pattern reads it
 CONTENT_TYPE: Final = f"multipart/x-mixed-replace;boundary={BOUNDARY}"
-_FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
 # The next boundary straight behind each picture: browsers draw a frame only when they see what follows it.
 _NEXT_BOUNDARY: Final = f"\r\n--{BOUNDARY}\r\n".encode()
 
@@ -41,48 +41,22 @@ _STUCK_LIMIT_S: Final = 30.0  # a viewer that took nothing for so long is gone, 
 _TICK_S: Final = 1.0  # how often stuck viewers and placeholders are looked at, while there is any reason to
 _DRAIN_BYTES: Final = 4096
 
-_QUIET: Final = select.EPOLLIN | select.EPOLLRDHUP  # what is heard of a viewer who takes everything
+# Edge-triggered, so a viewer is registered once for everything: epoll tells of room only after a send fell short, and
+# no call has to ask for it or to call it off again.
+_HEARD: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_HAS_LEFT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-# send(2) that keeps the GIL. `socket.send` gives it up, and beside one busy Python thread (a frame hook) has it back
-# a switch interval later: once for every viewer. This call cannot block, so nobody waits for it.
-_send_at_once = ctypes.PyDLL(None, use_errno=True).send
-_send_at_once.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+# send(2) and write(2) that keep the GIL. `socket.send` gives it up, and beside one busy Python thread (a frame hook)
+# has it back a switch interval later: once for every viewer. These calls cannot block, so nobody waits for them.
+# No argtypes: converting by them costs more than the rest of the call. What is no int or bytes comes as a C type.
+_libc = ctypes.PyDLL(None, use_errno=True)
+_send_at_once = _libc.send
 _send_at_once.restype = ctypes.c_ssize_t
+_write_at_once = _libc.write
+_write_at_once.restype = ctypes.c_ssize_t
 _SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-
-
-@dataclass(eq=False, slots=True)
-class Channel:
-    """All viewers who want the same pictures. The loop alone changes it; encoders read `due_s`."""
-
-    key: PictureKey
-    viewers: "set[Viewer]" = field(default_factory=set)
-    due_s: float = 0.0  # when the first of them wants its next picture; encoders leave earlier frames out
-    part: bytes = b""
-    part_made_s: float = 0.0
-    part_number: int = 0  # rises with each part
-
-
-@dataclass(eq=False, slots=True)
-class Viewer:
-    """One connection that watches. Only the loop touches it once it was added."""
-
-    connection: socket.socket
-    address: str
-    key: PictureKey
-    interval_s: float  # the least distance of two pictures, 0 for every picture
-    on_leave: Callable[[], None]
-    descriptor: int = -1
-    channel: Channel | None = None
-    unsent: bytes = b""
-    sent_bytes: int = 0  # of `unsent`
-    part_number: int = 0  # the part it got last
-    due_s: float = 0.0
-    waits_for_room: bool = False
-    progress_s: float = 0.0
-    joined_s: float = 0.0
-    pictures: int = 0
-    skipped: int = 0
+_ONE: Final = (1).to_bytes(8, sys.byteorder)  # what an eventfd is poked with
+_ONE_BYTES: Final = ctypes.c_size_t(len(_ONE))
 
 
 class FanOut:
@@ -90,7 +64,7 @@ class FanOut:
 
     def __init__(
         self,
-        on_channels: Callable[[tuple[Channel, ...]], None],
+        on_channels: Callable[[tuple[PictureChannel, ...]], None],
         on_tick: Callable[[], None],
         on_death: Callable[[str], None],
         *,
@@ -98,8 +72,8 @@ class FanOut:
     ) -> None:
         """The first two are called on the loop's thread and must be quick; what they raise ends the loop.
 
-        `on_channels` is told which channels have viewers whenever that changes; `on_tick` comes about once a second
-        while somebody watches. A viewer that took nothing for `stuck_limit_s` is let go.
+        `on_channels` is told which pictures have viewers whenever somebody came or left; `on_tick` comes about once a
+        second while somebody watches. A viewer that took nothing for `stuck_limit_s` is let go.
         """
         self._on_channels = on_channels
         self._on_tick = on_tick
@@ -108,15 +82,16 @@ class FanOut:
         self._epoll = select.epoll()
         self._wake_lock = threading.Lock()  # guards _wake, so that nobody writes to a number that is someone else's now
         self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN)
+        self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)  # each poke counts; nobody reads the number
         self._joining: deque[Viewer] = deque()  # the door, thread-safe by itself
         self._delivered: deque[tuple[PictureKey, bytes, float]] = deque()
+        self._fed: deque[tuple[Channel, Callable[[], None]]] = deque()
         self._is_stopping = threading.Event()
         self._is_over = threading.Event()  # set before the door is emptied for the last time
 
         # Touched by the loop alone, but for len(), which the status reads.
         self._viewers: dict[int, Viewer] = {}
-        self._channels: dict[PictureKey, Channel] = {}
+        self._channels: dict[PictureKey, PictureChannel] = {}
         self._next_tick_s = 0.0
 
         self._thread = start_worker("fan-out", self._run, on_death)
@@ -148,6 +123,11 @@ class FanOut:
         self._delivered.append((key, b"".join((header, jpeg, _NEXT_BOUNDARY)), made_s))
         self._poke()
 
+    def feed(self, channel: Channel, take: Callable[[], None]) -> None:
+        """A channel of another kind has something new: `take` is called on the loop's thread, and must be quick."""
+        self._fed.append((channel, take))
+        self._poke()
+
     def stop(self, deadline_s: float) -> None:
         """Let every viewer go and end the thread; waits until the deadline (monotonic clock)."""
         self._is_stopping.set()
@@ -157,8 +137,7 @@ class FanOut:
     def _poke(self) -> None:
         with self._wake_lock:
             if self._wake is not None:
-                with contextlib.suppress(BlockingIOError):  # full: already poked
-                    os.eventfd_write(self._wake, 1)
+                _write_at_once(self._wake, _ONE, _ONE_BYTES)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -167,20 +146,23 @@ class FanOut:
         try:
             while wake is not None and not self._is_stopping.is_set():
                 for descriptor, events in self._epoll.poll(self._timeout_s()):
-                    if descriptor == wake:
-                        os.eventfd_read(wake)
-                    elif (viewer := self._viewers.get(descriptor)) is not None:
+                    if (viewer := self._viewers.get(descriptor)) is not None:
                         self._serve(viewer, events)
                 while self._joining:
                     self._join(self._joining.popleft())
                 while self._delivered:
-                    self._spread(*self._delivered.popleft())
+                    self._spread_picture(*self._delivered.popleft())
+                while self._fed:
+                    channel, take = self._fed.popleft()
+                    take()
+                    self._spread(channel, time.monotonic())
                 self._tick(time.monotonic())
         finally:
             self._is_over.set()
             for viewer in self._viewers.values():
                 self._close(viewer)
             self._viewers.clear()
+            self._fed.clear()
             self._turn_away()
             with self._wake_lock:
                 self._wake = None
@@ -203,7 +185,7 @@ class FanOut:
         if not self._viewers or now_s < self._next_tick_s:
             return
         self._next_tick_s = now_s + self._tick_s
-        for viewer in [viewer for viewer in self._viewers.values() if viewer.waits_for_room]:
+        for viewer in [viewer for viewer in self._viewers.values() if viewer.unsent]:
             if now_s - viewer.progress_s > self._stuck_limit_s:
                 self._leave(viewer, f"took nothing for {self._stuck_limit_s:g} s")
         self._on_tick()
@@ -216,7 +198,7 @@ class FanOut:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
             viewer.descriptor = connection.fileno()
-            self._epoll.register(viewer.descriptor, _QUIET)
+            self._epoll.register(viewer.descriptor, _HEARD)
         except (OSError, ValueError) as error:
             log.info("Viewer %s left before its first picture: %s", viewer.address, error)
             self._close(viewer)
@@ -224,117 +206,122 @@ class FanOut:
         now_s = time.monotonic()
         viewer.joined_s = viewer.progress_s = now_s
         self._viewers[viewer.descriptor] = viewer
-        channel = self._channels.get(viewer.key)
-        if channel is None:
-            channel = self._channels[viewer.key] = Channel(viewer.key)
-        viewer.channel = channel
+        wanted = viewer.wanted
+        channel = viewer.channel = self._pictures(wanted) if isinstance(wanted, PictureKey) else wanted
         channel.viewers.add(viewer)
-        channel.due_s = 0.0
         log.info("Viewer %s watches, %d now", viewer.address, len(self._viewers))
+        first = channel.join(viewer, now_s)
         self._on_channels(tuple(self._channels.values()))
-        # The first boundary goes ahead of the picture that everyone sees now, if there is one.
-        viewer.unsent = _FIRST_BOUNDARY + channel.part
-        viewer.part_number = channel.part_number
-        viewer.pictures = 0 if channel.part else -1  # the boundary alone is none
-        # Counted from the exposure of what it sees first: where that is old, or nothing, the next picture is for it.
-        viewer.due_s = max(now_s, channel.part_made_s + viewer.interval_s)
-        self._send(viewer)
+        if first and self._start(viewer, first):
+            self._go_on(viewer, channel, now_s)
 
-    def _spread(self, key: PictureKey, part: bytes, made_s: float) -> None:
+    def _pictures(self, key: PictureKey) -> PictureChannel:
+        channel = self._channels.get(key)
+        if channel is None:
+            channel = self._channels[key] = PictureChannel(key)
+        return channel
+
+    def _spread_picture(self, key: PictureKey, part: bytes, made_s: float) -> None:
         """Take the newest part, and start it with everyone who is idle and whose turn it is."""
         channel = self._channels.get(key)
-        if channel is None or made_s < channel.part_made_s:
-            return  # the last viewer left meanwhile, or two encoders finished out of order
-        channel.part = part
-        channel.part_made_s = made_s
-        channel.part_number += 1
+        if channel is None or not channel.take(part, made_s):
+            return  # the last viewer left meanwhile, or there is a newer one
         now_s = time.monotonic()
-        due_s = float("inf")
+        size = len(part)
+        size_in_c = ctypes.c_size_t(size)
+        number = channel.part_number
+        due_s = math.inf
         for viewer in tuple(channel.viewers):
-            if viewer.interval_s and now_s < viewer.due_s:
+            if viewer.interval_s:
+                if not viewer.unsent:
+                    self._go_on(viewer, channel, now_s)
+                elif viewer.is_due(now_s):
+                    viewer.skipped += 1
                 due_s = min(due_s, viewer.due_s)
                 continue
-            if viewer.sent_bytes < len(viewer.unsent):
+            due_s = 0.0
+            if viewer.unsent:
                 viewer.skipped += 1
+                continue
+            # What _go_on would do, without its calls: this is done for a hundred viewers in each frame.
+            viewer.part_number = number
+            sent = _send_at_once(viewer.descriptor, part, size_in_c, _SEND_FLAGS)
+            if sent == size:
+                viewer.pictures += 1
             else:
-                self._start_part(viewer, channel, now_s)
-            due_s = min(due_s, viewer.due_s if viewer.interval_s else 0.0)
-        channel.due_s = due_s if due_s != float("inf") else 0.0
+                viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, now_s
+                self._note_sent(viewer, sent)
+        channel.due_s = 0.0 if due_s == math.inf else due_s
 
-    def _start_part(self, viewer: Viewer, channel: Channel, now_s: float) -> None:
-        viewer.unsent = channel.part
-        viewer.sent_bytes = 0
-        viewer.part_number = channel.part_number
-        if viewer.interval_s:
-            # Counted from when it was due, so the average holds; after a pause one picture is made up for, never more.
-            viewer.due_s = max(viewer.due_s + viewer.interval_s, now_s)
+    def _spread(self, channel: Channel, now_s: float) -> None:
+        for viewer in tuple(channel.viewers):
+            if not viewer.unsent:
+                self._go_on(viewer, channel, now_s)
+
+    def _go_on(self, viewer: Viewer, channel: Channel, now_s: float) -> None:
+        """Send a viewer who has taken everything what there is for it now."""
+        while not viewer.unsent:
+            part = channel.next(viewer, now_s)
+            if part is None:
+                self._leave(viewer, "was let go: the stream's format changed")
+                return
+            if not part or not self._start(viewer, part):
+                return
+
+    def _start(self, viewer: Viewer, part: bytes) -> bool:
+        """Begin with a part; False where the viewer turned out to have left."""
+        viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, time.monotonic()
         self._send(viewer)
+        return self._is_here(viewer)
+
+    def _is_here(self, viewer: Viewer) -> bool:
+        return self._viewers.get(viewer.descriptor) is viewer
 
     def _send(self, viewer: Viewer) -> None:
         """Send what the kernel takes now of the part that the viewer is at."""
-        unsent = viewer.unsent
-        at = viewer.sent_bytes
-        if at:  # the rest of a part, for a slow viewer: without a copy of it
-            try:
-                sent = viewer.connection.send(memoryview(unsent)[at:])
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self._leave(viewer, error.strerror or "connection lost")
-                return
-        else:
-            sent = _send_at_once(viewer.descriptor, unsent, len(unsent), _SEND_FLAGS)
-            if sent < 0:
-                trouble = ctypes.get_errno()
-                if trouble not in (errno.EAGAIN, errno.EINTR):
-                    self._leave(viewer, os.strerror(trouble))
-                    return
-                sent = 0
-        at += sent
-        if at == len(unsent):
+        unsent, at = viewer.unsent, viewer.sent_bytes
+        # The rest of a part, for a slow viewer, goes by its address: a slice would be a copy of it.
+        start = ctypes.c_void_p(_address(unsent) + at) if at else unsent
+        rest = ctypes.c_size_t(len(unsent) - at)
+        self._note_sent(viewer, _send_at_once(viewer.descriptor, start, rest, _SEND_FLAGS))
+
+    def _note_sent(self, viewer: Viewer, sent: int) -> None:
+        """The kernel took `sent` bytes of what is unsent; -1 is none, and errno tells why."""
+        if sent < 0:
+            trouble = ctypes.get_errno()
+            if trouble != errno.EAGAIN:
+                self._leave(viewer, os.strerror(trouble))
+            return
+        viewer.sent_bytes += sent
+        if viewer.sent_bytes == len(viewer.unsent):
             viewer.unsent, viewer.sent_bytes = b"", 0
             viewer.pictures += 1
-            if viewer.waits_for_room:
-                viewer.waits_for_room = False
-                self._epoll.modify(viewer.descriptor, _QUIET)
-            return
-        viewer.sent_bytes = at
-        if sent or not viewer.waits_for_room:
+        else:
             viewer.progress_s = time.monotonic()
-        if not viewer.waits_for_room:
-            viewer.waits_for_room = True
-            self._epoll.modify(viewer.descriptor, _QUIET | select.EPOLLOUT)
 
     def _serve(self, viewer: Viewer, events: int) -> None:
-        if events & ~select.EPOLLOUT:
-            try:
-                has_left = not viewer.connection.recv(_DRAIN_BYTES)  # what viewers say here means nothing
-            except BlockingIOError:
-                has_left = False
-            except OSError:
-                has_left = True
-            if has_left:
-                self._leave(viewer, "left")
-                return
-        if events & select.EPOLLOUT:
+        if events & _HAS_LEFT:
+            self._leave(viewer, "left")
+            return
+        if events & select.EPOLLIN:
+            # What viewers say here means nothing. It is taken out of the way of the end that may come behind it; who
+            # says a lot has its turn again after the others, and `modify` makes epoll tell what it has told already.
+            with contextlib.suppress(OSError):
+                if len(viewer.connection.recv(_DRAIN_BYTES)) == _DRAIN_BYTES:
+                    self._epoll.modify(viewer.descriptor, _HEARD)
+        if events & select.EPOLLOUT and viewer.unsent:
             self._send(viewer)
-            channel = viewer.channel
-            # The part that it was too slow for is gone; it goes on with the newest, unless it has that one.
-            if (
-                channel is not None
-                and not viewer.unsent
-                and viewer.part_number != channel.part_number
-                and (now_s := time.monotonic()) >= viewer.due_s
-            ):
-                self._start_part(viewer, channel, now_s)
+            if viewer.channel is not None and self._is_here(viewer):
+                self._go_on(viewer, viewer.channel, time.monotonic())
 
     def _leave(self, viewer: Viewer, reason: str) -> None:
         del self._viewers[viewer.descriptor]
         channel = viewer.channel
         if channel is not None:
             channel.viewers.discard(viewer)
-            if not channel.viewers:
-                del self._channels[channel.key]
+            channel.leave(viewer)
+            if isinstance(viewer.wanted, PictureKey) and not channel.viewers:
+                del self._channels[viewer.wanted]
         self._close(viewer)
         self._on_channels(tuple(self._channels.values()))
         watched_s = time.monotonic() - viewer.joined_s
@@ -352,3 +339,8 @@ class FanOut:
         # A closed descriptor leaves the epoll set by itself.
         viewer.connection.close()
         viewer.on_leave()
+
+
+def _address(part: bytes) -> int:
+    """Where the bytes of `part` lie, good for as long as somebody holds it."""
+    return ctypes.cast(ctypes.c_char_p(part), ctypes.c_void_p).value or 0

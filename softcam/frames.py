@@ -31,7 +31,8 @@ class Frame:
     - `MJPEG`: one plane (bytes,), a whole JPEG
 
     `began_s` is when its exposure began, on the clock of `time.monotonic()`; `timestamp_s` the same moment as Unix
-    time. `metadata` is libcamera's, by its control names, and may be read after the frame was given back.
+    time. `metadata` is libcamera's, by its control names, and may be read after the frame was given back. `origin` is
+    what the camera knows the picture by, for hardware that shares its memory; None where it has none, or is given back.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Frame:
         "began_s",
         "height",
         "metadata",
+        "origin",
         "pixel_format",
         "planes",
         "sequence",
@@ -59,6 +61,7 @@ class Frame:
         began_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         give_back: Callable[[], None] | None = None,
+        origin: object = None,
     ) -> None:
         self.planes = planes
         self.pixel_format = pixel_format
@@ -69,6 +72,7 @@ class Frame:
         self.began_s = now_s if began_s is None else began_s
         self.timestamp_s = time.time() - (now_s - self.began_s)
         self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
+        self.origin = origin
         self._give_back = give_back
         self._lock = threading.Lock()  # guards _holds
         self._holds = 1
@@ -96,9 +100,23 @@ class Frame:
                 return
         # The views go first: a mapped buffer cannot be unmapped while an array points into it.
         self.planes = _NO_PLANES
+        self.origin = None
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
+
+
+def copy_of(frame: Frame) -> Frame:
+    """The same picture in memory of its own: the camera has its buffer back as soon as the caller gives it back."""
+    return Frame(
+        tuple(plane.copy() for plane in frame.planes),
+        frame.pixel_format,
+        frame.width,
+        frame.height,
+        sequence=frame.sequence,
+        began_s=frame.began_s,
+        metadata=frame.metadata,
+    )
 
 
 class NewestFrame:
@@ -111,6 +129,7 @@ class NewestFrame:
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())  # guards _frame
         self._frame: Frame | None = None
+        self.on_clear: Callable[[], None] = _nothing  # told by whoever clears; set before the first frame
 
     def put(self, frame: Frame) -> None:
         """Take over the maker's hold on `frame` and give the one before it back."""
@@ -126,6 +145,7 @@ class NewestFrame:
             before, self._frame = self._frame, None
         if before is not None:
             before.release()
+        self.on_clear()
 
     def wake(self) -> None:
         """Let every waiting reader look at its `until` again."""
@@ -157,3 +177,7 @@ class NewestFrame:
                 if left_s <= 0 or until():
                     return None
                 self._changed.wait(left_s)
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -33,10 +33,21 @@ def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, is_quali
         raise ValueError(f"quality must be 1 to 100, not {quality}")
     if frame.pixel_format == "MJPEG":
         return _encode_mjpeg(frame, size, quality, is_quality_asked)
-    planes = _separate(frame)
+    planes = separate(frame)
     if size is not None and size != frame.size:
         planes = shrink(planes, frame.size, size)
     return _compress(planes, quality)
+
+
+def decode(frame: Frame) -> Plane:
+    """An MJPEG frame, which the caller holds, as RGB (height, width, 3). Raises CameraError for one that is damaged."""
+    if frame.pixel_format != "MJPEG" or len(frame.planes) != 1:
+        raise CameraError(f"a {frame.pixel_format} frame is no JPEG")
+    try:
+        rgb: Plane = simplejpeg.decode_jpeg(frame.planes[0].tobytes(), "RGB", strict=False)
+    except ValueError as error:
+        raise CameraError(f"the camera's JPEG cannot be read: {error}") from error
+    return rgb
 
 
 def size_of(jpeg: bytes) -> tuple[int, int]:
@@ -62,8 +73,11 @@ def _compress(planes: Planes, quality: int) -> bytes:
 # Planes
 
 
-def _separate(frame: Frame) -> Planes:
-    """The Y, U and V planes with contiguous rows: views for YUV420, copies of what is interleaved for the others."""
+def separate(frame: Frame) -> Planes:
+    """The Y, U and V planes with contiguous rows: views for YUV420, copies of what is interleaved for the others.
+
+    Raises CameraError for a frame that is not what its format says, or a JPEG.
+    """
     width, height = frame.size
     half_width, half_height = (width + 1) // 2, (height + 1) // 2
     match frame.pixel_format:
@@ -128,7 +142,7 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, is_q
     own_size = header.width, header.height
     if size is None:
         size = own_size
-    if size == own_size and not (is_quality_asked and quality < header.quality):
+    if size == own_size and not (is_quality_asked and quality < _estimate_quality(header.quantisation)):
         if header.has_huffman_tables:
             return data[:end]
         return data[: header.scan] + _usual_huffman_tables() + data[header.scan : end]
@@ -152,7 +166,7 @@ class _Header(NamedTuple):
 
     width: int
     height: int
-    quality: int  # as libjpeg counts it, from the first quantisation table; 100 where there is none
+    quantisation: bytes  # the first segment of such tables; empty where there is none
     has_huffman_tables: bool
     scan: int  # where the first start-of-scan marker stands
 
@@ -172,7 +186,7 @@ def _read_header(data: bytes) -> _Header:
     if not data.startswith(_SOI):
         raise ValueError("it does not begin with FFD8")
     size: tuple[int, int] | None = None
-    quality = None
+    quantisation = b""
     has_huffman_tables = False
     for marker, start, payload in _segments(data, len(_SOI)):
         if marker in _FRAME_HEADERS:
@@ -181,12 +195,12 @@ def _read_header(data: bytes) -> _Header:
             size = int.from_bytes(payload[3:5], "big"), int.from_bytes(payload[1:3], "big")
         elif marker == _HUFFMAN:
             has_huffman_tables = True
-        elif marker == _QUANTISATION and quality is None:
-            quality = _estimate_quality(payload)
+        elif marker == _QUANTISATION and not quantisation:
+            quantisation = payload
         elif marker == _SCAN:
             if size is None or 0 in size:
                 raise ValueError("it does not tell its size")
-            return _Header(*size, 100 if quality is None else quality, has_huffman_tables, start)
+            return _Header(*size, quantisation, has_huffman_tables, start)
     raise ValueError("it ends before its pixels")
 
 
@@ -230,8 +244,13 @@ def _find_end(data: bytes, scan: int) -> int:
 
 
 def _estimate_quality(tables: bytes) -> int:
-    """libjpeg's quality, 1 to 100, that gives a luminance table about as coarse as the first of `tables`."""
-    wide = bool(tables and tables[0] >> 4)
+    """libjpeg's quality, 1 to 100, that gives a luminance table about as coarse as the first of `tables`.
+
+    100 where there are none.
+    """
+    if not tables:
+        return 100
+    wide = tables[0] >> 4
     steps = np.frombuffer(tables[1:129] if wide else tables[1:65], ">u2" if wide else "u1")
     percent = 100 * int(steps.sum()) / _QUALITY_50_SUM
     quality = (200 - percent) / 2 if percent <= 100 else 5000 / percent

@@ -177,9 +177,6 @@ class Pictures:
                     self._make_picture(channel, frame, deliver)
             except Exception as error:  # noqa: BLE001 - one bad frame ends no thread: the next one may be well
                 self._complain(error)
-            finally:
-                if frame is not None:
-                    frame.release()
 
     def _take(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
         """Sleep until a channel is due; the newest frame, held, or the lines of a placeholder. None at the end."""
@@ -217,9 +214,17 @@ class Pictures:
         log.error("%d pictures could not be encoded: %s", failures, error, exc_info=error)
 
     def _make_picture(self, channel: Channel, frame: Frame, deliver: Deliver) -> None:
+        """Encode a frame, give it back, and deliver the picture.
+
+        In this order: once the fan-out is woken it wants the interpreter, and every step that this thread still has to
+        do makes all viewers wait.
+        """
         width, quality, is_quality_asked = channel.key
-        size = scaled_size(frame.size, width) if 0 < width < frame.width else None
-        picture = jpeg.encode(frame, size, quality, is_quality_asked=is_quality_asked)
+        try:
+            size = scaled_size(frame.size, width) if 0 < width < frame.width else None
+            picture = jpeg.encode(frame, size, quality, is_quality_asked=is_quality_asked)
+        finally:
+            frame.release()
         with self._changed:
             self._encoded += 1
         deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softcam import fanout
-from softcam.fanout import Channel, FanOut, Viewer
+from softcam.fanout import FanOut
 from softcam.pictures import PictureKey
+from softcam.viewers import PictureChannel, Viewer
 from tests.fakes import PATIENCE_S, eventually, soon_s
 
 KEY = PictureKey(0, 80)
@@ -97,7 +98,7 @@ class Stage:
     """A fan-out, and what it told."""
 
     def __init__(self, stuck_limit_s: float = 30.0) -> None:
-        self.channels: tuple[Channel, ...] = ()
+        self.channels: tuple[PictureChannel, ...] = ()
         self.ticks = 0
         self.deaths: list[str] = []
         self.left: list[int] = []  # numbers of viewers, in the order in which they left
@@ -132,7 +133,7 @@ class Stage:
         for watcher in self.watchers:
             watcher.close()
 
-    def _take_channels(self, channels: tuple[Channel, ...]) -> None:
+    def _take_channels(self, channels: tuple[PictureChannel, ...]) -> None:
         self.channels = channels
         self.on_channels()
 
@@ -226,6 +227,15 @@ def test_what_viewers_say_means_nothing(stage: Stage) -> None:
     assert watcher.picture() == b"still here"
 
 
+def test_who_says_more_than_any_buffer_holds_is_heard_to_the_end(stage: Stage) -> None:
+    talker, quiet = stage.join(), stage.join()
+    talker.socket.sendall(b"x" * (32 << 20))  # returns only when nearly all was taken
+    stage.deliver(b"for both")
+    assert (talker.picture(), quiet.picture()) == (b"for both", b"for both")
+    talker.close()
+    eventually(lambda: stage.left == [0], "that it is heard to leave")
+
+
 # Slow viewers
 
 
@@ -263,6 +273,16 @@ def test_a_stuck_viewer_costs_one_part_however_long_it_is_stuck(stage: Stage) ->
     finally:
         tracemalloc.stop()
     assert kept < 6 * size  # the stuck one's part, the channel's, and what the test holds
+
+
+def test_who_was_stuck_and_takes_again_goes_on_by_itself(stage: Stage) -> None:
+    """The kernel alone tells of room: no new picture comes that would make the loop look."""
+    stuck = stage.join(small_buffers=True)
+    for number in range(3):
+        stage.deliver(bytes([number]) * LARGE, made_s=number)
+    eventually(lambda: max(viewer.skipped for channel in stage.channels for viewer in channel.viewers) == 2)
+    assert [stuck.picture()[0], stuck.picture()[0]] == [0, 2]
+    assert stuck.is_silent()
 
 
 def test_a_viewer_who_takes_nothing_is_let_go_and_the_others_stay(strict: Stage) -> None:
