@@ -12,8 +12,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypedDict
 
 from softcam import memory
 from softcam.camera.base import Camera, StreamWish
@@ -31,20 +32,37 @@ from softcam.errors import (
     PortalError,
 )
 from softcam.exif import exif_segment, with_exif
-from softcam.fanout import Channel, FanOut
+from softcam.fanout import FanOut
 from softcam.frames import NewestFrame
+from softcam.h264 import thumbnails
+from softcam.h264.backend import OpenBackend
+from softcam.h264.encoder import VideoEncoder
+from softcam.h264.hardware import HardwareFirst
+from softcam.h264.library import Library
+from softcam.h264.publish import Publisher
+from softcam.h264.record import VideoRecorder
+from softcam.h264.timelapse import Still, TimelapseRecorder
 from softcam.health import Health
+from softcam.hooks import Hook, load_hook
+from softcam.movie import Movie
 from softcam.pictures import PictureKey, Pictures
 from softcam.settings import Settings, describe, load
 from softcam.systemd import JournalFormatter, Notifier, Watch, is_journal
+from softcam.viewers import PictureChannel
 from softcam.web.access import Access
-from softcam.web.api import HEALTH_DOC, START_DOC, STATUS_DOC, STOP_DOC, Api
+from softcam.web.api import HEALTH_DOC, STATUS_DOC, Api
 from softcam.web.controls import ControlApi
-from softcam.web.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults
+from softcam.web.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotWish
+from softcam.web.metrics import METRICS_DOC, Metrics
+from softcam.web.movie import MovieStream
+from softcam.web.neighbours import CAMERAS_DOC, Neighbours
 from softcam.web.openapi import openapi_routes
 from softcam.web.pages import page_routes
+from softcam.web.recordings import Recorders, Recordings, take_still
 from softcam.web.routes import Route, Routes
 from softcam.web.server import PortalServer
+from softcam.web.streaming import Streaming
+from softcam.web.webrtc import webrtc_routes
 from softcam.workers import start_worker
 
 log = logging.getLogger("softcam")
@@ -52,6 +70,9 @@ log = logging.getLogger("softcam")
 # From the wish to end to the end: three seconds in all, and most of them for the camera, which is slowest to stop.
 _STOP_LIMIT_S: Final = 2.5
 _FAN_OUT_LIMIT_S: Final = 0.5
+_HOOK_LIMIT_S: Final = 0.2  # it may be in a function that does not come back
+_RECORDER_LIMIT_S: Final = 1.5  # for files' ends to reach a slow card; what has none is mended at the next start
+_PUBLISHER_LIMIT_S: Final = 0.4  # a server that is well needs none of it; a name that is looked up could need minutes
 _ANSWER_LIMIT_S: Final = 0.5  # for waiting requests to hear why there is no picture; they hear it at once
 
 # An address may come late: the network's at boot, or the port of an instance that is just ending.
@@ -69,8 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = load(sys.argv[1:] if argv is None else argv, os.environ)
     except ConfigurationError as error:
+        # Logging is set up from the settings, so not yet.
+        priority = "<3>" if is_journal(sys.stderr, os.environ) else ""
         for fault in error.faults:
-            print(f"soft_stream.py: {fault}", file=sys.stderr)
+            print(f"{priority}soft_stream.py: {fault}", file=sys.stderr)
+        Notifier(os.environ).send(STATUS=error)
         return error.exit_code
     _set_up_logging(settings.log_level)
     for warning in settings.warnings:
@@ -157,21 +181,42 @@ class _Parts:
                 camera,
                 linger_s=settings.linger_s,
                 watchdog_timeout_s=settings.watchdog_timeout_s,
-                autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else None,
+                autofocus_timeout_s=settings.autofocus_timeout_s,
+                has_autofocus=settings.autofocus,
                 on_failure=ends.put,
             )
-        self.steering: Steering | None = None
-        if self.holder is not None:
-            folder = None if settings.state_dir is None else Path(settings.state_dir)
-            name = "controls-pattern" if settings.is_pattern else f"controls-cam{number}"
-            self.steering = Steering(self.holder, _wish(settings), Store(folder, name))
+        folder = None if settings.state_dir is None else Path(settings.state_dir)
+        kind = "pattern" if settings.is_pattern else f"cam{number}" if settings.url is None else f"url{number}"
+        self.steering = Steering(self.holder, _wish(settings), Store(folder, f"controls-{kind}"))
         frames = NewestFrame() if self.holder is None else self.holder.frames
+        self.hook: Hook | None = None
+        if settings.hook is not None:
+            self.hook = Hook(settings.hook, load_hook(settings.hook), frames, self._frame_came)
+            frames = self.hook.frames
         self.pictures = Pictures(frames, size)
+        steering = self.steering
+        self.video = VideoEncoder(
+            frames,
+            lambda: steering.wish.fps,
+            settings.bitrate,
+            die,
+            **_backends(settings, camera),
+        )
+        if self.hook is None:
+            frames.on_clear = self.video.frames_gone
+        self.publisher: Publisher | None = None
+        if self.holder is not None and settings.rtsp_url is not None:
+            self.publisher = Publisher(settings.rtsp_url, self.video, self.holder, die)
+        streaming = Streaming(self.publisher, has_camera=self.holder is not None)
         self.fanout = FanOut(self._want, self._tick, die)
+        movie = Movie(self.video)
+        movie.feed = partial(self.fanout.feed, movie)
         self.health = Health(self.holder, lambda: self.fanout.viewers)
         self.pictures.start(self._deliver, die)
+        if self.hook is not None:
+            self.hook.start(die)
         if self.holder is not None:
-            self.holder.on_frame = self.pictures.frame_came
+            self.holder.on_frame = self._frame_came if self.hook is None else self.hook.frame_came
             self.holder.on_closed = self._tidy_up
         defaults = MediaDefaults(
             quality=settings.quality,
@@ -181,29 +226,77 @@ class _Parts:
             max_clients=settings.max_clients,
         )
         media = Media(self.holder, self.pictures, self.fanout, defaults, self.steering)
+        movies = MovieStream(media, self.video, movie, self.fanout)
+        self.recorders = self._recorders(settings, media)
+        recordings = Recordings(self.recorders, media)
         viewers, encoded = (lambda: self.fanout.viewers), (lambda: self.pictures.encoded)
-        api = Api(self.holder, viewers, encoded, settings.autofocus, self.steering)
+        api = Api(
+            self.holder,
+            viewers,
+            encoded,
+            settings.autofocus,
+            self.steering,
+            [movies.status, streaming.status, recordings.status, self._hook_status],
+        )
         controls = ControlApi(self.holder, self.steering, media, settings.autofocus_timeout_s)
         access = Access(settings.api_key, settings.view_key)
-        routes = [*page_routes(), *_routes(media, api), *controls.routes()]
+        neighbours = Neighbours(settings.neighbours, settings.port_for(number))
+        routes = [*page_routes(neighbours.origins), *webrtc_routes(settings.webrtc_url)]
+        routes += [
+            *_routes(media, api),
+            *movies.routes(),
+            *streaming.routes(),
+            *recordings.routes(),
+            *controls.routes(),
+        ]
+        routes.append(Route(("/v1/cameras",), neighbours.answer, doc=CAMERAS_DOC))
         table = Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)])
         host, port = settings.host, settings.port_for(number)
         self.server = _listen(
             lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", ends
         )
         self._server_thread = start_worker("server", self.server.serve, die)
+        if self.publisher is not None and settings.rtsp_autostart:
+            self.publisher.start()
+        if self.recorders is not None:
+            self.recorders.open(die)
+
+    def _recorders(self, settings: Settings, media: Media) -> Recorders | None:
+        if settings.recordings is None:
+            return None
+        library = Library(Path(settings.recordings), settings.recordings_max_bytes)
+        preroll_s = settings.recordings_preroll_s
+        if self.holder is None:
+            return Recorders(library, preroll_s)
+        frames = self.holder.frames
+        video = VideoRecorder(
+            self.video, self.holder, library, preroll_s, lambda: thumbnails.of_newest(frames), self.die
+        )
+
+        def take(wants_full: bool) -> Still:
+            return take_still(media, SnapshotWish(wants_full=wants_full))
+
+        timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die)
+        return Recorders(library, preroll_s, video, timelapse)
 
     def trouble(self) -> str | None:
         """What is wrong and will not right itself; None where the whole portal is well."""
-        return self.health.trouble((self.server.server_name, self.server.server_port))
+        return self.health.trouble((self.server.server_name, self.server.server_port)) or self.video.trouble()
 
-    def _want(self, channels: tuple[Channel, ...]) -> None:
+    def _hook_status(self) -> dict[str, Any]:
+        return {"hook": None if self.hook is None else self.hook.status()}
+
+    def _frame_came(self) -> None:
+        self.pictures.frame_came()
+        self.video.frame_came()
+
+    def _want(self, channels: tuple[PictureChannel, ...]) -> None:
         self.health.channels_changed(channels)
         self.pictures.want(channels)
 
     def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         self.health.delivered()
-        orientation = 1 if self.steering is None else self.steering.orientation
+        orientation = self.steering.orientation
         if orientation != 1:
             jpeg = with_exif(jpeg, exif_segment(orientation=orientation))
         self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
@@ -222,9 +315,17 @@ class _Parts:
         """No new requests, no viewers, no encodes, no camera; False when the camera hangs."""
         self.server.stop()
         if self.holder is not None:
-            self.holder.stop()
+            self.holder.stop()  # at once, since it is the slowest, and whoever waits for a picture hears of the end
+        if self.publisher is not None:
+            self.publisher.stop()
+            self.publisher.join(min(deadline_s, time.monotonic() + _PUBLISHER_LIMIT_S))
+        if self.recorders is not None:
+            self.recorders.close(min(deadline_s, time.monotonic() + _RECORDER_LIMIT_S))
         self.fanout.stop(min(deadline_s, time.monotonic() + _FAN_OUT_LIMIT_S))
+        if self.hook is not None:
+            self.hook.stop(min(deadline_s, time.monotonic() + _HOOK_LIMIT_S))
         self.pictures.stop(deadline_s)
+        self.video.stop(deadline_s)
         is_closed = self.holder is None or self.holder.join(deadline_s)
         self.server.wait_answered(min(deadline_s, time.monotonic() + _ANSWER_LIMIT_S))
         self.server.server_close()
@@ -272,6 +373,10 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
 
         faults = None if settings.pattern_faults is None else Path(settings.pattern_faults)
         camera: Camera = PatternCamera(wish, faults_file=faults)
+    elif settings.url is not None:
+        from softcam.camera.url import UrlCamera
+
+        camera = UrlCamera(settings.url, wish)
     else:
         from softcam.camera.picamera import PicameraCamera
 
@@ -289,6 +394,19 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
     return camera, number or 0
 
 
+class _Backends(TypedDict, total=False):
+    require: Callable[[], None]
+    open_backend: OpenBackend
+
+
+def _backends(settings: Settings, camera: Camera | None) -> _Backends:
+    """What encodes H.264 where it is not libx264 alone: hardware gets pictures out of the camera's own memory."""
+    if camera is None or camera.backend != "picamera2" or settings.hook is not None:
+        return {}
+    hardware = HardwareFirst()
+    return {"require": hardware.require, "open_backend": hardware.open}
+
+
 def _wish(settings: Settings) -> StreamWish:
     return StreamWish(settings.width, settings.height, settings.fps)
 
@@ -300,8 +418,7 @@ def _routes(media: Media, api: Api) -> list[Route]:
         Route(snapshots, media.snapshot, doc=SNAPSHOT_DOC),
         Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), api.status, doc=STATUS_DOC),
         Route(("/health",), api.health, is_public=True, doc=HEALTH_DOC),
-        Route(("/v1/streaming/start", "/streaming/start"), api.start_streaming, "POST", doc=START_DOC),
-        Route(("/v1/streaming/stop", "/streaming/stop"), api.stop_streaming, "POST", doc=STOP_DOC),
+        Route(("/metrics",), Metrics(api.content).answer, doc=METRICS_DOC),
     ]
 
 

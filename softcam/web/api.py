@@ -1,19 +1,19 @@
 """What programs ask: the state of the camera, and whether the portal is well. Runs on the threads of requests."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
-from softcam.camera.holder import CameraHolder, HolderStatus, State
+from softcam.camera.holder import LEASE_KINDS, CameraHolder, HolderStatus, State
 from softcam.camera.steering import Steering
 from softcam.controls import merge
-from softcam.errors import NotSupported
-from softcam.web import bodies
-from softcam.web.bodies import NO_FIELDS
 from softcam.web.messages import Answer, Request, json_response
+from softcam.web.movie import H264_SHAPE
+from softcam.web.recordings import RECORDING_SHAPE
 from softcam.web.routes import Doc
+from softcam.web.streaming import STREAMING_SHAPE
 
 _UNWELL: Final = frozenset({State.RECOVERING, State.MISSING})
 
@@ -46,6 +46,15 @@ _OF_CONTROLS: Final = (
 )
 
 
+_HOOK: Final[Mapping[str, Mapping[str, Any]]] = {
+    "name": {"type": "string"},
+    "calls": {"type": "integer"},
+    "failures": {"type": "integer"},
+    "skipped": {"type": "integer", "description": "frames that came while it was busy"},
+    "last_error": {"type": ["string", "null"]},
+}
+
+
 def _nullable(kind: str) -> Mapping[str, Any]:
     return {"type": [kind, "null"]}
 
@@ -68,7 +77,7 @@ _SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
         "items": {
             "type": "object",
             "properties": {
-                "kind": {"enum": ["stream", "snapshot", "hold"]},
+                "kind": {"enum": list(LEASE_KINDS)},
                 "count": {"type": "integer"},
                 "since": {"type": "number", "description": "Unix seconds"},
             },
@@ -87,7 +96,16 @@ _SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus_mode": {"enum": ["manual", "auto", "continuous", None]},
     "colour_gains": _nullable("array"),
     "sensor_black_levels": _nullable("array"),
-    "streaming": {"type": "boolean", "description": "whether H.264 is published"},
+    **H264_SHAPE,
+    **STREAMING_SHAPE,
+    **RECORDING_SHAPE,
+    "hook": {
+        "type": ["object", "null"],
+        "properties": _HOOK,
+        "required": list(_HOOK),
+        "additionalProperties": False,
+        "description": "the function that gets each frame; null where there is none",
+    },
     "hdr_mode": {"enum": ["off", "auto", "sensor", "single-exp", None]},
     "lens_correction_enabled": _nullable("boolean"),
     "roi": _nullable("object"),
@@ -125,17 +143,6 @@ HEALTH_DOC: Final = Doc(
 )
 
 
-_STREAMING: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {"status": {"const": "ok"}, "streaming": {"type": "boolean"}},
-    "required": ["status", "streaming"],
-}
-START_DOC: Final = Doc(
-    "Publish H.264 to the RTSP server", "camera", {200: {"application/json": _STREAMING}}, errors=(400, 409, 503)
-)
-STOP_DOC: Final = Doc("Stop publishing H.264", "camera", {200: {"application/json": _STREAMING}}, errors=(400, 503))
-
-
 class Api:
     """Answers for `/health` and the status."""
 
@@ -146,10 +153,13 @@ class Api:
         encoded: Callable[[], int],
         autofocus: bool,
         steering: Steering | None = None,
+        parts: Sequence[Callable[[], Mapping[str, Any]]] = (),
     ) -> None:
-        """`holder` is None where the camera is switched off by configuration; `encoded` counts pictures for streams."""
+        """`holder` is None where the camera is switched off by configuration; `encoded` counts pictures for streams;
+        `parts` give the status' fields of what is not the camera."""
         self._holder = holder
         self._steering = steering
+        self._parts = parts
         self._viewers = viewers
         self._encoded = encoded
         self._autofocus = autofocus
@@ -162,7 +172,7 @@ class Api:
         content: dict[str, Any] = {
             "status": "healthy" if is_well else "unhealthy",
             "camera_configured": status is not None,
-            "streaming_active": status is not None and status.leases["stream"] > 0,
+            "streaming_active": status is not None and status.is_streaming,
             "version": __version__,
         }
         if status is not None and not is_well:
@@ -171,6 +181,10 @@ class Api:
 
     def status(self, _request: Request) -> Answer:
         """Everything about the camera; null where it is not known, as while it is closed."""
+        return json_response(self.content())
+
+    def content(self) -> dict[str, Any]:
+        """What the status says."""
         holder = self._holder
         content: dict[str, Any] = {
             "state": State.CLOSED,
@@ -198,17 +212,10 @@ class Api:
             status = holder.status()
             content |= _of_camera(holder, status)
         content |= self._of_picture(status)
-        return json_response(content)
-
-    def start_streaming(self, request: Request) -> Answer:
-        """H.264 to an RTSP server, which this version cannot."""
-        bodies.read(request, NO_FIELDS)
-        raise NotSupported("this version publishes no H.264; the stream is at /stream.mjpg")
-
-    def stop_streaming(self, request: Request) -> Answer:
-        """Nothing is published, so it is done already."""
-        bodies.read(request, NO_FIELDS)
-        return json_response({"status": "ok", "streaming": False})
+        content |= {"h264": None, "streaming": False, "publishing": None, "hook": None}
+        for tell in self._parts:
+            content |= tell()
+        return content
 
     def _of_picture(self, status: HolderStatus | None) -> Mapping[str, Any]:
         metadata = {} if status is None or status.metadata is None else status.metadata
@@ -224,7 +231,6 @@ class Api:
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
             "colour_gains": _numbers(metadata.get("ColourGains"), 3),
             "sensor_black_levels": _numbers(metadata.get("SensorBlackLevels"), 0),
-            "streaming": False,
             **self._of_controls(content["lux"], controls),
         }
 

@@ -11,23 +11,43 @@ from typing import Any, Final
 from softcam.camera.base import StreamMode
 from softcam.camera.holder import CameraHolder, Lease, State
 from softcam.camera.steering import Steering
-from softcam.controls import merge
+from softcam.controls import lacks, merge
+from softcam.controls.autofocus import AfMode
 from softcam.controls.table import GROUPS, BadValue, Field, Group
-from softcam.errors import CameraError, NotSupported
+from softcam.controls.values import values_of
+from softcam.errors import CameraError
 from softcam.web import bodies
 from softcam.web.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
 from softcam.web.messages import Answer, HttpError, Request, json_response
 from softcam.web.routes import Doc, Route
 
 _START_LIMIT_S: Final = 30.0  # opening has its own, shorter limits inside
-_LEAST_FOCUS_S: Final = 2.0  # for a cycle that a user wants where the configuration has autofocus off
+_LEAST_FOCUS_S: Final = 2.0  # as long may a cycle that a user wants take, whatever the configuration says
+_VERDICT_S: Final = 1.0  # more, so that a cycle's own end is heard
 
+_ALONE: Final = ", rounded down to an even number; alone, it keeps the aspect ratio"
 SNAPSHOT: Final = Group(
     "snapshot",
     "One picture in JSON, as Base64.",
     (
-        Field("width", "integer", "width; alone, it keeps the aspect ratio", None, SMALLEST_PX, LARGEST_PX, "pixels"),
-        Field("height", "integer", "height; alone, it keeps the aspect ratio", None, SMALLEST_PX, LARGEST_PX, "pixels"),
+        Field(
+            "width",
+            "integer",
+            "width, made even; alone, it keeps the aspect ratio",
+            None,
+            SMALLEST_PX,
+            LARGEST_PX,
+            "pixels",
+        ),
+        Field(
+            "height",
+            "integer",
+            "height, made even; alone, it keeps the aspect ratio",
+            None,
+            SMALLEST_PX,
+            LARGEST_PX,
+            "pixels",
+        ),
         Field("autofocus_trigger", "boolean", "focus first"),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("max_age", "number", "how old the picture may be", None, 0, 3600, "seconds"),
@@ -57,8 +77,8 @@ _FIELD_SCHEMA: Final[Mapping[str, Any]] = {
         "nullable": {"type": "boolean"},
         "required": {"type": "boolean"},
         "default": {"description": "what counts until something is set"},
-        "value": {"description": "what counts now"},
-        "is_set": {"type": "boolean"},
+        "value": {"description": "what counts now; null where it is left to the camera"},
+        "is_set": {"type": "boolean", "description": "by hand; something else that was set may still rule it out"},
         "available": {"type": ["boolean", "null"], "description": "null before the camera was ever open"},
         "reason": {"type": ["string", "null"], "description": "why it is not available"},
     },
@@ -94,13 +114,13 @@ class ControlApi:
     """Answers for `/v1/camera/NAME`, `/v1/camera/controls`, `/camera/start` and `/camera/stop`."""
 
     def __init__(
-        self, holder: CameraHolder | None, steering: Steering | None, media: Media, autofocus_timeout_s: float
+        self, holder: CameraHolder | None, steering: Steering, media: Media, autofocus_timeout_s: float
     ) -> None:
-        """`holder` and `steering` are None where the camera is switched off by configuration."""
+        """`holder` is None where the camera is switched off by configuration; all is kept then as for a closed one."""
         self._holder = holder
         self._steering = steering
         self._media = media
-        self._focus_limit_s = max(autofocus_timeout_s, _LEAST_FOCUS_S)
+        self._focus_limit_s = max(autofocus_timeout_s, _LEAST_FOCUS_S) + _VERDICT_S
         self._lock = threading.Lock()  # guards _hold
         self._hold: Lease | None = None
 
@@ -124,7 +144,7 @@ class ControlApi:
             Route(
                 ("/v1/camera/controls", "/camera/controls"),
                 self.look,
-                doc=Doc("What can be set", "controls", {200: {"application/json": CONTROLS_SCHEMA}}, errors=(503,)),
+                doc=Doc("What can be set", "controls", {200: {"application/json": CONTROLS_SCHEMA}}),
             ),
             Route(
                 ("/v1/camera/controls", "/camera/controls"),
@@ -134,7 +154,7 @@ class ControlApi:
                     "All controls back to their defaults",
                     "controls",
                     {200: {"application/json": CONTROLS_SCHEMA}},
-                    errors=(409, 503),
+                    errors=(400, 409, 503),
                 ),
             ),
             Route(
@@ -162,18 +182,27 @@ class ControlApi:
     def set(self, group: Group, request: Request) -> Answer:
         """One group of the table."""
         values = bodies.read(request, group)
-        holder, steering = self._camera()
+        steering = self._steering
+        answer = group.answer(values)
         try:
-            steering.change(group, values)
+            if group.name == "autofocus" and values.get("trigger"):
+                answer |= self._focus(self._camera(), steering, group, values)
+            else:
+                steering.change(group, values)
         except BadValue as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
-        answer = group.answer(values)
-        if group.name == "manual_exposure":
-            answer.setdefault("gain", steering.asked.get("manual_exposure", "gain"))
-        if group.name == "roi":
-            answer |= self._shown(steering)
-        if values.get("trigger") and group.name == "autofocus":
-            answer |= self._focus(holder, steering)
+        match group.name:
+            case "manual_exposure":
+                answer.setdefault("gain", steering.asked.get("manual_exposure", "gain"))
+            case "exposure_limits":
+                notes = merge.limits_notes(steering.asked, steering.wish, steering.mode)
+                answer["note"] = "; ".join(notes) or None
+            case "roi":
+                answer |= self._shown(steering)
+            case "stream":
+                mode = steering.mode
+                lacking = () if mode is None else lacks.shortfall(steering.asked, mode)
+                answer["note"] = "; ".join(lacking) or None
         return json_response(answer)
 
     def snapshot(self, request: Request) -> Answer:
@@ -195,23 +224,20 @@ class ControlApi:
 
     def look(self, _request: Request) -> Answer:
         """What can be set, with range, default and value."""
-        _, steering = self._camera()
-        mode = steering.mode
-        return json_response(
-            {"controls": {group.name: _described(group, steering, mode) for group in GROUPS}} | steering.troubles()
-        )
+        focus = None if self._holder is None else self._holder.focus.mode
+        controls = {group.name: _described(group, self._steering, focus) for group in GROUPS}
+        return json_response({"controls": controls} | self._steering.troubles())
 
     def reset(self, request: Request) -> Answer:
         """Back to the defaults."""
         bodies.read(request, bodies.NO_FIELDS)
-        _, steering = self._camera()
-        steering.reset()
+        self._steering.reset()
         return self.look(request)
 
     def start(self, request: Request) -> Answer:
         """Hold the camera open until `stop`; answers when it gives pictures."""
         bodies.read(request, bodies.NO_FIELDS)
-        holder, _ = self._camera()
+        holder = self._camera()
         with self._lock:
             is_new = self._hold is None
             if self._hold is None:
@@ -227,9 +253,8 @@ class ControlApi:
     def stop(self, request: Request) -> Answer:
         """Let go of what `start` holds, and of nothing else."""
         bodies.read(request, bodies.NO_FIELDS)
-        holder, _ = self._camera()
         self._let_go()
-        return self._held(holder)
+        return self._held(self._holder)
 
     def _let_go(self) -> None:
         with self._lock:
@@ -237,22 +262,25 @@ class ControlApi:
         if hold is not None:
             hold.release()
 
-    def _held(self, holder: CameraHolder) -> Answer:
+    def _held(self, holder: CameraHolder | None) -> Answer:
         with self._lock:
             is_held = self._hold is not None
-        return json_response({"status": "ok", "held": is_held, "state": holder.status_state})
+        state = State.CLOSED if holder is None else holder.status_state
+        return json_response({"status": "ok", "held": is_held, "state": state})
 
-    def _camera(self) -> tuple[CameraHolder, Steering]:
-        if self._holder is None or self._steering is None:
-            raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
-        return self._holder, self._steering
+    def _camera(self) -> CameraHolder:
+        if self._holder is None:
+            # No Retry-After: it is not to come by itself.
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is switched off (CAMERA_ENABLED=0)")
+        return self._holder
 
-    def _focus(self, holder: CameraHolder, steering: Steering) -> dict[str, Any]:
-        deadline_s = time.monotonic() + _START_LIMIT_S
+    def _focus(
+        self, holder: CameraHolder, steering: Steering, group: Group, values: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A change with a cycle: the camera is opened first, for only then is known whether it can focus at all."""
         with holder.lease("snapshot"):
-            mode = holder.wait_ready(deadline_s)
-            if not mode.has_autofocus:
-                raise NotSupported("trigger: this camera has no AfMode")
+            holder.wait_ready(time.monotonic() + _START_LIMIT_S)
+            steering.change(group, values)
             outcome = steering.focus_now(self._focus_limit_s)
         if outcome is None:
             return {"focused": None, "lens_position": None}
@@ -282,9 +310,27 @@ _SNAPSHOT_SCHEMA: Final[Mapping[str, Any]] = {
 }
 
 
+_NOTE: Final = {"type": ["string", "null"], "description": "what came out otherwise than asked, and why"}
+# What the answer to a change tells beyond what was set.
+_OUTCOMES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "autofocus": {
+        "focused": {"type": ["boolean", "null"], "description": "with trigger; null where no end was seen in time"},
+        "lens_position": {"type": ["number", "null"], "description": "with trigger; in dioptres"},
+    },
+    "exposure_limits": {"note": _NOTE},
+    "roi": {"note": _NOTE},
+    "stream": {"note": _NOTE},
+}
+
+
 def _route_of(group: Group, handle: Callable[[Request], Answer]) -> Route:
-    answers: dict[str, Any] = {group.answers.get(each.name, each.name): {} for each in group.fields}
-    schema = {"type": "object", "properties": {**_OK, **answers}, "required": ["status"]}
+    answers = {group.answers.get(each.name, each.name): each.answer_schema() for each in group.fields}
+    schema = {
+        "type": "object",
+        "properties": {**_OK, **answers, **_OUTCOMES.get(group.name, {})},
+        "required": ["status"],
+        "additionalProperties": False,
+    }
     return Route(
         group.paths,
         handle,
@@ -300,20 +346,25 @@ def _route_of(group: Group, handle: Callable[[Request], Answer]) -> Route:
     )
 
 
-def _described(group: Group, steering: Steering, mode: StreamMode | None) -> dict[str, Any]:
-    fields = {each.name: _described_field(group, each, steering, mode) for each in group.fields}
+def _described(group: Group, steering: Steering, focus: AfMode | None) -> dict[str, Any]:
+    asked, mode = steering.asked, steering.mode
+    values = values_of(group, asked, steering.wish, mode, focus, is_night=steering.is_night)
+    set_now = asked.groups.get(group.name, {})
+    fields = {
+        row.name: _described_field(group, row, mode) | {"value": values[row.name], "is_set": row.name in set_now}
+        for row in group.fields
+    }
     return {"help": group.help, "path": group.paths[0], "restarts": group.restarts, "fields": fields}
 
 
-def _described_field(group: Group, row: Field, steering: Steering, mode: StreamMode | None) -> dict[str, Any]:
-    asked = steering.asked
+def _described_field(group: Group, row: Field, mode: StreamMode | None) -> dict[str, Any]:
     limits = None if mode is None or row.control is None else mode.controls.get(row.control)
-    low, high = merge.limits_of(row, limits)
+    low, high = lacks.limits_of(row, limits)
     words = list(row.choices)
     reason = None
     if mode is not None:
-        words = [word for word in words if merge.lacks(group, {row.name: word}, mode) is None] or words
-        reason = merge.reason_against(group, row, mode)
+        words = [word for word in words if lacks.refusal(group, {row.name: word}, mode) is None] or words
+        reason = lacks.reason_against(group, row, mode)
     default = row.default
     if limits is not None and isinstance(default, int | float) and not isinstance(default, bool):
         default = min(max(default, low or default), high or default)
@@ -329,8 +380,6 @@ def _described_field(group: Group, row: Field, steering: Steering, mode: StreamM
         "nullable": row.is_nullable,
         "required": row.is_required,
         "default": default,
-        "value": asked.get(group.name, row.name),
-        "is_set": row.name in asked.groups.get(group.name, {}),
         "available": None if mode is None else reason is None,
         "reason": reason,
     }

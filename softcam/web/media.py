@@ -10,15 +10,17 @@ from http import HTTPStatus
 from socket import socket
 from typing import Any, Final
 
-from softcam.camera.base import StreamMode
+from softcam.camera.base import RawPicture, StreamMode, no_controls
+from softcam.camera.dng import turned
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
 from softcam.errors import CameraError, NoPicture, NotSupported
 from softcam.exif import exif_segment, make_of, with_exif
-from softcam.fanout import CONTENT_TYPE, FanOut, Viewer
+from softcam.fanout import CONTENT_TYPE, FanOut
 from softcam.frames import Frame
 from softcam.jpeg import size_of
 from softcam.pictures import PictureKey, Pictures, Size
+from softcam.viewers import Viewer
 from softcam.web import parameters
 from softcam.web.messages import ANYONE_MAY_READ, NEVER_KEEP, Answer, HandOver, HttpError, Request, Response
 from softcam.web.routes import Doc, Parameter
@@ -26,13 +28,13 @@ from softcam.web.routes import Doc, Parameter
 # Home Assistant gives a snapshot 10 s; longer, nobody listens any more.
 _SNAPSHOT_LIMIT_S: Final = 10.0
 # Opening has its own, shorter limits inside; this one is above them all.
-_STREAM_LIMIT_S: Final = 30.0
+STREAM_LIMIT_S: Final = 30.0
 # What autofocus may add to a snapshot nobody asked it for: Moonraker waits a second in all.
 _FOCUS_BUDGET_S: Final = 0.6
 _RETRY_AFTER_S: Final = 5
 _TURNS: Final = 2  # snapshots that hold a frame of the camera at once: with slot and encoders five of its six buffers
 _RAW_LIMIT_S: Final = 20.0  # a DNG of twelve million pixels is 24 MB, and is written on a card first
-_HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
+HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
 
 SMALLEST_PX: Final = 16
 LARGEST_PX: Final = 8192
@@ -50,7 +52,9 @@ STREAM_DOC: Final = Doc(
     parameters=(
         _QUALITY,
         Parameter("fps", "at most so many pictures in a second", {"type": "number", "minimum": 0.01, "maximum": 1000}),
-        Parameter("width", "in pixels; never larger than the camera's stream", _SIDE_SCHEMA),
+        Parameter(
+            "width", "in pixels, rounded down to an even number; never larger than the camera's stream", _SIDE_SCHEMA
+        ),
     ),
     errors=(400, 503),
 )
@@ -61,8 +65,10 @@ SNAPSHOT_DOC: Final = Doc(
     description="Exposed after the request, unless max_age allows an older one.",
     parameters=(
         _QUALITY,
-        Parameter("width", "in pixels; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
-        Parameter("height", "in pixels; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
+        Parameter("width", "in pixels, rounded down to an even number; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
+        Parameter(
+            "height", "in pixels, rounded down to an even number; alone, it keeps the aspect ratio", _SIDE_SCHEMA
+        ),
         Parameter("max_age", "seconds that it may be old", {"type": "number", "minimum": 0, "maximum": 3600}),
         Parameter("autofocus", "focus first, or not", _YES_OR_NO),
         Parameter("full", "the whole sensor", _YES_OR_NO),
@@ -130,12 +136,12 @@ class Media:
         quality = parameters.whole(query, "quality", 1, 100)
         fps = parameters.decimal(query, "fps", 0.01, 1000)
         width = parameters.whole(query, "width", SMALLEST_PX, LARGEST_PX) or 0
-        holder = self._camera()
+        holder = self.camera()
         if not request.wants_body:
-            return Response(b"", CONTENT_TYPE, headers=_HEADERS)
-        leave = self._enter(holder)
+            return Response(b"", CONTENT_TYPE, headers=HEADERS)
+        leave = self.enter(holder)
         try:
-            mode = holder.wait_ready(time.monotonic() + _STREAM_LIMIT_S)
+            mode = holder.wait_ready(time.monotonic() + STREAM_LIMIT_S)
         except BaseException:
             leave()
             raise
@@ -149,7 +155,7 @@ class Media:
         def take(connection: socket) -> None:
             self._fanout.add(Viewer(connection, request.client, key, interval_s, leave))
 
-        return HandOver(take, leave, CONTENT_TYPE, _HEADERS)
+        return HandOver(take, leave, CONTENT_TYPE, HEADERS)
 
     def snapshot(self, request: Request) -> Answer:
         """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor).
@@ -166,12 +172,16 @@ class Media:
             wants_full=parameters.boolean(query, "full") or False,
         )
         is_raw = parameters.choice(query, "format", ("jpeg", "dng")) == "dng"
-        self._camera()
+        self.camera()
         if not request.wants_body:
-            return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=_HEADERS)
+            return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)
         if is_raw:
-            headers = {**_HEADERS, "Content-Disposition": 'attachment; filename="snapshot.dng"'}
-            return Response(self._raw(wish.wants_focus), DNG_TYPE, headers=headers)
+            raw = self._raw(wish.wants_focus)
+            headers = {
+                **_picture_headers(raw.timestamp_s),
+                "Content-Disposition": 'attachment; filename="snapshot.dng"',
+            }
+            return Response(turned(raw.dng, self._orientation), DNG_TYPE, headers=headers)
         taken = self.take(wish)
         return Response(taken.jpeg, "image/jpeg", headers=taken.headers)
 
@@ -179,7 +189,7 @@ class Media:
         """One picture. Raises CameraError, NoPicture among them."""
         asked_s = time.monotonic()
         deadline_s = asked_s + _SNAPSHOT_LIMIT_S
-        holder = self._camera()
+        holder = self.camera()
         width, height = wish.width, wish.height
         max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
         with holder.lease("snapshot"):
@@ -192,10 +202,10 @@ class Media:
                 holder.wait_frame(0.0, deadline_s).release()  # a cold camera's exposure would be that of the still
                 still_size = None if wants_full else _within(size, mode.sensor_size)
                 steering = self._steering
-                controls = None if steering is None else steering.still_controls(still_size)
-                frame = holder.still(still_size, deadline_s, controls)
-                if wants_full and width is None and height is None:
-                    size = frame.size
+                controls_for = no_controls if steering is None else steering.still_view(is_whole=wants_full)
+                frame = holder.still(still_size, deadline_s, controls_for)
+                if wants_full:  # the whole of it has a shape of its own, and not the stream's
+                    size = self._size(frame.size, width, height, default=frame.size)
                 return self._encode(wish, frame, size, mode)
             not_before_s = time.monotonic() if has_focused else asked_s - max_age_s
             # In turn, and the turn before the frame: each holds one of the camera's few buffers until it is encoded.
@@ -215,14 +225,20 @@ class Media:
                 wish.quality or self._defaults.snapshot_quality,
                 is_quality_asked=wish.quality is not None,
             )
-            orientation = 1 if self._steering is None else self._steering.orientation
-            return Snapshot(_with_exif(picture, frame, mode, orientation), size_of(picture), _picture_headers(frame))
+            size = size_of(picture)
+            headers = _picture_headers(frame.timestamp_s)
+            return Snapshot(_with_exif(picture, size, frame, mode, self._orientation), size, headers)
         finally:
             frame.release()
 
-    def _raw(self, wants_focus: bool | None) -> bytes:
+    @property
+    def _orientation(self) -> int:
+        """EXIF's, for every picture."""
+        return 1 if self._steering is None else self._steering.orientation
+
+    def _raw(self, wants_focus: bool | None) -> RawPicture:
         deadline_s = time.monotonic() + _RAW_LIMIT_S
-        holder = self._camera()
+        holder = self.camera()
         with holder.lease("snapshot"):
             mode = holder.wait_ready(deadline_s)
             if not mode.has_raw:
@@ -231,12 +247,13 @@ class Media:
             holder.wait_frame(0.0, deadline_s).release()
             return holder.raw_still(deadline_s)
 
-    def _camera(self) -> CameraHolder:
+    def camera(self) -> CameraHolder:
+        """The camera to ask. Raises CameraError where it is switched off."""
         if self._holder is None:
             raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
         return self._holder
 
-    def _enter(self, holder: CameraHolder) -> Callable[[], None]:
+    def enter(self, holder: CameraHolder) -> Callable[[], None]:
         """A viewer's place and lease; gives what takes both back, to be called once. Raises HttpError when full."""
         if not self._places.acquire(blocking=False):
             raise HttpError(
@@ -256,9 +273,9 @@ class Media:
 
         return leave
 
-    def _size(self, stream: Size, width: int | None, height: int | None) -> Size:
+    def _size(self, stream: Size, width: int | None, height: int | None, default: Size | None = None) -> Size:
         """The size to answer with; of width and height alone the other follows from the aspect ratio. Even numbers."""
-        default = self._defaults.snapshot_size or stream
+        default = default or self._defaults.snapshot_size or stream
         if width is None and height is None:
             return default
         ratio = default[0] / default[1]
@@ -271,7 +288,7 @@ class Media:
         A running stream is in continuous focus, and is left in peace where nobody asks for more.
         """
         if wants_focus is None:
-            if holder.status().leases["stream"]:
+            if holder.status().is_streaming:
                 return False
             budget_s = min(_FOCUS_BUDGET_S, self._defaults.autofocus_timeout_s)
         elif wants_focus:
@@ -293,12 +310,13 @@ def _even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(picture: bytes, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
+def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
     if frame.pixel_format == "MJPEG":
         return picture  # the camera's own, which may have such a block already
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
+        size=size,
         exposure_us=_known(metadata.get("ExposureTime")),
         gain=_known(metadata.get("AnalogueGain")),
         lens_dioptres=_known(metadata.get("LensPosition")),
@@ -314,9 +332,9 @@ def _known(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _picture_headers(frame: Frame) -> Mapping[str, str]:
+def _picture_headers(timestamp_s: float) -> Mapping[str, str]:
     return {
-        **_HEADERS,
-        "Last-Modified": formatdate(frame.timestamp_s, usegmt=True),
-        "X-Timestamp": f"{frame.timestamp_s:.6f}",
+        **HEADERS,
+        "Last-Modified": formatdate(timestamp_s, usegmt=True),
+        "X-Timestamp": f"{timestamp_s:.6f}",
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl
 
 from softcam.errors import PortalError
@@ -35,6 +35,7 @@ class Request:
     headers: Message
     client: str
     body: bytes = b""
+    parts: Mapping[str, str] = field(default_factory=dict)  # of the path, where the route has braces
 
     @property
     def wants_body(self) -> bool:
@@ -65,7 +66,19 @@ class HandOver:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Response | HandOver
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes of a file, `length` of them from `begin` on. Who sends it closes the file, which may grow meanwhile."""
+
+    file: BinaryIO
+    begin: int
+    length: int
+    content_type: str
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Answer = Response | FilePart | HandOver
 
 
 def json_response(

@@ -4,14 +4,14 @@ Made once, since neither table changes. Nothing is described by hand here but wh
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
 from softcam.web.messages import ANYONE_MAY_READ, Answer, Request, Response
-from softcam.web.routes import Doc, Route
+from softcam.web.routes import Doc, Parameter, Route
 
 _ERROR: Final = {"$ref": "#/components/schemas/Error"}
 _SECURITY: Final[Mapping[str, Any]] = {
@@ -24,13 +24,17 @@ _REASONS: Final[Mapping[int, str]] = {
     401: "The API key is missing or wrong",
     403: "The key may only look, or a page from elsewhere asks for a change",
     404: "There is no such thing",
+    408: "A body was announced, and did not come to its end in time",
     409: "This camera cannot do that, and why",
     411: "A body has no Content-Length",
     413: "The body is too large",
     415: "The body is not application/json",
+    416: "The range lies beyond the end",
     503: "There is no picture to give now, and why",
 }
-_WITH_BODY: Final = (403, 411, 413, 415)
+# Any request may be refused for its form, before anyone looks what it is for.
+_FOR_FORM: Final = (400, 408, 411, 413)
+_WITH_BODY: Final = (403, 415)
 
 
 class OpenApi:
@@ -58,7 +62,7 @@ def _unmade(_request: Request) -> Answer:
 
 def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
-    for route in routes:
+    for route in _with_actions([*routes]):
         if route.doc is None:
             continue
         for path in route.paths:
@@ -74,7 +78,8 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
             "title": "Soft Stream",
             "version": __version__,
             "description": "One camera: its pictures, its state, and what can be set. "
-            'Errors are {"detail": …} and name the field and the rule. Unknown query parameters are ignored.',
+            'Errors are {"detail": …} and name the field and the rule. Unknown query parameters are ignored. '
+            "Requests with a target or a header that is too large are answered 414 and 431.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "./", "description": "where this description came from"}],
@@ -96,10 +101,56 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
     return document
 
 
+def _with_actions(routes: Sequence[Route]) -> Iterator[Route]:
+    """The routes, and the page's told with all that its address answers: `/?action=NAME` is no path of its own."""
+    actions = {
+        path.partition("=")[2]: route.doc
+        for route in routes
+        for path in route.paths
+        if path.startswith("/?action=") and route.doc is not None
+    }
+    for route in routes:
+        if "/" not in route.paths or route.doc is None or not actions:
+            yield route
+            continue
+        others = tuple(path for path in route.paths if path != "/")
+        if others:
+            yield replace(route, paths=others)
+        yield replace(route, paths=("/",), doc=_doc_with(route.doc, actions))
+
+
+def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
+    answers = {status: dict(contents) for status, contents in doc.answers.items()}
+    parameters = [Parameter("action", "a picture in place of the page", {"type": "string", "enum": sorted(actions)})]
+    errors = {*doc.errors}
+    for name, each in sorted(actions.items()):
+        for status, contents in each.answers.items():
+            answers.setdefault(status, {}).update(contents)
+        errors.update(each.errors)
+        for parameter in each.parameters:
+            known = next((known for known in parameters if known.name == parameter.name), None)
+            if known is None:
+                parameters.append(replace(parameter, help=f"with action {name}: {parameter.help}"))
+            else:
+                parameters[parameters.index(known)] = replace(
+                    known, help=f"{known.help}; with {name}: {parameter.help}"
+                )
+    description = "; ".join(
+        f"with action {name}: {each.summary[0].lower()}{each.summary[1:]}" for name, each in actions.items()
+    )
+    return replace(
+        doc,
+        answers=answers,
+        description=f"{doc.description} {description[0].upper()}{description[1:]}.".strip(),
+        parameters=(*doc.parameters, *parameters),
+        errors=tuple(sorted(errors)),
+    )
+
+
 def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: bool = False) -> dict[str, Any]:
     method = "head" if is_head else route.method.lower()
     name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
-    statuses = {*doc.errors}
+    statuses = {*doc.errors, *_FOR_FORM}
     if has_key and not route.is_public:
         statuses.add(401)
     if route.method != "GET":
@@ -125,7 +176,8 @@ def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: boo
         operation["description"] = doc.description
     if doc.parameters:
         operation["parameters"] = [
-            {"name": each.name, "in": "query", "description": each.help, "schema": each.schema}
+            {"name": each.name, "in": each.place, "description": each.help, "schema": each.schema}
+            | ({"required": True} if each.place == "path" else {})
             for each in doc.parameters
         ]
     if doc.body is not None:

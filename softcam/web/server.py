@@ -8,6 +8,7 @@ import contextlib
 import errno
 import io
 import logging
+import re
 import socket
 import sys
 import threading
@@ -17,15 +18,16 @@ from dataclasses import replace
 from email import errors as defects
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
 from softcam.errors import CameraError, NotSupported
 from softcam.web.access import Access, refuse_foreign
 from softcam.web.bodies import refuse_other_than_json
 from softcam.web.connections import Connections, RequestReader
-from softcam.web.messages import HandOver, HttpError, Request, Response, json_response, parse_target
+from softcam.web.messages import FilePart, HandOver, HttpError, Request, Response, json_response, parse_target
 from softcam.web.routes import Route, Routes
+from softcam.web.sending import Sender
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,7 @@ _EXHAUSTED_PAUSE_S: Final = 0.5
 _DRAIN_BYTES: Final = 1024 * 1024
 _DRAIN_S: Final = 1.0
 _LONGEST_NUMBER: Final = 18  # digits; int() itself refuses thousands
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}")  # RFC 9110, 9.1, and no longer than anybody has one
 _LONGEST_DETAIL: Final = 200  # characters; http.server repeats the whole line that it did not like
 
 # A header block that http.server could only read in part: what it took for the body may be headers to a proxy before us
@@ -65,6 +68,16 @@ FULL: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
     b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(_FULL_DETAIL), _FULL_DETAIL)
 )
+
+
+# What a person sees who dismissed the browser's question for the key; programs get JSON.
+_NOT_LET_IN: Final = b"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="dark light"><title>Camera: a key is needed</title>
+<h1>Nobody is let in without the key</h1>
+<p>Load this page again, and give the camera's key as the password; any user name does.</p>
+</html>
+"""
 
 
 class PortalServer(ThreadingHTTPServer):
@@ -246,11 +259,14 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_whole(self, request: Request) -> None:
         try:
             if self.command == "OPTIONS":
-                answer: Response | HandOver = self._options(request)
+                answer: Response | FilePart | HandOver = self._options(request)
             else:
-                answer = self._find(request).handle(request)
+                route = self._find(request)
+                answer = route.handle(replace(request, parts=self.server.routes.parts(request.path)))
         except HttpError as error:
             answer = _error_response(error)
+            if error.status is HTTPStatus.UNAUTHORIZED and "text/html" in self.headers.get("Accept", ""):
+                answer = replace(answer, body=_NOT_LET_IN, content_type="text/html; charset=utf-8")
         except NotSupported as error:
             answer = json_response({"detail": str(error)}, HTTPStatus.CONFLICT)
         except CameraError as error:
@@ -262,11 +278,19 @@ class _Handler(BaseHTTPRequestHandler):
             answer = json_response({"detail": "the portal failed; its log says how"}, HTTPStatus.INTERNAL_SERVER_ERROR)
         if isinstance(answer, HandOver):
             self._hand_over(answer)
+        elif isinstance(answer, FilePart):
+            with answer.file:
+                self._write_file(answer)
         else:
             self._write(answer)
 
-    # http.server looks these names up; which of them a path takes is the routes' business.
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_TRACE = do_QUERY = _answer  # noqa: N815
+    if not TYPE_CHECKING:  # for which every name would be there
+
+        def __getattr__(self, name):
+            # http.server looks do_METHOD up; which methods a path takes is the routes' business, whatever their names.
+            if name.startswith("do_"):
+                return self._answer
+            raise AttributeError(name)
 
     def _find(self, request: Request) -> Route:
         try:
@@ -298,6 +322,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse_malformed(self) -> None:
         if any(isinstance(defect, _MALFORMED) for defect in self.headers.defects):
             raise self._refusal(HTTPStatus.BAD_REQUEST, "the header has a line that is not NAME: VALUE")
+        if not _METHOD.fullmatch(self.command):
+            raise self._refusal(HTTPStatus.BAD_REQUEST, "the method is none")
+        hosts = len(self.headers.get_all("Host", []))
+        if hosts > 1 or (hosts == 0 and self.request_version >= "HTTP/1.1"):  # RFC 9112, 3.2
+            raise self._refusal(HTTPStatus.BAD_REQUEST, "Host: wants to be told once")
 
     def _read_body(self) -> bytes:
         """What was sent, also where nobody wants it, so that the next request is found behind it."""
@@ -315,7 +344,13 @@ class _Handler(BaseHTTPRequestHandler):
             raise self._refusal(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: at most {_LARGEST_BODY} bytes are taken"
             )
-        return self.rfile.read(int(text))
+        try:
+            body = self.rfile.read(int(text))
+        except TimeoutError as error:
+            raise self._refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not come to its end in time") from error
+        if len(body) < int(text):
+            raise self._refusal(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
+        return body
 
     def _refusal(self, status: HTTPStatus, detail: str) -> HttpError:
         """The answer to a request of which nobody knows where it ends: the connection cannot go on."""
@@ -324,21 +359,34 @@ class _Handler(BaseHTTPRequestHandler):
         return HttpError(status, detail)
 
     def _write(self, answer: Response) -> None:
-        self.connection.settimeout(self.server.idle_limit_s)
         headers = {"Content-Type": answer.content_type, "Content-Length": str(len(answer.body)), **answer.headers}
         if answer.status is HTTPStatus.NO_CONTENT:
             del headers["Content-Type"], headers["Content-Length"]
         elif not answer.body and (self.command == "HEAD" or answer.status is HTTPStatus.NOT_MODIFIED):
             # It would have to be that of the answer with a body, which nobody made (RFC 9110, 8.6).
             del headers["Content-Length"]
-        if self.close_connection:
-            headers["Connection"] = "close"
-        elif self.request_version == "HTTP/1.0":
-            headers["Connection"] = "keep-alive"  # it asked to, and waits for the end of the connection unless told
         body = answer.body if self.command != "HEAD" else b""
-        # In one write: a header that travels alone waits for the other side's acknowledgement.
-        self.wfile.write(self._header(answer.status, headers) + body)
+        Sender(self.connection, self.server.idle_limit_s).send(self._whole_header(answer.status, headers), body)
         self.log_request(answer.status, len(body))
+
+    def _write_file(self, answer: FilePart) -> None:
+        headers = {"Content-Type": answer.content_type, "Content-Length": str(answer.length), **answer.headers}
+        header = self._whole_header(answer.status, headers)
+        sender = Sender(self.connection, self.server.idle_limit_s)
+        if self.command == "HEAD":
+            sender.send(header)
+        else:
+            sender.send_file(header, answer)
+        self.log_request(answer.status, answer.length)
+
+    def _whole_header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+        """The header of an answer that has an end, and what it says about the connection."""
+        if self.close_connection:
+            return self._header(status, {**headers, "Connection": "close"})
+        if self.request_version == "HTTP/1.0":
+            # It asked to keep it, and waits for the end of the connection unless told.
+            return self._header(status, {**headers, "Connection": "keep-alive"})
+        return self._header(status, headers)
 
     def _hand_over(self, answer: HandOver) -> None:
         self.close_connection = True

@@ -166,3 +166,11 @@ def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records
     assert "battery" not in caplog.text
     assert base64.b64encode(f"pi:{KEY}".encode()).decode() not in caplog.text
+
+
+def test_a_browser_without_the_key_is_told_in_words() -> None:
+    with Site(ROUTES, api_key=KEY) as site:
+        reply = site.ask("/secret", headers={"Accept": "text/html,application/xhtml+xml"})
+        assert (reply.status, reply.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+        assert b"Nobody is let in without the key" in reply.body
+        assert reply.headers["WWW-Authenticate"].startswith("Basic ")

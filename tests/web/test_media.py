@@ -1,13 +1,16 @@
 """The stream and the snapshot: what may be asked for, what comes, and that nothing is kept when it goes wrong."""
 
+import io
 import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http import HTTPStatus
 
 import pytest
+from PIL import ExifTags, Image
 
 from softcam import jpeg
 from softcam.camera.holder import State
@@ -45,7 +48,7 @@ def flowing(scene: Scene) -> Iterator[Scene]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long for a picture."""
     monkeypatch.setattr(media_module, "_SNAPSHOT_LIMIT_S", 0.05)
-    monkeypatch.setattr(media_module, "_STREAM_LIMIT_S", 0.05)
+    monkeypatch.setattr(media_module, "STREAM_LIMIT_S", 0.05)
 
 
 # Snapshots: which moment
@@ -137,6 +140,32 @@ def test_ok_a_configured_size(query: str, size: tuple[int, int], is_still: bool)
     with Scene(snapshot_size=(64, 32)) as scene, scene.camera.flowing():
         assert size_of(scene.snapshot(query)) == size
         assert (scene.camera.count("still") == 1) is is_still
+
+
+def test_the_whole_sensor_has_its_own_shape() -> None:
+    camera = make_camera()
+    camera.mode = replace(camera.mode, sensor_size=(64, 48))
+    with Scene(camera) as scene, camera.flowing():
+        for query, size in (("", (64, 48)), ("&width=32", (32, 24)), ("&height=24", (32, 24))):
+            assert size_of(scene.snapshot(f"full=1{query}")) == size
+
+
+def test_the_size_stands_in_the_picture(flowing: Scene) -> None:
+    exif = Image.open(io.BytesIO(flowing.snapshot("width=16").body)).getexif().get_ifd(ExifTags.IFD.Exif)
+    assert (exif[ExifTags.Base.ExifImageWidth], exif[ExifTags.Base.ExifImageHeight]) == (16, 8)
+
+
+def test_a_raw_picture_tells_when_it_was_taken() -> None:
+    camera = make_camera()
+    camera.mode = replace(camera.mode, has_raw=True)
+    with Scene(camera) as scene, camera.flowing():
+        asked_s = time.monotonic()
+        response = scene.snapshot("format=dng")
+        assert response.body == b"a raw picture"
+        assert response.content_type == "image/x-adobe-dng"
+        assert asked_s <= taken_at_s(response) + SOME_MS
+        assert response.headers["Content-Disposition"] == 'attachment; filename="snapshot.dng"'
+        assert COMMON.items() <= response.headers.items()
 
 
 def test_ok_quality(flowing: Scene) -> None:
@@ -343,7 +372,7 @@ def test_ok_wishes(flowing: Scene, audience: Audience, query: str, key: PictureK
     assert COMMON.items() <= answer.headers.items()
     take(answer)
     (viewer,) = audience.viewers
-    assert (viewer.key, viewer.interval_s, viewer.address) == (key, interval_s, "192.0.2.1")
+    assert (viewer.wanted, viewer.interval_s, viewer.address) == (key, interval_s, "192.0.2.1")
     assert flowing.leases["stream"] == 1
     viewer.on_leave()
     assert flowing.leases["stream"] == 0
@@ -355,7 +384,7 @@ def test_only_a_camera_s_own_jpegs_tell_a_wish_from_the_usual(query: str, is_ask
         audience = Audience()
         scene.media._fanout = audience  # type: ignore[assignment]
         take(hand_over(scene, query))
-        assert audience.viewers[0].key.is_quality_asked is is_asked
+        assert audience.viewers[0].wanted.is_quality_asked is is_asked
         audience.viewers[0].on_leave()
 
 
@@ -515,7 +544,7 @@ def test_a_client_that_leaves_while_the_camera_opens_leaves_nothing() -> None:
         scene.camera.shut("open")
         for path in ("/stream", "/snapshot"):
             with site.client() as client:
-                client.send(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+                client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 eventually(lambda: sum(scene.leases.values()) > 0)
         scene.camera.let()
         with scene.camera.flowing():

@@ -9,6 +9,7 @@ import pytest
 
 from softcam import __version__
 from softcam.controls.table import GROUPS
+from softcam.web.controls import ControlApi
 from softcam.web.messages import Answer, Request, Response
 from softcam.web.openapi import describe, openapi_routes
 from softcam.web.routes import Doc, Parameter, Route
@@ -38,8 +39,38 @@ def test_what_all_routes_share() -> None:
 def test_a_change_tells_what_it_may_be_refused_for() -> None:
     doc = Doc("Set", "tag", GOOD, body={"type": "object"}, errors=(400, 409))
     operation = describe([route("/a", "POST", doc=doc)], has_key=True)["paths"]["/a"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "409", "411", "413", "415"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415"}
     assert operation["requestBody"]["required"] is True
+
+
+def test_what_any_request_may_be_refused_for() -> None:
+    operations = describe([route("/a", doc=Doc("A", "tag", GOOD))], has_key=False)["paths"]["/a"]
+    for method in ("get", "head"):
+        assert set(operations[method]["responses"]) == {"200", "400", "408", "411", "413"}
+
+
+def test_actions_are_told_where_they_are_asked_for() -> None:
+    width = Parameter("width", "in pixels", {"type": "integer"})
+    page = Route(("/", "/index.html"), handle, doc=Doc("The page", "pages", {200: {"text/html": None}}))
+    picture = Doc("One picture", "pictures", {200: {"image/jpeg": None}}, parameters=(width,), errors=(503,))
+    routes = [page, Route(("/picture", "/?action=snapshot"), handle, doc=picture)]
+    routes.append(
+        route("/?action=stream", doc=Doc("The stream", "pictures", {200: {"video/x": None}}, parameters=(width,)))
+    )
+    paths = describe(routes, has_key=False)["paths"]
+    get = paths["/"]["get"]
+    action, shared = get["parameters"]
+    assert (action["name"], action["schema"]["enum"]) == ("action", ["snapshot", "stream"])
+    assert (shared["name"], "snapshot" in shared["description"], "stream" in shared["description"]) == (
+        "width",
+        True,
+        True,
+    )
+    assert set(get["responses"]["200"]["content"]) == {"text/html", "image/jpeg", "video/x"}
+    assert "503" in get["responses"]
+    assert "one picture" in get["description"]
+    assert "parameters" not in paths["/index.html"]["get"]
+    assert set(paths) == {"/", "/index.html", "/picture"}
 
 
 def test_keys_and_who_needs_none() -> None:
@@ -71,6 +102,15 @@ def test_the_schema_says_what_the_rules_say(group: Any) -> None:
             assert row.parse(schema["properties"][row.name]["minimum"]) == row.low
             with pytest.raises(ValueError, match="from"):
                 row.parse(schema["properties"][row.name]["minimum"] - 1)
+
+
+def test_every_field_of_an_answer_to_a_change_is_described() -> None:
+    document = describe(ControlApi(None, None, None, 0.0).routes(), has_key=False)  # type: ignore[arg-type]
+    for group in GROUPS:
+        answer = document["paths"][group.paths[0]]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answer["additionalProperties"] is False
+        assert {group.answers.get(row.name, row.name) for row in group.fields} < set(answer["properties"])
+        assert all(schema for schema in answer["properties"].values())
 
 
 @pytest.mark.parametrize("name", ["docs.html", "docs.js", "docs.css"])

@@ -5,9 +5,10 @@ from http import HTTPStatus
 
 import pytest
 
-from softcam.web.messages import Response
+from softcam.web.messages import Request, Response
 from softcam.web.pages import Page, page_routes
 from softcam.web.routes import Routes
+from softcam.web.webrtc import webrtc_routes
 from tests.web.wire import Site, make_request
 
 PATHS = ("/", "/index.html", "/assets/page.css", "/assets/page.js", "/assets/icon.svg", "/webrtc")
@@ -15,7 +16,7 @@ PATHS = ("/", "/index.html", "/assets/page.css", "/assets/page.js", "/assets/ico
 
 def answer(path: str, headers: dict[str, str] | None = None) -> Response:
     request = make_request(path, headers=headers)
-    response = Routes(page_routes()).find("GET", request.path, request.query).handle(request)
+    response = Routes([*page_routes(), *webrtc_routes(None)]).find("GET", request.path, request.query).handle(request)
     assert isinstance(response, Response)
     return response
 
@@ -26,7 +27,7 @@ def answer(path: str, headers: dict[str, str] | None = None) -> Response:
         ("/", "text/html; charset=utf-8", b"<!doctype html>"),
         ("/index.html", "text/html; charset=utf-8", b"<!doctype html>"),
         ("/assets/page.css", "text/css; charset=utf-8", b"{"),
-        ("/assets/page.js", "text/javascript; charset=utf-8", b'"use strict"'),
+        ("/assets/page.js", "text/javascript; charset=utf-8", b"import { Controls }"),
         ("/assets/icon.svg", "image/svg+xml", b"<svg"),
         ("/webrtc", "text/html; charset=utf-8", b"MediaMTX"),
     ],
@@ -46,6 +47,18 @@ def test_what_is_shown_can_never_become_code(path: str) -> None:
     assert policy["script-src"] == "'self'"
     assert "unsafe" not in headers["Content-Security-Policy"]
     assert headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_pictures_of_other_cameras_may_be_shown_and_nothing_else() -> None:
+    def others(request: Request) -> list[str]:
+        return [f"{request.headers['Host']}:8082", "https://cams.example"]
+
+    route = Routes(page_routes(others)).find("GET", "/", {})
+    response = route.handle(make_request("/", headers={"Host": "pi"}))
+    assert isinstance(response, Response)
+    policy = response.headers["Content-Security-Policy"]
+    assert "img-src 'self' pi:8082 https://cams.example blob: data:;" in policy
+    assert policy.count("cams.example") == 1
 
 
 @pytest.mark.parametrize("path", ["/", "/webrtc"])

@@ -33,7 +33,7 @@ function table(rows, headings = ["name", "rule", "meaning"]) {
 
 function example(schema) {
   const values = {};
-  for (const [name, field] of Object.entries(schema.properties || {})) {
+  for (const [name, field] of fieldsOf(schema)) {
     const isNeeded = (schema.required || []).includes(name);
     if (!isNeeded && field.default === undefined) continue;
     values[name] = field.default ?? (field.enum ? field.enum[0] : field.minimum ?? false);
@@ -71,6 +71,12 @@ function trial(path, method, operation) {
   return part;
 }
 
+/** The fields of a body; of one that has several forms, those of all. */
+function fieldsOf(body) {
+  const forms = [body, ...(body.anyOf || []), ...(body.oneOf || [])];
+  return Object.entries(Object.assign({}, ...forms.map(each => each.properties || {})));
+}
+
 function operationOf(path, method, operation) {
   const summary = make("summary", {},
     Object.assign(make("span", { className: "method", textContent: method.toUpperCase() })),
@@ -80,7 +86,7 @@ function operationOf(path, method, operation) {
   if (operation.description) part.append(make("p", { textContent: operation.description }));
   if (operation.parameters) part.append(table(operation.parameters.map(each => [each.name, each.schema, each.description])));
   const body = operation.requestBody?.content["application/json"].schema;
-  if (body) part.append(table(Object.entries(body.properties).map(
+  if (body) part.append(table(fieldsOf(body).map(
     ([name, field]) => [name, field, field.description, (body.required || []).includes(name)])));
   part.append(table(Object.entries(operation.responses).map(
     ([status, answer]) => [status, null, answer.description]), ["answer", "", "meaning"]));

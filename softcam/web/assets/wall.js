@@ -1,0 +1,95 @@
+// All cameras of this host: tabs to their pages, and a wall of their pictures.
+//
+// Snapshots, one after the other, and no streams: each that loads proves that its camera lives, and behind one nginx six
+// connections have to do for all of them.
+
+import { $, el, write } from "./dom.js";
+import { ask } from "./portal.js";
+
+const PAUSE_MS = 400;
+const FAILED_PAUSE_MS = 3000;
+const PATIENCE_MS = 12000;
+const WIDTH = 640;
+
+export class Wall {
+  isShown = false;
+  #tiles = [];
+  #round = 0;
+
+  /** `onToggle` when the wall comes or goes. */
+  constructor(onToggle) {
+    this.onToggle = onToggle;
+  }
+
+  async load() {
+    let cameras;
+    try {
+      ({ cameras } = await ask("v1/cameras"));
+    } catch {
+      return; // a portal that is alone
+    }
+    if (!cameras || cameras.length < 2) return;
+    const all = el("button", { type: "button", "aria-pressed": "false", id: "wall-toggle", onclick: () => this.show(!this.isShown) }, "All");
+    $("cameras").replaceChildren(all, ...cameras.map(({ name, url, is_self }) =>
+      el("a", is_self ? { href: url, "aria-current": "page", onclick: (event) => { event.preventDefault(); this.show(false); } } : { href: url }, name)));
+    $("cameras").hidden = false;
+    $("cameras").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+    this.#tiles = cameras.map(({ name, url, is_self }) => {
+      const image = el("img", { alt: `Picture of ${name}` });
+      const state = el("span", { class: "quiet" }, "…");
+      const link = el("a", { class: "camera", href: url, onclick: (event) => { if (is_self) { event.preventDefault(); this.show(false); } } },
+        image, el("span", { class: "caption" }, el("b", {}, name), state));
+      return { link, image, state, base: new URL(url, location.href).href.replace(/[^/]*$/, "") };
+    });
+    $("wall").replaceChildren(...this.#tiles.map(({ link }) => link));
+    document.addEventListener("visibilitychange", () => this.#begin());
+    if (location.hash === "#all") this.show(true);
+  }
+
+  show(isShown) {
+    this.isShown = isShown;
+    $("wall").hidden = !isShown;
+    $("main").hidden = isShown;
+    $("wall-toggle").setAttribute("aria-pressed", String(isShown));
+    document.querySelector("#cameras [aria-current]")?.classList.toggle("aside", isShown);
+    history.replaceState(null, "", isShown ? "#all" : location.pathname + location.search);
+    this.#begin();
+    this.onToggle();
+  }
+
+  #begin() {
+    this.#round += 1;
+    if (this.isShown && !document.hidden) for (const tile of this.#tiles) this.#follow(tile, this.#round);
+  }
+
+  async #follow(tile, round) {
+    while (round === this.#round) {
+      const isFresh = await this.#next(tile);
+      if (round !== this.#round) return;
+      tile.link.classList.toggle("old", !isFresh);
+      write(tile.state, isFresh ? "live" : "no picture");
+      await new Promise((resolve) => setTimeout(resolve, isFresh ? PAUSE_MS : FAILED_PAUSE_MS));
+    }
+  }
+
+  #next({ image, link, base }) {
+    return new Promise((resolve) => {
+      const limit = setTimeout(() => {
+        link.classList.add("old");
+        resolve(false);
+      }, PATIENCE_MS);
+      const next = new Image();
+      next.onload = async () => {
+        clearTimeout(limit);
+        await next.decode().catch(() => {});
+        image.src = next.src;
+        resolve(true);
+      };
+      next.onerror = () => {
+        clearTimeout(limit);
+        resolve(false);
+      };
+      next.src = `${base}snapshot.jpg?width=${WIDTH}&quality=70&max_age=1&autofocus=0&nonce=${Date.now()}`;
+    });
+  }
+}
