@@ -46,7 +46,7 @@ class ReelCamera:
     def is_present(self) -> bool:
         return True
 
-    def open(self, on_frame: Any) -> Any:
+    def open(self, on_frame: Any, *_: Any) -> Any:
         from softcam.camera.base import StreamMode
 
         size = self._wish.width, self._wish.height

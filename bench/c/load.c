@@ -5,10 +5,11 @@
  *     load --port P [--path /stream] --connects N
  *
  * The first form lets N viewers watch for S seconds, beside some that read slowly or not at all; with --pid the CPU time of
- * that process is taken at both ends of the window. It prints `watching` when the window begins and then one JSON object. The
- * second form connects N times, one after another, and tells how long the first picture took. Parts are framed by
- * Content-Length; bodies are thrown away in the kernel (MSG_TRUNC), but for the stamp of reel.h, or else X-Timestamp,
- * which tells how old a picture was when its last byte had been read.
+ * that process is taken at both ends of the window. It prints `ready` when everybody has a picture and the warm-up begins,
+ * `watching` when the window begins, and then one JSON object. The second form connects N times, one after another, and
+ * tells how long the first picture took. Parts are framed by Content-Length; bodies are thrown away in the kernel
+ * (MSG_TRUNC), but for the stamp of reel.h, or else X-Timestamp, which tells how old a picture was when its last byte had
+ * been read.
  *
  * Speaks to 127.0.0.1 alone, for at most MOST_SECONDS.
  */
@@ -322,6 +323,8 @@ static void measure_viewers(const options_t *options) {
                 ready = now;
                 opens = now + (uint64_t)(options->warmup * 1e9);
                 closes = opens + (uint64_t)(options->seconds * 1e9);
+                printf("ready\n");
+                fflush(stdout);
             } else if (now - began > READY_NS) {
                 quit("%d of %d viewers got no picture within %u s", waiting, total, READY_NS / 1000000000u);
             }

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def load(name: str) -> ModuleType:
 
 
 figures = load("figures")
+machine = load("machine")
 reel = load("reel")
 
 
@@ -62,6 +64,49 @@ def test_goals_hold_on_their_side_of_the_limit(value: float, holds: bool) -> Non
     assert figures.Goal("cost", 2 * 29 - value, 29, "x").holds is holds
 
 
+def test_the_verdict_names_what_was_missed_and_what_was_not_measured() -> None:
+    good, bad, absent = (figures.Goal(name, value, 1.3) for name, value in (("a", 1.2), ("b", 1.4), ("c", None)))
+    assert figures.format_verdict([good]) == "All 1 goals hold."
+    assert figures.format_verdict([good, bad, absent]) == "1 of 3 goals MISSED: b.\n1 of 3 goals not measured: c."
+
+
+HERE = {
+    "processor": "A processor",
+    "cores": 2,
+    "kernel": "6.12",
+    "python": "3.13",
+    "ustreamer": None,
+    "compiler": "cc 14",
+    "load_average": 0.1,
+    "load_average_after": 0.5,
+}
+
+
+@pytest.mark.parametrize(("others_percent", "is_warned"), [(3.0, False), (40.0, True)])
+def test_who_reads_the_result_is_told_of_a_busy_machine(others_percent: float, is_warned: bool) -> None:
+    results = figures.Results([measured(0, "portal", 1, 1.0, others_percent=others_percent)])
+    told = figures.format_machine(HERE, results)
+    assert f"{others_percent:.0f} % of the machine" in told
+    assert ("BUSY" in told) is is_warned
+
+
+def test_what_others_took_of_the_machine_leaves_our_own_part_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
+    began, ended = machine.Moment(100.0, 50.0), machine.Moment(110.0, 58.0)
+    # Of the twenty seconds that two cores had, eight were used, and three of them by ourselves.
+    assert machine.others_percent(began, ended, 3.0) == pytest.approx(25.0)
+    assert machine.others_percent(began, ended, 9.0) == 0.0  # the kernel rounds to ticks
+
+
+def test_this_machine_can_be_described_and_looked_at() -> None:
+    described = machine.describe()
+    assert described["cores"] >= 1
+    assert described["processor"]
+    began, ended = machine.look(), machine.look()
+    assert 0 < began.busy_s <= ended.busy_s
+    assert machine.process_cpu_s(os.getpid()) > 0
+
+
 def test_a_reel_keeps_pictures_and_makes_room_for_the_stamp(tmp_path: Path) -> None:
     pictures = [b"\xff\xd8first\xff\xd9", b"\xff\xd8second, longer\xff\xd9"]
     reel.write_reel(tmp_path / "reel", pictures)
@@ -72,7 +117,7 @@ def test_a_reel_keeps_pictures_and_makes_room_for_the_stamp(tmp_path: Path) -> N
 def test_a_short_run_measures_the_portal_and_the_limit(tmp_path: Path) -> None:
     if shutil.which("cc") is None:
         pytest.skip("no C compiler: apt install gcc libc6-dev")
-    command = [sys.executable, str(BENCH / "run.py"), "--servers", "limit,passthrough", "--rounds", "1"]
+    command = [sys.executable, str(BENCH / "run.py"), "--servers", "limit,passthrough", "--rounds", "1", "--again", "0"]
     where = ["--build", str(tmp_path), "--json", str(tmp_path / "r.json"), "--svg", str(tmp_path / "r.svg")]
     run = subprocess.run(
         [*command, "--seconds", "0.5", "--viewers", "1", "20", *where], capture_output=True, text=True, timeout=110
@@ -85,8 +130,11 @@ def test_a_short_run_measures_the_portal_and_the_limit(tmp_path: Path) -> None:
             # All of them got pictures, and the server worked for it.
             assert one["fps_slowest"] > 0, run.stderr
             assert one["server_cpu_ms"] > 0, run.stderr
+            assert one["user_bytes"] > 0, run.stderr
+            assert 0 <= one["others_percent"] <= 100, run.stderr
     assert "CPU µs of one more frame" in run.stdout
     assert (tmp_path / "r.svg").read_text().startswith("<svg")
     # Most goals want more servers and viewers: what was not measured never passes for a goal that holds.
     assert run.returncode == 1
-    assert "not measured" in run.stdout
+    assert "goals not measured" in run.stdout
+    assert told["machine"]["cores"] == os.cpu_count()

@@ -1,0 +1,207 @@
+"""What `/stream.mp4` costs above libx264, and what nine more viewers of it cost.
+
+    movie.py encode REEL FPS BITRATE     CPU of encoder, packets and fragments for each frame, and of libx264 alone
+    movie.py watch PORT PID SECONDS      CPU of a running portal for each frame, with one viewer and with ten
+
+Each prints one JSON object, medians of rounds in which both sides take turns. Encoding is done by this process,
+with the parts of the portal and their thread; watching is with one thread and one epoll. All on the loopback interface.
+"""
+
+import json
+import select
+import socket
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))  # bench/ is no package
+
+import av  # noqa: E402
+import numpy as np  # noqa: E402
+from encode import to_planes  # noqa: E402
+from reel import read_reel  # noqa: E402
+
+from softcam.frames import Frame, NewestFrame  # noqa: E402
+from softcam.h264.encoder import VideoEncoder  # noqa: E402
+from softcam.h264.packets import Packet  # noqa: E402
+from softcam.h264.x264 import X264  # noqa: E402
+from softcam.movie import Movie  # noqa: E402
+
+PICTURES = 10  # of the reel
+FRAMES = 60  # in one turn
+ROUNDS = 7
+SETTLE_S = 1.0
+LIMIT_S = 30.0
+VIEWERS = 10
+
+
+def in_one_buffer(planes: list[np.ndarray]) -> np.ndarray:
+    """As a camera has them: behind one another, (height * 3 / 2, width)."""
+    height, width = planes[0].shape
+    return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(height * 3 // 2, width)
+
+
+def planes_in(buffer: np.ndarray) -> tuple[np.ndarray, ...]:
+    height, width = buffer.shape[0] * 2 // 3, buffer.shape[1]
+    flat = buffer.reshape(-1)
+    quarter = width * height // 4
+    luma, rest = flat[: width * height].reshape(height, width), flat[width * height :]
+    return luma, *(part.reshape(height // 2, width // 2) for part in (rest[:quarter], rest[quarter:]))
+
+
+class Alone:
+    """libx264 through PyAV with the portal's own settings, and nothing else."""
+
+    def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int) -> None:
+        height, width = buffers[0].shape[0] * 2 // 3, buffers[0].shape[1]
+        # The context of the portal's backend, so that settings cannot differ.
+        self._context = X264((width, height), "YUV420", fps, bitrate)._context
+        self._pictures = [av.VideoFrame.from_numpy_buffer(buffer, "yuv420p") for buffer in buffers]
+        self._count = 0
+
+    def turn(self) -> float:
+        """CPU milliseconds for each frame."""
+        began_s = time.process_time()
+        for _ in range(FRAMES):
+            picture = self._pictures[self._count % len(self._pictures)]
+            picture.pts = self._count
+            picture.pict_type = av.video.frame.PictureType.NONE
+            self._count += 1
+            self._context.encode(picture)
+        return (time.process_time() - began_s) * 1000 / FRAMES
+
+
+class Pipeline:
+    """The portal's way from a frame in the slot to a fragment at the fan-out's door."""
+
+    def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int) -> None:
+        self._planes = [planes_in(buffer) for buffer in buffers]
+        self._fps = fps
+        self._slot = NewestFrame()
+        self._video = VideoEncoder(self._slot, lambda: fps, bitrate, print)
+        self._movie = Movie(self._video)
+        self._fed = threading.Semaphore(0)
+        self._movie.feed = self._take
+        self._now_s = time.monotonic()
+        self._count = 0
+        self._video.join(self)
+
+    def begin(self, form: Any) -> None:
+        self._movie.begin(form)
+
+    def packet(self, packet: Packet) -> None:
+        self._movie.packet(packet)
+        self._fed.release()
+
+    def turn(self) -> float:
+        began_s = time.process_time()
+        for _ in range(FRAMES):
+            planes = self._planes[self._count % len(self._planes)]
+            height, width = planes[0].shape
+            self._now_s += 1 / self._fps
+            self._count += 1
+            self._slot.put(Frame(planes, "YUV420", width, height, began_s=self._now_s))
+            self._video.frame_came()
+            if not self._fed.acquire(timeout=LIMIT_S):
+                raise SystemExit("no packet came")
+        return (time.process_time() - began_s) * 1000 / FRAMES
+
+    def stop(self) -> None:
+        self._video.stop(time.monotonic() + LIMIT_S)
+        self._slot.clear()
+
+    def _take(self, _take: Any) -> None:
+        pass  # the loop's part is that of watching
+
+
+def measure_encode(reel: Path, fps: float, bitrate: int) -> dict[str, Any]:
+    buffers = [in_one_buffer(to_planes(picture)) for picture in read_reel(reel)[:PICTURES]]
+    alone, pipeline = Alone(buffers, fps, bitrate), Pipeline(buffers, fps, bitrate)
+    try:
+        turns = [(alone.turn(), pipeline.turn()) for _ in range(ROUNDS)]
+    finally:
+        pipeline.stop()
+    return {
+        "alone_cpu_ms": statistics.median(one for one, _ in turns),
+        "pipeline_cpu_ms": statistics.median(other for _, other in turns),
+        "ratio": statistics.median(other / one for one, other in turns),
+    }
+
+
+class Audience:
+    """So many viewers, who take everything that comes; `count` has the fragments that the first of them got."""
+
+    def __init__(self, port: int, viewers: int) -> None:
+        self._epoll = select.epoll()
+        self._sockets = {}
+        self.count = 0
+        self._tail = b""
+        for _ in range(viewers):
+            connection = socket.create_connection(("127.0.0.1", port), timeout=LIMIT_S)
+            connection.sendall(b"GET /stream.mp4 HTTP/1.1\r\nHost: bench\r\n\r\n")
+            connection.setblocking(False)
+            self._epoll.register(connection, select.EPOLLIN)
+            self._sockets[connection.fileno()] = connection
+        self._first = min(self._sockets)
+
+    def watch(self, seconds: float) -> None:
+        until_s = time.monotonic() + seconds
+        while (left_s := until_s - time.monotonic()) > 0:
+            for descriptor, _ in self._epoll.poll(left_s):
+                data = self._sockets[descriptor].recv(1 << 20)
+                if not data:
+                    raise SystemExit("the portal let a viewer go")
+                if descriptor == self._first:
+                    # A fragment's header may lie across two reads; no picture's data has these four bytes by chance.
+                    self.count += (self._tail + data).count(b"moof")
+                    self._tail = data[-3:]
+
+    def leave(self) -> None:
+        for connection in self._sockets.values():
+            connection.close()
+        self._epoll.close()
+
+
+def process_cpu_s(pid: int) -> float:
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+
+
+def watch(port: int, pid: int, seconds: float, viewers: int) -> dict[str, float]:
+    audience = Audience(port, viewers)
+    try:
+        audience.watch(SETTLE_S)
+        began_s, before = process_cpu_s(pid), audience.count
+        audience.watch(seconds)
+        frames = audience.count - before
+        return {"frames": frames, "cpu_ms": (process_cpu_s(pid) - began_s) * 1000 / max(1, frames)}
+    finally:
+        audience.leave()
+
+
+def measure_watch(port: int, pid: int, seconds: float) -> dict[str, Any]:
+    turns = [(watch(port, pid, seconds, 1), watch(port, pid, seconds, VIEWERS)) for _ in range(3)]
+    return {
+        "one_cpu_ms": statistics.median(one["cpu_ms"] for one, _ in turns),
+        "ten_cpu_ms": statistics.median(ten["cpu_ms"] for _, ten in turns),
+        "ratio": statistics.median(ten["cpu_ms"] / one["cpu_ms"] for one, ten in turns),
+        "fps": statistics.median(ten["frames"] / seconds for _, ten in turns),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    match arguments:
+        case ["encode", reel, fps, bitrate]:
+            told = measure_encode(Path(reel), float(fps), int(bitrate))
+        case ["watch", port, pid, seconds]:
+            told = measure_watch(int(port), int(pid), float(seconds))
+        case _:
+            raise SystemExit(__doc__)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
