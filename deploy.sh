@@ -89,17 +89,53 @@ while (($#)); do
       exit 0
       ;;
     -*) wrong "$1: no such option" ;;
+    '') wrong "a host without a name" ;;
     *) hosts+=("$1") ;;
   esac
   shift
 done
 ((${#hosts[@]})) || { usage >&2; exit 2; }
+if [[ $goal == rollback || $goal == uninstall ]] && [[ -n $cameras$with_nginx$install_packages$bind$no_rsync ]]; then
+  wrong "--$goal concerns the whole host: it takes no --cameras, --with-nginx, --install-packages, --bind, --no-rsync"
+fi
 
 # --- What is sent
 
 work=$(mktemp -d /tmp/soft-stream.XXXXXX) # short: a socket's path may have some hundred characters
 trap 'rm -rf "$work"' EXIT
-trap 'exit 130' INT TERM
+trap interrupted INT TERM
+
+interrupted() { # ends what runs here, and says what that means for each host
+  local host pid stage
+  trap '' INT TERM
+  for pid in ${pids[@]+"${pids[@]}"}; do
+    end_tree "$pid"
+  done
+  for host in "${hosts[@]}"; do
+    stage=$(cat "$work/stage-$(name_of "$host")" 2>/dev/null || true)
+    case $stage in
+      /*) on_host "$host" discard "$stage" >/dev/null 2>&1 || true ;;
+    esac
+    "$work/ssh" -O exit "$host" 2>/dev/null || true
+    case $stage in
+      changing)
+        printf '%s: interrupted here; the host goes on to the end by itself, which is told there by: %s\n' "$host" \
+          'sudo journalctl -t camera-soft-stream'
+        ;;
+      done) ;;
+      *) printf '%s: interrupted; nothing was changed\n' "$host" ;;
+    esac
+  done
+  exit 130
+}
+
+end_tree() { # PID: it and all that it started; shells in the background do not hear Ctrl+C
+  local child
+  for child in $(ps -A -o ppid= -o pid= | awk -v parent="$1" '$1 == parent { print $2 }'); do
+    end_tree "$child"
+  done
+  kill "$1" 2>/dev/null || true
+}
 
 hash_lines() {
   if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
@@ -143,20 +179,22 @@ name_of() { # HOST: as part of a file's name
 deploy() { # HOST: its lines, without its name
   local host=$1 folder facts
   # shellcheck disable=SC2016 # for the shell there
-  facts=$("$work/ssh" "$host" 'if [ "$(id -u)" = 0 ]; then echo root; elif sudo -n true 2>/dev/null; then echo sudo; fi
+  facts=$("$work/ssh" "$host" 'if [ "$(id -u)" = 0 ]; then echo root
+    elif said=$(sudo -n true 2>&1); then echo sudo; else printf "%s\n" "$said" | tail -n 1 | sed "s/^/why: /"; fi
     command -v rsync >/dev/null && echo rsync
     if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$work/why-$(name_of "$host")") || {
     printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$work/why-$(name_of "$host")")"
     return 1
   }
   printf '%s\n' "$facts" >"$work/facts-$(name_of "$host")"
-  if [[ $facts != *root* && $facts != *sudo* ]]; then
-    printf 'FAILED: sudo asks for a password there; log in as root, or let this user do without (visudo: NOPASSWD)\n'
+  if [[ $facts == *why:* ]]; then
+    printf 'FAILED: sudo does not work there without a password: %s; log in as root, or see visudo: NOPASSWD\n' \
+      "$(sed -n 's/^why: //p' <<<"$facts")"
     return 1
   fi
   case $goal in
     rollback | uninstall)
-      on_host "$host" "$goal"
+      change "$host" "$goal"
       return
       ;;
   esac
@@ -166,14 +204,39 @@ deploy() { # HOST: its lines, without its name
     on_host "$host" plan "$release"
     return
   fi
-  folder=$(on_host "$host" incoming "$release") || return
+  folder=$(on_host "$host" incoming "$release") || {
+    printf '%s\n' "${folder:-FAILED: SSH broke off; nothing was changed}"
+    return 1
+  }
   if [[ -n $folder ]]; then
-    copy "$host" "$folder" "$facts" || {
-      printf 'FAILED: could not copy to %s\n' "$folder"
+    stage "$host" "$folder"
+    copy "$host" "$folder" "$facts" 2>"$work/why-$(name_of "$host")" || {
+      if grep -qi 'no space left' "$work/why-$(name_of "$host")"; then
+        printf 'FAILED: no space left there for %s; nothing was changed\n' "$folder"
+      else
+        printf 'FAILED: could not copy to %s: %s\n' "$folder" "$(tail -n 1 "$work/why-$(name_of "$host")")"
+      fi
+      on_host "$host" discard "$folder" >/dev/null 2>&1 || true
       return 1
     }
   fi
-  on_host "$host" install "$release" "$folder"
+  change "$host" install "$release" "$folder"
+}
+
+stage() { # HOST WHAT: for the case that this is interrupted: the folder that is copied to, changing, or done
+  printf '%s\n' "$2" >"$work/stage-$(name_of "$1")"
+}
+
+change() { # HOST COMMAND…: what goes on there even without this side
+  local host=$1 status=0
+  stage "$host" changing
+  on_host "$@" || status=$?
+  if ((status == 255)); then
+    printf 'FAILED: SSH broke off; the host goes on to the end by itself, which is told there by: %s\n' \
+      'sudo journalctl -t camera-soft-stream'
+  fi
+  stage "$host" 'done'
+  return "$status"
 }
 
 copy() { # HOST FOLDER FACTS
@@ -203,12 +266,12 @@ copy() { # HOST FOLDER FACTS
 } >"$work/ssh"
 chmod +x "$work/ssh"
 
+pids=()
 release=''
 case $goal in
   install | dry-run) release=$(make_release) ;;
 esac
 
-pids=()
 for host in "${hosts[@]}"; do
   {
     set +e

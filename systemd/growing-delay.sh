@@ -6,19 +6,26 @@
 set -eu
 
 account="${RUNTIME_DIRECTORY:?}/restarts" # systemd keeps the folder between restarts, and for no longer
-count=0 began_s=0
-if [ -r "$account" ]; then read -r count began_s <"$account"; fi
+count='' began_s=''
+# Nothing that is wrong with the account may keep a portal down: a full /run leaves an empty one.
+if [ -r "$account" ]; then read -r count began_s <"$account" || true; fi
+case $count$began_s in '' | *[!0-9]*) count=0 began_s=0 ;; esac
+: "${count:=0}" "${began_s:=0}"
 read -r now_s _ </proc/uptime
 now_s=${now_s%.*}
+
+write() {
+  { echo "$1" >"$account.new" && mv "$account.new" "$account"; } || true
+}
 
 case $1 in
   end)
     if [ "${SERVICE_RESULT:-}" = success ]; then
       rm -f "$account"
     elif [ $((now_s - began_s)) -lt 600 ]; then
-      echo "$((count + 1)) $began_s" >"$account"
+      write "$((count + 1)) $began_s"
     else
-      echo "1 $began_s" >"$account"
+      write "1 $began_s"
     fi
     ;;
   start)
@@ -31,9 +38,13 @@ case $1 in
       *) delay_s=29 ;;
     esac
     if [ "$delay_s" -gt 0 ]; then
+      # Whoever stops or restarts it meanwhile wants it at once, and this is then no failure.
+      trap 'rm -f "$account"; exit 0' TERM
       echo "<5>Ended $count times within minutes: waiting $delay_s s"
-      sleep "$delay_s"
+      sleep "$delay_s" &
+      wait $!
+      trap - TERM
     fi
-    echo "$count $((now_s + delay_s))" >"$account"
+    write "$count $((now_s + delay_s))"
     ;;
 esac

@@ -5,6 +5,7 @@
 #   check                what is there and what is missing; changes nothing
 #   packages             installs what is missing
 #   incoming NAME        prints an empty folder to copy release NAME to, or nothing where it is there already
+#   discard FOLDER       takes such a folder away, where the copy broke off
 #   install NAME FOLDER  switches to release NAME, copied to FOLDER; goes back by itself where it does not answer
 #   plan NAME            what `install` would do
 #   rollback             switches to the release before
@@ -12,6 +13,9 @@
 #
 # Options come as variables, which deploy.sh quotes: PYTHON, CAMERAS, BIND, WITH_NGINX. Each line that is printed is for
 # people. Nothing here reads the settings file's values: systemd does, for the portal and for probe.py.
+#
+# What changes the host goes on to its end whatever becomes of the connection. Where even that is cut short (power,
+# kill -9), the folder `pending` stays behind, and whatever runs next goes back first.
 set -euo pipefail
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
@@ -23,6 +27,7 @@ readonly UNITS=/etc/systemd/system
 readonly UNIT=$UNITS/camera-soft-cam@.service
 readonly RULES=/etc/udev/rules.d/70-camera-soft-cam.rules
 readonly NGINX=/etc/nginx
+readonly PENDING=$TOP/pending
 readonly KEPT_RELEASES=3
 readonly PATIENCE_S=45 # a Pi Zero needs 20 to import Picamera2 and open a camera
 
@@ -35,8 +40,38 @@ say() {
   printf '%s\n' "$*"
 }
 
+relay() { # each line to whoever listens, and to the journal; goes on where nobody listens any more
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    printf '%s\n' "$line" 2>/dev/null || true
+    printf '%s\n' "$line" >&4 2>/dev/null || true
+  done 4> >(exec systemd-cat --identifier=camera-soft-stream >/dev/null 2>&1)
+}
+
+RELAY=''
+
+go_on_alone() { # from here on neither Ctrl+C nor a lost connection ends this
+  trap '' PIPE HUP INT
+  exec > >(exec 9>&-; relay) 2>&1
+  RELAY=$!
+  trap leave EXIT
+}
+
+leave() {
+  local status=$?
+  if ((status)) && [[ -z $HAS_FAILED ]]; then
+    say "FAILED: it broke off; the line before says why"
+  fi
+  exec >&- 2>&-
+  wait "$RELAY" || true # until the last line is told
+  exit "$status"
+}
+
+HAS_FAILED=''
+
 fail() {
-  printf 'FAILED: %s\n' "$*"
+  HAS_FAILED=1
+  say "FAILED: $*"
   exit 1
 }
 
@@ -109,7 +144,7 @@ missing_packages() { # those that the portal needs, and nginx where it is asked 
 }
 
 check() { # says what it finds; fails, with the cure, where the portal could not run
-  local python version listed missing number faults=() found
+  local python version listed missing number node faults=() found
   # shellcheck source=/dev/null
   . /etc/os-release
   python=$(python_there)
@@ -122,13 +157,16 @@ check() { # says what it finds; fails, with the cure, where the portal could not
   fi
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     fail "$python is $("$python" -V 2>&1); 3.11 or newer is needed"
-  listed=$(list_cameras 2>/tmp/camera-soft-stream-python.log) ||
+  listed=$(list_cameras 2>/run/camera-soft-stream-python.log) ||
     fail "picamera2 does not work with $python (a numpy or simplejpeg from pip beside the system's?):" \
-      "$(tail -n 1 /tmp/camera-soft-stream-python.log)"
+      "$(tail -n 1 /run/camera-soft-stream-python.log)"
   found=$(cut -f 1,2 <<<"$listed" | tr '\t' ' ' | paste -sd ',' | sed 's/,/, /g')
   say "checked: ${PRETTY_NAME:-?}, systemd $version, $("$python" -V), cameras: ${found:-none}"
   for number in $(wanted_cameras "$listed"); do
     [[ -n $(id_of "$number" "$listed") ]] || faults+=("$number")
+  done
+  for node in $(tr ',' '\n' <<<"$BIND" | sed 's/^[0-9]*=//'); do
+    [[ $node == none || -e $node ]] || fail "--bind: $node is not there"
   done
   if ((${#faults[@]})) && [[ -n $CAMERAS ]]; then
     fail "camera ${faults[*]} is not found; there: ${found:-none}. Ribbon, or cam${faults[0]}_id in $ENV_FILE?"
@@ -143,8 +181,8 @@ packages() {
   ((${#missing[@]})) || { say "packages: all there"; return; }
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } >/tmp/camera-soft-stream-apt.log 2>&1 ||
-    fail "apt could not install ${missing[*]}: $(tail -n 1 /tmp/camera-soft-stream-apt.log)"
+  { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } >/run/camera-soft-stream-apt.log 2>&1 ||
+    fail "apt could not install ${missing[*]}: $(tail -n 1 /run/camera-soft-stream-apt.log)"
 }
 
 # --- Files that the owner may edit
@@ -171,18 +209,24 @@ ship() { # SOURCE DESTINATION MODE: an edited file stays, and how the new one di
   if is_edited "$destination"; then
     if [[ $(hash_of "$source") != "$(hash_of "$destination")" ]]; then
       say "$destination was edited and stays; the shipped one differs (- yours, + shipped):"
-      # Comments are help texts; what is set and what is offered is told by the lines themselves.
-      { diff -U 0 "$destination" "$source" || true; } | sed '1,2d; /^@@/d' | without_secrets | sed 's/^/    /' | head -n 60
+      # Help texts are left out: what is set and what is offered, #NAME=, is told by the lines themselves.
+      { diff -U 0 "$destination" "$source" || true; } | sed -E '1,2d; /^@@/d; /^[+-][[:space:]]*(#([[:space:]].*)?)?$/d' |
+        without_secrets | sed -n '1,60s/^/    /p'
     fi
     return
   fi
   if [[ -e $destination ]] && cmp -s "$source" "$destination"; then
     return
   fi
-  install -D -m "$mode" "$source" "$destination.new"
-  mv -f "$destination.new" "$destination"
-  install -d -m 755 "$TOP/shipped"
-  hash_of "$source" >"$TOP/shipped/${destination//\//_}"
+  place "$source" "$destination" "$mode"
+  hash_of "$source" | write_if_other "$TOP/shipped/${destination//\//_}"
+}
+
+place() { # SOURCE DESTINATION MODE: whole or not at all, on a full disk as well
+  if ! { install -D -m "$3" "$1" "$2.new" && mv -f "$2.new" "$2"; }; then
+    rm -f "$2.new"
+    return 1
+  fi
 }
 
 write_if_other() { # FILE: from standard input
@@ -190,8 +234,10 @@ write_if_other() { # FILE: from standard input
   text=$(cat)
   if [[ ! -e $file || $(<"$file") != "$text" ]]; then
     install -d -m 755 "${file%/*}"
-    printf '%s\n' "$text" >"$file.new"
-    mv -f "$file.new" "$file"
+    if ! { printf '%s\n' "$text" >"$file.new" && mv -f "$file.new" "$file"; }; then
+      rm -f "$file.new"
+      return 1
+    fi
   fi
 }
 
@@ -228,7 +274,7 @@ node_of() { # RELEASE N LISTED: the node that was asked for, or that belongs to 
 bind_instance() { # RELEASE N LISTED
   local release=$1 number=$2 node device why tries
   local folder="$UNITS/camera-soft-cam@$2.service.d" reasons
-  reasons=$(mktemp)
+  reasons=$(mktemp -p /run)
   node=$(node_of "$release" "$number" "$3" 2>"$reasons")
   why=$(tail -n 1 "$reasons")
   rm -f "$reasons"
@@ -244,7 +290,7 @@ bind_instance() { # RELEASE N LISTED
       [[ -e $node && -e /run/udev/control ]] || break
       sleep 0.2
     done
-    if systemctl --quiet is-active "$device" || [[ ,$BIND == *",$number="* ]]; then
+    if systemctl --quiet is-active "$device"; then
       write_if_other "$folder/binding.conf" <<END
 # Written by deploy.sh. The instance stops when its camera's device goes, and starts when that comes back.
 [Unit]
@@ -276,16 +322,15 @@ current_release() {
 }
 
 switch_link() { # NAME LINK: at once; nobody ever sees no link or half of one
-  ln -sfn "releases/$1" "$TOP/$2.new"
-  mv -T "$TOP/$2.new" "$TOP/$2"
+  ln -sfn "releases/$1" "$TOP/$2.new" && mv -T "$TOP/$2.new" "$TOP/$2"
 }
 
-activate() { # NAME: its unit, rule and code are those in use from now on
+activate() { # NAME: its unit, rule and code are those in use from now on; 1 where not
   local release="$TOP/releases/$1"
   cmp -s "$release/systemd/camera-soft-cam@.service" "$UNIT" ||
-    install -m 644 "$release/systemd/camera-soft-cam@.service" "$UNIT"
+    place "$release/systemd/camera-soft-cam@.service" "$UNIT" 644 || return
   if ! cmp -s "$release/systemd/70-camera-soft-cam.rules" "$RULES"; then
-    install -D -m 644 "$release/systemd/70-camera-soft-cam.rules" "$RULES"
+    place "$release/systemd/70-camera-soft-cam.rules" "$RULES" 644 || return
     if [[ -e /run/udev/control ]]; then
       udevadm control --reload
       udevadm trigger --settle --subsystem-match=video4linux
@@ -309,15 +354,26 @@ ExecStart=$python $TOP/current/soft_stream.py --camera %i
 END
 }
 
-fingerprint() { # N: of everything that a running instance was started with
-  {
-    readlink "$TOP/current" || true
-    cat "$UNIT" "$UNIT".d/*.conf "$UNITS/camera-soft-cam@$1.service.d"/*.conf "$ENV_FILE" 2>/dev/null || true
-  } | sha256sum
+is_behind() { # N: it runs, but something of what it is started with is newer than its start; or it does not run
+  local file files=("$TOP/current") began_us
+  systemctl --quiet is-active "camera-soft-cam@$1.service" || return 0
+  for file in "$UNIT" "$UNIT.d" "$UNIT.d"/*.conf "$UNITS/camera-soft-cam@$1.service.d"{,/*.conf} "$ENV_FILE"; do
+    if [[ -e $file ]]; then files+=("$file"); fi
+  done
+  began_us=$(systemctl show --value --property=ExecMainStartTimestampMonotonic "camera-soft-cam@$1.service")
+  ! "$(python_there)" -c "$IS_UP_TO_DATE" "$began_us" "${files[@]}" 2>/dev/null
 }
 
+# By the clock that never jumps, as a Pi's does once it hears of the time; and by when a file came there, not by the
+# date that it has.
+readonly IS_UP_TO_DATE='
+import os, sys, time
+began_s = int(sys.argv[1]) / 1e6 + time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
+sys.exit(max(os.lstat(path).st_ctime for path in sys.argv[2:]) > began_s)
+'
+
 instances() { # N…: their units
-  printf 'camera-soft-cam@%s.service\n' "$@"
+  (($# == 0)) || printf 'camera-soft-cam@%s.service\n' "$@"
 }
 
 last_words() { # N: what the journal has of the last start
@@ -347,8 +403,7 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
   local release=$1 listed=$2 number answer status restarts=()
   shift 2
   for number in "$@"; do
-    if [[ $(fingerprint "$number") != "${PRINTS[$number]:-}" ]] ||
-      ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
+    if is_behind "$number"; then
       restarts+=("camera-soft-cam@$number.service")
     fi
   done
@@ -378,7 +433,12 @@ incoming() { # NAME
   install -d -m 755 "$TOP" "$TOP/releases"
   # Of copies that broke off; one may be under way right now.
   find "$TOP/releases" -mindepth 1 -maxdepth 1 -name '.incoming-*' -mmin +60 -exec rm -rf {} +
-  [[ -d $TOP/releases/$1 ]] || mktemp -d "$TOP/releases/.incoming-XXXXXX"
+  [[ -d $TOP/releases/$1 ]] || mktemp -d "$TOP/releases/.incoming-XXXXXX" ||
+    fail "there is no room for a release in $TOP"
+}
+
+discard() { # FOLDER of `incoming`
+  [[ $1 != "$TOP"/releases/.incoming-* ]] || rm -rf "$1"
 }
 
 take_in() { # NAME [FOLDER]: what was copied gets its name once it is whole
@@ -388,11 +448,15 @@ take_in() { # NAME [FOLDER]: what was copied gets its name once it is whole
     return
   fi
   [[ $from == "$TOP"/releases/.incoming-* ]] || fail "release $1 is not there"
-  [[ -f $from/soft_stream.py && -f $from/systemd/on-host.sh ]] || fail "release $1 was not copied in whole"
+  [[ -f $from/soft_stream.py && -f $from/systemd/on-host.sh ]] || {
+    rm -rf "$from"
+    fail "release $1 was not copied in whole"
+  }
   chown -R root:root "$from"
   chmod -R u=rwX,go=rX "$from"
+  if [[ -d $from/env ]]; then chmod -R go= "$from/env"; fi # whoever deploys may have written a key into it
   # The service may not write there; it starts faster with what Python would have written.
-  "$(python_there)" -m compileall -q "$from/softcam" || true
+  "$(python_there)" -m compileall -q "$from/softcam" >/dev/null 2>&1 || true
   mv -T "$from" "$TOP/releases/$1"
 }
 
@@ -407,17 +471,139 @@ prune() { # keeps the newest few, those in use among them
   return 0
 }
 
-declare -A PRINTS=() # of each instance, before anything was changed
 MUST_SEE='' # cameras that a release must get a picture from: those that gave one before, or were never asked
 
+# --- The way back, which a run that was cut short leaves to the next one
+
+note_way_back() { # RELEASE N…: before anything is changed; RELEASE may be empty
+  local note=$PENDING.new
+  rm -rf "$note"
+  install -d -m 700 "$note"
+  printf '%s\n' "$1" >"$note/release"
+  printf '%s\n' "${@:2}" >"$note/numbers"
+  [[ ! -e $ENV_FILE ]] || cp -p "$ENV_FILE" "$note/env"
+  [[ ! -d $TOP/shipped ]] || cp -a "$TOP/shipped" "$note/shipped"
+  mv -T "$note" "$PENDING"
+}
+
+forget_way_back() {
+  rm -rf "$PENDING.done"
+  mv -T "$PENDING" "$PENDING.done" # at once, so that no half of it can be taken for the whole
+  rm -rf "$PENDING.done"
+}
+
+restore() { # RELEASE: files as they were; each as far as it goes, and 1 where one does not
+  local status=0
+  if [[ -e $PENDING/env ]] && ! cmp -s "$PENDING/env" "$ENV_FILE"; then
+    { cp -p "$PENDING/env" "$ENV_FILE.new" && mv -f "$ENV_FILE.new" "$ENV_FILE"; } || status=1
+  fi
+  if [[ -d $PENDING/shipped ]] && ! diff -rq "$PENDING/shipped" "$TOP/shipped" >/dev/null 2>&1; then
+    rm -rf "$TOP/shipped"
+    cp -a "$PENDING/shipped" "$TOP/shipped" || status=1
+  fi
+  rm -f "$ENV_FILE.new" "$UNIT.new" "$RULES.new" "$TOP/current.new" "$TOP/previous.new"
+  activate "$1" || status=1
+  systemctl daemon-reload || status=1
+  return "$status"
+}
+
+go_back() { # RELEASE LISTED N…: to what ran before; 1 where that does not run either
+  local before=$1 instances
+  mapfile -t instances < <(instances "${@:3}")
+  if [[ -z $before ]]; then
+    systemctl --quiet disable --now "${instances[@]}" 2>/dev/null || true
+    rm -f "$TOP/current"
+    forget_way_back
+    return
+  fi
+  MUST_SEE=''
+  restore "$before" || say "not every file could be put back"
+  start_and_ask "$@" || return
+  forget_way_back
+}
+
+settle() { # what a run that was cut short left behind; 1 where there is nothing
+  local before listed number numbers
+  rm -rf "$PENDING.new" "$PENDING.done"
+  [[ -d $PENDING ]] || return 1
+  before=$(<"$PENDING/release")
+  mapfile -t numbers < <(sed '/^$/d' "$PENDING/numbers")
+  if [[ -n $before && ! -d $TOP/releases/$before ]]; then
+    forget_way_back
+    return 1
+  fi
+  say "the deployment before this one was cut short; going back to ${before:-what was there before it, nothing,} first"
+  # Whatever it came to: each is started anew.
+  listed=$(list_cameras 2>/dev/null || true)
+  for number in "${numbers[@]}"; do
+    systemctl stop "camera-soft-cam@$number.service" 2>/dev/null || true
+  done
+  go_back "$before" "$listed" "${numbers[@]}" || say "$before does not run either"
+  [[ ! -d $PENDING ]] || forget_way_back
+}
+
+put_in_place() { # RELEASE LISTED N…: all that has to be there before the instances start
+  local release=$1 listed=$2 number instances
+  shift 2
+  ship "$TOP/releases/$release/env/camera-soft-stream.env" "$ENV_FILE" 600
+  # Only where it is needed, since it makes the file newer than the instances.
+  [[ $(stat -c %a "$ENV_FILE") == 600 ]] || chmod 600 "$ENV_FILE"
+  write_python
+  activate "$release"
+  for number in "$@"; do
+    bind_instance "$release" "$number" "$listed"
+  done
+  systemctl daemon-reload
+  # Anew, since what wants an instance may be another device now.
+  mapfile -t instances < <(instances "$@")
+  systemctl --quiet reenable "${instances[@]}" 2>/dev/null || systemctl --quiet enable "${instances[@]}"
+}
+
+reason_of() { # FILE: what a program said last, without where it stands
+  tail -n 1 "$1" 2>/dev/null | sed -E 's/^(bash: )?line [0-9]+: //' | without_secrets
+}
+
+port_taken() { # RELEASE N: prints the port where another program has it
+  local port pids
+  port=$(probe "$1" port "$2") || return 1
+  pids=$(systemctl show --value --property=MainPID 'camera-soft-cam@*.service' | grep -v '^0*$' || true)
+  # shellcheck disable=SC2086 # some numbers
+  "$(python_there)" -c "$HAS_STRANGER" "$port" $pids 2>/dev/null || return 1
+  say "$port"
+}
+
+# Exit 0 where something listens at that port, on this machine's own address or on all, and is none of these processes.
+readonly HAS_STRANGER='
+import os, sys
+port, pids = int(sys.argv[1]), sys.argv[2:]
+ours = set()
+for pid in pids:
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        ours.add(os.readlink(entry.path))
+everywhere_or_here = ("00000000", "0100007F", "0" * 32, "0" * 24 + "01000000", "0000000000000000FFFF00000100007F")
+for name in ("/proc/net/tcp", "/proc/net/tcp6"):
+    if os.path.exists(name):
+        for fields in map(str.split, list(open(name))[1:]):
+            address, _, number = fields[1].partition(":")
+            listens = fields[3] == "0A" and int(number, 16) == port and address in everywhere_or_here
+            if listens and f"socket:[{fields[9]}]" not in ours:
+                sys.exit(0)
+sys.exit(1)
+'
+
 install_release() { # NAME [FOLDER that it was copied to]
-  local release=$1 listed before number numbers answer status saved has_saved=''
+  local release=$1 listed before number asked numbers answer status port
+  local reasons=/run/camera-soft-stream-why.log
   take_in "$release" "${2:-}"
-  listed=$(list_cameras 2>/dev/null)
-  mapfile -t numbers < <(wanted_cameras "$listed")
+  settle || true
+  listed=$(list_cameras 2>/dev/null || true) # whether it works was checked before
+  mapfile -t asked < <(wanted_cameras "$listed")
+  # All of them run the release that `current` names, so all are started anew and asked.
+  mapfile -t numbers < <({ printf '%s\n' "${asked[@]}"; enabled_instances; } | sort -nu)
   before=$(current_release)
   for number in "${numbers[@]}"; do
-    PRINTS[$number]=$(fingerprint "$number")
+    [[ " ${asked[*]} " == *" $number "* ]] ||
+      say "camera $number: enabled before, so it goes on, with the same release (off: sudo systemctl disable --now camera-soft-cam@$number)"
     status=0
     answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) || status=$?
     case $status in
@@ -428,6 +614,9 @@ install_release() { # NAME [FOLDER that it was copied to]
         fail "release $release does not run here, nothing was changed: $(tail -n 1 <<<"$answer" | without_secrets)"
         ;;
     esac
+    if port=$(port_taken "$release" "$number"); then
+      fail "camera $number: port $port is taken by another program, nothing was changed (who: sudo ss -ltnp 'sport = :$port')"
+    fi
     if ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
       if [[ -z $before ]]; then MUST_SEE+=" $number"; fi
     elif [[ $before != "$release" ]] && probe "$before" look "$number" 5 >/dev/null 2>&1; then
@@ -436,52 +625,46 @@ install_release() { # NAME [FOLDER that it was copied to]
   done
 
   install -d -m 755 "$ENV_DIR"
-  saved=$(mktemp -d)
-  chmod 700 "$saved"
-  # shellcheck disable=SC2064 # its name as it is now
-  trap "rm -rf '$saved'" EXIT
-  if [[ -e $ENV_FILE ]]; then
-    cp -p "$ENV_FILE" "$saved/env"
-    has_saved=1
+  # Their own shells: what fails in them ends them, and only them. Outside of `if`, where bash would go on.
+  set +e
+  (set -e; note_way_back "$before" "${numbers[@]}") 2>"$reasons"
+  status=$?
+  set -e
+  if ((status)); then
+    rm -rf "$PENDING.new"
+    [[ $release == "$before" ]] || rm -rf "${TOP:?}/releases/$release"
+    fail "nothing was changed: $(reason_of "$reasons")"
   fi
-  [[ ! -d $TOP/shipped ]] || cp -a "$TOP/shipped" "$saved/shipped"
-  ship "$TOP/releases/$release/env/camera-soft-stream.env" "$ENV_FILE" 600
-  chmod 600 "$ENV_FILE"
-  write_python
-  activate "$release"
-  for number in "${numbers[@]}"; do
-    bind_instance "$release" "$number" "$listed"
-  done
-  systemctl daemon-reload
-  # Anew, since what wants an instance may be another device now.
-  mapfile -t instances < <(instances "${numbers[@]}")
-  systemctl --quiet reenable "${instances[@]}" 2>/dev/null || systemctl --quiet enable "${instances[@]}"
-
-  if ! start_and_ask "$release" "$listed" "${numbers[@]}"; then
-    if [[ -z $before || $before == "$release" ]]; then
-      if [[ -z $before ]]; then
-        systemctl --quiet disable --now "${instances[@]}" 2>/dev/null || true
-        rm -f "$TOP/current"
-        fail "release $release does not work here, and there is no older one: its instances are stopped"
-      fi
-      fail "release $release does not work any more, and was not changed"
+  set +e
+  (set -e; put_in_place "$release" "$listed" "${numbers[@]}") 2>"$reasons"
+  status=$?
+  set -e
+  if ((status)); then
+    answer="no settings or unit could be written for release $release: $(reason_of "$reasons")"
+    [[ $before != "$release" ]] || { forget_way_back; fail "$answer"; }
+  elif ! start_and_ask "$release" "$listed" "${numbers[@]}"; then
+    status=1
+    answer="release $release does not work"
+  fi
+  if ((status)); then
+    if [[ -z $before ]]; then
+      go_back "$before" "$listed" "${numbers[@]}"
+      fail "$answer, and there is no older one: its instances are stopped"
+    fi
+    if [[ $before == "$release" ]]; then
+      forget_way_back
+      fail "$answer any more, as this host and its settings are now; it was not changed"
     fi
     say "going back to $before"
-    PRINTS=() # whatever runs now is to be started anew
-    [[ -z $has_saved ]] || cp -p "$saved/env" "$ENV_FILE"
-    rm -rf "$TOP/shipped"
-    [[ ! -d $saved/shipped ]] || cp -a "$saved/shipped" "$TOP/shipped"
-    activate "$before"
-    systemctl daemon-reload
-    MUST_SEE=''
-    start_and_ask "$before" "$listed" "${numbers[@]}" || fail "release $release does not work, and $before does not either"
+    go_back "$before" "$listed" "${numbers[@]}" || { forget_way_back; fail "$answer, and $before does not either"; }
     rm -rf "${TOP:?}/releases/$release"
-    fail "release $release does not work; $before runs again"
+    fail "$answer; $before runs again"
   fi
   if [[ -n $before && $before != "$release" ]]; then
     switch_link "$before" previous
   fi
-  [[ -z $WITH_NGINX ]] || nginx_sites "$release" "${numbers[@]}"
+  forget_way_back
+  [[ -z $WITH_NGINX ]] || nginx_sites "$release" "${asked[@]}"
   prune
   if [[ $before == "$release" ]]; then
     say "done: release $release, as before"
@@ -492,9 +675,13 @@ install_release() { # NAME [FOLDER that it was copied to]
 
 plan() { # NAME
   local listed number numbers before
-  listed=$(list_cameras 2>/dev/null)
+  listed=$(list_cameras 2>/dev/null || true) # whether it works was checked before
   mapfile -t numbers < <(wanted_cameras "$listed")
   before=$(current_release)
+  if [[ -d $PENDING ]]; then
+    before=$(<"$PENDING/release")
+    say "a deployment is under way or was cut short; in that case would go back to ${before:-nothing} first"
+  fi
   if [[ $before == "$1" ]]; then
     say "would keep release $1, which is in use"
   elif [[ -d $TOP/releases/$1 ]]; then
@@ -516,25 +703,24 @@ plan() { # NAME
 }
 
 rollback() {
-  local previous before listed number numbers
+  local previous before listed numbers
+  if settle; then
+    before=$(current_release)
+    say "done: ${before:+release }${before:-no release is in use}"
+    return
+  fi
   previous=$(basename "$(readlink "$TOP/previous" 2>/dev/null || true)")
   before=$(current_release)
   [[ -n $previous && -d $TOP/releases/$previous ]] || fail "there is no release before ${before:-none}"
   listed=$(list_cameras 2>/dev/null || true)
   mapfile -t numbers < <(enabled_instances)
-  for number in "${numbers[@]}"; do
-    PRINTS[$number]=$(fingerprint "$number")
-  done
-  activate "$previous"
-  systemctl daemon-reload
-  if ! start_and_ask "$previous" "$listed" "${numbers[@]}"; then
-    PRINTS=()
-    activate "$before"
-    systemctl daemon-reload
-    start_and_ask "$before" "$listed" "${numbers[@]}" || true
+  note_way_back "$before" "${numbers[@]}"
+  if ! { activate "$previous" && systemctl daemon-reload && start_and_ask "$previous" "$listed" "${numbers[@]}"; }; then
+    go_back "$before" "$listed" "${numbers[@]}" || forget_way_back
     fail "release $previous does not work; $before stays"
   fi
   switch_link "$before" previous
+  forget_way_back
   say "done: release $previous, before it $before"
 }
 
@@ -549,7 +735,7 @@ nginx_sites() { # RELEASE N…
   ship "$from/camera-soft-cam.conf" "$NGINX/snippets/camera-soft-cam.conf" 644
   for number in "$@"; do
     port=$(probe "$release" port "$number")
-    site=$(mktemp)
+    site=$(mktemp -p /run)
     sed -e "s/@N@/$number/g; s/@OUTSIDE@/$((8081 + number))/g; s/@INSIDE@/$port/g" "$from/site.conf" >"$site"
     [[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' "$site"
     ship "$site" "$NGINX/sites-available/camera-soft-cam$number.conf" 644
@@ -558,29 +744,39 @@ nginx_sites() { # RELEASE N…
     mv -f "$NGINX/camera-soft-cam$number.key.new" "$NGINX/camera-soft-cam$number.key"
     ln -sfn "../sites-available/camera-soft-cam$number.conf" "$NGINX/sites-enabled/camera-soft-cam$number.conf"
   done
-  if ! nginx -t -q 2>/tmp/camera-soft-stream-nginx.log; then
+  if ! nginx -t -q 2>/run/camera-soft-stream-nginx.log; then
     for number in "$@"; do
       rm -f "$NGINX/sites-enabled/camera-soft-cam$number.conf"
     done
-    fail "nginx would not take the sites, so they are off again: $(tail -n 1 /tmp/camera-soft-stream-nginx.log)"
+    fail "nginx would not take the sites, so they are off again: $(tail -n 1 /run/camera-soft-stream-nginx.log)"
   fi
   systemctl --quiet enable nginx
   systemctl reload-or-restart nginx
   for number in "$@"; do
-    "$(python_there)" -c "$ASK_NGINX" "$((8081 + number))" || fail "nginx does not ask for a password at port $((8081 + number))"
-    say "camera $number: nginx shows it at port $((8081 + number)), with the password of $NGINX/camera-soft-cam.htpasswd"
+    # Another port may stand in an edited site.
+    port=$(sed -nE 's/^[[:space:]]*listen[[:space:]]+([0-9.]+:)?([0-9]+).*/\2/p' "$NGINX/sites-available/camera-soft-cam$number.conf" | head -n 1)
+    "$(python_there)" -c "$ASK_NGINX" "${port:-$((8081 + number))}" ||
+      fail "nginx does not ask for a password at port ${port:-$((8081 + number))}"
+    say "camera $number: nginx shows it at port ${port:-$((8081 + number))}, with the password of $NGINX/camera-soft-cam.htpasswd"
   done
 }
 
+# An edited site may have TLS, with a certificate for a name that this machine does not have for itself.
 readonly ASK_NGINX='
-import sys, time, urllib.error, urllib.request
+import ssl, sys, time, urllib.error, urllib.request
+tls = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
 for _ in range(50):
-    try:
-        urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{sys.argv[1]}/", timeout=5)
-    except urllib.error.HTTPError as error:
-        sys.exit(error.code != 401)
-    except OSError:
-        time.sleep(0.1)
+    for scheme in ("http", "https"):
+        try:
+            opener.open(f"{scheme}://127.0.0.1:{sys.argv[1]}/", timeout=5)
+            sys.exit(1)
+        except urllib.error.HTTPError as error:
+            if error.code == 401:
+                sys.exit(0)
+        except OSError:
+            pass
+    time.sleep(0.1)
 sys.exit(1)
 '
 
@@ -601,12 +797,14 @@ uninstall() {
     systemctl --quiet disable --now "camera-soft-cam@$number.service" 2>/dev/null || true
   done
   systemctl stop 'camera-soft-cam@*.service' 2>/dev/null || true
+  systemctl reset-failed 'camera-soft-cam@*.service' 2>/dev/null || true
   rm -rf "$UNIT" "$UNIT.d" "$UNITS"/camera-soft-cam@*.service.d "$RULES"
   systemctl daemon-reload
   systemctl reset-failed 'camera-soft-cam@*.service' 2>/dev/null || true
   if compgen -G "$NGINX/sites-available/camera-soft-cam*.conf" >/dev/null; then
     rm -f "$NGINX"/sites-enabled/camera-soft-cam*.conf "$NGINX"/sites-available/camera-soft-cam*.conf \
-      "$NGINX"/camera-soft-cam*.key "$NGINX/camera-soft-cam.htpasswd" "$NGINX/snippets/camera-soft-cam.conf"
+      "$NGINX"/camera-soft-cam*.key "$NGINX/camera-soft-cam.htpasswd" "$NGINX/snippets/camera-soft-cam.conf" \
+      "$ENV_DIR/nginx-password"
     if nginx -t -q 2>/dev/null; then systemctl reload nginx 2>/dev/null || true; fi
   fi
   rm -rf "${TOP:?}"
@@ -630,9 +828,10 @@ main() {
     plan) plan "$2" ;;
     packages) alone && packages ;;
     incoming) incoming "$2" ;;
-    install) alone && install_release "$2" "${3:-}" ;;
-    rollback) alone && rollback ;;
-    uninstall) alone && uninstall ;;
+    discard) discard "$2" ;;
+    install) alone && go_on_alone && install_release "$2" "${3:-}" ;;
+    rollback) alone && go_on_alone && rollback ;;
+    uninstall) alone && go_on_alone && uninstall ;;
     *) fail "no such command: ${1:-none}" ;;
   esac
 }

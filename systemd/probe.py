@@ -79,8 +79,9 @@ def _url(settings: Settings) -> str:
 
 def _get(settings: Settings, path: str, timeout_s: float) -> http.client.HTTPResponse:
     request = urllib.request.Request(_url(settings) + path)  # noqa: S310 - the scheme stands above
-    if settings.api_key is not None:
-        request.add_header("Authorization", _authorization(settings))
+    authorization = _authorization(settings)
+    if authorization:
+        request.add_header("Authorization", authorization)
     # Past any proxy that the environment may name: this machine is asked.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     answer: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
@@ -88,9 +89,8 @@ def _get(settings: Settings, path: str, timeout_s: float) -> http.client.HTTPRes
 
 
 def _authorization(settings: Settings) -> str:
-    if settings.api_key is None:
-        return ""
-    return "Basic " + base64.b64encode(f"nginx:{settings.api_key}".encode()).decode()
+    key = settings.api_key or settings.view_key  # whoever looks may have either
+    return "" if key is None else "Basic " + base64.b64encode(f"nginx:{key}".encode()).decode()
 
 
 def _reason(error: Exception) -> str:

@@ -7,19 +7,24 @@ from pathlib import Path
 
 import pytest
 
+from tests.host import virtual
 from tests.host.machine import ENV_FILE, Machine
 from tests.rig import root as rig_root
 
-_BUILD_S = 900  # the first test waits for the root, and maybe for the virtual machine's disk
+_BUILD_S = 1800  # the first test waits for the root, and maybe for the virtual machine's disk and boots
+# The virtual machine is a PC with this machine's Debian, so only a PC can make it.
+collect_ignore = [] if os.uname().machine == "x86_64" else ["test_devices.py"]
 _NEEDED = ("nsenter", "systemd-nspawn", "ssh", "ssh-keygen", "rsync", "curl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-timeout counts a session fixture to the first test that asks for it."""
-    for fixture in ("_booted", "vm_report"):
-        first = next((item for item in items if fixture in getattr(item, "fixturenames", ())), None)
-        if first is not None and first.get_closest_marker("timeout") is None:
-            first.add_marker(pytest.mark.timeout(_BUILD_S))
+    """pytest-timeout counts a session fixture to the test that asks for it first, be it of any file."""
+    first = {
+        item.path: item for item in reversed(items) if {"_booted", "vm_report"} & {*getattr(item, "fixturenames", ())}
+    }
+    for item in first.values():
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_BUILD_S))
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +37,25 @@ def rig_folder() -> Path:
         return rig_root.ensure()
     except rig_root.CannotMake as reason:
         pytest.skip(str(reason))
+
+
+@pytest.fixture(scope="session")
+def vm_report(rig_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the checks in the virtual machine found."""
+    for program in ("qemu-system-x86_64", "debugfs", "cp"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    try:
+        base = virtual.make_base(rig_folder, rig_folder.parent)
+    except rig_root.CannotMake as reason:
+        pytest.skip(str(reason))
+    work = tmp_path_factory.mktemp("vm")
+    try:
+        report = virtual.run_checks(rig_folder, base, work)
+    finally:
+        (work / "disk.img").unlink(missing_ok=True)  # more than a gigabyte, of which pytest would keep three
+    print(report)
+    return dict(line.split(": ", 1) for line in report.splitlines() if ": " in line and not line.startswith("install:"))
 
 
 @pytest.fixture(scope="session")

@@ -77,6 +77,8 @@ class Machine:
         self.first_words = ""  # what the first deployment said
         self._is_changed = False
         self._folder = Path(tempfile.mkdtemp(prefix="soft-stream-host-"))
+        # What is deployed: as it is now, whoever works in the checkout meanwhile.
+        self.project = copy_project(PROJECT, self._folder / "project")
         self.key = self._folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
         files, layer = self._folder / "files", self._folder / "layer"
@@ -120,14 +122,40 @@ class Machine:
         return _run(["nsenter", "--target", str(self._leader), "--net", *argv], check, None, timeout_s)
 
     def deploy(
-        self, *options: str, hosts: Sequence[str] = ("root@127.0.0.1",), check: bool = True, project: Path = PROJECT
+        self,
+        *options: str,
+        hosts: Sequence[str] = ("root@127.0.0.1",),
+        check: bool = True,
+        project: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """`deploy.sh` over real SSH."""
+        return self.net(*self._deploy_argv(options, hosts, project), check=check)
+
+    @contextlib.contextmanager
+    def deploying(self, *options: str, project: Path) -> Iterator[subprocess.Popen[str]]:
+        """`deploy.sh` as it runs, to be disturbed; its end is waited for."""
+        argv = self._deploy_argv(options, ("root@127.0.0.1",), project)
+        process = subprocess.Popen(
+            ["nsenter", "--target", str(self._leader), "--net", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+
+    def _deploy_argv(self, options: Sequence[str], hosts: Sequence[str], project: Path | None) -> list[str]:
         known = self._folder / "known_hosts"
         ssh = [f"IdentityFile={self.key}", f"UserKnownHostsFile={known}", "StrictHostKeyChecking=accept-new"]
         ssh += ["IdentitiesOnly=yes", "BatchMode=yes"]
         flags = [flag for option in ssh for flag in ("-o", option)]
-        return self.net(str(project / "deploy.sh"), *flags, "--python", PYTHON, *options, *hosts, check=check)
+        script = str((project or self.project) / "deploy.sh")
+        return [script, *flags, "--python", PYTHON, *options, *hosts]
 
     @contextlib.contextmanager
     def viewer(self, camera: int, *options: str, port: int | None = None) -> Iterator[None]:
@@ -263,6 +291,16 @@ _ENV = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYS
 
 # The bridges' locks stand in for the kernel's on a media device; the unit itself is used as it is shipped.
 _UNIT_PARTS = {"etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n"}
+
+
+def copy_project(source: Path, destination: Path) -> Path:
+    """The parts that are deployed; `destination`, which is made."""
+    destination.mkdir()
+    for name in ("soft_stream.py", "measure_fps.py", "deploy.sh"):
+        shutil.copy2(source / name, destination / name)
+    for name in ("softcam", "systemd", "env", "integrations"):
+        shutil.copytree(source / name, destination / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return destination
 
 
 def camera_list(*names: str) -> str:

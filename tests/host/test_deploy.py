@@ -2,15 +2,17 @@
 
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.host.machine import ENV_FILE, PROJECT, Machine
+from tests.host.machine import ENV_FILE, PROJECT, Machine, copy_project
 
 TOP = "/opt/camera-soft-stream"
 ROOT = "root@127.0.0.1"
+JOURNAL = "camera-soft-stream"  # what deployments that go on by themselves say there
 SECRET = "a-secret-that-must-not-be-shown"
 
 
@@ -22,6 +24,10 @@ def current(machine: Machine) -> str:
     return Path(machine.run("readlink", f"{TOP}/current").stdout.strip()).name
 
 
+def is_pending(machine: Machine) -> bool:
+    return machine.run("test", "-d", f"{TOP}/pending", check=False).returncode == 0
+
+
 def everything(machine: Machine) -> str:
     """All that a deployment could change, by content and mode."""
     return machine.run(
@@ -30,15 +36,9 @@ def everything(machine: Machine) -> str:
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(machine: Machine, tmp_path: Path) -> Path:
     """A copy of what is deployed, to be changed."""
-    folder = tmp_path / "soft stream"  # a space, as people's folders have
-    folder.mkdir()
-    for name in ("soft_stream.py", "measure_fps.py", "deploy.sh"):
-        shutil.copy2(PROJECT / name, folder / name)
-    for name in ("softcam", "systemd", "env", "integrations"):
-        shutil.copytree(PROJECT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    return folder
+    return copy_project(machine.project, tmp_path / "soft stream")  # a space, as people's folders have
 
 
 def set_version(project: Path, version: str) -> None:
@@ -139,6 +139,118 @@ def test_few_old_releases_are_kept(machine: Machine, project: Path) -> None:
     assert current(machine).startswith("9.8.0-")
 
 
+@pytest.mark.parametrize("how", ["Ctrl+C", "connection lost"])
+def test_a_host_goes_on_to_the_end_by_itself(machine: Machine, project: Path, how: str) -> None:
+    break_at_start(project)
+    before, first = everything(machine), current(machine)
+    with machine.deploying(project=project) as process:
+        machine.wait_until(lambda: current(machine).startswith("6.6.6-"), "the switch")
+        if how == "Ctrl+C":
+            process.send_signal(signal.SIGINT)
+        else:
+            machine.run("pkill", "sshd-session")
+        said, _ = process.communicate(timeout=30)
+    assert process.returncode == (130 if how == "Ctrl+C" else 1)
+    assert "the host goes on to the end by itself" in said.splitlines()[-1]
+    machine.wait_until(lambda: not is_pending(machine) and "6.6.6" not in " ".join(releases(machine)), "the end", 120)
+    assert current(machine) == first
+    assert everything(machine) == before
+    assert f"does not work; {first} runs again" in machine.run("journalctl", "-o", "cat", "-t", JOURNAL).stdout
+    for camera in (0, 1):
+        assert machine.get(f"http://127.0.0.1:{18081 + camera}/snapshot.jpg?width=16")[0] == 200
+
+
+@pytest.mark.parametrize("flags", [(), ("--rollback",)])
+def test_a_deployment_that_was_cut_short_is_undone_first(
+    machine: Machine, project: Path, flags: tuple[str, ...]
+) -> None:
+    break_at_start(project)
+    machine.deploy()  # other tests leave releases of their own
+    first = current(machine)
+    with machine.deploying(project=project) as process:
+        machine.wait_until(lambda: current(machine).startswith("6.6.6-"), "the switch")
+        machine.run("pkill", "-KILL", "-f", "bash -s -- install")  # as a power cut would
+        process.communicate(timeout=60)
+    assert is_pending(machine)
+    assert current(machine).startswith("6.6.6-")
+    said = machine.deploy(*flags).stdout
+    assert f"cut short; going back to {first} first" in said
+    assert f"done: release {first}" in said.splitlines()[-1]
+    assert current(machine) == first
+    assert not is_pending(machine)
+    for camera in (0, 1):
+        pid = machine.pid(camera)
+        machine.run("kill", "-KILL", str(pid))
+        machine.wait_for_fresh(camera, pid)
+
+
+def test_settings_are_in_force_after_a_deployment(machine: Machine) -> None:
+    pids = [machine.pid(0), machine.pid(1)]
+    machine.set_env(f"CAMERA_API_KEY={SECRET}")  # and nobody restarts anything
+    assert "as before" in machine.deploy().stdout
+    assert machine.get("http://127.0.0.1:18081/snapshot.jpg")[0] == 401
+    assert machine.pid(0) not in pids
+    assert machine.pid(1) not in pids
+
+
+def test_a_full_disk_leaves_everything_as_it_was(machine: Machine, project: Path) -> None:
+    set_version(project, "9.4.0")
+    unit = project / "systemd/camera-soft-cam@.service"
+    unit.write_text(unit.read_text() + "# a line more\n" * 3000)
+    before, first = everything(machine), current(machine)
+    units = "/etc/systemd/system"
+    machine.run(
+        "sh", "-euc", f"cp -a {units} /run/units; mount -t tmpfs -o size=256k,mode=755 small {units}; "
+        f"cp -a /run/units/. {units}; dd if=/dev/zero of={units}/filler bs=1k status=none || true"
+    )  # fmt: skip
+    try:
+        done = machine.deploy(project=project, check=False)
+    finally:
+        machine.run("sh", "-c", f"rm -f {units}/filler")
+        left = machine.run("sh", "-c", f"cd {units} && diff -r --no-dereference . /run/units", check=False).stdout
+        machine.run("sh", "-c", f"umount {units}; rm -rf /run/units; systemctl daemon-reload")
+    failed = [line for line in done.stdout.splitlines() if "FAILED" in line]
+    assert done.returncode == 1
+    assert len(failed) == 1
+    assert "No space left on device" in failed[0]
+    assert failed[0].endswith(f"{first} runs again")
+    assert left == ""
+    assert everything(machine) == before
+    assert machine.is_active(0)
+    assert machine.is_active(1)
+
+
+def test_a_port_that_another_program_has_is_told_before_anything_changes(machine: Machine, project: Path) -> None:
+    set_version(project, "9.4.1")
+    first = current(machine)
+    machine.set_env("cam0_port=18999")
+    stranger = "import http.server as h; h.HTTPServer(('127.0.0.1', 18999), h.BaseHTTPRequestHandler).serve_forever()"
+    machine.run("systemd-run", "--quiet", "--unit=stranger", "/usr/bin/python3", "-c", stranger)
+    try:
+        machine.wait_until(lambda: machine.get("http://127.0.0.1:18999/")[0] == 501, "the stranger")
+        done = machine.deploy(project=project, check=False)
+    finally:
+        machine.run("systemctl", "stop", "stranger")
+    assert done.returncode == 1
+    assert "camera 0: port 18999 is taken by another program, nothing was changed" in done.stdout
+    assert current(machine) == first
+
+
+def test_a_camera_that_was_not_named_goes_on_with_the_new_release(machine: Machine, project: Path) -> None:
+    set_version(project, "9.4.2")
+    said = machine.deploy("--cameras", "0", project=project).stdout
+    assert "camera 1: enabled before, so it goes on, with the same release" in said
+    assert '"version": "9.4.2"' in machine.get("http://127.0.0.1:18082/health")[1]
+
+
+def test_a_node_that_is_not_there_is_told_before_anything_changes(machine: Machine) -> None:
+    before = everything(machine)
+    done = machine.deploy("--bind", "0=/dev/video77", check=False)
+    assert done.returncode == 1
+    assert "FAILED: --bind: /dev/video77 is not there" in done.stdout
+    assert everything(machine) == before
+
+
 @pytest.mark.parametrize("break_it", [break_at_start, break_pictures])
 def test_a_broken_release_is_rolled_back_by_itself(machine: Machine, project: Path, break_it: object) -> None:
     assert callable(break_it)
@@ -195,7 +307,7 @@ def test_an_env_file_that_nobody_edited_is_renewed_and_goes_back_with_a_rollback
     break_at_start(project)
     assert machine.deploy(project=project, check=False).returncode == 1
     assert machine.run("cat", ENV_FILE).stdout == before
-    shutil.copytree(PROJECT / "softcam", project / "softcam", dirs_exist_ok=True)
+    shutil.copytree(machine.project / "softcam", project / "softcam", dirs_exist_ok=True)
     said = machine.deploy(project=project).stdout
     assert "was edited" not in said
     assert "#CAMERA_NEW_SETTING=1" in machine.run("cat", ENV_FILE).stdout
@@ -212,6 +324,15 @@ def test_bad_settings_stop_an_upgrade_before_it_changes_anything(machine: Machin
     assert "bad settings" in done.stdout
     assert "CAMERA_QUALITY '101'" in done.stdout
     assert (current(machine), [machine.pid(0), machine.pid(1)]) == (first, pids)
+
+
+def test_a_release_is_looked_at_with_the_key_that_only_looks(machine: Machine, project: Path) -> None:
+    set_version(project, "9.5.1")
+    machine.set_env("CAMERA_VIEW_KEY=that-only-looks")
+    said = machine.deploy(project=project).stdout
+    assert re.search("camera 0: well at .* a picture", said)
+    assert "that-only-looks" not in said
+    assert machine.get("http://127.0.0.1:18081/snapshot.jpg")[0] == 401
 
 
 def test_an_upgrade_goes_on_where_a_camera_is_unplugged(machine: Machine, project: Path) -> None:
@@ -273,7 +394,7 @@ def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
     said = machine.deploy("--uninstall").stdout
     assert "Left: /etc/camera-streamer (settings)" in said
     found = machine.run("sh", "-c", "find /etc /opt /run/systemd -name '*camera-soft*'").stdout.split()
-    assert found == [ENV_FILE, f"{ENV_FILE}.deployed"]
+    assert sorted(found) == [ENV_FILE, f"{ENV_FILE}.deployed"]
     assert machine.run("ls", "-d", "/var/lib/private/camera-soft-cam").stdout
     units = machine.run("systemctl", "list-units", "--no-legend", "--state=loaded", "camera-soft-cam@*.service").stdout
     assert units == ""
@@ -292,6 +413,9 @@ def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
         (["--python", "python3", "pi@pi"], "--python python3: wants a path on the host"),
         (["--bind", "0", "pi@pi"], "--bind 0: wants N=/dev/videoM or N=none"),
         (["--dry-run", "--rollback", "pi@pi"], "only one of them at a time"),
+        (["--rollback", "--cameras", "0", "pi@pi"], "--rollback concerns the whole host"),
+        (["--uninstall", "--with-nginx", "pi@pi"], "--uninstall concerns the whole host"),
+        ([""], "a host without a name"),
         (["--fast", "pi@pi"], "--fast: no such option"),
     ],
 )

@@ -58,6 +58,7 @@ def pictures(path: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.mark.alone
 def test_both_cameras_stream_the_same_frames_through_nginx_as_direct(
     machine: Machine, password: str, tmp_path: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_probe_is_content_through_nginx(machine: Machine, password: str) -> 
     assert '"frames"' in done.stdout
 
 
+@pytest.mark.alone
 def test_a_viewer_who_leaves_is_gone_within_seconds(machine: Machine, password: str) -> None:
     with machine.viewer(0, "-u", f"camera:{password}", port=8081):
         assert machine.status(0)["viewers"] == 1
@@ -144,6 +146,36 @@ def test_an_edited_site_stays(machine: Machine, password: str) -> None:
         assert "camera.example.org" in machine.run("cat", path).stdout
     finally:
         machine.write(path, before)
+
+
+def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
+    readme = (NGINX / "README.md").read_text()
+    settings = re.search(r"(?m)^    listen +8081 ssl;\n(?:    .*\n)+", readme)
+    own = re.search(r"(?m)^    sudo (openssl req (?:.*\\\n)*.*)$", readme)
+    assert settings is not None
+    assert own is not None
+    machine.run("sh", "-euc", own[1])
+    text = re.sub(r"/etc/letsencrypt\S+fullchain.pem", "/etc/nginx/camera.crt", settings[0])
+    text = re.sub(r"/etc/letsencrypt\S+privkey.pem", "/etc/nginx/camera.key", text)
+    path = "/etc/nginx/sites-available/camera-soft-cam0.conf"
+    before = machine.run("cat", path).stdout
+    plain = re.search(r"(?m)^    listen(?:.*\n)+?    server_name .*\n", before)
+    assert plain is not None
+    machine.write(path, before.replace(plain[0], text))
+    try:
+        machine.run("nginx", "-t", "-q")
+        machine.run("systemctl", "reload", "nginx")
+        url = "https://127.0.0.1:8081/snapshot.jpg"
+        machine.wait_until(lambda: machine.get(url, "-k")[0] == 401, "TLS")
+        assert machine.get(url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")[0] == 200
+        code, answer = machine.get("http://127.0.0.1:8081/snapshot.jpg", "-D", "-")
+        assert (code, url in answer) == (301, True)
+        # Run again, deploy.sh leaves the edited site alone, and is content with it.
+        assert f"{path} was edited and stays" in machine.deploy("--cameras", "0,1", "--with-nginx").stdout
+    finally:
+        machine.write(path, before)
+        machine.run("rm", "/etc/nginx/camera.key", "/etc/nginx/camera.crt")
+        machine.run("systemctl", "reload", "nginx")
 
 
 def test_the_sites_want_no_websockets_and_buffer_nothing() -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.host.machine import ENV_FILE, Machine
 
 KEY = "a-key-that-nobody-may-see-4711"
+VIEW_KEY = "nor-this-one-0815"
 SECURITY_LIMIT = 2.5
 
 
@@ -51,6 +52,7 @@ def test_the_portal_has_a_user_of_its_own_and_sees_no_homes(machine: Machine) ->
     assert "CapBnd:\t0000000000000000" in machine.run("cat", f"/proc/{pid}/status").stdout
 
 
+@pytest.mark.alone
 def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
     wait_for_status(machine, 0, "closed|open, nobody watches, .*")
     with machine.viewer(0):
@@ -65,8 +67,10 @@ def test_the_journal_knows_priorities(machine: Machine) -> None:
     listening = [entry for entry in entries if entry["MESSAGE"].startswith("Listening on")]
     assert listening
     assert {entry["PRIORITY"] for entry in listening} == {"6"}
+    assert "Listening on" not in machine.journal(0, "-p", "warning")
 
 
+@pytest.mark.alone
 def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
     pid = machine.pid(0)
     machine.run("kill", "-KILL", str(pid))
@@ -77,6 +81,7 @@ def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
     assert took_s < 5
 
 
+@pytest.mark.alone
 def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_not(machine: Machine) -> None:
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     for _ in range(3):
@@ -130,6 +135,7 @@ def test_a_frozen_camera_is_restarted_and_a_hopeless_one_gets_a_fresh_process(ma
         wait_for_status(machine, 0, r"open, 1 viewer, .*")
         assert machine.pid(0) == pid
         assert machine.status(0)["restarts"] >= 1
+        assert "No frame for 1.0 s" in machine.journal(0, "-p", "warning")
         machine.freeze()
         machine.wait_for_fresh(0, pid)
         machine.thaw()
@@ -157,6 +163,15 @@ def test_what_another_try_would_not_better_stays_stopped(machine: Machine, setti
     machine.run("systemctl", "restart", "camera-soft-cam@0", check=False)
     shown = machine.show(0, "ActiveState", "ExecMainStatus", "NRestarts", "Result")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": code, "NRestarts": "0", "Result": "exit-code"}
+
+
+def test_bad_flags_stay_stopped_too(machine: Machine) -> None:
+    started = machine.run("systemctl", "cat", "camera-soft-cam@0").stdout
+    command = re.findall(r"(?m)^ExecStart=(.+)$", started)[-1]
+    machine.set_drop_in(f"[Service]\nExecStart=\nExecStart={command} --width wide\n")
+    machine.run("systemctl", "restart", "camera-soft-cam@0", check=False)
+    shown = machine.show(0, "ActiveState", "ExecMainStatus", "NRestarts")
+    assert shown == {"ActiveState": "failed", "ExecMainStatus": "2", "NRestarts": "0"}
 
 
 @pytest.mark.parametrize("fault", ["accept loop", "whole process"])
@@ -199,7 +214,7 @@ def test_the_state_folder_is_the_instances_own(machine: Machine) -> None:
 
 
 def test_nothing_shows_the_key(machine: Machine) -> None:
-    machine.set_env(f"CAMERA_API_KEY={KEY}", "CAMERA_LOG_LEVEL=DEBUG")
+    machine.set_env(f"CAMERA_API_KEY={KEY}", f"CAMERA_VIEW_KEY={VIEW_KEY}", "CAMERA_LOG_LEVEL=DEBUG")
     assert machine.run("stat", "-c", "%a %U", ENV_FILE).stdout == "600 root\n"
     machine.run("systemctl", "restart", "camera-soft-cam@0", "camera-soft-cam@1")
     said = machine.deploy("--cameras", "0,1", "--with-nginx").stdout
@@ -221,7 +236,7 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     }
     encoded = re.search(r"Basic (\S+)\"", machine.run("cat", "/etc/nginx/camera-soft-cam0.key").stdout)
     assert encoded is not None
-    for secret in (KEY, encoded[1], password):
+    for secret in (KEY, VIEW_KEY, encoded[1], password):
         assert {place for place, text in places.items() if secret in text} == set()
         # As anybody: not a file that others can read has it.
         found = machine.run(

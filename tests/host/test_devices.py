@@ -1,0 +1,62 @@
+"""Instances bound to real device nodes: at boot, gone, back, and what the unit's cgroup lets them use.
+
+Everything was done in the virtual machine by then (`inside_vm.sh`); here its report is judged.
+"""
+
+from collections.abc import Mapping
+
+import pytest
+
+Report = Mapping[str, str]
+
+
+def test_the_rule_makes_nodes_known_to_systemd(vm_report: Report) -> None:
+    assert vm_report["known before the rule"] == "inactive"
+    assert vm_report["known after it"] == "active"
+
+
+def test_deployed_instances_run_bound_to_a_number_and_to_a_name_that_stays(vm_report: Report) -> None:
+    assert (vm_report["deployed 0"], vm_report["deployed 1"]) == ("active", "active")
+    # Wanted by their devices, and by nothing else.
+    assert vm_report["enabled"].split() == [
+        r"./dev-v4l-by\x2dpath-platform\x2dvivid.0\x2dvideo\x2dindex0.device.wants/camera-soft-cam@1.service",
+        "./dev-video0.device.wants/camera-soft-cam@0.service",
+    ]
+
+
+def test_a_device_that_goes_stops_its_instance_and_starts_it_when_it_returns(vm_report: Report) -> None:
+    assert (vm_report["gone 0"], vm_report["gone 1"]) == ("inactive", "inactive")
+    assert vm_report["back 0"] == "active"
+
+
+def test_a_missing_camera_is_not_tried_again_until_its_device_returns(vm_report: Report) -> None:
+    assert (vm_report["back but missing 1"], vm_report["exit of 1"]) == ("failed", "66")
+    assert vm_report["still missing 1"] == "failed, 0 restarts"
+    assert vm_report["back again 1"] == "active"
+
+
+def test_bound_instances_start_at_boot(vm_report: Report) -> None:
+    assert (vm_report["at boot 0"], vm_report["at boot 1"]) == ("active", "active")
+    assert vm_report["status line"] == "closed"
+
+
+def test_the_memory_limit_counts(vm_report: Report) -> None:
+    assert vm_report["memory limit"] == str(512 * 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("may use video0", "yes"),
+        ("may use media0", "yes"),
+        ("may use udmabuf", "yes"),
+        ("may read the disk", "no"),
+        ("may read the kernel log", "no"),
+    ],
+)
+def test_the_cameras_devices_and_no_others(vm_report: Report, device: str, expected: str) -> None:
+    assert vm_report[device] == expected
+
+
+def test_the_portal_is_in_the_group_that_owns_cameras(vm_report: Report) -> None:
+    assert vm_report["group video"] in vm_report["groups"].removeprefix("Groups:").split()
