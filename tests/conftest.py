@@ -3,6 +3,7 @@
 No product code is imported here, so that a fault in it fails tests and not the collection.
 """
 
+import fcntl
 import os
 import re
 import signal
@@ -20,6 +21,12 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 LISTENING = re.compile(r"Listening on (http://\S+)")
 PATIENCE_S = 20.0  # for what takes a moment on an idle machine: only a fault ever waits so long
+
+
+def pytest_configure() -> None:
+    """Whoever is started in the background ignores Ctrl+C, and so would all that tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # In CI a skipped test would be green without having shown anything, so there it fails, and says what it lacked.
@@ -50,6 +57,60 @@ def pytest_make_collect_report(
     report = yield
     _fail_where_skipped(report)
     return report
+
+
+# Side by side, with `-n`: a group is done by one worker, from its first test to its last, and a group is a file unless
+# it is named here. Those named come first, the longest before the others, so that the end finds every worker at work.
+
+_GROUPS = (
+    ("tests/host/test_devices.py", "virtual machine"),
+    ("tests/host/", "container"),  # one for all of them; and they look for what deployments left in /tmp
+    ("tests/process/", None),
+    ("tests/browser/", None),
+    ("tests/rig/", None),  # it has the most that wants to be alone, which is quick once the virtual machine is done
+    ("", None),
+)
+
+
+def _place(nodeid: str) -> tuple[int, str]:
+    """When the test's group has its turn, and the group's name."""
+    path = nodeid.partition("::")[0]
+    turn, name = next((turn, name) for turn, (start, name) in enumerate(_GROUPS) if path.startswith(start))
+    return turn, name or path
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # alone, the quick tests come first
+        items.sort(key=lambda item: _place(item.nodeid)[0])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # only where it is installed
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _place(nodeid)[1]
+
+    config.option.loadscopereorder = False  # it would take the order of the groups' numbers of tests
+    return GroupScheduling(config, log)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-timeout's: waiting for others is no test's time
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
+    if not hasattr(item.config, "workerinput"):
+        return (yield)
+    # Any two things that can be opened would do, as long as every worker takes the same.
+    gate, room = (os.open(path, os.O_RDONLY) for path in (__file__, Path(__file__).parent))
+    try:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # one who waits to be alone in the room lets nobody else in
+        fcntl.flock(room, fcntl.LOCK_SH if item.get_closest_marker("alone") is None else fcntl.LOCK_EX)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        return (yield)
+    finally:
+        os.close(room)
+        os.close(gate)
 
 
 class Portal:

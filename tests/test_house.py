@@ -281,11 +281,12 @@ def test_expected_to_fail():
 """
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 @pytest.mark.parametrize(
     ("ci", "summary"), [("1", "1 failed, 1 passed, 1 xfailed, 1 error"), ("", "1 passed, 2 skipped, 1 xfailed")]
 )
-def test_a_skip_fails_in_ci_alone(ci: str, summary: str, tmp_path: Path) -> None:
-    answer = run_pytest_on(SKIPPING, ci, tmp_path)
+def test_a_skip_fails_in_ci_alone(ci: str, summary: str, workers: str, tmp_path: Path) -> None:
+    answer = run_pytest_on(SKIPPING, ci, tmp_path, "-n", workers)
     assert summary in answer.stdout
     assert answer.returncode == (1 if ci else 0)
     for reason in ("no camera here", "no browser here"):
@@ -299,15 +300,59 @@ def test_a_skipped_module_fails_in_ci_alone(ci: str, tmp_path: Path) -> None:
     assert (answer.returncode == pytest.ExitCode.INTERRUPTED) == bool(ci)
 
 
-def run_pytest_on(tests: str, ci: str, folder: Path) -> subprocess.CompletedProcess[str]:
+MEETING = """
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+def wait_for(path):
+    deadline_s = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    return path.exists()
+
+@pytest.mark.parametrize("round", range(2))
+def test_meets_the_other(round):
+    (HERE / f"NAME{round}").touch()
+    assert wait_for(HERE / f"OTHER{round}")
+
+@pytest.mark.alone
+def test_meets_nobody():
+    (HERE / "alone").mkdir()
+    assert not list(HERE.glob("busy-*"))
+    time.sleep(0.2)  # in which the others could come in
+    assert not list(HERE.glob("busy-*"))
+    (HERE / "alone").rmdir()
+
+@pytest.mark.parametrize("round", range(20))
+def test_others(round):
+    busy = HERE / f"busy-{os.getpid()}"
+    busy.touch()
+    assert not (HERE / "alone").exists()
+    busy.unlink()
+"""
+
+
+def test_workers_meet_but_for_tests_that_are_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text(MEETING.replace("NAME", "b").replace("OTHER", "a"))
+    answer = run_pytest_on(MEETING.replace("OTHER", "b").replace("NAME", "a"), "1", tmp_path, "-n", "2")
+    assert answer.returncode == 0, answer.stdout
+    assert "46 passed" in answer.stdout
+
+
+def run_pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     shutil.copy2(PROJECT / "tests/conftest.py", folder)
-    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone: no other test runs meanwhile\n")
     (folder / "test_some.py").write_text(tests)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider"],
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "xdist", *arguments],
         cwd=folder,
-        env=os.environ | {"CI": ci},
+        env=os.environ | {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # some take seconds to load
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
     )

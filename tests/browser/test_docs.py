@@ -31,7 +31,7 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
         page.on("request", lambda request: asked.append(request.url))
         page.goto(f"{portal.url}/docs")
         expect(page.locator("h1")).to_contain_text("Soft Stream")
-        expect(page.locator("section h2")).to_have_count(4)
+        expect(page.locator("section h2")).to_have_count(6)
         status = page.locator("details", has_text="/v1/camera/status")
         status.locator("summary").click()
         status.get_by_role("button", name="Try it").click()

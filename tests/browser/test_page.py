@@ -1,160 +1,120 @@
-"""The page in a real browser: Debian's Chromium, driven by Playwright, against the real portal.
+"""The page in a real browser: its picture, and what it says while there is none.
 
 Where there is no Chromium the tests are skipped, which CI does not allow. Screenshots for people go to
 `build/screenshots/`; with `DOCS_IMAGES=1` those of the README are made anew.
 """
 
-import io
-import os
 import re
-import shutil
 import signal
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Route, expect
 
+from tests.browser.proxy import below
+from tests.browser.visiting import (
+    DESK,
+    HIDE,
+    KEY,
+    LIMIT_MS,
+    PHONE,
+    SIZES,
+    Start,
+    Visitor,
+    ask,
+    look,
+    shoot,
+    shown,
+    wait_for_state,
+    wait_until,
+)
 from tests.conftest import PROJECT, Portal
 from tests.process.asking import status_of, wait_for_status
 
-Start = Callable[..., Portal]
-Visit = Callable[..., Page]
-DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
-SHOTS = PROJECT / "build" / "screenshots"
-README_IMAGES = PROJECT / "docs" / "images"
-LIMIT_MS = 20_000
-LARGEST_IMAGE = 400_000  # bytes, for who reads the README over a slow line
-ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-KEY = "a-key-that-nobody-guesses"
+ASSETS = PROJECT / "softcam" / "web" / "assets"
+OTHER_PAGES = ("docs.", "webrtc.", "whep.")
+LARGEST_PAGE = 150_000  # bytes, as they lie on the disk
+FIRST_PICTURE_MS = 1000
+# When the first picture of the stream stands, in milliseconds since the navigation began.
+FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
+    const first = document.getElementById("first");
+    const isThere = (first && first.naturalWidth) || document.getElementById("stage")?.dataset.way;
+    if (isThere) resolve(performance.now()); else setTimeout(look, 5); }; look(); })"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("needs chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
-        yield browser
-        browser.close()
-
-
-class Visitor:
-    """Opens pages, and hears what they complain of and what they ask for."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-
-    def open(self, portal: Portal, size: tuple[int, int] = DESK, **options: Any) -> Page:
-        context = self._browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
-        context.set_default_timeout(LIMIT_MS)
-        page = context.new_page()
-        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.on("request", lambda request: self.asked.append(request.url))
-        page.goto(portal.url + "/", wait_until="domcontentloaded")
-        return page
-
-
-@pytest.fixture
-def visitor(browser: Browser) -> Iterator[Visitor]:
-    visitor = Visitor(browser)
-    yield visitor
-    for context in browser.contexts:
-        context.close()
-
-
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
-    path = tmp_path / "faults"
-    path.write_text("")
-    return path
-
-
-def wait_for_state(page: Page, words: str) -> None:
-    expect(page.locator("#state")).to_have_text(words, timeout=LIMIT_MS)
-
-
-def picture(page: Page) -> bytes:
-    return page.locator("#picture").screenshot()
-
-
-def shows_notice(page: Page) -> bool:
-    """Whether the stream shows its placeholder: one dark ground with a few letters."""
-    grey = np.asarray(Image.open(io.BytesIO(picture(page))).convert("L"), dtype=np.int16)
-    ground = int(np.median(grey))
-    return bool(ground < 60 and np.mean(np.abs(grey - ground) < 8) > 0.8)
-
-
-def shoot(page: Page, name: str) -> Path:
-    SHOTS.mkdir(parents=True, exist_ok=True)
-    path = SHOTS / f"{name}.png"
-    page.screenshot(path=path)
-    return path
-
-
-@pytest.mark.parametrize("size", [DESK, TABLET, PHONE], ids=["desk", "tablet", "phone"])
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_page_shows_a_moving_picture(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.open(portal, size, color_scheme="dark")
-    wait_for_state(page, "live")
-    first = picture(page)
-    expect(page.locator("#facts")).to_contain_text("fps")
-    deadline_s = time.monotonic() + LIMIT_MS / 1000
-    while picture(page) == first:
-        assert time.monotonic() < deadline_s, "the picture does not move"
-    assert page.evaluate("document.getElementById('picture').naturalWidth") == 1536
+    page = visitor.watch(portal, size, color_scheme="dark")
+    first = look(page)
+    wait_until(lambda: np.abs(look(page) - first).max() > 20, "a moving picture")
+    assert page.evaluate("[document.getElementById('picture').width, document.getElementById('picture').height]") == [
+        1536,
+        864,
+    ]
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.locator("#notice").is_hidden()
+    assert page.locator("#age").is_hidden()
     assert page.locator("#name").inner_text().startswith("Pattern camera")
-    for words in ("1536 \u00d7 864", "lux", "/stream.mjpg", "/snapshot.jpg"):
-        assert words in page.locator("main").inner_text()
-    # Every word is within the window, and all of the picture in the first view.
-    edges = page.locator("#picture").bounding_box()
+    expect(page.locator("#facts")).to_contain_text("lux")
+    edges = page.locator("#frame").bounding_box()  # all of the picture is in the first view, and it is large
     assert edges is not None
     assert edges["y"] + edges["height"] <= size[1]
-    assert edges["width"] > 0.7 * size[0]
+    assert edges["width"] > 0.6 * size[0]
     assert visitor.complaints == []
-    assert [url for url in visitor.asked if not url.startswith(portal.url + "/")] == []
+    assert visitor.foreign(portal) == []
     shoot(page, f"page-{size[0]}x{size[1]}")
 
 
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.alone
+def test_first_picture_comes_within_a_second(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    ask(portal, "/camera/start", {})
+    page = visitor.page(size)
+    page.goto(portal.url + "/", wait_until="commit")
+    passed_ms = page.evaluate(FIRST_PICTURE)
+    print(f"first picture after {passed_ms:.0f} ms")
+    assert passed_ms < FIRST_PICTURE_MS
+
+
+def test_page_is_small() -> None:
+    """With all its parts, the page is below 150 kB as it lies here, and that is how it is sent."""
+    sizes = {path.name: path.stat().st_size for path in ASSETS.iterdir() if not path.name.startswith(OTHER_PAGES)}
+    print(sum(sizes.values()), "bytes")
+    assert sum(sizes.values()) < LARGEST_PAGE, sizes
+
+
 def test_page_in_the_light(portal: Portal, visitor: Visitor) -> None:
-    page = visitor.open(portal, color_scheme="light")
-    wait_for_state(page, "live")
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(243, 246, 247)"
+    page = visitor.watch(portal, color_scheme="light")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(238, 242, 243)"
     shoot(page, "page-light")
 
 
 def test_page_works_below_another_path(portal: Portal, visitor: Visitor) -> None:
-    """nginx may show it at /camera/: then nothing may be asked for at the root."""
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
-    sources = page.evaluate(
-        "[...document.querySelectorAll('[src], [href]')]"
-        ".map(each => each.getAttribute('src') || each.getAttribute('href'))"
-    )
-    addresses = [source for source in sources if not source.startswith(portal.url)]
-    assert len(addresses) > 5
-    assert not any(re.match(r"/|[a-z]+:", address) for address in addresses), addresses
+    """nginx may show it at /garden/: then nothing is asked for at the root."""
+    with below(portal.url, "/garden/") as url:
+        page = visitor.page()
+        page.goto(url, wait_until="domcontentloaded")
+        wait_for_state(page, "live")
+        page.locator("#control-image_processing-exposure_value").fill("1.5")
+        page.locator("#control-image_processing-exposure_value").press("Enter")
+        wait_for_status(portal, viewers=1)
+        expect(page.locator("#programs a").first).to_have_attribute("href", url + "stream.mjpg")
+        page.locator("#tab-recordings").click()
+        page.locator("#tab-share").click()
+        assert [each for each in visitor.asked if not each.startswith((url, "blob:"))] == []
+        assert visitor.complaints == []
+        page.close()
 
 
-def test_snapshots_are_saved(portal: Portal, visitor: Visitor) -> None:
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
-    with page.expect_download() as started:
-        page.locator("#snapshot").click()
-    path = started.value.path()
-    assert path.read_bytes().startswith(b"\xff\xd8")
-    assert started.value.suggested_filename == "snapshot.jpg"
-    assert page.url == portal.url + "/"
+def test_page_shows_a_picture_without_scripts(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.open(portal, java_script_enabled=False)
+    wait_for_status(portal, viewers=1)
+    assert page.locator("#first").get_attribute("src") == "stream.mjpg"
+    expect(page.locator("noscript p")).to_be_visible()
+    for dead in ("#state", "#zoom", "#view", "#tabs", "#controls", "#graphs"):
+        expect(page.locator(dead)).to_be_hidden()
 
 
 def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, faults: Path) -> None:
@@ -167,38 +127,67 @@ def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, f
     wait_for_state(page, "live")
 
     faults.write_text("hang")
+    # The picture that was is old before anybody knows why.
+    expect(page.locator("#age")).to_contain_text("s old")
+    expect(page.locator("#stage")).to_have_class(re.compile(r"\bold\b"))
     wait_for_state(page, "reconnecting")
-    expect(page.locator("#facts")).to_contain_text("no frame for 2 s")
-    assert page.locator("#notice").is_hidden()  # the stream's own placeholder is to be seen
-    while not shows_notice(page):
-        assert status_of(portal)["state"] == "recovering"  # the loop ends, in one way or the other
+    expect(page.locator("#last-error")).to_contain_text("no frame for 2 s")
+    expect(page.locator("#age")).to_be_hidden()  # the stream's own placeholder is new
+    assert page.locator("#notice").is_hidden()
+
+    def shows_placeholder() -> bool:
+        """One dark ground with a few letters."""
+        grey = look(page)
+        return bool(np.mean(np.abs(grey - np.median(grey)) < 8) > 0.8 and np.median(grey) < 60)
+
+    wait_until(shows_placeholder, "the placeholder")
     shoot(page, "page-reconnecting")
     faults.write_text("")
     wait_for_state(page, "live")
+    page.locator("#tab-graphs").click()
+    expect(page.locator("#events")).to_contain_text("no frame for 2 s")
+    shoot(page, "page-events")
     assert visitor.complaints == []
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size)
+    bright = shown(page).mean()
+    portal.process.send_signal(signal.SIGSTOP)
+    try:
+        expect(page.locator("#age")).to_have_text(re.compile(r"^[12]\.\d s old$"), timeout=3000)
+        wait_for_state(page, "no new picture")
+        wait_until(lambda: shown(page).mean() < 0.8 * bright, "a dimmed picture")
+        shoot(page, f"page-frozen-{size[0]}")
+        wait_for_state(page, "no connection")  # nobody answers for so long
+        assert page.locator("#notice").inner_text() == "The portal cannot be reached. Trying again …"
+    finally:
+        portal.process.send_signal(signal.SIGCONT)
+    wait_for_state(page, "live")
+    assert page.locator("#age").is_hidden()
 
 
 def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal()
     port = portal.url.rpartition(":")[2]
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
+    page = visitor.watch(portal)
     assert portal.stop() == 0
     wait_for_state(page, "no connection")
     assert page.locator("#notice").inner_text() == "The portal cannot be reached. Trying again …"
-    assert page.evaluate("document.getElementById('picture').hasAttribute('src')") is False  # no old picture stands
-    expect(page.locator("#facts")).to_have_class("old")
+    expect(page.locator("#stage")).to_have_class(re.compile(r"\bdead\b"))  # no old picture stands as if it were live
+    expect(page.locator("body")).to_have_class(re.compile(r"\baway\b"))
     shoot(page, "page-away")
     again = start_portal("--port", port)
     again.wait_for_log("Listening")
     wait_for_state(page, "live")
     assert page.locator("#notice").is_hidden()
+    expect(page.locator("#events")).to_contain_text("The portal is back")
     assert again.stop() == 0
 
 
 def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visitor) -> None:
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
+    page = visitor.page()
     asked: list[str] = []
 
     def refuse_twice(route: Route) -> None:
@@ -208,19 +197,17 @@ def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visito
         else:
             route.continue_()
 
-    page.route("**/stream.mjpg*", refuse_twice)
-    page.evaluate("document.getElementById('picture').src = 'stream.mjpg?broken'")
-    wait_for_state(page, "waiting for a picture")
+    page.route("**/stream.mjpg?*", refuse_twice)
+    page.goto(portal.url + "/")
     wait_for_state(page, "live")
-    assert len(asked) == 3  # that one, one more that failed as well, and one that did not: asked for once a second
+    assert len(asked) == 3  # asked for once a second
     assert page.locator("#notice").is_hidden()
 
 
 def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": KEY})
     port = portal.url.rpartition(":")[2]
-    page = visitor.open(portal, http_credentials={"username": "anyone", "password": KEY})
-    wait_for_state(page, "live")
+    page = visitor.watch(portal, http_credentials={"username": "anyone", "password": KEY})
     assert portal.stop() == 0
     wait_for_state(page, "no connection")
     start_portal("--port", port, environment={"CAMERA_API_KEY": KEY}).wait_for_log("Listening")
@@ -228,8 +215,7 @@ def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor
 
 
 def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> None:
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
+    page = visitor.watch(portal)
     asked: list[str] = []
 
     def refuse(route: Route) -> None:
@@ -244,10 +230,15 @@ def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> No
     shoot(page, "page-locked")
 
 
-def test_browser_with_the_key_is_let_in(start_portal: Start, visitor: Visitor) -> None:
-    portal = start_portal(environment={"CAMERA_API_KEY": KEY})
-    page = visitor.open(portal, http_credentials={"username": "anyone", "password": KEY})
-    wait_for_state(page, "live")
+def test_key_that_only_looks_is_told_so(start_portal: Start, visitor: Visitor) -> None:
+    portal = start_portal(environment={"CAMERA_API_KEY": KEY, "CAMERA_VIEW_KEY": "look-only"})
+    page = visitor.watch(portal, http_credentials={"username": "anyone", "password": "look-only"})
+    page.locator("#control-auto_exposure-enabled").click()
+    expect(page.locator("#toast")).to_contain_text("may look and change nothing")
+    expect(page.locator("#control-auto_exposure-enabled")).to_be_checked()  # it shows what is so
+    expect(page.locator("#looks")).to_have_text("This key may look and change nothing.")
+    for control in ("#control-auto_exposure-enabled", "#reset-all", "#turn"):
+        expect(page.locator(control)).to_be_disabled()
 
 
 def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> None:
@@ -255,29 +246,52 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
     page = visitor.open(portal)
     wait_for_state(page, "no camera")
     assert "switched off" in page.locator("#notice").inner_text()
+    expect(page.locator("#snapshot")).to_have_attribute("aria-disabled", "true")
+    expect(page.locator("#turn")).to_be_disabled()
+    assert page.locator("#last-error").is_hidden()
+    asked = len([url for url in visitor.asked if "stream.mjpg" in url])
+    for _ in range(3):
+        with page.expect_response("**/v1/camera/status"):
+            pass
+    assert len([url for url in visitor.asked if "stream.mjpg" in url]) == asked
+
+
+def test_camera_that_is_missing(portal: Portal, visitor: Visitor) -> None:
+    """The portal leaves a moment after it has said so; here the moment lasts."""
+    status: dict[str, Any] = {**status_of(portal), "state": "missing", "available": False, "last_error": "gone"}
+    page = visitor.page()
+    page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
+    page.goto(portal.url + "/")
+    wait_for_state(page, "camera missing")
+    assert page.locator("#notice").inner_text() == "The camera is missing."
 
 
 def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--linger", "0.2")
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
-    # A headless browser hides no tab by itself; the page hears the same as if one did.
-    hide = "(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true}); "
-    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')); }", True)
+    page = visitor.watch(portal)
+    page.evaluate(HIDE, True)
     wait_for_state(page, "paused")
     wait_for_status(portal, viewers=0, state="closed")
-    page.evaluate(hide + "document.dispatchEvent(new Event('visibilitychange')); }", False)
+    page.evaluate(HIDE, False)
     wait_for_state(page, "live")
     assert status_of(portal)["opens"] == 2
 
 
 def test_closed_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--linger", "0.2")
-    page = visitor.open(portal)
-    wait_for_state(page, "live")
+    page = visitor.watch(portal)
     page.close()
     wait_for_status(portal, viewers=0, state="closed")
     assert portal.stop(signal.SIGINT) == 0
+
+
+def test_two_browsers_and_a_phone_at_once(portal: Portal, visitor: Visitor) -> None:
+    pages = [visitor.watch(portal, DESK), visitor.watch(portal, DESK), visitor.watch(portal, PHONE)]
+    wait_for_status(portal, viewers=3)
+    for page in pages:
+        expect(page.locator("#fact-viewers")).to_have_text("3", timeout=LIMIT_MS)
+        wait_for_state(page, "live")
+    assert visitor.complaints == []
 
 
 def test_where_webrtc_comes_from(portal: Portal, visitor: Visitor) -> None:
@@ -286,22 +300,3 @@ def test_where_webrtc_comes_from(portal: Portal, visitor: Visitor) -> None:
     assert "MediaMTX" in page.locator("main").inner_text()
     page.get_by_role("link", name="Back to the live picture").click()
     wait_for_state(page, "live")
-
-
-@pytest.mark.parametrize(("size", "name"), [(DESK, "page"), (PHONE, "page-phone")])
-def test_images_of_the_readme(start_portal: Start, visitor: Visitor, size: tuple[int, int], name: str) -> None:
-    """Those that are there are small enough; `DOCS_IMAGES=1 make test ARGS="-k images"` makes them anew."""
-    path = README_IMAGES / f"{name}.png"
-    if os.environ.get("DOCS_IMAGES") == "1":
-        portal = start_portal(camera=None, environment={"CAMERA_CAMERA": "pattern"})
-        page = visitor.open(portal, size, color_scheme="dark")
-        wait_for_state(page, "live")
-        portal.wait_for_log("Autofocus cycle for the stream focused")
-        # A rate that is measured over some seconds is one that people will see, too.
-        expect(page.locator("#facts")).to_contain_text(re.compile(r"(19\.[89]|20\.\d).fps"), timeout=LIMIT_MS)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=path)
-    image = path.read_bytes()
-    assert image.startswith(b"\x89PNG")
-    assert len(image) < LARGEST_IMAGE
-    assert (int.from_bytes(image[16:20]), int.from_bytes(image[20:24])) == size

@@ -1,27 +1,64 @@
 """What schemathesis is told about this API beyond its description; loaded by it, in its own process."""
 
-import re
+import os
 from typing import Any
 
 import schemathesis
 
+from softcam.controls.table import BY_NAME
+
+# On an open camera some good values would make pictures late, and rightly so: how far they go there, by group and
+# field. All of them are tried on a closed one.
+IS_OPEN = os.environ.get("CASES_ON") == "open camera"
+QUICK = {
+    "manual_exposure": {"exposure_us": (1, 10_000)},
+    "exposure_limits": {"min_exposure_us": (1, 10_000)},
+    "stream": {"width": (64, 640), "height": (64, 480), "fps": (30, 240)},
+}
 UNKNOWN = "x-schemathesis-unknown-property"
 
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """Leave out what is promised to be ignored, and what no schema can say."""
-    query = case.query or {}
-    body = case.body if isinstance(case.body, dict) else {}
-    if UNKNOWN in query:
-        return False  # clients append nonces: unknown query parameters are ignored
-    # That the least is at most the greatest, be it the one that was kept, is a rule beyond JSON Schema.
-    return not (case.path.endswith("/exposure_limits") and re.search("'(min|max)_", str(sorted(body))))
+    """Leave out what is promised to be ignored: clients append nonces, so unknown query parameters are."""
+    return UNKNOWN not in (case.query or {})
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """Mend what no schema can say: that the least is at most the greatest, be it the one that was kept."""
+    body, name = case.body, case.path.rpartition("/")[2]
+    if not isinstance(body, dict):
+        return
+    if IS_OPEN:
+        _hasten(name, body)
+    if name != "exposure_limits":
+        return
+    for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
+        low, high = body.get(least), body.get(most)
+        if _is_number(low) and _is_number(high):
+            body[least], body[most] = sorted((low, high))
+        elif _is_number(low) and most not in body:
+            body[most] = None
+        elif _is_number(high) and least not in body:
+            body[least] = None
+
+
+def _hasten(name: str, body: dict[str, Any]) -> None:
+    for field, (low, high) in QUICK.get(name, {}).items():
+        try:
+            value = BY_NAME[name].row(field).parse(body.get(field))
+        except ValueError:
+            continue  # bad values stay bad
+        if value is not None:
+            body[field] = min(max(value, low), high)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @schemathesis.check
 def nothing_breaks(context: Any, response: Any, case: Any) -> None:
-    """A 500 is a fault of ours; a 503 says that there is no picture, and when to come again."""
-    assert response.status_code == 503 or response.status_code < 500, response.text
-    if response.status_code == 503:
-        assert response.headers["Retry-After"]
+    """No server error at all: nothing is wrong with this camera, so a 503 would be a fault of ours as well."""
+    assert response.status_code < 500, response.text

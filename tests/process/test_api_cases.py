@@ -4,8 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -15,15 +16,25 @@ from tests.process.asking import ask
 PROJECT = Path(__file__).resolve().parents[2]
 HOOKS = "tests.process.schemathesis_hooks"
 # Streams have no end, and the page shows one with `?action=stream`: both are tested elsewhere.
-ENDLESS = r"stream(\.mjpg)?$|^/$|^/index"
+ENDLESS = r"^/stream(\.mjpg|\.mp4)?$|^/$"
+
+SMALL = ("--width", "160", "--height", "90", "--fps", "60", "--autofocus-timeout", "0.5")
 
 
-def run(portal: Portal, folder: Path, *arguments: str) -> int:
+@pytest.fixture
+def state_flags() -> Iterator[tuple[str, ...]]:
+    """A state folder in memory where there is some: on a disk each accepted case is written through."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield "--state-dir", folder
+
+
+def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed camera") -> int:
     """The number of cases that schemathesis made; an AssertionError with its report where it found something."""
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "run", f"{portal.url}/openapi.json", "--request-timeout", "30", "--no-color"]
     command += ["--exclude-checks", "not_a_server_error", "--phases", "coverage,fuzzing", *arguments]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT), "CASES_ON": camera}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{portal.log}"
     assert "Traceback" not in portal.log
@@ -33,20 +44,30 @@ def run(portal: Portal, folder: Path, *arguments: str) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_controls_on_a_closed_camera(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
-    portal = start_portal()
+def test_controls_on_a_closed_camera(
+    start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    portal = start_portal(*state_flags)
     paths = ["--include-path-regex", "^/v1/camera/", "--exclude-path-regex", "snapshot|start|autofocus$"]
     cases = run(portal, tmp_path, *paths, "-n", "150")
     assert cases > 2000
 
 
 @pytest.mark.timeout(300)
-def test_everything_on_an_open_camera(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
-    portal = start_portal("--width", "160", "--height", "90", "--fps", "60", "--autofocus-timeout", "0.5")
+def test_everything_on_an_open_camera(
+    start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
+) -> None:
+    portal = start_portal(*SMALL, *state_flags)
     assert ask(portal, "/camera/start", method="POST").status == 200
     # The aliases are the same routes, which is shown by the table.
     cases = run(
-        portal, tmp_path, "--exclude-path-regex", rf"{ENDLESS}|^/camera/(?!st)|^/api|^/frame|^/snapshot$", "-n", "8"
+        portal,
+        tmp_path,
+        "--exclude-path-regex",
+        rf"{ENDLESS}|^/camera/(?!st)|^/api|^/frame|^/snapshot$|^/v1/recordings",
+        "-n",
+        "8",
+        camera="open camera",
     )
     assert cases > 1000
     assert ask(portal, "/health").status == 200
@@ -66,3 +87,13 @@ def test_with_a_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None
         "10",
     )
     assert cases > 200
+
+
+@pytest.mark.timeout(300)
+def test_recordings(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
+    portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "1")
+    cases = run(portal, tmp_path, "--include-path-regex", "^/v1/recordings|status$", "-n", "15")
+    assert cases > 300
+    assert list(folder.glob("*.mp4"))
+    assert ask(portal, "/health").status == 200

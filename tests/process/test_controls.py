@@ -168,20 +168,13 @@ def test_an_uncorrected_lens_bends(held: Portal) -> None:
     [
         ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "exposure_us", lambda v: v == 12000),
         ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "analogue_gain", lambda v: v == 3.0),
-        ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "auto_exposure", lambda v: v is False),
         ("manual_exposure", {"exposure_us": 200_000}, "frame_duration_us", lambda v: v >= 200_000),
         ("exposure_limits", {"max_exposure_us": 4000}, "exposure_us", lambda v: v <= 4040),
         ("exposure_limits", {"min_gain": 3.0}, "analogue_gain", lambda v: v >= 2.9),
         ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.8}, "colour_gains", lambda v: v == [1.5, 1.8]),
         ("awb_preset", {"preset": "daylight"}, "colour_temperature", lambda v: v >= 5400),
-        ("awb", {"enabled": False}, "awb_enabled", lambda v: v is False),
-        ("auto_exposure", {"enabled": False}, "auto_exposure", lambda v: v is False),
         ("lens_position", {"position": 5.0}, "lens_position", lambda v: v == 5.0),
-        ("lens_position", {"position": 5.0}, "autofocus_mode", lambda v: v == "manual"),
-        ("autofocus_mode", {"mode": "continuous"}, "autofocus_mode", lambda v: v == "continuous"),
-        ("autofocus_mode", {"mode": "continuous"}, "lens_position", lambda v: v == 1.8),
         ("image_processing", {"flicker": "50hz", "exposure_value": 2.0}, "exposure_us", lambda v: v % 10_000 == 0),
-        ("hdr", {"mode": "sensor"}, "hdr_mode", lambda v: v == "sensor"),
         ("day_night_mode", {"mode": "auto", "threshold_lux": 500}, "scene_mode", lambda v: v == "night"),
         ("day_night_mode", {"threshold_lux": 100}, "scene_mode", lambda v: v == "low_light"),
         ("stream", {"width": 320, "height": 240}, "height", lambda v: v == 240),
@@ -194,6 +187,101 @@ def test_seen_in_the_status(
 ) -> None:
     change(held, name, content)
     eventually(held, lambda status: status[field] is not None and is_so(status[field]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "field", "value"),
+    [
+        ("manual_exposure", {"exposure_us": 12000, "gain": 3.0}, "auto_exposure", False),
+        ("auto_exposure", {"enabled": False}, "auto_exposure", False),
+        ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.8}, "awb_enabled", False),
+        ("awb", {"enabled": False}, "awb_enabled", False),
+        ("lens_position", {"position": 5.0}, "autofocus_mode", "manual"),
+        ("autofocus_mode", {"mode": "continuous"}, "autofocus_mode", "continuous"),
+        ("hdr", {"mode": "sensor"}, "hdr_mode", "sensor"),
+    ],
+)
+def test_what_no_camera_tells_back_is_told_as_it_was_asked(
+    held: Portal, name: str, content: Mapping[str, Any], field: str, value: object
+) -> None:
+    # That the camera does it is seen elsewhere here, in its pictures and its metadata.
+    assert status_of(held)[field] != value
+    change(held, name, content)
+    assert status_of(held)[field] == value
+
+
+def frames_later(portal: Portal, number: int = 20) -> Mapping[str, Any]:
+    """The status when what was set before has reached the camera and its pictures."""
+    frames = status_of(portal)["frames"]
+    eventually(portal, lambda status: status["frames"] >= frames + number)
+    return status_of(portal)
+
+
+def test_colours_are_held_and_let_go(held: Portal) -> None:
+    automatic = status_of(held)["colour_gains"]
+    change(held, "awb_preset", {"preset": "cloudy"})
+    eventually(held, lambda status: status["colour_gains"] != automatic)
+    cloudy = frames_later(held)["colour_gains"]
+    change(held, "awb", {"enabled": False})  # takes the range of the preset back, too
+    assert frames_later(held)["colour_gains"] == pytest.approx(cloudy, rel=0.01)
+    change(held, "awb", {"enabled": True})
+    eventually(held, lambda status: status["colour_gains"] == automatic)
+
+
+def test_exposure_is_held_and_let_go(held: Portal, faults: Path) -> None:
+    bright = status_of(held)
+    change(held, "auto_exposure", {"enabled": False})
+    faults.write_text("dark")
+    eventually(held, lambda status: status["lux"] == 1.0)
+    dark = frames_later(held)
+    for name in ("exposure_us", "analogue_gain"):
+        assert dark[name] == pytest.approx(bright[name], rel=0.05)
+    change(held, "auto_exposure", {"enabled": True})
+    eventually(held, lambda status: status["exposure_us"] * status["analogue_gain"] > 4 * bright["exposure_us"])
+
+
+def test_the_lens_is_moved_by_whom_the_mode_says(held: Portal) -> None:
+    for _ in range(2):
+        change(held, "lens_position", {"position": 7.0})
+        eventually(held, lambda status: status["lens_position"] == 7.0)
+        change(held, "autofocus_mode", {"mode": "manual"})
+        assert frames_later(held)["lens_position"] == 7.0
+        change(held, "autofocus_mode", {"mode": "continuous"})
+        eventually(held, lambda status: status["lens_position"] == 1.8)
+
+
+def test_a_manual_lens_stays_where_it_is_while_the_camera_is_closed(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--linger", "0.1")
+    assert ask(portal, "/camera/start", method="POST").status == 200
+    change(portal, "lens_position", {"position": 7.0})
+    eventually(portal, lambda status: status["lens_position"] == 7.0)
+    change(portal, "autofocus_mode", {"mode": "manual"})
+    frames_later(portal)
+    assert ask(portal, "/camera/stop", method="POST").status == 200
+    wait_for_status(portal, state="closed")
+    assert ask(portal, "/camera/start", method="POST").status == 200
+    assert frames_later(portal)["lens_position"] == 7.0
+
+
+def test_what_was_given_back_can_be_set_again(held: Portal) -> None:
+    automatic = status_of(held)["colour_gains"]
+    for _ in range(3):
+        change(held, "manual_awb", {"red_gain": 1.5, "blue_gain": 1.8})
+        eventually(held, lambda status: status["colour_gains"] == [1.5, 1.8])
+        change(held, "awb", {"enabled": True})
+        eventually(held, lambda status: status["colour_gains"] == automatic)
+        # A still starts the stream anew, with what the camera was told before.
+        picture_of(held, "full=1&width=640&autofocus=0")
+        assert frames_later(held)["colour_gains"] == automatic
+
+
+def test_a_rate_that_the_camera_does_not_give_is_told(held: Portal) -> None:
+    assert change(held, "stream", {"fps": 20})["note"] is None
+    told = change(held, "stream", {"fps": 240})["note"]
+    assert told.startswith("fps: the camera gives ")
+    assert status_of(held)["controls_not_applied"] == [told]
+    assert change(held, "stream", {"fps": 20})["note"] is None
+    assert status_of(held)["controls_not_applied"] == []
 
 
 def test_autofocus_once_in_a_range_and_on_a_window(held: Portal) -> None:
@@ -219,9 +307,11 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
         viewer.next()
         assert ask(held, "/snapshot.jpg?autofocus=1").status == 200
         assert status_of(held)["lens_position"] == 7.0
-    refused = post(held, "/v1/camera/autofocus", {"trigger": True})
+    refused = post(held, "/v1/camera/autofocus", {"trigger": True, "speed": "fast", "window": TELEPHOTO})
     assert refused.status == 409
     assert "by hand" in refused.detail
+    fields = ask(held, "/v1/camera/controls").json["controls"]["autofocus"]["fields"]
+    assert not any(field["is_set"] for field in fields.values())
     change(held, "autofocus_mode", {"mode": "auto"})
     with Viewer(held) as viewer:
         viewer.next()
@@ -232,14 +322,21 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
 def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
     change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10, "night_awb_preset": "ir_850nm"})
     assert status_of(held)["scene_mode"] == "day"
-    faults.write_text("dark")
-    held.wait_for_log("Night at 1.0 lux")
-    eventually(held, lambda status: status["scene_mode"] == "night" and status["colour_gains"] == [1.05, 1.15])
-    assert colourfulness(picture_of(held)) < 3
-    faults.write_text("")
-    held.wait_for_log("Day at 400.0 lux")
-    eventually(held, lambda status: status["scene_mode"] == "day" and status["awb_enabled"])
-    seen_after(held, colourfulness, lambda value: value > 10)
+    for night in (1, 2):
+        faults.write_text("dark")
+        held.wait_for_log("Night at 1.0 lux", nth=night)
+        eventually(held, lambda status: status["scene_mode"] == "night" and status["colour_gains"] == [1.05, 1.15])
+        seen_after(held, colourfulness, lambda value: value < 3)
+        faults.write_text("")
+        held.wait_for_log("Day at 400.0 lux", nth=night)
+        eventually(held, lambda status: status["scene_mode"] == "day" and status["colour_gains"] != [1.05, 1.15])
+        seen_after(held, colourfulness, lambda value: value > 10)
+
+
+def test_a_user_may_focus_where_the_configuration_has_it_off(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--no-autofocus")
+    answer = change(portal, "autofocus", {"trigger": True, "speed": "fast"})  # also opens the camera
+    assert (answer["focused"], answer["lens_position"]) == (True, 1.8)
 
 
 # Zoom and stills
@@ -482,12 +579,59 @@ def test_bad_bodies(portal: Portal, body: bytes, status: int, detail: str) -> No
     assert detail in answer.detail
 
 
-def test_without_a_camera_all_but_pictures_is_served(start_portal: Start) -> None:
-    portal = start_portal(environment={"CAMERA_ENABLED": "0"})
-    for path in ("/", "/docs", "/openapi.json", "/health", "/v1/camera/status", "/webrtc"):
+def test_without_a_camera_all_but_pictures_is_served(start_portal: Start, tmp_path: Path) -> None:
+    flags = ("--state-dir", str(tmp_path))
+    portal = start_portal(*flags, environment={"CAMERA_ENABLED": "0"})
+    for path in ("/", "/docs", "/openapi.json", "/health", "/v1/camera/status", "/webrtc", "/v1/camera/controls"):
         assert ask(portal, path).status == 200, path
-    for path in ("/snapshot.jpg", "/stream.mjpg", "/v1/camera/controls"):
+    for path in ("/snapshot.jpg", "/stream.mjpg"):
         answer = ask(portal, path)
         assert answer.status == 503
         assert "CAMERA_ENABLED=0" in answer.detail
-    assert post(portal, "/v1/camera/awb", {"enabled": True}).status == 503
+    # As with a camera that stays closed.
+    change(portal, "image_processing", {"brightness": 0.5})
+    change(portal, "transform", {"rotation": 90})
+    assert status_of(portal)["transform"]["rotation"] == 90
+    assert ask(portal, "/camera/stop", method="POST").json == {"status": "ok", "held": False, "state": "closed"}
+    for path, content in (("/camera/start", None), ("/v1/camera/autofocus", {"trigger": True})):
+        answer = ask(portal, path, method="POST") if content is None else post(portal, path, content)
+        assert answer.status == 503
+        assert "Retry-After" not in answer.headers
+        assert "CAMERA_ENABLED=0" in answer.detail
+    portal.stop()
+    again = start_portal(*flags, environment={"CAMERA_ENABLED": "0"})
+    assert (
+        ask(again, "/v1/camera/controls").json["controls"]["image_processing"]["fields"]["brightness"]["value"] == 0.5
+    )
+    assert ask(again, "/v1/camera/controls", method="DELETE").status == 200
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("manual_exposure", {"exposure_us": 9000}, {"auto_exposure.enabled": False}),
+        ("auto_exposure", {"enabled": True}, {"manual_exposure.exposure_us": None, "manual_exposure.gain": None}),
+        ("manual_awb", {"red_gain": 2.0, "blue_gain": 2.0}, {"awb.enabled": False, "awb_preset.preset": None}),
+        ("awb_preset", {"preset": "ir_850nm"}, {"awb.enabled": False, "manual_awb.red_gain": None}),
+        ("lens_position", {"position": 2.0}, {"autofocus_mode.mode": "manual"}),
+        ("day_night_mode", {"mode": "night"}, {"image_processing.saturation": 0.0}),
+        ("roi", {"x": 0.5, "y": 0.5, "width": 0.2, "height": 0.5}, {"roi.x": 0.35, "roi.width": 0.5}),
+        ("stream", {"width": 320}, {"stream.width": 320, "stream.height": 360, "stream.fps": 30.0}),
+    ],
+)
+def test_what_is_told_is_what_counts(held: Portal, name: str, content: dict[str, Any], told: dict[str, Any]) -> None:
+    change(held, name, content)
+    controls = ask(held, "/v1/camera/controls").json["controls"]
+    status = status_of(held)
+    for place, value in told.items():
+        group, field = place.split(".")
+        assert controls[group]["fields"][field]["value"] == value, place
+    assert controls["auto_exposure"]["fields"]["enabled"]["value"] == status["auto_exposure"]
+    assert controls["awb"]["fields"]["enabled"]["value"] == status["awb_enabled"]
+    assert controls["autofocus_mode"]["fields"]["mode"]["value"] == status["autofocus_mode"]
+
+
+def test_a_shortest_exposure_is_reached_whatever_the_rate(held: Portal) -> None:
+    answer = change(held, "exposure_limits", {"min_exposure_us": 100_000})
+    assert "more slowly" in answer["note"]
+    eventually(held, lambda status: (status["exposure_us"] or 0) >= 99_000)

@@ -93,7 +93,7 @@ def test_curl_of_version_1(portal: Portal, shell: Path) -> None:
     assert status["awb_enabled"] is False
     answer = ask(portal, "/streaming/start", method="POST")
     assert answer.status == 409
-    assert "H.264" in answer.detail
+    assert "rtsp_url" in answer.detail
 
 
 @pytest.mark.parametrize("name", ["reachy_mini.sh", "streaming_pipeline.sh", "surveillance.sh"])

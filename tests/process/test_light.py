@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import PROJECT, Portal
 from tests.process.asking import Viewer, ask, cpu_s, resident_mb, wait_for_status, wake_ups
 
+pytestmark = pytest.mark.alone
 Start = Callable[..., Portal]
 CPU_SHARE = 0.005  # of a core
 RESIDENT_MB = 60

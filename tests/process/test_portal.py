@@ -135,7 +135,7 @@ def test_pages(portal: Portal) -> None:
         assert "unsafe" not in policy
         again = ask(portal, target, headers={"If-None-Match": answer.headers["ETag"]})
         assert (again.status, again.body) == (304, b"")
-    assert sum(len(ask(portal, target).body) for target in PAGES) < 60_000
+    assert sum(len(ask(portal, target).body) for target in PAGES) < 150_000
     page = ask(portal, "/").body.decode()
     assert not re.search(r"<style|\son\w+=|\sstyle=|<script>|(href|src)=\"(https?:|//|/)", page)
 

@@ -18,6 +18,10 @@ Start = Callable[..., Portal]
 VIEWERS = 10
 # A minute, as the goal says, where there is time for it: SOFT_STREAM_STILLS_S=60.
 SECONDS = float(os.environ.get("SOFT_STREAM_STILLS_S", "12"))
+# What is promised: viewers lose a second at the most, a still takes three. A machine that does other things meanwhile
+# may be three times as slow now and then, but not for half of the stills.
+LOST_S = 3 * 1.0
+TAKES_S = 3.0
 
 
 class Watcher:
@@ -53,6 +57,7 @@ class Watcher:
 
 
 @pytest.mark.timeout(200)
+@pytest.mark.alone
 def test_full_stills_beside_ten_viewers(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
     with contextlib.ExitStack() as stack:
@@ -73,10 +78,15 @@ def test_full_stills_beside_ten_viewers(start_portal: Start) -> None:
     assert all(watcher.pictures > 5 for watcher in watchers)
     status = status_of(portal)
     assert (status["opens"], status["restarts"]) == (1, 0)
+    longest_gap_s = max(watcher.longest_gap_s for watcher in watchers)
     print(
         f"{len(took_s)} stills: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s; "
-        f"longest gap of a viewer {max(watcher.longest_gap_s for watcher in watchers):.2f} s"
+        f"longest gap of a viewer {longest_gap_s:.2f} s"
     )
+    assert len(took_s) > SECONDS / (TAKES_S + 1)
+    assert statistics.median(took_s) <= TAKES_S
+    assert max(took_s) <= 3 * TAKES_S
+    assert longest_gap_s <= LOST_S
 
 
 def test_stills_of_one_moment_are_one(start_portal: Start, tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ _BUILD_S = 900  # the first test waits for the root to be made, from a mirror th
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-timeout counts a session fixture to the first test that asks for it."""
-    first = next((item for item in items if "rig" in getattr(item, "fixturenames", ())), None)
-    if first is not None and first.get_closest_marker("timeout") is None:
-        first.add_marker(pytest.mark.timeout(_BUILD_S))
+    """pytest-timeout counts a session fixture to the test that asks for it first, be it of any file."""
+    for item in {item.path: item for item in reversed(items) if "rig" in getattr(item, "fixturenames", ())}.values():
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_BUILD_S))
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ PYTHON = "/opt/picamera2/bin/python"
 # Manuals and translations are a fifth of the root, and half the time that dpkg takes.
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_UNUSED_S = 3 * 3600
+_ANY_ROOT = "[0-9a-f]" * 16
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
@@ -66,16 +69,18 @@ def ensure(base: Path | None = None) -> Path:
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
         raise CannotMake("the rig needs leave to mount: a container must be started with --privileged")
     if wanted.is_dir():
+        mark_used(wanted)
         return wanted
     if shutil.which("mmdebstrap") is None:
         raise CannotMake("the rig needs mmdebstrap: apt-get install mmdebstrap")
     source = _debian_source()
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(wanted.parent / "lock"):
+    with lock(wanted.parent / "lock"):
         if not wanted.is_dir():
-            for leftover in wanted.parent.glob("making-*"):
+            remove_unused(wanted.parent, _ANY_ROOT)
+            for leftover in wanted.parent.glob("making-root-*"):
                 shutil.rmtree(leftover)  # an interrupted build; whoever made it no longer holds the lock
-            making = Path(tempfile.mkdtemp(prefix="making-", dir=wanted.parent))
+            making = Path(tempfile.mkdtemp(prefix="making-root-", dir=wanted.parent))
             try:
                 _make(making / "root", source)
                 (making / "root").rename(wanted)
@@ -159,14 +164,30 @@ def _architecture() -> str:
 
 
 @contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as lock:
+def lock(path: Path) -> Iterator[None]:
+    """One process at a time."""
+    with path.open("w") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("rig: another process makes the root; waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            print("rig: another process is at it; waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def mark_used(made: Path) -> None:
+    """Keeps `remove_unused` from it for a while."""
+    os.utime(made)
+
+
+def remove_unused(base: Path, name: str) -> None:
+    """Takes away what nobody asked for in hours, of the folders that match: each is more than a gigabyte.
+
+    No run of the tests takes that long, so none is at work in one of them.
+    """
+    for old in base.glob(name):
+        if old.is_dir() and time.time() - old.stat().st_mtime > _UNUSED_S:
+            shutil.rmtree(old)
 
 
 def _make(root: Path, source: str) -> None:
@@ -177,12 +198,12 @@ def _make(root: Path, source: str) -> None:
         f"--include={','.join(PACKAGES)}",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT),
         *('--aptopt=Acquire::Languages "none"', "--aptopt=Acquire::Retries 3"),
-        *(f"--aptopt={line}" for line in _apt_proxies()),
+        *(f"--aptopt={line}" for line in apt_proxies()),
         *(SUITE, str(root), source),
     )
     (root / "opt/picamera2").mkdir(parents=True)
     (root / "opt/rig").mkdir()
-    settings, shared = _pip_settings()
+    settings, shared = pip_settings()
     work = {"/opt/picamera2": root / "opt/picamera2", "/opt/rig": root / "opt/rig", "/opt/inside": INSIDE} | shared
     steps = {
         "compile the shim": "gcc -O2 -Wall -Werror -shared -fPIC -o /opt/rig/dmabuf_shim.so /opt/inside/dmabuf_shim.c",
@@ -254,13 +275,13 @@ def _mirror(uri: str) -> str:
     return next((line.split()[0] for line in Path(listed[1]).read_text().splitlines() if line.strip()), uri)
 
 
-def _apt_proxies() -> list[str]:
+def apt_proxies() -> list[str]:
     """The host's proxy settings for apt, which mmdebstrap would not look for."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     return re.findall(r'(?m)^Acquire::\w+::Proxy\S* ".+"(?=;)', dump)
 
 
-def _pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
+def pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
     """The host's settings for pip, as environment, and what of the host they point at, to be bound in.
 
     They are lent to the build alone: the root keeps none of them.

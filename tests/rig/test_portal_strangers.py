@@ -54,7 +54,7 @@ def test_a_browser_shows_the_photographs_one_after_the_other(rig: Rig, portal: P
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.goto(portal.url)
     page.locator("#state[data-state=live]").wait_for()
-    assert page.locator("#picture").evaluate("picture => picture.naturalWidth") == 1280
+    assert page.locator("#picture").evaluate("picture => picture.width") == 1280
     seen: set[int] = set()
     deadline_s = time.monotonic() + 20
     while len(seen) < 3 and time.monotonic() < deadline_s:

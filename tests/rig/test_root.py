@@ -104,7 +104,7 @@ def test_pip_settings_come_from_files_and_environment(tmp_path: Path, monkeypatc
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PIP_TIMEOUT", "7")
-    settings, lent = rig_root._pip_settings()
+    settings, lent = rig_root.pip_settings()
     assert settings["PIP_EXTRA_INDEX_URL"] == f"file://{index} https://index.example/simple"
     assert settings["PIP_TIMEOUT"] == "7"
     assert "PIP_USER" not in settings

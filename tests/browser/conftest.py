@@ -1,0 +1,47 @@
+"""What the tests in a browser share: Debian's Chromium, and a visitor who hears what pages complain of."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, expect, sync_playwright
+
+from tests.browser.visiting import LIMIT_MS, Visitor
+
+ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+
+expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too few beside other tests
+
+
+@pytest.fixture(scope="module")
+def browser_flags() -> tuple[str, ...]:
+    """What Chromium is started with beyond the usual; a module may have its own."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def browser(browser_flags: tuple[str, ...]) -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        pytest.skip("needs chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *browser_flags])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    visitor = Visitor(browser)
+    yield visitor
+    for context in browser.contexts:
+        context.close()
+
+
+@pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    """The file that orders faults from the pattern camera; empty at first."""
+    path = tmp_path / "faults"
+    path.write_text("")
+    return path

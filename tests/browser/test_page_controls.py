@@ -1,0 +1,243 @@
+"""The controls of the page: drawn from what the camera can, set while a hand drags, told by other browsers."""
+
+import re
+import threading
+from typing import Any
+
+import pytest
+from playwright.sync_api import Locator, Page, Request, Route, expect
+
+from tests.browser.visiting import DESK, LIMIT_MS, PHONE, SIZES, Visitor, ask, shoot, value_of, wait_until
+from tests.conftest import Portal
+from tests.process.asking import status_of
+
+CONTROLS = "/v1/camera/controls"
+BRIGHTNESS = "#control-image_processing-brightness"
+VALUE = "#control-image_processing-exposure_value"
+
+
+def unfold(page: Page) -> None:
+    """Every section, whatever was open."""
+    page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
+
+
+def row(page: Page, key: str) -> Locator:
+    return page.locator(f'.row[data-key="{key}"]')
+
+
+def drag(page: Page, slider: Locator, *parts: float) -> None:
+    """Takes the slider's thumb and moves it to these parts of its length, in many small steps."""
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] / 2, y)
+    page.mouse.down()
+    for part in parts:
+        page.mouse.move(box["x"] + part * box["width"], y, steps=25)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_all_that_can_be_set_is_there(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size)
+    unfold(page)
+    controls = ask(portal, CONTROLS)["controls"]
+    wanted = {
+        f"{group}.{name}"
+        for group, content in controls.items()
+        for name, field in content["fields"].items()
+        if field["available"] is not False and group != "roi"  # which is on the picture
+    }
+    found = set(page.locator("#sections .row").evaluate_all("rows => rows.map((row) => row.dataset.key)"))
+    assert found == wanted
+    assert len(wanted) > 35
+    for key in wanted:
+        group, name = key.split(".")
+        field = controls[group]["fields"][name]
+        if field["type"] in ("integer", "number") and name != "rotation":
+            assert row(page, key).locator("input[type=range]").count() == 1, key
+            assert row(page, key).locator("input[type=number]").count() == 1, key
+        if field["type"] == "choice":
+            assert row(page, key).locator("option").count() >= len(field["choices"]), key
+    assert row(page, "manual_exposure.exposure_us").locator(".unit").inner_text() == "µs"
+    assert row(page, "image_processing.brightness").locator(".default").count() == 1
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    edge = page.locator("#sections *").evaluate_all(
+        "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
+    )
+    assert edge <= size[0]
+    assert visitor.complaints == []
+    page.locator("#sections").screenshot()
+    shoot(page, f"page-controls-{size[0]}")
+
+
+def test_what_a_camera_lacks_is_not_shown(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.page()
+
+    def poorer(route: Route) -> None:
+        content = route.fetch().json()
+        for group in ("lens_position", "autofocus", "autofocus_mode", "autofocus_range"):
+            for field in content["controls"][group]["fields"].values():
+                field |= {"available": False, "reason": "this camera has no autofocus"}
+        route.fulfill(json=content)
+
+    page.route(f"**{CONTROLS}", poorer)
+    page.goto(portal.url + "/")
+    expect(page.locator("#lacking")).to_contain_text("Autofocus")
+    assert page.get_by_role("heading", name="Focus", exact=True).count() == 0
+    assert page.locator("#sections .row").count() > 20
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_drag_applies_at_once_and_floods_nobody(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size)
+    bodies: list[dict[str, Any]] = []
+    lock = threading.Lock()
+    under_way = most_under_way = 0
+
+    def begin(request: Request) -> None:
+        nonlocal under_way, most_under_way
+        if request.method == "POST":
+            with lock:
+                bodies.append(request.post_data_json)
+                under_way += 1
+                most_under_way = max(most_under_way, under_way)
+
+    def end(request: Request) -> None:
+        nonlocal under_way
+        if request.method == "POST":
+            with lock:
+                under_way -= 1
+
+    page.on("request", begin)
+    page.on("requestfinished", end)
+    slider = page.locator(VALUE + "-slider")
+    drag(page, slider, 0.75, 0.6, 1.0)
+    wait_until(lambda: value_of(portal, "image_processing", "exposure_value") == 3, "the last place of the hand")
+    page.evaluate("1")  # what was heard of requests is told during calls
+    values = [body["exposure_value"] for body in bodies]
+    assert most_under_way == 1
+    assert 2 < len(values) < 75  # while it moved, and not at each of the hand's steps
+    assert values[-1] == 3
+    expect(page.locator(VALUE)).to_have_value("3")
+    assert visitor.complaints == []
+
+
+def test_slow_portal_gets_only_the_newest(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    held: list[Route] = []
+    page.route("**/v1/camera/image_processing", lambda route: held.append(route))
+    drag(page, page.locator(VALUE + "-slider"), 0.6, 0.7, 0.8)
+    wait_until(lambda: len(held) == 1, "the first value on its way")
+    first = held.pop()
+    assert first.request.post_data_json["exposure_value"] != 1.8
+    first.continue_()
+    wait_until(lambda: page.evaluate("1") and len(held) == 1, "the second one")
+    assert held[0].request.post_data_json == {"exposure_value": pytest.approx(1.8, abs=0.1)}
+    held.pop().continue_()
+    wait_until(lambda: value_of(portal, "image_processing", "exposure_value") > 1.6, "the value")
+    page.evaluate("1")
+    assert held == []
+
+
+def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> None:
+    here, there = visitor.watch(portal), visitor.watch(portal, PHONE)
+    unfold(here)
+    unfold(there)
+    there.locator(BRIGHTNESS).fill("0.4")
+    there.locator(BRIGHTNESS).press("Enter")
+    expect(here.locator(BRIGHTNESS)).to_have_value("0.4", timeout=LIMIT_MS)
+    expect(row(here, "image_processing.brightness")).to_have_class(re.compile(r"\bset\b"))
+    here.locator("#control-image_processing-metering").select_option("spot")
+    expect(there.locator("#control-image_processing-metering")).to_have_value("spot", timeout=LIMIT_MS)
+    assert visitor.complaints == []
+
+
+def test_one_goes_back_and_all_go_back(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    unfold(page)
+    ask(portal, "/v1/camera/image_processing", {"brightness": 0.5, "contrast": 1.5})
+    ask(portal, "/v1/camera/manual_exposure", {"exposure_us": 5000, "gain": 2})
+    brightness = row(page, "image_processing.brightness")
+    expect(brightness).to_have_class(re.compile(r"\bset\b"), timeout=LIMIT_MS)
+    brightness.get_by_role("button").click()
+    wait_until(lambda: value_of(portal, "image_processing", "brightness") == 0, "one default")
+    assert value_of(portal, "image_processing", "contrast") == 1.5
+    expect(brightness.get_by_role("button")).to_be_hidden(timeout=LIMIT_MS)
+    # Exposure by hand goes back to the automatic.
+    row(page, "manual_exposure.exposure_us").get_by_role("button").click()
+    wait_until(lambda: status_of(portal)["auto_exposure"], "the automatic exposure")
+    page.locator("#reset-all").click()
+    expect(page.locator("#sure")).to_contain_text("Every control goes back")
+    page.locator("#sure-yes").click()
+    wait_until(lambda: value_of(portal, "image_processing", "contrast") == 1, "all defaults")
+    expect(page.locator("#toast")).to_contain_text("back to their defaults")
+
+
+def test_exposure_by_hand_begins_where_the_automatic_stands(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    exposure = page.locator("#control-manual_exposure-exposure_us")
+    expect(exposure).to_have_value(re.compile(r"^[1-9]\d+$"))
+    gain = status_of(portal)["analogue_gain"]
+    exposure.fill("4000")
+    exposure.press("Enter")
+    wait_until(lambda: status_of(portal)["exposure_us"] == pytest.approx(4000, rel=0.05), "the time")
+    assert status_of(portal)["analogue_gain"] == pytest.approx(gain, rel=0.05)  # it does not jump
+    expect(page.locator("#control-auto_exposure-enabled")).not_to_be_checked(timeout=LIMIT_MS)
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_keys_alone_are_enough(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size)
+    page.locator("#tab-controls").focus()
+    page.keyboard.press("ArrowRight")
+    shown = "graphs" if size == PHONE else "recordings"
+    expect(page.locator(f"#{shown}")).to_be_visible()
+    page.keyboard.press("Home")
+    expect(page.locator("#controls")).to_be_visible()
+    names: list[str] = []
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        names.append(page.evaluate("document.activeElement.id"))
+    assert "control-auto_exposure-enabled" in names
+    page.locator(VALUE + "-slider").focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    wait_until(lambda: value_of(portal, "image_processing", "exposure_value") > 0.2, "the slider's value")
+    page.locator("#control-auto_exposure-enabled").focus()
+    page.keyboard.press("Space")
+    wait_until(lambda: status_of(portal)["auto_exposure"] is False, "the held exposure")
+    page.locator("#view summary").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#view .sheet")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.locator("#view .sheet")).to_be_hidden()
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert visitor.complaints == []
+
+
+def test_refusal_is_said_and_the_truth_is_shown(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    unfold(page)
+    ask(portal, "/v1/camera/exposure_limits", {"max_exposure_us": 10000})
+    expect(page.locator("#control-exposure_limits-max_exposure_us")).to_have_value("10000", timeout=LIMIT_MS)
+    page.locator("#control-exposure_limits-min_exposure_us-on").check()
+    least = page.locator("#control-exposure_limits-min_exposure_us")
+    least.fill("20000")
+    least.press("Enter")
+    expect(page.locator("#toast")).to_contain_text("wants to be at most")
+    expect(row(page, "exposure_limits.min_exposure_us").locator(".fault")).to_contain_text("wants to be at most")
+    least.blur()
+    expect(least).not_to_have_value("20000", timeout=LIMIT_MS)
+
+
+def test_stream_restarts_only_when_the_hand_lets_go(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    unfold(page)
+    posts: list[str] = []
+    page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
+    drag(page, page.locator("#control-stream-width-slider"), 0.3, 0.15)
+    wait_until(lambda: (value_of(portal, "stream", "width") or 9999) < 1536, "another width")
+    page.evaluate("1")  # what was heard of requests is told during calls
+    assert len(posts) == 1

@@ -1,0 +1,102 @@
+"""The page for everybody: contrast, names for screen readers, less motion; axe-core is the judge."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.visiting import DESK, LIMIT_MS, PHONE, TABLET, Start, Visitor, ask, wait_for_state
+from tests.conftest import Portal
+
+# Run as a script of the test's own: the page's policy lets nothing in.
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+VIOLATIONS = """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+    .map((each) => [each.id, each.help, each.nodes.map((node) => node.target.join(" ") + ": " +
+    node.any.concat(node.all).map((check) => check.message).join("; "))])"""
+
+
+def judge(page: Page, what: str) -> None:
+    page.evaluate(AXE)
+    found: list[Any] = page.evaluate(VIOLATIONS)
+    assert found == [], what
+
+
+def show(page: Page, name: str) -> None:
+    tab = page.locator(f"#tab-{name}")
+    if tab.is_visible():
+        tab.click()
+    expect(page.locator(f"#{name}")).to_be_visible()
+
+
+@pytest.fixture
+def rich(start_portal: Start, tmp_path: Path) -> Portal:
+    """A portal that has everything."""
+    portal = start_portal("--recordings", str(tmp_path / "kept"), "--rtsp-url", "rtsp://127.0.0.1:9/garden")
+    portal.wait_for_log("Listening")
+    return portal
+
+
+@pytest.mark.parametrize(
+    ("size", "scheme"), [(DESK, "dark"), (DESK, "light"), (TABLET, "light"), (PHONE, "dark"), (PHONE, "light")]
+)
+def test_axe_finds_nothing(rich: Portal, visitor: Visitor, size: tuple[int, int], scheme: str) -> None:
+    ask(rich, "/v1/recordings/still", {})
+    page = visitor.watch(rich, size, color_scheme=scheme, reduced_motion="reduce")
+    page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
+    for name in ("controls", "graphs", "recordings", "share"):
+        show(page, name)
+        if name == "recordings":
+            expect(page.locator(".recording")).to_have_count(1, timeout=LIMIT_MS)
+        judge(page, name)
+    page.locator("#view summary").click()
+    judge(page, "the view's menu")
+    page.keyboard.press("Escape")
+    show(page, "recordings")
+    page.get_by_role("button", name="Show: Still").click()
+    judge(page, "the player")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Delete: Still").click()
+    judge(page, "the question before deleting")
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_nothing_in_trouble(start_portal: Start, visitor: Visitor, scheme: str) -> None:
+    portal = start_portal()
+    page = visitor.watch(portal, color_scheme=scheme, reduced_motion="reduce")
+    page.evaluate("document.getElementById('control-stream-width').closest('details').open = true")
+    ask(portal, "/v1/camera/image_processing", {"brightness": 0.4})
+    portal.stop()
+    wait_for_state(page, "no connection")
+    page.locator("#snapshot").click()
+    expect(page.locator("#toast")).to_be_visible()
+    judge(page, "no connection")
+
+
+def test_everything_has_a_name(rich: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(rich)
+    page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
+    snapshot = page.locator("body").aria_snapshot()
+    for words in (
+        "status: live",
+        'button "Zoom in"',
+        'button "Full screen"',
+        'tab "Controls" [selected]',
+        'slider "Exposure time"',
+        'spinbutton "Exposure time"',
+        'switch "Automatic exposure"',
+        'combobox "Metering"',
+    ):
+        assert words in snapshot, words
+    slider = page.locator("#control-manual_exposure-exposure_us-slider")
+    expect(slider).to_have_attribute("aria-valuetext", re.compile(r"^[\d.]+\sms$"), timeout=LIMIT_MS)
+
+
+def test_less_motion_where_it_is_asked_for(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal, reduced_motion="reduce")
+    moving = page.locator("*").evaluate_all(
+        "(all) => all.filter((each) => getComputedStyle(each).transitionDuration !== '0s').length"
+    )
+    assert moving == 0

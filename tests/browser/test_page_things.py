@@ -1,0 +1,275 @@
+"""What is done with the page: curves and histogram, snapshots, recordings, publishing, addresses, all cameras."""
+
+import io
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from tests.browser.visiting import (
+    DESK,
+    LIMIT_MS,
+    PHONE,
+    SIZES,
+    Start,
+    Visitor,
+    ask,
+    shoot,
+    shown,
+    wait_for_state,
+    wait_until,
+)
+from tests.conftest import Portal
+from tests.process.asking import wait_for_status
+
+RECORDINGS = "/v1/recordings"
+# How much of a canvas is drawn on, in each fifth of its width.
+DRAWN = """(canvas) => { const {width, height} = canvas;
+const copy = Object.assign(document.createElement("canvas"), {width, height}).getContext("2d");
+copy.drawImage(canvas, 0, 0);
+const {data} = copy.getImageData(0, 0, width, height), fifths = [0, 0, 0, 0, 0];
+for (let at = 3; at < data.length; at += 4) if (data[at]) fifths[Math.floor(5 * ((at >> 2) % width) / width)] += 1;
+return fifths; }"""
+
+
+def open_tab(page: Page, name: str) -> None:
+    tab = page.locator(f"#tab-{name}")
+    if tab.is_visible():  # on a wide screen the curves have none
+        tab.click()
+
+
+@pytest.fixture
+def recorder(start_portal: Start, tmp_path: Path) -> Portal:
+    """A portal that keeps recordings."""
+    portal = start_portal("--recordings", str(tmp_path / "kept"))
+    portal.wait_for_log("Listening")
+    return portal
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_histogram_and_curves(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size)
+    open_tab(page, "graphs")
+    histogram = page.locator("#histogram")
+    wait_until(lambda: min(histogram.evaluate(DRAWN)) > 0, "a histogram from black to white")
+    for name in ("fps", "bandwidth", "lux", "exposure", "gain", "focus"):
+        tile = page.locator(f"#plot-{name}")
+        expect(tile.locator(".value")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
+        expect(tile.locator("canvas")).to_have_attribute("aria-label", re.compile(r"now .*\d"), timeout=LIMIT_MS)
+    assert "Mbit/s" in page.locator("#plot-bandwidth .value").inner_text()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shoot(page, f"page-curves-{size[0]}")
+    # A dark picture has nothing on the right.
+    ask(portal, "/v1/camera/manual_exposure", {"exposure_us": 400, "gain": 1.2})
+    wait_until(lambda: histogram.evaluate(DRAWN)[4] < 0.02 * sum(histogram.evaluate(DRAWN)), "a dark histogram")
+    expect(page.locator("#plot-exposure .value")).to_have_text("400\u00a0µs", timeout=LIMIT_MS)
+    assert visitor.complaints == []
+
+
+def test_point_of_a_curve_is_told(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    canvas = page.locator("#plot-fps canvas")
+    expect(canvas).to_have_attribute("aria-label", re.compile("now"), timeout=LIMIT_MS)
+    box = canvas.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 10)
+    expect(page.locator("#plot-fps .value")).to_contain_text("s ago")
+    page.mouse.move(5, 5)
+    expect(page.locator("#plot-fps .value")).not_to_contain_text("s ago")
+
+
+# --- pictures and recordings ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("button", "size"), [("snapshot", (1536, 864)), ("full", (4608, 2592))])
+def test_snapshots_are_saved(portal: Portal, visitor: Visitor, button: str, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal)
+    with page.expect_download() as started:
+        page.locator(f"#{button}").click()
+    image = Image.open(io.BytesIO(started.value.path().read_bytes()))
+    assert image.format == "JPEG"
+    assert image.size == size
+    assert re.fullmatch(r"snapshot-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-full)?\.jpg", started.value.suggested_filename)
+    assert page.url == portal.url + "/"
+    wait_for_state(page, "live")
+    assert visitor.complaints == []
+
+
+def test_snapshot_that_fails_says_why(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    page.route("**/snapshot.jpg*", lambda route: route.fulfill(status=503, json={"detail": "no frame came in time"}))
+    page.locator("#snapshot").click()
+    expect(page.locator("#toast")).to_have_text("No snapshot: no frame came in time")
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+def test_record_play_fetch_and_delete(recorder: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(recorder, size)
+    open_tab(page, "recordings")
+    expect(page.locator("#recordings-none")).to_be_visible()
+    page.locator("#record").click()
+    expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#record .told")).to_have_text(re.compile(r"0:0[1-9] · .*\s[kM]B"), timeout=LIMIT_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shoot(page, f"page-recording-{size[0]}")
+    page.locator("#record").click()
+    expect(page.locator("#toast")).to_have_text("The recording is kept")
+    entry = page.locator(".recording")
+    expect(entry).to_have_count(1, timeout=LIMIT_MS)
+    expect(entry.get_by_role("link")).to_be_visible(timeout=LIMIT_MS)
+    expect(entry.locator(".facts")).to_contain_text("Video · 1536")
+    wait_until(lambda: entry.locator("img").evaluate("(image) => image.naturalWidth") > 100, "the thumbnail")
+    with page.expect_download() as started:
+        entry.get_by_role("link").click()
+    assert started.value.path().read_bytes()[4:8] == b"ftyp"
+    assert started.value.suggested_filename.endswith(".mp4")
+
+    entry.get_by_role("button", name="Play").click()
+    video = page.locator("#player video")
+    wait_until(lambda: video.evaluate("(video) => video.currentTime") > 0.3, "the recording plays")
+    assert video.evaluate("(video) => video.videoWidth") == 1536
+    video.evaluate("(video) => { video.currentTime = 0; }")  # with ranges
+    shoot(page, f"page-player-{size[0]}")
+    page.keyboard.press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+
+    page.locator("#keep-still").click()
+    expect(entry).to_have_count(2, timeout=LIMIT_MS)
+    shoot(page, f"page-recordings-{size[0]}")
+    page.get_by_role("button", name="Delete: Still").click()
+    expect(page.locator("#sure")).to_contain_text("cannot be brought back")
+    page.get_by_role("button", name="Keep it").click()
+    expect(page.locator("#sure")).to_be_hidden()
+    assert len(ask(recorder, RECORDINGS)["recordings"]) == 2
+    page.get_by_role("button", name="Delete: Still").click()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    expect(entry).to_have_count(1, timeout=LIMIT_MS)
+    expect(page.get_by_role("button", name="Delete: Video")).to_be_focused()  # the keyboard stays in the list
+    assert [kept["kind"] for kept in ask(recorder, RECORDINGS)["recordings"]] == ["video"]
+    assert visitor.complaints == []
+
+
+def test_recordings_of_others_appear(recorder: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(recorder)
+    open_tab(page, "recordings")
+    ask(recorder, f"{RECORDINGS}/start", {})
+    expect(page.locator("#record .words")).to_have_text("Stop", timeout=LIMIT_MS)
+    ask(recorder, f"{RECORDINGS}/stop", {})
+    expect(page.locator("#record .words")).to_have_text("Record", timeout=LIMIT_MS)
+    expect(page.locator(".recording")).to_have_count(1, timeout=LIMIT_MS)
+
+
+def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(recorder, PHONE)
+    open_tab(page, "recordings")
+    page.get_by_label("A picture every").fill("0.5")
+    page.locator("#record-timelapse").click()
+    expect(page.locator("#record-timelapse .told")).to_have_text(re.compile(r"[2-9] pictures"), timeout=LIMIT_MS)
+    expect(page.get_by_label("A picture every")).to_be_disabled()
+    assert ask(recorder, RECORDINGS)["running"]["timelapse"]["interval_s"] == 0.5
+    page.locator("#record-timelapse").click()
+    expect(page.locator(".recording .facts")).to_contain_text("Time-lapse", timeout=LIMIT_MS)
+
+
+def test_wishes_of_a_recording_are_sent(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.watch(start_portal("--recordings", str(tmp_path / "kept"), "--recordings-preroll", "3"))
+    open_tab(page, "recordings")
+    page.get_by_text("Length, parts").click()
+    page.get_by_label("Stop after").fill("1.5")
+    page.get_by_label("Begin before now by").fill("2")
+    with page.expect_request("**/v1/recordings/start") as asked:
+        page.locator("#record-video").click()
+    assert asked.value.post_data_json == {"kind": "video", "duration_s": 90, "preroll_s": 2}
+    expect(page.locator("#record-video .words")).to_have_text("Stop", timeout=LIMIT_MS)
+
+
+def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    open_tab(page, "recordings")
+    expect(page.locator("#no-recordings")).to_contain_text("--recordings")
+    assert page.locator("#record").is_hidden()
+    open_tab(page, "share")
+    expect(page.locator("#no-publishing")).to_contain_text("--rtsp-url")
+    assert page.locator("#publish").is_hidden()
+    assert [url for url in visitor.asked if RECORDINGS in url] == []
+    assert visitor.complaints == []
+
+
+# --- day and night, other programs, other cameras ---------------------------------------------------------------------
+
+
+def test_day_and_night(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    expect(page.locator("#fact-light")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
+    page.get_by_text("Day and night").click()
+    page.locator("#control-day_night_mode-mode").select_option("night")
+    wait_for_status(portal, scene_mode="night")
+    expect(page.locator("#events")).to_contain_text("“night”", timeout=LIMIT_MS)
+
+
+def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
+    # Nobody listens at port 9: the page tells of the trouble, and of the switch.
+    portal = start_portal("--rtsp-url", "rtsp://someone:secret@127.0.0.1:9/garden", "--no-rtsp-autostart")
+    page = visitor.watch(portal)
+    open_tab(page, "share")
+    expect(page.locator("#publish-state")).to_have_text("off")
+    page.locator("#publish").check()
+    wait_for_status(portal, streaming=True)
+    expect(page.locator("#publish-error")).to_contain_text("refused", timeout=LIMIT_MS)
+    expect(page.locator("#programs")).to_contain_text("rtsp://127.0.0.1:9/garden")
+    assert "secret" not in page.content()
+    shoot(page, "page-share")
+    page.locator("#publish").uncheck()
+    wait_for_status(portal, streaming=False)
+    expect(page.locator("#publish-state")).to_have_text("off", timeout=LIMIT_MS)
+    assert visitor.complaints == []
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_addresses_are_copied(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+    page = visitor.watch(portal, size, permissions=["clipboard-read", "clipboard-write"])
+    open_tab(page, "share")
+    for program in ("OctoPrint", "Home Assistant", "VLC"):
+        expect(page.locator("#programs")).to_contain_text(program)
+    page.get_by_role("button", name="Copy: OctoPrint, Mainsail, Fluidd, Snapshot URL").click()
+    expect(page.locator("#toast")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == f"{portal.url}/snapshot.jpg"
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shoot(page, f"page-share-{size[0]}")
+
+
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
+def test_all_cameras_on_one_wall(start_portal: Start, visitor: Visitor, size: tuple[int, int]) -> None:
+    second = start_portal()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    first = start_portal("--port", str(port), "--neighbours", f"Door={port},Garden={second.url.rpartition(':')[2]}")
+    page = visitor.watch(first, size)
+    wait_until(lambda: page.locator("#cameras a").count() == 2, "tabs")
+    for tab in page.locator("#cameras a").all():
+        edges = tab.bounding_box()  # all of them can be seen, on a phone as well
+        assert edges is not None
+        assert edges["x"] + edges["width"] <= size[0]
+    page.locator("#wall-toggle").click()
+    expect(page.locator(".camera")).to_have_count(2)
+    for camera in page.locator(".camera").all():
+        wait_until(lambda camera=camera: camera.locator("img").evaluate("(i) => i.naturalWidth") == 640, "a picture")
+        expect(camera).to_contain_text("live")
+    wait_for_status(first, viewers=0)  # the wall needs no stream
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shoot(page, f"page-wall-{size[0]}")
+    before = shown(page, ".camera:last-child img")
+    wait_until(lambda: np.abs(shown(page, ".camera:last-child img") - before).max() > 20, "moving pictures")
+    assert visitor.complaints == []
+    second.stop()
+    expect(page.locator(".camera.old")).to_have_count(1, timeout=LIMIT_MS)
+    expect(page.locator(".camera.old")).to_contain_text("no picture")
+    page.locator("#cameras [aria-current]").click()
+    wait_for_state(page, "live")

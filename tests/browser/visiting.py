@@ -1,0 +1,112 @@
+"""Visits to the page: opening it, waiting for its states, looking at its picture. No test stands here."""
+
+import io
+import json
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect
+
+from tests.conftest import PROJECT, Portal
+
+Start = Callable[..., Portal]
+DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
+SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
+SHOTS = PROJECT / "build" / "screenshots"
+LIMIT_MS = 20_000
+PAUSE_S = 0.05  # between two looks: one after the other would keep the portal from its work
+KEY = "a-key-that-nobody-guesses"
+# A headless browser hides no tab by itself; the page hears the same as if one did.
+HIDE = """(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});
+document.dispatchEvent(new Event('visibilitychange')); }"""
+
+
+class Visitor:
+    """Opens pages, and hears what they complain of and what they ask for."""
+
+    def __init__(self, browser: Browser) -> None:
+        self._browser = browser
+        self.complaints: list[str] = []
+        self.asked: list[str] = []
+
+    def page(self, size: tuple[int, int] = DESK, **options: Any) -> Page:
+        """An empty page in a browser of its own, which knows nothing of others."""
+        context = self._browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+        context.set_default_timeout(LIMIT_MS)
+        page = context.new_page()
+        page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        return page
+
+    def open(self, portal: Portal, size: tuple[int, int] = DESK, **options: Any) -> Page:
+        """The portal's page, just begun."""
+        page = self.page(size, **options)
+        page.goto(portal.url + "/", wait_until="domcontentloaded")
+        return page
+
+    def watch(self, portal: Portal, size: tuple[int, int] = DESK, **options: Any) -> Page:
+        """The portal's page with a live picture and its controls."""
+        page = self.open(portal, size, **options)
+        wait_for_state(page, "live")
+        expect(page.locator("#sections .row").first).to_be_attached(timeout=LIMIT_MS)
+        return page
+
+    def foreign(self, portal: Portal) -> list[str]:
+        """What was asked for elsewhere."""
+        return [url for url in self.asked if not url.startswith((portal.url + "/", "blob:" + portal.url, "data:"))]
+
+
+def wait_for_state(page: Page, words: str) -> None:
+    expect(page.locator("#state")).to_have_text(words, timeout=LIMIT_MS)
+
+
+def look(page: Page) -> NDArray[np.float32]:
+    """What the page draws as the camera's picture, grey, 72 rows of 128."""
+    text = page.evaluate(
+        """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
+        const way = document.getElementById("stage").dataset.way;
+        small.getContext("2d").drawImage(document.getElementById(way === "mp4" ? "movie" : "picture"), 0, 0, 128, 72);
+        return [...small.getContext("2d").getImageData(0, 0, 128, 72).data]; }"""
+    )
+    return np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)
+
+
+def shown(page: Page, selector: str = "#stage") -> NDArray[np.float32]:
+    """What a visitor sees there, grey."""
+    image = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("L")
+    return np.asarray(image, dtype=np.float32)
+
+
+def shoot(page: Page, name: str) -> Path:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    path = SHOTS / f"{name}.png"
+    page.screenshot(path=path)
+    return path
+
+
+def wait_until(predicate: Callable[[], Any], what: str) -> None:
+    """For what no element tells; asked again and again, as Playwright does for elements."""
+    deadline_s = time.monotonic() + LIMIT_MS / 1000
+    while not predicate():
+        assert time.monotonic() < deadline_s, f"{what} did not come true"
+        time.sleep(PAUSE_S)
+
+
+def ask(portal: Portal, path: str, body: Any = None, method: str | None = None) -> Any:
+    """The JSON that another program gets."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {} if body is None else {"Content-Type": "application/json"}
+    request = urllib.request.Request(portal.url + path, data=data, headers=headers, method=method)
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return json.load(answer)
+
+
+def value_of(portal: Portal, group: str, field: str) -> Any:
+    return ask(portal, "/v1/camera/controls")["controls"][group]["fields"][field]["value"]

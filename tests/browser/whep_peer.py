@@ -1,0 +1,158 @@
+"""A WHEP server with a real WebRTC peer, aiortc, that sends a moving picture; all of it on the loopback interface.
+
+`WhepPeer` has two threads while it runs: one answers HTTP, one runs aiortc's event loop.
+"""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+
+import aioice.ice
+import numpy as np
+import pytest
+from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
+from av import VideoFrame
+
+WIDTH, HEIGHT = 320, 240
+LIMIT_S = 20.0
+ALLOWED = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "OPTIONS, GET, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match",
+    "Access-Control-Expose-Headers": "ETag, Location",
+}
+
+
+def stay_on_loopback(patch: pytest.MonkeyPatch) -> None:
+    """aioice leaves the loopback interface out where it looks for addresses."""
+    patch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"] * bool(use_ipv4))
+
+
+class Picture(VideoStreamTrack):
+    """A grey that gets brighter and darker."""
+
+    async def recv(self) -> VideoFrame:
+        pts, time_base = await self.next_timestamp()
+        grey = (pts // 3000) % 200 + 20
+        frame = VideoFrame.from_ndarray(np.full((HEIGHT * 3 // 2, WIDTH), grey, np.uint8), format="yuv420p")
+        frame.pts, frame.time_base = pts, time_base
+        return frame
+
+
+class WhepPeer:
+    """Listens from `start` to `stop`, and may be started again on the same port."""
+
+    def __init__(self, authorization: str | None = None) -> None:
+        self.authorization = authorization
+        self.port = 0
+        self.asked: list[tuple[str, str]] = []  # method and path
+        self.is_empty = False  # nobody publishes
+        self._peers: dict[str, RTCPeerConnection] = {}
+        self._server: ThreadingHTTPServer | None = None
+        self._threads: list[threading.Thread] = []
+        self._loop = asyncio.new_event_loop()
+
+    def __enter__(self) -> Self:
+        loop = threading.Thread(target=self._loop.run_forever, name="whep loop", daemon=True)
+        loop.start()
+        self._threads.append(loop)
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._threads[0].join(LIMIT_S)
+        self._loop.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/cam"
+
+    @property
+    def sessions(self) -> int:
+        return len(self._peers)
+
+    def start(self) -> None:
+        peer = self
+
+        class Handler(_Handler):
+            whep = peer
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, name="whep http", daemon=True).start()
+
+    def stop(self) -> None:
+        """Go away, as a server that is ended: no goodbye to anyone."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        for place in list(self._peers):
+            self.drop(place)
+
+    def drop(self, place: str) -> bool:
+        peer = self._peers.pop(place, None)
+        if peer is not None:
+            self._do(peer.close()).result(LIMIT_S)
+        return peer is not None
+
+    def answer(self, offer: str) -> tuple[str, str]:
+        """The answer's SDP, and where the session lies."""
+        place = f"/cam/whep/{len(self.asked)}"
+        return self._do(self._join(place, offer)).result(LIMIT_S), place
+
+    async def _join(self, place: str, offer: str) -> str:
+        peer = RTCPeerConnection()
+        self._peers[place] = peer
+        peer.addTrack(Picture())
+        await peer.setRemoteDescription(RTCSessionDescription(offer, "offer"))
+        await peer.setLocalDescription(await peer.createAnswer())
+        sdp: str = peer.localDescription.sdp
+        return sdp
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    whep: WhepPeer
+
+    def do_OPTIONS(self) -> None:
+        self._answer(204)
+
+    def do_POST(self) -> None:
+        self.whep.asked.append(("POST", self.path))
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.whep.authorization not in (None, self.headers["Authorization"]):
+            self._answer(401)
+        elif self.whep.is_empty or self.path != "/cam/whep":
+            self._answer(404)
+        elif self.headers["Content-Type"] != "application/sdp":
+            self._answer(415)
+        else:
+            sdp, place = self.whep.answer(body.decode())
+            self._answer(201, sdp.encode(), {"Content-Type": "application/sdp", "Location": place, "ETag": '"1"'})
+
+    def do_PATCH(self) -> None:
+        self.whep.asked.append(("PATCH", self.path))
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(204)
+
+    def do_DELETE(self) -> None:
+        self.whep.asked.append(("DELETE", self.path))
+        self._answer(200 if self.whep.drop(self.path) else 404)
+
+    def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**ALLOWED, "Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None: ...

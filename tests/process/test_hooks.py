@@ -1,0 +1,107 @@
+"""Hooks in the running portal: the shipped ones, and one of a user's that goes wrong."""
+
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from tests.conftest import PROJECT, Portal
+from tests.process.asking import Viewer, ask, status_of
+
+SMALL = ("--width", "320", "--height", "180", "--linger", "0")
+Start = Callable[..., Portal]
+
+
+def a_picture(portal: Portal) -> Any:
+    """RGB of a streamed picture."""
+    with Viewer(portal) as viewer:
+        for _ in range(5):
+            part = viewer.next()
+    return simplejpeg.decode_jpeg(part.jpeg, "RGB")
+
+
+def test_the_time_stamp_is_on_streams_and_not_on_snapshots(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--hook", "integrations.hooks.stamp:stamp", environment={"PYTHONPATH": str(PROJECT)})
+    shown = a_picture(portal)
+    corner = shown[-12:, 4:80]
+    assert corner.max() > 180, "letters"
+    assert np.median(corner) < 100, "on dark ground"
+    snapshot = simplejpeg.decode_jpeg(ask(portal, "/snapshot.jpg?quality=95").body, "RGB")
+    assert np.abs(snapshot[-12:, 4:80].astype(int) - corner).mean() > 20
+    status = status_of(portal)["hook"]
+    assert status["failures"] == 0, status
+    assert status["name"] == "integrations.hooks.stamp:stamp"
+
+
+def test_motion_starts_a_recording(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(
+        *SMALL,
+        "--recordings", str(tmp_path / "recordings"),
+        "--hook", "integrations.hooks.motion:watch",
+        environment={"MOTION_PORTAL": "http://127.0.0.1:1", "MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
+    )  # fmt: skip
+    with Viewer(portal) as viewer:
+        portal.wait_for_log("Something moves, and is not recorded", timeout_s=60)
+        viewer.next()
+    assert status_of(portal)["hook"]["failures"] == 0
+    assert portal.stop() == 0
+
+
+def test_motion_asks_the_portal_it_was_told(start_portal: Start, tmp_path: Path) -> None:
+    recording = start_portal(*SMALL, "--recordings", str(tmp_path / "recordings"), "--api-key", "a-key-for-the-test")
+    watching = start_portal(
+        *SMALL,
+        "--hook", "integrations.hooks.motion:watch",
+        environment={
+            "MOTION_PORTAL": recording.url, "MOTION_SECONDS": "1", "MOTION_SHARE": "0.001",
+            "CAMERA_API_KEY": "a-key-for-the-test",
+        },
+    )  # fmt: skip
+    request = urllib.request.Request(f"{watching.url}/stream.mjpg", headers={"X-API-Key": "a-key-for-the-test"})
+    with urllib.request.urlopen(request, timeout=30) as stream:
+        assert stream.read(1)
+        name = watching.wait_for_log(r"Something moves: recording (\S+)", timeout_s=60)[1]
+    recording.wait_for_log(f"Recording {name}", timeout_s=30)
+
+
+def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path: Path) -> None:
+    (tmp_path / "wild.py").write_text(
+        "import time\n"
+        "calls = 0\n"
+        "def hook(image, metadata):\n"
+        "    global calls\n"
+        "    calls += 1\n"
+        "    if calls == 10:\n"
+        "        time.sleep(3600)\n"
+        "    if calls % 2:\n"
+        "        raise RuntimeError('wild')\n"
+        "    return image[:5]\n"
+    )
+    portal = start_portal(*SMALL, "--hook", "wild:hook", environment={"PYTHONPATH": str(tmp_path)})
+    with Viewer(portal) as viewer:
+        portal.wait_for_log("frames are shown without it")
+        before = status_of(portal)["frames"]
+        for _ in range(40):
+            viewer.next()
+        status = status_of(portal)
+        assert status["frames"] > before + 20
+        assert status["hook"]["failures"] == 9
+        assert status["hook"]["calls"] == 10
+    assert portal.stop() == 0
+    assert portal.log.count("Traceback") == 1, "the first failure is said whole, the others are counted"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "no function")],
+)
+def test_a_hook_that_cannot_be_loaded_is_a_bad_setting(start_portal: Start, name: str, reason: str) -> None:
+    portal = start_portal("--hook", name)
+    assert portal.wait() == 78
+    assert f"hook {name}: " in portal.log
+    assert reason in portal.log
+    assert "Traceback" not in portal.log

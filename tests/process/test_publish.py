@@ -1,0 +1,381 @@
+"""Publishing to real RTSP servers, GStreamer's and FFmpeg's: late, killed, hanging, closed to us. Times are printed."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PATIENCE_S, Portal
+from tests.process.asking import Viewer, ask, post, status_of, wait_for_status
+
+Start = Callable[..., Portal]
+Until = Callable[..., None]
+SERVER = Path(__file__).with_name("rtsp_server.py")
+SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
+SMALL = ("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "1000000")
+BACK_S = 5.0  # what is promised: a server that is back has the stream within so long
+END_S = 3.0  # what is promised for the portal's end
+
+
+class Server:
+    """A program that takes streams; its lines, each with the time at which it came (monotonic clock)."""
+
+    def __init__(self, *argv: str) -> None:
+        self._grown = threading.Condition()  # guards _lines
+        self._lines: list[tuple[float, str]] = []
+        self.process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self._reader = threading.Thread(target=self._read, name="server output", daemon=True)
+        self._reader.start()
+
+    def wait_for(self, pattern: str, *, after_s: float = 0.0) -> tuple[float, re.Match[str]]:
+        """The first line with `pattern` that came after that moment, and when it came."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        with self._grown:
+            while True:
+                for came_s, line in self._lines:
+                    if came_s > after_s and (match := re.search(pattern, line)):
+                        return came_s, match
+                left_s = deadline_s - time.monotonic()
+                assert left_s > 0, f"no line with {pattern!r}: {self._lines[-20:]}"
+                self._grown.wait(left_s)
+
+    def frames(self) -> int:
+        with self._grown:
+            return sum(line.startswith("frame ") for _, line in self._lines)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._reader.join(PATIENCE_S)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._grown:
+                self._lines.append((time.monotonic(), line.strip()))
+                self._grown.notify_all()
+
+
+@pytest.fixture(scope="module")
+def _has_gstreamer() -> None:
+    look = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    try:
+        subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        pytest.skip("needs gir1.2-gst-rtsp-server-1.0 and python3-gi")
+
+
+@pytest.fixture
+def serve(_has_gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """`serve(port=0, user, password, method)`: GStreamer's server, listening; `server.port` is where."""
+    started: list[Server] = []
+
+    def start(port: int = 0, *credentials: str) -> Server:
+        server = Server(SYSTEM_PYTHON, str(SERVER), str(port), str(tmp_path / "published.h264"), *credentials)
+        started.append(server)
+        server.wait_for(r"^listening on \d+")
+        return server
+
+    yield start
+    for server in started:
+        server.end()
+
+
+def port_of(server: Server) -> int:
+    return int(server.wait_for(r"^listening on (\d+)")[1][1])
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def url_of(port: int, path: str = "/cam", credentials: str = "") -> str:
+    return f"rtsp://{credentials}127.0.0.1:{port}{path}"
+
+
+def wait_for_publishing(portal: Portal, state: str, until: Until) -> dict[str, object]:
+    until(lambda: status_of(portal)["publishing"]["state"] == state, f"state {state}")
+    publishing: dict[str, object] = status_of(portal)["publishing"]
+    return publishing
+
+
+def show(line: str) -> None:
+    print(f"figure: {line}", file=sys.stderr)
+
+
+@contextmanager
+def watching(portal: Portal) -> Iterator[list[float]]:
+    """A viewer of MJPEG beside: the gaps between its pictures, as they come."""
+    gaps: list[float] = []
+    is_over = threading.Event()
+
+    def watch() -> None:
+        with Viewer(portal) as viewer:
+            last_s = viewer.next().came_s
+            while not is_over.is_set():
+                part = viewer.next()
+                assert not part.is_placeholder
+                gaps.append(part.came_s - last_s)
+                last_s = part.came_s
+
+    thread = threading.Thread(target=watch, name="viewer beside", daemon=True)
+    thread.start()
+    yield gaps
+    is_over.set()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+def test_a_server_that_is_killed_and_comes_back_has_the_stream_again(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until
+) -> None:
+    server = serve()
+    port = port_of(server)
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
+    server.wait_for(r"^frame 20$")
+    status = status_of(portal)
+    assert status["streaming"] is True
+    assert (status["publishing"]["state"], status["publishing"]["url"]) == ("publishing", url_of(port))
+    assert [(one["kind"], one["count"]) for one in status["held_by"]] == [("publish", 1)]
+    for number in (1, 2):
+        server.end()
+        publishing = wait_for_publishing(portal, "failed", wait_until)
+        assert publishing["last_error"] in (
+            "the server closed the connection",
+            "connection refused: no server listens there",
+        )
+        # Long enough for the pauses between the tries to have grown to their longest.
+        portal.wait_for_log(r"connection refused.*; trying on", nth=number)
+        gone_s = time.monotonic()
+        wait_until(lambda gone_s=gone_s: time.monotonic() - gone_s > 6, "a while without a server")
+        server = serve(port)
+        began_s, _ = server.wait_for("^listening on")
+        came_s, _ = server.wait_for(r"^frame 1$")
+        show(f"a server that came back after 6 s had the stream after {came_s - began_s:.2f} s")
+        assert came_s - began_s < BACK_S
+        server.wait_for(r"^frame 20$")
+        publishing = wait_for_publishing(portal, "publishing", wait_until)
+        assert publishing["reconnects"] == number
+    portal.wait_for_log(r"Publishing 640x360 to rtsp://127.0.0.1:\d+/cam, after \d+ tries in \d+ s", nth=2)
+    assert portal.stop() == 0
+    server.wait_for("^gone$")
+    assert len(re.findall("WARNING", portal.log)) <= 4  # two for each time that it went: closed, refused
+
+
+def test_a_server_that_comes_late(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path
+) -> None:
+    port = free_port()
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
+    publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == "connection refused: no server listens there"
+    assert publishing["reconnects"] == 0
+    assert "H.264: " not in portal.log  # the encoder does not run: nobody takes its packets
+    server = serve(port)
+    began_s, _ = server.wait_for("^listening on")
+    came_s, _ = server.wait_for(r"^frame 1$")
+    show(f"a server that came late had the stream after {came_s - began_s:.2f} s")
+    assert came_s - began_s < BACK_S
+    server.wait_for(r"^frame 30$")
+    assert portal.stop() == 0
+    server.wait_for("^gone$")
+    frames = server.frames()
+    probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
+    found = json.loads(subprocess.check_output([*probe, str(tmp_path / "published.h264")], timeout=60))["streams"][0]
+    assert (found["width"], int(found["nb_read_frames"])) == (640, frames)
+
+
+def test_a_server_that_hangs_is_noticed_and_nobody_else_notices(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until
+) -> None:
+    server = serve()
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port_of(server)))
+    server.wait_for(r"^frame 20$")
+    with watching(portal) as gaps:
+        wait_until(lambda: len(gaps) >= 20, "pictures")
+        server.process.send_signal(signal.SIGSTOP)
+        began_s = time.monotonic()
+        publishing = wait_for_publishing(portal, "failed", wait_until)
+        noticed_s = time.monotonic() - began_s
+        show(f"a server that hangs was noticed after {noticed_s:.2f} s")
+        assert publishing["last_error"] == "the server does not answer any more"
+        assert noticed_s < 10
+        portal.wait_for_log(r"the server does not answer \(OPTIONS\); trying on")
+        server.process.send_signal(signal.SIGCONT)
+        began_s = time.monotonic()
+        came_s, _ = server.wait_for("^frame ", after_s=began_s + 0.5)  # those before lay in the kernel
+        wait_for_publishing(portal, "publishing", wait_until)
+        show(f"when it went on it had the stream after {came_s - began_s:.2f} s")
+        assert came_s - began_s < BACK_S
+    show(f"longest gap of a viewer beside: {1000 * max(gaps):.0f} ms")
+    assert max(gaps) < 1.0
+    assert status_of(portal)["restarts"] == 0
+
+
+def test_the_end_does_not_wait_for_a_server_that_hangs(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until
+) -> None:
+    server = serve()
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port_of(server)))
+    server.wait_for(r"^frame 20$")
+    server.process.send_signal(signal.SIGSTOP)
+    began_s = time.monotonic()
+    assert portal.stop() == 0
+    took_s = time.monotonic() - began_s
+    show(f"SIGTERM while the server hangs: the end after {took_s:.2f} s")
+    assert took_s < END_S
+    assert "Not to be published any more" in portal.log
+
+
+@pytest.mark.parametrize("method", ["basic", "digest"])
+def test_passwords(start_portal: Start, serve: Callable[..., Server], wait_until: Until, method: str) -> None:
+    server = serve(0, "camera", "open sesame", method)
+    port = port_of(server)
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port, credentials="camera:guessed@"))
+    publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == "the server does not take this user and password (401)"
+    assert publishing["url"] == url_of(port)
+    assert portal.stop() == 0
+    assert "guessed" not in portal.log
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
+    publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == "the server wants a user and a password (401), and the address has none"
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port, credentials="camera:open%20sesame@"))
+    server.wait_for(r"^frame 20$")
+    assert "sesame" not in ask(portal, "/v1/camera/status").body.decode()
+    assert portal.stop() == 0
+    assert "sesame" not in portal.log
+
+
+def test_a_path_that_the_server_does_not_know(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until
+) -> None:
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port_of(serve()), "/other?token=secret"))
+    publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == "the server knows no such path (404)"
+    assert str(publishing["url"]).endswith("/other")
+    assert "secret" not in portal.log
+
+
+def test_the_seeds_commands(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
+    """Started and stopped by curl: the camera is open in between, and closed again."""
+    server = serve()
+    flags = ("--rtsp-url", url_of(port_of(server)), "--no-rtsp-autostart", "--linger", "0")
+    portal = start_portal(*SMALL, *flags)
+    status = status_of(portal)
+    assert (status["streaming"], status["publishing"]["state"], status["state"]) == (False, "off", "closed")
+    threads = len(portal.threads())
+    for first, prefix in ((True, ""), (False, "/v1")):
+        asked_s = time.monotonic()
+        said = subprocess.check_output(["curl", "-sS", "-X", "POST", f"{portal.url}{prefix}/streaming/start"])
+        assert json.loads(said) == {"status": "ok", "streaming": True}
+        came_s, _ = server.wait_for(r"^frame 1$", after_s=asked_s)
+        if first:
+            show(f"asked for with the camera closed: the first frame after {came_s - asked_s:.2f} s")
+        server.wait_for(r"^frame 20$", after_s=asked_s)
+        assert post(portal, "/streaming/start", {}).json == {"status": "ok", "streaming": True}
+        status = wait_for_status(portal, streaming=True)
+        assert status["publishing"]["state"] == "publishing"
+        stopped_s = time.monotonic()
+        said = subprocess.check_output(["curl", "-sS", "-X", "POST", f"{portal.url}{prefix}/streaming/stop"])
+        assert json.loads(said) == {"status": "ok", "streaming": False}
+        server.wait_for("^gone$", after_s=stopped_s)
+        status = wait_for_status(portal, streaming=False, state="closed")
+        assert (status["publishing"]["state"], status["held_by"]) == ("off", [])
+        wait_until(lambda: len(portal.threads()) <= threads, "end of the threads")
+    assert post(portal, "/v1/streaming/stop", {}).json == {"status": "ok", "streaming": False}
+    assert status["publishing"]["last_error"] is None
+
+
+def test_without_an_address_it_is_refused(portal: Portal) -> None:
+    answer = post(portal, "/v1/streaming/start", {})
+    assert answer.status == 409
+    assert "rtsp_url" in answer.detail
+    assert post(portal, "/v1/streaming/stop", {}).json == {"status": "ok", "streaming": False}
+    assert post(portal, "/v1/streaming/start", {"to": "me"}).status == 400
+    assert status_of(portal)["publishing"] is None
+    assert "libavcodec" not in Path(f"/proc/{portal.pid}/maps").read_text()  # PyAV is for those who use it
+
+
+def test_a_camera_that_is_switched_off_is_not_published(start_portal: Start) -> None:
+    portal = start_portal("--rtsp-url", url_of(free_port()), environment={"CAMERA_ENABLED": "0"})
+    answer = post(portal, "/v1/streaming/start", {})
+    assert answer.status == 503
+    assert "switched off" in answer.detail
+    assert status_of(portal)["streaming"] is False
+    assert portal.stop() == 0
+
+
+def test_a_camera_that_hangs_is_waited_for(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path
+) -> None:
+    server = serve()
+    faults = tmp_path / "faults"
+    faults.write_text("")
+    flags = ("--pattern-faults", str(faults), "--watchdog-timeout", "1", "--rtsp-url", url_of(port_of(server)))
+    portal = start_portal(*SMALL, *flags)
+    server.wait_for(r"^frame 20$")
+    faults.write_text("hang-once")
+    wait_for_status(portal, state="recovering")
+    faults.write_text("")
+    portal.wait_for_log("Frames come again")
+    server.wait_for("^frame ", after_s=time.monotonic())
+    publishing = wait_for_publishing(portal, "publishing", wait_until)
+    assert (publishing["reconnects"], publishing["last_error"]) == (0, None)
+
+
+def test_ffmpeg_as_a_server(start_portal: Start, wait_until: Until, tmp_path: Path) -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    port = free_port()
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
+    wait_for_publishing(portal, "failed", wait_until)
+    film = tmp_path / "film.mp4"
+    argv = ["ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_flags", "listen", "-timeout", "20", "-i", url_of(port)]
+    server = Server(*argv, "-c", "copy", "-frames:v", "60", str(film))
+    try:
+        assert server.process.wait(PATIENCE_S) == 0
+    finally:
+        server.end()
+    probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
+    found = json.loads(subprocess.check_output([*probe, str(film)], timeout=60))["streams"][0]
+    assert (found["width"], int(found["nb_read_frames"])) == (640, 60)
+    wait_for_publishing(portal, "failed", wait_until)  # it has what it wanted, and left
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        (b"", "the server does not answer (OPTIONS)"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what answers there speaks HTTP, and not RTSP"),
+        (b"\0" * 20_000, "what answers there does not speak RTSP"),
+    ],
+    ids=["mute", "http", "noise"],
+)
+def test_fail_what_answers_is_no_rtsp_server(start_portal: Start, wait_until: Until, says: bytes, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        portal = start_portal(*SMALL, "--rtsp-url", url_of(listener.getsockname()[1]))
+        listener.settimeout(PATIENCE_S)
+        caller, _ = listener.accept()
+        with caller:
+            caller.sendall(says)
+            publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == reason
+    assert portal.stop() == 0

@@ -1,0 +1,223 @@
+"""The tools against the running portal, as the descriptions of the project show them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import simplejpeg
+
+from tests.conftest import PROJECT, Portal
+from tests.process.asking import port_of
+
+LIMIT_S = 60
+SMALL = ("--width", "320", "--height", "180")
+Start = Callable[..., Portal]
+
+
+def run(tool: str, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROJECT / "tools" / tool), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        env={**os.environ, **(environment or {})},
+    )
+
+
+def probed(path: Path) -> dict[str, Any]:
+    """What ffprobe says of a file that it decodes without a complaint."""
+    show = ("-count_frames", "-show_entries", "stream=codec_name,width,height,nb_read_frames,duration")
+    found = subprocess.run(
+        ["ffprobe", "-v", "warning", *show, "-of", "json", str(path)], capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert (found.returncode, found.stderr) == (0, "")
+    (stream,) = json.loads(found.stdout)["streams"]
+    assert isinstance(stream, dict)
+    return stream
+
+
+@pytest.mark.parametrize("path", ["/stream.mjpg", "/stream.mp4"])
+def test_record_so_many_frames(start_portal: Start, tmp_path: Path, path: str) -> None:
+    portal = start_portal(*SMALL)
+    output = tmp_path / "recording.mp4"
+    done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--limit-frames", "30")
+    assert done.returncode == 0, done.stderr
+    stream = probed(output)
+    assert (stream["codec_name"], stream["width"], stream["height"]) == ("h264", 320, 180)
+    assert int(stream["nb_read_frames"]) == 30
+    assert 0.7 < float(stream["duration"]) < 6, "as long as it took, at 20 frames in a second"
+    assert "30 frames" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, number: signal.Signals) -> None:
+    portal = start_portal(*SMALL)
+    output = tmp_path / "recording.mp4"
+    tool = subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "tools/record_stream.py")),
+            *("--url", f"{portal.url}/stream.mjpg", "--output", str(output)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        portal.wait_for_log("watches, 1 now")
+        portal.wait_for_log("Autofocus cycle for the stream focused")
+        tool.send_signal(number)
+        _, said = tool.communicate(timeout=LIMIT_S)
+    finally:
+        tool.kill()
+        tool.wait()
+    frames = re.search(r"(\d+) frames", said)
+    assert (tool.returncode, frames is not None) == (0, True), said
+    assert frames is not None
+    assert int(probed(output)["nb_read_frames"]) == int(frames[1]) > 0
+
+
+def test_record_for_so_long(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL)
+    output = tmp_path / "recording.mp4"
+    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", str(output), "--duration", "2")
+    assert done.returncode == 0, done.stderr
+    assert int(probed(output)["nb_read_frames"]) > 5
+
+
+def test_a_stream_that_ends_is_recorded_until_then(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL)
+    output = tmp_path / "recording.mp4"
+
+    def end() -> None:
+        portal.wait_for_log("Autofocus cycle for the stream focused")
+        portal.stop()
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", str(output))
+    ending.join()
+    assert done.returncode in (0, 3), done.stderr
+    assert int(probed(output)["nb_read_frames"]) > 5
+
+
+class _NoStream(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture
+def no_stream() -> Any:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _NoStream)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_fail_record(no_stream: str, tmp_path: Path) -> None:
+    output = tmp_path / "recording.mp4"
+    away = run("record_stream.py", "--url", "http://somebody:secret@127.0.0.1:1/", "--output", str(output))
+    assert away.returncode == 3
+    assert away.stderr.startswith("record_stream.py: no stream from http://somebody:***@127.0.0.1:1/: ")
+    other = run("record_stream.py", "--url", f"http://{no_stream}/", "--output", str(output))
+    assert (other.returncode, "no stream from" in other.stderr) == (3, True), other.stderr
+    assert "secret" not in away.stderr
+    assert "Traceback" not in away.stderr + other.stderr
+    assert not output.exists()
+
+
+def test_fail_record_to_nowhere(start_portal: Start) -> None:
+    portal = start_portal(*SMALL)
+    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", "/nowhere/at/all.mp4")
+    assert (done.returncode, "/nowhere/at/all.mp4 cannot be written" in done.stderr) == (4, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--url", "http://x/"),
+        ("--output", "x.mp4"),
+        ("--url", "x", "--output", "y", "--limit-frames", "0"),
+        ("--url", "x", "--output", "y", "--duration", "nan"),
+        ("--url", "x", "--output", "y", "--duration", "-1"),
+    ],
+)
+def test_fail_record_usage(arguments: tuple[str, ...]) -> None:
+    assert run("record_stream.py", *arguments).returncode == 2
+
+
+def test_grab_the_status_and_a_picture(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL)
+    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)))
+    status = run("grab_frame.py", *where, "--status")
+    assert status.returncode == 0, status.stderr
+    assert json.loads(status.stdout)["backend"] == "pattern"
+    photo = tmp_path / "photo.jpg"
+    saved = run("grab_frame.py", *where, "--save", str(photo), "--quality", "60")
+    assert saved.returncode == 0, saved.stderr
+    assert simplejpeg.decode_jpeg(photo.read_bytes(), "RGB").shape == (180, 320, 3)
+    assert run("grab_frame.py", *where, "--save", "/nowhere/at/all.jpg").returncode == 2
+
+
+def test_grab_with_a_key_and_without(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, environment={"CAMERA_API_KEY": "a-key-for-the-test"})
+    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)), "--status")
+    assert run("grab_frame.py", *where, environment={"CAMERA_API_KEY": "a-key-for-the-test"}).returncode == 0
+    refused = run("grab_frame.py", *where, environment={"CAMERA_API_KEY": "another"})
+    assert (refused.returncode, "401" in refused.stderr) == (4, True), refused.stderr
+    assert "another" not in refused.stderr
+
+
+def test_grab_from_nobody() -> None:
+    done = run("grab_frame.py", "--host", "127.0.0.1", "--port", "1", "--status")
+    assert (done.returncode, "no answer from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
+
+
+# No window here: this one writes down what it would show, and presses q after the third picture.
+_WINDOW = """
+import pathlib, simplejpeg
+IMREAD_COLOR = 1
+shown = []
+def imdecode(data, how):
+    return simplejpeg.decode_jpeg(data.tobytes(), "BGR")
+def imshow(title, image):
+    shown.append(image.shape)
+    pathlib.Path(__file__).with_name("shown").write_text(str(shown))
+def waitKey(ms):
+    return ord("q") if len(shown) == 3 else -1
+def destroyAllWindows():
+    shown.clear()
+"""
+
+
+def test_grab_shows_the_stream_until_q(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL)
+    (tmp_path / "cv2.py").write_text(_WINDOW)
+    done = run(
+        "grab_frame.py", "--host", "127.0.0.1", "--port", str(port_of(portal)), "--stream", "--fps", "10",
+        environment={"PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "shown").read_text() == str([(180, 320, 3)] * 3)
+
+
+def test_grab_says_that_a_window_needs_opencv(tmp_path: Path) -> None:
+    (tmp_path / "cv2.py").write_text("raise ImportError('No module named cv2')")
+    where = ("--host", "127.0.0.1", "--port", "1")
+    done = run("grab_frame.py", *where, "--stream", environment={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, "python3-opencv" in done.stderr) == (2, True), done.stderr
