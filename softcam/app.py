@@ -57,6 +57,7 @@ from softcam.web.metrics import METRICS_DOC, Metrics
 from softcam.web.movie import MovieStream
 from softcam.web.neighbours import CAMERAS_DOC, Neighbours
 from softcam.web.openapi import openapi_routes
+from softcam.web.origins import Origins
 from softcam.web.pages import page_routes
 from softcam.web.recordings import Recorders, Recordings, take_still
 from softcam.web.routes import Route, Routes
@@ -239,7 +240,7 @@ class _Parts:
             [movies.status, streaming.status, recordings.status, self._hook_status],
         )
         controls = ControlApi(self.holder, self.steering, media, settings.autofocus_timeout_s)
-        access = Access(settings.api_key, settings.view_key)
+        access = Access(settings.api_key, settings.view_key, Origins(settings.host_names or ()))
         neighbours = Neighbours(settings.neighbours, settings.port_for(number))
         routes = [*page_routes(neighbours.origins), *webrtc_routes(settings.webrtc_url)]
         routes += [

@@ -20,6 +20,7 @@ from softcam.rules import (
     decimal,
     function_name,
     host,
+    host_names,
     log_level,
     neighbours,
     plain_text,
@@ -119,6 +120,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "Server", "view_key", ("--view-key",), None, api_key,
         "a second key, whose owners may look and change nothing", metavar="KEY", secret=True,
+    ),
+    Setting(
+        "Server", "host_names", ("--host-names",), None, host_names,
+        "names of the page, for browsers without TLS and key", metavar="NAMES",
+        default_text="this machine's own",
     ),
     Setting(
         "Server", "state_dir", ("--state-dir",), None, plain_text("the path of a folder"),
@@ -271,5 +277,5 @@ def say(value: object) -> str:
         case float():
             return f"{value:.15g}"
         case tuple():
-            return ", ".join(f"{name}={where}" for name, where in value) or "none"
+            return ", ".join(each if isinstance(each, str) else "{}={}".format(*each) for each in value) or "none"
     return str(value)

@@ -96,6 +96,14 @@ def host(text: str) -> str:
     raise ValueError("an IP address or a host name")
 
 
+def host_names(text: str) -> tuple[str, ...]:
+    """`cam.example.org, pi.example.org`, in small letters."""
+    try:
+        return tuple(host(name.strip()).lower().removesuffix(".") for name in text.split(","))
+    except ValueError as error:
+        raise ValueError("host names, separated by commas, as in cam.example.org") from error
+
+
 def address(*schemes: str) -> Callable[[str], str]:
     """A URL of one of these schemes, with a host."""
     rule = f"an address that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}, with a host"

@@ -75,6 +75,7 @@ class Settings:
     port: int | None
     api_key: str | None = field(repr=False)
     view_key: str | None = field(repr=False)
+    host_names: tuple[str, ...] | None
     state_dir: str | None
     max_clients: int
     neighbours: tuple[tuple[str, int | str], ...]

@@ -1,4 +1,4 @@
-"""Who may come in, and from where: the keys in their three forms, and pages from elsewhere that may change nothing."""
+"""Who may come in: the keys in their three forms, and pages, of which those from elsewhere may change nothing."""
 
 import base64
 import hashlib
@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Final
 
 from softcam.web.messages import HttpError
+from softcam.web.origins import Origins
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
 
@@ -15,8 +16,9 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'
 class Access:
     """Knows the keys as digests only; without any everyone may come in."""
 
-    def __init__(self, api_key: str | None, view_key: str | None = None) -> None:
+    def __init__(self, api_key: str | None, view_key: str | None = None, origins: Origins | None = None) -> None:
         """`view_key` opens what only looks. With it alone nobody may change anything."""
+        self._origins = origins or Origins()
         self._digest = None if api_key is None else _digest(api_key)
         self._view_digest = None if view_key is None else _digest(view_key)
 
@@ -47,28 +49,11 @@ class Access:
         if is_change and not may_change:
             raise HttpError(HTTPStatus.FORBIDDEN, "this key may look and change nothing")
 
-
-def refuse_foreign(headers: Message) -> None:
-    """Raises HttpError 403 for a change that a page from elsewhere asks for; programs bear neither header.
-
-    A browser tells where a request comes from, and no page can keep it from that or forge it. Behind a proxy the host
-    that the browser knows is in X-Forwarded-Host, which a page cannot send either without asking first.
-    """
-    site = headers.get("Sec-Fetch-Site")
-    if site is not None and site.strip().lower() not in ("same-origin", "none"):
-        raise HttpError(HTTPStatus.FORBIDDEN, f"Sec-Fetch-Site {site[:40]!r}: a page from elsewhere may change nothing")
-    origin = headers.get("Origin")
-    if origin is None:
-        return
-    scheme, _, host = origin.strip().lower().partition("://")
-    ours = [headers.get("Host"), headers.get("X-Forwarded-Host")]
-    if not host or _with_port(host, scheme) not in [_with_port(name.strip().lower(), scheme) for name in ours if name]:
-        raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: a page from elsewhere may change nothing")
-
-
-def _with_port(host: str, scheme: str) -> str:
-    has_port = ":" in host.rpartition("]")[2]  # colons in brackets are an IPv6 address
-    return host if has_port else f"{host}:{443 if scheme == 'https' else 80}"
+    def refuse_foreign(self, headers: Message) -> None:
+        """Raises HttpError 403 for a change that a page from elsewhere asks for; programs are none."""
+        self._origins.refuse_foreign(headers)
+        if not self.is_closed:  # a browser keeps a key for one name, so under another one it has none to show
+            self._origins.refuse_rebound(headers)
 
 
 def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:

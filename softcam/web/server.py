@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
 from softcam.errors import CameraError, NotSupported
-from softcam.web.access import Access, refuse_foreign
+from softcam.web.access import Access
 from softcam.web.bodies import refuse_other_than_json
 from softcam.web.connections import Connections, RequestReader
 from softcam.web.messages import FilePart, HandOver, HttpError, Request, Response, json_response, parse_target
@@ -304,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", _COME_AGAIN)
             self.server.access.check(self.headers, is_change=route.is_change)
         if route.method != "GET":
-            refuse_foreign(self.headers)
+            self.server.access.refuse_foreign(self.headers)
             refuse_other_than_json(request)
         return route
 

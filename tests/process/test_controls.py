@@ -543,6 +543,8 @@ def test_a_second_key_only_looks(start_portal: Start) -> None:
         ({"Origin": "http://evil.example"}, 403),
         ({"Origin": "null"}, 403),
         ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "http://evil.example:1", "Host": "evil.example:1", "Connection": "keep-alive"}, 403),
+        ({"Origin": "http://pi.local:1", "Host": "pi.local:1", "Connection": "keep-alive"}, 200),
         ({"Content-Type": "text/plain"}, 415),
         ({"Content-Type": "application/x-www-form-urlencoded"}, 415),
         ({"Content-Type": "application/json; charset=utf-8"}, 200),
