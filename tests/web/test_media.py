@@ -13,6 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from softcam import jpeg
+from softcam.camera import orders as orders_module
 from softcam.camera.holder import State
 from softcam.errors import CameraError, CameraMissing, NoPicture
 from softcam.fanout import FanOut, Viewer
@@ -293,6 +294,22 @@ def test_a_still_that_fails_leaves_nothing(flowing: Scene) -> None:
         flowing.snapshot("full=1")
     assert flowing.leases["snapshot"] == 0
     assert flowing.snapshot().status is HTTPStatus.OK
+
+
+def test_stills_of_one_moment_are_one(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orders_module, "_STILL_PAUSE_S", 3600.0)  # until the test ends it
+    orders = flowing.holder._orders
+    with flowing.holder.lease("stream"):  # streams have their share of time, in which all come who want the next one
+        first = taken_at_s(flowing.snapshot("full=1"))
+        waiting = [Background(lambda: flowing.snapshot("full=1")) for _ in range(7)]
+        eventually(lambda: orders.waiting == 7, "that all wait for one")
+        with flowing.holder._changed:
+            orders._from_s = 0.0
+            flowing.holder._changed.notify_all()
+        others = {response.headers["X-Timestamp"] for response in (still.result() for still in waiting)}
+    assert len(others) == 1
+    assert float(others.pop()) > first - time.monotonic() + time.time()
+    assert flowing.camera.count("still") == 2
 
 
 def test_an_encoder_that_fails_leaves_nothing(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
