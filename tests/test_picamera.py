@@ -1009,7 +1009,14 @@ def test_a_camera_that_vanished_while_it_was_opened_is_missing_and_not_busy(fake
 
 
 @pytest.mark.parametrize(
-    "trouble", [RuntimeError("no memory"), TypeError("a rectangle wants four numbers"), OSError(5)]
+    "trouble",
+    [
+        RuntimeError("no memory"),
+        RuntimeError("Failed to configure camera: Invalid argument"),
+        pytest.param(RuntimeError("Configuration failed: {'use_case': 'video'}"), id="Picamera2 gives no reason"),
+        TypeError("a rectangle wants four numbers"),
+        OSError(5),
+    ],
 )
 def test_starting_fails_and_nothing_stays_open(fake: type[FakePicamera2], trouble: Exception) -> None:
     camera = PicameraCamera(0, None, WISH)
@@ -1030,8 +1037,8 @@ def test_starting_fails_and_nothing_stays_open(fake: type[FakePicamera2], troubl
 @pytest.mark.parametrize(
     "trouble",
     [
-        pytest.param(RuntimeError("Failed to start camera: Device or resource busy"), id="libcamera says so"),
-        pytest.param(RuntimeError("Configuration failed: {'use_case': 'video'}"), id="Picamera2 gives no reason"),
+        pytest.param(RuntimeError("Failed to start camera: Device or resource busy"), id="starting"),
+        pytest.param(RuntimeError("Failed to configure camera: Device or resource busy"), id="configuring"),
     ],
 )
 def test_a_camera_that_another_program_streams_from_is_busy(fake: type[FakePicamera2], trouble: Exception) -> None:

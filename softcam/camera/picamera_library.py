@@ -18,8 +18,9 @@ TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libca
 # What Picamera2 and libcamera's binding raise for a camera that fails, for a value that is none, and for a buffer that
 # somebody still looks into.
 TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
-# libcamera tells EBUSY by its text where it starts a camera; Picamera2 tells no reason where libcamera configures none.
-_BUSY_SIGNS: Final = ("Device or resource busy", "Configuration failed")
+# libcamera's binding tells EBUSY by its text, wherever it acquires, configures or starts a camera that another program
+# has (py_main.cpp, since 0.1). Picamera2's own "Configuration failed" names no reason: it may be any other.
+_BUSY_SIGN: Final = "Device or resource busy"
 _H264_DEVICE: Final = Path("/dev/video11")  # a name that stands in Picamera2's class, too
 _MOSAIC: Final = re.compile(r"S?(RGGB|BGGR|GRBG|GBRG)|R(8|10|12|14|16)\b|MONO")  # as libcamera names raw formats
 
@@ -133,4 +134,4 @@ def root_cause(error: BaseException) -> str:
 
 def is_busy(error: BaseException) -> bool:
     """Whether a camera that was acquired could not be configured or started because another program streams."""
-    return isinstance(error, RuntimeError | OSError) and any(sign in root_cause(error) for sign in _BUSY_SIGNS)
+    return isinstance(error, RuntimeError | OSError) and _BUSY_SIGN in root_cause(error)
