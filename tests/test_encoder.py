@@ -159,6 +159,7 @@ def test_runs_while_somebody_takes_packets(stage: Stage) -> None:
         assert len(stage.backends) == number
         eventually(lambda: stage.backends[-1].is_closed)
         assert stage.encoder.status().form is None
+        assert stage.encoder.status().backend is None
 
 
 def test_a_frame_that_is_there_already_is_the_first(stage: Stage) -> None:
@@ -243,7 +244,7 @@ def test_is_late_and_takes_the_newest(stage: Stage) -> None:
     eventually(lambda: len(sink.packets) == 3)
     assert sink.packets[-1].began_s == stage.now_s
     status = stage.encoder.status()
-    assert (status.encoded, status.skipped) == (3, 4)
+    assert (status.encoded, status.skipped, status.backend) == (3, 4, "libx264")
 
 
 def test_another_size_or_rate_is_another_run(stage: Stage) -> None:

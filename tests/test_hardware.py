@@ -311,7 +311,7 @@ def test_two_are_under_way_and_what_comes_meanwhile_is_left_out(scene: Scene, si
     eventually(lambda: len(sink.packets) == 4)
     assert sink.packets[-1].began_s == pytest.approx(scene.now_s)
     status = scene.video.status()
-    assert (status.encoded, status.skipped, status.last_error) == (4, 4, None)
+    assert (status.encoded, status.skipped, status.last_error, status.backend) == (4, 4, None, "hardware")
 
 
 def test_one_that_holds_frames_back_gets_more_of_them(
@@ -417,7 +417,8 @@ def test_where_it_fails_libx264_takes_over_at_once(
     assert sink.keyframes[-3:] == [True, False, False]
     assert told(caplog) == [f"H.264 is made by libx264 now, not by the encoder in hardware: {reason}"]
     assert len(scene.encoders) <= 1 + bool(after)
-    assert scene.video.status().last_error is None
+    status = scene.video.status()
+    assert (status.backend, status.last_error) == ("libx264", None)
 
 
 def test_where_it_gives_nothing_libx264_takes_over(

@@ -5,12 +5,14 @@ the next frame before the last one is done. One that gives each packet at once i
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 from softcam.errors import CameraError
 from softcam.frames import Frame, PixelFormat
 from softcam.h264.packets import Packet
 from softcam.h264.x264 import X264
+
+BackendName = Literal["hardware", "libx264"]
 
 
 class BackendLost(CameraError):
@@ -19,6 +21,10 @@ class BackendLost(CameraError):
 
 class Backend(Protocol):
     """Encodes frames of one size and format; packets come out in the order of the frames. One thread calls it."""
+
+    @property
+    def name(self) -> BackendName:
+        """Which kind it is, for the status."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,6 +91,7 @@ class FrameEncoder(Protocol):
 class AtOnce:
     """A `FrameEncoder` as a `Backend`."""
 
+    name: Final = "libx264"  # the only one of these
     keeps_buffers = False
     is_full = False
     is_busy = False

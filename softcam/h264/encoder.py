@@ -17,7 +17,7 @@ from typing import Final
 from softcam.errors import CameraError
 from softcam.frames import Frame, NewestFrame, PixelFormat
 from softcam.h264 import x264
-from softcam.h264.backend import Backend, BackendLost, OpenBackend, open_x264
+from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend, open_x264
 from softcam.h264.gaps import is_gap
 from softcam.h264.packets import Packet, PacketSink, VideoFormat
 from softcam.workers import start_worker
@@ -36,9 +36,10 @@ _STILL_LIMIT_S: Final = 10.0  # an encoder that gave nothing for so long, while 
 @dataclass(frozen=True, slots=True)
 class VideoStatus:
     """A look at the encoder. `encoded` and `skipped` count frames since the portal started; `bitrate` is measured, in
-    bits a second; that and the format are None while it does not run."""
+    bits a second; that, the format and the backend are None while it does not run."""
 
     form: VideoFormat | None
+    backend: BackendName | None
     sinks: int
     encoded: int
     skipped: int
@@ -110,6 +111,7 @@ class VideoEncoder:
         self._came = 0  # frames since the thread looked last
         self._is_camera_stopping = False
         self._form: VideoFormat | None = None
+        self._backend_name: BackendName | None = None  # of what gave the last packet
         self._encoded = 0
         self._skipped = 0
         self._keyframes = 0
@@ -176,6 +178,7 @@ class VideoEncoder:
             is_running = self._thread is not None
             return VideoStatus(
                 self._form if is_running else None,
+                self._backend_name if is_running else None,
                 len(self._places),
                 self._encoded,
                 self._skipped,
@@ -304,6 +307,7 @@ class VideoEncoder:
         now_s = time.monotonic()
         with self._changed:
             self._form = run.form
+            self._backend_name = run.backend.name
             self._encoded += 1
             self._last_error = None
             self._sent.append((now_s, len(packet.data)))

@@ -111,6 +111,7 @@ def _why_not(size: tuple[int, int], pixel_format: PixelFormat) -> str | None:
 class Hardware:
     """One run: frames of one size and format. It is started with the first frame, whose memory says how it lies."""
 
+    name: Final = "hardware"
     keeps_buffers = True  # the kernel does, until the encoder is stopped
 
     def __init__(

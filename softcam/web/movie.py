@@ -3,9 +3,10 @@
 import time
 from collections.abc import Mapping
 from socket import socket
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from softcam.fanout import FanOut
+from softcam.h264.backend import BackendName
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.fmp4 import CONTENT_TYPE
 from softcam.movie import Movie
@@ -27,6 +28,7 @@ _DOC: Final = Doc(
 _H264: Final[Mapping[str, Mapping[str, Any]]] = {
     "width": {"type": "integer"},
     "height": {"type": "integer"},
+    "encoder": {"enum": [*get_args(BackendName)], "description": "the machine's own, or libx264 on its processor"},
     "bitrate": {"type": "integer", "description": "measured, in bits a second"},
     "encoded": {"type": "integer", "description": "frames, since the portal started"},
     "skipped": {"type": "integer", "description": "frames that came while the encoder was busy"},
@@ -78,11 +80,12 @@ class MovieStream:
     def status(self) -> dict[str, Any]:
         """The field of the status, as H264_SHAPE has it."""
         status = self._video.status()
-        if status.form is None:
+        if status.form is None:  # so is the backend
             return {"h264": None}
         told = {
             "width": status.form.width,
             "height": status.form.height,
+            "encoder": status.backend,
             "bitrate": round(status.bitrate or 0.0),
             "encoded": status.encoded,
             "skipped": status.skipped,

@@ -218,6 +218,7 @@ def test_the_encoder_runs_only_while_somebody_watches(movie: Portal) -> None:
                 viewer.fragment()
             status = wait_for_status(movie, viewers=2)
             assert (status["h264"]["width"], status["h264"]["height"]) == SIZE
+            assert status["h264"]["encoder"] == "libx264"
             assert status["h264"]["encoded"] >= 5
             assert status["h264"]["bitrate"] > 0
             assert [(lease["kind"], lease["count"]) for lease in status["held_by"]] == [("stream", 2)]
