@@ -9,21 +9,21 @@ What a viewer gets next its channel says: see `viewers` for pictures, and `movie
 """
 
 import contextlib
-import ctypes
 import errno
 import logging
 import math
 import os
 import select
 import socket
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from softcam import syscalls
 from softcam.pictures import PictureKey
+from softcam.syscalls import Descriptors, SendRing
 from softcam.viewers import BOUNDARY, Channel, PictureChannel, Viewer
 from softcam.workers import start_worker
 
@@ -46,17 +46,9 @@ _DRAIN_BYTES: Final = 4096
 _HEARD: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _HAS_LEFT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
-# send(2) and write(2) that keep the GIL. `socket.send` gives it up, and beside one busy Python thread (a frame hook)
-# has it back a switch interval later: once for every viewer. These calls cannot block, so nobody waits for them.
-# No argtypes: converting by them costs more than the rest of the call. What is no int or bytes comes as a C type.
-_libc = ctypes.PyDLL(None, use_errno=True)
-_send_at_once = _libc.send
-_send_at_once.restype = ctypes.c_ssize_t
-_write_at_once = _libc.write
-_write_at_once.restype = ctypes.c_ssize_t
-_SEND_FLAGS: Final = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
-_ONE: Final = (1).to_bytes(8, sys.byteorder)  # what an eventfd is poked with
-_ONE_BYTES: Final = ctypes.c_size_t(len(_ONE))
+# So many viewers at least make a ring worth its own work; with fewer a loop over them is as cheap.
+_CROWD: Final = 8
+_RING_ENTRIES: Final = 256  # sends in one system call; more viewers are some calls
 
 
 class FanOut:
@@ -93,6 +85,8 @@ class FanOut:
         self._viewers: dict[int, Viewer] = {}
         self._channels: dict[PictureKey, PictureChannel] = {}
         self._next_tick_s = 0.0
+        self._ring: SendRing | None = None  # from the first crowd on, until nobody watches
+        self._has_ring = True  # until the kernel refuses
 
         self._thread = start_worker("fan-out", self._run, on_death)
 
@@ -137,7 +131,7 @@ class FanOut:
     def _poke(self) -> None:
         with self._wake_lock:
             if self._wake is not None:
-                _write_at_once(self._wake, _ONE, _ONE_BYTES)
+                syscalls.poke(self._wake)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
@@ -169,6 +163,7 @@ class FanOut:
             if wake is not None:
                 os.close(wake)
             self._epoll.close()
+            self._give_ring_up()
 
     def _turn_away(self) -> None:
         """Close who is still at the door; two threads may do so at once, and each viewer is popped by one of them."""
@@ -227,31 +222,38 @@ class FanOut:
         if channel is None or not channel.take(part, made_s):
             return  # the last viewer left meanwhile, or there is a newer one
         now_s = time.monotonic()
-        size = len(part)
-        size_in_c = ctypes.c_size_t(size)
-        number = channel.part_number
-        due_s = math.inf
-        for viewer in tuple(channel.viewers):
-            if viewer.interval_s:
-                if not viewer.unsent:
-                    self._go_on(viewer, channel, now_s)
-                elif viewer.is_due(now_s):
-                    viewer.skipped += 1
-                due_s = min(due_s, viewer.due_s)
-                continue
-            due_s = 0.0
-            if viewer.unsent:
-                viewer.skipped += 1
-                continue
-            # What _go_on would do, without its calls: this is done for a hundred viewers in each frame.
-            viewer.part_number = number
-            sent = _send_at_once(viewer.descriptor, part, size_in_c, _SEND_FLAGS)
-            if sent == size:
-                viewer.pictures += 1
-            else:
+        crowd = channel.crowd
+        if crowd.viewers:
+            short = [(crowd.viewers[place], sent) for place, sent in self._send_to_each(crowd.descriptors, part)]
+            for viewer, sent in short:
+                channel.fell_short(viewer)
                 viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, now_s
                 self._note_sent(viewer, sent)
+        due_s = 0.0 if crowd.viewers else math.inf
+        for viewer in tuple(channel.apart):
+            if not viewer.unsent:
+                self._go_on(viewer, channel, now_s)
+            elif viewer.is_due(now_s) and viewer.part_number != channel.part_number:
+                viewer.skipped += 1
+            due_s = min(due_s, viewer.due_s if viewer.interval_s else 0.0)
         channel.due_s = 0.0 if due_s == math.inf else due_s
+
+    def _send_to_each(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
+        if len(descriptors) < _CROWD or not self._has_ring:
+            return syscalls.send_to_each(descriptors, part)
+        if self._ring is None:
+            try:
+                self._ring = SendRing(_RING_ENTRIES)
+            except OSError as error:
+                self._has_ring = False
+                log.info("Pictures go to each viewer by a system call of its own: %s", error)
+                return syscalls.send_to_each(descriptors, part)
+        return self._ring.send_to_each(descriptors, part)
+
+    def _give_ring_up(self) -> None:
+        if self._ring is not None:
+            self._ring.close()
+            self._ring = None
 
     def _spread(self, channel: Channel, now_s: float) -> None:
         for viewer in tuple(channel.viewers):
@@ -279,18 +281,13 @@ class FanOut:
 
     def _send(self, viewer: Viewer) -> None:
         """Send what the kernel takes now of the part that the viewer is at."""
-        unsent, at = viewer.unsent, viewer.sent_bytes
-        # The rest of a part, for a slow viewer, goes by its address: a slice would be a copy of it.
-        start = ctypes.c_void_p(_address(unsent) + at) if at else unsent
-        rest = ctypes.c_size_t(len(unsent) - at)
-        self._note_sent(viewer, _send_at_once(viewer.descriptor, start, rest, _SEND_FLAGS))
+        self._note_sent(viewer, syscalls.send(viewer.descriptor, viewer.unsent, viewer.sent_bytes))
 
     def _note_sent(self, viewer: Viewer, sent: int) -> None:
-        """The kernel took `sent` bytes of what is unsent; -1 is none, and errno tells why."""
+        """The kernel took `sent` bytes of what is unsent; below 0 it is none, and the number tells why."""
         if sent < 0:
-            trouble = ctypes.get_errno()
-            if trouble != errno.EAGAIN:
-                self._leave(viewer, os.strerror(trouble))
+            if sent != -errno.EAGAIN:
+                self._leave(viewer, os.strerror(-sent))
             return
         viewer.sent_bytes += sent
         if viewer.sent_bytes == len(viewer.unsent):
@@ -334,13 +331,10 @@ class FanOut:
             viewer.skipped,
             len(self._viewers),
         )
+        if not self._viewers:
+            self._give_ring_up()
 
     def _close(self, viewer: Viewer) -> None:
         # A closed descriptor leaves the epoll set by itself.
         viewer.connection.close()
         viewer.on_leave()
-
-
-def _address(part: bytes) -> int:
-    """Where the bytes of `part` lie, good for as long as somebody holds it."""
-    return ctypes.cast(ctypes.c_char_p(part), ctypes.c_void_p).value or 0

@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+import numpy as np
+
 from softcam.pictures import PictureKey
+from softcam.syscalls import Descriptors
 
 BOUNDARY: Final = "frame"  # unquoted, the way Fluidd's pattern reads it
 FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
@@ -46,6 +49,7 @@ class Viewer:
     sent_bytes: int = 0  # of `unsent`
     part_number: int = 0  # the part it got last; of a movie, the one that it gets next
     due_s: float = 0.0
+    place: int = -1  # in the crowd; -1 is not in it
     waits_for_keyframe: bool = False  # of a movie alone, and so is the run
     run: int = 0
     progress_s: float = 0.0
@@ -58,21 +62,61 @@ class Viewer:
         return not self.interval_s or now_s >= self.due_s
 
 
+class Crowd:
+    """Viewers who have taken everything and want every picture: they get a new part all at once.
+
+    What would be the same for each of them is not written down for each: their `part_number` and `pictures` are right
+    again when they are taken out.
+    """
+
+    def __init__(self) -> None:
+        self.viewers: list[Viewer] = []
+        self._descriptors: Descriptors = np.empty(8, np.int32)
+
+    @property
+    def descriptors(self) -> Descriptors:
+        """Of the sockets, in the order of `viewers`; good until somebody comes or goes."""
+        return self._descriptors[: len(self.viewers)]
+
+    def add(self, viewer: Viewer, part_number: int) -> None:
+        """`part_number` is the one that it got last."""
+        viewer.place = len(self.viewers)
+        viewer.pictures -= part_number
+        if viewer.place == len(self._descriptors):
+            self._descriptors = np.resize(self._descriptors, 2 * viewer.place)
+        self._descriptors[viewer.place] = viewer.descriptor
+        self.viewers.append(viewer)
+
+    def take_out(self, viewer: Viewer, part_number: int) -> None:
+        """`part_number` is the one that everyone here got last."""
+        last = self.viewers.pop()
+        if last is not viewer:
+            last.place = viewer.place
+            self.viewers[last.place] = last
+            self._descriptors[last.place] = last.descriptor
+        viewer.place = -1
+        viewer.part_number = part_number
+        viewer.pictures += part_number
+
+
 @dataclass(eq=False, slots=True)
 class PictureChannel:
     """All viewers who want the same pictures: each gets the newest one. The loop changes it; encoders read `due_s`.
 
-    A part is header, JPEG and the boundary behind it.
+    A part is header, JPEG and the boundary behind it. Each viewer is in the crowd or stands apart.
     """
 
     key: PictureKey
     viewers: set[Viewer] = field(default_factory=set)
+    crowd: Crowd = field(default_factory=Crowd)
+    apart: set[Viewer] = field(default_factory=set)
     due_s: float = 0.0  # when the first of them wants its next picture; encoders leave earlier frames out
     part: bytes = b""
     part_made_s: float = 0.0
     part_number: int = 0  # rises with each part
 
     def join(self, viewer: Viewer, now_s: float) -> bytes:
+        self.apart.add(viewer)
         self.due_s = 0.0
         # The first boundary goes ahead of the picture that everyone sees now, if there is one.
         viewer.part_number = self.part_number
@@ -92,7 +136,12 @@ class PictureChannel:
 
     def next(self, viewer: Viewer, now_s: float) -> bytes:
         # The part that a viewer was too slow for is gone; it goes on with the newest, unless it has that one.
-        if viewer.part_number == self.part_number or not viewer.is_due(now_s):
+        if viewer.part_number == self.part_number:
+            if not viewer.interval_s:
+                self.apart.discard(viewer)
+                self.crowd.add(viewer, self.part_number)
+            return b""
+        if not viewer.is_due(now_s):
             return b""
         viewer.part_number = self.part_number
         if viewer.interval_s:
@@ -100,5 +149,13 @@ class PictureChannel:
             viewer.due_s = max(viewer.due_s + viewer.interval_s, now_s)
         return self.part
 
+    def fell_short(self, viewer: Viewer) -> None:
+        """One of the crowd did not take all of the newest part."""
+        self.crowd.take_out(viewer, self.part_number)
+        viewer.pictures -= 1
+        self.apart.add(viewer)
+
     def leave(self, viewer: Viewer) -> None:
-        pass
+        if viewer.place >= 0:
+            self.crowd.take_out(viewer, self.part_number)
+        self.apart.discard(viewer)

@@ -1,6 +1,8 @@
 """Many viewers, one loop: each gets whole parts, the newest one first, and nobody waits for anybody."""
 
 import contextlib
+import logging
+import math
 import os
 import select
 import socket
@@ -142,8 +144,10 @@ class Stage:
         self.on_tick()
 
 
-@pytest.fixture
-def stage(no_leaks: NoLeaks) -> Iterator[Stage]:
+@pytest.fixture(params=["ring", "loop"])
+def stage(no_leaks: NoLeaks, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """Everyone gets pictures through the ring, or each by a system call of its own."""
+    monkeypatch.setattr(fanout, "_CROWD", 1 if request.param == "ring" else math.inf)
     with no_leaks():
         stage = Stage()
         yield stage
@@ -256,8 +260,12 @@ def test_a_slow_viewer_finishes_its_part_and_goes_on_with_the_newest(stage: Stag
     assert slow.picture() == pictures[-1]
     assert slow.is_silent()
     (channel,) = stage.channels
-    assert sorted(viewer.skipped for viewer in channel.viewers) == [0, 4]
-    assert sorted(viewer.pictures for viewer in channel.viewers) == [2, 5]
+    viewers = list(channel.viewers)
+    slow.close()
+    quick.close()
+    stage.wait_empty()
+    assert sorted(viewer.skipped for viewer in viewers) == [0, 4]
+    assert sorted(viewer.pictures for viewer in viewers) == [2, 5]
 
 
 def test_a_stuck_viewer_costs_one_part_however_long_it_is_stuck(stage: Stage) -> None:
@@ -368,8 +376,28 @@ def test_ok_no_more_to_say(stage: Stage) -> None:
     assert watcher.rest() == b""
 
 
+def test_without_rings_a_crowd_is_served_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(entries: int) -> None:
+        raise PermissionError(1, f"no ring of {entries}")
+
+    monkeypatch.setattr(fanout, "SendRing", refuse)
+    monkeypatch.setattr(fanout, "_CROWD", 1)
+    caplog.set_level(logging.INFO, logger="softcam")
+    watchers = [stage.join() for _ in range(20)]
+    for number in range(3):
+        stage.deliver(b"%d" % number, made_s=number)
+        assert [watcher.picture() for watcher in watchers] == [b"%d" % number] * 20
+    assert [line for line in caplog.messages if "a system call of its own" in line] == [
+        "Pictures go to each viewer by a system call of its own: [Errno 1] no ring of 256"
+    ]
+
+
 def test_five_hundred_come_and_go(stage: Stage, no_leaks: NoLeaks) -> None:
     stay = stage.join()
+    stage.deliver(b"the first", made_s=0.5)
+    assert stay.picture() == b"the first"
     with no_leaks():
         for number in range(1, 501):
             ours, theirs = connect()

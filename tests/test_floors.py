@@ -24,6 +24,7 @@ FLOORS: dict[str, int] = {
     "softcam.options": 0,
     "softcam.rules": 0,
     "softcam.settings": 0,
+    "softcam.syscalls": 0,
     "softcam.systemd": 0,
     "softcam.workers": 0,
     "softcam.camera.*": 1,
