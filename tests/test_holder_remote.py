@@ -61,6 +61,7 @@ def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: Re
         camera.come()
         held.wait_for(State.OPEN)
         assert held.holder.recovering_because is None
+        assert held.holder.status().last_error is None
 
 
 def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: RemoteCamera) -> None:
@@ -78,7 +79,8 @@ def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: Re
             assert held.holder._decide(time.monotonic() + 3600) == (None, None), "it is waited for without an end"
         camera.come()
         held.wait_for(State.OPEN)
-        assert held.holder.status().restarts == 1
+        status = held.holder.status()
+        assert (status.restarts, status.last_error) == (1, None)
     assert camera.calls == ["open"]
 
 
@@ -118,6 +120,10 @@ def test_a_snapshot_of_one_that_is_away_says_why(held: Held, camera: RemoteCamer
             held.holder.wait_frame(0.0, time.monotonic() + 0.1)
     held.wait_for(State.CLOSED)
     assert held.holder.status().last_error == AWAY
+    camera.absence = None
+    with held.holder.lease("snapshot"):
+        held.wait_for(State.OPEN)
+        assert held.holder.status().last_error is None, "it is there again"
 
 
 def test_visitors_who_leave_early_end_nothing(held: Held, camera: RemoteCamera) -> None:

@@ -441,6 +441,8 @@ class CameraHolder:
         if self._watchdog.has_heard and self._state is State.RECOVERING:
             # Viewers see the camera at once; the tries are forgotten when it has lasted.
             self._state = State.OPEN
+            if self._remote is not None:
+                self._last_error = None  # it comes and goes; of a camera of ours, what made it restart stays told
             log.info("Frames come again")
         self._watchdog.forget(now_s)
         if absence is not None:
@@ -494,8 +496,9 @@ class CameraHolder:
         with self._changed:
             self._mode = mode
             self._state = then if absence is None else State.RECOVERING
-            if absence is not None:
+            if self._remote is not None:
                 self._last_error = absence
+            if absence is not None:
                 self._recovering_from_s = time.monotonic()
             self._opens += 1
             self._expect_frames()

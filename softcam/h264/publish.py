@@ -329,6 +329,7 @@ class Publisher:
             if self._asked != self._wish:
                 raise Interrupted
             self._change(State.PUBLISHING)
+            self._last_error = None
             if self._has_published:
                 self._reconnects += 1
         size = f"{form.width}x{form.height}"
