@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 PROJECT = Path(__file__).resolve().parent.parent
 LISTENING = re.compile(r"Listening on (http://\S+)")
@@ -27,6 +29,22 @@ def pytest_configure() -> None:
     """Whoever is started in the background ignores Ctrl+C, and so would all that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What hypothesis and schemathesis think up is the same in every run: a check that fails tells of the change, and not of
+# its luck. `SOFT_STREAM_FRESH_CASES=1` looks for new cases; what it finds becomes a test of its own. No case has a
+# deadline, as how long it takes tells of the machine.
+
+HAS_FRESH_CASES = os.environ.get("SOFT_STREAM_FRESH_CASES", "") not in ("", "0", "false")
+hypothesis_settings.register_profile(
+    "soft stream",
+    hypothesis_settings.get_profile("default"),
+    derandomize=not HAS_FRESH_CASES,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+hypothesis_settings.load_profile("soft stream")
 
 
 # In CI a skipped test would be green without having shown anything, so there it fails, and says what it lacked.

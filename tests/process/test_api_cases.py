@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.conftest import Portal
+from tests.conftest import HAS_FRESH_CASES, Portal
 from tests.process.asking import ask
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,8 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "run", f"{portal.url}/openapi.json", "--request-timeout", "30", "--no-color"]
     command += ["--exclude-checks", "not_a_server_error", "--phases", "coverage,fuzzing", *arguments]
+    command += ["--suppress-health-check", "all"]  # these tell how fast cases are made, and nothing of the portal
+    command += [] if HAS_FRESH_CASES else ["--seed", "1"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT), "CASES_ON": camera}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{portal.log}"
