@@ -22,7 +22,8 @@ _SHOW_US: Final = "img-src 'self'"
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
     _POLICY: f"default-src 'none'; {_SHOW_US} blob: data:; media-src 'self' blob:; script-src 'self'; "
-    f"style-src 'self'; {_ASK_US}; worker-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    f"style-src 'self'; {_ASK_US}; frame-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -34,6 +35,7 @@ _SCRIPTS: Final = (
     "dom.js",
     "mjpeg.js",
     "movie.js",
+    "peer.js",
     "picture.js",
     "plots.js",
     "portal.js",

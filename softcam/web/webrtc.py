@@ -1,5 +1,8 @@
 """The page at `/webrtc`: a player where an address for WebRTC is set, otherwise what to do about it.
 
+The page with the live picture has the player in a hidden frame when WebRTC is chosen there, and learns from `ways.js`
+whether it can be.
+
 The player speaks WHEP with a media server that the setting names, from the viewer's browser; the portal itself has no
 part in that. A user and a password in the setting are for viewers: the page hands them on to whoever may open it.
 """
@@ -21,8 +24,10 @@ def webrtc_routes(webrtc_url: str | None) -> list[Route]:
     else:
         fill = {"whep": escape(whep_address(webrtc_url)), "authorization": escape(_authorization(webrtc_url))}
         page, summary = Page("whep.html", fill=fill, may_ask=_origin(webrtc_url)), "The live picture by WebRTC"
+    ways = Page("ways.js", fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
     return [
         Route(("/webrtc",), page.answer, doc=page_doc(summary)),
+        Route(("/assets/ways.js",), ways.answer),
         *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),
     ]
 

@@ -37,6 +37,7 @@ ASSETS = PROJECT / "softcam" / "web" / "assets"
 OTHER_PAGES = ("docs.", "webrtc.", "whep.")
 LARGEST_PAGE = 150_000  # bytes, as they lie on the disk
 FIRST_PICTURE_MS = 1000
+SMALL_PHONES = ((320, 568), (360, 640), (568, 320), (667, 375), (844, 390))
 # When the first picture of the stream stands, in milliseconds since the navigation began.
 FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
     const first = document.getElementById("first");
@@ -65,6 +66,30 @@ def test_page_shows_a_moving_picture(portal: Portal, visitor: Visitor, size: tup
     assert visitor.complaints == []
     assert visitor.foreign(portal) == []
     shoot(page, f"page-{size[0]}x{size[1]}")
+
+
+def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -> None:
+    """Nothing is cut off at the side, and the whole picture is in the first view."""
+    portal = start_portal("--neighbours", "garden=1,greenhouse=2")
+    page = visitor.watch(portal, SMALL_PHONES[0], has_touch=True)
+    expect(page.locator("#cameras")).to_be_visible()
+    page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
+    for width, height in SMALL_PHONES:
+        page.set_viewport_size({"width": width, "height": height})
+        for name in ("controls", "graphs", "recordings", "share"):
+            page.locator(f"#tab-{name}").click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, name)
+        page.evaluate("scrollTo(0, 0)")
+        box = page.locator("#stage").bounding_box()
+        assert box is not None
+        assert box["y"] + box["height"] <= height, width
+        page.locator("#view summary").click()
+        sheet = page.locator("#view .sheet").bounding_box()
+        assert sheet is not None
+        assert sheet["y"] >= 0, width
+        assert sheet["y"] + sheet["height"] <= height, width
+        page.keyboard.press("Escape")
+        shoot(page, f"page-{width}x{height}")
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -175,6 +175,30 @@ def test_one_goes_back_and_all_go_back(portal: Portal, visitor: Visitor) -> None
     expect(page.locator("#toast")).to_contain_text("back to their defaults")
 
 
+def test_focus_mode_and_the_stream_go_back(portal: Portal, visitor: Visitor) -> None:
+    """What has no default is given back to the camera, one field alone."""
+    page = visitor.watch(portal)
+    unfold(page)
+    mode = row(page, "autofocus_mode.mode")
+    expect(mode.get_by_role("button")).to_be_hidden()
+    mode.locator("select").select_option("manual")
+    expect(mode).to_have_class(re.compile(r"\bset\b"))
+    mode.get_by_role("button").click()
+    wait_until(lambda: value_of(portal, "autofocus_mode", "mode") == "continuous", "the camera's own focus")
+    expect(mode).not_to_have_class(re.compile(r"\bset\b"))
+    expect(mode.get_by_role("button")).to_be_hidden()
+
+    ask(portal, "/v1/camera/stream", {"width": 640, "height": 360, "fps": 10})
+    width = row(page, "stream.width")
+    expect(width).to_have_class(re.compile(r"\bset\b"))
+    assert width.get_by_role("switch").count() == 0  # a stream always has a width
+    width.get_by_role("button").click()
+    wait_until(lambda: value_of(portal, "stream", "width") == 1536, "the width of the configuration")
+    assert (value_of(portal, "stream", "height"), value_of(portal, "stream", "fps")) == (360, 10)
+    expect(width.get_by_role("button")).to_be_hidden()
+    assert visitor.complaints == []
+
+
 def test_exposure_by_hand_begins_where_the_automatic_stands(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     exposure = page.locator("#control-manual_exposure-exposure_us")

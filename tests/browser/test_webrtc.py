@@ -1,14 +1,17 @@
-"""The page at `/webrtc` in a real browser, against a real WHEP peer."""
+"""WebRTC in a real browser, against a real WHEP peer: the page at `/webrtc`, and the page with the live picture."""
 
 import base64
+import re
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browser.visiting import HIDE, Visitor, look, wait_for_state
 from tests.browser.whep_peer import HEIGHT, WIDTH, WhepPeer, stay_on_loopback
 from tests.conftest import Portal
+from tests.process.asking import wait_for_status
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
@@ -96,3 +99,94 @@ def test_user_and_password_of_the_address(start_portal: Start, peer: WhepPeer, p
     portal = start_portal("--webrtc-url", peer.url.replace("://", "://viewer:a%20b@"))
     page.goto(f"{portal.url}/webrtc")
     plays(page, wait_until)
+
+
+def choose_webrtc(page: Page) -> None:
+    page.locator("#view summary").click()
+    page.get_by_role("radio", name="WebRTC").check()
+    page.keyboard.press("Escape")
+
+
+def test_page_plays_it_by_hand(start_portal: Start, peer: WhepPeer, visitor: Visitor, wait_until: Until) -> None:
+    portal = start_portal("--webrtc-url", peer.url)
+    page = visitor.watch(portal)
+    expect(page.locator("#about-webrtc")).to_be_hidden()
+    choose_webrtc(page)
+    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
+    wait_for_state(page, "live")
+    assert page.evaluate("[movie.videoWidth, movie.videoHeight]") == [WIDTH, HEIGHT]
+    first = look(page)
+    wait_until(lambda: abs(look(page) - first).mean() > 10, "a moving picture")
+    expect(page.locator("#fact-line")).to_have_text(re.compile(r"Mbit/s"))
+    wait_for_status(portal, viewers=0)  # the portal sends none of it
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#age")).to_be_hidden()
+
+    page.reload()  # it remembers
+    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
+    wait_for_state(page, "live")
+    page.evaluate(HIDE, True)
+    wait_until(lambda: peer.sessions == 0, "the end of the session")
+    page.evaluate(HIDE, False)
+    wait_for_state(page, "live")
+    page.locator("#view summary").click()
+    page.get_by_role("radio", name="MJPEG").check()
+    expect(page.locator("#stage")).to_have_attribute("data-way", "mjpeg")
+    wait_for_state(page, "live")
+    wait_until(lambda: peer.sessions == 0, "the end of the session")
+    assert visitor.complaints == []
+    assert {url.split("/")[2] for url in visitor.asked if url.startswith("http")} == {
+        portal.url.split("/")[2],
+        f"127.0.0.1:{peer.port}",
+    }
+
+
+def test_page_tells_what_webrtc_lacks(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
+    peer.is_empty = True
+    portal = start_portal("--webrtc-url", peer.url)
+    page = visitor.watch(portal)
+    choose_webrtc(page)
+    words = "No WebRTC: Nothing is published at the server just now. Trying again …"
+    expect(page.locator("#notice")).to_have_text(words)
+    expect(page.locator("#state")).not_to_have_text("live")
+    peer.is_empty = False
+    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
+    wait_for_state(page, "live")
+    expect(page.locator("#notice")).to_be_hidden()
+    peer.stop()
+    expect(page.locator("#notice")).to_have_text(f"No WebRTC: No answer from 127.0.0.1:{peer.port}. Trying again …")
+
+
+def slow_page(visitor: Visitor, portal: Portal) -> Page:
+    """On a line that carries no MJPEG; WebRTC does not go over it."""
+    page = visitor.page()
+    line = page.context.new_cdp_session(page)
+    line.send("Network.enable")
+    slow = {"offline": False, "latency": 20, "downloadThroughput": 300_000, "uploadThroughput": 100_000}
+    line.send("Network.emulateNetworkConditions", slow)
+    page.goto(portal.url + "/")
+    expect(page.locator("#way-now")).to_have_text("now MJPEG")
+    return page
+
+
+def test_page_takes_it_by_itself_on_a_slow_line(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
+    """And MP4, where the server has nothing to show."""
+    portal = start_portal("--webrtc-url", peer.url, "--bitrate", "1000000")
+    page = slow_page(visitor, portal)
+    expect(page.locator("#way-now")).to_have_text("now WebRTC", timeout=2 * LIMIT_MS)
+    wait_for_state(page, "live")
+    peer.stop()
+    expect(page.locator("#way-now")).to_have_text("now MP4")
+    wait_for_state(page, "live")
+
+
+def test_page_without_a_server_offers_none(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.page()
+    page.add_init_script("localStorage.setItem('soft-stream.way', 'webrtc')")  # as when there was one
+    page.goto(portal.url + "/")
+    wait_for_state(page, "live")
+    page.locator("#view summary").click()
+    expect(page.get_by_role("radio", name="Auto")).to_be_checked()
+    expect(page.get_by_role("radio", name="WebRTC")).to_be_hidden()
+    page.get_by_role("link", name="How to get WebRTC").click()
+    expect(page.locator("main")).to_contain_text("MediaMTX")

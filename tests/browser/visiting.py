@@ -72,7 +72,7 @@ def look(page: Page) -> NDArray[np.float32]:
     text = page.evaluate(
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
         const way = document.getElementById("stage").dataset.way;
-        small.getContext("2d").drawImage(document.getElementById(way === "mp4" ? "movie" : "picture"), 0, 0, 128, 72);
+        small.getContext("2d").drawImage(document.getElementById(way === "mjpeg" ? "picture" : "movie"), 0, 0, 128, 72);
         return [...small.getContext("2d").getImageData(0, 0, 128, 72).data]; }"""
     )
     return np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)

@@ -65,3 +65,11 @@ def test_fail_an_address_can_neither_become_code_nor_widen_the_policy() -> None:
 
 def test_the_tag_changes_with_the_address() -> None:
     assert answer("/webrtc", "http://a/").headers["ETag"] != answer("/webrtc", "http://b/").headers["ETag"]
+
+
+@pytest.mark.parametrize(("url", "word"), [(None, b"no"), ("http://pi.local:8889/cam", b"yes")])
+def test_the_page_learns_whether_there_is_one(url: str | None, word: bytes) -> None:
+    response = answer("/assets/ways.js", url)
+    assert b'"' + word + b'" === "yes"' in response.body
+    assert b"pi.local" not in response.body
+    assert b"{{" not in response.body

@@ -36,8 +36,9 @@ const LIVE = {
   "stream.width": (status) => status.width, "stream.height": (status) => status.height,
   "stream.fps": (status) => (status.frame_duration_us ? Math.round(1e7 / status.frame_duration_us) / 10 : status.fps),
 };
-// What is set by hand is given back by switching the automatic on.
+// What is set by hand is given back by switching the automatic on, unless null takes it back.
 const RELEASES = {
+  autofocus_mode: ["autofocus_mode", { mode: "continuous" }],
   manual_exposure: ["auto_exposure", { enabled: true }], manual_awb: ["awb", { enabled: true }],
   lens_position: ["autofocus_mode", { mode: "continuous" }],
 };
@@ -140,7 +141,7 @@ export class Controls {
 
   #reset(group, name) {
     const field = this.groups[group].fields[name];
-    if (RELEASES[group]) this.set(...RELEASES[group]);
+    if (RELEASES[group] && !field.nullable) this.set(...RELEASES[group]);
     else if (isKnown(field.default)) this.set(group, { [name]: field.default });
     else if (field.nullable) this.set(group, { [name]: null });
   }
@@ -224,7 +225,9 @@ export class Controls {
     for (const row of this.#rows.values()) {
       const field = this.#field(row.key);
       const value = this.#value(row.group, row.name);
-      const isSet = isKnown(field.default) && !RELEASES[row.group] ? !alike(field.value, field.default) : field.is_set && !(field.nullable && field.value === null);
+      const [releasing, released] = RELEASES[row.group] ?? [];
+      const isFree = (field.nullable && field.value === null) || (releasing === row.group && field.value === released[row.name]);
+      const isSet = isKnown(field.default) && !releasing ? !alike(field.value, field.default) : field.is_set && !isFree;
       const canGoBack = isSet && (isKnown(field.default) || field.nullable || row.group in RELEASES);
       row.back.style.visibility = canGoBack ? "" : "hidden";
       row.element.classList.toggle("set", isSet);
@@ -335,7 +338,7 @@ function number(row, field) {
   const unit = UNITS[field.unit] ?? field.unit ?? "";
   const slider = el("input", { type: "range", min: 0, max: SLIDER_STEPS, step: 1, id: `${row.id}-slider`, "aria-label": row.words, "aria-describedby": `${row.id}-help` });
   const box = el("input", { type: "number", id: row.id, min: field.minimum, max: field.maximum, step: "any", inputMode: isWhole ? "numeric" : "decimal" });
-  const limit = field.nullable ? el("input", { type: "checkbox", role: "switch", id: `${row.id}-on`, "aria-label": `${row.words}: set` }) : null;
+  const limit = field.nullable && !(row.key in LIVE) ? el("input", { type: "checkbox", role: "switch", id: `${row.id}-on`, "aria-label": `${row.words}: set` }) : null;
   let value = null;
 
   const paint = () => {

@@ -9,6 +9,7 @@ import { address, ask, isAway, looksOnly, reason } from "./portal.js";
 import { Recordings } from "./recordings.js";
 import { Share } from "./share.js";
 import { Wall } from "./wall.js";
+import { HAS_WEBRTC } from "./ways.js";
 import { Zoom } from "./zoom.js";
 
 const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back
@@ -85,7 +86,7 @@ function judge(status) {
     cover("");
   } else {
     tell("wait", OPENING[status.state] ?? status.state);
-    cover(`${$("state").textContent} …`);
+    cover(picture.way === "webrtc" && picture.fault ? `No WebRTC: ${picture.fault.message} Trying again …` : `${$("state").textContent} …`);
   }
 }
 
@@ -237,10 +238,12 @@ $("full").addEventListener("click", (event) => takeSnapshot(event, "?full=1", "-
 
 function showWay() {
   for (const radio of document.querySelectorAll("[name=way]")) radio.checked = radio.value === picture.choice;
-  const way = picture.way === "mp4" ? "MP4" : picture.query ? "MJPEG, small" : "MJPEG";
+  const way = { mp4: "MP4", webrtc: "WebRTC" }[picture.way] ?? (picture.query ? "MJPEG, small" : "MJPEG");
   write($("way-now"), picture.choice === "auto" ? `now ${way}` : "");
 }
 
+$("way-webrtc").hidden = !HAS_WEBRTC;
+$("about-webrtc").hidden = HAS_WEBRTC;
 for (const radio of document.querySelectorAll("[name=way]")) radio.addEventListener("change", () => picture.choose(radio.value));
 for (const radio of document.querySelectorAll("[name=fit]")) {
   radio.checked = radio.value === picture.fit;

@@ -1,14 +1,17 @@
-// The live picture: which way it comes (MJPEG, MP4), how it lies in its box, how old it is.
+// The live picture: which way it comes (MJPEG, MP4, WebRTC), how it lies in its box, how old it is.
 
 import { $, keep, recall, say } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
 import { Movie, canPlay } from "./movie.js";
+import { Peer } from "./peer.js";
 import { Refusal } from "./portal.js";
+import { HAS_WEBRTC } from "./ways.js";
 
 export const OLD_MS = 1000; // a picture older than this says so
 const SILENT_MS = 15000; // a stream that sends nothing for so long, while the camera does, is asked for anew
 const SLOW_LIMIT_MS = 8000; // for so long less than half of the camera's pictures come: the line is too slow
 const SAVING = "?width=640&quality=60";
+const CHOICES = { auto: ["mjpeg", ""], mjpeg: ["mjpeg", ""], small: ["mjpeg", SAVING], mp4: ["mp4", ""], webrtc: ["webrtc", ""] };
 
 export class Picture {
   fps = 0; // as they come here
@@ -36,17 +39,17 @@ export class Picture {
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.choice = recall("way", "auto");
     this.fit = recall("fit", "fit");
-    this.way = this.choice === "mp4" && canPlay() ? "mp4" : "mjpeg";
-    this.query = this.choice === "small" ? SAVING : "";
+    if (!(this.choice in CHOICES) || (this.choice === "webrtc" && !HAS_WEBRTC) || (this.choice === "mp4" && !canPlay())) this.choice = "auto";
+    [this.way, this.query] = CHOICES[this.choice];
     this.offset = { x: 0, y: 0 }; // of a picture that is larger than its box, from the middle
     new ResizeObserver(() => this.lay()).observe(this.stage);
     if (this.video.requestVideoFrameCallback) {
       const each = () => {
-        if (this.way === "mp4") this.#arrived();
+        if (this.#isFilm) this.#arrived();
         this.video.requestVideoFrameCallback(each);
       };
       this.video.requestVideoFrameCallback(each);
-    } else this.video.addEventListener("timeupdate", () => this.way === "mp4" && this.#arrived());
+    } else this.video.addEventListener("timeupdate", () => this.#isFilm && this.#arrived());
     this.video.addEventListener("resize", () => this.lay());
   }
 
@@ -68,16 +71,21 @@ export class Picture {
 
   /** What can be drawn: the picture as it is shown now. */
   get source() {
-    return this.way === "mp4" ? this.video : this.canvas;
+    return this.#isFilm ? this.video : this.canvas;
+  }
+
+  /** Whether <video> shows it, and not the canvas. */
+  get #isFilm() {
+    return this.way !== "mjpeg";
   }
 
   get size() {
-    const size = this.way === "mp4" ? [this.video.videoWidth, this.video.videoHeight] : [this.canvas.width, this.canvas.height];
+    const size = this.#isFilm ? [this.video.videoWidth, this.video.videoHeight] : [this.canvas.width, this.canvas.height];
     if (!this.isShown || !size[0]) return [this.first.naturalWidth || 16, this.first.naturalHeight || 9];
-    return this.way === "mp4" && this.#turned ? size.reverse() : size;
+    return this.#isFilm && this.#turned ? size.reverse() : size;
   }
 
-  /** A quarter turn that the stream itself does not bear: MP4 knows no EXIF. */
+  /** A quarter turn that the stream itself does not bear: H.264 knows no EXIF. */
   turn(degrees) {
     const turned = degrees % 180 ? 90 : 0;
     if (turned === this.#turned) return;
@@ -90,8 +98,8 @@ export class Picture {
     this.#counts = { pictures: 0, bytes: 0, since_ms: performance.now() };
     this.#leastDelay_ms = Infinity;
     this.#lag_ms = 0;
-    if (this.way === "mp4") {
-      this.#stream = this.#movie;
+    if (this.#isFilm) {
+      this.#stream = this.way === "mp4" ? this.#movie : this.#peer;
       this.#stream.start();
     } else {
       const stream = (this.#stream = new MjpegStream({
@@ -110,12 +118,13 @@ export class Picture {
     this.first.removeAttribute("src");
   }
 
-  /** By hand: auto, mjpeg, small, mp4. */
+  /** By hand: one of CHOICES. */
   choose(choice) {
     this.choice = choice;
     keep("way", choice);
     this.#slow_ms = 0;
-    this.#take(choice === "mp4" ? "mp4" : "mjpeg", choice === "small" ? SAVING : "");
+    this.fault = null;
+    this.#take(...CHOICES[choice]);
   }
 
   /** Once a second: what came since; and whether this way does, with `cameraFps` as what could come. */
@@ -133,7 +142,7 @@ export class Picture {
     }
     const isSlow = this.age_ms > 2000 || this.fps < Math.min(8, (cameraFps ?? 0) / 2);
     this.#slow_ms = isSlow && bytes ? this.#slow_ms + passed_s * 1000 : 0;
-    if (this.choice === "auto" && this.#slow_ms > SLOW_LIMIT_MS) this.#save();
+    if (this.choice === "auto" && this.#slow_ms > SLOW_LIMIT_MS) this.#takeNext();
   }
 
   // --- how it lies -------------------------------------------------------------------------------------------------
@@ -167,7 +176,7 @@ export class Picture {
     this.offset.x = Math.min(x, Math.max(-x, this.offset.x));
     this.offset.y = Math.min(y, Math.max(-y, this.offset.y));
     style.transform = `translate(calc(-50% + ${this.offset.x}px), calc(-50% + ${this.offset.y}px))`;
-    const turned = this.way === "mp4" && this.#turned;
+    const turned = this.#isFilm && this.#turned;
     Object.assign(this.video.style, turned
       ? { width: `${height * scale}px`, height: `${width * scale}px`, transform: `translate(${width * scale}px) rotate(90deg)` }
       : { width: "", height: "", transform: "" });
@@ -179,6 +188,11 @@ export class Picture {
   #movie = new Movie($("movie"), {
     bytes: (count) => { this.#counts.bytes += count; },
     end: (error) => this.#stream === this.#movie && this.#ended(error),
+  });
+
+  #peer = new Peer($("movie"), {
+    bytes: (count) => { this.#counts.bytes += count; },
+    end: (error) => this.#stream === this.#peer && this.#ended(error),
   });
 
   #part(body, timestamp_s) {
@@ -234,12 +248,16 @@ export class Picture {
     this.on.picture();
   }
 
+  /** A stream that ended is asked for again with the next status, but not one that cannot be had. */
   #ended(error) {
     this.stop();
     this.fault = error;
-    if (this.way !== "mp4" || !(error instanceof Refusal) || error.status === 401 || error.status === 503) return;
-    say(`No MP4: ${error.message}`, this.choice === "mp4");
-    this.#take("mjpeg", this.choice === "auto" ? SAVING : "");
+    const isRefused = error instanceof Refusal && error.status !== 401 && error.status !== 503;
+    if (this.choice === "auto" && (this.way === "webrtc" || (this.way === "mp4" && isRefused))) this.#takeNext();
+    else if (this.way === "mp4" && isRefused) {
+      say(`No MP4: ${error.message}`, true);
+      this.#take(...CHOICES.mjpeg);
+    }
   }
 
   #take(way, query) {
@@ -251,10 +269,12 @@ export class Picture {
     this.on.way();
   }
 
-  /** A line that is too slow: MP4 takes a tenth, and where there is none, smaller pictures do. */
-  #save() {
+  /** For a line that is too slow: H.264 takes a tenth of MJPEG, and where it cannot be had, smaller pictures do. */
+  #takeNext() {
     this.#slow_ms = 0;
-    if (this.way === "mjpeg" && !this.query && canPlay()) this.#take("mp4", "");
-    else if (!this.query) this.#take("mjpeg", SAVING);
+    const { mjpeg, webrtc, mp4, small } = CHOICES;
+    const ways = [mjpeg, ...(HAS_WEBRTC ? [webrtc] : []), ...(canPlay() ? [mp4] : []), small];
+    const next = ways[ways.findIndex(([way, query]) => way === this.way && query === this.query) + 1];
+    if (next) this.#take(...next);
   }
 }

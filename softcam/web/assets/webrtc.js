@@ -1,5 +1,6 @@
 // Plays a stream by WebRTC from the server that the page names: WHEP, one offer by POST, one answer, DELETE at the end.
-// Tries again and again, whatever went wrong, and says what that was.
+// Tries again and again, whatever went wrong, and says what that was. In a frame of the page with the live picture it
+// shows nothing itself: the frame's element hears of the stream, its bytes and its troubles (peer.js).
 "use strict";
 (() => {
   const GATHER_MS = 1000; // then the offer goes out, and what is found later follows
@@ -11,6 +12,7 @@
   const video = document.getElementById("video");
   const stateText = document.getElementById("state");
   const notice = document.getElementById("notice");
+  const frame = window.frameElement;
   let session = null;
   let tries = 0;
   let timer = 0;
@@ -22,6 +24,11 @@
     stateText.textContent = words;
     notice.textContent = reason;
     notice.hidden = state === "live";
+    tell("told", { state, reason });
+  }
+
+  function tell(name, detail) {
+    frame?.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
   function ask(url, method, contentType, body, more = {}) {
@@ -61,12 +68,15 @@
       this.late = []; // candidates that were found after the offer
       this.isOver = false;
       this.frames = 0;
+      this.bytes = 0;
       this.movedAt = performance.now();
       this.limitMs = FIRST_PICTURE_MS;
       this.looking = setInterval(() => this.look(), LOOK_MS);
       this.peer.addTransceiver("video", { direction: "recvonly" });
       this.peer.addEventListener("track", ({ track }) => {
-        video.srcObject = new MediaStream([track]);
+        const stream = new MediaStream([track]);
+        if (frame) tell("stream", stream);
+        else video.srcObject = stream;
       });
       this.peer.addEventListener("connectionstatechange", () => {
         if (this.peer.connectionState === "failed") this.fail("The connection to the server is lost.");
@@ -115,16 +125,18 @@
     }
 
     async look() {
-      const frames = await this.framesReceived();
+      const { frames, bytes } = await this.received();
       const now = performance.now();
       if (this.isOver) return;
+      tell("bytes", bytes - this.bytes);
+      this.bytes = bytes;
       if (frames !== this.frames) {
         this.frames = frames;
         this.movedAt = now;
         this.limitMs = SILENCE_MS;
-        if (video.videoWidth > 0) {
+        if (frame || video.videoWidth > 0) {
           tries = 0;
-          document.getElementById("frame").style.setProperty("--ratio", video.videoWidth / video.videoHeight);
+          if (!frame) document.getElementById("frame").style.setProperty("--ratio", video.videoWidth / video.videoHeight);
           show("live", "live", "");
         }
       } else if (now - this.movedAt > this.limitMs) {
@@ -132,12 +144,12 @@
       }
     }
 
-    async framesReceived() {
-      let frames = 0;
+    async received() {
+      let frames = 0, bytes = 0;
       (await this.peer.getStats()).forEach((report) => {
-        if (report.type === "inbound-rtp") frames = report.framesDecoded || 0;
+        if (report.type === "inbound-rtp") [frames, bytes] = [report.framesDecoded || 0, report.bytesReceived || 0];
       });
-      return frames;
+      return { frames, bytes };
     }
 
     fail(reason) {

@@ -210,7 +210,7 @@ export class Zoom {
       const told = this.#turn(answer);
       const common = overlap(told, before);
       this.#handover = { wanted, before, told, look: common && both && same(common, both) ? look : null, both, until_ms: performance.now() + TAKEN_OVER_MS };
-      if (this.picture.choice === "mp4") this.#handover.until_ms += TAKEN_OVER_MS;
+      if (this.picture.way !== "mjpeg") this.#handover.until_ms += TAKEN_OVER_MS;
       this.#ignoreUntil_ms = performance.now() + 2 * TAKEN_OVER_MS;
       setTimeout(() => {
         this.pictureCame();
