@@ -1,6 +1,7 @@
 """The camera that another program owns: files, a server of JPEGs, and what becomes of them."""
 
 import itertools
+import os
 import socket
 import threading
 import time
@@ -273,6 +274,36 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, camera_of: Open, monkeypa
     write_movie(tmp_path / "plain.mp4", [grey_rgb(2)] * 3, FPS).rename(tmp_path / "at 10:15.mp4")
     monkeypatch.chdir(tmp_path)
     assert open_with(camera_of("at 10:15.mp4")).wait(1)[0].number == 2
+
+
+def test_a_pipe_is_waited_for_and_read_as_it_comes(
+    tmp_path: Path, camera_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("softcam.camera.url_source._READ_LIMIT_S", 0.3)
+    os.mkfifo(tmp_path / "pipe")
+    camera = camera_of(tmp_path / "pipe")
+    taker = open_with(camera)
+    eventually(lambda: camera.absence is not None and camera.absence.endswith("nobody writes into it"), "a deadline")
+    movie = write_movie(tmp_path / "a.ts", [grey_rgb(n) for n in range(16)], FPS).read_bytes()
+    for _ in range(2):  # who closed it may come again
+        before = len(taker.got)
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(movie)
+        eventually(lambda: len(taker.got) > before, "its pictures")  # noqa: B023 - waited for here
+    camera.close()
+
+
+def test_fail_a_pipe_of_something_else(tmp_path: Path, camera_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softcam.camera.url_source._READ_LIMIT_S", 0.3)
+    os.mkfifo(tmp_path / "pipe")
+    camera = camera_of(tmp_path / "pipe")
+    camera.open(lambda frame: frame.release())
+    for _ in range(10):
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(b"no video at all" * 100)
+    eventually(lambda: "Invalid data" in (camera.absence or ""), "the reason")
+    camera.close()
+    eventually(lambda: not [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == tmp_path / "pipe"])
 
 
 def test_fail_a_file_that_is_not_there(tmp_path: Path, camera_of: Open) -> None:

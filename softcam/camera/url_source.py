@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 
 from softcam.camera.base import StreamWish
+from softcam.camera.url_pipe import Pipe
 from softcam.errors import CameraError, CameraMissing
 from softcam.frames import Frame, Plane
 
@@ -90,13 +91,18 @@ class Source:
         self._av = require_pyav()
         self._address = address
         self._wish = wish
+        self._pipe: Pipe | None = None
         self._open()
 
     def _open(self) -> None:
         av = self._av
+        path = path_of(self._address)
         try:
-            self._container = _open(av, self._address, self._wish)
+            self._pipe = Pipe(path, _READ_LIMIT_S) if path is not None and path.is_fifo() else None
+            self._container = _open(av, self._address, self._wish, self._pipe)
         except (OSError, ValueError, av.error.FFmpegError) as error:
+            if self._pipe is not None:
+                self._pipe.close()
             raise CameraError(_reason(error)) from error
         try:
             self._read_kind(self._address)
@@ -111,7 +117,7 @@ class Source:
         self._video = video
         name = self._container.format.name
         is_known_length = bool(self._container.duration and self._container.duration > 0)
-        is_file = not is_url(address) and not is_device(address)
+        is_file = not is_url(address) and not is_device(address) and self._pipe is None
         self.is_endless = is_file or (is_known_length and not address.startswith("rtsp"))
         self.is_paced = self.is_endless or name == "hls"  # whose pieces come seconds at a time
         self._is_jpeg = video.codec_context.name == "mjpeg"
@@ -159,6 +165,8 @@ class Source:
 
     def close(self) -> None:
         self._container.close()
+        if self._pipe is not None:
+            self._pipe.close()
 
     def _jpeg(self, packet: Any) -> "Picture | None":
         data = bytes(packet)
@@ -169,7 +177,9 @@ class Source:
         return _Jpeg(data, size, time_s, self._converter)
 
 
-def _open(av: Any, address: str, wish: StreamWish) -> Any:
+def _open(av: Any, address: str, wish: StreamWish, pipe: Pipe | None) -> Any:
+    if pipe is not None:
+        return av.open(pipe, options=_LIVE_OPTIONS)
     path = path_of(address)
     if path is None:
         options = dict(_LIVE_OPTIONS)
