@@ -24,6 +24,7 @@ from softcam.rules import (
     log_level,
     neighbours,
     plain_text,
+    web_address,
     whole,
 )
 
@@ -189,7 +190,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         metavar="BITS",
     ),
     Setting(
-        "H.264", "webrtc_url", ("--webrtc-url",), None, address("http", "https"),
+        "H.264", "webrtc_url", ("--webrtc-url",), None, web_address,
         "where that server gives WebRTC (WHEP)", metavar="URL",
     ),
     Setting(

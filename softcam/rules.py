@@ -21,6 +21,7 @@ _DECIMAL: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 _LIKE_NUMBER: Final = re.compile(r"[+-]*[0-9.]+")  # no id looks so
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_WEB_ADDRESS: Final = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&()*+,;=-]|%[0-9A-Fa-f]{2})+")  # no quotes, for one
 _URL_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp")
 _MEDIA_FILE: Final = re.compile(
     r".*\.(264|265|3gp|avi|flv|gif|h264|h265|hevc|jpe?g|m2ts|m3u8|m4v|mjpe?g|mkv|mov|mp4|mpd|mpe?g|mts|ogv|png|sdp"
@@ -123,13 +124,26 @@ def address(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def web_address(text: str) -> str:
+    """A URL that browsers are given, written as RFC 3986 wants it, so that it can stand in a page and in a policy."""
+    rule = "an address that begins with http:// or https://, with a host, and no other characters than addresses have"
+    try:
+        name = urlsplit(address("http", "https")(text)).hostname or ""
+        host(name)
+    except ValueError as error:
+        raise ValueError(rule) from error
+    if not _WEB_ADDRESS.fullmatch(text):
+        raise ValueError(rule)
+    return text
+
+
 def neighbours(text: str) -> tuple[tuple[str, int | str], ...]:
     """`Door=18082, Garden=https://garden.example/`: names, and for each a port of this machine or an address."""
     found: list[tuple[str, int | str]] = []
     for part in text.split(","):
         name, has_target, target = (piece.strip() for piece in part.partition("="))
         try:
-            where = whole(1, 65535)(target) if _WHOLE.fullmatch(target) else address("http", "https")(target)
+            where = whole(1, 65535)(target) if _WHOLE.fullmatch(target) else web_address(target)
         except ValueError:
             has_target = ""
         if not has_target or not _is_plain(name, 40):
