@@ -18,7 +18,7 @@ from softcam.controls.values import values_of
 from softcam.errors import CameraError
 from softcam.web import bodies
 from softcam.web.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
-from softcam.web.messages import Answer, HttpError, Request, json_response
+from softcam.web.messages import Answer, HttpError, Request, json_response, switched_off
 from softcam.web.routes import Doc, Route
 
 _START_LIMIT_S: Final = 30.0  # opening has its own, shorter limits inside
@@ -270,8 +270,7 @@ class ControlApi:
 
     def _camera(self) -> CameraHolder:
         if self._holder is None:
-            # No Retry-After: it is not to come by itself.
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is switched off (CAMERA_ENABLED=0)")
+            raise switched_off()
         return self._holder
 
     def _focus(

@@ -14,7 +14,7 @@ from softcam.camera.base import RawPicture, StreamMode, no_controls
 from softcam.camera.dng import turned
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
-from softcam.errors import CameraError, NoPicture, NotSupported
+from softcam.errors import NoPicture, NotSupported
 from softcam.exif import exif_segment, make_of, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut
 from softcam.frames import Frame
@@ -22,7 +22,16 @@ from softcam.jpeg import size_of
 from softcam.pictures import PictureKey, Pictures, Size
 from softcam.viewers import Viewer
 from softcam.web import parameters
-from softcam.web.messages import ANYONE_MAY_READ, NEVER_KEEP, Answer, HandOver, HttpError, Request, Response
+from softcam.web.messages import (
+    ANYONE_MAY_READ,
+    NEVER_KEEP,
+    Answer,
+    HandOver,
+    HttpError,
+    Request,
+    Response,
+    switched_off,
+)
 from softcam.web.routes import Doc, Parameter
 
 # Home Assistant gives a snapshot 10 s; longer, nobody listens any more.
@@ -248,9 +257,9 @@ class Media:
             return holder.raw_still(deadline_s)
 
     def camera(self) -> CameraHolder:
-        """The camera to ask. Raises CameraError where it is switched off."""
+        """The camera to ask. Raises HttpError where it is switched off."""
         if self._holder is None:
-            raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
+            raise switched_off()
         return self._holder
 
     def enter(self, holder: CameraHolder) -> Callable[[], None]:

@@ -25,6 +25,11 @@ class HttpError(PortalError):
         self.headers = dict(headers or {})
 
 
+def switched_off() -> HttpError:
+    """The answer where the camera is switched off by configuration. No Retry-After: it will not come by itself."""
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is switched off (CAMERA_ENABLED=0)")
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a client asked."""

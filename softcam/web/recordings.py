@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from softcam.controls.table import Field, Group
-from softcam.errors import CameraError, NoRecording, NotSupported, RecordingError
+from softcam.errors import NoRecording, NotSupported, RecordingError
 from softcam.h264 import thumbnails
 from softcam.h264.library import NAME_PATTERN, Library, Recording
 from softcam.h264.record import RunningVideo, VideoRecorder, VideoWish
@@ -17,7 +17,7 @@ from softcam.h264.timelapse import RunningTimelapse, Still, TimelapseRecorder, T
 from softcam.web import bodies, parameters
 from softcam.web.files import file_answer
 from softcam.web.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
-from softcam.web.messages import ANYONE_MAY_READ, Answer, HttpError, Request, Response, json_response
+from softcam.web.messages import ANYONE_MAY_READ, Answer, HttpError, Request, Response, json_response, switched_off
 from softcam.web.routes import Doc, Parameter, Route
 from softcam.workers import start_worker
 
@@ -285,7 +285,7 @@ class Recordings:
         recorders = self._here()
         video, timelapse = recorders.video, recorders.timelapse
         if video is None or timelapse is None:
-            raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
+            raise switched_off()
         try:
             if values.pop("kind", None) == "timelapse":
                 wants_full = values.pop("full", False)

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import NotSupported
 from softcam.h264.publish import Publisher, State
 from softcam.web import bodies
 from softcam.web.bodies import NO_FIELDS
-from softcam.web.messages import Answer, Request, json_response
+from softcam.web.messages import Answer, Request, json_response, switched_off
 from softcam.web.routes import Doc, Route
 
 _ANSWER: Final[Mapping[str, Any]] = {
@@ -63,7 +63,7 @@ class Streaming:
         """Raises NotSupported where no address is set, and CameraError where the camera is given up or off."""
         bodies.read(request, NO_FIELDS)
         if not self._has_camera:
-            raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
+            raise switched_off()
         if self._publisher is None:
             raise NotSupported("rtsp_url is not set: --rtsp-url or CAMERA_RTSP_URL says where to publish")
         self._publisher.start()

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, decode, post, size_of, status_of, wait_for_status
+from tests.process.asking import Viewer, ask, ask_for_still, decode, post, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 Picture = npt.NDArray[np.uint8]
@@ -49,7 +49,7 @@ def change(portal: Portal, name: str, content: Mapping[str, Any]) -> Mapping[str
 
 
 def picture_of(portal: Portal, query: str = "quality=95&autofocus=0") -> Picture:
-    answer = ask(portal, f"/snapshot.jpg?{query}")
+    answer = ask_for_still(portal, f"/snapshot.jpg?{query}")
     assert answer.status == 200, answer.body
     return decode(answer.body)
 
@@ -364,7 +364,7 @@ def test_the_whole_sensor_is_whole_whatever_the_zoom(held: Portal) -> None:
 
 
 def test_a_raw_picture(held: Portal) -> None:
-    answer = ask(held, "/snapshot.jpg?format=dng")
+    answer = ask_for_still(held, "/snapshot.jpg?format=dng")
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "image/x-adobe-dng"
     assert answer.body[:4] == b"II*\0"
@@ -586,9 +586,10 @@ def test_without_a_camera_all_but_pictures_is_served(start_portal: Start, tmp_pa
     portal = start_portal(*flags, environment={"CAMERA_ENABLED": "0"})
     for path in ("/", "/docs", "/openapi.json", "/health", "/v1/camera/status", "/webrtc", "/v1/camera/controls"):
         assert ask(portal, path).status == 200, path
-    for path in ("/snapshot.jpg", "/stream.mjpg"):
+    for path in ("/snapshot.jpg", "/snapshot.jpg?format=dng", "/stream.mjpg", "/stream.mp4"):
         answer = ask(portal, path)
         assert answer.status == 503
+        assert "Retry-After" not in answer.headers, "no waiting helps"
         assert "CAMERA_ENABLED=0" in answer.detail
     # As with a camera that stays closed.
     change(portal, "image_processing", {"brightness": 0.5})

@@ -318,6 +318,7 @@ def test_a_camera_that_is_switched_off_is_not_published(start_portal: Start) -> 
     portal = start_portal("--rtsp-url", url_of(free_port()), environment={"CAMERA_ENABLED": "0"})
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 503
+    assert "Retry-After" not in answer.headers
     assert "switched off" in answer.detail
     assert status_of(portal)["streaming"] is False
     assert portal.stop() == 0
