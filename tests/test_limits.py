@@ -1,5 +1,7 @@
 """The limits of the automatic exposure, on the pattern camera's own automatic."""
 
+from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -74,6 +76,42 @@ def test_both_are_let_go_when_the_light_changes() -> None:
     assert all(rig.governor.controls.values())
     bright = rig.run(4000)
     assert bright["ExposureTime"] < 5000
+
+
+def _shown(fixed: Mapping[str, Any], wanted: float, longest_us: float) -> dict[str, Any]:
+    """What an automatic tells that wants `wanted`, microseconds times gain, with these values fixed."""
+    exposure_us, gain = fixed["ExposureTime"], fixed["AnalogueGain"]
+    if exposure_us:
+        gain = gain or min(max(wanted / exposure_us, 1.0), 16.0)
+    elif gain:
+        exposure_us = min(wanted / gain, longest_us)
+    else:
+        exposure_us = min(wanted, longest_us)
+        gain = min(max(wanted / exposure_us, 1.0), 16.0)
+    return {"ExposureTime": exposure_us, "AnalogueGain": gain, "Lux": 6e6 / wanted}
+
+
+# A Pi's libcamera has six requests queued, and the sensor is some frames behind.
+@pytest.mark.parametrize("delay", [0, 2, 8, 12])
+@pytest.mark.parametrize(
+    ("limits", "wanted"),
+    [
+        (Limits(max_exposure_us=5000), 30_000.0),
+        (Limits(min_exposure_us=15_000), 3000.0),
+        (Limits(max_gain=2.0), 400_000.0),
+        (Limits(min_gain=4.0), 3000.0),
+        (Limits(max_exposure_us=5000, max_gain=2.0), 30_000.0),
+    ],
+)
+def test_it_rests_however_late_a_control_shows(limits: Limits, wanted: float, delay: int) -> None:
+    governor = Governor(limits, 1.0)
+    on_their_way = deque([governor.controls] * delay)
+    changes = []
+    for frame in range(400):
+        on_their_way.append(governor.controls)
+        if governor.step(_shown(on_their_way.popleft(), wanted, 50_000.0)):
+            changes.append(frame)
+    assert 1 <= len(changes) <= 2, changes
 
 
 def test_no_limits_and_no_metadata_do_nothing() -> None:

@@ -8,7 +8,9 @@ keep flowing while the lens moves: libcamera takes AfMode and AfTrigger as contr
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any
+
+from softcam.camera.pace import CONTROL_FRAMES
 
 
 class AfMode(IntEnum):
@@ -33,11 +35,6 @@ class AfState(IntEnum):
     SCANNING = 1
     FOCUSED = 2
     FAILED = 3
-
-
-# A control reaches the lens some frames after it was sent; until then the state is the one of before. A verdict this
-# many frames later belongs to this cycle even when no frame in between said Scanning.
-_TRIGGER_LATENCY_FRAMES: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,9 @@ class FocusCycle:
         if state == AfState.SCANNING:
             self._has_scanned = True
         elif state in (AfState.FOCUSED, AfState.FAILED) and (
-            self._has_scanned or self._frames > _TRIGGER_LATENCY_FRAMES
+            # Until the trigger shows, the state is the one of before. A verdict later than that belongs to this cycle
+            # even when no frame in between said Scanning.
+            self._has_scanned or self._frames > CONTROL_FRAMES
         ):
             return self._outcome("focused" if state == AfState.FOCUSED else "failed", metadata, now_s)
         if now_s >= self._deadline_s:

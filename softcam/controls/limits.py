@@ -9,9 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from softcam.camera.pace import CONTROL_FRAMES
+
 _CLOSE: Final = 1.01  # gains are told in steps of the sensor
 _LIGHT_CHANGED: Final = 1.15
-_LATENCY_FRAMES: Final = 8  # until a control shows in the metadata; a judgement before would be about the old one
+# Until a control shows in the metadata, and the automatic has followed it: sooner would be a judgement of the old one.
+_REST_FRAMES: Final = CONTROL_FRAMES + 3
+_MOST_REST_FRAMES: Final = 3 * CONTROL_FRAMES  # for what never shows, be it that the sensor cannot do it so exactly
+_SHOWN: Final = 1.05  # an exposure time is told in lines of the sensor, a gain in its steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ class Governor:
         self._exposure_us = 0  # 0 is automatic, as in libcamera
         self._gain = 0.0
         self._before: tuple[float, float, float] = (0.0, 0.0, 0.0)  # exposure, gain and light when something was fixed
-        self._rest = 0
+        self._frames = _MOST_REST_FRAMES  # since the last change
 
     @property
     def controls(self) -> dict[str, Any]:
@@ -49,8 +54,8 @@ class Governor:
         exposure_us, gain = metadata.get("ExposureTime"), metadata.get("AnalogueGain")
         if exposure_us is None or gain is None or self.limits.is_none:
             return False
-        self._rest -= 1
-        if self._rest > 0:
+        self._frames += 1
+        if not self._is_rested(float(exposure_us), float(gain)):
             return False
         lux = float(metadata.get("Lux") or 0.0)
         wanted = self._decide(float(exposure_us), float(gain), lux)
@@ -58,8 +63,19 @@ class Governor:
             return False
         self._exposure_us, self._gain = wanted
         self._before = (float(exposure_us), float(gain), lux)
-        self._rest = _LATENCY_FRAMES
+        self._frames = 0
         return True
+
+    def _is_rested(self, exposure_us: float, gain: float) -> bool:
+        """Whether the metadata is that of what is fixed now: a release shows by nothing but the time."""
+        if self._frames < _REST_FRAMES:
+            return False
+        is_shown = all(
+            fixed / _SHOWN <= told <= fixed * _SHOWN
+            for fixed, told in ((self._exposure_us, exposure_us), (self._gain, gain))
+            if fixed
+        )
+        return is_shown or self._frames >= _MOST_REST_FRAMES
 
     def _decide(self, exposure_us: float, gain: float, lux: float) -> tuple[int, float]:
         limits = self.limits
@@ -77,8 +93,11 @@ class Governor:
             if is_bright == (fixed_us == limits.max_exposure_us):
                 fixed_us = 0
         elif fixed_gain and limits.min_gain != limits.max_gain:
+            # The time stands in for the gain, as far as a frame's duration lets it: one that did not change at all
+            # says nothing.
+            before_us = self._before[0]
             was_cut = fixed_gain == limits.max_gain
-            if (exposure_us <= self._before[0]) == was_cut:
+            if exposure_us < before_us / _CLOSE if was_cut else exposure_us > before_us * _CLOSE:
                 fixed_gain = 0.0
         if not fixed_us and self._exposure_us == 0:
             fixed_us = round(_beyond(exposure_us, limits.min_exposure_us, limits.max_exposure_us))
