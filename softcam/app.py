@@ -269,15 +269,20 @@ class _Parts:
         preroll_s = settings.recordings_preroll_s
         if self.holder is None:
             return Recorders(library, preroll_s)
-        frames = self.holder.frames
-        video = VideoRecorder(
-            self.video, self.holder, library, preroll_s, lambda: thumbnails.of_newest(frames), self.die
-        )
+        frames, steering = self.holder.frames, self.steering
+
+        def orientation() -> int:
+            return steering.orientation
+
+        def thumbnail() -> bytes | None:
+            return thumbnails.of_newest(frames, orientation())
+
+        video = VideoRecorder(self.video, self.holder, library, preroll_s, thumbnail, self.die, orientation)
 
         def take(wants_full: bool) -> Still:
             return take_still(media, SnapshotWish(wants_full=wants_full))
 
-        timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die)
+        timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die, orientation)
         return Recorders(library, preroll_s, video, timelapse)
 
     def trouble(self) -> str | None:

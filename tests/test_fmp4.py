@@ -180,6 +180,20 @@ def test_ffmpeg_sees_each_picture_at_its_moment(units: tuple[VideoFormat, list[t
     assert [level for _, level in pictures] == pytest.approx([4 * n for n in range(60)], abs=6)
 
 
+@pytest.mark.parametrize(("orientation", "degrees"), [(1, 0), (6, -90)])  # FFmpeg counts against the clock
+def test_ffmpeg_hears_of_a_quarter_turn(
+    units: tuple[VideoFormat, list[tuple[bytes, bool]]], orientation: int, degrees: int
+) -> None:
+    import av
+
+    form, _ = units
+    _, *fragments = movie(units, [n / FPS for n in range(60)])
+    with av.open(io.BytesIO(fmp4.initial_segment(form, orientation) + b"".join(fragments))) as container:
+        frame = next(container.decode(video=0))
+        assert (frame.width, frame.height) == SIZE
+        assert frame.rotation == degrees
+
+
 def test_ffmpeg_begins_at_any_keyframe(units: tuple[VideoFormat, list[tuple[bytes, bool]]]) -> None:
     moments = [100 + n / FPS for n in range(60)]
     _, pictures = read(b"".join(movie(units, moments, first=40)))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+import av
 import pytest
 
 from softcam.errors import CameraError, RecordingError
@@ -27,8 +28,15 @@ class Studio:
         self.source = FakeSource()
         self.deaths: list[str] = []
         self.held = held
+        self.orientation = 1
         self.recorder = VideoRecorder(
-            self.source, held.holder, self.library, preroll_s, lambda: PICTURE, self.deaths.append
+            self.source,
+            held.holder,
+            self.library,
+            preroll_s,
+            lambda: PICTURE,
+            self.deaths.append,
+            lambda: self.orientation,
         )
         self.recorder.open()
 
@@ -92,6 +100,20 @@ def test_what_is_recorded_plays_with_every_frame(tmp_path: Path) -> None:
     assert (entry.width, entry.height) == seen.size == (64, 48)
     assert entry.size == (tmp_path / entry.name).stat().st_size
     assert s.library.thumbnail(entry.name) == PICTURE
+
+
+def test_pictures_that_are_turned_begin_a_file_that_says_so(tmp_path: Path) -> None:
+    with studio(tmp_path) as s:
+        s.start()
+        s.orientation = 6
+        s.source.give(int(3 * FPS))
+        eventually(lambda: s.segments == 2, "another file")
+        s.stop()
+        assert s.numbers() == numbers_from(0, len(s.numbers())), "none is lost"
+        before, after = (s.library.folder / entry.name for entry in reversed(s.library.entries()))
+    for path, degrees in ((before, 0), (after, -90)):
+        with av.open(str(path)) as container:
+            assert next(container.decode(video=0)).rotation == degrees
 
 
 def test_a_file_that_is_cut_plays_and_is_mended(tmp_path: Path) -> None:

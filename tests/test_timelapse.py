@@ -1,5 +1,6 @@
 """Time-lapses from stills in the test's hand: the folder, the movie, and what a still that fails does."""
 
+import io
 import os
 import threading
 import time
@@ -7,7 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import pytest
+from PIL import Image
 
 from softcam import jpeg
 from softcam.errors import NoPicture, RecordingError
@@ -30,6 +33,7 @@ class Stills:
         self.wants_full: list[bool] = []
         self.may_give = threading.Event()
         self.may_give.set()
+        self.orientation = 1
         self.is_held = False  # one waits until it may be given
 
     def take(self, wants_full: bool) -> Still:
@@ -47,7 +51,7 @@ class Stills:
 @contextmanager
 def recorder(folder: Path, max_bytes: int | None = None) -> Iterator[tuple[TimelapseRecorder, Stills, Library]]:
     stills, library, deaths = Stills(), Library(folder, max_bytes), list[str]()
-    recorder = TimelapseRecorder(library, stills.take, 1_000_000, deaths.append)
+    recorder = TimelapseRecorder(library, stills.take, 1_000_000, deaths.append, lambda: stills.orientation)
     yield recorder, stills, library
     recorder.stop(soon_s())
     assert deaths == []
@@ -58,6 +62,28 @@ def running(recorder: TimelapseRecorder) -> RunningTimelapse:
     running = recorder.running
     assert running is not None
     return running
+
+
+def test_stills_that_are_turned_begin_a_movie_that_says_so(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (lapse, stills, library):
+        lapse.start(TimelapseWish(0.02, fps=10))
+        eventually(lambda: running(lapse).stills >= 2)
+        stills.orientation = 6
+        eventually(lambda: len(library.entries()) == 2, "another movie")
+        count = running(lapse).stills
+        eventually(lambda: running(lapse).stills > count)
+        lapse.stop()
+        before, after = reversed(library.entries())
+        assert exif_orientation(library.thumbnail(before.name)) == 1
+        assert exif_orientation(library.thumbnail(after.name)) == 6
+    for name, degrees in ((before.name, 0), (after.name, -90)):
+        with av.open(str(tmp_path / name)) as container:
+            assert next(container.decode(video=0)).rotation == degrees
+
+
+def exif_orientation(picture: bytes | None) -> int:
+    assert picture is not None
+    return int(Image.open(io.BytesIO(picture)).getexif().get(0x0112, 1))
 
 
 def test_stills_and_their_movie(tmp_path: Path) -> None:

@@ -36,11 +36,11 @@ def codec_name(form: VideoFormat) -> str:
     return f"avc1.{form.sps[1:4].hex()}"
 
 
-def initial_segment(form: VideoFormat) -> bytes:
-    """What stands before the first fragment, once."""
+def initial_segment(form: VideoFormat, orientation: int = 1) -> bytes:
+    """What stands before the first fragment, once. `orientation` is EXIF's: 1, or 6 where players are to turn it."""
     brands = struct.pack(">4sI", b"iso5", 1) + b"iso5iso6avc1mp41"
     extends = _box(b"mvex", _full(b"trex", 0, 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return _box(b"ftyp", brands) + _box(b"moov", _movie_header(), _track(form), extends)
+    return _box(b"ftyp", brands) + _box(b"moov", _movie_header(), _track(form, orientation), extends)
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, length_s: float) -> bytes:
@@ -91,14 +91,14 @@ def _movie_header() -> bytes:
     )
 
 
-def _track(form: VideoFormat) -> bytes:
+def _track(form: VideoFormat, orientation: int) -> bytes:
     header = _full(
         b"tkhd",
         0,
         3,  # shown, and part of the presentation
         struct.pack(">5I", 0, 0, _TRACK, 0, 0),
         struct.pack(">8x4h", 0, 0, 0, 0),
-        _MATRIX,
+        _MATRIX if orientation == 1 else _quarter_turn(form.height),
         struct.pack(">II", form.width << 16, form.height << 16),
     )
     language = struct.pack(">HH", 0x55C4, 0)  # undetermined
@@ -116,6 +116,11 @@ def _track(form: VideoFormat) -> bytes:
     )
     information = _box(b"minf", _full(b"vmhd", 0, 1, bytes(8)), _box(b"dinf", here), tables)
     return _box(b"trak", header, _box(b"mdia", media_header, handler, information))
+
+
+def _quarter_turn(height: int) -> bytes:
+    """The matrix for 90 degrees clockwise: what is below goes to the left, and all of it back into sight."""
+    return struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, height << 16, 0, 0x40000000)
 
 
 def _sample_entry(form: VideoFormat) -> bytes:

@@ -14,22 +14,29 @@ from softcam.h264.movie_index import PLACE_FOR_HEADER, NoMovie
 from softcam.h264.packets import Packet, VideoFormat
 
 
+def upright() -> int:
+    """The orientation, as EXIF has it, of pictures that nobody has to turn."""
+    return 1
+
+
 class MovieFile:
     """Opens a file of its own in the library."""
 
-    def __init__(self, library: Library, kind: Kind, form: VideoFormat, began_s: float, zero_s: float) -> None:
-        """`began_s` is Unix time, and becomes the name; `zero_s` is the `began_s` of the first packet to come.
-
-        Raises OSError.
+    def __init__(
+        self, library: Library, kind: Kind, form: VideoFormat, began_s: float, zero_s: float, orientation: int = 1
+    ) -> None:
+        """`began_s` is Unix time, and becomes the name; `zero_s` is the `began_s` of the first packet to come;
+        `orientation` is EXIF's, as `fmp4` knows it. Raises OSError.
         """
         self.form = form
+        self.orientation = orientation
         self.zero_s = zero_s
         self._library = library
         self._at = 0
         self._fragments = 0
         self.name, self._descriptor = library.create(kind, began_s)
         try:
-            head = fmp4.initial_segment(form)
+            head = fmp4.initial_segment(form, orientation)
             of_type = int.from_bytes(head[:4])  # the length of the first box, `ftyp`
             self._append(head[:of_type] + PLACE_FOR_HEADER + head[of_type:])
         except BaseException:

@@ -20,7 +20,7 @@ from typing import Final
 from softcam.camera.holder import CameraHolder, Lease
 from softcam.errors import CameraError, PortalError, RecordingError
 from softcam.h264.library import Library
-from softcam.h264.movie_file import MovieFile
+from softcam.h264.movie_file import MovieFile, upright
 from softcam.h264.packets import Packet, VideoFormat, VideoSource
 from softcam.workers import start_worker
 
@@ -106,14 +106,17 @@ class VideoRecorder:
         preroll_s: float,
         thumbnail: Callable[[], bytes | None],
         on_death: Callable[[str], None],
+        orientation: Callable[[], int] = upright,
     ) -> None:
-        """`thumbnail` gives a small JPEG of what the camera sees now; it is called on the recorder's thread."""
+        """`thumbnail` gives a small JPEG of what the camera sees now; it is called on the recorder's thread, as
+        `orientation` is, which gives EXIF's number of what comes: another one begins another file."""
         self._source = source
         self._holder = holder
         self._library = library
         self._preroll_s = preroll_s
         self._thumbnail = thumbnail
         self._on_death = on_death
+        self._orientation = orientation
         self._preroll_lease: Lease | None = None
 
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
@@ -302,18 +305,21 @@ class VideoRecorder:
     def _is_other_file(self, run: _Run, form: VideoFormat, packet: Packet, waiting: Sequence[Packet]) -> bool:
         """Whether the packet begins a file. Asks for a keyframe where one should begin soon."""
         if not packet.is_keyframe:
-            if run.file is not None and not run.wants_cut and self._is_long(run, packet):
+            if run.file is not None and not run.wants_cut and self._is_complete(run, packet):
                 run.wants_cut = True
                 self._source.want_keyframe()
             return False
         if run.file is None or run.file.form != form:
             return True
         last_s = waiting[-1].began_s if waiting else run.last_s
-        return self._is_long(run, packet) or packet.began_s - last_s > _LONG_GAP_S
+        return self._is_complete(run, packet) or packet.began_s - last_s > _LONG_GAP_S
 
-    def _is_long(self, run: _Run, packet: Packet) -> bool:
-        """Whether the file is as long as it should be, or so large that the limit on all could not be kept well."""
+    def _is_complete(self, run: _Run, packet: Packet) -> bool:
+        """Whether the file is as long as it should be, or so large that the limit on all could not be kept well; or
+        what comes is to be turned otherwise."""
         if run.file is None or packet.began_s - run.file.zero_s >= run.wish.segment_s:
+            return True
+        if run.file.orientation != self._orientation():
             return True
         most = self._library.max_bytes
         return most is not None and run.file.size >= most // _FILES_WITHIN_LIMIT
@@ -325,7 +331,7 @@ class VideoRecorder:
 
     def _open_file(self, run: _Run, form: VideoFormat, packet: Packet) -> None:
         self._library.make_room()
-        file = MovieFile(self._library, "video", form, packet.timestamp_s, packet.began_s)
+        file = MovieFile(self._library, "video", form, packet.timestamp_s, packet.began_s, self._orientation())
         run.file = file
         run.last_s, run.delta_s, run.wants_cut = packet.began_s, 0.0, False
         run.synced_s = time.monotonic()

@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from softcam import jpeg
+from softcam.exif import exif_segment, with_exif
 from softcam.frames import Frame, NewestFrame
 from softcam.scale import scaled_size
 
@@ -12,22 +13,26 @@ _WIDEST: Final = 320  # pixels
 _QUALITY: Final = 70
 
 
-def of_newest(frames: NewestFrame) -> bytes | None:
-    """A small JPEG of what the camera sees now, None while it is closed. Raises CameraError."""
+def of_newest(frames: NewestFrame, orientation: int = 1) -> bytes | None:
+    """A small JPEG of what the camera sees now, None while it is closed; `orientation` is EXIF's.
+
+    Raises CameraError.
+    """
     frame = frames.held()
     if frame is None:
         return None
     try:
-        return _small(frame)
+        return _small(frame, orientation)
     finally:
         frame.release()
 
 
-def of_jpeg(picture: bytes) -> bytes:
-    """A small JPEG of another one. Raises CameraError."""
+def of_jpeg(picture: bytes, orientation: int = 1) -> bytes:
+    """A small JPEG of another one, whose `orientation` (EXIF's) it tells as well. Raises CameraError."""
     width, height = jpeg.size_of(picture)
-    return _small(Frame((np.frombuffer(picture, np.uint8),), "MJPEG", width, height))
+    return _small(Frame((np.frombuffer(picture, np.uint8),), "MJPEG", width, height), orientation)
 
 
-def _small(frame: Frame) -> bytes:
-    return jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY)
+def _small(frame: Frame, orientation: int) -> bytes:
+    small = jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY)
+    return small if orientation == 1 else with_exif(small, exif_segment(orientation=orientation))

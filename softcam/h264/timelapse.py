@@ -20,7 +20,7 @@ from softcam.errors import CameraError, RecordingError
 from softcam.frames import Frame
 from softcam.h264 import thumbnails
 from softcam.h264.library import Library
-from softcam.h264.movie_file import MovieFile
+from softcam.h264.movie_file import MovieFile, upright
 from softcam.h264.packets import Packet, VideoFormat
 from softcam.h264.x264 import X264, require_pyav
 from softcam.scale import scaled_size
@@ -98,13 +98,15 @@ class TimelapseRecorder:
         take: Callable[[bool], Still],
         bitrate: int,
         on_death: Callable[[str], None],
+        orientation: Callable[[], int] = upright,
     ) -> None:
         """`take(wants_full)` gives a still or raises CameraError; it is called on our thread. `bitrate` is in bits a
-        second of the movie."""
+        second of the movie; `orientation` gives EXIF's number of the stills: another one begins another movie."""
         self._library = library
         self._take_still = take
         self._bitrate = bitrate
         self._on_death = on_death
+        self._orientation = orientation
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
         self._run: _Run | None = None
         self._last_error: str | None = None
@@ -216,6 +218,8 @@ class TimelapseRecorder:
         self._library.make_room(len(still.jpeg))
         self._leave_what_is_gone(run)
         frame = _decode(still)
+        if run.file is not None and run.file.orientation != self._orientation():
+            self._end_movie(run)
         if run.file is None or run.encoder is None:
             self._begin(run, still, frame.size)
         file, encoder = run.file, run.encoder
@@ -260,7 +264,7 @@ class TimelapseRecorder:
         encoder = X264(size, "YUV420", run.wish.fps, self._bitrate)
         form = VideoFormat(*encoder.size, run.wish.fps, encoder.sps, encoder.pps)
         try:
-            file = MovieFile(self._library, "timelapse", form, still.taken_s, 0.0)
+            file = MovieFile(self._library, "timelapse", form, still.taken_s, 0.0, self._orientation())
         except OSError:
             encoder.close()
             raise
@@ -269,7 +273,7 @@ class TimelapseRecorder:
         with self._changed:
             run.name = file.name
             self._changed.notify_all()
-        self._library.set_thumbnail(file.name, thumbnails.of_jpeg(still.jpeg))
+        self._library.set_thumbnail(file.name, thumbnails.of_jpeg(still.jpeg, file.orientation))
 
     def _end_movie(self, run: _Run) -> None:
         file, encoder = run.file, run.encoder
