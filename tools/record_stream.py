@@ -17,7 +17,6 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
@@ -77,9 +76,12 @@ def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
         # What was taken is finished below, however this ends.
         writer = _Copy(target, video) if video.codec_context.name in _COPIED else _Encode(av, target, video)
         try:
-            for packet in _packets(source, video, wish, progress):
-                progress.frames += writer.take(packet)
+            for packet in source.demux(video):
+                if packet.size:
+                    progress.count(writer.take(packet), writer.last_s)
                 progress.show()
+                if wish.duration and progress.seconds >= wish.duration:
+                    break
                 if wish.limit_frames and progress.frames >= wish.limit_frames:
                     break
         except Ended:
@@ -106,14 +108,6 @@ def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
     return OK
 
 
-def _packets(source: Any, video: Any, wish: argparse.Namespace, progress: "_Progress") -> Iterator[Any]:
-    for packet in source.demux(video):
-        if packet.size:
-            yield packet
-        if wish.duration and progress.elapsed_s >= wish.duration:
-            return
-
-
 class _Copy:
     """Packets as they are, their times counted from the first keyframe."""
 
@@ -127,6 +121,7 @@ class _Copy:
         self._video = video
         self._zero: int | None = None
         self._last = -1
+        self.last_s = 0.0  # when the last frame is shown, by the file's own time
 
     def take(self, packet: Any) -> int:
         """How many frames went into the file."""
@@ -141,6 +136,7 @@ class _Copy:
         if packet.dts <= self._last:  # a server that began anew
             return 0
         self._last = packet.dts
+        self.last_s = float(packet.dts * packet.time_base)
         packet.stream = self._stream
         self._target.mux(packet)
         return 1
@@ -160,6 +156,7 @@ class _Encode:
         self._began_s = 0.0
         self._last = -1
         self._keyframe_s = 0.0
+        self.last_s = 0.0  # when the last frame is shown, by the file's own time
 
     def take(self, packet: Any) -> int:
         came_s = time.monotonic()
@@ -176,6 +173,7 @@ class _Encode:
             picture.pts = max(self._last + 1, round((came_s - self._began_s) * _CLOCK))
             picture.time_base = Fraction(1, _CLOCK)
             self._last = picture.pts
+            self.last_s = picture.pts / _CLOCK
             kinds = self._av.video.frame.PictureType
             is_due = came_s >= self._keyframe_s
             picture.pict_type = kinds.I if is_due else kinds.NONE
@@ -205,12 +203,28 @@ class _Progress:
     def __init__(self, output: Path) -> None:
         self.frames = 0
         self._output = output
-        self._began_s = time.monotonic()
+        self._began_s: float | None = None  # the first frame came
+        self._last_s = 0.0
         self._next_s = 0.0
 
+    def count(self, frames: int, last_s: float) -> None:
+        """So many more in the file, the last of them at `last_s` of the file's own time."""
+        if frames and self._began_s is None:
+            self._began_s = time.monotonic()
+        self.frames += frames
+        self._last_s = last_s
+
     @property
-    def elapsed_s(self) -> float:
-        return time.monotonic() - self._began_s
+    def seconds(self) -> float:
+        """How long the file is with the last frame in it, or how long ago the first came, where that is more.
+
+        PyAV looks at the first second or two before it gives anything, so the file is ahead of the clock; where the
+        stream stands still, the clock is ahead.
+        """
+        if self._began_s is None:
+            return 0.0
+        last_frame_s = self._last_s / (self.frames - 1) if self.frames > 1 else 0.0
+        return max(self._last_s + last_frame_s, time.monotonic() - self._began_s)
 
     def show(self, *, is_last: bool = False) -> None:
         now_s = time.monotonic()
@@ -219,7 +233,7 @@ class _Progress:
             return
         self._next_s = now_s + _LINE_S
         size = self._output.stat().st_size if self._output.exists() else 0
-        seconds = self.elapsed_s
+        seconds = self.seconds
         rate = self.frames / seconds if seconds else 0.0
         line = f"{self._output}: {self.frames} frames, {seconds:.1f} s, {rate:.1f} fps, {size / 1e6:.1f} MB"
         end = "\n" if is_last else ""

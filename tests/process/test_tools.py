@@ -84,12 +84,17 @@ def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, numb
     assert int(probed(output)["nb_read_frames"]) == int(frames[1]) > 0
 
 
-def test_record_for_so_long(start_portal: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["/stream.mjpg", "/stream.mp4"])
+def test_record_for_so_long(start_portal: Start, tmp_path: Path, path: str) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
-    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", str(output), "--duration", "2")
+    done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--duration", "2")
     assert done.returncode == 0, done.stderr
-    assert int(probed(output)["nb_read_frames"]) > 5
+    stream = probed(output)
+    assert int(stream["nb_read_frames"]) > 5
+    said = re.search(r"frames, ([\d.]+) s", done.stderr)
+    assert said is not None, done.stderr
+    assert float(stream["duration"]) < float(said[1]) + 0.5, "what PyAV looked at before it began counts as well"
 
 
 def test_a_stream_that_ends_is_recorded_until_then(start_portal: Start, tmp_path: Path) -> None:
