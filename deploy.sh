@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs or renews Soft Stream on Raspberry Pis, over SSH. `deploy.sh --help` tells the rest; docs/operating.md more.
 # Runs wherever there is bash 3.2 or newer, ssh and tar: on Linux and on a Mac. What it does on a host is in
-# systemd/on-host.sh.
+# systemd/on-host.sh and its parts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -16,11 +16,12 @@ Safe to run again at any time; settings that were edited on a host stay. Hosts a
   --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before
   --with-nginx         show camera N at port 808N+1, with a password, through nginx
   --install-packages   install on the host what is missing there (apt); otherwise it is only said
-  --dry-run            check, and say what would be done; changes nothing
+  --dry-run            check, and say what would be done; changes nothing; also with --rollback, --uninstall
   --rollback           switch back to the release before, without copying anything
-  --uninstall          take everything away but settings and saved controls
+  --uninstall          take everything away but settings, saved controls, and drop-ins of your own
   --python PATH        the host's Python that has picamera2; remembered there (/usr/bin/python3)
-  --bind N=NODE        bind camera N to this video node (/dev/video0), or to none; otherwise it is found
+  --bind N=NODE        bind camera N to this video node (/dev/video0), or to none; remembered there until N=auto,
+                       which finds it again
   --ssh-option OPTION  handed to ssh as -o OPTION, any number of times: Port=2222, IdentityFile=…
   --no-rsync           copy with tar although rsync is there
   -h, --help           this
@@ -37,7 +38,7 @@ wrong() {
 
 # --- Options. Their values are checked to be plain, for they travel through two shells.
 
-goal=install
+goal=install dry_run=''
 cameras='' with_nginx='' install_packages='' python='' bind='' no_rsync=''
 hosts=()
 ssh_options=()
@@ -48,6 +49,9 @@ value_of() { # FLAG [VALUE]
 
 while (($#)); do
   case $1 in
+    --with-nginx=* | --install-packages=* | --dry-run=* | --rollback=* | --uninstall=* | --no-rsync=* | --help=*)
+      wrong "$1: ${1%%=*} takes no value"
+      ;;
     --*=*)
       flag=${1%%=*} value=${1#*=}
       shift
@@ -62,7 +66,8 @@ while (($#)); do
       ;;
     --with-nginx) with_nginx=1 ;;
     --install-packages) install_packages=1 ;;
-    --dry-run | --rollback | --uninstall)
+    --dry-run) dry_run=1 ;;
+    --rollback | --uninstall)
       [[ $goal == install ]] || wrong "--$goal and $1: only one of them at a time"
       goal=${1#--}
       ;;
@@ -74,7 +79,7 @@ while (($#)); do
       ;;
     --bind)
       value_of "$@"
-      [[ $2 =~ ^[0-9]{1,2}=(none|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM or N=none"
+      [[ $2 =~ ^[0-9]{1,2}=(none|auto|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM, N=none or N=auto"
       bind=${bind:+$bind,}$2
       shift
       ;;
@@ -90,7 +95,7 @@ while (($#)); do
       ;;
     -*) wrong "$1: no such option" ;;
     '') wrong "a host without a name" ;;
-    *) hosts+=("$1") ;;
+    *) hosts+=("$(tr -d '[]' <<<"$1")") ;; # pi@[fd00::1] as well
   esac
   shift
 done
@@ -101,16 +106,21 @@ fi
 
 # --- What is sent
 
-work=$(mktemp -d /tmp/soft-stream.XXXXXX) # short: a socket's path may have some hundred characters
+# Short and plain: a socket's path may have a hundred characters, and ssh adds 58 to this folder's.
+base=${TMPDIR:-/tmp}
+[[ $base =~ ^/[A-Za-z0-9._/-]{0,24}$ && -d $base && -w $base ]] || base=/tmp
+work=$(mktemp -d "${base%/}/soft-stream.XXXXXX")
 trap 'rm -rf "$work"' EXIT
-trap interrupted INT TERM
+trap interrupted INT TERM HUP
 
 interrupted() { # ends what runs here, and says what that means for each host
   local host pid stage
-  trap '' INT TERM
+  trap '' INT TERM HUP PIPE # its output may be gone with the terminal
+  exec 2>/dev/null          # bash would tell of each process that it ends
   for pid in ${pids[@]+"${pids[@]}"}; do
     end_tree "$pid"
   done
+  wait || true # so that nobody makes another connection or file
   for host in "${hosts[@]}"; do
     stage=$(cat "$work/stage-$(name_of "$host")" 2>/dev/null || true)
     case $stage in
@@ -131,10 +141,12 @@ interrupted() { # ends what runs here, and says what that means for each host
 
 end_tree() { # PID: it and all that it started; shells in the background do not hear Ctrl+C
   local child
+  kill -STOP "$1" 2>/dev/null || true # or else it would go on with its next command when this one ends
   for child in $(ps -A -o ppid= -o pid= | awk -v parent="$1" '$1 == parent { print $2 }'); do
     end_tree "$child"
   done
-  kill "$1" 2>/dev/null || true
+  kill -TERM "$1" 2>/dev/null || true # not KILL: ssh may have to give the terminal its echo back
+  kill -CONT "$1" 2>/dev/null || true
 }
 
 hash_lines() {
@@ -148,7 +160,7 @@ make_release() { # into $work/release; prints its name, which its content makes
     if [[ -e $part ]]; then parts+=("$part"); fi
   done
   mkdir "$work/release"
-  tar -cf - --exclude=__pycache__ --exclude='*.pyc' "${parts[@]}" | tar -xf - -C "$work/release"
+  tar -cf - --exclude=__pycache__ --exclude='*.pyc' "${parts[@]}" | tar -xf - -C "$work/release" || return
   version=$(sed -n 's/^__version__[^"]*"\([^"]*\)".*/\1/p' softcam/__init__.py)
   printf '%s-%s\n' "${version:?softcam/__init__.py has no version}" "$(
     cd "$work/release"
@@ -164,8 +176,24 @@ make_release() { # into $work/release; prints its name, which its content makes
 on_host() { # HOST COMMAND… - runs systemd/on-host.sh there as root
   local host=$1
   shift
-  "$work/ssh" "$host" "$(as_root "$host") env PYTHON=$python CAMERAS=$cameras BIND=$bind WITH_NGINX=$with_nginx bash -s -- $*" \
-    <systemd/on-host.sh
+  cat systemd/on-host-*.sh systemd/on-host.sh |
+    "$work/ssh" "$host" "$SAY_MARK; $(as_root "$host") env PYTHON=$python CAMERAS=$cameras BIND=$bind WITH_NGINX=$with_nginx bash -s -- $*" |
+    behind_mark
+}
+
+# What a login there prints before (.bashrc, for one) is not what was asked for.
+readonly MARK='--- soft-stream ---'
+readonly SAY_MARK="printf '\n%s\n' '$MARK'"
+
+behind_mark() { # lines as they come
+  local line is_behind=''
+  while IFS= read -r line || [[ -n $line ]]; do
+    if [[ -n $is_behind ]]; then
+      printf '%s\n' "$line"
+    elif [[ $line == "$MARK" ]]; then
+      is_behind=1
+    fi
+  done
 }
 
 as_root() { # HOST
@@ -177,15 +205,18 @@ name_of() { # HOST: as part of a file's name
 }
 
 deploy() { # HOST: its lines, without its name
-  local host=$1 folder facts
+  local host=$1 folder facts heard
   # shellcheck disable=SC2016 # for the shell there
-  facts=$("$work/ssh" "$host" 'if [ "$(id -u)" = 0 ]; then echo root
+  heard=$("$work/ssh" "$host" "$SAY_MARK;"'if [ "$(id -u)" = 0 ]; then echo root
     elif said=$(sudo -n true 2>&1); then echo sudo; else printf "%s\n" "$said" | tail -n 1 | sed "s/^/why: /"; fi
     command -v rsync >/dev/null && echo rsync
     if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$work/why-$(name_of "$host")") || {
     printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$work/why-$(name_of "$host")")"
     return 1
   }
+  facts=$(behind_mark <<<"$heard")
+  # rsync would take those lines for its own.
+  [[ ${heard%%"$MARK"*} =~ ^[[:space:]]*$ ]] || facts=$(sed '/^rsync$/d' <<<"$facts")
   printf '%s\n' "$facts" >"$work/facts-$(name_of "$host")"
   if [[ $facts == *why:* ]]; then
     printf 'FAILED: sudo does not work there without a password: %s; log in as root, or see visudo: NOPASSWD\n' \
@@ -194,14 +225,14 @@ deploy() { # HOST: its lines, without its name
   fi
   case $goal in
     rollback | uninstall)
-      change "$host" "$goal"
+      if [[ -n $dry_run ]]; then on_host "$host" plan "$goal"; else change "$host" "$goal"; fi
       return
       ;;
   esac
-  if [[ -n $install_packages && $goal == install ]]; then on_host "$host" packages || return; fi
+  if [[ -n $install_packages && -z $dry_run ]]; then on_host "$host" packages || return; fi
   on_host "$host" check || return
-  if [[ $goal == dry-run ]]; then
-    on_host "$host" plan "$release"
+  if [[ -n $dry_run ]]; then
+    on_host "$host" plan install "$release"
     return
   fi
   folder=$(on_host "$host" incoming "$release") || {
@@ -240,17 +271,27 @@ change() { # HOST COMMAND…: what goes on there even without this side
 }
 
 copy() { # HOST FOLDER FACTS
-  local host=$1 folder=$2 sudo='' options=(--archive)
+  # Sizes and dates alone would take a changed file for an old one.
+  local host=$1 folder=$2 sudo='' options=(--archive --checksum) there=$1
+  if [[ $there == *:* ]]; then there=${there%"${there##*@}"}[${there##*@}]; fi # an IPv6 address
   if [[ $3 != *root* ]]; then sudo='sudo -n '; fi
   # What did not change is not sent, and takes no room.
   if [[ $3 == *older* ]]; then options+=(--link-dest=/opt/camera-soft-stream/current/); fi
   if [[ -z $no_rsync && $3 == *rsync* ]] && command -v rsync >/dev/null; then
-    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$host:$folder/" &&
+    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$there:$folder/" &&
       printf 'copied release %s (rsync)\n' "$release"
   else
-    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar -xzf - -C $folder" &&
+    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar -xzf - -C $folder" >/dev/null &&
       printf 'copied release %s (tar)\n' "$release"
   fi
+}
+
+tell() { # HOST: its lines, with its name; and notes whether it said that it failed
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    printf '%s: %s\n' "$1" "$line"
+    if [[ $line == FAILED:* ]]; then : >"$work/told-$(name_of "$1")"; fi
+  done
 }
 
 # --- All hosts
@@ -268,15 +309,24 @@ chmod +x "$work/ssh"
 
 pids=()
 release=''
-case $goal in
-  install | dry-run) release=$(make_release) ;;
-esac
+if [[ $goal == install ]]; then
+  release=$(make_release) || {
+    printf 'deploy.sh: the release could not be put together; nothing was changed\n' >&2
+    exit 1
+  }
+fi
 
 for host in "${hosts[@]}"; do
   {
     set +e
-    deploy "$host" 2>&1 | while IFS= read -r line; do printf '%s: %s\n' "$host" "$line"; done
+    deploy "$host" 2>&1 | tell "$host"
     status=$?
+    # Nothing fails without a word. ssh itself is silent where the connection is lost.
+    if ((status)) && [[ ! -e $work/told-$(name_of "$host") ]]; then
+      if ((status == 255)); then printf '%s: FAILED: SSH broke off\n' "$host"; else
+        printf '%s: FAILED: it ended without a word, with exit code %d\n' "$host" "$status"
+      fi
+    fi
     "$work/ssh" -O exit "$host" 2>/dev/null || true
     exit "$status"
   } &

@@ -1,22 +1,23 @@
 #!/usr/bin/env bash
-# What deploy.sh does on the host, as root. It comes over SSH on standard input, so that the newest one runs, also where
-# nothing is installed yet:  bash -s -- COMMAND < on-host.sh
+# What deploy.sh does on the host, as root. It comes over SSH on standard input, behind its parts, so that the newest one
+# runs, also where nothing is installed yet:  cat on-host-*.sh on-host.sh | bash -s -- COMMAND
 #
 #   check                what is there and what is missing; changes nothing
 #   packages             installs what is missing
 #   incoming NAME        prints an empty folder to copy release NAME to, or nothing where it is there already
 #   discard FOLDER       takes such a folder away, where the copy broke off
 #   install NAME FOLDER  switches to release NAME, copied to FOLDER; goes back by itself where it does not answer
-#   plan NAME            what `install` would do
 #   rollback             switches to the release before
 #   uninstall            takes everything away but settings and saved controls
+#   plan GOAL [NAME]     what one of these three would do
 #
 # Options come as variables, which deploy.sh quotes: PYTHON, CAMERAS, BIND, WITH_NGINX. Each line that is printed is for
-# people. Nothing here reads the settings file's values: systemd does, for the portal and for probe.py.
+# people. Nothing here reads the settings file's values but camera ids and whether a camera is used: systemd does, for the
+# portal and for probe.py.
 #
 # What changes the host goes on to its end whatever becomes of the connection. Where even that is cut short (power,
-# kill -9), the folder `pending` stays behind, and whatever runs next goes back first.
-set -euo pipefail
+# kill -9), the folder `pending` stays behind, and whatever runs next goes back first (on-host-back.sh).
+set -Eeuo pipefail
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
 
@@ -54,20 +55,20 @@ go_on_alone() { # from here on neither Ctrl+C nor a lost connection ends this
   trap '' PIPE HUP INT
   exec > >(exec 9>&-; relay) 2>&1
   RELAY=$!
-  trap leave EXIT
 }
 
-leave() {
+leave() { # nothing ends without a word
   local status=$?
   if ((status)) && [[ -z $HAS_FAILED ]]; then
-    say "FAILED: it broke off; the line before says why"
+    say "FAILED: it broke off with exit code $status${BROKE_AT:+ at: $BROKE_AT}"
   fi
   exec >&- 2>&-
-  wait "$RELAY" || true # until the last line is told
+  [[ -z $RELAY ]] || wait "$RELAY" || true # until the last line is told
   exit "$status"
 }
 
 HAS_FAILED=''
+BROKE_AT='' # the command as it is written here, without values
 
 fail() {
   HAS_FAILED=1
@@ -91,7 +92,14 @@ for place, camera in enumerate(Picamera2.global_camera_info()):
 END
 }
 
-chosen_id() { # N: cam<N>_id of the settings file. An id is no secret.
+is_switched_off() { # N: by the settings file, so that it needs no camera
+  local value
+  value=$(sed -nE "s/^[[:space:]]*(CAMERA|[cC][aA][mM]$1)_[eE][nN][aA][bB][lL][eE][dD]=[\"']?([A-Za-z0-9]*).*/\L\1=\2/p" "$ENV_FILE" \
+    2>/dev/null | sort -t = -k 1,1 -s -r | tail -n 1 || true) # cam0 goes before camera
+  [[ ${value#*=} =~ ^(0|[fF][aA][lL][sS][eE]|[nN][oO]|[oO][fF][fF])$ ]]
+}
+
+chosen_id() { # N: cam<N>_id of the settings file. An id is no secret, the address of another program's camera may be.
   sed -n "s/^[[:space:]]*[cC][aA][mM]$1_[iI][dD]=\"\{0,1\}\([^\"#]*[^\"# ]\).*/\1/p" "$ENV_FILE" 2>/dev/null | tail -n 1 || true
 }
 
@@ -102,6 +110,8 @@ id_of() { # N LISTED: the id of camera N, nothing where it is missing
     awk -F '\t' -v n="$1" '$1 == n { print $3 }' <<<"$2"
   elif [[ $chosen == pattern ]]; then
     say pattern
+  elif [[ $chosen == *://* || $chosen == /dev/* || -f $chosen ]]; then
+    say elsewhere
   else
     awk -F '\t' -v id="$chosen" '$3 == id { print $3 }' <<<"$2"
   fi
@@ -163,16 +173,17 @@ check() { # says what it finds; fails, with the cure, where the portal could not
   found=$(cut -f 1,2 <<<"$listed" | tr '\t' ' ' | paste -sd ',' | sed 's/,/, /g')
   say "checked: ${PRETTY_NAME:-?}, systemd $version, $("$python" -V), cameras: ${found:-none}"
   for number in $(wanted_cameras "$listed"); do
-    [[ -n $(id_of "$number" "$listed") ]] || faults+=("$number")
+    if [[ -z $(id_of "$number" "$listed") ]] && ! is_switched_off "$number"; then faults+=("$number"); fi
   done
   for node in $(tr ',' '\n' <<<"$BIND" | sed 's/^[0-9]*=//'); do
-    [[ $node == none || -e $node ]] || fail "--bind: $node is not there"
+    [[ $node == none || $node == auto || -e $node ]] || fail "--bind: $node is not there"
   done
   if ((${#faults[@]})) && [[ -n $CAMERAS ]]; then
     fail "camera ${faults[*]} is not found; there: ${found:-none}. Ribbon, or cam${faults[0]}_id in $ENV_FILE?"
   fi
   [[ -n $(wanted_cameras "$listed") ]] ||
-    fail "no camera is found. Ribbon? Try: rpicam-hello --list-cameras. For a test picture: --cameras 0 and cam0_id=pattern"
+    fail "no camera is found. Ribbon? Try: rpicam-hello --list-cameras. For a test picture: --cameras 0, and in $ENV_FILE" \
+      "cam0_id=pattern; for the portal without a camera CAMERA_ENABLED=off"
 }
 
 packages() {
@@ -200,8 +211,10 @@ is_edited() { # DESTINATION: it is there and not as it was shipped
 }
 
 without_secrets() { # a settings file's or a site's text, for people
-  sed -E -e 's/^([+ -]?[#[:space:]]*[A-Za-z0-9_]*(KEY|key|PASSWORD|password|TOKEN|token|SECRET|secret)[A-Za-z0-9_]*=).+/\1(not shown)/' \
-    -e 's#(://)[^/@[:space:]]+@#\1(not shown)@#g'
+  sed -E -e 's/^([+ -]?[#[:space:]]*[A-Za-z0-9_]*(KEY|PASSWORD|TOKEN|SECRET)[A-Za-z0-9_]*=).+/\1(not shown)/I' \
+    -e 's/((authorization|x-[a-z-]*(key|token|secret|password))["'"'"']?:?)[[:space:]=].+/\1 (not shown)/I' \
+    -e 's/([?&][a-z_-]*(key|token|secret|password)=)[^&[:space:]"]+/\1(not shown)/Ig' \
+    -e 's#(://)[^[:space:]]+@#\1(not shown)@#g'
 }
 
 ship() { # SOURCE DESTINATION MODE: an edited file stays, and how the new one differs is shown
@@ -258,9 +271,18 @@ device_unit() { # NODE
   systemd-escape --path --suffix=device "$1"
 }
 
+asked_node() { # N: what --bind said now, or the last time: a node, or none; nothing where it is to be found
+  local asked
+  asked=$(tr ',' '\n' <<<"$BIND" | sed -n "s/^$1=//p" | tail -n 1)
+  if [[ -z $asked ]]; then
+    asked=$(sed -n '1s/^# Written by deploy.sh --bind [0-9]*=\(.*\)\.$/\1/p' "$UNITS/camera-soft-cam@$1.service.d/binding.conf" 2>/dev/null || true)
+  fi
+  [[ $asked == auto ]] || printf '%s' "$asked"
+}
+
 node_of() { # RELEASE N LISTED: the node that was asked for, or that belongs to the camera; nothing, and why on 2
   local asked id
-  asked=$(tr ',' '\n' <<<"$BIND" | sed -n "s/^$2=//p" | tail -n 1)
+  asked=$(asked_node "$2")
   if [[ -n $asked ]]; then
     [[ $asked == none ]] || say "$asked"
     return
@@ -268,17 +290,21 @@ node_of() { # RELEASE N LISTED: the node that was asked for, or that belongs to 
   id=$(id_of "$2" "$3")
   [[ -n $id ]] || { printf 'the camera is not there\n' >&2; return; }
   [[ $id != pattern ]] || { printf 'a made-up camera has none\n' >&2; return; }
+  [[ $id != elsewhere ]] || { printf 'the camera belongs to another program\n' >&2; return; }
   "$(python_there)" "$TOP/releases/$1/systemd/find_node.py" "$id" || true
 }
 
 bind_instance() { # RELEASE N LISTED
   local release=$1 number=$2 node device why tries
-  local folder="$UNITS/camera-soft-cam@$2.service.d" reasons
+  local folder="$UNITS/camera-soft-cam@$2.service.d" reasons asked by='deploy.sh'
+  asked=$(asked_node "$number")
+  if [[ -n $asked ]]; then by="deploy.sh --bind $number=$asked"; fi
   reasons=$(mktemp -p /run)
   node=$(node_of "$release" "$number" "$3" 2>"$reasons")
   why=$(tail -n 1 "$reasons")
   rm -f "$reasons"
-  if [[ -z $node && -z $BIND && $why == "the camera is not there" && -e $folder/binding.conf ]]; then
+  if [[ -n $asked && $asked != none && ! -e $node ]]; then why="$node is not there"; fi
+  if [[ ,$BIND != *",$number="* && $why == *" is not there" && -e $folder/binding.conf ]]; then
     say "camera $number: stays bound as it is; $why"
     return
   fi
@@ -292,7 +318,8 @@ bind_instance() { # RELEASE N LISTED
     done
     if systemctl --quiet is-active "$device"; then
       write_if_other "$folder/binding.conf" <<END
-# Written by deploy.sh. The instance stops when its camera's device goes, and starts when that comes back.
+# Written by $by.
+# The instance stops when its camera's device goes, and starts when that comes back.
 [Unit]
 Description=Soft Stream, camera %i, bound to $node
 BindsTo=$device
@@ -308,7 +335,8 @@ END
     why="systemd does not know $node"
   fi
   write_if_other "$folder/binding.conf" <<END
-# Written by deploy.sh: ${why:-as was asked for}.
+# Written by $by.
+# Bound to no device: ${why:-as was asked for}.
 [Unit]
 Description=Soft Stream, camera %i, bound to no device
 END
@@ -356,6 +384,7 @@ END
 
 is_behind() { # N: it runs, but something of what it is started with is newer than its start; or it does not run
   local file files=("$TOP/current") began_us
+  [[ -z $MUST_RESTART ]] || return 0
   systemctl --quiet is-active "camera-soft-cam@$1.service" || return 0
   for file in "$UNIT" "$UNIT.d" "$UNIT.d"/*.conf "$UNITS/camera-soft-cam@$1.service.d"{,/*.conf} "$ENV_FILE"; do
     if [[ -e $file ]]; then files+=("$file"); fi
@@ -473,75 +502,6 @@ prune() { # keeps the newest few, those in use among them
 
 MUST_SEE='' # cameras that a release must get a picture from: those that gave one before, or were never asked
 
-# --- The way back, which a run that was cut short leaves to the next one
-
-note_way_back() { # RELEASE N…: before anything is changed; RELEASE may be empty
-  local note=$PENDING.new
-  rm -rf "$note"
-  install -d -m 700 "$note"
-  printf '%s\n' "$1" >"$note/release"
-  printf '%s\n' "${@:2}" >"$note/numbers"
-  [[ ! -e $ENV_FILE ]] || cp -p "$ENV_FILE" "$note/env"
-  [[ ! -d $TOP/shipped ]] || cp -a "$TOP/shipped" "$note/shipped"
-  mv -T "$note" "$PENDING"
-}
-
-forget_way_back() {
-  rm -rf "$PENDING.done"
-  mv -T "$PENDING" "$PENDING.done" # at once, so that no half of it can be taken for the whole
-  rm -rf "$PENDING.done"
-}
-
-restore() { # RELEASE: files as they were; each as far as it goes, and 1 where one does not
-  local status=0
-  if [[ -e $PENDING/env ]] && ! cmp -s "$PENDING/env" "$ENV_FILE"; then
-    { cp -p "$PENDING/env" "$ENV_FILE.new" && mv -f "$ENV_FILE.new" "$ENV_FILE"; } || status=1
-  fi
-  if [[ -d $PENDING/shipped ]] && ! diff -rq "$PENDING/shipped" "$TOP/shipped" >/dev/null 2>&1; then
-    rm -rf "$TOP/shipped"
-    cp -a "$PENDING/shipped" "$TOP/shipped" || status=1
-  fi
-  rm -f "$ENV_FILE.new" "$UNIT.new" "$RULES.new" "$TOP/current.new" "$TOP/previous.new"
-  activate "$1" || status=1
-  systemctl daemon-reload || status=1
-  return "$status"
-}
-
-go_back() { # RELEASE LISTED N…: to what ran before; 1 where that does not run either
-  local before=$1 instances
-  mapfile -t instances < <(instances "${@:3}")
-  if [[ -z $before ]]; then
-    systemctl --quiet disable --now "${instances[@]}" 2>/dev/null || true
-    rm -f "$TOP/current"
-    forget_way_back
-    return
-  fi
-  MUST_SEE=''
-  restore "$before" || say "not every file could be put back"
-  start_and_ask "$@" || return
-  forget_way_back
-}
-
-settle() { # what a run that was cut short left behind; 1 where there is nothing
-  local before listed number numbers
-  rm -rf "$PENDING.new" "$PENDING.done"
-  [[ -d $PENDING ]] || return 1
-  before=$(<"$PENDING/release")
-  mapfile -t numbers < <(sed '/^$/d' "$PENDING/numbers")
-  if [[ -n $before && ! -d $TOP/releases/$before ]]; then
-    forget_way_back
-    return 1
-  fi
-  say "the deployment before this one was cut short; going back to ${before:-what was there before it, nothing,} first"
-  # Whatever it came to: each is started anew.
-  listed=$(list_cameras 2>/dev/null || true)
-  for number in "${numbers[@]}"; do
-    systemctl stop "camera-soft-cam@$number.service" 2>/dev/null || true
-  done
-  go_back "$before" "$listed" "${numbers[@]}" || say "$before does not run either"
-  [[ ! -d $PENDING ]] || forget_way_back
-}
-
 put_in_place() { # RELEASE LISTED N…: all that has to be there before the instances start
   local release=$1 listed=$2 number instances
   shift 2
@@ -568,14 +528,15 @@ port_taken() { # RELEASE N: prints the port where another program has it
   port=$(probe "$1" port "$2") || return 1
   pids=$(systemctl show --value --property=MainPID 'camera-soft-cam@*.service' | grep -v '^0*$' || true)
   # shellcheck disable=SC2086 # some numbers
-  "$(python_there)" -c "$HAS_STRANGER" "$port" $pids 2>/dev/null || return 1
+  "$(python_there)" -c "$HAS_STRANGER" "$port" here $pids 2>/dev/null || return 1
   say "$port"
 }
 
-# Exit 0 where something listens at that port, on this machine's own address or on all, and is none of these processes.
+# Exit 0 where something listens at that port, on this machine's own address or on all (here), or anywhere (any), and is
+# none of these processes.
 readonly HAS_STRANGER='
 import os, sys
-port, pids = int(sys.argv[1]), sys.argv[2:]
+port, where, pids = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
 ours = set()
 for pid in pids:
     for entry in os.scandir(f"/proc/{pid}/fd"):
@@ -585,7 +546,7 @@ for name in ("/proc/net/tcp", "/proc/net/tcp6"):
     if os.path.exists(name):
         for fields in map(str.split, list(open(name))[1:]):
             address, _, number = fields[1].partition(":")
-            listens = fields[3] == "0A" and int(number, 16) == port and address in everywhere_or_here
+            listens = fields[3] == "0A" and int(number, 16) == port and (where == "any" or address in everywhere_or_here)
             if listens and f"socket:[{fields[9]}]" not in ours:
                 sys.exit(0)
 sys.exit(1)
@@ -617,6 +578,10 @@ install_release() { # NAME [FOLDER that it was copied to]
     if port=$(port_taken "$release" "$number"); then
       fail "camera $number: port $port is taken by another program, nothing was changed (who: sudo ss -ltnp 'sport = :$port')"
     fi
+    if [[ -n $WITH_NGINX && " ${asked[*]} " == *" $number "* ]] && port=$(outside_port_taken "$number"); then
+      fail "camera $number: port $port, nginx's, is taken by another program, nothing was changed (who: sudo ss -ltnp" \
+        "'sport = :$port')"
+    fi
     if ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
       if [[ -z $before ]]; then MUST_SEE+=" $number"; fi
     elif [[ $before != "$release" ]] && probe "$before" look "$number" 5 >/dev/null 2>&1; then
@@ -641,7 +606,6 @@ install_release() { # NAME [FOLDER that it was copied to]
   set -e
   if ((status)); then
     answer="no settings or unit could be written for release $release: $(reason_of "$reasons")"
-    [[ $before != "$release" ]] || { forget_way_back; fail "$answer"; }
   elif ! start_and_ask "$release" "$listed" "${numbers[@]}"; then
     status=1
     answer="release $release does not work"
@@ -651,16 +615,18 @@ install_release() { # NAME [FOLDER that it was copied to]
       go_back "$before" "$listed" "${numbers[@]}"
       fail "$answer, and there is no older one: its instances are stopped"
     fi
-    if [[ $before == "$release" ]]; then
+    if [[ $before == "$release" ]] && ! has_changed; then
       forget_way_back
       fail "$answer any more, as this host and its settings are now; it was not changed"
     fi
     say "going back to $before"
     go_back "$before" "$listed" "${numbers[@]}" || { forget_way_back; fail "$answer, and $before does not either"; }
+    [[ $before != "$release" ]] || fail "$answer with these options; it runs again as before"
     rm -rf "${TOP:?}/releases/$release"
     fail "$answer; $before runs again"
   fi
   if [[ -n $before && $before != "$release" ]]; then
+    remember_change
     switch_link "$before" previous
   fi
   forget_way_back
@@ -702,103 +668,18 @@ plan() { # NAME
   done
 }
 
-rollback() {
-  local previous before listed numbers
-  if settle; then
-    before=$(current_release)
-    say "done: ${before:+release }${before:-no release is in use}"
-    return
-  fi
-  previous=$(basename "$(readlink "$TOP/previous" 2>/dev/null || true)")
-  before=$(current_release)
-  [[ -n $previous && -d $TOP/releases/$previous ]] || fail "there is no release before ${before:-none}"
-  listed=$(list_cameras 2>/dev/null || true)
-  mapfile -t numbers < <(enabled_instances)
-  note_way_back "$before" "${numbers[@]}"
-  if ! { activate "$previous" && systemctl daemon-reload && start_and_ask "$previous" "$listed" "${numbers[@]}"; }; then
-    go_back "$before" "$listed" "${numbers[@]}" || forget_way_back
-    fail "release $previous does not work; $before stays"
-  fi
-  switch_link "$before" previous
-  forget_way_back
-  say "done: release $previous, before it $before"
-}
-
-# --- nginx
-
-nginx_sites() { # RELEASE N…
-  local release=$1 number port site
-  local from="$TOP/releases/$1/integrations/nginx"
-  shift
-  [[ -d $NGINX/sites-enabled ]] || fail "nginx has no $NGINX/sites-enabled here: see integrations/nginx/README.md"
-  make_password
-  ship "$from/camera-soft-cam.conf" "$NGINX/snippets/camera-soft-cam.conf" 644
-  for number in "$@"; do
-    port=$(probe "$release" port "$number")
-    site=$(mktemp -p /run)
-    sed -e "s/@N@/$number/g; s/@OUTSIDE@/$((8081 + number))/g; s/@INSIDE@/$port/g" "$from/site.conf" >"$site"
-    [[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' "$site"
-    ship "$site" "$NGINX/sites-available/camera-soft-cam$number.conf" 644
-    rm -f "$site"
-    (umask 077 && probe "$release" nginx "$number" >"$NGINX/camera-soft-cam$number.key.new")
-    mv -f "$NGINX/camera-soft-cam$number.key.new" "$NGINX/camera-soft-cam$number.key"
-    ln -sfn "../sites-available/camera-soft-cam$number.conf" "$NGINX/sites-enabled/camera-soft-cam$number.conf"
-  done
-  if ! nginx -t -q 2>/run/camera-soft-stream-nginx.log; then
-    for number in "$@"; do
-      rm -f "$NGINX/sites-enabled/camera-soft-cam$number.conf"
-    done
-    fail "nginx would not take the sites, so they are off again: $(tail -n 1 /run/camera-soft-stream-nginx.log)"
-  fi
-  systemctl --quiet enable nginx
-  systemctl reload-or-restart nginx
-  for number in "$@"; do
-    # Another port may stand in an edited site.
-    port=$(sed -nE 's/^[[:space:]]*listen[[:space:]]+([0-9.]+:)?([0-9]+).*/\2/p' "$NGINX/sites-available/camera-soft-cam$number.conf" | head -n 1)
-    "$(python_there)" -c "$ASK_NGINX" "${port:-$((8081 + number))}" ||
-      fail "nginx does not ask for a password at port ${port:-$((8081 + number))}"
-    say "camera $number: nginx shows it at port ${port:-$((8081 + number))}, with the password of $NGINX/camera-soft-cam.htpasswd"
-  done
-}
-
-# An edited site may have TLS, with a certificate for a name that this machine does not have for itself.
-readonly ASK_NGINX='
-import ssl, sys, time, urllib.error, urllib.request
-tls = urllib.request.HTTPSHandler(context=ssl._create_unverified_context())
-opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), tls)
-for _ in range(50):
-    for scheme in ("http", "https"):
-        try:
-            opener.open(f"{scheme}://127.0.0.1:{sys.argv[1]}/", timeout=5)
-            sys.exit(1)
-        except urllib.error.HTTPError as error:
-            if error.code == 401:
-                sys.exit(0)
-        except OSError:
-            pass
-    time.sleep(0.1)
-sys.exit(1)
-'
-
-make_password() { # where there is none: made up, and only root can read it
-  local file=$NGINX/camera-soft-cam.htpasswd word
-  [[ ! -e $file ]] || return 0
-  word=$(openssl rand -base64 15 | tr '+/' '-_')
-  (umask 077 && printf '%s\n' "$word" >"$ENV_DIR/nginx-password")
-  (umask 077 && printf 'camera:%s\n' "$(openssl passwd -6 -stdin <<<"$word")" >"$file")
-  chgrp www-data "$file"
-  chmod 640 "$file"
-  say "nginx: user camera; its password is on the host, for root alone: sudo cat $ENV_DIR/nginx-password"
-}
-
 uninstall() {
-  local number
+  local number folder left=()
   for number in $(enabled_instances); do
     systemctl --quiet disable --now "camera-soft-cam@$number.service" 2>/dev/null || true
   done
   systemctl stop 'camera-soft-cam@*.service' 2>/dev/null || true
   systemctl reset-failed 'camera-soft-cam@*.service' 2>/dev/null || true
-  rm -rf "$UNIT" "$UNIT.d" "$UNITS"/camera-soft-cam@*.service.d "$RULES"
+  rm -f "$UNIT" "$UNIT.d/python.conf" "$UNITS"/camera-soft-cam@*.service.d/binding.conf "$RULES"
+  for folder in "$UNITS"/camera-soft-cam@*.service.d; do
+    # What else is in there the owner wrote.
+    if [[ -d $folder ]] && ! rmdir "$folder" 2>/dev/null; then left+=("$folder"); fi
+  done
   systemctl daemon-reload
   systemctl reset-failed 'camera-soft-cam@*.service' 2>/dev/null || true
   if compgen -G "$NGINX/sites-available/camera-soft-cam*.conf" >/dev/null; then
@@ -808,7 +689,16 @@ uninstall() {
     if nginx -t -q 2>/dev/null; then systemctl reload nginx 2>/dev/null || true; fi
   fi
   rm -rf "${TOP:?}"
-  say "done: uninstalled. Left: $ENV_DIR (settings) and /var/lib/private/camera-soft-cam (saved controls)"
+  say "done: uninstalled. Left: $ENV_DIR (settings), /var/lib/private/camera-soft-cam (saved controls)${left[*]:+, your own ${left[*]}}"
+}
+
+plan_uninstall() {
+  local number
+  for number in $(enabled_instances); do
+    say "would stop and disable camera-soft-cam@$number.service"
+  done
+  say "would take away $UNIT, $RULES, $TOP, and nginx's sites and password"
+  say "would leave $ENV_DIR (settings), /var/lib/private/camera-soft-cam (saved controls), and drop-ins of your own"
 }
 
 # --- One at a time, whoever else deploys; what only looks need not wait
@@ -822,10 +712,18 @@ alone() {
 }
 
 main() {
+  trap 'BROKE_AT=${BASH_COMMAND%%$'"'\\n'"'*}' ERR
+  trap leave EXIT
   ((EUID == 0)) || fail "needs root"
   case ${1:-} in
     check) check ;;
-    plan) plan "$2" ;;
+    plan)
+      case $2 in
+        install) plan "$3" ;;
+        rollback) plan_rollback ;;
+        uninstall) plan_uninstall ;;
+      esac
+      ;;
     packages) alone && packages ;;
     incoming) incoming "$2" ;;
     discard) discard "$2" ;;

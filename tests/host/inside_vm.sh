@@ -41,7 +41,7 @@ first_boot() {
   tell 'names that stay' "$(cd /dev/v4l/by-path && echo *)"
   tell 'known before the rule' "$(systemctl is-active dev-video0.device)"
   PYTHON=/opt/picamera2/bin/python CAMERAS=0,1 BIND=0=/dev/video0,1=/dev/v4l/by-path/platform-vivid.0-video-index0 \
-    bash -s -- install vm </opt/camera-soft-stream/releases/vm/systemd/on-host.sh 2>&1 | sed 's/^/install: /'
+    bash -s -- install vm < <(cat /opt/camera-soft-stream/releases/vm/systemd/on-host{-*,}.sh) 2>&1 | sed 's/^/install: /'
   tell 'known after it' "$(systemctl is-active dev-video0.device)"
   tell 'deployed 0' "$(state 0)"
   tell 'deployed 1' "$(state 1)"

@@ -23,13 +23,14 @@ from tests.rig import root as rig_root
 PROJECT = rig_root.CHECKOUT
 PYTHON = "/opt/rig/python"  # the root's Picamera2, with the bridges to the virtual cameras
 ENV_FILE = "/etc/camera-streamer/camera-soft-stream.env"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0  # for what takes seconds on an idle machine: only a fault ever waits so long
+DEPLOY_LIMIT_S = 300.0  # ten seconds on an idle machine
 _DROP_IN = "/etc/systemd/system/camera-soft-cam@.service.d/zz-test.conf"
 CAMERA_LIST = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
 
 _PYTHON_WRAPPER = f"""\
 #!/bin/sh
-export LD_PRELOAD=/opt/rig/dmabuf_shim.so PYTHONPATH=/opt/faults:/opt/rig
+export LD_PRELOAD=/opt/rig/dmabuf_shim.so PYTHONPATH=/opt/faults:/opt/rig:$PYTHONPATH
 exec {rig_root.PYTHON} "$@"
 """
 
@@ -77,6 +78,8 @@ class Machine:
         self.first_words = ""  # what the first deployment said
         self._is_changed = False
         self._folder = Path(tempfile.mkdtemp(prefix="soft-stream-host-"))
+        # Where its deployments work, and nobody else's; short, since there are sockets in it.
+        self.deploy_tmp = Path(tempfile.mkdtemp(prefix="dep-", dir="/tmp"))
         # What is deployed: as it is now, whoever works in the checkout meanwhile.
         self.project = copy_project(PROJECT, self._folder / "project")
         self.key = self._folder / "key"
@@ -128,8 +131,14 @@ class Machine:
         check: bool = True,
         project: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """`deploy.sh` over real SSH."""
-        return self.net(*self._deploy_argv(options, hosts, project), check=check)
+        """`deploy.sh` over real SSH. Whatever it comes to, it cleans up behind itself."""
+        done = self.net(*self._deploy_argv(options, hosts, project), check=check, timeout_s=DEPLOY_LIMIT_S)
+        self.assert_cleaned_up()
+        return done
+
+    def assert_cleaned_up(self) -> None:
+        """No deployment left a folder here."""
+        assert list(self.deploy_tmp.iterdir()) == []
 
     @contextlib.contextmanager
     def deploying(self, *options: str, project: Path) -> Iterator[subprocess.Popen[str]]:
@@ -148,6 +157,7 @@ class Machine:
             finally:
                 if process.poll() is None:
                     process.terminate()
+        self.assert_cleaned_up()
 
     def _deploy_argv(self, options: Sequence[str], hosts: Sequence[str], project: Path | None) -> list[str]:
         known = self._folder / "known_hosts"
@@ -155,7 +165,7 @@ class Machine:
         ssh += ["IdentitiesOnly=yes", "BatchMode=yes"]
         flags = [flag for option in ssh for flag in ("-o", option)]
         script = str((project or self.project) / "deploy.sh")
-        return [script, *flags, "--python", PYTHON, *options, *hosts]
+        return ["env", f"TMPDIR={self.deploy_tmp}", script, *flags, "--python", PYTHON, *options, *hosts]
 
     @contextlib.contextmanager
     def viewer(self, camera: int, *options: str, port: int | None = None) -> Iterator[None]:
@@ -199,7 +209,12 @@ class Machine:
         return int(self.show(camera, "MainPID")["MainPID"])
 
     def journal(self, camera: int, *options: str) -> str:
+        self.sync_journal()
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", f"camera-soft-cam@{camera}", *options).stdout
+
+    def sync_journal(self) -> None:
+        """What was said by now is in the journal."""
+        self.run("journalctl", "--sync")
 
     def wait_until(self, predicate: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> float:
         """Returns as soon as it holds, and how long that took; an AssertionError where it does not."""
@@ -255,12 +270,6 @@ class Machine:
             if not self.is_active(camera):
                 self.run("systemctl", "restart", f"camera-soft-cam@{camera}")
 
-    def make_unit_fit(self) -> None:
-        """The rig's own part of the unit again, where it was taken away with everything."""
-        for path, text in _UNIT_PARTS.items():
-            self.run("mkdir", "-p", str(Path(f"/{path}").parent))
-            self.write(f"/{path}", text)
-
     def close(self) -> None:
         # The leader's death ends all that runs inside; nspawn then ends by itself.
         with contextlib.suppress(ProcessLookupError):
@@ -272,6 +281,7 @@ class Machine:
             self._process.wait()
         self._log.close()
         shutil.rmtree(self._folder, ignore_errors=True)
+        shutil.rmtree(self.deploy_tmp, ignore_errors=True)
 
     def _find_leader(self) -> int:
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
@@ -317,7 +327,8 @@ def _write_files(folder: Path) -> None:
         "opt/faults/sitecustomize.py": _FAULTS,
         "etc/tmpfiles.d/rig.conf": "d /run/rig 0755\nd /run/rig-locks 1777\n",
         **_UNIT_PARTS,
-        "etc/ssh/sshd_config.d/rig.conf": "ListenAddress 127.0.0.1\nPermitRootLogin prohibit-password\n",
+        "etc/ssh/sshd_config.d/rig.conf": "ListenAddress 127.0.0.1\nListenAddress ::1\n"
+        "PermitRootLogin prohibit-password\n",
         "etc/hostname": "soft-stream\n",
         "etc/hosts": "127.0.0.1 localhost soft-stream\n::1 localhost\n",
         "etc/sudoers.d/pi": "pi ALL=(ALL) NOPASSWD: ALL\n",
