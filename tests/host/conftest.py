@@ -12,6 +12,7 @@ from tests.host.machine import ENV_FILE, Machine
 from tests.rig import root as rig_root
 
 _BUILD_S = 1800  # the first test waits for the root, and maybe for the virtual machine's disk and boots
+_DEPLOYMENTS_S = 600  # a test has up to five, each of ten seconds on an idle machine
 # The virtual machine is a PC with this machine's Debian, so only a PC can make it.
 collect_ignore = [] if os.uname().machine == "x86_64" else ["test_devices.py"]
 _NEEDED = ("nsenter", "systemd-nspawn", "ssh", "ssh-keygen", "rsync", "curl")
@@ -22,6 +23,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = {
         item.path: item for item in reversed(items) if {"_booted", "vm_report"} & {*getattr(item, "fixturenames", ())}
     }
+    for item in items:
+        if "machine" in getattr(item, "fixturenames", ()) and item not in first.values():
+            item.add_marker(pytest.mark.timeout(_DEPLOYMENTS_S))
     for item in first.values():
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_BUILD_S))

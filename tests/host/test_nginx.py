@@ -58,26 +58,36 @@ def pictures(path: Path) -> dict[str, bytes]:
     return found
 
 
+def watch_both(machine: Machine, camera: int, password: str, folder: Path) -> list[dict[str, bytes]]:
+    """What two viewers get within the same seconds, one directly and one through nginx."""
+    paths = [folder / f"direct{camera}", folder / f"nginx{camera}"]
+    urls = [f"http://127.0.0.1:{18081 + camera}/stream.mjpg", f"http://127.0.0.1:{8081 + camera}/stream.mjpg"]
+    # One curl for both: they start together.
+    machine.net(
+        *("curl", "-s", "-m", "4", "--parallel", "--parallel-immediate", "-u", f"camera:{password}"),
+        *(word for url, path in zip(urls, paths, strict=True) for word in ("-o", str(path), url)),
+        check=False,
+    )
+    return [pictures(path) for path in paths]
+
+
 @pytest.mark.alone
 def test_both_cameras_stream_the_same_frames_through_nginx_as_direct(
     machine: Machine, password: str, tmp_path: Path
 ) -> None:
     for camera in (0, 1):
-        paths = [tmp_path / f"direct{camera}", tmp_path / f"nginx{camera}"]
-        urls = [f"http://127.0.0.1:{18081 + camera}/stream.mjpg", f"http://127.0.0.1:{8081 + camera}/stream.mjpg"]
-        # One curl for both: they start together.
-        machine.net(
-            *("curl", "-s", "-m", "4", "--parallel", "--parallel-immediate", "-u", f"camera:{password}"),
-            *(word for url, path in zip(urls, paths, strict=True) for word in ("-o", str(path), url)),
-            check=False,
-        )
-        direct, through = (pictures(path) for path in paths)
-        common = sorted(direct.keys() & through.keys())
-        assert len(common) > 20
-        assert all(direct[stamp] == through[stamp] for stamp in common)
-        # Between the first and the last that both have, neither misses one.
-        within = [{stamp for stamp in each if common[0] <= stamp <= common[-1]} for each in (direct, through)]
-        assert within[0] == within[1] == set(common)
+        for _ in range(3):  # a viewer for whom this machine had no time in between may have missed one
+            direct, through = watch_both(machine, camera, password, tmp_path)
+            common = sorted(direct.keys() & through.keys())
+            assert all(direct[stamp] == through[stamp] for stamp in common)
+            # Between the first and the last that both have, neither misses one.
+            within = [
+                {stamp for stamp in each if common and common[0] <= stamp <= common[-1]} for each in (direct, through)
+            ]
+            if len(common) > 20 and within[0] == within[1] == set(common):
+                break
+        else:
+            raise AssertionError(f"camera {camera}: {len(common)} in common, of {[len(each) for each in within]}")
 
 
 def test_the_probe_is_content_through_nginx(machine: Machine, password: str) -> None:
@@ -101,7 +111,8 @@ def echo(machine: Machine) -> Iterator[str]:
     site = (NGINX / "site.conf").read_text()
     site = site.replace("@N@", "8").replace("@OUTSIDE@", "8089").replace("@INSIDE@", "18089")
     machine.write("/etc/nginx/sites-enabled/camera-soft-cam8.conf", site)
-    machine.run("cp", "/etc/nginx/camera-soft-cam0.key", "/etc/nginx/camera-soft-cam8.key")
+    # As deploy.sh writes it for a portal without a key.
+    machine.write("/etc/nginx/camera-soft-cam8.key", 'proxy_set_header Authorization "";\n', "600")
     machine.run("systemd-run", "--unit=echo", "--quiet", "/usr/bin/python3", "-c", ECHO)
     machine.run("systemctl", "reload", "nginx")
     url = "http://127.0.0.1:8089/"
@@ -130,8 +141,10 @@ def test_connections_to_the_portal_are_used_again(machine: Machine, password: st
     for _ in range(10):
         assert machine.get(echo, "-u", f"camera:{password}")[0] == 200
     inside = machine.run("ss", "-tnH", "state", "established", "dport", "=", ":18089").stdout.splitlines()
-    # One for each of nginx's processes at the most; of those that ended only that of the fixture's question waits.
-    assert 1 <= len(inside) <= 4
+    # One for each of nginx's processes at the most, and there may be as many of them as processors; of those that
+    # ended only that of the fixture's question waits.
+    workers = machine.run("pgrep", "-fc", "nginx: worker process").stdout
+    assert 1 <= len(inside) <= min(int(workers), 10)
     ended = machine.run("ss", "-tnH", "state", "time-wait", "sport", "=", ":18089").stdout.splitlines()
     assert len(ended) <= 2
 
@@ -167,7 +180,9 @@ def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
         machine.run("systemctl", "reload", "nginx")
         url = "https://127.0.0.1:8081/snapshot.jpg"
         machine.wait_until(lambda: machine.get(url, "-k")[0] == 401, "TLS")
-        assert machine.get(url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")[0] == 200
+        # For a moment after a reload nginx's old workers answer too.
+        picture = lambda: machine.get(url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")[0]  # noqa: E731
+        machine.wait_until(lambda: picture() == 200, "a picture by TLS")
         code, answer = machine.get("http://127.0.0.1:8081/snapshot.jpg", "-D", "-")
         assert (code, url in answer) == (301, True)
         # Run again, deploy.sh leaves the edited site alone, and is content with it.
@@ -176,6 +191,7 @@ def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
         machine.write(path, before)
         machine.run("rm", "/etc/nginx/camera.key", "/etc/nginx/camera.crt")
         machine.run("systemctl", "reload", "nginx")
+        machine.wait_until(lambda: machine.get("http://127.0.0.1:8081/")[0] == 401, "the site as it was")
 
 
 def test_the_sites_want_no_websockets_and_buffer_nothing() -> None:

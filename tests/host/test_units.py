@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from tests.host.machine import ENV_FILE, Machine
+from tests.host.machine import ENV_FILE, PATIENCE_S, Machine
 
 KEY = "a-key-that-nobody-may-see-4711"
 VIEW_KEY = "nor-this-one-0815"
 SECURITY_LIMIT = 2.5
 
 
-def wait_for_status(machine: Machine, camera: int, pattern: str, within_s: float = 20.0) -> None:
+def wait_for_status(machine: Machine, camera: int, pattern: str, within_s: float = PATIENCE_S) -> None:
     machine.wait_until(
         lambda: re.fullmatch(pattern, machine.show(camera, "StatusText")["StatusText"]), f"status {pattern!r}", within_s
     )
@@ -62,6 +62,7 @@ def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
 
 
 def test_the_journal_knows_priorities(machine: Machine) -> None:
+    machine.sync_journal()
     done = machine.run("journalctl", "--no-pager", "-o", "json", "-u", "camera-soft-cam@0", "_COMM=python")
     entries = [json.loads(line) for line in done.stdout.splitlines()]
     listening = [entry for entry in entries if entry["MESSAGE"].startswith("Listening on")]
@@ -88,10 +89,10 @@ def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_n
         pid = machine.pid(0)
         machine.run("kill", "-KILL", str(pid))
         machine.wait_for_fresh(0, pid)
-    assert "Ended 3 times within minutes: waiting 3 s" in machine.journal(0)
-    began_s = time.monotonic()
+    waited = re.findall(r"Ended .* waiting .*", machine.journal(0))
+    assert waited[-1] == "Ended 3 times within minutes: waiting 3 s"
     machine.run("systemctl", "restart", "camera-soft-cam@0")
-    assert time.monotonic() - began_s < 3
+    assert re.findall(r"Ended .* waiting .*", machine.journal(0)) == waited
 
 
 def test_a_camera_taken_away_stays_stopped_while_the_other_streams_on(machine: Machine) -> None:
@@ -177,7 +178,7 @@ def test_bad_flags_stay_stopped_too(machine: Machine) -> None:
 @pytest.mark.parametrize("fault", ["accept loop", "whole process"])
 def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: Machine, fault: str) -> None:
     # Pings come each third of that, and the server has 5 s to answer before the log says that it does not.
-    limit_s = 12 if fault == "accept loop" else 3
+    limit_s = 12 if fault == "accept loop" else 6
     machine.set_drop_in(f"[Service]\nWatchdogSec={limit_s}\nTimeoutStopSec=2\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid = machine.pid(0)
@@ -189,11 +190,11 @@ def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: M
         assert "Not well, and systemd is not told otherwise: the server does not answer" in said
         # faulthandler's farewell: where every thread stood.
         assert "Fatal Python error: Aborted" in said
-    assert machine.get("http://127.0.0.1:18081/health")[0] == 200
+    machine.wait_until(lambda: machine.get("http://127.0.0.1:18081/health")[0] == 200, "an answer")
 
 
 def test_pings_go_on_while_the_portal_is_well(machine: Machine) -> None:
-    machine.set_drop_in("[Service]\nWatchdogSec=3\n")
+    machine.set_drop_in("[Service]\nWatchdogSec=6\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid = machine.pid(0)
     stamps: set[str] = set()
@@ -202,7 +203,7 @@ def test_pings_go_on_while_the_portal_is_well(machine: Machine) -> None:
         stamps.add(machine.show(0, "WatchdogTimestampMonotonic")["WatchdogTimestampMonotonic"])
         return len(stamps) > 4
 
-    machine.wait_until(pinged, "four pings", within_s=12)
+    machine.wait_until(pinged, "four pings")
     assert machine.pid(0) == pid
 
 
@@ -218,6 +219,7 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     assert machine.run("stat", "-c", "%a %U", ENV_FILE).stdout == "600 root\n"
     machine.run("systemctl", "restart", "camera-soft-cam@0", "camera-soft-cam@1")
     said = machine.deploy("--cameras", "0,1", "--with-nginx").stdout
+    machine.sync_journal()
     assert machine.get("http://127.0.0.1:18081/v1/camera/status")[0] == 401
     assert machine.get("http://127.0.0.1:18081/v1/camera/status", "-H", f"X-API-Key: {KEY}")[0] == 200
     assert machine.get("http://127.0.0.1:18081/stream.mjpg", "-H", f"X-API-Key: {KEY}x")[0] == 401
@@ -225,7 +227,7 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     password = machine.run("cat", "/etc/camera-streamer/nginx-password").stdout.strip()
     outside = "http://127.0.0.1:8081/v1/camera/status"
     # For a moment after a reload nginx's old workers answer too.
-    machine.wait_until(lambda: machine.get(outside, "-u", f"camera:{password}")[0] == 200, "the key for nginx", 5)
+    machine.wait_until(lambda: machine.get(outside, "-u", f"camera:{password}")[0] == 200, "the key for nginx")
     assert KEY not in machine.get(outside, "-u", f"camera:{password}")[1]
     places = {
         "deploy.sh": said,
