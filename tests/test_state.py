@@ -1,5 +1,6 @@
 """What was asked, as a value; and its file, which no crash, no full disk and no bad content spoils."""
 
+import errno
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from softcam.controls.state import Asked, Store
+from softcam.controls.state import Asked, Store, held_values
 from softcam.controls.table import BY_NAME
 
 ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
@@ -87,6 +88,10 @@ def test_a_round_through_the_file(tmp_path: Path) -> None:
         (b'{"version": 1, "asked": {"zoom": {}}, "held": {}}', "zoom: no such control"),
         (b'{"version": 1, "asked": {"roi": {"x": 9}}, "held": {}}', "roi: x: wants"),
         (b'{"version": 1, "asked": {}, "held": {"awb": {}}}', "awb: holds"),
+        (
+            b'{"version": 1, "asked": {"exposure_limits": {"min_gain": 9, "max_gain": 2}}, "held": {}}',
+            "exposure_limits: min_gain: wants to be at most max_gain, which is 2",
+        ),
         (b'{"version": 1, "asked": {"": {}}, "held": {"": []}}', ": no such control"),
     ],
 )
@@ -105,6 +110,12 @@ def test_fail_bad_files_are_set_aside(tmp_path: Path, content: bytes, reason: st
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
+        ('"asked": {%s, "exposure_limits": {"min_exposure_us": 9, "max_exposure_us": 2}}, "held": {}',
+         "exposure_limits: min_exposure_us: wants to be at most max_exposure_us, which is 2"),
+        ('"asked": {%s, "awb": {"enabled": false}, "manual_awb": {"red_gain": 1, "blue_gain": 1}}, "held": {}',
+         "awb: is contradicted by manual_awb"),
+        ('"asked": {%s, "autofocus_mode": {"mode": "manual"}}, "held": {"autofocus_mode": {"LensPosition": 1e22}}',
+         "autofocus_mode: holds"),
         ('"asked": {%s, "zoom": {"by": 2}}, "held": {}', "zoom: no such control"),
         ('"asked": {%s, "roi": {"x": 9}}, "held": {}', "roi: x: wants"),
         ('"asked": {%s, "awb": {"enabled": true}}, "held": {"awb": {"ColourGains": [1.5, 1.5]}}', "awb: holds"),
@@ -152,6 +163,36 @@ def test_ok_what_is_held_goes_through_the_file(
     store = Store(tmp_path, "cam0")
     assert store.load() == state
     assert store.set_aside_because is None
+
+
+def test_what_is_held_is_what_could_be_set() -> None:
+    told = {"ExposureTime": 9000, "AnalogueGain": 1.5, "ColourGains": [1.5, 40.0], "LensPosition": 32.0}
+    assert held_values("auto_exposure", told) == {"ExposureTime": 9000, "AnalogueGain": 1.5}
+    assert held_values("awb", told) == {"ColourGains": (1.5, 32.0)}
+    assert held_values("autofocus_mode", told) == {"LensPosition": 15.0}
+
+
+@pytest.mark.parametrize("then", [{"brightness": 0.5}, None])
+def test_a_file_that_could_not_be_read_is_not_written_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, float] | None
+) -> None:
+    assert Store(tmp_path, "cam0").save(asked(roi=ZOOM))
+    content = (tmp_path / "cam0.json").read_text()
+
+    def deny(path: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    store = Store(tmp_path, "cam0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", deny)
+        assert store.load() == Asked()
+    assert "Permission denied" in str(store.trouble)
+    assert store.save(Asked() if then is None else asked(image_processing=then))
+    assert store.trouble is None
+    assert store.set_aside_because == "cam0.json could not be read (Permission denied)"
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+    assert store.save(asked(roi=ZOOM))  # once: what is written from now on is known
+    assert (tmp_path / "cam0.json.bad").read_text() == content
 
 
 def test_what_a_crash_left_behind_is_taken_away(tmp_path: Path) -> None:
@@ -236,17 +277,19 @@ from softcam.controls.table import BY_NAME
 
 store = Store(Path(sys.argv[1]), "cam0")
 print("begins", flush=True)
-for number in range(1, 1_000_000_000):
+for number in range(int(sys.argv[2]), 1_000_000_000):
     state = Asked().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
     state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
     assert store.save(state)
+    print(number, flush=True)
 """
 
 
 def test_a_crash_while_it_is_written_loses_nothing(tmp_path: Path) -> None:
-    seen = 0
+    kept = 0
     for number in range(25):
-        with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(kept + 1)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             process.stdout.readline()
             # Somewhere within a few writes, elsewhere each time.
@@ -254,11 +297,13 @@ def test_a_crash_while_it_is_written_loses_nothing(tmp_path: Path) -> None:
             while time.monotonic() < deadline_s or not (tmp_path / "cam0.json").exists():
                 os.sched_yield()
             process.send_signal(signal.SIGKILL)
+            told = process.stdout.read().split(b"\n")[:-1]  # without a number that was cut short
         store = Store(tmp_path, "cam0")
         state = store.load()
         assert store.set_aside_because is None
-        exposure_us = state.get("manual_exposure", "exposure_us")
-        assert state.get("image_processing", "contrast") == exposure_us % 32  # one state, and not parts of two
-        seen = max(seen, exposure_us)
+        least = int(told[-1]) if told else kept
+        kept = state.get("manual_exposure", "exposure_us")
+        assert least <= kept <= least + 1  # the last that was told to be kept, or the one that was being written
+        assert state.get("image_processing", "contrast") == kept % 32  # one state, and not parts of two
         json.loads((tmp_path / "cam0.json").read_text())
-    assert seen > 1
+    assert kept > 1

@@ -643,8 +643,8 @@ def test_a_hold_and_a_change_at_once_keep_both(scene: Scene, monkeypatch: pytest
     with scene.held.open():
         scene.settle()
         scene.change("auto_exposure", enabled=False)
-        gate = Gate(merge.contradiction, "changing")
-        monkeypatch.setattr(merge, "contradiction", gate)
+        gate = Gate(steering_module.contradiction, "changing")
+        monkeypatch.setattr(steering_module, "contradiction", gate)
         changing = threading.Thread(target=lambda: scene.change("image_processing", brightness=0.5), name="changing")
         changing.start()
         assert gate.is_inside.wait(10), "the change has read what was asked"

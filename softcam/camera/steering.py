@@ -24,7 +24,7 @@ from softcam.controls import geometry, lacks, merge
 from softcam.controls.autofocus import AfMode, FocusOutcome
 from softcam.controls.daynight import DayNight, Scene, scene_of
 from softcam.controls.limits import Governor
-from softcam.controls.state import Asked, Store, held_values
+from softcam.controls.state import Asked, Store, contradiction, held_values
 from softcam.controls.table import BadValue, Group
 from softcam.errors import CameraError, NotSupported
 from softcam.workers import start_worker
@@ -148,7 +148,7 @@ class Steering:
             if group.name == "autofocus" and values.get("trigger") and merge.focus_mode(asked) is AfMode.MANUAL:
                 raise NotSupported("trigger: the focus is set by hand; set autofocus_mode to auto or continuous first")
             asked = asked.with_values(group, kept) if kept else asked
-            if (fault := merge.contradiction(asked)) is not None:
+            if (fault := contradiction(asked)) is not None:
                 raise BadValue(fault)
             return asked
 

@@ -281,13 +281,3 @@ def reset_value(name: str, mode: StreamMode, wish: StreamWish) -> Any:
     if name == "ScalerCrop":
         return _view(mode, (mode.width, mode.height))
     return mode.controls[name][2]
-
-
-def contradiction(asked: Asked) -> str | None:
-    """What no camera could do, by field and rule; None where all goes together."""
-    limits = asked.groups.get("exposure_limits", {})
-    for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
-        low, high = limits.get(least), limits.get(most)
-        if low is not None and high is not None and low > high:
-            return f"{least}: wants to be at most {most}, which is {high:.12g}"
-    return None

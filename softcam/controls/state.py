@@ -13,6 +13,7 @@ A part that this version does not know, or no longer allows, is left out alone, 
 going back to an older version costs what only the newer one has.
 """
 
+import contextlib
 import json
 import logging
 import math
@@ -45,6 +46,13 @@ _HOLDS: Final[Mapping[str, tuple[str, Any, tuple[str, ...]]]] = MappingProxyType
     }
 )
 _PAIRS: Final = frozenset({"ColourGains"})
+_MOST: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        str(row.control): math.inf if row.high is None else row.high
+        for name in ("manual_exposure", "manual_awb", "lens_position")
+        for row in BY_NAME[name].fields
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,21 +118,26 @@ class Asked:
         if not isinstance(groups, dict) or not isinstance(held, dict):
             raise ValueError("has no controls in it")
         faults = []
-        checked = {}
+        asked = Asked()
         for name, values in groups.items():
             if name not in BY_NAME:
                 faults.append(f"{name[:40]}: no such control")
                 continue
+            # As if they were set one after the other: nothing is taken that could not have been.
             try:
-                checked[name] = BY_NAME[name].parse(values)
+                after = asked.with_values(BY_NAME[name], BY_NAME[name].parse(values))
+                if (fault := contradiction(after)) is not None:
+                    raise BadValue(fault)
             except BadValue as error:
                 faults.append(f"{name}: {error}")
-        asked = Asked(checked)
+                continue
+            faults += [f"{each}: is contradicted by {name}" for each in asked.groups if each not in after.groups]
+            asked = after
         for name, values in held.items():
             kept = held_values(name, values) if name in asked.to_hold and isinstance(values, dict) else None
-            if kept is not None and len(kept) == len(values):
+            if kept is not None and kept == {each: _paired(each, value) for each, value in values.items()}:
                 asked = asked.with_held(name, kept)
-            elif name in checked or name not in groups:  # otherwise it was told already
+            elif asked.has(name) or name not in groups:  # otherwise it was told already
                 faults.append(f"{name[:40]}: holds what nobody asked for")
         return asked, tuple(faults)
 
@@ -141,13 +154,28 @@ def held_values(group: str, told: Values) -> dict[str, Any] | None:
             return None
         if not all(_is_number(number) for number in numbers):
             return None
-        values[name] = tuple(numbers) if name in _PAIRS else value
+        within = tuple(min(number, _MOST[name]) for number in numbers)
+        values[name] = within if name in _PAIRS else within[0]
     return values
+
+
+def _paired(name: str, value: Any) -> Any:
+    return tuple(value) if name in _PAIRS and isinstance(value, list) else value
 
 
 def _is_number(value: Any) -> bool:
     # No exposure, gain or dioptre is below 0; and "not a number" is within no limits.
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def contradiction(asked: Asked) -> str | None:
+    """What no camera could do, by field and rule; None where all goes together."""
+    limits = asked.groups.get("exposure_limits", {})
+    for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
+        low, high = limits.get(least), limits.get(most)
+        if low is not None and high is not None and low > high:
+            return f"{least}: wants to be at most {most}, which is {high:.12g}"
+    return None
 
 
 class Store:
@@ -159,6 +187,7 @@ class Store:
         self.suspicion: str | None = None  # why `load` gave nothing, though the file is good and in its place
         self._reason: str | None = None  # why a state was set aside
         self._is_beside = False  # as a file, with which the reason goes
+        self._unread: str | None = None  # why nobody knows what is in the file, which is not written over then
 
     @property
     def set_aside_because(self) -> str | None:
@@ -188,6 +217,7 @@ class Store:
             self.set_aside(f"{self._path.name} {error}")
             return Asked()
         except OSError as error:
+            self._unread = f"{self._path.name} could not be read ({error.strerror or error})"
             self._tell(error)
             return Asked()
         if self._trials() >= _TRIALS:
@@ -205,6 +235,7 @@ class Store:
         if self._path is None:
             return False
         try:
+            self._spare_unread(self._path)
             if not asked.is_empty:
                 self._write(self._path, asked.to_json())
             elif self._path.exists():
@@ -240,6 +271,16 @@ class Store:
             self._tell(error)
         self._reason, self._is_beside = reason, is_beside
         log.error("The saved controls are set aside as %s: %s", aside, reason)
+
+    def _spare_unread(self, path: Path) -> None:
+        """What is in the file may be good, and is not lost to the next change. Raises OSError."""
+        if self._unread is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            path.replace(_aside_of(path))
+            self._reason, self._is_beside = self._unread, True
+            log.error("The saved controls are set aside as %s: %s", _aside_of(path), self._unread)
+        self._unread = None
 
     def _leave_out(self, path: Path, text: str, reason: str) -> None:
         """Parts are not used; the file as it was stays beside, for the next change writes it anew."""
