@@ -70,6 +70,18 @@ def ask(
         connection.close()
 
 
+def ask_for_still(portal: Portal, target: str) -> Answer:
+    """A picture of the whole sensor, asked for again where the answer says so.
+
+    Drawing it takes the pattern camera a second on an idle machine; a busy one may need more than a snapshot may take.
+    """
+    for _ in range(4):
+        answer = ask(portal, target, timeout_s=60)
+        if answer.status != 503 or "Retry-After" not in answer.headers:
+            break
+    return answer
+
+
 def post(portal: Portal, target: str, content: Any, *, timeout_s: float = PATIENCE_S) -> Answer:
     """A change: `content` as JSON."""
     body = json.dumps(content).encode()

@@ -15,6 +15,8 @@ QUICK = {
     "exposure_limits": {"min_exposure_us": (1, 10_000)},
     "stream": {"width": (64, 640), "height": (64, 480), "fps": (30, 240)},
 }
+TRIES = 3
+REQUEST_LIMIT_S = 30
 UNKNOWN = "x-schemathesis-unknown-property"
 
 
@@ -60,5 +62,14 @@ def _is_number(value: Any) -> bool:
 
 @schemathesis.check
 def nothing_breaks(context: Any, response: Any, case: Any) -> None:
-    """No server error at all: nothing is wrong with this camera, so a 503 would be a fault of ours as well."""
+    """No server error at all: nothing is wrong with this camera, so a 503 would be a fault of ours as well.
+
+    But a busy machine may not draw the whole sensor in time: who is told to ask again does.
+    """
+    asked_again = 0
+    while response.status_code == 503 and "Retry-After" in response.headers and "snapshot" in case.path:
+        if asked_again == TRIES:
+            break
+        response = case.call(timeout=REQUEST_LIMIT_S)
+        asked_again += 1
     assert response.status_code < 500, response.text

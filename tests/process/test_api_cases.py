@@ -15,6 +15,7 @@ from tests.process.asking import ask
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOOKS = "tests.process.schemathesis_hooks"
+PATIENCE_S = 600  # these take a minute or two; what hangs is noticed by the time limit of a request
 # Streams have no end, and the page shows one with `?action=stream`: both are tested elsewhere.
 ENDLESS = r"^/stream(\.mjpg|\.mp4)?$|^/$"
 
@@ -37,7 +38,7 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
     command += ["--suppress-health-check", "all"]  # these tell how fast cases are made, and nothing of the portal
     command += [] if HAS_FRESH_CASES else ["--seed", "1"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT), "CASES_ON": camera}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{portal.log}"
     assert "Traceback" not in portal.log
     found = re.search(r"(\d+) generated", done.stdout)
@@ -45,7 +46,7 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
     return int(found[1])
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE_S + 60)
 def test_controls_on_a_closed_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -55,7 +56,7 @@ def test_controls_on_a_closed_camera(
     assert cases > 2000
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE_S + 60)
 def test_everything_on_an_open_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -75,7 +76,7 @@ def test_everything_on_an_open_camera(
     assert ask(portal, "/health").status == 200
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(PATIENCE_S + 60)
 def test_with_a_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": "the-key"})
     cases = run(
@@ -91,7 +92,7 @@ def test_with_a_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None
     assert cases > 200
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(PATIENCE_S + 60)
 def test_recordings(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "1")

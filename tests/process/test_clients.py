@@ -118,5 +118,5 @@ def test_probe_measures(small: Portal) -> None:
     assert answer.returncode == 0, answer.stderr
     measured = json.loads(answer.stdout)
     assert measured["frames"] == 20
-    assert 5 < measured["fps"] < 25
+    assert 1 < measured["fps"] < 25
     wait_for_status(small, viewers=0)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import ask, post, size_of, status_of
+from tests.process.asking import ask, ask_for_still, post, size_of, status_of
 
 Start = Callable[..., Portal]
 EXAMPLES = Path(__file__).with_name("examples")
@@ -120,6 +120,9 @@ def test_python_of_version_1(portal: Portal, tmp_path: Path) -> None:
 
 def test_time_lapse(portal: Portal, tmp_path: Path) -> None:
     path = example("time_lapse.py.txt", portal, tmp_path)
+    # The first picture of the whole sensor takes the pattern camera a while, and the example does not ask again.
+    assert ask(portal, "/camera/start", method="POST").status == 200
+    assert ask_for_still(portal, "/snapshot.jpg?full=1").status == 200
     assert run(sys.executable, "-c", TWO_ROUNDS, path, folder=tmp_path) == "two rounds of 60\n"
 
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tests.conftest import PROJECT, Portal
-from tests.process.asking import Viewer, ask, cpu_s, resident_mb, wait_for_status, wake_ups
+from tests.process.asking import Viewer, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
 
 pytestmark = pytest.mark.alone
 Start = Callable[..., Portal]
@@ -63,7 +63,7 @@ def test_portal_after_work(start_portal: Start) -> None:
                 for viewer in (one, two, three):
                     viewer.next()
             for target in ("/snapshot.jpg?width=800", "/snapshot.jpg?height=300&max_age=9", "/snapshot.jpg?full=1"):
-                assert ask(portal, target).status == 200
+                assert ask_for_still(portal, target).status == 200
         portal.wait_for_log("Camera closed", nth=nth)
     wait_for_status(portal, state="closed")
     expect_light(portal, threads)

@@ -267,8 +267,8 @@ def test_ok_ages_from_timestamps(serve: ServerFactory) -> None:
 
     figures = measured(serve(answer).url)
     assert figures["frames"] == 6
-    assert figures["age_median_s"] == pytest.approx(2, abs=1)
-    assert figures["age_longest_s"] == pytest.approx(2, abs=1)
+    # What a busy machine takes from there to here makes them older, and nothing younger.
+    assert 2 <= figures["age_median_s"] <= figures["age_longest_s"] < 2 + LIMIT_S  # type: ignore[operator]
 
 
 def test_ok_pictures_of_several_sizes(serve: ServerFactory) -> None:

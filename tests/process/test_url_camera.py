@@ -87,7 +87,8 @@ def test_viewers_are_held_while_the_source_restarts(start_portal: Start) -> None
         assert snapshot.status == 503
         assert re.search(r"Connection refused|ended|error", snapshot.detail)
         assert ask(portal, "/health").status == 503
-        start_portal("--port", port, "--width", "640", "--height", "360", "--fps", "20")
+        back = start_portal("--port", port, "--width", "640", "--height", "360", "--fps", "20")
+        back.wait_for_log("Listening")
         back_s = time.monotonic()
         part = viewer.next_where(is_placeholder=False)
         assert part.came_s - back_s < BACK_S
