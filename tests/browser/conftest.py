@@ -3,11 +3,13 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.browser.visiting import LIMIT_MS, Visitor
+from tests.browser.visiting import LIMIT_MS, Start, Visitor
+from tests.conftest import Portal
 
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
@@ -29,6 +31,16 @@ def browser(browser_flags: tuple[str, ...]) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *browser_flags])
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def start_portal(start_portal: Start) -> Start:
+    """Ten pictures a second unless a test wants others: a browser without a GPU is at work with each."""
+
+    def start(*flags: str, **options: Any) -> Portal:
+        return start_portal(*flags, *(() if "--fps" in flags else ("--fps", "10")), **options)
+
+    return start
 
 
 @pytest.fixture

@@ -44,7 +44,9 @@ def live_through(page: Page, portal: Portal) -> None:
 
 def make(start_portal: Start, visitor: Visitor, name: str, folder: Path) -> bytes:
     size, scheme, tab = IMAGES[name]
-    portal = start_portal("--recordings", str(folder), environment={"CAMERA_RTSP_URL": "rtsp://127.0.0.1:9/door"})
+    portal = start_portal(
+        "--fps", "20", "--recordings", str(folder), environment={"CAMERA_RTSP_URL": "rtsp://127.0.0.1:9/door"}
+    )
     page = visitor.watch(portal, size, color_scheme=scheme)
     if tab == "recordings":
         ask(portal, "/v1/recordings/still", {"full": True})

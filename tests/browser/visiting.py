@@ -19,8 +19,15 @@ Start = Callable[..., Portal]
 DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
 SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
 SHOTS = PROJECT / "build" / "screenshots"
-LIMIT_MS = 20_000
+LIMIT_MS = 30_000  # only a fault ever waits so long
 PAUSE_S = 0.05  # between two looks: one after the other would keep the portal from its work
+# Keeps what the page says while a test looks elsewhere: on a busy machine a state that passes would be missed.
+LISTEN = """() => { window.told = {state: [], age: [], stage: []};
+for (const [id, heard] of Object.entries(window.told)) {
+    const element = document.getElementById(id);
+    new MutationObserver(() => heard.push(id === "stage" ? element.className : element.textContent))
+        .observe(element, id === "stage" ? {attributeFilter: ["class"]} : {childList: true});
+} }"""
 KEY = "a-key-that-nobody-guesses"
 # A headless browser hides no tab by itself; the page hears the same as if one did.
 HIDE = """(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});
@@ -61,6 +68,12 @@ class Visitor:
     def foreign(self, portal: Portal) -> list[str]:
         """What was asked for elsewhere."""
         return [url for url in self.asked if not url.startswith((portal.url + "/", "blob:" + portal.url, "data:"))]
+
+
+def told(page: Page, what: str) -> list[str]:
+    """Since LISTEN: the words of the state, of the age, or the stage's classes."""
+    heard: list[str] = page.evaluate("(what) => window.told[what]", what)
+    return heard
 
 
 def wait_for_state(page: Page, words: str) -> None:
