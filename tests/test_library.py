@@ -360,11 +360,11 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path) -> None:
 
 
 def test_the_oldest_go(tmp_path: Path) -> None:
-    library = Library(tmp_path, 4 * len(STILL))
+    library = Library(tmp_path, 5 * (len(STILL) + 1000) - 1)
     for after_s in range(10):
-        library.add_still(STILL, LONG_AGO_S + after_s, b"t")
+        library.add_still(STILL, LONG_AGO_S + after_s, bytes(1000))
     assert [entry.name[17:19] for entry in library.entries()] == ["11", "10", "09", "08"]
-    assert library.used_bytes() == 4 * len(STILL)
+    assert library.used_bytes() == 4 * (len(STILL) + 1000)  # a thumbnail fills as well
     assert len(list(tmp_path.iterdir())) == 8  # their thumbnails, and no other
 
 
@@ -479,6 +479,54 @@ def test_with_a_limit_the_oldest_go_on_a_full_disk_too(tmp_path: Path, monkeypat
     with disk(monkeypatch, 500_000 - len(STILL) - 1, 10_000_000):
         library.make_room()
     assert [entry.name[17:19] for entry in library.entries()] == ["04"]
+
+
+def test_the_limit_is_what_the_disk_can_give_where_that_is_less(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = Library(tmp_path, 10**12)
+    library.add_still(STILL, LONG_AGO_S)
+    with disk(monkeypatch, 700_000, 10_000_000):
+        library.make_room()
+    assert library.room == 200_000 + len(STILL)
+    library.max_bytes = 100_000
+    library.make_room()
+    assert library.room == 100_000
+
+
+class Mounts:
+    """Which folders a disk is mounted at, each with a number of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.numbers: dict[Path, int] = {}
+        self._stat = Path.stat
+        monkeypatch.setattr(Path, "stat", lambda path, **how: self._told(path, **how))
+
+    def _told(self, path: Path, **how: Any) -> os.stat_result:
+        told = self._stat(path, **how)
+        for mount, number in self.numbers.items():
+            if path.is_relative_to(mount):
+                return os.stat_result((told[0], told[1], number, *told[3:]))
+        return told
+
+
+def test_a_disk_that_is_gone_is_not_replaced_by_its_mount_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts = Mounts(monkeypatch)
+    stick = tmp_path / "stick"
+    library = Library(stick / "cam0", None)
+    library.add_still(STILL, LONG_AGO_S)
+    mounts.numbers[stick] = 7  # mounted above the folder that was there
+    library.add_still(STILL, LONG_AGO_S)
+    mounts.numbers.clear()
+    for step in (library.make_room, library.try_writing, lambda: library.create("video", LONG_AGO_S)):
+        with pytest.raises(OSError, match=r"the disk that was mounted at .*stick is gone"):
+            step()
+    assert len(list((stick / "cam0").iterdir())) == 2
+    mounts.numbers[stick] = 8  # back, under another number
+    library.add_still(STILL, LONG_AGO_S)
+    assert len(library.entries()) == 3
 
 
 def test_a_still_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from softcam.errors import CameraError, RecordingError
 from softcam.h264 import record
 from softcam.h264.library import Library
 from softcam.h264.record import VideoRecorder, VideoWish
-from tests.fakes import Background, Held, eventually, soon_s
+from tests.fakes import PATIENCE_S, Background, Held, eventually, soon_s
 from tests.movies import FPS, FakeSource, Seen, play
 
 PICTURE = b"a thumbnail"
@@ -195,6 +195,20 @@ def test_preroll_is_from_before_the_start(tmp_path: Path) -> None:
         assert len(s.movies()) == 2
 
 
+def test_a_recording_without_preroll_begins_when_it_was_asked_for(tmp_path: Path) -> None:
+    with studio(tmp_path, preroll_s=5.0) as s:
+        s.source.began_s -= 10.0
+        s.source.give(195)  # and a keyframe was 15 frames ago
+        s.start(preroll_s=0.0)
+        eventually(lambda: s.source.wanted)
+        s.source.give(5)
+        s.stop()
+        (seen,) = s.movies()
+        count = len(seen.numbers)
+        assert seen.numbers == numbers_from(s.source.given - count, count)
+        assert 5 <= count <= s.source.given - 195
+
+
 def test_without_preroll_nothing_is_kept(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         assert s.source.sinks == []
@@ -353,6 +367,88 @@ def test_a_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
         assert s.recorder.running is None
 
 
+class SmallDisk:
+    """So many bytes, of which the files in a folder take some; `others` has what somebody else fills."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, size: int) -> None:
+        self.others = 0
+        self.size = size
+        self._folder = folder
+        monkeypatch.setattr(os, "statvfs", lambda _: self)
+        self.f_frsize = 1
+
+    @property
+    def f_blocks(self) -> int:
+        return self.size
+
+    @property
+    def f_bavail(self) -> int:
+        return self.size - self.others - self.used
+
+    @property
+    def used(self) -> int:
+        return sum(path.stat().st_size for path in self._folder.iterdir())
+
+
+def test_no_file_is_begun_that_would_hold_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk has a little room, as it has when a recording stopped for the want of more."""
+    monkeypatch.setattr(record, "_RETRY_S", 0.0)
+    monkeypatch.setattr(record, "_FLUSH_S", 0.02)
+    disk = SmallDisk(monkeypatch, tmp_path, 20_000_000)
+    caplog.set_level("INFO")
+    with studio(tmp_path) as s:
+        s.start()
+        name = running_name(s)
+        disk.others = 19_000_000 - disk.used - 10  # the reserve is there, and ten bytes
+        for _ in range(20):  # a keyframe in each
+            s.source.give(20)
+            eventually(lambda: s.recorder._stored == 0)
+        assert "the disk is full" in str(s.recorder.last_error)
+        assert (running_name(s), s.segments) == (name, 1)
+        disk.others = 0
+        s.source.give(40)
+        eventually(lambda: s.segments == 2)
+        s.stop()
+        assert len(s.movies()) == 2
+    assert sum(entry.getMessage().startswith("Recording 2") for entry in caplog.records) == 2
+
+
+def test_files_are_small_beside_a_disk_that_is_smaller_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(record, "_FLUSH_S", 0.02)
+    SmallDisk(monkeypatch, tmp_path, 45_000)
+    with studio(tmp_path, max_bytes=10**9) as s:
+        s.start()
+        for _ in range(40):
+            s.source.give(20)
+            eventually(lambda: s.recorder._stored == 0)
+            assert s.recorder.last_error is None
+        s.stop()
+        sizes = [entry.size for entry in s.library.entries()]
+        assert sum(sizes) > 20_000, "most of what there is room for"
+        assert len(sizes) > 2
+        numbers = s.numbers()
+    assert numbers == numbers_from(numbers[0], len(numbers)), "none is lost"
+
+
+def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with studio(tmp_path) as s:
+        with monkeypatch.context() as patch:
+            patch.setattr(record, "start_worker", fail)
+            with pytest.raises(RecordingError, match="can't start new thread"):
+                s.recorder.start(VideoWish())
+        assert s.recorder.running is None
+        s.start()
+        s.stop()
+        assert len(s.movies()) == 1
+
+
 def test_a_start_where_nothing_can_be_written_says_so() -> None:
     with studio(Path("/proc")) as s:
         with pytest.raises(RecordingError, match="nothing can be recorded: "):
@@ -394,6 +490,27 @@ def test_a_disk_that_stands_still_costs_pictures_and_no_memory(tmp_path: Path, m
         s.source.give(40)
         s.stop()
         assert s.movies()
+
+
+def test_nobody_waits_for_ever_for_a_disk_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_STOP_LIMIT_S", 0.05)
+    monkeypatch.setattr(record, "_SYNC_S", 0.0)
+    with studio(tmp_path) as s:
+        s.start()
+        sync, may_go_on, waits = os.fdatasync, threading.Event(), threading.Event()
+
+        def fdatasync(descriptor: int) -> None:
+            waits.set()
+            may_go_on.wait(PATIENCE_S)
+            sync(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        s.source.give(20)
+        assert waits.wait(PATIENCE_S)
+        assert s.recorder.stop() is not None
+        assert s.recorder.running is not None, "it still ends"
+        may_go_on.set()
+        eventually(lambda: s.recorder.running is None)
 
 
 def test_many_recordings_leave_no_thread_and_no_descriptor(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from softcam import jpeg
 from softcam.errors import NoPicture, RecordingError
+from softcam.h264 import timelapse
 from softcam.h264.library import Library
 from softcam.h264.movie_file import MovieFile
 from softcam.h264.packets import Packet
@@ -62,6 +63,32 @@ def running(recorder: TimelapseRecorder) -> RunningTimelapse:
     running = recorder.running
     assert running is not None
     return running
+
+
+def test_a_camera_that_hangs_is_told_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timelapse, "_LONGEST_STILL_S", 0.02)
+    with recorder(tmp_path) as (lapse, stills, _):
+        stills.may_give.clear()
+        lapse.start(TimelapseWish(0.02, fps=10))
+        eventually(lambda: running(lapse).failures >= 3)
+        assert "given none" in str(lapse.last_error)
+        assert len(stills.asked_s) == 1, "no second one while the first is on its way"
+        monkeypatch.setattr(timelapse, "_LONGEST_STILL_S", 10.0)
+        stills.may_give.set()
+        eventually(lambda: running(lapse).stills >= 1)
+
+
+def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with recorder(tmp_path) as (lapse, _, _):
+        with monkeypatch.context() as patch:
+            patch.setattr(timelapse, "start_worker", fail)
+            with pytest.raises(RecordingError, match="can't start new thread"):
+                lapse.start(TimelapseWish(1.0))
+        assert lapse.running is None
+        lapse.start(TimelapseWish(1.0))
 
 
 def test_stills_that_are_turned_begin_a_movie_that_says_so(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ them elsewhere, so files may be added and taken away behind our back. No thread 
 Who writes a file holds a lock on it (flock), so that portals which share a folder leave each other's files alone.
 """
 
+import contextlib
 import errno
 import fcntl
 import logging
@@ -26,6 +27,7 @@ from typing import BinaryIO, Final, Literal
 from softcam import jpeg
 from softcam.errors import NoRecording, RecordingError
 from softcam.h264 import movie_index
+from softcam.h264.disk import Disk
 from softcam.h264.movie_index import NoMovie
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,6 @@ NAME_PATTERN: Final = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(-\d{1,3})?(_timelaps
 _NAME: Final = re.compile(NAME_PATTERN, re.ASCII)
 _TAILS: Final[dict[Kind, str]] = {"video": ".mp4", "timelapse": "_timelapse.mp4", "still": ".jpg"}
 _MOST_OF_A_SECOND: Final = 1000  # recordings with the same name but for a number
-# What is left free where the owner set no limit: enough for the system to go on, and little of a small disk.
-_RESERVE_BYTES: Final = 200_000_000
-_RESERVE_PART: Final = 0.05
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.01  # longer than another portal looks whether a file is locked
 _JPEG_HEAD: Final = 1 << 18  # bytes in which a JPEG has told its size
@@ -78,16 +77,21 @@ class Library:
         """Makes the folder where it can; a folder that is not there now may come later, as a stick does."""
         self.folder = folder
         self.max_bytes = max_bytes
-        self._lock = threading.Lock()  # guards the next four
+        self.room = max_bytes  # the limit, or what the disk can give where that is less; None without a limit
+        self._disk = Disk(folder)
+        self._lock = threading.Lock()  # guards the next five
         self._running: dict[str, int] = {}  # our own, and how many bytes of each are whole
         self._descriptors: dict[str, int] = {}  # of our own that run
         self._known: dict[str, _Known] = {}
         self._folders: dict[str, tuple[int, int]] = {}  # of time-lapses: time of the last change, bytes
+        self._thumbnails: dict[str, int] = {}  # bytes of each
         self._making_room = threading.Lock()  # one thread at a time deletes
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             log.warning("There is no folder for recordings: %s: %s", folder, error.strerror)
+        with contextlib.suppress(OSError):
+            self._disk.require()
 
     # --- what there is ----------------------------------------------------------------------------------------
 
@@ -134,13 +138,13 @@ class Library:
 
     def free_bytes(self) -> int:
         """What the disk has left for us. Raises OSError."""
-        told = os.statvfs(self.folder)
-        return told.f_bavail * told.f_frsize
+        return self._disk.free()[0]
 
     # --- what comes in ----------------------------------------------------------------------------------------
 
     def create(self, kind: Kind, began_s: float) -> tuple[str, int]:
         """A new empty file: its name and a descriptor, locked. It runs until `finished`. Raises OSError."""
+        self._disk.require()
         moment = datetime.fromtimestamp(began_s, UTC).strftime("%Y-%m-%d_%H-%M-%S")
         for number in range(1, _MOST_OF_A_SECOND):
             name = f"{moment}{'' if number == 1 else f'-{number}'}{_TAILS[kind]}"
@@ -170,6 +174,7 @@ class Library:
 
     def try_writing(self) -> None:
         """Raises OSError where no file can be made and written in the folder."""
+        self._disk.require()
         with tempfile.TemporaryFile(dir=self.folder, prefix=".") as file:
             file.write(b"x")
 
@@ -189,7 +194,7 @@ class Library:
 
     def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Keep a JPEG. Raises OSError."""
-        self.make_room(len(picture))
+        self.make_room(len(picture) + len(thumbnail or b""))
         name, descriptor = self.create("still", taken_s)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -219,6 +224,8 @@ class Library:
     def set_thumbnail(self, name: str, picture: bytes) -> None:
         """Raises OSError."""
         path = self.folder / _thumbnail_of(name)
+        with self._lock:
+            self._thumbnails.pop(path.name, None)
         try:
             path.write_bytes(picture)
         except OSError:
@@ -248,16 +255,17 @@ class Library:
         away.
         """
         with self._making_room:
-            told = os.statvfs(self.folder)
-            free = told.f_bavail * told.f_frsize
-            reserve = min(_RESERVE_BYTES, int(told.f_blocks * told.f_frsize * _RESERVE_PART))
+            self._disk.require()
+            free, reserve = self._disk.free()
             short = needed + reserve - free
             if self.max_bytes is None:
                 if short > 0:
                     raise OSError(errno.ENOSPC, f"the disk is full but for {free // 1_000_000} MB")
                 return
             sizes = sorted(self._sizes(), key=lambda entry: _order(entry[0]))
-            short = max(short, sum(size for _, size in sizes) + needed - self.max_bytes)
+            used = sum(size for _, size in sizes)
+            self.room = min(self.max_bytes, max(0, used + free - reserve))
+            short = max(short, used + needed - self.max_bytes)
             for name, size in sizes:
                 if short <= 0:
                     return
@@ -342,7 +350,10 @@ class Library:
     def _sizes(self) -> Iterator[tuple[str, int]]:
         """Names of all recordings and the bytes that each fills; also of stills whose movie is gone."""
         found = list(os.scandir(self.folder))
-        names = {entry.name for entry in found}
+        names = {entry.name: entry for entry in found}
+        with self._lock:
+            for gone in self._thumbnails.keys() - names.keys():
+                del self._thumbnails[gone]
         for entry in found:
             movie = f"{entry.name}.mp4"
             if movie not in names and _NAME.fullmatch(movie) and _kind_of(movie) == "timelapse":
@@ -352,10 +363,22 @@ class Library:
             if not _NAME.fullmatch(entry.name) or not entry.is_file(follow_symlinks=False):
                 continue
             try:
-                size = entry.stat().st_size
+                size = entry.stat().st_size + self._thumbnail_bytes(names.get(_thumbnail_of(entry.name)))
             except OSError:  # deleted meanwhile
                 continue
             yield entry.name, size + (self._stills_bytes(entry.name) if _kind_of(entry.name) == "timelapse" else 0)
+
+    def _thumbnail_bytes(self, entry: os.DirEntry[str] | None) -> int:
+        """Looked up once: no file changes its picture. Raises OSError."""
+        if entry is None:
+            return 0
+        with self._lock:
+            known = self._thumbnails.get(entry.name)
+        if known is None:
+            known = entry.stat(follow_symlinks=False).st_size
+            with self._lock:
+                self._thumbnails[entry.name] = known
+        return known
 
     def _stills_bytes(self, name: str) -> int:
         """What the stills of a time-lapse fill; counted when one has come or gone since."""

@@ -49,10 +49,15 @@ class MovieFile:
         """Bytes of whole fragments, and the header."""
         return self._at
 
+    @property
+    def is_first(self) -> bool:
+        """Whether it has one fragment, and no more."""
+        return self._fragments == 1
+
     def add(self, packets: Sequence[Packet], length_s: float) -> None:
         """A fragment of consecutive packets; the last one is shown for `length_s`. Raises OSError."""
+        self._append(fmp4.fragment(self._fragments + 1, packets, self.zero_s, length_s))
         self._fragments += 1
-        self._append(fmp4.fragment(self._fragments, packets, self.zero_s, length_s))
         self._library.grew(self.name, self._at)
 
     def sync(self) -> None:

@@ -36,6 +36,8 @@ _MOST_BYTES: Final = 64_000_000
 _FILES_WITHIN_LIMIT: Final = 8  # at least: what goes to make room is a whole file each time
 _READY_LIMIT_S: Final = 20.0  # a camera opens within it, or never
 _FIRST_FILE_S: Final = 2.0
+_STOP_LIMIT_S: Final = 20.0  # a disk that takes longer to end a file stands still
+_FRAGMENTS_AHEAD: Final = 10  # where the disk was full: a file of a few seconds is worth beginning
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ class _Run:
     last_s: float = 0.0  # of the packet that was written last, on the monotonic clock
     delta_s: float = 0.0  # between the last two
     synced_s: float = 0.0
+    synced: int = 0  # bytes of the file, then
     wants_cut: bool = False
     retry_at_s: float = 0.0
+    needed: int = 0  # bytes that there must be room for before the next file
 
     @property
     def ends_s(self) -> float | None:
@@ -149,7 +153,7 @@ class VideoRecorder:
             self._run = run
             self._last_error = None
             kept_s = self._preroll_s if wish.preroll_s is None else min(wish.preroll_s, self._preroll_s)
-            self._keep_from(run.asked_s - kept_s)
+            self._keep_from(run.asked_s - kept_s if kept_s else None)
         try:
             try:
                 self._library.make_room()
@@ -158,22 +162,26 @@ class VideoRecorder:
                 raise RecordingError(f"nothing can be recorded: {error.strerror}") from error
             run.lease = self._holder.lease("recording")
             self._source.join(self)
+            if self._preroll_s and not kept_s:  # it was joined before, and may be far behind a keyframe
+                self._source.want_keyframe()
             self._holder.wait_ready(time.monotonic() + _READY_LIMIT_S)
-        except PortalError as error:
+            self._start_thread(run)
+        except BaseException as error:
             self._let_go(run)
-            self._tell(str(error))
+            if isinstance(error, PortalError):
+                self._tell(str(error))
             raise
-        log.info("Recording")
         with self._changed:
-            run.thread = start_worker("recorder", lambda: self._record(run), self._on_death)
             self._changed.wait_for(lambda: run.name or run.is_over or self._last_error, _FIRST_FILE_S)
             return self._look(run)
 
     def stop(self, deadline_s: float | None = None) -> RunningVideo | None:
         """End the recording; its last file is whole then. None where none runs.
 
-        `deadline_s` is on the monotonic clock.
+        `deadline_s` is on the monotonic clock; without one it is waited for as long as a disk may take.
         """
+        if deadline_s is None:
+            deadline_s = time.monotonic() + _STOP_LIMIT_S
         with self._changed:
             run = self._run
             if run is None:
@@ -182,7 +190,7 @@ class VideoRecorder:
             thread = run.thread
             self._changed.notify_all()
         if thread is not None:
-            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
+            thread.join(max(0.0, deadline_s - time.monotonic()))
         with self._changed:
             return self._look(run)
 
@@ -234,12 +242,13 @@ class VideoRecorder:
                 while self._stored > _MOST_BYTES and len(self._groups) > 1:
                     self._drop_oldest()
 
-    def _keep_from(self, moment_s: float) -> None:
-        """Under the lock: forget what is before the keyframe before that moment."""
-        if not self._preroll_s:
+    def _keep_from(self, moment_s: float | None) -> None:
+        """Under the lock: forget what is before the keyframe before that moment, or all."""
+        if moment_s is None or not self._preroll_s:
             self._groups.clear()
             self._stored = 0
             self._awaits_keyframe = True
+            return
         while len(self._groups) > 1 and self._groups[1].packets[0].began_s <= moment_s:
             self._drop_oldest()
         while self._groups and not self._groups[0].packets[0].is_keyframe:
@@ -251,6 +260,14 @@ class VideoRecorder:
         self._stored -= self._groups.popleft().size
 
     # --- the recorder's thread --------------------------------------------------------------------------------
+
+    def _start_thread(self, run: _Run) -> None:
+        with self._changed:  # whoever stops it waits for its thread
+            try:
+                run.thread = start_worker("recorder", lambda: self._record(run), self._on_death)
+            except RuntimeError as error:  # no memory, or too many threads
+                raise RecordingError(f"nothing can be recorded: {error}") from error
+        log.info("Recording")
 
     def _record(self, run: _Run) -> None:
         try:
@@ -321,7 +338,7 @@ class VideoRecorder:
             return True
         if run.file.orientation != self._orientation():
             return True
-        most = self._library.max_bytes
+        most = self._library.room
         return most is not None and run.file.size >= most // _FILES_WITHIN_LIMIT
 
     def _next_file(self, run: _Run, form: VideoFormat, packet: Packet) -> None:
@@ -330,11 +347,16 @@ class VideoRecorder:
             self._try(run, lambda run: self._open_file(run, form, packet))
 
     def _open_file(self, run: _Run, form: VideoFormat, packet: Packet) -> None:
-        self._library.make_room()
+        room = self._library.room
+        needed = run.needed if room is None else min(run.needed, room // _FILES_WITHIN_LIMIT)
+        self._library.make_room(max(needed, len(packet.data)))
         file = MovieFile(self._library, "video", form, packet.timestamp_s, packet.began_s, self._orientation())
         run.file = file
         run.last_s, run.delta_s, run.wants_cut = packet.began_s, 0.0, False
-        run.synced_s = time.monotonic()
+        run.synced_s, run.synced = time.monotonic(), 0
+
+    def _count_file(self, run: _Run, file: MovieFile) -> None:
+        """It holds something now: before, it could have been taken away again."""
         with self._changed:
             run.name = file.name
             run.segments += 1
@@ -361,17 +383,22 @@ class VideoRecorder:
         # How long the last one stands nobody may know yet; the next fragment begins when it does.
         usual_s = min(run.delta_s or 1 / file.form.fps, _LONGEST_FRAGMENT_S)
         is_gap = following is None or following.began_s - run.last_s > _LONG_GAP_S
+        bytes_now = sum(len(packet.data) for packet in packets)
+        run.needed = bytes_now * _FRAGMENTS_AHEAD  # where this fails
         if self._library.max_bytes is None:  # else once in each second is enough, and dear where there are many files
-            self._library.make_room(sum(len(packet.data) for packet in packets))
+            self._library.make_room(bytes_now)
         size = file.size
         file.add(packets, usual_s if following is None or is_gap else following.began_s - run.last_s)
+        run.needed = 0
         with self._changed:
             run.size += file.size - size
+        if file.is_first:
+            self._count_file(run, file)
 
     def _sync(self, run: _Run) -> None:
         if run.file is not None:
             run.file.sync()
-            run.synced_s = time.monotonic()
+            run.synced_s, grown, run.synced = time.monotonic(), run.file.size - run.synced, run.file.size
             try:
                 self._library.check(run.file.name)
             except FileNotFoundError as error:
@@ -379,8 +406,8 @@ class VideoRecorder:
                 self._end_file(run)
                 self._source.want_keyframe()
                 return
-            if self._library.max_bytes is not None:
-                self._library.make_room()
+            if self._library.room is not None:  # for a second like the last
+                self._library.make_room(min(grown, self._library.room // _FILES_WITHIN_LIMIT))
             with self._changed:
                 if not self._awaits_keyframe:  # nothing is left out now
                     self._last_error = None

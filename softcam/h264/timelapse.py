@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from softcam.errors import CameraError, RecordingError
+from softcam.errors import CameraError, NoPicture, RecordingError
 from softcam.frames import Frame
 from softcam.h264 import thumbnails
 from softcam.h264.library import Library
@@ -34,6 +34,9 @@ _KEYFRAME_S: Final = 1.0  # in the movie's time
 _SYNC_S: Final = 1.0
 _FIRST_STILL_S: Final = 5.0  # a cold camera's
 _LAST_STILL_S: Final = 0.2  # what an end waits for one that is on its way
+_LONGEST_STILL_S: Final = 60.0  # opening, focusing and a retry are far below: the camera hangs
+_HANGS: Final = f"the camera has given none for {_LONGEST_STILL_S:g} s"
+_STOP_LIMIT_S: Final = 20.0  # a disk that takes longer to end a movie stands still
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class _Run:
     encoder: X264 | None = None
     kept: int = 0  # stills beside the movie
     pictures: int = 0  # in the movie
+    taking: threading.Thread | None = None  # the newest still
     needs_keyframe: bool = True  # what the encoder would refer to is not in the movie
     synced_s: float = 0.0
 
@@ -125,7 +129,11 @@ class TimelapseRecorder:
                 raise RecordingError("a time-lapse runs already; stop it first")
             self._run = run
             self._last_error = None
-            run.thread = start_worker("timelapse", lambda: self._record(run), self._on_death)
+            try:
+                run.thread = start_worker("timelapse", lambda: self._record(run), self._on_death)
+            except RuntimeError as error:  # no memory, or too many threads
+                self._run = None
+                raise RecordingError(f"nothing can be recorded: {error}") from error
             log.info("Time-lapse: a still every %g s", wish.interval_s)
             self._changed.wait_for(lambda: run.name or run.failures or self._run is not run, _FIRST_STILL_S)
             return self._look(run)
@@ -133,8 +141,10 @@ class TimelapseRecorder:
     def stop(self, deadline_s: float | None = None) -> RunningTimelapse | None:
         """End it; None where none runs. A still that is on its way is hardly waited for.
 
-        The end of the movie is waited for until `deadline_s` (monotonic).
+        The end of the movie is waited for until `deadline_s` (monotonic), or as long as a disk may take.
         """
+        if deadline_s is None:
+            deadline_s = time.monotonic() + _STOP_LIMIT_S
         with self._changed:
             run = self._run
             if run is None:
@@ -143,7 +153,7 @@ class TimelapseRecorder:
             thread = run.thread
             self._changed.notify_all()
         if thread is not None:
-            thread.join(None if deadline_s is None else max(0.0, deadline_s - time.monotonic()))
+            thread.join(max(0.0, deadline_s - time.monotonic()))
         with self._changed:
             return self._look(run)
 
@@ -191,6 +201,8 @@ class TimelapseRecorder:
 
     def _take(self, run: _Run) -> Still | None:
         """A still, or None where the end came before it. Raises CameraError."""
+        if run.taking is not None and run.taking.is_alive():  # no second one where a camera hangs
+            raise NoPicture(_HANGS)
         outcomes: list[Still | CameraError | None] = []
 
         def take() -> None:
@@ -204,9 +216,13 @@ class TimelapseRecorder:
                     outcomes.append(outcome)
                     self._changed.notify_all()
 
-        start_worker("timelapse still", take, self._on_death)
+        try:
+            run.taking = start_worker("timelapse still", take, self._on_death)
+        except RuntimeError as error:  # no memory, or too many threads: that may pass
+            raise NoPicture(f"nobody can take it: {error}") from error
         with self._changed:
-            self._changed.wait_for(lambda: outcomes or run.is_stopping)
+            if not self._changed.wait_for(lambda: outcomes or run.is_stopping, _LONGEST_STILL_S):
+                raise NoPicture(_HANGS)
             self._changed.wait_for(lambda: outcomes, _LAST_STILL_S)
             outcome = outcomes[0] if outcomes else None
         if isinstance(outcome, CameraError):
