@@ -1,7 +1,6 @@
 """Full stills beside ten viewers: none of these is disconnected, none sees a wrong picture."""
 
 import contextlib
-import os
 import statistics
 import threading
 import time
@@ -16,12 +15,13 @@ from tests.process.asking import Viewer, ask, ask_for_still, size_of, status_of
 
 Start = Callable[..., Portal]
 VIEWERS = 10
-# A minute, as the goal says, where there is time for it: SOFT_STREAM_STILLS_S=60.
-SECONDS = float(os.environ.get("SOFT_STREAM_STILLS_S", "12"))
+SECONDS = 60.0
 # What is promised: viewers lose a second at the most, a still takes three. A machine that does other things meanwhile
-# may be three times as slow now and then, but not for half of the stills.
-LOST_S = 3 * 1.0
+# may be three times as slow now and then, but not for more than one still in ten.
+LOST_S = 1.0
 TAKES_S = 3.0
+MOST = 0.9
+NOW_AND_THEN = 3.0
 
 
 class Watcher:
@@ -29,7 +29,7 @@ class Watcher:
 
     def __init__(self, portal: Portal) -> None:
         self.pictures = 0
-        self.longest_gap_s = 0.0
+        self._longest_gap_s = 0.0
         self.trouble: BaseException | None = None
         self._is_over = threading.Event()
         self._portal = portal
@@ -45,11 +45,16 @@ class Watcher:
                     assert size_of(part.jpeg) == (640, 360)
                     assert not part.is_placeholder
                     assert part.timestamp_s > stamp_s, "older than the one before"
-                    self.longest_gap_s = max(self.longest_gap_s, part.came_s - before_s)
+                    self._longest_gap_s = max(self._longest_gap_s, part.came_s - before_s)
                     before_s, stamp_s = part.came_s, part.timestamp_s
                     self.pictures += 1
         except BaseException as trouble:  # noqa: BLE001 - told to the test's own thread
             self.trouble = trouble
+
+    def take_longest_gap_s(self) -> float:
+        """Since it was taken last."""
+        longest_gap_s, self._longest_gap_s = self._longest_gap_s, 0.0
+        return longest_gap_s
 
     def stop(self) -> None:
         self._is_over.set()
@@ -60,28 +65,32 @@ class Watcher:
 @pytest.mark.alone
 def test_full_stills_beside_ten_viewers(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
-    for _ in range(3):  # other work on this machine may take one round's time, but hardly three
-        took_s, longest_gap_s = stills_beside_viewers(portal)
+    for _ in range(2):  # other work on this machine may take one minute's time, but hardly two
+        took_s, gaps_s = stills_beside_viewers(portal)
         print(
             f"{len(took_s)} stills: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s; "
-            f"longest gap of a viewer {longest_gap_s:.2f} s"
+            f"longest gap of a viewer: median {statistics.median(gaps_s):.2f} s, longest {max(gaps_s):.2f} s"
         )
-        are_quick = len(took_s) > SECONDS / (TAKES_S + 1) and statistics.median(took_s) <= TAKES_S
-        if are_quick and max(took_s) <= 3 * TAKES_S and longest_gap_s <= LOST_S:
+        if len(took_s) > SECONDS / (TAKES_S + 1) and is_kept(took_s, TAKES_S) and is_kept(gaps_s, LOST_S):
             break
     else:
-        pytest.fail(f"stills took {took_s} s, and a viewer waited for {longest_gap_s:.2f} s")
+        pytest.fail(f"stills took {took_s} s, and viewers waited for {gaps_s} s")
     status = status_of(portal)
     assert (status["opens"], status["restarts"]) == (1, 0)
 
 
-def stills_beside_viewers(portal: Portal) -> tuple[list[float], float]:
-    """How long each still took, and the longest gap of a viewer."""
+def is_kept(measured_s: list[float], promised_s: float) -> bool:
+    most_s = sorted(measured_s)[int(MOST * (len(measured_s) - 1))]
+    return most_s <= promised_s and max(measured_s) <= NOW_AND_THEN * promised_s
+
+
+def stills_beside_viewers(portal: Portal) -> tuple[list[float], list[float]]:
+    """How long each still took, and the longest gap of a viewer meanwhile and until the next one."""
     with contextlib.ExitStack() as stack:
         watchers = [Watcher(portal) for _ in range(VIEWERS)]
         for watcher in watchers:
             stack.callback(watcher.stop)
-        took_s = []
+        took_s, gaps_s = [], []
         began_s = time.monotonic()
         while (now_s := time.monotonic()) - began_s < SECONDS:
             asked_unix_s = time.time()
@@ -91,9 +100,10 @@ def stills_beside_viewers(portal: Portal) -> tuple[list[float], float]:
             assert float(answer.headers["X-Timestamp"]) >= asked_unix_s - 0.05
             took_s.append(time.monotonic() - now_s)
             time.sleep(max(0.0, 1.0 - (time.monotonic() - now_s)))  # the pace is the matter of this test
+            gaps_s.append(max(watcher.take_longest_gap_s() for watcher in watchers))
     assert [watcher.trouble for watcher in watchers] == [None] * VIEWERS
     assert all(watcher.pictures > 5 for watcher in watchers)
-    return took_s, max(watcher.longest_gap_s for watcher in watchers)
+    return took_s, gaps_s
 
 
 def test_stills_of_one_moment_are_few(start_portal: Start, tmp_path: Path) -> None:
