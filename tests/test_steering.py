@@ -1,13 +1,16 @@
 """What a camera is told: after every opening, as a difference, by day and night; what it refuses is taken back."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from softcam.camera import keeper as keeper_module
 from softcam.camera import steering as steering_module
 from softcam.camera.base import StreamWish
 from softcam.camera.holder import State
@@ -17,7 +20,7 @@ from softcam.controls.autofocus import AfMode
 from softcam.controls.state import Store
 from softcam.controls.table import BY_NAME, BadValue
 from softcam.errors import CameraBusy, CameraError, NotSupported
-from tests.fakes import STEADY, Background, FakeCamera, Flow, Held, eventually, waiters
+from tests.fakes import STEADY, Background, FakeCamera, Flow, Held, eventually, soon_s, waiters
 
 WISH = StreamWish(32, 16, 20.0)
 CONTROLS: Mapping[str, Any] = {
@@ -318,6 +321,30 @@ def test_the_night_lays_its_profile_over_and_takes_it_back(scene: Scene) -> None
         assert scene.sent() == {"Saturation": 1.5}
 
 
+def test_an_opening_finds_out_by_itself_whether_it_is_night(scene: Scene) -> None:
+    scene.change("day_night_mode", mode="auto", threshold_lux=10)
+    assert scene.steering.scene(None) is None
+    for lux, saturation, word in ((1.0, 0.0, "night"), (400.0, 1.0, "day"), (400.0, None, "day"), (1.0, 0.0, "night")):
+        scene.sent()
+        with scene.held.open():
+            scene.sent()
+            metadata = {**STEADY, "Lux": lux}
+            asked_s = time.monotonic()
+            waiting = Background(partial(scene.held.holder.wait_frame, asked_s, soon_s()))
+            for _ in range(4):
+                scene.camera.emit(metadata)
+            assert scene.sent().get("Saturation") == saturation
+            assert scene.steering.scene(lux) == word
+            scene.camera.emit(metadata)
+            if saturation is not None:  # it shows some frames later only
+                assert not waiting.is_over
+            for _ in range(16):
+                scene.camera.emit(metadata)
+            waiting.result().release()
+        scene.held.wait_for(State.CLOSED)
+        assert scene.steering.scene(None) is None, "a closed camera sees nothing"
+
+
 def test_an_automatic_that_is_stopped_holds_what_it_had(scene: Scene, tmp_path: Path) -> None:
     with scene.held.open():
         for _ in range(6):
@@ -562,6 +589,28 @@ def test_no_frame_waits_for_the_disk(scene: Scene, monkeypatch: pytest.MonkeyPat
     with scene.held.open():  # emits on this very thread
         eventually(lambda: writers, "the trial's end is written")
     assert threading.current_thread().name not in writers
+
+
+def test_a_disk_that_hangs_holds_nothing_up(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "_LIMIT_S", 0.05)
+    answers = threading.Event()
+
+    def hang() -> None:
+        answers.wait(60)
+
+    scene.change("image_processing", brightness=0.5)
+    monkeypatch.setattr(scene.store, "end_trial", hang)
+    for _ in range(2):  # closed before a frame came, which ends the trial
+        lease = scene.held.holder.lease("stream")
+        scene.held.wait_for(State.OPEN)
+        lease.release()
+        scene.held.wait_for(State.CLOSED)
+    with scene.held.open():
+        scene.change("image_processing", brightness=0.7)
+        assert scene.sent()["Brightness"] == 0.7
+        assert "the disk of the state folder" in scene.steering.troubles()["controls_not_kept"]
+        answers.set()
+        eventually(lambda: scene.steering.troubles()["controls_not_kept"] is None, "it answers again")
 
 
 # Threads

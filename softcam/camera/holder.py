@@ -13,7 +13,8 @@ process is expected to end: only a fresh one can free a camera that hangs in the
 A camera that belongs to another program or machine (`remote`) is waited for instead, for as long as somebody wants it.
 
 Longer than other modules, because all of it turns about one state under one lock; what needs neither is beside it:
-`leases` (its words), `orders` (stills that wait), `watchdog` (what a silence calls for), `pace`, `changes`, `focus`.
+`leases` (its words), `orders` (stills that wait), `watchdog` (what a silence calls for), `pace`, `changes`,
+`first_frames`, `focus`.
 """
 
 import logging
@@ -26,13 +27,13 @@ from typing import Any, Final
 
 from softcam.camera.base import Camera, Desk, IdleDesk, RawPicture, StillControls, StreamMode, no_controls
 from softcam.camera.changes import Changes
+from softcam.camera.first_frames import FirstFrames
 from softcam.camera.focus import Focus
 from softcam.camera.leases import LEASE_KINDS, STREAMS, HolderStatus, Lease, LeaseKind, State
 from softcam.camera.orders import Orders
 from softcam.camera.pace import Pace
 from softcam.camera.remote import Remote
 from softcam.camera.watchdog import MOST_TRIES, Watchdog
-from softcam.controls.settling import Settling
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.workers import start_worker
@@ -78,6 +79,7 @@ class CameraHolder:
         self.focus = Focus(camera.set_controls, autofocus_timeout_s)
         self._pace = Pace()
         self._changes = Changes()
+        self._first_frames = FirstFrames(self._changes)
         self.desk: Desk = IdleDesk()  # set before the first lease
         self.on_frame: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
@@ -105,8 +107,6 @@ class CameraHolder:
         # The camera's frame thread alone writes these, but for the beginning of an opening:
         self._has_lost_frame = False
         self._arrived_s = 0.0  # when the frame in the slot came
-        self._settling: Settling | None = None
-        self._is_settled = False
         self._awaits_frame = False  # set by the camera thread, taken back by the frame that it waits for
 
         if self._remote is not None:
@@ -161,7 +161,7 @@ class CameraHolder:
         shows_from_s = time.monotonic() + _CHANGE_LIMIT_S + self._pace.pipeline_s
 
         def is_wanted(newest: Frame) -> bool:
-            if not self._is_settled or newest.began_s < began_after_s:
+            if not self._first_frames.are_over or newest.began_s < began_after_s:
                 return False
             return shows(newest.metadata) or time.monotonic() >= shows_from_s
 
@@ -479,7 +479,7 @@ class CameraHolder:
 
     def _open_once(self, then: State) -> None:
         self._epoch += 1
-        self._settling, self._is_settled = None, False
+        self._first_frames.begin()
         self._has_lost_frame = False
         self._pace.begin()
         began_s = time.monotonic()
@@ -752,12 +752,10 @@ class CameraHolder:
             self._changed.notify_all()
 
     def _read_metadata(self, frame: Frame, now_s: float) -> None:
-        if not self._is_settled:
-            if self._settling is None:
-                self._settling = Settling(now_s)
-            self._is_settled = self._settling.step(frame.metadata, now_s)
+        is_settled = self._first_frames.are_at_rest(frame.metadata, now_s)
         self.focus.step(frame)
-        self.desk.frame_came(frame.metadata, is_settled=self._is_settled)
+        self.desk.frame_came(frame.metadata, is_settled=is_settled)
+        self._first_frames.judge(frame.metadata, time.monotonic())
 
 
 def _nothing() -> None:

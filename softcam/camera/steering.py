@@ -20,14 +20,15 @@ from typing import Any, Final
 
 from softcam.camera.base import StreamMode, StreamWish
 from softcam.camera.holder import CameraHolder, State
+from softcam.camera.keeper import Keeper
 from softcam.controls import geometry, lacks, merge
 from softcam.controls.autofocus import AfMode, FocusOutcome
-from softcam.controls.daynight import DayNight, Scene, scene_of
-from softcam.controls.limits import Governor
+from softcam.controls.daynight import Scene
+from softcam.controls.light import Light
+from softcam.controls.limits import Limits
 from softcam.controls.state import Asked, Store, contradiction, held_values
 from softcam.controls.table import BadValue, Group
 from softcam.errors import CameraError, NotSupported
-from softcam.workers import start_worker
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +63,7 @@ class Steering:
         self._configured = configured
         self._store = store
         self._changing = threading.Lock()  # one change at a time; guards nothing that the camera's threads look at
-        # Held while the file is written, so that the newest state is written last; frames never wait for it. Taken
-        # before the next one.
-        self._writing = threading.Lock()
+        self._keeper = Keeper()  # which alone calls the store, but for what only looks
         self._lock = threading.Lock()  # guards the fields down to the end
         self._idle = threading.Condition(self._lock)  # nobody sends
         self._is_sending = False
@@ -82,10 +81,8 @@ class Steering:
         self._tried_with: StreamWish | None = None  # the same, also when it is closed again
         self._sent: dict[str, Any] = {}
         self._lacking: tuple[str, ...] = ()
-        self._is_night = False
+        self._light = Light()
         self._generation = 0  # of what is wanted
-        self._day_night = DayNight(10.0, 2.0)
-        self._governor: Governor | None = None
         self._asks_to_hold: tuple[str, ...] = ()  # automatics that were stopped where nothing was known of their values
         self._look_again()
         if holder is not None:
@@ -113,7 +110,7 @@ class Steering:
     @property
     def is_night(self) -> bool:
         with self._lock:
-            return self._is_night
+            return self._light.is_night
 
     @property
     def orientation(self) -> int:
@@ -122,7 +119,7 @@ class Steering:
 
     def scene(self, lux: float | None) -> Scene | None:
         with self._lock:
-            return scene_of(lux, self._standing.asked.get("day_night_mode", "threshold_lux"), is_night=self._is_night)
+            return self._light.scene(lux)
 
     def troubles(self) -> dict[str, Any]:
         """For the status: what is not as it was asked, and why."""
@@ -130,7 +127,7 @@ class Steering:
             suspicion, lacking = self._suspicion, self._lacking
         return {
             "controls_set_aside": suspicion or self._store.set_aside_because,
-            "controls_not_kept": self._store.trouble,
+            "controls_not_kept": self._keeper.trouble or self._store.trouble,
             "controls_not_applied": list(lacking),
         }
 
@@ -180,12 +177,10 @@ class Steering:
             is_first_try = not self._standing.is_proven and not self._is_on_trial
             self._is_on_trial = not self._standing.is_proven
             is_without = self._opening == self._suspected_in == 0
-        if is_first_try or is_without:
-            with self._writing:
-                if is_first_try:
-                    self._store.begin_trial()
-                else:
-                    self._store.end_trial()  # if this ends the process as well, it was not the state
+        if is_first_try:
+            self._keeper.do(self._store.begin_trial)
+        elif is_without:
+            self._keeper.do(self._store.end_trial)  # if this ends the process as well, it was not the state
         self._holder.camera.prepare(wish)
 
     def opened(self, mode: StreamMode) -> None:
@@ -193,6 +188,7 @@ class Steering:
             self._mode = self._last_mode = mode
             self._sent = {}
             self._opening += 1
+            self._light.begin()
             self._look_again()
         self._send()
 
@@ -207,11 +203,12 @@ class Steering:
             self._mode = None
             self._opened_with = None
             self._sent = {}
-            self._governor = None
+            self._light.begin()
             was_on_trial, self._is_on_trial = self._is_on_trial, False
         # Whoever closes in order neither hung nor died of the state; what else speaks against it is told by itself.
+        # Waited for, since the process may end next.
         if was_on_trial:
-            self._end_trial()
+            self._keeper.do(self._store.end_trial)
 
     def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         # A harmless race: each is looked at once more with the next frame.
@@ -221,17 +218,8 @@ class Steering:
             return
         if self._asks_to_hold:
             self._hold(metadata)
-        is_changed = False
-        lux = metadata.get("Lux")
         with self._lock:
-            is_auto = self._standing.asked.get("day_night_mode", "mode") == "auto"
-            if is_auto and isinstance(lux, int | float):
-                was_night, self._is_night = self._is_night, self._day_night.step(lux, time.monotonic())
-                if self._is_night != was_night:
-                    log.info("%s at %.1f lux", "Night" if self._is_night else "Day", lux)
-                    is_changed = True
-            if self._governor is not None:
-                is_changed |= self._governor.step(metadata)
+            is_changed = self._light.step(metadata, time.monotonic())
             self._generation += is_changed
         if is_changed:
             self._send()
@@ -286,7 +274,7 @@ class Steering:
             is_taken_back, self._before = self._before is None, None
         if is_taken_back:
             raise CameraError("taken back: the camera gives no frames with it")
-        self._save()
+        self._keeper.do(self._save)
 
     def _take_back(self, reason: str, *, is_change_told: bool) -> bool:
         """What is asked does harm: back to what worked; False where nothing speaks against it.
@@ -324,24 +312,19 @@ class Steering:
 
     def _plan(self) -> merge.Plan:
         """The caller holds the lock."""
-        return merge.plan(self._standing.asked, self._configured, self._mode, is_night=self._is_night)
+        return merge.plan(self._standing.asked, self._configured, self._mode, is_night=self._light.is_night)
 
     def _look_again(self) -> None:
         """What follows from a new state or a new opening. The caller holds the lock, or is alone."""
         self._generation += 1
         asked = self._standing.asked
-        threshold_lux, hysteresis = (asked.get("day_night_mode", name) for name in ("threshold_lux", "hysteresis"))
-        if (threshold_lux, hysteresis) != (self._day_night.threshold_lux, self._day_night.hysteresis):
-            self._day_night = DayNight(threshold_lux, hysteresis)
-        word = asked.get("day_night_mode", "mode")
-        self._is_night = word == "night" or (word == "auto" and self._day_night.is_night)
+        self._light.ask(asked)
         mode = self._mode
-        limits = merge.plan(asked, self._configured, mode, is_night=False).limits
-        if mode is None or limits.is_none or "ExposureTime" not in mode.controls:
-            self._governor = None
-        elif self._governor is None or self._governor.limits != limits:
-            gain = mode.controls.get("AnalogueGain", (1.0, 1.0, 1.0))[0]
-            self._governor = Governor(limits, float(gain))
+        if mode is None or "ExposureTime" not in mode.controls:
+            self._light.limit(Limits(), 1.0)
+        else:
+            limits = merge.plan(asked, self._configured, mode, is_night=False).limits
+            self._light.limit(limits, float(mode.controls.get("AnalogueGain", (1.0, 1.0, 1.0))[0]))
         self._asks_to_hold = asked.to_hold
 
     def _send(self, *, is_strict: bool = False) -> None:
@@ -372,9 +355,7 @@ class Steering:
         with self._lock:
             generation, opening = self._generation, self._opening
             plan, mode, sent = self._plan(), self._mode, dict(self._sent)
-            wanted = dict(plan.controls)
-            if self._governor is not None:
-                wanted |= self._governor.controls
+            wanted = {**plan.controls, **self._light.controls}
             if mode is None:
                 self._end_sending()
                 return True
@@ -434,29 +415,20 @@ class Steering:
             if not self._standing.is_proven and self._is_tried():
                 self._standing = _Standing(self._standing.asked, is_proven=True)
                 was_on_trial, self._is_on_trial = self._is_on_trial, False
-        # On threads of their own: a card takes its time to write, and frames do not wait for it.
+        # A card takes its time to write, and frames do not wait for it.
         if is_the_states_fault:
-            start_worker("keep-state", self._set_aside, log.error)
+            self._keeper.put(self._set_aside)
         if was_on_trial:
-            start_worker("keep-state", self._end_trial, log.error)
+            self._keeper.put(self._store.end_trial)
 
     def _set_aside(self) -> None:
-        with self._writing:
-            self._set_suspect_aside()
-
-    def _set_suspect_aside(self) -> None:
-        """The caller holds `_writing`."""
+        """On the keeper's thread, as what follows."""
         with self._lock:
             reason, instead = self._suspicion, (self._before or self._standing).asked
         if reason is not None:
             self._store.set_aside(reason, instead)
             with self._lock:
                 self._suspicion = self._suspected_in = None
-
-    def _end_trial(self) -> None:
-        with self._writing:
-            if not self._is_on_trial:  # a single value; the next opening may have begun one
-                self._store.end_trial()
 
     def _hold(self, metadata: Mapping[str, Any]) -> None:
         """An automatic was stopped: keep the values of this moment, now that there are some."""
@@ -474,12 +446,11 @@ class Steering:
                 self._look_again()
         if is_news:
             self._send()
-            start_worker("keep-state", self._save, log.error)  # see `_prove`
+            self._keeper.put(self._save)  # see `_prove`
 
     def _save(self) -> None:
-        with self._writing:
-            self._set_suspect_aside()  # what is written now takes its place
-            with self._lock:
-                # A change that is being tried is not to be found by the next process before it has worked.
-                asked = (self._before or self._standing).asked
-            self._store.save(asked)
+        self._set_aside()  # what is written now takes its place
+        with self._lock:
+            # A change that is being tried is not to be found by the next process before it has worked.
+            asked = (self._before or self._standing).asked
+        self._store.save(asked)

@@ -11,17 +11,25 @@ _PATIENCE_S: Final = 2.0  # a headlight or a hand before the lens is neither daw
 class DayNight:
     """Fed with the light of each frame. Used by one thread at a time."""
 
-    def __init__(self, threshold_lux: float, hysteresis: float) -> None:
+    def __init__(self, threshold_lux: float = 10.0, hysteresis: float = 2.0) -> None:
         """It is night below `threshold_lux`, and day again above `hysteresis` times as much."""
         self.threshold_lux = threshold_lux
         self.hysteresis = hysteresis
         self.is_night = False
         self._other_since_s: float | None = None  # since when the light has spoken for a change
 
+    def limit(self, threshold_lux: float, hysteresis: float) -> None:
+        """Other limits from now on."""
+        self.threshold_lux, self.hysteresis = threshold_lux, hysteresis
+
+    def begin(self, lux: float) -> None:
+        """The first light after a while: nothing is known that it would have to outlast."""
+        self.is_night = lux < self._limit_lux
+        self._other_since_s = None
+
     def step(self, lux: float, now_s: float) -> bool:
         """Look at one frame; whether it is night now."""
-        limit_lux = self.threshold_lux * (self.hysteresis if self.is_night else 1.0)
-        if (lux < limit_lux) == self.is_night:
+        if (lux < self._limit_lux) == self.is_night:
             self._other_since_s = None
         elif self._other_since_s is None:
             self._other_since_s = now_s
@@ -29,6 +37,10 @@ class DayNight:
             self.is_night = not self.is_night
             self._other_since_s = None
         return self.is_night
+
+    @property
+    def _limit_lux(self) -> float:
+        return self.threshold_lux * (self.hysteresis if self.is_night else 1.0)
 
 
 def scene_of(lux: float | None, threshold_lux: float, *, is_night: bool) -> Scene | None:

@@ -333,6 +333,18 @@ def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
         seen_after(held, colourfulness, lambda value: value > 10)
 
 
+def test_pictures_after_dusk_and_dawn_are_developed_for_their_own_light(held: Portal, faults: Path) -> None:
+    """A camera that opens for pictures alone is never open for as long as a change of the light has to last."""
+    change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10})
+    assert ask(held, "/camera/stop", method="POST").status == 200
+    for fault, is_colourful in (("dark", False), ("", True), ("dark", False)):
+        faults.write_text(fault)
+        for _ in range(2):
+            wait_for_status(held, state="closed")
+            assert status_of(held)["scene_mode"] is None
+            assert (colourfulness(picture_of(held)) > 5) is is_colourful
+
+
 def test_a_user_may_focus_where_the_configuration_has_it_off(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--no-autofocus")
     answer = change(portal, "autofocus", {"trigger": True, "speed": "fast"})  # also opens the camera
