@@ -256,6 +256,8 @@ class _Parts:
         self.server = _listen(
             lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", ends
         )
+        if self.hook is not None:
+            self.hook.portal = self.server.url.rstrip("/")
         self._server_thread = start_worker("server", self.server.serve, die)
         if self.publisher is not None and settings.rtsp_autostart:
             self.publisher.start()

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
+
 from softcam.errors import CameraError, ConfigurationError
 from softcam.frames import Frame, NewestFrame, copy_of
 from softcam.rgb import Rgb, frame_of, require_pyav, rgb_of, shape_fault
@@ -53,6 +55,7 @@ class Hook:
     def __init__(self, name: str, function: HookFunction, source: NewestFrame, on_frame: Callable[[], None]) -> None:
         """`on_frame` is told after each frame that is put into `frames`; it must be quick."""
         self.frames = NewestFrame()
+        self.portal = ""  # the portal's own address, for the function; set before the first frame
         self._name = name
         self._function = function
         self._source = source
@@ -144,12 +147,16 @@ class Hook:
     def _run(self) -> None:
         while (taken := self._take()) is not None:
             frame, clearings = taken
-            shown = copy_of(frame)
-            frame.release()
+            try:
+                shown = copy_of(frame)
+            finally:
+                frame.release()
             try:
                 shown = self._apply(shown)
             except CameraError as error:
                 self._fail(str(error), error)
+            except BaseException as error:  # noqa: BLE001 - whatever it is, somebody else's code may not end the stream
+                self._fail(_words_of(error), error)
             with self._changed:
                 self._busy_since_s = None
                 was_passed_by, self._is_passed_by = self._is_passed_by, False
@@ -172,16 +179,23 @@ class Hook:
             return None
 
     def _apply(self, frame: Frame) -> Frame:
-        """What is to be shown in place of a frame. Raises CameraError for one that cannot be read, or not be shown."""
+        """What is to be shown in place of a frame.
+
+        Raises CameraError for one that cannot be read, or not be shown, and whatever the function, or what it gave,
+        raises.
+        """
         rgb = rgb_of(frame)
-        metadata = {**frame.metadata, "timestamp": frame.timestamp_s, "sequence": frame.sequence}
-        try:
-            given = self._function(rgb, metadata)
-        except BaseException as error:  # noqa: BLE001 - whatever it raises, somebody else's code may not end the stream
-            self._fail(_words_of(error), error)
-            return frame
+        metadata = {
+            **frame.metadata,
+            "timestamp": frame.timestamp_s,
+            "sequence": frame.sequence,
+            "portal": self.portal,
+        }
+        given = self._function(rgb, metadata)
         if given is None:
             return frame
+        if isinstance(given, np.ndarray):
+            given = np.asarray(given)  # no class of its own, with words of its own
         fault = shape_fault(given, frame.size)
         if fault is not None:
             raise fault

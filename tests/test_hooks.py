@@ -5,12 +5,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from integrations.hooks import motion
 from softcam import hooks
 from softcam.errors import ConfigurationError
 from softcam.frames import Frame, NewestFrame
@@ -28,6 +30,7 @@ class Stage:
         self.came = 0
         self.deaths: list[str] = []
         self.hook = Hook("my:hook", function, self.source, self._on_frame)
+        self.hook.portal = "http://127.0.0.1:5"
         self.hook.start(self.deaths.append)
 
     def _on_frame(self) -> None:
@@ -80,6 +83,7 @@ def test_what_it_gives_is_shown(stage: Callable[..., Stage]) -> None:
     assert (image.shape, image.dtype) == ((16, 32, 3), np.uint8)
     assert abs(int(image.mean()) - 100) <= 2
     assert metadata["Lux"] == 5.0
+    assert metadata["portal"] == "http://127.0.0.1:5"
     assert metadata["timestamp"] == pytest.approx(frame.timestamp_s, abs=0.01)
     assert one.hook.status() == {"name": "my:hook", "calls": 1, "failures": 0, "skipped": 0, "last_error": None}
     eventually(lambda: one.came == 1)
@@ -126,6 +130,22 @@ def be_mute(_image: Any, _metadata: Mapping[str, Any]) -> Any:
     raise Mute
 
 
+class Secret(np.ndarray):
+    """An array that does not say its shape."""
+
+    @property
+    def shape(self) -> Any:
+        raise RuntimeError("not today")
+
+
+class Nobody:
+    """Cannot even be asked what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("nobody")
+
+
 def change_words(_image: Any, metadata: Mapping[str, Any]) -> Any:
     raise ValueError(f"at {metadata['timestamp']}" + "x" * 1000)
 
@@ -140,6 +160,8 @@ def change_words(_image: Any, metadata: Mapping[str, Any]) -> Any:
         (lambda image, _: image[:, :, 0], "it gave uint8 (16, 32)"),
         (lambda image, _: image.astype(float), "it gave float64"),
         (lambda _image, _metadata: "picture", "it gave str"),
+        (lambda image, _: image[:5].view(Secret), "it gave uint8 (5, 32, 3)"),
+        (lambda _image, _metadata: Nobody(), "RuntimeError: nobody"),
     ],
 )
 def test_a_failure_is_counted_and_said_once(
@@ -154,6 +176,27 @@ def test_a_failure_is_counted_and_said_once(
     assert reason in status["last_error"]
     assert len(status["last_error"]) <= 200
     assert len([record for record in caplog.records if reason in record.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("step", ["rgb_of", "shape_fault", "frame_of"])
+def test_no_memory_for_a_picture_is_a_failure_of_one_frame(
+    stage: Callable[..., Stage], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    one = stage(lambda image, _: 255 - image)
+    with monkeypatch.context() as patch:
+        patch.setattr(hooks, step, fail)
+        assert one.shown(one.give(50)) == 50
+    assert one.hook.status()["last_error"].startswith("MemoryError")
+    assert one.shown(one.give(50)) == 205
+
+
+def test_what_is_shown_is_an_array_whatever_class_it_was(stage: Callable[..., Stage]) -> None:
+    one = stage(lambda image, _: (255 - image).view(Secret))
+    assert one.shown(one.give(50)) == 205
+    assert one.hook.status()["failures"] == 0
 
 
 def test_a_slow_function_loses_frames_and_delays_none(stage: Callable[..., Stage]) -> None:
@@ -250,6 +293,30 @@ def test_fail_to_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: s
         load_hook(name)
     assert caught.value.faults[0].startswith(f"hook {name}: ")
     assert reason in caught.value.faults[0]
+
+
+class _Proxy(BaseHTTPRequestHandler):
+    """What stands before a portal that is not there: its errors are pages."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(502)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_motion_that_cannot_be_recorded_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    server = HTTPServer(("127.0.0.1", 0), _Proxy)
+    answering = threading.Thread(target=server.handle_request)
+    answering.start()
+    motion._record(f"http://127.0.0.1:{server.server_port}/")
+    answering.join(PATIENCE_S)
+    server.server_close()
+    motion._record("nowhere")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Something moves, and is not recorded: HTTP Error 502: Bad Gateway",
+        "Something moves, and is not recorded: ValueError: unknown url type: 'nowhere/v1/recordings/start'",
+    ]
 
 
 def test_ok_to_load() -> None:

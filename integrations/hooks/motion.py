@@ -1,15 +1,16 @@
 """A hook that starts a recording when something moves in the picture.
 
-CAMERA_RECORDINGS=/srv/recordings soft_stream.py --hook integrations.hooks.motion:watch
+soft_stream.py --hook integrations.hooks.motion:watch --recordings /srv/recordings --recordings-preroll 5
 
 It compares each frame with a slow average of those before, coarsely and in grey, so that noise and clouds count little.
-The camera is open only while somebody watches; to have it always watched, POST /camera/start once, or set
-CAMERA_RECORDINGS_PREROLL, which keeps it open as well and puts the seconds before the movement into the recording.
+A camera is open only while somebody watches, and a closed one sees nothing: --recordings-preroll keeps it open, and
+puts the seconds before the movement into the recording. Without it, POST /camera/start does, until the portal ends.
 
-From the environment: MOTION_PORTAL (http://127.0.0.1:18081) is where the portal listens, MOTION_SECONDS (20) how long a
-recording is, MOTION_SHARE (0.01) which part of the picture has to move. CAMERA_API_KEY is used where it is set.
+From the environment: MOTION_SECONDS (20) is how long a recording is, MOTION_SHARE (0.01) which part of the picture has
+to move, MOTION_PORTAL (the hook's own) which portal records. CAMERA_API_KEY is used where it is set.
 """
 
+import http.client
 import json
 import logging
 import os
@@ -61,22 +62,30 @@ class Motion:
         return moved
 
 
-def _record() -> None:
+def _record(portal: str) -> None:
     """Ask the portal for a recording; on a thread of its own, since the frame waits for the hook."""
-    portal = os.environ.get("MOTION_PORTAL", "http://127.0.0.1:18081").rstrip("/")
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get("CAMERA_API_KEY"):
         headers["X-API-Key"] = key
     body = json.dumps({"duration_s": _seconds()}).encode()
-    request = urllib.request.Request(f"{portal}/v1/recordings/start", body, headers)  # noqa: S310 - the owner's setting
+    url = f"{portal.rstrip('/')}/v1/recordings/start"
     try:
+        request = urllib.request.Request(url, body, headers)  # noqa: S310 - the owner's setting
         with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:  # noqa: S310
             log.info("Something moves: recording %s", json.load(answer)["recording"]["name"])
     except urllib.error.HTTPError as error:
         with error:
-            log.warning("Something moves, and is not recorded: %s", json.load(error).get("detail", error))
-    except (OSError, ValueError) as error:
-        log.warning("Something moves, and is not recorded: %s", error)
+            log.warning("Something moves, and is not recorded: %s", _reason(error))
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:  # or no portal at all
+        log.warning("Something moves, and is not recorded: %s: %s", type(error).__name__, error)
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """The portal's own words; what stands before it may have others, on a page."""
+    try:
+        return str(json.load(error)["detail"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError):
+        return str(error)
 
 
 def _seconds() -> float:
@@ -86,10 +95,13 @@ def _seconds() -> float:
 _motion: Motion | None = None
 
 
-def watch(image: npt.NDArray[np.uint8], _metadata: Mapping[str, Any]) -> None:
+def watch(image: npt.NDArray[np.uint8], metadata: Mapping[str, Any]) -> None:
     """Looks at each frame, and leaves it as it is."""
     global _motion  # a hook is one function, and has to remember something
     if _motion is None:
         share = float(os.environ.get("MOTION_SHARE", "0.01"))
-        _motion = Motion(share, lambda: threading.Thread(target=_record, daemon=True).start(), _seconds() + 1)
+        portal = os.environ.get("MOTION_PORTAL") or metadata["portal"]
+        _motion = Motion(
+            share, lambda: threading.Thread(target=_record, args=(portal,), daemon=True).start(), _seconds() + 1
+        )
     _motion.see(image, time.monotonic())

@@ -37,18 +37,28 @@ def test_the_time_stamp_is_on_streams_and_not_on_snapshots(start_portal: Start) 
     assert status["name"] == "integrations.hooks.stamp:stamp"
 
 
-def test_motion_starts_a_recording(start_portal: Start, tmp_path: Path) -> None:
+def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start_portal: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "recordings"
     portal = start_portal(
         *SMALL,
-        "--recordings", str(tmp_path / "recordings"),
-        "--hook", "integrations.hooks.motion:watch",
-        environment={"MOTION_PORTAL": "http://127.0.0.1:1", "MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
+        "--recordings", str(folder), "--recordings-preroll", "1", "--hook", "integrations.hooks.motion:watch",
+        environment={"MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
     )  # fmt: skip
+    name = portal.wait_for_log(r"Something moves: recording (\S+\.mp4)", timeout_s=60)[1]
+    portal.wait_for_log("Recorded: 1 files", timeout_s=60)
+    assert (folder / name).stat().st_size > 10_000
+    status = status_of(portal)
+    assert (status["viewers"], status["hook"]["failures"]) == (0, 0)
+    assert portal.stop() == 0
+    assert "is not recorded" not in portal.log
+
+
+def test_motion_says_why_nothing_is_recorded(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--hook", "integrations.hooks.motion:watch", environment={"MOTION_SHARE": "0.001"})
     with Viewer(portal) as viewer:
-        portal.wait_for_log("Something moves, and is not recorded", timeout_s=60)
+        portal.wait_for_log("Something moves, and is not recorded: .*CAMERA_RECORDINGS", timeout_s=60)
         viewer.next()
     assert status_of(portal)["hook"]["failures"] == 0
-    assert portal.stop() == 0
 
 
 def test_motion_asks_the_portal_it_was_told(start_portal: Start, tmp_path: Path) -> None:
