@@ -122,6 +122,10 @@ class CameraHolder:
             self._raise_failure()
             is_first_stream = kind in STREAMS and not self._has_stream() and self._state in _RUNNING
             self._leases.add(lease)
+            if self._state is State.LINGERING:
+                # At once, for who asks next. A silence that began while nobody was there counts: who asks again and
+                # again, with pauses in between, would never see the camera brought back.
+                self._state = State.OPEN
             self._changed.notify_all()
         if is_first_stream:
             self.focus.stream_started()
@@ -312,6 +316,8 @@ class CameraHolder:
                 return
             self._leases.remove(lease)
             if not self._leases:
+                if self._state is State.OPEN:
+                    self._state = State.LINGERING
                 self._linger_until_s = time.monotonic() + self._linger_s
                 self._changed.notify_all()
 
@@ -415,10 +421,6 @@ class CameraHolder:
         if self._failure is not None:
             return self._close, None
         if self._leases:
-            if self._state is State.LINGERING:
-                # A silence that began while nobody was there counts: who asks again and again, with pauses in between,
-                # would never see the camera brought back.
-                self._state = State.OPEN
             step, wake_at_s = self._decide_watchdog(now_s)
             due_s = self._orders.due_s
             if step is None and due_s is not None and self._state is State.OPEN:

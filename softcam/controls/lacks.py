@@ -3,6 +3,7 @@
 Pure functions over values: no camera, no clock, no thread. What a camera is told is `merge`'s.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -50,6 +51,23 @@ def fitted(control: str | None, value: Any, mode: StreamMode | None) -> Any:
     return value if low is None or high is None or low >= high else type(value)(min(max(value, low), high))
 
 
+def fitted_fps(fps: float, mode: StreamMode | None) -> float:
+    """The rate nearest to `fps` that the camera gives as it is."""
+    shortest_us, longest_us = frame_limits_us(mode)
+    most = 1e6 / shortest_us if shortest_us > 0 else math.inf
+    least = 1e6 / longest_us if longest_us > 0 else 0.0
+    # What is as good as it stays as it was asked.
+    return fps if least / _CLOSE <= fps <= most * _CLOSE else round(min(max(fps, least), most), 3)
+
+
+def frame_limits_us(mode: StreamMode | None) -> tuple[float, float]:
+    """How long a frame takes at least and at most; 0 is not known."""
+    if mode is None or "FrameDurationLimits" not in mode.controls:
+        return 0.0, 0.0
+    shortest_us, longest_us = (float(_number(each, 0)) for each in mode.controls["FrameDurationLimits"][:2])
+    return shortest_us, longest_us
+
+
 def shortfall(asked: Asked, mode: StreamMode) -> Iterator[str]:
     """What of the stream's size and rate an open camera does not give, by field; it cannot be known before."""
     for name, given in (("width", mode.width), ("height", mode.height)):
@@ -57,9 +75,9 @@ def shortfall(asked: Asked, mode: StreamMode) -> Iterator[str]:
         if wanted is not None and wanted != given:
             yield f"{name}: the camera gives {given}"
     fps = asked.get("stream", "fps")
-    if fps is None or "FrameDurationLimits" not in mode.controls:
+    if fps is None:
         return
-    shortest_us, longest_us = (_number(each, 0) for each in mode.controls["FrameDurationLimits"][:2])
+    shortest_us, longest_us = frame_limits_us(mode)
     if shortest_us > 0 and fps > 1e6 / shortest_us * _CLOSE:
         yield f"fps: the camera gives {1e6 / shortest_us:.3g} at the most, as it is"
     elif longest_us > 0 and fps < 1e6 / longest_us / _CLOSE:

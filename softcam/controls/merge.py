@@ -5,6 +5,7 @@ Pure functions over values: no camera, no clock, no thread. Names on the left of
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera.base import ControlRange, StreamMode, StreamWish
@@ -37,6 +38,17 @@ _RESETS: Final[Mapping[str, Any]] = {
 }
 # Controls that have no value to go back to: another one makes them mean nothing.
 _NO_RESET: Final = frozenset({"AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode"})
+# What the night's profile lies over, by group and field, and by which of its fields.
+NIGHT_FIELDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
+    {
+        ("image_processing", "saturation"): "night_saturation",
+        ("image_processing", "exposure_value"): "night_exposure_value",
+        ("awb", "enabled"): "night_awb_preset",
+        ("awb_preset", "preset"): "night_awb_preset",
+        ("manual_awb", "red_gain"): "night_awb_preset",
+        ("manual_awb", "blue_gain"): "night_awb_preset",
+    }
+)
 _ONE_TO_ONE: Final = ("image_processing", "autofocus_range", "lens_correction")
 
 
@@ -190,6 +202,16 @@ def limits_notes(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Ite
     longest_us = asked.get("exposure_limits", "max_exposure_us")
     if longest_us is not None and longest_us > most_us:
         yield f"max_exposure_us: the frame rate allows {most_us} at the most"
+
+
+def night_notes(group: Group, values: Values, asked: Asked) -> Iterator[str]:
+    """What is to be said at night of what was just set: where the night's profile lies over it, nothing of it shows."""
+    for name in values:
+        told = NIGHT_FIELDS.get((group.name, name))
+        instead = None if told is None else asked.get("day_night_mode", told)
+        if instead is not None:
+            word = instead if isinstance(instead, str) else f"{instead:g}"
+            yield f"{name}: it is night, and {told} counts, which is {word}"
 
 
 def _balance(asked: Asked, *, is_night: bool) -> Iterator[tuple[str, Any]]:

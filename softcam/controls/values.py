@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from softcam.camera.base import StreamMode, StreamWish
-from softcam.controls import merge
+from softcam.controls import lacks, merge
 from softcam.controls.autofocus import AfMode
 from softcam.controls.state import Asked
-from softcam.controls.table import AWB_MODES, Group
+from softcam.controls.table import AWB_MODES, Field, Group
 
 
 def values_of(
@@ -22,8 +22,11 @@ def values_of(
     *,
     is_night: bool,
 ) -> Mapping[str, Any]:
-    """By field; None is for what is left to the camera. `focus` is who moves the lens, as far as it was told."""
-    values = {row.name: asked.get(group.name, row.name) for row in group.fields}
+    """By field; None is for what is left to the camera. `focus` is who moves the lens, as far as it was told.
+
+    What was set before anything was known of the camera is told as the camera then took it.
+    """
+    values = {row.name: _taken(group, row, asked.get(group.name, row.name), mode) for row in group.fields}
     match group.name:
         case "auto_exposure":
             return {"enabled": not merge.is_exposure_fixed(asked)}
@@ -41,13 +44,26 @@ def values_of(
             focus = merge.focus_mode(asked) if focus is None else focus
             return {"mode": None if focus is None else focus.name.lower()}
         case "image_processing" if is_night:
-            told = {"saturation": "night_saturation", "exposure_value": "night_exposure_value"}
+            told = {name: field for (of, name), field in merge.NIGHT_FIELDS.items() if of == group.name}
             at_night = {name: asked.get("day_night_mode", field) for name, field in told.items()}
-            return values | {name: value for name, value in at_night.items() if value is not None}
+            return values | {
+                name: _taken(group, group.row(name), value, mode)
+                for name, value in at_night.items()
+                if value is not None
+            }
         case "roi":
             crop = merge.crop_of(asked, mode)
             return values if crop is None else crop.shown
         case "stream":
             size = wish if mode is None else mode
-            return {"width": size.width, "height": size.height, "fps": wish.fps}
+            return {"width": size.width, "height": size.height, "fps": lacks.fitted_fps(wish.fps, mode)}
     return values
+
+
+def _taken(group: Group, row: Field, value: Any, mode: StreamMode | None) -> Any:
+    """What an open camera makes of a value that it has not, or that is beyond its range."""
+    if mode is None or value is None:
+        return value
+    if row.kind == "choice":
+        return value if lacks.refusal(group, {row.name: value}, mode) is None else row.default
+    return lacks.fitted(row.control, value, mode)

@@ -15,7 +15,6 @@ from softcam.controls import lacks, merge
 from softcam.controls.autofocus import AfMode
 from softcam.controls.table import GROUPS, BadValue, Field, Group
 from softcam.controls.values import values_of
-from softcam.errors import CameraError
 from softcam.web import bodies
 from softcam.web.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
 from softcam.web.messages import Answer, HttpError, Request, json_response, switched_off
@@ -121,8 +120,9 @@ class ControlApi:
         self._steering = steering
         self._media = media
         self._focus_limit_s = max(autofocus_timeout_s, _LEAST_FOCUS_S) + _VERDICT_S
-        self._lock = threading.Lock()  # guards _hold
+        self._lock = threading.Lock()  # guards the fields below
         self._hold: Lease | None = None
+        self._stops = 0  # counts them: a start that was under way then holds nothing
 
     def routes(self) -> list[Route]:
         return [
@@ -203,6 +203,9 @@ class ControlApi:
                 mode = steering.mode
                 lacking = () if mode is None else lacks.shortfall(steering.asked, mode)
                 answer["note"] = "; ".join(lacking) or None
+            case name if any(name == of for of, _ in merge.NIGHT_FIELDS):
+                said = merge.night_notes(group, values, steering.asked) if steering.is_night else ()
+                answer["note"] = "; ".join(said) or None
         return json_response(answer)
 
     def snapshot(self, request: Request) -> Answer:
@@ -239,15 +242,17 @@ class ControlApi:
         bodies.read(request, bodies.NO_FIELDS)
         holder = self._camera()
         with self._lock:
-            is_new = self._hold is None
-            if self._hold is None:
-                self._hold = holder.lease("hold")
+            stops = self._stops
+        # Each one its own, so that none that fails lets go of what another waits for.
+        lease: Lease | None = holder.lease("hold")
         try:
             holder.wait_ready(time.monotonic() + _START_LIMIT_S)
-        except CameraError:
-            if is_new:
-                self._let_go()
-            raise
+            with self._lock:
+                if self._hold is None and stops == self._stops:
+                    self._hold, lease = lease, None
+        finally:
+            if lease is not None:
+                lease.release()
         return self._held(holder)
 
     def stop(self, request: Request) -> Answer:
@@ -259,6 +264,7 @@ class ControlApi:
     def _let_go(self) -> None:
         with self._lock:
             hold, self._hold = self._hold, None
+            self._stops += 1
         if hold is not None:
             hold.release()
 
@@ -319,6 +325,7 @@ _OUTCOMES: Final[Mapping[str, Mapping[str, Any]]] = {
     "exposure_limits": {"note": _NOTE},
     "roi": {"note": _NOTE},
     "stream": {"note": _NOTE},
+    **{name: {"note": _NOTE} for name, _ in merge.NIGHT_FIELDS},
 }
 
 
