@@ -23,8 +23,8 @@ from typing import Final
 
 from softcam import syscalls
 from softcam.pictures import PictureKey
-from softcam.syscalls import Descriptors, SendRing
-from softcam.viewers import BOUNDARY, Channel, PictureChannel, Viewer
+from softcam.syscalls import SendRing
+from softcam.viewers import BOUNDARY, Channel, Crowd, PictureChannel, Viewer
 from softcam.workers import start_worker
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class FanOut:
         self._channels: dict[PictureKey, PictureChannel] = {}
         self._next_tick_s = 0.0
         self._ring: SendRing | None = None  # from the first crowd on, until nobody watches
-        self._has_ring = True  # until the kernel refuses
+        self._may_have_ring = True  # until the kernel refuses
 
         self._thread = start_worker("fan-out", self._run, on_death)
 
@@ -224,7 +224,7 @@ class FanOut:
         now_s = time.monotonic()
         crowd = channel.crowd
         if crowd.viewers:
-            short = [(crowd.viewers[place], sent) for place, sent in self._send_to_each(crowd.descriptors, part)]
+            short = [(crowd.viewers[place], sent) for place, sent in self._send_to_crowd(crowd, part)]
             for viewer, sent in short:
                 channel.fell_short(viewer)
                 viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, now_s
@@ -238,17 +238,22 @@ class FanOut:
             due_s = min(due_s, viewer.due_s if viewer.interval_s else 0.0)
         channel.due_s = 0.0 if due_s == math.inf else due_s
 
-    def _send_to_each(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
-        if len(descriptors) < _CROWD or not self._has_ring:
-            return syscalls.send_to_each(descriptors, part)
+    def _send_to_crowd(self, crowd: Crowd, part: bytes) -> list[tuple[int, int]]:
+        if len(crowd.viewers) < _CROWD or not self._may_have_ring:
+            return syscalls.send_to_each(crowd.descriptors, part)
         if self._ring is None:
             try:
                 self._ring = SendRing(_RING_ENTRIES)
             except OSError as error:
-                self._has_ring = False
+                self._may_have_ring = False
                 log.info("Pictures go to each viewer by a system call of its own: %s", error)
-                return syscalls.send_to_each(descriptors, part)
-        return self._ring.send_to_each(descriptors, part)
+                return syscalls.send_to_each(crowd.descriptors, part)
+        short = self._ring.send_to_each(crowd.packed, part)
+        if self._ring.has_failed:
+            self._may_have_ring = False
+            self._give_ring_up()
+            log.error("Pictures go to each viewer by a system call of its own: the ring lost some")
+        return short
 
     def _give_ring_up(self) -> None:
         if self._ring is not None:

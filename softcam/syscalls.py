@@ -11,6 +11,7 @@ import mmap
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -45,12 +46,12 @@ def send(descriptor: int, part: bytes, at: int = 0) -> int:
     return sent if sent >= 0 else -ctypes.get_errno()
 
 
-def send_to_each(descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
+def send_to_each(descriptors: Sequence[int], part: bytes) -> list[tuple[int, int]]:
     """`send` the part to each of the sockets: (place, result) of those that did not take all of it."""
     size = len(part)
     size_in_c = ctypes.c_size_t(size)
     short = []
-    for place, descriptor in enumerate(descriptors.tolist()):
+    for place, descriptor in enumerate(descriptors):
         sent = _send(descriptor, part, size_in_c, _SEND_FLAGS)
         if sent != size:
             short.append((place, sent if sent >= 0 else -ctypes.get_errno()))
@@ -103,18 +104,23 @@ _SUBMISSION: Final = np.dtype(
     ]
 )
 _COMPLETION: Final = np.dtype([("user_data", "u8"), ("res", "i4"), ("flags", "u4")])
+_NO_SIZE: Final = ctypes.c_size_t(0)
 
 
 class SendRing:
     """Sends one part to many sockets by one system call, through an io_uring of its own.
 
-    As cheap as a loop in C: no Python runs between two sends. Each is made within the call or not at all (what would
-    have to wait ends with EAGAIN), so nothing is ever under way, and no memory is used, after `send_to_each` returned.
-    For one thread at a time.
+    No Python runs between two sends. Each is made within the call or not at all (what would have to wait ends with
+    EAGAIN), so nothing is ever under way, and no memory is used, after `send_to_each` returned. What stays the same
+    from part to part is written once: whose turn comes between two frames finds its caches cold, and each call of
+    numpy then costs some microseconds. For one thread at a time.
     """
 
     def __init__(self, entries: int) -> None:
-        """Raises OSError where the kernel has none to give: too old, or forbidden by its settings or a sandbox."""
+        """`entries`, a power of two: so many sends are in one call, and more take several.
+
+        Raises OSError where the kernel has no ring to give: too old, or forbidden by its settings or a sandbox.
+        """
         told = np.zeros(1, _PARAMETERS)
         self._descriptor: int = _syscall(_SETUP, entries, ctypes.c_void_p(told.ctypes.data))
         if self._descriptor < 0:
@@ -124,74 +130,89 @@ class SendRing:
         except BaseException:
             os.close(self._descriptor)
             raise
-
-    def _map(self, told: Any) -> None:
-        if not told["features"] & _SINGLE_MMAP:
-            raise OSError(errno.ENOSYS, "the kernel's io_uring is older than Linux 5.4")
-        self._entries = int(told["sq_entries"])
-        cq_entries = int(told["cq_entries"])
-        size = max(told["sq_array_at"] + self._entries * 4, told["cq_cqes_at"] + cq_entries * _COMPLETION.itemsize)
-        self._rings = mmap.mmap(self._descriptor, int(size), mmap.MAP_SHARED | mmap.MAP_POPULATE)
-        self._sqes_map = mmap.mmap(
-            self._descriptor,
-            self._entries * _SUBMISSION.itemsize,
-            mmap.MAP_SHARED | mmap.MAP_POPULATE,
-            offset=_OFFSET_SQES,
-        )
-        # What this process writes, the kernel reads in io_uring_enter alone, and the other way round: in one thread,
-        # one after the other, so no barriers are needed.
-        self._sq_tail = np.frombuffer(self._rings, np.uint32, 1, int(told["sq_tail_at"]))
-        self._cq_head = np.frombuffer(self._rings, np.uint32, 1, int(told["cq_head_at"]))
-        self._cq_tail = np.frombuffer(self._rings, np.uint32, 1, int(told["cq_tail_at"]))
-        self._completions = np.frombuffer(self._rings, _COMPLETION, cq_entries, int(told["cq_cqes_at"]))
-        array = np.frombuffer(self._rings, np.uint32, self._entries, int(told["sq_array_at"]))
-        array[:] = np.arange(self._entries)  # the n-th place of the queue is the n-th submission, once and for all
-        submissions = np.frombuffer(self._sqes_map, _SUBMISSION, self._entries)
-        submissions["opcode"] = _OP_SEND
-        submissions["msg_flags"] = _SEND_FLAGS
-        self._fd, self._addr, self._len = submissions["fd"], submissions["addr"], submissions["len"]
-        self._user_data = submissions["user_data"]
-        self._steps = np.arange(cq_entries, dtype=np.int64)
-        self._submitted = 0  # since the beginning; the queues' places are this, modulo their sizes
+        self._prepared: Descriptors | None = None  # whom the submissions are written for
+        self._submitted = 0  # since the beginning; places in the queues are this, modulo their sizes
         self._completed = 0
+        self.has_failed = False  # the kernel kept silent on a send: this ring is of no more use
 
     def send_to_each(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
-        """As the function of that name."""
-        short: list[tuple[int, int]] = []
+        """As the function of that name. It is quickest with the very same array as before, which must not change."""
+        if len(descriptors) <= self._entries:
+            return self._send(descriptors, part)
+        short = []
         for start in range(0, len(descriptors), self._entries):
-            results = self._send(descriptors[start : start + self._entries], part)
-            short += [(start + int(place), int(results[place])) for place in np.flatnonzero(results != len(part))]
+            some = self._send(descriptors[start : start + self._entries], part)
+            short += [(start + place, sent) for place, sent in some]
         return short
 
     def close(self) -> None:
         """Give all of it back to the kernel."""
-        # Arrays point into the mappings, which cannot be closed before these are gone.
-        del self._sq_tail, self._cq_head, self._cq_tail, self._completions
-        del self._fd, self._addr, self._len, self._user_data
+        # Views point into the mappings, which cannot be closed before these are gone.
+        del self._fd, self._addr, self._len, self._results
+        for view in (self._order, self._words):
+            view.release()
         self._rings.close()
-        self._sqes_map.close()
+        self._submissions.close()
         os.close(self._descriptor)
 
-    def _send(self, descriptors: Descriptors, part: bytes) -> npt.NDArray[np.int32]:
-        """The result of each, as `send` has it; no more of them than entries."""
-        count, first = len(descriptors), self._submitted
-        steps = self._steps[:count]
-        at = (steps + first) % self._entries
-        self._fd[at] = descriptors
-        self._addr[at] = _address(part)
-        self._len[at] = len(part)
-        self._user_data[at] = steps + first
-        self._sq_tail[0] = (first + count) & _32_BITS
-        taken = max(_syscall(_ENTER, self._descriptor, count, 0, 0, None, ctypes.c_size_t(0)), 0)
-        self._submitted += taken
-        self._sq_tail[0] = self._submitted & _32_BITS  # what the kernel had no memory for was not begun
-        results = np.full(count, -errno.EIO, np.int32)
-        done = (int(self._cq_tail[0]) - self._completed) & _32_BITS
-        finished = self._completions[(self._steps[:done] + self._completed) % len(self._completions)]
+    def _map(self, told: Any) -> None:
+        if not told["features"] & _SINGLE_MMAP:
+            raise OSError(errno.ENOSYS, "the kernel's io_uring is older than Linux 5.4")
+        sq, cq = int(told["sq_entries"]), int(told["cq_entries"])
+        order_at, results_at = int(told["sq_array_at"]), int(told["cq_cqes_at"])
+        size = max(order_at + 4 * sq, results_at + _COMPLETION.itemsize * cq)
+        how = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        self._rings = mmap.mmap(self._descriptor, size, how)
+        self._submissions = mmap.mmap(self._descriptor, sq * _SUBMISSION.itemsize, how, offset=_OFFSET_SQES)
+        # What this process writes the kernel reads in io_uring_enter alone, and the other way round: in one thread,
+        # one after the other, so no barriers are needed.
+        self._words = memoryview(self._rings).cast("I")
+        self._sq_tail, self._cq_head, self._cq_tail = (
+            int(told[name]) // 4 for name in ("sq_tail_at", "cq_head_at", "cq_tail_at")
+        )
+        self._order = self._words[order_at // 4 : order_at // 4 + sq]
+        # Two rounds of 0, 1, 2 …: from any place on, it is the order that begins there with the first submission.
+        self._orders = memoryview(np.tile(np.arange(sq, dtype=np.uint32), 2).tobytes()).cast("I")
+        self._results = np.frombuffer(self._rings, _COMPLETION, cq, results_at)
+        submissions = np.frombuffer(self._submissions, _SUBMISSION, sq)
+        submissions["opcode"] = _OP_SEND
+        submissions["msg_flags"] = _SEND_FLAGS
+        submissions["user_data"] = np.arange(sq)
+        self._fd, self._addr, self._len = submissions["fd"], submissions["addr"], submissions["len"]
+        self._entries = sq
+
+    def _send(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
+        count, size, entries = len(descriptors), len(part), self._entries
+        if descriptors is not self._prepared:
+            self._fd[:count] = descriptors
+            self._prepared = descriptors
+        self._addr[:count] = _address(part)
+        self._len[:count] = size
+        began, words = self._submitted, self._words
+        turn = -began % entries
+        self._order[:] = self._orders[turn : turn + entries]
+        words[self._sq_tail] = (began + count) & _32_BITS
+        taken = max(_syscall(_ENTER, self._descriptor, count, 0, 0, None, _NO_SIZE), 0)
+        self._submitted = began + taken
+        if taken != count:  # it had no memory for the rest, which was not begun
+            words[self._sq_tail] = self._submitted & _32_BITS
+        done = (words[self._cq_tail] - self._completed) & _32_BITS
+        first = self._completed % len(self._results)
+        finished = self._results[first : first + done]
+        if len(finished) < done:
+            finished = np.concatenate([finished, self._results[: done - len(finished)]])
+        is_all = done == count and bool((finished["res"] == size).all())
+        short = [] if is_all else self._short(descriptors, part, taken, finished)
         self._completed += done
-        self._cq_head[0] = self._completed & _32_BITS
-        places = finished["user_data"].astype(np.int64) - first
-        results[places[places >= 0]] = finished["res"][places >= 0]
-        for place in range(taken, count):
+        words[self._cq_head] = self._completed & _32_BITS
+        return short
+
+    def _short(
+        self, descriptors: Descriptors, part: bytes, taken: int, finished: npt.NDArray[np.void]
+    ) -> list[tuple[int, int]]:
+        results = np.full(len(descriptors), -errno.EIO, np.int32)
+        results[finished["user_data"]] = finished["res"]
+        self.has_failed = len(finished) != taken
+        for place in range(taken, len(descriptors)):
             results[place] = send(int(descriptors[place]), part)
-        return results
+        return [(place, int(results[place])) for place in np.flatnonzero(results != len(part)).tolist()]

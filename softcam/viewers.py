@@ -71,32 +71,36 @@ class Crowd:
 
     def __init__(self) -> None:
         self.viewers: list[Viewer] = []
-        self._descriptors: Descriptors = np.empty(8, np.int32)
+        self.descriptors: list[int] = []  # of the sockets, in the same order
+        self._packed: Descriptors | None = None
 
     @property
-    def descriptors(self) -> Descriptors:
-        """Of the sockets, in the order of `viewers`; good until somebody comes or goes."""
-        return self._descriptors[: len(self.viewers)]
+    def packed(self) -> Descriptors:
+        """`descriptors` as an array, the same object until somebody comes or goes."""
+        if self._packed is None:
+            self._packed = np.array(self.descriptors, np.int32)
+        return self._packed
 
     def add(self, viewer: Viewer, part_number: int) -> None:
         """`part_number` is the one that it got last."""
         viewer.place = len(self.viewers)
         viewer.pictures -= part_number
-        if viewer.place == len(self._descriptors):
-            self._descriptors = np.resize(self._descriptors, 2 * viewer.place)
-        self._descriptors[viewer.place] = viewer.descriptor
         self.viewers.append(viewer)
+        self.descriptors.append(viewer.descriptor)
+        self._packed = None
 
     def take_out(self, viewer: Viewer, part_number: int) -> None:
         """`part_number` is the one that everyone here got last."""
         last = self.viewers.pop()
+        self.descriptors.pop()
         if last is not viewer:
             last.place = viewer.place
             self.viewers[last.place] = last
-            self._descriptors[last.place] = last.descriptor
+            self.descriptors[last.place] = last.descriptor
         viewer.place = -1
         viewer.part_number = part_number
         viewer.pictures += part_number
+        self._packed = None
 
 
 @dataclass(eq=False, slots=True)

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softcam import fanout
+from softcam import fanout, syscalls
 from softcam.fanout import FanOut
 from softcam.pictures import PictureKey
 from softcam.viewers import PictureChannel, Viewer
@@ -392,6 +392,23 @@ def test_without_rings_a_crowd_is_served_all_the_same(
     assert [line for line in caplog.messages if "a system call of its own" in line] == [
         "Pictures go to each viewer by a system call of its own: [Errno 1] no ring of 256"
     ]
+
+
+def test_a_ring_that_fails_is_given_up_and_its_viewers_let_go(
+    monkeypatch: pytest.MonkeyPatch, stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fanout, "_CROWD", 1)
+    before = [stage.join() for _ in range(3)]
+    stage.deliver(b"well", made_s=1)
+    assert [watcher.picture() for watcher in before] == [b"well"] * 3
+    with monkeypatch.context() as patched:
+        patched.setattr(syscalls, "_syscall", lambda _number, _descriptor, count, *_rest: count)
+        stage.deliver(b"lost", made_s=2)
+        assert [watcher.rest() for watcher in before] == [b""] * 3
+        eventually(lambda: "the ring lost some" in caplog.text)
+    after = stage.join()
+    stage.deliver(b"found", made_s=3)
+    assert after.picture() == b"found"
 
 
 def test_five_hundred_come_and_go(stage: Stage, no_leaks: NoLeaks) -> None:

@@ -42,7 +42,7 @@ def numbers(made: list[Pair]) -> Descriptors:
 def send_to_each(request: pytest.FixtureRequest, no_leaks: NoLeaks) -> Iterator[SendToEach]:
     with no_leaks():
         if request.param == "loop":
-            yield syscalls.send_to_each
+            yield lambda descriptors, part: syscalls.send_to_each(descriptors.tolist(), part)
             return
         ring = SendRing(ENTRIES)
         yield ring.send_to_each
@@ -133,6 +133,20 @@ def test_what_the_kernel_does_not_take_goes_the_other_way(monkeypatch: pytest.Mo
                 )
                 assert ring.send_to_each(numbers(made), b"%d" % most) == []
                 assert [theirs.recv(100) for _, theirs in made] == [b"%d" % most] * 6
+    finally:
+        ring.close()
+
+
+def test_a_send_that_the_kernel_keeps_silent_on_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It never does; if it did, nobody could know how much of the part went out."""
+    ring = SendRing(ENTRIES)
+    try:
+        with pairs(3) as made:
+            assert ring.send_to_each(numbers(made), b"well") == []
+            assert not ring.has_failed
+            monkeypatch.setattr(syscalls, "_syscall", lambda _number, _descriptor, count, *_rest: count)
+            assert ring.send_to_each(numbers(made), b"lost") == [(place, -errno.EIO) for place in range(3)]
+            assert ring.has_failed
     finally:
         ring.close()
 
