@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from email.message import Message
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,10 +15,10 @@ _JSON: Final = "application/json"
 NO_FIELDS: Final = Group("", "No fields.", (), is_optional=True)  # for requests that say all by their address
 
 
-def refuse_other_than_json(request: Request) -> None:
+def refuse_other_than_json(headers: Message, length: int) -> None:
     """Raises HttpError 415 for a body of another type: forms of foreign pages have such, and JSON asks first."""
-    content_type = request.headers.get("Content-Type")
-    if request.body and (content_type is None or content_type.partition(";")[0].strip().lower() != _JSON):
+    content_type = headers.get("Content-Type")
+    if length and (content_type is None or content_type.partition(";")[0].strip().lower() != _JSON):
         shown = "is missing" if content_type is None else repr(content_type[:80])
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type {shown}: wants {_JSON}")
 

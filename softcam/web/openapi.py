@@ -30,10 +30,10 @@ _REASONS: Final[Mapping[int, str]] = {
     413: "The body is too large",
     415: "The body is not application/json",
     416: "The range lies beyond the end",
-    503: "There is no picture to give now, and why",
+    503: "It cannot be had now, and why: no picture, or too many requests at once",
 }
-# Any request may be refused for its form, before anyone looks what it is for.
-_FOR_FORM: Final = (400, 408, 411, 413)
+# Any request may be refused for its form, before anyone looks what it is for; and for want of room.
+_FOR_FORM: Final = (400, 408, 411, 413, 503)
 _WITH_BODY: Final = (403, 415)
 
 
@@ -166,6 +166,8 @@ def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: boo
         answers.setdefault(str(status), {"description": _REASONS[status]})
         if not is_head:
             answers[str(status)]["content"] = {"application/json": {"schema": _ERROR}}
+            if status == HTTPStatus.UNAUTHORIZED:
+                answers[str(status)]["content"]["text/html"] = {}  # for a person who is asked for the key
     operation: dict[str, Any] = {
         "operationId": f"{method}_{name}",
         "tags": [doc.tag],

@@ -245,28 +245,32 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, path, query, self.headers, self.address_string())
         try:
             self._refuse_malformed()
-            request = replace(request, body=self._read_body())
+            length = self._body_length()
+            # Whoever is refused by the header alone is not waited for until the body is there.
+            self._has_unread = length > 0
+            route = None if self.command == "OPTIONS" else self._find(request, length)
+            request = replace(request, body=self._read_body(length))
+            self._has_unread = False
         except HttpError as error:
-            self._write(_error_response(error))
+            self.close_connection |= self._has_unread
+            self._write(self._refused(error))
             return
         if not self.server.connections.begin(self.connection):
             raise ConnectionAbortedError("closed to make room")
         try:
-            self._answer_whole(request)
+            self._answer_whole(route, request)
         finally:
             self.server.connections.end()
 
-    def _answer_whole(self, request: Request) -> None:
+    def _answer_whole(self, route: Route | None, request: Request) -> None:
         try:
-            if self.command == "OPTIONS":
+            if route is None:
                 answer: Response | FilePart | HandOver = self._options(request)
             else:
-                route = self._find(request)
+                self._refuse_too_many(route)
                 answer = route.handle(replace(request, parts=self.server.routes.parts(request.path)))
         except HttpError as error:
-            answer = _error_response(error)
-            if error.status is HTTPStatus.UNAUTHORIZED and "text/html" in self.headers.get("Accept", ""):
-                answer = replace(answer, body=_NOT_LET_IN, content_type="text/html; charset=utf-8")
+            answer = self._refused(error)
         except NotSupported as error:
             answer = json_response({"detail": str(error)}, HTTPStatus.CONFLICT)
         except CameraError as error:
@@ -292,20 +296,29 @@ class _Handler(BaseHTTPRequestHandler):
                 return self._answer
             raise AttributeError(name)
 
-    def _find(self, request: Request) -> Route:
+    def _refused(self, error: HttpError) -> Response:
+        answer = _error_response(error)
+        if error.status is HTTPStatus.UNAUTHORIZED and "text/html" in self.headers.get("Accept", ""):
+            return replace(answer, body=_NOT_LET_IN, content_type="text/html; charset=utf-8")
+        return answer
+
+    def _refuse_too_many(self, route: Route) -> None:
+        if not route.is_public and self.server.connections.answering > self.server.most_requests:
+            self.close_connection = True
+            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", _COME_AGAIN)
+
+    def _find(self, request: Request, length: int) -> Route:
+        """The route of a request that may have it, by what its header says. Raises HttpError."""
         try:
             route = self.server.routes.find(request.method, request.path, request.query)
         except HttpError:
             self.server.access.check(self.headers)  # first: who lacks the key is not told what there is
             raise
         if not route.is_public:
-            if self.server.connections.answering > self.server.most_requests:
-                self.close_connection = True
-                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", _COME_AGAIN)
             self.server.access.check(self.headers, is_change=route.is_change)
         if route.method != "GET":
             self.server.access.refuse_foreign(self.headers)
-            refuse_other_than_json(request)
+            refuse_other_than_json(self.headers, length)
         return route
 
     def _options(self, request: Request) -> Response:
@@ -328,8 +341,8 @@ class _Handler(BaseHTTPRequestHandler):
         if hosts > 1 or (hosts == 0 and self.request_version >= "HTTP/1.1"):  # RFC 9112, 3.2
             raise self._refusal(HTTPStatus.BAD_REQUEST, "Host: wants to be told once")
 
-    def _read_body(self) -> bytes:
-        """What was sent, also where nobody wants it, so that the next request is found behind it."""
+    def _body_length(self) -> int:
+        """What the header says of the body, so that the next request is found behind it."""
         if "Transfer-Encoding" in self.headers:
             raise self._refusal(HTTPStatus.LENGTH_REQUIRED, "a body wants a Content-Length, and no Transfer-Encoding")
         lengths = [str(value).strip(" \t") for value in self.headers.get_all("Content-Length", ["0"])]
@@ -344,11 +357,15 @@ class _Handler(BaseHTTPRequestHandler):
             raise self._refusal(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: at most {_LARGEST_BODY} bytes are taken"
             )
+        return int(text)
+
+    def _read_body(self, length: int) -> bytes:
+        """What was sent, also where nobody wants it."""
         try:
-            body = self.rfile.read(int(text))
+            body = self.rfile.read(length)
         except TimeoutError as error:
             raise self._refusal(HTTPStatus.REQUEST_TIMEOUT, "the body did not come to its end in time") from error
-        if len(body) < int(text):
+        if len(body) < length:
             raise self._refusal(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
         return body
 

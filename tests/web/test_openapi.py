@@ -39,14 +39,14 @@ def test_what_all_routes_share() -> None:
 def test_a_change_tells_what_it_may_be_refused_for() -> None:
     doc = Doc("Set", "tag", GOOD, body={"type": "object"}, errors=(400, 409))
     operation = describe([route("/a", "POST", doc=doc)], has_key=True)["paths"]["/a"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415", "503"}
     assert operation["requestBody"]["required"] is True
 
 
 def test_what_any_request_may_be_refused_for() -> None:
     operations = describe([route("/a", doc=Doc("A", "tag", GOOD))], has_key=False)["paths"]["/a"]
     for method in ("get", "head"):
-        assert set(operations[method]["responses"]) == {"200", "400", "408", "411", "413"}
+        assert set(operations[method]["responses"]) == {"200", "400", "408", "411", "413", "503"}
 
 
 def test_actions_are_told_where_they_are_asked_for() -> None:
@@ -80,6 +80,16 @@ def test_keys_and_who_needs_none() -> None:
     assert document["paths"]["/open"]["get"]["security"] == []
     assert "401" not in document["paths"]["/open"]["get"]["responses"]
     assert document["paths"]["/a"]["get"]["parameters"][0]["in"] == "query"
+
+
+def test_what_any_request_may_be_answered_is_said() -> None:
+    routes = [
+        route("/a", doc=Doc("A", "tag", GOOD)), route("/open", doc=Doc("B", "tag", GOOD), is_public=True)
+    ]  # fmt: skip
+    paths = describe(routes, has_key=True)["paths"]
+    assert set(paths["/a"]["get"]["responses"]["401"]["content"]) == {"application/json", "text/html"}
+    for path in paths.values():
+        assert set(path["get"]["responses"]["503"]["content"]) == {"application/json"}, "where there is no room"
 
 
 def test_parts_of_pages_and_actions_are_left_out() -> None:

@@ -366,7 +366,7 @@ def test_fail_errors_of_the_camera_have_an_answer(
 # Clients that say nothing, or leave
 
 
-STALLED = b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nx"
+STALLED = b"POST /post HTTP/1.1\r\nHost: x\r\n" + JSON + b"Content-Length: 9\r\n\r\nx"
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /hel", b"GET /hello HTTP/1.1\r\nHost: x\r\n"])
@@ -386,6 +386,28 @@ def test_a_body_that_does_not_come_is_told(handlers: Handlers, no_leaks: NoLeaks
         assert "body" in reply.detail
         assert client.is_closed()
         assert handlers.asked == []
+
+
+@pytest.mark.parametrize(
+    ("start", "header", "status"),
+    [
+        (b"POST /post", b"", 401),
+        (b"POST /none", b"", 401),
+        (b"POST /post", b"X-API-Key: secret\r\nOrigin: http://elsewhere\r\n" + JSON, 403),
+        (b"POST /none", b"X-API-Key: secret\r\n" + JSON, 404),
+        (b"POST /hello", b"X-API-Key: secret\r\n" + JSON, 405),
+        (b"POST /post", b"X-API-Key: secret\r\nContent-Type: text/plain\r\n", 415),
+    ],
+)
+def test_who_is_refused_by_the_header_is_not_waited_for(
+    handlers: Handlers, start: bytes, header: bytes, status: int
+) -> None:
+    with Site(handlers.routes(), api_key="secret", request_limit_s=600.0) as site, site.client() as client:
+        client.send(start + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n" + header + b"\r\nx")
+        reply = client.reply()
+        assert (reply.status, reply.headers["Connection"]) == (status, "close")
+        assert client.is_closed()
+    assert handlers.asked == []
 
 
 def test_a_body_that_ends_early_is_told(site: Site, handlers: Handlers) -> None:
