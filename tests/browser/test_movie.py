@@ -1,68 +1,74 @@
-"""Chromium plays `/stream.mp4` by Media Source: how far behind the camera, whether it stays so, in what colours.
+"""The page plays `/stream.mp4` in Chromium: how far behind the camera, whether it stays so whatever happens, in what
+colours.
 
-The player is a small one of the test's own; that of the page is another matter. The movie's time and
-`X-Timestamp-Zero` tell a frame's moment, requestVideoFrameCallback when it was shown, both by this machine's clock.
+The movie's time and `X-Timestamp-Zero` tell a frame's moment, requestVideoFrameCallback when it was shown, both by
+this machine's clock. On a busy machine a second may be bad: what is asked for is that a good one comes.
 """
 
+import signal
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.visiting import Visitor
+from tests.browser.visiting import HIDE, Start, Visitor, wait_until
 from tests.conftest import Portal
 
-Start = Callable[..., Portal]
-WATCHED_S = 15
+WATCHED_S = 12
 MOST_BEHIND_MS = 300  # what is promised
 MOST_DRIFT_MS = 100
-FLAGS = ("--width", "1280", "--height", "720", "--fps", "30")
+SMALL = ("--width", "640", "--height", "360", "--fps", "20")
 
-PLAYER = """
-async (edge) => {
-  const video = document.createElement("video");
-  video.muted = true;
-  document.body.replaceChildren(video);
-  const answer = await fetch("/stream.mp4");
-  const zero = Number(answer.headers.get("X-Timestamp-Zero"));
-  const reader = answer.body.getReader();
-  const first = (await reader.read()).value;
-  const at = new TextDecoder("latin1").decode(first).indexOf("avcC");
-  const codec = "avc1." + [...first.slice(at + 5, at + 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
-  const source = new MediaSource();
-  video.src = URL.createObjectURL(source);
-  await new Promise((resolve) => source.addEventListener("sourceopen", resolve, { once: true }));
-  const buffer = source.addSourceBuffer(`video/mp4; codecs="${codec}"`);
-  const movie = (window.movie = { video, codec, shown: [], waits: 0, jumps: 0, error: null });
+# Before the page: it plays MP4, and the stream's zero is heard.
+ASKED = """
+localStorage.setItem("soft-stream.way", "mp4");
+const fetched = window.fetch;
+window.fetch = async (...asked) => {
+  const answer = await fetched(...asked);
+  if (!String(asked[0]).includes("stream.mp4")) return answer;
+  window.zero = Number(answer.headers.get("X-Timestamp-Zero"));
+  return window.hinder?.(answer) ?? answer;
+};
+"""
+WATCH = """
+() => {
+  const video = document.getElementById("movie");
+  const movie = (window.movie = { video, shown: [], waits: 0, jumps: 0 });
   video.addEventListener("waiting", () => (movie.waits += 1));
-  video.addEventListener("error", () => (movie.error = video.error.message));
+  video.addEventListener("seeking", () => (movie.jumps += 1));
   const look = (now, frame) => {
     const shown_s = (performance.timeOrigin + frame.presentationTime) / 1000;
-    movie.shown.push([shown_s, (shown_s - zero - frame.mediaTime) * 1000]);
+    movie.shown.push([shown_s, (shown_s - zero - frame.mediaTime) * 1000, video.playbackRate]);
     video.requestVideoFrameCallback(look);
   };
   video.requestVideoFrameCallback(look);
-  const feed = async () => {
-    for (let chunk = first; chunk; chunk = (await reader.read()).value) {
-      const done = new Promise((resolve) => buffer.addEventListener("updateend", resolve, { once: true }));
-      buffer.appendBuffer(chunk);
-      await done;
-      const { buffered, currentTime } = video;
-      if (!buffered.length) continue;
-      const start = buffered.start(buffered.length - 1), end = buffered.end(buffered.length - 1);
-      const behind = end - currentTime;
-      if (currentTime < start || behind > 1) {
-        video.currentTime = Math.max(start, end - edge);
-        movie.jumps += 1;
-      } else video.playbackRate = behind > edge + 0.03 ? 1.05 : behind < edge - 0.03 ? 0.95 : 1;
-      if (video.paused) video.play();
-    }
-  };
-  feed().catch((error) => (movie.error = String(error)));
 }
+"""
+# A clock that goes wrong: what the page asks for is not what it gets.
+SLOW_CLOCK = """
+const rate = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "playbackRate");
+Object.defineProperty(HTMLMediaElement.prototype, "playbackRate", {
+  get() { return this.asked ?? 1; },
+  set(asked) { this.asked = asked; rate.set.call(this, 0.97 * asked); },
+});
+"""
+# A line on which everything stops for 0.3 s, again and again.
+STUMBLING_LINE = """
+window.hinder = (answer) => {
+  let free_ms = performance.now();
+  const stumble = new TransformStream({
+    async transform(chunk, controller) {
+      if (performance.now() - free_ms > 3000) {
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        free_ms = performance.now();
+      }
+      controller.enqueue(chunk);
+    },
+  });
+  return new Response(answer.body.pipeThrough(stumble), answer);
+};
 """
 # The mean colour of what an element shows.
 COLOUR = """
@@ -86,63 +92,129 @@ async () => {
 """
 
 
-def play(visitor: Visitor, portal: Portal, edge_s: float = 0.15) -> Page:
-    """A page of the portal's origin, with nothing but the player in it."""
-    page = visitor.open(portal)
-    page.goto(f"{portal.url}/health")
-    page.evaluate(PLAYER, edge_s)
-    page.wait_for_function("movie.shown.length > 10")
+def play(visitor: Visitor, portal: Portal, *scripts: str) -> Page:
+    """The page with the movie in it, and someone who notes what is shown when."""
+    page = visitor.page()
+    for script in (ASKED, *scripts):
+        page.add_init_script(script)
+    page.goto(portal.url + "/")
+    wait_until(lambda: page.evaluate("window.zero > 0 && document.getElementById('movie').videoWidth > 0"), "a movie")
+    page.evaluate(WATCH)
+    wait_until(lambda: len(shown(page)) > 10, "a movie that moves")
     return page
 
 
-def told(page: Page) -> dict[str, Any]:
-    report: dict[str, Any] = page.evaluate(
-        "({shown: movie.shown, waits: movie.waits, jumps: movie.jumps, error: movie.error, codec: movie.codec,"
-        " quality: movie.video.getVideoPlaybackQuality().droppedVideoFrames})"
+def shown(page: Page, last_s: float = 1e9) -> list[tuple[float, float, float]]:
+    """When each frame was shown, how many milliseconds behind the camera, at what pace; those of the last seconds."""
+    frames: list[tuple[float, float, float]] = page.evaluate(
+        "(last_s) => movie.shown.filter(([shown_s]) => shown_s > movie.shown.at(-1)[0] - last_s)", last_s
     )
-    return report
+    return frames
+
+
+def behind_ms(page: Page) -> float:
+    """The median of the last second that anything was shown."""
+    return statistics.median(delay for _, delay, _ in shown(page, 1))
+
+
+def watch(page: Page, watched_s: float) -> list[tuple[float, float, float]]:
+    """What is shown from now on."""
+    began_s = shown(page)[-1][0]
+    wait_until(lambda: shown(page)[-1][0] > began_s + watched_s, "a movie that goes on")
+    return [frame for frame in shown(page) if frame[0] > began_s]
+
+
+def wait_until_close(page: Page) -> None:
+    wait_until(lambda: behind_ms(page) < MOST_BEHIND_MS, f"less than {MOST_BEHIND_MS} ms behind the camera")
 
 
 @pytest.mark.alone
 def test_is_close_behind_the_camera_and_stays_there(
     start_portal: Start, visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = play(visitor, start_portal(*FLAGS))
-    began_s = page.evaluate("movie.shown.at(-1)[0]")
-    page.wait_for_function(f"movie.shown.at(-1)[0] > {began_s + WATCHED_S}", timeout=(WATCHED_S + 20) * 1000)
-    report = told(page)
-    shown = [delay for moment, delay in report["shown"] if moment > began_s + 2]  # at first it finds its place
-    half = len(shown) // 2
-    median, drift = statistics.median(shown), statistics.median(shown[half:]) - statistics.median(shown[:half])
-    late = sorted(shown)[int(0.95 * len(shown))]
-    rate = len(shown) / (WATCHED_S - 2)
+    page = play(visitor, start_portal("--width", "1280", "--height", "720", "--fps", "30"))
+    wait_until_close(page)  # at first it finds its place
+    frames = watch(page, WATCHED_S)
+    delays = [delay for _, delay, _ in frames]
+    half = len(delays) // 2
+    median, drift = statistics.median(delays), statistics.median(delays[half:]) - statistics.median(delays[:half])
+    late = sorted(delays)[int(0.95 * len(delays))]
+    paces = [pace for _, _, pace in frames]
+    waits, jumps = page.evaluate("[movie.waits, movie.jumps]")
     with capsys.disabled():
         print(
-            f"\nChromium, {report['codec']}: {median:.0f} ms behind the camera (95th: {late:.0f} ms), "
-            f"drift {drift:+.1f} ms, {rate:.1f} frames a second, {report['waits']} waits, {report['jumps']} jumps"
+            f"\nThe page in Chromium: {median:.0f} ms behind the camera (95th: {late:.0f} ms), drift {drift:+.1f} ms, "
+            f"{len(delays) / WATCHED_S:.1f} frames a second, pace {min(paces):.2f} to {max(paces):.2f}, "
+            f"{waits} waits, {jumps} jumps"
         )
-    assert report["error"] is None
     assert 0 < median < MOST_BEHIND_MS
     assert abs(drift) < MOST_DRIFT_MS
-    assert rate > 10
+    assert len(delays) / WATCHED_S > 10
+    assert 0.89 < min(paces) <= max(paces) < 1.11  # nobody sees the haste
+
+
+def hiccup(page: Page, portal: Portal) -> None:
+    page.evaluate("async () => { movie.video.pause(); await new Promise((resolve) => setTimeout(resolve, 400)); }")
+    page.evaluate("() => movie.video.play()")
+
+
+def stop_portal(page: Page, portal: Portal) -> None:
+    portal.process.send_signal(signal.SIGSTOP)
+    try:
+        wait_until(lambda: page.evaluate("Date.now() / 1000 - movie.shown.at(-1)[0] > 1"), "a movie that stands")
+    finally:
+        portal.process.send_signal(signal.SIGCONT)
+
+
+def hide_tab(page: Page, portal: Portal) -> None:
+    page.evaluate(HIDE, True)
+    wait_until(lambda: page.evaluate("Date.now() / 1000 - movie.shown.at(-1)[0] > 1"), "a movie that stands")
+    page.evaluate(HIDE, False)
+
+
+@pytest.mark.parametrize("stall", [hiccup, stop_portal, hide_tab])
+def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: Callable[[Page, Portal], None]) -> None:
+    portal = start_portal(*SMALL)
+    page = play(visitor, portal)
+    wait_until_close(page)
+    seen = len(shown(page))
+    stall(page, portal)
+    wait_until(lambda: len(shown(page)) > seen + 20, "a movie that goes on")
+    wait_until_close(page)
+
+
+def test_clock_that_goes_wrong_is_corrected(start_portal: Start, visitor: Visitor) -> None:
+    """What a real one loses in hours, this one loses at once: without correction 0.36 s while it is watched."""
+    page = play(visitor, start_portal(*SMALL), SLOW_CLOCK)
+    page.evaluate("() => { movie.video.playbackRate = 1; }")
+    watch(page, WATCHED_S)
+    wait_until_close(page)
+    paces = [pace for _, _, pace in watch(page, 3)]
+    assert statistics.mean(paces) > 1
+
+
+def test_stumbling_line_gets_more_to_spare(start_portal: Start, visitor: Visitor) -> None:
+    """Between two halts the page does not come as close again as it was, so that the next is not seen."""
+    page = play(visitor, start_portal(*SMALL), STUMBLING_LINE)
+    watch(page, WATCHED_S)
+    wait_until(lambda: min(delay for _, delay, _ in shown(page, 4)) > 230, "more to spare")
+    assert behind_ms(page) < 1000
 
 
 def test_goes_on_when_the_camera_is_back(start_portal: Start, visitor: Visitor, faults: Path) -> None:
-    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *FLAGS)
+    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *SMALL)
     page = play(visitor, portal)
     faults.write_text("hang-once")
     portal.wait_for_log("restarting the stream")
     faults.write_text("")
     portal.wait_for_log("Frames come again")
-    seen = page.evaluate("movie.shown.length")
-    page.wait_for_function(f"movie.shown.length > {seen + 30}")
-    report = told(page)
-    assert report["error"] is None
-    assert statistics.median(delay for _, delay in report["shown"][-20:]) < 1000
+    seen = len(shown(page))
+    wait_until(lambda: len(shown(page)) > seen + 30, "a movie that goes on")
+    wait_until_close(page)
 
 
 def test_shows_the_colours_of_a_snapshot(start_portal: Start, visitor: Visitor) -> None:
-    page = play(visitor, start_portal(*FLAGS))
+    page = play(visitor, start_portal(*SMALL))
     page.evaluate(SNAPSHOT)
     movie = page.evaluate(f"({COLOUR})(movie.video)")
     snapshot = page.evaluate(f"({COLOUR})(snapshot)")
