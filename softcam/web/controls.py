@@ -204,8 +204,8 @@ class ControlApi:
                 lacking = () if mode is None else lacks.shortfall(steering.asked, mode)
                 answer["note"] = "; ".join(lacking) or None
             case name if any(name == of for of, _ in merge.NIGHT_FIELDS):
-                said = merge.night_notes(group, values, steering.asked) if steering.is_night else ()
-                answer["note"] = "; ".join(said) or None
+                said = "; ".join(merge.night_notes(group, values, steering.asked)) if steering.is_night else ""
+                answer |= {"note": said} if said else {}  # otherwise it is word for word what programs know
         return json_response(answer)
 
     def snapshot(self, request: Request) -> Answer:
