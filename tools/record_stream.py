@@ -12,14 +12,18 @@ Needs PyAV: apt install python3-av, or pip install av.
 """
 
 import argparse
+import contextlib
 import math
+import os
+import queue
 import re
 import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
@@ -27,14 +31,13 @@ OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
 _COPIED = ("h264", "hevc")
 _OPEN_LIMIT_S = 15.0
 _READ_LIMIT_S = 15.0  # a stream that gives nothing for so long has ended
+_LOOK_S = 0.2  # how late a signal and the clock are heard
+_LEAVE_S = 1.0  # what a server is given to take note of the end
+_WAITING = 200  # packets, for a disk or an encoder that takes its time; then the server waits
 _LINE_S = 0.5  # between two lines of progress
 _CLOCK = 90_000  # ticks a second, as RTP and MPEG have it for video
 _KEYFRAME_S = 2.0
 _UNFIT_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
-
-
-class Ended(Exception):
-    """A signal says so."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,25 +48,98 @@ def main(argv: list[str] | None = None) -> int:
     except ImportError as error:
         print(f"record_stream.py: needs PyAV (apt install python3-av, or pip install av): {error}", file=sys.stderr)
         return USAGE
+    is_ended = threading.Event()  # by a signal
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end)
+        signal.signal(number, lambda *_: is_ended.set())
     shown = re.sub(r"(?<=://)([^/@:]*)(:[^/@]*)?@", r"\1:***@", wish.url)
-    source = None
+    reader = _Reader(av, wish.url, is_ended)
     try:
-        source = _open(av, wish.url)
-        video = next((stream for stream in source.streams if stream.type == "video"), None)
+        video = reader.video()
         if video is None:
-            raise OSError("there is no video in it")
-    except Ended:
-        return OK
-    except (OSError, ValueError, av.error.FFmpegError) as error:
-        print(f"record_stream.py: no stream from {shown}: {_reason(error)}", file=sys.stderr)
+            return OK
+        return _record(av, reader, video, wish)
+    except _NoStream as error:
+        print(f"record_stream.py: no stream from {shown}: {error}", file=sys.stderr)
         return NO_STREAM
-    with source:
-        return _record(av, source, video, wish)
+    finally:
+        reader.stop()
 
 
-def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
+class _NoStream(Exception):
+    """The message says why."""
+
+
+class _Reader:
+    """Opens and reads on a thread of its own: FFmpeg does not come back from a stream that stands still, so whoever is
+    to be heard meanwhile, a signal or the clock, is heard here."""
+
+    def __init__(self, av: Any, url: str, is_ended: threading.Event) -> None:
+        self._av = av
+        self._url = url
+        self._is_ended = is_ended
+        self._is_over = False
+        self._came: queue.Queue[Any] = queue.Queue(_WAITING)  # the video stream, packets, and how it ended
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether a signal said so."""
+        return self._is_ended.is_set()
+
+    def video(self) -> Any:
+        """The stream of pictures; None where a signal came before it. Raises _NoStream."""
+        while not self._is_ended.is_set():
+            try:
+                found = self._came.get(timeout=_LOOK_S)
+            except queue.Empty:
+                continue
+            if isinstance(found, BaseException):
+                raise _NoStream(_reason(found))
+            return found
+        return None
+
+    def packets(self) -> Iterator[tuple[Any, float] | None]:
+        """Each with the moment it came at; None now and then, while there is none. Raises what FFmpeg raises."""
+        while not self._is_ended.is_set():
+            try:
+                found = self._came.get(timeout=_LOOK_S)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(found, BaseException):
+                raise found
+            if found is None:
+                return
+            yield found
+
+    def stop(self) -> None:
+        """Let the other side know, where it can still be told."""
+        self._is_over = True
+        with contextlib.suppress(queue.Empty):
+            while True:  # it may be waiting for room
+                self._came.get_nowait()
+        self._thread.join(_LEAVE_S)
+
+    def _run(self) -> None:
+        try:
+            with _open(self._av, self._url) as source:
+                video = next((stream for stream in source.streams if stream.type == "video"), None)
+                if video is None:
+                    raise OSError("there is no video in it")
+                self._came.put(video)
+                for packet in source.demux(video):
+                    if packet.size:
+                        self._came.put((packet, time.monotonic()))
+                    if self._is_over:
+                        return
+        except Exception as error:  # noqa: BLE001 - told by the one who waits, whatever it is
+            self._came.put(error)
+        else:
+            self._came.put(None)
+
+
+def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> int:
     progress = _Progress(wish.output)
     try:
         wish.output.open("wb").close()  # PyAV would tell only at the first frame
@@ -76,17 +152,15 @@ def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
         # What was taken is finished below, however this ends.
         writer = _Copy(target, video) if video.codec_context.name in _COPIED else _Encode(av, target, video)
         try:
-            for packet in source.demux(video):
-                if packet.size:
-                    progress.count(writer.take(packet), writer.last_s)
+            for found in reader.packets():
+                if found is not None:
+                    progress.count(writer.take(*found), writer.last_s)
                 progress.show()
                 if wish.duration and progress.seconds >= wish.duration:
                     break
                 if wish.limit_frames and progress.frames >= wish.limit_frames:
                     break
-        except Ended:
-            pass
-        except (OSError, av.error.FFmpegError) as error:
+        except (OSError, ValueError, av.error.FFmpegError) as error:
             trouble = error
         writer.finish()
     except (OSError, ValueError, av.error.FFmpegError) as error:
@@ -101,7 +175,7 @@ def _record(av: Any, source: Any, video: Any, wish: argparse.Namespace) -> int:
         wish.output.unlink(missing_ok=True)
         reason = "it gave no frame" if trouble is None else _reason(trouble)
         print(f"record_stream.py: nothing recorded: {reason}", file=sys.stderr)
-        return NO_STREAM
+        return OK if reader.is_ended else NO_STREAM
     if trouble is not None:
         print(f"record_stream.py: ended early: {_reason(trouble)}", file=sys.stderr)
         return NO_STREAM
@@ -123,7 +197,7 @@ class _Copy:
         self._last = -1
         self.last_s = 0.0  # when the last frame is shown, by the file's own time
 
-    def take(self, packet: Any) -> int:
+    def take(self, packet: Any, _came_s: float) -> int:
         """How many frames went into the file."""
         if self._zero is None:
             if not packet.is_keyframe:
@@ -158,8 +232,7 @@ class _Encode:
         self._keyframe_s = 0.0
         self.last_s = 0.0  # when the last frame is shown, by the file's own time
 
-    def take(self, packet: Any) -> int:
-        came_s = time.monotonic()
+    def take(self, packet: Any, came_s: float) -> int:
         taken = 0
         try:
             frames = self._decoder.decode(packet)
@@ -249,10 +322,6 @@ def _open(av: Any, url: str) -> Any:
     return av.open(url, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
 
 
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise Ended
-
-
 def _reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -282,4 +351,6 @@ def _positive(kind: type) -> Any:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    code = main()
+    sys.stderr.flush()
+    os._exit(code)  # a stream that stands still keeps its thread in FFmpeg, and Python's own end would meet it there

@@ -1,5 +1,6 @@
 """The tools against the running portal, as the descriptions of the project show them."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 import simplejpeg
 
+from softcam import jpeg
 from tests.conftest import PROJECT, Portal
+from tests.fakes import eventually, make_frame
 from tests.process.asking import port_of
 
 LIMIT_S = 60
@@ -82,6 +86,94 @@ def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, numb
     assert (tool.returncode, frames is not None) == (0, True), said
     assert frames is not None
     assert int(probed(output)["nb_read_frames"]) == int(frames[1]) > 0
+
+
+class _Stalling(BaseHTTPRequestHandler):
+    """A stream of pictures that stands still after so many, and stays open."""
+
+    PICTURES = 40  # enough for FFmpeg to know what it is
+
+    def do_GET(self) -> None:
+        picture = jpeg.encode(make_frame(size=(64, 48)), None, 80)
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=frame")
+        self.end_headers()
+        head = b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture)
+        self.wfile.write((head + picture + b"\r\n") * self.PICTURES)
+        self.wfile.flush()
+        stalled: threading.Event = self.server.stalled  # type: ignore[attr-defined]
+        over: threading.Event = self.server.over  # type: ignore[attr-defined]
+        stalled.set()
+        over.wait(LIMIT_S)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+class Idle:
+    """Whether a process has done next to nothing for half a second."""
+
+    def __init__(self, pid: int) -> None:
+        self._clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it
+        self._spent_s = self._changed_s = 0.0
+
+    def __call__(self) -> bool:
+        spent_s, now_s = time.clock_gettime(self._clock), time.monotonic()
+        if spent_s - self._spent_s > 0.02:  # to look around takes less
+            self._spent_s, self._changed_s = spent_s, now_s
+        return now_s - self._changed_s > 0.5
+
+
+@pytest.fixture
+def stalling() -> Any:
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Stalling)
+    server.stalled, server.over = threading.Event(), threading.Event()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_record_a_stream_that_stands_still_until_somebody_ends_it(stalling: Any, tmp_path: Path) -> None:
+    output = tmp_path / "recording.mp4"
+    tool = subprocess.Popen(
+        [
+            *(sys.executable, str(PROJECT / "tools/record_stream.py")),
+            *("--url", f"http://127.0.0.1:{stalling.server_port}/", "--output", str(output)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert stalling.stalled.wait(LIMIT_S)
+        eventually(lambda: output.exists() and output.stat().st_size, "that the recording began")
+        eventually(Idle(tool.pid), "that it waits for the stream")
+        began_s = time.monotonic()
+        while tool.poll() is None:  # impatient: the second and third one come while the file is finished
+            tool.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tool.wait(0.3)
+            assert time.monotonic() - began_s < LIMIT_S
+        took_s = time.monotonic() - began_s
+        said = tool.communicate(timeout=LIMIT_S)[1]
+    finally:
+        tool.kill()
+        tool.wait()
+    assert (tool.returncode, "Traceback" in said) == (0, False), said
+    assert took_s < 10, "FFmpeg would wait for 15 s"
+    assert int(probed(output)["nb_read_frames"]) > 10
+
+
+def test_record_a_stream_that_stands_still_for_so_long(stalling: Any, tmp_path: Path) -> None:
+    output = tmp_path / "recording.mp4"
+    url = f"http://127.0.0.1:{stalling.server_port}/"
+    began_s = time.monotonic()
+    done = run("record_stream.py", "--url", url, "--output", str(output), "--duration", "1")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began_s < 13, "FFmpeg would wait for 15 s"
+    assert int(probed(output)["nb_read_frames"]) > 10
 
 
 @pytest.mark.parametrize("path", ["/stream.mjpg", "/stream.mp4"])
