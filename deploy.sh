@@ -13,7 +13,8 @@ Copies this checkout's portal to each host, next to the release that is there, s
 each camera, and waits until each answers. Where one does not, the host goes back to the release before by itself.
 Safe to run again at any time; settings that were edited on a host stay. Hosts are worked on side by side.
 
-  --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before
+  --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before; one that
+                       was disabled there stays off
   --with-nginx         show camera N at port 808N+1, with a password, through nginx
   --install-packages   install on the host what is missing there (apt); otherwise it is only said
   --dry-run            check, and say what would be done; changes nothing; also with --rollback, --uninstall
@@ -38,6 +39,7 @@ wrong() {
 
 # --- Options. Their values are checked to be plain, for they travel through two shells.
 
+readonly NUMBER='(0|[1-9][0-9]?)' # 01 would be another instance than 1
 goal=install dry_run=''
 cameras='' with_nginx='' install_packages='' python='' bind='' no_rsync=''
 hosts=()
@@ -60,7 +62,7 @@ while (($#)); do
       ;;
     --cameras)
       value_of "$@"
-      [[ $2 =~ ^[0-9]{1,2}(,[0-9]{1,2})*$ ]] || wrong "--cameras $2: wants numbers with commas between, such as 0,1"
+      [[ $2 =~ ^$NUMBER(,$NUMBER)*$ ]] || wrong "--cameras $2: wants numbers with commas between, such as 0,1"
       cameras=$2
       shift
       ;;
@@ -79,7 +81,7 @@ while (($#)); do
       ;;
     --bind)
       value_of "$@"
-      [[ $2 =~ ^[0-9]{1,2}=(none|auto|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM, N=none or N=auto"
+      [[ $2 =~ ^$NUMBER=(none|auto|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM, N=none or N=auto"
       bind=${bind:+$bind,}$2
       shift
       ;;
@@ -95,7 +97,13 @@ while (($#)); do
       ;;
     -*) wrong "$1: no such option" ;;
     '') wrong "a host without a name" ;;
-    *) hosts+=("$(tr -d '[]' <<<"$1")") ;; # pi@[fd00::1] as well
+    *)
+      name=$(tr -d '[]' <<<"$1") # pi@[fd00::1] as well
+      for host in ${hosts[@]+"${hosts[@]}"}; do
+        [[ $host != "$name" ]] || wrong "$1 is named twice"
+      done
+      hosts+=("$name")
+      ;;
   esac
   shift
 done
@@ -133,6 +141,7 @@ interrupted() { # ends what runs here, and says what that means for each host
           'sudo journalctl -t camera-soft-stream'
         ;;
       done) ;;
+      packages) printf '%s: interrupted; nothing but packages was changed\n' "$host" ;;
       *) printf '%s: interrupted; nothing was changed\n' "$host" ;;
     esac
   done
@@ -161,6 +170,9 @@ make_release() { # into $work/release; prints its name, which its content makes
   done
   mkdir "$work/release"
   tar -cf - --exclude=__pycache__ --exclude='*.pyc' "${parts[@]}" | tar -xf - -C "$work/release" || return
+  # As they are to be there, so that nobody there may ever write to them, and what did not change is the same file.
+  chmod -R u=rwX,go=rX "$work/release" || return
+  if [[ -d $work/release/env ]]; then chmod -R go= "$work/release/env" || return; fi # somebody may have put a key into it
   version=$(sed -n 's/^__version__[^"]*"\([^"]*\)".*/\1/p' softcam/__init__.py)
   printf '%s-%s\n' "${version:?softcam/__init__.py has no version}" "$(
     cd "$work/release"
@@ -229,7 +241,10 @@ deploy() { # HOST: its lines, without its name
       return
       ;;
   esac
-  if [[ -n $install_packages && -z $dry_run ]]; then on_host "$host" packages || return; fi
+  if [[ -n $install_packages && -z $dry_run ]]; then
+    change "$host" packages || return
+    stage "$host" packages
+  fi
   on_host "$host" check || return
   if [[ -n $dry_run ]]; then
     on_host "$host" plan install "$release"
@@ -271,8 +286,9 @@ change() { # HOST COMMAND…: what goes on there even without this side
 }
 
 copy() { # HOST FOLDER FACTS
-  # Sizes and dates alone would take a changed file for an old one.
-  local host=$1 folder=$2 sudo='' options=(--archive --checksum) there=$1
+  # No owner, so that all is root's from the first moment, and no dates: what did not change is then the same file as in
+  # the older release. Sizes and dates alone would take a changed file for an old one.
+  local host=$1 folder=$2 sudo='' options=(--recursive --links --perms --checksum) there=$1
   if [[ $there == *:* ]]; then there=${there%"${there##*@}"}[${there##*@}]; fi # an IPv6 address
   if [[ $3 != *root* ]]; then sudo='sudo -n '; fi
   # What did not change is not sent, and takes no room.
@@ -281,7 +297,7 @@ copy() { # HOST FOLDER FACTS
     rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$there:$folder/" &&
       printf 'copied release %s (rsync)\n' "$release"
   else
-    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar -xzf - -C $folder" >/dev/null &&
+    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar --no-same-owner -xzpf - -C $folder" >/dev/null &&
       printf 'copied release %s (tar)\n' "$release"
   fi
 }

@@ -55,6 +55,7 @@ note_way_back() { # RELEASE N…: before anything is changed; RELEASE may be emp
   keep_host_files "$note/units"
   [[ ! -e $ENV_FILE ]] || cp -p "$ENV_FILE" "$note/env"
   [[ ! -d $TOP/shipped ]] || cp -a "$TOP/shipped" "$note/shipped"
+  [[ -n $1 || ! -e $UNIT ]] || cp -p "$UNIT" "$note/unit" # somebody's own
   mv -T "$note" "$PENDING"
 }
 
@@ -108,7 +109,10 @@ go_back() { # RELEASE LISTED N…: to what ran before; 1 where that does not run
   mapfile -t instances < <(instances "$@")
   if [[ -z $before ]]; then
     systemctl --quiet disable --now "${instances[@]}" 2>/dev/null || true
-    rm -f "$TOP/current"
+    rm -f "$TOP/current" "$UNIT" "$RULES"
+    [[ ! -e $PENDING/unit ]] || cp -p "$PENDING/unit" "$UNIT" || true
+    if [[ -e $PENDING/env ]]; then cp -p "$PENDING/env" "$ENV_FILE" || true; else rm -f "$ENV_FILE"; fi
+    rm -rf "$TOP/shipped"
     if [[ -d $PENDING/units ]]; then put_back "$PENDING/units" || true; fi
     systemctl daemon-reload || true
     forget_way_back
@@ -136,6 +140,7 @@ settle() { # what a run that was cut short left behind; 1 where there is nothing
   fi
   say "the deployment before this one was cut short; going back to ${before:-what was there before it, nothing,} first"
   # Whatever it came to: each is started anew.
+  know_settings
   listed=$(list_cameras 2>/dev/null || true)
   for number in "${numbers[@]}"; do
     systemctl stop "camera-soft-cam@$number.service" 2>/dev/null || true
@@ -162,6 +167,7 @@ rollback() {
   previous=$(previous_release)
   before=$(current_release)
   need_previous "$previous" "$before"
+  know_settings
   listed=$(list_cameras 2>/dev/null || true)
   mapfile -t was_enabled < <(enabled_instances)
   note_way_back "$before" "${was_enabled[@]}"

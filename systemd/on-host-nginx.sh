@@ -17,6 +17,41 @@ outside_port_taken() { # N: prints the port where another program than nginx has
   say "$port"
 }
 
+look_at_nginx() { # N…: fails where nginx could not show them, before anything is changed
+  local number port log=/run/camera-soft-stream-nginx.log
+  for number in "$@"; do
+    if port=$(outside_port_taken "$number"); then
+      fail "camera $number: port $port, nginx's, is taken by another program, nothing was changed (who: sudo ss -ltnp" \
+        "'sport = :$port')"
+    fi
+  done
+  # What is wrong with our own sites may be better with the new ones.
+  if ! nginx -t -q 2>"$log" && ! grep -q camera-soft-cam "$log"; then
+    fail "nginx does not take its configuration as it is, nothing was changed: $(reason_of "$log")"
+  fi
+}
+
+write_key() { # RELEASE N: what shows the portal's key to it for nginx; 1 where that is as before
+  local file=$NGINX/camera-soft-cam$2.key
+  (umask 077 && probe "$1" nginx "$2" >"$file.new") || { rm -f "$file.new"; fail "camera $2: nginx cannot be shown its key"; }
+  if cmp -s "$file.new" "$file"; then
+    rm -f "$file.new"
+    return 1
+  fi
+  mv -f "$file.new" "$file"
+}
+
+renew_keys() { # RELEASE N…: where nginx shows a camera whose settings have another key now
+  local number is_new=''
+  for number in "${@:2}"; do
+    if [[ -e $NGINX/camera-soft-cam$number.key ]] && write_key "$1" "$number"; then
+      say "camera $number: nginx knows its new key"
+      is_new=1
+    fi
+  done
+  if [[ -n $is_new ]] && systemctl --quiet is-active nginx; then systemctl reload nginx; fi
+}
+
 sites_off() { # LINK…: those that were not there before; nginx goes on without them
   (($# == 0)) || rm -f "$@"
   if nginx -t -q 2>/dev/null && systemctl --quiet is-active nginx; then systemctl reload nginx 2>/dev/null || true; fi
@@ -36,8 +71,7 @@ nginx_sites() { # RELEASE N…
     [[ -e /proc/net/if_inet6 ]] || sed -i '/listen \[::\]/d' "$site"
     ship "$site" "$NGINX/sites-available/camera-soft-cam$number.conf" 644
     rm -f "$site"
-    (umask 077 && probe "$release" nginx "$number" >"$NGINX/camera-soft-cam$number.key.new")
-    mv -f "$NGINX/camera-soft-cam$number.key.new" "$NGINX/camera-soft-cam$number.key"
+    write_key "$release" "$number" || true
     link="$NGINX/sites-enabled/camera-soft-cam$number.conf"
     [[ -e $link || -L $link ]] || added+=("$link")
     ln -sfn "../sites-available/camera-soft-cam$number.conf" "$link"

@@ -4,7 +4,8 @@
 #
 #   check                what is there and what is missing; changes nothing
 #   packages             installs what is missing
-#   incoming NAME        prints an empty folder to copy release NAME to, or nothing where it is there already
+#   incoming NAME        prints an empty folder, which only root can enter, to copy release NAME to, or nothing where it
+#                        is there already
 #   discard FOLDER       takes such a folder away, where the copy broke off
 #   install NAME FOLDER  switches to release NAME, copied to FOLDER; goes back by itself where it does not answer
 #   rollback             switches to the release before
@@ -12,8 +13,7 @@
 #   plan GOAL [NAME]     what one of these three would do
 #
 # Options come as variables, which deploy.sh quotes: PYTHON, CAMERAS, BIND, WITH_NGINX. Each line that is printed is for
-# people. Nothing here reads the settings file's values but camera ids and whether a camera is used: systemd does, for the
-# portal and for probe.py.
+# people. Nothing here reads the settings file: systemd does, for the portal, for probe.py, and for what is asked here.
 #
 # What changes the host goes on to its end whatever becomes of the connection. Where even that is cut short (power,
 # kill -9), the folder `pending` stays behind, and whatever runs next goes back first (on-host-back.sh).
@@ -29,6 +29,7 @@ readonly UNIT=$UNITS/camera-soft-cam@.service
 readonly RULES=/etc/udev/rules.d/70-camera-soft-cam.rules
 readonly NGINX=/etc/nginx
 readonly PENDING=$TOP/pending
+readonly LEFT_HASH=$ENV_DIR/.shipped # that of the settings, which --uninstall leaves: an untouched file is no edited one
 readonly KEPT_RELEASES=3
 readonly PATIENCE_S=45 # a Pi Zero needs 20 to import Picamera2 and open a camera
 
@@ -74,184 +75,6 @@ fail() {
   HAS_FAILED=1
   say "FAILED: $*"
   exit 1
-}
-
-# --- What is there
-
-python_there() { # the interpreter asked for, else the one that is in use, else the system's
-  local used
-  used=$(sed -n 's/^ExecStart=\(\/[^ ]*\) .*/\1/p' "$UNIT.d/python.conf" 2>/dev/null || true)
-  printf '%s\n' "${PYTHON:-${used:-/usr/bin/python3}}"
-}
-
-list_cameras() { # number, model and id, a line each, tabs between; the number is the place in Picamera2's list
-  "$(python_there)" - <<'END'
-from picamera2 import Picamera2
-for place, camera in enumerate(Picamera2.global_camera_info()):
-    print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\t")
-END
-}
-
-is_switched_off() { # N: by the settings file, so that it needs no camera
-  local value
-  value=$(sed -nE "s/^[[:space:]]*(CAMERA|[cC][aA][mM]$1)_[eE][nN][aA][bB][lL][eE][dD]=[\"']?([A-Za-z0-9]*).*/\L\1=\2/p" "$ENV_FILE" \
-    2>/dev/null | sort -t = -k 1,1 -s -r | tail -n 1 || true) # cam0 goes before camera
-  [[ ${value#*=} =~ ^(0|[fF][aA][lL][sS][eE]|[nN][oO]|[oO][fF][fF])$ ]]
-}
-
-chosen_id() { # N: cam<N>_id of the settings file. An id is no secret, the address of another program's camera may be.
-  sed -n "s/^[[:space:]]*[cC][aA][mM]$1_[iI][dD]=\"\{0,1\}\([^\"#]*[^\"# ]\).*/\1/p" "$ENV_FILE" 2>/dev/null | tail -n 1 || true
-}
-
-id_of() { # N LISTED: the id of camera N, nothing where it is missing
-  local chosen
-  chosen=$(chosen_id "$1")
-  if [[ -z $chosen ]]; then
-    awk -F '\t' -v n="$1" '$1 == n { print $3 }' <<<"$2"
-  elif [[ $chosen == pattern ]]; then
-    say pattern
-  elif [[ $chosen == *://* || $chosen == /dev/* || -f $chosen ]]; then
-    say elsewhere
-  else
-    awk -F '\t' -v id="$chosen" '$3 == id { print $3 }' <<<"$2"
-  fi
-}
-
-enabled_instances() { # their numbers
-  find "$UNITS" -path '*.wants/camera-soft-cam@*.service' 2>/dev/null |
-    sed -n 's/.*@\([0-9][0-9]*\)\.service$/\1/p' | sort -nu
-}
-
-wanted_cameras() { # LISTED: those asked for, else those that are there and those that were enabled before
-  if [[ -n $CAMERAS ]]; then
-    tr ',' '\n' <<<"$CAMERAS" | sort -nu
-  else
-    { cut -f 1 <<<"$1"; enabled_instances; } | sed '/^$/d' | sort -nu
-  fi
-}
-
-systemd_version() {
-  systemctl --version | awk 'NR == 1 { print $2 }'
-}
-
-is_installed() { # MODULE: whether it works shows when it is used
-  "$(python_there)" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)"
-}
-
-missing_packages() { # those that the portal needs, and nginx where it is asked for
-  local python
-  python=$(python_there)
-  if [[ ! -x $python ]]; then
-    say python3 python3-picamera2 python3-simplejpeg | tr ' ' '\n'
-  else
-    is_installed picamera2 || say python3-picamera2
-    is_installed simplejpeg || say python3-simplejpeg
-  fi
-  if [[ -n $WITH_NGINX ]]; then
-    command -v nginx >/dev/null || say nginx-light
-    command -v openssl >/dev/null || say openssl
-  fi
-}
-
-check() { # says what it finds; fails, with the cure, where the portal could not run
-  local python version listed missing number node faults=() found
-  # shellcheck source=/dev/null
-  . /etc/os-release
-  python=$(python_there)
-  [[ -d /run/systemd/system ]] || fail "systemd does not run here"
-  version=$(systemd_version)
-  ((version >= 247)) || fail "systemd $version is too old: 247 or newer is needed"
-  mapfile -t missing < <(missing_packages)
-  if ((${#missing[@]})); then
-    fail "missing: ${missing[*]}. Install with --install-packages, or there: sudo apt install ${missing[*]}"
-  fi
-  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$python is $("$python" -V 2>&1); 3.11 or newer is needed"
-  listed=$(list_cameras 2>/run/camera-soft-stream-python.log) ||
-    fail "picamera2 does not work with $python (a numpy or simplejpeg from pip beside the system's?):" \
-      "$(tail -n 1 /run/camera-soft-stream-python.log)"
-  found=$(cut -f 1,2 <<<"$listed" | tr '\t' ' ' | paste -sd ',' | sed 's/,/, /g')
-  say "checked: ${PRETTY_NAME:-?}, systemd $version, $("$python" -V), cameras: ${found:-none}"
-  for number in $(wanted_cameras "$listed"); do
-    if [[ -z $(id_of "$number" "$listed") ]] && ! is_switched_off "$number"; then faults+=("$number"); fi
-  done
-  for node in $(tr ',' '\n' <<<"$BIND" | sed 's/^[0-9]*=//'); do
-    [[ $node == none || $node == auto || -e $node ]] || fail "--bind: $node is not there"
-  done
-  if ((${#faults[@]})) && [[ -n $CAMERAS ]]; then
-    fail "camera ${faults[*]} is not found; there: ${found:-none}. Ribbon, or cam${faults[0]}_id in $ENV_FILE?"
-  fi
-  [[ -n $(wanted_cameras "$listed") ]] ||
-    fail "no camera is found. Ribbon? Try: rpicam-hello --list-cameras. For a test picture: --cameras 0, and in $ENV_FILE" \
-      "cam0_id=pattern; for the portal without a camera CAMERA_ENABLED=off"
-}
-
-packages() {
-  local missing
-  mapfile -t missing < <(missing_packages)
-  ((${#missing[@]})) || { say "packages: all there"; return; }
-  say "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } >/run/camera-soft-stream-apt.log 2>&1 ||
-    fail "apt could not install ${missing[*]}: $(tail -n 1 /run/camera-soft-stream-apt.log)"
-}
-
-# --- Files that the owner may edit
-
-shipped_hash() { # DESTINATION
-  cat "$TOP/shipped/${1//\//_}" 2>/dev/null || true
-}
-
-hash_of() { # FILE
-  sha256sum <"$1" | cut -d ' ' -f 1
-}
-
-is_edited() { # DESTINATION: it is there and not as it was shipped
-  [[ -e $1 && $(hash_of "$1") != "$(shipped_hash "$1")" ]]
-}
-
-without_secrets() { # a settings file's or a site's text, for people
-  sed -E -e 's/^([+ -]?[#[:space:]]*[A-Za-z0-9_]*(KEY|PASSWORD|TOKEN|SECRET)[A-Za-z0-9_]*=).+/\1(not shown)/I' \
-    -e 's/((authorization|x-[a-z-]*(key|token|secret|password))["'"'"']?:?)[[:space:]=].+/\1 (not shown)/I' \
-    -e 's/([?&][a-z_-]*(key|token|secret|password)=)[^&[:space:]"]+/\1(not shown)/Ig' \
-    -e 's#(://)[^[:space:]]+@#\1(not shown)@#g'
-}
-
-ship() { # SOURCE DESTINATION MODE: an edited file stays, and how the new one differs is shown
-  local source=$1 destination=$2 mode=$3
-  if is_edited "$destination"; then
-    if [[ $(hash_of "$source") != "$(hash_of "$destination")" ]]; then
-      say "$destination was edited and stays; the shipped one differs (- yours, + shipped):"
-      # Help texts are left out: what is set and what is offered, #NAME=, is told by the lines themselves.
-      { diff -U 0 "$destination" "$source" || true; } | sed -E '1,2d; /^@@/d; /^[+-][[:space:]]*(#([[:space:]].*)?)?$/d' |
-        without_secrets | sed -n '1,60s/^/    /p'
-    fi
-    return
-  fi
-  if [[ -e $destination ]] && cmp -s "$source" "$destination"; then
-    return
-  fi
-  place "$source" "$destination" "$mode"
-  hash_of "$source" | write_if_other "$TOP/shipped/${destination//\//_}"
-}
-
-place() { # SOURCE DESTINATION MODE: whole or not at all, on a full disk as well
-  if ! { install -D -m "$3" "$1" "$2.new" && mv -f "$2.new" "$2"; }; then
-    rm -f "$2.new"
-    return 1
-  fi
-}
-
-write_if_other() { # FILE: from standard input
-  local file=$1 text
-  text=$(cat)
-  if [[ ! -e $file || $(<"$file") != "$text" ]]; then
-    install -d -m 755 "${file%/*}"
-    if ! { printf '%s\n' "$text" >"$file.new" && mv -f "$file.new" "$file"; }; then
-      rm -f "$file.new"
-      return 1
-    fi
-  fi
 }
 
 # --- Running something where the portal runs: its settings, and rights as few
@@ -459,34 +282,41 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
 }
 
 incoming() { # NAME
+  local folder
   install -d -m 755 "$TOP" "$TOP/releases"
   # Of copies that broke off; one may be under way right now.
   find "$TOP/releases" -mindepth 1 -maxdepth 1 -name '.incoming-*' -mmin +60 -exec rm -rf {} +
-  [[ -d $TOP/releases/$1 ]] || mktemp -d "$TOP/releases/.incoming-XXXXXX" ||
+  [[ ! -d $TOP/releases/$1 ]] || return 0
+  # The outer folder keeps everybody out while it is copied; the inner one may get any mode by that.
+  { folder=$(mktemp -d "$TOP/releases/.incoming-XXXXXX") && mkdir "$folder/release"; } ||
     fail "there is no room for a release in $TOP"
+  say "$folder/release"
 }
 
 discard() { # FOLDER of `incoming`
-  [[ $1 != "$TOP"/releases/.incoming-* ]] || rm -rf "$1"
+  [[ $1 != "$TOP"/releases/.incoming-*/release ]] || rm -rf "${1%/release}"
 }
 
 take_in() { # NAME [FOLDER]: what was copied gets its name once it is whole
   local from=${2:-}
   if [[ -d $TOP/releases/$1 ]]; then
-    [[ -z $from ]] || rm -rf "$from" # somebody else copied the same
+    discard "$from" # somebody else copied the same
     return
   fi
-  [[ $from == "$TOP"/releases/.incoming-* ]] || fail "release $1 is not there"
+  [[ $from == "$TOP"/releases/.incoming-*/release ]] || fail "release $1 is not there"
   [[ -f $from/soft_stream.py && -f $from/systemd/on-host.sh ]] || {
-    rm -rf "$from"
+    discard "$from"
     fail "release $1 was not copied in whole"
   }
   chown -R root:root "$from"
+  # Before anybody can enter. Of what is one file with the older release's nothing changes.
   chmod -R u=rwX,go=rX "$from"
   if [[ -d $from/env ]]; then chmod -R go= "$from/env"; fi # whoever deploys may have written a key into it
   # The service may not write there; it starts faster with what Python would have written.
   "$(python_there)" -m compileall -q "$from/softcam" >/dev/null 2>&1 || true
+  touch "$from" # its age counts from here
   mv -T "$from" "$TOP/releases/$1"
+  discard "$from"
 }
 
 prune() { # keeps the newest few, those in use among them
@@ -519,8 +349,8 @@ put_in_place() { # RELEASE LISTED N…: all that has to be there before the inst
   systemctl --quiet reenable "${instances[@]}" 2>/dev/null || systemctl --quiet enable "${instances[@]}"
 }
 
-reason_of() { # FILE: what a program said last, without where it stands
-  tail -n 1 "$1" 2>/dev/null | sed -E 's/^(bash: )?line [0-9]+: //' | without_secrets
+reason_of() { # FILE: what a program said last, or as its reason (nginx), without where it stands
+  { grep -F '[emerg]' "$1" || tail -n 1 "$1"; } 2>/dev/null | tail -n 1 | sed -E 's/^(bash: )?line [0-9]+: //' | without_secrets
 }
 
 port_taken() { # RELEASE N: prints the port where another program has it
@@ -552,11 +382,36 @@ for name in ("/proc/net/tcp", "/proc/net/tcp6"):
 sys.exit(1)
 '
 
+look_ahead() { # RELEASE N…: 1, and why, where one of them could not start with it
+  local release=$1 number answer status port
+  for number in "${@:2}"; do
+    status=0
+    answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) || status=$?
+    case $status in
+      0) ;;
+      78 | 2)
+        say "camera $number: bad settings in $ENV_FILE, nothing was changed: $(without_secrets <<<"$answer")"
+        return 1
+        ;;
+      *)
+        answer=$(sed '/^[[:space:]]*$/d' <<<"$answer" | tail -n 1 | without_secrets)
+        say "release $release does not run here, nothing was changed: ${answer:-it says nothing, and ends with exit code $status}"
+        return 1
+        ;;
+    esac
+    if port=$(port_taken "$release" "$number"); then
+      say "camera $number: port $port is taken by another program, nothing was changed (who: sudo ss -ltnp 'sport = :$port')"
+      return 1
+    fi
+  done
+}
+
 install_release() { # NAME [FOLDER that it was copied to]
-  local release=$1 listed before number asked numbers answer status port
+  local release=$1 listed before number asked numbers answer status
   local reasons=/run/camera-soft-stream-why.log
   take_in "$release" "${2:-}"
   settle || true
+  know_settings
   listed=$(list_cameras 2>/dev/null || true) # whether it works was checked before
   mapfile -t asked < <(wanted_cameras "$listed")
   # All of them run the release that `current` names, so all are started anew and asked.
@@ -565,23 +420,13 @@ install_release() { # NAME [FOLDER that it was copied to]
   for number in "${numbers[@]}"; do
     [[ " ${asked[*]} " == *" $number "* ]] ||
       say "camera $number: enabled before, so it goes on, with the same release (off: sudo systemctl disable --now camera-soft-cam@$number)"
-    status=0
-    answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) || status=$?
-    case $status in
-      0) ;;
-      78 | 2) fail "camera $number: bad settings in $ENV_FILE, nothing was changed: $(without_secrets <<<"$answer")" ;;
-      *)
-        [[ $release == "$before" ]] || rm -rf "${TOP:?}/releases/$release"
-        fail "release $release does not run here, nothing was changed: $(tail -n 1 <<<"$answer" | without_secrets)"
-        ;;
-    esac
-    if port=$(port_taken "$release" "$number"); then
-      fail "camera $number: port $port is taken by another program, nothing was changed (who: sudo ss -ltnp 'sport = :$port')"
-    fi
-    if [[ -n $WITH_NGINX && " ${asked[*]} " == *" $number "* ]] && port=$(outside_port_taken "$number"); then
-      fail "camera $number: port $port, nginx's, is taken by another program, nothing was changed (who: sudo ss -ltnp" \
-        "'sport = :$port')"
-    fi
+  done
+  answer=$(look_ahead "$release" "${numbers[@]}") || {
+    [[ $release == "$before" || $answer == *'bad settings'* ]] || rm -rf "${TOP:?}/releases/$release"
+    fail "$answer"
+  }
+  [[ -z $WITH_NGINX ]] || look_at_nginx "${asked[@]}"
+  for number in "${numbers[@]}"; do
     if ! systemctl --quiet is-active "camera-soft-cam@$number.service"; then
       if [[ -z $before ]]; then MUST_SEE+=" $number"; fi
     elif [[ $before != "$release" ]] && probe "$before" look "$number" 5 >/dev/null 2>&1; then
@@ -613,7 +458,8 @@ install_release() { # NAME [FOLDER that it was copied to]
   if ((status)); then
     if [[ -z $before ]]; then
       go_back "$before" "$listed" "${numbers[@]}"
-      fail "$answer, and there is no older one: its instances are stopped"
+      rm -rf "${TOP:?}/releases/$release"
+      fail "$answer, and there is no older one: nothing of it is left"
     fi
     if [[ $before == "$release" ]] && ! has_changed; then
       forget_way_back
@@ -630,7 +476,8 @@ install_release() { # NAME [FOLDER that it was copied to]
     switch_link "$before" previous
   fi
   forget_way_back
-  [[ -z $WITH_NGINX ]] || nginx_sites "$release" "${asked[@]}"
+  if [[ -n $WITH_NGINX ]]; then nginx_sites "$release" "${asked[@]}"; fi
+  renew_keys "$release" "${numbers[@]}"
   prune
   if [[ $before == "$release" ]]; then
     say "done: release $release, as before"
@@ -640,7 +487,8 @@ install_release() { # NAME [FOLDER that it was copied to]
 }
 
 plan() { # NAME
-  local listed number numbers before
+  local listed number numbers before answer
+  know_settings
   listed=$(list_cameras 2>/dev/null || true) # whether it works was checked before
   mapfile -t numbers < <(wanted_cameras "$listed")
   before=$(current_release)
@@ -662,6 +510,9 @@ plan() { # NAME
   else
     say "would renew $ENV_FILE, which was never edited"
   fi
+  # By the release that is there: the new one is not yet.
+  [[ -z $before || ! -d $TOP/releases/$before ]] || answer=$(look_ahead "$before" "${numbers[@]}") || fail "$answer"
+  if [[ -n $WITH_NGINX ]] && command -v nginx >/dev/null; then look_at_nginx "${numbers[@]}"; fi
   for number in "${numbers[@]}"; do
     say "would enable and start camera-soft-cam@$number.service"
     [[ -z $WITH_NGINX ]] || say "would let nginx show camera $number at port $((8081 + number)), with a password"
@@ -669,10 +520,11 @@ plan() { # NAME
 }
 
 uninstall() {
-  local number folder left=()
+  local number folder hash left=()
   for number in $(enabled_instances); do
     systemctl --quiet disable --now "camera-soft-cam@$number.service" 2>/dev/null || true
   done
+  find "$UNITS" -path '*.wants/camera-soft-cam@*.service' -delete # of masked ones
   systemctl stop 'camera-soft-cam@*.service' 2>/dev/null || true
   systemctl reset-failed 'camera-soft-cam@*.service' 2>/dev/null || true
   rm -f "$UNIT" "$UNIT.d/python.conf" "$UNITS"/camera-soft-cam@*.service.d/binding.conf "$RULES"
@@ -688,6 +540,8 @@ uninstall() {
       "$ENV_DIR/nginx-password"
     if nginx -t -q 2>/dev/null; then systemctl reload nginx 2>/dev/null || true; fi
   fi
+  hash=$(shipped_hash "$ENV_FILE")
+  if [[ -n $hash && -e $ENV_FILE ]]; then write_if_other "$LEFT_HASH" <<<"$hash"; fi
   rm -rf "${TOP:?}"
   say "done: uninstalled. Left: $ENV_DIR (settings), /var/lib/private/camera-soft-cam (saved controls)${left[*]:+, your own ${left[*]}}"
 }

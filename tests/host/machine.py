@@ -208,7 +208,14 @@ class Machine:
         """The portal's process, as the container numbers it."""
         return int(self.show(camera, "MainPID")["MainPID"])
 
+    def cursor(self) -> tuple[str, str]:
+        """For `journal`: what was said by now is left out."""
+        self.sync_journal()
+        done = self.run("journalctl", "--no-pager", "-q", "-n", "1", "-o", "cat", "--show-cursor")
+        return "--after-cursor", done.stdout.rpartition("-- cursor: ")[2].strip()
+
     def journal(self, camera: int, *options: str) -> str:
+        """What an instance said, and systemd of it: since the machine's start, or as `options` say."""
         self.sync_journal()
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", f"camera-soft-cam@{camera}", *options).stdout
 

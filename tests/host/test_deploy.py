@@ -1,5 +1,6 @@
 """`deploy.sh` over real SSH: what it installs, what it leaves alone, and how it finds back."""
 
+import os
 import re
 import shutil
 import signal
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.host.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, PROJECT, Machine, copy_project
+from tests.host.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, PROJECT, PYTHON, Machine, copy_project
 
 TOP = "/opt/camera-soft-stream"
 ROOT = "root@127.0.0.1"
@@ -28,10 +29,10 @@ def is_pending(machine: Machine) -> bool:
     return machine.run("test", "-d", f"{TOP}/pending", check=False).returncode == 0
 
 
-def everything(machine: Machine) -> str:
+def everything(machine: Machine, top: str = TOP) -> str:
     """All that a deployment could change, by content and mode."""
     return machine.run(
-        "sh", "-c", f"find /etc {TOP} -printf '%M %u %p %l\\n' | sort; find /etc {TOP} -type f | sort | xargs md5sum"
+        "sh", "-c", f"find /etc {top} -printf '%M %u %p %l\\n' | sort; find /etc {top} -type f | sort | xargs md5sum"
     ).stdout
 
 
@@ -106,22 +107,43 @@ def test_dry_run_changes_nothing(machine: Machine, project: Path) -> None:
     assert [machine.pid(0), machine.pid(1)] == pids
 
 
-def test_an_upgrade_as_a_user_with_sudo_by_tar_and_the_way_back(machine: Machine, project: Path) -> None:
-    first = current(machine)
-    set_version(project, "9.9.1")
-    said = machine.deploy("--no-rsync", hosts=["pi@127.0.0.1"], project=project).stdout
-    assert "(tar)" in said
+@pytest.mark.parametrize("tool", ["rsync", "tar"])
+def test_an_upgrade_as_a_user_with_sudo_and_the_way_back(machine: Machine, project: Path, tool: str) -> None:
+    first, version = current(machine), f"9.9.{len(tool)}"
+    set_version(project, version)
+    for path in (project, *project.rglob("*")):
+        os.chown(path, 1000, 1000)  # as the user pi's there
+        path.chmod(path.stat().st_mode | 0o022)
+    tells = f"find {TOP}/releases/.incoming-* -printf '%u %g %m %y %P\\n' >/root/seen"
+    wrapper = f'#!/bin/sh\n/usr/bin/{tool} "$@"\nstatus=$?\n{tells}\nexit $status\n'
+    machine.write(f"/usr/local/bin/{tool}", wrapper, "755")
+    try:
+        flags = ("--no-rsync",) if tool == "tar" else ()
+        assert f"({tool})" in machine.deploy(*flags, hosts=["pi@127.0.0.1"], project=project).stdout
+        seen = [line.split(" ") for line in machine.run("cat", "/root/seen").stdout.splitlines()]
+    finally:
+        machine.run("rm", "-f", f"/usr/local/bin/{tool}", "/root/seen")
     second = current(machine)
-    assert second.startswith("9.9.1-")
+    assert second.startswith(f"{version}-")
     assert {first, second} <= set(releases(machine))
-    assert '"version": "9.9.1"' in machine.get("http://127.0.0.1:18082/health")[1]
+    assert f'"version": "{version}"' in machine.get("http://127.0.0.1:18082/health")[1]
+    # Nobody but root could enter while it was copied, or write at any time.
+    assert seen[0] == ["root", "root", "700", "d", ""]
+    assert len(seen) > 50
+    assert {(user, group) for user, group, *_ in seen} == {("root", "root")}
+    assert {path for *_, mode, _, path in seen if int(mode, 8) & 0o022} == set()
+    assert {mode[1:] for *_, mode, _, path in seen if path.startswith("release/env")} == {"00"}
     # Owned by root, read by everyone, written by nobody else.
     owned = machine.run("find", f"{TOP}/releases", "-not", "-user", "root", "-o", "-not", "-type", "l", "-perm", "/022")
     assert owned.stdout == ""
+    assert machine.run("stat", "-Lc", "%a %U", f"{TOP}/current").stdout == "755 root\n"
+    # What did not change is no second file.
+    links = machine.run("stat", "-c", "%h", f"{TOP}/current/soft_stream.py").stdout
+    assert (int(links) > 1) == (tool == "rsync")
 
     assert f"done: release {first}" in machine.deploy("--rollback").stdout
     assert current(machine) == first
-    assert '"version": "9.9.1"' not in machine.get("http://127.0.0.1:18082/health")[1]
+    assert f'"version": "{version}"' not in machine.get("http://127.0.0.1:18082/health")[1]
 
 
 def test_few_old_releases_are_kept(machine: Machine, project: Path) -> None:
@@ -191,10 +213,34 @@ def test_a_deployment_that_was_cut_short_is_undone_first(
 def test_settings_are_in_force_after_a_deployment(machine: Machine) -> None:
     pids = [machine.pid(0), machine.pid(1)]
     machine.set_env(f"CAMERA_API_KEY={SECRET}")  # and nobody restarts anything
-    assert "as before" in machine.deploy().stdout
+    assert "nginx knows its new key" in machine.deploy().stdout
     assert machine.get("http://127.0.0.1:18081/snapshot.jpg")[0] == 401
     assert machine.pid(0) not in pids
     assert machine.pid(1) not in pids
+    # nginx has it too, though nobody said --with-nginx.
+    password = machine.run("cat", "/etc/camera-streamer/nginx-password").stdout.strip()
+    outside = ("http://127.0.0.1:8081/v1/camera/status", "-u", f"camera:{password}")
+    machine.wait_until(lambda: machine.get(*outside)[0] == 200, "the key for nginx")
+    machine.put_right()
+    assert "nginx knows its new key" in machine.deploy().stdout
+
+
+def test_a_camera_that_its_owner_switched_off_stays_off(machine: Machine, project: Path) -> None:
+    set_version(project, "9.2.0")
+    machine.run("systemctl", "disable", "--now", "camera-soft-cam@1")
+    said = machine.deploy(project=project).stdout
+    assert "camera 1: was disabled on this host and stays off; --cameras 1 switches it on" in said
+    assert re.search("camera 0: well at .* a picture", said)
+    assert "camera 1: well" not in said
+    assert machine.run("systemctl", "is-enabled", "camera-soft-cam@1", check=False).stdout == "disabled\n"
+    assert not machine.is_active(1)
+    machine.run("systemctl", "mask", "camera-soft-cam@1")
+    done = machine.deploy("--cameras", "0,1", check=False)
+    machine.run("systemctl", "unmask", "camera-soft-cam@1")
+    assert "FAILED: camera 1 is masked; to use it: sudo systemctl unmask camera-soft-cam@1" in done.stdout
+    machine.deploy("--cameras", "0,1", project=project)
+    assert machine.run("systemctl", "is-enabled", "camera-soft-cam@1").stdout == "enabled\n"
+    assert machine.is_active(1)
 
 
 def test_a_full_disk_leaves_everything_as_it_was(machine: Machine, project: Path) -> None:
@@ -288,18 +334,19 @@ def test_an_edited_env_file_survives_and_the_difference_is_shown(machine: Machin
     set_version(project, "9.7.0")
     shipped = project / "env/camera-soft-stream.env"
     shipped.write_text(shipped.read_text() + "\n# a new setting\n#CAMERA_NEW_SETTING=1\n")
-    machine.set_env("CAMERA_WIDTH=640", "CAMERA_HEIGHT=360", f"CAMERA_API_KEY={SECRET}")
+    machine.set_env("CAMERA_WIDTH=640", "CAMERA_HEIGHT=360", f"CAMERA_API_KEY = {SECRET}")  # as systemd reads it
     edited = machine.run("cat", ENV_FILE).stdout
-    machine.run("chmod", "600", ENV_FILE)
+    machine.run("chmod", "640", ENV_FILE)
     said = machine.deploy(project=project).stdout
     assert machine.run("cat", ENV_FILE).stdout == edited
     assert machine.run("stat", "-c", "%a %U", ENV_FILE).stdout == "600 root\n"
     assert f"{ENV_FILE} was edited and stays" in said
     assert "+#CAMERA_NEW_SETTING=1" in said
-    assert "-CAMERA_WIDTH=640" in said
-    assert "-CAMERA_API_KEY=(not shown)" in said
+    assert f"{ROOT}:     set in yours: CAMERA_API_KEY CAMERA_HEIGHT CAMERA_WIDTH\n" in said
     assert SECRET not in said
-    assert machine.status(1, "-H", f"X-API-Key: {SECRET}")["width"] in (None, 640)
+    key = ("-H", f"X-API-Key: {SECRET}")
+    assert machine.get("http://127.0.0.1:18082/snapshot.jpg", *key, "-o", "/dev/null")[0] == 200
+    assert machine.status(1, *key)["width"] == 640
 
 
 def test_an_env_file_that_nobody_edited_is_renewed_and_goes_back_with_a_rollback(
@@ -328,6 +375,9 @@ def test_bad_settings_stop_an_upgrade_before_it_changes_anything(machine: Machin
     assert "bad settings" in done.stdout
     assert "CAMERA_QUALITY '101'" in done.stdout
     assert (current(machine), [machine.pid(0), machine.pid(1)]) == (first, pids)
+    done = machine.deploy("--dry-run", project=project, check=False)
+    assert done.returncode == 1
+    assert "CAMERA_QUALITY '101'" in done.stdout
 
 
 def test_a_release_is_looked_at_with_the_key_that_only_looks(machine: Machine, project: Path) -> None:
@@ -366,11 +416,22 @@ def test_what_is_missing_is_named_and_can_be_installed(machine: Machine) -> None
         f"FAILED: missing: python3-picamera2 python3-simplejpeg. Install with --install-packages, or there: {cure}"
         in (done.stdout)
     )
-    # There is no network in it either; what apt is asked for is what counts.
+    # There is no network in it either: what apt is asked for is there once it was asked.
     machine.write("/usr/local/sbin/apt-get", '#!/bin/sh\necho "$@" >> /root/apt-asked\n', "755")
-    machine.deploy("--python", "/usr/bin/python3", "--install-packages", check=False)
-    asked = machine.run("cat", "/root/apt-asked").stdout
-    machine.run("rm", "/usr/local/sbin/apt-get", "/root/apt-asked")
+    other, asked_for = (
+        "/opt/rig/later-python",
+        '[ -e /root/apt-asked ] || case "$*" in *find_spec*) exit 1 ;; esac\nexec',
+    )
+    machine.write(other, machine.run("cat", PYTHON).stdout.replace("exec", asked_for), "755")
+    try:
+        said = machine.deploy("--python", other, "--install-packages").stdout
+        asked = machine.run("cat", "/root/apt-asked").stdout
+    finally:
+        machine.run("rm", "-f", "/usr/local/sbin/apt-get", "/root/apt-asked")
+        machine.deploy()  # with the other Python again
+        machine.run("rm", other)
+    assert "installing python3-picamera2 python3-simplejpeg" in said
+    assert "done: release" in said.splitlines()[-1]
     assert "install -y --no-install-recommends python3-picamera2 python3-simplejpeg" in asked
 
 
@@ -394,7 +455,7 @@ def test_no_connection_stays_behind(machine: Machine) -> None:
     machine.wait_until(lambda: subprocess.run(["pgrep", "-f", pattern], capture_output=True).returncode == 1, "its end")
 
 
-def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
+def test_uninstall_leaves_settings_and_state_alone(machine: Machine, project: Path) -> None:
     said = machine.deploy("--uninstall").stdout
     assert "Left: /etc/camera-streamer (settings)" in said
     found = machine.run("sh", "-c", "find /etc /opt /run/systemd -name '*camera-soft*'").stdout.split()
@@ -406,6 +467,17 @@ def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
     assert machine.run("ls", "-d", "/var/lib/private/camera-soft-cam").stdout
     units = machine.run("systemctl", "list-units", "--no-legend", "--state=loaded", "camera-soft-cam@*.service").stdout
     assert units == ""
+    # A first release that does not work leaves nothing behind.
+    shipped = project / "env/camera-soft-stream.env"
+    shipped.write_text(shipped.read_text() + "#CAMERA_NEW_SETTING=1\n")
+    break_at_start(project)
+    before = everything(machine, "")
+    done = machine.deploy("--cameras", "0,1", project=project, check=False)
+    assert "there is no older one: nothing of it is left" in done.stdout.splitlines()[-1]
+    assert "was edited" not in done.stdout  # the settings file, which nobody touched
+    assert machine.run("ls", f"{TOP}/releases").stdout == ""
+    machine.run("rm", "-r", TOP)
+    assert everything(machine, "") == before
     machine.deploy("--cameras", "0,1", "--with-nginx")
     assert machine.is_active(0)
     assert machine.is_active(1)
@@ -425,6 +497,9 @@ def test_uninstall_leaves_settings_and_state_alone(machine: Machine) -> None:
         (["--dry-run=no", "pi@pi"], "--dry-run=no: --dry-run takes no value"),
         (["--rollback", "--cameras", "0", "pi@pi"], "--rollback concerns the whole host"),
         (["--uninstall", "--with-nginx", "pi@pi"], "--uninstall concerns the whole host"),
+        (["--cameras", "01", "pi@pi"], "--cameras 01: wants numbers"),
+        (["--bind", "01=none", "pi@pi"], "--bind 01=none: wants N="),
+        (["pi@fd00::1", "pi@[fd00::1]"], "pi@[fd00::1] is named twice"),
         ([""], "a host without a name"),
         (["--fast", "pi@pi"], "--fast: no such option"),
     ],

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,8 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_find_node import PI5_CAM0, Tree
+
 PROJECT = Path(__file__).resolve().parent.parent.parent
 PATIENCE_S = 30.0
+# Settings as the shell reads them, for what is tested here the same as systemd's way.
+BY_SHELL = f"""PYTHON={sys.executable}
+in_settings() {{ (set -a; . "$ENV_FILE"; "$@"); }}
+know_settings
+"""
 
 
 def run_parts(commands: str, **constants: str | Path) -> str:
@@ -32,6 +41,8 @@ def run_parts(commands: str, **constants: str | Path) -> str:
     ("line", "shown"),
     [
         ("CAMERA_API_KEY=abc def", "CAMERA_API_KEY=(not shown)"),
+        ("CAMERA_API_KEY = abc def", "CAMERA_API_KEY =(not shown)"),
+        ("http://10.0.0.2/cam?a=b&auth=abc", "http://10.0.0.2/cam?a=b&auth=(not shown)"),
         ("-cam0_view_key='abc'", "-cam0_view_key=(not shown)"),
         ('-    proxy_set_header Authorization "Basic c2VjcmV0";', "-    proxy_set_header Authorization (not shown)"),
         ("    proxy_set_header X-API-Key abc;", "    proxy_set_header X-API-Key (not shown)"),
@@ -64,7 +75,8 @@ def test_secrets_are_not_shown(line: str, shown: str) -> None:
 def test_a_camera_may_be_switched_off(tmp_path: Path, settings: str, is_off: bool) -> None:
     env = tmp_path / "env"
     env.write_text(f"{settings}\n")
-    assert run_parts("is_switched_off 0 && echo off || echo on", ENV_FILE=env) == ("off\n" if is_off else "on\n")
+    said = run_parts(f"{BY_SHELL}is_switched_off 0 && echo off || echo on", ENV_FILE=env)
+    assert said == ("off\n" if is_off else "on\n")
 
 
 @pytest.mark.parametrize(
@@ -76,13 +88,100 @@ def test_a_camera_may_be_switched_off(tmp_path: Path, settings: str, is_off: boo
         ("cam0_id=pattern", "pattern"),
         ("cam0_id=rtsp://user:secret@10.0.0.2/cam", "elsewhere"),
         ("cam0_id=/dev/video0", "elsewhere"),
+        ("cam0_id='/base/b'", "/base/b"),
+        ('CAM0_ID="/base/b" # the other one', "/base/b"),
+        ("cam0_id=''", "/base/a"),
+        (r"cam0_id='\_SB_.I2C1'", r"\_SB_.I2C1"),
     ],
 )
 def test_which_camera_an_instance_has(tmp_path: Path, settings: str, found: str) -> None:
     env = tmp_path / "env"
     env.write_text(f"{settings}\n")
-    listed = "$'0\\timx708\\t/base/a\\n1\\timx477\\t/base/b'"
-    assert run_parts(f"id_of 0 {listed}", ENV_FILE=env).strip() == found
+    listed = r"$'0\timx708\t/base/a\n1\timx477\t/base/b\n2\tov5647\t\\_SB_.I2C1'"
+    assert run_parts(f"{BY_SHELL}id_of 0 {listed}", ENV_FILE=env).strip() == found
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "CAMERA_API_KEY = hunter2",
+        "CAMERA_API_KEY='hunter2",
+        "CAMERA_API_KEY=\\\nhunter2=\\\n#hunter2=1",
+        "CAMERA_RTSP_URL=rtsp://host/hunter2",
+        "#CAMERA_VIEW_KEY=hunter2",
+        "export CAMERA_API_KEY=hunter2",
+        "OTHER=hunter2",
+    ],
+)
+def test_nothing_of_an_edited_file_is_shown(tmp_path: Path, edited: str) -> None:
+    env, shipped = tmp_path / "env", tmp_path / "shipped"
+    env.write_text(f"# help\n#CAMERA_WIDTH=1536\n{edited}\n")
+    shipped.write_text(
+        "# other help\n#CAMERA_WIDTH=1536\n\n#CAMERA_NEW=1\n CAMERA_API_KEY = s3cret\nCAMERA_VIEW_KEY=s3cret\n"
+    )
+    said = run_parts(f"KNOWN_SETTINGS=$'a\\tCAMERA_API_KEY\\t'\nship {shipped} {env} 600", ENV_FILE=env, TOP=tmp_path)
+    assert said.splitlines()[1:] == [
+        "    +#CAMERA_NEW=1",
+        "    +CAMERA_VIEW_KEY=(not shown)",
+        "    set in yours: CAMERA_API_KEY",
+    ]
+
+
+def test_an_untouched_file_that_an_uninstall_left_is_none_that_was_edited(tmp_path: Path) -> None:
+    env, shipped = tmp_path / "env", tmp_path / "shipped-file"
+    env.write_text("#CAMERA_WIDTH=1536\n")
+    shipped.write_text("#CAMERA_WIDTH=1536\n")
+    constants = {"ENV_FILE": env, "TOP": tmp_path / "top", "LEFT_HASH": tmp_path / "left"}
+    # Where the file was there and the same, it counts as shipped from then on.
+    assert (
+        run_parts(f"ship {shipped} {env} 600; shipped_hash {env} >{tmp_path}/left; rm -r {tmp_path}/top", **constants)
+        == ""
+    )
+    shipped.write_text("#CAMERA_WIDTH=1600\n")
+    assert run_parts(f"ship {shipped} {env} 600", **constants) == ""
+    assert env.read_text() == shipped.read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the script writes to /run")
+@pytest.mark.skipif(shutil.which("systemd-escape") is None, reason="there is no systemd")
+def test_an_instance_is_bound_to_the_node_that_its_cameras_id_leads_to(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "tree")
+    receiver = "/base/axi/pcie@120000/rp1/csi@110000"
+    tree.link(PI5_CAM0, receiver, 0x31)
+    tree.node(3, "platform/1f00110000.csi", of_node=receiver, name="platform-1f00110000.csi-video-index0")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@" --root {tree.root}\n')
+    python.chmod(0o755)
+    release = tmp_path / "releases/new"
+    release.mkdir(parents=True)
+    (release / "systemd").symlink_to(PROJECT / "systemd")
+    binding = tmp_path / "units/camera-soft-cam@1.service.d/binding.conf"
+    listed = rf"$'1\timx708\t{PI5_CAM0}'"
+    bind = f"PYTHON={python}\nsystemctl() {{ :; }}\nbind_instance new 1 {listed}\n"
+    constants = {"TOP": tmp_path, "UNITS": tmp_path / "units"}
+    node = "/dev/v4l/by-path/platform-1f00110000.csi-video-index0"
+    assert run_parts(bind, **constants) == f"camera 1: bound to {node}\n"
+    bound = binding.read_text()
+    assert "\nBindsTo=dev-v4l-by\\x2dpath-platform\\x2d1f00110000.csi\\x2dvideo\\x2dindex0.device\n" in bound
+    # Unplugged, it stays bound, also where --bind asks for another camera.
+    gone = bind.replace(listed, "''")
+    assert "camera 1: stays bound as it is" in run_parts(f"BIND=0=none\n{gone}", **constants)
+    assert binding.read_text() == bound
+
+
+def test_who_was_disabled_stays_off(tmp_path: Path) -> None:
+    for number in range(3):
+        folder = tmp_path / f"camera-soft-cam@{number}.service.d"
+        folder.mkdir()
+        (folder / "binding.conf").touch()
+    wants = tmp_path / "multi-user.target.wants"
+    wants.mkdir()
+    for number in (0, 2):
+        (wants / f"camera-soft-cam@{number}.service").symlink_to("/etc/systemd/system/camera-soft-cam@.service")
+    (tmp_path / "camera-soft-cam@2.service").symlink_to("/dev/null")  # masked
+    listed = r"$'0\ta\ta\n1\tb\tb\n2\tc\tc\n3\td\td'"  # 3 is new
+    assert run_parts(f"wanted_cameras {listed}", UNITS=tmp_path) == "0\n3\n"
+    assert run_parts(f"CAMERAS=0,1\nwanted_cameras {listed}", UNITS=tmp_path) == "0\n1\n"
 
 
 def test_a_rollback_leaves_alone_what_the_owner_changed_since(tmp_path: Path) -> None:
@@ -111,6 +210,27 @@ def test_a_rollback_leaves_alone_what_the_owner_changed_since(tmp_path: Path) ->
     # Without "after", nothing of that is kept.
     assert run_parts(f"put_back {tmp_path}/before", UNITS=units) == ""
     assert (units / binding.format(1)).read_text() == "old"
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        (
+            sys.executable,
+            "release new does not run here, nothing was changed: it says nothing, and ends with exit code 5",
+        ),
+        ("/opt/wrong/python", "FAILED: /opt/wrong/python is not there. --python names the host's Python"),
+    ],
+)
+def test_the_reason_is_told(python: str, words: str) -> None:
+    commands = "need_python\nin_settings() { return 5; }\nlook_ahead new 0 || true"
+    assert run_parts(f"PYTHON={python}\n{commands}").startswith(words)
+
+
+def test_of_nginx_the_reason_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("nginx: [emerg] unknown directive\nnginx: configuration file /etc/nginx/nginx.conf test failed\n")
+    assert run_parts(f"reason_of {log}") == "nginx: [emerg] unknown directive\n"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the script wants to be root")
@@ -190,3 +310,36 @@ def test_an_end_from_outside_leaves_nothing(ssh: FakeSsh, tmp_path: Path, number
     assert process.returncode == 130
     assert said == "root@pi: interrupted; nothing was changed\n"
     assert ssh.left() == []
+
+
+def interrupt_at(ssh: FakeSsh, asked: Path, *options: str) -> str:
+    """What is said when Ctrl+C comes as soon as the file `asked` is there."""
+    process = ssh.start(*options, "root@pi")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not asked.exists():
+        assert time.monotonic() < deadline_s
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 130
+    assert ssh.left() == []
+    return said
+
+
+def test_what_goes_on_installing_packages_is_told(ssh: FakeSsh, tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    ssh.script(f"mark; [[ $last != *' packages' ]] || {{ touch '{asked}'; sleep 1000; }}\necho root")
+    said = interrupt_at(ssh, asked, "--install-packages")
+    assert said.startswith("root@pi: interrupted here; the host goes on to the end by itself")
+
+
+def test_a_copy_that_is_interrupted_is_taken_away_there(ssh: FakeSsh, tmp_path: Path) -> None:
+    asked, discarded = tmp_path / "asked", tmp_path / "discarded"
+    ssh.script(
+        f"mark\ncase $last in\n*' check') ;;\n*' incoming '*) echo /there/release ;;\n"
+        f"*tar*) touch '{asked}'; sleep 1000 ;;\n*' discard /there/release') touch '{discarded}' ;;\n"
+        "*) echo root ;;\nesac"
+    )
+    assert interrupt_at(ssh, asked, "--no-rsync") == "root@pi: interrupted; nothing was changed\n"
+    assert discarded.exists()

@@ -123,16 +123,35 @@ def test_a_port_of_nginx_that_another_program_has(
 
 
 def test_a_site_that_nginx_does_not_take_is_off_again(machine: Machine, third_camera: None) -> None:
-    broken = "/etc/nginx/conf.d/broken.conf"
-    machine.write(broken, "nonsense;\n")
+    # Edited by its owner, so it stays; nginx never saw it.
+    machine.write("/etc/nginx/sites-available/camera-soft-cam2.conf", "nonsense;\n")
+    done = machine.deploy("--cameras", "0,1,2", "--with-nginx", check=False)
+    assert done.returncode == 1
+    assert "FAILED: nginx would not take the sites; new ones are off again: " in done.stdout
+    assert 'unknown directive "nonsense"' in done.stdout
+    left = machine.run("ls", "/etc/nginx/sites-enabled").stdout.split()
+    assert [name for name in left if "camera" in name] == ["camera-soft-cam0.conf", "camera-soft-cam1.conf"]
+
+
+@pytest.mark.parametrize("flags", [("--with-nginx",), ("--with-nginx", "--dry-run")])
+def test_a_broken_site_of_somebody_else_is_told_before_anything_changes(
+    machine: Machine, project: Path, flags: tuple[str, ...]
+) -> None:
+    set_version(project, "9.3.7")
+    broken = "/etc/nginx/sites-enabled/other.conf"
+    machine.write(broken, "server { nonsense }\n")
+    before, first = state_of(machine), current(machine)
+    links = machine.run("ls", "/etc/nginx/sites-enabled").stdout
     try:
-        done = machine.deploy("--cameras", "0,1,2", "--with-nginx", check=False)
+        done = machine.deploy(*flags, project=project, check=False)
+        left = machine.run("ls", "/etc/nginx/sites-enabled").stdout
     finally:
         machine.run("rm", broken)
     assert done.returncode == 1
-    assert "FAILED: nginx would not take the sites; new ones are off again: " in done.stdout
-    left = machine.run("ls", "/etc/nginx/sites-enabled").stdout.split()
-    assert [name for name in left if "camera" in name] == ["camera-soft-cam0.conf", "camera-soft-cam1.conf"]
+    assert "nginx does not take its configuration as it is, nothing was changed: " in done.stdout
+    assert broken in done.stdout.splitlines()[-1]
+    assert left == links
+    assert (state_of(machine), current(machine)) == (before, first)
 
 
 def test_dry_runs_of_a_rollback_and_of_an_uninstall_say_what_they_would_do(machine: Machine, project: Path) -> None:
