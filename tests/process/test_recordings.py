@@ -230,16 +230,24 @@ class Disk:
         else:
             subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=unlimited:unlimited"], check=True)
 
+    def take_away(self) -> None:
+        subprocess.run([*_as_root(), "umount", "--lazy", str(self.folder)], check=True)
+        self.is_own = False
+
+
+def _as_root() -> list[str]:
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
+
 
 @pytest.fixture
 def disk(folder: Path) -> Iterator[Disk]:
     folder.mkdir()
-    as_root = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    mount = [*as_root, "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(folder)]
+    mount = [*_as_root(), "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(folder)]
     is_own = shutil.which(mount[0]) is not None and subprocess.run(mount, capture_output=True).returncode == 0
-    yield Disk(folder, is_own)
-    if is_own:
-        subprocess.run([*as_root, "umount", "--lazy", str(folder)], check=True)
+    disk = Disk(folder, is_own)
+    yield disk
+    if disk.is_own:
+        disk.take_away()
 
 
 def test_a_full_disk_harms_nothing(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
@@ -268,6 +276,27 @@ def test_a_full_disk_harms_nothing(disk: Disk, start_portal: Start, wait_until: 
     first, second = movies(disk.folder)
     assert probe(first)[0] > FPS
     assert probe(second)[0] >= 1
+    assert portal.stop() == 0
+    assert "Traceback" not in portal.log
+
+
+def test_a_disk_that_is_taken_away_is_told_and_not_replaced(
+    disk: Disk, start_portal: Start, wait_until: WaitUntil
+) -> None:
+    if not disk.is_own:
+        pytest.skip("a disk of its own cannot be made here")
+    portal = start_portal(*SMALL, "--recordings", str(disk.folder))
+    start(portal)
+    wait_until(lambda: elapsed_s(portal) > 2.0)
+    disk.take_away()
+    wait_until(lambda: "is gone" in str(listed(portal)["last_error"]), "that the trouble is told")
+    trouble = listed(portal)["last_error"]
+    assert f"the disk that was mounted at {disk.folder} is gone" in trouble
+    assert list(disk.folder.iterdir()) == [], "nothing on what is below"
+    assert listed(portal)["running"]["video"]["segments"] == 1
+    stop(portal)
+    refused = post(portal, "/v1/recordings/start", {})
+    assert (refused.status, "is gone" in refused.detail) == (409, True)
     assert portal.stop() == 0
     assert "Traceback" not in portal.log
 
