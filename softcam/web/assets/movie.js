@@ -77,6 +77,7 @@ export class Movie {
       signal.throwIfAborted();
       const { behind_s } = this, end_s = endOf(this.video);
       await this.#append(buffer, chunk);
+      signal.throwIfAborted();
       edge.came(behind_s, endOf(this.video) - end_s);
     }
   }
