@@ -111,7 +111,9 @@ go_back() { # RELEASE LISTED N…: to what ran before; 1 where that does not run
     systemctl --quiet disable --now "${instances[@]}" 2>/dev/null || true
     rm -f "$TOP/current" "$UNIT" "$RULES"
     [[ ! -e $PENDING/unit ]] || cp -p "$PENDING/unit" "$UNIT" || true
-    if [[ -e $PENDING/env ]]; then cp -p "$PENDING/env" "$ENV_FILE" || true; else rm -f "$ENV_FILE"; fi
+    if ! is_edited "$ENV_FILE"; then # nor since then
+      if [[ -e $PENDING/env ]]; then cp -p "$PENDING/env" "$ENV_FILE" || true; else rm -f "$ENV_FILE"; fi
+    fi
     rm -rf "$TOP/shipped"
     if [[ -d $PENDING/units ]]; then put_back "$PENDING/units" || true; fi
     systemctl daemon-reload || true

@@ -510,8 +510,10 @@ plan() { # NAME
   else
     say "would renew $ENV_FILE, which was never edited"
   fi
-  # By the release that is there: the new one is not yet.
-  [[ -z $before || ! -d $TOP/releases/$before ]] || answer=$(look_ahead "$before" "${numbers[@]}") || fail "$answer"
+  # By the release that is there: the new one is not yet. Where that does not run, the new one may.
+  if [[ -n $before && -d $TOP/releases/$before ]]; then
+    answer=$(look_ahead "$before" "${numbers[@]}") || [[ $answer == 'release '* ]] || fail "$answer"
+  fi
   if [[ -n $WITH_NGINX ]] && command -v nginx >/dev/null; then look_at_nginx "${numbers[@]}"; fi
   for number in "${numbers[@]}"; do
     say "would enable and start camera-soft-cam@$number.service"
