@@ -47,7 +47,7 @@ _HEARD: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EP
 _HAS_LEFT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 # So many viewers at least make a ring worth its own work; with fewer a loop over them is as cheap.
-_CROWD: Final = 8
+_CROWD: Final = 32
 _RING_ENTRIES: Final = 256  # sends in one system call; more viewers are some calls
 
 
