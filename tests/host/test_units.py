@@ -219,9 +219,9 @@ def test_a_crowd_is_served_in_the_sandbox(machine: Machine) -> None:
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     since, pid = machine.cursor(), machine.pid(0)
     with contextlib.ExitStack() as crowd:
-        for _ in range(9):
+        for _ in range(32):
             crowd.enter_context(machine.viewer(0))
-        machine.wait_until(lambda: machine.status(0)["viewers"] == 9, "nine viewers")
+        machine.wait_until(lambda: machine.status(0)["viewers"] == 32, "32 viewers")
 
         def is_by_one_call() -> bool:
             return "io_uring" in machine.run("ls", "-l", f"/proc/{pid}/fd").stdout
