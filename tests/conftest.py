@@ -79,13 +79,14 @@ def pytest_make_collect_report(
 
 # Side by side, with `-n`: a group is done by one worker, from its first test to its last, and a group is a file unless
 # it is named here. Those named come first, the longest before the others, so that the end finds every worker at work.
+# Files with tests that want to be alone come last: while the virtual machine boots, they would make all others wait.
 
 _GROUPS = (
     ("tests/host/test_devices.py", "virtual machine"),
     ("tests/host/", "container"),  # one for all of them; and they look for what deployments left in /tmp
     ("tests/process/", None),
     ("tests/browser/", None),
-    ("tests/rig/", None),  # it has the most that wants to be alone, which is quick once the virtual machine is done
+    ("tests/rig/", None),
     ("", None),
 )
 
@@ -100,7 +101,11 @@ def _place(nodeid: str) -> tuple[int, str]:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):  # alone, the quick tests come first
-        items.sort(key=lambda item: _place(item.nodeid)[0])
+        is_early = {item.path: True for item in items}
+        for item in items:
+            if item.get_closest_marker("alone") is not None and _place(item.nodeid)[1] != "container":
+                is_early[item.path] = False
+        items.sort(key=lambda item: (not is_early[item.path], _place(item.nodeid)[0]))
 
 
 @pytest.hookimpl(optionalhook=True)
