@@ -4,6 +4,9 @@ Two threads, `encoder-1` and `encoder-2`, take the newest frame whenever the cam
 channel that has viewers; simplejpeg gives the GIL up meanwhile, so they use two cores where one is not enough for the
 frame rate. An encoder that is late takes the newest frame, never the next one: pictures may be left out, but their age
 does not grow. A snapshot is encoded by the thread of its request; several at once share one encode.
+
+A JPEG of the camera's own that is wanted as it is goes on by the camera's thread: to wake an encoder would take longer
+than to look at its header.
 """
 
 import logging
@@ -18,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 
 from softcam import jpeg
 from softcam.camera.planes import centre_crop
-from softcam.errors import NoPicture
+from softcam.errors import CameraError, NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.placeholder import placeholder
 from softcam.scale import scaled_size
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 _ENCODERS: Final = 2
 _SHARED: Final = 4  # JPEGs that snapshots of one moment may share
 _SHARE_LIMIT_S: Final = 10.0  # a full-resolution picture takes a small Pi about a second
+_ANY_QUALITY: Final = 100  # where nothing is compressed
 _COMPLAINT_PAUSE_S: Final = 10.0  # a camera that gives damaged frames does so at its full rate
 
 Size = tuple[int, int]
@@ -87,10 +91,12 @@ class Pictures:
         self._shared: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
         self._failures = 0  # not yet logged
         self._complain_at_s = 0.0
+        self._deliver: Deliver | None = None
         self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
 
     def start(self, deliver: Deliver, on_death: Callable[[str], None]) -> None:
-        """Start the encoders; `deliver` gets what they make, on their threads."""
+        """Start the encoders; `deliver` gets what they make, on their threads, and what the camera made, on its own."""
+        self._deliver = deliver
         run = partial(self._run, deliver)
         self._threads = [start_worker(f"encoder-{n + 1}", run, on_death) for n in range(_ENCODERS)]
 
@@ -108,15 +114,49 @@ class Pictures:
 
     def frame_came(self) -> None:
         """There is a new frame in the slot."""
+        frame = self._frames.held()
+        if frame is None:
+            return
+        try:
+            channels = self._tell(frame)
+            picture = self._take_own(frame) if channels else None
+        finally:
+            frame.release()
+        if picture is None or self._deliver is None:
+            return
+        with self._changed:
+            self._encoded += len(channels)
+        for channel in channels:
+            self._deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
+
+    def _tell(self, frame: Frame) -> list[Channel]:
+        """Wake encoders for the channels that are due, but for those that take `frame` as it is: these are returned."""
+        passed = []
         with self._changed:
             now_s = time.monotonic()
             due = 0
             for work in self._works.values():
-                if work.channel.due_s <= now_s:
+                if work.channel.due_s > now_s:
+                    continue
+                if work.notice is None and work.began_s < frame.began_s and _is_as_wanted(frame, work.channel.key):
+                    work.is_due = False
+                    work.began_s = frame.began_s
+                    self._size = frame.size
+                    passed.append(work.channel)
+                else:
                     work.is_due = True
                     due += 1
             if due:
                 self._changed.notify(due)
+        return passed
+
+    def _take_own(self, frame: Frame) -> bytes | None:
+        """The JPEG that the camera made; None for a damaged one."""
+        try:
+            return jpeg.encode(frame, None, _ANY_QUALITY)
+        except CameraError as error:
+            self._complain(error)
+            return None
 
     def show(self, lines: Sequence[str]) -> None:
         """Send every viewer a placeholder with these lines."""
@@ -237,6 +277,11 @@ class Pictures:
             size = scaled_size(size, width)
         now_s = time.monotonic()
         deliver(channel.key, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
+
+
+def _is_as_wanted(frame: Frame, key: PictureKey) -> bool:
+    """Whether it is a JPEG that is neither made smaller nor compressed again."""
+    return frame.pixel_format == "MJPEG" and not key.is_quality_asked and not 0 < key.width < frame.width
 
 
 def _last_served(work: _Work) -> float:

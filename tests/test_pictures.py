@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from softcam import jpeg, pictures
@@ -159,6 +160,57 @@ def test_what_is_delivered_says_whose_and_when(studio: Studio) -> None:
     assert jpeg.size_of(picture) == (16, 8)
     assert timestamp_s == pytest.approx(before_s - 100.0, abs=PATIENCE_S)
     assert time.monotonic() - made_s == pytest.approx(100.0, abs=PATIENCE_S)
+
+
+@pytest.fixture
+def photo() -> bytes:
+    return jpeg.encode(make_frame(), None, 70)
+
+
+def give_jpeg(studio: Studio, photo: bytes, began_s: float) -> None:
+    plane = np.frombuffer(photo, np.uint8)
+    studio.slot.put(Frame((plane,), "MJPEG", *SIZE, began_s=began_s))
+    studio.pictures.frame_came()
+
+
+def test_the_camera_s_own_jpeg_goes_on_at_once(studio: Studio, photo: bytes) -> None:
+    """By the time the camera's thread is back, and to each channel that wants it so; smaller ones are encoded."""
+    larger = PictureKey(2 * SIZE[0], 40)
+    smaller = PictureKey(SIZE[0] // 2, 80)
+    studio.pictures.want([Wanted(), Wanted(larger), Wanted(smaller)])
+    studio.wait_idle()
+    give_jpeg(studio, photo, 1.0)
+    at_once = [(key, picture) for key, picture, *_ in studio.delivered if key != smaller]
+    assert at_once == [(USUAL, photo), (larger, photo)]
+    studio.wait_for(3)
+    (shrunk,) = [picture for key, picture, *_ in studio.delivered if key == smaller]
+    assert jpeg.size_of(shrunk)[0] == smaller.width
+    studio.wait_idle()
+    assert (studio.pictures.encoded, len(studio.delivered)) == (3, 3)
+
+
+def test_a_damaged_jpeg_costs_itself_alone(studio: Studio, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    studio.pictures.want([Wanted()])
+    studio.wait_idle()
+    give_jpeg(studio, photo[: len(photo) // 2], 1.0)
+    assert "could not be encoded" in caplog.text
+    give_jpeg(studio, photo, 2.0)
+    assert [(made_s, picture) for _, picture, _, made_s in studio.delivered] == [(2.0, photo)]
+
+
+def test_a_jpeg_does_not_overtake_a_placeholder(studio: Studio, photo: bytes, encoder: Encoder) -> None:
+    """Who is told why there is no picture is told so, whatever comes meanwhile."""
+    encoder.hold()
+    others = [PictureKey(0, quality, is_quality_asked=True) for quality in (1, 2)]
+    studio.pictures.want([Wanted(key) for key in others])
+    studio.frame(1.0)
+    eventually(lambda: encoder.inside == 2, "that both encoders are busy")
+    studio.pictures.want([Wanted()])
+    studio.pictures.show(["the camera is away"])
+    give_jpeg(studio, photo, 2.0)
+    assert studio.delivered == []
+    encoder.let()
+    eventually(lambda: any(key == USUAL for key, *_ in studio.delivered), "the placeholder")
 
 
 def test_a_picture_is_never_larger_than_the_frame(studio: Studio) -> None:
