@@ -54,17 +54,23 @@ class Results:
         """CPU of the server in percent of one core."""
         return self.median(lambda number: _percent(self.find(number, server, stage, viewers=viewers)))
 
-    def added_us(self, number: int, server: str, stage: str, viewers: int) -> float | None:
-        """CPU microseconds of one more delivered frame, from one viewer to `viewers`, in one round."""
+    def added_us(
+        self, number: int, server: str, stage: str, viewers: int, *, with_reader: bool = False
+    ) -> float | None:
+        """CPU microseconds of one more delivered frame, from one viewer to `viewers`, in one round.
+
+        `with_reader` counts the load client's, too: the kernel decides which of the two pays for the way between them.
+        """
         one, many = self.find(number, server, stage, viewers=1), self.find(number, server, stage, viewers=viewers)
         if one is None or many is None or viewers == 1:
             return None
         frames_per_s = many["frames"] / many["seconds"] - one["frames"] / one["seconds"]
-        cpu_ms_per_s = many["server_cpu_ms"] / many["seconds"] - one["server_cpu_ms"] / one["seconds"]
+        keys = ["server_cpu_ms", "load_cpu_ms"] if with_reader else ["server_cpu_ms"]
+        cpu_ms_per_s = sum(many[key] / many["seconds"] - one[key] / one["seconds"] for key in keys)
         return float(cpu_ms_per_s * 1000 / frames_per_s) if frames_per_s > 0 else None
 
-    def added_median_us(self, server: str, stage: str, viewers: int) -> float | None:
-        return self.median(lambda number: self.added_us(number, server, stage, viewers))
+    def added_median_us(self, server: str, stage: str, viewers: int, *, with_reader: bool = False) -> float | None:
+        return self.median(lambda number: self.added_us(number, server, stage, viewers, with_reader=with_reader))
 
     def added_ratio(self, server: str, other: str, stage: str, viewers: int) -> float | None:
         def take(number: int) -> float | None:
@@ -144,8 +150,8 @@ def judge(results: Results) -> list[Goal]:
     ]
 
 
-def user_bytes_per_viewer(results: Results, server: str = "portal", stage: str = "VGA") -> float | None:
-    """From one viewer to as many as were measured."""
+def user_bytes_per_viewer(results: Results, server: str = "passthrough", stage: str = "VGA") -> float | None:
+    """From one viewer to as many as were measured; where nothing is drawn, which takes and gives back megabytes."""
 
     def take(number: int) -> float | None:
         measured = [one for one in results.measurements if (one["round"], one["server"]) == (number, server)]
@@ -244,6 +250,7 @@ def format_stage(
             titles[name],
             show(results.core_share(name, stage, 1)),
             *(show(results.added_median_us(name, stage, count)) for count in many),
+            show(results.added_median_us(name, stage, many[-1], with_reader=True)) if many else "",
         ]
         for name in servers
     ]
@@ -256,6 +263,7 @@ def format_stage(
         for name in servers
     ]
     cost_head = [f"{stage}: CPU µs of one more frame", "1: % of a core", *map(str, many)]
+    cost_head.append(f"{many[-1]}, reader too" if many else "reader too")
     latency_head = [f"{stage}: latency p50 / p99, ms", *map(str, counts), f"slowest of {counts[-1]}, fps"]
     return f"{format_table(cost_head, costs)}\n\n{format_table(latency_head, latencies)}"
 
