@@ -114,6 +114,36 @@ def test_it_rests_however_late_a_control_shows(limits: Limits, wanted: float, de
     assert 1 <= len(changes) <= 2, changes
 
 
+# A Pi's automatic goes by steps: the time up to the first of a pair, then the gain up to the second, and so on.
+_STEPS = ((10_000, 2.0), (30_000, 4.0), (60_000, 6.0))
+
+
+def _shown_by_steps(fixed: Mapping[str, Any], wanted: float) -> dict[str, Any]:
+    """As `_shown`, of an automatic that raises the gain before the time is at its longest."""
+    fixed_us, fixed_gain = fixed["ExposureTime"], fixed["AnalogueGain"]
+    exposure_us, gain = fixed_us or 100, fixed_gain or 1.0
+    for longest_us, most_gain in _STEPS:
+        exposure_us = fixed_us or max(min(wanted / gain, longest_us), exposure_us)
+        gain = fixed_gain or max(min(wanted / exposure_us, most_gain), gain)
+    return {"ExposureTime": exposure_us, "AnalogueGain": gain, "Lux": 6e6 / wanted}
+
+
+@pytest.mark.parametrize("delay", [2, 12])
+@pytest.mark.parametrize("wanted", [3000.0, 16_000.0, 25_000.0, 29_000.0, 70_000.0])
+def test_a_shortest_time_is_kept_where_the_gain_is_raised_first(wanted: float, delay: int) -> None:
+    governor = Governor(Limits(min_exposure_us=15_000), 1.0)
+    on_their_way = deque([governor.controls] * delay)
+    for frame in range(400):
+        on_their_way.append(governor.controls)
+        shown = _shown_by_steps(on_their_way.popleft(), wanted)
+        governor.step(shown)
+        assert frame <= delay or shown["ExposureTime"] >= 15_000 * 0.99
+    for _ in range(100):  # it gets dark
+        on_their_way.append(governor.controls)
+        governor.step(_shown_by_steps(on_their_way.popleft(), 200_000.0))
+    assert governor.controls["ExposureTime"] == 0
+
+
 def test_no_limits_and_no_metadata_do_nothing() -> None:
     rig = Rig(Limits())
     rig.run(400)

@@ -90,7 +90,14 @@ class Governor:
             # At its least the gain says that the scene is bright: right for a time at its shortest, and too much for
             # one that was cut short.
             is_bright = gain <= self._least_gain * _CLOSE
-            if is_bright == (fixed_us == limits.max_exposure_us):
+            if fixed_us == limits.max_exposure_us:
+                is_needless = is_bright
+            else:
+                # An automatic raises the gain before the time is at its longest: in the light in which it took a time
+                # that was too short it would do so again.
+                before_us, before_gain, _ = self._before
+                is_needless = not is_bright and exposure_us * gain > before_us * before_gain * _LIGHT_CHANGED
+            if is_needless:
                 fixed_us = 0
         elif fixed_gain and limits.min_gain != limits.max_gain:
             # The time stands in for the gain, as far as a frame's duration lets it: one that did not change at all
