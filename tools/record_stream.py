@@ -77,7 +77,7 @@ class _Reader:
         self._av = av
         self._url = url
         self._is_ended = is_ended
-        self._is_over = False
+        self._is_over = threading.Event()  # nobody wants any more of it
         self._came: queue.Queue[Any] = queue.Queue(_WAITING)  # the video stream, packets, and how it ended
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -114,8 +114,8 @@ class _Reader:
             yield found
 
     def stop(self) -> None:
-        """Let the other side know, where it can still be told."""
-        self._is_over = True
+        """Let the other side know, where it can still be told. The stream of pictures is gone from then on."""
+        self._is_over.set()
         with contextlib.suppress(queue.Empty):
             while True:  # it may be waiting for room
                 self._came.get_nowait()
@@ -124,19 +124,26 @@ class _Reader:
     def _run(self) -> None:
         try:
             with _open(self._av, self._url) as source:
-                video = next((stream for stream in source.streams if stream.type == "video"), None)
-                if video is None:
-                    raise OSError("there is no video in it")
-                self._came.put(video)
-                for packet in source.demux(video):
-                    if packet.size:
-                        self._came.put((packet, time.monotonic()))
-                    if self._is_over:
-                        return
+                self._came.put(self._read(source))
+                self._is_over.wait()  # what came from it lives as long as it is open
         except Exception as error:  # noqa: BLE001 - told by the one who waits, whatever it is
             self._came.put(error)
-        else:
-            self._came.put(None)
+
+    def _read(self, source: Any) -> BaseException | None:
+        """To the end, and how that came."""
+        try:
+            video = next((stream for stream in source.streams if stream.type == "video"), None)
+            if video is None:
+                return OSError("there is no video in it")
+            self._came.put(video)
+            for packet in source.demux(video):
+                if packet.size:
+                    self._came.put((packet, time.monotonic()))
+                if self._is_over.is_set():
+                    break
+        except Exception as error:  # noqa: BLE001 - told by the one who waits, whatever it is
+            return error
+        return None
 
 
 def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> int:

@@ -205,6 +205,35 @@ def test_a_stream_that_ends_is_recorded_until_then(start_portal: Start, tmp_path
     assert int(probed(output)["nb_read_frames"]) > 5
 
 
+# The reader is at the end of a short file long before the one who writes has begun.
+_READ_TO_THE_END = """
+import importlib.util, sys, threading, av
+spec = importlib.util.spec_from_file_location("record_stream", sys.argv[1])
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+reader = tool._Reader(av, sys.argv[2], threading.Event())
+video = reader.video()
+packets = list(reader.packets())
+reader._thread.join(0.2)
+with av.open(sys.argv[3], "w", format="mp4") as target:
+    copy = tool._Copy(target, video)
+    for packet in packets:
+        copy.take(*packet)
+reader.stop()
+assert not reader._thread.is_alive()
+"""
+
+
+def test_a_stream_that_ended_before_its_file_was_begun(tmp_path: Path) -> None:
+    source, output = tmp_path / "short.mp4", tmp_path / "recording.mp4"
+    made = ("-f", "lavfi", "-i", "testsrc=size=320x180:rate=20", "-frames:v", "20", "-c:v", "libx264", str(source))
+    subprocess.run(["ffmpeg", "-v", "error", *made], check=True, timeout=LIMIT_S)
+    arguments = (str(PROJECT / "tools/record_stream.py"), str(source), str(output))
+    subprocess.run([sys.executable, "-c", _READ_TO_THE_END, *arguments], check=True, timeout=LIMIT_S)
+    stream = probed(output)
+    assert (stream["width"], int(stream["nb_read_frames"])) == (320, 20)
+
+
 class _NoStream(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
