@@ -144,6 +144,30 @@ def test_a_shortest_time_is_kept_where_the_gain_is_raised_first(wanted: float, d
     assert governor.controls["ExposureTime"] == 0
 
 
+@pytest.mark.parametrize(
+    ("limits", "wanted", "fixed"),
+    [
+        (Limits(max_exposure_us=3000, max_gain=2.0), 20_000.0, (3000, 2.0)),
+        (Limits(max_exposure_us=20_000, max_gain=2.0), 90_000.0, (20_000, 2.0)),
+        (Limits(max_exposure_us=40_000, max_gain=2.0), 60_000.0, (0, 0.0)),
+        (Limits(max_exposure_us=40_000, max_gain=1.5), 75_000.0, (0, 1.5)),  # the frame ends before
+        (Limits(min_exposure_us=8000, min_gain=2.0), 3000.0, (8000, 2.0)),
+        (Limits(max_exposure_us=20_000, max_gain=2.0), 30_000.0, (20_000, 0.0)),
+    ],
+)
+def test_the_first_frames_are_enough_for_both(limits: Limits, wanted: float, fixed: tuple[float, float]) -> None:
+    governor = Governor(limits, 1.0)
+    governor.step({**_shown(governor.controls, wanted, 30_000.0), "FrameDuration": 33_333})
+    assert tuple(governor.controls.values()) == fixed
+
+
+def test_an_automatic_that_still_moves_foretells_nothing() -> None:
+    governor = Governor(Limits(max_exposure_us=5000, max_gain=2.0), 1.0)
+    for wanted in (4000.0, 30_000.0):
+        governor.step(_shown(governor.controls, wanted, 50_000.0))
+    assert governor.controls == {"ExposureTime": 5000, "AnalogueGain": 0.0}
+
+
 def test_no_limits_and_no_metadata_do_nothing() -> None:
     rig = Rig(Limits())
     rig.run(400)

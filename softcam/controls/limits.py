@@ -2,9 +2,12 @@
 
 Where the automatic leaves the limits, the exposure time or the gain is fixed at the limit and libcamera goes on with
 the other one alone. It is let go when the other one shows that it is no longer needed: a time that was cut short when
-the gain is back at its least, and so on. With both fixed nothing tells but the light that the camera measures.
+the gain is back at its least, and so on. With both fixed nothing tells but the light that the camera measures. Where
+the other one is going to leave its limits for it, both are fixed at once: a camera that opens for one picture has no
+time to find that out.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +20,7 @@ _LIGHT_CHANGED: Final = 1.15
 _REST_FRAMES: Final = CONTROL_FRAMES + 3
 _MOST_REST_FRAMES: Final = 3 * CONTROL_FRAMES  # for what never shows, be it that the sensor cannot do it so exactly
 _SHOWN: Final = 1.05  # an exposure time is told in lines of the sensor, a gain in its steps
+_REST: Final = 1.03  # from frame to frame; of an automatic that still moves nobody knows where it goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Governor:
         self._gain = 0.0
         self._before: tuple[float, float, float] = (0.0, 0.0, 0.0)  # exposure, gain and light when something was fixed
         self._frames = _MOST_REST_FRAMES  # since the last change
+        self._product = 0.0  # time and gain of the frame before, multiplied; 0 is none, and the camera is at rest
 
     @property
     def controls(self) -> dict[str, Any]:
@@ -55,10 +60,15 @@ class Governor:
         if exposure_us is None or gain is None or self.limits.is_none:
             return False
         self._frames += 1
+        before, self._product = self._product, float(exposure_us) * float(gain)
         if not self._is_rested(float(exposure_us), float(gain)):
             return False
         lux = float(metadata.get("Lux") or 0.0)
-        wanted = self._decide(float(exposure_us), float(gain), lux)
+        fixed_us, fixed_gain = self._decide(float(exposure_us), float(gain), lux)
+        if not before or before / _REST <= self._product <= before * _REST:
+            longest_us = float(metadata.get("FrameDuration") or math.inf)
+            fixed_us, fixed_gain = self._foresee(fixed_us, fixed_gain, longest_us)
+        wanted = fixed_us, fixed_gain
         if wanted == (self._exposure_us, self._gain):
             return False
         self._exposure_us, self._gain = wanted
@@ -111,6 +121,17 @@ class Governor:
         if not fixed_gain and self._gain == 0.0:
             fixed_gain = _beyond(gain, limits.min_gain, limits.max_gain)
         return fixed_us, fixed_gain
+
+    def _foresee(self, fixed_us: int, fixed_gain: float, longest_us: float) -> tuple[int, float]:
+        """One of them is about to be fixed: the other one too, where it will have to stand in beyond its own limits."""
+        limits = self.limits
+        if self._exposure_us or self._gain or bool(fixed_us) == bool(fixed_gain):
+            return fixed_us, fixed_gain
+        if fixed_us:
+            gain = max(self._product / fixed_us, self._least_gain)
+            return fixed_us, _beyond(gain, limits.min_gain, limits.max_gain)
+        exposure_us = min(self._product / fixed_gain, longest_us)
+        return round(_beyond(exposure_us, limits.min_exposure_us, limits.max_exposure_us)), fixed_gain
 
 
 def _beyond(value: float, low: float | None, high: float | None) -> float:
