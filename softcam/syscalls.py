@@ -134,6 +134,11 @@ class SendRing:
         self._submitted = 0  # since the beginning; places in the queues are this, modulo their sizes
         self._completed = 0
         self.has_failed = False  # the kernel kept silent on a send: this ring is of no more use
+        try:
+            self._try_out()
+        except BaseException:
+            self.close()
+            raise
 
     def send_to_each(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
         """As the function of that name. It is quickest with the very same array as before, which must not change."""
@@ -181,6 +186,16 @@ class SendRing:
         self._fd, self._addr, self._len = submissions["fd"], submissions["addr"], submissions["len"]
         self._entries = sq
 
+    def _try_out(self) -> None:
+        """Raises OSError where there is a ring that does not send: before Linux 5.6, or with its calls half forbidden.
+
+        Without this, viewers would pay for it: a send that the kernel does not know fails as if they had left.
+        """
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            if self._send(np.array([ours.fileno()], np.int32), b"?") or not self._submitted:
+                raise OSError(errno.EOPNOTSUPP, "this kernel's io_uring does not send")
+
     def _send(self, descriptors: Descriptors, part: bytes) -> list[tuple[int, int]]:
         count, size, entries = len(descriptors), len(part), self._entries
         if descriptors is not self._prepared:
@@ -212,7 +227,7 @@ class SendRing:
     ) -> list[tuple[int, int]]:
         results = np.full(len(descriptors), -errno.EIO, np.int32)
         results[finished["user_data"]] = finished["res"]
-        self.has_failed = len(finished) != taken
+        self.has_failed |= len(finished) != taken
         for place in range(taken, len(descriptors)):
             results[place] = send(int(descriptors[place]), part)
         return [(place, int(results[place])) for place in np.flatnonzero(results != len(part)).tolist()]

@@ -116,6 +116,7 @@ class Stage:
         watcher = Watcher(theirs)
         self.watchers.append(watcher)
         eventually(lambda: self.viewers > before, "a viewer")
+        self.settle()  # it is among them a moment before all is done that its coming means
         return watcher
 
     @property

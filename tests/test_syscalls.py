@@ -155,3 +155,17 @@ def test_a_kernel_without_rings_is_an_error(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(syscalls, "_SETUP", 100_000)  # a number that no system call has
     with pytest.raises(OSError, match="io_uring_setup: Function not implemented"):
         SendRing(ENTRIES)
+
+
+def test_a_ring_that_does_not_send_is_an_error(monkeypatch: pytest.MonkeyPatch, no_leaks: NoLeaks) -> None:
+    """As before Linux 5.6: it would fail each frame's first viewer, which would be let go for that."""
+    monkeypatch.setattr(syscalls, "_OP_SEND", 250)  # a number that no operation has
+    with no_leaks(), pytest.raises(OSError, match="does not send"):
+        SendRing(ENTRIES)
+
+
+def test_a_ring_that_may_not_be_entered_is_an_error(monkeypatch: pytest.MonkeyPatch, no_leaks: NoLeaks) -> None:
+    """A filter may know one of the two calls and not the other: every frame would be tried in vain."""
+    monkeypatch.setattr(syscalls, "_ENTER", 100_000)  # a number that no system call has
+    with no_leaks(), pytest.raises(OSError, match="does not send"):
+        SendRing(ENTRIES)
