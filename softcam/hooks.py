@@ -5,8 +5,9 @@ into a slot of its own, from which JPEGs and H.264 are made; snapshots are the c
 and what is in that slot is one, so that a slow function keeps none of the camera's few buffers.
 
 Nothing that the function does ends the stream. It fails or gives something that is no picture: the frame is shown as it
-was. It is slow: frames that come meanwhile are left out, and after `_PATIENCE_S` they are shown without it, until it
-comes back. All of that is counted, and logged once, not with every frame.
+was. It is slow: frames that come meanwhile are left out, and after `_PATIENCE_S` they are shown without it, until a
+call takes less than that: where each takes longer, the stream would otherwise stand still again and again. All of that
+is counted, and logged once, not with every frame.
 """
 
 import importlib
@@ -66,7 +67,7 @@ class Hook:
         self._seen_s = 0.0  # of the frame that the function had last, or has
         self._shown_s = 0.0  # of the newest frame in the slot
         self._busy_since_s: float | None = None
-        self._is_passed_by = False
+        self._is_passed_by = False  # the last call took too long, or this one does
         self._calls = 0
         self._failures = 0
         self._unsaid = 0  # failures that were not logged yet
@@ -96,16 +97,16 @@ class Hook:
             busy_s = 0.0 if self._busy_since_s is None else time.monotonic() - self._busy_since_s
             if busy_s:
                 self._skipped += 1
-            is_late = busy_s > _PATIENCE_S
-            is_news = is_late and not self._is_passed_by
-            if is_late:
+            is_news = busy_s > _PATIENCE_S and not self._is_passed_by
+            if is_news:
                 self._is_passed_by = True
                 self._last_error = f"it has taken more than {_PATIENCE_S:g} s"
+            is_passed_by = self._is_passed_by
             clearings = self._clearings
             self._changed.notify()
         if is_news:
             log.warning("Hook %s has taken more than %g s; frames are shown without it", self._name, _PATIENCE_S)
-        if is_late:
+        if is_passed_by:
             self._pass_by(clearings)
 
     def stop(self, deadline_s: float) -> None:
@@ -157,12 +158,17 @@ class Hook:
                 self._fail(str(error), error)
             except BaseException as error:  # noqa: BLE001 - whatever it is, somebody else's code may not end the stream
                 self._fail(_words_of(error), error)
-            with self._changed:
-                self._busy_since_s = None
-                was_passed_by, self._is_passed_by = self._is_passed_by, False
-            if was_passed_by:
+            if self._is_back():
                 log.info("Hook %s has come back", self._name)
             self._show(shown, clearings)
+
+    def _is_back(self) -> bool:
+        """The function is done with a frame; whether frames go by it again."""
+        with self._changed:
+            busy_since_s, self._busy_since_s = self._busy_since_s, None
+            took_s = 0.0 if busy_since_s is None else time.monotonic() - busy_since_s
+            was_passed_by, self._is_passed_by = self._is_passed_by, self._is_passed_by and took_s > _PATIENCE_S
+            return was_passed_by and not self._is_passed_by
 
     def _take(self) -> tuple[Frame, int] | None:
         """Sleep until there is a frame that the function has not seen; held. None at the end."""

@@ -240,10 +240,48 @@ def test_a_function_that_hangs_is_passed_by(
             frame = one.give(level)
             assert one.shown(frame) == level
         assert caplog.text.count("shown without it") == 1
+        monkeypatch.setattr(hooks, "_PATIENCE_S", PATIENCE_S)
         may_end.set()
         eventually(lambda: "has come back" in caplog.text)
     assert one.shown(old) >= 40, "what it gave of the old frame is not shown"
     assert "more than" in one.hook.status()["last_error"]
+
+
+def test_a_function_that_is_always_too_slow_is_passed_by_at_once_and_told_once(
+    stage: Callable[..., Stage], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "_PATIENCE_S", 0.0)
+    is_in, may_end = threading.Semaphore(0), threading.Semaphore(0)
+
+    def wait(image: Any, _metadata: Mapping[str, Any]) -> Any:
+        is_in.release()
+        assert may_end.acquire(timeout=PATIENCE_S)
+        return 255 - image
+
+    def go_on() -> None:
+        may_end.release()
+        eventually(lambda: one.hook._busy_since_s is None)
+
+    one = stage(wait)
+    with caplog.at_level(logging.INFO):
+        one.give(10)
+        assert is_in.acquire(timeout=PATIENCE_S)
+        assert one.shown(one.give(20)) == 20
+        may_end.release()
+        for level in (30, 40, 50):
+            assert is_in.acquire(timeout=PATIENCE_S)
+            go_on()
+            assert one.shown(one.give(level)) == level, "before the function has looked at it"
+        assert caplog.text.count("shown without it") == 1
+        assert "has come back" not in caplog.text
+        monkeypatch.setattr(hooks, "_PATIENCE_S", PATIENCE_S)
+        assert is_in.acquire(timeout=PATIENCE_S)
+        go_on()
+        eventually(lambda: "has come back" in caplog.text)
+    last = one.give(55)
+    assert is_in.acquire(timeout=PATIENCE_S)
+    may_end.release()
+    assert one.shown(last) == 200
 
 
 def test_nothing_from_before_a_stop_of_the_camera_is_shown(stage: Callable[..., Stage]) -> None:
