@@ -77,6 +77,7 @@ class Steering:
         self._opening = 0  # counts them: what one was sent, the next does not know
         self._mode: StreamMode | None = None
         self._last_mode: StreamMode | None = None  # of the last opening: what is known while the camera is closed
+        self._last_wish: StreamWish | None = None  # what it came of
         self._opened_with: StreamWish | None = None
         self._tried_with: StreamWish | None = None  # the same, also when it is closed again
         self._sent: dict[str, Any] = {}
@@ -100,6 +101,13 @@ class Steering:
         """The camera's mode, or its last one while it is closed; None where it was never open."""
         with self._lock:
             return self._mode or self._last_mode
+
+    @property
+    def given(self) -> StreamMode | None:
+        """What the camera made of the size and rate that count now; None where it has yet to be opened with them."""
+        with self._lock:
+            is_known = self._last_wish == merge.wish_for(self._standing.asked, self._configured)
+            return self._mode or (self._last_mode if is_known else None)
 
     @property
     def wish(self) -> StreamWish:
@@ -186,6 +194,7 @@ class Steering:
     def opened(self, mode: StreamMode) -> None:
         with self._lock:
             self._mode = self._last_mode = mode
+            self._last_wish = self._opened_with
             self._sent = {}
             self._opening += 1
             self._light.begin()

@@ -243,7 +243,7 @@ class Api:
             return {**dict.fromkeys(_OF_CONTROLS), **automatic, "controls_not_applied": []}
         asked, mode = steering.asked, steering.mode
         controls = {} if mode is None else mode.controls
-        crop = None if mode is None else merge.crop_of(asked, mode)
+        crop = merge.crop_of(asked, steering.given)
         knows_exposure = "AeEnable" in controls or asked.has("auto_exposure") or asked.has("manual_exposure")
         knows_balance = "AwbEnable" in controls or any(asked.has(n) for n in ("awb", "manual_awb", "awb_preset"))
         knows_lens = "LensDewarpEnable" in controls or (mode is None and asked.has("lens_correction"))

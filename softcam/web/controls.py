@@ -200,8 +200,8 @@ class ControlApi:
             case "roi":
                 answer |= self._shown(steering)
             case "stream":
-                mode = steering.mode
-                lacking = () if mode is None else lacks.shortfall(steering.asked, mode)
+                given = steering.given
+                lacking = () if given is None else lacks.shortfall(steering.asked, given)
                 answer["note"] = "; ".join(lacking) or None
             case name if any(name == of for of, _ in merge.NIGHT_FIELDS):
                 said = "; ".join(merge.night_notes(group, values, steering.asked)) if steering.is_night else ""
@@ -297,7 +297,7 @@ class ControlApi:
 
     def _shown(self, steering: Steering) -> dict[str, Any]:
         """What came of a zoom: the part that is shown, and why it is not the one that was asked."""
-        crop = None if steering.mode is None else merge.crop_of(steering.asked, steering.mode)
+        crop = merge.crop_of(steering.asked, steering.given)
         if crop is None:
             return {"note": "kept, and fitted to the picture when the camera opens"}
         return {**crop.shown, "note": ", ".join(crop.notes) or None}
@@ -354,7 +354,9 @@ def _route_of(group: Group, handle: Callable[[Request], Answer]) -> Route:
 
 def _described(group: Group, steering: Steering, focus: AfMode | None) -> dict[str, Any]:
     asked, mode = steering.asked, steering.mode
-    values = values_of(group, asked, steering.wish, mode, focus, is_night=steering.is_night)
+    # The shape of the next picture, on which these hang, is that of the last one only where nothing else is wanted now.
+    known = steering.given if group.name in ("stream", "roi") else mode
+    values = values_of(group, asked, steering.wish, known, focus, is_night=steering.is_night)
     set_now = asked.groups.get(group.name, {})
     fields = {
         row.name: _described_field(group, row, mode) | {"value": values[row.name], "is_set": row.name in set_now}

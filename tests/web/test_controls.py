@@ -156,3 +156,20 @@ def test_values_are_those_that_the_open_camera_took(scene: Controls) -> None:
     with scene.held.open():
         for name, values in taken.items():
             assert {field: scene.value(name, field) for field in values} == values
+
+
+def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
+    scene: Controls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene.holder, "_linger_s", 0.0)
+    with scene.held.open():
+        assert "the camera gives" in scene.post("stream", width=64, fps=240.0)["note"]
+    scene.held.wait_for(State.CLOSED)
+    assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.mode.width, 100.0]
+    assert scene.post("stream", width=96, fps=125.0)["note"] is None
+    assert [scene.value("stream", field) for field in ("width", "fps")] == [96, 125.0]
+    assert "opens" in scene.post("roi", x=0.5, y=0.5, width=0.5, height=0.25)["note"]
+    assert scene.value("roi", "height") == 0.25
+    with scene.held.open():
+        assert scene.value("stream", "width") == scene.camera.mode.width
+        assert scene.value("roi", "height") == 0.5
