@@ -4,6 +4,7 @@
 # systemd/on-host.sh and its parts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+export COPYFILE_DISABLE=1 # a Mac's tar would send a second file, ._NAME, with many a file
 
 usage() {
   cat <<'END'

@@ -17,7 +17,8 @@ _HEAD = """\
 # camera-soft-cam@N. Take the # away from what you change, then: sudo systemctl restart 'camera-soft-cam@*'
 #
 # CAMERA_WIDTH=1280 is for all cameras, cam0_width=1280 for camera 0 alone, and goes before the other.
-# A comment stands on a line of its own, and a value with a \\ or a blank in it in single quotes.
+# A comment stands on a line of its own, a value with a \\ or a blank in it in single quotes, and no line begins with
+# export: systemd would leave it out.
 #
 # No value is the default. Only root may read this file: there may be a key in it. deploy.sh never overwrites it once
 # it was edited.

@@ -84,7 +84,8 @@ remember_change() { # for a rollback: how this switch changed the host's own fil
 
 restore() { # RELEASE: files as they were; each as far as it goes, and 1 where one does not
   local status=0
-  if [[ -e $PENDING/env ]] && ! cmp -s "$PENDING/env" "$ENV_FILE"; then
+  # What its owner edited since then stays.
+  if [[ -e $PENDING/env ]] && ! is_edited "$ENV_FILE" && ! cmp -s "$PENDING/env" "$ENV_FILE"; then
     { cp -p "$PENDING/env" "$ENV_FILE.new" && mv -f "$ENV_FILE.new" "$ENV_FILE"; } || status=1
   fi
   if [[ -d $PENDING/shipped ]] && ! diff -rq "$PENDING/shipped" "$TOP/shipped" >/dev/null 2>&1; then
@@ -114,6 +115,7 @@ go_back() { # RELEASE LISTED N…: to what ran before; 1 where that does not run
     if ! is_edited "$ENV_FILE"; then # nor since then
       if [[ -e $PENDING/env ]]; then cp -p "$PENDING/env" "$ENV_FILE" || true; else rm -f "$ENV_FILE"; fi
     fi
+    rmdir "$ENV_DIR" 2>/dev/null || true # where nothing is in it
     rm -rf "$TOP/shipped"
     if [[ -d $PENDING/units ]]; then put_back "$PENDING/units" || true; fi
     systemctl daemon-reload || true

@@ -17,6 +17,7 @@ without_secrets() { # of what a program says, for people; a file of the owner's 
   sed -E -e 's/^([+ -]?[#[:space:]]*[A-Za-z0-9_]*(KEY|PASSWORD|TOKEN|SECRET)[A-Za-z0-9_]*[[:space:]]*=).+/\1(not shown)/I' \
     -e 's/((authorization|x-[a-z-]*(key|token|secret|password))["'"'"']?:?)[[:space:]=].+/\1 (not shown)/I' \
     -e 's/([?&][a-z_-]*(key|token|secret|pass|pwd|password|auth|sig|signature)=)[^&[:space:]"]+/\1(not shown)/Ig' \
+    -e "s/(invalid environment assignment '[^=]*=).*/\1(not shown)/I" \
     -e 's#(://)[^[:space:]]+@#\1(not shown)@#g'
 }
 
@@ -38,10 +39,11 @@ ship() { # SOURCE DESTINATION MODE: an edited file stays, and how the new one di
     fi
     return
   fi
+  # The hash goes first: a file that came while the power failed is then known for what it is.
+  hash_of "$source" | write_if_other "$TOP/shipped/${destination//\//_}"
   if [[ ! -e $destination ]] || ! cmp -s "$source" "$destination"; then
     place "$source" "$destination" "$mode"
   fi
-  hash_of "$source" | write_if_other "$TOP/shipped/${destination//\//_}"
 }
 
 place() { # SOURCE DESTINATION MODE: whole or not at all, on a full disk as well

@@ -114,7 +114,7 @@ need_python() { # packages bring the system's own, and no other
 }
 
 check() { # says what it finds; fails, with the cure, where the portal could not run
-  local python version listed missing number node faults=() off=() found
+  local python version listed missing number node exports faults=() off=() found
   # shellcheck source=/dev/null
   . /etc/os-release
   python=$(python_there)
@@ -133,7 +133,10 @@ check() { # says what it finds; fails, with the cure, where the portal could not
       "$(tail -n 1 /run/camera-soft-stream-python.log)"
   found=$(cut -f 1,2 <<<"$listed" | tr '\t' ' ' | paste -sd ',' | sed 's/,/, /g')
   know_settings
+  exports=$(sed -nE '/^[[:space:]]*export[[:space:]]/=' "$ENV_FILE" 2>/dev/null | paste -sd ' ' || true)
   say "checked: ${PRETTY_NAME:-?}, systemd $version, $("$python" -V), cameras: ${found:-none}"
+  [[ -z $exports ]] ||
+    say "$ENV_FILE, line $exports: systemd leaves out what begins with export, and writes it into the journal; take that word away"
   for number in $(wanted_cameras "$listed"); do
     if [[ -z $(id_of "$number" "$listed") ]] && ! is_switched_off "$number"; then faults+=("$number"); fi
     ! is_masked "$number" || fail "camera $number is masked; to use it: sudo systemctl unmask camera-soft-cam@$number"

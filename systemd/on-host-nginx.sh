@@ -49,7 +49,10 @@ renew_keys() { # RELEASE N…: where nginx shows a camera whose settings have an
       is_new=1
     fi
   done
-  if [[ -n $is_new ]] && systemctl --quiet is-active nginx; then systemctl reload nginx; fi
+  if [[ -n $is_new ]] && systemctl --quiet is-active nginx; then
+    systemctl reload nginx 2>/dev/null || # some site is wrong, which need not be one of ours
+      say "nginx could not be reloaded, so that does not count yet: sudo nginx -t; then sudo systemctl reload nginx"
+  fi
 }
 
 sites_off() { # LINK…: those that were not there before; nginx goes on without them

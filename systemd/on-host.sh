@@ -13,7 +13,8 @@
 #   plan GOAL [NAME]     what one of these three would do
 #
 # Options come as variables, which deploy.sh quotes: PYTHON, CAMERAS, BIND, WITH_NGINX. Each line that is printed is for
-# people. Nothing here reads the settings file: systemd does, for the portal, for probe.py, and for what is asked here.
+# people. Nothing here reads a value in the settings file: systemd does, for the portal, for probe.py, and for what is
+# asked here.
 #
 # What changes the host goes on to its end whatever becomes of the connection. Where even that is cut short (power,
 # kill -9), the folder `pending` stays behind, and whatever runs next goes back first (on-host-back.sh).
@@ -232,6 +233,14 @@ last_words() { # N: what the journal has of the last start
   journalctl --quiet --no-pager --output=cat --unit "camera-soft-cam@$1.service" --lines 8 2>/dev/null | without_secrets | sed 's/^/    /'
 }
 
+waits_for_device() { # N: it is bound to a device that is not there, so systemd does not even start it
+  local unit
+  for unit in $(systemctl show --value --property=BindsTo "camera-soft-cam@$1.service"); do
+    [[ $unit != *.device ]] || systemctl --quiet is-active "$unit" || return 0
+  done
+  return 1
+}
+
 is_missing() { # N: it ended because its camera is not there
   [[ $(systemctl show --value --property=ExecMainStatus "camera-soft-cam@$1.service") == 66 ]] &&
     ! systemctl --quiet is-active "camera-soft-cam@$1.service"
@@ -255,7 +264,7 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
   local release=$1 listed=$2 number answer status restarts=()
   shift 2
   for number in "$@"; do
-    if is_behind "$number"; then
+    if ! waits_for_device "$number" && is_behind "$number"; then
       restarts+=("camera-soft-cam@$number.service")
     fi
   done
@@ -264,6 +273,10 @@ start_and_ask() { # RELEASE LISTED N…: start what does not run as it should, a
     systemctl restart "${restarts[@]}" 2>/dev/null || true # how each is doing is asked below
   fi
   for number in "$@"; do
+    if waits_for_device "$number"; then
+      say "camera $number: its device is not there; its instance waits for it"
+      continue
+    fi
     if [[ -z $(id_of "$number" "$listed") ]] && is_missing "$number"; then
       say "camera $number: missing; its instance waits for it (exit 66)"
       continue
@@ -315,8 +328,14 @@ take_in() { # NAME [FOLDER]: what was copied gets its name once it is whole
   # The service may not write there; it starts faster with what Python would have written.
   "$(python_there)" -m compileall -q "$from/softcam" >/dev/null 2>&1 || true
   touch "$from" # its age counts from here
+  sync --file-system "$from" || true # or else a power cut might leave its name and empty files
   mv -T "$from" "$TOP/releases/$1"
   discard "$from"
+}
+
+drop_release() { # NAME: where it was the first one, nothing is left
+  rm -rf "${TOP:?}/releases/$1"
+  rmdir "$TOP/releases" "$TOP" 2>/dev/null || true
 }
 
 prune() { # keeps the newest few, those in use among them
@@ -422,7 +441,8 @@ install_release() { # NAME [FOLDER that it was copied to]
       say "camera $number: enabled before, so it goes on, with the same release (off: sudo systemctl disable --now camera-soft-cam@$number)"
   done
   answer=$(look_ahead "$release" "${numbers[@]}") || {
-    [[ $release == "$before" || $answer == *'bad settings'* ]] || rm -rf "${TOP:?}/releases/$release"
+    # What is wrong may be the release, and it is copied anew then; settings and ports are none of its faults.
+    [[ $release == "$before" || $answer != 'release '* ]] || drop_release "$release"
     fail "$answer"
   }
   [[ -z $WITH_NGINX ]] || look_at_nginx "${asked[@]}"
@@ -442,7 +462,7 @@ install_release() { # NAME [FOLDER that it was copied to]
   set -e
   if ((status)); then
     rm -rf "$PENDING.new"
-    [[ $release == "$before" ]] || rm -rf "${TOP:?}/releases/$release"
+    [[ $release == "$before" ]] || drop_release "$release"
     fail "nothing was changed: $(reason_of "$reasons")"
   fi
   set +e
@@ -458,7 +478,7 @@ install_release() { # NAME [FOLDER that it was copied to]
   if ((status)); then
     if [[ -z $before ]]; then
       go_back "$before" "$listed" "${numbers[@]}"
-      rm -rf "${TOP:?}/releases/$release"
+      drop_release "$release"
       fail "$answer, and there is no older one: nothing of it is left"
     fi
     if [[ $before == "$release" ]] && ! has_changed; then
@@ -468,7 +488,7 @@ install_release() { # NAME [FOLDER that it was copied to]
     say "going back to $before"
     go_back "$before" "$listed" "${numbers[@]}" || { forget_way_back; fail "$answer, and $before does not either"; }
     [[ $before != "$release" ]] || fail "$answer with these options; it runs again as before"
-    rm -rf "${TOP:?}/releases/$release"
+    drop_release "$release"
     fail "$answer; $before runs again"
   fi
   if [[ -n $before && $before != "$release" ]]; then

@@ -50,6 +50,10 @@ def run_parts(commands: str, **constants: str | Path) -> str:
         ("cam1_id=rtsp://user:pa/ss@10.0.0.2/cam", "cam1_id=rtsp://(not shown)@10.0.0.2/cam"),
         ("cam1_id=rtsp://user:p@ss@10.0.0.2/cam", "cam1_id=rtsp://(not shown)@10.0.0.2/cam"),
         ("cam1_id=http://10.0.0.2/cam?token=abc&width=3", "cam1_id=http://10.0.0.2/cam?token=(not shown)&width=3"),
+        (
+            "run-1.service: Ignoring invalid environment assignment 'export CAMERA_API_KEY=abc': /etc/env",
+            "run-1.service: Ignoring invalid environment assignment 'export CAMERA_API_KEY=(not shown)",
+        ),
         ("    proxy_pass http://camera-soft-cam0;", "    proxy_pass http://camera-soft-cam0;"),
         ("    server_name camera.example.org;", "    server_name camera.example.org;"),
         ("+#CAMERA_WIDTH=1536", "+#CAMERA_WIDTH=1536"),
@@ -210,6 +214,22 @@ def test_a_rollback_leaves_alone_what_the_owner_changed_since(tmp_path: Path) ->
     # Without "after", nothing of that is kept.
     assert run_parts(f"put_back {tmp_path}/before", UNITS=units) == ""
     assert (units / binding.format(1)).read_text() == "old"
+
+
+@pytest.mark.parametrize("edited", ["", "CAMERA_WIDTH=640\n"])
+def test_going_back_after_a_power_cut_keeps_what_was_edited_since(tmp_path: Path, edited: str) -> None:
+    env, new = tmp_path / "env", tmp_path / "new"
+    env.write_text("#CAMERA_OLD=1\n")
+    new.write_text("#CAMERA_NEW=1\n")
+    (tmp_path / "units").mkdir()
+    constants = {"ENV_FILE": env, "TOP": tmp_path / "top", "UNITS": tmp_path / "units"}
+    ship = f"ship {env} {env} 600\nsystemctl() {{ :; }}\nnote_way_back old\nship {new} {env} 600\n"
+    assert run_parts(ship, **constants) == ""
+    assert env.read_text() == new.read_text()
+    env.write_text(env.read_text() + edited)
+    back = "systemctl() { :; }\nactivate() { :; }\nrestore old\nis_edited $ENV_FILE && echo edited || echo untouched"
+    assert run_parts(back, **constants) == ("edited\n" if edited else "untouched\n")
+    assert env.read_text() == (f"#CAMERA_NEW=1\n{edited}" if edited else "#CAMERA_OLD=1\n")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,16 @@ __all__ = ["project"]  # a fixture
 
 UNITS = "/etc/systemd/system"
 OTHER_PYTHON = "/opt/rig/other-python"
+BOUND = """\
+# Written by deploy.sh --bind 1=/dev/video7.
+[Unit]
+BindsTo={device}
+After={device}
+
+[Install]
+WantedBy=
+WantedBy={device}
+"""
 TAKER = "import socket, time; s = socket.create_server(('0.0.0.0', {})); time.sleep(1e6)"
 
 
@@ -108,6 +118,36 @@ def test_a_binding_is_remembered_until_it_is_taken_back(machine: Machine) -> Non
     assert found.replace("1", "0", 1) in said
     assert found in machine.deploy("--bind", "1=auto").stdout
     assert found in machine.deploy().stdout
+
+
+@pytest.fixture
+def unplugged(machine: Machine) -> Iterator[str]:
+    """Camera 1 is bound to a device, which was unplugged; containers have none, so the binding is made by hand."""
+    binding = f"{UNITS}/camera-soft-cam@1.service.d/binding.conf"
+    before = machine.run("cat", binding).stdout
+    device = "dev-video7.device"
+    machine.write(binding, BOUND.format(device=device))
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "reenable", "camera-soft-cam@1")
+    machine.run("systemctl", "stop", "camera-soft-cam@1")
+    machine.set_gone("Virtual0")
+    yield binding
+    machine.run("systemctl", "disable", "camera-soft-cam@1")
+    machine.write(binding, before)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "enable", "camera-soft-cam@1")
+
+
+def test_an_upgrade_goes_on_where_a_bound_camera_is_unplugged(machine: Machine, project: Path, unplugged: str) -> None:
+    set_version(project, "9.3.8")
+    bound = machine.run("cat", unplugged).stdout
+    said = machine.deploy(project=project).stdout
+    assert "camera 1: stays bound as it is; /dev/video7 is not there" in said
+    assert "camera 1: its device is not there; its instance waits for it" in said
+    assert re.search("camera 0: well at .* a picture", said)
+    assert current(machine).startswith("9.3.8-")
+    assert machine.run("cat", unplugged).stdout == bound
+    assert "camera-soft-cam@1.service" in machine.run("ls", f"{UNITS}/dev-video7.device.wants").stdout
 
 
 def test_a_port_of_nginx_that_another_program_has(
