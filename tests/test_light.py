@@ -39,6 +39,20 @@ def test_what_spoke_for_a_change_before_a_pause_does_not_after_it() -> None:
     assert not automatic.is_night
 
 
+@pytest.mark.parametrize("word", ["day", "night"])
+def test_whoever_lets_the_light_decide_gets_that_of_now(word: str) -> None:
+    by_hand = light(mode=word, threshold_lux=10.0)
+    by_hand.begin()
+    for lux, is_night in ((1.0, False), (400.0, True)):  # what it saw when it was opened, and hours later
+        by_hand.begin()
+        by_hand.step({"Lux": lux}, 0.0)
+        by_hand.ask(asked(mode="auto", threshold_lux=10.0))
+        assert by_hand.is_night is (word == "night"), "no change before it has looked"
+        by_hand.step({"Lux": 1.0 if is_night else 400.0}, 9000.0)
+        assert by_hand.is_night is is_night
+        by_hand.ask(asked(mode=word))
+
+
 def test_another_threshold_does_not_end_the_night() -> None:
     automatic = light(mode="auto", threshold_lux=10.0)
     automatic.begin()

@@ -22,7 +22,7 @@ class Light:
         self._word = "day"
         self._day_night = DayNight()
         self._governor: Governor | None = None
-        self._is_seen = False  # in this opening
+        self._is_seen = False  # in this opening, and since the light decides
 
     @property
     def controls(self) -> Mapping[str, Any]:
@@ -32,8 +32,11 @@ class Light:
     def ask(self, asked: Asked) -> None:
         """What is wanted from now on."""
         self._day_night.limit(*(asked.get("day_night_mode", name) for name in ("threshold_lux", "hysteresis")))
-        self._word = asked.get("day_night_mode", "mode")
-        self.is_night = self._word == "night" or (self._word == "auto" and self._day_night.is_night)
+        before, self._word = self._word, asked.get("day_night_mode", "mode")
+        if self._word != "auto":
+            self.is_night = self._word == "night"
+        elif before != "auto":
+            self._is_seen = False  # it is left as it is until the next frame, which decides at once
 
     def limit(self, limits: Limits, least_gain: float) -> None:
         """How far the automatic exposure of the open camera may go."""
