@@ -195,6 +195,19 @@ def test_who_joins_sees_what_the_others_see(stage: Stage) -> None:
     assert stage.join().picture() == b"now"
 
 
+def test_who_comes_and_goes_between_pictures_changes_who_gets_the_next(stage: Stage) -> None:
+    here = [stage.join() for _ in range(3)]
+    for number in range(6):
+        stage.deliver(b"%d" % number, made_s=number)
+        assert [watcher.picture() for watcher in here] == [b"%d" % number] * len(here)
+        if number % 2:
+            here.pop(0).close()
+            eventually(lambda: stage.fan.viewers == len(here))
+        else:
+            here.append(stage.join())
+            assert here[-1].picture() == b"%d" % number
+
+
 def test_channels_are_told_and_kept_apart(stage: Stage) -> None:
     usual, small = stage.join(), stage.join(SMALL_KEY)
     assert {channel.key for channel in stage.channels} == {KEY, SMALL_KEY}
