@@ -284,7 +284,8 @@ def format_rest(results: Results, servers: Sequence[str], titles: dict[str, str]
             titles[name],
             show(results.value("first_picture.p50_ms", name, stage, "connects")),
             show(results.value("throttled_age.p50_ms", name, stage, "throttled"), 0),
-            kib(user_bytes_per_viewer(results, name, stage)),
+            # Of the portal that draws it would be a figure of the drawing.
+            kib(None if name == "portal" else user_bytes_per_viewer(results, name, stage)),
             kib(results.value("kernel_bytes_each", name, stage, "stuck")),
         ]
         for name in servers

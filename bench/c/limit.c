@@ -1,4 +1,4 @@
-/* The physical limit: the least that an MJPEG server can do, in one epoll loop, and nothing else.
+/* The limit: the least that an MJPEG server can do with one send for each viewer, in one epoll loop, and nothing else.
  *
  *     limit REEL FPS
  *

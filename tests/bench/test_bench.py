@@ -43,6 +43,26 @@ def test_what_one_more_frame_costs_leaves_the_first_viewer_out() -> None:
     assert results.core_share("portal", "VGA", 1) == pytest.approx(5.0)
 
 
+def test_what_the_reader_pays_counts_where_it_is_asked_for() -> None:
+    one, many = (
+        measured(0, "portal", count, cpu_ms, load_cpu_ms=2 * cpu_ms) for count, cpu_ms in ((1, 500.0), (100, 797.0))
+    )
+    results = figures.Results([one, many])
+    assert results.added_median_us("portal", "VGA", 100, with_reader=True) == pytest.approx(30.0)
+
+
+def test_memory_is_that_of_one_more_viewer_and_not_of_drawing() -> None:
+    sizes = {("portal", 1): 9_000_000, ("portal", 100): 5_000_000, ("passthrough", 1): 1_024_000}
+    sizes["passthrough", 100] = 1_024_000 + 99 * 2048
+    results = figures.Results([measured(0, *key, 1.0, user_bytes=size) for key, size in sizes.items()])
+    assert figures.user_bytes_per_viewer(results) == 2048
+    portal, passthrough = figures.format_rest(
+        results, ["portal", "passthrough"], {"portal": "a", "passthrough": "b"}
+    ).splitlines()[2:]
+    assert "-4" not in portal
+    assert "2.0" in passthrough
+
+
 def test_ratios_are_taken_within_a_round_and_their_median_counts() -> None:
     rounds = []
     # The machine is three times slower in the last round, for both; the ratio is 2 in all but the middle one.
