@@ -234,11 +234,10 @@ last_words() { # N: what the journal has of the last start
 }
 
 waits_for_device() { # N: it is bound to a device that is not there, so systemd does not even start it
-  local unit
-  for unit in $(systemctl show --value --property=BindsTo "camera-soft-cam@$1.service"); do
-    [[ $unit != *.device ]] || systemctl --quiet is-active "$unit" || return 0
-  done
-  return 1
+  local device
+  # systemctl would show it in quotes, each backslash twice.
+  device=$(sed -n 's/^BindsTo=//p' "$UNITS/camera-soft-cam@$1.service.d/binding.conf" 2>/dev/null || true)
+  [[ -n $device ]] && ! systemctl --quiet is-active "$device"
 }
 
 is_missing() { # N: it ended because its camera is not there
