@@ -1,5 +1,9 @@
-"""A reverse proxy that shows the portal below a path, as nginx may; nothing else is at its root."""
+"""A reverse proxy that shows the portal below a path, as nginx may; nothing else is at its root.
 
+It may want a password first, and says 502 where no portal answers.
+"""
+
+import base64
 import http.client
 import threading
 from collections.abc import Iterator
@@ -11,9 +15,13 @@ _CHUNK = 65_536
 
 
 @contextmanager
-def below(url: str, path: str) -> Iterator[str]:
-    """The address below which the portal at `url` is shown; `path` begins and ends with a slash."""
+def below(url: str, path: str, login: str | None = None, port: int = 0) -> Iterator[str]:
+    """The address below which the portal at `url` is shown; `path` begins and ends with a slash.
+
+    `login` is `user:password`.
+    """
     inside = urlsplit(url).netloc
+    shown = f"Basic {base64.b64encode(login.encode()).decode()}" if login is not None else None
 
     class Handler(BaseHTTPRequestHandler):
         def _pass_on(self) -> None:
@@ -21,12 +29,22 @@ def below(url: str, path: str) -> Iterator[str]:
             if not self.path.startswith(path):
                 self.send_error(404)
                 return
+            if shown is not None and self.headers.get("Authorization") != shown:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             connection = http.client.HTTPConnection(inside, timeout=20)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
             try:
-                connection.request(self.command, "/" + self.path.removeprefix(path), body or None, headers)
-                answer = connection.getresponse()
+                try:
+                    connection.request(self.command, "/" + self.path.removeprefix(path), body or None, headers)
+                    answer = connection.getresponse()
+                except (OSError, http.client.HTTPException):
+                    self.send_error(502)
+                    return
                 self.send_response(answer.status)
                 for name, value in answer.getheaders():
                     self.send_header(name, value)
@@ -47,10 +65,10 @@ def below(url: str, path: str) -> Iterator[str]:
         def do_DELETE(self) -> None:
             self._pass_on()
 
-        def log_request(self, *_: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, name="sub-path")
     thread.start()

@@ -8,6 +8,7 @@ import re
 import signal
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -39,6 +40,7 @@ ASSETS = PROJECT / "softcam" / "web" / "assets"
 OTHER_PAGES = ("docs.", "webrtc.", "whep.")
 LARGEST_PAGE = 150_000  # bytes, as they lie on the disk
 FIRST_PICTURE_MS = 1000
+AWAY = "The portal cannot be reached. Trying again …"
 SMALL_PHONES = ((320, 568), (360, 640), (568, 320), (667, 375), (844, 390))
 # When the first picture of the stream stands, in milliseconds since the navigation began.
 FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
@@ -135,6 +137,30 @@ def test_page_works_below_another_path(portal: Portal, visitor: Visitor) -> None
         page.close()
 
 
+def test_page_survives_all_that_is_behind_it(start_portal: Start, visitor: Visitor) -> None:
+    """nginx with a password, and a machine that starts anew: nginx answers again before the portal does."""
+    portal = start_portal()
+    inside = portal.url.rpartition(":")[2]
+    page = visitor.page(http_credentials={"username": "camera", "password": "a-password"})
+    with below(portal.url, "/garden/", "camera:a-password") as url:
+        page.goto(url, wait_until="domcontentloaded")
+        wait_for_state(page, "live")
+        page.evaluate("window.isSame = true")
+        assert portal.stop() == 0
+        wait_for_state(page, "no connection")
+        expect(page.locator("#notice")).to_have_text(AWAY)  # that it is the proxy who answers is no news
+    with page.expect_event("requestfailed"):  # nobody answers at all
+        pass
+    with below(portal.url, "/garden/", "camera:a-password", port=urlsplit(url).port or 0):
+        with page.expect_event("response", lambda response: response.status == 502):
+            pass
+        start_portal("--port", inside).wait_for_log("Listening")
+        wait_for_state(page, "live")
+        assert page.evaluate("window.isSame")  # the page goes on; loaded anew, it would have been nginx's own
+        expect(page.locator("#events")).to_contain_text("The portal is back")
+        page.close()
+
+
 def test_page_shows_a_picture_without_scripts(portal: Portal, visitor: Visitor) -> None:
     page = visitor.open(portal, java_script_enabled=False)
     wait_for_status(portal, viewers=1)
@@ -190,7 +216,7 @@ def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size:
         wait_for_state(page, "no connection")  # nobody answers for so long
         assert re.fullmatch(r"[12]\.\d s old", told(page, "age")[0])
         assert told(page, "state")[0] == "no new picture"
-        assert page.locator("#notice").inner_text() == "The portal cannot be reached. Trying again …"
+        assert page.locator("#notice").inner_text() == AWAY
     finally:
         portal.process.send_signal(signal.SIGCONT)
     wait_for_state(page, "live")
@@ -203,7 +229,7 @@ def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None
     page = visitor.watch(portal)
     assert portal.stop() == 0
     wait_for_state(page, "no connection")
-    assert page.locator("#notice").inner_text() == "The portal cannot be reached. Trying again …"
+    assert page.locator("#notice").inner_text() == AWAY
     expect(page.locator("#stage")).to_have_class(re.compile(r"\bdead\b"))  # no old picture stands as if it were live
     expect(page.locator("body")).to_have_class(re.compile(r"\baway\b"))
     shoot(page, "page-away")

@@ -62,6 +62,7 @@ def test_all_that_can_be_set_is_there(portal: Portal, visitor: Visitor, size: tu
             assert row(page, key).locator("option").count() >= len(field["choices"]), key
     assert row(page, "manual_exposure.exposure_us").locator(".unit").inner_text() == "µs"
     assert row(page, "image_processing.brightness").locator(".default").count() == 1
+    assert [words for words in page.locator(".help").all_inner_texts() if "null" in words] == []  # programs say that
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     edge = page.locator("#sections *").evaluate_all(
         "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
@@ -87,6 +88,19 @@ def test_what_a_camera_lacks_is_not_shown(portal: Portal, visitor: Visitor) -> N
     expect(page.locator("#lacking")).to_contain_text("Autofocus")
     assert page.get_by_role("heading", name="Focus", exact=True).count() == 0
     assert page.locator("#sections .row").count() > 20
+
+
+def test_another_panel_begins_at_its_top(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal, PHONE)
+    unfold(page)
+    page.locator("#reset-all").scroll_into_view_if_needed()
+    assert page.evaluate("scrollY") > 1000
+    page.locator("#tab-share").click()
+    tabs, first = page.locator("#tabs").bounding_box(), page.locator("#programs").bounding_box()
+    assert tabs is not None
+    assert first is not None
+    assert first["y"] >= tabs["y"] + tabs["height"]
+    assert tabs["y"] < PHONE[1] / 2  # and the picture is still in sight
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])

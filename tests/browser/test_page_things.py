@@ -42,6 +42,15 @@ def open_tab(page: Page, name: str) -> None:
         tab.click()
 
 
+def least_gap(page: Page, panel: str) -> float:
+    """Between two things of a panel, one below the other, in pixels; with what is hidden between them."""
+    gap: float = page.locator(f"#{panel} > :not(.unseen)").evaluate_all(
+        """(all) => { const boxes = all.map((each) => each.getBoundingClientRect()).filter(({height}) => height);
+        return Math.min(...boxes.slice(1).map((box, place) => box.top - boxes[place].bottom)); }"""
+    )
+    return gap
+
+
 @pytest.fixture
 def recorder(start_portal: Start, tmp_path: Path) -> Portal:
     """A portal that keeps recordings."""
@@ -91,7 +100,8 @@ def test_point_of_a_curve_is_told(portal: Portal, visitor: Visitor) -> None:
 @pytest.mark.parametrize(("button", "size"), [("snapshot", (1536, 864)), ("full", (4608, 2592))])
 def test_snapshots_are_saved(portal: Portal, visitor: Visitor, button: str, size: tuple[int, int]) -> None:
     page = visitor.watch(portal)
-    with page.expect_download() as started:
+    # A still of the whole sensor is much work, and the page itself waits longer for it than a test usually does.
+    with page.expect_download(timeout=2 * LIMIT_MS) as started:
         page.locator(f"#{button}").click()
     image = Image.open(io.BytesIO(started.value.path().read_bytes()))
     assert image.format == "JPEG"
@@ -208,10 +218,22 @@ def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Vi
 def test_day_and_night(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     expect(page.locator("#fact-light")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
+    assert least_gap(page, "controls") >= 8
     page.get_by_text("Day and night").click()
     page.locator("#control-day_night_mode-mode").select_option("night")
     wait_for_status(portal, scene_mode="night")
     expect(page.locator("#events")).to_contain_text("“night”", timeout=LIMIT_MS)
+
+
+def test_rtsp_server_of_the_portals_own_machine(start_portal: Start, visitor: Visitor) -> None:
+    """localhost is another machine for who copies the address elsewhere."""
+    portal = start_portal("--host", "0.0.0.0", "--rtsp-url", "rtsp://127.0.0.1:9/garden", "--no-rtsp-autostart")
+    page = visitor.page()
+    page.goto(f"http://127.0.0.2:{portal.url.rpartition(':')[2]}/")
+    wait_for_state(page, "live")
+    open_tab(page, "share")
+    expect(page.locator("#programs")).to_contain_text("rtsp://127.0.0.2:9/garden")
+    assert page.locator("#only-here").is_hidden()
 
 
 def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
@@ -225,6 +247,7 @@ def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
     expect(page.locator("#publish-error")).to_contain_text("refused", timeout=LIMIT_MS)
     expect(page.locator("#programs")).to_contain_text("rtsp://127.0.0.1:9/garden")
     assert "secret" not in page.content()
+    assert least_gap(page, "share") >= 8
     shoot(page, "page-share")
     page.locator("#publish").uncheck()
     wait_for_status(portal, streaming=False)

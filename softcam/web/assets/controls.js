@@ -43,6 +43,7 @@ const RELEASES = {
   lens_position: ["autofocus_mode", { mode: "continuous" }],
 };
 const WHOLE = new Set(["manual_exposure"]); // groups that forget what is left out
+const FOR_PROGRAMS = /; (null .*|\S+ where it is left out)$/; // of a help; here a switch or a button does it
 const SLIDER_STEPS = 1000;
 const SETTLED_MS = 1500; // an answer that was under way when something was set tells of before
 
@@ -209,7 +210,8 @@ export class Controls {
     make(row, field);
     row.element.classList.add("row");
     row.element.dataset.key = key;
-    row.element.append(el("p", { class: "help", id: `${id}-help`, hidden: isSaid(words, field.help) }, field.help), row.fault);
+    const help = field.help.replace(FOR_PROGRAMS, "");
+    row.element.append(el("p", { class: "help", id: `${id}-help`, hidden: isSaid(words, help) }, help), row.fault);
     this.#rows.set(key, row);
     return row.element;
   }

@@ -5,7 +5,7 @@ import { Controls } from "./controls.js";
 import { $, clock, exposure, figure, fileStamp, isKnown, keep, recall, save, say, write } from "./dom.js";
 import { OLD_MS, Picture } from "./picture.js";
 import { Plots } from "./plots.js";
-import { address, ask, isAway, looksOnly, reason } from "./portal.js";
+import { Refusal, address, ask, isAway, looksOnly, reason } from "./portal.js";
 import { Recordings } from "./recordings.js";
 import { Share } from "./share.js";
 import { Wall } from "./wall.js";
@@ -15,7 +15,8 @@ import { Zoom } from "./zoom.js";
 const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back
 const CONTROLS_PERIOD_MS = 2000;
 const AGE_PERIOD_MS = 200;
-const STILL_LIMIT_MS = 20000;
+const STILL_LIMIT_MS = 40000; // until a snapshot begins to come: long exposures take thrice their time
+const KEY_LIMIT_MS = 600000; // for who has to look the key up
 const TROUBLE_MS = 60000; // for so long a trouble that is over is still told
 const OPENING = {
   closed: "camera is off", opening: "opening the camera", open: "waiting for a picture",
@@ -154,12 +155,25 @@ const isOff = (status) => !status.backend;
 
 // --- asking ----------------------------------------------------------------------------------------------------------
 
+/**
+ * A portal that comes back may want another key: sent none, the browser does not ask for it at every try. Who then wants
+ * one may be a proxy, with nobody behind it yet.
+ */
+async function fetchStatus() {
+  const path = "v1/camera/status";
+  try {
+    return await ask(path, { credentials: wasAway ? "omit" : "same-origin" });
+  } catch (error) {
+    if (error.status !== 401 || !wasAway) throw error;
+    return ask(path, { patience_ms: KEY_LIMIT_MS }); // with the key that the browser knows; for another one it asks
+  }
+}
+
 async function askStatus() {
   if (document.hidden || isAsking || isOut) return;
   isAsking = true;
   try {
-    // A portal that comes back may want another key; sent none, the browser does not ask for it at every try.
-    const status = await ask("v1/camera/status", { credentials: wasAway ? "omit" : "same-origin" });
+    const status = await fetchStatus();
     if (wasAway) plots.mark("The portal is back");
     wasAway = false;
     lastStatus = status;
@@ -200,10 +214,6 @@ async function askControls(status) {
 }
 
 function keepOut() {
-  if (wasAway) {
-    location.reload(); // with the key that the browser knows; for another one it asks here, once
-    return;
-  }
   isOut = true;
   forget();
   clearInterval(asking);
@@ -218,9 +228,12 @@ async function takeSnapshot(event, query, suffix) {
   if (button.classList.contains("busy") || button.getAttribute("aria-disabled") === "true") return;
   button.classList.add("busy");
   plots.expectOpening();
+  const patience = new AbortController();
+  const limit = setTimeout(() => patience.abort(new Error("the portal takes too long.")), STILL_LIMIT_MS);
   try {
-    const answer = await fetch(address(`snapshot.jpg${query}`), { cache: "no-store", signal: AbortSignal.timeout(STILL_LIMIT_MS) });
-    if (!answer.ok) throw new Error(await reason(answer));
+    const answer = await fetch(address(`snapshot.jpg${query}`), { cache: "no-store", signal: patience.signal });
+    clearTimeout(limit); // how long twelve million pixels take to come is the line's business
+    if (!answer.ok) throw new Refusal(answer.status, await reason(answer));
     const href = URL.createObjectURL(await answer.blob());
     save(href, `snapshot-${fileStamp()}${suffix}.jpg`);
     setTimeout(() => URL.revokeObjectURL(href), 60000);
@@ -279,6 +292,9 @@ function choose(tab) {
     $(each.getAttribute("aria-controls")).hidden = !isChosen;
   }
   keep("panel", tab.id);
+  // The tabs stay in sight on a phone: what was chosen begins right below them, however far the other panel was scrolled.
+  const above_px = $("tabs").getBoundingClientRect().bottom - $(tab.getAttribute("aria-controls")).getBoundingClientRect().top;
+  if (above_px > 1) scrollBy(0, -above_px);
   if (tab.id === "tab-recordings") recordings.load();
   plots.draw();
 }

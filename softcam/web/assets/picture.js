@@ -4,7 +4,7 @@ import { $, keep, recall, say } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
 import { Movie, canPlay } from "./movie.js";
 import { Peer } from "./peer.js";
-import { Refusal } from "./portal.js";
+import { Refusal, isAway } from "./portal.js";
 import { HAS_WEBRTC } from "./ways.js";
 
 export const OLD_MS = 1000; // a picture older than this says so
@@ -252,7 +252,7 @@ export class Picture {
   #ended(error) {
     this.stop();
     this.fault = error;
-    const isRefused = error instanceof Refusal && error.status !== 401 && error.status !== 503;
+    const isRefused = error instanceof Refusal && !isAway(error) && error.status !== 401 && error.status !== 503;
     if (this.choice === "auto" && (this.way === "webrtc" || (this.way === "mp4" && isRefused))) this.#takeNext();
     else if (this.way === "mp4" && isRefused) {
       say(`No MP4: ${error.message}`, true);

@@ -17,8 +17,8 @@ export class Refusal extends Error {
 /** Why this visitor may change nothing, once a change was refused; until then nobody knows. */
 export let looksOnly = null;
 
-/** Whether an error says that nobody answered, and not that somebody refused. */
-export const isAway = (error) => error instanceof TypeError || error.name === "TimeoutError";
+/** Whether an error says that nobody answered, which a proxy tells with 502 or 504, and not that somebody refused. */
+export const isAway = (error) => error instanceof TypeError || error.name === "TimeoutError" || error.status === 502 || error.status === 504;
 
 /** The response of a GET, POST or DELETE. Raises Refusal, and what fetch() raises. */
 export async function request(path, { method = "GET", body, patience_ms = PATIENCE_MS, credentials = "same-origin" } = {}) {

@@ -27,7 +27,7 @@ export class Share {
     const publishing = status.publishing ?? null;
     $("publishing").hidden = !publishing;
     $("no-publishing").hidden = Boolean(publishing);
-    const rtsp = publishing?.url ?? null;
+    const rtsp = fromHere(publishing?.url ?? null);
     if (rtsp !== this.#rtsp) {
       this.#rtsp = rtsp;
       this.#draw();
@@ -65,3 +65,6 @@ export class Share {
       el("button", { type: "button", class: "bare", title: "Copy", "aria-label": `Copy: ${program}, ${name}`, onclick: () => copy(href) }, icon("copy")));
   }
 }
+
+/** A server on the portal's own machine is localhost to the portal; elsewhere it goes by the name that the page has. */
+const fromHere = (url) => url && url.replace(/^(\w+:\/\/)(localhost|127\.0\.0\.1|\[::1\])(?=[:/]|$)/i, `$1${location.hostname}`);
