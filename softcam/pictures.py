@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, Protocol
 
 from softcam import jpeg
 from softcam.camera.planes import centre_crop
-from softcam.errors import CameraError, NoPicture
+from softcam.errors import NoPicture
 from softcam.frames import Frame, NewestFrame
 from softcam.placeholder import placeholder
 from softcam.scale import scaled_size
@@ -154,7 +154,7 @@ class Pictures:
         """The JPEG that the camera made; None for a damaged one."""
         try:
             return jpeg.encode(frame, None, _ANY_QUALITY)
-        except CameraError as error:
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one picture, the camera's thread goes on
             self._complain(error)
             return None
 

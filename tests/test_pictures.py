@@ -198,6 +198,22 @@ def test_a_damaged_jpeg_costs_itself_alone(studio: Studio, photo: bytes, caplog:
     assert [(made_s, picture) for _, picture, _, made_s in studio.delivered] == [(2.0, photo)]
 
 
+def test_no_memory_for_a_jpeg_costs_itself_alone(
+    studio: Studio, photo: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **_more: object) -> bytes:
+        raise MemoryError
+
+    studio.pictures.want([Wanted()])
+    studio.wait_idle()
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures.jpeg, "encode", fail)
+        give_jpeg(studio, photo, 1.0)
+    assert "could not be encoded" in caplog.text
+    give_jpeg(studio, photo, 2.0)
+    assert [made_s for *_, made_s in studio.delivered] == [2.0]
+
+
 def test_a_jpeg_does_not_overtake_a_placeholder(studio: Studio, photo: bytes, encoder: Encoder) -> None:
     """Who is told why there is no picture is told so, whatever comes meanwhile."""
     encoder.hold()

@@ -14,7 +14,7 @@ from softcam.camera.base import RawPicture, StreamMode, no_controls
 from softcam.camera.dng import turned
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
-from softcam.errors import NoPicture, NotSupported
+from softcam.errors import CameraError, NoPicture, NotSupported
 from softcam.exif import exif_segment, make_of, with_exif
 from softcam.fanout import CONTENT_TYPE, FanOut
 from softcam.frames import Frame
@@ -42,6 +42,7 @@ STREAM_LIMIT_S: Final = 30.0
 _FOCUS_BUDGET_S: Final = 0.6
 _RETRY_AFTER_S: Final = 5
 _TURNS: Final = 2  # snapshots that hold a frame of the camera at once: with slot and encoders five of its six buffers
+_MOST_DAMAGED: Final = 4  # JPEGs of the camera's own, one after the other: then it is no accident
 _RAW_LIMIT_S: Final = 20.0  # a DNG of twelve million pixels is 24 MB, and is written on a card first
 HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
 
@@ -221,9 +222,30 @@ class Media:
             if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 raise NoPicture("too many pictures are wanted at once")
             try:
-                return self._encode(wish, holder.wait_frame(not_before_s, deadline_s), size, mode)
+                return self._encode_next(wish, holder, not_before_s, deadline_s, size, mode)
             finally:
                 self._turns.release()
+
+    def _encode_next(
+        self,
+        wish: SnapshotWish,
+        holder: CameraHolder,
+        not_before_s: float,
+        deadline_s: float,
+        size: Size,
+        mode: StreamMode,
+    ) -> Snapshot:
+        """The snapshot of the first frame that is whole: now and then a camera that makes JPEGs gives a damaged one."""
+        damaged = 0
+        while True:
+            frame = holder.wait_frame(not_before_s, deadline_s)
+            try:
+                return self._encode(wish, frame, size, mode)
+            except CameraError:
+                damaged += 1
+                if frame.pixel_format != "MJPEG" or damaged == _MOST_DAMAGED:
+                    raise
+            not_before_s = math.nextafter(frame.began_s, math.inf)
 
     def _encode(self, wish: SnapshotWish, frame: Frame, size: Size, mode: StreamMode) -> Snapshot:
         """The snapshot of a frame, whose hold is given back."""
@@ -320,8 +342,8 @@ def _even(length: float) -> int:
 
 
 def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
-    if frame.pixel_format == "MJPEG":
-        return picture  # the camera's own, which may have such a block already
+    if frame.pixel_format == "MJPEG":  # the camera's own, which may have such a block already
+        return picture if orientation == 1 else with_exif(picture, exif_segment(orientation=orientation))
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,

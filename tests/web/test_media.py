@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http import HTTPStatus
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
@@ -17,7 +19,7 @@ from softcam.camera import orders as orders_module
 from softcam.camera.holder import State
 from softcam.errors import CameraError, CameraMissing, NoPicture
 from softcam.fanout import FanOut, Viewer
-from softcam.frames import NewestFrame
+from softcam.frames import Frame, NewestFrame
 from softcam.pictures import PictureKey, Pictures
 from softcam.web import media as media_module
 from softcam.web.media import Media, MediaDefaults
@@ -414,6 +416,54 @@ def test_fail_malformed_wishes(scene: Scene, query: str, name: str) -> None:
         hand_over(scene, query)
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert scene.camera.opens == 0
+
+
+# A camera that makes JPEGs by itself
+
+
+def give_jpeg(scene: Scene, picture: bytes) -> None:
+    scene.camera.on_frame(Frame((np.frombuffer(picture, np.uint8),), "MJPEG", *SIZE, metadata=STEADY))
+
+
+@pytest.fixture
+def whole() -> bytes:
+    return jpeg.encode(make_frame(), None, 70)
+
+
+def test_a_damaged_jpeg_is_no_snapshot_but_the_next_one_is(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Scene(make_camera("MJPEG")) as scene:
+        is_tried = threading.Event()
+        encode = scene.pictures.snapshot
+
+        def note(*wish: Any, **more: Any) -> bytes:
+            is_tried.set()
+            return encode(*wish, **more)
+
+        monkeypatch.setattr(scene.pictures, "snapshot", note)
+        asked = Background(scene.snapshot)
+        eventually(lambda: scene.camera.is_open)
+        eventually(lambda: give_jpeg(scene, whole[:-9]) or is_tried.is_set())
+        eventually(lambda: give_jpeg(scene, whole) or asked.is_over)
+        assert asked.result().body == whole
+
+
+def test_a_camera_whose_jpegs_are_all_damaged_has_no_snapshot(whole: bytes) -> None:
+    with Scene(make_camera("MJPEG")) as scene:
+        asked = Background(scene.snapshot)
+        eventually(lambda: scene.camera.is_open)
+        eventually(lambda: give_jpeg(scene, whole[:-9]) or asked.is_over)
+        with pytest.raises(CameraError, match="damaged"):
+            asked.result()
+
+
+def test_a_camera_s_own_jpeg_tells_how_it_is_turned(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Media, "_orientation", 6)
+    with Scene(make_camera("MJPEG")) as scene:
+        asked = Background(scene.snapshot)
+        eventually(lambda: scene.camera.is_open)
+        eventually(lambda: give_jpeg(scene, whole) or asked.is_over)
+        picture = Image.open(io.BytesIO(asked.result().body))
+    assert picture.getexif()[ExifTags.Base.Orientation] == 6
 
 
 # Streams: places
