@@ -10,9 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from softcam.h264 import rtsp
 from softcam.h264.rtsp import Address, Bell, Connection, Failure, Interrupted, Refused, authorization
 from tests.fakes import PATIENCE_S, Background
 
@@ -214,6 +216,51 @@ def test_fail_nobody_listens(bell: Bell) -> None:
         Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), bell, nothing)
     with pytest.raises(Failure, match=r"the host a\.invalid is not known"):
         Connection(Address.parse("rtsp://a.invalid/cam"), bell, nothing)
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *first: tuple[int, tuple[str, int]]) -> None:
+    """Every name has these addresses before its own."""
+    found = socket.getaddrinfo
+
+    def find(*asked: Any, **more: Any) -> list[Any]:
+        return [(family, socket.SOCK_STREAM, 0, "", place) for family, place in first] + found(*asked, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+
+
+def test_ok_an_address_of_a_family_that_the_kernel_lacks(
+    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
+    connection, _ = meet()
+    assert connection.server == "127.0.0.1"
+
+
+def test_fail_no_address_but_of_a_family_that_the_kernel_lacks(bell: Bell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
+    with pytest.raises(Failure, match="not supported"):
+        Connection(Address.parse("rtsp://127.0.0.1/cam"), bell, nothing)
+
+
+def test_ok_an_address_behind_one_that_is_silent(
+    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rtsp, "_CONNECT_LIMIT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        place = silent.getsockname()
+        waiting = []
+        try:
+            for _ in range(3):  # it accepts nobody, and more than one cannot wait there
+                waiting.append(socket.socket())
+                waiting[-1].setblocking(False)
+                waiting[-1].connect_ex(place)
+            resolve_to(monkeypatch, (socket.AF_INET, place))
+            connection, _ = meet()
+            assert connection.server == "127.0.0.1"
+        finally:
+            for each in waiting:
+                each.close()
 
 
 def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], bell: Bell) -> None:

@@ -234,7 +234,6 @@ class Connection:
     # --- connecting -------------------------------------------------------------------------------------------
 
     def _connect(self) -> socket.socket:
-        deadline_s = time.monotonic() + _CONNECT_LIMIT_S
         address = self._address
         try:
             places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
@@ -243,7 +242,14 @@ class Connection:
         self._check()
         trouble: Failure | None = None
         for family, kind, protocol, _, place in places:
-            connection = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            deadline_s = (
+                time.monotonic() + _CONNECT_LIMIT_S
+            )  # each its own: behind one that is silent may be a good one
+            try:
+                connection = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            except OSError as error:  # names have addresses of IPv6 also where the kernel has none
+                trouble = trouble or _lost(error)
+                continue
             try:
                 self._join(connection, place, deadline_s)
                 self.server = str(place[0])
