@@ -147,7 +147,8 @@ class Bench:
     def _measure_encodes(self, number: int, stage: Stage, running: Running) -> None:
         """How many pictures are encoded for each frame of the camera, when twenty viewers want five qualities."""
         queries = " ".join(f"quality={quality}" for quality in QUALITIES)
-        arguments = ["--viewers", str(QUALITY_VIEWERS), "--seconds", str(self.seconds), "--queries", queries]
+        arguments = ["--viewers", str(QUALITY_VIEWERS), "--seconds", str(self.seconds), "--pid", str(running.pid)]
+        arguments += ["--queries", queries]
         looks: list[dict[str, Any]] = []
 
         def look_twice() -> None:

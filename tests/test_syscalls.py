@@ -117,6 +117,18 @@ def test_a_ring_goes_round_with_any_numbers(counts: list[int]) -> None:
         ring.close()
 
 
+def test_who_has_left_is_told_wherever_the_ring_stands() -> None:
+    ring = SendRing(ENTRIES)
+    try:
+        with pairs(5) as made:  # by five at once, the answers lie across the end of their ring now and then
+            for _, theirs in made:
+                theirs.close()
+            for _ in range(4 * ENTRIES):
+                assert ring.send_to_each(numbers(made), b"hello") == [(place, -errno.EPIPE) for place in range(5)]
+    finally:
+        ring.close()
+
+
 def test_what_the_kernel_does_not_take_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without memory the kernel takes fewer than are in the queue, or none; nobody is left out, nobody served twice."""
     real = syscalls._syscall
