@@ -321,6 +321,20 @@ def test_camera_that_is_missing(portal: Portal, visitor: Visitor) -> None:
     assert page.locator("#notice").inner_text() == "The camera is missing."
 
 
+def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+    """The portal leaves then; what the page saw last is the best reason that it has."""
+    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "6")
+    page = visitor.watch(portal)
+    faults.write_text("missing")
+    wait_for_state(page, "no new picture")
+    wait_for_state(page, "no connection")
+    expect(page.locator("#notice")).to_have_text(
+        "The camera gave no more pictures; now the portal cannot be reached. Trying again …"
+    )
+    assert portal.process.wait(20) == 66
+    shoot(page, "page-camera-gone")
+
+
 def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--linger", "0.2")
     page = visitor.watch(portal)

@@ -15,6 +15,7 @@ import { Zoom } from "./zoom.js";
 const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back
 const CONTROLS_PERIOD_MS = 2000;
 const AGE_PERIOD_MS = 200;
+const SILENT_MS = 2000;
 const STILL_LIMIT_MS = 40000; // until a snapshot begins to come: long exposures take thrice their time
 const KEY_LIMIT_MS = 600000; // for who has to look the key up
 const TROUBLE_MS = 60000; // for so long a trouble that is over is still told
@@ -46,6 +47,7 @@ const wall = new Wall(() => {
 let lastStatus = null; // of the last answer; null while there is none
 let isAsking = false;
 let wasAway = false; // the portal could not be reached
+let wasSilent = false; // no pictures came any more, when the portal last answered
 let isOut = false; // nobody is let in
 let version = null;
 let trouble = null; // the last one: its words, and when it was first seen
@@ -188,6 +190,7 @@ async function askStatus() {
     lock(isOff(status));
     plots.add(status, picture.isShown ? picture.bytes_s : NaN);
     judge(status);
+    wasSilent = status.state === "recovering" || status.state === "missing" || picture.age_ms > SILENT_MS;
     if (!wall.isShown && !isOff(status)) picture.start();
     askControls(status);
   } catch (error) {
@@ -197,7 +200,9 @@ async function askStatus() {
       wasAway = isAway(error);
       forget();
       plots.gap();
-      lose("no connection", wasAway ? "The portal cannot be reached. Trying again …" : error.message);
+      // A portal whose camera is gone leaves, and comes back with it.
+      const away = `${wasSilent ? "The camera gave no more pictures; now the" : "The"} portal cannot be reached. Trying again …`;
+      lose("no connection", wasAway ? away : error.message);
     }
   } finally {
     isAsking = false;
