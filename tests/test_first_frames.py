@@ -20,11 +20,14 @@ class Rig:
         self.first.begin()
         self.changes.begin()
 
-    def frames(self, count: int, told: dict[str, Any] | None = None, **metadata: Any) -> int:
-        """How many until they count, at most `count`; `told` is sent at the first one that is at rest."""
+    def frames(self, count: int, told: dict[str, Any] | None = None, at: int | None = None, **metadata: Any) -> int:
+        """How many until they count, at most `count`; `told` is sent at the first one that is at rest.
+
+        `metadata` is that of all of them, or of that `at` this place alone.
+        """
         for number in range(1, count + 1):
             self.now_s += 0.05
-            shown = {**STEADY, **metadata}
+            shown = {**STEADY, **(metadata if at in (None, number) else {})}
             if self.first.are_at_rest(shown, self.now_s) and told is not None:
                 self.changes.sent(told, self.now_s)
                 told = None
@@ -48,6 +51,8 @@ def test_what_was_told_has_to_show_and_to_rest() -> None:
     assert CONTROL_FRAMES < rig.frames(40, {"Saturation": 0.0}) <= CONTROL_FRAMES + 8
     rig.begin()
     assert rig.frames(40, {"Contrast": 1.5}, Contrast=1.5) <= 8, "the metadata tells it"
+    rig.begin()
+    assert rig.frames(40, {"Contrast": 1.5}, at=7, Contrast=1.5) == 10, "it tells it once, as libcamera does"
 
 
 def test_a_camera_that_tells_nothing_has_nothing_to_settle() -> None:

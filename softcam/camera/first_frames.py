@@ -19,10 +19,11 @@ class FirstFrames:
         self._settling: Settling | None = None
         self._is_at_rest = False
         self._shows: Callable[[Mapping[str, Any]], bool] | None = None
+        self._is_shown = False
 
     def begin(self) -> None:
         """The camera is opened."""
-        self.are_over = self._is_at_rest = False
+        self.are_over = self._is_at_rest = self._is_shown = False
         self._settling = self._shows = None
 
     def are_at_rest(self, metadata: Mapping[str, Any], now_s: float) -> bool:
@@ -40,7 +41,9 @@ class FirstFrames:
         if self._shows is None:
             self._shows = self._changes.seen_from(now_s)
             self._settling = None
-        if not self._shows(metadata):
+        # Once is enough: libcamera tells colours and contrast with a single frame, the first that has them.
+        self._is_shown = self._is_shown or self._shows(metadata)
+        if not self._is_shown:
             self._settling = Settling(now_s)
         elif self._settling is None or self._settling.step(metadata, now_s):
             self.are_over = True
