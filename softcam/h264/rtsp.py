@@ -242,9 +242,7 @@ class Connection:
         self._check()
         trouble: Failure | None = None
         for family, kind, protocol, _, place in places:
-            deadline_s = (
-                time.monotonic() + _CONNECT_LIMIT_S
-            )  # each its own: behind one that is silent may be a good one
+            deadline_s = time.monotonic() + _CONNECT_LIMIT_S  # its own: behind a silent one may be a good one
             try:
                 connection = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
             except OSError as error:  # names have addresses of IPv6 also where the kernel has none
