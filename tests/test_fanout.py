@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -422,6 +423,27 @@ def test_a_ring_that_fails_is_given_up_and_its_viewers_let_go(
     after = stage.join()
     stage.deliver(b"found", made_s=3)
     assert after.picture() == b"found"
+
+
+def test_the_ring_is_there_while_somebody_watches(monkeypatch: pytest.MonkeyPatch, stage: Stage) -> None:
+    def has_ring() -> bool:
+        for path in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if "io_uring" in str(path.readlink()):
+                    return True
+        return False
+
+    monkeypatch.setattr(fanout, "_CROWD", 2)
+    for _ in range(2):
+        watchers = [stage.join() for _ in range(2)]
+        assert not has_ring()
+        stage.deliver(b"well")
+        assert [watcher.picture() for watcher in watchers] == [b"well"] * 2
+        assert has_ring()
+        for watcher in watchers:
+            watcher.close()
+        stage.wait_empty()
+        eventually(lambda: not has_ring(), "that the ring is given back")
 
 
 def test_five_hundred_come_and_go(stage: Stage, no_leaks: NoLeaks) -> None:

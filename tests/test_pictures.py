@@ -189,6 +189,27 @@ def test_the_camera_s_own_jpeg_goes_on_at_once(studio: Studio, photo: bytes) -> 
     assert (studio.pictures.encoded, len(studio.delivered)) == (3, 3)
 
 
+def test_a_jpeg_goes_on_once_however_often_it_is_told_of(studio: Studio, photo: bytes) -> None:
+    give_jpeg(studio, photo, 1.0)
+    studio.pictures.want([Wanted()])
+    studio.wait_for(1)  # whoever comes gets the newest
+    studio.pictures.frame_came()
+    studio.wait_idle()
+    give_jpeg(studio, photo, 2.0)
+    assert [made_s for *_, made_s in studio.delivered] == [1.0, 2.0]
+
+
+def test_a_jpeg_of_another_quality_is_made_where_it_was_asked_for(studio: Studio, photo: bytes) -> None:
+    asked = PictureKey(0, 10, is_quality_asked=True)
+    studio.pictures.want([Wanted(), Wanted(asked)])
+    studio.wait_idle()
+    give_jpeg(studio, photo, 1.0)
+    studio.wait_for(2)
+    pictures = {key: picture for key, picture, *_ in studio.delivered}
+    assert pictures[USUAL] == photo
+    assert pictures[asked] != photo
+
+
 def test_a_damaged_jpeg_costs_itself_alone(studio: Studio, photo: bytes, caplog: pytest.LogCaptureFixture) -> None:
     studio.pictures.want([Wanted()])
     studio.wait_idle()
