@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.conftest import Portal
 from tests.process.asking import Viewer, ask, ask_for_still, decode, post, size_of, status_of, wait_for_status
@@ -317,6 +317,15 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
         viewer.next()
         held.wait_for_log("Autofocus cycle for the stream focused")
         assert status_of(held)["autofocus_mode"] == "auto"
+
+
+def test_the_first_picture_of_a_cold_camera_is_within_the_limits(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--linger", "0.2")
+    change(portal, "exposure_limits", {"max_exposure_us": 3000, "max_gain": 2})
+    answer = ask_for_still(portal, "/snapshot.jpg?autofocus=0")
+    exif = Image.open(io.BytesIO(answer.body)).getexif().get_ifd(ExifTags.IFD.Exif)
+    assert exif[ExifTags.Base.ExposureTime] <= 0.00303
+    assert exif[ExifTags.Base.ISOSpeedRatings] <= 202
 
 
 def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
