@@ -159,8 +159,8 @@ end_tree() { # PID: it and all that it started; shells in the background do not 
   kill -CONT "$1" 2>/dev/null || true
 }
 
-hash_lines() {
-  if command -v sha256sum >/dev/null; then sha256sum; else shasum -a 256; fi
+hash_files() { # their hashes and names; NUL between the names that come in
+  if command -v sha256sum >/dev/null; then xargs -0 sha256sum; else xargs -0 shasum -a 256; fi
 }
 
 make_release() { # into $work/release; prints its name, which its content makes
@@ -177,10 +177,8 @@ make_release() { # into $work/release; prints its name, which its content makes
   version=$(sed -n 's/^__version__[^"]*"\([^"]*\)".*/\1/p' softcam/__init__.py)
   printf '%s-%s\n' "${version:?softcam/__init__.py has no version}" "$(
     cd "$work/release"
-    find . -type f | LC_ALL=C sort | while read -r file; do
-      printf '%s\n' "$file"
-      hash_lines <"$file"
-    done | hash_lines | cut -c 1-10
+    find . -type f | LC_ALL=C sort | tr '\n' '\0' | hash_files >../files
+    printf '../files\0' | hash_files | cut -c 1-10
   )"
 }
 

@@ -208,6 +208,11 @@ plan_rollback() {
   need_previous "$previous" "$before"
   say "would switch back from ${before:-nothing} to release $previous"
   for number in $(enabled_instances); do
-    say "would restart camera-soft-cam@$number.service"
+    if compgen -G "$TOP/changed/after/*.wants/camera-soft-cam@$number.service" >/dev/null &&
+      ! compgen -G "$TOP/changed/before/*.wants/camera-soft-cam@$number.service" >/dev/null; then
+      say "would stop camera-soft-cam@$number.service, which was not enabled before release $before"
+    else
+      say "would restart camera-soft-cam@$number.service"
+    fi
   done
 }

@@ -538,6 +538,9 @@ plan() { # NAME
     say "would enable and start camera-soft-cam@$number.service"
     [[ -z $WITH_NGINX ]] || say "would let nginx show camera $number at port $((8081 + number)), with a password"
   done
+  for number in $(enabled_instances); do
+    [[ " ${numbers[*]} " == *" $number "* ]] || say "would go on with camera $number, enabled before, with the same release"
+  done
 }
 
 uninstall() {

@@ -188,6 +188,18 @@ def test_who_was_disabled_stays_off(tmp_path: Path) -> None:
     assert run_parts(f"CAMERAS=0,1\nwanted_cameras {listed}", UNITS=tmp_path) == "0\n1\n"
 
 
+def test_a_plan_names_the_cameras_that_go_on_unasked(tmp_path: Path) -> None:
+    wants = tmp_path / "units/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "camera-soft-cam@1.service").symlink_to("/etc/systemd/system/camera-soft-cam@.service")
+    constants = {"ENV_FILE": tmp_path / "env", "TOP": tmp_path / "top", "UNITS": tmp_path / "units"}
+    said = run_parts("CAMERAS=0\nknow_settings() { :; }\nlist_cameras() { :; }\nplan new", **constants).splitlines()
+    assert said[-2:] == [
+        "would enable and start camera-soft-cam@0.service",
+        "would go on with camera 1, enabled before, with the same release",
+    ]
+
+
 def test_a_rollback_leaves_alone_what_the_owner_changed_since(tmp_path: Path) -> None:
     units = tmp_path / "units"
     binding = "camera-soft-cam@{}.service.d/binding.conf"
@@ -279,7 +291,8 @@ class FakeSsh:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         env = {**os.environ, "PATH": f"{self._folder}:{os.environ['PATH']}", "TMPDIR": str(self._tmp)}
-        argv = [str(PROJECT / "deploy.sh"), *arguments]
+        # Whoever runs these tests may ignore signals (nohup), and so would a shell that they start.
+        argv = ["env", "--default-signal=INT,TERM,HUP", str(PROJECT / "deploy.sh"), *arguments]
         return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
 
     def left(self) -> list[Path]:

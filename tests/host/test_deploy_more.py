@@ -14,15 +14,17 @@ __all__ = ["project"]  # a fixture
 
 UNITS = "/etc/systemd/system"
 OTHER_PYTHON = "/opt/rig/other-python"
-BOUND = """\
-# Written by deploy.sh --bind 1=/dev/video7.
+NODE = "/dev/v4l/by-path/usb-video-index0"
+DEVICE = r"dev-v4l-by\x2dpath-usb\x2dvideo\x2dindex0.device"
+BOUND = f"""\
+# Written by deploy.sh --bind 1={NODE}.
 [Unit]
-BindsTo={device}
-After={device}
+BindsTo={DEVICE}
+After={DEVICE}
 
 [Install]
 WantedBy=
-WantedBy={device}
+WantedBy={DEVICE}
 """
 TAKER = "import socket, time; s = socket.create_server(('0.0.0.0', {})); time.sleep(1e6)"
 
@@ -87,6 +89,23 @@ def test_a_python_that_does_not_do_is_not_kept_with_the_same_release(machine: Ma
     assert machine.is_active(1)
 
 
+def say_what_they_would_do(machine: Machine, first: str, second: str) -> None:
+    """Dry runs of a rollback and of an uninstall do so, and change nothing."""
+    before = everything(machine)
+    lines = machine.deploy("--dry-run", "--rollback").stdout.splitlines()
+    assert [line.partition(": ")[2] for line in lines] == [
+        f"would switch back from {second} to release {first}",
+        "would restart camera-soft-cam@0.service",
+        "would restart camera-soft-cam@1.service",
+        f"would stop camera-soft-cam@2.service, which was not enabled before release {second}",
+    ]
+    said = machine.deploy("--uninstall", "--dry-run").stdout
+    assert "would stop and disable camera-soft-cam@2.service" in said
+    assert "would leave /etc/camera-streamer (settings)" in said
+    assert everything(machine) == before
+    assert machine.is_active(0)
+
+
 def test_a_rollback_takes_along_what_came_with_the_release(
     machine: Machine, project: Path, other_python: str, third_camera: None
 ) -> None:
@@ -96,6 +115,7 @@ def test_a_rollback_takes_along_what_came_with_the_release(
     second, after = current(machine), state_of(machine)
     assert after != before
     assert other_python in machine.show(0, "ExecStart")["ExecStart"]
+    say_what_they_would_do(machine, first, second)
     said = machine.deploy("--rollback").stdout
     assert f"camera 2: was not enabled before release {second}; stops" in said
     assert (current(machine), state_of(machine)) == (first, before)
@@ -117,7 +137,8 @@ def test_a_binding_is_remembered_until_it_is_taken_back(machine: Machine) -> Non
     assert asked in said
     assert found.replace("1", "0", 1) in said
     assert found in machine.deploy("--bind", "1=auto").stdout
-    assert found in machine.deploy().stdout
+    binding = machine.run("cat", f"{UNITS}/camera-soft-cam@1.service.d/binding.conf").stdout
+    assert binding.startswith("# Written by deploy.sh.\n")  # nothing that would be remembered
 
 
 @pytest.fixture
@@ -125,8 +146,7 @@ def unplugged(machine: Machine) -> Iterator[str]:
     """Camera 1 is bound to a device, which was unplugged; containers have none, so the binding is made by hand."""
     binding = f"{UNITS}/camera-soft-cam@1.service.d/binding.conf"
     before = machine.run("cat", binding).stdout
-    device = "dev-video7.device"
-    machine.write(binding, BOUND.format(device=device))
+    machine.write(binding, BOUND)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "reenable", "camera-soft-cam@1")
     machine.run("systemctl", "stop", "camera-soft-cam@1")
@@ -142,12 +162,12 @@ def test_an_upgrade_goes_on_where_a_bound_camera_is_unplugged(machine: Machine, 
     set_version(project, "9.3.8")
     bound = machine.run("cat", unplugged).stdout
     said = machine.deploy(project=project).stdout
-    assert "camera 1: stays bound as it is; /dev/video7 is not there" in said
+    assert f"camera 1: stays bound as it is; {NODE} is not there" in said
     assert "camera 1: its device is not there; its instance waits for it" in said
     assert re.search("camera 0: well at .* a picture", said)
     assert current(machine).startswith("9.3.8-")
     assert machine.run("cat", unplugged).stdout == bound
-    assert "camera-soft-cam@1.service" in machine.run("ls", f"{UNITS}/dev-video7.device.wants").stdout
+    assert "camera-soft-cam@1.service" in machine.run("ls", f"{UNITS}/{DEVICE}.wants").stdout
 
 
 def test_a_port_of_nginx_that_another_program_has(
@@ -194,25 +214,6 @@ def test_a_broken_site_of_somebody_else_is_told_before_anything_changes(
     assert (state_of(machine), current(machine)) == (before, first)
 
 
-def test_dry_runs_of_a_rollback_and_of_an_uninstall_say_what_they_would_do(machine: Machine, project: Path) -> None:
-    first = current(machine)
-    set_version(project, "9.3.3")
-    machine.deploy(project=project)
-    before, second = everything(machine), current(machine)
-    lines = machine.deploy("--dry-run", "--rollback").stdout.splitlines()
-    assert [line.partition(": ")[2] for line in lines] == [
-        f"would switch back from {second} to release {first}",
-        "would restart camera-soft-cam@0.service",
-        "would restart camera-soft-cam@1.service",
-    ]
-    said = machine.deploy("--uninstall", "--dry-run").stdout
-    assert "would stop and disable camera-soft-cam@1.service" in said
-    assert "would leave /etc/camera-streamer (settings)" in said
-    assert everything(machine) == before
-    assert machine.is_active(0)
-    machine.deploy("--rollback")
-
-
 def test_a_user_whose_login_talks(machine: Machine, project: Path) -> None:
     set_version(project, "9.3.4")
     path = "/home/pi/.bashrc"
@@ -227,15 +228,14 @@ def test_a_user_whose_login_talks(machine: Machine, project: Path) -> None:
     assert "Welcome" not in said
 
 
-@pytest.mark.parametrize("host", ["root@::1", "root@[::1]"])
-def test_a_host_by_its_ipv6_address(machine: Machine, project: Path, host: str) -> None:
-    set_version(project, "9.3.5" if "[" in host else "9.3.6")
+def test_a_host_by_its_ipv6_address(machine: Machine, project: Path) -> None:
+    set_version(project, "9.3.5")
     # Of the same size and date as what is there: it is sent all the same.
     changed = project / "integrations/nginx/README.md"
     times = changed.stat()
     changed.write_text(changed.read_text().replace("nginx", "NGINX", 1))
     os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))
-    said = machine.deploy("--cameras", "0,1", hosts=[host], project=project).stdout
+    said = machine.deploy("--cameras", "0,1", hosts=["root@[::1]"], project=project).stdout
     assert re.search(r"(?m)^root@::1: copied release \S+ \(rsync\)$", said)
     there = machine.run("cat", "/opt/camera-soft-stream/current/integrations/nginx/README.md").stdout
     assert there == changed.read_text()
