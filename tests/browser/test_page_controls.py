@@ -163,6 +163,15 @@ def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> 
     there.locator(BRIGHTNESS).press("Enter")
     expect(here.locator(BRIGHTNESS)).to_have_value("0.4", timeout=LIMIT_MS)
     expect(row(here, "image_processing.brightness")).to_have_class(re.compile(r"\bset\b"))
+    here.locator(BRIGHTNESS + "-slider").press("End")
+    expect(there.locator(BRIGHTNESS)).to_be_focused()
+    expect(there.locator(BRIGHTNESS)).to_have_value("1", timeout=LIMIT_MS)  # though the cursor still stands in it
+    there.locator(BRIGHTNESS).press_sequentially("5")
+    ask(portal, "/v1/camera/image_processing", {"brightness": 0.2})
+    expect(here.locator(BRIGHTNESS)).to_have_value("0.2", timeout=LIMIT_MS)
+    expect(there.locator(BRIGHTNESS)).to_have_value("15")  # but not while somebody writes
+    there.locator(BRIGHTNESS).press("Enter")
+    expect(here.locator(BRIGHTNESS)).to_have_value("1", timeout=LIMIT_MS)  # the most that there is
     here.locator("#control-image_processing-metering").select_option("spot")
     expect(there.locator("#control-image_processing-metering")).to_have_value("spot", timeout=LIMIT_MS)
     assert visitor.complaints == []

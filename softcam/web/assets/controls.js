@@ -349,7 +349,7 @@ function number(row, field) {
     slider.style.setProperty("--filled", `${place / 10}%`);
     const spoken = unit === "µs" ? exposure(value) : figure(value, unit);
     slider.setAttribute("aria-valuetext", isKnown(value) ? spoken : "not set");
-    if (document.activeElement !== box) box.value = isKnown(value) ? clean(isWhole ? value : Math.round(value * 1000) / 1000) : "";
+    if (!row.isHeld || document.activeElement !== box) box.value = isKnown(value) ? clean(isWhole ? value : Math.round(value * 1000) / 1000) : "";
     if (limit) limit.checked = isKnown(value);
     slider.disabled = box.disabled = Boolean(limit) && !isKnown(value);
   };
@@ -375,12 +375,13 @@ function number(row, field) {
     move(toValue(Number(slider.value)), true);
   });
   box.addEventListener("change", () => {
+    row.isHeld = false; // what others set from now on shows, though the cursor stays
     if (box.value === "" || !box.validity.valid && Number.isNaN(box.valueAsNumber)) return paint();
     value = clean(fitted(field, box.valueAsNumber));
     box.value = value;
     move(value, true);
   });
-  box.addEventListener("focus", () => { row.isHeld = true; });
+  for (const begin of ["focus", "input"]) box.addEventListener(begin, () => { row.isHeld = true; });
   box.addEventListener("blur", () => { row.isHeld = false; });
   limit?.addEventListener("change", () => move(limit.checked ? clean(fitted(field, field.default ?? toValue(isLeast(row) ? 0 : SLIDER_STEPS))) : null, true));
 

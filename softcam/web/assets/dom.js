@@ -86,7 +86,7 @@ export function duration(seconds) {
   return (hours ? `${hours}:${two(minutes)}` : String(minutes)) + `:${two(whole % 60)}`;
 }
 
-export const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+export const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
 /** A choice that outlasts the page; a browser that keeps nothing is no reason to fail. */
 export function recall(name, otherwise) {

@@ -17,7 +17,7 @@ const CONTROLS_PERIOD_MS = 2000;
 const AGE_PERIOD_MS = 200;
 const SILENT_MS = 2000;
 const STILL_LIMIT_MS = 40000; // until a snapshot begins to come: long exposures take thrice their time
-const KEY_LIMIT_MS = 600000; // for who has to look the key up
+const KEY_LIMIT_MS = 60000; // for who has to look the key up
 const TROUBLE_MS = 60000; // for so long a trouble that is over is still told
 const OPENING = {
   closed: "camera is off", opening: "opening the camera", open: "waiting for a picture",
