@@ -168,6 +168,27 @@ def test_an_automatic_that_still_moves_foretells_nothing() -> None:
     assert governor.controls == {"ExposureTime": 5000, "AnalogueGain": 0.0}
 
 
+@pytest.mark.parametrize("bias", [0.2, 1.0, 4.0])
+def test_both_rest_where_the_light_is_measured_otherwise_in_a_dark_picture(bias: float) -> None:
+    governor = Governor(Limits(max_exposure_us=3000, max_gain=2.0), 1.0)
+
+    def run(lux: float, frames: int) -> list[int]:
+        changes = []
+        for frame in range(frames):
+            shown = _shown(governor.controls, 6e6 / lux, 50_000.0)
+            shown["Lux"] = lux * (bias if shown["AnalogueGain"] == 2.0 else 1.0)
+            if governor.step(shown):
+                changes.append(frame)
+        return changes
+
+    assert len(run(20.0, 400)) <= 3
+    assert run(20.0, 400) == []
+    assert len(run(40.0, 400)) >= 2, "another light"
+    assert run(40.0, 400) == []
+    run(4000.0, 100)
+    assert not all(governor.controls.values())
+
+
 def test_no_limits_and_no_metadata_do_nothing() -> None:
     rig = Rig(Limits())
     rig.run(400)

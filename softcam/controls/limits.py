@@ -16,6 +16,8 @@ from softcam.camera.pace import CONTROL_FRAMES
 
 _CLOSE: Final = 1.01  # gains are told in steps of the sensor
 _LIGHT_CHANGED: Final = 1.15
+_LIGHT_DOUBTFUL: Final = 1.5  # a picture that is cut very short shows a camera another light than there is
+_LEAST_LUX: Final = 1.0  # below, it is noise
 # Until a control shows in the metadata, and the automatic has followed it: sooner would be a judgement of the old one.
 _REST_FRAMES: Final = CONTROL_FRAMES + 3
 _MOST_REST_FRAMES: Final = 3 * CONTROL_FRAMES  # for what never shows, be it that the sensor cannot do it so exactly
@@ -47,6 +49,8 @@ class Governor:
         self._gain = 0.0
         self._before: tuple[float, float, float] = (0.0, 0.0, 0.0)  # exposure, gain and light when something was fixed
         self._frames = _MOST_REST_FRAMES  # since the last change
+        self._lux: float | None = None  # what the camera measures with both fixed, when that had shown
+        self._lux_ratio = 1.0  # by how much that differed from the measure before, when both were fixed last
         self._product = 0.0  # time and gain of the frame before, multiplied; 0 is none, and the camera is at rest
 
     @property
@@ -63,7 +67,7 @@ class Governor:
         before, self._product = self._product, float(exposure_us) * float(gain)
         if not self._is_rested(float(exposure_us), float(gain)):
             return False
-        lux = float(metadata.get("Lux") or 0.0)
+        lux = max(_LEAST_LUX, float(metadata.get("Lux") or 0.0))
         fixed_us, fixed_gain = self._decide(float(exposure_us), float(gain), lux)
         if not before or before / _REST <= self._product <= before * _REST:
             longest_us = float(metadata.get("FrameDuration") or math.inf)
@@ -73,6 +77,7 @@ class Governor:
             return False
         self._exposure_us, self._gain = wanted
         self._before = (float(exposure_us), float(gain), lux)
+        self._lux = None
         self._frames = 0
         return True
 
@@ -90,9 +95,7 @@ class Governor:
     def _decide(self, exposure_us: float, gain: float, lux: float) -> tuple[int, float]:
         limits = self.limits
         if self._exposure_us and self._gain:
-            before_lux = self._before[2]
-            is_other_light = not before_lux / _LIGHT_CHANGED <= lux <= before_lux * _LIGHT_CHANGED
-            return (0, 0.0) if is_other_light else (self._exposure_us, self._gain)
+            return (0, 0.0) if self._is_other_light(lux) else (self._exposure_us, self._gain)
         fixed_us, fixed_gain = self._exposure_us, self._gain
         if fixed_us and limits.min_exposure_us == limits.max_exposure_us:
             pass  # there is nothing else that it could be
@@ -122,6 +125,15 @@ class Governor:
             fixed_gain = _beyond(gain, limits.min_gain, limits.max_gain)
         return fixed_us, fixed_gain
 
+    def _is_other_light(self, lux: float) -> bool:
+        """With both fixed: whether it is no longer the light in which they were."""
+        if self._lux is not None:
+            return not _is_near(lux, self._lux, _LIGHT_CHANGED)
+        self._lux = lux
+        # It has changed meanwhile, or is only measured otherwise: then it will be so again.
+        before_ratio, self._lux_ratio = self._lux_ratio, lux / self._before[2]
+        return not _is_near(self._lux_ratio, before_ratio, _LIGHT_DOUBTFUL)
+
     def _foresee(self, fixed_us: int, fixed_gain: float, longest_us: float) -> tuple[int, float]:
         """One of them is about to be fixed: the other one too, where it will have to stand in beyond its own limits."""
         limits = self.limits
@@ -132,6 +144,10 @@ class Governor:
             return fixed_us, _beyond(gain, limits.min_gain, limits.max_gain)
         exposure_us = min(self._product / fixed_gain, longest_us)
         return round(_beyond(exposure_us, limits.min_exposure_us, limits.max_exposure_us)), fixed_gain
+
+
+def _is_near(value: float, other: float, factor: float) -> bool:
+    return other / factor <= value <= other * factor
 
 
 def _beyond(value: float, low: float | None, high: float | None) -> float:
