@@ -5,8 +5,9 @@
     tools/record_stream.py --url rtsp://pi:8554/cam --output recording.mp4 --duration 60
 
 H.264 and H.265 are copied as they are; all else, MJPEG among it, is encoded as H.264. It ends with the stream, at
---limit-frames or --duration, or with Ctrl+C; the file is finished in any case. Of a user and password in the address
-the password is never shown.
+--limit-frames or --duration, or with Ctrl+C; the file is finished in any case. Where the disk is full, or somebody
+kills it, the file plays up to there, with FFmpeg 7.1 or newer. Of a user and password in the address the password is
+never shown.
 
 Needs PyAV: apt install python3-av, or pip install av.
 """
@@ -37,6 +38,8 @@ _WAITING = 200  # packets, for a disk or an encoder that takes its time; then th
 _LINE_S = 0.5  # between two lines of progress
 _CLOCK = 90_000  # ticks a second, as RTP and MPEG have it for video
 _KEYFRAME_S = 2.0
+# Written in pieces that can be read meanwhile, and made a usual file at the end. From libavformat 61.7 on.
+_IN_PIECES = {"movflags": "hybrid_fragmented+frag_keyframe"}
 _UNFIT_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
 
 
@@ -100,7 +103,7 @@ class _Reader:
         return None
 
     def packets(self) -> Iterator[tuple[Any, float] | None]:
-        """Each with the moment it came at; None now and then, while there is none. Raises what FFmpeg raises."""
+        """Each with the moment it came at; None now and then, while there is none. Raises _NoStream."""
         while not self._is_ended.is_set():
             try:
                 found = self._came.get(timeout=_LOOK_S)
@@ -108,7 +111,7 @@ class _Reader:
                 yield None
                 continue
             if isinstance(found, BaseException):
-                raise found
+                raise _NoStream(_reason(found))
             if found is None:
                 return
             yield found
@@ -150,11 +153,12 @@ def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> i
     progress = _Progress(wish.output)
     try:
         wish.output.open("wb").close()  # PyAV would tell only at the first frame
-        target = av.open(str(wish.output), "w", format="mp4")
+        options = _IN_PIECES if av.library_versions["libavformat"] >= (61, 7) else {}
+        target = av.open(str(wish.output), "w", format="mp4", options=options)
     except (OSError, av.error.FFmpegError) as error:
         print(f"record_stream.py: {wish.output} cannot be written: {_reason(error)}", file=sys.stderr)
         return NO_OUTPUT
-    trouble: BaseException | None = None
+    trouble: BaseException | None = None  # with reading or with writing, whichever came first
     try:
         # What was taken is finished below, however this ends.
         writer = _Copy(target, video) if video.codec_context.name in _COPIED else _Encode(av, target, video)
@@ -167,7 +171,7 @@ def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> i
                     break
                 if wish.limit_frames and progress.frames >= wish.limit_frames:
                     break
-        except (OSError, ValueError, av.error.FFmpegError) as error:
+        except (_NoStream, OSError, ValueError, av.error.FFmpegError) as error:
             trouble = error
         writer.finish()
     except (OSError, ValueError, av.error.FFmpegError) as error:
@@ -178,14 +182,15 @@ def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> i
         except (OSError, av.error.FFmpegError) as error:
             trouble = trouble or error
     progress.show(is_last=True)
+    code = NO_STREAM if trouble is None or isinstance(trouble, _NoStream) else NO_OUTPUT
     if not progress.frames:
         wish.output.unlink(missing_ok=True)
         reason = "it gave no frame" if trouble is None else _reason(trouble)
         print(f"record_stream.py: nothing recorded: {reason}", file=sys.stderr)
-        return OK if reader.is_ended else NO_STREAM
+        return OK if reader.is_ended else code
     if trouble is not None:
         print(f"record_stream.py: ended early: {_reason(trouble)}", file=sys.stderr)
-        return NO_STREAM
+        return code
     return OK
 
 

@@ -76,7 +76,7 @@ def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, numb
     )
     try:
         portal.wait_for_log("watches, 1 now")
-        portal.wait_for_log("Autofocus cycle for the stream focused")
+        eventually(lambda: output.exists() and output.stat().st_size > 0, "that pictures are in the file")
         tool.send_signal(number)
         _, said = tool.communicate(timeout=LIMIT_S)
     finally:
@@ -232,6 +232,27 @@ def test_a_stream_that_ended_before_its_file_was_begun(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", _READ_TO_THE_END, *arguments], check=True, timeout=LIMIT_S)
     stream = probed(output)
     assert (stream["width"], int(stream["nb_read_frames"])) == (320, 20)
+
+
+@pytest.mark.parametrize(("path", "most_bytes"), [("/stream.mjpg", 120_000), ("/stream.mp4", 700_000)])
+def test_a_file_that_can_grow_no_more_plays_up_to_there(
+    start_portal: Start, tmp_path: Path, path: str, most_bytes: int
+) -> None:
+    portal = start_portal("--width", "640", "--height", "360")
+    output = tmp_path / "recording.mp4"
+    url = ("--url", f"{portal.url}{path}", "--output", str(output), "--duration", str(LIMIT_S))
+    done = subprocess.run(
+        ["prlimit", f"--fsize={most_bytes}", sys.executable, str(PROJECT / "tools/record_stream.py"), *url],
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 4, done.stderr
+    assert "ended early: File too large" in done.stderr
+    decode = ("-v", "quiet", "-i", str(output), "-f", "null", "-progress", "-", "-")
+    played = subprocess.run(["ffmpeg", *decode], capture_output=True, text=True, timeout=LIMIT_S)
+    frames = re.findall(r"^frame=(\d+)$", played.stdout, re.MULTILINE)
+    assert int(frames[-1]) > 10
 
 
 class _NoStream(BaseHTTPRequestHandler):
