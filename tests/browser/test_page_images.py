@@ -64,6 +64,8 @@ def make(start_portal: Start, visitor: Visitor, name: str, folder: Path) -> byte
         images = page.locator(".recording img")
         wait_until(lambda: images.evaluate_all("(all) => all.every((each) => each.naturalWidth)"), "thumbnails")
         page.wait_for_timeout(CURVES_MS)
+    if tab == "controls":  # what is set there shows
+        expect(page.locator("#control-image_processing-exposure_value")).to_have_value("0.5", timeout=LIMIT_MS)
     wait_for_state(page, "live")
     expect(page.locator("#toast.shown")).to_have_count(0, timeout=LIMIT_MS)
     page.wait_for_timeout(500)
