@@ -26,6 +26,7 @@ from softcam.errors import (
     EXIT_OK,
     EXIT_STUCK,
     AddressNotReady,
+    CameraBusy,
     CameraMissing,
     CameraStuck,
     ConfigurationError,
@@ -75,6 +76,7 @@ _HOOK_LIMIT_S: Final = 0.2  # it may be in a function that does not come back
 _RECORDER_LIMIT_S: Final = 1.5  # for files' ends to reach a slow card; what has none is mended at the next start
 _PUBLISHER_LIMIT_S: Final = 0.4  # a server that is well needs none of it; a name that is looked up could need minutes
 _ANSWER_LIMIT_S: Final = 0.5  # for waiting requests to hear why there is no picture; they hear it at once
+_FAREWELL_S: Final = 1.5  # a page asks once in a second, and so hears why the portal leaves
 
 # An address may come late: the network's at boot, or the port of an instance that is just ending.
 _LISTEN_LIMIT_S: Final = 5.0
@@ -142,6 +144,9 @@ def _run(settings: Settings) -> int:
     end = ends.wait()
     watch.stop(str(end) if isinstance(end, PortalError) else "stopping")
     if isinstance(end, PortalError):
+        if isinstance(end, CameraMissing | CameraBusy):
+            parts.say_why(end)
+            ends.wait(_FAREWELL_S)
         parts.server.wait_answered(time.monotonic() + _ANSWER_LIMIT_S)
         code = end.exit_code
     else:
@@ -314,6 +319,11 @@ class _Parts:
         reason = None if self.holder is None else self.holder.recovering_because
         if reason is not None:
             self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])
+
+    def say_why(self, end: CameraMissing | CameraBusy) -> None:
+        """The last picture that viewers see tells why there are no more."""
+        what = "THE CAMERA IS MISSING" if isinstance(end, CameraMissing) else "THE CAMERA IS BUSY"
+        self.pictures.show([what, str(end)])
 
     def _tidy_up(self) -> None:
         self.pictures.forget()

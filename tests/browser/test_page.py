@@ -312,13 +312,32 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
 
 
 def test_camera_that_is_missing(portal: Portal, visitor: Visitor) -> None:
-    """The portal leaves a moment after it has said so; here the moment lasts."""
+    """The portal leaves a moment after it has said so; here the moment lasts until the page has seen it."""
     status: dict[str, Any] = {**status_of(portal), "state": "missing", "available": False, "last_error": "gone"}
     page = visitor.page()
     page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
     page.goto(portal.url + "/")
     wait_for_state(page, "camera missing")
     assert page.locator("#notice").inner_text() == "The camera is missing."
+    page.route("**/v1/camera/status", lambda route: route.abort())
+    wait_for_state(page, "no connection")
+    expect(page.locator("#notice")).to_have_text(
+        "The camera is missing; now the portal cannot be reached. Trying again …"
+    )
+
+
+def test_camera_that_another_program_has(portal: Portal, visitor: Visitor) -> None:
+    status: dict[str, Any] = {**status_of(portal), "available": False, "last_error": "the camera is busy"}
+    page = visitor.page()
+    page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
+    page.goto(portal.url + "/")
+    wait_for_state(page, "no camera")
+    assert page.locator("#notice").inner_text() == "No picture: the camera is busy."
+    page.route("**/v1/camera/status", lambda route: route.abort())
+    wait_for_state(page, "no connection")
+    expect(page.locator("#notice")).to_have_text(
+        "No picture: the camera is busy; now the portal cannot be reached. Trying again …"
+    )
 
 
 def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults: Path) -> None:

@@ -202,8 +202,10 @@ def test_camera_that_vanishes_while_watched(start_portal: Start, faults: Path) -
     with Viewer(portal) as viewer:
         viewer.next()
         faults.write_text("missing")
-        assert portal.wait() == 66
+        viewer.next_where(is_placeholder=True)  # the last picture says why
+        wait_for_status(portal, state="missing")  # there is time for a page to ask
         viewer.wait_for_end()
+        assert portal.wait() == 66
     assert "is gone: no frame for 1 s" in portal.log
 
 

@@ -47,7 +47,7 @@ const wall = new Wall(() => {
 let lastStatus = null; // of the last answer; null while there is none
 let isAsking = false;
 let wasAway = false; // the portal could not be reached
-let wasSilent = false; // no pictures came any more, when the portal last answered
+let parting = ""; // the trouble that the portal told last, and may have left with
 let isOut = false; // nobody is let in
 let version = null;
 let trouble = null; // the last one: its words, and when it was first seen
@@ -101,6 +101,12 @@ function showAge() {
   if (isOld) write($("age"), `${(age_ms / 1000).toFixed(age_ms < 10000 ? 1 : 0)} s old`);
   picture.stage.classList.toggle("old", isOld);
   if (lastStatus && isOld && isRight(lastStatus)) judge(lastStatus);
+}
+
+function troubleOf(status) {
+  if (status.state === "missing") return "The camera is missing";
+  if (!status.available && status.state !== "recovering" && status.last_error) return `No picture: ${status.last_error}`;
+  return status.state === "recovering" || picture.age_ms > SILENT_MS ? "The camera gave no more pictures" : "";
 }
 
 /** Nothing is known: what was true is no fact any more. */
@@ -190,7 +196,7 @@ async function askStatus() {
     lock(isOff(status));
     plots.add(status, picture.isShown ? picture.bytes_s : NaN);
     judge(status);
-    wasSilent = status.state === "recovering" || status.state === "missing" || picture.age_ms > SILENT_MS;
+    parting = troubleOf(status);
     if (!wall.isShown && !isOff(status)) picture.start();
     askControls(status);
   } catch (error) {
@@ -201,7 +207,7 @@ async function askStatus() {
       forget();
       plots.gap();
       // A portal whose camera is gone leaves, and comes back with it.
-      const away = `${wasSilent ? "The camera gave no more pictures; now the" : "The"} portal cannot be reached. Trying again …`;
+      const away = `${parting ? `${parting}; now the` : "The"} portal cannot be reached. Trying again …`;
       lose("no connection", wasAway ? away : error.message);
     }
   } finally {
