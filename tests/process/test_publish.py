@@ -199,7 +199,9 @@ def test_a_server_that_comes_late(
     frames = server.frames()
     probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
     found = json.loads(subprocess.check_output([*probe, str(tmp_path / "published.h264")], timeout=60))["streams"][0]
-    assert (found["width"], int(found["nb_read_frames"])) == (640, frames)
+    assert found["width"] == 640
+    # The server tells a frame before it writes it; the last one may meet the end in between.
+    assert int(found["nb_read_frames"]) in (frames - 1, frames)
 
 
 def test_a_server_that_hangs_is_noticed_and_nobody_else_notices(
