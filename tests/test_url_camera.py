@@ -284,12 +284,15 @@ def test_a_pipe_is_waited_for_and_read_as_it_comes(
     camera = camera_of(tmp_path / "pipe")
     taker = open_with(camera)
     eventually(lambda: camera.absence is not None and camera.absence.endswith("nobody writes into it"), "a deadline")
+    monkeypatch.setattr("softcam.camera.url_source._READ_LIMIT_S", 4.0)  # who writes may be slow on a busy machine
     movie = write_movie(tmp_path / "a.ts", [grey_rgb(n) for n in range(16)], FPS).read_bytes()
     for _ in range(2):  # who closed it may come again
         before = len(taker.got)
         with (tmp_path / "pipe").open("wb") as pipe:
             pipe.write(movie)
         eventually(lambda: len(taker.got) > before, "its pictures")  # noqa: B023 - waited for here
+        # Until then the reader has the pipe open, and what a second one writes goes with it.
+        eventually(lambda: camera.absence is not None and camera.absence.endswith("it has ended"), "its end")
     camera.close()
 
 
