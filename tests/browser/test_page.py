@@ -6,6 +6,7 @@ Where there is no Chromium the tests are skipped, which CI does not allow. Scree
 
 import re
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -311,33 +312,27 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
     assert len([url for url in visitor.asked if "stream.mjpg" in url]) == asked
 
 
-def test_camera_that_is_missing(portal: Portal, visitor: Visitor) -> None:
+@pytest.mark.parametrize(
+    ("trouble", "state", "notice"),
+    [
+        ({"state": "missing", "last_error": "gone"}, "camera missing", "The camera is missing"),
+        ({"last_error": "the camera is busy"}, "no camera", "No picture: the camera is busy"),
+    ],
+    ids=["missing", "busy"],
+)
+def test_camera_that_takes_its_portal_along(
+    portal: Portal, visitor: Visitor, trouble: Mapping[str, str], state: str, notice: str
+) -> None:
     """The portal leaves a moment after it has said so; here the moment lasts until the page has seen it."""
-    status: dict[str, Any] = {**status_of(portal), "state": "missing", "available": False, "last_error": "gone"}
+    status: dict[str, Any] = {**status_of(portal), "available": False, **trouble}
     page = visitor.page()
     page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
     page.goto(portal.url + "/")
-    wait_for_state(page, "camera missing")
-    assert page.locator("#notice").inner_text() == "The camera is missing."
+    wait_for_state(page, state)
+    assert page.locator("#notice").inner_text() == f"{notice}."
     page.route("**/v1/camera/status", lambda route: route.abort())
     wait_for_state(page, "no connection")
-    expect(page.locator("#notice")).to_have_text(
-        "The camera is missing; now the portal cannot be reached. Trying again …"
-    )
-
-
-def test_camera_that_another_program_has(portal: Portal, visitor: Visitor) -> None:
-    status: dict[str, Any] = {**status_of(portal), "available": False, "last_error": "the camera is busy"}
-    page = visitor.page()
-    page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
-    page.goto(portal.url + "/")
-    wait_for_state(page, "no camera")
-    assert page.locator("#notice").inner_text() == "No picture: the camera is busy."
-    page.route("**/v1/camera/status", lambda route: route.abort())
-    wait_for_state(page, "no connection")
-    expect(page.locator("#notice")).to_have_text(
-        "No picture: the camera is busy; now the portal cannot be reached. Trying again …"
-    )
+    expect(page.locator("#notice")).to_have_text(f"{notice}; now the portal cannot be reached. Trying again …")
 
 
 def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults: Path) -> None:
