@@ -32,7 +32,7 @@ from softcam.errors import (
     ConfigurationError,
     PortalError,
 )
-from softcam.exif import exif_segment, with_exif
+from softcam.exif import with_orientation
 from softcam.fanout import FanOut
 from softcam.frames import NewestFrame
 from softcam.h264 import thumbnails
@@ -309,9 +309,7 @@ class _Parts:
 
     def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         self.health.delivered()
-        orientation = self.steering.orientation
-        if orientation != 1:
-            jpeg = with_exif(jpeg, exif_segment(orientation=orientation))
+        jpeg = with_orientation(jpeg, self.steering.orientation)
         self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
 
     def _tick(self) -> None:

@@ -110,6 +110,11 @@ def with_exif(jpeg: bytes, segment: bytes) -> bytes:
     return b"".join((jpeg[:2], segment, jpeg[2:]))
 
 
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """`jpeg` with this EXIF orientation; as it is for 1, the usual one. Raises ValueError for what is no JPEG."""
+    return jpeg if orientation == 1 else with_exif(jpeg, exif_segment(orientation=orientation))
+
+
 def _text(tag: int, text: str) -> _Field:
     # ASCII is what EXIF knows; names from elsewhere are cut to what a block surely holds.
     value = text.encode("ascii", "replace")[:255] + b"\0"

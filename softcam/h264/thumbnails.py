@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from softcam import jpeg
-from softcam.exif import exif_segment, with_exif
+from softcam.exif import with_orientation
 from softcam.frames import Frame, NewestFrame
 from softcam.scale import scaled_size
 
@@ -34,5 +34,4 @@ def of_jpeg(picture: bytes, orientation: int = 1) -> bytes:
 
 
 def _small(frame: Frame, orientation: int) -> bytes:
-    small = jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY)
-    return small if orientation == 1 else with_exif(small, exif_segment(orientation=orientation))
+    return with_orientation(jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY), orientation)

@@ -15,7 +15,7 @@ from softcam.camera.dng import turned
 from softcam.camera.holder import CameraHolder
 from softcam.camera.steering import Steering
 from softcam.errors import CameraError, NoPicture, NotSupported
-from softcam.exif import exif_segment, make_of, with_exif
+from softcam.exif import exif_segment, make_of, with_exif, with_orientation
 from softcam.fanout import CONTENT_TYPE, FanOut
 from softcam.frames import Frame
 from softcam.jpeg import size_of
@@ -343,7 +343,7 @@ def _even(length: float) -> int:
 
 def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
     if frame.pixel_format == "MJPEG":  # the camera's own, which may have such a block already
-        return picture if orientation == 1 else with_exif(picture, exif_segment(orientation=orientation))
+        return with_orientation(picture, orientation)
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
