@@ -81,8 +81,7 @@ function judge(status) {
   else if (status.state === "recovering") {
     tell("lost", "reconnecting");
     cover(""); // the stream itself says why, in a picture of its own
-  } else if (status.state === "missing") lose("camera missing", "The camera is missing.");
-  else if (!status.available) lose("no camera", `No picture: ${status.last_error || "the camera is not available"}.`);
+  } else if (!isRight(status)) lose(status.state === "missing" ? "camera missing" : "no camera", `${absenceOf(status)}.`);
   else if (picture.isShown) {
     const isOld = picture.age_ms > Math.max(OLD_MS, 2500 / (status.fps || 1));
     tell(isOld ? "wait" : "live", isOld ? "no new picture" : "live");
@@ -103,9 +102,12 @@ function showAge() {
   if (lastStatus && isOld && isRight(lastStatus)) judge(lastStatus);
 }
 
+/** Why there is no camera. */
+const absenceOf = ({ state, last_error }) =>
+  state === "missing" ? "The camera is missing" : `No picture: ${last_error || "the camera is not available"}`;
+
 function troubleOf(status) {
-  if (status.state === "missing") return "The camera is missing";
-  if (!status.available && status.state !== "recovering" && status.last_error) return `No picture: ${status.last_error}`;
+  if (status.state !== "recovering" && !isRight(status) && status.last_error) return absenceOf(status);
   return status.state === "recovering" || picture.age_ms > SILENT_MS ? "The camera gave no more pictures" : "";
 }
 
