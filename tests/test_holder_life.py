@@ -580,6 +580,7 @@ def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]
     held, _ = still_rig
     held.camera.shut("still")
     waiting = [Background(lambda: held.holder.still(None, soon_s())) for _ in range(2)]
+    held.camera.wait_inside("still")
     eventually(lambda: waiters(held.holder._changed) == 2, "both wait")
     held.holder.stop()
     for background in waiting:
