@@ -40,6 +40,7 @@ def test_a_disk_that_hangs_is_not_waited_for_again(monkeypatch: pytest.MonkeyPat
         done.append("late")
 
     assert not keeper.do(hang)
+    eventually(lambda: keeper.trouble, "its trouble")
     assert "the disk of the state folder has not answered for" in str(keeper.trouble)
     monkeypatch.setattr(keeper_module, "_LIMIT_S", 60.0)
     patient = Background(lambda: keeper.do(lambda: done.append("next")))

@@ -507,8 +507,9 @@ def test_a_place_without_a_picture_is_given_back(impatient: None) -> None:
         for _ in range(3):
             with pytest.raises(NoPicture):
                 hand_over(scene)
-        scene.camera.fail_next("open", CameraMissing("gone"))
-    # A camera that was given up refuses the lease itself.
+
+
+def test_a_camera_that_was_given_up_takes_no_place() -> None:
     with Scene(max_clients=1) as scene:
         scene.camera.is_there = False
         for _ in range(3):
