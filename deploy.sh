@@ -216,7 +216,7 @@ name_of() { # HOST: as part of a file's name
 }
 
 deploy() { # HOST: its lines, without its name
-  local host=$1 folder facts heard
+  local host=$1 folder facts heard lacking
   # shellcheck disable=SC2016 # for the shell there
   heard=$("$work/ssh" "$host" "$SAY_MARK;"'if [ "$(id -u)" = 0 ]; then echo root
     elif said=$(sudo -n true 2>&1); then echo sudo; else printf "%s\n" "$said" | tail -n 1 | sed "s/^/why: /"; fi
@@ -240,7 +240,13 @@ deploy() { # HOST: its lines, without its name
       return
       ;;
   esac
-  if [[ -n $install_packages && -z $dry_run ]]; then
+  if [[ -n $install_packages && -n $dry_run ]]; then
+    lacking=$(on_host "$host" plan packages) || { printf '%s\n' "$lacking"; return 1; }
+    if [[ -n $lacking ]]; then
+      printf '%s\n' "$lacking"
+      return
+    fi
+  elif [[ -n $install_packages ]]; then
     change "$host" packages || return
     stage "$host" packages
   fi

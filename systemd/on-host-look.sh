@@ -159,6 +159,13 @@ check() { # says what it finds; fails, with the cure, where the portal could not
       "cam0_id=pattern; for the portal without a camera CAMERA_ENABLED=off"
 }
 
+plan_packages() { # nothing is said where nothing is missing
+  local missing
+  need_python
+  mapfile -t missing < <(missing_packages)
+  ((${#missing[@]} == 0)) || say "would install ${missing[*]}; what else is to be done shows when they are there"
+}
+
 packages() {
   local missing
   need_python

@@ -10,7 +10,7 @@
 #   install NAME FOLDER  switches to release NAME, copied to FOLDER; goes back by itself where it does not answer
 #   rollback             switches to the release before
 #   uninstall            takes everything away but settings and saved controls
-#   plan GOAL [NAME]     what one of these three would do
+#   plan GOAL [NAME]     what one of these three would do, or `packages`
 #
 # Options come as variables, which deploy.sh quotes: PYTHON, CAMERAS, BIND, WITH_NGINX. Each line that is printed is for
 # people. Nothing here reads a value in the settings file: systemd does, for the portal, for probe.py, and for what is
@@ -597,6 +597,7 @@ main() {
     check) check ;;
     plan)
       case $2 in
+        packages) plan_packages ;;
         install) plan "$3" ;;
         rollback) plan_rollback ;;
         uninstall) plan_uninstall ;;

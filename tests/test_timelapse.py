@@ -137,12 +137,12 @@ def test_stills_and_their_movie(tmp_path: Path) -> None:
 
 def test_stills_come_at_their_times(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
+        began_s = time.monotonic()
         lapse.start(TimelapseWish(0.1))
         eventually(lambda: len(stills.asked_s) >= 6)
-    first_s, *later = stills.asked_s
-    # Late is possible on a busy machine, early is not, and lateness does not add up.
-    for number, asked_s in enumerate(later, 1):
-        assert asked_s - first_s >= 0.1 * number - 0.05
+    # Late is possible on a busy machine, the first one too; early is not.
+    for number, asked_s in enumerate(stills.asked_s):
+        assert asked_s - began_s >= 0.1 * number
 
 
 def test_missed_ones_are_left_out(tmp_path: Path) -> None:

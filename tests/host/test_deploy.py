@@ -431,6 +431,10 @@ def test_what_is_missing_is_named_and_can_be_installed(machine: Machine) -> None
         f"FAILED: missing: python3-picamera2 python3-simplejpeg. Install with --install-packages, or there: {cure}"
         in (done.stdout)
     )
+    said = machine.deploy("--python", "/usr/bin/python3", "--dry-run", "--install-packages").stdout
+    assert said.splitlines()[-1].endswith(
+        "would install python3-picamera2 python3-simplejpeg; what else is to be done shows when they are there"
+    )
     # There is no network in it either: what apt is asked for is there once it was asked.
     machine.write("/usr/local/sbin/apt-get", '#!/bin/sh\necho "$@" >> /root/apt-asked\n', "755")
     other, asked_for = (
