@@ -10,7 +10,7 @@ import pytest
 
 from softcam.errors import CameraError, NotSupported
 from softcam.frames import Frame, NewestFrame, PixelFormat
-from softcam.h264 import gaps
+from softcam.h264 import encoder, gaps
 from softcam.h264.backend import AtOnce
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.packets import Packet, VideoFormat
@@ -328,6 +328,21 @@ def test_fail_nobody_joins_what_cannot_encode(stage: Stage) -> None:
     with pytest.raises(NotSupported, match="no PyAV"):
         stage.encoder.require()
     assert stage.threads() == []
+
+
+def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sink = Sink()
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "start_worker", fail)
+        with pytest.raises(CameraError, match="can't start new thread"):
+            stage.encoder.join(sink)
+    assert stage.encoder.status().sinks == 0
+    stage.encoder.join(sink)
+    stage.show(sink)
+    assert sink.keyframes == [True]
 
 
 def test_stop_ends_it_for_good(stage: Stage) -> None:

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from softcam.errors import NotSupported
+from softcam.errors import CameraError, NotSupported
+from softcam.h264 import publish
 from softcam.h264.packets import Packet, PacketSink, VideoFormat
 from softcam.h264.publish import Inbox, Publisher, State
 from tests.fakes import PATIENCE_S, Held, eventually, soon_s
@@ -25,6 +26,10 @@ def packet(began_s: float, *, is_keyframe: bool = False, size: int = 20) -> Pack
     return Packet(data, is_keyframe, began_s, 1_700_000_000 + began_s)
 
 
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 class Source:
     """Gives what the test orders, to whoever joined."""
 
@@ -33,7 +38,7 @@ class Source:
         self.sinks: list[PacketSink] = []
         self.joins = 0
         self.keyframes_wanted = 0
-        self.refusal: NotSupported | None = None
+        self.refusal: CameraError | None = None
 
     def join(self, sink: PacketSink) -> None:
         with self._changed:
@@ -230,6 +235,29 @@ def test_off_at_first_and_no_thread(scene: Scene) -> None:
     assert "publisher" not in [thread.name for thread in threading.enumerate()]
     scene.publisher.stop()
     assert scene.publisher.join(time.monotonic())
+
+
+@pytest.mark.parametrize("part", ["start_worker", "Bell"])
+def test_fail_to_start_where_no_thread_can_be_had(
+    scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    with no_leaks(), monkeypatch.context() as patch:
+        patch.setattr(publish, part, no_thread)
+        with pytest.raises(CameraError, match="can't start new thread"):
+            scene.publisher.start()
+    assert (scene.publisher.is_asked, scene.state, scene.leases) == (False, State.OFF, 0)
+    scene.publish()
+
+
+def test_an_encoder_that_cannot_begin_now_is_tried_again(scene: Scene) -> None:
+    scene.source.refusal = CameraError("no thread")
+    scene.publisher.start()
+    scene.wait_for(State.FAILED)
+    assert scene.publisher.status().last_error == "no thread"
+    scene.source.refusal = None
+    eventually(lambda: scene.source.sinks != [], "the next try")
+    scene.source.begin()
+    scene.wait_for(State.PUBLISHING)
 
 
 def test_publishes_while_it_is_asked_for(scene: Scene) -> None:

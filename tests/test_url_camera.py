@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from softcam.camera import url_reader
 from softcam.camera.base import StreamWish
 from softcam.camera.remote import Remote
 from softcam.camera.url import UrlCamera
@@ -329,6 +330,21 @@ def test_fail_a_file_without_video_says_why_and_is_tried_on(tmp_path: Path, came
     path.write_bytes(write_movie(tmp_path / "b.mp4", [grey_rgb(2)] * 3, FPS).read_bytes())
     assert taker.wait(1)[0].number == 2
     eventually(lambda: camera.absence is None)
+
+
+def test_fail_to_open_where_no_thread_can_be_had(
+    tmp_path: Path, camera_of: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    camera = camera_of(write_movie(tmp_path / "a.mp4", [grey_rgb(0)] * 3, FPS))
+    with monkeypatch.context() as patch:
+        patch.setattr(url_reader, "start_worker", fail)
+        with pytest.raises(CameraError, match="can't start new thread"):
+            camera.open(Taker())
+    camera.close()
+    assert open_with(camera).wait(1)
 
 
 def test_a_damaged_file_shows_what_is_well(tmp_path: Path, camera_of: Open) -> None:

@@ -123,7 +123,11 @@ class UrlCamera:
         wish = self._wish
         open_source = partial(Source, self._address, wish)
         self._reader = Reader(self.name, open_source, wish, on_frame, self._expected(), self._tell)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # no memory, or too many threads
+            self._reader = None
+            raise CameraError(f"camera {self.name} cannot be read: {error}") from error
 
     def _stop(self) -> None:
         reader = self._reader

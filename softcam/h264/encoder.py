@@ -134,7 +134,8 @@ class VideoEncoder:
         self._require()
 
     def join(self, sink: PacketSink) -> None:
-        """From now on the sink gets packets, from a keyframe on, which is made at once. Raises NotSupported."""
+        """From now on the sink gets packets, from a keyframe on, which is made at once. Raises NotSupported,
+        and CameraError where no thread can be had: then it is not in."""
         self._require()
         with self._changed:
             if self._is_stopping or sink in self._places:
@@ -145,7 +146,11 @@ class VideoEncoder:
                 self._came = 0
                 self._is_camera_stopping = False
                 self._progress_s = time.monotonic()
-                self._thread = start_worker("h264", self._run, self._on_death)
+                try:
+                    self._thread = start_worker("h264", self._run, self._on_death)
+                except RuntimeError as error:  # no memory, or too many threads
+                    del self._places[sink]
+                    raise CameraError(f"nothing can be encoded as H.264: {error}") from error
             self._changed.notify_all()
 
     def leave(self, sink: PacketSink) -> None:

@@ -47,7 +47,10 @@ class VideoSource(Protocol):
     """Where packets come from: the encoder, which runs only while it has sinks."""
 
     def join(self, sink: PacketSink) -> None:
-        """From now on the sink gets packets, from a keyframe on, which is made at once. Any thread may call."""
+        """From now on the sink gets packets, from a keyframe on, which is made at once. Any thread may call.
+
+        Raises CameraError: it gets nothing then.
+        """
 
     def leave(self, sink: PacketSink) -> None:
         """It gets no more; a call that is under way may still come to its end. Harmless where it is not in."""

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from softcam.camera.holder import CameraHolder, Lease
-from softcam.errors import NotSupported
+from softcam.errors import CameraError, NotSupported
 from softcam.h264.packets import Packet, VideoFormat, VideoSource
 from softcam.h264.rtp import Packetiser, describe
 from softcam.h264.rtsp import Address, Bell, Connection, Failure, Interrupted, Refused
@@ -169,11 +169,16 @@ class Publisher:
             self._lease = lease
             self._change(State.CONNECTING)
             self._last_error = None
-            if self._thread is None:
-                self._bell = Bell()
-                self._thread = start_worker("publisher", partial(self._run, self._bell), self._on_death)
-            else:
+            if self._thread is not None:
                 self._ring()
+                return
+            try:
+                self._start_thread()
+            except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
+                self._asked, self._lease = 0, None
+                self._change(State.OFF)
+                lease.release()
+                raise CameraError(f"nothing can be published: {error}") from error
 
     def stop(self) -> None:
         """Publish no more; returns at once, see `join`."""
@@ -206,6 +211,16 @@ class Publisher:
         if state is not self._state:
             self._state = state
             self._since_s = time.time()
+
+    def _start_thread(self) -> None:
+        """Raises OSError, RuntimeError; then there is nothing of it."""
+        bell = Bell()
+        try:
+            self._thread = start_worker("publisher", partial(self._run, bell), self._on_death)
+        except RuntimeError:
+            bell.close()
+            raise
+        self._bell = bell
 
     def _ring(self) -> None:
         if self._bell is not None:
@@ -298,6 +313,8 @@ class Publisher:
                 self._source.join(inbox)
             except NotSupported as error:
                 raise Refused(str(error)) from error
+            except CameraError as error:
+                raise Failure(str(error)) from error
             pulse = _Pulse(connection)
             while (form := inbox.form) is None:
                 connection.wait(pulse.beat())
