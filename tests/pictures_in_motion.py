@@ -54,6 +54,14 @@ def number_in(frame: Frame) -> int:
     return number_of(frame.planes[0])
 
 
+def write_unknown(path: Path) -> Path:
+    """A movie whose pictures are of a kind that no program has heard of."""
+    data = write_movie(path, [grey_rgb(0)] * 3, 20).read_bytes()
+    assert data.count(b"avc1") >= 1
+    path.write_bytes(data.replace(b"avc1", b"none").replace(b"avcC", b"nonC"))
+    return path
+
+
 def write_movie(
     path: Path,
     pictures: list[Rgb],

@@ -32,6 +32,7 @@ from tests.pictures_in_motion import (
     smooth_rgb,
     write_jpegs,
     write_movie,
+    write_unknown,
 )
 
 WISH = StreamWish(640, 480, 100)
@@ -330,6 +331,16 @@ def test_fail_a_file_without_video_says_why_and_is_tried_on(tmp_path: Path, came
     path.write_bytes(write_movie(tmp_path / "b.mp4", [grey_rgb(2)] * 3, FPS).read_bytes())
     assert taker.wait(1)[0].number == 2
     eventually(lambda: camera.absence is None)
+
+
+def test_fail_what_nobody_can_decode_says_why(
+    tmp_path: Path, camera_of: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_unknown(tmp_path / "a.mp4")
+    camera = camera_of(path)
+    open_with(camera)
+    assert camera.absence == f"{path}: its video is of a kind that FFmpeg does not know"
+    assert "Traceback" not in caplog.text
 
 
 def test_fail_to_open_where_no_thread_can_be_had(

@@ -114,6 +114,8 @@ class Source:
         video = next((stream for stream in self._container.streams if stream.type == "video"), None)
         if video is None:
             raise CameraError("there is no video in it")
+        if video.codec_context is None:
+            raise CameraError("its video is of a kind that FFmpeg does not know")
         self._video = video
         name = self._container.format.name
         is_known_length = bool(self._container.duration and self._container.duration > 0)
