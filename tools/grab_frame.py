@@ -67,13 +67,17 @@ def _show(wish: argparse.Namespace) -> int:
     except ImportError as error:
         print(f"grab_frame.py: --stream needs OpenCV (apt install python3-opencv): {error}", file=sys.stderr)
         return USAGE
-    for picture in _pictures(wish):
-        image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
-        if image is not None:
-            cv2.imshow(_WINDOW, image)
-        if cv2.waitKey(1) & 0xFF == ord("q"):
-            break
-    cv2.destroyAllWindows()
+    try:
+        for picture in _pictures(wish):
+            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+            if image is not None:
+                cv2.imshow(_WINDOW, image)
+            if cv2.waitKey(1) & 0xFF == ord("q"):
+                break
+        cv2.destroyAllWindows()
+    except cv2.error as error:  # built without windows, or no screen
+        print(f"grab_frame.py: OpenCV shows no window here: {str(error).strip()}", file=sys.stderr)
+        return USAGE
     return OK
 
 
@@ -95,7 +99,10 @@ def _pictures(wish: argparse.Namespace) -> Iterator[bytes]:
 
 def _get(wish: argparse.Namespace, target: str) -> bytes:
     with _ask(wish, target) as answer:
-        return answer.read(_LARGEST)
+        body = answer.read(_LARGEST)
+        if answer.length:  # of what was announced; Python itself tells that only where all is read at once
+            raise http.client.IncompleteRead(body, answer.length)
+        return body
 
 
 def _ask(wish: argparse.Namespace, target: str) -> http.client.HTTPResponse:

@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     is_ended = threading.Event()  # by a signal
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_ended.set())
-    shown = re.sub(r"(?<=://)([^/@:]*)(:[^/@]*)?@", r"\1:***@", wish.url)
+    shown = _shown(wish.url)
     reader = _Reader(av, wish.url, is_ended)
     try:
         video = reader.video()
@@ -138,6 +138,8 @@ class _Reader:
             video = next((stream for stream in source.streams if stream.type == "video"), None)
             if video is None:
                 return OSError("there is no video in it")
+            if video.codec_context is None:
+                return OSError("its video is of a kind that FFmpeg does not know")
             self._came.put(video)
             for packet in source.demux(video):
                 if packet.size:
@@ -332,6 +334,12 @@ def _open(av: Any, url: str) -> Any:
     elif url.lower().startswith(("http://", "https://")):
         options["use_wallclock_as_timestamps"] = "0"
     return av.open(url, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
+
+
+def _shown(url: str) -> str:
+    """The address without what only its owner may know; a password may have an @ or a slash in it."""
+    url = re.sub(r"(?s)(?<=://)([^:/@]*).*@", r"\1:***@", url)
+    return re.sub(r"(?i)(?<=[/?&;])((?:pass(?:word|wd)?|pwd|token|key|secret|auth)=)[^&;/\s]*", r"\1***", url)
 
 
 def _reason(error: BaseException) -> str:

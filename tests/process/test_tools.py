@@ -20,6 +20,7 @@ import simplejpeg
 from softcam import jpeg
 from tests.conftest import PROJECT, Portal
 from tests.fakes import eventually, make_frame
+from tests.pictures_in_motion import write_unknown
 from tests.process.asking import port_of
 
 LIMIT_S = 60
@@ -288,6 +289,31 @@ def test_fail_record(no_stream: str, tmp_path: Path) -> None:
     assert not output.exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("me:sec@ret/x@127.0.0.1:1/cam", "me:***@127.0.0.1:1/cam"),
+        ("127.0.0.1:1/user=me&password=secret", "127.0.0.1:1/user=me&password=***"),
+        ("127.0.0.1:1/cam?token=secret", "127.0.0.1:1/cam?token=***"),
+    ],
+)
+def test_fail_record_tells_no_password(tmp_path: Path, place: str, shown: str) -> None:
+    done = run("record_stream.py", "--url", f"rtsp://{place}", "--output", str(tmp_path / "recording.mp4"))
+    assert done.returncode == 3
+    assert done.stderr.startswith(f"record_stream.py: no stream from rtsp://{shown}: ")
+
+
+def test_fail_record_what_nobody_can_decode(tmp_path: Path) -> None:
+    path = write_unknown(tmp_path / "unknown.mp4")
+    output = tmp_path / "recording.mp4"
+    done = run("record_stream.py", "--url", str(path), "--output", str(output))
+    assert (done.returncode, done.stderr) == (
+        3,
+        f"record_stream.py: no stream from {path}: its video is of a kind that FFmpeg does not know\n",
+    )
+    assert not output.exists()
+
+
 def test_fail_record_to_nowhere(start_portal: Start) -> None:
     portal = start_portal(*SMALL)
     done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", "/nowhere/at/all.mp4")
@@ -335,10 +361,36 @@ def test_grab_from_nobody() -> None:
     assert (done.returncode, "no answer from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
 
 
+class _CutShort(BaseHTTPRequestHandler):
+    """A portal that ends in the middle of an answer."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"x" * 500)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_grab_keeps_no_half_of_a_picture(tmp_path: Path) -> None:
+    photo = tmp_path / "photo.jpg"
+    with ThreadingHTTPServer(("127.0.0.1", 0), _CutShort) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        done = run("grab_frame.py", "--host", "127.0.0.1", "--port", str(server.server_port), "--save", str(photo))
+        server.shutdown()
+        thread.join()
+    assert (done.returncode, "500 more expected" in done.stderr) == (3, True), done.stderr
+    assert not photo.exists()
+
+
 # No window here: this one writes down what it would show, and presses q after the third picture.
 _WINDOW = """
 import pathlib, simplejpeg
 IMREAD_COLOR = 1
+class error(Exception):
+    pass
 shown = []
 def imdecode(data, how):
     return simplejpeg.decode_jpeg(data.tobytes(), "BGR")
@@ -361,6 +413,15 @@ def test_grab_shows_the_stream_until_q(start_portal: Start, tmp_path: Path) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "shown").read_text() == str([(180, 320, 3)] * 3)
+
+
+def test_grab_says_that_opencv_has_no_window(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL)
+    no_screen = 'def imshow(title, image):\n    raise error("cannot open display")\n'
+    (tmp_path / "cv2.py").write_text(_WINDOW + no_screen)
+    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)))
+    done = run("grab_frame.py", *where, "--stream", environment={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (2, "grab_frame.py: OpenCV shows no window here: cannot open display\n")
 
 
 def test_grab_says_that_a_window_needs_opencv(tmp_path: Path) -> None:
