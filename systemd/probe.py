@@ -52,7 +52,7 @@ def _look(settings: Settings, patience_s: float) -> int:
             with _get(settings, "/health", _ANSWER_LIMIT_S) as answer:
                 well = f"well at {_url(settings)}, version {json.load(answer)['version']}"
             break
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             if time.monotonic() - began_s > patience_s:
                 print(f"not well after {patience_s:.0f} s: {_reason(error)}")
                 return 1
@@ -64,7 +64,7 @@ def _look(settings: Settings, patience_s: float) -> int:
     try:
         with _get(settings, "/snapshot.jpg", _PICTURE_LIMIT_S) as answer:
             picture = answer.read()
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         print(f"{well}; no picture: {_reason(error)}")
         return 3
     print(f"{well}; a picture of {len(picture) // 1024} KiB after {time.monotonic() - began_s:.1f} s")
