@@ -16,7 +16,7 @@ Safe to run again at any time; settings that were edited on a host stay. Hosts a
 
   --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before; one that
                        was disabled there stays off
-  --with-nginx         show camera N at port 808N+1, with a password, through nginx
+  --with-nginx         show camera N at port 8081 + N, with a password, through nginx
   --install-packages   install on the host what is missing there (apt); otherwise it is only said
   --dry-run            check, and say what would be done; changes nothing; also with --rollback, --uninstall
   --rollback           switch back to the release before, without copying anything
@@ -24,12 +24,13 @@ Safe to run again at any time; settings that were edited on a host stay. Hosts a
   --python PATH        the host's Python that has picamera2; remembered there (/usr/bin/python3)
   --bind N=NODE        bind camera N to this video node (/dev/video0), or to none; remembered there until N=auto,
                        which finds it again
-  --ssh-option OPTION  handed to ssh as -o OPTION, any number of times: Port=2222, IdentityFile=…
+  -o, --ssh-option OPTION
+                       handed to ssh as -o OPTION, any number of times: Port=2222, IdentityFile=…
   --no-rsync           copy with tar although rsync is there
   -h, --help           this
 
 The user is root, or one whose sudo asks for no password. With several hosts SSH asks for none either: it takes a key.
-Exit: 0 all hosts are done, 1 one failed, 2 usage.
+Exit: 0 all hosts are done, 1 one failed, 2 usage, 130 interrupted.
 END
 }
 
@@ -241,7 +242,10 @@ deploy() { # HOST: its lines, without its name
       ;;
   esac
   if [[ -n $install_packages && -n $dry_run ]]; then
-    lacking=$(on_host "$host" plan packages) || { printf '%s\n' "$lacking"; return 1; }
+    lacking=$(on_host "$host" plan packages) || {
+      printf '%s\n' "${lacking:-FAILED: SSH broke off; nothing was changed}"
+      return 1
+    }
     if [[ -n $lacking ]]; then
       printf '%s\n' "$lacking"
       return

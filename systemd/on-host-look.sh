@@ -173,6 +173,9 @@ packages() {
   ((${#missing[@]})) || { say "packages: all there"; return; }
   say "installing ${missing[*]}"
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } >/run/camera-soft-stream-apt.log 2>&1 ||
+  # Soon after a boot the machine's own renewals may hold apt's lock.
+  { apt-get -q update &&
+    apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}"; } >/run/camera-soft-stream-apt.log 2>&1 ||
     fail "apt could not install ${missing[*]}: $(tail -n 1 /run/camera-soft-stream-apt.log)"
+  say "installed ${missing[*]}"
 }

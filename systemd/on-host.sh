@@ -21,6 +21,7 @@
 set -Eeuo pipefail
 export LC_ALL=C PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 umask 022
+cd / # Python looks for modules here first; whoever logged in may have a numpy.py at home
 
 readonly TOP=/opt/camera-soft-stream
 readonly ENV_DIR=/etc/camera-streamer
@@ -544,7 +545,7 @@ plan() { # NAME
 }
 
 uninstall() {
-  local number folder hash left=()
+  local number folder hash left=() reasons
   for number in $(enabled_instances); do
     systemctl --quiet disable --now "camera-soft-cam@$number.service" 2>/dev/null || true
   done
@@ -562,7 +563,13 @@ uninstall() {
     rm -f "$NGINX"/sites-enabled/camera-soft-cam*.conf "$NGINX"/sites-available/camera-soft-cam*.conf \
       "$NGINX"/camera-soft-cam*.key "$NGINX/camera-soft-cam.htpasswd" "$NGINX/snippets/camera-soft-cam.conf" \
       "$ENV_DIR/nginx-password"
-    if nginx -t -q 2>/dev/null; then systemctl reload nginx 2>/dev/null || true; fi
+    reasons=$(mktemp -p /run)
+    if nginx -t -q 2>"$reasons"; then
+      systemctl reload nginx 2>/dev/null || true
+    elif command -v nginx >/dev/null; then # a site of the owner's own, which wants what is gone, for one
+      say "nginx does not take its configuration any more, so it would not start again: $(reason_of "$reasons")"
+    fi
+    rm -f "$reasons"
   fi
   hash=$(shipped_hash "$ENV_FILE")
   if [[ -n $hash && -e $ENV_FILE ]]; then write_if_other "$LEFT_HASH" <<<"$hash"; fi
@@ -603,7 +610,7 @@ main() {
         uninstall) plan_uninstall ;;
       esac
       ;;
-    packages) alone && packages ;;
+    packages) alone && go_on_alone && packages ;;
     incoming) incoming "$2" ;;
     discard) discard "$2" ;;
     install) alone && go_on_alone && install_release "$2" "${3:-}" ;;

@@ -271,6 +271,61 @@ def test_nothing_on_the_host_breaks_off_without_a_word() -> None:
     assert said == "FAILED: it broke off with exit code 1 at: false\n"
 
 
+def test_a_module_in_the_folder_of_who_logs_in_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "picamera2.py").write_text("print('mine')")
+    monkeypatch.chdir(tmp_path)
+    assert "mine" not in run_parts(f"PYTHON={sys.executable}\nlist_cameras || true\n")
+
+
+def put_program(folder: Path, name: str, commands: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/sh\n{commands}\n")
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the script wants to be root")
+def test_packages_are_installed_to_the_end_and_told_in_the_journal(tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    put_program(programs, "systemd-cat", f"exec cat >>{tmp_path}/journal")
+    put_program(programs, "apt-get", f'echo "$@" >>{tmp_path}/asked; kill -s INT $PPID; kill -s HUP $PPID')
+    parts = "alone() { :; }\nneed_python() { :; }\nmissing_packages() { say nginx-light; }\n"
+    try:
+        said = run_parts(f"PATH={programs}:$PATH\n{parts}main packages </dev/null\n")
+    finally:
+        Path("/run/camera-soft-stream-apt.log").unlink(missing_ok=True)
+    assert said == "installing nginx-light\ninstalled nginx-light\n"
+    assert (tmp_path / "asked").read_text().splitlines()[-1].endswith("install -y --no-install-recommends nginx-light")
+    # The journal's reader ends by itself, a moment later.
+    deadline_s = time.monotonic() + PATIENCE_S
+    journal = tmp_path / "journal"
+    while not journal.exists() or journal.read_text() != said:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the script wants to be root")
+@pytest.mark.parametrize("is_well", [True, False])
+def test_an_uninstall_that_leaves_nginx_unable_to_start_says_so(tmp_path: Path, is_well: bool) -> None:
+    programs, nginx = tmp_path / "bin", tmp_path / "nginx"
+    put_program(programs, "systemctl", "exit 0")
+    reason = "nginx: [emerg] no such file: snippets/camera-soft-cam.conf"
+    put_program(programs, "nginx", "exit 0" if is_well else f"echo '{reason}' >&2; exit 1")
+    for folder in ("units", "top", "etc", "nginx/sites-available"):
+        (tmp_path / folder).mkdir(parents=True)
+    (nginx / "sites-available/camera-soft-cam0.conf").touch()
+    said = run_parts(
+        f"PATH={programs}:$PATH\nuninstall\n",
+        UNITS=tmp_path / "units",
+        TOP=tmp_path / "top",
+        ENV_DIR=tmp_path / "etc",
+        RULES=tmp_path / "rules",
+        NGINX=nginx,
+    ).splitlines()
+    warning = f"nginx does not take its configuration any more, so it would not start again: {reason}"
+    assert said[:-1] == ([] if is_well else [warning])
+    assert said[-1].startswith("done: uninstalled.")
+
+
 class FakeSsh:
     """A folder for PATH with an `ssh` of a few lines, and one where deploy.sh works."""
 
@@ -317,6 +372,12 @@ def test_a_silent_end_is_told(ssh: FakeSsh, code: int, words: str) -> None:
     assert process.returncode == 1
     assert said == f"root@pi: {words}\n"
     assert ssh.left() == []
+
+
+def test_a_connection_that_breaks_while_packages_are_looked_for_is_told(ssh: FakeSsh) -> None:
+    ssh.script("mark; [[ $last != *' plan packages' ]] || exit 255\necho root")
+    said, _ = ssh.start("--dry-run", "--install-packages", "root@pi").communicate(timeout=PATIENCE_S)
+    assert said == "root@pi: FAILED: SSH broke off; nothing was changed\n"
 
 
 def test_what_a_login_prints_is_not_taken_for_an_answer(ssh: FakeSsh) -> None:
