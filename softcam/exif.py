@@ -21,6 +21,7 @@ _LONG: Final = 4
 _RATIONAL: Final = 5
 _UNDEFINED: Final = 7
 
+_ORIENTATION: Final = 0x0112
 _POINTER_TO_EXIF: Final = 0x8769
 _LONGEST: Final = 0xFFFFFFFF  # a rational with this numerator is "infinity" where the subject's distance is told
 _HEADER: Final = b"Exif\0\0"
@@ -50,7 +51,7 @@ def exif_segment(
     if not 1 <= orientation <= 8:
         raise ValueError(f"orientation must be 1 to 8, not {orientation}")
     image = [
-        _short(0x0112, orientation),
+        _short(_ORIENTATION, orientation),
         _rational(0x011A, Fraction(72)),  # the resolution must be told; 72 per inch is EXIF's "not known"
         _rational(0x011B, Fraction(72)),
         _short(0x0128, 2),
@@ -108,6 +109,19 @@ def with_exif(jpeg: bytes, segment: bytes) -> bytes:
     if jpeg[:2] != b"\xff\xd8":
         raise ValueError("a JPEG begins with FFD8")
     return b"".join((jpeg[:2], segment, jpeg[2:]))
+
+
+def orientation_of(jpeg: bytes) -> int:
+    """What a JPEG with a block of ours says of itself; 1, the usual one, where it has none."""
+    at = 12  # of the TIFF block: behind the beginning, the marker and length of the first segment, and its header
+    if jpeg[2:4] != b"\xff\xe1" or jpeg[6:at] != _HEADER or jpeg[at : at + 8] != _LITTLE_ENDIAN_TIFF:
+        return 1
+    begin, count = at + 10, int.from_bytes(jpeg[at + 8 : at + 10], "little")
+    for place in range(begin, min(begin + 12 * count, len(jpeg) - 11), 12):
+        tag, orientation = struct.unpack_from("<H6xH", jpeg, place)
+        if tag == _ORIENTATION:
+            return orientation if 1 <= orientation <= 8 else 1
+    return 1
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:

@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from softcam import __version__
-from softcam.exif import exif_segment, make_of, with_exif
+from softcam.exif import exif_segment, make_of, orientation_of, with_exif
 
 JPEG: bytes = simplejpeg.encode_jpeg(np.full((48, 64, 3), 90, np.uint8), quality=80)
 # 2023-11-14 22:13:20.25 UTC
@@ -114,6 +114,23 @@ def test_values_without_meaning_are_left_out(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientation(orientation: int) -> None:
     assert read(exif_segment(orientation=orientation))["Orientation"] == orientation
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_read_back(orientation: int) -> None:
+    segment = exif_segment(taken_at_s=1.0, make="M", model="N", orientation=orientation)
+    assert orientation_of(with_exif(JPEG, segment)) == orientation
+
+
+def test_what_says_nothing_of_it_is_upright() -> None:
+    turned = with_exif(JPEG, exif_segment(orientation=6))
+    for length in range(60):
+        assert orientation_of(turned[:length]) in (1, 6)
+    segment = exif_segment(orientation=6)
+    foreign = with_exif(
+        JPEG, segment.replace(struct.pack("<HHIH", 0x0112, 3, 1, 6), struct.pack("<HHIH", 0x0112, 3, 1, 99))
+    )
+    assert orientation_of(foreign) == orientation_of(JPEG) == 1
 
 
 @pytest.mark.parametrize("orientation", [0, 9])

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import io
 import os
 import subprocess
 import sys
@@ -16,9 +17,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from softcam import jpeg
 from softcam.errors import NoRecording, RecordingError
+from softcam.exif import with_orientation
 from softcam.h264 import movie_index, thumbnails
 from softcam.h264.library import Library
 from softcam.h264.movie_file import MovieFile
@@ -327,7 +330,7 @@ def test_a_movie_of_ten_thousand_pictures_and_uneven_times(tmp_path: Path) -> No
     assert float(lines[-1].partition(",")[0]) == pytest.approx(at_s - 0.001, abs=0.001)
 
 
-def test_a_lock_keeps_other_portals_away(tmp_path: Path) -> None:
+def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Two portals may record into one folder."""
     program = (
         "import fcntl, os, sys\n"
@@ -346,6 +349,7 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path) -> None:
         assert other.stdout.readline() == b"locked\n"
         assert library.entries()[0].is_running
         assert library.mend() == 0
+        assert caplog.text == ""
         with pytest.raises(RecordingError):
             library.delete(movie.name)
         with pytest.raises(OSError, match="no older recording"):
@@ -573,3 +577,11 @@ def test_thumbnails_are_small() -> None:
     assert jpeg.size_of(small) == (320, 180)
     assert len(small) < 30_000
     assert jpeg.size_of(thumbnails.of_jpeg(STILL)) == (32, 16)
+
+
+@pytest.mark.parametrize("size", [(640, 360), (64, 36)])
+def test_the_thumbnail_of_a_picture_that_is_turned_is_turned(size: tuple[int, int]) -> None:
+    turned = with_orientation(jpeg.encode(numbered_frame(3, size), None, 90), 6)
+    small = thumbnails.of_jpeg(turned)
+    assert Image.open(io.BytesIO(small)).getexif().get(0x0112) == 6
+    assert small.count(b"Exif") == 1

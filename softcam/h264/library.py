@@ -292,6 +292,8 @@ class Library:
                 mended += self._mend(name)
             except NoMovie as error:
                 log.debug("%s is no movie of ours: %s", name, error)
+            except BlockingIOError:
+                log.debug("%s is another portal's, which is writing it", name)
             except (OSError, RecordingError) as error:
                 log.warning("%s was cut, and stays as it is: %s", name, error)
         return mended

@@ -5,7 +5,7 @@ from typing import Final
 import numpy as np
 
 from softcam import jpeg
-from softcam.exif import with_orientation
+from softcam.exif import orientation_of, with_orientation
 from softcam.frames import Frame, NewestFrame
 from softcam.scale import scaled_size
 
@@ -27,11 +27,14 @@ def of_newest(frames: NewestFrame, orientation: int = 1) -> bytes | None:
         frame.release()
 
 
-def of_jpeg(picture: bytes, orientation: int = 1) -> bytes:
-    """A small JPEG of another one, whose `orientation` (EXIF's) it tells as well. Raises CameraError."""
+def of_jpeg(picture: bytes, orientation: int | None = None) -> bytes:
+    """A small JPEG of another one; `orientation` is EXIF's, None what the picture tells. Raises CameraError."""
+    orientation = orientation_of(picture) if orientation is None else orientation
     width, height = jpeg.size_of(picture)
     return _small(Frame((np.frombuffer(picture, np.uint8),), "MJPEG", width, height), orientation)
 
 
 def _small(frame: Frame, orientation: int) -> bytes:
-    return with_orientation(jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY), orientation)
+    small = jpeg.encode(frame, scaled_size(frame.size, _WIDEST), _QUALITY)
+    # A picture that was small already is as it was, with what it tells.
+    return small if orientation_of(small) == orientation else with_orientation(small, orientation)

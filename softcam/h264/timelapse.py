@@ -104,8 +104,8 @@ class TimelapseRecorder:
         on_death: Callable[[str], None],
         orientation: Callable[[], int] = upright,
     ) -> None:
-        """`take(wants_full)` gives a still or raises CameraError; it is called on our thread. `bitrate` is in bits a
-        second of the movie; `orientation` gives EXIF's number of the stills: another one begins another movie."""
+        """`take(wants_full)` gives a still or raises CameraError; it is called on a thread of its own. `bitrate` is in
+        bits a second of the movie; `orientation` gives EXIF's number of the stills: another begins another movie."""
         self._library = library
         self._take_still = take
         self._bitrate = bitrate
