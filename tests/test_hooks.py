@@ -343,6 +343,27 @@ class _Proxy(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
+@pytest.mark.parametrize("step_s", [0.05, 10.0])
+def test_what_changed_while_the_camera_was_closed_is_no_movement(step_s: float) -> None:
+    told: list[float] = []
+    now_s = 1e6
+    one = motion.Motion(0.01, lambda: told.append(now_s), 0.0)
+
+    def see(level: int) -> None:
+        nonlocal now_s
+        now_s += step_s
+        one.see(np.full((64, 64, 3), level, np.uint8), now_s)
+
+    for _ in range(60):
+        see(50)
+    now_s += 3600
+    for _ in range(60):
+        see(150)
+    assert told == []
+    see(50)
+    assert told == [now_s]
+
+
 def test_motion_that_cannot_be_recorded_is_told(caplog: pytest.LogCaptureFixture) -> None:
     server = HTTPServer(("127.0.0.1", 0), _Proxy)
     answering = threading.Thread(target=server.handle_request)

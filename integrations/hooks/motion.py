@@ -5,6 +5,7 @@ soft_stream.py --hook integrations.hooks.motion:watch --recordings /srv/recordin
 It compares each frame with a slow average of those before, coarsely and in grey, so that noise and clouds count little.
 A camera is open only while somebody watches, and a closed one sees nothing: --recordings-preroll keeps it open, and
 puts the seconds before the movement into the recording. Without it, POST /camera/start does, until the portal ends.
+What changed while the camera was closed is no movement.
 
 From the environment: MOTION_SECONDS (20) is how long a recording is, MOTION_SHARE (0.01) which part of the picture has
 to move, MOTION_PORTAL (the hook's own) which portal records. CAMERA_API_KEY is used where it is set.
@@ -30,6 +31,8 @@ _BLOCK = 16  # pixels of a side of what is compared
 _DIFFERENCE = 20  # levels of grey; noise of a whole block is far below
 _MEMORY = 0.05  # how much of each frame goes into the average
 _LEARNING_S = 2.0  # after the first frame: the exposure is still settling
+_AWAY_S = 4.0  # without a frame, and many times as long as between two: the camera was closed, and the light may differ
+_AWAY_FRAMES = 5
 _ANSWER_S = 5.0
 
 
@@ -43,6 +46,8 @@ class Motion:
         self._pause_s = pause_s
         self._average: npt.NDArray[np.float32] | None = None
         self._next_s = 0.0
+        self._seen_s = 0.0  # the newest frame
+        self._step_s = 0.0  # between the last two
 
     def see(self, image: npt.NDArray[np.uint8], now_s: float) -> float:
         """The part of the picture that moved, 0 to 1."""
@@ -50,9 +55,12 @@ class Motion:
         # Green has most of what the eye sees as brightness; every fourth pixel is enough.
         green = image[:rows:4, :columns:4, 1]
         blocks = green.reshape(rows // _BLOCK, _BLOCK // 4, columns // _BLOCK, _BLOCK // 4).mean((1, 3), np.float32)
-        if self._average is None or self._average.shape != blocks.shape:
+        step_s, self._seen_s = now_s - self._seen_s, now_s
+        was_away = step_s > max(_AWAY_S, _AWAY_FRAMES * self._step_s)
+        self._step_s = step_s
+        if self._average is None or self._average.shape != blocks.shape or was_away:
             self._average = blocks
-            self._next_s = now_s + _LEARNING_S
+            self._next_s = max(self._next_s, now_s + _LEARNING_S)
             return 0.0
         moved = float(np.mean(np.abs(blocks - self._average) > _DIFFERENCE))
         self._average += _MEMORY * (blocks - self._average)
