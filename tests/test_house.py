@@ -155,6 +155,15 @@ def test_run_uses_a_python_that_has_everything_as_it_is(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
+def test_run_with_a_pipe_as_the_camera_wants_no_picamera2(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    pipe = tmp_path / "video.mjpeg"
+    os.mkfifo(pipe)
+    answer = set_up(checkout, "run", f"CAMERA={pipe}", python=Path(sys.executable))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"started ['--camera', '{pipe}']\n"
+
+
 def test_run_without_network_says_so_in_one_line(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     bare = fake_python(tmp_path, "bare-python", f'exec {sys.executable} -S "$@"')  # -S: without site-packages

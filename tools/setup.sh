@@ -109,7 +109,7 @@ runs_portal() { # PYTHON
 }
 
 needs_picamera2() { # not the pattern, nor what PyAV opens; an id of a camera, /base/…, is no file
-  [[ $camera != pattern && $camera != *://* && $camera != /dev/* && ! -f $camera ]]
+  [[ $camera != pattern && $camera != *://* && $camera != /dev/* && ! -f $camera && ! -p $camera ]]
 }
 
 find_python() { # has|runs_portal [MODULE…]: the first for which that holds
