@@ -84,11 +84,7 @@ class Packetiser:
             *(0x80, 200, 6, self._ssrc, int(ntp_s) & _32_BITS, int(ntp_s % 1 * 2**32), timestamp),
             *(self._packets & _32_BITS, self._bytes & _32_BITS),
         )
-        # A report that bears no name is not allowed (RFC 3550, 6.1).
-        name = b"\x01\x0bsoft-stream\0"
-        names = struct.pack(">BBHI", 0x81, 202, 1 + (len(name) + 3) // 4, self._ssrc) + name.ljust(
-            -len(name) % 4 + len(name), b"\0"
-        )
+        names = struct.pack(">BBHI", 0x81, 202, 1 + len(_NAME) // 4, self._ssrc) + _NAME
         return struct.pack(">cBH", b"$", channel, len(report) + len(names)) + report + names
 
     def _timestamp(self, began_s: float) -> int:
