@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.visiting import DESK, LIMIT_MS, PHONE, SIZES, Visitor, ask, shoot, value_of, wait_until
+from tests.browser.visiting import (
+    DESK,
+    LIMIT_MS,
+    PHONE,
+    SIZES,
+    Visitor,
+    ask,
+    shoot,
+    value_of,
+    wait_for_state,
+    wait_until,
+)
 from tests.conftest import Portal
 from tests.process.asking import status_of
 
@@ -153,6 +164,43 @@ def test_slow_portal_gets_only_the_newest(portal: Portal, visitor: Visitor) -> N
     wait_until(lambda: value_of(portal, "image_processing", "exposure_value") > 1.6, "the value")
     page.evaluate("1")
     assert held == []
+
+
+def test_change_that_is_quicker_than_the_portal_comes_after_all(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.page()
+    silence = ["the portal does not say what can be set"]
+    page.route("**" + CONTROLS, lambda route: route.abort() if silence else route.continue_())
+    page.goto(portal.url + "/", wait_until="domcontentloaded")
+    wait_for_state(page, "live")
+    page.locator("#view summary").click()
+    page.locator("#turn").click()
+    silence.clear()
+    expect(page.locator('[name=control-transform-rotation][value="90"]')).to_be_checked(timeout=LIMIT_MS)
+    assert value_of(portal, "transform", "rotation") == 90
+    page.locator("#hflip").click()  # nor is anything held up by the first one
+    expect(page.locator("#control-transform-hflip")).to_be_checked(timeout=LIMIT_MS)
+    assert value_of(portal, "transform", "hflip") is True
+    assert [each for each in visitor.complaints if "ERR_FAILED" not in each] == []
+
+
+def test_slider_that_was_brought_back_is_let_go(portal: Portal, visitor: Visitor) -> None:
+    """Where it ends as it began, browsers tell of no change."""
+    page = visitor.watch(portal)
+    unfold(page)
+    slider = page.locator(BRIGHTNESS + "-slider")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 0.2 * box["width"], y)
+    wait_until(lambda: value_of(portal, "image_processing", "brightness") > 0.3, "the value under the hand")
+    page.mouse.move(x, y + 40)  # beside it, as hands are
+    wait_until(lambda: value_of(portal, "image_processing", "brightness") == 0, "the value that it began with")
+    page.mouse.up()
+    ask(portal, "/v1/camera/image_processing", {"brightness": 0.2})
+    expect(page.locator(BRIGHTNESS)).to_have_value("0.2", timeout=LIMIT_MS)
 
 
 def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> None:

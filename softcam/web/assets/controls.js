@@ -74,6 +74,7 @@ export class Controls {
       this.#shape = shape;
       this.#draw();
     }
+    this.#send();
     const warnings = [answer.controls_set_aside, answer.controls_not_kept, ...answer.controls_not_applied].filter(Boolean);
     $("control-warnings").hidden = !warnings.length;
     write($("control-warnings"), warnings.join(" · "));
@@ -91,7 +92,7 @@ export class Controls {
     if (this.groups) this.#refresh();
   }
 
-  /** Sets values of a group; of those that come while one is on its way only the newest go. */
+  /** Sets values of a group once it is known what there is; of those that come while one is on its way only the newest go. */
   set(group, values) {
     this.#touched_ms.set(group, performance.now());
     this.#waiting.set(group, { ...this.#waiting.get(group), ...values });
@@ -101,7 +102,7 @@ export class Controls {
   // --- sending -----------------------------------------------------------------------------------------------------
 
   async #send() {
-    if (this.#isSending) return;
+    if (this.#isSending || !this.groups || !this.#waiting.size) return;
     this.#isSending = true;
     for (let next; (next = this.#waiting.entries().next().value); ) {
       const [group, values] = next;
@@ -366,6 +367,8 @@ function number(row, field) {
     row.isHeld = false;
     if (row.isLate) move(toValue(Number(slider.value)), true);
   });
+  // A hand that goes back to where it began changes nothing, and lets go all the same.
+  for (const end of ["pointerup", "pointercancel"]) slider.addEventListener(end, () => { row.isHeld = false; });
   slider.addEventListener("keydown", (event) => {
     // A thousand places are for the hand; keys take a hundred.
     const far = { ArrowLeft: -10, ArrowDown: -10, ArrowRight: 10, ArrowUp: 10, PageUp: 100, PageDown: -100 }[event.key];
