@@ -224,12 +224,32 @@ def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size:
     assert page.locator("#age").is_hidden()
 
 
+def test_picture_stands_still_before_a_rate_is_known(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+    """A rate of few frames sinks as quickly as their age grows."""
+    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "60")
+    page = visitor.page()
+
+    def sink(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"fps": 0.01})
+
+    page.route("**/v1/camera/status", sink)
+    page.goto(portal.url + "/", wait_until="domcontentloaded")
+    wait_for_state(page, "live")
+    faults.write_text("hang")
+    wait_for_state(page, "no new picture")
+
+
 def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal()
     port = portal.url.rpartition(":")[2]
     page = visitor.watch(portal)
+    rate = page.locator("#plot-fps")
+    expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(r": now \d"), timeout=LIMIT_MS)
     assert portal.stop() == 0
     wait_for_state(page, "no connection")
+    expect(rate.locator(".value")).to_have_text("\u2013")  # nor is a number that was
+    expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(": not known now;"))
     assert page.locator("#notice").inner_text() == AWAY
     expect(page.locator("#stage")).to_have_class(re.compile(r"\bdead\b"))  # no old picture stands as if it were live
     expect(page.locator("body")).to_have_class(re.compile(r"\baway\b"))

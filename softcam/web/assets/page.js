@@ -83,7 +83,9 @@ function judge(status) {
     cover(""); // the stream itself says why, in a picture of its own
   } else if (!isRight(status)) lose(status.state === "missing" ? "camera missing" : "no camera", `${absenceOf(status)}.`);
   else if (picture.isShown) {
-    const isOld = picture.age_ms > Math.max(OLD_MS, 2500 / (status.fps || 1));
+    // The rate sinks while no pictures come: what a frame takes says better how long to wait for one.
+    const frame_ms = status.frame_duration_us ? status.frame_duration_us / 1000 : 1000 / (status.fps || 1);
+    const isOld = picture.age_ms > Math.max(OLD_MS, 2.5 * frame_ms);
     tell(isOld ? "wait" : "live", isOld ? "no new picture" : "live");
     cover("");
   } else {

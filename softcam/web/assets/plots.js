@@ -73,16 +73,19 @@ export class Plots {
 
   /** One second's worth. */
   add(status, bytes_s) {
-    const now_ms = Date.now();
     this.#notice(status);
-    this.#samples.push({ at_ms: now_ms, status, bytes_s });
-    while (now_ms - this.#samples[0].at_ms > KEPT_S * 1000) this.#samples.shift();
-    this.draw();
+    this.#keep(status, bytes_s);
   }
 
   /** Nothing is known: a gap. */
   gap() {
-    this.#samples.push({ at_ms: Date.now(), status: {}, bytes_s: NaN });
+    this.#keep({}, NaN);
+  }
+
+  #keep(status, bytes_s) {
+    const at_ms = Date.now();
+    this.#samples.push({ at_ms, status, bytes_s });
+    while (at_ms - this.#samples[0].at_ms > KEPT_S * 1000) this.#samples.shift();
     this.draw();
   }
 
@@ -145,7 +148,7 @@ export class Plots {
       return;
     }
     trace(context, points, toX, toY, height, colours.line);
-    const now = known.at(-1)[1];
+    const now = known.at(-1) === points.at(-1) ? points.at(-1)[1] : null; // what was known once is no fact of now
     const spot = this.#pointed === null ? null : known.reduce((best, each) => (Math.abs(each[0] - this.#pointed) < Math.abs(best[0] - this.#pointed) ? each : best));
     if (spot) {
       context.fillStyle = colours.text;
@@ -155,7 +158,7 @@ export class Plots {
       context.fill();
     }
     write(value, told(spot ? spot[1] : now) + (spot ? ` · ${Math.round((1 - spot[0]) * span_s)} s ago` : ""));
-    canvas.setAttribute("aria-label", `${name}: now ${told(now)}; in the last minutes ${told(Math.min(...values))} to ${told(Math.max(...values))}`);
+    canvas.setAttribute("aria-label", `${name}: ${isKnown(now) ? `now ${told(now)}` : "not known now"}; in the last minutes ${told(Math.min(...values))} to ${told(Math.max(...values))}`);
   }
 
   // --- histogram ---------------------------------------------------------------------------------------------------
