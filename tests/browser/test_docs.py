@@ -5,6 +5,7 @@ import shutil
 import pytest
 from playwright.sync_api import ConsoleMessage, expect, sync_playwright
 
+from tests.browser.visiting import KEY, Start, Visitor
 from tests.conftest import PROJECT, Portal
 
 SHOTS = PROJECT / "build" / "screenshots"
@@ -51,3 +52,16 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
     assert complaints == []
     assert {url for url in asked if not url.startswith(portal.url)} == set()
     assert width <= size[0]
+
+
+def test_address_with_the_key_in_it(start_portal: Start, visitor: Visitor) -> None:
+    """Browsers refuse to fetch what they would find below such an address."""
+    portal = start_portal(environment={"CAMERA_API_KEY": KEY})
+    page = visitor.page()
+    page.goto(portal.url.replace("//", f"//anybody:{KEY}@") + "/docs")
+    expect(page.locator("h1")).to_contain_text("Soft Stream")
+    status = page.locator("details", has_text="/v1/camera/status")
+    status.locator("summary").click()
+    status.get_by_role("button", name="Try it").click()
+    expect(status.locator("output")).to_contain_text("200 OK")
+    assert visitor.complaints == []

@@ -3,6 +3,8 @@
 
 const docs = document.getElementById("docs");
 const notice = document.getElementById("notice");
+// Without a user and a password: fetch() refuses an address that bears them, and the browser sends them by itself.
+const address = (path) => new URL(path, location.origin + location.pathname).href;
 
 function make(tag, properties = {}, ...children) {
   const element = Object.assign(document.createElement(tag), properties);
@@ -58,7 +60,7 @@ function trial(path, method, operation) {
         wanted.body = text.value;
         wanted.headers["Content-Type"] = "application/json";
       }
-      const answer = await fetch(path.slice(1), wanted);
+      const answer = await fetch(address(path.slice(1)), wanted);
       const said = await answer.text();
       shown.textContent = `${answer.status} ${answer.statusText}\n${said.length > 4000 ? said.slice(0, 4000) + " …" : said}`;
     } catch (error) {
@@ -95,7 +97,7 @@ function operationOf(path, method, operation) {
 }
 
 async function show() {
-  const answer = await fetch("openapi.json");
+  const answer = await fetch(address("openapi.json"));
   if (!answer.ok) throw new Error(`the portal answers ${answer.status}`);
   const description = await answer.json();
   document.getElementById("title").textContent = `${description.info.title} ${description.info.version}: API`;
