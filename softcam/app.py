@@ -105,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match settings.command:
             case "check":
+                if settings.hook is not None:
+                    load_hook(settings.hook)  # whether it can be loaded is a part of the configuration
                 print(describe(settings))
                 return EXIT_OK
             case "list-cameras":

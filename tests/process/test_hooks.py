@@ -109,8 +109,11 @@ def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path:
     ("name", "reason"),
     [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "no function")],
 )
-def test_a_hook_that_cannot_be_loaded_is_a_bad_setting(start_portal: Start, name: str, reason: str) -> None:
-    portal = start_portal("--hook", name)
+@pytest.mark.parametrize("flags", [(), ("--check",)])
+def test_a_hook_that_cannot_be_loaded_is_a_bad_setting(
+    start_portal: Start, name: str, reason: str, flags: tuple[str, ...]
+) -> None:
+    portal = start_portal("--hook", name, *flags)
     assert portal.wait() == 78
     assert f"hook {name}: " in portal.log
     assert reason in portal.log
