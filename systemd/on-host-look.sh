@@ -48,7 +48,7 @@ id_of() { # N LISTED: the id of camera N, nothing where it is missing
     awk -F '\t' -v n="$1" '$1 == n { print $3 }' <<<"$2"
   elif [[ $chosen == pattern ]]; then
     say pattern
-  elif [[ $chosen == *://* || $chosen == /dev/* || -f $chosen ]]; then
+  elif [[ $chosen == *://* || $chosen == /dev/* || -f $chosen || -p $chosen ]]; then
     say elsewhere
   else
     ID=$chosen awk -F '\t' '$3 == ENVIRON["ID"] { print $3 }' <<<"$2"

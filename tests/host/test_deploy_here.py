@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -103,6 +103,14 @@ def test_which_camera_an_instance_has(tmp_path: Path, settings: str, found: str)
     env.write_text(f"{settings}\n")
     listed = r"$'0\timx708\t/base/a\n1\timx477\t/base/b\n2\tov5647\t\\_SB_.I2C1'"
     assert run_parts(f"{BY_SHELL}id_of 0 {listed}", ENV_FILE=env).strip() == found
+
+
+@pytest.mark.parametrize("make", [Path.touch, os.mkfifo])
+def test_a_file_and_a_pipe_are_another_programs_cameras(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    env, source = tmp_path / "env", tmp_path / "clip"
+    env.write_text(f"cam0_id={source}\n")
+    make(source)
+    assert run_parts(f"{BY_SHELL}id_of 0 ''", ENV_FILE=env) == "elsewhere\n"
 
 
 @pytest.mark.parametrize(
