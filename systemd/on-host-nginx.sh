@@ -3,7 +3,7 @@
 
 outside_port() { # N: another one may stand in an edited site
   local port
-  port=$(sed -nE 's/^[[:space:]]*listen[[:space:]]+([0-9.]+:)?([0-9]+).*/\2/p' "$NGINX/sites-available/camera-soft-cam$1.conf" \
+  port=$(sed -nE 's/^[[:space:]]*listen[[:space:]]+([^;[:space:]]*:)?([0-9]+)([[:space:];].*)?$/\2/p' "$NGINX/sites-available/camera-soft-cam$1.conf" \
     2>/dev/null | head -n 1 || true)
   printf '%s\n' "${port:-$((8081 + $1))}"
 }

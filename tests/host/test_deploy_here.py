@@ -273,6 +273,23 @@ def test_of_nginx_the_reason_is_shown(tmp_path: Path) -> None:
     assert run_parts(f"reason_of {log}") == "nginx: [emerg] unknown directive\n"
 
 
+@pytest.mark.parametrize(
+    ("lines", "port"),
+    [
+        ("listen 8443 ssl;", "8443"),
+        ("# listen 80;\n    listen 127.0.0.1:9100;", "9100"),
+        ("listen *:9100;", "9100"),
+        ("listen [::]:9100 ipv6only=off;", "9100"),
+        ("listen unix:/run/8.sock;", "8083"),
+        ("", "8083"),
+    ],
+)
+def test_an_edited_sites_port_is_found(tmp_path: Path, lines: str, port: str) -> None:
+    (tmp_path / "sites-available").mkdir()
+    (tmp_path / "sites-available/camera-soft-cam2.conf").write_text(f"server {{\n    {lines}\n}}\n")
+    assert run_parts("outside_port 2", NGINX=tmp_path) == f"{port}\n"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the script wants to be root")
 def test_nothing_on_the_host_breaks_off_without_a_word() -> None:
     said = run_parts("list_cameras() { false\n}\ncheck() { list_cameras; }\nmain check </dev/null\n")
