@@ -25,7 +25,7 @@ from softcam.exif import with_orientation
 from softcam.h264 import movie_index, thumbnails
 from softcam.h264.library import Library
 from softcam.h264.movie_file import MovieFile
-from softcam.h264.movie_index import NoMovie
+from softcam.h264.movie_index import Movie, NoMovie
 from softcam.h264.packets import Packet, VideoFormat
 from tests.fakes import make_frame
 from tests.movies import FPS, FakeSource, numbered_frame, play
@@ -232,6 +232,31 @@ def test_a_running_movie_ends_with_its_last_whole_fragment(tmp_path: Path) -> No
     assert len(play(tmp_path / movie.name).numbers) == 40
     library.delete(movie.name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_movie_that_grows_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    read_movie = movie_index.read_movie
+
+    def read(descriptor: int) -> Movie:
+        reads.append(descriptor)
+        return read_movie(descriptor)
+
+    monkeypatch.setattr(movie_index, "read_movie", read)
+    library = Library(tmp_path, None)
+    _, given = packets(1)
+    movie = begin_movie(library, 40)
+    last = library.entries()[0]
+    for number in range(40, 60):
+        movie.add([Packet(given[0].data, True, movie.zero_s + number / FPS, 0.0)], 1 / FPS)
+        (entry,) = library.entries()
+        assert entry.duration_s == pytest.approx((number + 1) / FPS, abs=0.001)
+        assert (entry.is_running, entry.size, entry.width) == (True, movie.size, last.width)
+    assert len(reads) == 1
+    movie.close()
+    (entry,) = library.entries()
+    assert (entry.is_running, entry.size) == (False, (tmp_path / movie.name).stat().st_size)
+    assert entry.duration_s == pytest.approx(60 / FPS, abs=0.001)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 100, 3000])

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
@@ -59,6 +59,14 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class _Growth:
+    """How far a file of our own is, whose writer tells it."""
+
+    whole: int = 0  # bytes
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Known:
     """What was read from a file when it had this number, size and time."""
 
@@ -80,7 +88,7 @@ class Library:
         self.room = max_bytes  # the limit, or what the disk can give where that is less; None without a limit
         self._disk = Disk(folder)
         self._lock = threading.Lock()  # guards the next five
-        self._running: dict[str, int] = {}  # our own, and how many bytes of each are whole
+        self._running: dict[str, _Growth] = {}  # our own
         self._descriptors: dict[str, int] = {}  # of our own that run
         self._known: dict[str, _Known] = {}
         self._folders: dict[str, tuple[int, int]] = {}  # of time-lapses: time of the last change, bytes
@@ -117,8 +125,10 @@ class Library:
         """The file, and how many bytes of it are whole. Raises NoRecording."""
         file = _open(self._path(name))
         with self._lock:
-            whole = self._running.get(name)
-        if whole is None:
+            growth = self._running.get(name)
+        if growth is not None:
+            whole = growth.whole
+        else:
             known = self._read(name, file)
             # Another portal may be writing it, or was when it was cut: what stands behind the whole part is none.
             whole = known.state[1] if known.is_finished or name.endswith(".jpg") else known.end
@@ -154,7 +164,7 @@ class Library:
                     descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 except FileExistsError:
                     continue
-                self._running[name] = 0
+                self._running[name] = _Growth()
                 self._descriptors[name] = descriptor
             _lock(descriptor, name)
             return name, descriptor
@@ -178,18 +188,18 @@ class Library:
         with tempfile.TemporaryFile(dir=self.folder, prefix=".") as file:
             file.write(b"x")
 
-    def grew(self, name: str, whole: int) -> None:
-        """So many bytes of a running recording are whole now."""
+    def grew(self, name: str, whole: int, duration_s: float | None = None) -> None:
+        """So many bytes of a running recording are whole now; a movie is so long with them."""
         with self._lock:
             if name in self._running:
-                self._running[name] = whole
+                self._running[name] = _Growth(whole, duration_s)
 
     def finished(self, name: str) -> None:
         """It runs no more; where nothing came of it, it is taken away."""
         with self._lock:
-            whole = self._running.pop(name, 0)
+            growth = self._running.pop(name, _Growth())
             self._descriptors.pop(name, None)
-        if not whole:
+        if not growth.whole:
             self._remove(name)
 
     def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
@@ -313,15 +323,16 @@ class Library:
         except RecordingError:  # deleted meanwhile
             return None
         with self._lock:
-            whole = self._running.get(name)
+            growth = self._running.get(name)
         kind = _kind_of(name)
-        is_running = whole is not None or (not known.is_finished and _is_locked(self.folder / name))
+        is_running = growth is not None or (not known.is_finished and _is_locked(self.folder / name))
         return Recording(
             name,
             kind,
             _began_s(name),
             known.duration_s,
-            (known.state[1] if whole is None else whole) + (self._stills_bytes(name) if kind == "timelapse" else 0),
+            (known.state[1] if growth is None else growth.whole)
+            + (self._stills_bytes(name) if kind == "timelapse" else 0),
             known.width,
             known.height,
             is_running,
@@ -333,9 +344,13 @@ class Library:
         told = os.fstat(file.fileno())
         state = (told.st_ino, told.st_size, told.st_mtime_ns)
         with self._lock:
-            known = self._known.get(name)
+            known, growth = self._known.get(name), self._running.get(name)
         if known is not None and known.state == state:
             return known
+        is_same_file = known is not None and known.width is not None and known.state[0] == state[0]
+        if known is not None and is_same_file and growth is not None and growth.duration_s is not None:
+            # It only grew. To read it anew takes seconds where it has a fragment for each second of a day.
+            return replace(known, state=state, duration_s=growth.duration_s)
         try:
             if name.endswith(".jpg"):
                 width, height = jpeg.size_of(os.pread(file.fileno(), _JPEG_HEAD, 0))

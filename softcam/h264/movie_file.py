@@ -58,7 +58,7 @@ class MovieFile:
         """A fragment of consecutive packets; the last one is shown for `length_s`. Raises OSError."""
         self._append(fmp4.fragment(self._fragments + 1, packets, self.zero_s, length_s))
         self._fragments += 1
-        self._library.grew(self.name, self._at)
+        self._library.grew(self.name, self._at, packets[-1].began_s - self.zero_s + length_s)
 
     def sync(self) -> None:
         """Return when the disk has all of it; takes long on a slow one. Raises OSError."""
