@@ -52,6 +52,7 @@ class Movie:
         self._last_began_s: float | None = None
 
         # The loop alone.
+        self._is_fed = False  # packets were asked for
         self._run = 0  # rises with each format
         self._initial = b""  # none: nobody watches, or the encoder has not begun
         self._ring: deque[_Fragment] = deque()
@@ -86,10 +87,11 @@ class Movie:
 
     def join(self, viewer: Viewer, now_s: float) -> bytes:
         keyframe = self._keyframe
-        if len(self.viewers) == 1:
+        if not self._is_fed:
             try:
                 self._video.join(self)
-            except CameraError as error:  # asked before the viewer came here; it will have to leave by itself
+                self._is_fed = True
+            except CameraError as error:  # the viewer will have to leave by itself, unless the next one has more luck
                 log.error("No movie: %s", error)
         elif keyframe is not None and now_s - keyframe.came_s < _FRESH_S:
             viewer.run, viewer.part_number = self._run, keyframe.number + 1
@@ -123,6 +125,7 @@ class Movie:
     def leave(self, viewer: Viewer) -> None:  # noqa: ARG002 - a channel's signature
         if not self.viewers:
             self._video.leave(self)
+            self._is_fed = False
             self._initial = b""  # what is still on its way is for nobody
             self._forget()
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from softcam import movie as movie_module
-from softcam.errors import NotSupported
+from softcam.errors import CameraError, NotSupported
 from softcam.fanout import FanOut
 from softcam.h264.packets import Packet, PacketSink, VideoFormat
 from softcam.movie import Movie
@@ -36,7 +36,7 @@ class FakeVideo:
         self.sinks: list[PacketSink] = []
         self.joins = 0
         self.wanted = 0
-        self.error: NotSupported | None = None
+        self.error: CameraError | None = None
 
     def join(self, sink: PacketSink) -> None:
         if self.error is not None:
@@ -399,6 +399,19 @@ def test_an_encoder_that_cannot_be_had_ends_no_loop(stage: Stage, caplog: pytest
     assert "No movie: no PyAV here" in caplog.text
     watcher.socket.shutdown(socket.SHUT_WR)
     assert watcher.has_ended()
+
+
+def test_an_encoder_that_can_be_had_later_serves_those_who_waited(stage: Stage) -> None:
+    stage.video.error = CameraError("too many threads")
+    first = stage.join()
+    stage.video.error = None
+    second = stage.join()
+    assert stage.video.joins == 1
+    stage.begin()
+    number = stage.give(is_keyframe=True)
+    for watcher in (first, second):
+        watcher.begin()
+        assert watcher.fragment() == number
 
 
 def test_fifty_rounds_leave_nothing_behind(stage: Stage) -> None:
