@@ -25,6 +25,6 @@ lint: ## check style, types and shell
 	$(VENV_TEST)/python -m mypy
 	tools/shellcheck.sh
 
-bench: ## measure the portal against ustreamer and others, a quarter of an hour; ARGS="--quick" shows that it works
+bench: ## measure the portal against ustreamer and others, ten minutes; ARGS="--quick" shows that it works
 	@tools/setup.sh bench
 	$(VENV_TEST)/python bench/run.py $(ARGS)
