@@ -42,7 +42,8 @@ class Field:
 
     `low` and `high` are inclusive. `choices` is word to libcamera's number, where the control is that number alone.
     `control` is libcamera's name, None where there is none or more than one. `usual` is the range that a slider shows.
-    A field with a `default` of None is off until it is set; `is_nullable` lets it be switched off again.
+    A field with a `default` of None is off until it is set; `is_nullable` lets it be switched off again. `high_of` says
+    what of the configuration sets `high`, where it does.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Field:
     multiple: int = 1
     is_required: bool = False
     is_nullable: bool = False
+    high_of: str = ""
 
     @property
     def rule(self) -> str:
@@ -76,7 +78,8 @@ class Field:
         number = "a whole number" if self.kind == "integer" else "a number"
         if self.multiple > 1:
             number = f"a multiple of {self.multiple}"
-        return f"{number} from {self.low:.12g} to {self.high:.12g}{tail}"
+        why = f", which {self.high_of} sets" if self.high_of else ""
+        return f"{number} from {self.low:.12g} to {self.high:.12g}{why}{tail}"
 
     def parse(self, value: Any) -> Any:
         """The value in its own type. Raises ValueError with the rule."""

@@ -232,6 +232,7 @@ class Recordings:
                     0,
                     most_s,
                     "seconds",
+                    high_of="--recordings-preroll",
                 ),
             ),
             is_optional=True,

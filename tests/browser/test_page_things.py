@@ -200,6 +200,20 @@ def test_wishes_of_a_recording_are_sent(start_portal: Start, visitor: Visitor, t
     expect(page.locator("#record-video .words")).to_have_text("Stop", timeout=LIMIT_MS)
 
 
+def test_wish_that_cannot_be_is_told_as_it_was_written(recorder: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(recorder)
+    open_tab(page, "recordings")
+    page.get_by_text("Length, parts").click()
+    page.get_by_label("A new file every").fill("90")  # minutes, which the portal does not know
+    page.locator("#record-video").click()
+    expect(page.locator("#toast")).to_have_text(re.compile(r"^A new file every: .*\b60\b"))
+    page.get_by_label("A new file every").fill("")
+    page.get_by_label("Begin before now by").fill("5")
+    page.locator("#record-video").click()
+    expect(page.locator("#toast")).to_have_text(re.compile("^preroll_s: .* 0 to 0, which --recordings-preroll sets$"))
+    assert ask(recorder, RECORDINGS)["running"]["video"] is None
+
+
 def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     open_tab(page, "recordings")

@@ -212,7 +212,7 @@ def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
     [
         ({"kind": "audio"}, "kind: wants one of video, timelapse"),
         ({"segment_s": 1}, "segment_s: wants a number from 2 to 3600"),
-        ({"preroll_s": 6}, "preroll_s: wants a number from 0 to 5"),
+        ({"preroll_s": 6}, "preroll_s: wants a number from 0 to 5, which --recordings-preroll sets"),
         ({"duration_s": "x"}, "duration_s: wants a number from 0.5 to 31622400"),
         ({"interval_s": 1}, "'interval_s': no such field; there are kind, duration_s, segment_s, preroll_s"),
         (

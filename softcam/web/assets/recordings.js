@@ -66,6 +66,8 @@ export class Recordings {
   }
 
   async #toggle(kind) {
+    const bad = !this.#running[kind] && [...$("recorder").querySelectorAll(`[data-of="${kind}"]`)].find((field) => !field.checkValidity());
+    if (bad) return say(`${bad.closest("label").firstChild.data.trim()}: ${bad.validationMessage}`, true); // in its own unit
     const button = kind === "video" ? [$("record"), $("record-video")] : [$("record-timelapse")];
     button.forEach((each) => { each.disabled = true; });
     try {
