@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from playwright.sync_api import ConsoleMessage, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
 
 from tests.browser.visiting import KEY, Start, Visitor
 from tests.conftest import PROJECT, Portal
@@ -52,6 +52,34 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
     assert complaints == []
     assert {url for url in asked if not url.startswith(portal.url)} == set()
     assert width <= size[0]
+
+
+def test_parameters_are_typed_in(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.page()
+    page.goto(f"{portal.url}/docs")
+    snapshot = operation(page, "get", "/snapshot.jpg")
+    snapshot.get_by_label("width", exact=True).fill("320")
+    snapshot.get_by_label("format", exact=True).fill("a b")
+    expect(snapshot.get_by_role("link", name="Open")).to_have_attribute("href", "snapshot.jpg?width=320&format=a+b")
+    mode = operation(page, "get", "/")
+    mode.get_by_label("action", exact=True).fill("stream")
+    expect(mode.get_by_role("link", name="Open")).to_have_attribute("href", "?action=stream")
+    gone = operation(page, "delete", "/v1/recordings/{name}")
+    gone.get_by_role("button", name="Try it").click()
+    expect(gone.locator("output")).to_be_empty()  # nothing is asked without a name
+    gone.get_by_label("name", exact=True).fill("no such/file")
+    with page.expect_request("**/v1/recordings/no%20such%2Ffile") as asked:
+        gone.get_by_role("button", name="Try it").click()
+    assert asked.value.method == "DELETE"
+    expect(gone.locator("output")).to_contain_text("409 Conflict")  # this portal has no folder for them
+
+
+def operation(page: Page, method: str, path: str) -> Locator:
+    """The part of the page that shows it, opened."""
+    exactly = page.get_by_text(path, exact=True)
+    part = page.locator("details").filter(has=page.locator(f'[data-method="{method}"]')).filter(has=exactly)
+    part.locator("summary").click()
+    return part
 
 
 def test_address_with_the_key_in_it(start_portal: Start, visitor: Visitor) -> None:

@@ -43,16 +43,47 @@ function example(schema) {
   return JSON.stringify(values, null, 1);
 }
 
+/** One for each parameter, in the order of the table. */
+function inputsOf(operation) {
+  return (operation.parameters || []).map(({ in: place, name, required, schema }) => {
+    const input = make("input", { type: "text", name, required: Boolean(required), spellcheck: false, autocomplete: "off" });
+    input.placeholder = schema.default ?? "";
+    input.dataset.place = place;
+    return input;
+  });
+}
+
+/** The path with what was typed in; what is empty is left out. */
+function target(path, inputs) {
+  const query = new URLSearchParams();
+  for (const { name, value, dataset } of inputs) {
+    if (dataset.place === "path") path = path.replace(`{${name}}`, encodeURIComponent(value));
+    else if (value) query.append(name, value);
+  }
+  return path.slice(1) + (query.size ? `?${query}` : "");
+}
+
 function trial(path, method, operation) {
+  const inputs = inputsOf(operation);
+  const areRight = () => inputs.every(input => input.reportValidity());
+  const part = make("div", { className: "try" });
+  if (inputs.length) part.append(make("div", { className: "parameters" }, ...inputs.map(input => make("label", {}, input.name, input))));
   const body = operation.requestBody?.content["application/json"].schema;
   const needs = Object.keys(operation.responses["200"]?.content || {});
-  if (needs.some(type => type.startsWith("multipart"))) return make("p", {}, make("a", { href: path.slice(1), textContent: "Open" }));
-  if (method === "get" && !needs.includes("application/json")) return make("p", {}, make("a", { href: path.slice(1), textContent: "Open" }));
+  // A picture, a film or a page is shown by the browser itself.
+  if (needs.some(type => type.startsWith("multipart")) || (method === "get" && !needs.includes("application/json"))) {
+    const link = make("a", { href: target(path, inputs), textContent: "Open" });
+    for (const input of inputs) input.addEventListener("input", () => { link.href = target(path, inputs); });
+    link.addEventListener("click", event => { if (!areRight()) event.preventDefault(); });
+    part.append(make("div", {}, link));
+    return part;
+  }
   const text = make("textarea", { value: body ? example(body) : "", spellcheck: false });
   text.setAttribute("aria-label", `Body of ${method} ${path}`);
   const shown = make("output");
   const button = make("button", { className: "button", type: "button", textContent: "Try it" });
   button.addEventListener("click", async () => {
+    if (!areRight()) return;
     shown.textContent = "…";
     try {
       const wanted = { method: method.toUpperCase(), headers: {} };
@@ -60,14 +91,13 @@ function trial(path, method, operation) {
         wanted.body = text.value;
         wanted.headers["Content-Type"] = "application/json";
       }
-      const answer = await fetch(address(path.slice(1)), wanted);
+      const answer = await fetch(address(target(path, inputs)), wanted);
       const said = await answer.text();
       shown.textContent = `${answer.status} ${answer.statusText}\n${said.length > 4000 ? said.slice(0, 4000) + " …" : said}`;
     } catch (error) {
       shown.textContent = error.message;
     }
   });
-  const part = make("div", { className: "try" });
   if (body) part.append(text);
   part.append(make("div", {}, button), shown);
   return part;
