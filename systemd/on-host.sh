@@ -33,6 +33,7 @@ readonly NGINX=/etc/nginx
 readonly PENDING=$TOP/pending
 readonly LEFT_HASH=$ENV_DIR/.shipped # that of the settings, which --uninstall leaves: an untouched file is no edited one
 readonly KEPT_RELEASES=3
+readonly CHECK_S=60 # of settings and, where there is one, of the hook, which is somebody else's code
 readonly PATIENCE_S=45 # a Pi Zero needs 20 to import Picamera2 and open a camera
 
 PYTHON=${PYTHON:-}
@@ -405,9 +406,14 @@ look_ahead() { # RELEASE N…: 1, and why, where one of them could not start wit
   local release=$1 number answer status port
   for number in "${@:2}"; do
     status=0
-    answer=$(in_settings "$(python_there)" "$TOP/releases/$release/soft_stream.py" --camera "$number" --check 2>&1) || status=$?
+    answer=$(in_settings /usr/bin/timeout "$CHECK_S" "$(python_there)" "$TOP/releases/$release/soft_stream.py" \
+      --camera "$number" --check 2>&1) || status=$?
     case $status in
       0) ;;
+      124)
+        say "camera $number: checking its settings takes more than $CHECK_S s, nothing was changed (a hook that does not end loading?)"
+        return 1
+        ;;
       78 | 2)
         say "camera $number: bad settings in $ENV_FILE, nothing was changed: $(without_secrets <<<"$answer")"
         return 1

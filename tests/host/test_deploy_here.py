@@ -290,6 +290,16 @@ def test_an_edited_sites_port_is_found(tmp_path: Path, lines: str, port: str) ->
     assert run_parts("outside_port 2", NGINX=tmp_path) == f"{port}\n"
 
 
+def test_settings_that_do_not_end_loading_are_told(tmp_path: Path) -> None:
+    release = tmp_path / "releases/0.1"
+    release.mkdir(parents=True)
+    (release / "soft_stream.py").write_text("import time\ntime.sleep(60)\n")
+    commands = f'PYTHON={sys.executable}\nin_settings() {{ "$@"\n}}\nlook_ahead 0.1 3 || say "and $?"\n'
+    said = run_parts(commands, TOP=tmp_path, CHECK_S="0.2").splitlines()
+    assert said[0].startswith("camera 3: checking its settings takes more than 0.2 s, nothing was changed")
+    assert said[1:] == ["and 1"]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="the script wants to be root")
 def test_nothing_on_the_host_breaks_off_without_a_word() -> None:
     said = run_parts("list_cameras() { false\n}\ncheck() { list_cameras; }\nmain check </dev/null\n")
