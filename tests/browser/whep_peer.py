@@ -55,6 +55,8 @@ class WhepPeer:
         self._server: ThreadingHTTPServer | None = None
         self._threads: list[threading.Thread] = []
         self._loop = asyncio.new_event_loop()
+        self._lock = threading.Lock()  # guards the next; a request of a page that closes may be the last to come
+        self._is_over = False
 
     def __enter__(self) -> Self:
         loop = threading.Thread(target=self._loop.run_forever, name="whep loop", daemon=True)
@@ -65,6 +67,9 @@ class WhepPeer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stop()
+        with self._lock:
+            self._is_over = True
+        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(2 * LIMIT_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._threads[0].join(LIMIT_S)
         self._loop.close()
@@ -117,7 +122,21 @@ class WhepPeer:
         return sdp
 
     def _do(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        with self._lock:
+            if self._is_over:
+                work.close()
+                raise ConnectionAbortedError("the server is gone")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+async def _settle() -> None:
+    """Until all that was begun on the loop has ended."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    if others:
+        _, late = await asyncio.wait(others, timeout=LIMIT_S)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
 
 class _Handler(BaseHTTPRequestHandler):
