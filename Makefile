@@ -2,7 +2,7 @@
 
 CAMERA ?= pattern
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 VENV_TEST := .venv-test/bin
 
 .PHONY: help run test lint bench
@@ -14,7 +14,7 @@ help: ## list what one can do here
 run: ## start the portal on a moving test picture; CAMERA=0 takes the first camera; ARGS="--port 8080 --fps 10"
 	@python=$$(tools/setup.sh run '$(CAMERA)') && exec "$$python" soft_stream.py --camera '$(CAMERA)' $(ARGS)
 
-test: ## run all tests, three at a time; ARGS="-k snapshot" runs some, WORKERS=0 one after the other
+test: ## run all tests, four at a time; ARGS="-k snapshot" runs some, WORKERS=0 one after the other
 	@tools/setup.sh test
 	@$(VENV_TEST)/python -m pytest -n $(WORKERS) $(ARGS)
 
