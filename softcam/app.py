@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -158,11 +159,15 @@ def _run(settings: Settings) -> int:
         log.error("The camera does not close; leaving without it")
         _leave_at_once(code or EXIT_STUCK)
     log.info("Stopped")
+    if threading.active_count() > 1:
+        # In FFmpeg or in somebody else's hook, from which nobody can call it back. It would come out of there while the
+        # interpreter is taken apart, and may crash it.
+        _leave_at_once(code)
     return code
 
 
 def _leave_at_once(code: int) -> None:
-    """End the process past every thread that hangs; Python's own way out would wait for the camera."""
+    """End the process past every thread that hangs; Python's own way out would wait for the camera, or trip over it."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:  # closed when the process was started

@@ -138,6 +138,31 @@ def test_a_server_that_hangs_delays_no_end(start_portal: Start) -> None:
             asked.join(PATIENCE_S)
 
 
+@pytest.mark.parametrize("hangs", [True, False])
+def test_nobody_who_is_still_in_ffmpeg_sees_the_interpreter_taken_apart(
+    start_portal: Start, tmp_path: Path, hangs: bool
+) -> None:
+    """Whose thread comes out of there then would end the process by SIGSEGV, now and then."""
+    telling = "import atexit\natexit.register(print, 'taken apart', flush=True)\ndef see(*_): pass\n"
+    (tmp_path / "telling.py").write_text(telling)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        portal = start_portal("--hook", "telling:see", camera=address, environment={"PYTHONPATH": str(tmp_path)})
+        portal.wait_for_log("Listening")
+        if not hangs:
+            assert portal.stop() == 0
+            assert "taken apart" in portal.log
+            return
+        asked = threading.Thread(target=ask, args=[portal, "/snapshot.jpg"])
+        asked.start()
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(100)
+            assert portal.stop() == 0
+        asked.join(PATIENCE_S)
+    assert "taken apart" not in portal.log
+
+
 # --- files --------------------------------------------------------------------------------------------------------
 
 
