@@ -379,7 +379,7 @@ def test_stop_is_quick_at_every_stage(scene: Scene, stage: str) -> None:
     began_s = time.monotonic()
     scene.publisher.stop()
     assert scene.publisher.join(soon_s())
-    assert time.monotonic() - began_s < 2.5  # it promises half a second, on a machine that is not busy
+    assert time.monotonic() - began_s < 1.0  # of which it promises half
 
 
 def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeaks) -> None:

@@ -318,7 +318,7 @@ def test_close_says_goodbye_and_does_not_wait_long(meet: Callable[..., tuple[Con
     asking.result()
     began_s = time.monotonic()
     connection.close()
-    assert time.monotonic() - began_s < 3  # and not for an answer
+    assert time.monotonic() - began_s < 1
     assert caller.read()[0].startswith("TEARDOWN ")
 
 

@@ -3,7 +3,6 @@
 import itertools
 import os
 import socket
-import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +57,7 @@ class Taker:
     def __init__(self, *, keeps_data: bool = False) -> None:
         self._changed = threading.Condition()
         self._keeps_data = keeps_data
+        self.began_s = time.monotonic()  # before the camera is opened
         self.got: list[Got] = []
 
     def __call__(self, frame: Frame) -> None:
@@ -226,9 +226,10 @@ def test_stream_and_still_of_a_large_source(tmp_path: Path, camera_of: Open) -> 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi", "a.h264"])
 def test_a_file_loops_at_its_own_pace(tmp_path: Path, camera_of: Open, name: str) -> None:
     path = write_movie(tmp_path / name, [grey_rgb(n) for n in range(8)], FPS)
-    got = open_with(camera_of(path)).wait(25)
+    taker = open_with(camera_of(path))
+    got = taker.wait(25)
     assert [each.number for each in got[:24]] == [0, 1, 2, 3, 4, 5, 6, 7] * 3
-    _check_pace(got, 1 / 25 if name == "a.h264" else 1 / FPS)  # which tells no time, and gets the usual
+    _check_pace(taker.began_s, got, 1 / 25 if name == "a.h264" else 1 / FPS)  # which tells no time, and gets the usual
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mjpeg", "a.mkv"])
@@ -238,24 +239,22 @@ def test_jpegs_of_a_file_are_passed_on_as_they_are(tmp_path: Path, camera_of: Op
     got = taker.wait(19)
     assert [each.data for each in got[:18]] == jpegs * 3
     assert {(each.size, each.pixel_format) for each in got} == {((64, 48), "MJPEG")}
-    _check_pace(got, 1 / 25)
+    _check_pace(taker.began_s, got, 1 / 25)
 
 
-def _check_pace(got: list[Got], step_s: float) -> None:
-    """A machine that is busy makes some frames late, the first one too, and the next ones come in time."""
-    took_s = got[-1].came_s - got[0].came_s
-    assert took_s >= (len(got) - 1) * step_s * 0.7
-    gaps = [after.came_s - before.came_s for before, after in itertools.pairwise(got)]
-    assert any(gap == pytest.approx(step_s, rel=0.25) for gap in gaps)
+def _check_pace(began_s: float, got: list[Got], step_s: float) -> None:
+    """On average; a machine that is busy makes some frames late, the first one too, and the next ones are not."""
+    assert got[-1].came_s - began_s >= (len(got) - 1) * step_s * 0.95
+    gaps = sorted(after.came_s - before.came_s for before, after in itertools.pairwise(got))
+    assert gaps[len(gaps) // 2] == pytest.approx(step_s, rel=0.5)
 
 
 def test_a_faster_file_is_thinned_out(tmp_path: Path, camera_of: Open) -> None:
     path = write_movie(tmp_path / "a.mp4", [grey_rgb(n) for n in range(16)], FPS)
     got = open_with(camera_of(path, StreamWish(640, 480, FPS / 4))).wait(9)
     steps = [(after.number - before.number) % 16 for before, after in itertools.pairwise(got)]
-    assert statistics.median(steps) == pytest.approx(4, abs=1)
-    durations_us = [each.metadata["FrameDuration"] for each in got if "FrameDuration" in each.metadata]
-    assert statistics.median(durations_us) == pytest.approx(4e6 / FPS, rel=0.5)
+    assert sum(steps) / len(steps) == pytest.approx(4, rel=0.2)
+    assert got[-1].metadata["FrameDuration"] == pytest.approx(4e6 / FPS, rel=0.5)
 
 
 def test_a_file_that_is_one_picture_is_shown_again_and_again(tmp_path: Path, camera_of: Open) -> None:
