@@ -25,11 +25,11 @@ import numpy as np  # noqa: E402
 from encode import to_planes  # noqa: E402
 from reel import read_reel  # noqa: E402
 
-from softcam.frames import Frame, NewestFrame  # noqa: E402
 from softcam.h264.encoder import VideoEncoder  # noqa: E402
-from softcam.h264.packets import Packet  # noqa: E402
+from softcam.h264.packet import Packet  # noqa: E402
 from softcam.h264.x264 import X264  # noqa: E402
-from softcam.movie import Movie  # noqa: E402
+from softcam.imaging.frame import Frame, NewestFrame  # noqa: E402
+from softcam.streaming.fmp4_channel import Movie  # noqa: E402
 
 PICTURES = 10  # of the reel
 FRAMES = 60  # in one turn

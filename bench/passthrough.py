@@ -56,7 +56,7 @@ class ReelCamera:
         return StreamMode(*size, "MJPEG", size)
 
     def _play(self, on_frame: Any, size: tuple[int, int]) -> None:
-        from softcam.frames import Frame
+        from softcam.imaging.frame import Frame
 
         due_s = time.monotonic()
         for number, picture in enumerate(itertools.cycle(self._pictures)):
@@ -95,9 +95,9 @@ def main() -> int:
         threading.Thread(target=_compute, name="busy", daemon=True).start()
     ReelCamera.reel = Path(sys.argv[1])
     sys.path.insert(0, str(PROJECT))
-    from softcam.camera import pattern
+    from softcam.camera.pattern import camera
 
-    pattern.PatternCamera = ReelCamera  # type: ignore[assignment,misc]
+    camera.PatternCamera = ReelCamera  # type: ignore[assignment,misc]
     # Only now, so that it meets the reel wherever it imports the camera.
     from softcam import app
 

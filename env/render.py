@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from softcam.options import SETTINGS, Setting
+from softcam.config.schema import SETTINGS, Setting
 
 _HEAD = """\
 # Soft Stream's settings on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every

@@ -17,12 +17,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from softcam import memory
 from softcam.camera.base import Camera, StreamWish
-from softcam.camera.holder import CameraHolder
-from softcam.camera.steering import Steering
+from softcam.camera.picamera.h264_encoder import HardwareFirst
+from softcam.camera.session.manager import CameraHolder
+from softcam.config.settings import Settings, describe, load
+from softcam.controls.controller import Steering
 from softcam.controls.state import Store
-from softcam.ends import Ends
 from softcam.errors import (
     EXIT_OK,
     EXIT_STUCK,
@@ -33,40 +33,40 @@ from softcam.errors import (
     ConfigurationError,
     PortalError,
 )
-from softcam.exif import with_orientation
-from softcam.fanout import FanOut
-from softcam.frames import NewestFrame
-from softcam.h264 import thumbnails
 from softcam.h264.backend import OpenBackend
 from softcam.h264.encoder import VideoEncoder
-from softcam.h264.hardware import HardwareFirst
-from softcam.h264.library import Library
-from softcam.h264.publish import Publisher
-from softcam.h264.record import VideoRecorder
-from softcam.h264.timelapse import Still, TimelapseRecorder
 from softcam.health import Health
-from softcam.hooks import Hook, load_hook
-from softcam.movie import Movie
-from softcam.pictures import PictureKey, Pictures
-from softcam.settings import Settings, describe, load
-from softcam.systemd import JournalFormatter, Notifier, Watch, is_journal
-from softcam.viewers import PictureChannel
-from softcam.web.access import Access
-from softcam.web.api import HEALTH_DOC, STATUS_DOC, Api
-from softcam.web.controls import ControlApi
-from softcam.web.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotWish
-from softcam.web.metrics import METRICS_DOC, Metrics
-from softcam.web.movie import MovieStream
-from softcam.web.neighbours import CAMERAS_DOC, Neighbours
-from softcam.web.openapi import openapi_routes
-from softcam.web.origins import Origins
+from softcam.imaging.exif import with_orientation
+from softcam.imaging.frame import NewestFrame
+from softcam.recording import thumbnail as thumbnails
+from softcam.recording.library import Library
+from softcam.recording.recorder import VideoRecorder
+from softcam.recording.timelapse import Still, TimelapseRecorder
+from softcam.rtsp.publisher import Publisher
+from softcam.runtime import memory
+from softcam.runtime.shutdown import Ends
+from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
+from softcam.runtime.threads import start_worker
+from softcam.streaming.clients import PictureChannel
+from softcam.streaming.fanout import FanOut
+from softcam.streaming.fmp4_channel import Movie
+from softcam.streaming.hook import Hook, load_hook
+from softcam.streaming.jpeg_encoder import PictureKey, Pictures
+from softcam.web.api.cameras import CAMERAS_DOC, Neighbours
+from softcam.web.api.controls import ControlApi
+from softcam.web.api.h264_stream import MovieStream
+from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotWish
+from softcam.web.api.metrics import METRICS_DOC, Metrics
+from softcam.web.api.openapi import openapi_routes
+from softcam.web.api.publishing import Streaming
+from softcam.web.api.recordings import Recorders, Recordings, take_still
+from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, Api
+from softcam.web.http.auth import Access
+from softcam.web.http.csrf import Origins
+from softcam.web.http.router import Route, Routes
+from softcam.web.http.server import PortalServer
 from softcam.web.pages import page_routes
-from softcam.web.recordings import Recorders, Recordings, take_still
-from softcam.web.routes import Route, Routes
-from softcam.web.server import PortalServer
-from softcam.web.streaming import Streaming
 from softcam.web.webrtc import webrtc_routes
-from softcam.workers import start_worker
 
 log = logging.getLogger("softcam")
 
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list_cameras() -> int:
     print("pattern  the embedded test picture, always there")
-    from softcam.camera.picamera import list_cameras
+    from softcam.camera.picamera.camera import list_cameras
 
     for entry in list_cameras():
         print(f"{entry.number:<8} {entry.model}  {entry.id}")
@@ -392,16 +392,16 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
         return None, number or 0
     wish = _wish(settings)
     if settings.is_pattern:
-        from softcam.camera.pattern import PatternCamera
+        from softcam.camera.pattern.camera import PatternCamera
 
         faults = None if settings.pattern_faults is None else Path(settings.pattern_faults)
         camera: Camera = PatternCamera(wish, faults_file=faults)
     elif settings.url is not None:
-        from softcam.camera.url import UrlCamera
+        from softcam.camera.url.camera import UrlCamera
 
         camera = UrlCamera(settings.url, wish)
     else:
-        from softcam.camera.picamera import PicameraCamera
+        from softcam.camera.picamera.camera import PicameraCamera
 
         picamera = PicameraCamera(
             number,

@@ -2,7 +2,7 @@
 
 Every part has its say: the holder of the camera, the encoders by what they deliver, the fan-out by its ticks, and the
 server by an answer to a request like everyone's. A part that hangs in a lock hangs the question too, and that counts as
-well: see `softcam.systemd.Watch`. The questions come on that thread, what parts tell comes on theirs.
+well: see `softcam.runtime.systemd.Watch`. The questions come on that thread, what parts tell comes on theirs.
 """
 
 import contextlib
@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from softcam.camera.holder import CameraHolder, HolderStatus, State
-from softcam.pictures import Channel
-from softcam.web.server import FULL
+from softcam.camera.session.manager import CameraHolder, HolderStatus, State
+from softcam.streaming.jpeg_encoder import Channel
+from softcam.web.http.server import FULL
 
 # A part that did nothing for so long, though it had to, hangs. Far above what a loaded Pi Zero needs.
 _STILL_LIMIT_S: Final = 10.0

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from softcam.settings import Settings, load
+from softcam.config.settings import Settings, load
 
 _ASK_AGAIN_S = 0.2
 _ANSWER_LIMIT_S = 5.0

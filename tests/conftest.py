@@ -82,8 +82,8 @@ def pytest_make_collect_report(
 # Files with tests that want to be alone come last: while the virtual machine boots, they would make all others wait.
 
 _GROUPS = (
-    ("tests/host/test_devices.py", "virtual machine"),
-    ("tests/host/", "container"),  # one for all of them; and they look for what deployments left in /tmp
+    ("tests/deploy/test_devices.py", "virtual machine"),
+    ("tests/deploy/", "container"),  # one for all of them; and they look for what deployments left in /tmp
     ("tests/process/", None),
     ("tests/browser/", None),
     ("tests/rig/", None),

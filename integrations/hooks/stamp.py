@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from softcam.glyphs import draw_text, text_size
+from softcam.imaging.font import draw_text, text_size
 
 _SHARE = 0.035  # of the picture's height
 

@@ -6,10 +6,10 @@ call. A call may take long or hang: the holder watches it from outside.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from softcam.errors import CameraError
-from softcam.frames import Frame, PixelFormat
+from softcam.imaging.frame import Frame, PixelFormat
 
 OnFrame = Callable[[Frame], None]
 HdrWish = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
@@ -163,3 +163,22 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Stop and give the camera free; harmless when it is closed. No `on_frame` comes after it."""
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """Any thread may ask."""
+
+    @property
+    def absence(self) -> str | None:
+        """Why there are no frames now, in a line for people and without secrets; None while they come."""
+
+    @property
+    def mode(self) -> StreamMode:
+        """As `open` gave it, but for what has changed since; replaced before the first frame that differs."""
+
+    def give_up(self) -> None:
+        """The portal ends: an `open` that waits for a picture waits no longer."""
+
+    def tell_absence(self, told: Callable[[], None]) -> None:
+        """`told` is called whenever it goes, on the camera's own thread."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from softcam.controls.table import BY_NAME, BadValue, Group
+from softcam.controls.schema import BY_NAME, BadValue, Group
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol
 
 from softcam.errors import CameraError
-from softcam.frames import Frame, PixelFormat
-from softcam.h264.packets import Packet
+from softcam.h264.packet import Packet
 from softcam.h264.x264 import X264
+from softcam.imaging.frame import Frame, PixelFormat
 
 BackendName = Literal["hardware", "libx264"]
 

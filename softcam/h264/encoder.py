@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from softcam.errors import CameraError
-from softcam.frames import Frame, NewestFrame, PixelFormat
 from softcam.h264 import x264
 from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend, open_x264
-from softcam.h264.gaps import is_gap
-from softcam.h264.packets import Packet, PacketSink, VideoFormat
-from softcam.workers import start_worker
+from softcam.h264.packet import Packet, PacketSink, VideoFormat
+from softcam.h264.timing import is_gap
+from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from softcam.runtime.threads import start_worker
 
 log = logging.getLogger(__name__)
 

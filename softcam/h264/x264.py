@@ -13,8 +13,8 @@ from typing import Any, Final
 import numpy as np
 
 from softcam.errors import CameraError, NotSupported
-from softcam.frames import Frame, PixelFormat, Plane
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
+from softcam.imaging.frame import Frame, PixelFormat, Plane
 
 # ITU-T H.273: what JFIF says of its pictures, which are sRGB by way of BT.601's matrix.
 COLOUR_PRIMARIES: Final = 1

@@ -6,8 +6,8 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
-from softcam.web.messages import Answer, Request, Response
-from softcam.web.routes import Doc, Route
+from softcam.web.http.messages import Answer, Request, Response
+from softcam.web.http.router import Doc, Route
 
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",

@@ -11,8 +11,8 @@ import base64
 from html import escape
 from urllib.parse import quote, unquote, urlsplit
 
+from softcam.web.http.router import Route
 from softcam.web.pages import Page, page_doc
-from softcam.web.routes import Route
 
 _PARTS = ("webrtc.css", "webrtc.js")
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from tests.browser.visiting import LIMIT_MS, Start, Visitor
 from tests.conftest import Portal
+from tests.support.browser_client import LIMIT_MS, Start, Visitor
 
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 

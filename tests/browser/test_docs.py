@@ -5,8 +5,8 @@ import shutil
 import pytest
 from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
 
-from tests.browser.visiting import KEY, Start, Visitor
 from tests.conftest import PROJECT, Portal
+from tests.support.browser_client import KEY, Start, Visitor
 
 SHOTS = PROJECT / "build" / "screenshots"
 

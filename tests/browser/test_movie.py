@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.visiting import HIDE, Start, Visitor, wait_until
 from tests.conftest import Portal
+from tests.support.browser_client import HIDE, Start, Visitor, wait_until
 
 WATCHED_S = 12
 MOST_BEHIND_MS = 300  # what is promised

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Route, expect
 
-from tests.browser.proxy import below
-from tests.browser.visiting import (
+from tests.conftest import PROJECT, Portal
+from tests.support.browser_client import (
     DESK,
     HIDE,
     KEY,
@@ -34,8 +34,8 @@ from tests.browser.visiting import (
     wait_for_state,
     wait_until,
 )
-from tests.conftest import PROJECT, Portal
-from tests.process.asking import status_of, wait_for_status
+from tests.support.http_client import status_of, wait_for_status
+from tests.support.proxy import below
 
 ASSETS = PROJECT / "softcam" / "web" / "assets"
 OTHER_PAGES = ("docs.", "webrtc.", "whep.")

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, Request, Route, expect
 
-from tests.browser.visiting import (
+from tests.conftest import Portal
+from tests.support.browser_client import (
     DESK,
     LIMIT_MS,
     PHONE,
@@ -19,8 +20,7 @@ from tests.browser.visiting import (
     wait_for_state,
     wait_until,
 )
-from tests.conftest import Portal
-from tests.process.asking import status_of
+from tests.support.http_client import status_of
 
 CONTROLS = "/v1/camera/controls"
 BRIGHTNESS = "#control-image_processing-brightness"

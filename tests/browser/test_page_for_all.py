@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.visiting import LIMIT_MS, SIZES, Start, Visitor, ask, wait_for_state
 from tests.conftest import Portal
+from tests.support.browser_client import LIMIT_MS, SIZES, Start, Visitor, ask, wait_for_state
 
 # Run as a script of the test's own: the page's policy lets nothing in.
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()

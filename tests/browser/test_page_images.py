@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.visiting import DESK, LIMIT_MS, PHONE, TABLET, Start, Visitor, ask, wait_for_state, wait_until
 from tests.conftest import PROJECT, Portal
+from tests.support.browser_client import DESK, LIMIT_MS, PHONE, TABLET, Start, Visitor, ask, wait_for_state, wait_until
 
 FOLDER = PROJECT / "docs" / "images"
 LARGEST_IMAGE = 400_000  # bytes, for who reads the README over a slow line

@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.visiting import (
+from tests.conftest import Portal
+from tests.support.browser_client import (
     DESK,
     LIMIT_MS,
     PHONE,
@@ -22,8 +23,7 @@ from tests.browser.visiting import (
     wait_for_state,
     wait_until,
 )
-from tests.conftest import Portal
-from tests.process.asking import status_of, wait_for_status
+from tests.support.http_client import status_of, wait_for_status
 
 ROI = "/v1/camera/roi"
 WHOLE = {"x": 0, "y": 0, "width": 1, "height": 1}

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.visiting import (
+from tests.conftest import Portal
+from tests.support.browser_client import (
     DESK,
     LIMIT_MS,
     PHONE,
@@ -23,8 +24,7 @@ from tests.browser.visiting import (
     wait_for_state,
     wait_until,
 )
-from tests.conftest import Portal
-from tests.process.asking import wait_for_status
+from tests.support.http_client import wait_for_status
 
 RECORDINGS = "/v1/recordings"
 # How much of a canvas is drawn on, in each fifth of its width.

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Request, sync_playwright
 
 from tests.conftest import Portal
-from tests.process.asking import ask, post
+from tests.support.http_client import ask, post
 
 ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 LIMIT_MS = 20_000

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.visiting import HIDE, Visitor, look, wait_for_state
-from tests.browser.whep_peer import HEIGHT, WIDTH, WhepPeer, stay_on_loopback
 from tests.conftest import Portal
-from tests.process.asking import wait_for_status
+from tests.support.browser_client import HIDE, Visitor, look, wait_for_state
+from tests.support.http_client import wait_for_status
+from tests.support.whep_peer import HEIGHT, WIDTH, WhepPeer, stay_on_loopback
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]

@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 
-from softcam.controls.table import BY_NAME
+from softcam.controls.schema import BY_NAME
 
 # On an open camera some good values would make pictures late, and rightly so: how far they go there, by group and
 # field. All of them are tried on a closed one.

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conftest import HAS_FRESH_CASES, Portal
-from tests.process.asking import ask
+from tests.support.http_client import ask
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOOKS = "tests.process.schemathesis_hooks"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT, Portal
-from tests.process.asking import size_of, wait_for_status
+from tests.support.http_client import size_of, wait_for_status
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)

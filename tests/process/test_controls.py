@@ -15,7 +15,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, ask_for_still, decode, post, size_of, status_of, wait_for_status
+from tests.support.http_client import Viewer, ask, ask_for_still, decode, post, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 Picture = npt.NDArray[np.uint8]

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import ask, ask_for_still, post, size_of, status_of
+from tests.support.http_client import ask, ask_for_still, post, size_of, status_of
 
 Start = Callable[..., Portal]
 EXAMPLES = Path(__file__).with_name("examples")

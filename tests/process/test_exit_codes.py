@@ -11,7 +11,7 @@ import pytest
 
 import softcam
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, wait_for_status
+from tests.support.http_client import Viewer, ask, wait_for_status
 
 Start = Callable[..., Portal]
 GONE_WITHIN_S = 2 * 3.0  # from the signal to the end, as is promised; a busy machine takes a part of it

@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from tests.conftest import PROJECT, Portal
-from tests.process.asking import Viewer, ask, status_of
+from tests.support.http_client import Viewer, ask, status_of
 
 SMALL = ("--width", "320", "--height", "180", "--linger", "0")
 Start = Callable[..., Portal]

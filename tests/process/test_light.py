@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tests.conftest import PROJECT, Portal
-from tests.process.asking import Viewer, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
+from tests.support.http_client import Viewer, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
 
 pytestmark = pytest.mark.alone
 Start = Callable[..., Portal]

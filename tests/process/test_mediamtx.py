@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from tests.conftest import PROJECT, Portal
-from tests.process.asking import ask, port_of
 from tests.process.test_publish import SMALL, free_port, url_of
+from tests.support.http_client import ask, port_of
 
 Start = Callable[..., Portal]
 FOLDER = PROJECT / "integrations" / "mediamtx"

@@ -18,8 +18,8 @@ from typing import Any, Self
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.process.asking import Viewer as PictureViewer
-from tests.process.asking import ask, port_of, post, status_of, wait_for_status
+from tests.support.http_client import Viewer as PictureViewer
+from tests.support.http_client import ask, port_of, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, ask_for_still, decode, size_of, status_of, wait_for_status
+from tests.support.http_client import Viewer, ask, ask_for_still, decode, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 SMALL = ("--width", "640", "--height", "360")

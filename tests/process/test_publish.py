@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.process.asking import Viewer, ask, post, status_of, wait_for_status
+from tests.support.http_client import Viewer, ask, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
-SERVER = Path(__file__).with_name("rtsp_server.py")
+SERVER = Path(__file__).resolve().parents[1] / "support/rtsp_server.py"
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
 SMALL = ("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "1000000")
 BACK_S = 5.0  # what is promised: a server that is back has the stream within so long

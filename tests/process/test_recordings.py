@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, post, status_of, wait_for_status
+from tests.support.http_client import Viewer, ask, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 WaitUntil = Callable[..., None]

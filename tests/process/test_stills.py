@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import Viewer, ask, ask_for_still, size_of, status_of
+from tests.support.http_client import Viewer, ask, ask_for_still, size_of, status_of
 
 Start = Callable[..., Portal]
 VIEWERS = 10

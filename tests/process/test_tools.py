@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 import simplejpeg
 
-from softcam import jpeg
+from softcam.imaging import jpeg
 from tests.conftest import PROJECT, Portal
-from tests.fakes import eventually, make_frame
-from tests.pictures_in_motion import write_unknown
-from tests.process.asking import port_of
+from tests.support.fakes import eventually, make_frame
+from tests.support.http_client import port_of
+from tests.support.motion_pictures import write_unknown
 
 LIMIT_S = 60
 SMALL = ("--width", "320", "--height", "180")

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.pictures_in_motion import grey_rgb, number_of, smooth_rgb, write_movie
-from tests.process.asking import Viewer, ask, decode, port_of, post, size_of, status_of, wait_for_status
+from tests.support.http_client import Viewer, ask, decode, port_of, post, size_of, status_of, wait_for_status
+from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
 
 Start = Callable[..., Portal]
 SOURCE = ("--width", "320", "--height", "180", "--fps", "20")
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
-RTSP_SOURCE = Path(__file__).with_name("rtsp_source.py")
+RTSP_SOURCE = Path(__file__).resolve().parents[1] / "support/rtsp_source.py"
 BACK_S = 8.0  # a source that is back is shown again within so long, its own start not counted
 
 

@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from tests.conftest import Portal
-from tests.process.asking import Answer, Viewer, ask, decode, size_of, status_of, wait_for_status
+from tests.support.http_client import Answer, Viewer, ask, decode, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)  # small: what is shown here is not speed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.rig.rig import Rig
-from tests.rig.watching import PATIENCE_S, Answer, Portal, start_portal
+from tests.support.rig_client import PATIENCE_S, Answer, Portal, start_portal
 
 CAMERA = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--linger", "0.2")
 # Every body that the services before this one printed, and more; on a virtual camera most of it is lacking.

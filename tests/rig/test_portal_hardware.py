@@ -16,7 +16,7 @@ import pytest
 
 from tests.rig.rig import Rig
 from tests.rig.test_portal_movie import probe, run
-from tests.rig.watching import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal, wait_until
+from tests.support.rig_client import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal, wait_until
 
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30", "--linger", "1")
 _WELL = {"RIG_H264": "well"}

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from tests.rig.rig import Rig
-from tests.rig.watching import Portal, decode, in_background, recognise, start_portal, wait_until
+from tests.support.rig_client import Portal, decode, in_background, recognise, start_portal, wait_until
 
 _PHOTOGRAPHS = ("--camera", "Virtual0")  # the camera that shows photographs
 _SMALL = (*_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "30")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.rig.rig import Rig
-from tests.rig.watching import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal
+from tests.support.rig_client import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal
 
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30")
 _NEAR_DB = 27.0  # of the photograph, after libcamera's scaling and H.264

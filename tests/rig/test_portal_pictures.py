@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 
 from tests.rig.rig import MODELS, PROJECT, PYTHON, Rig
 from tests.rig.root import CHECKOUT
-from tests.rig.watching import (
+from tests.support.rig_client import (
     Part,
     Viewer,
     decode,

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.rig.rig import Rig
-from tests.rig.watching import Portal, decode, recognise, start_portal
+from tests.support.rig_client import Portal, decode, recognise, start_portal
 
 _CHROMIUM = "/usr/bin/chromium"
 # Neither a screen nor a second user to fence off, and nothing but the page is to be fetched.

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.rig.rig import Rig
-from tests.rig.watching import decode, recognise, start_portal, wait_until
+from tests.support.rig_client import decode, recognise, start_portal, wait_until
 
 SMALL = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--fps", "20", "--bitrate", "2000000")
 FRAMES = 60

@@ -1,0 +1,88 @@
+"""One autofocus cycle as a state machine: metadata and the time go in, controls to send and an outcome come out.
+
+No thread, no clock and no camera in here; `camera/focus.py` drives it. It uses none of Picamera2's jobs, so frames
+keep flowing while the lens moves: libcamera takes AfMode and AfTrigger as controls, and tells AfState with every frame
+(libcamera's control_ids_core.yaml, "AfMode" to "AfState").
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from softcam.camera.session.frame_rate import CONTROL_FRAMES
+
+
+class AfMode(IntEnum):
+    """libcamera's AfModeEnum."""
+
+    MANUAL = 0
+    AUTO = 1
+    CONTINUOUS = 2
+
+
+class AfTrigger(IntEnum):
+    """libcamera's AfTriggerEnum."""
+
+    START = 0
+    CANCEL = 1
+
+
+class AfState(IntEnum):
+    """libcamera's AfStateEnum."""
+
+    IDLE = 0
+    SCANNING = 1
+    FOCUSED = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class FocusOutcome:
+    """How a cycle ended: `verdict` is `focused`, `failed` or `timed out`; the lens position is in dioptres."""
+
+    purpose: str
+    verdict: str
+    took_s: float
+    lens_position: float | None
+
+    @property
+    def is_focused(self) -> bool:
+        return self.verdict == "focused"
+
+
+class FocusCycle:
+    """One cycle: trigger, see the scan, hear the verdict. Used by one thread at a time."""
+
+    def __init__(self, purpose: str, now_s: float, timeout_s: float) -> None:
+        self.purpose = purpose
+        self.outcome: FocusOutcome | None = None
+        self._began_s = now_s
+        self._deadline_s = now_s + timeout_s
+        self._has_scanned = False
+        self._frames = 0
+
+    @staticmethod
+    def controls() -> dict[str, Any]:
+        """What to send to begin."""
+        return {"AfMode": int(AfMode.AUTO), "AfTrigger": int(AfTrigger.START)}
+
+    def step(self, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome | None:
+        """Look at one frame's metadata; the outcome once there is one."""
+        self._frames += 1
+        state = metadata.get("AfState")
+        if state == AfState.SCANNING:
+            self._has_scanned = True
+        elif state in (AfState.FOCUSED, AfState.FAILED) and (
+            # Until the trigger shows, the state is the one of before. A verdict later than that belongs to this cycle
+            # even when no frame in between said Scanning.
+            self._has_scanned or self._frames > CONTROL_FRAMES
+        ):
+            return self._outcome("focused" if state == AfState.FOCUSED else "failed", metadata, now_s)
+        if now_s >= self._deadline_s:
+            return self._outcome("timed out", metadata, now_s)
+        return None
+
+    def _outcome(self, verdict: str, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome:
+        self.outcome = FocusOutcome(self.purpose, verdict, now_s - self._began_s, metadata.get("LensPosition"))
+        return self.outcome

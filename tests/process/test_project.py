@@ -1,0 +1,367 @@
+"""What a newcomer meets first is true: README, changelog, `make help`, the set-up, and CI's rule about skips."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import softcam
+from softcam.config.settings import markdown_table
+from softcam.controls.schema import markdown_table as controls_table
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def words(text: str) -> str:
+    """A table row however its columns are padded."""
+    return " ".join(text.split())
+
+
+def test_readme_has_every_setting() -> None:
+    lines = {words(line) for line in (PROJECT / "README.md").read_text().splitlines()}
+    rows = [words(row) for row in markdown_table().splitlines() if row.startswith("|")]
+    assert len(rows) > 20
+    assert [row for row in rows if not set(row) <= set("|-: ") and row not in lines] == []
+
+
+def test_readme_has_every_control() -> None:
+    lines = {words(line) for line in (PROJECT / "README.md").read_text().splitlines()}
+    rows = [words(row) for row in controls_table().splitlines()]
+    assert len(rows) > 15
+    assert [row for row in rows if row not in lines] == []
+
+
+def test_changelog_has_this_version() -> None:
+    versions = re.findall(r"^## (\S+)", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions
+    assert versions[0] == softcam.__version__
+
+
+def make(
+    *arguments: str, cwd: Path = PROJECT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs make as a person would, though these tests may run under `make test ARGS=…` themselves."""
+    outer = re.compile(r"MAKE|MFLAGS|ARGS$|CAMERA$|PIP_|PYTHON")
+    clean = {name: value for name, value in os.environ.items() if not outer.match(name)}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=cwd,
+        env=clean | dict(environment or {}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def targets_in_help() -> list[str]:
+    answer = make()
+    assert answer.stderr == ""
+    return re.findall(r"^  ([a-z-]+) +\S", answer.stdout, re.MULTILINE)
+
+
+def test_make_alone_lists_what_exists() -> None:
+    targets = targets_in_help()
+    assert {"help", "run", "test", "lint"} <= set(targets)
+    for target in targets:
+        assert make("--dry-run", target).returncode == 0, target
+
+
+def test_readme_names_only_targets_that_exist() -> None:
+    named = set(re.findall(r"\bmake ([a-z-]+)(?=[`\s])", " ".join(_code_in((PROJECT / "README.md").read_text()))))
+    assert {"run", "test"} <= named
+    assert named - set(targets_in_help()) == set()
+
+
+def _code_in(markdown: str) -> list[str]:
+    """What stands in fences, line by line, and between backticks, each with a space behind it."""
+    fenced = re.findall(r"^```[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
+    return [f"{code} " for code in (*fenced, *re.findall(r"`([^`\n]+)`", markdown))]
+
+
+def test_pinned_versions_are_within_the_bounds() -> None:
+    tested = dict(re.findall(r"^(\w+)==(\d+\.\d+)", (PROJECT / "tests/requirements.txt").read_text(), re.MULTILINE))
+    bounds = re.findall(r"^(\w+) >=([\d.]+), <([\d.]+)$", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
+    assert [name for name, _, _ in bounds] == ["numpy", "simplejpeg"]
+    for name, lowest, beyond in bounds:
+        assert _parts(lowest) <= _parts(tested[name]) < _parts(beyond), name
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
+
+
+# --- The set-up. It is run on a copy of what it reads, so that it makes nothing in this checkout.
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "soft stream"  # a space, as people's folders have
+    for name in ("Makefile", "requirements.txt", "tools/setup.sh", "tests/requirements.txt", "tests/packages.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(PROJECT / name, folder / name)
+    (folder / "soft_stream.py").write_text("import sys\nprint('started', sys.argv[1:])\n")
+    return folder
+
+
+def set_up(
+    checkout: Path, goal: str, *arguments: str, python: Path, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs make with `python` as the only one that is recent enough and no network to fetch from."""
+    closed = {
+        "CI": "",
+        "NO_APT": "1",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_INDEX_URL": "http://127.0.0.1:9/",  # the discard port, where nobody listens
+        "PYTHON": str(python),
+    }
+    return make(goal, *arguments, cwd=checkout, environment=closed | dict(environment or {}))
+
+
+def said(answer: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines for people, without make's own last one."""
+    return [line for line in answer.stderr.splitlines() if not line.startswith("make: ***")]
+
+
+def fake_python(folder: Path, name: str, code: str) -> Path:
+    """A Python that says about itself what `code` makes it say."""
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{code}\n")
+    path.chmod(0o755)
+    return path
+
+
+def only_these_pythons(checkout: Path) -> None:
+    """The set-up also looks at the machine's own Python; in this copy it does not."""
+    script = checkout / "tools/setup.sh"
+    text = script.read_text()
+    assert text.count("/usr/bin/python3 ") == 1
+    script.write_text(text.replace('/usr/bin/python3 "$(command -v python3 || true)"', ""))
+
+
+def test_run_uses_a_python_that_has_everything_as_it_is(checkout: Path) -> None:
+    answer = set_up(checkout, "run", "ARGS=--port 0", python=Path(sys.executable))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == "started ['--camera', 'pattern', '--port', '0']\n"
+    assert answer.stderr == ""
+    assert not (checkout / ".venv").exists()
+
+
+def test_run_with_a_pipe_as_the_camera_wants_no_picamera2(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    pipe = tmp_path / "video.mjpeg"
+    os.mkfifo(pipe)
+    answer = set_up(checkout, "run", f"CAMERA={pipe}", python=Path(sys.executable))
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == f"started ['--camera', '{pipe}']\n"
+
+
+def test_run_without_network_says_so_in_one_line(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    bare = fake_python(tmp_path, "bare-python", f'exec {sys.executable} -S "$@"')  # -S: without site-packages
+    answer = set_up(checkout, "run", python=bare)
+    assert answer.returncode != 0
+    assert len(said(answer)) == 2
+    assert said(answer)[0].startswith("Setting up .venv")
+    assert said(answer)[1] == (
+        "make run: no network: pip cannot fetch what requirements.txt lists (see .cache/setup.log)"
+    )
+    assert "127.0.0.1" in (checkout / ".cache/setup.log").read_text()
+    assert not (checkout / ".venv").exists()
+
+
+def test_run_without_venv_module_names_the_package(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    hide = 'case "$*" in *ensurepip*) exit 1 ;; esac'
+    bare = fake_python(tmp_path, "bare-python", f'{hide}; exec {sys.executable} -S "$@"')
+    answer = set_up(checkout, "run", python=bare)
+    assert answer.returncode != 0
+    assert said(answer) == ["make run: needs python3-venv: sudo apt install python3-venv"]
+
+
+def test_run_on_an_old_python_says_which_is_needed(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    old = fake_python(tmp_path, "old-python", 'test "$1" = -V && echo Python 3.9.2 && exit; exit 1')
+    answer = set_up(checkout, "run", python=old)
+    assert answer.returncode != 0
+    assert said(answer) == [
+        "make run: needs Python 3.11 or newer, as in Debian 12 and later; here is Python 3.9.2",
+    ]
+
+
+def test_run_with_a_camera_names_the_package_of_picamera2(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    answer = set_up(checkout, "run", "CAMERA=0", python=Path(sys.executable))
+    assert answer.returncode != 0
+    assert said(answer) == [
+        "make run CAMERA=0: needs Picamera2, which Raspberry Pi OS has: sudo apt install python3-picamera2",
+    ]
+    assert not (checkout / ".venv").exists()
+
+
+def test_run_with_a_camera_uses_the_python_that_has_picamera2(checkout: Path, tmp_path: Path) -> None:
+    packages = tmp_path / "dist-packages"
+    packages.mkdir()
+    for name in ("picamera2", "libcamera"):
+        (packages / f"{name}.py").write_text("raise RuntimeError('imported: this takes a second on a Raspberry Pi')")
+    answer = set_up(checkout, "run", "CAMERA=0", python=Path(sys.executable), environment={"PYTHONPATH": str(packages)})
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout == "started ['--camera', '0']\n"
+    assert answer.stderr == ""
+
+
+def test_run_with_a_camera_tells_of_a_broken_simplejpeg(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    packages = tmp_path / "dist-packages"
+    packages.mkdir()
+    (packages / "picamera2.py").touch()
+    (packages / "libcamera.py").touch()
+    (packages / "simplejpeg.py").write_text("raise ValueError('numpy.dtype size changed')")
+    answer = set_up(checkout, "run", "CAMERA=0", python=Path(sys.executable), environment={"PYTHONPATH": str(packages)})
+    assert answer.returncode != 0
+    assert len(said(answer)) == 1
+    assert "cannot import simplejpeg (ValueError: numpy.dtype size changed)" in said(answer)[0]
+    assert "pip uninstall" in said(answer)[0]
+
+
+def test_test_without_venv_module_names_the_package(checkout: Path, tmp_path: Path) -> None:
+    only_these_pythons(checkout)
+    hide = 'case "$*" in *ensurepip*) exit 1 ;; esac'
+    bare = fake_python(tmp_path, "bare-python", f'{hide}; exec {sys.executable} "$@"')
+    answer = set_up(checkout, "test", python=bare)
+    assert answer.returncode != 0
+    assert said(answer) == ["make test: needs python3-venv: sudo apt install python3-venv"]
+
+
+# --- What tests/conftest.py lends to the others
+
+
+def test_the_portal_fixture_gives_address_log_and_exit_code(portal: Any) -> None:
+    host, port = re.fullmatch(r"http://([\d.]+):(\d+)", portal.url).groups()
+    with socket.create_connection((host, int(port)), timeout=10):
+        assert portal.threads()
+        assert any(target.startswith("socket:") for target in portal.descriptors())
+    assert portal.stop() == 0
+    with pytest.raises(AssertionError, match="the process ended"):
+        portal.wait_for_log("no such line")
+
+
+def test_a_leak_is_seen(no_leaks: Callable[..., AbstractContextManager[None]], tmp_path: Path) -> None:
+    may_end = threading.Event()
+    thread = threading.Thread(target=may_end.wait, name="left over")
+    with pytest.raises(AssertionError, match="left over"), no_leaks(timeout_s=0):
+        thread.start()
+    may_end.set()
+    thread.join()
+    with pytest.raises(AssertionError, match=r"descriptor to .*open\.txt"), no_leaks(timeout_s=0):
+        opened = (tmp_path / "open.txt").open("w")
+    opened.close()
+    with no_leaks():
+        (tmp_path / "closed.txt").write_text("")
+
+
+# --- CI's rule
+
+
+SKIPPING = """
+import pytest
+
+def test_passes():
+    assert True
+
+@pytest.mark.skipif(True, reason="no camera here")
+def test_marked():
+    assert False
+
+def test_skips_itself():
+    pytest.skip("no browser here")
+
+@pytest.mark.xfail(strict=True, reason="known")
+def test_expected_to_fail():
+    assert False
+"""
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(
+    ("ci", "summary"), [("1", "1 failed, 1 passed, 1 xfailed, 1 error"), ("", "1 passed, 2 skipped, 1 xfailed")]
+)
+def test_a_skip_fails_in_ci_alone(ci: str, summary: str, workers: str, tmp_path: Path) -> None:
+    answer = run_pytest_on(SKIPPING, ci, tmp_path, "-n", workers)
+    assert summary in answer.stdout
+    assert answer.returncode == (1 if ci else 0)
+    for reason in ("no camera here", "no browser here"):
+        assert reason in answer.stdout
+
+
+@pytest.mark.parametrize("ci", ["1", ""])
+def test_a_skipped_module_fails_in_ci_alone(ci: str, tmp_path: Path) -> None:
+    answer = run_pytest_on("import pytest\npytest.importorskip('no_such_module')", ci, tmp_path)
+    assert "no_such_module" in answer.stdout
+    assert (answer.returncode == pytest.ExitCode.INTERRUPTED) == bool(ci)
+
+
+MEETING = """
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+def wait_for(path):
+    deadline_s = time.monotonic() + 10
+    while not path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.01)
+    return path.exists()
+
+@pytest.mark.parametrize("round", range(2))
+def test_meets_the_other(round):
+    (HERE / f"NAME{round}").touch()
+    assert wait_for(HERE / f"OTHER{round}")
+
+@pytest.mark.alone
+def test_meets_nobody():
+    (HERE / "alone").mkdir()
+    assert not list(HERE.glob("busy-*"))
+    time.sleep(0.2)  # in which the others could come in
+    assert not list(HERE.glob("busy-*"))
+    (HERE / "alone").rmdir()
+
+@pytest.mark.parametrize("round", range(20))
+def test_others(round):
+    busy = HERE / f"busy-{os.getpid()}"
+    busy.touch()
+    assert not (HERE / "alone").exists()
+    busy.unlink()
+"""
+
+
+def test_workers_meet_but_for_tests_that_are_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_other.py").write_text(MEETING.replace("NAME", "b").replace("OTHER", "a"))
+    answer = run_pytest_on(MEETING.replace("OTHER", "b").replace("NAME", "a"), "1", tmp_path, "-n", "2")
+    assert answer.returncode == 0, answer.stdout
+    assert "46 passed" in answer.stdout
+
+
+def run_pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    shutil.copy2(PROJECT / "tests/conftest.py", folder)
+    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone: no other test runs meanwhile\n")
+    (folder / "test_some.py").write_text(tests)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "xdist", *arguments],
+        cwd=folder,
+        env=os.environ | {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # some take seconds to load
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )

@@ -1,0 +1,334 @@
+"""A camera of which every call can be held up, refused and counted by a test; and waiting for what nobody announces.
+
+`FakeCamera` implements `softcam.camera.base.Camera` and has no thread: frames come from whichever thread calls `emit`.
+It keeps the contract's book itself: what the holder must never do (open twice, leave a frame out) lands in `faults`.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+
+from softcam.camera.base import (
+    ControlRange,
+    OnConfigured,
+    OnFrame,
+    RawPicture,
+    StillControls,
+    StreamMode,
+    no_controls,
+    nothing_to_tell,
+)
+from softcam.camera.session.manager import CameraHolder, Lease, State
+from softcam.errors import CameraError
+from softcam.imaging.frame import Frame
+
+PATIENCE_S = 10.0  # only a fault waits so long
+SIZE = (32, 16)
+SENSOR_SIZE = (64, 32)
+FRAME_S = 0.01
+AUTOFOCUS: Mapping[str, ControlRange] = {"AfMode": (0, 2, 0), "AfTrigger": (0, 1, 0)}
+STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "FrameDuration": 2000}
+
+
+def eventually(predicate: Callable[[], object], what: str = "it") -> None:
+    """Return as soon as `predicate` holds; an AssertionError where it never does."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not predicate():
+        assert time.monotonic() < deadline_s, f"{what} did not come true within {PATIENCE_S} s"
+        time.sleep(0.001)
+
+
+def soon_s() -> float:
+    """A deadline that only a fault reaches."""
+    return time.monotonic() + PATIENCE_S
+
+
+def waiters(condition: threading.Condition) -> int:
+    """How many threads sleep on it now."""
+    return len(condition._waiters)  # type: ignore[attr-defined]
+
+
+def make_frame(
+    metadata: Mapping[str, Any] | None = None,
+    *,
+    size: tuple[int, int] = SIZE,
+    began_s: float | None = None,
+    give_back: Callable[[], None] | None = None,
+) -> Frame:
+    """A grey YUV420 frame."""
+    width, height = size
+    luma = np.full((height, width), 128, np.uint8)
+    chroma = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
+    return Frame(
+        (luma, chroma, chroma), "YUV420", width, height, metadata=metadata, began_s=began_s, give_back=give_back
+    )
+
+
+class Background:
+    """A call in a thread of its own: its result or its error, for the test's thread."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._result: Any = None
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="test background", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def result(self) -> Any:
+        """What the call gave; raises what it raised."""
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive(), "the call does not come back"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except Exception as error:  # noqa: BLE001 - told to whoever asks for the result
+            self._error = error
+
+
+class FakeCamera:
+    """A camera in the test's hand."""
+
+    backend = "fake"
+    name = "Fake camera"
+
+    def __init__(self, controls: Mapping[str, ControlRange] | None = None) -> None:
+        self.mode = StreamMode(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
+        self._changed = threading.Condition()  # guards everything below
+        self.is_there = True
+        self.is_open = False
+        self.calls: list[str] = []
+        self.sent: list[Mapping[str, Any]] = []
+        self.still_sent: list[Mapping[str, Any]] = []  # for each still alone
+        self.control_error: CameraError | None = None
+        self.faults: list[str] = []
+        self.frames_out = 0
+        self.stills_out = 0
+        self.opens = 0
+        self._on_frame: OnFrame | None = None
+        self._shut: set[str] = set()
+        self._inside: list[str] = []
+        self._errors: dict[str, list[BaseException]] = {}
+
+    # What a test orders
+
+    def shut(self, call: str) -> None:
+        """From now on `call` (open, restart, still, close) blocks inside the camera, until `let`."""
+        with self._changed:
+            self._shut.add(call)
+
+    def let(self, *calls: str) -> None:
+        """These calls go on, or all."""
+        with self._changed:
+            self._shut.difference_update(calls or tuple(self._shut))
+            self._changed.notify_all()
+
+    def fail_next(self, call: str, error: BaseException) -> None:
+        with self._changed:
+            self._errors.setdefault(call, []).append(error)
+
+    def wait_inside(self, call: str) -> None:
+        """Until somebody is in `call`."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: call in self._inside, PATIENCE_S), f"nobody called {call}"
+
+    def count(self, call: str) -> int:
+        with self._changed:
+            return self.calls.count(call)
+
+    @property
+    def on_frame(self) -> OnFrame:
+        """Where frames of the present opening go; kept by a test, a way for frames that come too late."""
+        assert self._on_frame is not None, "the camera is closed"
+        return self._on_frame
+
+    def emit(self, metadata: Mapping[str, Any] | None = None, *, to: OnFrame | None = None) -> Frame:
+        """One frame, delivered on this thread as a camera's own thread would; the frame may be given back already."""
+        with self._changed:
+            on_frame = to or self.on_frame
+            self.frames_out += 1
+        frame = make_frame(STEADY if metadata is None else metadata, give_back=self._came_back)
+        on_frame(frame)
+        return frame
+
+    def emit_if_open(self) -> None:
+        with self._changed:
+            is_streaming = self._on_frame is not None and not self._inside
+        if is_streaming:
+            self.emit()
+
+    @contextmanager
+    def flowing(self) -> Iterator[None]:
+        """Frames come by themselves, whenever the camera is open and no call is inside it."""
+        is_over = threading.Event()
+
+        def flow() -> None:
+            while not is_over.wait(FRAME_S):
+                self.emit_if_open()
+
+        with Flow(flow, is_over):
+            yield
+
+    # What the holder calls
+
+    def is_present(self) -> bool:
+        return self.is_there
+
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
+        with self._changed:
+            if self.is_open:
+                self.faults.append("opened twice")
+            self._on_frame = on_frame  # frames may come before open() returns
+        on_configured(self.mode)
+        try:
+            self._pass("open")
+        except BaseException:
+            with self._changed:
+                self._on_frame = None
+            raise
+        with self._changed:
+            self.is_open = True
+            self.opens += 1
+        return self.mode
+
+    def restart(self) -> None:
+        self._check_open("restart")
+        self._pass("restart")
+
+    def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
+        self._check_open("still")
+        self.still_sent.append(controls_for(self.mode.controls, size or self.mode.sensor_size))
+        self._pass("still")
+        with self._changed:
+            self.stills_out += 1
+        return make_frame(size=size or self.mode.sensor_size, give_back=self._still_came_back)
+
+    def raw_still(self) -> RawPicture:
+        self._check_open("raw_still")
+        self._pass("raw_still")
+        return RawPicture(b"a raw picture", time.time())
+
+    def set_controls(self, controls: Mapping[str, Any]) -> None:
+        if self.control_error is not None:
+            raise self.control_error
+        with self._changed:
+            self.sent.append(dict(controls))
+
+    def close(self) -> None:
+        self._pass("close")
+        with self._changed:
+            self.is_open = False
+            self._on_frame = None
+
+    # Inside
+
+    def _pass(self, call: str) -> None:
+        with self._changed:
+            self.calls.append(call)
+            self._inside.append(call)
+            self._changed.notify_all()
+            assert self._changed.wait_for(lambda: call not in self._shut, PATIENCE_S), f"{call} was never let go on"
+            self._inside.remove(call)
+            errors = self._errors.get(call)
+            if errors:
+                raise errors.pop(0)
+
+    def _check_open(self, call: str) -> None:
+        with self._changed:
+            if not self.is_open:
+                self.faults.append(f"{call} of a closed camera")
+
+    def _came_back(self) -> None:
+        with self._changed:
+            self.frames_out -= 1
+
+    def _still_came_back(self) -> None:
+        with self._changed:
+            self.stills_out -= 1
+
+
+class Flow:
+    """A thread between two lines of a test."""
+
+    def __init__(self, run: Callable[[], None], is_over: threading.Event) -> None:
+        self._thread = threading.Thread(target=run, name="test frames", daemon=True)
+        self._is_over = is_over
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._is_over.set()
+        self._thread.join(PATIENCE_S)
+        assert not self._thread.is_alive()
+
+
+class Held:
+    """A holder of a `FakeCamera`; leaving the block stops it, and checks what must hold after every life."""
+
+    def __init__(
+        self,
+        camera: FakeCamera | None = None,
+        *,
+        linger_s: float = 60.0,
+        watchdog_timeout_s: float = 0.0,
+        autofocus_timeout_s: float | None = None,
+    ) -> None:
+        self.camera = camera or FakeCamera()
+        self.failures: list[CameraError] = []  # a test that expects one takes it out
+        self.holder = CameraHolder(
+            self.camera,
+            linger_s=linger_s,
+            watchdog_timeout_s=watchdog_timeout_s,
+            autofocus_timeout_s=autofocus_timeout_s or 5.0,
+            has_autofocus=autofocus_timeout_s is not None,
+            on_failure=self.failures.append,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        self.camera.let()
+        self.holder.stop()
+        has_ended = self.holder.join(soon_s())
+        if kind is None:
+            assert has_ended
+            self.check_end()
+
+    def check_end(self) -> None:
+        assert self.camera.faults == []
+        assert not self.camera.is_open
+        assert self.camera.frames_out == 0
+        assert self.camera.stills_out == 0
+        assert self.failures == []
+
+    @property
+    def state(self) -> State:
+        return self.holder.status().state
+
+    def wait_for(self, state: State) -> None:
+        eventually(lambda: self.state is state, f"state {state}")
+
+    def open(self) -> Lease:
+        """A lease on an open camera that has given a frame."""
+        lease = self.holder.lease("stream")
+        self.wait_for(State.OPEN)
+        self.camera.emit()
+        return lease
+
+    def take_failure(self) -> CameraError:
+        """The failure that was told, which has to be the only one."""
+        eventually(lambda: self.failures, "a failure")
+        return self.failures.pop()

@@ -1,0 +1,110 @@
+"""A source of real H.264 packets in the test's hand, and a reader of the files that come of them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from softcam.h264.packet import Packet, PacketSink, VideoFormat
+from softcam.h264.x264 import X264
+from softcam.imaging.frame import Frame
+
+FPS = 20.0
+SMALL = (64, 48)
+
+
+def numbered_frame(number: int, size: tuple[int, int] = SMALL) -> Frame:
+    """A grey of its own for each of 16 numbers, and then again."""
+    width, height = size
+    luma = np.full((height, width), 8 + 16 * (number % 16), np.uint8)
+    chroma = np.full((height // 2, width // 2), 128, np.uint8)
+    return Frame((luma, chroma, chroma), "YUV420", width, height)
+
+
+class FakeSource:
+    """A `VideoSource` without a thread: `give` encodes on the test's own. Keyframes are every second, and on demand."""
+
+    def __init__(self, size: tuple[int, int] = SMALL) -> None:
+        self.sinks: list[PacketSink] = []
+        self.wanted = 0  # keyframes
+        self.given = 0
+        self.keyframes: list[int] = []  # numbers of frames
+        self.began_s = time.monotonic()  # of the next frame
+        self._since_keyframe = 0
+        self._joined: set[int] = set()
+        self._is_keyframe_wanted = True
+        self._encoder: X264 | None = None
+        self.resize(size)
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Frames are of another size from now on, as after a reopening."""
+        if self._encoder is not None:
+            self._encoder.close()
+        self._size = size
+        self._encoder = X264(size, "YUV420", FPS, 1_000_000)
+        self.form = VideoFormat(*size, FPS, self._encoder.sps, self._encoder.pps)
+        self._is_keyframe_wanted = True
+        self._joined.clear()
+
+    def join(self, sink: PacketSink) -> None:
+        if sink not in self.sinks:
+            self.sinks.append(sink)
+            self._is_keyframe_wanted = True
+
+    def leave(self, sink: PacketSink) -> None:
+        if sink in self.sinks:
+            self.sinks.remove(sink)
+            self._joined.discard(id(sink))
+
+    def want_keyframe(self) -> None:
+        self.wanted += 1
+        self._is_keyframe_wanted = True
+
+    def give(self, frames: int, *, after_s: float = 0.0) -> None:
+        """So many frames, one after the other; `after_s` leaves a gap before them."""
+        self.began_s += after_s
+        for _ in range(frames):
+            is_keyframe = self._is_keyframe_wanted or self._since_keyframe >= FPS
+            self._is_keyframe_wanted = False
+            assert self._encoder is not None
+            data, is_keyframe = self._encoder.encode(numbered_frame(self.given, self._size), is_keyframe=is_keyframe)
+            self._since_keyframe = 1 if is_keyframe else self._since_keyframe + 1
+            if is_keyframe:
+                self.keyframes.append(self.given)
+            packet = Packet(data, is_keyframe, self.began_s, time.time() + self.began_s - time.monotonic())
+            for sink in list(self.sinks):
+                if id(sink) not in self._joined:
+                    if not is_keyframe:
+                        continue
+                    self._joined.add(id(sink))
+                    sink.begin(self.form)
+                sink.packet(packet)
+            self.given += 1
+            self.began_s += 1 / FPS
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a player finds in a file: the moments of its pictures in seconds, and their numbers (of 16)."""
+
+    times: list[float]
+    numbers: list[int]
+    duration_s: float
+    size: tuple[int, int]
+
+
+def play(path: Path, number_of: Callable[[Any], int] | None = None) -> Seen:
+    """Decode all of it."""
+    with av.open(str(path)) as movie:
+        stream = movie.streams.video[0]
+        times, numbers = [], []
+        for frame in movie.decode(stream):
+            times.append(float(frame.time or 0.0))
+            luma = float(np.mean(frame.to_ndarray()[: frame.height]))
+            numbers.append(round((luma - 8) / 16))
+        duration = 0.0 if movie.duration is None else movie.duration / 1_000_000
+        return Seen(times, numbers, duration, (stream.width, stream.height))

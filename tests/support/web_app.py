@@ -1,0 +1,101 @@
+"""A whole portal behind a fake camera: holder, encoders, fan-out and the routes of the product, without a process."""
+
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Self
+
+from softcam import app
+from softcam.camera.base import StreamMode
+from softcam.imaging import jpeg
+from softcam.imaging.frame import PixelFormat
+from softcam.streaming.fanout import FanOut
+from softcam.streaming.jpeg_encoder import Pictures, Size
+from softcam.web.api.media import Media, MediaDefaults
+from softcam.web.api.status import Api
+from softcam.web.http.messages import Response
+from softcam.web.http.router import Route
+from softcam.web.pages import page_routes
+from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, Held, eventually, soon_s
+from tests.support.raw_http import make_request
+
+
+class Scene:
+    """Leaving the block stops the parts, and checks that everything was given back."""
+
+    def __init__(
+        self,
+        camera: FakeCamera | None = None,
+        *,
+        max_clients: int = 8,
+        snapshot_size: Size | None = None,
+        autofocus_timeout_s: float | None = None,
+        linger_s: float = 60.0,
+        watchdog_timeout_s: float = 0.0,
+    ) -> None:
+        self.held = Held(
+            camera,
+            linger_s=linger_s,
+            watchdog_timeout_s=watchdog_timeout_s,
+            autofocus_timeout_s=autofocus_timeout_s,
+        )
+        self.camera = self.held.camera
+        self.holder = self.held.holder
+        self.deaths: list[str] = []
+        self.pictures = Pictures(self.holder.frames, SIZE)
+        self.fan = FanOut(self.pictures.want, lambda: None, self.deaths.append)
+        self.pictures.start(self.fan.deliver, self.deaths.append)
+        self.holder.on_frame = self.pictures.frame_came
+        defaults = MediaDefaults(
+            quality=80,
+            snapshot_size=snapshot_size,
+            snapshot_quality=90,
+            autofocus_timeout_s=autofocus_timeout_s or 0.0,
+            max_clients=max_clients,
+        )
+        self.media = Media(self.holder, self.pictures, self.fan, defaults)
+        self.api = Api(
+            self.holder, lambda: self.fan.viewers, lambda: self.pictures.encoded, autofocus_timeout_s is not None
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
+        self.fan.stop(soon_s())
+        self.pictures.stop(soon_s())
+        if kind is None:
+            eventually(lambda: not any(self.leases.values()), "that all leases were given back")
+        self.held.__exit__(kind, *exc_info)
+        assert self.deaths == []
+
+    @property
+    def leases(self) -> Mapping[str, int]:
+        return self.holder.status().leases
+
+    def routes(self) -> list[Route]:
+        return [*page_routes(), *app._routes(self.media, self.api)]
+
+    def snapshot(self, query: str = "", method: str = "GET") -> Response:
+        answer = self.media.snapshot(make_request(f"/snapshot.jpg?{query}", method=method))
+        assert isinstance(answer, Response)
+        return answer
+
+
+def make_camera(
+    pixel_format: PixelFormat = "YUV420", controls: Mapping[str, tuple[int, int, int]] | None = None
+) -> FakeCamera:
+    camera = FakeCamera(controls)
+    camera.mode = StreamMode(*SIZE, pixel_format, SENSOR_SIZE, controls or {}, {"Model": "imx708"})
+    return camera
+
+
+def size_of(response: Response) -> Size:
+    return jpeg.size_of(response.body)
+
+
+def taken_at_s(response: Response) -> float:
+    """When it was exposed, on the monotonic clock; both headers agree."""
+    timestamp_s = float(response.headers["X-Timestamp"])
+    assert parsedate_to_datetime(response.headers["Last-Modified"]).timestamp() == int(timestamp_s)
+    return timestamp_s - time.time() + time.monotonic()

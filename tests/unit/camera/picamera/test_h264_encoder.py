@@ -1,0 +1,499 @@
+"""The encoder in hardware, by a stand-in with the interface of Picamera2's: each packet has the moment of its frame, a
+keyframe comes when it is wanted, libx264 where it fails, and a camera that stops has all of its memory back."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Self
+
+import pytest
+
+from softcam.camera.picamera import h264_encoder
+from softcam.camera.picamera.h264_encoder import HardwareFirst
+from softcam.camera.picamera.request import FramesOut, Origin
+from softcam.errors import NotSupported
+from softcam.h264.backend import AtOnce, Backend
+from softcam.h264.encoder import VideoEncoder
+from softcam.h264.sps import with_colours
+from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.unit.h264.test_encoder import FRAME_S, SIZE, Sink
+
+NoLeaks = Callable[[], AbstractContextManager[None]]
+SPS = bytes.fromhex("6742801f95a010204a40")  # Baseline, 128x128, no VUI
+PPS = bytes.fromhex("68ce0f2c80")
+START = b"\x00\x00\x00\x01"
+FPS = 20.0
+BITRATE = 1_000_000
+
+
+class Output:
+    """Picamera2's, of which encoders' outputs have to be."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+class H264Encoder:
+    """What the portal uses of Picamera2's, which gives packets on a thread of its own; the scene says how it fails."""
+
+    scene: "Scene"
+
+    def __init__(self, bitrate: int | None = None) -> None:
+        self.bitrate = bitrate
+        self.repeat: Any = None
+        self.iperiod: Any = None
+        self.framerate: Any = None
+        self.profile: Any = None
+        self.width = self.height = self.stride = 0
+        self.format = ""
+        self.output: Any = None
+        self.vd: Any = None
+        self.asked = 0
+        self.is_stopped = False
+        self._first_ns: int | None = None
+        self._count = 0
+        self._frames: queue.Queue[tuple[Any, int, bool] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._run, name="stand-in", daemon=True)
+        self.scene.encoders.append(self)
+
+    def start(self, quality: object = None) -> None:
+        assert isinstance(self.output, Output)
+        self.vd = Device()
+        if self.scene.start_error is not None:
+            raise self.scene.start_error
+        self._thread.start()
+
+    def stop(self) -> None:
+        if not self._thread.ident:
+            raise RuntimeError("Encoder already stopped")
+        self._frames.put(None)
+        self._thread.join()
+        self.is_stopped = True
+
+    def force_key_frame(self) -> None:
+        self.asked += 1
+
+    def encode(self, stream: str, request: Any) -> None:
+        assert self.scene.threads() == 1
+        assert request.stream_map[stream] == "the stream"
+        if self.scene.encode_error is not None:
+            raise self.scene.encode_error
+        request.acquire()
+        stamp_ns = request.get_metadata()["SensorTimestamp"]
+        if self._first_ns is None:
+            self._first_ns = stamp_ns
+        is_keyframe, self.asked = self.asked > 0 or self._count == 0, 0
+        self._count += 1
+        self._frames.put((request, stamp_ns // 1000 - self._first_ns // 1000, is_keyframe))
+
+    def _run(self) -> None:
+        while (item := self._frames.get()) is not None:
+            request, time_us, is_keyframe = item
+            if self.scene.gate.wait(0 if self.scene.is_silent else PATIENCE_S):
+                slices = b"\x65" if is_keyframe else b"\x41"
+                sets = START + SPS + START + PPS if is_keyframe else b""
+                if not self.scene.loses.pop("packet", None):
+                    self.output.outputframe(sets + START + slices + b"%d" % time_us, False, time_us)
+            if not self.scene.is_silent:
+                request.release()
+
+
+class Older(H264Encoder):
+    """Of a release that has no method for keyframes."""
+
+    force_key_frame = None  # type: ignore[assignment]
+
+
+class Device:
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+@dataclass
+class Request:
+    """Picamera2's, as far as an encoder looks at it."""
+
+    metadata: dict[str, int]
+    config: dict[str, Any]
+    stream_map: dict[str, str]
+
+    def get_metadata(self) -> dict[str, int]:
+        return self.metadata
+
+
+class FakeX264:
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
+        self.sps, self.pps = b"x264", b"pps"
+        self._count = 0
+
+    def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
+        self._count += 1
+        return b"%.3f" % frame.began_s, is_keyframe or self._count == 1
+
+    def close(self) -> None: ...
+
+
+class Scene:
+    """The encoder behind a slot, into which the test puts frames as a Picamera2 camera gives them."""
+
+    def __init__(self) -> None:
+        self.encoders: list[H264Encoder] = []
+        self.start_error: Exception | None = None
+        self.encode_error: Exception | None = None
+        self.is_silent = False
+        self.loses: dict[str, bool] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.kind: type[H264Encoder] = type("H264Encoder", (H264Encoder,), {"scene": self})
+        self.is_there = True
+        self.has_pyav = True
+        self.slot = NewestFrame()
+        self.out = FramesOut()
+        self.now_s = 100.0
+        self.size = SIZE
+        self.has_origin = True
+        self.deaths: list[str] = []
+        backends = HardwareFirst(self._find, otherwise=self._otherwise, require_otherwise=self._require)
+        self.video = VideoEncoder(
+            self.slot, lambda: FPS, BITRATE, self.deaths.append, require=backends.require, open_backend=backends.open
+        )
+        self.slot.on_clear = self.video.frames_gone
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.gate.set()
+        self.video.stop(soon_s())
+        self.stop_camera()
+        assert self.threads() == 0
+        assert self.deaths == []
+        assert all(encoder.is_stopped or encoder.vd.is_closed for encoder in self.encoders)
+
+    def stop_camera(self) -> None:
+        """As a camera does before it stops: everything is back, and nothing keeps its memory."""
+        self.slot.clear()
+        assert self.out.wait(PATIENCE_S) == 0
+
+    def put(self, after_s: float = FRAME_S) -> None:
+        self.now_s += after_s
+        metadata = {"SensorTimestamp": round(self.now_s * 1e9)}
+        request = Request(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
+        frame = make_frame(metadata, size=self.size, began_s=self.now_s, give_back=self.out.leave())
+        frame.origin = Origin(request, self.out.leave) if self.has_origin else None
+        self.slot.put(frame)
+        self.video.frame_came()
+
+    def show(self, sink: Sink, count: int = 1) -> None:
+        for _ in range(count):
+            before = len(sink.packets)
+            self.put()
+            eventually(lambda: len(sink.packets) > before, "a packet")  # noqa: B023 - waited for here
+
+    def threads(self) -> int:
+        return len([thread for thread in threading.enumerate() if thread.name == "h264"])
+
+    def _find(self) -> tuple[Any, Any] | None:
+        return (self.kind, Output) if self.is_there else None
+
+    def _otherwise(
+        self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
+    ) -> Backend:
+        assert (pixel_format, fps, bitrate) == ("YUV420", FPS, BITRATE)
+        return AtOnce(FakeX264(size))
+
+    def _require(self) -> None:
+        if not self.has_pyav:
+            raise NotSupported("no PyAV here")
+
+
+@pytest.fixture
+def scene(no_leaks: NoLeaks) -> Iterator[Scene]:
+    with no_leaks(), Scene() as scene:
+        yield scene
+
+
+@pytest.fixture
+def sink(scene: Scene) -> Sink:
+    sink = Sink()
+    scene.video.join(sink)
+    return sink
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def test_ok_it_is_told_what_comes_and_gives_packets_of_each_frame_s_own_moment(scene: Scene, sink: Sink) -> None:
+    scene.show(sink, 4)
+    (encoder,) = scene.encoders
+    assert (encoder.width, encoder.height, encoder.stride, encoder.format) == (*SIZE, 64, "YUV420")
+    assert (encoder.bitrate, encoder.framerate, encoder.iperiod) == (BITRATE, 20, 40)
+    assert (encoder.repeat, encoder.profile) == (True, "baseline")
+    (form,) = sink.forms
+    assert (form.width, form.height, form.fps, form.sps, form.pps) == (*SIZE, FPS, with_colours(SPS), PPS)
+    assert sink.keyframes == [True, False, False, False]
+    assert [packet.began_s for packet in sink.packets] == [pytest.approx(100 + n * FRAME_S) for n in range(1, 5)]
+    assert [packet.data for packet in sink.packets] == [
+        (len(unit)).to_bytes(4, "big") + unit for unit in (b"\x650", b"\x4150000", b"\x41100000", b"\x41150000")
+    ]
+
+
+def test_it_runs_while_somebody_takes_packets(scene: Scene) -> None:
+    for number in range(1, 4):
+        sink = Sink()
+        scene.video.join(sink)
+        scene.show(sink, 2)
+        assert sink.keyframes == [True, False]
+        scene.video.leave(sink)
+        eventually(lambda: scene.threads() == 0)
+        assert len(scene.encoders) == number
+        eventually(lambda: scene.encoders[-1].is_stopped)
+
+
+def test_a_newcomer_gets_a_keyframe_at_once(scene: Scene, sink: Sink) -> None:
+    scene.show(sink, 3)
+    later = Sink()
+    scene.video.join(later)
+    scene.show(sink, 2)
+    assert sink.keyframes == [True, False, False, True, False]
+    eventually(lambda: later.packets == sink.packets[3:])
+
+
+def test_keyframes_come_by_time_also_while_one_is_under_way(scene: Scene, sink: Sink) -> None:
+    scene.show(sink)
+    scene.gate.clear()
+    scene.put(after_s=2.0)
+    eventually(lambda: scene.encoders[0]._count == 2)
+    scene.put()
+    eventually(lambda: scene.encoders[0]._count == 3)
+    scene.gate.set()
+    eventually(lambda: len(sink.packets) == 3)
+    assert sink.keyframes == [True, True, False]
+
+
+def test_an_older_release_is_asked_for_keyframes_through_its_device(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, int, bytes]] = []
+
+    def ioctl(device: Any, request: int, argument: bytes) -> bytes:
+        asked.append((device, request, argument))
+        return argument
+
+    monkeypatch.setattr("softcam.camera.picamera.h264_encoder.fcntl.ioctl", ioctl)
+    scene.kind = type("H264Encoder", (Older,), {"scene": scene})
+    sink, later = Sink(), Sink()
+    scene.video.join(sink)
+    scene.show(sink)
+    scene.video.join(later)
+    scene.show(sink)
+    assert asked == [(scene.encoders[0].vd, 0xC008561C, bytes.fromhex("e509990001000000"))]
+
+
+def test_two_are_under_way_and_what_comes_meanwhile_is_left_out(scene: Scene, sink: Sink) -> None:
+    scene.show(sink)
+    scene.gate.clear()
+    for number in range(2, 4):
+        scene.put()
+        eventually(lambda: scene.encoders[0]._count == number)  # noqa: B023 - waited for here
+    for _ in range(5):
+        scene.put()
+    scene.gate.set()
+    eventually(lambda: len(sink.packets) == 4)
+    assert sink.packets[-1].began_s == pytest.approx(scene.now_s)
+    status = scene.video.status()
+    assert (status.encoded, status.skipped, status.last_error, status.backend) == (4, 4, None, "hardware")
+
+
+def test_one_that_holds_frames_back_gets_more_of_them(
+    scene: Scene, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h264_encoder, "_PATIENCE_S", 0.0)
+    scene.gate.clear()
+
+    def has_three() -> bool:
+        scene.put()
+        return bool(scene.encoders) and scene.encoders[0]._count == 3
+
+    eventually(has_three)
+    scene.put()
+    scene.gate.set()
+    eventually(lambda: len(sink.packets) == 4)
+    assert len(scene.encoders) == 1
+
+
+def test_a_frame_without_a_packet_costs_itself_alone(scene: Scene, sink: Sink) -> None:
+    scene.show(sink)
+    scene.loses["packet"] = True
+    scene.put()
+    eventually(lambda: not scene.loses)
+    scene.show(sink, 3)
+    moments = [round((packet.began_s - 100) / FRAME_S) for packet in sink.packets]
+    assert moments == [1, 3, 4, 5]
+    assert len(scene.encoders) == 1
+
+
+def test_the_camera_gets_its_memory_back_before_it_stops_and_goes_on_with_a_keyframe(scene: Scene, sink: Sink) -> None:
+    for _ in range(3):
+        scene.show(sink, 2)
+        scene.stop_camera()
+        assert scene.encoders[-1].is_stopped
+    scene.show(sink, 2)
+    assert len(scene.encoders) == 4
+    assert sink.keyframes == [True, False] * 4
+    assert len(sink.forms) == 1  # nothing else has changed
+    assert all(earlier.began_s < later.began_s for earlier, later in pairwise(sink.packets))
+
+
+def test_another_size_is_another_run(scene: Scene, sink: Sink) -> None:
+    scene.show(sink, 2)
+    scene.stop_camera()
+    scene.size = (64, 48)
+    scene.show(sink, 2)
+    assert [(form.width, form.height) for form in sink.forms] == [SIZE, (64, 48)]
+    assert sink.keyframes == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [
+        pytest.param((2304, 1296), "it has no pictures of 2304x1296", id="wide"),
+        pytest.param((1920, 1440), "it has no pictures of 1920x1440", id="high"),
+        pytest.param((33, 17), "it has no pictures of an odd size, as 33x17", id="odd"),
+    ],
+)
+def test_ok_what_it_cannot_do_libx264_does(
+    scene: Scene, sink: Sink, caplog: pytest.LogCaptureFixture, size: tuple[int, int], reason: str
+) -> None:
+    scene.size = size
+    scene.show(sink, 2)
+    scene.video.leave(sink)
+    eventually(lambda: scene.threads() == 0)
+    scene.video.join(sink)
+    scene.show(sink, 2)
+    assert scene.encoders == []
+    assert sink.forms[0].sps == b"x264"
+    assert told(caplog) == [f"H.264 is made by libx264 now, not by the encoder in hardware: {reason}"]
+
+
+def _does_not_start(scene: Scene) -> str:
+    scene.start_error = OSError(12, "Cannot allocate memory")
+    return "[Errno 12] Cannot allocate memory"
+
+
+def _breaks(scene: Scene) -> str:
+    scene.encode_error = OSError(22, "Invalid argument")
+    return "[Errno 22] Invalid argument"
+
+
+def _has_frames_of_another(scene: Scene) -> str:
+    scene.has_origin = False
+    return "a picture came that is not in the camera's own memory"
+
+
+@pytest.mark.parametrize("break_it", [_does_not_start, _breaks, _has_frames_of_another])
+@pytest.mark.parametrize("after", [0, 3])
+def test_where_it_fails_libx264_takes_over_at_once(
+    scene: Scene, sink: Sink, caplog: pytest.LogCaptureFixture, break_it: Callable[[Scene], str], after: int
+) -> None:
+    if after:
+        scene.show(sink, after)
+        if break_it is _does_not_start:
+            scene.stop_camera()
+    reason = break_it(scene)
+    scene.put()
+    eventually(lambda: told(caplog))
+    scene.show(sink, 3)
+    assert sink.forms[-1].sps == b"x264"
+    assert sink.keyframes[-3:] == [True, False, False]
+    assert told(caplog) == [f"H.264 is made by libx264 now, not by the encoder in hardware: {reason}"]
+    assert len(scene.encoders) <= 1 + bool(after)
+    status = scene.video.status()
+    assert (status.backend, status.last_error) == ("libx264", None)
+
+
+def test_where_it_gives_nothing_libx264_takes_over(
+    scene: Scene, sink: Sink, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(h264_encoder, "_SILENCE_S", 0.05)
+    scene.show(sink)
+    scene.gate.clear()
+    scene.is_silent = True
+
+    scene.put()  # and no other, as where it has all of the camera's memory
+    eventually(lambda: told(caplog), "the silence")
+    scene.show(sink, 2)
+    assert sink.forms[-1].sps == b"x264"
+    assert told(caplog) == [
+        "H.264 is made by libx264 now, not by the encoder in hardware: it has given nothing for 0.05 s"
+    ]
+    scene.stop_camera()  # what it never gave back is back
+
+
+def test_few_frames_are_no_silence(scene: Scene, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after the whole process was stopped for a while."""
+    monkeypatch.setattr(h264_encoder, "_SILENCE_S", 0.0)
+    scene.show(sink)
+    scene.gate.clear()
+    for _ in range(5):
+        scene.put()
+    scene.gate.set()
+    eventually(lambda: sink.packets[-1].began_s == scene.now_s)
+    assert len(scene.encoders) == len(sink.forms) == 1
+
+
+def test_it_is_tried_again_later(scene: Scene, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(h264_encoder, "_PAUSE_S", 0.0)
+    _does_not_start(scene)
+    scene.put()
+    eventually(lambda: scene.encoders)
+    scene.start_error = None
+    scene.show(sink, 2)
+    assert sink.forms[-1].sps == with_colours(SPS)
+
+
+@pytest.mark.parametrize(
+    ("is_there", "has_pyav", "can"), [(True, False, True), (False, True, True), (False, False, False)]
+)
+def test_one_of_both_is_enough(scene: Scene, *, is_there: bool, has_pyav: bool, can: bool) -> None:
+    scene.is_there, scene.has_pyav = is_there, has_pyav
+    if can:
+        scene.video.require()
+        return
+    with pytest.raises(NotSupported, match="no PyAV"):
+        scene.video.require()
+
+
+def test_what_no_frame_waits_for_is_nobody_s(scene: Scene, sink: Sink) -> None:
+    scene.show(sink)
+    (encoder,) = scene.encoders
+    for packet, time_us in ((START + b"\x41x", 10**9), (START + b"\x67x", 0), (b"", None)):
+        encoder.output.outputframe(packet, False, time_us)
+    scene.show(sink)
+    assert len(sink.packets) == 2
+
+
+def test_an_error_at_the_edge_does_not_reach_picamera2(scene: Scene, sink: Sink, caplog: Any) -> None:
+    scene.show(sink)
+    (encoder,) = scene.encoders
+    encoder.output.outputframe(None, False, 0)
+    scene.show(sink)
+    assert told(caplog) == ["A packet of the encoder in hardware was lost"]
+
+
+def test_fifty_rounds_leave_nothing_behind(scene: Scene) -> None:
+    for _ in range(50):
+        sink = Sink()
+        scene.video.join(sink)
+        scene.show(sink)
+        scene.video.leave(sink)
+    eventually(lambda: scene.threads() == 0)

@@ -1,0 +1,238 @@
+"""Autofocus cycles on an open camera, begun and waited for by several threads."""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from softcam.camera.session.autofocus import Focus
+from softcam.camera.session.autofocus_cycle import AfMode, FocusCycle, FocusOutcome
+from softcam.errors import NotSupported
+from softcam.imaging.frame import Frame
+from tests.support.fakes import Background, eventually, make_frame, soon_s, waiters
+
+SCANNING: Mapping[str, Any] = {"AfState": 1}
+FOCUSED: Mapping[str, Any] = {"AfState": 2, "LensPosition": 1.25}
+FAILED: Mapping[str, Any] = {"AfState": 3}
+TRIGGER = FocusCycle.controls()
+CONTINUOUS = {"AfMode": int(AfMode.CONTINUOUS)}
+
+
+class Lens:
+    """A focus with a camera that only writes down what it is told."""
+
+    def __init__(self, *, timeout_s: float = 60.0, is_able: bool = True) -> None:
+        self.sent: list[Mapping[str, Any]] = []
+        self.refuses = False
+        self.focus = Focus(self._send, timeout_s)
+        self.focus.camera_opened(is_able)
+
+    def see(self, *metadata: Mapping[str, Any]) -> None:
+        for one in metadata:
+            frame: Frame = make_frame(one)
+            self.focus.step(frame)
+            frame.release()
+
+    def acquire(self, *, beginnings: int = 1) -> Background:
+        """Somebody waits for an acquisition that has begun."""
+        waiting = Background(lambda: self.focus.acquire(soon_s()))
+        eventually(lambda: self.sent.count(TRIGGER) == beginnings, "the trigger")
+        return waiting
+
+    def _send(self, controls: Mapping[str, Any]) -> None:
+        if self.refuses:
+            raise NotSupported("no control AfTrigger")
+        self.sent.append(dict(controls))
+
+
+@pytest.mark.parametrize(("verdict", "metadata"), [("focused", FOCUSED), ("failed", FAILED)])
+def test_snapshot_waits_for_the_outcome(
+    verdict: str, metadata: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lens = Lens()
+    assert lens.focus.mode is None
+    with caplog.at_level(logging.INFO):
+        waiting = lens.acquire()
+        assert lens.focus.mode is AfMode.AUTO
+        lens.see(SCANNING, SCANNING)
+        assert not waiting.is_over
+        lens.see(metadata)
+        outcome = waiting.result()
+    assert isinstance(outcome, FocusOutcome)
+    assert outcome.verdict == verdict
+    assert lens.focus.last_outcome is outcome
+    assert lens.sent == [TRIGGER], "a snapshot leaves the mode alone"
+    assert re.search(rf"Autofocus cycle for a snapshot {verdict} after \d+\.\d\d s", caplog.text)
+
+
+def test_stream_goes_on_in_continuous_mode() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    lens.see(SCANNING)
+    assert lens.sent == [TRIGGER]
+    lens.see(FOCUSED, FOCUSED, SCANNING)
+    assert lens.sent == [TRIGGER, CONTINUOUS]
+    assert lens.focus.mode is AfMode.CONTINUOUS
+
+
+def test_all_who_ask_share_one_cycle() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    waiting = [lens.acquire(), lens.acquire()]
+    eventually(lambda: waiters(lens.focus._changed) == 2, "both wait")
+    lens.see(SCANNING, FOCUSED)
+    outcomes = [background.result() for background in waiting]
+    assert lens.sent == [TRIGGER, CONTINUOUS]
+    assert outcomes == [lens.focus.last_outcome] * 2
+
+
+def test_each_cycle_has_an_outcome_of_its_own() -> None:
+    lens = Lens()
+    first = lens.acquire()
+    lens.see(SCANNING, FOCUSED)
+    assert first.result().verdict == "focused"
+    second = lens.acquire(beginnings=2)
+    lens.see(SCANNING)
+    assert not second.is_over
+    lens.see(FAILED)
+    assert second.result().verdict == "failed"
+
+
+def test_camera_without_autofocus() -> None:
+    lens = Lens(is_able=False)
+    assert lens.focus.acquire(soon_s()) is None
+    lens.focus.stream_started()
+    lens.see(FOCUSED)
+    assert lens.sent == []
+    assert lens.focus.last_outcome is None
+
+
+def test_deadline_comes_before_the_outcome() -> None:
+    lens = Lens()
+    assert lens.focus.acquire(time.monotonic() + 0.02) is None
+    lens.see(SCANNING, FOCUSED)
+    outcome = lens.focus.last_outcome
+    assert outcome is not None
+    assert outcome.is_focused, "the cycle goes on by itself"
+
+
+def test_cycle_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    lens = Lens(timeout_s=0.01)
+    with caplog.at_level(logging.WARNING):
+        waiting = lens.acquire()
+        while not waiting.is_over:
+            lens.see(SCANNING)
+    assert waiting.result().verdict == "timed out"
+    assert "Autofocus cycle for a snapshot timed out after" in caplog.text
+
+
+def test_closing_ends_the_waiting() -> None:
+    lens = Lens()
+    waiting = lens.acquire()
+    lens.focus.camera_closed()
+    assert waiting.result() is None
+    lens.see(FOCUSED)
+    assert lens.focus.acquire(soon_s()) is None
+    assert lens.focus.mode is None
+
+
+def test_other_opening_has_no_outcome_of_the_last() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    lens.see(SCANNING, FOCUSED)
+    lens.focus.camera_closed()
+    lens.focus.camera_opened(is_able=True)
+    assert lens.focus.last_outcome is None
+    waiting = lens.acquire(beginnings=2)
+    lens.see(SCANNING, FOCUSED)
+    assert waiting.result().is_focused
+    assert lens.sent == [TRIGGER, CONTINUOUS, TRIGGER], "no stream, no continuous mode"
+
+
+def test_camera_that_refuses_does_not_focus(caplog: pytest.LogCaptureFixture) -> None:
+    lens = Lens()
+    lens.refuses = True
+    with caplog.at_level(logging.WARNING):
+        lens.focus.stream_started()
+        assert lens.focus.acquire(soon_s()) is None
+    assert "no control AfTrigger" in caplog.text
+    lens.refuses = False
+    waiting = lens.acquire()
+    lens.see(SCANNING, FOCUSED)
+    assert waiting.result().is_focused, "a refusal is not for ever"
+
+
+def test_refusal_of_the_resting_mode_keeps_the_outcome() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    waiting = lens.acquire()
+    eventually(lambda: waiters(lens.focus._changed) == 1, "it shares the stream's cycle")
+    lens.refuses = True
+    lens.see(SCANNING, FOCUSED)
+    assert waiting.result().is_focused
+
+
+def test_who_asks_while_a_cycle_is_refused_hears_of_no_older_outcome() -> None:
+    lens = Lens()
+    waiting = lens.acquire()
+    lens.see(SCANNING, FOCUSED)
+    assert waiting.result().is_focused
+    is_asked, may_refuse = threading.Event(), threading.Event()
+
+    def refuse(_: Mapping[str, Any]) -> None:
+        is_asked.set()
+        assert may_refuse.wait(5)
+        raise NotSupported("busy")
+
+    lens.focus._send = refuse
+    first = Background(lambda: lens.focus.acquire(soon_s()))
+    assert is_asked.wait(5)
+    second = Background(lambda: lens.focus.acquire(soon_s()))
+    may_refuse.set()
+    assert first.result() is None
+    assert second.result() is None
+
+
+def test_no_lock_is_held_while_controls_are_sent() -> None:
+    modes: list[AfMode | None] = []
+
+    def send(_: Mapping[str, Any]) -> None:
+        modes.append(Background(lambda: focus.mode).result())  # another thread takes the lock meanwhile
+
+    focus = Focus(send, 60.0)
+    focus.camera_opened(is_able=True)
+    focus.stream_started()
+    for metadata in (SCANNING, FOCUSED):
+        frame = make_frame(metadata)
+        focus.step(frame)
+        frame.release()
+    assert len(modes) == 2
+
+
+def test_manual_focus_is_not_undone_by_the_end_of_a_cycle() -> None:
+    lens = Lens()
+    lens.focus.stream_started()
+    lens.see(SCANNING)
+    is_sending, may_send = threading.Event(), threading.Event()
+    sent: list[object] = []
+
+    def send(controls: Mapping[str, Any]) -> None:
+        is_sending.set()
+        assert may_send.wait(5)
+        sent.append(controls)
+
+    lens.focus._send = send
+    stepping = Background(lambda: lens.see(FOCUSED))
+    assert is_sending.wait(5), "the cycle has ended, and continuous focus is about to be sent"
+    preferring = Background(lambda: lens.focus.prefer(AfMode.MANUAL, has_lens=True))
+    may_send.set()
+    stepping.result()
+    preferring.result()
+    assert sent == [CONTINUOUS], "all of it before prefer returns; its caller sends the manual mode next"
+    lens.see(SCANNING, FOCUSED)
+    assert sent == [CONTINUOUS]
+    assert lens.focus.mode is AfMode.MANUAL

@@ -1,0 +1,62 @@
+"""From which frame of an opening on pictures count."""
+
+from typing import Any
+
+from softcam.camera.session.control_latency import Changes
+from softcam.camera.session.frame_rate import CONTROL_FRAMES
+from softcam.camera.session.settling import FirstFrames
+
+STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "AeState": 2}
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.changes = Changes()
+        self.first = FirstFrames(self.changes)
+        self.now_s = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        self.first.begin()
+        self.changes.begin()
+
+    def frames(self, count: int, told: dict[str, Any] | None = None, at: int | None = None, **metadata: Any) -> int:
+        """How many until they count, at most `count`; `told` is sent at the first one that is at rest.
+
+        `metadata` is that of all of them, or of that `at` this place alone.
+        """
+        for number in range(1, count + 1):
+            self.now_s += 0.05
+            shown = {**STEADY, **(metadata if at in (None, number) else {})}
+            if self.first.are_at_rest(shown, self.now_s) and told is not None:
+                self.changes.sent(told, self.now_s)
+                told = None
+            self.changes.count()
+            self.first.judge(shown, self.now_s)
+            if self.first.are_over:
+                return number
+        raise AssertionError("they never count")
+
+
+def test_at_rest_and_nothing_told_is_enough() -> None:
+    rig = Rig()
+    assert rig.frames(10) == 4
+    assert rig.frames(1) == 1
+    rig.begin()
+    assert rig.frames(10) == 4, "each opening anew"
+
+
+def test_what_was_told_has_to_show_and_to_rest() -> None:
+    rig = Rig()
+    assert CONTROL_FRAMES < rig.frames(40, {"Saturation": 0.0}) <= CONTROL_FRAMES + 8
+    rig.begin()
+    assert rig.frames(40, {"Contrast": 1.5}, Contrast=1.5) <= 8, "the metadata tells it"
+    rig.begin()
+    assert rig.frames(40, {"Contrast": 1.5}, at=7, Contrast=1.5) == 10, "it tells it once, as libcamera does"
+
+
+def test_a_camera_that_tells_nothing_has_nothing_to_settle() -> None:
+    first = FirstFrames(Changes())
+    assert first.are_at_rest({}, 0.0)
+    first.judge({}, 0.0)
+    assert first.are_over

@@ -1,0 +1,394 @@
+"""One encoder for all: it runs while somebody takes packets, is never late, and one bad sink harms no other."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from typing import Self
+
+import pytest
+
+from softcam.errors import CameraError, NotSupported
+from softcam.h264 import encoder, timing
+from softcam.h264.backend import AtOnce
+from softcam.h264.encoder import VideoEncoder
+from softcam.h264.packet import Packet, VideoFormat
+from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+
+NoLeaks = Callable[[], AbstractContextManager[None]]
+FPS = 20.0
+FRAME_S = 1 / FPS
+SIZE = (32, 16)
+
+
+class FakeBackend:
+    """Encodes a frame as a few words; may be held up, or fail."""
+
+    def __init__(self, stage: "Stage", size: tuple[int, int]) -> None:
+        self._stage = stage
+        self.size = size
+        self.sps, self.pps = b"sps%d" % len(stage.backends), b"pps"
+        self.is_closed = False
+        self.asked: list[bool] = []
+        self.thread = threading.current_thread()
+
+    def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
+        assert not self.is_closed
+        assert threading.current_thread() is self.thread
+        assert frame.planes, "the frame is not held"
+        self._stage.inside.set()
+        assert self._stage.gate.wait(PATIENCE_S)
+        if self._stage.errors:
+            raise self._stage.errors.pop(0)
+        is_keyframe = is_keyframe or not self.asked
+        self.asked.append(is_keyframe)
+        return b"%.3f" % frame.began_s, is_keyframe
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Sink:
+    """Keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.forms: list[VideoFormat] = []
+        self.packets: list[Packet] = []
+        self.error: Exception | None = None
+
+    def begin(self, form: VideoFormat) -> None:
+        self.forms.append(form)
+
+    def packet(self, packet: Packet) -> None:
+        if self.error is not None:
+            raise self.error
+        assert self.forms, "a packet before its format"
+        self.packets.append(packet)
+
+    @property
+    def keyframes(self) -> list[bool]:
+        return [packet.is_keyframe for packet in self.packets]
+
+
+class Stage:
+    """An encoder in front of a slot into which the test puts frames, each at a moment of its choice."""
+
+    def __init__(self) -> None:
+        self.slot = NewestFrame()
+        self.backends: list[FakeBackend] = []
+        self.errors: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.inside = threading.Event()
+        self.deaths: list[str] = []
+        self.missing: NotSupported | None = None
+        self.fps = FPS
+        self.now_s = 100.0
+        self.frames = 0
+        self.given_back = 0
+        self.encoder = VideoEncoder(
+            self.slot, lambda: self.fps, 1000, self.deaths.append, require=self._require, open_backend=self._open
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.gate.set()
+        self.encoder.stop(soon_s())
+        self.slot.clear()
+        assert not self.threads()
+        assert self.deaths == []
+        assert all(backend.is_closed for backend in self.backends)
+        assert self.frames == self.given_back
+
+    def put(self, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:
+        self.now_s += after_s
+        self.frames += 1
+        self.slot.put(make_frame(size=size, began_s=self.now_s, give_back=self._came_back))
+        self.encoder.frame_came()
+
+    def show(self, sink: Sink, count: int = 1, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:
+        """So many frames, each of which comes to the sink before the next."""
+        for _ in range(count):
+            before = len(sink.packets)
+            self.put(after_s, size)
+            eventually(lambda: len(sink.packets) > before, "a packet")  # noqa: B023 - waited for here
+
+    def threads(self) -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name == "h264"]
+
+    def _came_back(self) -> None:
+        self.given_back += 1
+
+    def _require(self) -> None:
+        if self.missing is not None:
+            raise self.missing
+
+    def _open(
+        self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
+    ) -> AtOnce:
+        assert (pixel_format, fps, bitrate) == ("YUV420", self.fps, 1000)
+        backend = FakeBackend(self, size)
+        self.backends.append(backend)
+        return AtOnce(backend)
+
+
+@pytest.fixture
+def stage(no_leaks: NoLeaks) -> Iterator[Stage]:
+    with no_leaks(), Stage() as stage:
+        yield stage
+
+
+def test_runs_while_somebody_takes_packets(stage: Stage) -> None:
+    stage.put()
+    assert stage.threads() == []
+    for number in range(1, 4):
+        one, other = Sink(), Sink()
+        stage.encoder.join(one)
+        assert stage.threads() == ["h264"]
+        stage.show(one, 2)
+        stage.encoder.join(other)
+        stage.show(other, 2)
+        stage.encoder.leave(one)
+        stage.show(other)
+        stage.encoder.leave(other)
+        stage.encoder.leave(other)
+        eventually(lambda: not stage.threads(), "the thread's end")
+        assert len(stage.backends) == number
+        eventually(lambda: stage.backends[-1].is_closed)
+        assert stage.encoder.status().form is None
+        assert stage.encoder.status().backend is None
+
+
+def test_a_frame_that_is_there_already_is_the_first(stage: Stage) -> None:
+    stage.put()
+    sink = Sink()
+    stage.encoder.join(sink)
+    eventually(lambda: sink.packets)
+    assert sink.packets[0].data == b"%.3f" % stage.now_s
+
+
+def test_begins_with_its_format_and_a_keyframe_also_in_the_middle(stage: Stage) -> None:
+    first, later = Sink(), Sink()
+    stage.encoder.join(first)
+    stage.show(first, 7)
+    stage.encoder.join(later)
+    stage.show(first, 3)
+    assert first.keyframes == [True] + [False] * 6 + [True] + [False] * 2
+    assert later.keyframes == [True, False, False]
+    assert first.forms == later.forms == [VideoFormat(*SIZE, FPS, b"sps0", b"pps")]
+    assert first.packets[7:] == later.packets
+    for packet, frame_s in zip(first.packets, (100 + n * FRAME_S for n in range(1, 11)), strict=True):
+        assert packet.began_s == pytest.approx(frame_s)
+
+
+def test_keyframes_come_by_time_not_by_count(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink, 3, after_s=0.1)
+    stage.show(sink, 61, after_s=0.1)
+    at = [packet.began_s for packet in sink.packets if packet.is_keyframe]
+    assert len(at) == 4
+    assert all(later - earlier == pytest.approx(2.0, abs=0.11) for earlier, later in pairwise(at))
+
+
+def test_keyframes_that_are_asked_for_keep_a_distance_and_are_not_forgotten(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    for _ in range(20):
+        stage.encoder.want_keyframe()
+        stage.show(sink)
+    at = [packet.began_s for packet in sink.packets if packet.is_keyframe]
+    assert len(at) == 4  # in one second
+    assert all(later - earlier >= 0.25 - 1e-6 for earlier, later in pairwise(at))
+    stage.show(sink)
+    stage.encoder.want_keyframe()
+    stage.show(sink, 6)
+    assert sum(sink.keyframes[-6:]) == 1
+
+
+def test_what_comes_after_a_gap_is_a_keyframe(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink, 3)
+    for lost, is_keyframe in ((1, False), (2, False), (4, True)):
+        stage.show(sink, after_s=FRAME_S * (1 + lost))
+        assert sink.packets[-1].is_keyframe is is_keyframe
+        stage.show(sink, 2)
+    stage.show(sink, 2, after_s=0.4)
+    assert sink.keyframes[-2:] == [True, False]  # it has become slow: after the first, that is no gap
+
+
+@pytest.mark.parametrize("fps", [0.2, 1.0, 20.0, 120.0])
+@pytest.mark.parametrize("last_delta_s", [0.0, 0.004, 0.05, 0.9, 30.0])
+def test_what_is_no_gap_is_within_twice_the_length_that_was_told(fps: float, last_delta_s: float) -> None:
+    length_s = timing.length_s(last_delta_s, fps)
+    limit_s = next(n / 1000 for n in range(1, 100_000) if timing.is_gap(n / 1000, last_delta_s, fps))
+    assert limit_s < 2 * length_s
+    assert limit_s > min(max(1 / fps, last_delta_s), 1.0)
+
+
+def test_is_late_and_takes_the_newest(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink)
+    stage.gate.clear()
+    stage.inside.clear()
+    stage.put()
+    assert stage.inside.wait(PATIENCE_S)
+    for _ in range(5):
+        stage.put()
+    stage.gate.set()
+    eventually(lambda: len(sink.packets) == 3)
+    assert sink.packets[-1].began_s == stage.now_s
+    status = stage.encoder.status()
+    assert (status.encoded, status.skipped, status.backend) == (3, 4, "libx264")
+
+
+def test_another_size_or_rate_is_another_run(stage: Stage) -> None:
+    sink, other = Sink(), Sink()
+    stage.encoder.join(sink)
+    stage.encoder.join(other)
+    stage.show(sink, 2)
+    stage.show(sink, 2, size=(64, 48))
+    stage.fps = 10.0
+    stage.show(sink, 2, size=(64, 48))
+    assert [(form.width, form.height, form.fps, form.sps) for form in sink.forms] == [
+        (32, 16, 20.0, b"sps0"),
+        (64, 48, 20.0, b"sps1"),
+        (64, 48, 10.0, b"sps2"),
+    ]
+    assert sink.keyframes == [True, False] * 3
+    eventually(lambda: other.packets == sink.packets)
+    assert other.forms == sink.forms
+    assert [backend.is_closed for backend in stage.backends] == [True, True, False]
+
+
+def test_moments_rise_also_where_the_camera_s_do_not(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink, 2)
+    for after_s in (0.0, -1.0):
+        stage.put(after_s)
+    stage.show(sink, after_s=2.0)
+    assert all(earlier.began_s < later.began_s for earlier, later in pairwise(sink.packets))
+    assert len(sink.packets) == 3
+
+
+def test_a_sink_that_raises_is_dropped_and_harms_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    bad, good = Sink(), Sink()
+    stage.encoder.join(bad)
+    stage.encoder.join(good)
+    stage.show(good)
+    bad.error = RuntimeError("no room")
+    stage.show(good, 3)
+    assert len(bad.packets) == 1
+    assert stage.encoder.status().sinks == 1
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "Sink cannot take packets, and gets no more"
+    ]
+    stage.encoder.leave(bad)
+
+
+def test_a_bad_frame_costs_itself_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink)
+    stage.errors.append(CameraError("a damaged picture"))
+    stage.put()
+    eventually(lambda: stage.encoder.status().last_error == "a damaged picture")
+    stage.show(sink, 2)
+    assert len(stage.backends) == 1
+    assert stage.encoder.status().last_error is None
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "1 frames could not be encoded as H.264: a damaged picture"
+    ]
+
+
+def test_a_backend_that_fails_again_and_again_is_opened_anew(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink)
+    for number in range(3):
+        stage.errors.append(ValueError(f"broken {number}"))
+        stage.put()
+        eventually(lambda: stage.encoder.status().last_error == f"broken {number}")  # noqa: B023 - waited for here
+    stage.show(sink)
+    assert len(stage.backends) == 2
+    assert len(sink.forms) == 2
+    assert sink.keyframes == [True, True]
+
+
+def test_fail_nobody_joins_what_cannot_encode(stage: Stage) -> None:
+    stage.missing = NotSupported("no PyAV here")
+    with pytest.raises(NotSupported, match="no PyAV"):
+        stage.encoder.join(Sink())
+    with pytest.raises(NotSupported, match="no PyAV"):
+        stage.encoder.require()
+    assert stage.threads() == []
+
+
+def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sink = Sink()
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "start_worker", fail)
+        with pytest.raises(CameraError, match="can't start new thread"):
+            stage.encoder.join(sink)
+    assert stage.encoder.status().sinks == 0
+    stage.encoder.join(sink)
+    stage.show(sink)
+    assert sink.keyframes == [True]
+
+
+def test_stop_ends_it_for_good(stage: Stage) -> None:
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink)
+    stage.encoder.stop(soon_s())
+    assert stage.threads() == []
+    stage.encoder.join(sink)
+    stage.put()
+    assert stage.threads() == []
+
+
+def test_the_status_tells_what_goes_on(stage: Stage) -> None:
+    assert stage.encoder.status().bitrate is None
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.show(sink, 4)
+    eventually(lambda: stage.encoder.status().encoded == 4)
+    status = stage.encoder.status()
+    assert status.form == sink.forms[0]
+    assert (status.sinks, status.keyframes, status.skipped, status.last_error) == (1, 1, 0, None)
+    assert status.bitrate == pytest.approx(sum(len(packet.data) for packet in sink.packets) * 8 / 2)
+
+
+def test_trouble_where_frames_come_and_none_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("softcam.h264.encoder._STILL_LIMIT_S", 0.0)
+    assert stage.encoder.trouble() is None
+    sink = Sink()
+    stage.encoder.join(sink)
+    stage.gate.clear()
+    stage.put()
+    assert stage.inside.wait(PATIENCE_S)
+    for _ in range(3):
+        stage.put()
+    eventually(lambda: stage.encoder.trouble() is not None)
+    assert "H.264 encoder has taken none" in (stage.encoder.trouble() or "")
+    stage.gate.set()
+    eventually(lambda: stage.encoder.trouble() is None)
+
+
+def test_fifty_rounds_leave_nothing_behind(stage: Stage) -> None:
+    for _ in range(50):
+        sink = Sink()
+        stage.encoder.join(sink)
+        stage.put()
+        eventually(lambda: sink.packets)  # noqa: B023 - waited for here
+        stage.encoder.leave(sink)
+    eventually(lambda: not stage.threads())

@@ -1,0 +1,172 @@
+"""Frames are given back once, and the slot keeps the newest alone."""
+
+import threading
+import time
+
+import pytest
+
+from softcam.imaging.frame import Frame, NewestFrame
+from tests.support.fakes import Background, eventually, make_frame, soon_s
+
+
+def any_frame(_: Frame) -> bool:
+    return True
+
+
+class Maker:
+    """Counts what comes back."""
+
+    def __init__(self) -> None:
+        self.returned = 0
+        self.planes_at_return: list[int] = []
+
+    def frame(self, began_s: float | None = None) -> Frame:
+        frame = make_frame({"ExposureTime": 1}, began_s=began_s, give_back=lambda: self._take_back(frame))
+        return frame
+
+    def _take_back(self, frame: Frame) -> None:
+        self.planes_at_return.append(len(frame.planes))
+        self.returned += 1
+
+
+def test_last_release_gives_back() -> None:
+    maker = Maker()
+    frame = maker.frame()
+    assert frame.hold()
+    frame.release()
+    assert maker.returned == 0
+    assert len(frame.planes) == 3
+    frame.release()
+    assert maker.returned == 1
+    assert maker.planes_at_return == [0], "no view may point into a buffer that goes back"
+    assert frame.metadata == {"ExposureTime": 1}
+
+
+def test_frame_that_is_gone_cannot_be_held() -> None:
+    maker = Maker()
+    frame = maker.frame()
+    frame.release()
+    assert not frame.hold()
+    with pytest.raises(RuntimeError, match="more often"):
+        frame.release()
+    assert maker.returned == 1
+
+
+def test_fault_of_the_maker_is_told_once() -> None:
+    tries = []
+
+    def give_back() -> None:
+        tries.append(1)
+        raise OSError("unmapping failed")
+
+    frame = make_frame(give_back=give_back)
+    with pytest.raises(OSError, match="unmapping"):
+        frame.release()
+    with pytest.raises(RuntimeError):
+        frame.release()
+    assert len(tries) == 1
+
+
+def test_two_clocks_tell_the_same_moment() -> None:
+    before_s = time.time()
+    frame = make_frame(began_s=time.monotonic() - 5)
+    assert before_s - 5.001 <= frame.timestamp_s <= time.time() - 4.999
+    assert abs(make_frame().timestamp_s - time.time()) < 1
+
+
+def test_threads_that_release_at_once_give_back_once() -> None:
+    maker = Maker()
+    for round_number in range(1, 101):
+        frame = maker.frame()
+        assert frame.hold()
+        assert frame.hold()
+        start = threading.Barrier(3)
+
+        def give(frame: Frame = frame, start: threading.Barrier = start) -> None:
+            start.wait()
+            frame.release()
+
+        threads = [Background(give) for _ in range(3)]
+        for thread in threads:
+            thread.result()
+        assert maker.returned == round_number
+
+
+def test_slot_keeps_the_newest_alone() -> None:
+    maker, slot = Maker(), NewestFrame()
+    assert slot.held() is None
+    first, second = maker.frame(), maker.frame()
+    slot.put(first)
+    assert maker.returned == 0
+    slot.put(second)
+    assert maker.returned == 1
+    assert first.planes == ()
+    held = slot.held()
+    assert held is second
+    slot.clear()
+    assert slot.held() is None
+    assert maker.returned == 1, "a reader still holds it"
+    held.release()
+    assert maker.returned == 2
+    slot.clear()
+    assert maker.returned == 2
+
+
+def test_wait_takes_what_is_there() -> None:
+    maker, slot = Maker(), NewestFrame()
+    slot.put(maker.frame())
+    frame = slot.wait(any_frame, time.monotonic() - 1)  # be the deadline over
+    assert frame is not None
+    frame.release()
+    slot.clear()
+    assert maker.returned == 1
+
+
+def test_wait_ends_at_its_deadline() -> None:
+    slot = NewestFrame()
+    assert slot.wait(any_frame, time.monotonic() + 0.02) is None
+    frame = make_frame()
+    slot.put(frame)
+    assert slot.wait(lambda _: False, time.monotonic() + 0.02) is None
+    slot.clear()
+    assert not frame.hold(), "a frame that was not wanted is not held"
+
+
+def test_every_waiting_thread_gets_the_frame_it_wants() -> None:
+    maker, slot = Maker(), NewestFrame()
+    slot.put(maker.frame(began_s=1.0))
+    asked = threading.Semaphore(0)
+
+    def is_new(frame: Frame) -> bool:
+        asked.release()
+        return frame.began_s >= 2.0
+
+    waiting = [Background(lambda: slot.wait(is_new, soon_s())) for _ in range(2)]
+    for _ in waiting:
+        assert asked.acquire(timeout=5)
+    wanted = maker.frame(began_s=2.0)
+    slot.put(wanted)
+    frames = [background.result() for background in waiting]
+    assert frames == [wanted, wanted]
+    slot.clear()
+    frames[0].release()
+    assert maker.returned == 1
+    frames[1].release()
+    assert maker.returned == 2
+
+
+def test_wake_lets_readers_look_again() -> None:
+    slot = NewestFrame()
+    looked = threading.Event()
+    is_over = False
+
+    def until() -> bool:
+        looked.set()
+        return is_over
+
+    waiting = Background(lambda: slot.wait(any_frame, soon_s(), until))
+    assert looked.wait(5)
+    is_over = True
+    slot.wake()
+    assert waiting.result() is None
+    eventually(lambda: waiting.is_over)

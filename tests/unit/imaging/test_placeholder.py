@@ -1,0 +1,79 @@
+"""The picture for viewers without one."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import simplejpeg
+
+from softcam.imaging.jpeg import size_of
+from softcam.imaging.placeholder import placeholder
+
+LINES = ("Camera 0 is being brought back", "no frame came for 10 s; the stream is restarted")
+
+
+def grey(jpeg: bytes) -> npt.NDArray[np.uint8]:
+    picture: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "GRAY")
+    return picture[:, :, 0]
+
+
+def lit_box(picture: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) of what is bright."""
+    rows, columns = np.nonzero(picture > 110)
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (1536, 864), (640, 360), (480, 640), (320, 241), (101, 77), (64, 64)])
+def test_dark_with_text_in_the_middle(size: tuple[int, int]) -> None:
+    jpeg = placeholder(size, LINES)
+    assert size_of(jpeg) == size
+    picture = grey(jpeg)
+    assert np.median(picture) < 50
+    left, top, right, bottom = lit_box(picture)
+    width, height = size
+    assert right - left > width * 0.3
+    # Within the room for text, and in the middle to a line's and a letter's width.
+    assert left >= width * 0.04
+    assert right <= width * 0.96
+    assert top >= height * 0.04
+    assert bottom <= height * 0.96
+    assert abs((left + right) / 2 - width / 2) <= width * 0.06
+    assert abs((top + bottom) / 2 - height / 2) <= height * 0.1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 200), (200, 3), (16, 16)])
+def test_tiny_sizes_do_no_harm(size: tuple[int, int]) -> None:
+    assert size_of(placeholder(size, LINES)) == size
+
+
+def test_it_has_the_form_of_the_stream_around_it() -> None:
+    """A decoder that was set up for colour frames is not made to change over."""
+    assert simplejpeg.decode_jpeg_header(placeholder((640, 360), LINES))[2:] == ("YCbCr", "420")
+
+
+def test_words_are_kept_whole_where_they_fit() -> None:
+    """A long word makes the letters smaller; so the text is lower than with short ones."""
+    short = lit_box(grey(placeholder((640, 360), ["camera"])))
+    long = lit_box(grey(placeholder((640, 360), ["c" * 80])))
+    assert long[3] - long[1] < short[3] - short[1]
+    assert long[2] - long[0] > 640 * 0.5
+
+
+def test_long_lines_are_wrapped() -> None:
+    one = lit_box(grey(placeholder((640, 360), ["word"])))
+    many = lit_box(grey(placeholder((640, 360), ["word " * 40])))
+    assert many[3] - many[1] > 3 * (one[3] - one[1])
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["", ""], ["   "]])
+def test_nothing_to_say(lines: list[str]) -> None:
+    picture = grey(placeholder((320, 240), lines))
+    assert int(picture.max()) - int(picture.min()) <= 4
+
+
+def test_strange_letters() -> None:
+    assert (grey(placeholder((320, 240), ["Tür \N{CAMERA} zu\n"])) > 110).any()
+
+
+def test_drawn_once() -> None:
+    assert placeholder((640, 360), list(LINES)) is placeholder((640, 360), LINES)
+    assert placeholder((640, 360), ["another"]) != placeholder((640, 360), LINES)

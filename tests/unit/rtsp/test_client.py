@@ -1,0 +1,382 @@
+"""The RTSP client against a server in the test's hand: addresses, passwords, odd and late answers, and its end."""
+
+import hashlib
+import re
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softcam.rtsp import client
+from softcam.rtsp.client import Address, Bell, Connection, Failure, Interrupted, Refused, authorization
+from tests.support.fakes import PATIENCE_S, Background
+
+NoLeaks = Callable[..., AbstractContextManager[None]]
+
+
+def nothing() -> None: ...
+
+
+@pytest.fixture
+def bell() -> Iterator[Bell]:
+    bell = Bell()
+    yield bell
+    bell.close()
+
+
+class Caller:
+    """The server's end of one connection."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.settimeout(PATIENCE_S)
+        self.socket, _ = listener.accept()
+        self.socket.settimeout(PATIENCE_S)
+        self._stream = self.socket.makefile("rb")
+
+    def read(self) -> tuple[str, dict[str, str], bytes]:
+        """A request: its first line, header and body."""
+        first = self._stream.readline().decode().strip()
+        fields = {}
+        while line := self._stream.readline().decode().strip():
+            name, _, value = line.partition(": ")
+            fields[name.lower()] = value
+        return first, fields, self._stream.read(int(fields.get("content-length", "0")))
+
+    def say(self, text: str) -> None:
+        self.socket.sendall(text.replace("\n", "\r\n").encode())
+
+    def close(self) -> None:
+        self._stream.close()
+        self.socket.close()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def meet(listener: socket.socket, bell: Bell) -> Iterator[Callable[..., tuple[Connection, Caller]]]:
+    ends: list[Connection | Caller] = []
+
+    def connect(credentials: str = "", check: Callable[[], None] = nothing) -> tuple[Connection, Caller]:
+        address = Address.parse(f"rtsp://{credentials}127.0.0.1:{listener.getsockname()[1]}/cam")
+        pair = Connection(address, bell, check), Caller(listener)
+        ends.extend(reversed(pair))
+        return pair
+
+    yield connect
+    for end in ends:
+        end.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "asked", "shown"),
+    [
+        ("rtsp://pi/cam", "pi", 554, "rtsp://pi/cam", "rtsp://pi/cam"),
+        ("rtsps://pi/cam", "pi", 322, "rtsps://pi/cam", "rtsps://pi/cam"),
+        ("rtsp://me:it@pi:8554/a/b", "pi", 8554, "rtsp://pi:8554/a/b", "rtsp://pi:8554/a/b"),
+        ("rtsp://[::1]:8554/cam", "::1", 8554, "rtsp://[::1]:8554/cam", "rtsp://[::1]:8554/cam"),
+        ("rtsp://pi:8554/cam?user=me&pass=it", "pi", 8554, "rtsp://pi:8554/cam?user=me&pass=it", "rtsp://pi:8554/cam"),
+    ],
+)
+def test_ok_addresses(url: str, host: str, port: int, asked: str, shown: str) -> None:
+    address = Address.parse(url)
+    assert (address.host, address.port, address.url, address.shown) == (host, port, asked, shown)
+    assert "it@" not in repr(address)
+
+
+def test_ok_passwords_as_they_stand_in_addresses() -> None:
+    address = Address.parse("rtsp://m%40e:i%3At@pi/cam")
+    assert (address.user, address.password) == ("m@e", "i:t")
+
+
+# The examples of RFC 7616, 3.9.1, for both algorithms; the client's nonce is its own there.
+RFC_7616 = 'realm="http-auth@example.org", qop="auth, auth-int", nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"'
+
+
+def fields_of(value: str) -> dict[str, str]:
+    return {name: quoted or plain for name, quoted, plain in re.findall(r'(\w+)=(?:"([^"]*)"|([^\s,]+))', value)}
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
+def test_ok_digest(algorithm: str) -> None:
+    challenge = f'Digest {RFC_7616}, algorithm={algorithm}, opaque="FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"'
+    answer = authorization((challenge,), "GET", "/dir/index.html", ("Mufasa", "Circle of Life"), 1)
+    fields = fields_of(answer)
+
+    def digest(text: str) -> str:
+        return (hashlib.md5 if algorithm == "MD5" else hashlib.sha256)(text.encode()).hexdigest()
+
+    secret = digest("Mufasa:http-auth@example.org:Circle of Life")
+    wanted = digest(f"{secret}:{fields['nonce']}:00000001:{fields['cnonce']}:auth:{digest('GET:/dir/index.html')}")
+    assert fields["response"] == wanted
+    assert (fields["algorithm"], fields["nc"], fields["qop"]) == (algorithm, "00000001", "auth")
+    assert fields["opaque"].startswith("FQhe")
+
+
+def test_ok_digest_of_rfc_2069() -> None:
+    """Without qop, as RTSP servers have it."""
+    answer = authorization(('Digest realm="r", nonce="n"',), "ANNOUNCE", "rtsp://pi/cam", ("me", "it"), 3)
+    secret = hashlib.md5(b"me:r:it").hexdigest()
+    request = hashlib.md5(b"ANNOUNCE:rtsp://pi/cam").hexdigest()
+    assert fields_of(answer)["response"] == hashlib.md5(f"{secret}:n:{request}".encode()).hexdigest()
+    assert "algorithm" not in answer
+
+
+def test_ok_the_best_of_several_challenges() -> None:
+    both = ('Basic realm="r"', 'Digest realm="r", nonce="n"', 'Digest realm="r", nonce="n", algorithm=SHA-256')
+    assert "SHA-256" in authorization(both, "GET", "u", ("me", "it"), 1)
+    assert authorization(both[:1], "GET", "u", ("me", "it"), 1) == "Basic bWU6aXQ="
+
+
+def test_fail_unknown_ways_to_log_in() -> None:
+    with pytest.raises(Refused, match="not known here"):
+        authorization(("Negotiate",), "GET", "u", ("me", "it"), 1)
+
+
+def test_ok_an_answer_between_reports_and_requests(meet: Callable[..., tuple[Connection, Caller]]) -> None:
+    connection, caller = meet()
+    asking = Background(lambda: connection.request("OPTIONS"))
+    first, fields, _ = caller.read()
+    assert re.fullmatch(r"OPTIONS rtsp://127\.0\.0\.1:\d+/cam RTSP/1\.0", first)
+    caller.socket.sendall(b"$\x01\x00\x04abcd")
+    caller.say("PING x RTSP/1.0\nCSeq: 9\n\n")
+    caller.say("RTSP/1.0 200 OK\nCSeq: 700\n\n")  # to nothing that was asked
+    caller.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: abc;timeout=60\nContent-Length: 2\n\nxx")
+    assert asking.result().status == 200
+    assert caller.read()[0] == "RTSP/1.0 501 Not Implemented"
+    asking = Background(lambda: connection.request("SETUP", "rtsp://x/y"))
+    first, fields, _ = caller.read()
+    assert (first, fields["session"]) == ("SETUP rtsp://x/y RTSP/1.0", "abc")
+    caller.say(f"RTSP/1.0 461 Unsupported Transport\nCSeq: {fields['cseq']}\n\n")
+    with pytest.raises(Refused, match="no RTP over TCP"):
+        asking.result()
+
+
+def test_fail_a_password_is_told_once_and_not_to_whom_it_is_not_asked(
+    meet: Callable[..., tuple[Connection, Caller]],
+) -> None:
+    connection, caller = meet("me:it@")
+    asking = Background(lambda: connection.request("ANNOUNCE", body=b"v=0"))
+    for number in (1, 2):
+        _, fields, body = caller.read()
+        assert body == b"v=0"
+        assert ("authorization" in fields) is (number == 2)
+        caller.say(f'RTSP/1.0 401 No\nCSeq: {fields["cseq"]}\nWWW-Authenticate: Basic realm="it"\n\n')
+    with pytest.raises(Refused, match="this user and password") as caught:
+        asking.result()
+    assert "it@" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 454, 500, 302])
+def test_fail_answers_in_words(meet: Callable[..., tuple[Connection, Caller]], status: int) -> None:
+    connection, caller = meet()
+    asking = Background(lambda: connection.request("ANNOUNCE"))
+    _, fields, _ = caller.read()
+    caller.say(f"RTSP/1.0 {status} Because\nCSeq: {fields['cseq']}\n\n")
+    with pytest.raises(Refused, match=str(status)):
+        asking.result()
+
+
+def test_ok_an_answer_right_before_the_end(meet: Callable[..., tuple[Connection, Caller]]) -> None:
+    connection, caller = meet()
+    number = connection.ask("OPTIONS")
+    caller.read()
+    caller.say("RTSP/1.0 404 No\nCSeq: 2\n\n")
+    caller.close()
+    assert number == 1
+    with pytest.raises(Refused, match="404"):
+        connection.request("ANNOUNCE")
+    with pytest.raises(Failure, match="closed"):
+        connection.request("OPTIONS")
+
+
+def test_fail_the_server_leaves(meet: Callable[..., tuple[Connection, Caller]]) -> None:
+    connection, caller = meet()
+    asking = Background(lambda: connection.request("OPTIONS"))
+    caller.read()
+    caller.close()
+    with pytest.raises(Failure, match="closed the connection"):
+        asking.result()
+
+
+def test_fail_nobody_listens(bell: Bell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(Failure, match="connection refused"):
+        Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), bell, nothing)
+    with pytest.raises(Failure, match=r"the host a\.invalid is not known"):
+        Connection(Address.parse("rtsp://a.invalid/cam"), bell, nothing)
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *first: tuple[int, tuple[str, int]]) -> None:
+    """Every name has these addresses before its own."""
+    found = socket.getaddrinfo
+
+    def find(*asked: Any, **more: Any) -> list[Any]:
+        return [(family, socket.SOCK_STREAM, 0, "", place) for family, place in first] + found(*asked, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+
+
+def test_ok_an_address_of_a_family_that_the_kernel_lacks(
+    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
+    connection, _ = meet()
+    assert connection.server == "127.0.0.1"
+
+
+def test_fail_no_address_but_of_a_family_that_the_kernel_lacks(bell: Bell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
+    resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
+    with pytest.raises(Failure, match="not supported"):
+        Connection(Address.parse("rtsp://127.0.0.1/cam"), bell, nothing)
+
+
+def test_ok_an_address_behind_one_that_is_silent(
+    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "_CONNECT_LIMIT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        place = silent.getsockname()
+        waiting = []
+        try:
+            for _ in range(3):  # it accepts nobody, and more than one cannot wait there
+                waiting.append(socket.socket())
+                waiting[-1].setblocking(False)
+                waiting[-1].connect_ex(place)
+            resolve_to(monkeypatch, (socket.AF_INET, place))
+            connection, _ = meet()
+            assert connection.server == "127.0.0.1"
+        finally:
+            for each in waiting:
+                each.close()
+
+
+def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], bell: Bell) -> None:
+    is_over = threading.Event()
+
+    def check() -> None:
+        if is_over.is_set():
+            raise Interrupted
+
+    connection, caller = meet(check=check)
+    asking = Background(lambda: connection.request("OPTIONS"))
+    caller.read()
+    bell.ring()  # for nothing
+    is_over.set()
+    bell.ring()
+    with pytest.raises(Interrupted):
+        asking.result()
+
+
+def test_a_bell_that_rings_late_or_early() -> None:
+    bell = Bell()
+    bell.ring()
+    bell.wait(time.monotonic() + PATIENCE_S)  # at once: it rang
+    began_s = time.monotonic()
+    bell.wait(began_s + 0.02)
+    assert time.monotonic() - began_s >= 0.019  # once
+    bell.close()
+    bell.ring()  # nobody is there any more
+
+
+def test_what_the_kernel_does_not_take_is_kept(meet: Callable[..., tuple[Connection, Caller]]) -> None:
+    connection, caller = meet()
+    sent = bytes(range(256)) * 40_000
+    connection.send(sent)
+    assert connection.unsent > 0
+    received = bytearray()
+
+    def drain() -> None:
+        while len(received) < len(sent):
+            received.extend(caller.socket.recv(1 << 16))
+
+    reading = Background(drain)
+    deadline_s = time.monotonic() + PATIENCE_S
+    while connection.unsent and time.monotonic() < deadline_s:
+        connection.wait(time.monotonic() + 0.1)
+    reading.result()
+    assert bytes(received) == sent
+
+
+def test_close_says_goodbye_and_does_not_wait_long(meet: Callable[..., tuple[Connection, Caller]]) -> None:
+    connection, caller = meet()
+    asking = Background(lambda: connection.request("SETUP"))
+    _, fields, _ = caller.read()
+    caller.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: s\n\n")
+    asking.result()
+    began_s = time.monotonic()
+    connection.close()
+    assert time.monotonic() - began_s < 1
+    assert caller.read()[0].startswith("TEARDOWN ")
+
+
+def test_50_connections_leak_nothing(listener: socket.socket, no_leaks: NoLeaks) -> None:
+    with no_leaks():
+        for _ in range(50):
+            bell = Bell()
+            connection = Connection(Address.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), bell, nothing)
+            caller = Caller(listener)
+            caller.close()
+            with pytest.raises(Failure, match="closed"):
+                connection.request("OPTIONS")
+            connection.close()
+            bell.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key and a certificate of its own for 127.0.0.1, in one file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path.with_suffix(".crt"))]
+    subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
+    return path
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+def test_encrypted(
+    listener: socket.socket, bell: Bell, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
+) -> None:
+    if is_trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    address = Address.parse(f"rtsps://127.0.0.1:{listener.getsockname()[1]}/cam")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def serve() -> str:
+        listener.settimeout(PATIENCE_S)
+        raw, _ = listener.accept()
+        raw.settimeout(PATIENCE_S)
+        try:
+            caller = context.wrap_socket(raw, server_side=True)
+        except (ssl.SSLError, ConnectionError):
+            raw.close()
+            return "no"
+        with caller:
+            asked = caller.recv(4096)
+            caller.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+            return asked.decode()
+
+    serving = Background(serve)
+    if not is_trusted:
+        with pytest.raises(Refused, match="certificate is not trusted"):
+            Connection(address, bell, nothing)
+        assert serving.result() == "no"
+        return
+    connection = Connection(address, bell, nothing)
+    assert connection.request("OPTIONS").status == 200
+    assert serving.result().startswith("OPTIONS rtsps://")
+    connection.close()

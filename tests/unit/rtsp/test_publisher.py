@@ -1,0 +1,430 @@
+"""The publisher between a source in the test's hand and a small RTSP server: states, inbox, leases, and its end."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from softcam.errors import CameraError, NotSupported
+from softcam.h264.packet import Packet, PacketSink, VideoFormat
+from softcam.rtsp import publisher
+from softcam.rtsp.publisher import Inbox, Publisher, State
+from tests.support.fakes import PATIENCE_S, Held, eventually, soon_s
+
+NoLeaks = Callable[..., AbstractContextManager[None]]
+SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
+FORM = VideoFormat(640, 360, 20.0, SPS, PPS)
+LARGE = VideoFormat(1280, 720, 20.0, SPS, PPS)
+
+
+def packet(began_s: float, *, is_keyframe: bool = False, size: int = 20) -> Packet:
+    data = size.to_bytes(4, "big") + (b"\x65" if is_keyframe else b"\x41") + bytes(size - 1)
+    return Packet(data, is_keyframe, began_s, 1_700_000_000 + began_s)
+
+
+def no_thread(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+class Source:
+    """Gives what the test orders, to whoever joined."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()  # guards the fields
+        self.sinks: list[PacketSink] = []
+        self.joins = 0
+        self.keyframes_wanted = 0
+        self.refusal: CameraError | None = None
+
+    def join(self, sink: PacketSink) -> None:
+        with self._changed:
+            if self.refusal is not None:
+                raise self.refusal
+            self.sinks.append(sink)
+            self.joins += 1
+
+    def leave(self, sink: PacketSink) -> None:
+        with self._changed, contextlib.suppress(ValueError):
+            self.sinks.remove(sink)
+
+    def want_keyframe(self) -> None:
+        with self._changed:
+            self.keyframes_wanted += 1
+
+    def begin(self, form: VideoFormat = FORM) -> None:
+        """To the one who joined, as soon as somebody has."""
+        eventually(lambda: self.sinks, "somebody who wants packets")
+        self.sinks[0].begin(form)
+
+    def give(self, each: Packet) -> None:
+        for sink in list(self.sinks):
+            sink.packet(each)
+
+
+class Server:
+    """Answers every request with success, reads everything. One thread for each connection, and one that listens."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._changed = threading.Condition()  # guards the fields down here
+        self.asked: list[str] = []
+        self.media = 0  # bytes of RTP
+        self.connections: list[socket.socket] = []
+        self.is_reading = True
+        self.is_answering = True
+        self._threads = [threading.Thread(target=self._listen, name="test server", daemon=True)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.drop()
+        with self._changed:
+            self.is_reading = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+
+    def drop(self) -> None:
+        """End all connections."""
+        with self._changed:
+            for connection in self.connections:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def read_on(self) -> None:
+        with self._changed:
+            self.is_reading = True
+            self._changed.notify_all()
+
+    def count(self, method: str) -> int:
+        with self._changed:
+            return sum(line.startswith(method) for line in self.asked)
+
+    def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                with self._changed:
+                    self.connections.append(connection)
+                thread = threading.Thread(target=self._serve, args=(connection,), name="test session", daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
+            while first := stream.read(1):
+                with self._changed:
+                    self._changed.wait_for(lambda: self.is_reading)
+                if first == b"$":
+                    channel, *length = stream.read(3)
+                    stream.read(int.from_bytes(bytes(length), "big"))
+                    with self._changed:
+                        self.media += int.from_bytes(bytes(length), "big") if channel == 0 else 0
+                    continue
+                line = (first + stream.readline()).decode().strip()
+                fields = {}
+                while field := stream.readline().decode().strip():
+                    name, _, value = field.partition(": ")
+                    fields[name] = value
+                stream.read(int(fields.get("Content-Length", "0")))
+                with self._changed:
+                    self.asked.append(line)
+                    if not self.is_answering:
+                        continue
+                extra = "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
+                connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\n{extra}\r\n".encode())
+
+
+class Scene:
+    """A publisher, and what is around it."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.server = Server()
+        self.source = Source()
+        self.deaths: list[str] = []
+        url = f"rtsp://me:secret@127.0.0.1:{self.server.port}/cam"
+        self.publisher = Publisher(url, self.source, held.holder, self.deaths.append)
+
+    @property
+    def state(self) -> State:
+        return self.publisher.status().state
+
+    @property
+    def leases(self) -> int:
+        return self.held.holder.status().leases["publish"]
+
+    def wait_for(self, state: State) -> None:
+        eventually(lambda: self.state is state, f"state {state}")
+
+    def publish(self) -> None:
+        """Asked for, and under way."""
+        self.publisher.start()
+        self.source.begin()
+        self.wait_for(State.PUBLISHING)
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with Held() as held:
+        scene = Scene(held)
+        yield scene
+        scene.publisher.stop()
+        assert scene.publisher.join(soon_s())
+        scene.server.close()
+        assert scene.deaths == []
+        assert scene.source.sinks == []
+        assert scene.leases == 0
+
+
+# --- The inbox
+
+
+def test_inbox_gives_what_came_from_a_keyframe_on() -> None:
+    rings: list[None] = []
+    inbox = Inbox(lambda: rings.append(None))
+    assert inbox.form is None
+    inbox.packet(packet(0.9))
+    inbox.begin(FORM)
+    inbox.packet(packet(1.0))
+    first, second = packet(1.05, is_keyframe=True), packet(1.1)
+    inbox.packet(first)
+    inbox.packet(second)
+    assert inbox.take() == [(FORM, first), (FORM, second)]
+    assert inbox.take() == []
+    assert (inbox.lost, len(rings), inbox.form) == (2, 3, FORM)
+
+
+def test_full_inbox_forgets_all_and_goes_on_with_a_keyframe() -> None:
+    inbox = Inbox(lambda: None)
+    inbox.begin(FORM)
+    inbox.packet(packet(0.0, is_keyframe=True))
+    for number in range(1, 40):
+        inbox.packet(packet(number * 0.05))
+    assert inbox.take() == []
+    assert inbox.waits_for_keyframe
+    fresh = packet(2.0, is_keyframe=True)
+    inbox.packet(fresh)
+    assert inbox.take() == [(FORM, fresh)]
+    assert inbox.lost == 40
+
+
+def test_packets_before_a_new_beginning_keep_their_format() -> None:
+    inbox = Inbox(lambda: None)
+    inbox.begin(FORM)
+    inbox.packet(packet(0.0, is_keyframe=True))
+    inbox.begin(LARGE)
+    inbox.packet(packet(0.1))
+    inbox.packet(packet(0.2, is_keyframe=True))
+    assert [(form.width, each.began_s) for form, each in inbox.take()] == [(640, 0.0), (1280, 0.2)]
+
+
+# --- The publisher
+
+
+def test_off_at_first_and_no_thread(scene: Scene) -> None:
+    status = scene.publisher.status()
+    assert (status.state, status.since_s, status.reconnects, status.last_error) == (State.OFF, None, 0, None)
+    assert status.url == f"rtsp://127.0.0.1:{scene.server.port}/cam"
+    assert "publisher" not in [thread.name for thread in threading.enumerate()]
+    scene.publisher.stop()
+    assert scene.publisher.join(time.monotonic())
+
+
+@pytest.mark.parametrize("part", ["start_worker", "Bell"])
+def test_fail_to_start_where_no_thread_can_be_had(
+    scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    with no_leaks(), monkeypatch.context() as patch:
+        patch.setattr(publisher, part, no_thread)
+        with pytest.raises(CameraError, match="can't start new thread"):
+            scene.publisher.start()
+    assert (scene.publisher.is_asked, scene.state, scene.leases) == (False, State.OFF, 0)
+    scene.publish()
+
+
+def test_an_encoder_that_cannot_begin_now_is_tried_again(scene: Scene) -> None:
+    scene.source.refusal = CameraError("no thread")
+    scene.publisher.start()
+    scene.wait_for(State.FAILED)
+    assert scene.publisher.status().last_error == "no thread"
+    scene.source.refusal = None
+    eventually(lambda: scene.source.sinks != [], "the next try")
+    scene.source.begin()
+    scene.wait_for(State.PUBLISHING)
+
+
+def test_publishes_while_it_is_asked_for(scene: Scene) -> None:
+    scene.publish()
+    scene.publisher.start()
+    assert scene.leases == 1
+    assert [line.split()[0] for line in scene.server.asked[:4]] == ["OPTIONS", "ANNOUNCE", "SETUP", "RECORD"]
+    assert scene.server.asked[2].split()[1].endswith("/cam/streamid=0")
+    scene.source.give(packet(1.0, is_keyframe=True, size=5000))
+    eventually(lambda: scene.server.media >= 5000 + len(SPS) + len(PPS), "the keyframe")
+    scene.publisher.stop()
+    assert scene.state is State.OFF
+    assert scene.leases == 0
+    assert scene.publisher.join(soon_s())
+    eventually(lambda: scene.server.count("TEARDOWN") == 1, "the goodbye")
+    assert "publisher" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_encoder_works_only_for_a_server_that_is_there(scene: Scene) -> None:
+    scene.server.close()
+    scene.publisher.start()
+    scene.wait_for(State.FAILED)
+    assert scene.publisher.status().last_error == "connection refused: no server listens there"
+    assert scene.source.joins == 0
+    assert scene.leases == 1  # the camera stays open
+    scene.server = Server()  # for the end
+
+
+def test_a_server_that_left_is_tried_again(scene: Scene) -> None:
+    scene.publish()
+    scene.server.drop()
+    scene.wait_for(State.FAILED)
+    assert scene.publisher.status().last_error == "the server closed the connection"
+    scene.source.begin()
+    scene.wait_for(State.PUBLISHING)
+    status = scene.publisher.status()
+    assert (status.reconnects, status.last_error) == (1, None)
+    assert scene.leases == 1
+
+
+def test_start_hurries_one_that_waits(scene: Scene) -> None:
+    scene.source.refusal = NotSupported("no PyAV here")
+    scene.publisher.start()
+    scene.wait_for(State.FAILED)
+    assert scene.publisher.status().last_error == "no PyAV here"
+    for _ in range(4):  # by itself it would come to pauses of many seconds
+        tries = scene.server.count("OPTIONS")
+        scene.publisher.start()
+        eventually(lambda tries=tries: scene.server.count("OPTIONS") > tries, "another try")
+    scene.source.refusal = None
+    scene.publisher.start()
+    scene.source.begin()
+    scene.wait_for(State.PUBLISHING)
+
+
+def test_another_size_is_told_anew(scene: Scene) -> None:
+    scene.publish()
+    scene.source.give(packet(1.0, is_keyframe=True))
+    scene.source.begin(LARGE)
+    scene.source.give(packet(2.0, is_keyframe=True))
+    eventually(lambda: scene.source.joins == 2, "a new beginning")
+    scene.source.begin(LARGE)
+    eventually(lambda: scene.server.count("RECORD") == 2, "a new session")
+    assert scene.publisher.status().last_error is None
+
+
+def test_other_parameter_sets_are_not(scene: Scene) -> None:
+    scene.publish()
+    scene.source.begin(VideoFormat(640, 360, 20.0, SPS + b"\1", PPS))
+    scene.source.give(packet(1.0, is_keyframe=True))
+    eventually(lambda: scene.server.media > 0, "the keyframe")
+    assert scene.server.count("ANNOUNCE") == 1
+
+
+def test_a_server_that_takes_too_little_loses_frames_and_gets_a_keyframe(scene: Scene) -> None:
+    scene.publish()
+    scene.server.is_reading = False
+    began_s = 1.0
+    scene.source.give(packet(began_s, is_keyframe=True, size=20_000_000))  # more than any kernel takes
+    wanted = scene.source.keyframes_wanted
+    for _ in range(40):
+        began_s += 0.05
+        scene.source.give(packet(began_s))
+    assert scene.source.keyframes_wanted == wanted  # not before it could be sent
+    scene.server.read_on()
+    eventually(lambda: scene.source.keyframes_wanted > wanted, "the wish for a keyframe")
+    media = scene.server.media
+    scene.source.give(packet(began_s + 0.05))
+    scene.source.give(packet(began_s + 0.1, is_keyframe=True, size=1000))
+    eventually(lambda: scene.server.media > media, "the keyframe")
+    assert scene.state is State.PUBLISHING
+
+
+def test_a_server_that_does_not_answer_any_more(scene: Scene) -> None:
+    scene.publish()
+    scene.server.is_answering = False
+    eventually(lambda: scene.state is State.FAILED, "the notice")
+    assert scene.publisher.status().last_error == "the server does not answer any more"
+
+
+@pytest.mark.parametrize("stage", ["connecting", "camera", "publishing", "failed"])
+def test_stop_is_quick_at_every_stage(scene: Scene, stage: str) -> None:
+    match stage:
+        case "connecting":
+            scene.server.is_answering = False
+            scene.publisher.start()
+            eventually(lambda: scene.server.count("OPTIONS"), "the first request")
+        case "camera":
+            scene.publisher.start()
+            eventually(lambda: scene.source.sinks, "the wait for the camera")
+        case "publishing":
+            scene.publish()
+            scene.server.is_answering = False
+        case "failed":
+            scene.server.drop()
+            scene.source.refusal = NotSupported("no")
+            scene.publisher.start()
+            scene.wait_for(State.FAILED)
+    began_s = time.monotonic()
+    scene.publisher.stop()
+    assert scene.publisher.join(soon_s())
+    assert time.monotonic() - began_s < 1.0  # of which it promises half
+
+
+def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeaks) -> None:
+    scene.publish()
+    scene.publisher.stop()
+    assert scene.publisher.join(soon_s())
+    eventually(lambda: "test session" not in [thread.name for thread in threading.enumerate()], "the server's quiet")
+    with no_leaks():
+        for number in range(50):
+            scene.publisher.start()
+            if number % 3:
+                scene.source.begin()
+            if number % 3 == 2:
+                scene.wait_for(State.PUBLISHING)
+            scene.publisher.stop()
+            assert scene.publisher.join(soon_s())
+        scene.server.connections.clear()
+
+
+def test_stop_and_start_at_once_publish_anew(scene: Scene) -> None:
+    scene.publish()
+    for _ in range(5):
+        joins = scene.source.joins
+        scene.publisher.stop()
+        scene.publisher.start()
+        eventually(lambda joins=joins: scene.source.joins > joins, "a new connection")
+        scene.source.begin()
+        scene.wait_for(State.PUBLISHING)
+        assert scene.leases == 1
+
+
+def test_many_threads_start_and_stop(scene: Scene) -> None:
+    def play(seed: int) -> None:
+        for number in range(40):
+            if (number * seed) % 3:
+                scene.publisher.start()
+            else:
+                scene.publisher.stop()
+
+    threads = [threading.Thread(target=play, args=(seed,)) for seed in (1, 2, 4, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    scene.publisher.stop()
+    scene.publisher.stop()
+    assert scene.leases == 0
+    assert scene.publisher.join(soon_s())

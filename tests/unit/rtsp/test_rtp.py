@@ -1,0 +1,125 @@
+"""H.264 in RTP: every access unit comes out whole on the other side, with its time; reports and descriptions."""
+
+import base64
+import struct
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softcam.h264.packet import Packet, VideoFormat
+from softcam.rtsp.rtp import CLOCK_HZ, Packetiser, describe, nal_units
+
+SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
+FORM = VideoFormat(640, 360, 20.0, SPS, PPS)
+SSRC = 0x1234_5678
+MTU = 1500 - 40 - 40  # a payload beside the headers of IP, UDP and a tunnel
+
+UNITS = st.lists(
+    st.tuples(st.sampled_from([1, 5, 6, 0x25, 0x41, 0x65]), st.integers(0, 6000)).map(
+        lambda unit: bytes([unit[0]]) + bytes(number % 251 for number in range(unit[1]))
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def avcc(units: list[bytes]) -> bytes:
+    return b"".join(struct.pack(">I", len(unit)) + unit for unit in units)
+
+
+def packet(units: list[bytes], *, is_keyframe: bool = False, began_s: float = 10.0) -> Packet:
+    return Packet(avcc(units), is_keyframe, began_s, 1_700_000_000.0 + began_s)
+
+
+def split(wire: bytes) -> Iterator[tuple[int, bytes]]:
+    """The interleaved packets: channel and content."""
+    while wire:
+        assert wire[:1] == b"$"
+        length = int.from_bytes(wire[2:4], "big")
+        yield wire[1], wire[4 : 4 + length]
+        wire = wire[4 + length :]
+
+
+def read(wire: bytes) -> tuple[list[bytes], list[int], list[int], list[bool]]:
+    """What a receiver makes of it (RFC 6184): NAL units, and of each packet sequence, timestamp and marker."""
+    units: list[bytes] = []
+    sequences, timestamps, markers = [], [], []
+    cut: bytearray | None = None
+    for channel, content in split(wire):
+        assert channel == 0
+        assert len(content) - 12 <= MTU
+        first, kind, sequence, timestamp, ssrc = struct.unpack(">BBHII", content[:12])
+        assert (first, kind & 0x7F, ssrc) == (0x80, 96, SSRC)
+        sequences.append(sequence)
+        timestamps.append(timestamp)
+        markers.append(bool(kind & 0x80))
+        payload = content[12:]
+        if payload[0] & 0x1F != 28:
+            assert cut is None
+            units.append(payload)
+            continue
+        if payload[1] & 0x80:
+            assert cut is None
+            cut = bytearray([(payload[0] & 0xE0) | (payload[1] & 0x1F)])
+        assert cut is not None
+        cut += payload[2:]
+        if payload[1] & 0x40:
+            units.append(bytes(cut))
+            cut = None
+    assert cut is None
+    return units, sequences, timestamps, markers
+
+
+@given(UNITS, st.booleans())
+def test_ok_access_units_come_out_whole(units: list[bytes], is_keyframe: bool) -> None:
+    packetiser = Packetiser(SSRC, 65_530, 0, 0)
+    found, sequences, timestamps, markers = read(packetiser.frame(packet(units, is_keyframe=is_keyframe), FORM))
+    assert found == ([SPS, PPS] if is_keyframe else []) + units
+    assert sequences == [(65_530 + number) % 65_536 for number in range(len(sequences))]
+    assert set(timestamps) == {0}
+    assert markers == [False] * (len(markers) - 1) + [True]
+
+
+def test_timestamps_are_those_of_the_exposures_and_wrap() -> None:
+    packetiser = Packetiser(SSRC, 0, 2**32 - 100, 0)
+    packets = [packet([b"\x41x"], began_s=began_s) for began_s in (10.0, 10.05, 10.1, 11.0)]
+    times = [read(packetiser.frame(each, FORM))[2][0] for each in packets]
+    assert times == [2**32 - 100, 4400, 8900, 89_900]
+
+
+def test_report_ties_timestamps_to_the_time_of_day() -> None:
+    packetiser = Packetiser(SSRC, 0, 1000, 0)
+    assert packetiser.report(1, 1_700_000_000.0) == b""
+    packetiser.frame(packet([b"\x41x"], began_s=10.0), FORM)
+    packetiser.frame(packet([b"\x41" + bytes(2999)], began_s=10.5), FORM)
+    ((channel, report),) = split(packetiser.report(1, 1_700_000_010.75))  # a quarter of a second after the exposure
+    assert channel == 1
+    head, kind, words, ssrc, ntp_s, fraction, timestamp, packets, count = struct.unpack(">BBHIIIIII", report[:28])
+    assert (head, kind, words, ssrc) == (0x80, 200, 6, SSRC)
+    assert ntp_s - 2_208_988_800 == 1_700_000_010
+    assert fraction / 2**32 == pytest.approx(0.75)
+    assert timestamp == 1000 + 0.75 * CLOCK_HZ
+    assert (packets, count) == (4, 2 + 3000 - 1 + 3 * 2)
+    names = report[28:]
+    assert struct.unpack(">BBHI", names[:8]) == (0x81, 202, len(names) // 4 - 1, SSRC)
+    assert names[8:10] == b"\x01\x0b"
+    assert names[10:21] == b"soft-stream"
+
+
+@pytest.mark.parametrize("data", [b"\0\0\0", b"\0\0\0\0", b"\0\0\0\x05abcd", b"\0\0\0\x01a\0\0\0\x01"])
+def test_fail_cut_off(data: bytes) -> None:
+    with pytest.raises(ValueError, match="NAL unit"):
+        list(nal_units(data))
+
+
+@pytest.mark.parametrize(("host", "family"), [("192.0.2.7", "IP4"), ("2001:db8::7", "IP6")])
+def test_description(host: str, family: str) -> None:
+    lines = describe(FORM, 77, host, "streamid=0").decode().split("\r\n")
+    assert lines[0] == "v=0"
+    assert f"o=- 77 1 IN {family} {host}" in lines
+    assert "a=rtpmap:96 H264/90000" in lines
+    assert "a=control:streamid=0" in lines
+    sets = f"{base64.b64encode(SPS).decode()},{base64.b64encode(PPS).decode()}"
+    assert f"a=fmtp:96 packetization-mode=1;profile-level-id=640028;sprop-parameter-sets={sets}" in lines

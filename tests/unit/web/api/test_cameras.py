@@ -1,0 +1,56 @@
+"""Where a browser finds the other cameras, straight and through a proxy."""
+
+import json
+from typing import Any
+
+import pytest
+
+from softcam.web.api.cameras import Neighbours
+from softcam.web.http.messages import Request, Response
+from tests.support.raw_http import make_request
+
+TWO = (("Camera 0", 18081), ("Camera 1", 18082))
+
+
+def asked_by(host: str | None) -> Request:
+    return make_request("/v1/cameras", headers={} if host is None else {"Host": host})
+
+
+def told(neighbours: Neighbours, host: str | None) -> list[dict[str, Any]]:
+    answer = neighbours.answer(asked_by(host))
+    assert isinstance(answer, Response)
+    cameras: list[dict[str, Any]] = json.loads(answer.body)["cameras"]
+    return cameras
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1:18081", "//127.0.0.1:18082/"),
+        ("pi.local:8081", "//pi.local:8082/"),
+        ("[fe80::1]:8081", "//[fe80::1]:8082/"),
+    ],
+)
+def test_ports_keep_their_distance(host: str, url: str) -> None:
+    assert told(Neighbours(TWO, 18081), host) == [
+        {"name": "Camera 0", "url": "./", "is_self": True},
+        {"name": "Camera 1", "url": url, "is_self": False},
+    ]
+    assert Neighbours(TWO, 18081).origins(asked_by(host)) == [url.strip("/")]
+
+
+@pytest.mark.parametrize("host", [None, "", "pi.local", "pi:x", "[::1", "x; script-src *:80", "a b:80", "pi:65535"])
+def test_a_place_that_cannot_be_told_is_left_out(host: str | None) -> None:
+    neighbours = Neighbours(TWO, 18081)
+    assert [each["name"] for each in told(neighbours, host)] == ["Camera 0"]
+    assert neighbours.origins(asked_by(host)) == []
+
+
+def test_addresses_are_as_they_were_given() -> None:
+    neighbours = Neighbours((("Door", 18081), ("Garden", "https://garden.example:444/cam/")), 18081)
+    assert told(neighbours, "pi:1")[1] == {"name": "Garden", "url": "https://garden.example:444/cam/", "is_self": False}
+    assert neighbours.origins(asked_by("pi:1")) == ["https://garden.example:444"]
+
+
+def test_alone() -> None:
+    assert told(Neighbours((), 18081), "pi:18081") == []

@@ -1,0 +1,175 @@
+"""Controls over HTTP: holds, notes, and the values that count."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softcam.camera.base import StreamWish
+from softcam.camera.session.manager import State
+from softcam.controls.controller import Steering
+from softcam.controls.schema import BY_NAME
+from softcam.controls.state import Store
+from softcam.errors import CameraError
+from softcam.web.api.controls import ControlApi
+from softcam.web.http.messages import Request, Response
+from tests.support.fakes import Background, eventually
+from tests.support.web_app import Scene
+from tests.unit.controls.test_controller import CONTROLS, DARK, STEADY, SteeredCamera
+
+JSON = Message()
+JSON["Content-Type"] = "application/json"
+
+
+class Controls(Scene):
+    """A camera with controls, and their answers."""
+
+    def __init__(self, folder: Path) -> None:
+        camera = SteeredCamera()
+        more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
+        camera.mode = replace(camera.mode, controls={**CONTROLS, **more})
+        super().__init__(camera)
+        self.steering = Steering(self.holder, StreamWish(32, 16, 20.0), Store(folder, "cam0"))
+        self.controls = ControlApi(self.holder, self.steering, self.media, 0.0)
+
+    def post(self, name: str, **values: Any) -> Mapping[str, Any]:
+        return answer_of(lambda request: self.controls.set(BY_NAME[name], request), values)
+
+    def value(self, group: str, field: str) -> Any:
+        return answer_of(self.controls.look)["controls"][group]["fields"][field]["value"]
+
+
+def answer_of(handle: Callable[[Request], Any], values: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    body = b"" if values is None else json.dumps(values).encode()
+    answer = handle(Request("POST", "/", {}, JSON, "127.0.0.1", body=body))
+    assert isinstance(answer, Response)
+    content: Mapping[str, Any] = json.loads(answer.body)
+    return content
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Controls]:
+    with Controls(tmp_path) as scene:
+        yield scene
+
+
+# Holding
+
+
+def test_what_start_and_stop_tell_is_so_already(scene: Controls) -> None:
+    for _ in range(20):
+        with scene.held.open():
+            pass
+        assert scene.held.state is State.LINGERING
+        scene.camera.emit()
+        assert answer_of(scene.controls.start) == {"status": "ok", "held": True, "state": "open"}
+        assert answer_of(scene.controls.stop) == {"status": "ok", "held": False, "state": "lingering"}
+
+
+def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+    wait_ready = scene.holder.wait_ready
+    may_fail, waits = threading.Event(), threading.Event()
+
+    def fail_late(deadline_s: float) -> Any:
+        waits.set()
+        assert may_fail.wait(10)
+        raise CameraError("too late")
+
+    monkeypatch.setattr(scene.holder, "wait_ready", fail_late)
+    first = Background(lambda: answer_of(scene.controls.start))
+    assert waits.wait(10)
+    monkeypatch.setattr(scene.holder, "wait_ready", wait_ready)
+    second = Background(lambda: answer_of(scene.controls.start))
+    scene.held.wait_for(State.OPEN)
+    scene.camera.emit()
+    assert second.result()["held"] is True
+    may_fail.set()
+    with pytest.raises(CameraError, match="too late"):
+        first.result()
+    assert scene.holder.status().leases["hold"] == 1
+    assert answer_of(scene.controls.stop)["held"] is False
+    eventually(lambda: not any(scene.leases.values()), "nobody holds it")
+
+
+def test_a_stop_counts_for_a_start_under_way(scene: Controls) -> None:
+    starting = Background(lambda: answer_of(scene.controls.start))
+    scene.held.wait_for(State.OPEN)
+    answer_of(scene.controls.stop)
+    scene.camera.emit()
+    assert starting.result()["held"] is False
+    assert not any(scene.leases.values())
+
+
+# Notes
+
+
+def test_what_the_night_lies_over_is_said(scene: Controls) -> None:
+    assert scene.post("image_processing", saturation=2.0).get("note") is None
+    scene.post("day_night_mode", mode="night", night_exposure_value=1.5, night_awb_preset="ir_850nm")
+    with scene.held.open():
+        note = scene.post("image_processing", saturation=2.0, exposure_value=1.0, contrast=1.5)["note"]
+        assert note == (
+            "saturation: it is night, and night_saturation counts, which is 0; "
+            "exposure_value: it is night, and night_exposure_value counts, which is 1.5"
+        )
+        for name, values in (
+            ("awb_preset", {"preset": "cloudy"}),
+            ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.5}),
+            ("awb", {"enabled": True}),
+        ):
+            assert "night_awb_preset counts, which is ir_850nm" in scene.post(name, **values)["note"]
+        assert scene.post("image_processing", contrast=1.2).get("note") is None
+        scene.post("day_night_mode", mode="day")
+        assert scene.post("image_processing", saturation=2.0).get("note") is None
+
+
+def test_the_note_of_a_night_that_came_by_itself(scene: Controls) -> None:
+    scene.post("day_night_mode", mode="auto", threshold_lux=10)
+    with scene.held.open():
+        for metadata in (STEADY, *[DARK] * 4):
+            scene.camera.emit(metadata)
+        assert "night_saturation" in scene.post("image_processing", saturation=2.0)["note"]
+
+
+# Values
+
+
+def test_values_are_those_that_the_open_camera_took(scene: Controls) -> None:
+    asked = {
+        "manual_exposure": {"exposure_us": 1, "gain": 60.0},
+        "stream": {"fps": 240.0},
+        "image_processing": {"flicker": "auto", "contrast": 9.0},
+    }
+    taken = {
+        "manual_exposure": {"exposure_us": 10, "gain": 16.0},
+        "stream": {"fps": 100.0},
+        "image_processing": {"flicker": "off", "contrast": 4.0},
+    }
+    for name, values in asked.items():
+        scene.post(name, **values)
+        assert {field: scene.value(name, field) for field in values} == values
+    with scene.held.open():
+        for name, values in taken.items():
+            assert {field: scene.value(name, field) for field in values} == values
+
+
+def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
+    scene: Controls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene.holder, "_linger_s", 0.0)
+    with scene.held.open():
+        assert "the camera gives" in scene.post("stream", width=64, fps=240.0)["note"]
+    scene.held.wait_for(State.CLOSED)
+    assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.mode.width, 100.0]
+    assert scene.post("stream", width=96, fps=125.0)["note"] is None
+    assert [scene.value("stream", field) for field in ("width", "fps")] == [96, 125.0]
+    assert "opens" in scene.post("roi", x=0.5, y=0.5, width=0.5, height=0.25)["note"]
+    assert scene.value("roi", "height") == 0.25
+    with scene.held.open():
+        assert scene.value("stream", "width") == scene.camera.mode.width
+        assert scene.value("roi", "height") == 0.5

@@ -1,0 +1,129 @@
+"""The API described: every route is in it, it says what the tables say, and its page needs nobody else."""
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from softcam import __version__
+from softcam.controls.schema import GROUPS
+from softcam.web.api.controls import ControlApi
+from softcam.web.api.openapi import describe, openapi_routes
+from softcam.web.http.messages import Answer, Request, Response
+from softcam.web.http.router import Doc, Parameter, Route
+
+GOOD = {200: {"application/json": {"type": "object"}}}
+
+
+def handle(_request: Request) -> Answer:
+    return Response()
+
+
+def route(path: str, method: str = "GET", **more: Any) -> Route:
+    return Route((path,), handle, method, **more)
+
+
+def test_what_all_routes_share() -> None:
+    document = describe([route("/a", doc=Doc("A", "tag", GOOD, errors=(503,)))], has_key=False)
+    assert document["openapi"] == "3.1.0"
+    assert document["info"]["version"] == __version__
+    assert "security" not in document
+    get, head = document["paths"]["/a"]["get"], document["paths"]["/a"]["head"]
+    assert get["responses"]["503"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+    assert "content" not in head["responses"]["200"]
+    assert get["operationId"] != head["operationId"]
+
+
+def test_a_change_tells_what_it_may_be_refused_for() -> None:
+    doc = Doc("Set", "tag", GOOD, body={"type": "object"}, errors=(400, 409))
+    operation = describe([route("/a", "POST", doc=doc)], has_key=True)["paths"]["/a"]["post"]
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415", "503"}
+    assert operation["requestBody"]["required"] is True
+
+
+def test_what_any_request_may_be_refused_for() -> None:
+    operations = describe([route("/a", doc=Doc("A", "tag", GOOD))], has_key=False)["paths"]["/a"]
+    for method in ("get", "head"):
+        assert set(operations[method]["responses"]) == {"200", "400", "408", "411", "413", "503"}
+
+
+def test_actions_are_told_where_they_are_asked_for() -> None:
+    width = Parameter("width", "in pixels", {"type": "integer"})
+    page = Route(("/", "/index.html"), handle, doc=Doc("The page", "pages", {200: {"text/html": None}}))
+    picture = Doc("One picture", "pictures", {200: {"image/jpeg": None}}, parameters=(width,), errors=(503,))
+    routes = [page, Route(("/picture", "/?action=snapshot"), handle, doc=picture)]
+    routes.append(
+        route("/?action=stream", doc=Doc("The stream", "pictures", {200: {"video/x": None}}, parameters=(width,)))
+    )
+    paths = describe(routes, has_key=False)["paths"]
+    get = paths["/"]["get"]
+    action, shared = get["parameters"]
+    assert (action["name"], action["schema"]["enum"]) == ("action", ["snapshot", "stream"])
+    assert (shared["name"], "snapshot" in shared["description"], "stream" in shared["description"]) == (
+        "width",
+        True,
+        True,
+    )
+    assert set(get["responses"]["200"]["content"]) == {"text/html", "image/jpeg", "video/x"}
+    assert "503" in get["responses"]
+    assert "one picture" in get["description"]
+    assert "parameters" not in paths["/index.html"]["get"]
+    assert set(paths) == {"/", "/index.html", "/picture"}
+
+
+def test_keys_and_who_needs_none() -> None:
+    doc = Doc("A", "tag", GOOD, parameters=(Parameter("q", "help", {"type": "integer"}),))
+    document = describe([route("/a", doc=doc), route("/open", doc=doc, is_public=True)], has_key=True)
+    assert set(document["components"]["securitySchemes"]) == {"header", "bearer", "basic"}
+    assert document["paths"]["/open"]["get"]["security"] == []
+    assert "401" not in document["paths"]["/open"]["get"]["responses"]
+    assert document["paths"]["/a"]["get"]["parameters"][0]["in"] == "query"
+
+
+def test_what_any_request_may_be_answered_is_said() -> None:
+    routes = [
+        route("/a", doc=Doc("A", "tag", GOOD)), route("/open", doc=Doc("B", "tag", GOOD), is_public=True)
+    ]  # fmt: skip
+    paths = describe(routes, has_key=True)["paths"]
+    assert set(paths["/a"]["get"]["responses"]["401"]["content"]) == {"application/json", "text/html"}
+    for path in paths.values():
+        assert set(path["get"]["responses"]["503"]["content"]) == {"application/json"}, "where there is no room"
+
+
+def test_parts_of_pages_and_actions_are_left_out() -> None:
+    routes = [route("/assets/a.css"), route("/?action=stream", doc=Doc("A", "tag", GOOD))]
+    assert describe(routes, has_key=False)["paths"] == {}
+    (own,) = openapi_routes(routes, has_key=False)
+    body = own.handle(Request("GET", "/openapi.json", {}, None, "test"))  # type: ignore[arg-type]
+    assert isinstance(body, Response)
+    assert set(json.loads(body.body)["paths"]) == {"/openapi.json"}
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
+def test_the_schema_says_what_the_rules_say(group: Any) -> None:
+    schema = group.schema()
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == {row.name for row in group.fields}
+    assert set(schema.get("required", [])) == {row.name for row in group.fields if row.is_required}
+    for row in group.fields:
+        if row.low is not None and row.kind in ("integer", "number"):
+            assert row.parse(schema["properties"][row.name]["minimum"]) == row.low
+            with pytest.raises(ValueError, match="from"):
+                row.parse(schema["properties"][row.name]["minimum"] - 1)
+
+
+def test_every_field_of_an_answer_to_a_change_is_described() -> None:
+    document = describe(ControlApi(None, None, None, 0.0).routes(), has_key=False)  # type: ignore[arg-type]
+    for group in GROUPS:
+        answer = document["paths"][group.paths[0]]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answer["additionalProperties"] is False
+        assert {group.answers.get(row.name, row.name) for row in group.fields} < set(answer["properties"])
+        assert all(schema for schema in answer["properties"].values())
+
+
+@pytest.mark.parametrize("name", ["docs.html", "docs.js", "docs.css"])
+def test_its_page_asks_nobody_else(name: str) -> None:
+    text = files("softcam.web").joinpath("assets", name).read_text()
+    assert re.search(r"https?://|innerHTML|<script(?! src=\"assets/)|style=|\son\w+=", text) is None

@@ -1,0 +1,271 @@
+"""Recordings over HTTP, with the recorders of the product behind a fake camera and real packets."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from softcam.errors import CameraError, NotSupported
+from softcam.imaging import jpeg
+from softcam.recording.library import Library
+from softcam.recording.recorder import VideoRecorder
+from softcam.recording.timelapse import TimelapseRecorder
+from softcam.web.api.media import SnapshotWish
+from softcam.web.api.recordings import Recorders, Recordings, take_still
+from softcam.web.http.messages import Answer, FilePart, HttpError, Request, Response, parse_target
+from softcam.web.http.router import Routes
+from tests.support.fakes import Background, eventually, soon_s
+from tests.support.h264_samples import FPS, FakeSource
+from tests.support.raw_http import Site
+from tests.support.web_app import Scene
+
+TRAVERSALS = (
+    "..%2F2026-11-20_23-15-02.mp4",
+    "../2026-11-20_23-15-02.mp4",
+    "..%2f..%2f..%2fetc%2fpasswd",
+    "%2e%2e",
+    "..",
+    "%00",
+    "2026-11-20_23-15-02.mp4%00.jpg",
+    ".2026-11-20_23-15-02.mp4.jpg",
+    "%C0%AE%C0%AE%2F2026-11-20_23-15-02.mp4",
+)
+
+
+class Desk:
+    """What a client can ask for, without a socket."""
+
+    def __init__(self, scene: Scene, folder: Path | None, preroll_s: float = 0.0) -> None:
+        self.source = FakeSource()
+        self.scene = scene
+        recorders = None
+        if folder is not None:
+            library = Library(folder, None)
+            video = VideoRecorder(self.source, scene.holder, library, preroll_s, lambda: None, scene.deaths.append)
+            timelapse = TimelapseRecorder(
+                library, lambda full: take_still(scene.media, SnapshotWish(wants_full=full)), 10**6, scene.deaths.append
+            )
+            recorders = Recorders(library, preroll_s, video, timelapse)
+            recorders.open(scene.deaths.append)
+        self.recorders = recorders
+        self.api = Recordings(recorders, scene.media)
+        self.routes = Routes(self.api.routes())
+
+    def ask(
+        self, target: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        message = Message()
+        for name, value in (headers or {}).items():
+            message[name] = value
+        path, query = parse_target(target)
+        content = b"" if body is None else json.dumps(body).encode()
+        route = self.routes.find(method, path, query)
+        return route.handle(Request(method, path, query, message, "192.0.2.1", content, self.routes.parts(path)))
+
+    def json(self, target: str, method: str = "GET", body: Any = None) -> dict[str, Any]:
+        answer = self.ask(target, method, body)
+        assert isinstance(answer, Response)
+        assert answer.status == 200
+        content: dict[str, Any] = json.loads(answer.body)
+        return content
+
+    def bytes(self, target: str, **headers: str) -> bytes:
+        answer = self.ask(target, headers=headers)
+        if isinstance(answer, FilePart):
+            with answer.file as file:
+                file.seek(answer.begin)
+                return file.read(answer.length)
+        assert isinstance(answer, Response)
+        return answer.body
+
+    def refusal(self, target: str, method: str = "GET", body: Any = None) -> tuple[int, str]:
+        with pytest.raises(HttpError) as raised:
+            self.ask(target, method, body)
+        return raised.value.status, str(raised.value)
+
+    def record(self, **wish: Any) -> dict[str, Any]:
+        """A recording with a second of pictures."""
+        started = Background(lambda: self.json("/v1/recordings/start", "POST", wish))
+        eventually(lambda: self.source.sinks or started.is_over)
+        self.source.give(int(FPS))
+        content: dict[str, Any] = started.result()
+        eventually(lambda: self.json("/v1/recordings")["running"]["video"]["bytes"])
+        return content
+
+
+@contextmanager
+def desk(folder: Path | None, preroll_s: float = 0.0) -> Iterator[Desk]:
+    with Scene() as scene, scene.camera.flowing():
+        desk = Desk(scene, folder, preroll_s)
+        yield desk
+        if desk.recorders is not None:
+            desk.recorders.close(soon_s())
+
+
+def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        content = d.json("/v1/recordings")
+        assert content.pop("free_bytes") > 0
+        assert content == {
+            "recordings": [],
+            "running": {"video": None, "timelapse": None},
+            "used_bytes": 0,
+            "max_bytes": None,
+            "last_error": None,
+        }
+        assert d.api.status() == {"recording": {"video": None, "timelapse": None, "last_error": None}}
+        assert d.json("/v1/recordings/stop", "POST") == {"status": "ok", "recording": None}
+
+
+def test_without_a_folder_everything_says_which_setting(tmp_path: Path) -> None:
+    with desk(None) as d:
+        assert d.api.status() == {"recording": None}
+        name = "/v1/recordings/2026-11-20_23-15-02.mp4"
+        for method, target in (
+            ("GET", "/v1/recordings"),
+            ("POST", "/v1/recordings/start"),
+            ("POST", "/v1/recordings/stop"),
+            ("POST", "/v1/recordings/still"),
+            ("GET", name),
+            ("DELETE", name),
+            ("GET", f"{name}/thumbnail"),
+        ):
+            with pytest.raises(NotSupported, match="--recordings"):  # which is 409
+                d.ask(target, method)
+
+
+def test_a_video_from_start_to_delete(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        started = d.record()
+        assert started["status"] == "ok"
+        name = started["recording"]["name"]
+        assert d.scene.leases["recording"] == 1
+        assert d.api.status()["recording"]["video"]["name"] == name
+        assert d.refusal("/v1/recordings/start", "POST") == (409, "a video recording runs already; stop it first")
+        (entry,) = d.json("/v1/recordings")["recordings"]
+        assert (entry["name"], entry["kind"], entry["is_running"]) == (name, "video", True)
+        assert d.refusal(f"/v1/recordings/{name}", "DELETE")[0] == 409
+        assert d.bytes(f"/v1/recordings/{name}")[4:8] == b"ftyp"
+        stopped = d.json("/v1/recordings/stop", "POST")["recording"]
+        assert (stopped["name"], stopped["segments"]) == (name, 1)
+        (entry,) = d.json("/v1/recordings")["recordings"]
+        assert entry["duration_s"] == pytest.approx(1.0, abs=0.01)
+        whole = d.bytes(f"/v1/recordings/{name}")
+        assert len(whole) == entry["bytes"]
+        assert d.bytes(f"/v1/recordings/{name}", Range="bytes=4-7") == b"ftyp"
+        assert d.json(f"/v1/recordings/{name}", "DELETE") == {"status": "ok"}
+        assert d.refusal(f"/v1/recordings/{name}", "DELETE")[0] == 404
+        assert d.refusal(f"/v1/recordings/{name}")[0] == 404
+        assert d.json("/v1/recordings")["recordings"] == []
+
+
+def test_a_timelapse_beside_a_video(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.record()
+        lapse = d.json("/v1/recordings/start", "POST", {"kind": "timelapse", "interval_s": 0.5, "full": True})
+        assert lapse["recording"]["interval_s"] == 0.5
+        assert d.refusal("/v1/recordings/start", "POST", {"kind": "timelapse"})[0] == 409
+        eventually(lambda: d.json("/v1/recordings")["running"]["timelapse"]["stills"])
+        assert set(d.json("/v1/recordings")["running"]) == {"video", "timelapse"}
+        name = d.json("/v1/recordings")["running"]["timelapse"]["name"]
+        assert d.json("/v1/recordings/stop", "POST", {"kind": "timelapse"})["recording"]["name"] == name
+        assert d.json("/v1/recordings")["running"]["video"] is not None
+        d.json("/v1/recordings/stop", "POST")
+        kinds = [entry["kind"] for entry in d.json("/v1/recordings")["recordings"]]
+        assert sorted(kinds) == ["timelapse", "video"]
+        assert jpeg.size_of(d.bytes(f"/v1/recordings/{name}/thumbnail"))[0] <= 320
+
+
+def test_a_stop_without_a_kind_ends_all(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.json("/v1/recordings/start", "POST", {"kind": "timelapse"})
+        assert d.json("/v1/recordings/stop", "POST", {"kind": "video"})["recording"] is None
+        assert "stills" in d.json("/v1/recordings/stop", "POST")["recording"]
+        assert d.json("/v1/recordings")["running"] == {"video": None, "timelapse": None}
+
+
+def test_a_still_is_kept(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        entry = d.json("/v1/recordings/still", "POST", {"width": 16, "quality": 50, "autofocus": False})["recording"]
+        assert (entry["kind"], entry["width"], entry["height"]) == ("still", 16, 8)
+        assert jpeg.size_of(d.bytes(f"/v1/recordings/{entry['name']}")) == (16, 8)
+        assert entry["has_thumbnail"]
+        full = d.json("/v1/recordings/still", "POST", {"full": True})["recording"]
+        assert (full["width"], full["height"]) == (64, 32)
+
+
+def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
+    with desk(tmp_path) as d:
+        d.scene.camera.fail_next("open", CameraError("no such luck"))
+        with pytest.raises(CameraError):
+            d.ask("/v1/recordings/still", "POST")
+        assert d.json("/v1/recordings")["recordings"] == []
+        d.scene.held.take_failure()
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({"kind": "audio"}, "kind: wants one of video, timelapse"),
+        ({"segment_s": 1}, "segment_s: wants a number from 2 to 3600"),
+        ({"preroll_s": 6}, "preroll_s: wants a number from 0 to 5, which --recordings-preroll sets"),
+        ({"duration_s": "x"}, "duration_s: wants a number from 0.5 to 31622400"),
+        ({"interval_s": 1}, "'interval_s': no such field; there are kind, duration_s, segment_s, preroll_s"),
+        (
+            {"kind": "timelapse", "segment_s": 9},
+            "'segment_s': no such field; there are kind, interval_s, fps, full, duration_s",
+        ),
+        ({"kind": "timelapse", "interval_s": 0.4, "fps": 0}, "interval_s: wants a number from 0.5 to 86400; fps: "),
+        ({"kind": ["timelapse"]}, "kind: wants one of video, timelapse"),
+        ([], "wants a JSON object"),
+    ],
+)
+def test_fail_bad_wishes(body: Any, detail: str, tmp_path: Path) -> None:
+    with desk(tmp_path, preroll_s=5.0) as d:
+        status, told = d.refusal("/v1/recordings/start", "POST", body)
+        assert status == 400
+        assert told.startswith(detail)
+        assert d.json("/v1/recordings")["running"] == {"video": None, "timelapse": None}
+
+
+def test_a_folder_that_is_gone_is_an_empty_list_that_says_why(tmp_path: Path) -> None:
+    with desk(tmp_path / "folder") as d:
+        (tmp_path / "folder").rmdir()
+        content = d.json("/v1/recordings")
+        assert (content["recordings"], content["free_bytes"]) == ([], None)
+        assert "No such file" in content["last_error"]
+        status, told = d.refusal("/v1/recordings/still", "POST")
+        assert (status, "No such file" in told) == (409, True)
+        assert d.refusal("/v1/recordings/start", "POST")[0] == 409
+
+
+@pytest.mark.parametrize("name", TRAVERSALS)
+def test_fail_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
+    (tmp_path / "2026-11-20_23-15-02.mp4").write_text("secret")
+    (tmp_path / "folder").mkdir()
+    with desk(tmp_path / "folder") as d, Site(d.api.routes()) as site:
+        for target in (f"/v1/recordings/{name}", f"/v1/recordings/{name}/thumbnail"):
+            assert site.ask(target).status == 404
+        assert site.ask(f"/v1/recordings/{name}", method="DELETE").status in (404, 405)
+    assert (tmp_path / "2026-11-20_23-15-02.mp4").exists()
+
+
+def test_headers_of_a_file(tmp_path: Path) -> None:
+    with desk(tmp_path) as d, Site(d.api.routes()) as site:
+        name = d.json("/v1/recordings/still", "POST")["recording"]["name"]
+        target = f"/v1/recordings/{name}"
+        reply = site.ask(target, headers={"Range": "bytes=0-1"})
+        assert (reply.status, reply.body) == (206, b"\xff\xd8")
+        assert reply.headers["Content-Type"] == "image/jpeg"
+        assert reply.headers["Accept-Ranges"] == "bytes"
+        assert "Content-Disposition" not in reply.headers
+        assert site.ask(target, headers={"If-None-Match": reply.headers["ETag"]}).status == 304
+        assert site.ask(f"{target}?download=1").headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        assert site.ask(f"{target}?download=perhaps").status == 400
+        head = site.ask(target, method="HEAD")
+        assert int(head.headers["Content-Length"]) == len(site.ask(target).body)
+        assert site.ask(target, headers={"Range": "bytes=99999999-"}).status == 416

@@ -1,0 +1,247 @@
+"""The status has every field that programs know, says null for what it does not know, and is JSON always."""
+
+import json
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+
+from softcam import __version__
+from softcam.camera.session.manager import State
+from softcam.errors import CameraBusy
+from softcam.web.api.status import Api
+from softcam.web.http.messages import Answer, Request, Response
+from tests.support.fakes import AUTOFOCUS, SIZE, STEADY, eventually
+from tests.support.raw_http import Site, make_request
+from tests.support.web_app import Scene, make_camera
+
+STATUS_PATHS = ("/v1/camera/status", "/camera/status", "/api/camera/status")
+
+# By the program that has made people know them.
+KNOWN_FIELDS = {
+    "the first service": "lux exposure_us analogue_gain colour_temperature auto_exposure streaming",
+    "the second service": "autofocus_mode lens_position focus_fom hdr_mode lens_correction_enabled scene_mode"
+    " day_night_mode day_night_threshold_lux frame_duration_us sensor_black_levels",
+    "the robot": "available",
+    "the pipeline": "backend",
+    "the portal": "state backend available viewers width height fps last_error restarts uptime_s",
+}
+METADATA = {
+    **STEADY,
+    "ExposureTime": 12000,
+    "AnalogueGain": 1.5004,
+    "DigitalGain": 1.0,
+    "Lux": 45.24,
+    "ColourTemperature": 4200,
+    "LensPosition": 2.5,
+    "FocusFoM": 12500,
+    "FrameDuration": 33321,
+    "ColourGains": (1.51239, 2.0),
+    "SensorBlackLevels": (4096, 4096, 4096, 4096),
+    "SensorTemperature": 40.04,
+}
+
+
+def ask(handle: Callable[[Request], Answer], status: HTTPStatus = HTTPStatus.OK) -> dict[str, Any]:
+    answer = handle(make_request("/"))
+    assert isinstance(answer, Response)
+    assert answer.status is status
+    assert answer.content_type == "application/json"
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    content = json.loads(answer.body, parse_constant=refuse)
+    assert isinstance(content, dict)
+    return content
+
+
+# The status
+
+
+@pytest.mark.parametrize("fields", KNOWN_FIELDS.values(), ids=KNOWN_FIELDS.keys())
+def test_every_known_field_is_there_always(fields: str) -> None:
+    with Scene() as scene:
+        switched_off = Api(None, lambda: 0, lambda: 0, True)
+        for content in (ask(scene.api.status), ask(switched_off.status)):
+            assert set(fields.split()) <= content.keys()
+        with scene.held.open():
+            assert set(fields.split()) <= ask(scene.api.status).keys()
+
+
+def test_a_closed_camera_is_available_and_knows_nothing() -> None:
+    with Scene() as scene:
+        content = ask(scene.api.status)
+    expected = {"state": "closed", "backend": "fake", "available": True, "viewers": 0, "restarts": 0, "opens": 0}
+    assert expected.items() <= content.items()
+    for field in ("width", "height", "fps", "last_error", "lux", "exposure_us", "autofocus_mode", "colour_gains"):
+        assert content[field] is None
+    assert content["uptime_s"] >= 0
+    assert content["version"] == __version__
+
+
+def test_an_open_camera_tells_what_it_sees() -> None:
+    with Scene(make_camera(controls={"AeEnable": (0, 1, 1), "AwbEnable": (0, 1, 1)})) as scene, scene.held.open():
+        scene.camera.emit(METADATA)
+        content = ask(scene.api.status)
+        expected = {
+            "state": "open",
+            "available": True,
+            "width": SIZE[0],
+            "height": SIZE[1],
+            "pixel_format": "YUV420",
+            "opens": 1,
+            "frames": 2,
+            "lux": 45.2,
+            "exposure_us": 12000,
+            "analogue_gain": 1.5,
+            "digital_gain": 1.0,
+            "colour_temperature": 4200,
+            "lens_position": 2.5,
+            "focus_fom": 12500,
+            "frame_duration_us": 33321,
+            "colour_gains": [1.512, 2.0],
+            "sensor_black_levels": [4096] * 4,
+            "sensor_temperature_c": 40.0,
+            "auto_exposure": True,
+            "awb_enabled": True,
+        }
+        assert {field: content[field] for field in expected} == expected
+        assert content["fps"] > 0
+        assert content["autofocus"] is None  # it has none
+    eventually(lambda: scene.held.state is State.CLOSED)
+
+
+def test_the_autofocus_mode_is_the_one_that_was_told() -> None:
+    with Scene(make_camera(controls=dict(AUTOFOCUS)), autofocus_timeout_s=5.0) as scene, scene.held.open():
+        content = ask(scene.api.status)
+        assert content["autofocus"] is True
+        assert content["autofocus_mode"] == "auto"  # the stream's first cycle
+        scene.camera.emit({**STEADY, "AfState": 1})
+        scene.camera.emit({**STEADY, "AfState": 2})
+        assert ask(scene.api.status)["autofocus_mode"] == "continuous"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), None, "much", [1]], ids=repr)
+def test_odd_metadata_is_null_and_json(value: object) -> None:
+    with Scene() as scene, scene.held.open():
+        odd = {name: value for name in METADATA if name not in STEADY and name != "ColourGains"}
+        odd |= {"SensorBlackLevels": (value, 4096)}
+        scene.camera.emit({**STEADY, **odd})
+        content = ask(scene.api.status)
+        assert content["lux"] is None
+        assert content["focus_fom"] is None
+        assert content["sensor_black_levels"] == [None, 4096]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_odd_gains_are_null_and_json(value: float) -> None:
+    with Scene() as scene, scene.held.open():
+        scene.camera.emit({**STEADY, "ColourGains": (value, 2.0), "SensorBlackLevels": 4096})
+        content = ask(scene.api.status)
+        assert content["colour_gains"] == [None, 2.0]
+        assert content["sensor_black_levels"] is None
+
+
+def test_viewers_and_pictures_are_counted() -> None:
+    with Scene() as scene:
+        api = Api(scene.holder, lambda: 3, lambda: 70, autofocus=False)
+        content = ask(api.status)
+    assert (content["viewers"], content["pictures_encoded"]) == (3, 70)
+
+
+def test_the_states_are_told() -> None:
+    with Scene(linger_s=60.0) as scene:
+        scene.camera.shut("open")
+        lease = scene.holder.lease("stream")
+        scene.camera.wait_inside("open")
+        assert ask(scene.api.status)["state"] == "opening"
+        scene.camera.let()
+        scene.held.wait_for(State.OPEN)
+        scene.camera.emit()
+        lease.release()
+        scene.held.wait_for(State.LINGERING)
+        content = ask(scene.api.status)
+        assert (content["state"], content["available"]) == ("lingering", True)
+
+
+def test_a_camera_that_is_switched_off() -> None:
+    api = Api(None, lambda: 0, lambda: 0, autofocus=True)
+    content = ask(api.status)
+    assert (content["state"], content["available"], content["backend"]) == ("closed", False, None)
+    assert "CAMERA_ENABLED" in content["last_error"]
+    health = ask(api.health)  # all is as it was ordered
+    assert (health["status"], health["camera_configured"], health["streaming_active"]) == ("healthy", False, False)
+
+
+# Health
+
+
+def test_health_of_a_portal_that_is_well() -> None:
+    with Scene() as scene:
+        assert ask(scene.api.health) == {
+            "status": "healthy",
+            "camera_configured": True,
+            "streaming_active": False,
+            "version": __version__,
+        }
+        with scene.held.open():
+            assert ask(scene.api.health)["streaming_active"] is True
+        assert ask(scene.api.health)["streaming_active"] is False
+
+
+def test_health_while_the_camera_is_brought_back() -> None:
+    with Scene(watchdog_timeout_s=0.05) as scene:
+        scene.camera.shut("restart")
+        lease = scene.held.open()
+        scene.camera.wait_inside("restart")
+        content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
+        assert content["status"] == "unhealthy"
+        assert content["detail"].startswith("no frame for")
+        status = ask(scene.api.status)
+        assert (status["state"], status["available"], status["restarts"]) == ("recovering", False, 1)
+        assert status["last_error"] == content["detail"]
+        lease.release()
+
+
+def test_health_of_a_missing_camera() -> None:
+    with Scene() as scene:
+        scene.camera.is_there = False
+        lease = scene.holder.lease("stream")
+        error = scene.held.take_failure()
+        content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
+        assert content["detail"] == str(error)
+        status = ask(scene.api.status)
+        assert (status["state"], status["available"], status["last_error"]) == ("missing", False, str(error))
+        lease.release()
+
+
+def test_health_of_a_camera_that_was_given_up() -> None:
+    """The process leaves soon; until then it does not call itself well."""
+    with Scene() as scene:
+        scene.camera.fail_next("open", CameraBusy("another program has the camera"))
+        lease = scene.holder.lease("stream")
+        scene.held.take_failure()
+        content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
+        assert content["detail"] == "another program has the camera"
+        status = ask(scene.api.status)
+        assert (status["available"], status["last_error"]) == (False, "another program has the camera")
+        lease.release()
+
+
+# Over the wire
+
+
+def test_every_name_of_the_status() -> None:
+    with Scene() as scene, Site(scene.routes(), api_key="key") as site:
+        for path in STATUS_PATHS:
+            assert site.ask(path).status == 401
+            reply = site.ask(path, headers={"X-API-Key": "key"})
+            assert reply.json["state"] == "closed"
+            assert reply.headers["Cache-Control"] == "no-store"
+            assert reply.headers["Access-Control-Allow-Origin"] == "*"
+            assert site.ask(path, method="HEAD", headers={"X-API-Key": "key"}).status == 200
+        assert site.ask("/health").json["status"] == "healthy"  # without the key
+        assert site.ask("/health", method="HEAD").status == 200
+        assert scene.camera.opens == 0  # to ask opens nothing

@@ -1,0 +1,176 @@
+"""The key opens in its three forms, nothing else does, and it shows nowhere."""
+
+import base64
+import hmac
+import logging
+from collections.abc import Mapping
+from email.message import Message
+from http import HTTPStatus
+
+import pytest
+
+from softcam.web.http.auth import Access
+from softcam.web.http.messages import HttpError, Request, Response, json_response
+from softcam.web.http.router import Route
+from tests.support.raw_http import Site
+
+KEY = "correct horse:battery"
+
+
+def make_headers(headers: Mapping[str, str]) -> Message:
+    message = Message()
+    for name, value in headers.items():
+        message[name] = value
+    return message
+
+
+def basic(credentials: str | bytes) -> dict[str, str]:
+    raw = credentials if isinstance(credentials, bytes) else credentials.encode()
+    return {"Authorization": "Basic " + base64.b64encode(raw).decode()}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-API-Key": KEY},
+        {"x-api-key": KEY},
+        {"Authorization": f"Bearer {KEY}"},
+        {"authorization": f"bearer   {KEY} "},
+        basic(f"anyone:{KEY}"),
+        basic(f":{KEY}"),
+        {"Authorization": basic(f"pi:{KEY}")["Authorization"].replace("Basic", "BASIC")},
+        {"X-API-Key": "wrong", "Authorization": f"Bearer {KEY}"},
+        {"X-API-Key": KEY, "Authorization": "Bearer wrong"},
+    ],
+)
+def test_ok_the_key(headers: Mapping[str, str]) -> None:
+    Access(KEY).check(make_headers(headers))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-API-Key": ""},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": KEY[:-1]},
+        {"X-API-Key": KEY + "x"},
+        {"X-API-Key": KEY.upper()},
+        {"X-API-Key": "schl\xfcssel"},
+        {"X-API-Key": f"Bearer {KEY}"},
+        {"Authorization": ""},
+        {"Authorization": KEY},
+        {"Authorization": "Bearer"},
+        {"Authorization": "Bearer "},
+        {"Authorization": f"Token {KEY}"},
+        {"Authorization": f"Digest {KEY}"},
+        {"Authorization": f"Bearer\t{KEY}"},
+        {"Authorization": "Basic"},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": "Basic !!!!"},
+        {"Authorization": "Basic YQ"},  # cut short
+        {"Authorization": "Basic schl\xfcssel"},
+        basic(KEY.replace(":", "")),  # no colon: no password
+        basic(f"{KEY}:"),
+        basic(f"pi:{KEY} "),
+        basic(b"pi:\xff\xfe"),
+        {"Cookie": f"X-API-Key={KEY}"},
+    ],
+)
+def test_fail_not_the_key(headers: Mapping[str, str]) -> None:
+    with pytest.raises(HttpError) as caught:
+        Access(KEY).check(make_headers(headers))
+    assert caught.value.status is HTTPStatus.UNAUTHORIZED
+    assert caught.value.headers == {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
+    assert KEY not in str(caught.value)
+
+
+def test_without_a_key_everyone_may_come_in() -> None:
+    Access(None).check(make_headers({}))
+    Access(None).check(make_headers({"X-API-Key": "whatever"}))
+
+
+def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    compare = hmac.compare_digest
+
+    def spy(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    access = Access(KEY)
+    with pytest.raises(HttpError):
+        access.check(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}))
+    access.check(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}))
+    # Digests of one length, whatever was offered, and each of them, whichever was right.
+    assert compared == [(32, 32)] * 4
+
+
+def test_the_key_shows_nowhere() -> None:
+    access = Access(KEY)
+    assert KEY not in repr(access)
+    assert KEY not in repr(vars(access))
+
+
+# Over the wire
+
+
+def say_yes(request: Request) -> Response:
+    return json_response({"path": request.path})
+
+
+ROUTES = (Route(("/secret", "/?action=secret"), say_yes), Route(("/health",), say_yes, is_public=True))
+RIGHT = {"X-API-Key": KEY}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "without", "with_key"),
+    [
+        ("GET", "/secret", 401, 200),
+        ("HEAD", "/secret", 401, 200),
+        ("GET", "/?action=secret", 401, 200),
+        ("GET", "/health", 200, 200),
+        ("HEAD", "/health", 200, 200),
+        # Who lacks the key is not told what there is.
+        ("GET", "/nothing", 401, 404),
+        ("POST", "/secret", 401, 405),
+        ("GET", "/?action=nothing", 401, 400),
+        ("POST", "/health", 401, 405),
+    ],
+)
+def test_everything_but_health_wants_the_key(method: str, target: str, without: int, with_key: int) -> None:
+    with Site(ROUTES, api_key=KEY) as site:
+        refused = site.ask(target, method=method)
+        assert refused.status == without
+        if without == 401:
+            assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+        assert site.ask(target, method=method, headers={"X-API-Key": "wrong"}).status == without
+        assert site.ask(target, method=method, headers=RIGHT).status == with_key
+
+
+def test_a_preflight_bears_no_key_and_is_answered() -> None:
+    with Site(ROUTES, api_key=KEY) as site:
+        reply = site.ask("/secret", method="OPTIONS", headers={"Origin": "http://mainsail.local"})
+        assert reply.status == 204
+        assert reply.headers["Access-Control-Allow-Headers"] == "Authorization, X-API-Key"
+        assert reply.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
+
+
+def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with Site(ROUTES, api_key=KEY) as site:
+        for headers in (RIGHT, {"Authorization": f"Bearer {KEY}"}, basic(f"pi:{KEY}"), {"X-API-Key": KEY + "!"}):
+            site.ask("/secret", headers=headers)
+        site.ask(f"/secret?key={KEY.replace(' ', '%20')}")
+    assert caplog.records
+    assert "battery" not in caplog.text
+    assert base64.b64encode(f"pi:{KEY}".encode()).decode() not in caplog.text
+
+
+def test_a_browser_without_the_key_is_told_in_words() -> None:
+    with Site(ROUTES, api_key=KEY) as site:
+        reply = site.ask("/secret", headers={"Accept": "text/html,application/xhtml+xml"})
+        assert (reply.status, reply.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
+        assert b"Nobody is let in without the key" in reply.body
+        assert reply.headers["WWW-Authenticate"].startswith("Basic ")

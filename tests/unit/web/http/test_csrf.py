@@ -1,0 +1,144 @@
+"""Pages from elsewhere change nothing: neither those of another origin, nor those whose name was bent to lead here."""
+
+import socket
+from collections.abc import Mapping
+from email.message import Message
+from http import HTTPStatus
+from pathlib import Path
+
+import pytest
+
+from softcam.web.http.auth import Access
+from softcam.web.http.csrf import Origins
+from softcam.web.http.messages import HttpError
+
+DIRECT = {"Connection": "keep-alive"}  # as a browser says it that speaks to the portal itself
+
+
+@pytest.fixture
+def resolver(tmp_path: Path) -> Path:
+    return tmp_path / "resolv.conf"
+
+
+@pytest.fixture
+def access(resolver: Path) -> Access:
+    return Access(None, origins=Origins(("cam.example.org",), resolver=resolver))
+
+
+def make_headers(headers: Mapping[str, str]) -> Message:
+    message = Message()
+    for name, value in headers.items():
+        message[name] = value
+    return message
+
+
+def page(address: str, **more: str) -> Message:
+    """A change by a page that has its portal's origin."""
+    host = address.partition("://")[2]
+    return make_headers(
+        {"Host": host, "Origin": address, **DIRECT} | {name.replace("_", "-"): more[name] for name in more}
+    )
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://127.0.0.1:18081",
+        "http://192.168.1.20",
+        "http://[fd00::20]:18081",
+        "http://localhost:18081",
+        "http://cam.localhost",
+        "http://raspberrypi:18081",
+        "http://raspberrypi.local:8081",
+        "http://RaspberryPi.Local.",
+        "http://pi.lan",
+        "http://pi.home.arpa",
+        "http://cam.example.org:8081",
+        "https://cam.elsewhere.example",
+    ],
+)
+def test_ok_names_that_no_stranger_has(access: Access, address: str) -> None:
+    access.refuse_foreign(page(address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://evil.example:18081",
+        "http://evil.example",
+        "http://evil.example.",
+        "http://127.0.0.1.evil.example",
+        "http://cam.example.org.evil.example",
+        "http://evillocal.example",
+        "http://x.cam.example.org",
+    ],
+)
+def test_fail_names_that_may_be_bent(access: Access, address: str) -> None:
+    with pytest.raises(HttpError, match="CAMERA_HOST_NAMES") as refusal:
+        access.refuse_foreign(page(address))
+    assert refusal.value.status is HTTPStatus.FORBIDDEN
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"X_Forwarded_Host": "192.168.1.20", "X_Forwarded_For": "192.168.1.7"},
+        {"X_Forwarded_Host": "localhost", "X_Forwarded_Proto": "https", "Forwarded": "host=localhost"},
+        {"Authorization": "Bearer any", "X_API_Key": "any"},
+    ],
+)
+def test_fail_what_a_page_can_write_itself_proves_nothing(access: Access, more: dict[str, str]) -> None:
+    with pytest.raises(HttpError, match="evil"):
+        access.refuse_foreign(page("http://evil.example:18081", **more))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"Connection": "close"},  # nginx by itself
+        {"Connection": ""},  # nginx with our snippet
+        {"Connection": "keep-alive", "Via": "1.1 proxy"},
+        {"Connection": "keep-alive", "Sec_Fetch_Site": "same-origin"},  # over TLS
+    ],
+)
+def test_ok_behind_a_proxy_any_name(access: Access, more: dict[str, str]) -> None:
+    access.refuse_foreign(page("http://camera.example.net:8081", **more))
+
+
+def test_ok_a_program_may_use_any_name(access: Access) -> None:
+    access.refuse_foreign(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
+
+
+def test_ok_with_a_key_any_name(resolver: Path) -> None:
+    for keyed in (Access("key"), Access(None, "view")):
+        keyed.refuse_foreign(page("http://pi.example.net:18081"))
+
+
+def test_ok_the_name_that_the_router_gave(access: Access, resolver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Garden")
+    ours = page("http://garden.fritz.box:18081")
+    with pytest.raises(HttpError, match=r"garden\.fritz\.box"):
+        access.refuse_foreign(ours)
+    resolver.write_text("# made by a program\n\nnameserver 192.168.1.1\nsearch fritz.box tail1.ts.net.\n")
+    access.refuse_foreign(ours)
+    access.refuse_foreign(page("http://garden.tail1.ts.net"))
+    with pytest.raises(HttpError, match="evil"):
+        access.refuse_foreign(page("http://evil.fritz.box"))
+    monkeypatch.setattr(socket, "gethostname", lambda: "garden.example.net")
+    access.refuse_foreign(page("http://garden.example.net"))
+    access.refuse_foreign(ours)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "pi.local", "Origin": "http://evil.example"},
+        {"Host": "pi.local", "Origin": "null"},
+        {"Host": "pi.local", "Sec-Fetch-Site": "cross-site"},
+        {"Host": "pi.local:1", "Origin": "http://pi.local:2"},
+    ],
+)
+def test_fail_another_origin(headers: Mapping[str, str]) -> None:
+    for access in (Access(None), Access("key")):
+        with pytest.raises(HttpError, match="from elsewhere"):
+            access.refuse_foreign(make_headers(headers))

@@ -1,0 +1,75 @@
+"""The page at /webrtc: where the offer goes, what the page may talk to, and that no address can become code."""
+
+import base64
+import re
+
+import pytest
+
+from softcam.web.http.messages import Response
+from softcam.web.http.router import Routes
+from softcam.web.webrtc import webrtc_routes, whep_address
+from tests.support.raw_http import make_request
+
+
+def answer(path: str, webrtc_url: str | None) -> Response:
+    request = make_request(path)
+    response = Routes(webrtc_routes(webrtc_url)).find("GET", request.path, request.query).handle(request)
+    assert isinstance(response, Response)
+    return response
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://pi.local:8889/cam", "http://pi.local:8889/cam/whep"),
+        ("http://pi.local:8889/cam/", "http://pi.local:8889/cam/whep"),
+        ("https://pi.local/cam/whep", "https://pi.local/cam/whep"),
+        ("https://pi.local/cam/whep/", "https://pi.local/cam/whep"),
+        ("http://pi.local:8889", "http://pi.local:8889/whep"),
+        ("http://[::1]:8889/cam?token=a&b=c", "http://[::1]:8889/cam/whep?token=a&b=c"),
+        ("http://user:pass@pi.local:8889/cam", "http://pi.local:8889/cam/whep"),
+    ],
+)
+def test_ok_where_the_offer_goes(url: str, address: str) -> None:
+    assert whep_address(url) == address
+
+
+def test_without_an_address_there_is_a_notice() -> None:
+    response = answer("/webrtc", None)
+    assert b"MediaMTX" in response.body
+    assert b"--webrtc-url" in response.body
+    assert b"<script" not in response.body
+
+
+def test_the_player_may_talk_to_that_server_and_to_no_other() -> None:
+    response = answer("/webrtc", "http://user:pass@pi.local:8889/cam")
+    policy = dict(rule.split(" ", 1) for rule in response.headers["Content-Security-Policy"].split("; "))
+    assert policy["connect-src"] == "'self' http://pi.local:8889"
+    assert policy["default-src"] == "'none'"
+    page = response.body.decode()
+    assert 'data-whep="http://pi.local:8889/cam/whep"' in page
+    assert f'data-authorization="Basic {base64.b64encode(b"user:pass").decode()}"' in page
+    assert "{{" not in page
+    assert "user:pass" not in page
+    for path in re.findall(r'(?:src|href)="(assets/webrtc[^"]*)"', page):
+        assert answer(f"/{path}", "http://x/").body
+
+
+def test_fail_an_address_can_neither_become_code_nor_widen_the_policy() -> None:
+    response = answer("/webrtc", 'http://pi.local;script-src,*/a"><script>x</script>')
+    assert "<script>x" not in response.body.decode()
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.count("script-src ") == 1
+    assert "," not in policy
+
+
+def test_the_tag_changes_with_the_address() -> None:
+    assert answer("/webrtc", "http://a/").headers["ETag"] != answer("/webrtc", "http://b/").headers["ETag"]
+
+
+@pytest.mark.parametrize(("url", "word"), [(None, b"no"), ("http://pi.local:8889/cam", b"yes")])
+def test_the_page_learns_whether_there_is_one(url: str | None, word: bytes) -> None:
+    response = answer("/assets/ways.js", url)
+    assert b'"' + word + b'" === "yes"' in response.body
+    assert b"pi.local" not in response.body
+    assert b"{{" not in response.body
