@@ -105,7 +105,7 @@ class Pipeline:
             self._now_s += 1 / self._fps
             self._count += 1
             self._slot.put(Frame(planes, "YUV420", width, height, began_s=self._now_s))
-            self._video.frame_came()
+            self._video.on_frame()
             if not self._fed.acquire(timeout=LIMIT_S):
                 raise SystemExit("no packet came")
         return (time.process_time() - began_s) * 1000 / FRAMES

@@ -47,13 +47,13 @@ class ReelCamera:
         return True
 
     def open(self, on_frame: Any, *_: Any) -> Any:
-        from softcam.camera.base import StreamMode
+        from softcam.camera.base import StreamConfig
 
         size = self._wish.width, self._wish.height
         self._has_ended.clear()
         self._thread = threading.Thread(target=self._play, args=(on_frame, size), name="reel", daemon=True)
         self._thread.start()
-        return StreamMode(*size, "MJPEG", size)
+        return StreamConfig(*size, "MJPEG", size)
 
     def _play(self, on_frame: Any, size: tuple[int, int]) -> None:
         from softcam.imaging.frame import Frame

@@ -37,7 +37,7 @@ class Newest:
             return self._picture
 
 
-class Viewer(BaseHTTPRequestHandler):
+class StreamClient(BaseHTTPRequestHandler):
     newest: Newest
 
     def do_GET(self) -> None:
@@ -78,10 +78,10 @@ def play(pictures: list[bytes], fps: float, newest: Newest) -> None:
 
 def main() -> None:
     pictures, fps = read_reel(Path(sys.argv[1])), float(sys.argv[2])
-    Viewer.newest = Newest()
-    with Server(("127.0.0.1", 0), Viewer) as server:
+    StreamClient.newest = Newest()
+    with Server(("127.0.0.1", 0), StreamClient) as server:
         print(f"Listening on http://127.0.0.1:{server.server_port}/", flush=True)
-        threading.Thread(target=play, args=(pictures, fps, Viewer.newest), name="reel", daemon=True).start()
+        threading.Thread(target=play, args=(pictures, fps, StreamClient.newest), name="reel", daemon=True).start()
         server.serve_forever()
 
 

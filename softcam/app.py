@@ -17,11 +17,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from softcam.camera.base import Camera, StreamWish
-from softcam.camera.picamera.h264_encoder import HardwareFirst
-from softcam.camera.session.manager import CameraHolder
+from softcam.camera.base import Camera, StreamRequest
+from softcam.camera.picamera.h264_encoder import EncoderFactory
+from softcam.camera.session.manager import CameraManager
 from softcam.config.settings import Settings, describe, load
-from softcam.controls.controller import Steering
+from softcam.controls.controller import ControlManager
 from softcam.controls.state import Store
 from softcam.errors import (
     EXIT_OK,
@@ -44,18 +44,18 @@ from softcam.recording.recorder import VideoRecorder
 from softcam.recording.timelapse import Still, TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
-from softcam.runtime.shutdown import Ends
+from softcam.runtime.shutdown import ShutdownSignal
 from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
-from softcam.runtime.threads import start_worker
-from softcam.streaming.clients import PictureChannel
+from softcam.runtime.threads import spawn
+from softcam.streaming.clients import JpegChannel
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Movie
 from softcam.streaming.hook import Hook, load_hook
-from softcam.streaming.jpeg_encoder import PictureKey, Pictures
-from softcam.web.api.cameras import CAMERAS_DOC, Neighbours
+from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
+from softcam.web.api.cameras import CAMERAS_DOC, CameraList
 from softcam.web.api.controls import ControlApi
-from softcam.web.api.h264_stream import MovieStream
-from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotWish
+from softcam.web.api.h264_stream import H264StreamApi
+from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotOptions
 from softcam.web.api.metrics import METRICS_DOC, Metrics
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.publishing import Streaming
@@ -133,10 +133,10 @@ def _run(settings: Settings) -> int:
     memory.use_one_heap()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are heard from here on: one that comes while the parts are put together counts as well.
-    ends = Ends()
+    ends = ShutdownSignal()
     ends.hear([signal.SIGTERM, signal.SIGINT])
     try:
-        parts = _Parts(settings, ends)
+        parts = Application(settings, ends)
     except _StoppedEarly as stopped:
         log.info("Stopping: %s", stopped)
         log.info("Stopped")
@@ -176,10 +176,10 @@ def _leave_at_once(code: int) -> None:
     os._exit(code)
 
 
-class _Parts:
+class Application:
     """The parts of a running portal, and the order in which they stop."""
 
-    def __init__(self, settings: Settings, ends: Ends) -> None:
+    def __init__(self, settings: Settings, ends: ShutdownSignal) -> None:
         camera, number = _choose_camera(settings)
         size = (settings.width, settings.height)
         snapshot_size = (settings.snapshot_width, settings.snapshot_height)
@@ -188,9 +188,9 @@ class _Parts:
             ends.put(CameraStuck(reason))
 
         self.die = die
-        self.holder: CameraHolder | None = None
+        self.manager: CameraManager | None = None
         if camera is not None:
-            self.holder = CameraHolder(
+            self.manager = CameraManager(
                 camera,
                 linger_s=settings.linger_s,
                 watchdog_timeout_s=settings.watchdog_timeout_s,
@@ -200,37 +200,37 @@ class _Parts:
             )
         folder = None if settings.state_dir is None else Path(settings.state_dir)
         kind = "pattern" if settings.is_pattern else f"cam{number}" if settings.url is None else f"url{number}"
-        self.steering = Steering(self.holder, _wish(settings), Store(folder, f"controls-{kind}"))
-        frames = NewestFrame() if self.holder is None else self.holder.frames
+        self.control_manager = ControlManager(self.manager, _wish(settings), Store(folder, f"controls-{kind}"))
+        frames = NewestFrame() if self.manager is None else self.manager.frames
         self.hook: Hook | None = None
         if settings.hook is not None:
             self.hook = Hook(settings.hook, load_hook(settings.hook), frames, self._frame_came)
             frames = self.hook.frames
-        self.pictures = Pictures(frames, size)
-        steering = self.steering
+        self.pictures = JpegEncoderPool(frames, size)
+        control_manager = self.control_manager
         self.video = VideoEncoder(
             frames,
-            lambda: steering.wish.fps,
+            lambda: control_manager.wish.fps,
             settings.bitrate,
             die,
             **_backends(settings, camera),
         )
         if self.hook is None:
-            frames.on_clear = self.video.frames_gone
+            frames.on_clear = self.video.on_frames_cleared
         self.publisher: Publisher | None = None
-        if self.holder is not None and settings.rtsp_url is not None:
-            self.publisher = Publisher(settings.rtsp_url, self.video, self.holder, die)
-        streaming = Streaming(self.publisher, has_camera=self.holder is not None)
+        if self.manager is not None and settings.rtsp_url is not None:
+            self.publisher = Publisher(settings.rtsp_url, self.video, self.manager, die)
+        streaming = Streaming(self.publisher, has_camera=self.manager is not None)
         self.fanout = FanOut(self._want, self._tick, die)
         movie = Movie(self.video)
         movie.feed = partial(self.fanout.feed, movie)
-        self.health = Health(self.holder, lambda: self.fanout.viewers)
+        self.health = Health(self.manager, lambda: self.fanout.viewers)
         self.pictures.start(self._deliver, die)
         if self.hook is not None:
             self.hook.start(die)
-        if self.holder is not None:
-            self.holder.on_frame = self._frame_came if self.hook is None else self.hook.frame_came
-            self.holder.on_closed = self._tidy_up
+        if self.manager is not None:
+            self.manager.on_frame = self._frame_came if self.hook is None else self.hook.on_frame
+            self.manager.on_closed = self._tidy_up
         defaults = MediaDefaults(
             quality=settings.quality,
             snapshot_size=None if snapshot_size == size else snapshot_size,
@@ -238,22 +238,22 @@ class _Parts:
             autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
             max_clients=settings.max_clients,
         )
-        media = Media(self.holder, self.pictures, self.fanout, defaults, self.steering)
-        movies = MovieStream(media, self.video, movie, self.fanout)
+        media = Media(self.manager, self.pictures, self.fanout, defaults, self.control_manager)
+        movies = H264StreamApi(media, self.video, movie, self.fanout)
         self.recorders = self._recorders(settings, media)
         recordings = Recordings(self.recorders, media)
         viewers, encoded = (lambda: self.fanout.viewers), (lambda: self.pictures.encoded)
         api = Api(
-            self.holder,
+            self.manager,
             viewers,
             encoded,
             settings.autofocus,
-            self.steering,
+            self.control_manager,
             [movies.status, streaming.status, recordings.status, self._hook_status],
         )
-        controls = ControlApi(self.holder, self.steering, media, settings.autofocus_timeout_s)
+        controls = ControlApi(self.manager, self.control_manager, media, settings.autofocus_timeout_s)
         access = Access(settings.api_key, settings.view_key, Origins(settings.host_names or ()))
-        neighbours = Neighbours(settings.neighbours, settings.port_for(number))
+        neighbours = CameraList(settings.neighbours, settings.port_for(number))
         routes = [*page_routes(neighbours.origins), *webrtc_routes(settings.webrtc_url)]
         routes += [
             *_routes(media, api),
@@ -270,7 +270,7 @@ class _Parts:
         )
         if self.hook is not None:
             self.hook.portal = self.server.url.rstrip("/")
-        self._server_thread = start_worker("server", self.server.serve, die)
+        self._server_thread = spawn("server", self.server.serve, die)
         if self.publisher is not None and settings.rtsp_autostart:
             self.publisher.start()
         if self.recorders is not None:
@@ -281,20 +281,20 @@ class _Parts:
             return None
         library = Library(Path(settings.recordings), settings.recordings_max_bytes)
         preroll_s = settings.recordings_preroll_s
-        if self.holder is None:
+        if self.manager is None:
             return Recorders(library, preroll_s)
-        frames, steering = self.holder.frames, self.steering
+        frames, control_manager = self.manager.frames, self.control_manager
 
         def orientation() -> int:
-            return steering.orientation
+            return control_manager.orientation
 
         def thumbnail() -> bytes | None:
             return thumbnails.of_newest(frames, orientation())
 
-        video = VideoRecorder(self.video, self.holder, library, preroll_s, thumbnail, self.die, orientation)
+        video = VideoRecorder(self.video, self.manager, library, preroll_s, thumbnail, self.die, orientation)
 
         def take(wants_full: bool) -> Still:
-            return take_still(media, SnapshotWish(wants_full=wants_full))
+            return take_still(media, SnapshotOptions(wants_full=wants_full))
 
         timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die, orientation)
         return Recorders(library, preroll_s, video, timelapse)
@@ -307,21 +307,21 @@ class _Parts:
         return {"hook": None if self.hook is None else self.hook.status()}
 
     def _frame_came(self) -> None:
-        self.pictures.frame_came()
-        self.video.frame_came()
+        self.pictures.on_frame()
+        self.video.on_frame()
 
-    def _want(self, channels: tuple[PictureChannel, ...]) -> None:
+    def _want(self, channels: tuple[JpegChannel, ...]) -> None:
         self.health.channels_changed(channels)
         self.pictures.want(channels)
 
-    def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+    def _deliver(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         self.health.delivered()
-        jpeg = with_orientation(jpeg, self.steering.orientation)
+        jpeg = with_orientation(jpeg, self.control_manager.orientation)
         self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
 
     def _tick(self) -> None:
         self.health.ticked()
-        reason = None if self.holder is None else self.holder.recovering_because
+        reason = None if self.manager is None else self.manager.recovery_reason
         if reason is not None:
             self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])
 
@@ -337,8 +337,8 @@ class _Parts:
     def stop(self, deadline_s: float) -> bool:
         """No new requests, no viewers, no encodes, no camera; False when the camera hangs."""
         self.server.stop()
-        if self.holder is not None:
-            self.holder.stop()  # at once, since it is the slowest, and whoever waits for a picture hears of the end
+        if self.manager is not None:
+            self.manager.stop()  # at once, since it is the slowest, and whoever waits for a picture hears of the end
         if self.publisher is not None:
             self.publisher.stop()
             self.publisher.join(min(deadline_s, time.monotonic() + _PUBLISHER_LIMIT_S))
@@ -349,7 +349,7 @@ class _Parts:
             self.hook.stop(min(deadline_s, time.monotonic() + _HOOK_LIMIT_S))
         self.pictures.stop(deadline_s)
         self.video.stop(deadline_s)
-        is_closed = self.holder is None or self.holder.join(deadline_s)
+        is_closed = self.manager is None or self.manager.join(deadline_s)
         self.server.wait_answered(min(deadline_s, time.monotonic() + _ANSWER_LIMIT_S))
         self.server.server_close()
         return is_closed
@@ -359,7 +359,7 @@ class _StoppedEarly(Exception):
     """A signal, which the message names, came while the portal did not listen yet."""
 
 
-def _listen(make: Callable[[], PortalServer], address: str, ends: Ends) -> PortalServer:
+def _listen(make: Callable[[], PortalServer], address: str, ends: ShutdownSignal) -> PortalServer:
     """The server, as soon as the address can be had. Raises ConfigurationError where it never can, AddressNotReady
     after some seconds, _StoppedEarly."""
     deadline_s = time.monotonic() + _LISTEN_LIMIT_S
@@ -426,12 +426,12 @@ def _backends(settings: Settings, camera: Camera | None) -> _Backends:
     """What encodes H.264 where it is not libx264 alone: hardware gets pictures out of the camera's own memory."""
     if camera is None or camera.backend != "picamera2" or settings.hook is not None:
         return {}
-    hardware = HardwareFirst()
+    hardware = EncoderFactory()
     return {"require": hardware.require, "open_backend": hardware.open}
 
 
-def _wish(settings: Settings) -> StreamWish:
-    return StreamWish(settings.width, settings.height, settings.fps)
+def _wish(settings: Settings) -> StreamRequest:
+    return StreamRequest(settings.width, settings.height, settings.fps)
 
 
 def _routes(media: Media, api: Api) -> list[Route]:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from softcam.camera.session.manager import CameraHolder, HolderStatus, State
+from softcam.camera.session.manager import CameraManager, SessionStatus, State
 from softcam.streaming.jpeg_encoder import Channel
 from softcam.web.http.server import FULL
 
@@ -34,9 +34,9 @@ _REQUEST: Final = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close
 class Health:
     """Gathers what the parts tell, and judges."""
 
-    def __init__(self, holder: CameraHolder | None, viewers: Callable[[], int]) -> None:
-        """`holder` is None where the camera is switched off; `viewers` counts those of the fan-out."""
-        self._holder = holder
+    def __init__(self, manager: CameraManager | None, viewers: Callable[[], int]) -> None:
+        """`manager` is None where the camera is switched off; `viewers` counts those of the fan-out."""
+        self._manager = manager
         self._viewers = viewers
         # Each written by one thread and read by the watch: single values, replaced whole.
         self._channels: tuple[Channel, ...] = ()
@@ -67,9 +67,9 @@ class Health:
 
     def status_line(self) -> str:
         """How it is, for people: `closed`, `open, 3 viewers, 29.9 fps`, `restarting: no frame for 10 s`."""
-        if self._holder is None:
+        if self._manager is None:
             return "the camera is switched off"
-        status = self._holder.status()
+        status = self._manager.status()
         match status.state:
             case State.OPEN | State.LINGERING:
                 viewers = self._viewers()
@@ -88,11 +88,11 @@ class Health:
         `address` is where the portal listens. May take as long as the answer to a request may.
         """
         now_s = time.monotonic()
-        if self._holder is not None and (trouble := self._holder.trouble()) is not None:
+        if self._manager is not None and (trouble := self._manager.trouble()) is not None:
             return trouble
         return self._fan_out_trouble(now_s) or self._encoder_trouble(now_s) or self._server_trouble(now_s, address)
 
-    def _steady_fps(self, status: HolderStatus) -> float:
+    def _steady_fps(self, status: SessionStatus) -> float:
         fps = status.fps or 0.0
         if abs(fps - self._fps_said) >= _FPS_STEP:
             self._fps_said = fps
@@ -108,7 +108,7 @@ class Health:
         return None if still_s <= _STILL_LIMIT_S else f"the fan-out has not gone round for {still_s:.0f} s"
 
     def _encoder_trouble(self, now_s: float) -> str | None:
-        status = None if self._holder is None else self._holder.status()
+        status = None if self._manager is None else self._manager.status()
         if status is None or status.state is not State.OPEN or not status.fps or status.fps < 1 / _STILL_LIMIT_S:
             return None
         if not any(channel.due_s <= now_s - _STILL_LIMIT_S for channel in self._channels):

@@ -26,7 +26,7 @@ _LARGEST = 64 << 20
 _WINDOW = "Soft Stream, q ends"
 
 
-class Refused(Exception):
+class RtspRejected(Exception):
     """The portal answers, and gives nothing; the message has its reason."""
 
 
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         answer = _get(wish, "/api/camera/status" if wish.status else f"/api/camera/frame{_query(wish)}")
         took_s = time.monotonic() - began_s
         status = json.loads(answer) if wish.status else None
-    except Refused as error:
+    except RtspRejected as error:
         print(f"grab_frame.py: {error}", file=sys.stderr)
         return REFUSED
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -113,7 +113,7 @@ def _ask(wish: argparse.Namespace, target: str) -> http.client.HTTPResponse:
         connection.request("GET", target, headers={"Connection": "close", **({"X-API-Key": key} if key else {})})
         answer = connection.getresponse()
         if answer.status != http.client.OK:
-            raise Refused(f"{answer.status} {answer.reason}: {_detail(answer.read(65536))}")
+            raise RtspRejected(f"{answer.status} {answer.reason}: {_detail(answer.read(65536))}")
     except BaseException:
         connection.close()
         raise

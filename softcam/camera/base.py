@@ -12,14 +12,14 @@ from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat
 
 OnFrame = Callable[[Frame], None]
-HdrWish = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
+HdrMode = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
 ControlRange = tuple[Any, Any, Any]  # (minimum, maximum, default); the default may be None, as in Picamera2
 # What a still alone is told, by the ranges of its own mode, and its size (width, height) in pixels.
 StillControls = Callable[[Mapping[str, ControlRange], tuple[int, int]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class StreamWish:
+class StreamRequest:
     """What is asked of the camera; it may give something near."""
 
     width: int
@@ -27,11 +27,11 @@ class StreamWish:
     fps: float
     hflip: bool = False
     vflip: bool = False
-    hdr: HdrWish = "off"
+    hdr: HdrMode = "off"
 
 
 @dataclass(frozen=True, slots=True)
-class StreamMode:
+class StreamConfig:
     """What the camera gives since it was opened: the negotiated main stream and what can be controlled.
 
     `controls` is `{libcamera name: (min, max, default)}`; `sensor_size` is (width, height) of the largest still.
@@ -54,10 +54,10 @@ class StreamMode:
         return "AfMode" in self.controls
 
 
-OnConfigured = Callable[[StreamMode], None]
+OnConfigured = Callable[[StreamConfig], None]
 
 
-def nothing_to_tell(_mode: StreamMode) -> None:
+def nothing_to_tell(_mode: StreamConfig) -> None:
     """An `OnConfigured` of who wants nothing."""
 
 
@@ -74,13 +74,13 @@ class RawPicture:
     timestamp_s: float
 
 
-class Desk(Protocol):
+class SessionListener(Protocol):
     """Knows what is wanted of a camera beyond its frames, and tells it whenever it is opened."""
 
     def before_open(self) -> None:
         """The camera is about to be opened: time to `prepare` it. On the camera thread."""
 
-    def opened(self, mode: StreamMode) -> None:
+    def opened(self, mode: StreamConfig) -> None:
         """It is configured and about to start: controls that it is told now count from its first frame.
 
         On the camera thread. When it does not start after all, `closed` follows, and then `refused`.
@@ -89,29 +89,29 @@ class Desk(Protocol):
     def refused(self, error: CameraError) -> bool:
         """It could not be opened; True when something was taken back, so that another try is worth it."""
 
-    def went_silent(self) -> None:
+    def on_stall(self) -> None:
         """No frames came for long, and it is about to be opened again."""
 
-    def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
+    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         """On the camera's frame thread, with each frame; must be quick."""
 
     def closed(self) -> None:
         """It was closed."""
 
 
-class IdleDesk:
+class NullListener:
     """Wants nothing."""
 
     def before_open(self) -> None: ...
 
-    def opened(self, mode: StreamMode) -> None: ...
+    def opened(self, mode: StreamConfig) -> None: ...
 
     def refused(self, error: CameraError) -> bool:  # noqa: ARG002 - the protocol's signature
         return False
 
-    def went_silent(self) -> None: ...
+    def on_stall(self) -> None: ...
 
-    def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None: ...
+    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None: ...
 
     def closed(self) -> None: ...
 
@@ -130,10 +130,10 @@ class Camera(Protocol):
     def is_present(self) -> bool:
         """Whether the camera is there; opens nothing."""
 
-    def prepare(self, wish: StreamWish) -> None:
+    def prepare(self, wish: StreamRequest) -> None:
         """What counts from the next `open` on."""
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
         """Open, configure and start; frames then reach `on_frame` from the camera's own thread.
 
         `on_configured` is told the mode before the start, and may `set_controls`. `on_frame` takes over one hold on
@@ -158,7 +158,7 @@ class Camera(Protocol):
         """Send libcamera controls with the next frame; enumerations as plain integers. Does nothing while closed.
 
         Does not block, and may be called from within `on_frame`. Raises NotSupported for a control that is not in
-        `StreamMode.controls`.
+        `StreamConfig.controls`.
         """
 
     def close(self) -> None:
@@ -170,15 +170,15 @@ class Remote(Protocol):
     """Any thread may ask."""
 
     @property
-    def absence(self) -> str | None:
+    def disconnect_reason(self) -> str | None:
         """Why there are no frames now, in a line for people and without secrets; None while they come."""
 
     @property
-    def mode(self) -> StreamMode:
+    def mode(self) -> StreamConfig:
         """As `open` gave it, but for what has changed since; replaced before the first frame that differs."""
 
     def give_up(self) -> None:
         """The portal ends: an `open` that waits for a picture waits no longer."""
 
-    def tell_absence(self, told: Callable[[], None]) -> None:
+    def on_disconnect(self, told: Callable[[], None]) -> None:
         """`told` is called whenever it goes, on the camera's own thread."""

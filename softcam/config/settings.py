@@ -156,7 +156,7 @@ class _Reading:
             self.values[name] = value
             self.origins[name] = given.key
 
-    def warn_of_rivals(self, given: Sequence[_Given]) -> None:
+    def warn_conflicts(self, given: Sequence[_Given]) -> None:
         """Say when one place has the same setting under two names with different values; the first counts."""
         first: dict[str, _Given] = {}
         for each in given:
@@ -316,7 +316,7 @@ def _ordered(given: Sequence[_Given], reading: _Reading) -> list[_Given]:
         return SETTINGS.index(each.row), each.row.names.index(name), -len(each.key), each.key.swapcase()
 
     ordered = sorted((each for each in given if each.text), key=rank)
-    reading.warn_of_rivals(ordered)
+    reading.warn_conflicts(ordered)
     return ordered
 
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final
 
-from softcam.camera.base import ControlRange, StreamMode
+from softcam.camera.base import ControlRange, StreamConfig
 from softcam.controls.schema import GROUPS, NOIR_PRESETS, Field, Group
-from softcam.controls.state import Asked, Values
+from softcam.controls.state import RequestedControls, Values
 
 HDR_SINGLE_EXPOSURE: Final = 3  # of libcamera's HdrModeEnum
 _CLOSE: Final = 1.01  # rates are told in whole microseconds, and rounded by people
@@ -18,13 +18,13 @@ _NUMBERS: Final = frozenset(
 )
 
 
-def refusal(group: Group, values: Values, mode: StreamMode) -> str | None:
+def refusal(group: Group, values: Values, mode: StreamConfig) -> str | None:
     """Why this camera cannot do what was asked, by field and reason; None where it can."""
     faults = [fault for name, value in values.items() if (fault := _lack(group, name, value, mode)) is not None]
     return "; ".join(faults) if faults else None
 
 
-def not_applied(asked: Asked, mode: StreamMode) -> tuple[str, ...]:
+def not_applied(asked: RequestedControls, mode: StreamConfig) -> tuple[str, ...]:
     """What of all that was asked an open camera does not do, by field and reason, and what it does instead."""
     faults = (
         f"{fault}{_instead(group, name, value, mode)}"
@@ -35,13 +35,13 @@ def not_applied(asked: Asked, mode: StreamMode) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*faults, *shortfall(asked, mode)]))
 
 
-def _instead(group: Group, name: str, value: Any, mode: StreamMode) -> str:
+def _instead(group: Group, name: str, value: Any, mode: StreamConfig) -> str:
     row = group.row(name)
     nearest = fitted(row.control, value, mode)
     return "" if nearest == value else f"; {nearest:.12g} is used"
 
 
-def fitted(control: str | None, value: Any, mode: StreamMode | None) -> Any:
+def fitted(control: str | None, value: Any, mode: StreamConfig | None) -> Any:
     """The number nearest to `value` that the camera takes: it may have been set when nothing was known of it."""
     if mode is None or control is None or value is None or control not in _NUMBERS or control not in mode.controls:
         return value
@@ -51,7 +51,7 @@ def fitted(control: str | None, value: Any, mode: StreamMode | None) -> Any:
     return value if low is None or high is None or low >= high else type(value)(min(max(value, low), high))
 
 
-def fitted_fps(fps: float, mode: StreamMode | None) -> float:
+def fitted_fps(fps: float, mode: StreamConfig | None) -> float:
     """The rate nearest to `fps` that the camera gives as it is."""
     shortest_us, longest_us = frame_limits_us(mode)
     most = 1e6 / shortest_us if shortest_us > 0 else math.inf
@@ -60,7 +60,7 @@ def fitted_fps(fps: float, mode: StreamMode | None) -> float:
     return fps if least / _CLOSE <= fps <= most * _CLOSE else round(min(max(fps, least), most), 3)
 
 
-def frame_limits_us(mode: StreamMode | None) -> tuple[float, float]:
+def frame_limits_us(mode: StreamConfig | None) -> tuple[float, float]:
     """How long a frame takes at least and at most; 0 is not known."""
     if mode is None or "FrameDurationLimits" not in mode.controls:
         return 0.0, 0.0
@@ -68,7 +68,7 @@ def frame_limits_us(mode: StreamMode | None) -> tuple[float, float]:
     return shortest_us, longest_us
 
 
-def shortfall(asked: Asked, mode: StreamMode) -> Iterator[str]:
+def shortfall(asked: RequestedControls, mode: StreamConfig) -> Iterator[str]:
     """What of the stream's size and rate an open camera does not give, by field; it cannot be known before."""
     for name, given in (("width", mode.width), ("height", mode.height)):
         wanted = asked.get("stream", name)
@@ -84,7 +84,7 @@ def shortfall(asked: Asked, mode: StreamMode) -> Iterator[str]:
         yield f"fps: the camera gives {1e6 / longest_us:.3g} at the least, as it is"
 
 
-def _lack(group: Group, name: str, value: Any, mode: StreamMode) -> str | None:
+def _lack(group: Group, name: str, value: Any, mode: StreamConfig) -> str | None:
     row = group.field_named(name)
     if row is None or value is None:
         return None
@@ -106,11 +106,11 @@ def _lack(group: Group, name: str, value: Any, mode: StreamMode) -> str | None:
     return reason if reason is not None else beyond(row, value, mode.controls[row.control])
 
 
-def _lack_of_control(name: str, mode: StreamMode) -> str | None:
+def _lack_of_control(name: str, mode: StreamConfig) -> str | None:
     return None if name in mode.controls else f"this camera has no {name}"
 
 
-def has_single_hdr(mode: StreamMode) -> bool:
+def has_single_hdr(mode: StreamConfig) -> bool:
     # The range alone says nothing: libcamera has one table of controls for all Raspberry Pis.
     return (
         mode.has_hdr_modes
@@ -119,7 +119,7 @@ def has_single_hdr(mode: StreamMode) -> bool:
     )
 
 
-def _lack_of_hdr(word: str, mode: StreamMode) -> str | None:
+def _lack_of_hdr(word: str, mode: StreamConfig) -> str | None:
     has_single = has_single_hdr(mode)
     match word:
         case "sensor" if not mode.has_sensor_hdr:
@@ -164,7 +164,7 @@ def _number(value: Any, otherwise: Any) -> Any:
     return value if is_number else otherwise
 
 
-def reason_against(group: Group, row: Field, mode: StreamMode) -> str | None:
+def reason_against(group: Group, row: Field, mode: StreamConfig) -> str | None:
     """Why this camera has not this field at all, whatever its value; None where it has."""
     match row.kind:
         case "choice":

@@ -1,10 +1,10 @@
 """Brings what was asked to the camera, and keeps it there: after every opening, and by day and by night.
 
-A `Steering` is the holder's desk. Threads of requests call `change`, `reset` and what looks; the holder's camera thread
-and the camera's frame thread call what `Desk` has. No lock is held while controls are sent or the camera is reopened,
-but `_changing`, which only keeps two changes from mixing and which no thread of the camera ever takes. One thread sends
-at a time: whoever comes meanwhile leaves what is new to it, or waits for its turn where the answer is wanted.
-
+A `ControlManager` is the holder's desk. Threads of requests call `change`, `reset` and what looks; the holder's
+camera thread and the camera's frame thread call what `SessionListener` has. No lock is held while controls are sent
+or the camera is reopened, but `_changing`, which only keeps two changes from mixing and which no thread of the camera
+ever takes. One thread sends at a time: whoever comes meanwhile leaves what is new to it, or waits for its turn where
+the answer is wanted.
 A state is proven when frames have come with it. One that is not gives way to the last that was, or where there was none
 since the process began, to none, when the camera does not open with it or gives no frames. When frames come without it,
 it was the state, and its file is set aside; a camera that gives none without it either says nothing against the state.
@@ -18,15 +18,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from softcam.camera.base import StreamMode, StreamWish
+from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode, FocusOutcome
-from softcam.camera.session.manager import CameraHolder, State
+from softcam.camera.session.manager import CameraManager, State
 from softcam.controls import capabilities, geometry, mapping
 from softcam.controls.day_night import Light, Scene
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.schema import BadValue, Group
-from softcam.controls.state import Asked, Store, contradiction, held_values
-from softcam.controls.writer import Keeper
+from softcam.controls.state import RequestedControls, Store, contradiction, held_values
+from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraError, NotSupported
 
 log = logging.getLogger(__name__)
@@ -42,27 +42,27 @@ _AF_SCANNING: Final = 1  # of libcamera's AfStateEnum
 class _Standing:
     """What is asked, and whether it works: frames came with it, or with `fallback` before it."""
 
-    asked: Asked
+    asked: RequestedControls
     is_proven: bool
-    fallback: Asked | None = None
+    fallback: RequestedControls | None = None
 
-    def followed_by(self, asked: Asked, *, is_proven: bool) -> "_Standing":
+    def followed_by(self, asked: RequestedControls, *, is_proven: bool) -> "_Standing":
         return _Standing(asked, is_proven, None if is_proven else self.asked if self.is_proven else self.fallback)
 
 
-class Steering:
+class ControlManager:
     """What one camera is told beyond being open."""
 
-    def __init__(self, holder: CameraHolder | None, configured: StreamWish, store: Store) -> None:
+    def __init__(self, manager: CameraManager | None, configured: StreamRequest, store: Store) -> None:
         """Loads what was kept; becomes the holder's desk.
 
-        `holder` is None where the camera is switched off: then all is as with one that stays closed.
+        `manager` is None where the camera is switched off: then all is as with one that stays closed.
         """
-        self._held = holder
+        self._held = manager
         self._configured = configured
         self._store = store
         self._changing = threading.Lock()  # one change at a time; guards nothing that the camera's threads look at
-        self._keeper = Keeper()  # which alone calls the store, but for what only looks
+        self._keeper = BackgroundWriter()  # which alone calls the store, but for what only looks
         self._lock = threading.Lock()  # guards the fields down to the end
         self._idle = threading.Condition(self._lock)  # nobody sends
         self._is_sending = False
@@ -74,42 +74,42 @@ class Steering:
         # The opening, until frames have come in a later one.
         self._suspected_in = None if store.suspicion is None else 0
         self._opening = 0  # counts them: what one was sent, the next does not know
-        self._mode: StreamMode | None = None
-        self._last_mode: StreamMode | None = None  # of the last opening: what is known while the camera is closed
-        self._last_wish: StreamWish | None = None  # what it came of
-        self._opened_with: StreamWish | None = None
-        self._tried_with: StreamWish | None = None  # the same, also when it is closed again
+        self._mode: StreamConfig | None = None
+        self._last_mode: StreamConfig | None = None  # of the last opening: what is known while the camera is closed
+        self._last_wish: StreamRequest | None = None  # what it came of
+        self._opened_with: StreamRequest | None = None
+        self._tried_with: StreamRequest | None = None  # the same, also when it is closed again
         self._sent: dict[str, Any] = {}
         self._lacking: tuple[str, ...] = ()
         self._light = Light()
         self._generation = 0  # of what is wanted
         self._asks_to_hold: tuple[str, ...] = ()  # automatics that were stopped where nothing was known of their values
         self._look_again()
-        if holder is not None:
-            holder.desk = self
+        if manager is not None:
+            manager.listener = self
 
     # --- threads of requests ----------------------------------------------------------------------------------
 
     @property
-    def asked(self) -> Asked:
+    def asked(self) -> RequestedControls:
         with self._lock:
             return self._standing.asked
 
     @property
-    def mode(self) -> StreamMode | None:
+    def mode(self) -> StreamConfig | None:
         """The camera's mode, or its last one while it is closed; None where it was never open."""
         with self._lock:
             return self._mode or self._last_mode
 
     @property
-    def given(self) -> StreamMode | None:
+    def given(self) -> StreamConfig | None:
         """What the camera made of the size and rate that count now; None where it has yet to be opened with them."""
         with self._lock:
             is_known = self._last_wish == mapping.wish_for(self._standing.asked, self._configured)
             return self._mode or (self._last_mode if is_known else None)
 
     @property
-    def wish(self) -> StreamWish:
+    def wish(self) -> StreamRequest:
         """What the open camera was asked for, or would be."""
         with self._lock:
             return self._opened_with or mapping.wish_for(self._standing.asked, self._configured)
@@ -148,7 +148,7 @@ class Steering:
         """
         kept = {name: value for name, value in values.items() if (group.name, name) != ("autofocus", "trigger")}
 
-        def follow(asked: Asked) -> Asked:
+        def follow(asked: RequestedControls) -> RequestedControls:
             if group.name == "autofocus" and values.get("trigger") and mapping.focus_mode(asked) is AfMode.MANUAL:
                 raise NotSupported("trigger: the focus is set by hand; set autofocus_mode to auto or continuous first")
             asked = asked.with_values(group, kept) if kept else asked
@@ -165,11 +165,11 @@ class Steering:
     def reset(self) -> None:
         """Back to the defaults, all of it."""
         with self._turn():
-            self._put(lambda _: Asked())
+            self._put(lambda _: RequestedControls())
 
     def focus_now(self, timeout_s: float) -> FocusOutcome | None:
         """One autofocus cycle; None where it cannot be, be it that the focus is set by hand, or no end was seen."""
-        return self._holder.focus.trigger(time.monotonic() + timeout_s)
+        return self._manager.focus.trigger(time.monotonic() + timeout_s)
 
     def still_view(self, *, is_whole: bool) -> mapping.StillView:
         """What a still is told alone: to show the zoom in its own shape, or none of it where it is the whole sensor."""
@@ -188,9 +188,9 @@ class Steering:
             self._keeper.do(self._store.begin_trial)
         elif is_without:
             self._keeper.do(self._store.end_trial)  # if this ends the process as well, it was not the state
-        self._holder.camera.prepare(wish)
+        self._manager.camera.prepare(wish)
 
-    def opened(self, mode: StreamMode) -> None:
+    def opened(self, mode: StreamConfig) -> None:
         with self._lock:
             self._mode = self._last_mode = mode
             self._last_wish = self._opened_with
@@ -203,7 +203,7 @@ class Steering:
     def refused(self, error: CameraError) -> bool:
         return self._take_back(f"the camera does not open with it: {error}", is_change_told=True)
 
-    def went_silent(self) -> None:
+    def on_stall(self) -> None:
         self._take_back("the camera gives no frames with it", is_change_told=False)
 
     def closed(self) -> None:
@@ -218,7 +218,7 @@ class Steering:
         if was_on_trial:
             self._keeper.do(self._store.end_trial)
 
-    def frame_came(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
+    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         # A harmless race: each is looked at once more with the next frame.
         if not self._standing.is_proven or self._suspected_in is not None:
             self._prove()
@@ -235,7 +235,7 @@ class Steering:
     # --- inside -----------------------------------------------------------------------------------------------
 
     @property
-    def _holder(self) -> CameraHolder:
+    def _manager(self) -> CameraManager:
         """For what is only done with an open camera."""
         if self._held is None:
             raise CameraError("the camera is switched off (CAMERA_ENABLED=0)")
@@ -251,14 +251,14 @@ class Steering:
         finally:
             self._changing.release()
 
-    def _put(self, follow: Callable[[Asked], Asked]) -> None:
+    def _put(self, follow: Callable[[RequestedControls], RequestedControls]) -> None:
         """Take a new state over, and tell the camera; back to the one before where that fails. Within a turn."""
         with self._lock:
             before = self._standing
             asked = follow(before.asked)
             if asked is before.asked:
                 return
-            is_running = self._opened_with is not None and self._holder.status_state in _RUNNING
+            is_running = self._opened_with is not None and self._manager.status_state in _RUNNING
             is_to_reopen = is_running and mapping.wish_for(asked, self._configured) != self._opened_with
             # What takes effect at an opening is proven by one; the rest by being taken.
             is_proven = asked.is_empty or (is_running and not is_to_reopen and before.is_proven)
@@ -267,8 +267,8 @@ class Steering:
             self._look_again()
         try:
             if is_to_reopen:
-                with self._holder.lease("hold"):
-                    self._holder.reopen(time.monotonic() + _REOPEN_LIMIT_S)
+                with self._manager.lease("hold"):
+                    self._manager.reopen(time.monotonic() + _REOPEN_LIMIT_S)
             else:
                 self._send(is_strict=True)
         except CameraError:
@@ -299,7 +299,7 @@ class Steering:
             elif suspect.is_proven:
                 return False
             else:
-                self._standing = _Standing(suspect.fallback or Asked(), is_proven=True)
+                self._standing = _Standing(suspect.fallback or RequestedControls(), is_proven=True)
             self._before = None
             self._is_on_trial = False  # the mark stays: a camera that is stuck until the process ends tells no more
             self._look_again()
@@ -318,7 +318,7 @@ class Steering:
         """
         return mapping.wish_for(self._standing.asked, self._configured) == self._tried_with
 
-    def _plan(self) -> mapping.Plan:
+    def _plan(self) -> mapping.ControlPlan:
         """The caller holds the lock."""
         return mapping.plan(self._standing.asked, self._configured, self._mode, is_night=self._light.is_night)
 
@@ -372,13 +372,13 @@ class Steering:
         news = {name: value for name, value in wanted.items() if name not in sent or sent[name] != value}
         given_back = sent.keys() - wanted.keys()
         resets = {name: mapping.reset_value(name, mode, plan.wish) for name in given_back if name in mode.controls}
-        focus = self._holder.focus
+        focus = self._manager.focus
         if plan.focus is AfMode.MANUAL:
             focus.prefer(plan.focus, has_lens=mode.has_autofocus)  # first, so that nothing comes behind it
         try:
             told = news | {name: value for name, value in resets.items() if value is not None}
             if told:
-                self._holder.set_controls(told)
+                self._manager.set_controls(told)
         except CameraError as error:
             if is_strict:
                 raise
@@ -391,7 +391,7 @@ class Steering:
                     for name in given_back:
                         self._sent.pop(name, None)
         if plan.focus is not AfMode.MANUAL and focus.prefer(plan.focus, has_lens=mode.has_autofocus):
-            if self._holder.status().is_streaming:
+            if self._manager.status().is_streaming:
                 focus.stream_started()
             else:
                 focus.look_again()

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
-from softcam.controls.exposure_limits import Governor, Limits
-from softcam.controls.state import Asked
+from softcam.controls.exposure_limits import ExposureLimiter, Limits
+from softcam.controls.state import RequestedControls
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class Light:
         self.is_night = False
         self._word = "day"
         self._day_night = DayNight()
-        self._governor: Governor | None = None
+        self._governor: ExposureLimiter | None = None
         self._is_seen = False  # in this opening, and since the light decides
 
     @property
@@ -77,7 +77,7 @@ class Light:
         """What the exposure's limits make of it now; nothing where there are none."""
         return {} if self._governor is None else self._governor.controls
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, asked: RequestedControls) -> None:
         """What is wanted from now on."""
         self._day_night.limit(*(asked.get("day_night_mode", name) for name in ("threshold_lux", "hysteresis")))
         before, self._word = self._word, asked.get("day_night_mode", "mode")
@@ -91,7 +91,7 @@ class Light:
         if limits.is_none:
             self._governor = None
         elif self._governor is None or self._governor.limits != limits:
-            self._governor = Governor(limits, least_gain)
+            self._governor = ExposureLimiter(limits, least_gain)
 
     def begin(self) -> None:
         """The camera is opened, or closed: what it saw before says nothing."""

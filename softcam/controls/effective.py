@@ -6,18 +6,18 @@ Pure functions over values: no camera, no clock, no thread.
 from collections.abc import Mapping
 from typing import Any
 
-from softcam.camera.base import StreamMode, StreamWish
+from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import capabilities, mapping
 from softcam.controls.schema import AWB_MODES, Field, Group
-from softcam.controls.state import Asked
+from softcam.controls.state import RequestedControls
 
 
 def values_of(
     group: Group,
-    asked: Asked,
-    wish: StreamWish,
-    mode: StreamMode | None,
+    asked: RequestedControls,
+    wish: StreamRequest,
+    mode: StreamConfig | None,
     focus: AfMode | None,
     *,
     is_night: bool,
@@ -60,7 +60,7 @@ def values_of(
     return values
 
 
-def _taken(group: Group, row: Field, value: Any, mode: StreamMode | None) -> Any:
+def _taken(group: Group, row: Field, value: Any, mode: StreamConfig | None) -> Any:
     """What an open camera makes of a value that it has not, or that is beyond its range."""
     if mode is None or value is None:
         return value

@@ -39,7 +39,7 @@ class Limits:
         return self == Limits()
 
 
-class Governor:
+class ExposureLimiter:
     """Fed with each frame's metadata while the exposure is automatic. Used by one thread at a time."""
 
     def __init__(self, limits: Limits, least_gain: float) -> None:

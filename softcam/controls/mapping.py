@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
-from softcam.camera.base import ControlRange, StreamMode, StreamWish
+from softcam.camera.base import ControlRange, StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import geometry
 from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, fitted, has_single_hdr
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.geometry import Crop, Rectangle
 from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS, Group
-from softcam.controls.state import Asked, Values
+from softcam.controls.state import RequestedControls, Values
 
 _READOUT_US: Final = 1_000  # what a frame takes beyond its exposure, generously
 _AF_WINDOWS: Final = 1  # of libcamera's AfMeteringEnum
@@ -53,17 +53,17 @@ _ONE_TO_ONE: Final = ("image_processing", "autofocus_range", "lens_correction")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ControlPlan:
     """What a camera is to be told. `focus` is None where nobody asked; `orientation` is EXIF's."""
 
-    wish: StreamWish
+    wish: StreamRequest
     controls: Mapping[str, Any]
     focus: AfMode | None
     limits: Limits
     orientation: int
 
 
-def wish_for(asked: Asked, configured: StreamWish) -> StreamWish:
+def wish_for(asked: RequestedControls, configured: StreamRequest) -> StreamRequest:
     """What counts when the camera is opened."""
     hflip, vflip = geometry.camera_flips(
         asked.get("transform", "hflip"), asked.get("transform", "vflip"), asked.get("transform", "rotation")
@@ -79,11 +79,13 @@ def wish_for(asked: Asked, configured: StreamWish) -> StreamWish:
     )
 
 
-def plan(asked: Asked, configured: StreamWish, mode: StreamMode | None, *, is_night: bool) -> Plan:
+def plan(
+    asked: RequestedControls, configured: StreamRequest, mode: StreamConfig | None, *, is_night: bool
+) -> ControlPlan:
     """All of it, for a camera in this mode; where none is known, without what depends on one."""
     wish = wish_for(asked, configured)
     controls = {name: fitted(name, value, mode) for name, value in _controls(asked, wish, mode, is_night=is_night)}
-    return Plan(
+    return ControlPlan(
         wish,
         controls,
         focus_mode(asked),
@@ -92,7 +94,7 @@ def plan(asked: Asked, configured: StreamWish, mode: StreamMode | None, *, is_ni
     )
 
 
-def _limits(asked: Asked, mode: StreamMode | None) -> Limits:
+def _limits(asked: RequestedControls, mode: StreamConfig | None) -> Limits:
     if is_exposure_fixed(asked):
         return Limits()
     group = BY_NAME["exposure_limits"]
@@ -100,7 +102,7 @@ def _limits(asked: Asked, mode: StreamMode | None) -> Limits:
     return Limits(**{name: fitted(group.row(name).control, value, mode) for name, value in values.items()})
 
 
-def focus_mode(asked: Asked) -> AfMode | None:
+def focus_mode(asked: RequestedControls) -> AfMode | None:
     """Who moves the lens; None where nobody has said."""
     if asked.has("lens_position"):
         return AfMode.MANUAL
@@ -108,25 +110,27 @@ def focus_mode(asked: Asked) -> AfMode | None:
     return None if word is None else AfMode[word.upper()]
 
 
-def is_exposure_fixed(asked: Asked) -> bool:
+def is_exposure_fixed(asked: RequestedControls) -> bool:
     return asked.has("manual_exposure") or not asked.get("auto_exposure", "enabled")
 
 
-def is_balance_fixed(asked: Asked, *, is_night: bool = False) -> bool:
+def is_balance_fixed(asked: RequestedControls, *, is_night: bool = False) -> bool:
     preset = awb_preset(asked, is_night=is_night)
     if preset is not None:
         return preset in NOIR_PRESETS
     return asked.has("manual_awb") or not asked.get("awb", "enabled")
 
 
-def awb_preset(asked: Asked, *, is_night: bool) -> str | None:
+def awb_preset(asked: RequestedControls, *, is_night: bool) -> str | None:
     """The preset that counts, the night's before the other; None where there is none."""
     at_night: str | None = asked.get("day_night_mode", "night_awb_preset") if is_night else None
     by_hand: str | None = asked.groups["awb_preset"]["preset"] if asked.has("awb_preset") else None
     return at_night or by_hand
 
 
-def _controls(asked: Asked, wish: StreamWish, mode: StreamMode | None, *, is_night: bool) -> Iterator[tuple[str, Any]]:
+def _controls(
+    asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None, *, is_night: bool
+) -> Iterator[tuple[str, Any]]:
     for name in _ONE_TO_ONE:
         yield from _plain(BY_NAME[name], asked.groups.get(name, {}))
     flicker = asked.groups.get("image_processing", {}).get("flicker")
@@ -157,7 +161,7 @@ def _plain(group: Group, values: Values) -> Iterator[tuple[str, Any]]:
             yield row.control, row.choices[value] if row.kind == "choice" else value
 
 
-def _exposure(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
+def _exposure(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> Iterator[tuple[str, Any]]:
     if asked.has("manual_exposure"):
         yield "AeEnable", False
         yield "ExposureTime", asked.get("manual_exposure", "exposure_us")
@@ -170,7 +174,7 @@ def _exposure(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Iterat
         yield "FrameDurationLimits", (duration_us, duration_us)
 
 
-def frame_duration_us(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> int | None:
+def frame_duration_us(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> int | None:
     """How long frames take whose exposure is to be longer than the rate allows; None where it is not.
 
     A frame's duration bounds the exposure, so the frames have to come more slowly.
@@ -190,7 +194,7 @@ def frame_duration_us(asked: Asked, wish: StreamWish, mode: StreamMode | None) -
     return duration_us
 
 
-def limits_notes(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Iterator[str]:
+def limits_notes(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> Iterator[str]:
     """What is to be said of exposure limits as they stand."""
     if is_exposure_fixed(asked):
         yield "the exposure is set by hand: the limits count when it is automatic again"
@@ -204,7 +208,7 @@ def limits_notes(asked: Asked, wish: StreamWish, mode: StreamMode | None) -> Ite
         yield f"max_exposure_us: the frame rate allows {most_us} at the most"
 
 
-def night_notes(group: Group, values: Values, asked: Asked) -> Iterator[str]:
+def night_notes(group: Group, values: Values, asked: RequestedControls) -> Iterator[str]:
     """What is to be said at night of what was just set: where the night's profile lies over it, nothing of it shows."""
     for name in values:
         told = NIGHT_FIELDS.get((group.name, name))
@@ -214,7 +218,7 @@ def night_notes(group: Group, values: Values, asked: Asked) -> Iterator[str]:
             yield f"{name}: it is night, and {told} counts, which is {word}"
 
 
-def _balance(asked: Asked, *, is_night: bool) -> Iterator[tuple[str, Any]]:
+def _balance(asked: RequestedControls, *, is_night: bool) -> Iterator[tuple[str, Any]]:
     preset = awb_preset(asked, is_night=is_night)
     if preset is not None and preset in NOIR_PRESETS:
         yield "AwbEnable", False
@@ -230,7 +234,7 @@ def _balance(asked: Asked, *, is_night: bool) -> Iterator[tuple[str, Any]]:
         yield from ((name, tuple(value)) for name, value in asked.held["awb"].items())
 
 
-def _focus(asked: Asked) -> Iterator[tuple[str, Any]]:
+def _focus(asked: RequestedControls) -> Iterator[tuple[str, Any]]:
     yield from _plain(
         BY_NAME["autofocus"], {"speed": asked.get("autofocus", "speed")} if asked.has("autofocus") else {}
     )
@@ -243,7 +247,7 @@ def _focus(asked: Asked) -> Iterator[tuple[str, Any]]:
         yield from asked.held.get("autofocus_mode", {}).items()
 
 
-def _places(asked: Asked, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
+def _places(asked: RequestedControls, mode: StreamConfig | None) -> Iterator[tuple[str, Any]]:
     """The crop, and the focus window, which lies in it."""
     crop = crop_of(asked, mode)
     if crop is not None:
@@ -255,7 +259,7 @@ def _places(asked: Asked, mode: StreamMode | None) -> Iterator[tuple[str, Any]]:
         yield "AfWindows", [geometry.window_for(window, view if crop is None else crop.pixels)]
 
 
-def crop_of(asked: Asked, mode: StreamMode | None) -> Crop | None:
+def crop_of(asked: RequestedControls, mode: StreamConfig | None) -> Crop | None:
     """The zoom in sensor pixels, for a picture of the stream; None without zoom, or without a camera."""
     if mode is None or not asked.has("roi") or "ScalerCrop" not in mode.controls:
         return None
@@ -281,17 +285,17 @@ class StillView:
         return {"ScalerCrop": geometry.crop_for(self.part, tuple(most), (least[2], least[3]), size).pixels}
 
 
-def still_view(asked: Asked, *, is_whole: bool) -> StillView:
+def still_view(asked: RequestedControls, *, is_whole: bool) -> StillView:
     """What a still shows: the zoom, and none of it in a picture of the whole sensor."""
     return StillView(None if is_whole or not asked.has("roi") else asked.groups["roi"])
 
 
-def _view(mode: StreamMode, size: tuple[int, int]) -> Rectangle | None:
+def _view(mode: StreamConfig, size: tuple[int, int]) -> Rectangle | None:
     limits = mode.controls.get("ScalerCrop")
     return None if limits is None else geometry.whole_view(tuple(limits[1]), size)
 
 
-def reset_value(name: str, mode: StreamMode, wish: StreamWish) -> Any:
+def reset_value(name: str, mode: StreamConfig, wish: StreamRequest) -> Any:
     """What gives a control back to the camera; None where nothing has to be sent."""
     if name in _NO_RESET:
         return None

@@ -1,7 +1,7 @@
 """What was asked of the camera, and its file: written as a whole or not at all, set aside when it does harm.
 
-`Asked` is a value; `Store` owns one file. No camera and no thread here; `camera/steering.py` calls, one thread at
-a time.
+`RequestedControls` is a value; `Store` owns one file. No camera and no thread here; `camera/control_manager.py`
+calls, one thread at a time.
 
 A file that cannot be read, or that keeps the camera from starting, is renamed to `….bad` and never used again. That is
 known for sure only where the camera starts without it. Where an opening hangs or kills the process, the trial mark
@@ -56,7 +56,7 @@ _MOST: Final[Mapping[str, float]] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedControls:
     """By group and field what was set, and by group the libcamera values in which an automatic was stopped."""
 
     groups: Mapping[str, Values] = field(default_factory=lambda: MappingProxyType({}))
@@ -74,7 +74,7 @@ class Asked:
     def has(self, group: str) -> bool:
         return group in self.groups
 
-    def with_values(self, group: Group, values: Values) -> "Asked":
+    def with_values(self, group: Group, values: Values) -> "RequestedControls":
         """Set on top of what was set, and instead of the groups that contradict it."""
         gone = {*group.replaces}
         before = {} if group.replaces else dict(self.groups.get(group.name, _NOTHING))
@@ -87,11 +87,11 @@ class Asked:
         else:
             groups.pop(group.name, None)
         held = {name: each for name, each in self.held.items() if name not in gone and name != group.name}
-        return Asked(groups, held)
+        return RequestedControls(groups, held)
 
-    def with_held(self, group: str, controls: Values) -> "Asked":
+    def with_held(self, group: str, controls: Values) -> "RequestedControls":
         """The values in which an automatic was stopped, so that it can be stopped there again."""
-        return Asked(self.groups, {**self.held, group: dict(controls)})
+        return RequestedControls(self.groups, {**self.held, group: dict(controls)})
 
     @property
     def to_hold(self) -> tuple[str, ...]:
@@ -106,7 +106,7 @@ class Asked:
         return json.dumps({"version": _VERSION, "asked": self.groups, "held": self.held}, indent=1, allow_nan=False)
 
     @staticmethod
-    def from_json(text: str) -> tuple["Asked", tuple[str, ...]]:
+    def from_json(text: str) -> tuple["RequestedControls", tuple[str, ...]]:
         """The state, and what of it is left out, by group and reason: what is not known here, or not allowed any more.
 
         Raises ValueError for what `to_json` did not write at all.
@@ -118,7 +118,7 @@ class Asked:
         if not isinstance(groups, dict) or not isinstance(held, dict):
             raise ValueError("has no controls in it")
         faults = []
-        asked = Asked()
+        asked = RequestedControls()
         for name, values in groups.items():
             if name not in BY_NAME:
                 faults.append(f"{name[:40]}: no such control")
@@ -168,7 +168,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
-def contradiction(asked: Asked) -> str | None:
+def contradiction(asked: RequestedControls) -> str | None:
     """What no camera could do, by field and rule; None where all goes together."""
     limits = asked.groups.get("exposure_limits", {})
     for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
@@ -196,12 +196,12 @@ class Store:
             return None
         return self._reason
 
-    def load(self) -> Asked:
+    def load(self) -> RequestedControls:
         """What was kept; nothing where there is no file, or a bad one, which is set aside."""
         if self._path is None:
             self.trouble = "there is no state directory (--state-dir)"
             log.warning("Controls are not kept: %s", self.trouble)
-            return Asked()
+            return RequestedControls()
         self._clear_up(self._path)
         aside = _aside_of(self._path)
         if aside.exists():
@@ -210,27 +210,27 @@ class Store:
             if self._path.stat().st_size > _LARGEST:
                 raise ValueError("is too large")
             text = self._path.read_text(encoding="utf-8")
-            asked, faults = Asked.from_json(text)
+            asked, faults = RequestedControls.from_json(text)
         except FileNotFoundError:
-            return Asked()
+            return RequestedControls()
         except (ValueError, RecursionError) as error:  # JSON's and UTF-8's errors are ValueErrors
             self.set_aside(f"{self._path.name} {error}")
-            return Asked()
+            return RequestedControls()
         except OSError as error:
             self._unread = f"{self._path.name} could not be read ({error.strerror or error})"
             self._tell(error)
-            return Asked()
+            return RequestedControls()
         if self._trials() >= _TRIALS:
             self.suspicion = "the camera did not start with it"
             log.warning("The saved controls are not used: %s", self.suspicion)
-            return Asked()
+            return RequestedControls()
         if faults and asked.is_empty:
             self.set_aside(f"{self._path.name} {'; '.join(faults)}")
         elif faults:
             self._leave_out(self._path, text, "; ".join(faults))
         return asked
 
-    def save(self, asked: Asked) -> bool:
+    def save(self, asked: RequestedControls) -> bool:
         """Write it through to the disk; False where that fails, which `trouble` then tells."""
         if self._path is None:
             return False
@@ -248,7 +248,7 @@ class Store:
         self.trouble = None
         return True
 
-    def set_aside(self, reason: str, instead: Asked | None = None) -> None:
+    def set_aside(self, reason: str, instead: RequestedControls | None = None) -> None:
         """Never use this state again, but `instead`; it stays beside for its owner to look at."""
         if self._path is None:
             self._reason = reason

@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
 _LIMIT_S: Final = 5.0  # a worn card takes some seconds to write through, when others write as well
 
 
-class Keeper:
+class BackgroundWriter:
     """Any thread may give it work."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Keeper:
             number = self._given
             is_first, self._is_running = not self._is_running, True
         if is_first:
-            start_worker("keep-state", self._run, log.error)
+            spawn("keep-state", self._run, log.error)
         return number
 
     def do(self, work: Callable[[], None]) -> bool:

@@ -1,7 +1,7 @@
 """What encodes frames: what the encoder's thread asks of libx264 or of a Raspberry Pi's own encoder. No thread here.
 
 A backend may have several frames under way, as one in hardware has, which is only as fast as it should be when it gets
-the next frame before the last one is done. One that gives each packet at once is a `FrameEncoder`, in `AtOnce`.
+the next frame before the last one is done. One that gives each packet at once is a `FrameEncoder`, in `SyncBackend`.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class FrameEncoder(Protocol):
     def close(self) -> None: ...
 
 
-class AtOnce:
+class SyncBackend:
     """A `FrameEncoder` as a `Backend`."""
 
     name: Final = "libx264"  # the only one of these
@@ -124,4 +124,4 @@ def open_x264(
     bitrate: int,
     wake: Callable[[], None],  # noqa: ARG001 - the protocol's signature
 ) -> Backend:
-    return AtOnce(X264(size, pixel_format, fps, bitrate))
+    return SyncBackend(X264(size, pixel_format, fps, bitrate))

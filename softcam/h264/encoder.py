@@ -20,7 +20,7 @@ from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend,
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.h264.timing import is_gap
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -81,14 +81,14 @@ class _Run:
 
 
 class VideoEncoder:
-    """Owns the thread `h264`. `frame_came` is called by the camera's thread, everything else by any."""
+    """Owns the thread `h264`. `on_frame` is called by the camera's thread, everything else by any."""
 
     def __init__(
         self,
         frames: NewestFrame,
         fps: Callable[[], float],
         bitrate: int,
-        on_death: Callable[[str], None],
+        on_crash: Callable[[str], None],
         *,
         require: Callable[[], None] = x264.require_pyav,
         open_backend: OpenBackend = open_x264,
@@ -98,7 +98,7 @@ class VideoEncoder:
         self._frames = frames
         self._fps = fps
         self._bitrate = bitrate
-        self._on_death = on_death
+        self._on_death = on_crash
         self._require = require
         self._open_backend = open_backend
 
@@ -147,7 +147,7 @@ class VideoEncoder:
                 self._is_camera_stopping = False
                 self._progress_s = time.monotonic()
                 try:
-                    self._thread = start_worker("h264", self._run, self._on_death)
+                    self._thread = spawn("h264", self._run, self._on_death)
                 except RuntimeError as error:  # no memory, or too many threads
                     del self._places[sink]
                     raise CameraError(f"nothing can be encoded as H.264: {error}") from error
@@ -164,7 +164,7 @@ class VideoEncoder:
         with self._changed:
             self._wants_keyframe = True
 
-    def frame_came(self) -> None:
+    def on_frame(self) -> None:
         """There is a new frame in the slot."""
         if self._thread is None:  # read without the lock: a thread that starts now looks into the slot by itself
             return
@@ -172,7 +172,7 @@ class VideoEncoder:
             self._came += 1
             self._changed.notify()
 
-    def frames_gone(self) -> None:
+    def on_frames_cleared(self) -> None:
         """The slot was cleared: the camera may be about to stop, and wants its memory back. Does not wait."""
         with self._changed:
             self._is_camera_stopping = True

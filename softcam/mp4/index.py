@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-PLACE_FOR_HEADER: Final = struct.pack(">I4sQ", 16, b"free", 0)  # as long as the header of an `mdat` box of any size
+MDAT_PLACEHOLDER: Final = struct.pack(">I4sQ", 16, b"free", 0)  # as long as the header of an `mdat` box of any size
 
 _LARGEST_HEAD: Final = 1 << 20  # bytes of a moov or moof: one that is larger is none of ours
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"mvex", b"traf", b"moof"})
@@ -21,7 +21,7 @@ _LONGEST_TICKS: Final = (1 << 32) - 1
 _IS_NO_KEYFRAME: Final = 0x10000  # of a sample's flags
 
 
-class NoMovie(ValueError):
+class InvalidMp4(ValueError):
     """The file is no MP4, or none that was written here."""
 
 
@@ -71,7 +71,7 @@ def read_movie(descriptor: int) -> Movie:
     is_finished = False
     for box in _top_boxes(descriptor, size):
         match box.kind:
-            case b"free" if movie is None and box.end - box.begin == len(PLACE_FOR_HEADER):
+            case b"free" if movie is None and box.end - box.begin == len(MDAT_PLACEHOLDER):
                 header_at = box.begin
             case b"mdat" if movie is None:
                 is_finished = True
@@ -89,7 +89,7 @@ def read_movie(descriptor: int) -> Movie:
                 movie.end = box.end
                 moof = None
     if movie is None:
-        raise NoMovie("there is no movie in it")
+        raise InvalidMp4("there is no movie in it")
     return movie
 
 
@@ -172,9 +172,9 @@ def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Movie:
         long = moov[mdhd]
         ticks_per_s, duration = struct.unpack_from(">IQ" if long else ">II", moov, mdhd + (20 if long else 12))
     except (KeyError, IndexError, struct.error) as error:
-        raise NoMovie("its header is damaged") from error
+        raise InvalidMp4("its header is damaged") from error
     if not ticks_per_s:
-        raise NoMovie("its header has no clock")
+        raise InvalidMp4("its header has no clock")
     movie = Movie(width >> 16, height >> 16, ticks_per_s, is_finished, end, moov=moov)
     if is_finished:
         movie.duration_ticks = duration
@@ -202,7 +202,7 @@ def _add_fragment(movie: Movie, moof_at: int, moof: bytes, of_track: _Defaults) 
                 case b"trun":
                     time = _read_trun(movie, moof, box.body, base, time, defaults)
     except (struct.error, IndexError) as error:
-        raise NoMovie(f"the fragment at {moof_at} is damaged") from error
+        raise InvalidMp4(f"the fragment at {moof_at} is damaged") from error
     movie.duration_ticks = time
 
 

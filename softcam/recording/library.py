@@ -27,7 +27,7 @@ from typing import BinaryIO, Final, Literal
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
 from softcam.mp4 import index
-from softcam.mp4.index import NoMovie
+from softcam.mp4.index import InvalidMp4
 from softcam.recording.disk import Disk
 
 log = logging.getLogger(__name__)
@@ -300,7 +300,7 @@ class Library:
                     continue
             try:
                 mended += self._mend(name)
-            except NoMovie as error:
+            except InvalidMp4 as error:
                 log.debug("%s is no movie of ours: %s", name, error)
             except BlockingIOError:
                 log.debug("%s is another portal's, which is writing it", name)

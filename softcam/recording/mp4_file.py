@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.mp4 import fragment, index
-from softcam.mp4.index import PLACE_FOR_HEADER, NoMovie
+from softcam.mp4.index import MDAT_PLACEHOLDER, InvalidMp4
 from softcam.recording.library import Kind, Library
 
 
@@ -19,7 +19,7 @@ def upright() -> int:
     return 1
 
 
-class MovieFile:
+class Mp4Writer:
     """Opens a file of its own in the library."""
 
     def __init__(
@@ -38,7 +38,7 @@ class MovieFile:
         try:
             head = fragment.initial_segment(form, orientation)
             of_type = int.from_bytes(head[:4])  # the length of the first box, `ftyp`
-            self._append(head[:of_type] + PLACE_FOR_HEADER + head[of_type:])
+            self._append(head[:of_type] + MDAT_PLACEHOLDER + head[of_type:])
         except BaseException:
             os.close(self._descriptor)
             library.finished(self.name)
@@ -69,7 +69,7 @@ class MovieFile:
         try:
             if self._fragments:
                 # A disk that is full or gone has no room for the index: the file plays without.
-                with contextlib.suppress(OSError, NoMovie):
+                with contextlib.suppress(OSError, InvalidMp4):
                     index.finish(self._descriptor)
             else:
                 self._library.grew(self.name, 0)

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from softcam.camera.session.manager import CameraHolder, Lease
+from softcam.camera.session.manager import CameraManager, Lease
 from softcam.errors import CameraError, PortalError, RecordingError
 from softcam.h264.packet import Packet, VideoFormat, VideoSource
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import MovieFile, upright
-from softcam.runtime.threads import start_worker
+from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ _FRAGMENTS_AHEAD: Final = 10  # where the disk was full: a file of a few seconds
 
 
 @dataclass(frozen=True, slots=True)
-class VideoWish:
+class RecordingOptions:
     """What is asked of a recording; None is without end, or the usual."""
 
     duration_s: float | None = None
@@ -64,7 +64,7 @@ class RunningVideo:
 class _Run:
     """A recording that was asked for. The recorder's lock guards `name` to `is_over`; the rest is the thread's."""
 
-    wish: VideoWish
+    wish: RecordingOptions
     began_s: float = field(default_factory=time.time)
     asked_s: float = field(default_factory=time.monotonic)
     lease: Lease | None = None
@@ -75,7 +75,7 @@ class _Run:
     is_stopping: bool = False
     is_over: bool = False  # nothing is taken out of the store for it any more
 
-    file: MovieFile | None = None
+    file: Mp4Writer | None = None
     last_s: float = 0.0  # of the packet that was written last, on the monotonic clock
     delta_s: float = 0.0  # between the last two
     synced_s: float = 0.0
@@ -105,21 +105,21 @@ class VideoRecorder:
     def __init__(
         self,
         source: VideoSource,
-        holder: CameraHolder,
+        manager: CameraManager,
         library: Library,
         preroll_s: float,
         thumbnail: Callable[[], bytes | None],
-        on_death: Callable[[str], None],
+        on_crash: Callable[[str], None],
         orientation: Callable[[], int] = upright,
     ) -> None:
         """`thumbnail` gives a small JPEG of what the camera sees now; it is called on the recorder's thread, as
         `orientation` is, which gives EXIF's number of what comes: another one begins another file."""
         self._source = source
-        self._holder = holder
+        self._manager = manager
         self._library = library
         self._preroll_s = preroll_s
         self._thumbnail = thumbnail
-        self._on_death = on_death
+        self._on_death = on_crash
         self._orientation = orientation
         self._preroll_lease: Lease | None = None
 
@@ -139,12 +139,12 @@ class VideoRecorder:
             return
         try:
             self._source.join(self)
-            self._preroll_lease = self._holder.lease("recording")
+            self._preroll_lease = self._manager.lease("recording")
         except CameraError as error:
             self._source.leave(self)
             self._tell(f"the seconds before are not kept: {error}")
 
-    def start(self, wish: VideoWish) -> RunningVideo:
+    def start(self, wish: RecordingOptions) -> RunningVideo:
         """Record from now on. Raises RecordingError where one runs already or there is no room, CameraError."""
         run = _Run(wish)
         with self._changed:
@@ -160,11 +160,11 @@ class VideoRecorder:
                 self._library.try_writing()
             except OSError as error:
                 raise RecordingError(f"nothing can be recorded: {error.strerror}") from error
-            run.lease = self._holder.lease("recording")
+            run.lease = self._manager.lease("recording")
             self._source.join(self)
             if self._preroll_s and not kept_s:  # it was joined before, and may be far behind a keyframe
                 self._source.want_keyframe()
-            self._holder.wait_ready(time.monotonic() + _READY_LIMIT_S)
+            self._manager.wait_ready(time.monotonic() + _READY_LIMIT_S)
             self._start_thread(run)
         except BaseException as error:
             self._let_go(run)
@@ -264,7 +264,7 @@ class VideoRecorder:
     def _start_thread(self, run: _Run) -> None:
         with self._changed:  # whoever stops it waits for its thread
             try:
-                run.thread = start_worker("recorder", lambda: self._record(run), self._on_death)
+                run.thread = spawn("recorder", lambda: self._record(run), self._on_death)
             except RuntimeError as error:  # no memory, or too many threads
                 raise RecordingError(f"nothing can be recorded: {error}") from error
         log.info("Recording")
@@ -350,12 +350,12 @@ class VideoRecorder:
         room = self._library.room
         needed = run.needed if room is None else min(run.needed, room // _FILES_WITHIN_LIMIT)
         self._library.make_room(max(needed, len(packet.data)))
-        file = MovieFile(self._library, "video", form, packet.timestamp_s, packet.began_s, self._orientation())
+        file = Mp4Writer(self._library, "video", form, packet.timestamp_s, packet.began_s, self._orientation())
         run.file = file
         run.last_s, run.delta_s, run.wants_cut = packet.began_s, 0.0, False
         run.synced_s, run.synced = time.monotonic(), 0
 
-    def _count_file(self, run: _Run, file: MovieFile) -> None:
+    def _count_file(self, run: _Run, file: Mp4Writer) -> None:
         """It holds something now: before, it could have been taken away again."""
         with self._changed:
             run.name = file.name

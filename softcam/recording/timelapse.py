@@ -22,8 +22,8 @@ from softcam.imaging.rgb import decode_yuv420
 from softcam.imaging.scale import scaled_size
 from softcam.recording import thumbnail
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import MovieFile, upright
-from softcam.runtime.threads import start_worker
+from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _STOP_LIMIT_S: Final = 20.0  # a disk that takes longer to end a movie stands st
 
 
 @dataclass(frozen=True, slots=True)
-class TimelapseWish:
+class TimelapseOptions:
     """What is asked of a time-lapse; `fps` is how fast its movie runs."""
 
     interval_s: float = 10.0
@@ -73,7 +73,7 @@ class RunningTimelapse:
 class _Run:
     """The owner's lock guards `name` to `is_stopping`; the rest is the thread's."""
 
-    wish: TimelapseWish
+    wish: TimelapseOptions
     began_s: float = field(default_factory=time.time)
     asked_s: float = field(default_factory=time.monotonic)
     thread: threading.Thread | None = None
@@ -83,7 +83,7 @@ class _Run:
     failures: int = 0
     is_stopping: bool = False
 
-    file: MovieFile | None = None
+    file: Mp4Writer | None = None
     encoder: X264 | None = None
     kept: int = 0  # stills beside the movie
     pictures: int = 0  # in the movie
@@ -100,7 +100,7 @@ class TimelapseRecorder:
         library: Library,
         take: Callable[[bool], Still],
         bitrate: int,
-        on_death: Callable[[str], None],
+        on_crash: Callable[[str], None],
         orientation: Callable[[], int] = upright,
     ) -> None:
         """`take(wants_full)` gives a still or raises CameraError; it is called on a thread of its own. `bitrate` is in
@@ -108,13 +108,13 @@ class TimelapseRecorder:
         self._library = library
         self._take_still = take
         self._bitrate = bitrate
-        self._on_death = on_death
+        self._on_death = on_crash
         self._orientation = orientation
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
         self._run: _Run | None = None
         self._last_error: str | None = None
 
-    def start(self, wish: TimelapseWish) -> RunningTimelapse:
+    def start(self, wish: TimelapseOptions) -> RunningTimelapse:
         """Take stills from now on. Raises RecordingError where one runs already or there is no room, NotSupported."""
         require_pyav()
         try:
@@ -129,7 +129,7 @@ class TimelapseRecorder:
             self._run = run
             self._last_error = None
             try:
-                run.thread = start_worker("timelapse", lambda: self._record(run), self._on_death)
+                run.thread = spawn("timelapse", lambda: self._record(run), self._on_death)
             except RuntimeError as error:  # no memory, or too many threads
                 self._run = None
                 raise RecordingError(f"nothing can be recorded: {error}") from error
@@ -216,7 +216,7 @@ class TimelapseRecorder:
                     self._changed.notify_all()
 
         try:
-            run.taking = start_worker("timelapse still", take, self._on_death)
+            run.taking = spawn("timelapse still", take, self._on_death)
         except RuntimeError as error:  # no memory, or too many threads: that may pass
             raise NoPicture(f"nobody can take it: {error}") from error
         with self._changed:
@@ -279,7 +279,7 @@ class TimelapseRecorder:
         encoder = X264(size, "YUV420", run.wish.fps, self._bitrate)
         form = VideoFormat(*encoder.size, run.wish.fps, encoder.sps, encoder.pps)
         try:
-            file = MovieFile(self._library, "timelapse", form, still.taken_s, 0.0, self._orientation())
+            file = Mp4Writer(self._library, "timelapse", form, still.taken_s, 0.0, self._orientation())
         except OSError:
             encoder.close()
             raise

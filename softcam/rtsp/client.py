@@ -1,7 +1,7 @@
 """A client of RTSP that gives a stream to a server (RFC 2326): one TCP connection, RTP interleaved in it.
 
 No thread starts here and nothing here waits without an end: the socket never blocks, every wait has a deadline, and a
-`Bell` ends it early. For the publisher's thread alone, but for `Bell.ring`. Knows no camera and no encoder.
+`Waker` ends it early. For the publisher's thread alone, but for `Waker.ring`. Knows no camera and no encoder.
 """
 
 import base64
@@ -42,15 +42,15 @@ _WORDS: Final[Mapping[int, str]] = {
 }
 
 
-class Failure(Exception):
+class RtspError(Exception):
     """No stream goes to the server; the message says why, in words that bear no secret."""
 
 
-class Refused(Failure):
+class RtspRejected(RtspError):
     """The server is there and said no: asking often does not help."""
 
 
-class Interrupted(Exception):
+class Cancelled(Exception):
     """Nobody wants this connection any more."""
 
 
@@ -86,7 +86,7 @@ class Address:
         )
 
 
-class Bell:
+class Waker:
     """Ends a wait from any thread. What rings while nobody waits ends the next wait."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class Reply:
 class Connection:
     """One connection to a server. `check` is called whenever the bell rang, and raises Interrupted to end a wait."""
 
-    def __init__(self, address: Address, bell: Bell, check: Callable[[], None]) -> None:
+    def __init__(self, address: Address, bell: Waker, check: Callable[[], None]) -> None:
         """Connects. Raises Failure or Interrupted. A name that has to be looked up may take as long as the resolver."""
         self._address = address
         self._bell = bell
@@ -142,7 +142,7 @@ class Connection:
         self._received = bytearray()
         self._replies: dict[int, Reply] = {}
         self._awaited: set[int] = set()
-        self._end: Failure | None = None
+        self._end: RtspError | None = None
         self._poll = select.poll()
         self.server = ""  # the server's address as numbers
         self.heard_s = self.moved_s = time.monotonic()  # when something came last, and when something was taken
@@ -163,10 +163,10 @@ class Connection:
             reply = self._ask_and_wait(method, url, headers, body, deadline_s)
         if reply.status == 401:
             if self._address.user is None:
-                raise Refused("the server wants a user and a password (401), and the address has none")
-            raise Refused("the server does not take this user and password (401)")
+                raise RtspRejected("the server wants a user and a password (401), and the address has none")
+            raise RtspRejected("the server does not take this user and password (401)")
         if not 200 <= reply.status < 300:
-            raise Refused(_WORDS.get(reply.status, f"the server answers {reply.status} to {method}"))
+            raise RtspRejected(_WORDS.get(reply.status, f"the server answers {reply.status} to {method}"))
         if session := reply.headers.get("session"):
             self._session = session.partition(";")[0].strip()
         return reply
@@ -226,7 +226,7 @@ class Connection:
                 self._awaited.add(awaited)
                 while awaited not in self._replies and time.monotonic() < deadline_s:
                     self.wait(deadline_s)
-        except Failure:
+        except RtspError:
             pass  # it is gone: then so is the session
         finally:
             self._socket.close()
@@ -238,9 +238,9 @@ class Connection:
         try:
             places = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
-            raise Failure(f"the host {address.host} is not known ({getattr(error, 'strerror', error)})") from error
+            raise RtspError(f"the host {address.host} is not known ({getattr(error, 'strerror', error)})") from error
         self._check()
-        trouble: Failure | None = None
+        trouble: RtspError | None = None
         for family, kind, protocol, _, place in places:
             deadline_s = time.monotonic() + _CONNECT_LIMIT_S  # its own: behind a silent one may be a good one
             try:
@@ -254,10 +254,10 @@ class Connection:
                 return self._encrypt(connection, deadline_s) if address.is_encrypted else connection
             except BaseException as error:
                 connection.close()
-                if not isinstance(error, Failure):
+                if not isinstance(error, RtspError):
                     raise
                 trouble = error
-        raise trouble or Failure(f"the host {address.host} has no address")
+        raise trouble or RtspError(f"the host {address.host} has no address")
 
     def _join(self, connection: socket.socket, place: tuple[object, ...], deadline_s: float) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -287,7 +287,7 @@ class Connection:
         except BaseException as error:
             encrypted.close()
             if isinstance(error, ssl.SSLCertVerificationError):
-                raise Refused(f"the server's certificate is not trusted ({error.verify_message})") from error
+                raise RtspRejected(f"the server's certificate is not trusted ({error.verify_message})") from error
             if isinstance(error, OSError):
                 raise _lost(error) from error
             raise
@@ -299,7 +299,7 @@ class Connection:
         while True:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                raise Failure(f"no answer from {self._address.host} within {_CONNECT_LIMIT_S:.0f} s")
+                raise RtspError(f"no answer from {self._address.host} within {_CONNECT_LIMIT_S:.0f} s")
             ready = dict(poll.poll(left_s * 1000))
             if self._bell.fileno() in ready:
                 self._bell.hush()
@@ -316,7 +316,7 @@ class Connection:
         self._awaited.add(number)
         while number not in self._replies:
             if time.monotonic() >= deadline_s:
-                raise Failure(f"the server does not answer ({method})")
+                raise RtspError(f"the server does not answer ({method})")
             self.wait(deadline_s)
         return self._replies.pop(number)
 
@@ -337,7 +337,7 @@ class Connection:
             while True:
                 data = self._socket.recv(_RECEIVE_BYTES)
                 if not data:
-                    self._end = Failure("the server closed the connection")
+                    self._end = RtspError("the server closed the connection")
                     break
                 self._received += data
                 self.heard_s = time.monotonic()
@@ -364,21 +364,21 @@ class Connection:
         head, separator, _ = received.partition(b"\r\n\r\n")
         if not separator:
             if len(received) > _LARGEST_HEADER:
-                raise Refused("what answers there does not speak RTSP")
+                raise RtspRejected("what answers there does not speak RTSP")
             return False
         first, *lines = head.decode("latin-1").split("\r\n")
         pairs = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         fields = dict(pairs)
         length = _number(fields.get("content-length", "0"))
         if length > _LARGEST_BODY or not first.isprintable():
-            raise Refused("what answers there does not speak RTSP")
+            raise RtspRejected("what answers there does not speak RTSP")
         if len(received) < len(head) + 4 + length:
             return False
         del received[: len(head) + 4 + length]
         number = _number(fields.get("cseq", "0"))
         if not first.startswith("RTSP/"):
             if first.startswith("HTTP/"):
-                raise Refused("what answers there speaks HTTP, and not RTSP")
+                raise RtspRejected("what answers there speaks HTTP, and not RTSP")
             self.send(f"RTSP/1.0 501 Not Implemented\r\nCSeq: {number}\r\n\r\n".encode())
             return True
         status = _number(first.partition(" ")[2][:3])
@@ -387,7 +387,7 @@ class Connection:
             challenges = tuple(value for name, value in pairs if name == "www-authenticate")
             self._replies[number] = Reply(status, fields, challenges)
         elif status == 454:
-            raise Failure(_WORDS[454])
+            raise RtspError(_WORDS[454])
         return True
 
 
@@ -416,7 +416,7 @@ def authorization(challenges: tuple[str, ...], method: str, url: str, credential
             return "Digest " + ", ".join(f'{name}="{_escape(value)}"' for name, value in values.items()) + tail
     if any(challenge.partition(" ")[0].lower() == "basic" for challenge in challenges):
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    raise Refused("the server wants a way to log in that is not known here (401)")
+    raise RtspRejected("the server wants a way to log in that is not known here (401)")
 
 
 _FIELD: Final = re.compile(r'([\w-]+)=(?:"([^"]*)"|([^\s,"]+))')
@@ -438,15 +438,15 @@ def _number(text: str) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
 
 
-def _lost(error: OSError) -> Failure:
+def _lost(error: OSError) -> RtspError:
     match error:
         case ConnectionRefusedError():
-            return Failure("connection refused: no server listens there")
+            return RtspError("connection refused: no server listens there")
         case ConnectionError():
-            return Failure("the server closed the connection")
+            return RtspError("the server closed the connection")
         case TimeoutError():
-            return Failure("the server does not answer any more")
-    return Failure(f"the connection is lost ({error.strerror or type(error).__name__})")
+            return RtspError("the server does not answer any more")
+    return RtspError(f"the connection is lost ({error.strerror or type(error).__name__})")
 
 
 def _nothing() -> None:

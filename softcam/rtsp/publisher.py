@@ -18,12 +18,12 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from softcam.camera.session.manager import CameraHolder, Lease
+from softcam.camera.session.manager import CameraManager, Lease
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, VideoFormat, VideoSource
-from softcam.rtsp.client import Address, Bell, Connection, Failure, Interrupted, Refused
-from softcam.rtsp.rtp import Packetiser, describe
-from softcam.runtime.threads import start_worker
+from softcam.rtsp.client import Address, Cancelled, Connection, RtspError, RtspRejected, Waker
+from softcam.rtsp.rtp import Packetizer, describe
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class PublishStatus:
     last_error: str | None
 
 
-class Inbox:
+class PacketQueue:
     """The packets on their way from the encoder's thread to the publisher's. When it is full, all of it goes."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
@@ -118,17 +118,17 @@ class Inbox:
 class Publisher:
     """Publishes one stream to one address. `start` and `stop` may be called by any thread, any number of times."""
 
-    def __init__(self, url: str, source: VideoSource, holder: CameraHolder, on_death: Callable[[str], None]) -> None:
+    def __init__(self, url: str, source: VideoSource, manager: CameraManager, on_crash: Callable[[str], None]) -> None:
         self._address = Address.parse(url)
         self._source = source
-        self._holder = holder
-        self._on_death = on_death
+        self._manager = manager
+        self._on_death = on_crash
 
         self._lock = threading.Lock()  # guards the fields down to the next comment
         self._asked = 0  # the number of the present wish, 0 while there is none
         self._wishes = 0
         self._thread: threading.Thread | None = None
-        self._bell: Bell | None = None
+        self._bell: Waker | None = None
         self._lease: Lease | None = None
         self._state = State.OFF
         self._since_s: float | None = None
@@ -159,7 +159,7 @@ class Publisher:
                 self._is_hurried = True
                 self._ring()
                 return
-        lease = self._holder.lease("publish")
+        lease = self._manager.lease("publish")
         with self._lock:
             if self._asked:  # another thread was faster
                 lease.release()
@@ -214,9 +214,9 @@ class Publisher:
 
     def _start_thread(self) -> None:
         """Raises OSError, RuntimeError; then there is nothing of it."""
-        bell = Bell()
+        bell = Waker()
         try:
-            self._thread = start_worker("publisher", partial(self._run, bell), self._on_death)
+            self._thread = spawn("publisher", partial(self._run, bell), self._on_death)
         except RuntimeError:
             bell.close()
             raise
@@ -228,7 +228,7 @@ class Publisher:
 
     # --- the publisher's thread -------------------------------------------------------------------------------
 
-    def _run(self, bell: Bell) -> None:
+    def _run(self, bell: Waker) -> None:
         while True:
             with self._lock:
                 if not self._asked:
@@ -237,11 +237,11 @@ class Publisher:
                 self._wish = self._asked
             try:
                 self._publish_on(bell)
-            except Interrupted:
+            except Cancelled:
                 continue
         bell.close()
 
-    def _publish_on(self, bell: Bell) -> None:
+    def _publish_on(self, bell: Waker) -> None:
         """Until nobody wants it; raises Interrupted then."""
         log.info("To be published to %s", self._address.shown)
         self._tries, self._has_published = 0, False
@@ -251,7 +251,7 @@ class Publisher:
                 began_s = time.monotonic()
                 try:
                     self._publish_once(bell)
-                except Failure as error:
+                except RtspError as error:
                     self._pause(bell, began_s, error)
         finally:
             log.info("Not to be published any more%s", self._result)
@@ -259,16 +259,16 @@ class Publisher:
 
     def _check(self) -> None:
         if self._asked != self._wish:
-            raise Interrupted
+            raise Cancelled
 
-    def _pause(self, bell: Bell, began_s: float, error: Failure) -> None:
+    def _pause(self, bell: Waker, began_s: float, error: RtspError) -> None:
         """Tell of a failure, and wait for the time of the next try."""
         now_s = time.monotonic()
         published_from_s, self._published_from_s = self._published_from_s, None
         if published_from_s is not None and now_s - published_from_s >= _GOOD_S:
             self._tries = 0
         self._tell(str(error), now_s)
-        longest_s = _REFUSED_PAUSE_S if isinstance(error, Refused) else _LONGEST_PAUSE_S
+        longest_s = _REFUSED_PAUSE_S if isinstance(error, RtspRejected) else _LONGEST_PAUSE_S
         pause_s = min(_FIRST_PAUSE_S * 2 ** min(self._tries, 10), longest_s)
         self._tries += 1
         # From beginning to beginning, as a try may have taken some seconds.
@@ -303,19 +303,19 @@ class Publisher:
             )
             self._told_s = now_s
 
-    def _publish_once(self, bell: Bell) -> None:
+    def _publish_once(self, bell: Waker) -> None:
         """From connecting to the end. Raises Failure, or Interrupted; returns where the stream has to be told anew."""
         connection = Connection(self._address, bell, self._check)
-        inbox = Inbox(bell.ring)
+        inbox = PacketQueue(bell.ring)
         try:
             connection.request("OPTIONS")
             try:
                 self._source.join(inbox)
             except NotSupported as error:
-                raise Refused(str(error)) from error
+                raise RtspRejected(str(error)) from error
             except CameraError as error:
-                raise Failure(str(error)) from error
-            pulse = _Pulse(connection)
+                raise RtspError(str(error)) from error
+            pulse = _KeepAlive(connection)
             while (form := inbox.form) is None:
                 connection.wait(pulse.beat())
             packetiser = self._announce(connection, form)
@@ -328,7 +328,7 @@ class Publisher:
                 published_s = time.monotonic() - self._published_from_s
                 self._result = f", after {published_s:.0f} s, {self._sent} frames and {inbox.lost} that were left out"
 
-    def _announce(self, connection: Connection, form: VideoFormat) -> Packetiser:
+    def _announce(self, connection: Connection, form: VideoFormat) -> Packetizer:
         control = "streamid=0"  # as FFmpeg calls it, so every server has met it
         url = self._address.url
         description = describe(form, secrets.randbits(31), connection.server, control)
@@ -337,14 +337,14 @@ class Publisher:
         reply = connection.request("SETUP", f"{url.removesuffix('/')}/{control}", {"Transport": transport})
         chosen = reply.headers.get("transport", "").lower()
         if "interleaved=0-1" not in chosen.replace(" ", ""):
-            raise Refused("the server takes no RTP over TCP")
+            raise RtspRejected("the server takes no RTP over TCP")
         connection.request("RECORD", headers={"Range": "npt=0.000-"})
-        return Packetiser(secrets.randbits(32), secrets.randbits(16), secrets.randbits(32), channel=0)
+        return Packetizer(secrets.randbits(32), secrets.randbits(16), secrets.randbits(32), channel=0)
 
     def _now_publishes(self, form: VideoFormat) -> None:
         with self._lock:
             if self._asked != self._wish:
-                raise Interrupted
+                raise Cancelled
             self._change(State.PUBLISHING)
             self._last_error = None
             if self._has_published:
@@ -360,7 +360,7 @@ class Publisher:
         self._sent = 0
 
     def _pass_on(
-        self, connection: Connection, pulse: "_Pulse", inbox: Inbox, packetiser: Packetiser, form: VideoFormat
+        self, connection: Connection, pulse: "_KeepAlive", inbox: PacketQueue, packetiser: Packetizer, form: VideoFormat
     ) -> None:
         report_at_s = time.monotonic()
         keyframe_at_s = report_at_s
@@ -385,7 +385,7 @@ class Publisher:
             connection.wait(wake_at_s)
 
 
-class _Pulse:
+class _KeepAlive:
     """Asks the server now and then whether it is there; the RTSP session stays alive by this as well."""
 
     def __init__(self, connection: Connection) -> None:
@@ -398,12 +398,12 @@ class _Pulse:
         now_s = time.monotonic()
         connection = self._connection
         if connection.unsent and now_s - connection.moved_s >= _SILENCE_S:
-            raise Failure("the server takes no more data")
+            raise RtspError("the server takes no more data")
         if self._is_asked and connection.heard_s >= self._asked_s:
             self._is_asked = False
         if self._is_asked:
             if now_s - self._asked_s >= _SILENCE_S:
-                raise Failure("the server does not answer any more")
+                raise RtspError("the server does not answer any more")
             return self._asked_s + _SILENCE_S
         if now_s - self._asked_s >= _ASK_EVERY_S:
             connection.ask("OPTIONS")

@@ -38,7 +38,7 @@ def nal_units(data: bytes) -> Iterator[memoryview]:
         at += length
 
 
-class Packetiser:
+class Packetizer:
     """Makes the RTP packets of one stream; `frame` gives them as they go through an interleaved RTSP connection.
 
     Timestamps are those of the exposures. For the publisher's thread alone.

@@ -20,7 +20,7 @@ End = PortalError | signal.Signals
 _DRAIN_BYTES: Final = 4096
 
 
-class Ends:
+class ShutdownSignal:
     """The reasons in their order. `put` may be called by any thread and in a signal's handler."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TextIO
 
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +74,12 @@ class Watch:
         self._trouble = trouble
         self._stopping = threading.Event()
 
-    def start(self, on_death: Callable[[str], None]) -> None:
+    def start(self, on_crash: Callable[[str], None]) -> None:
         """Say READY, and watch from now on."""
         if not self._notifier:
             return
         self._notifier.send(READY=1, STATUS=self._status())
-        start_worker("systemd", self._run, on_death)
+        spawn("systemd", self._run, on_crash)
 
     def stop(self, status: str) -> None:
         """Say STOPPING, and with what status; does not wait."""

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
-from softcam.streaming.jpeg_encoder import PictureKey
+from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.streaming.sockets import Descriptors
 
 BOUNDARY: Final = "frame"  # unquoted, the way Fluidd's pattern reads it
@@ -23,25 +23,25 @@ FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
 class Channel(Protocol):
     """Viewers who get parts from one source."""
 
-    viewers: "set[Viewer]"
+    viewers: "set[StreamClient]"
 
-    def join(self, viewer: "Viewer", now_s: float) -> bytes:
+    def join(self, viewer: "StreamClient", now_s: float) -> bytes:
         """A new viewer, who is among `viewers` already; what it gets first, or nothing."""
 
-    def next(self, viewer: "Viewer", now_s: float) -> bytes | None:
+    def next(self, viewer: "StreamClient", now_s: float) -> bytes | None:
         """What goes to a viewer now that it has taken everything; nothing where it has to wait, None to let it go."""
 
-    def leave(self, viewer: "Viewer") -> None:
+    def leave(self, viewer: "StreamClient") -> None:
         """It is gone, and no more among `viewers`."""
 
 
 @dataclass(eq=False, slots=True)
-class Viewer:
+class StreamClient:
     """One connection that watches. Only the loop touches it once it was added."""
 
     connection: socket.socket
     address: str
-    wanted: "PictureKey | Channel"
+    wanted: "JpegVariant | Channel"
     interval_s: float  # the least distance of two pictures, 0 for every picture
     on_leave: Callable[[], None]
     descriptor: int = -1
@@ -63,7 +63,7 @@ class Viewer:
         return not self.interval_s or now_s >= self.due_s
 
 
-class Crowd:
+class ReadySet:
     """Viewers who have taken everything and want every picture: they get a new part all at once.
 
     What would be the same for each of them is not written down for each: their `part_number` and `pictures` are right
@@ -71,7 +71,7 @@ class Crowd:
     """
 
     def __init__(self) -> None:
-        self.viewers: list[Viewer] = []
+        self.viewers: list[StreamClient] = []
         self.descriptors: list[int] = []  # of the sockets, in the same order
         self._packed: Descriptors | None = None
 
@@ -82,7 +82,7 @@ class Crowd:
             self._packed = np.array(self.descriptors, np.int32)
         return self._packed
 
-    def add(self, viewer: Viewer, part_number: int) -> None:
+    def add(self, viewer: StreamClient, part_number: int) -> None:
         """`part_number` is the one that it got last."""
         viewer.place = len(self.viewers)
         viewer.pictures -= part_number
@@ -90,7 +90,7 @@ class Crowd:
         self.descriptors.append(viewer.descriptor)
         self._packed = None
 
-    def take_out(self, viewer: Viewer, part_number: int) -> None:
+    def take_out(self, viewer: StreamClient, part_number: int) -> None:
         """`part_number` is the one that everyone here got last."""
         last = self.viewers.pop()
         self.descriptors.pop()
@@ -105,22 +105,22 @@ class Crowd:
 
 
 @dataclass(eq=False, slots=True)
-class PictureChannel:
+class JpegChannel:
     """All viewers who want the same pictures: each gets the newest one. The loop changes it; encoders read `due_s`.
 
     A part is header, JPEG and the boundary behind it. Each viewer is in the crowd or stands apart.
     """
 
-    key: PictureKey
-    viewers: set[Viewer] = field(default_factory=set)
-    crowd: Crowd = field(default_factory=Crowd)
-    apart: set[Viewer] = field(default_factory=set)
+    key: JpegVariant
+    viewers: set[StreamClient] = field(default_factory=set)
+    crowd: ReadySet = field(default_factory=ReadySet)
+    apart: set[StreamClient] = field(default_factory=set)
     due_s: float = 0.0  # when the first of them wants its next picture; encoders leave earlier frames out
     part: bytes = b""
     part_made_s: float = -math.inf  # monotonic time begins with the boot: 0 would be recent
     part_number: int = 0  # rises with each part
 
-    def join(self, viewer: Viewer, now_s: float) -> bytes:
+    def join(self, viewer: StreamClient, now_s: float) -> bytes:
         self.apart.add(viewer)
         self.due_s = 0.0
         # The first boundary goes ahead of the picture that everyone sees now, if there is one.
@@ -139,7 +139,7 @@ class PictureChannel:
         self.part_number += 1
         return True
 
-    def next(self, viewer: Viewer, now_s: float) -> bytes:
+    def next(self, viewer: StreamClient, now_s: float) -> bytes:
         # The part that a viewer was too slow for is gone; it goes on with the newest, unless it has that one.
         if viewer.part_number == self.part_number:
             if not viewer.interval_s:
@@ -154,13 +154,13 @@ class PictureChannel:
             viewer.due_s = max(viewer.due_s + viewer.interval_s, now_s)
         return self.part
 
-    def fell_short(self, viewer: Viewer) -> None:
+    def fell_short(self, viewer: StreamClient) -> None:
         """One of the crowd did not take all of the newest part."""
         self.crowd.take_out(viewer, self.part_number)
         viewer.pictures -= 1
         self.apart.add(viewer)
 
-    def leave(self, viewer: Viewer) -> None:
+    def leave(self, viewer: StreamClient) -> None:
         if viewer.place >= 0:
             self.crowd.take_out(viewer, self.part_number)
         self.apart.discard(viewer)

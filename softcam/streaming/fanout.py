@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 from softcam.streaming import sockets
-from softcam.streaming.clients import BOUNDARY, Channel, Crowd, PictureChannel, Viewer
-from softcam.streaming.jpeg_encoder import PictureKey
-from softcam.streaming.sockets import SendRing
+from softcam.streaming.clients import BOUNDARY, Channel, JpegChannel, ReadySet, StreamClient
+from softcam.streaming.jpeg_encoder import JpegVariant
+from softcam.streaming.sockets import IoUringSender
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ class FanOut:
 
     def __init__(
         self,
-        on_channels: Callable[[tuple[PictureChannel, ...]], None],
+        on_channels: Callable[[tuple[JpegChannel, ...]], None],
         on_tick: Callable[[], None],
-        on_death: Callable[[str], None],
+        on_crash: Callable[[str], None],
         *,
         stuck_limit_s: float = _STUCK_LIMIT_S,
     ) -> None:
@@ -75,27 +75,27 @@ class FanOut:
         self._wake_lock = threading.Lock()  # guards _wake, so that nobody writes to a number that is someone else's now
         self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)  # each poke counts; nobody reads the number
-        self._joining: deque[Viewer] = deque()  # the door, thread-safe by itself
-        self._delivered: deque[tuple[PictureKey, bytes, float]] = deque()
+        self._joining: deque[StreamClient] = deque()  # the door, thread-safe by itself
+        self._delivered: deque[tuple[JpegVariant, bytes, float]] = deque()
         self._fed: deque[tuple[Channel, Callable[[], None]]] = deque()
         self._is_stopping = threading.Event()
         self._is_over = threading.Event()  # set before the door is emptied for the last time
 
         # Touched by the loop alone, but for len(), which the status reads.
-        self._viewers: dict[int, Viewer] = {}
-        self._channels: dict[PictureKey, PictureChannel] = {}
+        self._viewers: dict[int, StreamClient] = {}
+        self._channels: dict[JpegVariant, JpegChannel] = {}
         self._next_tick_s = 0.0
-        self._ring: SendRing | None = None  # from the first crowd on, until nobody watches
+        self._ring: IoUringSender | None = None  # from the first crowd on, until nobody watches
         self._may_have_ring = True  # until the kernel refuses
 
-        self._thread = start_worker("fan-out", self._run, on_death)
+        self._thread = spawn("fan-out", self._run, on_crash)
 
     @property
     def viewers(self) -> int:
         """How many watch now."""
         return len(self._viewers) + len(self._joining)
 
-    def add(self, viewer: Viewer) -> None:
+    def add(self, viewer: StreamClient) -> None:
         """Hand a viewer over; its HTTP header was sent. The loop owns the socket from now on and calls `on_leave` once.
 
         After the end the viewer is let go at once, by the caller's thread.
@@ -105,7 +105,7 @@ class FanOut:
         if self._is_over.is_set():
             self._turn_away()
 
-    def deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+    def deliver(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         """A new picture for the viewers of `key`, exposed at `timestamp_s` (Unix time).
 
         `made_s` (monotonic) orders the pictures: an older one that comes later is left out.
@@ -185,7 +185,7 @@ class FanOut:
                 self._leave(viewer, f"took nothing for {self._stuck_limit_s:g} s")
         self._on_tick()
 
-    def _join(self, viewer: Viewer) -> None:
+    def _join(self, viewer: StreamClient) -> None:
         connection = viewer.connection
         try:
             connection.setblocking(False)
@@ -202,7 +202,7 @@ class FanOut:
         viewer.joined_s = viewer.progress_s = now_s
         self._viewers[viewer.descriptor] = viewer
         wanted = viewer.wanted
-        channel = viewer.channel = self._pictures(wanted) if isinstance(wanted, PictureKey) else wanted
+        channel = viewer.channel = self._pictures(wanted) if isinstance(wanted, JpegVariant) else wanted
         channel.viewers.add(viewer)
         log.info("Viewer %s watches, %d now", viewer.address, len(self._viewers))
         first = channel.join(viewer, now_s)
@@ -210,13 +210,13 @@ class FanOut:
         if first and self._start(viewer, first):
             self._go_on(viewer, channel, now_s)
 
-    def _pictures(self, key: PictureKey) -> PictureChannel:
+    def _pictures(self, key: JpegVariant) -> JpegChannel:
         channel = self._channels.get(key)
         if channel is None:
-            channel = self._channels[key] = PictureChannel(key)
+            channel = self._channels[key] = JpegChannel(key)
         return channel
 
-    def _spread_picture(self, key: PictureKey, part: bytes, made_s: float) -> None:
+    def _spread_picture(self, key: JpegVariant, part: bytes, made_s: float) -> None:
         """Take the newest part, and start it with everyone who is idle and whose turn it is."""
         channel = self._channels.get(key)
         if channel is None or not channel.take(part, made_s):
@@ -238,12 +238,12 @@ class FanOut:
             due_s = min(due_s, viewer.due_s if viewer.interval_s else 0.0)
         channel.due_s = 0.0 if due_s == math.inf else due_s
 
-    def _send_to_crowd(self, crowd: Crowd, part: bytes) -> list[tuple[int, int]]:
+    def _send_to_crowd(self, crowd: ReadySet, part: bytes) -> list[tuple[int, int]]:
         if len(crowd.viewers) < _CROWD or not self._may_have_ring:
             return sockets.send_to_each(crowd.descriptors, part)
         if self._ring is None:
             try:
-                self._ring = SendRing(_RING_ENTRIES)
+                self._ring = IoUringSender(_RING_ENTRIES)
             except OSError as error:
                 self._may_have_ring = False
                 log.info("Pictures go to each viewer by a system call of its own: %s", error)
@@ -265,7 +265,7 @@ class FanOut:
             if not viewer.unsent:
                 self._go_on(viewer, channel, now_s)
 
-    def _go_on(self, viewer: Viewer, channel: Channel, now_s: float) -> None:
+    def _go_on(self, viewer: StreamClient, channel: Channel, now_s: float) -> None:
         """Send a viewer who has taken everything what there is for it now."""
         while not viewer.unsent:
             part = channel.next(viewer, now_s)
@@ -275,20 +275,20 @@ class FanOut:
             if not part or not self._start(viewer, part):
                 return
 
-    def _start(self, viewer: Viewer, part: bytes) -> bool:
+    def _start(self, viewer: StreamClient, part: bytes) -> bool:
         """Begin with a part; False where the viewer turned out to have left."""
         viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, time.monotonic()
         self._send(viewer)
         return self._is_here(viewer)
 
-    def _is_here(self, viewer: Viewer) -> bool:
+    def _is_here(self, viewer: StreamClient) -> bool:
         return self._viewers.get(viewer.descriptor) is viewer
 
-    def _send(self, viewer: Viewer) -> None:
+    def _send(self, viewer: StreamClient) -> None:
         """Send what the kernel takes now of the part that the viewer is at."""
         self._note_sent(viewer, sockets.send(viewer.descriptor, viewer.unsent, viewer.sent_bytes))
 
-    def _note_sent(self, viewer: Viewer, sent: int) -> None:
+    def _note_sent(self, viewer: StreamClient, sent: int) -> None:
         """The kernel took `sent` bytes of what is unsent; below 0 it is none, and the number tells why."""
         if sent < 0:
             if sent != -errno.EAGAIN:
@@ -301,7 +301,7 @@ class FanOut:
         else:
             viewer.progress_s = time.monotonic()
 
-    def _serve(self, viewer: Viewer, events: int) -> None:
+    def _serve(self, viewer: StreamClient, events: int) -> None:
         if events & _HAS_LEFT:
             self._leave(viewer, "left")
             return
@@ -316,13 +316,13 @@ class FanOut:
             if viewer.channel is not None and self._is_here(viewer):
                 self._go_on(viewer, viewer.channel, time.monotonic())
 
-    def _leave(self, viewer: Viewer, reason: str) -> None:
+    def _leave(self, viewer: StreamClient, reason: str) -> None:
         del self._viewers[viewer.descriptor]
         channel = viewer.channel
         if channel is not None:
             channel.viewers.discard(viewer)
             channel.leave(viewer)
-            if isinstance(viewer.wanted, PictureKey) and not channel.viewers:
+            if isinstance(viewer.wanted, JpegVariant) and not channel.viewers:
                 del self._channels[viewer.wanted]
         self._close(viewer)
         self._on_channels(tuple(self._channels.values()))
@@ -339,7 +339,7 @@ class FanOut:
         if not self._viewers:
             self._give_ring_up()
 
-    def _close(self, viewer: Viewer) -> None:
+    def _close(self, viewer: StreamClient) -> None:
         # A closed descriptor leaves the epoll set by itself.
         viewer.connection.close()
         viewer.on_leave()

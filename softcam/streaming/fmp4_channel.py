@@ -16,7 +16,7 @@ from softcam.errors import CameraError
 from softcam.h264 import timing
 from softcam.h264.packet import Packet, VideoFormat, VideoSource
 from softcam.mp4 import fragment
-from softcam.streaming.clients import Viewer
+from softcam.streaming.clients import StreamClient
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Movie:
 
     def __init__(self, video: VideoSource) -> None:
         self.feed: Callable[[Callable[[], None]], None] = _nowhere  # set before the first viewer: to the loop
-        self.viewers: set[Viewer] = set()
+        self.viewers: set[StreamClient] = set()
         self.zero_s = time.monotonic() - _BEFORE_S  # when the movie's time is 0
         self._video = video
 
@@ -86,7 +86,7 @@ class Movie:
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
-    def join(self, viewer: Viewer, now_s: float) -> bytes:
+    def join(self, viewer: StreamClient, now_s: float) -> bytes:
         keyframe = self._keyframe
         if not self._is_fed:
             try:
@@ -101,7 +101,7 @@ class Movie:
         self._video.want_keyframe()
         return b""
 
-    def next(self, viewer: Viewer, now_s: float) -> bytes | None:
+    def next(self, viewer: StreamClient, now_s: float) -> bytes | None:
         if viewer.run not in (0, self._run):
             return None
         if not self._ring or viewer.part_number > self._ring[-1].number:
@@ -123,7 +123,7 @@ class Movie:
         viewer.part_number += 1
         return fragment.data
 
-    def leave(self, viewer: Viewer) -> None:  # noqa: ARG002 - a channel's signature
+    def leave(self, viewer: StreamClient) -> None:  # noqa: ARG002 - a channel's signature
         if not self.viewers:
             self._video.leave(self)
             self._is_fed = False
@@ -152,7 +152,7 @@ class Movie:
         self._ring.clear()
         self._keyframe = None
 
-    def _skip(self, viewer: Viewer, now_s: float) -> None:
+    def _skip(self, viewer: StreamClient, now_s: float) -> None:
         """It was too slow for what it had next; on with the newest keyframe, or where there is none, one to come."""
         viewer.waits_for_keyframe = True
         if self._keyframe is None:
@@ -162,7 +162,7 @@ class Movie:
                 self._slow_from_s = now_s + _SLOW_PAUSE_S
                 self._video.want_keyframe()
 
-    def _await_keyframe(self, viewer: Viewer) -> None:
+    def _await_keyframe(self, viewer: StreamClient) -> None:
         viewer.run = 0
         viewer.waits_for_keyframe = True
         viewer.part_number = self._number_now

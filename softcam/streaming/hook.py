@@ -22,7 +22,7 @@ import numpy as np
 from softcam.errors import CameraError, ConfigurationError
 from softcam.imaging.frame import Frame, NewestFrame, copy_of
 from softcam.imaging.rgb import Rgb, frame_of, require_pyav, rgb_of, shape_fault
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def load_hook(name: str) -> HookFunction:
 
 
 class Hook:
-    """Owns the thread `hook`. `frame_came` is called by the camera's thread."""
+    """Owns the thread `hook`. `on_frame` is called by the camera's thread."""
 
     def __init__(self, name: str, function: HookFunction, source: NewestFrame, on_frame: Callable[[], None]) -> None:
         """`on_frame` is told after each frame that is put into `frames`; it must be quick."""
@@ -77,8 +77,8 @@ class Hook:
         self._thread: threading.Thread | None = None  # of the thread that starts and stops the parts
         source.on_clear = self._clear
 
-    def start(self, on_death: Callable[[str], None]) -> None:
-        self._thread = start_worker("hook", self._run, on_death)
+    def start(self, on_crash: Callable[[str], None]) -> None:
+        self._thread = spawn("hook", self._run, on_crash)
 
     def status(self) -> dict[str, Any]:
         """For the status: how often it was called, failed, and was passed by or too slow for a frame."""
@@ -91,7 +91,7 @@ class Hook:
                 "last_error": self._last_error,
             }
 
-    def frame_came(self) -> None:
+    def on_frame(self) -> None:
         """There is a new frame in the source."""
         with self._changed:
             busy_s = 0.0 if self._busy_since_s is None else time.monotonic() - self._busy_since_s

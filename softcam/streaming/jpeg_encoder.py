@@ -25,7 +25,7 @@ from softcam.imaging.frame import Frame, NewestFrame
 from softcam.imaging.placeholder import placeholder
 from softcam.imaging.planes import centre_crop
 from softcam.imaging.scale import scaled_size
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _COMPLAINT_PAUSE_S: Final = 10.0  # a camera that gives damaged frames does so a
 Size = tuple[int, int]
 
 
-class PictureKey(NamedTuple):
+class JpegVariant(NamedTuple):
     """What a channel shows: the width in pixels (0 is the stream's own; the aspect ratio is kept) and JPEG quality.
 
     `is_quality_asked` tells a quality that somebody asked for from the usual one, to which a camera that gives JPEGs
@@ -55,7 +55,7 @@ class Channel(Protocol):
     """Viewers who want the same pictures."""
 
     @property
-    def key(self) -> PictureKey: ...
+    def key(self) -> JpegVariant: ...
 
     @property
     def due_s(self) -> float:
@@ -63,7 +63,7 @@ class Channel(Protocol):
 
 
 class Deliver(Protocol):
-    def __call__(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+    def __call__(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         """A picture is ready; `timestamp_s` is Unix time, `made_s` is monotonic and orders the pictures."""
 
 
@@ -77,8 +77,8 @@ class _Work:
     began_s: float = 0.0  # the newest frame that an encoder took
 
 
-class Pictures:
-    """Owns the encoder threads. `frame_came` is called by the camera's thread, `want` and `show` by the fan-out."""
+class JpegEncoderPool:
+    """Owns the encoder threads. `on_frame` is called by the camera's thread, `want` and `show` by the fan-out."""
 
     def __init__(self, frames: NewestFrame, size: Size) -> None:
         """`size` (width, height) is that of placeholders until a frame has come."""
@@ -94,11 +94,11 @@ class Pictures:
         self._deliver: Deliver | None = None
         self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
 
-    def start(self, deliver: Deliver, on_death: Callable[[str], None]) -> None:
+    def start(self, deliver: Deliver, on_crash: Callable[[str], None]) -> None:
         """Start the encoders; `deliver` gets what they make, on their threads, and what the camera made, on its own."""
         self._deliver = deliver
         run = partial(self._run, deliver)
-        self._threads = [start_worker(f"encoder-{n + 1}", run, on_death) for n in range(_ENCODERS)]
+        self._threads = [spawn(f"encoder-{n + 1}", run, on_crash) for n in range(_ENCODERS)]
 
     @property
     def encoded(self) -> int:
@@ -112,7 +112,7 @@ class Pictures:
             self._works = {channel: self._works.get(channel) or _Work(channel) for channel in channels}
             self._changed.notify_all()
 
-    def frame_came(self) -> None:
+    def on_frame(self) -> None:
         """There is a new frame in the slot."""
         frame = self._frames.held()
         if frame is None:
@@ -279,7 +279,7 @@ class Pictures:
         deliver(channel.key, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
 
 
-def _is_as_wanted(frame: Frame, key: PictureKey) -> bool:
+def _is_as_wanted(frame: Frame, key: JpegVariant) -> bool:
     """Whether it is a JPEG that is neither made smaller nor compressed again."""
     return frame.pixel_format == "MJPEG" and not key.is_quality_asked and not 0 < key.width < frame.width
 

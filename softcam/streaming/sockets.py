@@ -1,8 +1,8 @@
 """System calls that keep the interpreter's lock, for the fan-out: send, poke, and one send to many sockets at once.
 
 `socket.send` gives the lock up, and beside one busy Python thread (a frame hook) has it back a switch interval later:
-once for every viewer. These calls cannot block, so nobody waits for them. No thread in here; a `SendRing` belongs to
-one.
+once for every viewer. These calls cannot block, so nobody waits for them. No thread in here; a `IoUringSender`
+belongs to one.
 """
 
 import ctypes
@@ -107,7 +107,7 @@ _COMPLETION: Final = np.dtype([("user_data", "u8"), ("res", "i4"), ("flags", "u4
 _NO_SIZE: Final = ctypes.c_size_t(0)
 
 
-class SendRing:
+class IoUringSender:
     """Sends one part to many sockets by one system call, through an io_uring of its own.
 
     No Python runs between two sends. Each is made within the call or not at all (what would have to wait ends with

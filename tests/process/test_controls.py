@@ -15,7 +15,16 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.conftest import Portal
-from tests.support.http_client import Viewer, ask, ask_for_still, decode, post, size_of, status_of, wait_for_status
+from tests.support.http_client import (
+    StreamClient,
+    ask,
+    ask_for_still,
+    decode,
+    post,
+    size_of,
+    status_of,
+    wait_for_status,
+)
 
 Start = Callable[..., Portal]
 Picture = npt.NDArray[np.uint8]
@@ -148,7 +157,7 @@ def test_a_quarter_turn_is_told_to_viewers(held: Portal) -> None:
     turned = Image.open(io.BytesIO(ask(held, "/snapshot.jpg").body))
     assert turned.size == (640, 360)
     assert turned.getexif()[ORIENTATION] == 6
-    with Viewer(held) as viewer:
+    with StreamClient(held) as viewer:
         viewer.next()
         assert Image.open(io.BytesIO(viewer.next().jpeg)).getexif()[ORIENTATION] == 6
 
@@ -303,7 +312,7 @@ def test_autofocus_once_in_a_range_and_on_a_window(held: Portal) -> None:
 def test_the_users_focus_is_left_alone(held: Portal) -> None:
     change(held, "lens_position", {"position": 7.0})
     eventually(held, lambda status: status["lens_position"] == 7.0)
-    with Viewer(held) as viewer:
+    with StreamClient(held) as viewer:
         viewer.next()
         assert ask(held, "/snapshot.jpg?autofocus=1").status == 200
         assert status_of(held)["lens_position"] == 7.0
@@ -313,7 +322,7 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
     fields = ask(held, "/v1/camera/controls").json["controls"]["autofocus"]["fields"]
     assert not any(field["is_set"] for field in fields.values())
     change(held, "autofocus_mode", {"mode": "auto"})
-    with Viewer(held) as viewer:
+    with StreamClient(held) as viewer:
         viewer.next()
         held.wait_for_log("Autofocus cycle for the stream focused")
         assert status_of(held)["autofocus_mode"] == "auto"
@@ -477,7 +486,7 @@ def test_a_state_that_keeps_the_camera_from_starting_is_set_aside(
 
 
 def test_what_the_camera_refuses_is_taken_back_and_viewers_stay(held: Portal, faults: Path) -> None:
-    with Viewer(held) as viewer:
+    with StreamClient(held) as viewer:
         viewer.next()
         faults.write_text("refuse")
         refused = post(held, "/v1/camera/transform", {"vflip": True})
@@ -497,7 +506,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_controls_work(start_portal:
 
 
 def test_viewers_are_held_through_every_restart(held: Portal) -> None:
-    with Viewer(held) as viewer:
+    with StreamClient(held) as viewer:
         viewer.next()
         for name, content, size in (
             ("transform", {"hflip": True}, (640, 360)),
@@ -521,7 +530,7 @@ def test_start_holds_and_stop_lets_go_of_that_alone(start_portal: Start) -> None
     assert ask(portal, "/camera/start", method="POST").json == {"status": "ok", "held": True, "state": "open"}
     assert ask(portal, "/camera/start", method="POST").json["held"] is True
     assert [one["kind"] for one in status_of(portal)["held_by"]] == ["hold"]
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         assert ask(portal, "/camera/stop", method="POST").json["held"] is False
         assert ask(portal, "/camera/stop", method="POST").status == 200

@@ -11,7 +11,7 @@ import pytest
 
 import softcam
 from tests.conftest import Portal
-from tests.support.http_client import Viewer, ask, wait_for_status
+from tests.support.http_client import StreamClient, ask, wait_for_status
 
 Start = Callable[..., Portal]
 GONE_WITHIN_S = 2 * 3.0  # from the signal to the end, as is promised; a busy machine takes a part of it
@@ -67,7 +67,7 @@ def test_stops_while_closed(portal: Portal, by: signal.Signals) -> None:
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
 def test_stops_with_viewers(portal: Portal, by: signal.Signals) -> None:
     with ExitStack() as stack:
-        viewers = [stack.enter_context(Viewer(portal)) for _ in range(5)]
+        viewers = [stack.enter_context(StreamClient(portal)) for _ in range(5)]
         for viewer in viewers:
             viewer.next()
         ends_well(portal, by)
@@ -77,9 +77,9 @@ def test_stops_with_viewers(portal: Portal, by: signal.Signals) -> None:
 
 
 def test_stops_with_a_viewer_who_takes_nothing(portal: Portal) -> None:
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()  # and reads no more
-        with Viewer(portal) as other:  # twenty pictures later the first one's socket is full
+        with StreamClient(portal) as other:  # twenty pictures later the first one's socket is full
             for _ in range(20):
                 other.next()
             ends_well(portal, signal.SIGTERM)
@@ -97,7 +97,7 @@ def test_stops_with_an_idle_connection(portal: Portal) -> None:
 def test_stops_while_it_opens(start_portal: Start, faults: Path) -> None:
     faults.write_text("hang-open")
     portal = start_portal("--pattern-faults", str(faults))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         wait_for_status(portal, state="opening")
         portal.process.send_signal(signal.SIGTERM)
         portal.wait_for_log("Stopping")
@@ -110,7 +110,7 @@ def test_stops_while_it_opens(start_portal: Start, faults: Path) -> None:
 
 def test_stops_while_it_recovers(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "2.5")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
         wait_for_status(portal, state="recovering")
@@ -122,7 +122,7 @@ def test_stops_while_it_recovers(start_portal: Start, faults: Path) -> None:
 
 def test_does_not_wait_for_a_camera_that_hangs(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang-close")
         began_s = time.monotonic()
@@ -199,7 +199,7 @@ def test_camera_that_is_missing(start_portal: Start, faults: Path) -> None:
 
 def test_camera_that_vanishes_while_watched(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("missing")
         viewer.next_where(is_placeholder=True)  # the last picture says why
@@ -251,7 +251,7 @@ def test_camera_that_is_busy(start_portal: Start, faults: Path) -> None:
 
 def test_camera_that_another_took_meanwhile(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang busy")
         assert portal.wait() == 69
@@ -262,7 +262,7 @@ def test_camera_that_another_took_meanwhile(start_portal: Start, faults: Path) -
 
 def test_camera_that_no_restart_and_no_reopening_helps(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
         assert portal.wait() == 70
@@ -285,10 +285,10 @@ def test_calls_that_hang(start_portal: Start, tmp_path: Path) -> None:
         start_portal("--pattern-faults", str(path), "--watchdog-timeout", "1", "--linger", "0.2")
         for path in orders.values()
     )
-    with Viewer(opening) as waiting, Viewer(restarting) as watching:
+    with StreamClient(opening) as waiting, StreamClient(restarting) as watching:
         watching.next()
         orders["hang-stop"].write_text("hang-once hang-stop")
-        with Viewer(closing) as leaving:
+        with StreamClient(closing) as leaving:
             leaving.next()
             orders["hang-close"].write_text("hang-close")
         assert closing.wait() == 70

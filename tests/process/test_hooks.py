@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from tests.conftest import PROJECT, Portal
-from tests.support.http_client import Viewer, ask, status_of
+from tests.support.http_client import StreamClient, ask, status_of
 
 SMALL = ("--width", "320", "--height", "180", "--linger", "0")
 Start = Callable[..., Portal]
@@ -18,7 +18,7 @@ Start = Callable[..., Portal]
 
 def a_picture(portal: Portal) -> Any:
     """RGB of a streamed picture."""
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         for _ in range(5):
             part = viewer.next()
     return simplejpeg.decode_jpeg(part.jpeg, "RGB")
@@ -55,7 +55,7 @@ def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start
 
 def test_motion_says_why_nothing_is_recorded(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--hook", "integrations.hooks.motion:watch", environment={"MOTION_SHARE": "0.001"})
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         portal.wait_for_log("Something moves, and is not recorded: .*CAMERA_RECORDINGS", timeout_s=60)
         viewer.next()
     assert status_of(portal)["hook"]["failures"] == 0
@@ -92,7 +92,7 @@ def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path:
         "    return image[:5]\n"
     )
     portal = start_portal(*SMALL, "--hook", "wild:hook", environment={"PYTHONPATH": str(tmp_path)})
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         portal.wait_for_log("frames are shown without it")
         before = status_of(portal)["frames"]
         for _ in range(40):

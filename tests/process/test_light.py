@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from tests.conftest import PROJECT, Portal
-from tests.support.http_client import Viewer, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
+from tests.support.http_client import StreamClient, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
 
 pytestmark = pytest.mark.alone
 Start = Callable[..., Portal]
@@ -55,9 +55,9 @@ def test_portal_after_work(start_portal: Start) -> None:
     threads = len(portal.threads())
     for nth in (1, 2, 3):
         with (
-            Viewer(portal) as one,
-            Viewer(portal, "/stream?width=640") as two,
-            Viewer(portal, "/stream?width=320") as three,
+            StreamClient(portal) as one,
+            StreamClient(portal, "/stream?width=640") as two,
+            StreamClient(portal, "/stream?width=320") as three,
         ):
             for _ in range(10):
                 for viewer in (one, two, three):
@@ -92,9 +92,9 @@ def test_frame_rate(start_portal: Start) -> None:
 def test_memory_of_a_viewer_does_not_grow(start_portal: Start) -> None:
     """Who takes nothing any more costs what anyone costs: what is not sent is not kept."""
     portal = start_portal("--fps", "30")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
-        with Viewer(portal) as stuck:
+        with StreamClient(portal) as stuck:
             stuck.next()  # and reads no more
             sizes = []
             for _ in range(4):

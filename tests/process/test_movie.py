@@ -18,7 +18,7 @@ from typing import Any, Self
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.support.http_client import Viewer as PictureViewer
+from tests.support.http_client import StreamClient as PictureViewer
 from tests.support.http_client import ask, port_of, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]

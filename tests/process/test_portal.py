@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import Viewer, ask, ask_for_still, decode, size_of, status_of, wait_for_status
+from tests.support.http_client import StreamClient, ask, ask_for_still, decode, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 SMALL = ("--width", "640", "--height", "360")
@@ -60,7 +60,7 @@ def small(start_portal: Start, faults: Path) -> Portal:
 
 def test_streams_under_all_their_addresses(small: Portal) -> None:
     for target in STREAMS:
-        with Viewer(small, target) as viewer:
+        with StreamClient(small, target) as viewer:
             first, fields = viewer.head()
             assert first == b"HTTP/1.1 200 OK", target
             assert fields["Content-Type"] == "multipart/x-mixed-replace;boundary=frame"
@@ -72,7 +72,7 @@ def test_streams_under_all_their_addresses(small: Portal) -> None:
 
 
 def test_snapshots_under_all_their_addresses(small: Portal) -> None:
-    with Viewer(small) as viewer:  # who keeps the camera open and in focus, so that the answers are quick
+    with StreamClient(small) as viewer:  # who keeps the camera open and in focus, so that the answers are quick
         viewer.next()
         for target in SNAPSHOTS:
             asked_s = time.time()
@@ -102,7 +102,7 @@ def test_status_under_all_its_addresses(portal: Portal) -> None:
 
 def test_status_of_an_open_camera(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--fps", "10")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         for _ in range(15):
             viewer.next()
         status = status_of(portal)
@@ -166,8 +166,8 @@ def test_bad_requests(portal: Portal, method: str, target: str, status: int, tol
 
 
 def test_parts_to_the_byte(small: Portal) -> None:
-    """`Viewer` demands the boundary, an empty line, Content-Length and the line behind it; here is the rest."""
-    with Viewer(small) as viewer:
+    """`StreamClient` demands the boundary, an empty line, Content-Length and the line behind it; here is the rest."""
+    with StreamClient(small) as viewer:
         parts = [viewer.next() for _ in range(10)]
     for part in parts:
         names = [line.partition(b": ")[0] for line in part.lines]
@@ -185,17 +185,17 @@ def test_parts_to_the_byte(small: Portal) -> None:
 def test_next_boundary_comes_with_the_picture(start_portal: Start) -> None:
     """Browsers draw a picture only when they see what follows it, and here the next one is two seconds away."""
     portal = start_portal(*SMALL, "--fps", "0.5")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         first = viewer.next()
         assert viewer.boundary_came_with(first)
 
 
 def test_viewers_get_what_they_ask_for(small: Portal) -> None:
-    with Viewer(small) as usual, Viewer(small, "/stream?width=321&quality=20") as coarse:
+    with StreamClient(small) as usual, StreamClient(small, "/stream?width=321&quality=20") as coarse:
         large, little = usual.next().jpeg, coarse.next().jpeg
         assert size_of(little) == (320, 180)
         assert len(little) < len(large) / 2
-    with Viewer(small, "/stream?fps=2") as slow:
+    with StreamClient(small, "/stream?fps=2") as slow:
         stamps = [slow.next().timestamp_s for _ in range(4)]
         assert 1.2 < stamps[-1] - stamps[0] < 9
     answer = ask(small, "/snapshot?width=160&quality=30&max_age=5")
@@ -203,7 +203,7 @@ def test_viewers_get_what_they_ask_for(small: Portal) -> None:
 
 
 def test_full_resolution_while_a_stream_goes_on(small: Portal) -> None:
-    with Viewer(small) as viewer:
+    with StreamClient(small) as viewer:
         viewer.next()
         answer = ask_for_still(small, "/snapshot.jpg?full=1")
         assert size_of(answer.body) == (4608, 2592)
@@ -219,7 +219,7 @@ def test_full_resolution_while_a_stream_goes_on(small: Portal) -> None:
 def test_camera_is_open_while_somebody_watches(small: Portal) -> None:
     assert status_of(small)["state"] == "closed"
     assert "Camera" not in small.log
-    with Viewer(small) as viewer:
+    with StreamClient(small) as viewer:
         viewer.next()
         assert status_of(small)["state"] == "open"
     small.wait_for_log(r"Viewer 127\.0\.0\.1 left")
@@ -234,7 +234,7 @@ def test_camera_is_open_while_somebody_watches(small: Portal) -> None:
 def test_camera_lingers_and_is_taken_up_again(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "60")
     for _ in range(3):
-        with Viewer(portal) as viewer:
+        with StreamClient(portal) as viewer:
             viewer.next()
         wait_for_status(portal, state="lingering", viewers=0)
     assert status_of(portal)["opens"] == 1
@@ -244,7 +244,7 @@ def test_camera_lingers_and_is_taken_up_again(start_portal: Start) -> None:
 def test_all_share_one_opening(small: Portal, faults: Path) -> None:
     faults.write_text("hang-open")
     with ExitStack() as stack:
-        viewers = [stack.enter_context(Viewer(small)) for _ in range(8)]
+        viewers = [stack.enter_context(StreamClient(small)) for _ in range(8)]
         wait_for_status(small, state="opening")
         faults.write_text("")
         for viewer in viewers:
@@ -257,14 +257,14 @@ def test_all_share_one_opening(small: Portal, faults: Path) -> None:
 
 
 def test_client_that_leaves_while_the_camera_opens(small: Portal, faults: Path) -> None:
-    with Viewer(small) as viewer:
+    with StreamClient(small) as viewer:
         viewer.next()
     small.wait_for_log("Camera closed")
     before = (sorted(small.threads()), small.descriptors())
     for target in ("/stream.mjpg", "/snapshot.jpg"):
         opened = status_of(small)["opens"]
         faults.write_text("hang-open")
-        with Viewer(small, target):
+        with StreamClient(small, target):
             wait_for_status(small, state="opening")
         faults.write_text("")
         wait_for_status(small, opens=opened + 1)
@@ -277,7 +277,7 @@ def test_fifty_rounds_leave_nothing_behind(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--fps", "60", "--linger", "0")
     before = None
     for nth in range(1, 51):
-        with Viewer(portal) as viewer:
+        with StreamClient(portal) as viewer:
             viewer.next()
         portal.wait_for_log("Camera closed", nth=nth)
         if nth == 2:  # what is made once and kept has been made
@@ -306,7 +306,7 @@ def test_first_picture_of_a_closed_camera(start_portal: Start) -> None:
     portal = start_portal("--fps", "2", "--linger", "0")
     took_s = []
     for nth in range(1, 4):
-        with Viewer(portal) as viewer:
+        with StreamClient(portal) as viewer:
             took_s.append(viewer.next().came_s - viewer.asked_s)
         opening_s = float(portal.wait_for_log(r"Camera open after (\d+\.\d+) s", nth=nth)[1])
         took_s[-1] -= opening_s
@@ -316,7 +316,7 @@ def test_first_picture_of_a_closed_camera(start_portal: Start) -> None:
 
 def test_too_many_viewers(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--max-clients", "2")
-    with Viewer(portal) as first, Viewer(portal) as second:
+    with StreamClient(portal) as first, StreamClient(portal) as second:
         first.next()
         second.next()
         answer = ask(portal, "/stream.mjpg")
@@ -330,7 +330,7 @@ def test_too_many_viewers(start_portal: Start) -> None:
 
 
 def test_autofocus_when_a_stream_starts(small: Portal) -> None:
-    with Viewer(small) as viewer:
+    with StreamClient(small) as viewer:
         while "focused" not in small.log:
             viewer.next()
         wait_for_status(small, autofocus_mode="continuous")
@@ -347,7 +347,7 @@ def test_autofocus_before_a_snapshot(small: Portal) -> None:
 
 def test_autofocus_may_be_off(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--no-autofocus")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         for _ in range(5):
             viewer.next()
     assert ask(portal, "/snapshot.jpg").status == 200
@@ -361,7 +361,7 @@ def test_trouble_with_focus_delays_nobody(start_portal: Start, faults: Path, wor
     answer = ask(portal, "/snapshot.jpg")
     assert answer.status == 200
     assert answer.took_s < 8  # cold: exposure settles, then 0.6 s for the lens; without the budget nine and more
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         # Frames go on while the cycle runs, and when it ends.
         verdict = r"Autofocus cycle for a? ?\w+ (failed|timed out) after"
         while not re.search(verdict, portal.log):
@@ -391,7 +391,7 @@ def test_key_opens_everything(start_portal: Start) -> None:
     for wrong in ({"X-API-Key": KEY[:-1]}, {"Authorization": f"Bearer {KEY}x"}, {"X-API-Key": ""}):
         assert status_of_with(portal, wrong) == 401
     assert ask(portal, f"/v1/camera/status?api_key={KEY}").status == 401  # addresses end up in logs
-    with Viewer(portal, headers={"X-API-Key": KEY}) as viewer:
+    with StreamClient(portal, headers={"X-API-Key": KEY}) as viewer:
         viewer.next()
     assert portal.stop() == 0
     assert KEY not in portal.log

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.support.http_client import Viewer, ask, post, status_of, wait_for_status
+from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
@@ -127,7 +127,7 @@ def watching(portal: Portal) -> Iterator[list[float]]:
     is_over = threading.Event()
 
     def watch() -> None:
-        with Viewer(portal) as viewer:
+        with StreamClient(portal) as viewer:
             last_s = viewer.next().came_s
             while not is_over.is_set():
                 part = viewer.next()

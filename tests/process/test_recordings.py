@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import Viewer, ask, post, status_of, wait_for_status
+from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 WaitUntil = Callable[..., None]
@@ -252,7 +252,7 @@ def disk(folder: Path) -> Iterator[Disk]:
 
 def test_a_full_disk_harms_nothing(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal(*SMALL, "--recordings", str(disk.folder))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         start(portal)
         wait_until(lambda: elapsed_s(portal) > 2.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import Viewer, ask, ask_for_still, size_of, status_of
+from tests.support.http_client import StreamClient, ask, ask_for_still, size_of, status_of
 
 Start = Callable[..., Portal]
 VIEWERS = 10
@@ -38,7 +38,7 @@ class Watcher:
 
     def _run(self) -> None:
         try:
-            with Viewer(self._portal) as viewer:
+            with StreamClient(self._portal) as viewer:
                 before_s, stamp_s = time.monotonic(), 0.0
                 while not self._is_over.is_set():
                     part = viewer.next()

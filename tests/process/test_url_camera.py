@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PATIENCE_S, Portal
-from tests.support.http_client import Viewer, ask, decode, port_of, post, size_of, status_of, wait_for_status
+from tests.support.http_client import StreamClient, ask, decode, port_of, post, size_of, status_of, wait_for_status
 from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
 
 Start = Callable[..., Portal]
@@ -34,7 +34,7 @@ def source_url(source: Portal, path: str = "/stream.mjpg", credentials: str = ""
 def test_jpegs_of_another_portal_are_passed_on_as_they_are(start_portal: Start) -> None:
     source = start_portal(*SOURCE)
     portal = start_portal(camera=source_url(source))
-    with Viewer(source) as there, Viewer(portal) as here:
+    with StreamClient(source) as there, StreamClient(portal) as here:
         jpegs = {there.next().jpeg for _ in range(40)}
         shown = [here.next().jpeg for _ in range(40)]
         jpegs |= {there.next().jpeg for _ in range(60)}
@@ -62,7 +62,7 @@ def test_snapshots_sizes_and_what_it_cannot_do(start_portal: Start) -> None:
 def test_h264_of_another_portal(start_portal: Start) -> None:
     source = start_portal(*SOURCE)
     portal = start_portal(camera=source_url(source, "/stream.mp4"))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         parts = [viewer.next() for _ in range(20)]
     assert {size_of(part.jpeg) for part in parts} == {(320, 180)}
     assert len({part.jpeg for part in parts}) > 10, "it moves"
@@ -76,7 +76,7 @@ def test_viewers_are_held_while_the_source_restarts(start_portal: Start) -> None
     port = str(free_port())
     source = start_portal("--port", port, *SOURCE)
     portal = start_portal(camera=source_url(source))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         assert not viewer.next().is_placeholder
         source.stop()
         viewer.next_where(is_placeholder=True)
@@ -106,7 +106,7 @@ def test_a_source_that_is_away_at_first_is_waited_for(start_portal: Start) -> No
     assert snapshot.status == 503
     assert snapshot.headers["Retry-After"]
     assert f"http://127.0.0.1:{port}/stream.mjpg: Connection refused" in snapshot.detail
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         assert viewer.next().is_placeholder
         start_portal("--port", port, *SOURCE)
         assert size_of(viewer.next_where(is_placeholder=False).jpeg) == (320, 180)
@@ -169,7 +169,7 @@ def test_nobody_who_is_still_in_ffmpeg_sees_the_interpreter_taken_apart(
 def test_a_file_loops(start_portal: Start, tmp_path: Path) -> None:
     movie = write_movie(tmp_path / "clip.mp4", [grey_rgb(n, (128, 96)) for n in range(10)], 20)
     portal = start_portal(camera=str(movie))
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         parts = [viewer.next() for _ in range(60)]
     numbers = [number_of(decode(part.jpeg)[..., 0]) for part in parts]
     assert set(numbers) == set(range(10))
@@ -261,7 +261,7 @@ def serve(_has_gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., RtspSo
 def test_rtsp_that_is_killed_and_comes_back(start_portal: Start, serve: Callable[..., RtspSource]) -> None:
     source = serve(0, "user", "s3cr3t")
     portal = start_portal("--fps", "30", camera=f"rtsp://user:s3cr3t@127.0.0.1:{source.port}/cam")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         parts = [viewer.next() for _ in range(30)]
         assert not any(part.is_placeholder for part in parts)
         assert {size_of(part.jpeg) for part in parts} == {(320, 180)}

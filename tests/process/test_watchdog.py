@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import Answer, Viewer, ask, decode, size_of, status_of, wait_for_status
+from tests.support.http_client import Answer, StreamClient, ask, decode, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)  # small: what is shown here is not speed
@@ -37,7 +37,7 @@ def start(start_portal: Start, faults: Path) -> Start:
 
 def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         for nth in (1, 2):  # and it would be again, any number of times
             faults.write_text("hang-once")
@@ -54,7 +54,7 @@ def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) ->
 
 def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
-    with Viewer(portal) as viewer, Viewer(portal, "/stream?width=320") as small:
+    with StreamClient(portal) as viewer, StreamClient(portal, "/stream?width=320") as small:
         picture = viewer.next()
         small.next()
         faults.write_text("hang")
@@ -84,11 +84,11 @@ def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
 
 def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
-    with Viewer(portal) as first:
+    with StreamClient(portal) as first:
         first.next()
         faults.write_text("hang")
         wait_for_status(portal, state="recovering")
-        with Viewer(portal) as second:
+        with StreamClient(portal) as second:
             # At most one picture of before comes first, of the second in which the camera went silent.
             assert second.next().is_placeholder or second.next().is_placeholder
             faults.write_text("")
@@ -97,7 +97,7 @@ def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None
 
 def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang-once fail-restart")
         portal.wait_for_log("Restarting the stream failed .*does not start again")
@@ -111,7 +111,7 @@ def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path)
 
 def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
         portal.wait_for_log("Closing the camera and opening it again")
@@ -124,7 +124,7 @@ def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, fault
 def test_snapshot_meanwhile_is_refused_or_fresh(start: Start, faults: Path) -> None:
     """One is answered when the camera is given up, one when it is back; neither gets what was seen before."""
     portal = start("--watchdog-timeout", "1")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
         wait_for_status(portal, state="recovering")
@@ -151,7 +151,7 @@ def test_snapshot_meanwhile_is_refused_or_fresh(start: Start, faults: Path) -> N
 
 def test_watchdog_may_be_off(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "0")
-    with Viewer(portal) as viewer, Viewer(portal) as watching:
+    with StreamClient(portal) as viewer, StreamClient(portal) as watching:
         viewer.next()
         watching.next()
         faults.write_text("hang")
@@ -168,7 +168,7 @@ def test_watchdog_may_be_off(start: Start, faults: Path) -> None:
 
 def test_long_exposures_are_no_stall(start: Start) -> None:
     portal = start("--fps", "0.5", "--watchdog-timeout", "1.5")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         pictures = [viewer.next(timeout_s=10) for _ in range(3)]
         assert status_of(portal)["restarts"] == 0
     assert not any(picture.is_placeholder for picture in pictures)
@@ -178,7 +178,7 @@ def test_long_exposures_are_no_stall(start: Start) -> None:
 
 def test_camera_that_nobody_watches_is_not_brought_back(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5", "--linger", "3")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
     wait_for_status(portal, state="lingering")
@@ -186,13 +186,13 @@ def test_camera_that_nobody_watches_is_not_brought_back(start: Start, faults: Pa
     assert status_of(portal)["restarts"] == 0
     assert "No frame" not in portal.log
     faults.write_text("")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         assert not viewer.next().is_placeholder
 
 
 def test_camera_that_is_abandoned_while_it_is_brought_back_is_closed(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5", "--linger", "600")
-    with Viewer(portal) as viewer:
+    with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
         wait_for_status(portal, state="recovering")

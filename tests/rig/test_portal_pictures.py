@@ -16,7 +16,7 @@ from tests.rig.rig import MODELS, PROJECT, PYTHON, Rig
 from tests.rig.root import CHECKOUT
 from tests.support.rig_client import (
     Part,
-    Viewer,
+    StreamClient,
     decode,
     in_background,
     photographs,
@@ -32,7 +32,7 @@ _NEAR_DB = 30.0  # the same picture after one more JPEG coding and, where it was
 _CLOCKS_S = 0.005  # the rig's clock is the host's; its steps and rounding
 
 
-def _parts(viewer: Viewer, count: int) -> list[Part]:
+def _parts(viewer: StreamClient, count: int) -> list[Part]:
     return [viewer.wait_for_pictures(1) for _ in range(count)]
 
 
@@ -117,7 +117,7 @@ def test_an_older_picture_only_where_it_is_allowed(rig: Rig) -> None:
         assert viewer.is_connected
 
 
-def _last_of(viewer: Viewer) -> Part:
+def _last_of(viewer: StreamClient) -> Part:
     """The newest picture when none came for half a second."""
     part = viewer.wait_for_pictures(0)
     while True:

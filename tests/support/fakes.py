@@ -18,11 +18,11 @@ from softcam.camera.base import (
     OnFrame,
     RawPicture,
     StillControls,
-    StreamMode,
+    StreamConfig,
     no_controls,
     nothing_to_tell,
 )
-from softcam.camera.session.manager import CameraHolder, Lease, State
+from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
 
@@ -104,7 +104,7 @@ class FakeCamera:
     name = "Fake camera"
 
     def __init__(self, controls: Mapping[str, ControlRange] | None = None) -> None:
-        self.mode = StreamMode(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
+        self.mode = StreamConfig(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
         self._changed = threading.Condition()  # guards everything below
         self.is_there = True
         self.is_open = False
@@ -185,7 +185,7 @@ class FakeCamera:
     def is_present(self) -> bool:
         return self.is_there
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
         with self._changed:
             if self.is_open:
                 self.faults.append("opened twice")
@@ -287,7 +287,7 @@ class Held:
     ) -> None:
         self.camera = camera or FakeCamera()
         self.failures: list[CameraError] = []  # a test that expects one takes it out
-        self.holder = CameraHolder(
+        self.manager = CameraManager(
             self.camera,
             linger_s=linger_s,
             watchdog_timeout_s=watchdog_timeout_s,
@@ -301,8 +301,8 @@ class Held:
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         self.camera.let()
-        self.holder.stop()
-        has_ended = self.holder.join(soon_s())
+        self.manager.stop()
+        has_ended = self.manager.join(soon_s())
         if kind is None:
             assert has_ended
             self.check_end()
@@ -316,14 +316,14 @@ class Held:
 
     @property
     def state(self) -> State:
-        return self.holder.status().state
+        return self.manager.status().state
 
     def wait_for(self, state: State) -> None:
         eventually(lambda: self.state is state, f"state {state}")
 
     def open(self) -> Lease:
         """A lease on an open camera that has given a frame."""
-        lease = self.holder.lease("stream")
+        lease = self.manager.lease("stream")
         self.wait_for(State.OPEN)
         self.camera.emit()
         return lease

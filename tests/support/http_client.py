@@ -131,7 +131,7 @@ class Part:
         return is_notice(self.jpeg)
 
 
-class Viewer:
+class StreamClient:
     """A connection to a stream. Every line of the wire is checked; what is not as agreed is an AssertionError."""
 
     def __init__(

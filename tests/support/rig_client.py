@@ -1,7 +1,7 @@
 """The portal in the rig, seen by its clients: ask it for something, watch its stream, compare what it shows.
 
 Nothing of the portal is imported here, and MJPEG is read with a few lines of this file's own, so that both ends of it
-are not one and the same code. Each `Viewer` has one thread, which ends with its connection.
+are not one and the same code. Each `StreamClient` has one thread, which ends with its connection.
 """
 
 import contextlib
@@ -102,11 +102,11 @@ class Portal:
         wait_until(has_come, within_s, lambda: f"{wanted} in {seen}; the log:\n{self.running.output}")
         return seen
 
-    def watch(self, target: str = "/stream.mjpg") -> "Viewer":
-        return Viewer(self.port, target)
+    def watch(self, target: str = "/stream.mjpg") -> "StreamClient":
+        return StreamClient(self.port, target)
 
 
-class Viewer:
+class StreamClient:
     """Watches a stream from construction on, and keeps when each picture came and the newest one."""
 
     def __init__(self, port: int, target: str) -> None:

@@ -6,11 +6,11 @@ from email.utils import parsedate_to_datetime
 from typing import Self
 
 from softcam import app
-from softcam.camera.base import StreamMode
+from softcam.camera.base import StreamConfig
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.jpeg_encoder import Pictures, Size
+from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
 from softcam.web.api.media import Media, MediaDefaults
 from softcam.web.api.status import Api
 from softcam.web.http.messages import Response
@@ -40,12 +40,12 @@ class Scene:
             autofocus_timeout_s=autofocus_timeout_s,
         )
         self.camera = self.held.camera
-        self.holder = self.held.holder
+        self.manager = self.held.manager
         self.deaths: list[str] = []
-        self.pictures = Pictures(self.holder.frames, SIZE)
+        self.pictures = JpegEncoderPool(self.manager.frames, SIZE)
         self.fan = FanOut(self.pictures.want, lambda: None, self.deaths.append)
         self.pictures.start(self.fan.deliver, self.deaths.append)
-        self.holder.on_frame = self.pictures.frame_came
+        self.manager.on_frame = self.pictures.on_frame
         defaults = MediaDefaults(
             quality=80,
             snapshot_size=snapshot_size,
@@ -53,9 +53,9 @@ class Scene:
             autofocus_timeout_s=autofocus_timeout_s or 0.0,
             max_clients=max_clients,
         )
-        self.media = Media(self.holder, self.pictures, self.fan, defaults)
+        self.media = Media(self.manager, self.pictures, self.fan, defaults)
         self.api = Api(
-            self.holder, lambda: self.fan.viewers, lambda: self.pictures.encoded, autofocus_timeout_s is not None
+            self.manager, lambda: self.fan.viewers, lambda: self.pictures.encoded, autofocus_timeout_s is not None
         )
 
     def __enter__(self) -> Self:
@@ -71,7 +71,7 @@ class Scene:
 
     @property
     def leases(self) -> Mapping[str, int]:
-        return self.holder.status().leases
+        return self.manager.status().leases
 
     def routes(self) -> list[Route]:
         return [*page_routes(), *app._routes(self.media, self.api)]
@@ -86,7 +86,7 @@ def make_camera(
     pixel_format: PixelFormat = "YUV420", controls: Mapping[str, tuple[int, int, int]] | None = None
 ) -> FakeCamera:
     camera = FakeCamera(controls)
-    camera.mode = StreamMode(*SIZE, pixel_format, SENSOR_SIZE, controls or {}, {"Model": "imx708"})
+    camera.mode = StreamConfig(*SIZE, pixel_format, SENSOR_SIZE, controls or {}, {"Model": "imx708"})
     return camera
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from softcam import app
 from softcam.errors import AddressNotReady, CameraStuck, ConfigurationError
-from softcam.runtime.shutdown import Ends
+from softcam.runtime.shutdown import ShutdownSignal
 from softcam.web.http.server import PortalServer
 
 SERVER = cast(PortalServer, object())
@@ -47,8 +47,8 @@ def failing(*errors: Exception) -> Callable[[], PortalServer]:
     return make
 
 
-def listen(make: Callable[[], PortalServer], ends: Ends | None = None) -> Any:
-    return app._listen(make, "host camera, port 1", ends or Ends())
+def listen(make: Callable[[], PortalServer], ends: ShutdownSignal | None = None) -> Any:
+    return app._listen(make, "host camera, port 1", ends or ShutdownSignal())
 
 
 @pytest.mark.parametrize("error", LATE, ids=str)
@@ -75,14 +75,14 @@ def test_fail_an_address_that_never_comes(error: Exception) -> None:
 
 
 def test_a_signal_ends_the_waiting() -> None:
-    ends = Ends()
+    ends = ShutdownSignal()
     ends.put(signal.SIGTERM)
     with pytest.raises(app._StoppedEarly, match="SIGTERM"):
         listen(failing(BUSY), ends)
 
 
 def test_a_part_that_dies_ends_the_waiting() -> None:
-    ends = Ends()
+    ends = ShutdownSignal()
     ends.put(CameraStuck("thread camera died"))
     with pytest.raises(CameraStuck, match="died"):
         listen(failing(BUSY), ends)

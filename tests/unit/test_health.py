@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from softcam import health
-from softcam.camera.session import manager as holder_module
+from softcam.camera.session import manager as manager_module
 from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing
 from softcam.health import Health
-from softcam.streaming.jpeg_encoder import PictureKey
+from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.web.http.server import FULL
 from tests.support.fakes import Held, eventually
 
@@ -53,7 +53,7 @@ class FakeHolder:
 @dataclass(eq=False)
 class FakeChannel:
     due_s: float = 0.0
-    key: PictureKey = field(default_factory=lambda: PictureKey(0, 80))
+    key: JpegVariant = field(default_factory=lambda: JpegVariant(0, 80))
 
 
 class Parts:
@@ -61,12 +61,12 @@ class Parts:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.holder = FakeHolder()
+        self.manager = FakeHolder()
         self.viewers = 0
-        self.health = Health(self.holder, lambda: self.viewers)  # type: ignore[arg-type]
+        self.health = Health(self.manager, lambda: self.viewers)  # type: ignore[arg-type]
 
     def watch(self, *channels: FakeChannel) -> None:
-        self.holder.state, self.holder.fps = State.OPEN, 20.0
+        self.manager.state, self.manager.fps = State.OPEN, 20.0
         self.viewers = len(channels)
         self.health.channels_changed(channels)
         self.health.ticked()
@@ -128,17 +128,17 @@ def test_status_line(
     parts: Parts, state: State, viewers: int, fps: float | None, last_error: str | None, line: str
 ) -> None:
     parts.viewers = viewers
-    parts.holder.state, parts.holder.fps, parts.holder.last_error = state, fps, last_error
+    parts.manager.state, parts.manager.fps, parts.manager.last_error = state, fps, last_error
     assert parts.health.status_line() == line
 
 
 def test_status_line_does_not_flicker_with_the_rate(parts: Parts) -> None:
     parts.watch(FakeChannel())
-    parts.holder.fps = 29.9
+    parts.manager.fps = 29.9
     line = parts.health.status_line()
-    parts.holder.fps = 30.1
+    parts.manager.fps = 30.1
     assert parts.health.status_line() == line
-    parts.holder.fps = 12.0
+    parts.manager.fps = 12.0
     assert parts.health.status_line() == "open, 1 viewer, 12.0 fps"
 
 
@@ -213,7 +213,7 @@ def test_a_full_server_is_no_trouble_unless_it_stays_full(parts: Parts, answers:
 
 
 def test_what_the_holder_says_comes_first(parts: Parts) -> None:
-    parts.holder.said = "no frame for 70 s"
+    parts.manager.said = "no frame for 70 s"
     assert parts.health.trouble(NOBODY) == "no frame for 70 s"
 
 
@@ -259,7 +259,7 @@ def test_a_viewer_who_wants_a_picture_a_minute_is_no_trouble(parts: Parts, serve
 @pytest.mark.parametrize("state", [State.RECOVERING, State.OPENING, State.CLOSING])
 def test_encoders_may_rest_while_the_camera_does_not_run(parts: Parts, server: tuple[str, int], state: State) -> None:
     parts.watch(FakeChannel())
-    parts.holder.state = state
+    parts.manager.state = state
     parts.clock.now_s += LATE_S
     parts.health.ticked()
     assert parts.health.trouble(server) is None
@@ -267,7 +267,7 @@ def test_encoders_may_rest_while_the_camera_does_not_run(parts: Parts, server: t
 
 def test_the_fan_out_encodes_no_frames_that_do_not_come(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
-    parts.holder.fps = 0.0
+    parts.manager.fps = 0.0
     parts.clock.now_s += LATE_S
     parts.health.ticked()
     assert parts.health.trouble(server) is None
@@ -275,26 +275,26 @@ def test_the_fan_out_encodes_no_frames_that_do_not_come(parts: Parts, server: tu
 
 def test_a_holder_that_recovers_in_time_is_well_and_one_that_hangs_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     with Held(watchdog_timeout_s=0.05) as held:
-        assert held.holder.trouble() is None
+        assert held.manager.trouble() is None
         held.camera.shut("restart")
         held.open()
         held.camera.wait_inside("restart")
-        assert held.holder.trouble() is None
+        assert held.manager.trouble() is None
         for limit in ("_OPEN_LIMIT_S", "_CLOSE_LIMIT_S", "_RESTART_LIMIT_S"):
-            monkeypatch.setattr(holder_module, limit, 0.0)
-        eventually(lambda: held.holder.trouble() == "no frame for 0 s", "trouble")
+            monkeypatch.setattr(manager_module, limit, 0.0)
+        eventually(lambda: held.manager.trouble() == "no frame for 0 s", "trouble")
         held.camera.let()
 
 
 def test_a_silent_camera_without_a_watchdog_is_as_its_owner_wants_it() -> None:
     with Held(watchdog_timeout_s=0) as held:
         held.open()
-        assert held.holder.trouble() is None
+        assert held.manager.trouble() is None
 
 
 def test_a_holder_at_its_end() -> None:
     with Held() as held:
         held.camera.fail_next("open", CameraMissing("camera 0 is missing"))
-        held.holder.lease("stream")
-        eventually(lambda: held.holder.trouble() == "the camera is given up: camera 0 is missing", "trouble")
+        held.manager.lease("stream")
+        eventually(lambda: held.manager.trouble() == "the camera is given up: camera 0 is missing", "trouble")
         assert isinstance(held.take_failure(), CameraMissing)

@@ -17,8 +17,8 @@ from softcam.camera.base import (
     OnFrame,
     RawPicture,
     StillControls,
-    StreamMode,
-    StreamWish,
+    StreamConfig,
+    StreamRequest,
     no_controls,
     nothing_to_tell,
 )
@@ -52,7 +52,7 @@ class PatternCamera:
     `faults_file` names the text file from which faults are ordered while the camera runs; see `pattern_faults`.
     """
 
-    def __init__(self, wish: StreamWish, *, faults_file: Path | None = None) -> None:
+    def __init__(self, wish: StreamRequest, *, faults_file: Path | None = None) -> None:
         self._wish = wish
         self._faults = Faults(faults_file)
         self._lock = threading.Lock()  # guards _stream, which `set_controls` reads from any thread
@@ -66,13 +66,13 @@ class PatternCamera:
     def name(self) -> str:
         return "Pattern camera (behaves like an imx708)"
 
-    def prepare(self, wish: StreamWish) -> None:
+    def prepare(self, wish: StreamRequest) -> None:
         self._wish = wish
 
     def is_present(self) -> bool:
         return "missing" not in self._faults.words()
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
         """See `Camera.open`; the size is made even, kept within the sensor's, and halved by the sensor's HDR."""
         if self._stream is not None:
             raise CameraError("the pattern camera is open already")
@@ -83,7 +83,7 @@ class PatternCamera:
         if "refuse" in self._faults.words() and (self._wish.hflip or self._wish.vflip):
             raise CameraError("the pattern camera does not start mirrored")
         stream = PatternStream(self._wish_within(width, height), on_frame, self._faults)
-        mode = StreamMode(
+        mode = StreamConfig(
             width,
             height,
             "YUV420",
@@ -144,7 +144,7 @@ class PatternCamera:
         with self._lock:
             self._stream = None
 
-    def _wish_within(self, width: int, height: int) -> StreamWish:
+    def _wish_within(self, width: int, height: int) -> StreamRequest:
         return replace(self._wish, width=width, height=height)
 
     def _opened(self) -> PatternStream:

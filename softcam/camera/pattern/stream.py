@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from softcam.camera.base import OnFrame, StreamWish
+from softcam.camera.base import OnFrame, StreamRequest
 from softcam.camera.pattern.faults import Faults
 from softcam.camera.pattern.renderer import Painter
 from softcam.camera.pattern.scene import Planes
@@ -71,7 +71,7 @@ class _StillOrder:
 class PatternStream:
     """What lives from an open to a close; between them the stream may stop and start again."""
 
-    def __init__(self, wish: StreamWish, on_frame: OnFrame, faults: Faults) -> None:
+    def __init__(self, wish: StreamRequest, on_frame: OnFrame, faults: Faults) -> None:
         """`wish` has a size that the sensor can give."""
         self._on_frame = on_frame
         self._faults = faults

@@ -27,14 +27,14 @@ from softcam.camera.base import (
     OnFrame,
     RawPicture,
     StillControls,
-    StreamMode,
-    StreamWish,
+    StreamConfig,
+    StreamRequest,
     no_controls,
     nothing_to_tell,
 )
 from softcam.camera.picamera import still as stills
 from softcam.camera.picamera.buffers import Buffers
-from softcam.camera.picamera.control_sender import Told
+from softcam.camera.picamera.control_sender import ControlSender
 from softcam.camera.picamera.hdr import SensorHdr
 from softcam.camera.picamera.library import (
     TROUBLES,
@@ -48,9 +48,9 @@ from softcam.camera.picamera.library import (
     picamera2,
     root_cause,
 )
-from softcam.camera.picamera.request import FramesOut, frame_of
+from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.camera.picamera.sensor_modes import SensorModes, frame_rate_controls, is_too_fast
-from softcam.camera.session.frame_rate import PIPELINE_FRAMES, Thinning
+from softcam.camera.session.frame_rate import PIPELINE_FRAMES, FrameDecimator
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.imaging.frame import Frame
 from softcam.imaging.planes import pixel_format_of
@@ -79,7 +79,7 @@ class PicameraCamera:
         self,
         number: int | None,
         camera_id: str | None,
-        wish: StreamWish,
+        wish: StreamRequest,
         *,
         tuning_file: str | None = None,
         is_noir: bool = False,
@@ -108,20 +108,20 @@ class PicameraCamera:
         self.name = f"{entry.model} ({entry.id})"
         # Written by the camera thread, read by any: a reference, replaced as a whole.
         self._picam2: Any = None
-        self._told: Told | None = None
-        self._mode: StreamMode | None = None
+        self._told: ControlSender | None = None
+        self._mode: StreamConfig | None = None
         self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
         # Of the camera thread alone:
         self._stream_config: Mapping[str, Any] = {}
         self._take_stream: Callable[[Any], None] = _leave_alone
         self._is_stream_configured = False
         self._buffers: Buffers | None = None
-        self._out = FramesOut()
+        self._out = OutstandingFrames()
         self._hdr = SensorHdr()
         self._modes = SensorModes()
         self._has_told_rate = False  # that the camera cannot give the wished one
 
-    def prepare(self, wish: StreamWish) -> None:
+    def prepare(self, wish: StreamRequest) -> None:
         self._wish = wish
 
     def is_present(self) -> bool:
@@ -131,7 +131,7 @@ class PicameraCamera:
             return False
         return True
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
         package = picamera2()
         entry = self._find()
         place = entry.number
@@ -147,8 +147,8 @@ class PicameraCamera:
             raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {root_cause(error)}") from error
         try:
             self._picam2 = picam2
-            self._told = Told(picam2)
-            self._out = FramesOut()
+            self._told = ControlSender(picam2)
+            self._out = OutstandingFrames()
             self._has_told_rate = False
             self._modes.read(picam2, entry.id, is_hdr=bool(self._hdr.is_on))
             self._buffers = Buffers(picam2)
@@ -286,7 +286,7 @@ class PicameraCamera:
             raise CameraError(f"camera {self.name} is closed")
         return self._picam2
 
-    def _opened_told(self) -> Told:
+    def _opened_told(self) -> ControlSender:
         if self._told is None:
             raise CameraError(f"camera {self.name} is closed")
         return self._told
@@ -300,7 +300,7 @@ class PicameraCamera:
         # USB cameras reach their full rate only as MJPEG; the others give YUV420, which JPEG is made of directly.
         return "MJPEG" if "/usb" in self.name else "YUV420"
 
-    def _configure(self, on_frame: OnFrame) -> StreamMode:
+    def _configure(self, on_frame: OnFrame) -> StreamConfig:
         """All that goes before the first start."""
         picam2 = self._picam2
         wish = self._wish
@@ -332,7 +332,7 @@ class PicameraCamera:
             wish.height,
             wish.fps,
         )
-        mode = StreamMode(
+        mode = StreamConfig(
             width,
             height,
             pixel_format_of(got["format"]),
@@ -345,7 +345,7 @@ class PicameraCamera:
         )
         sequence = 0
         out = self._out
-        thinning = Thinning(wish.fps) if is_too_fast(picam2.camera_controls, wish.fps) else None
+        thinning = FrameDecimator(wish.fps) if is_too_fast(picam2.camera_controls, wish.fps) else None
 
         def take(request: Any) -> None:
             nonlocal sequence
@@ -359,7 +359,7 @@ class PicameraCamera:
         return mode
 
     def _start(self, *controls: Mapping[str, Any]) -> None:
-        """Start what is configured, with the controls of `Told.start`, which a start that fails forgets as well."""
+        """Start what is configured; a start that fails also forgets the controls of `ControlSender.start`."""
         told = self._opened_told()
         try:
             told.start(*controls)

@@ -23,7 +23,7 @@ _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
 _MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
 
 
-class Told:
+class ControlSender:
     """The controls of one open Picamera2."""
 
     def __init__(self, picam2: Any) -> None:

@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from softcam.camera.picamera.library import h264_encoder, root_cause
-from softcam.camera.picamera.request import Origin
+from softcam.camera.picamera.request import RequestHandle
 from softcam.errors import CameraError
 from softcam.h264 import x264
 from softcam.h264.backend import Backend, BackendLost, OpenBackend, open_x264
@@ -52,7 +52,7 @@ _SET_CONTROL: Final = 0xC008561C  # VIDIOC_S_CTRL, of two numbers of 32 bits: wh
 _FORCE_KEYFRAME: Final = 0x009909E5  # V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME
 
 
-class HardwareFirst:
+class EncoderFactory:
     """Opens the encoder in hardware where there is one that can do it, and libx264 where not."""
 
     def __init__(
@@ -141,8 +141,8 @@ class Hardware:
         self._room = _UNDER_WAY
 
         self._lock = threading.Lock()  # guards the fields below; under it nothing is called but containers
-        self._under_way: deque[_Lent] = deque()  # no packet yet
-        self._lent: set[_Lent] = set()  # not given back yet
+        self._under_way: deque[_BorrowedRequest] = deque()  # no packet yet
+        self._lent: set[_BorrowedRequest] = set()  # not given back yet
         self._done: deque[tuple[Packet, tuple[bytes, bytes] | None]] = deque()
         self._heard_s = 0.0  # when the last packet came, or the first frame was put after none was under way
 
@@ -168,7 +168,7 @@ class Hardware:
     def put(self, frame: Frame, *, is_keyframe: bool) -> None:
         try:
             origin = frame.origin
-            if not isinstance(origin, Origin):
+            if not isinstance(origin, RequestHandle):
                 raise CameraError("a picture came that is not in the camera's own memory")
             time_us = int(frame.metadata["SensorTimestamp"] / 1000)
             if self._encoder is None:
@@ -177,7 +177,7 @@ class Hardware:
                 self._force_keyframe()
             if self._first_us is None:
                 self._first_us = time_us
-            lent = _Lent(frame, origin.request, time_us - self._first_us, self._came_back)
+            lent = _BorrowedRequest(frame, origin.request, time_us - self._first_us, self._came_back)
             with self._lock:
                 if not self._under_way:
                     self._heard_s = time.monotonic()
@@ -219,7 +219,7 @@ class Hardware:
 
     # --- inside -----------------------------------------------------------------------------------------------
 
-    def _start(self, origin: Origin) -> None:
+    def _start(self, origin: RequestHandle) -> None:
         encoder_class, output_class = self._classes
         self._encoder = encoder = encoder_class(bitrate=self._bitrate)
         # As attributes, since the constructor of older releases does not take all of them.
@@ -276,7 +276,7 @@ class Hardware:
             self._heard_s = time.monotonic()
         self._wake()
 
-    def _whose(self, time_us: int | None) -> "_Lent | None":
+    def _whose(self, time_us: int | None) -> "_BorrowedRequest | None":
         """Of which frame a packet is; those before it will have none any more."""
         while self._under_way:
             late_us = 0 if time_us is None else time_us - self._under_way[0].time_us
@@ -287,15 +287,17 @@ class Hardware:
                 return lent
         return None
 
-    def _came_back(self, lent: "_Lent") -> None:
+    def _came_back(self, lent: "_BorrowedRequest") -> None:
         with self._lock:
             self._lent.discard(lent)
 
 
-class _Lent:
+class _BorrowedRequest:
     """A request as Picamera2's encoder wants it; what it keeps and gives back is the frame, which the camera counts."""
 
-    def __init__(self, frame: Frame, request: Any, time_us: int, came_back: "Callable[[_Lent], None]") -> None:
+    def __init__(
+        self, frame: Frame, request: Any, time_us: int, came_back: "Callable[[_BorrowedRequest], None]"
+    ) -> None:
         self.frame = frame
         self.time_us = time_us  # since the first frame of the run
         self._request = request

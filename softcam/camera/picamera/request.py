@@ -22,7 +22,7 @@ _CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some 
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class RequestHandle:
     """Where a frame comes from, for an encoder in hardware: Picamera2's request, valid while the frame is held.
 
     Such an encoder keeps the memory of pictures that it has had. It calls `keep` when it begins, and what that returns
@@ -33,7 +33,7 @@ class Origin:
     keep: Callable[[], Callable[[], None]]
 
 
-class FramesOut:
+class OutstandingFrames:
     """Which frames of one opening are with their users.
 
     A fresh one for each opening, and a token for each frame: a frame that comes back after it was given up takes
@@ -76,7 +76,7 @@ class FramesOut:
         )
 
 
-def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: FramesOut) -> Frame:
+def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: OutstandingFrames) -> Frame:
     """A frame over the request's own buffer, which Picamera2 gets back when the frame is released.
 
     `config` is the negotiated main stream. Raises CameraError for a buffer that does not fit it.
@@ -120,7 +120,7 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: Frames
         began_s=_exposure_began_s(metadata),
         metadata=metadata,
         give_back=give_back,
-        origin=Origin(request, out.leave),
+        origin=RequestHandle(request, out.leave),
     )
 
 

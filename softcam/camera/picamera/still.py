@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from softcam.camera.base import RawPicture
 from softcam.camera.picamera.library import root_cause
-from softcam.camera.picamera.request import FramesOut, frame_of
+from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, copy_of
 
@@ -61,7 +61,7 @@ def picture(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
     """A frame of `size` in memory of its own."""
 
     def make(request: Any, config: Mapping[str, Any]) -> Frame:
-        frame = frame_of(request, config, 0, FramesOut())
+        frame = frame_of(request, config, 0, OutstandingFrames())
         try:
             return copy_of(frame)
         finally:
@@ -74,7 +74,7 @@ def raw(sensor: tuple[int, int], main: tuple[int, int]) -> Still[RawPicture]:
     """What the whole sensor saw; beside it there has to be a `main` stream, which nobody looks at."""
 
     def make(request: Any, config: Mapping[str, Any]) -> RawPicture:
-        frame = frame_of(request, config, 0, FramesOut())
+        frame = frame_of(request, config, 0, OutstandingFrames())
         timestamp_s = frame.timestamp_s
         frame.release()
         # Picamera2 writes a DNG to a path alone.

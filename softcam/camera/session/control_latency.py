@@ -22,7 +22,7 @@ class _Change:
     controls: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Changes:
+class ControlLatency:
     """What was sent to one camera, and may not be seen yet."""
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class Changes:
         """A frame came."""
         self._frames += 1
 
-    def seen_from(self, moment_s: float) -> Callable[[Mapping[str, Any]], bool]:
+    def visible_since(self, moment_s: float) -> Callable[[Mapping[str, Any]], bool]:
         """Whether the newest frame, of this metadata, shows what had been sent at that moment."""
         change = self._last
         if change.since_s > moment_s:

@@ -18,7 +18,7 @@ _FPS_WINDOW: Final = 60  # frames; two to six seconds at usual rates
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _RequestedControls:
     """How long a frame shall take by the controls that were sent; counts until so many frames came in all."""
 
     duration_s: float
@@ -31,7 +31,7 @@ def duration_s(controls: Mapping[str, Any]) -> float:
     return float(max(shortest_us, controls.get("ExposureTime") or 0)) / 1e6
 
 
-class Pace:
+class FrameRateMeter:
     """Fed with the frames of one camera, over all its openings."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Pace:
         self._frames = 0
         self._duration_s = 0.0
         self._arrivals_s: deque[float] = deque(maxlen=_FPS_WINDOW)
-        self._asked = _Asked(0.0, 0)
+        self._asked = _RequestedControls(0.0, 0)
 
     def begin(self) -> None:
         """The camera is opened, and nothing is known of its frames yet."""
@@ -62,7 +62,7 @@ class Pace:
         """These libcamera controls were sent: frames may take longer before the first of them tells so."""
         asked_s = duration_s(controls)
         if asked_s:
-            self._asked = _Asked(asked_s, self._frames + CONTROL_FRAMES)
+            self._asked = _RequestedControls(asked_s, self._frames + CONTROL_FRAMES)
 
     @property
     def frames(self) -> int:
@@ -89,7 +89,7 @@ class Pace:
         return round(intervals / max(span_s + max(silence_s, 0.0), 1e-6), 2)
 
 
-class Thinning:
+class FrameDecimator:
     """Leaves frames out where a camera gives more of them than were asked for. Used by one thread."""
 
     def __init__(self, fps: float) -> None:

@@ -17,7 +17,7 @@ _MOST_STILLS: Final = 8  # different ones that may wait; one more would not be i
 
 
 @dataclass(slots=True, eq=False)
-class Order:
+class CameraJob:
     """Orders with equal `key` that have not begun are one. A frame that comes out is held once for each who waits."""
 
     key: tuple[Any, ...]
@@ -34,11 +34,11 @@ class Order:
         return self.result
 
 
-class Orders:
+class JobQueue:
     """Those that have not begun, in their order."""
 
     def __init__(self) -> None:
-        self._queue: deque[Order] = deque()
+        self._queue: deque[CameraJob] = deque()
         self._from_s = 0.0  # so that stills leave the streams their share of time
 
     def __bool__(self) -> bool:
@@ -54,27 +54,27 @@ class Orders:
         """When the next one may begin; None where there is none."""
         return self._from_s if self._queue else None
 
-    def join(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> Order:
+    def join(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
         """The order of that key, with one more who waits. Raises NoPicture for a still that would not be in time."""
         order = next((each for each in self._queue if each.key == key), None)
         if order is None:
             if is_still and len(self._queue) >= _MOST_STILLS:
                 raise NoPicture("too many stills of different kinds are wanted at once")
-            order = Order(key, run)
+            order = CameraJob(key, run)
             self._queue.append(order)
         order.waiting += 1
         return order
 
-    def leave(self, order: Order) -> None:
+    def leave(self, order: CameraJob) -> None:
         """One of those who wait waits no longer; what nobody waits for is not begun."""
         order.waiting -= 1
         if not order.waiting and order in self._queue:
             self._queue.remove(order)
 
-    def begin(self) -> Order:
+    def begin(self) -> CameraJob:
         return self._queue.popleft()
 
-    def end(self, order: Order, result: Any, error: CameraError | None, *, pause_s: float | None) -> bool:
+    def end(self, order: CameraJob, result: Any, error: CameraError | None, *, pause_s: float | None) -> bool:
         """It is done. With `pause_s`, what it took, the next one waits as long; whether anybody takes the result."""
         if pause_s is not None:
             # Half of the time at the most: streams stand still meanwhile.

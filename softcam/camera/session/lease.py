@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal, Self, get_args
 
-from softcam.camera.base import StreamMode
+from softcam.camera.base import StreamConfig
 
 LeaseKind = Literal["stream", "snapshot", "hold", "publish", "recording"]
 LEASE_KINDS: Final[tuple[LeaseKind, ...]] = get_args(LeaseKind)
@@ -27,11 +27,11 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class HolderStatus:
+class SessionStatus:
     """A look at the holder; `fps` is measured, `mode` None while the camera is closed."""
 
     state: State
-    mode: StreamMode | None
+    mode: StreamConfig | None
     fps: float | None
     leases: Mapping[LeaseKind, int]
     last_error: str | None

@@ -25,19 +25,28 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
-from softcam.camera.base import Camera, Desk, IdleDesk, RawPicture, Remote, StillControls, StreamMode, no_controls
+from softcam.camera.base import (
+    Camera,
+    NullListener,
+    RawPicture,
+    Remote,
+    SessionListener,
+    StillControls,
+    StreamConfig,
+    no_controls,
+)
 from softcam.camera.session.autofocus import Focus
-from softcam.camera.session.control_latency import Changes
-from softcam.camera.session.frame_rate import Pace
-from softcam.camera.session.jobs import Orders
-from softcam.camera.session.lease import LEASE_KINDS, STREAMS, HolderStatus, Lease, LeaseKind, State
-from softcam.camera.session.settling import FirstFrames
+from softcam.camera.session.control_latency import ControlLatency
+from softcam.camera.session.frame_rate import FrameRateMeter
+from softcam.camera.session.jobs import JobQueue
+from softcam.camera.session.lease import LEASE_KINDS, STREAMS, Lease, LeaseKind, SessionStatus, State
+from softcam.camera.session.settling import Settling
 from softcam.camera.session.watchdog import MOST_TRIES, Watchdog
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from softcam.imaging.frame import Frame, NewestFrame
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
-__all__ = ["LEASE_KINDS", "CameraHolder", "HolderStatus", "Lease", "LeaseKind", "State"]
+__all__ = ["LEASE_KINDS", "CameraManager", "Lease", "LeaseKind", "SessionStatus", "State"]
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +67,7 @@ _CLOSE_LIMIT_S: Final = 10.0
 _RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
 
 
-class CameraHolder:
+class CameraManager:
     """Owns one camera. `frames` holds its newest frame; `on_frame` is told after each one, on the camera's thread."""
 
     def __init__(
@@ -76,10 +85,10 @@ class CameraHolder:
         self._remote = camera if isinstance(camera, Remote) else None
         self.frames = NewestFrame()
         self.focus = Focus(camera.set_controls, autofocus_timeout_s)
-        self._pace = Pace()
-        self._changes = Changes()
-        self._first_frames = FirstFrames(self._changes)
-        self.desk: Desk = IdleDesk()  # set before the first lease
+        self._pace = FrameRateMeter()
+        self._changes = ControlLatency()
+        self._first_frames = Settling(self._changes)
+        self.listener: SessionListener = NullListener()  # set before the first lease
         self.on_frame: Callable[[], None] = _nothing
         self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
         self._linger_s = linger_s
@@ -90,8 +99,8 @@ class CameraHolder:
         self._state = State.CLOSED
         self._leases: set[Lease] = set()
         self._linger_until_s = 0.0
-        self._orders = Orders()
-        self._mode: StreamMode | None = None
+        self._orders = JobQueue()
+        self._mode: StreamConfig | None = None
         self._failure: CameraError | None = None  # the end, be it that the portal stops
         self._last_error: str | None = None
         self._restarts = 0
@@ -109,8 +118,8 @@ class CameraHolder:
         self._awaits_frame = False  # set by the camera thread, taken back by the frame that it waits for
 
         if self._remote is not None:
-            self._remote.tell_absence(self._look_again)
-        self._thread = start_worker("camera", self._run, self._die)
+            self._remote.on_disconnect(self._look_again)
+        self._thread = spawn("camera", self._run, self._die)
 
     # --- what everyone may call -------------------------------------------------------------------------------
 
@@ -130,7 +139,7 @@ class CameraHolder:
             self.focus.stream_started()
         return lease
 
-    def wait_ready(self, deadline_s: float, max_age_s: float = 0.0) -> StreamMode:
+    def wait_ready(self, deadline_s: float, max_age_s: float = 0.0) -> StreamConfig:
         """Wait until the open camera gives frames, or is being brought back; the caller holds a lease.
 
         `max_age_s` lets a frame of that age pass, where it is more than that of a live picture.
@@ -160,7 +169,7 @@ class CameraHolder:
         It shows what had been set by then. Raises the CameraError that ended the camera, or NoPicture at the deadline,
         sooner where the camera is being brought back; both moments on the monotonic clock.
         """
-        shows = self._changes.seen_from(began_after_s)
+        shows = self._changes.visible_since(began_after_s)
         shows_from_s = time.monotonic() + _CHANGE_LIMIT_S + self._pace.pipeline_s
 
         def is_wanted(newest: Frame) -> bool:
@@ -239,7 +248,7 @@ class CameraHolder:
         self._pace.expect(controls)
         self._changes.sent(controls, time.monotonic())
 
-    def status(self) -> HolderStatus:
+    def status(self) -> SessionStatus:
         """What is going on, for people and programs."""
         newest = self.frames.held()
         metadata = None
@@ -252,7 +261,7 @@ class CameraHolder:
             for lease in self._leases:
                 leases[lease.kind] += 1
                 held_since[lease.kind] = min(lease.since_s, held_since.get(lease.kind, lease.since_s))
-            return HolderStatus(
+            return SessionStatus(
                 self._state,
                 self._mode,
                 self._pace.fps(time.monotonic()) if self._state in _RUNNING else None,
@@ -287,7 +296,7 @@ class CameraHolder:
             return f"no frame for {silence_s:.0f} s" if silence_s > allowed_s else None
 
     @property
-    def recovering_because(self) -> str | None:
+    def recovery_reason(self) -> str | None:
         """Why viewers see a placeholder now; None when they see the camera."""
         with self._changed:
             return self._last_error if self._state is State.RECOVERING else None
@@ -435,9 +444,9 @@ class CameraHolder:
         return None, self._linger_until_s
 
     def _decide_watchdog(self, now_s: float) -> tuple[Callable[[], None] | None, float | None]:
-        absence = self._absence()
+        disconnect_reason = self._absence()
         act_s = self._watchdog.act_s()
-        if absence is None and act_s is not None and now_s >= act_s:
+        if disconnect_reason is None and act_s is not None and now_s >= act_s:
             return partial(self._recover, self._watchdog.silence_s(now_s)), None
         if self._watchdog.has_heard and self._state is State.RECOVERING:
             # Viewers see the camera at once; the tries are forgotten when it has lasted.
@@ -446,9 +455,9 @@ class CameraHolder:
                 self._last_error = None  # it comes and goes; of a camera of ours, what made it restart stays told
             log.info("Frames come again")
         self._watchdog.forget(now_s)
-        if absence is not None:
+        if disconnect_reason is not None:
             if self._state is State.RECOVERING:
-                self._last_error = absence
+                self._last_error = disconnect_reason
                 return None, None  # a frame wakes us, and so does another reason
             act_s = now_s - self._watchdog.silence_s(now_s) + _ABSENCE_S
             if now_s >= act_s:
@@ -469,7 +478,7 @@ class CameraHolder:
         except (CameraMissing, CameraBusy, CameraStuck):
             raise
         except CameraError as error:
-            if not self.desk.refused(error):
+            if not self.listener.refused(error):
                 raise
             refused = error
         else:
@@ -487,19 +496,19 @@ class CameraHolder:
         with self._guard("opening the camera", _OPEN_LIMIT_S):
             if not self.camera.is_present():
                 raise CameraMissing(f"camera {self.camera.name} is missing")
-            self.desk.before_open()
+            self.listener.before_open()
             try:
                 mode = self.camera.open(partial(self._take_frame, self._epoch), self._tell)
             except CameraError:
                 self._tell_closed()
                 raise
-        absence = self._absence()
+        disconnect_reason = self._absence()
         with self._changed:
             self._mode = mode
-            self._state = then if absence is None else State.RECOVERING
+            self._state = then if disconnect_reason is None else State.RECOVERING
             if self._remote is not None:
-                self._last_error = absence
-            if absence is not None:
+                self._last_error = disconnect_reason
+            if disconnect_reason is not None:
                 self._recovering_from_s = time.monotonic()
             self._opens += 1
             self._expect_frames()
@@ -516,15 +525,15 @@ class CameraHolder:
         if has_stream:
             self.focus.stream_started()
 
-    def _tell(self, mode: StreamMode) -> None:
+    def _tell(self, mode: StreamConfig) -> None:
         """The camera is about to start: what is wanted of it counts from the first frame."""
         self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
-        self.desk.opened(mode)
+        self.listener.opened(mode)
         self._changes.begin()
 
     def _tell_closed(self) -> None:
         self.focus.camera_closed()
-        self.desk.closed()
+        self.listener.closed()
 
     def _close(self) -> None:
         with self._changed:
@@ -535,7 +544,7 @@ class CameraHolder:
         if silence_s is not None:
             log.warning("No frame for %.1f s, and nobody watches: closing the camera", silence_s)
         if tries:
-            self.desk.went_silent()  # as in `_recover`, which nobody stayed for
+            self.listener.on_stall()  # as in `_recover`, which nobody stayed for
         self._shut()
         if tries > MOST_TRIES:
             raise CameraStuck("no frame in several openings, one after the other")
@@ -592,7 +601,7 @@ class CameraHolder:
                 return
         if not self._is_unwanted():
             log.warning("Closing the camera and opening it again")
-            self.desk.went_silent()
+            self.listener.on_stall()
             self._close_camera()
             if not self._is_unwanted():
                 self._open_camera(State.RECOVERING)
@@ -607,20 +616,20 @@ class CameraHolder:
             raise CameraMissing(f"camera {self.camera.name} is gone")
         self.frames.clear()
         with self._changed:
-            absence = self._absence()
-            if absence is None:
+            disconnect_reason = self._absence()
+            if disconnect_reason is None:
                 return
             self._state = State.RECOVERING
             self._recovering_from_s = time.monotonic()
-            self._last_error = absence
+            self._last_error = disconnect_reason
             self._restarts += 1
             self._expect_frames()
         self.frames.wake()
-        log.warning("The camera is waited for: %s", absence)
+        log.warning("The camera is waited for: %s", disconnect_reason)
 
     def _absence(self) -> str | None:
         """Why a remote camera is not there; None where it is, and of every other camera."""
-        return None if self._remote is None else self._remote.absence
+        return None if self._remote is None else self._remote.disconnect_reason
 
     def _is_unwanted(self) -> bool:
         """Whether everyone left while the camera was being brought back."""
@@ -755,7 +764,7 @@ class CameraHolder:
     def _read_metadata(self, frame: Frame, now_s: float) -> None:
         is_settled = self._first_frames.are_at_rest(frame.metadata, now_s)
         self.focus.step(frame)
-        self.desk.frame_came(frame.metadata, is_settled=is_settled)
+        self.listener.on_frame(frame.metadata, is_settled=is_settled)
         self._first_frames.judge(frame.metadata, time.monotonic())
 
 

@@ -6,7 +6,7 @@ No thread and no camera in here. The camera's frame thread asks; others read `ar
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from softcam.camera.session.control_latency import Changes
+from softcam.camera.session.control_latency import ControlLatency
 
 _AE_SEARCHING: Final = 1  # of libcamera's AeStateEnum
 _REST: Final = 0.03  # a change of less than 3 % from frame to frame cannot be seen
@@ -14,7 +14,7 @@ _RESTFUL_FRAMES: Final = 3
 _PATIENCE_S: Final = 2.0  # a dark or flickering scene may never rest; a Pi settles within half of this
 
 
-class Settling:
+class ExposureSettling:
     """Fed with each frame since the camera was opened, until it says True. Used by the camera's thread alone."""
 
     def __init__(self, now_s: float) -> None:
@@ -48,13 +48,13 @@ class Settling:
         return bool(metadata.get("AeLocked", True))
 
 
-class FirstFrames:
+class Settling:
     """Fed with the frames of one camera, over all its openings."""
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: ControlLatency) -> None:
         self._changes = changes
         self.are_over = False
-        self._settling: Settling | None = None
+        self._settling: ExposureSettling | None = None
         self._is_at_rest = False
         self._shows: Callable[[Mapping[str, Any]], bool] | None = None
         self._is_shown = False
@@ -68,7 +68,7 @@ class FirstFrames:
         """Whether this frame tells what the light is."""
         if not self._is_at_rest:
             if self._settling is None:
-                self._settling = Settling(now_s)
+                self._settling = ExposureSettling(now_s)
             self._is_at_rest = self._settling.step(metadata, now_s)
         return self._is_at_rest
 
@@ -77,11 +77,11 @@ class FirstFrames:
         if self.are_over or not self._is_at_rest:
             return
         if self._shows is None:
-            self._shows = self._changes.seen_from(now_s)
+            self._shows = self._changes.visible_since(now_s)
             self._settling = None
         # Once is enough: libcamera tells colours and contrast with a single frame, the first that has them.
         self._is_shown = self._is_shown or self._shows(metadata)
         if not self._is_shown:
-            self._settling = Settling(now_s)
+            self._settling = ExposureSettling(now_s)
         elif self._settling is None or self._settling.step(metadata, now_s):
             self.are_over = True

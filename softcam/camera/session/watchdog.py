@@ -6,7 +6,7 @@ value, which the frame thread reads.
 
 from typing import Final
 
-from softcam.camera.session.frame_rate import Pace
+from softcam.camera.session.frame_rate import FrameRateMeter
 
 MOST_TRIES: Final = 2  # a restart of the stream, a reopening
 
@@ -14,7 +14,7 @@ MOST_TRIES: Final = 2  # a restart of the stream, a reopening
 class Watchdog:
     """Of one camera, over all its openings."""
 
-    def __init__(self, timeout_s: float, pace: Pace) -> None:
+    def __init__(self, timeout_s: float, pace: FrameRateMeter) -> None:
         """`timeout_s` 0 switches it off."""
         self.timeout_s = timeout_s
         self._pace = pace

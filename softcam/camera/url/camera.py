@@ -1,8 +1,8 @@
 """A camera that another program owns: a stream of a server, a file that begins again at its end, a V4L2 device.
 
 It is opened like every other, gives frames no larger than was wished, and never ends the portal by being away: while
-somebody wants it, it is tried again and again, and `absence` says why it is not there. Only a file or a device that
-does not exist is missing. Nothing can be set. The thread is `url_reader`'s, PyAV is `url_source`'s.
+somebody wants it, it is tried again and again, and `disconnect_reason` says why it is not there. Only a file or a
+device that does not exist is missing. Nothing can be set. The thread is `url_reader`'s, PyAV is `url_source`'s.
 """
 
 import logging
@@ -15,8 +15,8 @@ from softcam.camera.base import (
     OnFrame,
     RawPicture,
     StillControls,
-    StreamMode,
-    StreamWish,
+    StreamConfig,
+    StreamRequest,
     no_controls,
     nothing_to_tell,
 )
@@ -40,7 +40,7 @@ class UrlCamera:
 
     backend = "url"
 
-    def __init__(self, address: str, wish: StreamWish) -> None:
+    def __init__(self, address: str, wish: StreamRequest) -> None:
         """Opens nothing. Raises CameraMissing where PyAV is not there."""
         require_pyav()
         self._address = address
@@ -51,19 +51,19 @@ class UrlCamera:
         self._is_given_up = False  # a single value, never taken back
         # Written by the camera thread, read by any: references, replaced as a whole.
         self._reader: Reader | None = None
-        self._known: StreamMode | None = None  # of the last opening in which a picture came
+        self._known: StreamConfig | None = None  # of the last opening in which a picture came
 
     @property
-    def absence(self) -> str | None:
+    def disconnect_reason(self) -> str | None:
         reader = self._reader
-        return None if reader is None else reader.absence
+        return None if reader is None else reader.disconnect_reason
 
     @property
-    def mode(self) -> StreamMode:
+    def mode(self) -> StreamConfig:
         reader = self._reader
         return self._expected() if reader is None else reader.mode
 
-    def tell_absence(self, told: Callable[[], None]) -> None:
+    def on_disconnect(self, told: Callable[[], None]) -> None:
         self._told = told
 
     def give_up(self) -> None:
@@ -72,15 +72,15 @@ class UrlCamera:
         if reader is not None:
             reader.give_up()
 
-    def prepare(self, wish: StreamWish) -> None:
+    def prepare(self, wish: StreamRequest) -> None:
         self._wish = wish
 
     def is_present(self) -> bool:
         """False only for a file or a device that does not exist: what is elsewhere may come at any time."""
         return self._path is None or self._path.exists()
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamMode:
-        """See `Camera.open`; where the source is away it is open all the same, and `absence` says so."""
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
+        """See `Camera.open`; where the source is away it is open all the same, and `disconnect_reason` says so."""
         if self._reader is not None:
             raise CameraError(f"camera {self.name} is open already")
         if self._wish.hflip or self._wish.vflip:
@@ -100,7 +100,7 @@ class UrlCamera:
         return reader.mode
 
     def restart(self) -> None:
-        """Leave the source and connect anew; `absence` tells until a frame has come."""
+        """Leave the source and connect anew; `disconnect_reason` tells until a frame has come."""
         reader = self._opened()
         self._stop()
         self._start(reader.on_frame)
@@ -143,7 +143,7 @@ class UrlCamera:
             raise CameraError(f"camera {self.name} is closed")
         return self._reader
 
-    def _expected(self) -> StreamMode:
+    def _expected(self) -> StreamConfig:
         """What was there before; where nothing was, what is wished."""
         known, wish = self._known, self._wish
         if known is None:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from softcam.camera.base import OnFrame, StreamMode, StreamWish
-from softcam.camera.session.frame_rate import Thinning
+from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
+from softcam.camera.session.frame_rate import FrameDecimator
 from softcam.camera.url.source import Picture, Size, covering, fitted
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ _LONGEST_STEP_S: Final = 5.0  # between two pictures of a file; more is a jump o
 _LONGEST_DURATION_S: Final = 1.0  # what is told of a frame; the watchdog adds some of these to its patience
 
 
-def mode_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamMode:
+def mode_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamConfig:
     """Of a camera that gives such frames, and can be told nothing."""
-    return StreamMode(width, height, pixel_format, source_size, can_flip=False)
+    return StreamConfig(width, height, pixel_format, source_size, can_flip=False)
 
 
 class OpenedSource(Protocol):
@@ -64,9 +64,9 @@ class Reader:
         self,
         name: str,
         open_source: Callable[[], OpenedSource],
-        wish: StreamWish,
+        wish: StreamRequest,
         on_frame: OnFrame,
-        mode: StreamMode,
+        mode: StreamConfig,
         told: Callable[[], None],
     ) -> None:
         """`mode` is what is told until the first picture; `told` is called when the source goes."""
@@ -81,17 +81,17 @@ class Reader:
         self._still: _StillOrder | None = None
         # Written by the thread, read by any: single values.
         self.mode = mode
-        self.absence: str | None = f"{name}: connecting"
+        self.disconnect_reason: str | None = f"{name}: connecting"
         # The thread's own.
         self._sequence = 0
-        self._thinning = Thinning(wish.fps)
+        self._thinning = FrameDecimator(wish.fps)
         self._given_s: float | None = None  # when the last frame was given
         self._is_lost = False  # it was logged that the source is away
         self._log_from_s = 0.0
         self._found_s: float | None = None  # when this connection gave its first frame
 
     def start(self) -> None:
-        self._thread = start_worker("url-camera", self._run, log.error)
+        self._thread = spawn("url-camera", self._run, log.error)
 
     def stop(self, wait_s: float) -> None:
         """No more frames; waits so long for the thread's end."""
@@ -109,7 +109,9 @@ class Reader:
     def wait_first(self, limit_s: float) -> None:
         """Until the first frame has come, a try has failed, or so long."""
         with self._changed:
-            self._changed.wait_for(lambda: self.absence is None or self._failures or self._is_stopping, limit_s)
+            self._changed.wait_for(
+                lambda: self.disconnect_reason is None or self._failures or self._is_stopping, limit_s
+            )
 
     def still(self, size: Size | None, limit_s: float) -> Frame:
         """The next picture at about `size`, None for the source's own. Raises CameraError."""
@@ -123,7 +125,7 @@ class Reader:
             if order.error is not None:
                 raise order.error
             if order.frame is None:
-                raise CameraError(self.absence or f"{self._name} gave no picture in time")
+                raise CameraError(self.disconnect_reason or f"{self._name} gave no picture in time")
             return order.frame
 
     @property
@@ -223,7 +225,7 @@ class Reader:
             frame.release()
             return True
         self.on_frame(frame)
-        if self.absence is not None:
+        if self.disconnect_reason is not None:
             self._find()  # behind the frame: who hears of it finds one
         return True
 
@@ -254,7 +256,7 @@ class Reader:
         self._is_lost = False
         self._found_s = time.monotonic()
         with self._changed:
-            self.absence = None
+            self.disconnect_reason = None
             self._changed.notify_all()
 
     def _lose(self, reason: str) -> None:
@@ -269,7 +271,7 @@ class Reader:
                 self._failures = 0
             pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
             self._failures += 1
-            self.absence = f"{self._name}: {reason}"
+            self.disconnect_reason = f"{self._name}: {reason}"
             self._changed.notify_all()
         if not self._is_lost and now_s >= self._log_from_s:
             self._is_lost = True

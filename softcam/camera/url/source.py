@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from softcam.camera.base import StreamWish
+from softcam.camera.base import StreamRequest
 from softcam.camera.url.pipe import Pipe
 from softcam.errors import CameraError, CameraMissing
 from softcam.imaging.frame import Frame, Plane
@@ -86,7 +86,7 @@ class Source:
     """An open source. `is_paced`: its pictures come as fast as they are taken, and have a pace of their own to keep;
     `is_endless`: it begins again when it is over."""
 
-    def __init__(self, address: str, wish: StreamWish) -> None:
+    def __init__(self, address: str, wish: StreamRequest) -> None:
         """Opens it. Raises CameraError, with a reason that names no password."""
         self._av = require_pyav()
         self._address = address
@@ -179,7 +179,7 @@ class Source:
         return _Jpeg(data, size, time_s, self._converter)
 
 
-def _open(av: Any, address: str, wish: StreamWish, pipe: Pipe | None) -> Any:
+def _open(av: Any, address: str, wish: StreamRequest, pipe: Pipe | None) -> Any:
     if pipe is not None:
         return av.open(pipe, options=_LIVE_OPTIONS)
     path = path_of(address)

@@ -40,7 +40,7 @@ CAMERAS_DOC: Final = Doc(
 )
 
 
-class Neighbours:
+class CameraList:
     """Answers for `/v1/cameras`."""
 
     def __init__(self, cameras: Sequence[tuple[str, int | str]], own_port: int) -> None:

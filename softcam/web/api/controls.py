@@ -8,14 +8,14 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from softcam.camera.base import StreamMode
+from softcam.camera.base import StreamConfig
 from softcam.camera.session.autofocus_cycle import AfMode
-from softcam.camera.session.manager import CameraHolder, Lease, State
+from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.controls import capabilities, mapping
-from softcam.controls.controller import Steering
+from softcam.controls.controller import ControlManager
 from softcam.controls.effective import values_of
 from softcam.controls.schema import GROUPS, BadValue, Field, Group
-from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
+from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.messages import Answer, HttpError, Request, json_response, switched_off
 from softcam.web.http.router import Doc, Route
@@ -113,11 +113,11 @@ class ControlApi:
     """Answers for `/v1/camera/NAME`, `/v1/camera/controls`, `/camera/start` and `/camera/stop`."""
 
     def __init__(
-        self, holder: CameraHolder | None, steering: Steering, media: Media, autofocus_timeout_s: float
+        self, manager: CameraManager | None, control_manager: ControlManager, media: Media, autofocus_timeout_s: float
     ) -> None:
-        """`holder` is None where the camera is switched off by configuration; all is kept then as for a closed one."""
-        self._holder = holder
-        self._steering = steering
+        """`manager` is None where the camera is switched off by configuration; all is kept then as for a closed one."""
+        self._manager = manager
+        self._control_manager = control_manager
         self._media = media
         self._focus_limit_s = max(autofocus_timeout_s, _LEAST_FOCUS_S) + _VERDICT_S
         self._lock = threading.Lock()  # guards the fields below
@@ -131,7 +131,7 @@ class ControlApi:
                 ("/v1/camera/snapshot", "/camera/snapshot"),
                 self.snapshot,
                 "POST",
-                is_look=True,
+                is_read_only=True,
                 doc=Doc(
                     "A picture in JSON",
                     "pictures",
@@ -182,29 +182,33 @@ class ControlApi:
     def set(self, group: Group, request: Request) -> Answer:
         """One group of the table."""
         values = body.read(request, group)
-        steering = self._steering
+        control_manager = self._control_manager
         answer = group.answer(values)
         try:
             if group.name == "autofocus" and values.get("trigger"):
-                answer |= self._focus(self._camera(), steering, group, values)
+                answer |= self._focus(self._camera(), control_manager, group, values)
             else:
-                steering.change(group, values)
+                control_manager.change(group, values)
         except BadValue as error:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         match group.name:
             case "manual_exposure":
-                answer.setdefault("gain", steering.asked.get("manual_exposure", "gain"))
+                answer.setdefault("gain", control_manager.asked.get("manual_exposure", "gain"))
             case "exposure_limits":
-                notes = mapping.limits_notes(steering.asked, steering.wish, steering.mode)
+                notes = mapping.limits_notes(control_manager.asked, control_manager.wish, control_manager.mode)
                 answer["note"] = "; ".join(notes) or None
             case "roi":
-                answer |= self._shown(steering)
+                answer |= self._shown(control_manager)
             case "stream":
-                given = steering.given
-                lacking = () if given is None else capabilities.shortfall(steering.asked, given)
+                given = control_manager.given
+                lacking = () if given is None else capabilities.shortfall(control_manager.asked, given)
                 answer["note"] = "; ".join(lacking) or None
             case name if any(name == of for of, _ in mapping.NIGHT_FIELDS):
-                said = "; ".join(mapping.night_notes(group, values, steering.asked)) if steering.is_night else ""
+                said = (
+                    "; ".join(mapping.night_notes(group, values, control_manager.asked))
+                    if control_manager.is_night
+                    else ""
+                )
                 answer |= {"note": said} if said else {}  # otherwise it is word for word what programs know
         return json_response(answer)
 
@@ -212,7 +216,7 @@ class ControlApi:
         """One picture as Base64."""
         values = body.read(request, SNAPSHOT)
         taken = self._media.take(
-            SnapshotWish(
+            SnapshotOptions(
                 quality=values.get("quality"),
                 width=values.get("width"),
                 height=values.get("height"),
@@ -227,39 +231,39 @@ class ControlApi:
 
     def look(self, _request: Request) -> Answer:
         """What can be set, with range, default and value."""
-        focus = None if self._holder is None else self._holder.focus.mode
-        controls = {group.name: _described(group, self._steering, focus) for group in GROUPS}
-        return json_response({"controls": controls} | self._steering.troubles())
+        focus = None if self._manager is None else self._manager.focus.mode
+        controls = {group.name: _described(group, self._control_manager, focus) for group in GROUPS}
+        return json_response({"controls": controls} | self._control_manager.troubles())
 
     def reset(self, request: Request) -> Answer:
         """Back to the defaults."""
         body.read(request, body.NO_FIELDS)
-        self._steering.reset()
+        self._control_manager.reset()
         return self.look(request)
 
     def start(self, request: Request) -> Answer:
         """Hold the camera open until `stop`; answers when it gives pictures."""
         body.read(request, body.NO_FIELDS)
-        holder = self._camera()
+        manager = self._camera()
         with self._lock:
             stops = self._stops
         # Each one its own, so that none that fails lets go of what another waits for.
-        lease: Lease | None = holder.lease("hold")
+        lease: Lease | None = manager.lease("hold")
         try:
-            holder.wait_ready(time.monotonic() + _START_LIMIT_S)
+            manager.wait_ready(time.monotonic() + _START_LIMIT_S)
             with self._lock:
                 if self._hold is None and stops == self._stops:
                     self._hold, lease = lease, None
         finally:
             if lease is not None:
                 lease.release()
-        return self._held(holder)
+        return self._held(manager)
 
     def stop(self, request: Request) -> Answer:
         """Let go of what `start` holds, and of nothing else."""
         body.read(request, body.NO_FIELDS)
         self._let_go()
-        return self._held(self._holder)
+        return self._held(self._manager)
 
     def _let_go(self) -> None:
         with self._lock:
@@ -268,25 +272,25 @@ class ControlApi:
         if hold is not None:
             hold.release()
 
-    def _held(self, holder: CameraHolder | None) -> Answer:
+    def _held(self, manager: CameraManager | None) -> Answer:
         with self._lock:
             is_held = self._hold is not None
-        state = State.CLOSED if holder is None else holder.status_state
+        state = State.CLOSED if manager is None else manager.status_state
         return json_response({"status": "ok", "held": is_held, "state": state})
 
-    def _camera(self) -> CameraHolder:
-        if self._holder is None:
+    def _camera(self) -> CameraManager:
+        if self._manager is None:
             raise switched_off()
-        return self._holder
+        return self._manager
 
     def _focus(
-        self, holder: CameraHolder, steering: Steering, group: Group, values: Mapping[str, Any]
+        self, manager: CameraManager, control_manager: ControlManager, group: Group, values: Mapping[str, Any]
     ) -> dict[str, Any]:
         """A change with a cycle: the camera is opened first, for only then is known whether it can focus at all."""
-        with holder.lease("snapshot"):
-            holder.wait_ready(time.monotonic() + _START_LIMIT_S)
-            steering.change(group, values)
-            outcome = steering.focus_now(self._focus_limit_s)
+        with manager.lease("snapshot"):
+            manager.wait_ready(time.monotonic() + _START_LIMIT_S)
+            control_manager.change(group, values)
+            outcome = control_manager.focus_now(self._focus_limit_s)
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
@@ -295,9 +299,9 @@ class ControlApi:
             "lens_position": None if position is None else round(float(position), 2),
         }
 
-    def _shown(self, steering: Steering) -> dict[str, Any]:
+    def _shown(self, control_manager: ControlManager) -> dict[str, Any]:
         """What came of a zoom: the part that is shown, and why it is not the one that was asked."""
-        crop = mapping.crop_of(steering.asked, steering.given)
+        crop = mapping.crop_of(control_manager.asked, control_manager.given)
         if crop is None:
             return {"note": "kept, and fitted to the picture when the camera opens"}
         return {**crop.shown, "note": ", ".join(crop.notes) or None}
@@ -352,11 +356,11 @@ def _route_of(group: Group, handle: Callable[[Request], Answer]) -> Route:
     )
 
 
-def _described(group: Group, steering: Steering, focus: AfMode | None) -> dict[str, Any]:
-    asked, mode = steering.asked, steering.mode
+def _described(group: Group, control_manager: ControlManager, focus: AfMode | None) -> dict[str, Any]:
+    asked, mode = control_manager.asked, control_manager.mode
     # The shape of the next picture, on which these hang, is that of the last one only where nothing else is wanted now.
-    known = steering.given if group.name in ("stream", "roi") else mode
-    values = values_of(group, asked, steering.wish, known, focus, is_night=steering.is_night)
+    known = control_manager.given if group.name in ("stream", "roi") else mode
+    values = values_of(group, asked, control_manager.wish, known, focus, is_night=control_manager.is_night)
     set_now = asked.groups.get(group.name, {})
     fields = {
         row.name: _described_field(group, row, mode) | {"value": values[row.name], "is_set": row.name in set_now}
@@ -365,7 +369,7 @@ def _described(group: Group, steering: Steering, focus: AfMode | None) -> dict[s
     return {"help": group.help, "path": group.paths[0], "restarts": group.restarts, "fields": fields}
 
 
-def _described_field(group: Group, row: Field, mode: StreamMode | None) -> dict[str, Any]:
+def _described_field(group: Group, row: Field, mode: StreamConfig | None) -> dict[str, Any]:
     limits = None if mode is None or row.control is None else mode.controls.get(row.control)
     low, high = capabilities.limits_of(row, limits)
     words = list(row.choices)

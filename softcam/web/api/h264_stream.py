@@ -8,11 +8,11 @@ from typing import Any, Final, get_args
 from softcam.h264.backend import BackendName
 from softcam.h264.encoder import VideoEncoder
 from softcam.mp4.fragment import CONTENT_TYPE
-from softcam.streaming.clients import Viewer
+from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Movie
 from softcam.web.api.media import HEADERS, STREAM_LIMIT_S, Media
-from softcam.web.http.messages import Answer, HandOver, Request, Response
+from softcam.web.http.messages import Answer, Request, Response, StreamingResponse
 from softcam.web.http.router import Doc, Route
 
 # When the movie's time was 0, in Unix seconds: a player can tell the age of what it shows.
@@ -46,7 +46,7 @@ H264_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-class MovieStream:
+class H264StreamApi:
     """Answers for `/stream.mp4`."""
 
     def __init__(self, media: Media, video: VideoEncoder, movie: Movie, fanout: FanOut) -> None:
@@ -61,21 +61,21 @@ class MovieStream:
 
     def stream(self, request: Request) -> Answer:
         """Raises NotSupported where this machine cannot encode."""
-        holder = self._media.camera()
+        manager = self._media.camera()
         self._video.require()
         if not request.wants_body:
             return Response(b"", CONTENT_TYPE, headers=self._headers())
-        leave = self._media.enter(holder)
+        leave = self._media.enter(manager)
         try:
-            holder.wait_ready(time.monotonic() + STREAM_LIMIT_S)
+            manager.wait_ready(time.monotonic() + STREAM_LIMIT_S)
         except BaseException:
             leave()
             raise
 
         def take(connection: socket) -> None:
-            self._fanout.add(Viewer(connection, request.client, self._movie, 0.0, leave))
+            self._fanout.add(StreamClient(connection, request.client, self._movie, 0.0, leave))
 
-        return HandOver(take, leave, CONTENT_TYPE, self._headers())
+        return StreamingResponse(take, leave, CONTENT_TYPE, self._headers())
 
     def status(self) -> dict[str, Any]:
         """The field of the status, as H264_SHAPE has it."""

@@ -10,26 +10,26 @@ from http import HTTPStatus
 from socket import socket
 from typing import Any, Final
 
-from softcam.camera.base import RawPicture, StreamMode, no_controls
-from softcam.camera.session.manager import CameraHolder
-from softcam.controls.controller import Steering
+from softcam.camera.base import RawPicture, StreamConfig, no_controls
+from softcam.camera.session.manager import CameraManager
+from softcam.controls.controller import ControlManager
 from softcam.errors import CameraError, NoPicture, NotSupported
 from softcam.imaging.dng import turned
 from softcam.imaging.exif import exif_segment, make_of, with_exif, with_orientation
 from softcam.imaging.frame import Frame
 from softcam.imaging.jpeg import size_of
-from softcam.streaming.clients import Viewer
+from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import CONTENT_TYPE, FanOut
-from softcam.streaming.jpeg_encoder import PictureKey, Pictures, Size
+from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant, Size
 from softcam.web.http import query
 from softcam.web.http.messages import (
     ANYONE_MAY_READ,
     NEVER_KEEP,
     Answer,
-    HandOver,
     HttpError,
     Request,
     Response,
+    StreamingResponse,
     switched_off,
 )
 from softcam.web.http.router import Doc, Parameter
@@ -100,7 +100,7 @@ class MediaDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotWish:
+class SnapshotOptions:
     """What is asked of one picture; None leaves it to the defaults."""
 
     quality: int | None = None
@@ -125,15 +125,15 @@ class Media:
 
     def __init__(
         self,
-        holder: CameraHolder | None,
-        pictures: Pictures,
+        manager: CameraManager | None,
+        pictures: JpegEncoderPool,
         fanout: FanOut,
         defaults: MediaDefaults,
-        steering: Steering | None = None,
+        control_manager: ControlManager | None = None,
     ) -> None:
-        """`holder` is None where the camera is switched off by configuration, `steering` where nothing can be set."""
-        self._holder = holder
-        self._steering = steering
+        """`manager` is None if the camera is disabled, `control_manager` if nothing can be set."""
+        self._manager = manager
+        self._control_manager = control_manager
         self._pictures = pictures
         self._fanout = fanout
         self._defaults = defaults
@@ -146,12 +146,12 @@ class Media:
         quality = query.whole(parameters, "quality", 1, 100)
         fps = query.decimal(parameters, "fps", 0.01, 1000)
         width = query.whole(parameters, "width", SMALLEST_PX, LARGEST_PX) or 0
-        holder = self.camera()
+        manager = self.camera()
         if not request.wants_body:
             return Response(b"", CONTENT_TYPE, headers=HEADERS)
-        leave = self.enter(holder)
+        leave = self.enter(manager)
         try:
-            mode = holder.wait_ready(time.monotonic() + STREAM_LIMIT_S)
+            mode = manager.wait_ready(time.monotonic() + STREAM_LIMIT_S)
         except BaseException:
             leave()
             raise
@@ -159,13 +159,13 @@ class Media:
         # only a camera's own JPEGs tell a quality that was asked for from the usual one.
         width = width // 2 * 2
         is_quality_asked = quality is not None and mode.pixel_format == "MJPEG"
-        key = PictureKey(width if width < mode.width else 0, quality or self._defaults.quality, is_quality_asked)
+        key = JpegVariant(width if width < mode.width else 0, quality or self._defaults.quality, is_quality_asked)
         interval_s = 1 / fps if fps else 0.0
 
         def take(connection: socket) -> None:
-            self._fanout.add(Viewer(connection, request.client, key, interval_s, leave))
+            self._fanout.add(StreamClient(connection, request.client, key, interval_s, leave))
 
-        return HandOver(take, leave, CONTENT_TYPE, HEADERS)
+        return StreamingResponse(take, leave, CONTENT_TYPE, HEADERS)
 
     def snapshot(self, request: Request) -> Answer:
         """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor).
@@ -173,7 +173,7 @@ class Media:
         `format=dng` is the sensor's own picture, without all the others.
         """
         parameters = request.query
-        wish = SnapshotWish(
+        wish = SnapshotOptions(
             quality=query.whole(parameters, "quality", 1, 100),
             width=query.whole(parameters, "width", SMALLEST_PX, LARGEST_PX),
             height=query.whole(parameters, "height", SMALLEST_PX, LARGEST_PX),
@@ -195,25 +195,27 @@ class Media:
         taken = self.take(wish)
         return Response(taken.jpeg, "image/jpeg", headers=taken.headers)
 
-    def take(self, wish: SnapshotWish) -> Snapshot:
+    def take(self, wish: SnapshotOptions) -> Snapshot:
         """One picture. Raises CameraError, NoPicture among them."""
         asked_s = time.monotonic()
         deadline_s = asked_s + _SNAPSHOT_LIMIT_S
-        holder = self.camera()
+        manager = self.camera()
         width, height = wish.width, wish.height
         max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
-        with holder.lease("snapshot"):
-            mode = holder.wait_ready(deadline_s, max_age_s)
+        with manager.lease("snapshot"):
+            mode = manager.wait_ready(deadline_s, max_age_s)
             size = self._size((mode.width, mode.height), width, height)
             if wants_focus is None and max_age_s:
                 wants_focus = False  # who takes an older picture does not wait for the lens
-            has_focused = self._focus(holder, wants_focus, deadline_s)
+            has_focused = self._focus(manager, wants_focus, deadline_s)
             if wants_full or size[0] > mode.width or size[1] > mode.height:
-                holder.wait_frame(0.0, deadline_s).release()  # a cold camera's exposure would be that of the still
+                manager.wait_frame(0.0, deadline_s).release()  # a cold camera's exposure would be that of the still
                 still_size = None if wants_full else _within(size, mode.sensor_size)
-                steering = self._steering
-                controls_for = no_controls if steering is None else steering.still_view(is_whole=wants_full)
-                frame = holder.still(still_size, deadline_s, controls_for)
+                control_manager = self._control_manager
+                controls_for = (
+                    no_controls if control_manager is None else control_manager.still_view(is_whole=wants_full)
+                )
+                frame = manager.still(still_size, deadline_s, controls_for)
                 if wants_full:  # the whole of it has a shape of its own, and not the stream's
                     size = self._size(frame.size, width, height, default=frame.size)
                 return self._encode(wish, frame, size, mode)
@@ -222,23 +224,23 @@ class Media:
             if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 raise NoPicture("too many pictures are wanted at once")
             try:
-                return self._encode_next(wish, holder, not_before_s, deadline_s, size, mode)
+                return self._encode_next(wish, manager, not_before_s, deadline_s, size, mode)
             finally:
                 self._turns.release()
 
     def _encode_next(
         self,
-        wish: SnapshotWish,
-        holder: CameraHolder,
+        wish: SnapshotOptions,
+        manager: CameraManager,
         not_before_s: float,
         deadline_s: float,
         size: Size,
-        mode: StreamMode,
+        mode: StreamConfig,
     ) -> Snapshot:
         """The snapshot of the first frame that is whole: now and then a camera that makes JPEGs gives a damaged one."""
         damaged = 0
         while True:
-            frame = holder.wait_frame(not_before_s, deadline_s)
+            frame = manager.wait_frame(not_before_s, deadline_s)
             try:
                 return self._encode(wish, frame, size, mode)
             except CameraError:
@@ -247,7 +249,7 @@ class Media:
                     raise
             not_before_s = math.nextafter(frame.began_s, math.inf)
 
-    def _encode(self, wish: SnapshotWish, frame: Frame, size: Size, mode: StreamMode) -> Snapshot:
+    def _encode(self, wish: SnapshotOptions, frame: Frame, size: Size, mode: StreamConfig) -> Snapshot:
         """The snapshot of a frame, whose hold is given back."""
         try:
             picture = self._pictures.snapshot(
@@ -265,26 +267,26 @@ class Media:
     @property
     def _orientation(self) -> int:
         """EXIF's, for every picture."""
-        return 1 if self._steering is None else self._steering.orientation
+        return 1 if self._control_manager is None else self._control_manager.orientation
 
     def _raw(self, wants_focus: bool | None) -> RawPicture:
         deadline_s = time.monotonic() + _RAW_LIMIT_S
-        holder = self.camera()
-        with holder.lease("snapshot"):
-            mode = holder.wait_ready(deadline_s)
+        manager = self.camera()
+        with manager.lease("snapshot"):
+            mode = manager.wait_ready(deadline_s)
             if not mode.has_raw:
                 raise NotSupported("format dng: this camera gives no raw pictures")
-            self._focus(holder, wants_focus, deadline_s)
-            holder.wait_frame(0.0, deadline_s).release()
-            return holder.raw_still(deadline_s)
+            self._focus(manager, wants_focus, deadline_s)
+            manager.wait_frame(0.0, deadline_s).release()
+            return manager.raw_still(deadline_s)
 
-    def camera(self) -> CameraHolder:
+    def camera(self) -> CameraManager:
         """The camera to ask. Raises HttpError where it is switched off."""
-        if self._holder is None:
+        if self._manager is None:
             raise switched_off()
-        return self._holder
+        return self._manager
 
-    def enter(self, holder: CameraHolder) -> Callable[[], None]:
+    def enter(self, manager: CameraManager) -> Callable[[], None]:
         """A viewer's place and lease; gives what takes both back, to be called once. Raises HttpError when full."""
         if not self._places.acquire(blocking=False):
             raise HttpError(
@@ -293,7 +295,7 @@ class Media:
                 {"Retry-After": str(_RETRY_AFTER_S)},
             )
         try:
-            lease = holder.lease("stream")
+            lease = manager.lease("stream")
         except BaseException:
             self._places.release()
             raise
@@ -313,20 +315,20 @@ class Media:
         wanted = (width or (height or 0) * ratio, height or (width or 0) / ratio)
         return _even(wanted[0]), _even(wanted[1])
 
-    def _focus(self, holder: CameraHolder, wants_focus: bool | None, deadline_s: float) -> bool:
+    def _focus(self, manager: CameraManager, wants_focus: bool | None, deadline_s: float) -> bool:
         """One acquisition before the picture; whether there was one.
 
         A running stream is in continuous focus, and is left in peace where nobody asks for more.
         """
         if wants_focus is None:
-            if holder.status().is_streaming:
+            if manager.status().is_streaming:
                 return False
             budget_s = min(_FOCUS_BUDGET_S, self._defaults.autofocus_timeout_s)
         elif wants_focus:
             budget_s = self._defaults.autofocus_timeout_s
         else:
             return False
-        return holder.focus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
+        return manager.focus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
 
 
 def _within(size: Size, most: Size) -> Size:
@@ -341,7 +343,7 @@ def _even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamMode, orientation: int) -> bytes:
+def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamConfig, orientation: int) -> bytes:
     if frame.pixel_format == "MJPEG":  # the camera's own, which may have such a block already
         return with_orientation(picture, orientation)
     metadata = frame.metadata

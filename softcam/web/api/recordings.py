@@ -12,10 +12,10 @@ from softcam.controls.schema import Field, Group
 from softcam.errors import NoRecording, NotSupported, RecordingError
 from softcam.recording import thumbnail
 from softcam.recording.library import NAME_PATTERN, Library, Recording
-from softcam.recording.recorder import RunningVideo, VideoRecorder, VideoWish
-from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseRecorder, TimelapseWish
-from softcam.runtime.threads import start_worker
-from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotWish
+from softcam.recording.recorder import RecordingOptions, RunningVideo, VideoRecorder
+from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
+from softcam.runtime.threads import spawn
+from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotOptions
 from softcam.web.http import body, query
 from softcam.web.http.messages import ANYONE_MAY_READ, Answer, HttpError, Request, Response, json_response, switched_off
 from softcam.web.http.ranges import file_answer
@@ -37,8 +37,8 @@ TIMELAPSE: Final = Group(
     "Take a still every so often, and make a movie of them.",
     (
         _KIND,
-        Field("interval_s", "number", "between two stills", TimelapseWish().interval_s, 0.5, 86_400, "seconds"),
-        Field("fps", "number", "how fast its movie runs", TimelapseWish().fps, 1, 120, "pictures in a second"),
+        Field("interval_s", "number", "between two stills", TimelapseOptions().interval_s, 0.5, 86_400, "seconds"),
+        Field("fps", "number", "how fast its movie runs", TimelapseOptions().fps, 1, 120, "pictures in a second"),
         Field("full", "boolean", "stills of the whole sensor", False),
         _DURATION,
     ),
@@ -179,9 +179,9 @@ class Recorders:
     video: VideoRecorder | None = None
     timelapse: TimelapseRecorder | None = None
 
-    def open(self, on_death: Callable[[str], None]) -> None:
+    def open(self, on_crash: Callable[[str], None]) -> None:
         """Mend what a crash cut, on the thread `mender`, and begin to keep the seconds before."""
-        start_worker("mender", self._mend, on_death)
+        spawn("mender", self._mend, on_crash)
         if self.video is not None:
             self.video.open()
 
@@ -222,7 +222,13 @@ class Recordings:
                 _KIND,
                 _DURATION,
                 Field(
-                    "segment_s", "number", "after which the next file begins", VideoWish().segment_s, 2, 3600, "seconds"
+                    "segment_s",
+                    "number",
+                    "after which the next file begins",
+                    RecordingOptions().segment_s,
+                    2,
+                    3600,
+                    "seconds",
                 ),
                 Field(
                     "preroll_s",
@@ -290,9 +296,9 @@ class Recordings:
         try:
             if values.pop("kind", None) == "timelapse":
                 wants_full = values.pop("full", False)
-                running = _shown_timelapse(timelapse.start(TimelapseWish(**values, wants_full=wants_full)))
+                running = _shown_timelapse(timelapse.start(TimelapseOptions(**values, wants_full=wants_full)))
             else:
-                running = _shown_video(video.start(VideoWish(**values)))
+                running = _shown_video(video.start(RecordingOptions(**values)))
         except RecordingError as error:
             raise HttpError(HTTPStatus.CONFLICT, str(error)) from error
         return json_response({"status": "ok", "recording": running})
@@ -313,7 +319,7 @@ class Recordings:
         """Raises CameraError, and HttpError 409 where it cannot be kept."""
         values = body.read(request, STILL)
         library = self._here().library
-        wish = SnapshotWish(
+        wish = SnapshotOptions(
             quality=values.get("quality"),
             width=values.get("width"),
             height=values.get("height"),
@@ -369,7 +375,7 @@ class Recordings:
         )
 
 
-def take_still(media: Media, wish: SnapshotWish) -> Still:
+def take_still(media: Media, wish: SnapshotOptions) -> Still:
     """Raises CameraError."""
     taken = media.take(wish)
     return Still(taken.jpeg, float(taken.headers["X-Timestamp"]))

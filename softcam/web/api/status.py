@@ -6,9 +6,9 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
-from softcam.camera.session.manager import LEASE_KINDS, CameraHolder, HolderStatus, State
+from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionStatus, State
 from softcam.controls import mapping
-from softcam.controls.controller import Steering
+from softcam.controls.controller import ControlManager
 from softcam.web.api.h264_stream import H264_SHAPE
 from softcam.web.api.publishing import STREAMING_SHAPE
 from softcam.web.api.recordings import RECORDING_SHAPE
@@ -148,17 +148,17 @@ class Api:
 
     def __init__(
         self,
-        holder: CameraHolder | None,
+        manager: CameraManager | None,
         viewers: Callable[[], int],
         encoded: Callable[[], int],
         autofocus: bool,
-        steering: Steering | None = None,
+        control_manager: ControlManager | None = None,
         parts: Sequence[Callable[[], Mapping[str, Any]]] = (),
     ) -> None:
-        """`holder` is None where the camera is switched off by configuration; `encoded` counts pictures for streams;
+        """`manager` is None where the camera is switched off by configuration; `encoded` counts pictures for streams;
         `parts` give the status' fields of what is not the camera."""
-        self._holder = holder
-        self._steering = steering
+        self._manager = manager
+        self._control_manager = control_manager
         self._parts = parts
         self._viewers = viewers
         self._encoded = encoded
@@ -167,8 +167,8 @@ class Api:
 
     def health(self, _request: Request) -> Answer:
         """200 while the portal can show the camera, 503 while it cannot."""
-        status = None if self._holder is None else self._holder.status()
-        is_well = self._holder is None or status is None or _is_available(self._holder, status)
+        status = None if self._manager is None else self._manager.status()
+        is_well = self._manager is None or status is None or _is_available(self._manager, status)
         content: dict[str, Any] = {
             "status": "healthy" if is_well else "unhealthy",
             "camera_configured": status is not None,
@@ -185,7 +185,7 @@ class Api:
 
     def content(self) -> dict[str, Any]:
         """What the status says."""
-        holder = self._holder
+        manager = self._manager
         content: dict[str, Any] = {
             "state": State.CLOSED,
             "backend": None,
@@ -205,27 +205,27 @@ class Api:
             "uptime_s": round(time.monotonic() - self._began_s, 1),
             "version": __version__,
         }
-        if holder is None:
+        if manager is None:
             content["last_error"] = "the camera is switched off (CAMERA_ENABLED=0)"
             status = None
         else:
-            status = holder.status()
-            content |= _of_camera(holder, status)
+            status = manager.status()
+            content |= _of_camera(manager, status)
         content |= self._of_picture(status)
         content |= {"h264": None, "streaming": False, "publishing": None, "hook": None}
         for tell in self._parts:
             content |= tell()
         return content
 
-    def _of_picture(self, status: HolderStatus | None) -> Mapping[str, Any]:
+    def _of_picture(self, status: SessionStatus | None) -> Mapping[str, Any]:
         metadata = {} if status is None or status.metadata is None else status.metadata
         content: dict[str, Any] = {
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
         }
         controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
-        af_mode = None if self._holder is None else self._holder.focus.mode
-        if af_mode is None and self._steering is not None:
-            af_mode = mapping.focus_mode(self._steering.asked)  # told when the camera opens
+        af_mode = None if self._manager is None else self._manager.focus.mode
+        if af_mode is None and self._control_manager is not None:
+            af_mode = mapping.focus_mode(self._control_manager.asked)  # told when the camera opens
         return content | {
             "autofocus": self._autofocus if "AfMode" in controls else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
@@ -236,38 +236,40 @@ class Api:
 
     def _of_controls(self, lux: float | None, controls: Mapping[str, Any]) -> Mapping[str, Any]:
         """What is set, and whether it is as it was asked."""
-        steering = self._steering
-        if steering is None:
+        control_manager = self._control_manager
+        if control_manager is None:
             told = {"auto_exposure": "AeEnable", "awb_enabled": "AwbEnable"}
             automatic = {field: True if name in controls else None for field, name in told.items()}
             return {**dict.fromkeys(_OF_CONTROLS), **automatic, "controls_not_applied": []}
-        asked, mode = steering.asked, steering.mode
+        asked, mode = control_manager.asked, control_manager.mode
         controls = {} if mode is None else mode.controls
-        crop = mapping.crop_of(asked, steering.given)
+        crop = mapping.crop_of(asked, control_manager.given)
         knows_exposure = "AeEnable" in controls or asked.has("auto_exposure") or asked.has("manual_exposure")
         knows_balance = "AwbEnable" in controls or any(asked.has(n) for n in ("awb", "manual_awb", "awb_preset"))
         knows_lens = "LensDewarpEnable" in controls or (mode is None and asked.has("lens_correction"))
         return {
             "auto_exposure": not mapping.is_exposure_fixed(asked) if knows_exposure else None,
-            "awb_enabled": not mapping.is_balance_fixed(asked, is_night=steering.is_night) if knows_balance else None,
+            "awb_enabled": not mapping.is_balance_fixed(asked, is_night=control_manager.is_night)
+            if knows_balance
+            else None,
             "hdr_mode": asked.get("hdr", "mode"),
             "lens_correction_enabled": asked.get("lens_correction", "enabled") if knows_lens else None,
             "roi": None if crop is None else dict(crop.shown),
             "transform": {name: asked.get("transform", name) for name in ("hflip", "vflip", "rotation")},
-            "scene_mode": steering.scene(lux),
+            "scene_mode": control_manager.scene(lux),
             "day_night_mode": asked.get("day_night_mode", "mode"),
             "day_night_threshold_lux": asked.get("day_night_mode", "threshold_lux"),
-            **steering.troubles(),
+            **control_manager.troubles(),
         }
 
 
-def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
+def _of_camera(manager: CameraManager, status: SessionStatus) -> dict[str, Any]:
     mode = status.mode
     return {
         "state": status.state,
-        "backend": holder.camera.backend,
-        "camera": holder.camera.name,
-        "available": _is_available(holder, status),
+        "backend": manager.camera.backend,
+        "camera": manager.camera.name,
+        "available": _is_available(manager, status),
         "width": None if mode is None else mode.width,
         "height": None if mode is None else mode.height,
         "pixel_format": None if mode is None else mode.pixel_format,
@@ -283,9 +285,9 @@ def _of_camera(holder: CameraHolder, status: HolderStatus) -> dict[str, Any]:
     }
 
 
-def _is_available(holder: CameraHolder, status: HolderStatus) -> bool:
+def _is_available(manager: CameraManager, status: SessionStatus) -> bool:
     """Whether who asks for a picture may expect one: the camera is neither away nor given up."""
-    return status.state not in _UNWELL and holder.trouble() is None
+    return status.state not in _UNWELL and manager.trouble() is None
 
 
 def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:

@@ -49,11 +49,11 @@ class Access:
         if is_change and not may_change:
             raise HttpError(HTTPStatus.FORBIDDEN, "this key may look and change nothing")
 
-    def refuse_foreign(self, headers: Message) -> None:
+    def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a change that a page from elsewhere asks for; programs are none."""
-        self._origins.refuse_foreign(headers)
+        self._origins.reject_cross_origin(headers)
         if not self.is_closed:  # a browser keeps a key for one name, so under another one it has none to show
-            self._origins.refuse_rebound(headers)
+            self._origins.reject_dns_rebinding(headers)
 
 
 def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:

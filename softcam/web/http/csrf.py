@@ -39,7 +39,7 @@ class Origins:
         self._host_names = frozenset(host_names)
         self._resolver = resolver
 
-    def refuse_foreign(self, headers: Message) -> None:
+    def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a change that a page from elsewhere asks for; programs bear neither header.
 
         A browser tells where a request comes from, and no page can keep it from that or forge it. Behind a proxy the
@@ -59,7 +59,7 @@ class Origins:
         if not host or _with_port(host, scheme) not in names:
             raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: a page from elsewhere may change nothing")
 
-    def refuse_rebound(self, headers: Message) -> None:
+    def reject_dns_rebinding(self, headers: Message) -> None:
         """Raises HttpError 403 for a change by a page whose name anybody may have bent to lead here."""
         scheme, _, host = headers.get("Origin", "").strip().lower().partition("://")
         # Who has TLS has shown a certificate for that name, which a bent one cannot; and Sec-Fetch-Site, which no

@@ -59,7 +59,7 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
+class StreamingResponse:
     """The beginning of an answer without end: its header is sent, then `take` owns the socket.
 
     `give_up` is called in place of `take` when the client left before its header was sent.
@@ -72,7 +72,7 @@ class HandOver:
 
 
 @dataclass(frozen=True, slots=True)
-class FilePart:
+class FileResponse:
     """Bytes of a file, `length` of them from `begin` on. Who sends it closes the file, which may grow meanwhile."""
 
     file: BinaryIO
@@ -83,7 +83,7 @@ class FilePart:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Response | FilePart | HandOver
+Answer = Response | FileResponse | StreamingResponse
 
 
 def json_response(

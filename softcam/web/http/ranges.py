@@ -13,7 +13,7 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from typing import BinaryIO, Final
 
-from softcam.web.http.messages import Answer, FilePart, HttpError, Request, Response
+from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response
 
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
 _LONGEST_NUMBER: Final = 18  # digits; int() itself refuses thousands, and no file is so large
@@ -46,11 +46,11 @@ def file_answer(
         if request.wants_body and _may_be_part(request.headers, etag, told.st_mtime):
             part = wanted_range(request.headers.get("Range"), size)
         if part is None:
-            answer = FilePart(file, 0, size, content_type, HTTPStatus.OK, common)
+            answer = FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
         else:
             begin, end = part
             common["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-            answer = FilePart(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
+            answer = FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
         keeps_file = True
         return answer
     finally:

@@ -47,12 +47,12 @@ class Route:
     handle: Callable[[Request], Answer]
     method: str = "GET"
     is_public: bool = False  # answered without an API key
-    is_look: bool = False  # changes nothing, though it is no GET
+    is_read_only: bool = False  # changes nothing, though it is no GET
     doc: Doc | None = None  # None: a part of a page, no part of the API
 
     @property
     def is_change(self) -> bool:
-        return self.method != "GET" and not self.is_look
+        return self.method != "GET" and not self.is_read_only
 
 
 class Routes:

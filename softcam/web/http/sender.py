@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from softcam.web.http.messages import FilePart
+from softcam.web.http.messages import FileResponse
 
 _PIECE: Final = 1 << 20  # bytes for one call: while it reads a slow disk, the thread cannot look at the clock
 # Within one limit at least so much has to arrive. Less is no line that anybody has, and each answer costs a thread.
@@ -23,7 +23,7 @@ _LEAST: Final = 4096
 _WAIT_MS: Final = 1000  # a socket counts as writable only when a good part of its buffer is free: look now and then
 
 
-class Sender:
+class ResponseWriter:
     """Sends one answer. Raises TimeoutError when the other side takes next to nothing for `limit_s`."""
 
     def __init__(self, connection: socket.socket, limit_s: float) -> None:
@@ -52,7 +52,7 @@ class Sender:
             if taken:
                 left = [left[0][taken:], *left[1:]]
 
-    def send_file(self, header: bytes, part: FilePart) -> None:
+    def send_file(self, header: bytes, part: FileResponse) -> None:
         """Raises ConnectionAbortedError where the file is shorter than was said."""
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
@@ -62,7 +62,7 @@ class Sender:
             # Also sends what is left over.
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
-    def _send_bytes(self, part: FilePart) -> None:
+    def _send_bytes(self, part: FileResponse) -> None:
         source, target = part.file.fileno(), self._connection.fileno()
         at, end = part.begin, part.begin + part.length
         while at < end:

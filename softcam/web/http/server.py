@@ -25,9 +25,17 @@ from softcam.errors import CameraError, NotSupported
 from softcam.web.http.auth import Access
 from softcam.web.http.body import refuse_other_than_json
 from softcam.web.http.connections import Connections, RequestReader
-from softcam.web.http.messages import FilePart, HandOver, HttpError, Request, Response, json_response, parse_target
+from softcam.web.http.messages import (
+    FileResponse,
+    HttpError,
+    Request,
+    Response,
+    StreamingResponse,
+    json_response,
+    parse_target,
+)
 from softcam.web.http.router import Route, Routes
-from softcam.web.http.sender import Sender
+from softcam.web.http.sender import ResponseWriter
 
 log = logging.getLogger(__name__)
 
@@ -265,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_whole(self, route: Route | None, request: Request) -> None:
         try:
             if route is None:
-                answer: Response | FilePart | HandOver = self._options(request)
+                answer: Response | FileResponse | StreamingResponse = self._options(request)
             else:
                 self._refuse_too_many(route)
                 answer = route.handle(replace(request, parts=self.server.routes.parts(request.path)))
@@ -280,9 +288,9 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:
             log.exception("%s %r failed", self.command, request.path)
             answer = json_response({"detail": "the portal failed; its log says how"}, HTTPStatus.INTERNAL_SERVER_ERROR)
-        if isinstance(answer, HandOver):
+        if isinstance(answer, StreamingResponse):
             self._hand_over(answer)
-        elif isinstance(answer, FilePart):
+        elif isinstance(answer, FileResponse):
             with answer.file:
                 self._write_file(answer)
         else:
@@ -317,7 +325,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not route.is_public:
             self.server.access.check(self.headers, is_change=route.is_change)
         if route.method != "GET":
-            self.server.access.refuse_foreign(self.headers)
+            self.server.access.reject_cross_origin(self.headers)
             refuse_other_than_json(self.headers, length)
         return route
 
@@ -383,13 +391,13 @@ class _Handler(BaseHTTPRequestHandler):
             # It would have to be that of the answer with a body, which nobody made (RFC 9110, 8.6).
             del headers["Content-Length"]
         body = answer.body if self.command != "HEAD" else b""
-        Sender(self.connection, self.server.idle_limit_s).send(self._whole_header(answer.status, headers), body)
+        ResponseWriter(self.connection, self.server.idle_limit_s).send(self._whole_header(answer.status, headers), body)
         self.log_request(answer.status, len(body))
 
-    def _write_file(self, answer: FilePart) -> None:
+    def _write_file(self, answer: FileResponse) -> None:
         headers = {"Content-Type": answer.content_type, "Content-Length": str(answer.length), **answer.headers}
         header = self._whole_header(answer.status, headers)
-        sender = Sender(self.connection, self.server.idle_limit_s)
+        sender = ResponseWriter(self.connection, self.server.idle_limit_s)
         if self.command == "HEAD":
             sender.send(header)
         else:
@@ -405,7 +413,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._header(status, {**headers, "Connection": "keep-alive"})
         return self._header(status, headers)
 
-    def _hand_over(self, answer: HandOver) -> None:
+    def _hand_over(self, answer: StreamingResponse) -> None:
         self.close_connection = True
         self.connection.settimeout(self.server.idle_limit_s)
         headers = {"Content-Type": answer.content_type, **answer.headers, "Connection": "close"}

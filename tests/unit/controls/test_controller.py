@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.base import StreamWish
+from softcam.camera.base import StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import State
 from softcam.controls import controller as steering_module
 from softcam.controls import day_night, mapping
 from softcam.controls import writer as keeper_module
-from softcam.controls.controller import Steering
+from softcam.controls.controller import ControlManager
 from softcam.controls.schema import BY_NAME, BadValue
 from softcam.controls.state import Store
 from softcam.errors import CameraBusy, CameraError, NotSupported
 from tests.support.fakes import STEADY, Background, FakeCamera, Flow, Held, eventually, soon_s, waiters
 
-WISH = StreamWish(32, 16, 20.0)
+WISH = StreamRequest(32, 16, 20.0)
 CONTROLS: Mapping[str, Any] = {
     "AeEnable": (False, True, True),
     "AfMode": (0, 2, 0),
@@ -48,9 +48,9 @@ class SteeredCamera(FakeCamera):
 
     def __init__(self) -> None:
         super().__init__(CONTROLS)
-        self.wishes: list[StreamWish] = []
+        self.wishes: list[StreamRequest] = []
 
-    def prepare(self, wish: StreamWish) -> None:
+    def prepare(self, wish: StreamRequest) -> None:
         self.wishes.append(wish)
 
 
@@ -68,10 +68,10 @@ class Scene:
             watchdog_timeout_s=watchdog_timeout_s,
         )
         self.store = Store(folder, "cam0")
-        self.steering = Steering(self.held.holder, WISH, self.store)
+        self.control_manager = ControlManager(self.held.manager, WISH, self.store)
 
     def change(self, name: str, **values: Any) -> None:
-        self.steering.change(BY_NAME[name], BY_NAME[name].parse(values))
+        self.control_manager.change(BY_NAME[name], BY_NAME[name].parse(values))
 
     def settle(self, metadata: Mapping[str, Any] = STEADY) -> None:
         """Frames until exposure and colours count as settled."""
@@ -116,7 +116,7 @@ def test_only_what_is_new_is_sent_and_what_nobody_asks_for_is_given_back(scene: 
         assert scene.sent() == {"AeEnable": False, "ExposureTime": 9000, "AnalogueGain": 1.0}
         scene.change("auto_exposure", enabled=True)
         assert scene.sent() == {"AeEnable": True, "ExposureTime": 0, "AnalogueGain": 0.0}
-        scene.steering.reset()
+        scene.control_manager.reset()
         assert scene.sent() == {"Brightness": 0.0, "Contrast": 1.0}
 
 
@@ -130,7 +130,9 @@ def test_a_long_exposure_stretches_the_frames(scene: Scene) -> None:
 
 def test_a_shortest_time_beyond_the_frame_stretches_the_frames(scene: Scene) -> None:
     def notes() -> list[str]:
-        return list(mapping.limits_notes(scene.steering.asked, scene.steering.wish, scene.steering.mode))
+        return list(
+            mapping.limits_notes(scene.control_manager.asked, scene.control_manager.wish, scene.control_manager.mode)
+        )
 
     with scene.held.open():
         scene.change("exposure_limits", min_exposure_us=200_000)
@@ -157,7 +159,7 @@ def test_numbers_beyond_an_unknown_camera_are_fitted_and_told(scene: Scene) -> N
             "AeEnable": False, "ExposureTime": 1_000_000, "AnalogueGain": 16.0, "Contrast": 4.0, "AwbEnable": False,
             "ColourGains": (0.5, 32.0), "FrameDurationLimits": (1_000_000, 1_000_000),
         }  # fmt: skip
-        assert set(scene.steering.troubles()["controls_not_applied"]) == {
+        assert set(scene.control_manager.troubles()["controls_not_applied"]) == {
             "exposure_us: this camera takes 10 to 1000000; 1000000 is used",
             "gain: this camera takes 1 to 16; 16 is used",
             "contrast: this camera takes 0 to 4; 4 is used",
@@ -171,13 +173,13 @@ def test_a_zoom_keeps_the_shape(scene: Scene) -> None:
         assert scene.sent() == {"ScalerCrop": (32, 12, 32, 16)}
         # A still has a sensor mode of its own, of which it takes a part in its own shape.
         ranges = {"ScalerCrop": ((0, 0, 8, 4), (0, 0, 128, 64), None)}
-        whole, part = (scene.steering.still_view(is_whole=is_whole) for is_whole in (True, False))
+        whole, part = (scene.control_manager.still_view(is_whole=is_whole) for is_whole in (True, False))
         assert whole(ranges, (128, 64)) == {"ScalerCrop": (0, 0, 128, 64)}
         assert part(ranges, (16, 16)) == {"ScalerCrop": (64, 24, 32, 32)}
         assert part(ranges, (128, 64)) == {"ScalerCrop": (64, 24, 64, 32)}
         assert part({}, (16, 16)) == {}
-        scene.steering.reset()
-        assert scene.steering.still_view(is_whole=False)(ranges, (16, 16)) == {"ScalerCrop": (32, 0, 64, 64)}
+        scene.control_manager.reset()
+        assert scene.control_manager.still_view(is_whole=False)(ranges, (16, 16)) == {"ScalerCrop": (32, 0, 64, 64)}
         assert scene.sent() == {"ScalerCrop": (0, 0, 64, 32)}
 
 
@@ -190,7 +192,7 @@ def test_what_the_camera_lacks_is_refused_and_nothing_is_kept(scene: Scene) -> N
         with pytest.raises(BadValue, match="min_exposure_us"):
             scene.change("exposure_limits", min_exposure_us=900, max_exposure_us=500)
         assert scene.sent() == {}
-        assert scene.steering.asked.is_empty
+        assert scene.control_manager.asked.is_empty
 
 
 def test_what_it_refuses_to_take_is_taken_back(scene: Scene) -> None:
@@ -200,14 +202,14 @@ def test_what_it_refuses_to_take_is_taken_back(scene: Scene) -> None:
         with pytest.raises(CameraError, match="no"):
             scene.change("image_processing", brightness=0.7)
         scene.camera.control_error = None
-        assert scene.steering.asked.get("image_processing", "brightness") == 0.5
+        assert scene.control_manager.asked.get("image_processing", "brightness") == 0.5
 
 
 def test_lacking_while_closed_is_told_at_the_opening(scene: Scene) -> None:
     scene.change("image_processing", brightness=0.5, sharpness=2.0)
     with scene.held.open():
         assert scene.sent() == {"Brightness": 0.5}
-        assert scene.steering.troubles()["controls_not_applied"] == ["this camera has no Sharpness"]
+        assert scene.control_manager.troubles()["controls_not_applied"] == ["this camera has no Sharpness"]
 
 
 def test_a_transform_opens_the_camera_again(scene: Scene) -> None:
@@ -222,16 +224,16 @@ def test_a_refused_opening_goes_back_to_the_one_before(scene: Scene) -> None:
         scene.camera.fail_next("open", NotSupported("cannot mirror"))
         with pytest.raises(NotSupported, match="cannot mirror"):
             scene.change("transform", hflip=True)
-        assert scene.steering.asked.is_empty
+        assert scene.control_manager.asked.is_empty
         assert scene.camera.wishes[-1].hflip is False
         scene.held.wait_for(State.OPEN)
 
 
 def test_a_change_with_which_it_does_not_start_is_taken_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prepare(wish: StreamWish) -> None:
+    def prepare(wish: StreamRequest) -> None:
         if wish.hflip:  # it is configured, and closed again when it does not start
-            scene.steering.opened(scene.camera.mode)
-            scene.steering.closed()
+            scene.control_manager.opened(scene.camera.mode)
+            scene.control_manager.closed()
             scene.camera.fail_next("open", CameraError("cannot start"))
 
     with scene.held.open():
@@ -239,8 +241,8 @@ def test_a_change_with_which_it_does_not_start_is_taken_back(scene: Scene, monke
         monkeypatch.setattr(scene.camera, "prepare", prepare)
         with pytest.raises(CameraError, match="cannot start"):
             scene.change("transform", hflip=True)
-        assert scene.steering.asked.get("image_processing", "brightness") == 0.5
-        assert not scene.steering.asked.has("transform")
+        assert scene.control_manager.asked.get("image_processing", "brightness") == 0.5
+        assert not scene.control_manager.asked.has("transform")
         assert scene.store.set_aside_because is None
         scene.held.wait_for(State.OPEN)
 
@@ -248,7 +250,7 @@ def test_a_change_with_which_it_does_not_start_is_taken_back(scene: Scene, monke
 def test_a_busy_camera_is_not_the_states_fault(scene: Scene) -> None:
     scene.change("transform", hflip=True)
     scene.camera.fail_next("open", CameraBusy("taken"))
-    lease = scene.held.holder.lease("stream")
+    lease = scene.held.manager.lease("stream")
     scene.held.take_failure()
     lease.release()
     assert scene.store.set_aside_because is None
@@ -257,21 +259,23 @@ def test_a_busy_camera_is_not_the_states_fault(scene: Scene) -> None:
 def test_a_kept_state_that_does_not_open_is_set_aside(scene: Scene, tmp_path: Path) -> None:
     scene.change("transform", hflip=True)
     scene.camera.fail_next("open", CameraError("broken by it"))
-    with scene.held.holder.lease("stream"):
+    with scene.held.manager.lease("stream"):
         scene.held.wait_for(State.OPEN)
-        assert scene.steering.troubles()["controls_set_aside"] == "the camera does not open with it: broken by it"
+        assert (
+            scene.control_manager.troubles()["controls_set_aside"] == "the camera does not open with it: broken by it"
+        )
         assert scene.camera.wishes[-1] == WISH
         assert not (tmp_path / "cam0.json.bad").exists(), "it may be that the camera gives nothing without it either"
         scene.camera.emit()
         eventually((tmp_path / "cam0.json.bad").exists, "it starts without it")
-    assert scene.steering.troubles()["controls_set_aside"] == "the camera does not open with it: broken by it"
+    assert scene.control_manager.troubles()["controls_set_aside"] == "the camera does not open with it: broken by it"
 
 
 def test_a_state_stays_where_the_camera_fails_without_it_too(tmp_path: Path) -> None:
     scene = Scene(tmp_path, watchdog_timeout_s=0.1)
     with scene.held:
         scene.change("transform", hflip=True)
-        lease = scene.held.holder.lease("stream")
+        lease = scene.held.manager.lease("stream")
         scene.held.take_failure()
         lease.release()
         assert [wish.hflip for wish in scene.camera.wishes] == [True, False]
@@ -287,8 +291,8 @@ def test_what_ended_two_processes_is_judged_by_a_start_without_it(tmp_path: Path
         for _ in range(2):
             Store(tmp_path, "cam0").begin_trial()
         scene = again(tmp_path)
-        assert "did not start" in scene.steering.troubles()["controls_set_aside"]
-        with scene.held, scene.held.holder.lease("stream"):
+        assert "did not start" in scene.control_manager.troubles()["controls_set_aside"]
+        with scene.held, scene.held.manager.lease("stream"):
             scene.held.wait_for(State.OPEN)
             assert scene.camera.wishes == [WISH]
             if starts_without:
@@ -323,18 +327,18 @@ def test_the_night_lays_its_profile_over_and_takes_it_back(scene: Scene) -> None
 
 def test_an_opening_finds_out_by_itself_whether_it_is_night(scene: Scene) -> None:
     scene.change("day_night_mode", mode="auto", threshold_lux=10)
-    assert scene.steering.scene(None) is None
+    assert scene.control_manager.scene(None) is None
     for lux, saturation, word in ((1.0, 0.0, "night"), (400.0, 1.0, "day"), (400.0, None, "day"), (1.0, 0.0, "night")):
         scene.sent()
         with scene.held.open():
             scene.sent()
             metadata = {**STEADY, "Lux": lux}
             asked_s = time.monotonic()
-            waiting = Background(partial(scene.held.holder.wait_frame, asked_s, soon_s()))
+            waiting = Background(partial(scene.held.manager.wait_frame, asked_s, soon_s()))
             for _ in range(4):
                 scene.camera.emit(metadata)
             assert scene.sent().get("Saturation") == saturation
-            assert scene.steering.scene(lux) == word
+            assert scene.control_manager.scene(lux) == word
             scene.camera.emit(metadata)
             if saturation is not None:  # it shows some frames later only
                 assert not waiting.is_over
@@ -342,7 +346,7 @@ def test_an_opening_finds_out_by_itself_whether_it_is_night(scene: Scene) -> Non
                 scene.camera.emit(metadata)
             waiting.result().release()
         scene.held.wait_for(State.CLOSED)
-        assert scene.steering.scene(None) is None, "a closed camera sees nothing"
+        assert scene.control_manager.scene(None) is None, "a closed camera sees nothing"
 
 
 def test_an_automatic_that_is_stopped_holds_what_it_had(scene: Scene, tmp_path: Path) -> None:
@@ -414,16 +418,16 @@ def test_continuous_focus_of_a_stream_outlasts_the_users(focusing: Scene) -> Non
     with focusing.held.open():
         end_of_cycle(focusing)
         focusing.change("autofocus_mode", mode="continuous")
-        focusing.steering.reset()
+        focusing.control_manager.reset()
         end_of_cycle(focusing)
-        assert focusing.held.holder.focus.mode is AfMode.CONTINUOUS
+        assert focusing.held.manager.focus.mode is AfMode.CONTINUOUS
 
 
 def test_a_lens_given_back_is_focused_once(focusing: Scene) -> None:
     with focusing.held.open():
         end_of_cycle(focusing)
         focusing.change("lens_position", position=5.0)
-        focusing.steering.reset()
+        focusing.control_manager.reset()
         end_of_cycle(focusing)
         assert focusing.sent()["AfTrigger"] == 0
         focusing.change("image_processing", brightness=0.1)
@@ -435,9 +439,9 @@ def test_a_users_mode_given_back_while_closed_starts_nothing(focusing: Scene) ->
     focusing.change("autofocus_mode", mode="auto")
     focusing.held.open().release()
     focusing.held.wait_for(State.CLOSED)
-    focusing.steering.reset()
+    focusing.control_manager.reset()
     focusing.sent()
-    with focusing.held.holder.lease("snapshot"):
+    with focusing.held.manager.lease("snapshot"):
         focusing.held.wait_for(State.OPEN)
         focusing.camera.emit()
         assert focusing.sent() == {}
@@ -466,7 +470,7 @@ def test_a_trigger_that_is_refused_changes_nothing(scene: Scene) -> None:
         with pytest.raises(NotSupported, match="by hand"):
             scene.change("autofocus", trigger=True, speed="fast")
         assert scene.sent() == {}
-        assert not scene.steering.asked.has("autofocus")
+        assert not scene.control_manager.asked.has("autofocus")
 
 
 # Automatics that are stopped
@@ -496,12 +500,12 @@ def test_a_busy_camera_does_not_count_against_the_state(tmp_path: Path) -> None:
     for number in range(4):
         scene = again(tmp_path)
         if number:
-            assert scene.steering.asked.get("image_processing", "brightness") == 0.5
+            assert scene.control_manager.asked.get("image_processing", "brightness") == 0.5
         scene.camera.fail_next("open", CameraBusy("taken"))
         with scene.held:
             if not number:
                 scene.change("image_processing", brightness=0.5)
-            lease = scene.held.holder.lease("stream")
+            lease = scene.held.manager.lease("stream")
             scene.held.take_failure()
             lease.release()
 
@@ -512,9 +516,9 @@ def test_ends_before_the_first_frame_do_not_count_against_the_state(tmp_path: Pa
         scene.change("image_processing", brightness=0.5)
     for _ in range(4):
         scene = again(tmp_path)
-        assert scene.steering.asked.get("image_processing", "brightness") == 0.5
+        assert scene.control_manager.asked.get("image_processing", "brightness") == 0.5
         with scene.held:
-            lease = scene.held.holder.lease("stream")
+            lease = scene.held.manager.lease("stream")
             scene.held.wait_for(State.OPEN)
             lease.release()
 
@@ -531,16 +535,16 @@ def test_a_change_that_gives_no_frames_costs_only_itself(tmp_path: Path) -> None
     with scene.held, Flow(flow, is_over), scene.held.open():
         scene.change("image_processing", brightness=0.5)
         scene.change("transform", hflip=True)
-        frames = scene.held.holder.status().frames
-        eventually(lambda: scene.held.holder.status().frames > frames, "it works")
+        frames = scene.held.manager.status().frames
+        eventually(lambda: scene.held.manager.status().frames > frames, "it works")
         scene.change("transform", vflip=True)  # and no frame comes any more
         eventually(lambda: scene.store.set_aside_because, "the silence is laid to the change")
         assert scene.camera.opens == 4, "it was opened with what worked"
-        asked = scene.steering.asked
+        asked = scene.control_manager.asked
         assert asked.get("image_processing", "brightness") == 0.5
         assert (asked.get("transform", "hflip"), asked.get("transform", "vflip")) == (True, False)
         assert scene.camera.wishes[-1].vflip is False
-        assert "before" in str(scene.steering.troubles()["controls_set_aside"])
+        assert "before" in str(scene.control_manager.troubles()["controls_set_aside"])
     kept = Store(tmp_path, "cam0").load()
     assert kept.get("image_processing", "brightness") == 0.5
     assert kept.get("transform", "vflip") is False
@@ -553,7 +557,7 @@ def test_a_change_while_closed_that_does_not_open_costs_only_itself(scene: Scene
     scene.change("transform", hflip=True)
     scene.camera.fail_next("open", CameraError("broken by it"))
     with scene.held.open():
-        assert scene.steering.asked.get("image_processing", "brightness") == 0.5
+        assert scene.control_manager.asked.get("image_processing", "brightness") == 0.5
         assert scene.camera.wishes[-1] == WISH
     assert Store(tmp_path, "cam0").load().get("image_processing", "brightness") == 0.5
 
@@ -562,14 +566,14 @@ def test_a_state_is_set_aside_by_silence_also_where_nobody_stays(tmp_path: Path)
     scene = Scene(tmp_path, watchdog_timeout_s=0.2)
     with scene.held:
         scene.change("transform", hflip=True)
-        lease = scene.held.holder.lease("stream")
+        lease = scene.held.manager.lease("stream")
         scene.held.wait_for(State.OPEN)
         scene.camera.shut("restart")
         scene.camera.wait_inside("restart")  # the silence is noticed, and everyone leaves
         lease.release()
         scene.camera.let()
         scene.held.wait_for(State.CLOSED)
-        assert "no frames" in scene.steering.troubles()["controls_set_aside"]
+        assert "no frames" in scene.control_manager.troubles()["controls_set_aside"]
         with scene.held.open():
             assert scene.camera.wishes[-1] == WISH
             scene.camera.emit()
@@ -601,16 +605,16 @@ def test_a_disk_that_hangs_holds_nothing_up(scene: Scene, monkeypatch: pytest.Mo
     scene.change("image_processing", brightness=0.5)
     monkeypatch.setattr(scene.store, "end_trial", hang)
     for _ in range(2):  # closed before a frame came, which ends the trial
-        lease = scene.held.holder.lease("stream")
+        lease = scene.held.manager.lease("stream")
         scene.held.wait_for(State.OPEN)
         lease.release()
         scene.held.wait_for(State.CLOSED)
     with scene.held.open():
         scene.change("image_processing", brightness=0.7)
         assert scene.sent()["Brightness"] == 0.7
-        assert "the disk of the state folder" in scene.steering.troubles()["controls_not_kept"]
+        assert "the disk of the state folder" in scene.control_manager.troubles()["controls_not_kept"]
         answers.set()
-        eventually(lambda: scene.steering.troubles()["controls_not_kept"] is None, "it answers again")
+        eventually(lambda: scene.control_manager.troubles()["controls_not_kept"] is None, "it answers again")
 
 
 # Threads
@@ -638,10 +642,10 @@ class Gate:
 def test_a_change_while_the_camera_opens_is_not_lost(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     gate = Gate(scene.camera.prepare, "camera")
     monkeypatch.setattr(scene.camera, "prepare", gate)
-    lease = scene.held.holder.lease("stream")
+    lease = scene.held.manager.lease("stream")
     assert gate.is_inside.wait(10)
     changing = Background(lambda: scene.change("transform", hflip=True))
-    eventually(lambda: scene.steering.asked.has("transform"), "it is asked")
+    eventually(lambda: scene.control_manager.asked.has("transform"), "it is asked")
     gate.let()
     changing.result()
     assert scene.camera.wishes[-1].hflip is True
@@ -660,7 +664,7 @@ def test_of_two_senders_the_newer_value_stays(scene: Scene, monkeypatch: pytest.
         frames.start()
         assert gate.is_inside.wait(10), "the night is about to be sent"
         changing = Background(lambda: scene.change("day_night_mode", mode="night", night_saturation=0.7))
-        eventually(lambda: waiters(scene.steering._idle) == 1, "it waits for its turn")
+        eventually(lambda: waiters(scene.control_manager._idle) == 1, "it waits for its turn")
         assert scene.sent() == {}
         gate.let()
         frames.join(10)
@@ -680,12 +684,12 @@ def test_a_late_send_does_not_take_the_lens_back(focusing: Scene, monkeypatch: p
         frames.start()
         assert gate.is_inside.wait(10)
         changing = Background(lambda: focusing.change("lens_position", position=5.0))
-        eventually(lambda: focusing.steering.asked.has("lens_position"), "it is asked")
+        eventually(lambda: focusing.control_manager.asked.has("lens_position"), "it is asked")
         gate.let()
         frames.join(10)
         changing.result()
         assert [controls["AfMode"] for controls in focusing.camera.sent if "AfMode" in controls][-1] == 0
-        assert focusing.held.holder.focus.mode is AfMode.MANUAL
+        assert focusing.held.manager.focus.mode is AfMode.MANUAL
 
 
 def test_a_hold_and_a_change_at_once_keep_both(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -701,7 +705,7 @@ def test_a_hold_and_a_change_at_once_keep_both(scene: Scene, monkeypatch: pytest
         gate.let()
         changing.join(10)
         holding.result()
-        asked = scene.steering.asked
+        asked = scene.control_manager.asked
         assert asked.held["auto_exposure"] == {"ExposureTime": 1000, "AnalogueGain": 1.0}
         assert asked.get("image_processing", "brightness") == 0.5
 
@@ -715,7 +719,7 @@ def test_a_change_does_not_wait_for_ever_for_another(scene: Scene, monkeypatch: 
         with pytest.raises(CameraError, match="another change"):
             scene.change("image_processing", brightness=0.5)
         with pytest.raises(CameraError, match="another change"):
-            scene.steering.reset()
+            scene.control_manager.reset()
         scene.camera.let()
         first.result()
 
@@ -726,11 +730,13 @@ def test_a_change_does_not_wait_for_ever_for_another(scene: Scene, monkeypatch: 
 def test_a_rate_or_a_size_that_the_camera_does_not_give_is_told(scene: Scene) -> None:
     with scene.held.open():
         scene.change("stream", fps=240.0)
-        assert scene.steering.troubles()["controls_not_applied"] == ["fps: the camera gives 100 at the most, as it is"]
+        assert scene.control_manager.troubles()["controls_not_applied"] == [
+            "fps: the camera gives 100 at the most, as it is"
+        ]
         scene.change("stream", fps=50.0, width=64)
-        assert scene.steering.troubles()["controls_not_applied"] == ["width: the camera gives 32"]
-        scene.steering.reset()
-        assert scene.steering.troubles()["controls_not_applied"] == []
+        assert scene.control_manager.troubles()["controls_not_applied"] == ["width: the camera gives 32"]
+        scene.control_manager.reset()
+        assert scene.control_manager.troubles()["controls_not_applied"] == []
 
 
 @pytest.mark.parametrize("has_modes", [True, False])
@@ -742,8 +748,8 @@ def test_hdr_of_single_exposures_takes_the_right_processor(tmp_path: Path, has_m
         scene.change("hdr", mode=word)  # nothing is known of the camera yet
         with scene.held.open():
             assert scene.sent() == ({"HdrMode": 3} if has_modes else {})
-            assert bool(scene.steering.troubles()["controls_not_applied"]) is not has_modes
-            scene.steering.reset()
+            assert bool(scene.control_manager.troubles()["controls_not_applied"]) is not has_modes
+            scene.control_manager.reset()
             if has_modes:
                 scene.change("hdr", mode=word)
             else:

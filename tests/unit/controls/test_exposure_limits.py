@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softcam.camera.pattern.sensor import Scene, Sensor, normalise
-from softcam.controls.exposure_limits import Governor, Limits
+from softcam.controls.exposure_limits import ExposureLimiter, Limits
 
 LEAST_GAIN = 1.1228
 
@@ -17,7 +17,7 @@ class Rig:
 
     def __init__(self, limits: Limits, fps: float = 10) -> None:
         self.sensor = Sensor(640, 360, fps)
-        self.governor = Governor(limits, LEAST_GAIN)
+        self.governor = ExposureLimiter(limits, LEAST_GAIN)
         self.changes = 0
 
     def run(self, lux: float, frames: int = 120) -> Any:
@@ -104,7 +104,7 @@ def _shown(fixed: Mapping[str, Any], wanted: float, longest_us: float) -> dict[s
     ],
 )
 def test_it_rests_however_late_a_control_shows(limits: Limits, wanted: float, delay: int) -> None:
-    governor = Governor(limits, 1.0)
+    governor = ExposureLimiter(limits, 1.0)
     on_their_way = deque([governor.controls] * delay)
     changes = []
     for frame in range(400):
@@ -131,7 +131,7 @@ def _shown_by_steps(fixed: Mapping[str, Any], wanted: float) -> dict[str, Any]:
 @pytest.mark.parametrize("delay", [2, 12])
 @pytest.mark.parametrize("wanted", [3000.0, 16_000.0, 25_000.0, 29_000.0, 70_000.0])
 def test_a_shortest_time_is_kept_where_the_gain_is_raised_first(wanted: float, delay: int) -> None:
-    governor = Governor(Limits(min_exposure_us=15_000), 1.0)
+    governor = ExposureLimiter(Limits(min_exposure_us=15_000), 1.0)
     on_their_way = deque([governor.controls] * delay)
     for frame in range(400):
         on_their_way.append(governor.controls)
@@ -156,13 +156,13 @@ def test_a_shortest_time_is_kept_where_the_gain_is_raised_first(wanted: float, d
     ],
 )
 def test_the_first_frames_are_enough_for_both(limits: Limits, wanted: float, fixed: tuple[float, float]) -> None:
-    governor = Governor(limits, 1.0)
+    governor = ExposureLimiter(limits, 1.0)
     governor.step({**_shown(governor.controls, wanted, 30_000.0), "FrameDuration": 33_333})
     assert tuple(governor.controls.values()) == fixed
 
 
 def test_an_automatic_that_still_moves_foretells_nothing() -> None:
-    governor = Governor(Limits(max_exposure_us=5000, max_gain=2.0), 1.0)
+    governor = ExposureLimiter(Limits(max_exposure_us=5000, max_gain=2.0), 1.0)
     for wanted in (4000.0, 30_000.0):
         governor.step(_shown(governor.controls, wanted, 50_000.0))
     assert governor.controls == {"ExposureTime": 5000, "AnalogueGain": 0.0}
@@ -170,7 +170,7 @@ def test_an_automatic_that_still_moves_foretells_nothing() -> None:
 
 @pytest.mark.parametrize("bias", [0.2, 1.0, 4.0])
 def test_both_rest_where_the_light_is_measured_otherwise_in_a_dark_picture(bias: float) -> None:
-    governor = Governor(Limits(max_exposure_us=3000, max_gain=2.0), 1.0)
+    governor = ExposureLimiter(Limits(max_exposure_us=3000, max_gain=2.0), 1.0)
 
     def run(lux: float, frames: int) -> list[int]:
         changes = []
@@ -193,4 +193,4 @@ def test_no_limits_and_no_metadata_do_nothing() -> None:
     rig = Rig(Limits())
     rig.run(400)
     assert rig.changes == 0
-    assert Governor(Limits(max_exposure_us=1), 1.0).step({}) is False
+    assert ExposureLimiter(Limits(max_exposure_us=1), 1.0).step({}) is False

@@ -5,11 +5,11 @@ import pytest
 from softcam.controls.day_night import Light
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.schema import BY_NAME
-from softcam.controls.state import Asked
+from softcam.controls.state import RequestedControls
 
 
-def asked(**values: object) -> Asked:
-    return Asked().with_values(BY_NAME["day_night_mode"], values)
+def asked(**values: object) -> RequestedControls:
+    return RequestedControls().with_values(BY_NAME["day_night_mode"], values)
 
 
 def light(**values: object) -> Light:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from softcam.controls.schema import BY_NAME
-from softcam.controls.state import Asked, Store, held_values
+from softcam.controls.state import RequestedControls, Store, held_values
 
 ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 
 
-def asked(**groups: Mapping[str, object]) -> Asked:
-    state = Asked()
+def asked(**groups: Mapping[str, object]) -> RequestedControls:
+    state = RequestedControls()
     for name, values in groups.items():
         state = state.with_values(BY_NAME[name], values)
     return state
@@ -71,7 +71,7 @@ def test_a_round_through_the_file(tmp_path: Path) -> None:
     assert store.save(state)
     assert Store(tmp_path / "deep" / "folder", "cam0").load() == state
     assert (tmp_path / "deep/folder/cam0.json").stat().st_mode & 0o077 == 0
-    assert store.save(Asked())
+    assert store.save(RequestedControls())
     assert list((tmp_path / "deep/folder").iterdir()) == []
 
 
@@ -99,12 +99,12 @@ def test_fail_bad_files_are_set_aside(tmp_path: Path, content: bytes, reason: st
     path = tmp_path / "cam0.json"
     path.write_bytes(content)
     store = Store(tmp_path, "cam0")
-    assert store.load() == Asked()
+    assert store.load() == RequestedControls()
     assert store.set_aside_because is not None
     assert reason in store.set_aside_because
     assert not path.exists()
     assert (tmp_path / "cam0.json.bad").read_bytes() == content
-    assert Store(tmp_path, "cam0").load() == Asked()
+    assert Store(tmp_path, "cam0").load() == RequestedControls()
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_a_file_that_could_not_be_read_is_not_written_over(
     store = Store(tmp_path, "cam0")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "read_text", deny)
-        assert store.load() == Asked()
+        assert store.load() == RequestedControls()
     assert "Permission denied" in str(store.trouble)
-    assert store.save(Asked() if then is None else asked(image_processing=then))
+    assert store.save(RequestedControls() if then is None else asked(image_processing=then))
     assert store.trouble is None
     assert store.set_aside_because == "cam0.json could not be read (Permission denied)"
     assert (tmp_path / "cam0.json.bad").read_text() == content
@@ -208,7 +208,7 @@ def test_an_empty_state_is_written_through_as_well(tmp_path: Path, monkeypatch: 
     store.save(asked(roi=ZOOM))
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "cam0.json").exists()))
-    assert store.save(Asked())
+    assert store.save(RequestedControls())
     assert synced == [False], "the folder, when the file is gone"
 
 
@@ -252,7 +252,7 @@ def test_a_state_that_works_is_tried_any_number_of_times(tmp_path: Path) -> None
 
 def test_without_a_folder_nothing_is_kept_and_it_is_told() -> None:
     store = Store(None, "cam0")
-    assert store.load() == Asked()
+    assert store.load() == RequestedControls()
     assert store.save(asked(roi=ZOOM)) is False
     store.begin_trial()
     store.set_aside("no reason")
@@ -272,13 +272,13 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from softcam.controls.state import Asked, Store
+from softcam.controls.state import RequestedControls, Store
 from softcam.controls.schema import BY_NAME
 
 store = Store(Path(sys.argv[1]), "cam0")
 print("begins", flush=True)
 for number in range(int(sys.argv[2]), 1_000_000_000):
-    state = Asked().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
+    state = RequestedControls().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
     state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
     assert store.save(state)
     print(number, flush=True)

@@ -6,12 +6,12 @@ import time
 import pytest
 
 from softcam.controls import writer as keeper_module
-from softcam.controls.writer import Keeper
+from softcam.controls.writer import BackgroundWriter
 from tests.support.fakes import Background, eventually
 
 
 def test_all_of_it_is_done_in_order() -> None:
-    keeper, done = Keeper(), []
+    keeper, done = BackgroundWriter(), []
     for number in range(50):
         keeper.put(lambda number=number: done.append(number))
     assert keeper.do(lambda: done.append(50))
@@ -25,7 +25,7 @@ def test_work_that_fails_costs_only_itself(caplog: pytest.LogCaptureFixture) -> 
     def fail() -> None:
         raise RuntimeError("broken")
 
-    keeper = Keeper()
+    keeper = BackgroundWriter()
     assert keeper.do(fail)
     assert "broken" in caplog.text
     assert keeper.do(lambda: None)
@@ -33,7 +33,7 @@ def test_work_that_fails_costs_only_itself(caplog: pytest.LogCaptureFixture) -> 
 
 def test_a_disk_that_hangs_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "_LIMIT_S", 0.2)
-    keeper, done, answers = Keeper(), [], threading.Event()
+    keeper, done, answers = BackgroundWriter(), [], threading.Event()
 
     def hang() -> None:
         answers.wait(60)
@@ -51,7 +51,7 @@ def test_a_disk_that_hangs_is_not_waited_for_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_who_comes_later_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper, answers = Keeper(), threading.Event()
+    keeper, answers = BackgroundWriter(), threading.Event()
     keeper.put(lambda: answers.wait(60) and None)
     eventually(lambda: keeper._began_s, "it hangs")
     monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1000)

@@ -10,7 +10,7 @@ import pytest
 
 from softcam.errors import CameraError, NotSupported
 from softcam.h264 import encoder, timing
-from softcam.h264.backend import AtOnce
+from softcam.h264.backend import SyncBackend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
@@ -107,7 +107,7 @@ class Stage:
         self.now_s += after_s
         self.frames += 1
         self.slot.put(make_frame(size=size, began_s=self.now_s, give_back=self._came_back))
-        self.encoder.frame_came()
+        self.encoder.on_frame()
 
     def show(self, sink: Sink, count: int = 1, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:
         """So many frames, each of which comes to the sink before the next."""
@@ -128,11 +128,11 @@ class Stage:
 
     def _open(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
-    ) -> AtOnce:
+    ) -> SyncBackend:
         assert (pixel_format, fps, bitrate) == ("YUV420", self.fps, 1000)
         backend = FakeBackend(self, size)
         self.backends.append(backend)
-        return AtOnce(backend)
+        return SyncBackend(backend)
 
 
 @pytest.fixture
@@ -336,7 +336,7 @@ def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pyte
 
     sink = Sink()
     with monkeypatch.context() as patch:
-        patch.setattr(encoder, "start_worker", fail)
+        patch.setattr(encoder, "spawn", fail)
         with pytest.raises(CameraError, match="can't start new thread"):
             stage.encoder.join(sink)
     assert stage.encoder.status().sinks == 0

@@ -24,10 +24,10 @@ from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging import jpeg
 from softcam.imaging.exif import with_orientation
 from softcam.mp4 import index
-from softcam.mp4.index import Movie, NoMovie
+from softcam.mp4.index import InvalidMp4, Movie
 from softcam.recording import thumbnail
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import MovieFile
+from softcam.recording.mp4_file import Mp4Writer
 from tests.support.fakes import make_frame
 from tests.support.h264_samples import FPS, FakeSource, numbered_frame, play
 
@@ -58,10 +58,10 @@ def packets(count: int) -> tuple[VideoFormat, list[Packet]]:
     return tape.form, tape.packets
 
 
-def begin_movie(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> MovieFile:
+def begin_movie(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> Mp4Writer:
     """A file with fragments of ten pictures, which is not closed."""
     form, taken = packets(count)
-    movie = MovieFile(library, "video", form, began_s, taken[0].began_s)
+    movie = Mp4Writer(library, "video", form, began_s, taken[0].began_s)
     for place in range(0, count, 10):
         movie.add(taken[place : place + 10], 1 / FPS)
     return movie
@@ -73,7 +73,7 @@ def make_movie(library: Library, began_s: float = LONG_AGO_S) -> str:
     return movie.name
 
 
-def cut(movie: MovieFile) -> None:
+def cut(movie: Mp4Writer) -> None:
     """As a crash leaves it: closed, and unlocked, by the kernel."""
     os.close(movie._descriptor)
     movie._library._running.clear()
@@ -309,7 +309,7 @@ def test_damaged_movies_are_read_or_refused(damage: bytes, at: int) -> None:
         os.write(descriptor, content)
         try:
             movie = index.read_movie(descriptor)
-        except NoMovie as error:
+        except InvalidMp4 as error:
             told = str(error)
             assert told
         else:
@@ -336,7 +336,7 @@ def _whole_movie() -> bytes:
 def test_a_movie_of_ten_thousand_pictures_and_uneven_times(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     form, (keyframe, other, *_) = packets(2)
-    movie = MovieFile(library, "video", form, LONG_AGO_S, 0.0)
+    movie = Mp4Writer(library, "video", form, LONG_AGO_S, 0.0)
     at_s = 0.0
     for number in range(10_000):
         at_s += 0.001 * (number % 7 + 1)
@@ -412,7 +412,7 @@ def test_what_runs_stays_though_it_is_the_oldest(tmp_path: Path) -> None:
 def test_a_timelapse_goes_with_its_stills(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     form, taken = packets(1)
-    movie = MovieFile(library, "timelapse", form, LONG_AGO_S, taken[0].began_s)
+    movie = Mp4Writer(library, "timelapse", form, LONG_AGO_S, taken[0].began_s)
     movie.add(taken, 0.04)
     for number in (1, 2):
         library.add_to_timelapse(movie.name, number, STILL)

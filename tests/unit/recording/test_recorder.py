@@ -13,7 +13,7 @@ import pytest
 from softcam.errors import CameraError, RecordingError
 from softcam.recording import recorder
 from softcam.recording.library import Library
-from softcam.recording.recorder import VideoRecorder, VideoWish
+from softcam.recording.recorder import RecordingOptions, VideoRecorder
 from tests.support.fakes import PATIENCE_S, Background, Held, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
@@ -31,7 +31,7 @@ class Studio:
         self.orientation = 1
         self.recorder = VideoRecorder(
             self.source,
-            held.holder,
+            held.manager,
             self.library,
             preroll_s,
             lambda: PICTURE,
@@ -43,7 +43,7 @@ class Studio:
     def start(self, **wish: float) -> None:
         """A recording, of which the first second is there already."""
         # A running encoder gives packets while `start` waits for the first file.
-        started = Background(lambda: self.recorder.start(VideoWish(**wish)))
+        started = Background(lambda: self.recorder.start(RecordingOptions(**wish)))
         eventually(lambda: self.source.sinks or started.is_over)
         eventually(lambda: self.recorder.running is not None or started.is_over)
         self.source.give(int(FPS))
@@ -71,7 +71,7 @@ def studio(folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None
         studio = Studio(folder, held, preroll_s, max_bytes)
         yield studio
         studio.recorder.close(soon_s())
-        assert not any(held.holder.status().leases.values())
+        assert not any(held.manager.status().leases.values())
         assert studio.source.sinks == []
         assert studio.deaths == []
 
@@ -176,7 +176,7 @@ def test_a_cut_asks_for_a_keyframe(tmp_path: Path) -> None:
 
 def test_preroll_is_from_before_the_start(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=2.0) as s:
-        assert s.held.holder.status().leases["recording"] == 1  # always
+        assert s.held.manager.status().leases["recording"] == 1  # always
         s.source.began_s -= 10.0
         s.source.give(200)  # ten seconds until now
         s.start()
@@ -212,7 +212,7 @@ def test_a_recording_without_preroll_begins_when_it_was_asked_for(tmp_path: Path
 def test_without_preroll_nothing_is_kept(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         assert s.source.sinks == []
-        assert not any(s.held.holder.status().leases.values())
+        assert not any(s.held.manager.status().leases.values())
 
 
 def test_duration_is_exact(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
         assert s.recorder.stop() is None
         s.start()
         with pytest.raises(RecordingError, match="runs already"):
-            s.recorder.start(VideoWish())
+            s.recorder.start(RecordingOptions())
         s.stop()
         s.start()
         s.stop()
@@ -271,7 +271,7 @@ def test_a_camera_that_does_not_come_is_told_and_nothing_runs(tmp_path: Path) ->
     with studio(tmp_path) as s:
         s.held.camera.fail_next("open", CameraError("no such luck"))
         with pytest.raises(CameraError):
-            s.recorder.start(VideoWish())
+            s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
         assert s.held.take_failure()
 
@@ -363,7 +363,7 @@ def test_a_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
     with studio(tmp_path / "folder") as s:
         shutil.rmtree(tmp_path / "folder")
         with pytest.raises(RecordingError, match="nothing can be recorded: No such file"):
-            s.recorder.start(VideoWish())
+            s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 
 
@@ -440,9 +440,9 @@ def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     with studio(tmp_path) as s:
         with monkeypatch.context() as patch:
-            patch.setattr(recorder, "start_worker", fail)
+            patch.setattr(recorder, "spawn", fail)
             with pytest.raises(RecordingError, match="can't start new thread"):
-                s.recorder.start(VideoWish())
+                s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
         s.start()
         s.stop()
@@ -452,7 +452,7 @@ def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_start_where_nothing_can_be_written_says_so() -> None:
     with studio(Path("/proc")) as s:
         with pytest.raises(RecordingError, match="nothing can be recorded: "):
-            s.recorder.start(VideoWish())
+            s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 
 

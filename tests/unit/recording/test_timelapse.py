@@ -17,8 +17,8 @@ from softcam.h264.packet import Packet
 from softcam.imaging import jpeg
 from softcam.recording import timelapse
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import MovieFile
-from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseRecorder, TimelapseWish
+from softcam.recording.mp4_file import Mp4Writer
+from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
 from tests.support.fakes import eventually, soon_s
 from tests.support.h264_samples import numbered_frame, play
 
@@ -69,7 +69,7 @@ def test_a_camera_that_hangs_is_told_and_asked_again(tmp_path: Path, monkeypatch
     monkeypatch.setattr(timelapse, "_LONGEST_STILL_S", 0.02)
     with recorder(tmp_path) as (lapse, stills, _):
         stills.may_give.clear()
-        lapse.start(TimelapseWish(0.02, fps=10))
+        lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).failures >= 3)
         assert "given none" in str(lapse.last_error)
         assert len(stills.asked_s) == 1, "no second one while the first is on its way"
@@ -84,16 +84,16 @@ def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     with recorder(tmp_path) as (lapse, _, _):
         with monkeypatch.context() as patch:
-            patch.setattr(timelapse, "start_worker", fail)
+            patch.setattr(timelapse, "spawn", fail)
             with pytest.raises(RecordingError, match="can't start new thread"):
-                lapse.start(TimelapseWish(1.0))
+                lapse.start(TimelapseOptions(1.0))
         assert lapse.running is None
-        lapse.start(TimelapseWish(1.0))
+        lapse.start(TimelapseOptions(1.0))
 
 
 def test_stills_that_are_turned_begin_a_movie_that_says_so(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
-        lapse.start(TimelapseWish(0.02, fps=10))
+        lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).stills >= 2)
         stills.orientation = 6
         eventually(lambda: len(library.entries()) == 2, "another movie")
@@ -115,7 +115,7 @@ def exif_orientation(picture: bytes | None) -> int:
 
 def test_stills_and_their_movie(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
-        started = lapse.start(TimelapseWish(0.02, fps=10))
+        started = lapse.start(TimelapseOptions(0.02, fps=10))
         assert started.name is not None
         eventually(lambda: running(lapse).stills >= 20)
         (entry,) = library.entries()
@@ -138,7 +138,7 @@ def test_stills_and_their_movie(tmp_path: Path) -> None:
 def test_stills_come_at_their_times(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
         began_s = time.monotonic()
-        lapse.start(TimelapseWish(0.1))
+        lapse.start(TimelapseOptions(0.1))
         eventually(lambda: len(stills.asked_s) >= 6)
     # Late is possible on a busy machine, the first one too; early is not.
     for number, asked_s in enumerate(stills.asked_s):
@@ -148,7 +148,7 @@ def test_stills_come_at_their_times(tmp_path: Path) -> None:
 def test_missed_ones_are_left_out(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
         stills.may_give.clear()
-        lapse_start = threading.Thread(target=lambda: lapse.start(TimelapseWish(0.01)))
+        lapse_start = threading.Thread(target=lambda: lapse.start(TimelapseOptions(0.01)))
         lapse_start.start()
         eventually(lambda: stills.asked_s)
         until_s = time.monotonic() + 0.3
@@ -163,10 +163,10 @@ def test_missed_ones_are_left_out(tmp_path: Path) -> None:
 def test_a_still_that_fails_is_counted_and_the_next_one_comes(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         stills.fails = True
-        started = lapse.start(TimelapseWish(60.0))  # so that there is no second one before this is looked at
+        started = lapse.start(TimelapseOptions(60.0))  # so that there is no second one before this is looked at
         assert (started.name, started.stills, started.failures) == (None, 0, 1)
         lapse.stop()
-        lapse.start(TimelapseWish(0.02))
+        lapse.start(TimelapseOptions(0.02))
         assert lapse.last_error == "the lens is covered"
         assert library.entries() == []
         stills.fails = False
@@ -181,7 +181,7 @@ def test_a_still_that_fails_is_counted_and_the_next_one_comes(tmp_path: Path) ->
 def test_a_disk_that_is_gone_costs_stills_and_nothing_more(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     with recorder(folder) as (lapse, _, library):
-        lapse.start(TimelapseWish(0.02))
+        lapse.start(TimelapseOptions(0.02))
         folder.rename(tmp_path / "away")
         eventually(lambda: running(lapse).failures >= 2)
         assert "No such file" in str(lapse.last_error)
@@ -197,7 +197,7 @@ def test_a_disk_that_is_gone_costs_stills_and_nothing_more(tmp_path: Path) -> No
 def test_a_folder_that_is_made_again_gets_a_movie_of_its_own(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     with recorder(folder) as (lapse, _, library):
-        first = lapse.start(TimelapseWish(0.02)).name
+        first = lapse.start(TimelapseOptions(0.02)).name
         eventually(lambda: running(lapse).stills >= 2)
         folder.rename(tmp_path / "away")
         eventually(lambda: running(lapse).failures >= 2)
@@ -219,17 +219,17 @@ def test_a_picture_that_did_not_come_into_the_movie_is_referred_to_by_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with recorder(tmp_path) as (lapse, _, library):
-        lapse.start(TimelapseWish(0.02))
-        add, failed, added = MovieFile.add, list[bool](), list[bool]()
+        lapse.start(TimelapseOptions(0.02))
+        add, failed, added = Mp4Writer.add, list[bool](), list[bool]()
 
-        def fail_once(self: MovieFile, packets: Sequence[Packet], length_s: float) -> None:
+        def fail_once(self: Mp4Writer, packets: Sequence[Packet], length_s: float) -> None:
             if not failed:
                 failed.append(True)
                 raise OSError(28, "No space left on device")
             added.append(packets[0].is_keyframe)
             add(self, packets, length_s)
 
-        monkeypatch.setattr(MovieFile, "add", fail_once)
+        monkeypatch.setattr(Mp4Writer, "add", fail_once)
         eventually(lambda: len(added) >= 4)
         lapse.stop()
         (entry,) = library.entries()
@@ -240,7 +240,7 @@ def test_a_picture_that_did_not_come_into_the_movie_is_referred_to_by_none(
 
 def test_an_end_does_not_wait_for_a_still(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
-        lapse.start(TimelapseWish(0.02))
+        lapse.start(TimelapseOptions(0.02))
         stills.may_give.clear()
         eventually(lambda: stills.is_held)
         lapse.stop(soon_s())
@@ -259,12 +259,12 @@ def test_a_start_where_nothing_can_be_written_says_so() -> None:
         recorder(Path("/proc")) as (lapse, _, _library),
         pytest.raises(RecordingError, match="nothing can be recorded: "),
     ):
-        lapse.start(TimelapseWish())
+        lapse.start(TimelapseOptions())
 
 
 def test_another_size_in_the_middle_is_fitted(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
-        lapse.start(TimelapseWish(0.02, wants_full=True))
+        lapse.start(TimelapseOptions(0.02, wants_full=True))
         stills.size = (128, 96)
         before = running(lapse).stills
         eventually(lambda: running(lapse).stills >= before + 3)
@@ -279,7 +279,7 @@ def test_another_size_in_the_middle_is_fitted(tmp_path: Path) -> None:
 def test_a_large_still_keeps_its_size_and_makes_a_smaller_movie(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         stills.size = (2560, 1440)
-        lapse.start(TimelapseWish(0.02))
+        lapse.start(TimelapseOptions(0.02))
         eventually(lambda: running(lapse).stills)
         lapse.stop()
         (entry,) = library.entries()
@@ -290,7 +290,7 @@ def test_a_large_still_keeps_its_size_and_makes_a_smaller_movie(tmp_path: Path) 
 
 def test_it_ends_by_itself(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
-        lapse.start(TimelapseWish(0.05, duration_s=0.22))
+        lapse.start(TimelapseOptions(0.05, duration_s=0.22))
         eventually(lambda: lapse.running is None)
         assert 1 <= len(stills.asked_s) <= 5
 
@@ -298,14 +298,14 @@ def test_it_ends_by_itself(tmp_path: Path) -> None:
 def test_one_at_a_time(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, _library):
         assert lapse.stop() is None
-        lapse.start(TimelapseWish(10.0))
+        lapse.start(TimelapseOptions(10.0))
         with pytest.raises(RecordingError, match="runs already"):
-            lapse.start(TimelapseWish())
+            lapse.start(TimelapseOptions())
 
 
 def test_a_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, library):
-        lapse.start(TimelapseWish(3600.0))
+        lapse.start(TimelapseOptions(3600.0))
         lapse.stop(soon_s())
         assert lapse.running is None
         assert library.entries()[0].duration_s == pytest.approx(0.04, abs=0.001)
@@ -317,4 +317,4 @@ def test_a_full_disk_refuses_the_start(tmp_path: Path) -> None:
         os.close(descriptor)
         (tmp_path / "1970-01-01_00-00-00.mp4").write_bytes(b"xx")
         with pytest.raises(RecordingError, match="nothing can be recorded"):
-            lapse.start(TimelapseWish())
+            lapse.start(TimelapseOptions())

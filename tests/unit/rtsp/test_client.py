@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from softcam.rtsp import client
-from softcam.rtsp.client import Address, Bell, Connection, Failure, Interrupted, Refused, authorization
+from softcam.rtsp.client import Address, Cancelled, Connection, RtspError, RtspRejected, Waker, authorization
 from tests.support.fakes import PATIENCE_S, Background
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
@@ -25,8 +25,8 @@ def nothing() -> None: ...
 
 
 @pytest.fixture
-def bell() -> Iterator[Bell]:
-    bell = Bell()
+def bell() -> Iterator[Waker]:
+    bell = Waker()
     yield bell
     bell.close()
 
@@ -64,7 +64,7 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def meet(listener: socket.socket, bell: Bell) -> Iterator[Callable[..., tuple[Connection, Caller]]]:
+def meet(listener: socket.socket, bell: Waker) -> Iterator[Callable[..., tuple[Connection, Caller]]]:
     ends: list[Connection | Caller] = []
 
     def connect(credentials: str = "", check: Callable[[], None] = nothing) -> tuple[Connection, Caller]:
@@ -139,7 +139,7 @@ def test_ok_the_best_of_several_challenges() -> None:
 
 
 def test_fail_unknown_ways_to_log_in() -> None:
-    with pytest.raises(Refused, match="not known here"):
+    with pytest.raises(RtspRejected, match="not known here"):
         authorization(("Negotiate",), "GET", "u", ("me", "it"), 1)
 
 
@@ -158,7 +158,7 @@ def test_ok_an_answer_between_reports_and_requests(meet: Callable[..., tuple[Con
     first, fields, _ = caller.read()
     assert (first, fields["session"]) == ("SETUP rtsp://x/y RTSP/1.0", "abc")
     caller.say(f"RTSP/1.0 461 Unsupported Transport\nCSeq: {fields['cseq']}\n\n")
-    with pytest.raises(Refused, match="no RTP over TCP"):
+    with pytest.raises(RtspRejected, match="no RTP over TCP"):
         asking.result()
 
 
@@ -172,7 +172,7 @@ def test_fail_a_password_is_told_once_and_not_to_whom_it_is_not_asked(
         assert body == b"v=0"
         assert ("authorization" in fields) is (number == 2)
         caller.say(f'RTSP/1.0 401 No\nCSeq: {fields["cseq"]}\nWWW-Authenticate: Basic realm="it"\n\n')
-    with pytest.raises(Refused, match="this user and password") as caught:
+    with pytest.raises(RtspRejected, match="this user and password") as caught:
         asking.result()
     assert "it@" not in str(caught.value)
 
@@ -183,7 +183,7 @@ def test_fail_answers_in_words(meet: Callable[..., tuple[Connection, Caller]], s
     asking = Background(lambda: connection.request("ANNOUNCE"))
     _, fields, _ = caller.read()
     caller.say(f"RTSP/1.0 {status} Because\nCSeq: {fields['cseq']}\n\n")
-    with pytest.raises(Refused, match=str(status)):
+    with pytest.raises(RtspRejected, match=str(status)):
         asking.result()
 
 
@@ -194,9 +194,9 @@ def test_ok_an_answer_right_before_the_end(meet: Callable[..., tuple[Connection,
     caller.say("RTSP/1.0 404 No\nCSeq: 2\n\n")
     caller.close()
     assert number == 1
-    with pytest.raises(Refused, match="404"):
+    with pytest.raises(RtspRejected, match="404"):
         connection.request("ANNOUNCE")
-    with pytest.raises(Failure, match="closed"):
+    with pytest.raises(RtspError, match="closed"):
         connection.request("OPTIONS")
 
 
@@ -205,16 +205,16 @@ def test_fail_the_server_leaves(meet: Callable[..., tuple[Connection, Caller]]) 
     asking = Background(lambda: connection.request("OPTIONS"))
     caller.read()
     caller.close()
-    with pytest.raises(Failure, match="closed the connection"):
+    with pytest.raises(RtspError, match="closed the connection"):
         asking.result()
 
 
-def test_fail_nobody_listens(bell: Bell) -> None:
+def test_fail_nobody_listens(bell: Waker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(Failure, match="connection refused"):
+    with pytest.raises(RtspError, match="connection refused"):
         Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), bell, nothing)
-    with pytest.raises(Failure, match=r"the host a\.invalid is not known"):
+    with pytest.raises(RtspError, match=r"the host a\.invalid is not known"):
         Connection(Address.parse("rtsp://a.invalid/cam"), bell, nothing)
 
 
@@ -236,10 +236,10 @@ def test_ok_an_address_of_a_family_that_the_kernel_lacks(
     assert connection.server == "127.0.0.1"
 
 
-def test_fail_no_address_but_of_a_family_that_the_kernel_lacks(bell: Bell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_no_address_but_of_a_family_that_the_kernel_lacks(bell: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
-    with pytest.raises(Failure, match="not supported"):
+    with pytest.raises(RtspError, match="not supported"):
         Connection(Address.parse("rtsp://127.0.0.1/cam"), bell, nothing)
 
 
@@ -263,12 +263,12 @@ def test_ok_an_address_behind_one_that_is_silent(
                 each.close()
 
 
-def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], bell: Bell) -> None:
+def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], bell: Waker) -> None:
     is_over = threading.Event()
 
     def check() -> None:
         if is_over.is_set():
-            raise Interrupted
+            raise Cancelled
 
     connection, caller = meet(check=check)
     asking = Background(lambda: connection.request("OPTIONS"))
@@ -276,12 +276,12 @@ def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], 
     bell.ring()  # for nothing
     is_over.set()
     bell.ring()
-    with pytest.raises(Interrupted):
+    with pytest.raises(Cancelled):
         asking.result()
 
 
 def test_a_bell_that_rings_late_or_early() -> None:
-    bell = Bell()
+    bell = Waker()
     bell.ring()
     bell.wait(time.monotonic() + PATIENCE_S)  # at once: it rang
     began_s = time.monotonic()
@@ -325,11 +325,11 @@ def test_close_says_goodbye_and_does_not_wait_long(meet: Callable[..., tuple[Con
 def test_50_connections_leak_nothing(listener: socket.socket, no_leaks: NoLeaks) -> None:
     with no_leaks():
         for _ in range(50):
-            bell = Bell()
+            bell = Waker()
             connection = Connection(Address.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), bell, nothing)
             caller = Caller(listener)
             caller.close()
-            with pytest.raises(Failure, match="closed"):
+            with pytest.raises(RtspError, match="closed"):
                 connection.request("OPTIONS")
             connection.close()
             bell.close()
@@ -348,7 +348,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_encrypted(
-    listener: socket.socket, bell: Bell, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
+    listener: socket.socket, bell: Waker, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
 ) -> None:
     if is_trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -372,7 +372,7 @@ def test_encrypted(
 
     serving = Background(serve)
     if not is_trusted:
-        with pytest.raises(Refused, match="certificate is not trusted"):
+        with pytest.raises(RtspRejected, match="certificate is not trusted"):
             Connection(address, bell, nothing)
         assert serving.result() == "no"
         return

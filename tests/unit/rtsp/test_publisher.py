@@ -12,7 +12,7 @@ import pytest
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp import publisher
-from softcam.rtsp.publisher import Inbox, Publisher, State
+from softcam.rtsp.publisher import PacketQueue, Publisher, State
 from tests.support.fakes import PATIENCE_S, Held, eventually, soon_s
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
@@ -150,7 +150,7 @@ class Scene:
         self.source = Source()
         self.deaths: list[str] = []
         url = f"rtsp://me:secret@127.0.0.1:{self.server.port}/cam"
-        self.publisher = Publisher(url, self.source, held.holder, self.deaths.append)
+        self.publisher = Publisher(url, self.source, held.manager, self.deaths.append)
 
     @property
     def state(self) -> State:
@@ -158,7 +158,7 @@ class Scene:
 
     @property
     def leases(self) -> int:
-        return self.held.holder.status().leases["publish"]
+        return self.held.manager.status().leases["publish"]
 
     def wait_for(self, state: State) -> None:
         eventually(lambda: self.state is state, f"state {state}")
@@ -188,7 +188,7 @@ def scene() -> Iterator[Scene]:
 
 def test_inbox_gives_what_came_from_a_keyframe_on() -> None:
     rings: list[None] = []
-    inbox = Inbox(lambda: rings.append(None))
+    inbox = PacketQueue(lambda: rings.append(None))
     assert inbox.form is None
     inbox.packet(packet(0.9))
     inbox.begin(FORM)
@@ -202,7 +202,7 @@ def test_inbox_gives_what_came_from_a_keyframe_on() -> None:
 
 
 def test_full_inbox_forgets_all_and_goes_on_with_a_keyframe() -> None:
-    inbox = Inbox(lambda: None)
+    inbox = PacketQueue(lambda: None)
     inbox.begin(FORM)
     inbox.packet(packet(0.0, is_keyframe=True))
     for number in range(1, 40):
@@ -216,7 +216,7 @@ def test_full_inbox_forgets_all_and_goes_on_with_a_keyframe() -> None:
 
 
 def test_packets_before_a_new_beginning_keep_their_format() -> None:
-    inbox = Inbox(lambda: None)
+    inbox = PacketQueue(lambda: None)
     inbox.begin(FORM)
     inbox.packet(packet(0.0, is_keyframe=True))
     inbox.begin(LARGE)
@@ -237,7 +237,7 @@ def test_off_at_first_and_no_thread(scene: Scene) -> None:
     assert scene.publisher.join(time.monotonic())
 
 
-@pytest.mark.parametrize("part", ["start_worker", "Bell"])
+@pytest.mark.parametrize("part", ["spawn", "Waker"])
 def test_fail_to_start_where_no_thread_can_be_had(
     scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softcam.h264.packet import Packet, VideoFormat
-from softcam.rtsp.rtp import CLOCK_HZ, Packetiser, describe, nal_units
+from softcam.rtsp.rtp import CLOCK_HZ, Packetizer, describe, nal_units
 
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
 FORM = VideoFormat(640, 360, 20.0, SPS, PPS)
@@ -74,7 +74,7 @@ def read(wire: bytes) -> tuple[list[bytes], list[int], list[int], list[bool]]:
 
 @given(UNITS, st.booleans())
 def test_ok_access_units_come_out_whole(units: list[bytes], is_keyframe: bool) -> None:
-    packetiser = Packetiser(SSRC, 65_530, 0, 0)
+    packetiser = Packetizer(SSRC, 65_530, 0, 0)
     found, sequences, timestamps, markers = read(packetiser.frame(packet(units, is_keyframe=is_keyframe), FORM))
     assert found == ([SPS, PPS] if is_keyframe else []) + units
     assert sequences == [(65_530 + number) % 65_536 for number in range(len(sequences))]
@@ -83,14 +83,14 @@ def test_ok_access_units_come_out_whole(units: list[bytes], is_keyframe: bool) -
 
 
 def test_timestamps_are_those_of_the_exposures_and_wrap() -> None:
-    packetiser = Packetiser(SSRC, 0, 2**32 - 100, 0)
+    packetiser = Packetizer(SSRC, 0, 2**32 - 100, 0)
     packets = [packet([b"\x41x"], began_s=began_s) for began_s in (10.0, 10.05, 10.1, 11.0)]
     times = [read(packetiser.frame(each, FORM))[2][0] for each in packets]
     assert times == [2**32 - 100, 4400, 8900, 89_900]
 
 
 def test_report_ties_timestamps_to_the_time_of_day() -> None:
-    packetiser = Packetiser(SSRC, 0, 1000, 0)
+    packetiser = Packetizer(SSRC, 0, 1000, 0)
     assert packetiser.report(1, 1_700_000_000.0) == b""
     packetiser.frame(packet([b"\x41x"], began_s=10.0), FORM)
     packetiser.frame(packet([b"\x41" + bytes(2999)], began_s=10.5), FORM)

@@ -8,16 +8,16 @@ import threading
 from pathlib import Path
 
 from softcam.errors import CameraStuck
-from softcam.runtime.shutdown import Ends
+from softcam.runtime.shutdown import ShutdownSignal
 
 PROJECT = Path(__file__).resolve().parents[3]
 
 # Signals are taken by a thread of the C library's making, never by the main one: that is blocked for them.
 _PROGRAM = """
 import signal, sys, threading
-from softcam.runtime.shutdown import Ends
+from softcam.runtime.shutdown import ShutdownSignal
 
-ends = Ends()
+ends = ShutdownSignal()
 ends.hear([signal.SIGTERM])
 begun = threading.Event()
 def other():
@@ -32,7 +32,7 @@ print(ends.wait().name, flush=True)
 
 
 def test_reasons_come_in_their_order() -> None:
-    ends = Ends()
+    ends = ShutdownSignal()
     first, second = CameraStuck("first"), CameraStuck("second")
     ends.put(first)
     ends.put(second)
@@ -40,7 +40,7 @@ def test_reasons_come_in_their_order() -> None:
 
 
 def test_another_thread_wakes_the_one_that_waits() -> None:
-    ends = Ends()
+    ends = ShutdownSignal()
     reason = CameraStuck("stuck")
     thread = threading.Thread(target=ends.put, args=(reason,))
     thread.start()
@@ -49,7 +49,7 @@ def test_another_thread_wakes_the_one_that_waits() -> None:
 
 
 def test_many_reasons_fill_no_pipe() -> None:
-    ends = Ends()
+    ends = ShutdownSignal()
     for _ in range(100_000):
         ends.put(CameraStuck("again"))
     assert ends.wait(0) is not None

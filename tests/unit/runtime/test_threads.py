@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from softcam.runtime.threads import start_worker
+from softcam.runtime.threads import spawn
 
 
 def ended(thread: threading.Thread) -> bool:
@@ -16,7 +16,7 @@ def ended(thread: threading.Thread) -> bool:
 def test_end_is_no_death() -> None:
     deaths: list[str] = []
     seen: list[str] = []
-    thread = start_worker("scribe", lambda: seen.append(threading.current_thread().name), deaths.append)
+    thread = spawn("scribe", lambda: seen.append(threading.current_thread().name), deaths.append)
     assert ended(thread)
     assert thread.daemon
     assert seen == ["scribe"]
@@ -31,7 +31,7 @@ def test_death_is_told_with_its_traceback(trouble: BaseException, caplog: pytest
         raise trouble
 
     with caplog.at_level(logging.ERROR):
-        assert ended(start_worker("scribe", run, deaths.append))
+        assert ended(spawn("scribe", run, deaths.append))
     assert deaths == [f"thread scribe died: {type(trouble).__name__}: {trouble}"]
     assert "Thread scribe died" in caplog.text
     assert "in run" in caplog.text

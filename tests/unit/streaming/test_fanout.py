@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softcam.streaming import fanout, sockets
-from softcam.streaming.clients import PictureChannel, Viewer
+from softcam.streaming.clients import JpegChannel, StreamClient
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.jpeg_encoder import PictureKey
+from softcam.streaming.jpeg_encoder import JpegVariant
 from tests.support.fakes import PATIENCE_S, eventually, soon_s
 
-KEY = PictureKey(0, 80)
-SMALL_KEY = PictureKey(320, 80)
+KEY = JpegVariant(0, 80)
+SMALL_KEY = JpegVariant(320, 80)
 BOUNDARY = b"--frame\r\n"
 LARGE = 4_000_000  # more than the kernel takes for both ends together
 SMALL_BUFFER = 4096  # the kernel doubles it
@@ -101,7 +101,7 @@ class Stage:
     """A fan-out, and what it told."""
 
     def __init__(self, stuck_limit_s: float = 30.0) -> None:
-        self.channels: tuple[PictureChannel, ...] = ()
+        self.channels: tuple[JpegChannel, ...] = ()
         self.ticks = 0
         self.deaths: list[str] = []
         self.left: list[int] = []  # numbers of viewers, in the order in which they left
@@ -111,7 +111,7 @@ class Stage:
         self.on_tick: Callable[[], None] = lambda: None
         self.fan = FanOut(self._take_channels, self._take_tick, self.deaths.append, stuck_limit_s=stuck_limit_s)
 
-    def join(self, key: PictureKey = KEY, *, interval_s: float = 0.0, small_buffers: bool = False) -> Watcher:
+    def join(self, key: JpegVariant = KEY, *, interval_s: float = 0.0, small_buffers: bool = False) -> Watcher:
         """A new viewer, who has seen the first boundary."""
         ours, theirs = connect(small_buffers)
         self.add(ours, key, interval_s)
@@ -119,13 +119,13 @@ class Stage:
         self.watchers.append(watcher)
         return watcher.begin()
 
-    def add(self, ours: socket.socket, key: PictureKey = KEY, interval_s: float = 0.0) -> int:
+    def add(self, ours: socket.socket, key: JpegVariant = KEY, interval_s: float = 0.0) -> int:
         number = self.joined
         self.joined += 1
-        self.fan.add(Viewer(ours, "192.0.2.1", key, interval_s, lambda: self.left.append(number)))
+        self.fan.add(StreamClient(ours, "192.0.2.1", key, interval_s, lambda: self.left.append(number)))
         return number
 
-    def deliver(self, jpeg: bytes, made_s: float = 1.0, key: PictureKey = KEY) -> None:
+    def deliver(self, jpeg: bytes, made_s: float = 1.0, key: JpegVariant = KEY) -> None:
         self.fan.deliver(key, jpeg, timestamp_s=1_700_000_000.25, made_s=made_s)
 
     def wait_empty(self) -> None:
@@ -136,7 +136,7 @@ class Stage:
         for watcher in self.watchers:
             watcher.close()
 
-    def _take_channels(self, channels: tuple[PictureChannel, ...]) -> None:
+    def _take_channels(self, channels: tuple[JpegChannel, ...]) -> None:
         self.channels = channels
         self.on_channels()
 
@@ -214,7 +214,7 @@ def test_channels_are_told_and_kept_apart(stage: Stage) -> None:
     assert {channel.key for channel in stage.channels} == {KEY, SMALL_KEY}
     stage.deliver(b"usual")
     stage.deliver(b"small", key=SMALL_KEY)
-    stage.deliver(b"nobody's", key=PictureKey(640, 10))
+    stage.deliver(b"nobody's", key=JpegVariant(640, 10))
     assert (usual.picture(), small.picture()) == (b"usual", b"small")
     small.close()
     eventually(lambda: [channel.key for channel in stage.channels] == [KEY])
@@ -396,7 +396,7 @@ def test_without_rings_a_crowd_is_served_all_the_same(
     def refuse(entries: int) -> None:
         raise PermissionError(1, f"no ring of {entries}")
 
-    monkeypatch.setattr(fanout, "SendRing", refuse)
+    monkeypatch.setattr(fanout, "IoUringSender", refuse)
     monkeypatch.setattr(fanout, "_CROWD", 1)
     caplog.set_level(logging.INFO, logger="softcam")
     watchers = [stage.join() for _ in range(20)]
@@ -487,7 +487,7 @@ def test_a_descriptor_that_is_used_again_belongs_to_the_new_viewer(stage: Stage)
 
     numbers = {ours.fileno() for ours, _ in leavers}
     for ours, theirs in leavers:
-        stage.fan.add(Viewer(ours, "192.0.2.2", KEY, 0.0, come_at_once))
+        stage.fan.add(StreamClient(ours, "192.0.2.2", KEY, 0.0, come_at_once))
         Watcher(theirs).begin()
     stage.on_channels = hold
     third = connect()

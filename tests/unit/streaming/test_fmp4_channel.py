@@ -17,7 +17,7 @@ import pytest
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.streaming import fmp4_channel as movie_module
-from softcam.streaming.clients import Viewer
+from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Movie
 from tests.support.fakes import PATIENCE_S, eventually, soon_s
@@ -112,7 +112,7 @@ class Stage:
     def join(self, *, small_buffers: bool = False) -> Watcher:
         ours, theirs = connect(small_buffers)
         before = self.viewers
-        self.fan.add(Viewer(ours, "192.0.2.1", self.movie, 0.0, self._leave))
+        self.fan.add(StreamClient(ours, "192.0.2.1", self.movie, 0.0, self._leave))
         watcher = Watcher(theirs)
         self.watchers.append(watcher)
         eventually(lambda: self.viewers > before, "a viewer")

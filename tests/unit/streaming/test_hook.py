@@ -40,7 +40,7 @@ class Stage:
         frame = make_frame(size=SIZE, **more)
         frame.planes[0][:] = level
         self.source.put(frame)
-        self.hook.frame_came()
+        self.hook.on_frame()
         return frame
 
     def shown(self, after: Frame | None = None, *, since_s: float = 0.0) -> int:
@@ -307,7 +307,7 @@ def test_a_frame_that_cannot_be_read_is_passed_on(stage: Callable[..., Stage]) -
     one = stage(lambda image, _: image)
     damaged = Frame((np.zeros(9, np.uint8),), "MJPEG", *SIZE)
     one.source.put(damaged)
-    one.hook.frame_came()
+    one.hook.on_frame()
     assert one.shown(damaged) == 0
     assert "cannot be read" in one.hook.status()["last_error"]
 

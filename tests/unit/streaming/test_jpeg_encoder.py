@@ -15,11 +15,11 @@ from softcam.errors import CameraError, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming import jpeg_encoder
-from softcam.streaming.jpeg_encoder import PictureKey, Pictures
+from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from tests.support.fakes import PATIENCE_S, SIZE, Background, eventually, make_frame, soon_s, waiters
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
-USUAL = PictureKey(0, 80)
+USUAL = JpegVariant(0, 80)
 WISH = (160, 96)  # of the camera; frames are smaller, to be quick
 
 
@@ -27,7 +27,7 @@ WISH = (160, 96)  # of the camera; frames are smaller, to be quick
 class Wanted:
     """A channel with viewers."""
 
-    key: PictureKey = USUAL
+    key: JpegVariant = USUAL
     due_s: float = 0.0
 
 
@@ -77,8 +77,8 @@ class Studio:
 
     def __init__(self) -> None:
         self.slot = NewestFrame()
-        self.pictures = Pictures(self.slot, WISH)
-        self.delivered: list[tuple[PictureKey, bytes, float, float]] = []
+        self.pictures = JpegEncoderPool(self.slot, WISH)
+        self.delivered: list[tuple[JpegVariant, bytes, float, float]] = []
         self.deaths: list[str] = []
         self.frames_out = 0
         self._lock = threading.Lock()  # guards frames_out
@@ -89,7 +89,7 @@ class Studio:
         with self._lock:
             self.frames_out += 1
         self.slot.put(make_frame(size=size, began_s=began_s, give_back=self._came_back))
-        self.pictures.frame_came()
+        self.pictures.on_frame()
 
     def wait_for(self, many: int) -> None:
         eventually(lambda: len(self.delivered) >= many, f"{many} deliveries")
@@ -102,7 +102,7 @@ class Studio:
         self.pictures.stop(soon_s())
         self.slot.clear()
 
-    def _deliver(self, key: PictureKey, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+    def _deliver(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         self.delivered.append((key, jpeg, timestamp_s, made_s))
 
     def _came_back(self) -> None:
@@ -124,7 +124,7 @@ def studio(no_leaks: NoLeaks) -> Iterator[Studio]:
 
 
 def test_one_encode_for_each_wish_and_frame(encoder: Encoder, studio: Studio) -> None:
-    usual, small = Wanted(), Wanted(PictureKey(16, 50, True))
+    usual, small = Wanted(), Wanted(JpegVariant(16, 50, True))
     studio.pictures.want([usual, small])
     for began_s in range(1, 11):
         studio.frame(began_s)
@@ -151,7 +151,7 @@ def test_nothing_is_made_while_nobody_wants_it(encoder: Encoder, studio: Studio)
 
 
 def test_what_is_delivered_says_whose_and_when(studio: Studio) -> None:
-    key = PictureKey(16, 50)
+    key = JpegVariant(16, 50)
     studio.pictures.want([Wanted(key)])
     before_s = time.time()
     studio.frame(time.monotonic() - 100.0)
@@ -171,13 +171,13 @@ def photo() -> bytes:
 def give_jpeg(studio: Studio, photo: bytes, began_s: float) -> None:
     plane = np.frombuffer(photo, np.uint8)
     studio.slot.put(Frame((plane,), "MJPEG", *SIZE, began_s=began_s))
-    studio.pictures.frame_came()
+    studio.pictures.on_frame()
 
 
 def test_the_camera_s_own_jpeg_goes_on_at_once(studio: Studio, photo: bytes) -> None:
     """By the time the camera's thread is back, and to each channel that wants it so; smaller ones are encoded."""
-    larger = PictureKey(2 * SIZE[0], 40)
-    smaller = PictureKey(SIZE[0] // 2, 80)
+    larger = JpegVariant(2 * SIZE[0], 40)
+    smaller = JpegVariant(SIZE[0] // 2, 80)
     studio.pictures.want([Wanted(), Wanted(larger), Wanted(smaller)])
     studio.wait_idle()
     give_jpeg(studio, photo, 1.0)
@@ -194,14 +194,14 @@ def test_a_jpeg_goes_on_once_however_often_it_is_told_of(studio: Studio, photo: 
     give_jpeg(studio, photo, 1.0)
     studio.pictures.want([Wanted()])
     studio.wait_for(1)  # whoever comes gets the newest
-    studio.pictures.frame_came()
+    studio.pictures.on_frame()
     studio.wait_idle()
     give_jpeg(studio, photo, 2.0)
     assert [made_s for *_, made_s in studio.delivered] == [1.0, 2.0]
 
 
 def test_a_jpeg_of_another_quality_is_made_where_it_was_asked_for(studio: Studio, photo: bytes) -> None:
-    asked = PictureKey(0, 10, is_quality_asked=True)
+    asked = JpegVariant(0, 10, is_quality_asked=True)
     studio.pictures.want([Wanted(), Wanted(asked)])
     studio.wait_idle()
     give_jpeg(studio, photo, 1.0)
@@ -239,7 +239,7 @@ def test_no_memory_for_a_jpeg_costs_itself_alone(
 def test_a_jpeg_does_not_overtake_a_placeholder(studio: Studio, photo: bytes, encoder: Encoder) -> None:
     """Who is told why there is no picture is told so, whatever comes meanwhile."""
     encoder.hold()
-    others = [PictureKey(0, quality, is_quality_asked=True) for quality in (1, 2)]
+    others = [JpegVariant(0, quality, is_quality_asked=True) for quality in (1, 2)]
     studio.pictures.want([Wanted(key) for key in others])
     studio.frame(1.0)
     eventually(lambda: encoder.inside == 2, "that both encoders are busy")
@@ -252,7 +252,7 @@ def test_a_jpeg_does_not_overtake_a_placeholder(studio: Studio, photo: bytes, en
 
 
 def test_a_picture_is_never_larger_than_the_frame(studio: Studio) -> None:
-    studio.pictures.want([Wanted(PictureKey(640, 80))])
+    studio.pictures.want([Wanted(JpegVariant(640, 80))])
     studio.frame(1)
     studio.wait_for(1)
     assert jpeg.size_of(studio.delivered[0][1]) == SIZE
@@ -264,9 +264,9 @@ def test_a_frame_is_made_once_however_often_viewers_change(encoder: Encoder, stu
     studio.frame(1)
     studio.wait_for(1)
     for _ in range(10):
-        studio.pictures.want([first, Wanted(PictureKey(0, 10))])
+        studio.pictures.want([first, Wanted(JpegVariant(0, 10))])
         studio.pictures.want([first])
-        studio.pictures.frame_came()
+        studio.pictures.on_frame()
     studio.wait_idle()
     assert [asked for asked in encoder.asked if asked[2] == 80] == [(1, None, 80, False)]
 
@@ -287,7 +287,7 @@ def test_late_encoders_take_the_newest_frame(encoder: Encoder, studio: Studio) -
 
 
 def test_frames_before_the_next_one_is_due_are_left_out(encoder: Encoder, studio: Studio) -> None:
-    rare, usual = Wanted(PictureKey(0, 10)), Wanted(PictureKey(0, 80))
+    rare, usual = Wanted(JpegVariant(0, 10)), Wanted(JpegVariant(0, 80))
     studio.pictures.want([rare, usual])
     studio.frame(1)
     studio.wait_for(2)
@@ -302,7 +302,7 @@ def test_frames_before_the_next_one_is_due_are_left_out(encoder: Encoder, studio
 
 
 def test_channels_take_turns_where_time_does_not_suffice(encoder: Encoder, studio: Studio) -> None:
-    channels = [Wanted(PictureKey(0, quality)) for quality in (10, 20, 30, 40)]
+    channels = [Wanted(JpegVariant(0, quality)) for quality in (10, 20, 30, 40)]
     encoder.hold()
     studio.pictures.want(channels)
     for round_ in range(1, 9):  # two are made for each frame, and the next frame is always there first
@@ -360,7 +360,7 @@ def test_many_bad_frames_are_summed_in_the_log(
 
 
 def test_the_placeholder_goes_to_everyone_in_their_size(studio: Studio) -> None:
-    usual, small = Wanted(), Wanted(PictureKey(80, 80))
+    usual, small = Wanted(), Wanted(JpegVariant(80, 80))
     studio.pictures.want([usual, small])
     studio.pictures.show(["NO PICTURE"])  # before any frame: in the size that was wished for
     studio.wait_for(2)
@@ -505,5 +505,5 @@ def test_stopping_waits_no_longer_than_it_may(encoder: Encoder, studio: Studio) 
 
 
 def test_stopping_before_the_start_is_harmless() -> None:
-    Pictures(NewestFrame(), WISH).stop(soon_s())
+    JpegEncoderPool(NewestFrame(), WISH).stop(soon_s())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encoder")]

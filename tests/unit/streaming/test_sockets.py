@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softcam.streaming import sockets
-from softcam.streaming.sockets import Descriptors, SendRing
+from softcam.streaming.sockets import Descriptors, IoUringSender
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 Pair = tuple[socket.socket, socket.socket]
@@ -44,7 +44,7 @@ def send_to_each(request: pytest.FixtureRequest, no_leaks: NoLeaks) -> Iterator[
         if request.param == "loop":
             yield lambda descriptors, part: sockets.send_to_each(descriptors.tolist(), part)
             return
-        ring = SendRing(ENTRIES)
+        ring = IoUringSender(ENTRIES)
         yield ring.send_to_each
         ring.close()
 
@@ -106,7 +106,7 @@ def test_room_after_a_short_send_is_told_by_an_edge(send_to_each: SendToEach) ->
 @settings(max_examples=30, deadline=None)
 @given(counts=st.lists(st.integers(0, 3 * ENTRIES), max_size=12))
 def test_a_ring_goes_round_with_any_numbers(counts: list[int]) -> None:
-    ring = SendRing(ENTRIES)
+    ring = IoUringSender(ENTRIES)
     try:
         with pairs(3 * ENTRIES) as made:
             for number, count in enumerate(counts):
@@ -118,7 +118,7 @@ def test_a_ring_goes_round_with_any_numbers(counts: list[int]) -> None:
 
 
 def test_who_has_left_is_told_wherever_the_ring_stands() -> None:
-    ring = SendRing(ENTRIES)
+    ring = IoUringSender(ENTRIES)
     try:
         with pairs(5) as made:  # by five at once, the answers lie across the end of their ring now and then
             for _, theirs in made:
@@ -132,7 +132,7 @@ def test_who_has_left_is_told_wherever_the_ring_stands() -> None:
 def test_what_the_kernel_does_not_take_goes_the_other_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without memory the kernel takes fewer than are in the queue, or none; nobody is left out, nobody served twice."""
     real = sockets._syscall
-    ring = SendRing(ENTRIES)
+    ring = IoUringSender(ENTRIES)
     try:
         with pairs(6) as made:
             for most in (0, 4, 6, 0, 3):
@@ -151,7 +151,7 @@ def test_what_the_kernel_does_not_take_goes_the_other_way(monkeypatch: pytest.Mo
 
 def test_a_send_that_the_kernel_keeps_silent_on_is_told_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """It never does; if it did, nobody could know how much of the part went out."""
-    ring = SendRing(ENTRIES)
+    ring = IoUringSender(ENTRIES)
     try:
         with pairs(3) as made:
             assert ring.send_to_each(numbers(made), b"well") == []
@@ -166,18 +166,18 @@ def test_a_send_that_the_kernel_keeps_silent_on_is_told_as_lost(monkeypatch: pyt
 def test_a_kernel_without_rings_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sockets, "_SETUP", 100_000)  # a number that no system call has
     with pytest.raises(OSError, match="io_uring_setup: Function not implemented"):
-        SendRing(ENTRIES)
+        IoUringSender(ENTRIES)
 
 
 def test_a_ring_that_does_not_send_is_an_error(monkeypatch: pytest.MonkeyPatch, no_leaks: NoLeaks) -> None:
     """As before Linux 5.6: it would fail each frame's first viewer, which would be let go for that."""
     monkeypatch.setattr(sockets, "_OP_SEND", 250)  # a number that no operation has
     with no_leaks(), pytest.raises(OSError, match="does not send"):
-        SendRing(ENTRIES)
+        IoUringSender(ENTRIES)
 
 
 def test_a_ring_that_may_not_be_entered_is_an_error(monkeypatch: pytest.MonkeyPatch, no_leaks: NoLeaks) -> None:
     """A filter may know one of the two calls and not the other: every frame would be tried in vain."""
     monkeypatch.setattr(sockets, "_ENTER", 100_000)  # a number that no system call has
     with no_leaks(), pytest.raises(OSError, match="does not send"):
-        SendRing(ENTRIES)
+        IoUringSender(ENTRIES)

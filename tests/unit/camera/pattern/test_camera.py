@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from softcam.camera.base import Camera, StreamMode, StreamWish
+from softcam.camera.base import Camera, StreamConfig, StreamRequest
 from softcam.camera.pattern.camera import PatternCamera
 from softcam.camera.pattern.faults import KNOWN, Faults
 from softcam.camera.pattern.stream import BUFFERS
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NotSupported
 from softcam.imaging.frame import Frame
 
-WISH = StreamWish(192, 108, 50)
+WISH = StreamRequest(192, 108, 50)
 DEADLINE_S = 20.0  # far beyond what is waited for on any machine; a test that reaches it has failed
 SILENCE_S = 0.5  # so long without a frame, at 50 frames a second, is taken for a stream that stands
 
 
-class Viewer:
+class StreamClient:
     """Takes frames; gives them back at once unless told to keep them."""
 
     def __init__(self, *, keeps: bool = False) -> None:
@@ -94,8 +94,8 @@ def camera(faults: FaultsFile) -> Iterator[PatternCamera]:
 
 
 @pytest.fixture
-def viewer() -> Viewer:
-    return Viewer()
+def viewer() -> StreamClient:
+    return StreamClient()
 
 
 def pattern_threads() -> list[threading.Thread]:
@@ -120,7 +120,7 @@ def test_is_a_camera(camera, viewer):
     assert as_protocol.backend == "pattern"
     assert "imx708" in as_protocol.name
     mode = as_protocol.open(viewer)
-    assert isinstance(mode, StreamMode)
+    assert isinstance(mode, StreamConfig)
     assert (mode.width, mode.height, mode.pixel_format) == (192, 108, "YUV420")
     assert mode.sensor_size == (4608, 2592)
     assert mode.has_autofocus
@@ -132,7 +132,7 @@ def test_is_a_camera(camera, viewer):
     [((192, 108), (192, 108)), ((201, 101), (200, 100)), ((9999, 9999), (4608, 2592)), ((1, 1), (32, 32))],
 )
 def test_frames_have_the_negotiated_shape_and_padded_rows(wanted, given, faults):
-    camera, viewer = PatternCamera(StreamWish(*wanted, 30)), Viewer(keeps=True)
+    camera, viewer = PatternCamera(StreamRequest(*wanted, 30)), StreamClient(keeps=True)
     mode = camera.open(viewer)
     viewer.wait_frames(1)
     camera.close()
@@ -271,7 +271,7 @@ def test_a_long_exposure_slows_the_frames(camera, viewer):
 
 
 def test_frames_stop_when_no_buffer_is_given_back_and_go_on_when_one_is(camera):
-    viewer = Viewer(keeps=True)
+    viewer = StreamClient(keeps=True)
     camera.open(viewer)
     viewer.wait(lambda: len(viewer.seen) == BUFFERS)
     assert viewer.has_silence()
@@ -289,7 +289,7 @@ def test_frames_stop_when_no_buffer_is_given_back_and_go_on_when_one_is(camera):
 
 
 def test_a_frame_keeps_its_picture_until_it_is_released(camera):
-    viewer = Viewer(keeps=True)
+    viewer = StreamClient(keeps=True)
     camera.open(viewer)
     viewer.wait(lambda: len(viewer.kept) >= 2)
     kept = viewer.kept[0]
@@ -299,13 +299,13 @@ def test_a_frame_keeps_its_picture_until_it_is_released(camera):
 
 
 def test_buffers_may_come_back_after_the_close(camera):
-    viewer = Viewer(keeps=True)
+    viewer = StreamClient(keeps=True)
     camera.open(viewer)
     viewer.wait(lambda: len(viewer.kept) == BUFFERS)
     camera.close()
     for frame in viewer.kept:
         frame.release()
-    other = Viewer()
+    other = StreamClient()
     camera.open(other)
     other.wait_frames(BUFFERS + 1)
 
@@ -392,7 +392,7 @@ def test_a_still_of_the_whole_sensor(camera, viewer):
 
 
 def test_a_still_comes_although_buffers_are_held_and_exposures_are_long(camera):
-    viewer = Viewer(keeps=True)
+    viewer = StreamClient(keeps=True)
     camera.open(viewer)
     viewer.wait(lambda: len(viewer.kept) == BUFFERS)
     assert camera.still((64, 64)).size == (64, 64)

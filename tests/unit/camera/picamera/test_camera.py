@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pytest
 
-from softcam.camera.base import StreamMode, StreamWish
+from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.picamera import camera, library
 from softcam.camera.picamera.camera import PicameraCamera, list_cameras
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
@@ -29,7 +29,7 @@ from softcam.imaging.frame import Frame
 CSI = "/base/soc/i2c0mux/i2c@1/imx708@1a"
 USB = "/base/scb/pcie@7d500000/pci@0,0/usb@0,0-1.2:1.0-046d:0825"
 SENSOR = (4608, 2592)
-WISH = StreamWish(640, 360, 20)
+WISH = StreamRequest(640, 360, 20)
 PATIENCE_S = 10.0
 _VARIABLE = "LIBCAMERA_RPI_TUNING_FILE"
 _SYCC = object()
@@ -283,7 +283,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakePicamera2]]:
 class _Opened:
     """A camera that was opened, and what stands behind it; the frames that came are the test's to release."""
 
-    def __init__(self, wish: StreamWish = WISH, **options: Any) -> None:
+    def __init__(self, wish: StreamRequest = WISH, **options: Any) -> None:
         self.camera = PicameraCamera(0, None, wish, **options)
         self.frames: list[Frame] = []
         self.mode = self.camera.open(self.frames.append)
@@ -394,14 +394,14 @@ def test_the_frame_rate_is_fixed_within_what_the_camera_can(
     monkeypatch: pytest.MonkeyPatch, limits: tuple[Any, Any, Any], fps: float, asked_us: int
 ) -> None:
     monkeypatch.setitem(_CONTROLS, "FrameDurationLimits", limits)
-    opened = _Opened(StreamWish(640, 360, fps))
+    opened = _Opened(StreamRequest(640, 360, fps))
     assert opened.inside.started_with == [{"FrameDurationLimits": (asked_us, asked_us)}]
 
 
 def test_the_frame_rate_is_limited_by_what_the_camera_tells_once_it_is_configured(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    opened = _Opened(StreamWish(640, 360, 100))
+    opened = _Opened(StreamRequest(640, 360, 100))
     opened.inside.on_start = lambda: _show_still(opened)
     opened.camera.still(None)
     opened.camera.restart()
@@ -409,12 +409,12 @@ def test_the_frame_rate_is_limited_by_what_the_camera_tells_once_it_is_configure
     assert first == again == restarted == {"FrameDurationLimits": (10_000, 10_000)}
     assert still == {}
     assert "cannot give" not in caplog.text
-    _Opened(StreamWish(640, 360, 240))
+    _Opened(StreamRequest(640, 360, 240))
     assert "cannot give 240 fps here; it is told 120.00" in caplog.text
 
 
 def test_a_still_that_lacks_memory_to_start_gives_kept_pictures_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = _Opened(StreamWish(640, 360, 30))
+    opened = _Opened(StreamRequest(640, 360, 30))
     opened.camera.set_controls({"FrameDurationLimits": (50_000, 50_000)})
     others = ["the stream's"]
     monkeypatch.setattr(camera.Buffers, "give_up_others", lambda _: bool(others and others.pop()))
@@ -433,7 +433,7 @@ def test_a_still_that_lacks_memory_to_start_gives_kept_pictures_up(monkeypatch: 
 
 
 def test_a_rate_that_it_cannot_give_is_told_once_for_each_opening(caplog: pytest.LogCaptureFixture) -> None:
-    opened = _Opened(StreamWish(640, 360, 240))
+    opened = _Opened(StreamRequest(640, 360, 240))
     opened.inside.on_start = lambda: _show_still(opened)
     opened.camera.still(None)
     opened.camera.restart()
@@ -444,7 +444,7 @@ def test_a_rate_that_it_cannot_give_is_told_once_for_each_opening(caplog: pytest
 
 
 def test_a_camera_that_is_slow_enough_once_it_is_configured_is_not_thinned_out() -> None:
-    opened = _Opened(StreamWish(640, 360, 2))
+    opened = _Opened(StreamRequest(640, 360, 2))
     for _ in range(3):
         opened.deliver().release()
     assert len(opened.frames) == 3
@@ -589,7 +589,7 @@ def test_what_is_told_once_it_is_configured_counts_from_the_first_frame() -> Non
     camera = PicameraCamera(0, None, WISH)
     modes = []
 
-    def configured(mode: StreamMode) -> None:
+    def configured(mode: StreamConfig) -> None:
         modes.append(mode)
         camera.set_controls({"ExposureTime": 3000})
 
@@ -672,7 +672,7 @@ def test_the_stream_and_each_still_have_a_sensor_mode_that_is_chosen_for_them(
     fake: type[FakePicamera2], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    opened = _Opened(StreamWish(1536, 864, 20))
+    opened = _Opened(StreamRequest(1536, 864, 20))
     opened.inside.on_start = lambda: _show_still(opened)
     opened.camera.still(None)
     half, whole = ({"output_size": size, "bit_depth": 10} for size in ((2304, 1296), SENSOR))

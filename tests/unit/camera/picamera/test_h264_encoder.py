@@ -12,10 +12,10 @@ from typing import Any, Self
 import pytest
 
 from softcam.camera.picamera import h264_encoder
-from softcam.camera.picamera.h264_encoder import HardwareFirst
-from softcam.camera.picamera.request import FramesOut, Origin
+from softcam.camera.picamera.h264_encoder import EncoderFactory
+from softcam.camera.picamera.request import OutstandingFrames, RequestHandle
 from softcam.errors import NotSupported
-from softcam.h264.backend import AtOnce, Backend
+from softcam.h264.backend import Backend, SyncBackend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
@@ -156,16 +156,16 @@ class Scene:
         self.is_there = True
         self.has_pyav = True
         self.slot = NewestFrame()
-        self.out = FramesOut()
+        self.out = OutstandingFrames()
         self.now_s = 100.0
         self.size = SIZE
         self.has_origin = True
         self.deaths: list[str] = []
-        backends = HardwareFirst(self._find, otherwise=self._otherwise, require_otherwise=self._require)
+        backends = EncoderFactory(self._find, otherwise=self._otherwise, require_otherwise=self._require)
         self.video = VideoEncoder(
             self.slot, lambda: FPS, BITRATE, self.deaths.append, require=backends.require, open_backend=backends.open
         )
-        self.slot.on_clear = self.video.frames_gone
+        self.slot.on_clear = self.video.on_frames_cleared
 
     def __enter__(self) -> Self:
         return self
@@ -188,9 +188,9 @@ class Scene:
         metadata = {"SensorTimestamp": round(self.now_s * 1e9)}
         request = Request(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
         frame = make_frame(metadata, size=self.size, began_s=self.now_s, give_back=self.out.leave())
-        frame.origin = Origin(request, self.out.leave) if self.has_origin else None
+        frame.origin = RequestHandle(request, self.out.leave) if self.has_origin else None
         self.slot.put(frame)
-        self.video.frame_came()
+        self.video.on_frame()
 
     def show(self, sink: Sink, count: int = 1) -> None:
         for _ in range(count):
@@ -208,7 +208,7 @@ class Scene:
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
     ) -> Backend:
         assert (pixel_format, fps, bitrate) == ("YUV420", FPS, BITRATE)
-        return AtOnce(FakeX264(size))
+        return SyncBackend(FakeX264(size))
 
     def _require(self) -> None:
         if not self.has_pyav:

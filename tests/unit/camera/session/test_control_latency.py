@@ -4,20 +4,20 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.session.control_latency import Changes
+from softcam.camera.session.control_latency import ControlLatency
 from softcam.camera.session.frame_rate import CONTROL_FRAMES
 
 
-def _count(changes: Changes, frames: int) -> None:
+def _count(changes: ControlLatency, frames: int) -> None:
     for _ in range(frames):
         changes.count()
 
 
 def test_some_frames_later_where_the_metadata_does_not_tell() -> None:
-    changes = Changes()
+    changes = ControlLatency()
     _count(changes, 50)
     changes.sent({"Brightness": 0.5}, 10.0)
-    is_seen = changes.seen_from(10.0)
+    is_seen = changes.visible_since(10.0)
     _count(changes, CONTROL_FRAMES - 1)
     assert not is_seen({})
     _count(changes, 1)
@@ -25,30 +25,30 @@ def test_some_frames_later_where_the_metadata_does_not_tell() -> None:
 
 
 def test_what_was_sent_after_the_moment_is_not_waited_for() -> None:
-    changes = Changes()
+    changes = ControlLatency()
     changes.sent({"Brightness": 0.5}, 10.0)
-    assert changes.seen_from(9.9)({})
-    assert not changes.seen_from(10.1)({})
+    assert changes.visible_since(9.9)({})
+    assert not changes.visible_since(10.1)({})
 
 
 def test_a_later_change_does_not_hide_the_one_before() -> None:
-    changes = Changes()
+    changes = ControlLatency()
     changes.sent({"ExposureTime": 1000}, 10.0)
     _count(changes, 3)
     changes.sent({"AnalogueGain": 2.0}, 11.0)
-    is_seen = changes.seen_from(10.5)
+    is_seen = changes.visible_since(10.5)
     assert not is_seen({"AnalogueGain": 2.0})
     assert is_seen({"AnalogueGain": 2.0, "ExposureTime": 1000})
     _count(changes, CONTROL_FRAMES)
     changes.sent({"AnalogueGain": 3.0}, 12.0)
-    assert changes.seen_from(11.5)({}), "the others were seen long ago"
+    assert changes.visible_since(11.5)({}), "the others were seen long ago"
 
 
 def test_a_start_has_told_all() -> None:
-    changes = Changes()
+    changes = ControlLatency()
     changes.sent({"Brightness": 0.5}, 10.0)
     changes.begin()
-    assert changes.seen_from(11.0)({})
+    assert changes.visible_since(11.0)({})
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,6 @@ def test_a_start_has_told_all() -> None:
     ],
 )
 def test_metadata_tells(told: dict[str, Any], seen: dict[str, Any], is_shown: bool) -> None:
-    changes = Changes()
+    changes = ControlLatency()
     changes.sent(told, 10.0)
-    assert changes.seen_from(10.0)(seen) is is_shown
+    assert changes.visible_since(10.0)(seen) is is_shown

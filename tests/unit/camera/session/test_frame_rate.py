@@ -2,11 +2,11 @@
 
 import pytest
 
-from softcam.camera.session.frame_rate import Pace, Thinning
+from softcam.camera.session.frame_rate import FrameDecimator, FrameRateMeter
 
 
-def counted(frames: int, interval_s: float, *, from_s: float = 100.0, exposure_us: int = 1000) -> Pace:
-    pace = Pace()
+def counted(frames: int, interval_s: float, *, from_s: float = 100.0, exposure_us: int = 1000) -> FrameRateMeter:
+    pace = FrameRateMeter()
     for number in range(frames):
         pace.count({"ExposureTime": exposure_us, "FrameDuration": 50_000}, from_s + number * interval_s)
     return pace
@@ -52,14 +52,14 @@ def test_pause_does_not_lower_the_rate() -> None:
 
 
 def test_pipeline_follows_the_longer_of_exposure_and_frame() -> None:
-    assert Pace().pipeline_s == 0.0
+    assert FrameRateMeter().pipeline_s == 0.0
     assert counted(1, 1.0).pipeline_s == pytest.approx(0.15)
     assert counted(1, 1.0, exposure_us=6_000_000).pipeline_s == pytest.approx(18)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"ExposureTime": None, "FrameDuration": None}])
 def test_metadata_may_tell_nothing(metadata: dict[str, None]) -> None:
-    pace = Pace()
+    pace = FrameRateMeter()
     pace.count(metadata, 1.0)
     assert pace.pipeline_s == 0.0
 
@@ -102,19 +102,19 @@ def test_other_opening_knows_nothing_of_the_last() -> None:
 
 @pytest.mark.parametrize(("camera_fps", "wanted_fps"), [(30, 20), (30, 15), (30, 7), (60, 25), (30, 1)])
 def test_thinning_leaves_about_as_many_as_were_asked(camera_fps: int, wanted_fps: int) -> None:
-    thinning = Thinning(wanted_fps)
+    thinning = FrameDecimator(wanted_fps)
     taken = sum(thinning.takes(100.0 + number / camera_fps) for number in range(60 * camera_fps))
     assert wanted_fps * 60 <= taken <= wanted_fps * 60 * 1.12 + 1
 
 
 @pytest.mark.parametrize("camera_fps", [14.0, 19.9, 20.0, 20.5, 21.9])
 def test_thinning_takes_every_frame_of_a_camera_that_is_about_as_fast(camera_fps: float) -> None:
-    thinning = Thinning(20)
+    thinning = FrameDecimator(20)
     assert all(thinning.takes(100.0 + number / camera_fps) for number in range(2000))
 
 
 def test_thinning_does_not_make_up_for_a_pause() -> None:
-    thinning = Thinning(10)
+    thinning = FrameDecimator(10)
     assert thinning.takes(100.0)
     after_s = [160.0 + number / 60 for number in range(60)]
     assert sum(thinning.takes(moment_s) for moment_s in after_s) <= 12

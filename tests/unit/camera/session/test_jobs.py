@@ -5,7 +5,7 @@ import time
 import pytest
 
 from softcam.camera.session import jobs as orders_module
-from softcam.camera.session.jobs import Orders
+from softcam.camera.session.jobs import JobQueue
 from softcam.errors import CameraError, NoPicture
 from tests.support.fakes import make_frame
 
@@ -14,7 +14,7 @@ def _nothing() -> None: ...
 
 
 def test_equal_ones_are_one_until_they_begin() -> None:
-    orders = Orders()
+    orders = JobQueue()
     first = orders.join(("still", None), _nothing, is_still=True)
     assert orders.join(("still", None), _nothing, is_still=True) is first
     assert orders.join(("still", (64, 32)), _nothing, is_still=True) is not first
@@ -24,7 +24,7 @@ def test_equal_ones_are_one_until_they_begin() -> None:
 
 
 def test_what_nobody_waits_for_is_not_begun() -> None:
-    orders = Orders()
+    orders = JobQueue()
     order = orders.join(("still",), _nothing, is_still=True)
     orders.join(("still",), _nothing, is_still=True)
     orders.leave(order)
@@ -36,7 +36,7 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
 
 def test_too_many_stills_are_refused_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders_module, "_MOST_STILLS", 2)
-    orders = Orders()
+    orders = JobQueue()
     for size in range(2):
         orders.join(("still", size), _nothing, is_still=True)
     with pytest.raises(NoPicture, match="too many stills"):
@@ -46,7 +46,7 @@ def test_too_many_stills_are_refused_and_nothing_else(monkeypatch: pytest.Monkey
 
 
 def test_a_frame_is_held_for_each_who_waits() -> None:
-    orders, gone = Orders(), []
+    orders, gone = JobQueue(), []
     for _ in range(3):
         orders.join(("still",), _nothing, is_still=True)
     order = orders.begin()
@@ -59,7 +59,7 @@ def test_a_frame_is_held_for_each_who_waits() -> None:
 
 
 def test_an_error_is_told_to_each_as_its_own() -> None:
-    orders = Orders()
+    orders = JobQueue()
     orders.join(("still",), _nothing, is_still=True)
     order = orders.begin()
     orders.end(order, None, CameraError("no still"), pause_s=None)
@@ -72,7 +72,7 @@ def test_an_error_is_told_to_each_as_its_own() -> None:
 
 @pytest.mark.parametrize(("took_s", "pause_s"), [(0.0, 0.5), (2.0, 2.0)])
 def test_the_next_one_waits_as_long_as_this_one_took(took_s: float, pause_s: float) -> None:
-    orders = Orders()
+    orders = JobQueue()
     orders.join(("still",), _nothing, is_still=True)
     before_s = time.monotonic()
     orders.end(orders.begin(), None, None, pause_s=took_s)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.base import IdleDesk, StreamMode
-from softcam.camera.session import manager as holder_module
+from softcam.camera.base import NullListener, StreamConfig
+from softcam.camera.session import manager as manager_module
 from softcam.camera.session.frame_rate import CONTROL_FRAMES
 from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture, NotSupported
@@ -46,34 +46,34 @@ def brief() -> Iterator[Held]:
 
 
 def test_closed_until_somebody_asks(held: Held) -> None:
-    status = held.holder.status()
+    status = held.manager.status()
     assert status.state is State.CLOSED
     assert (status.mode, status.fps, status.metadata, status.last_error) == (None, None, None, None)
     assert (status.restarts, status.opens) == (0, 0)
-    eventually(lambda: waiters(held.holder._changed) == 1, "the thread sleeps")
+    eventually(lambda: waiters(held.manager._changed) == 1, "the thread sleeps")
     assert held.camera.calls == []
 
 
 def test_lease_opens(held: Held) -> None:
-    with held.holder.lease("hold"):
+    with held.manager.lease("hold"):
         held.wait_for(State.OPEN)
         held.camera.emit({"ExposureTime": 5, "Lux": 3})
-        assert held.holder.wait_ready(soon_s()) == held.camera.mode
-        status = held.holder.status()
+        assert held.manager.wait_ready(soon_s()) == held.camera.mode
+        status = held.manager.status()
         assert status.mode == held.camera.mode
         assert status.leases == {**dict.fromkeys(LEASE_KINDS, 0), "hold": 1}
         assert status.metadata == {"ExposureTime": 5, "Lux": 3}
         assert status.opens == 1
-    assert not any(held.holder.status().leases.values())
+    assert not any(held.manager.status().leases.values())
 
 
 def test_last_lease_arms_the_linger_and_a_new_one_disarms_it(held: Held) -> None:
-    first, second = held.open(), held.holder.lease("snapshot")
+    first, second = held.open(), held.manager.lease("snapshot")
     first.release()
     assert held.state is State.OPEN
     second.release()
     held.wait_for(State.LINGERING)
-    third = held.holder.lease("stream")
+    third = held.manager.lease("stream")
     held.wait_for(State.OPEN)
     third.release()
     held.wait_for(State.LINGERING)
@@ -88,7 +88,7 @@ def test_camera_closes_after_the_linger() -> None:
         assert time.monotonic() - began_s >= 0.03
         assert held.camera.calls == ["open", "close"]
         assert held.camera.frames_out == 0
-        assert held.holder.status().mode is None
+        assert held.manager.status().mode is None
 
 
 def test_no_linger_closes_at_once(brief: Held) -> None:
@@ -100,24 +100,24 @@ def test_no_linger_closes_at_once(brief: Held) -> None:
 def test_releasing_again_does_not_prolong_the_linger(held: Held) -> None:
     lease = held.open()
     lease.release()
-    until_s = held.holder._linger_until_s
+    until_s = held.manager._linger_until_s
     lease.release()
     with lease:
         pass
-    assert held.holder._linger_until_s == until_s
+    assert held.manager._linger_until_s == until_s
 
 
 def test_lease_of_others_is_not_released(held: Held) -> None:
-    first, second = held.open(), held.holder.lease("stream")
+    first, second = held.open(), held.manager.lease("stream")
     first.release()
     first.release()
-    assert held.holder.status().leases["stream"] == 1
+    assert held.manager.status().leases["stream"] == 1
     second.release()
 
 
 def test_client_that_leaves_while_the_camera_opens(brief: Held) -> None:
     brief.camera.shut("open")
-    lease = brief.holder.lease("stream")
+    lease = brief.manager.lease("stream")
     brief.camera.wait_inside("open")
     assert brief.state is State.OPENING
     lease.release()
@@ -128,7 +128,7 @@ def test_client_that_leaves_while_the_camera_opens(brief: Held) -> None:
 
 def test_client_that_leaves_while_the_camera_opens_arms_the_linger(held: Held) -> None:
     held.camera.shut("open")
-    lease = held.holder.lease("stream")
+    lease = held.manager.lease("stream")
     held.camera.wait_inside("open")
     lease.release()
     held.camera.let()
@@ -138,10 +138,10 @@ def test_client_that_leaves_while_the_camera_opens_arms_the_linger(held: Held) -
 
 def test_clients_that_change_places_while_the_camera_opens(brief: Held) -> None:
     brief.camera.shut("open")
-    first = brief.holder.lease("stream")
+    first = brief.manager.lease("stream")
     brief.camera.wait_inside("open")
     first.release()
-    second = brief.holder.lease("snapshot")
+    second = brief.manager.lease("snapshot")
     brief.camera.let()
     brief.wait_for(State.OPEN)
     assert brief.camera.calls == ["open"]
@@ -153,8 +153,8 @@ def test_client_that_comes_while_the_camera_closes(brief: Held) -> None:
     brief.open().release()
     brief.camera.wait_inside("close")
     assert brief.state is State.CLOSING
-    lease = brief.holder.lease("stream")
-    waiting = Background(lambda: brief.holder.wait_ready(soon_s()))
+    lease = brief.manager.lease("stream")
+    waiting = Background(lambda: brief.manager.wait_ready(soon_s()))
     brief.camera.let()
     brief.wait_for(State.OPEN)
     brief.camera.emit()
@@ -167,21 +167,21 @@ def test_fifty_rounds_leak_nothing(no_leaks: Callable[[], AbstractContextManager
     with no_leaks(), Held(linger_s=0.0) as held:
         for number in range(1, 51):
             lease = held.open()
-            held.holder.wait_ready(soon_s())
+            held.manager.wait_ready(soon_s())
             lease.release()
             held.wait_for(State.CLOSED)
             assert held.camera.frames_out == 0
-            assert held.holder.status().opens == number
+            assert held.manager.status().opens == number
 
 
 # Waiting
 
 
 def test_ready_waits_for_the_first_frame(held: Held) -> None:
-    lease = held.holder.lease("stream")
+    lease = held.manager.lease("stream")
     held.wait_for(State.OPEN)
-    waiting = [Background(lambda: held.holder.wait_ready(soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.holder.frames._changed) == 2, "both wait")
+    waiting = [Background(lambda: held.manager.wait_ready(soon_s())) for _ in range(2)]
+    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
     held.camera.emit()
     assert [background.result() for background in waiting] == [held.camera.mode] * 2
     lease.release()
@@ -189,32 +189,32 @@ def test_ready_waits_for_the_first_frame(held: Held) -> None:
 
 def test_frame_that_comes_before_open_returns(held: Held) -> None:
     held.camera.shut("open")
-    lease = held.holder.lease("stream")
+    lease = held.manager.lease("stream")
     held.camera.wait_inside("open")
-    waiting = Background(lambda: held.holder.wait_ready(soon_s()))
+    waiting = Background(lambda: held.manager.wait_ready(soon_s()))
     held.camera.emit()
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "it waits on")
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "it waits on")
     held.camera.let()
     assert waiting.result() == held.camera.mode
     lease.release()
 
 
 def test_no_frame_in_time(held: Held) -> None:
-    lease = held.holder.lease("stream")
+    lease = held.manager.lease("stream")
     held.wait_for(State.OPEN)
     with pytest.raises(NoPicture, match=r"in time \(it is open\)"):
-        held.holder.wait_ready(time.monotonic() + 0.01)
+        held.manager.wait_ready(time.monotonic() + 0.01)
     with pytest.raises(NoPicture, match=r"in time \(it is open\)"):
-        held.holder.wait_frame(0.0, time.monotonic() + 0.01)
+        held.manager.wait_frame(0.0, time.monotonic() + 0.01)
     assert held.state is State.OPEN
     lease.release()
 
 
 def test_frame_of_a_cold_camera_counts_when_exposure_rests(held: Held) -> None:
-    lease = held.holder.lease("snapshot")
+    lease = held.manager.lease("snapshot")
     held.wait_for(State.OPEN)
-    waiting = [Background(lambda: held.holder.wait_frame(0.0, soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.holder.frames._changed) == 2, "both wait")
+    waiting = [Background(lambda: held.manager.wait_frame(0.0, soon_s())) for _ in range(2)]
+    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
     for exposure_us in (100, 200, 400, 800, 800, 800):
         held.camera.emit({"ExposureTime": exposure_us})
     assert not any(background.is_over for background in waiting)
@@ -229,11 +229,11 @@ def test_frame_is_not_older_than_asked(held: Held) -> None:
     lease = held.open()
     for _ in range(5):
         newest = held.camera.emit()
-    assert held.holder.wait_frame(newest.began_s, soon_s()) is newest
+    assert held.manager.wait_frame(newest.began_s, soon_s()) is newest
     newest.release()
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "it waits")
     newer = held.camera.emit()
     assert waiting.result() is newer
     newer.release()
@@ -244,12 +244,12 @@ def test_other_opening_settles_anew(brief: Held) -> None:
     lease = brief.open()
     for _ in range(5):
         brief.camera.emit()
-    brief.holder.wait_frame(0.0, soon_s()).release()
+    brief.manager.wait_frame(0.0, soon_s()).release()
     lease.release()
     brief.wait_for(State.CLOSED)
     lease = brief.open()
     with pytest.raises(NoPicture):
-        brief.holder.wait_frame(0.0, time.monotonic() + 0.01)
+        brief.manager.wait_frame(0.0, time.monotonic() + 0.01)
     lease.release()
 
 
@@ -259,7 +259,7 @@ def test_other_opening_settles_anew(brief: Held) -> None:
 def test_rate_is_measured(held: Held) -> None:
     lease = held.open()
     with held.camera.flowing():
-        eventually(lambda: (held.holder.status().fps or 0) > 1, "a rate")
+        eventually(lambda: (held.manager.status().fps or 0) > 1, "a rate")
     lease.release()
 
 
@@ -269,14 +269,14 @@ def test_frames_of_an_earlier_opening_are_given_back(brief: Held) -> None:
     earlier = brief.camera.on_frame
     lease.release()
     brief.wait_for(State.CLOSED)
-    brief.holder.on_frame = lambda: told.append(None)
+    brief.manager.on_frame = lambda: told.append(None)
     late = brief.camera.emit(to=earlier)
     assert late.planes == (), "the camera is closed"
-    lease = brief.holder.lease("stream")
+    lease = brief.manager.lease("stream")
     brief.wait_for(State.OPEN)
     late = brief.camera.emit(to=earlier)
     assert late.planes == ()
-    assert brief.holder.status().metadata is None
+    assert brief.manager.status().metadata is None
     assert told == []
     brief.camera.emit()
     assert len(told) == 1
@@ -285,7 +285,7 @@ def test_frames_of_an_earlier_opening_are_given_back(brief: Held) -> None:
 
 def test_frame_that_is_being_encoded_outlives_the_camera(brief: Held) -> None:
     lease = brief.open()
-    frame = brief.holder.frames.held()
+    frame = brief.manager.frames.held()
     assert frame is not None
     lease.release()
     brief.wait_for(State.CLOSED)
@@ -341,14 +341,14 @@ def test_exception_does_not_reach_the_camera(
 ) -> None:
     lease = held.open()
     if not isinstance(metadata, BrokenMetadata):
-        held.holder.on_frame = lambda: [][1]
+        held.manager.on_frame = lambda: [][1]
     for _ in range(5):
         held.camera.emit(metadata)
     assert caplog.text.count("A frame was lost") == 1
     assert "Traceback" in caplog.text
     assert held.camera.frames_out == 1
     told: list[None] = []
-    held.holder.on_frame = lambda: told.append(None)
+    held.manager.on_frame = lambda: told.append(None)
     held.camera.emit()
     assert len(told) == 1
     lease.release()
@@ -371,13 +371,13 @@ def test_failed_open_is_told_once_and_to_all(
 ) -> None:
     held.camera.fail_next("open", error)
     held.camera.shut("open")
-    lease = held.holder.lease("stream")
+    lease = held.manager.lease("stream")
     waiting = [
-        Background(lambda: held.holder.wait_ready(soon_s())),
-        Background(lambda: held.holder.wait_frame(0.0, soon_s())),
-        Background(lambda: held.holder.still(None, soon_s())),
+        Background(lambda: held.manager.wait_ready(soon_s())),
+        Background(lambda: held.manager.wait_frame(0.0, soon_s())),
+        Background(lambda: held.manager.still(None, soon_s())),
     ]
-    eventually(lambda: waiters(held.holder.frames._changed) == 2 and held.holder._orders, "all wait")
+    eventually(lambda: waiters(held.manager.frames._changed) == 2 and held.manager._orders, "all wait")
     held.camera.let()
     raised = []
     for background in waiting:
@@ -386,17 +386,17 @@ def test_failed_open_is_told_once_and_to_all(
         raised.append(caught.value)
     assert len(set(map(id, raised))) == 3, "each thread raises an error of its own"
     with pytest.raises(told):
-        held.holder.lease("snapshot")
-    assert held.holder.join(soon_s())
+        held.manager.lease("snapshot")
+    assert held.manager.join(soon_s())
     assert type(held.take_failure()) is told
     assert held.state is state
-    assert str(error) in (held.holder.status().last_error or "")
+    assert str(error) in (held.manager.status().last_error or "")
     lease.release()
 
 
 def test_missing_camera_is_not_opened(held: Held) -> None:
     held.camera.is_there = False
-    held.holder.lease("stream")
+    held.manager.lease("stream")
     assert isinstance(held.take_failure(), CameraMissing)
     held.wait_for(State.MISSING)
     assert "open" not in held.camera.calls
@@ -410,12 +410,12 @@ def test_failed_close_is_told(brief: Held) -> None:
 
 @pytest.mark.parametrize("call", ["open", "close", "still"])
 def test_call_that_hangs_is_told(call: str, monkeypatch: pytest.MonkeyPatch, brief: Held) -> None:
-    monkeypatch.setattr(holder_module, f"_{call.upper()}_LIMIT_S", 0.02)
+    monkeypatch.setattr(manager_module, f"_{call.upper()}_LIMIT_S", 0.02)
     brief.camera.shut(call)
-    lease = brief.holder.lease("stream")
+    lease = brief.manager.lease("stream")
     waiting = None
     if call == "still":
-        waiting = Background(lambda: brief.holder.still(None, soon_s()))
+        waiting = Background(lambda: brief.manager.still(None, soon_s()))
     elif call == "close":
         brief.wait_for(State.OPEN)
         lease.release()
@@ -426,10 +426,10 @@ def test_call_that_hangs_is_told(call: str, monkeypatch: pytest.MonkeyPatch, bri
         with pytest.raises(CameraStuck):
             waiting.result()
     with pytest.raises(CameraStuck):
-        brief.holder.wait_ready(soon_s())
-    assert not brief.holder.join(time.monotonic()), "the thread hangs in the camera"
+        brief.manager.wait_ready(soon_s())
+    assert not brief.manager.join(time.monotonic()), "the thread hangs in the camera"
     brief.camera.let()
-    assert brief.holder.join(soon_s()), "once it answers, it is closed"
+    assert brief.manager.join(soon_s()), "once it answers, it is closed"
     lease.release()
 
 
@@ -439,48 +439,48 @@ def test_call_that_hangs_is_told(call: str, monkeypatch: pytest.MonkeyPatch, bri
 def test_stop_with_leases_held(held: Held) -> None:
     lease = held.open()
     waiting = [
-        Background(lambda: held.holder.wait_frame(time.monotonic() + 60, soon_s())),
-        Background(lambda: held.holder.wait_frame(time.monotonic() + 60, soon_s())),
+        Background(lambda: held.manager.wait_frame(time.monotonic() + 60, soon_s())),
+        Background(lambda: held.manager.wait_frame(time.monotonic() + 60, soon_s())),
     ]
-    eventually(lambda: waiters(held.holder.frames._changed) == 2, "both wait")
-    held.holder.stop()
+    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
+    held.manager.stop()
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
             background.result()
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
     with pytest.raises(CameraError, match="stopping"):
-        held.holder.lease("stream")
+        held.manager.lease("stream")
     with pytest.raises(CameraError, match="stopping"):
-        held.holder.still(None, soon_s())
+        held.manager.still(None, soon_s())
     lease.release()
-    held.holder.stop()
+    held.manager.stop()
 
 
 def test_stop_of_a_closed_camera(held: Held) -> None:
-    held.holder.stop()
-    assert held.holder.join(soon_s())
+    held.manager.stop()
+    assert held.manager.join(soon_s())
     assert held.camera.calls == []
 
 
 def test_stop_while_lingering(held: Held) -> None:
     held.open().release()
     held.wait_for(State.LINGERING)
-    held.holder.stop()
-    assert held.holder.join(soon_s())
+    held.manager.stop()
+    assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
 
 
 def test_stop_while_opening(held: Held) -> None:
     held.camera.shut("open")
-    held.holder.lease("stream")
+    held.manager.lease("stream")
     held.camera.wait_inside("open")
-    held.holder.stop()
+    held.manager.stop()
     with pytest.raises(CameraError, match="stopping"):
-        held.holder.wait_ready(soon_s())
-    assert not held.holder.join(time.monotonic() + 0.01)
+        held.manager.wait_ready(soon_s())
+    assert not held.manager.join(time.monotonic() + 0.01)
     held.camera.let()
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
 
 
@@ -496,22 +496,22 @@ def still_rig(held: Held) -> Iterator[tuple[Held, Lease]]:
 
 def test_still_is_the_callers(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
-    frame = held.holder.still(None, soon_s())
+    frame = held.manager.still(None, soon_s())
     assert frame.size == SENSOR_SIZE
     assert held.camera.stills_out == 1
     frame.release()
-    frame = held.holder.still((40, 20), soon_s())
+    frame = held.manager.still((40, 20), soon_s())
     assert frame.size == (40, 20)
     frame.release()
     assert held.state is State.OPEN
-    assert held.holder.status().mode == held.camera.mode
+    assert held.manager.status().mode == held.camera.mode
     assert held.camera.calls == ["open", "still", "still"]
 
 
 def test_no_frame_is_held_while_a_still_is_taken(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.shut("still")
-    waiting = Background(lambda: held.holder.still(SIZE, soon_s()))
+    waiting = Background(lambda: held.manager.still(SIZE, soon_s()))
     held.camera.wait_inside("still")
     assert held.camera.frames_out == 0
     assert held.camera.emit().planes == (), "it comes at the wrong moment"
@@ -524,19 +524,19 @@ def test_still_that_fails_is_told_to_who_asked(still_rig: tuple[Held, Lease]) ->
     held, _ = still_rig
     held.camera.fail_next("still", NotSupported("no stills here"))
     with pytest.raises(NotSupported, match="no stills here"):
-        held.holder.still(None, soon_s())
+        held.manager.still(None, soon_s())
     assert held.state is State.OPEN
-    held.holder.still(None, soon_s()).release()
+    held.manager.still(None, soon_s()).release()
 
 
 def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.shut("still")
-    waiting = [Background(lambda: held.holder.still(SIZE, soon_s()))]
+    waiting = [Background(lambda: held.manager.still(SIZE, soon_s()))]
     held.camera.wait_inside("still")
     # The one under way began before these asked; each of them waits for one that is newer than its request.
-    waiting += [Background(lambda: held.holder.still(SIZE, soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.holder._changed) == 3, "all wait")
+    waiting += [Background(lambda: held.manager.still(SIZE, soon_s())) for _ in range(2)]
+    eventually(lambda: waiters(held.manager._changed) == 3, "all wait")
     held.camera.let()
     frames: list[Frame] = [background.result() for background in waiting]
     assert frames[0] is not frames[1]
@@ -550,13 +550,13 @@ def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> Non
 
 def test_still_that_was_given_up_is_not_taken(held: Held) -> None:
     held.camera.shut("open")
-    lease = held.holder.lease("snapshot")
+    lease = held.manager.lease("snapshot")
     held.camera.wait_inside("open")
     with pytest.raises(NoPicture, match="it is opening"):
-        held.holder.still(None, time.monotonic() + 0.01)
+        held.manager.still(None, time.monotonic() + 0.01)
     held.camera.let()
     held.wait_for(State.OPEN)
-    held.holder.still(None, soon_s()).release()
+    held.manager.still(None, soon_s()).release()
     assert held.camera.count("still") == 1
     lease.release()
 
@@ -564,12 +564,12 @@ def test_still_that_was_given_up_is_not_taken(held: Held) -> None:
 def test_still_that_comes_too_late_is_given_back(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.shut("still")
-    waiting = Background(lambda: held.holder.still(None, time.monotonic() + 0.02))
+    waiting = Background(lambda: held.manager.still(None, time.monotonic() + 0.02))
     held.camera.wait_inside("still")
     with pytest.raises(NoPicture):
         waiting.result()
     held.camera.let()
-    held.holder.still(None, soon_s()).release()
+    held.manager.still(None, soon_s()).release()
     assert held.camera.count("still") == 2
     assert held.camera.stills_out == 0
 
@@ -578,9 +578,9 @@ def test_still_waits_for_the_camera_to_open(brief: Held) -> None:
     brief.camera.shut("close")
     brief.open().release()
     brief.camera.wait_inside("close")
-    lease = brief.holder.lease("snapshot")
-    waiting = Background(lambda: brief.holder.still(None, soon_s()))
-    eventually(lambda: brief.holder._orders, "the order")
+    lease = brief.manager.lease("snapshot")
+    waiting = Background(lambda: brief.manager.still(None, soon_s()))
+    eventually(lambda: brief.manager._orders, "the order")
     brief.camera.let()
     waiting.result().release()
     assert brief.camera.calls == ["open", "close", "open", "still"]
@@ -590,15 +590,15 @@ def test_still_waits_for_the_camera_to_open(brief: Held) -> None:
 def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.shut("still")
-    waiting = [Background(lambda: held.holder.still(None, soon_s())) for _ in range(2)]
+    waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(2)]
     held.camera.wait_inside("still")
-    eventually(lambda: waiters(held.holder._changed) == 2, "both wait")
-    held.holder.stop()
+    eventually(lambda: waiters(held.manager._changed) == 2, "both wait")
+    held.manager.stop()
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
             background.result()
     held.camera.let()
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.count("still") == 1, "the other is not taken any more"
 
 
@@ -606,9 +606,9 @@ def test_fault_in_a_still_ends_the_camera(still_rig: tuple[Held, Lease]) -> None
     held, _ = still_rig
     held.camera.fail_next("still", ZeroDivisionError("a fault of ours"))
     with pytest.raises(CameraStuck, match="thread camera died: ZeroDivisionError"):
-        held.holder.still(None, soon_s())
+        held.manager.still(None, soon_s())
     assert isinstance(held.take_failure(), CameraStuck)
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert not held.camera.is_open
 
 
@@ -632,7 +632,7 @@ def test_first_stream_begins_a_cycle(kinds: tuple[LeaseKind, ...], cycles: int) 
     with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
         leases = []
         for kind in kinds:
-            leases.append(held.holder.lease(kind))
+            leases.append(held.manager.lease(kind))
             held.wait_for(State.OPEN)
         eventually(lambda: triggers(held.camera) >= cycles, "the trigger")
         for lease in leases:
@@ -643,9 +643,9 @@ def test_first_stream_begins_a_cycle(kinds: tuple[LeaseKind, ...], cycles: int) 
 def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
     with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
         held.camera.shut("open")
-        hold = held.holder.lease("hold")
+        hold = held.manager.lease("hold")
         held.camera.wait_inside("open")
-        stream = held.holder.lease("stream")
+        stream = held.manager.lease("stream")
         held.camera.let()
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         held.camera.emit({"AfState": 1})
@@ -659,7 +659,7 @@ def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
 def test_a_user_focuses_although_it_is_switched_off() -> None:
     with Held(FakeCamera(AUTOFOCUS)) as held:
         lease = held.open()
-        waiting = Background(lambda: held.holder.focus.trigger(soon_s()))
+        waiting = Background(lambda: held.manager.focus.trigger(soon_s()))
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         held.camera.emit({"AfState": 1})
         held.camera.emit({"AfState": 2})
@@ -671,7 +671,7 @@ def test_a_user_focuses_although_it_is_switched_off() -> None:
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
     with Held(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
         lease = held.open()
-        assert held.holder.focus.acquire(soon_s()) is None
+        assert held.manager.focus.acquire(soon_s()) is None
         assert held.camera.sent == []
         lease.release()
 
@@ -679,41 +679,41 @@ def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
 def test_camera_that_refuses_to_focus_leaks_no_lease(caplog: pytest.LogCaptureFixture) -> None:
     with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held, caplog.at_level(logging.WARNING):
         held.camera.control_error = NotSupported("no control AfTrigger")
-        with held.holder.lease("hold"):
+        with held.manager.lease("hold"):
             held.wait_for(State.OPEN)
-            with held.holder.lease("stream"):
+            with held.manager.lease("stream"):
                 assert "no control AfTrigger" in caplog.text
-        assert sum(held.holder.status().leases.values()) == 0
+        assert sum(held.manager.status().leases.values()) == 0
 
 
 def test_closing_ends_a_wait_for_the_lens() -> None:
     with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0, linger_s=0.0) as held:
-        lease = held.holder.lease("snapshot")
+        lease = held.manager.lease("snapshot")
         held.wait_for(State.OPEN)
-        waiting = Background(lambda: held.holder.focus.acquire(soon_s()))
+        waiting = Background(lambda: held.manager.focus.acquire(soon_s()))
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         lease.release()
         assert waiting.result() is None
 
 
 def test_controls_are_passed_on(held: Held) -> None:
-    held.holder.set_controls({"Brightness": 0.5})
+    held.manager.set_controls({"Brightness": 0.5})
     assert held.camera.sent == [{"Brightness": 0.5}]
     held.camera.control_error = NotSupported("no control Sharpness")
     with pytest.raises(NotSupported):
-        held.holder.set_controls({"Sharpness": 1})
+        held.manager.set_controls({"Sharpness": 1})
 
 
-class OneControl(IdleDesk):
+class OneControl(NullListener):
     """Wants one control, and tells what it is told."""
 
     def __init__(self, held: Held) -> None:
         self._held = held
         self.seen: list[str] = []
 
-    def opened(self, mode: StreamMode) -> None:
+    def opened(self, mode: StreamConfig) -> None:
         self.seen.append("opened")
-        self._held.holder.set_controls({"Brightness": 0.5})
+        self._held.manager.set_controls({"Brightness": 0.5})
 
     def refused(self, error: CameraError) -> bool:
         self.seen.append("refused")
@@ -724,29 +724,29 @@ class OneControl(IdleDesk):
 
 
 def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
-    held.holder.desk = OneControl(held)
+    held.manager.listener = OneControl(held)
     held.camera.shut("open")
-    lease = held.holder.lease("hold")
+    lease = held.manager.lease("hold")
     held.camera.wait_inside("open")
     assert held.camera.sent == [{"Brightness": 0.5}]
     held.camera.let()
     for _ in range(6):
         held.camera.emit()
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
     held.camera.emit()
     waiting.result().release()  # it counts from the first frame: there is none to wait for
     lease.release()
 
 
 def test_a_camera_that_does_not_start_was_told_in_vain(held: Held) -> None:
-    desk = OneControl(held)
-    held.holder.desk = desk
+    listener = OneControl(held)
+    held.manager.listener = listener
     held.camera.fail_next("open", CameraError("no memory"))
-    lease = held.holder.lease("hold")
+    lease = held.manager.lease("hold")
     held.wait_for(State.OPEN)
-    assert desk.seen == ["opened", "closed", "refused", "opened"]
+    assert listener.seen == ["opened", "closed", "refused", "opened"]
     lease.release()
 
 
@@ -754,19 +754,19 @@ def test_a_picture_after_a_change_shows_it(held: Held) -> None:
     lease = held.open()
     for _ in range(6):
         held.camera.emit()
-    held.holder.set_controls({"Brightness": 0.5})
+    held.manager.set_controls({"Brightness": 0.5})
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
     frames = [held.camera.emit() for _ in range(CONTROL_FRAMES)]
     taken = waiting.result()
     assert taken is frames[-1]
     taken.release()
     # Where the metadata tells, sooner.
-    held.holder.set_controls({"ExposureTime": 5000})
+    held.manager.set_controls({"ExposureTime": 5000})
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
     held.camera.emit()
     assert not waiting.is_over
     shows = held.camera.emit({**STEADY, "ExposureTime": 5000, "Brightness": 0.5})
@@ -780,17 +780,17 @@ def test_a_long_exposure_makes_nobody_late(held: Held) -> None:
     lease = held.open()
     for _ in range(6):
         held.camera.emit()
-    held.holder.set_controls({"ExposureTime": 6_000_000})
+    held.manager.set_controls({"ExposureTime": 6_000_000})
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, asked_s))  # too late, by the deadline alone
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, asked_s))  # too late, by the deadline alone
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
     held.camera.emit({**STEADY, "ExposureTime": 6_000_000})
     waiting.result().release()
     # Nor one that was long when it was asked: the next one's length says nothing of how long this one took.
-    held.holder.set_controls({"ExposureTime": 1000})
+    held.manager.set_controls({"ExposureTime": 1000})
     asked_s = time.monotonic()
-    waiting = Background(lambda: held.holder.wait_frame(asked_s, asked_s))
-    eventually(lambda: waiters(held.holder.frames._changed) == 1, "that it waits")
+    waiting = Background(lambda: held.manager.wait_frame(asked_s, asked_s))
+    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
     held.camera.emit({**STEADY, "ExposureTime": 2000})
     held.camera.emit()
     waiting.result().release()

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from softcam.camera.base import Remote, StreamMode
+from softcam.camera.base import Remote, StreamConfig
 from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging.frame import Frame
 from tests.support.fakes import FakeCamera, Held, eventually, soon_s
 
 AWAY = "rtsp://camera/: Connection refused"
-OTHER = StreamMode(32, 24, "YUV420", (64, 48), can_flip=False)
+OTHER = StreamConfig(32, 24, "YUV420", (64, 48), can_flip=False)
 
 
 class RemoteCamera(FakeCamera):
@@ -20,22 +20,22 @@ class RemoteCamera(FakeCamera):
 
     def __init__(self) -> None:
         super().__init__()
-        self.absence: str | None = None
+        self.disconnect_reason: str | None = None
         self._told: Callable[[], None] = lambda: None
 
-    def tell_absence(self, told: Callable[[], None]) -> None:
+    def on_disconnect(self, told: Callable[[], None]) -> None:
         self._told = told
 
     def give_up(self) -> None:
         self.is_given_up = True
 
     def go(self, reason: str = AWAY) -> None:
-        self.absence = reason
+        self.disconnect_reason = reason
         self._told()
 
     def come(self) -> Frame:
         frame = self.emit()
-        self.absence = None
+        self.disconnect_reason = None
         return frame
 
 
@@ -52,83 +52,83 @@ def held(camera: RemoteCamera, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held
 
 
 def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: RemoteCamera) -> None:
-    camera.absence = AWAY
-    with held.holder.lease("stream"):
+    camera.disconnect_reason = AWAY
+    with held.manager.lease("stream"):
         held.wait_for(State.RECOVERING)
-        assert held.holder.recovering_because == AWAY
-        assert held.holder.wait_ready(soon_s()) is camera.mode, "viewers stay and see the placeholder"
+        assert held.manager.recovery_reason == AWAY
+        assert held.manager.wait_ready(soon_s()) is camera.mode, "viewers stay and see the placeholder"
         camera.come()
         held.wait_for(State.OPEN)
-        assert held.holder.recovering_because is None
-        assert held.holder.status().last_error is None
+        assert held.manager.recovery_reason is None
+        assert held.manager.status().last_error is None
 
 
 def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: RemoteCamera) -> None:
-    with held.holder.lease("stream"):
+    with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.come()
         camera.go()
         held.wait_for(State.RECOVERING)
-        assert held.holder.recovering_because == AWAY
+        assert held.manager.recovery_reason == AWAY
         camera.go("rtsp://camera/: it does not answer")
-        eventually(lambda: held.holder.recovering_because == "rtsp://camera/: it does not answer")
-        assert held.holder.frames.held() is None
-        assert held.holder.trouble() is None
-        with held.holder._changed:
-            assert held.holder._decide(time.monotonic() + 3600) == (None, None), "it is waited for without an end"
+        eventually(lambda: held.manager.recovery_reason == "rtsp://camera/: it does not answer")
+        assert held.manager.frames.held() is None
+        assert held.manager.trouble() is None
+        with held.manager._changed:
+            assert held.manager._decide(time.monotonic() + 3600) == (None, None), "it is waited for without an end"
         camera.come()
         held.wait_for(State.OPEN)
-        status = held.holder.status()
+        status = held.manager.status()
         assert (status.restarts, status.last_error) == (1, None)
     assert camera.calls == ["open"]
 
 
 def test_one_that_is_back_at_once_was_not_away(held: Held, camera: RemoteCamera) -> None:
-    with held.holder.lease("stream"):
+    with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.come()
         camera.go()
         camera.come()
-        with held.holder._changed:
-            step, _ = held.holder._decide(time.monotonic() + 0.15)
+        with held.manager._changed:
+            step, _ = held.manager._decide(time.monotonic() + 0.15)
         assert step is None
-        assert held.holder.status().restarts == 0
+        assert held.manager.status().restarts == 0
 
 
 def test_a_silence_it_does_not_know_of_is_answered_by_restarts_without_an_end(held: Held, camera: RemoteCamera) -> None:
-    with held.holder.lease("stream"):
+    with held.manager.lease("stream"):
         eventually(lambda: camera.count("restart") >= 4, "restarts")
         assert camera.count("open") == 1
 
 
 def test_a_picture_of_another_size_changes_the_mode(held: Held, camera: RemoteCamera) -> None:
-    with held.holder.lease("stream"):
+    with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.come()
         camera.mode = OTHER
         camera.come()
-        eventually(lambda: held.holder.status().mode is OTHER)
-        assert held.holder.wait_ready(soon_s()) is OTHER
+        eventually(lambda: held.manager.status().mode is OTHER)
+        assert held.manager.wait_ready(soon_s()) is OTHER
 
 
 def test_a_snapshot_of_one_that_is_away_says_why(held: Held, camera: RemoteCamera) -> None:
-    camera.absence = AWAY
-    with held.holder.lease("snapshot"):
+    camera.disconnect_reason = AWAY
+    with held.manager.lease("snapshot"):
         held.wait_for(State.RECOVERING)
         with pytest.raises(NoPicture, match="Connection refused"):
-            held.holder.wait_frame(0.0, time.monotonic() + 0.1)
+            held.manager.wait_frame(0.0, time.monotonic() + 0.1)
     held.wait_for(State.CLOSED)
-    assert held.holder.status().last_error == AWAY
-    camera.absence = None
-    with held.holder.lease("snapshot"):
+    assert held.manager.status().last_error == AWAY
+    camera.disconnect_reason = None
+    with held.manager.lease("snapshot"):
         held.wait_for(State.OPEN)
-        assert held.holder.status().last_error is None, "it is there again"
+        assert held.manager.status().last_error is None, "it is there again"
 
 
 def test_visitors_who_leave_early_end_nothing(held: Held, camera: RemoteCamera) -> None:
-    camera.absence = AWAY
+    camera.disconnect_reason = AWAY
     for _ in range(5):
-        with held.holder.lease("snapshot"):
+        with held.manager.lease("snapshot"):
             held.wait_for(State.RECOVERING)
         held.wait_for(State.CLOSED)
     assert camera.count("open") == 5

@@ -45,14 +45,14 @@ class Life:
                 assert self.camera.faults == []
         finally:
             self.camera.let()
-            self.held.holder.stop()
+            self.held.manager.stop()
         for lease in self.leases:
             lease.release()
         for frame in self.encoding:
             frame.release()
         for still in self.stills:
             self.end_still(still)
-        assert self.held.holder.join(soon_s())
+        assert self.held.manager.join(soon_s())
         assert len(self.held.failures) <= 1, "a failure is told once"
         self.held.failures.clear()
         self.held.check_end()
@@ -67,9 +67,9 @@ class Life:
 
     def come(self, number: int) -> None:
         try:
-            self.leases.append(self.held.holder.lease(KINDS[number % len(KINDS)]))
+            self.leases.append(self.held.manager.lease(KINDS[number % len(KINDS)]))
         except CameraError:
-            assert self.held.holder._failure is not None
+            assert self.held.manager._failure is not None
 
     def leave(self, number: int) -> None:
         if self.leases:
@@ -89,7 +89,7 @@ class Life:
             self.camera.emit(to=self.earlier)
 
     def encode(self, _: int) -> None:
-        frame = self.held.holder.frames.held()
+        frame = self.held.manager.frames.held()
         if frame is not None:
             self.encoding.append(frame)
 
@@ -99,7 +99,7 @@ class Life:
 
     def want_still(self, _: int) -> None:
         if self.leases and len(self.stills) < 3:
-            self.stills.append(Background(lambda: self.held.holder.still(None, soon_s())))
+            self.stills.append(Background(lambda: self.held.manager.still(None, soon_s())))
 
     def hold_up(self, number: int) -> None:
         self.camera.shut(CALLS[number % len(CALLS)])
@@ -108,11 +108,11 @@ class Life:
         self.camera.let()
 
     def look(self, _: int) -> None:
-        assert sum(self.held.holder.status().leases.values()) == len(self.leases)
+        assert sum(self.held.manager.status().leases.values()) == len(self.leases)
 
     def rest(self, _: int) -> None:
         """Let everything come to rest, and compare with what follows from the leases."""
-        if self.held.holder._watchdog.timeout_s:
+        if self.held.manager._watchdog.timeout_s:
             return
         eventually(self.is_at_rest, "rest")
         with self.camera._changed:
@@ -140,10 +140,10 @@ class Life:
     def is_at_rest(self) -> bool:
         if self.is_held_up():
             return True
-        holder = self.held.holder
-        with holder._changed:
-            has_work = bool(self.leases and holder._orders)
-            return waiters(holder._changed) > 0 and not has_work and holder._state is self.expected()
+        manager = self.held.manager
+        with manager._changed:
+            has_work = bool(self.leases and manager._orders)
+            return waiters(manager._changed) > 0 and not has_work and manager._state is self.expected()
 
     def expected(self) -> State:
         if self.leases:
@@ -152,7 +152,7 @@ class Life:
 
     def is_well_or_over(self) -> bool:
         is_well = self.held.state in (State.OPEN, State.LINGERING, State.CLOSED)
-        return is_well or self.is_held_up() or self.held.holder._failure is not None
+        return is_well or self.is_held_up() or self.held.manager._failure is not None
 
 
 def steps_of(names: Sequence[str]) -> st.SearchStrategy[Steps]:

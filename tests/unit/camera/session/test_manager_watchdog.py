@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from softcam.camera.session import jobs
-from softcam.camera.session import manager as holder_module
+from softcam.camera.session import manager as manager_module
 from softcam.camera.session.manager import State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from tests.support.fakes import Background, FakeCamera, Held, eventually, soon_s
@@ -37,8 +37,8 @@ def calm() -> Iterator[Held]:
 
 def next_step(held: Held, later_s: float) -> str | None:
     """The name of what the holder would do if nothing happened until so much later."""
-    with held.holder._changed:
-        step, _ = held.holder._decide(time.monotonic() + later_s)
+    with held.manager._changed:
+        step, _ = held.manager._decide(time.monotonic() + later_s)
     if step is None:
         return None
     function: Any = getattr(step, "func", step)
@@ -56,17 +56,17 @@ def test_restart_brings_it_back(calm: Held, caplog: pytest.LogCaptureFixture) ->
     calm.camera.shut("restart")
     with caplog.at_level(logging.INFO):
         lease = calm.open()
-        assert calm.holder.recovering_because is None
+        assert calm.manager.recovery_reason is None
         calm.camera.wait_inside("restart")
         assert calm.state is State.RECOVERING
-        silence = calm.holder.recovering_because
+        silence = calm.manager.recovery_reason
         assert re.fullmatch(r"no frame for \d s", silence or "")
         assert calm.camera.frames_out == 0, "a camera that stops wants all its buffers back"
         calm.camera.let()
         with calm.camera.flowing():
             calm.wait_for(State.OPEN)
-            assert calm.holder.recovering_because is None
-            status = calm.holder.status()
+            assert calm.manager.recovery_reason is None
+            status = calm.manager.status()
             assert (status.restarts, status.opens) == (1, 1)
             assert status.last_error == silence
             lease.release()
@@ -80,8 +80,8 @@ def test_reopening_brings_it_back(calm: Held) -> None:
     wait_for_calls(calm, "open", "restart", "close", "open")
     with calm.camera.flowing():
         calm.wait_for(State.OPEN)
-        assert calm.holder.status().restarts == 2
-        assert calm.holder.status().opens == 2
+        assert calm.manager.status().restarts == 2
+        assert calm.manager.status().opens == 2
         lease.release()
 
 
@@ -90,15 +90,15 @@ def test_silence_beyond_repair_is_told_once(held: Held) -> None:
     failure = held.take_failure()
     assert isinstance(failure, CameraStuck)
     assert "after a restart of the stream and a reopening" in str(failure)
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "restart", "close", "open", "close"]
     with pytest.raises(CameraStuck):
-        held.holder.lease("stream")
+        held.manager.lease("stream")
     lease.release()
 
 
 def test_camera_that_never_gave_a_frame_is_restarted_as_well(calm: Held) -> None:
-    lease = calm.holder.lease("stream")
+    lease = calm.manager.lease("stream")
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
         calm.wait_for(State.OPEN)
@@ -111,27 +111,27 @@ def test_failed_restart_is_followed_by_a_reopening_at_once(calm: Held) -> None:
     lease = calm.open()
     calm.camera.wait_inside("close")
     assert calm.state is State.RECOVERING
-    assert calm.holder.recovering_because == "restarting the stream failed: does not start"
-    assert calm.holder.status().mode == calm.camera.mode, "viewers are still shown something of that size"
+    assert calm.manager.recovery_reason == "restarting the stream failed: does not start"
+    assert calm.manager.status().mode == calm.camera.mode, "viewers are still shown something of that size"
     with calm.camera.flowing():
         calm.camera.let()
         calm.wait_for(State.OPEN)
         assert calm.camera.calls == ["open", "restart", "close", "open"]
-        assert calm.holder.status().restarts == 2
+        assert calm.manager.status().restarts == 2
         lease.release()
 
 
 @pytest.mark.parametrize("call", ["restart", "close", "open"])
 def test_call_that_hangs_is_told_once(call: str, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
     lease = held.open()
-    monkeypatch.setattr(holder_module, f"_{call.upper()}_LIMIT_S", 0.02)
+    monkeypatch.setattr(manager_module, f"_{call.upper()}_LIMIT_S", 0.02)
     held.camera.shut(call)
     failure = held.take_failure()
     assert isinstance(failure, CameraStuck)
     assert "hangs" in str(failure)
-    assert not held.holder.join(time.monotonic())
+    assert not held.manager.join(time.monotonic())
     held.camera.let()
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     lease.release()
 
 
@@ -140,7 +140,7 @@ def test_reopening_that_fails_is_told(error: CameraError, held: Held) -> None:
     lease = held.open()
     held.camera.fail_next("open", error)
     assert held.take_failure() is error
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert (held.state is State.MISSING) == isinstance(error, CameraMissing)
     lease.release()
 
@@ -152,7 +152,7 @@ def test_camera_that_is_gone_is_not_restarted(held: Held) -> None:
     assert isinstance(failure, CameraMissing)
     assert "is gone" in str(failure)
     held.wait_for(State.MISSING)
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
     lease.release()
 
@@ -174,7 +174,7 @@ def test_camera_that_vanishes_before_the_reopening(held: Held) -> None:
 def test_short_relief_does_not_count(calm: Held) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
-    eventually(lambda: calm.holder._awaits_frame, "a frame is waited for")
+    eventually(lambda: calm.manager._awaits_frame, "a frame is waited for")
     calm.camera.emit()
     wait_for_calls(calm, "open", "restart", "close", "open")
     lease.release()
@@ -184,7 +184,7 @@ def test_lasting_relief_counts(calm: Held) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
-        eventually(lambda: calm.holder._watchdog.tries == 0, "the tries are forgotten")
+        eventually(lambda: calm.manager._watchdog.tries == 0, "the tries are forgotten")
     wait_for_calls(calm, "open", "restart", "restart")
     lease.release()
 
@@ -222,8 +222,8 @@ def test_viewer_that_leaves_while_the_camera_is_closed_for_a_reopening(calm: Hel
     calm.wait_for(State.CLOSED)
     assert calm.camera.count("open") == 1
     with calm.camera.flowing():  # who comes then finds a camera that is opened as always
-        lease = calm.holder.lease("stream")
-        calm.holder.wait_ready(soon_s())
+        lease = calm.manager.lease("stream")
+        calm.manager.wait_ready(soon_s())
         assert calm.state is State.OPEN
         lease.release()
 
@@ -232,8 +232,8 @@ def test_viewer_that_comes_while_the_camera_is_opened_again(calm: Held) -> None:
     lease = calm.open()
     calm.camera.shut("open")
     calm.camera.wait_inside("open")
-    newcomer = calm.holder.lease("stream")
-    assert calm.holder.wait_ready(soon_s()) == calm.camera.mode, "it is let in, and sees the placeholder"
+    newcomer = calm.manager.lease("stream")
+    assert calm.manager.wait_ready(soon_s()) == calm.camera.mode, "it is let in, and sees the placeholder"
     lease.release()
     calm.camera.let()
     with calm.camera.flowing():
@@ -246,7 +246,7 @@ def test_silence_while_lingering_is_nobodys(calm: Held) -> None:
     calm.wait_for(State.LINGERING)
     assert next_step(calm, 50) is None
     assert next_step(calm, 61) == "_close"
-    with calm.camera.flowing(), calm.holder.lease("stream"):
+    with calm.camera.flowing(), calm.manager.lease("stream"):
         calm.wait_for(State.OPEN)
         assert calm.camera.count("restart") == 0, "the silence is counted from when somebody came"
 
@@ -263,9 +263,9 @@ def test_stop_during_a_restart(held: Held) -> None:
     held.camera.fail_next("restart", CameraError("does not start"))
     lease = held.open()
     held.camera.wait_inside("restart")
-    held.holder.stop()
+    held.manager.stop()
     held.camera.let()
-    assert held.holder.join(soon_s())
+    assert held.manager.join(soon_s())
     assert held.camera.count("open") == 1
     lease.release()
 
@@ -288,7 +288,7 @@ def test_long_exposure_is_no_stall() -> None:
 def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
     with Held(watchdog_timeout_s=10.0) as held:
         lease = held.open()
-        held.holder.set_controls({"ExposureTime": 6_000_000, "AeEnable": False})
+        held.manager.set_controls({"ExposureTime": 6_000_000, "AeEnable": False})
         held.camera.emit({"ExposureTime": 1000})  # was on its way
         assert next_step(held, 27) is None
         assert next_step(held, 29) == "_recover"
@@ -299,11 +299,11 @@ def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
 
 
 def test_call_may_take_as_long_as_the_exposure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holder_module, "_STILL_LIMIT_S", 0.0)
+    monkeypatch.setattr(manager_module, "_STILL_LIMIT_S", 0.0)
     with Held() as held:
         lease = held.open()
         held.camera.emit({"ExposureTime": 6_000_000})
-        held.holder.still(None, soon_s()).release()
+        held.manager.still(None, soon_s()).release()
         lease.release()
 
 
@@ -311,9 +311,9 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
     def fail() -> None:
         raise IndexError("an encoder's fault")
 
-    held.holder.on_frame = fail
+    held.manager.on_frame = fail
     with held.camera.flowing():
-        lease = held.holder.lease("stream")
+        lease = held.manager.lease("stream")
         assert isinstance(held.take_failure(), CameraStuck)
         lease.release()
 
@@ -321,13 +321,13 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
 def test_stills_that_fail_hide_no_silence(calm: Held) -> None:
     lease = calm.open()
     with calm.camera.flowing():
-        due_s = calm.holder._watchdog.due_from_s
+        due_s = calm.manager._watchdog.due_from_s
         calm.camera.fail_next("still", CameraError("no still"))
         with pytest.raises(CameraError, match="no still"):
-            calm.holder.still(None, soon_s())
-        assert calm.holder._watchdog.due_from_s == due_s
-        calm.holder.still(None, soon_s()).release()
-        assert calm.holder._watchdog.due_from_s > due_s
+            calm.manager.still(None, soon_s())
+        assert calm.manager._watchdog.due_from_s == due_s
+        calm.manager.still(None, soon_s()).release()
+        assert calm.manager._watchdog.due_from_s > due_s
         lease.release()
 
 
@@ -337,7 +337,7 @@ def test_still_waits_for_the_camera_to_come_back(calm: Held) -> None:
     calm.camera.wait_inside("restart")
     with calm.camera.flowing():
         calm.camera.let()
-        calm.holder.still(None, soon_s()).release()
+        calm.manager.still(None, soon_s()).release()
         assert calm.camera.calls == ["open", "restart", "still"]
         lease.release()
 
@@ -346,13 +346,13 @@ def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> N
     """The first frame wakes the camera's thread, which takes only one that is newer than its own wish."""
     with Held(FakeCamera(), watchdog_timeout_s=60.0) as held:
         lease = held.open()
-        with held.holder._changed:
-            held.holder._state = State.RECOVERING
-            held.holder._watchdog.due_from_s = time.monotonic() + 0.02
-            held.holder._awaits_frame = True
+        with held.manager._changed:
+            held.manager._state = State.RECOVERING
+            held.manager._watchdog.due_from_s = time.monotonic() + 0.02
+            held.manager._awaits_frame = True
         held.camera.emit()
         assert held.state is State.RECOVERING
-        assert held.holder._awaits_frame
+        assert held.manager._awaits_frame
         with held.camera.flowing():
             held.wait_for(State.OPEN)
             lease.release()
@@ -368,7 +368,7 @@ def test_silence_counts_for_who_asks_again_and_again_with_pauses(calm: Held) -> 
     began_s = time.monotonic()
     eventually(lambda: time.monotonic() - began_s > 2 * CALM_S, "a silence")
     assert calm.camera.calls == ["open"], "nobody is there for whom it would be brought back"
-    lease = calm.holder.lease("snapshot")
+    lease = calm.manager.lease("snapshot")
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
         calm.wait_for(State.OPEN)
@@ -383,7 +383,7 @@ def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening()
         lease.release()
         wait_for_calls(held, "open", "restart", "close")
         held.wait_for(State.CLOSED)
-        again = held.holder.lease("snapshot")
+        again = held.manager.lease("snapshot")
         failure = held.take_failure()
         assert isinstance(failure, CameraStuck)
         assert held.camera.count("restart") == 1, "the stream was restarted already"
@@ -392,14 +392,14 @@ def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening()
 
 
 def test_old_frame_is_no_sign_of_a_live_camera(calm: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holder_module, "_FRESH_S", 0.05)
+    monkeypatch.setattr(manager_module, "_FRESH_S", 0.05)
     lease = calm.open()
     calm.camera.emit()
     began_s = time.monotonic()
     eventually(lambda: time.monotonic() - began_s > 0.06, "the frame's age")
     with pytest.raises(CameraError, match="no picture from the camera in time"):
         # Before the watchdog acts, which would let a viewer in to see the placeholder.
-        calm.holder.wait_ready(time.monotonic())
+        calm.manager.wait_ready(time.monotonic())
     lease.release()
 
 
@@ -408,9 +408,9 @@ def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         with held.camera.flowing():
-            held.holder.still(None, soon_s()).release()
+            held.manager.still(None, soon_s()).release()
             with pytest.raises(CameraError, match="did not get to it in time"):
-                held.holder.still(None, time.monotonic() + 0.05)
+                held.manager.still(None, time.monotonic() + 0.05)
         assert held.camera.count("still") == 1
         lease.release()
 
@@ -420,12 +420,12 @@ def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: py
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         held.camera.shut("still")
-        first = Background(lambda: held.holder.still((64, 48), soon_s()))
+        first = Background(lambda: held.manager.still((64, 48), soon_s()))
         held.camera.wait_inside("still")
-        waiting = [Background(lambda: held.holder.still(None, soon_s())) for _ in range(3)]
-        eventually(lambda: held.holder._orders.waiting == 3, "three who wait for one still")
+        waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(3)]
+        eventually(lambda: held.manager._orders.waiting == 3, "three who wait for one still")
         with pytest.raises(CameraError, match="too many stills"):
-            held.holder.still((32, 24), soon_s())
+            held.manager.still((32, 24), soon_s())
         held.camera.let()
         monkeypatch.setattr(jobs, "_STILL_PAUSE_S", 0.0)
         frames = [each.result() for each in (first, *waiting)]
@@ -440,8 +440,8 @@ def test_a_change_of_settings_is_not_refused_because_stills_wait(monkeypatch: py
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         with pytest.raises(CameraError, match="too many stills"):
-            held.holder.still(None, soon_s())
-        held.holder.reopen(soon_s())
+            held.manager.still(None, soon_s())
+        held.manager.reopen(soon_s())
         assert held.camera.opens == 2
         lease.release()
 
@@ -449,10 +449,10 @@ def test_a_change_of_settings_is_not_refused_because_stills_wait(monkeypatch: py
 def test_one_picture_does_not_wait_long_for_a_camera_that_is_brought_back(
     held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holder_module, "_RECOVERY_LIMIT_S", 0.01)
+    monkeypatch.setattr(manager_module, "_RECOVERY_LIMIT_S", 0.01)
     held.camera.shut("restart")
     lease = held.open()
-    waiting = Background(lambda: held.holder.wait_frame(time.monotonic(), soon_s()))
+    waiting = Background(lambda: held.manager.wait_frame(time.monotonic(), soon_s()))
     held.camera.wait_inside("restart")
     with pytest.raises(NoPicture, match=r"it is recovering: no frame for \d+ s"):
         waiting.result()
@@ -464,7 +464,7 @@ def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> Non
     """Each visitor leaves before the watchdog acts, and the next one comes when the camera is closed."""
     with Held(watchdog_timeout_s=CALM_S, linger_s=CALM_S + 0.2) as held:
         for opening in (1, 2, 3):
-            visit = held.holder.lease("snapshot")
+            visit = held.manager.lease("snapshot")
             eventually(lambda count=opening: held.camera.count("open") == count, "an opening")
             visit.release()
             eventually(lambda count=opening: held.camera.count("close") >= count, "a silent opening closed")
@@ -480,7 +480,7 @@ def test_good_stills_do_not_keep_old_tries_alive(calm: Held, monkeypatch: pytest
         calm.wait_for(State.OPEN)
         began_s = time.monotonic()
         while time.monotonic() - began_s < 2 * CALM_S:
-            calm.holder.still(None, soon_s()).release()
-        eventually(lambda: calm.holder._watchdog.tries == 0, "the tries forgotten")
+            calm.manager.still(None, soon_s()).release()
+        eventually(lambda: calm.manager._watchdog.tries == 0, "the tries forgotten")
     wait_for_calls(calm, "restart")
     lease.release()

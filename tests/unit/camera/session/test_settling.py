@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from softcam.camera.session.control_latency import Changes
+from softcam.camera.session.control_latency import ControlLatency
 from softcam.camera.session.frame_rate import CONTROL_FRAMES
-from softcam.camera.session.settling import FirstFrames
+from softcam.camera.session.settling import Settling
 
 STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "AeState": 2}
 
 
 class Rig:
     def __init__(self) -> None:
-        self.changes = Changes()
-        self.first = FirstFrames(self.changes)
+        self.changes = ControlLatency()
+        self.first = Settling(self.changes)
         self.now_s = 0.0
         self.begin()
 
@@ -56,7 +56,7 @@ def test_what_was_told_has_to_show_and_to_rest() -> None:
 
 
 def test_a_camera_that_tells_nothing_has_nothing_to_settle() -> None:
-    first = FirstFrames(Changes())
+    first = Settling(ControlLatency())
     assert first.are_at_rest({}, 0.0)
     first.judge({}, 0.0)
     assert first.are_over

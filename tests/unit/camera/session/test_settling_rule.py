@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.session.settling import Settling
+from softcam.camera.session.settling import ExposureSettling
 
 FRAME_S = 0.05
 SEARCHING, CONVERGED = 1, 2
@@ -13,7 +13,7 @@ SEARCHING, CONVERGED = 1, 2
 
 def frames_until_settled(metadata: Iterable[Mapping[str, Any]]) -> int | None:
     """How many frames did not count; None where all of them did not."""
-    settling = Settling(100.0)
+    settling = ExposureSettling(100.0)
     for number, one in enumerate(metadata):
         if settling.step(one, 100.0 + number * FRAME_S):
             return number
@@ -86,7 +86,7 @@ def test_patience_ends() -> None:
 
 
 def test_long_exposure_does_not_wait_for_four_frames() -> None:
-    settling = Settling(100.0)
+    settling = ExposureSettling(100.0)
     assert not settling.step(steady(ExposureTime=6_000_000), 100.0)
     assert settling.step(steady(ExposureTime=6_000_000), 106.0)
 

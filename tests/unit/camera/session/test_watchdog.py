@@ -1,13 +1,13 @@
 """What a silence calls for, by the clock alone; what is then done is tried with the holder."""
 
-from softcam.camera.session.frame_rate import Pace
+from softcam.camera.session.frame_rate import FrameRateMeter
 from softcam.camera.session.watchdog import Watchdog
 
 STEADY = {"FrameDuration": 50_000}
 
 
-def _watched(timeout_s: float = 10.0) -> tuple[Watchdog, Pace]:
-    pace = Pace()
+def _watched(timeout_s: float = 10.0) -> tuple[Watchdog, FrameRateMeter]:
+    pace = FrameRateMeter()
     watchdog = Watchdog(timeout_s, pace)
     watchdog.begin(100.0)
     return watchdog, pace

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from softcam.camera.base import Remote, StreamWish
+from softcam.camera.base import Remote, StreamRequest
 from softcam.camera.url import reader
 from softcam.camera.url.camera import UrlCamera
 from softcam.camera.url.source import covering, fitted, size_of_jpeg
@@ -33,7 +33,7 @@ from tests.support.motion_pictures import (
     write_unknown,
 )
 
-WISH = StreamWish(640, 480, 100)
+WISH = StreamRequest(640, 480, 100)
 FPS = 20
 PATIENCE_S = 20.0
 
@@ -85,7 +85,7 @@ def camera_of() -> Iterator[Open]:
     """`camera_of(address, wish)`: closed at the end, with no thread left behind."""
     made: list[UrlCamera] = []
 
-    def make(address: object, wish: StreamWish = WISH) -> UrlCamera:
+    def make(address: object, wish: StreamRequest = WISH) -> UrlCamera:
         made.append(UrlCamera(str(address), wish))
         return made[-1]
 
@@ -135,7 +135,7 @@ def test_colours_that_nobody_named_go_by_the_size(
 ) -> None:
     rgb = smooth_rgb(size)
     path = write_movie(tmp_path / "smooth.mp4", [rgb] * 3, FPS, is_bt709=is_bt709, is_told=False)
-    _check_colours(camera_of(path, StreamWish(1280, 720, FPS)), rgb)
+    _check_colours(camera_of(path, StreamRequest(1280, 720, FPS)), rgb)
 
 
 def test_colours_of_a_lossless_picture(tmp_path: Path, camera_of: Open) -> None:
@@ -154,7 +154,7 @@ def test_colours_of_a_lossless_picture(tmp_path: Path, camera_of: Open) -> None:
 def test_colours_of_a_jpeg_that_is_made_smaller(tmp_path: Path, camera_of: Open) -> None:
     rgb = smooth_rgb((640, 480))
     path = write_jpegs(tmp_path / "smooth.avi", [jpeg_of(rgb, 98)] * 3, FPS)
-    _check_colours(camera_of(path, StreamWish(320, 240, FPS)), smooth_rgb((320, 240)))
+    _check_colours(camera_of(path, StreamRequest(320, 240, FPS)), smooth_rgb((320, 240)))
 
 
 def _check_colours(camera: UrlCamera, rgb: np.ndarray) -> None:
@@ -202,7 +202,9 @@ def test_covering(size: tuple[int, int], least: tuple[int, int], expected: tuple
 
 
 def test_stream_and_still_of_a_large_source(tmp_path: Path, camera_of: Open) -> None:
-    camera = camera_of(write_movie(tmp_path / "a.mp4", [grey_rgb(3, (640, 480))] * 10, FPS), StreamWish(320, 320, FPS))
+    camera = camera_of(
+        write_movie(tmp_path / "a.mp4", [grey_rgb(3, (640, 480))] * 10, FPS), StreamRequest(320, 320, FPS)
+    )
     mode = camera.open(Taker())
     assert (mode.width, mode.height, mode.sensor_size) == (320, 240, (640, 480))
     assert not mode.can_flip
@@ -250,7 +252,7 @@ def _check_pace(began_s: float, got: list[Got], step_s: float) -> None:
 
 def test_a_faster_file_is_thinned_out(tmp_path: Path, camera_of: Open) -> None:
     path = write_movie(tmp_path / "a.mp4", [grey_rgb(n) for n in range(16)], FPS)
-    got = open_with(camera_of(path, StreamWish(640, 480, FPS / 4))).wait(9)
+    got = open_with(camera_of(path, StreamRequest(640, 480, FPS / 4))).wait(9)
     steps = [(after.number - before.number) % 16 for before, after in itertools.pairwise(got)]
     assert sum(steps) / len(steps) == pytest.approx(4, rel=0.2)
     assert got[-1].metadata["FrameDuration"] == pytest.approx(4e6 / FPS, rel=0.5)
@@ -285,7 +287,10 @@ def test_a_pipe_is_waited_for_and_read_as_it_comes(
     os.mkfifo(tmp_path / "pipe")
     camera = camera_of(tmp_path / "pipe")
     taker = open_with(camera)
-    eventually(lambda: camera.absence is not None and camera.absence.endswith("nobody writes into it"), "a deadline")
+    eventually(
+        lambda: camera.disconnect_reason is not None and camera.disconnect_reason.endswith("nobody writes into it"),
+        "a deadline",
+    )
     monkeypatch.setattr("softcam.camera.url.source._READ_LIMIT_S", 4.0)  # who writes may be slow on a busy machine
     movie = write_movie(tmp_path / "a.ts", [grey_rgb(n) for n in range(16)], FPS).read_bytes()
     for _ in range(2):  # who closed it may come again
@@ -294,7 +299,10 @@ def test_a_pipe_is_waited_for_and_read_as_it_comes(
             pipe.write(movie)
         eventually(lambda: len(taker.got) > before, "its pictures")  # noqa: B023 - waited for here
         # Until then the reader has the pipe open, and what a second one writes goes with it.
-        eventually(lambda: camera.absence is not None and camera.absence.endswith("it has ended"), "its end")
+        eventually(
+            lambda: camera.disconnect_reason is not None and camera.disconnect_reason.endswith("it has ended"),
+            "its end",
+        )
     camera.close()
 
 
@@ -306,7 +314,7 @@ def test_fail_a_pipe_of_something_else(tmp_path: Path, camera_of: Open, monkeypa
     for _ in range(10):
         with (tmp_path / "pipe").open("wb") as pipe:
             pipe.write(b"no video at all" * 100)
-    eventually(lambda: "Invalid data" in (camera.absence or ""), "the reason")
+    eventually(lambda: "Invalid data" in (camera.disconnect_reason or ""), "the reason")
     camera.close()
     eventually(lambda: not [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == tmp_path / "pipe"])
 
@@ -323,12 +331,12 @@ def test_fail_a_file_without_video_says_why_and_is_tried_on(tmp_path: Path, came
     path.write_text("no video")
     camera = camera_of(path)
     taker = open_with(camera)
-    assert camera.absence == f"{path}: Invalid data found when processing input"
+    assert camera.disconnect_reason == f"{path}: Invalid data found when processing input"
     with pytest.raises(CameraError, match="Invalid data"):
         camera.still(None)
     path.write_bytes(write_movie(tmp_path / "b.mp4", [grey_rgb(2)] * 3, FPS).read_bytes())
     assert taker.wait(1)[0].number == 2
-    eventually(lambda: camera.absence is None)
+    eventually(lambda: camera.disconnect_reason is None)
 
 
 def test_fail_what_nobody_can_decode_says_why(
@@ -337,7 +345,7 @@ def test_fail_what_nobody_can_decode_says_why(
     path = write_unknown(tmp_path / "a.mp4")
     camera = camera_of(path)
     open_with(camera)
-    assert camera.absence == f"{path}: its video is of a kind that FFmpeg does not know"
+    assert camera.disconnect_reason == f"{path}: its video is of a kind that FFmpeg does not know"
     assert "Traceback" not in caplog.text
 
 
@@ -349,7 +357,7 @@ def test_fail_to_open_where_no_thread_can_be_had(
 
     camera = camera_of(write_movie(tmp_path / "a.mp4", [grey_rgb(0)] * 3, FPS))
     with monkeypatch.context() as patch:
-        patch.setattr(reader, "start_worker", fail)
+        patch.setattr(reader, "spawn", fail)
         with pytest.raises(CameraError, match="can't start new thread"):
             camera.open(Taker())
     camera.close()
@@ -366,8 +374,8 @@ def test_a_damaged_file_shows_what_is_well(tmp_path: Path, camera_of: Open) -> N
 # --- what it cannot do --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wish", [StreamWish(64, 48, 5, hflip=True), StreamWish(64, 48, 5, hdr="sensor")])
-def test_fail_a_wish_beyond_it(tmp_path: Path, camera_of: Open, wish: StreamWish) -> None:
+@pytest.mark.parametrize("wish", [StreamRequest(64, 48, 5, hflip=True), StreamRequest(64, 48, 5, hdr="sensor")])
+def test_fail_a_wish_beyond_it(tmp_path: Path, camera_of: Open, wish: StreamRequest) -> None:
     camera = camera_of(write_movie(tmp_path / "a.mp4", [grey_rgb(0)] * 3, FPS))
     camera.prepare(wish)
     with pytest.raises(NotSupported):
@@ -399,8 +407,8 @@ def test_it_is_a_remote_camera_and_tells_no_secret(camera_of: Open) -> None:
     assert camera.name == "rtsp://127.0.0.1:1/cam"
     assert camera.backend == "url"
     camera.open(Taker())
-    eventually(lambda: camera.absence != "rtsp://127.0.0.1:1/cam: connecting")
-    assert camera.absence == "rtsp://127.0.0.1:1/cam: Connection refused"
+    eventually(lambda: camera.disconnect_reason != "rtsp://127.0.0.1:1/cam: connecting")
+    assert camera.disconnect_reason == "rtsp://127.0.0.1:1/cam: Connection refused"
 
 
 # --- a server of JPEGs --------------------------------------------------------------------------------------------
@@ -429,7 +437,7 @@ def test_jpegs_of_a_server_are_passed_on_as_they_are(camera_of: Open) -> None:
 
 def test_a_faster_server_is_thinned_out(camera_of: Open) -> None:
     with MjpegServer(endless([jpeg_of(grey_rgb(n)) for n in range(16)], 0.01)) as server:
-        got = open_with(camera_of(server.url, StreamWish(640, 480, 10))).wait(20)
+        got = open_with(camera_of(server.url, StreamRequest(640, 480, 10))).wait(20)
         assert got[-1].came_s - got[0].came_s >= 17 * 0.09  # the first two may come as one
 
 
@@ -445,16 +453,16 @@ def test_a_server_that_comes_back_maybe_with_another_picture(camera_of: Open) ->
     told: list[str | None] = []
     with MjpegServer(endless([jpeg_of(grey_rgb(1))])) as server:
         camera = camera_of(server.url)
-        camera.tell_absence(lambda: told.append(camera.absence))
+        camera.on_disconnect(lambda: told.append(camera.disconnect_reason))
         taker = open_with(camera)
         taker.wait(3)
-        assert camera.absence is None
+        assert camera.disconnect_reason is None
         server.stop()
-        eventually(lambda: camera.absence is not None)
+        eventually(lambda: camera.disconnect_reason is not None)
         assert told
         server.serve = endless([jpeg_of(grey_rgb(7, (128, 96)))])
         server.start()
-        eventually(lambda: camera.absence is None)
+        eventually(lambda: camera.disconnect_reason is None)
         got = taker.wait_more(2)
         assert {(each.number, each.size) for each in got} == {(7, (128, 96))}
         assert (camera.mode.width, camera.mode.height, camera.mode.sensor_size) == (128, 96, (128, 96))
@@ -467,7 +475,7 @@ def test_a_server_that_is_away_at_first(camera_of: Open) -> None:
         taker = Taker()
         mode = camera.open(taker)
         assert (mode.width, mode.height, mode.pixel_format) == (640, 480, "YUV420")
-        assert camera.absence == f"{server.url}: Connection refused"
+        assert camera.disconnect_reason == f"{server.url}: Connection refused"
         server.start()
         taker.wait(2)
         assert (camera.mode.width, camera.mode.height, camera.mode.pixel_format) == (64, 48, "MJPEG")
@@ -487,7 +495,7 @@ def test_a_server_that_hangs_is_left_and_asked_anew(camera_of: Open, monkeypatch
         taker = open_with(camera)
         eventually(lambda: 2 in {each.number for each in taker.got}, "a second connection")
         assert 1 in {each.number for each in taker.got}
-        eventually(lambda: camera.absence == f"{server.url}: it does not answer")
+        eventually(lambda: camera.disconnect_reason == f"{server.url}: it does not answer")
         over.set()
 
 
@@ -508,7 +516,7 @@ def test_restart_connects_anew_and_close_does_not_wait_for_a_server_that_hangs(c
         began_s = time.monotonic()
         camera.close()
         assert time.monotonic() - began_s < 3
-        assert camera.absence is None
+        assert camera.disconnect_reason is None
         count = len(taker.got)
         over.set()
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "url-camera"], "no reader")
@@ -520,7 +528,7 @@ def test_the_wish_of_the_next_opening_counts(camera_of: Open) -> None:
         camera = camera_of(server.url)
         assert (camera.open(Taker()).width, camera.mode.pixel_format) == (320, "MJPEG")
         camera.close()
-        camera.prepare(StreamWish(160, 160, 50))
+        camera.prepare(StreamRequest(160, 160, 50))
         assert (camera.open(Taker()).width, camera.mode.pixel_format) == (160, "YUV420")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from softcam.web.api.cameras import Neighbours
+from softcam.web.api.cameras import CameraList
 from softcam.web.http.messages import Request, Response
 from tests.support.raw_http import make_request
 
@@ -16,7 +16,7 @@ def asked_by(host: str | None) -> Request:
     return make_request("/v1/cameras", headers={} if host is None else {"Host": host})
 
 
-def told(neighbours: Neighbours, host: str | None) -> list[dict[str, Any]]:
+def told(neighbours: CameraList, host: str | None) -> list[dict[str, Any]]:
     answer = neighbours.answer(asked_by(host))
     assert isinstance(answer, Response)
     cameras: list[dict[str, Any]] = json.loads(answer.body)["cameras"]
@@ -32,25 +32,25 @@ def told(neighbours: Neighbours, host: str | None) -> list[dict[str, Any]]:
     ],
 )
 def test_ports_keep_their_distance(host: str, url: str) -> None:
-    assert told(Neighbours(TWO, 18081), host) == [
+    assert told(CameraList(TWO, 18081), host) == [
         {"name": "Camera 0", "url": "./", "is_self": True},
         {"name": "Camera 1", "url": url, "is_self": False},
     ]
-    assert Neighbours(TWO, 18081).origins(asked_by(host)) == [url.strip("/")]
+    assert CameraList(TWO, 18081).origins(asked_by(host)) == [url.strip("/")]
 
 
 @pytest.mark.parametrize("host", [None, "", "pi.local", "pi:x", "[::1", "x; script-src *:80", "a b:80", "pi:65535"])
 def test_a_place_that_cannot_be_told_is_left_out(host: str | None) -> None:
-    neighbours = Neighbours(TWO, 18081)
+    neighbours = CameraList(TWO, 18081)
     assert [each["name"] for each in told(neighbours, host)] == ["Camera 0"]
     assert neighbours.origins(asked_by(host)) == []
 
 
 def test_addresses_are_as_they_were_given() -> None:
-    neighbours = Neighbours((("Door", 18081), ("Garden", "https://garden.example:444/cam/")), 18081)
+    neighbours = CameraList((("Door", 18081), ("Garden", "https://garden.example:444/cam/")), 18081)
     assert told(neighbours, "pi:1")[1] == {"name": "Garden", "url": "https://garden.example:444/cam/", "is_self": False}
     assert neighbours.origins(asked_by("pi:1")) == ["https://garden.example:444"]
 
 
 def test_alone() -> None:
-    assert told(Neighbours((), 18081), "pi:18081") == []
+    assert told(CameraList((), 18081), "pi:18081") == []

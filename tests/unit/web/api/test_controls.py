@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.base import StreamWish
+from softcam.camera.base import StreamRequest
 from softcam.camera.session.manager import State
-from softcam.controls.controller import Steering
+from softcam.controls.controller import ControlManager
 from softcam.controls.schema import BY_NAME
 from softcam.controls.state import Store
 from softcam.errors import CameraError
@@ -34,8 +34,8 @@ class Controls(Scene):
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
         camera.mode = replace(camera.mode, controls={**CONTROLS, **more})
         super().__init__(camera)
-        self.steering = Steering(self.holder, StreamWish(32, 16, 20.0), Store(folder, "cam0"))
-        self.controls = ControlApi(self.holder, self.steering, self.media, 0.0)
+        self.control_manager = ControlManager(self.manager, StreamRequest(32, 16, 20.0), Store(folder, "cam0"))
+        self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0)
 
     def post(self, name: str, **values: Any) -> Mapping[str, Any]:
         return answer_of(lambda request: self.controls.set(BY_NAME[name], request), values)
@@ -72,7 +72,7 @@ def test_what_start_and_stop_tell_is_so_already(scene: Controls) -> None:
 
 
 def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
-    wait_ready = scene.holder.wait_ready
+    wait_ready = scene.manager.wait_ready
     may_fail, waits = threading.Event(), threading.Event()
 
     def fail_late(deadline_s: float) -> Any:
@@ -80,10 +80,10 @@ def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monk
         assert may_fail.wait(10)
         raise CameraError("too late")
 
-    monkeypatch.setattr(scene.holder, "wait_ready", fail_late)
+    monkeypatch.setattr(scene.manager, "wait_ready", fail_late)
     first = Background(lambda: answer_of(scene.controls.start))
     assert waits.wait(10)
-    monkeypatch.setattr(scene.holder, "wait_ready", wait_ready)
+    monkeypatch.setattr(scene.manager, "wait_ready", wait_ready)
     second = Background(lambda: answer_of(scene.controls.start))
     scene.held.wait_for(State.OPEN)
     scene.camera.emit()
@@ -91,7 +91,7 @@ def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monk
     may_fail.set()
     with pytest.raises(CameraError, match="too late"):
         first.result()
-    assert scene.holder.status().leases["hold"] == 1
+    assert scene.manager.status().leases["hold"] == 1
     assert answer_of(scene.controls.stop)["held"] is False
     eventually(lambda: not any(scene.leases.values()), "nobody holds it")
 
@@ -161,7 +161,7 @@ def test_values_are_those_that_the_open_camera_took(scene: Controls) -> None:
 def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
     scene: Controls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scene.holder, "_linger_s", 0.0)
+    monkeypatch.setattr(scene.manager, "_linger_s", 0.0)
     with scene.held.open():
         assert "the camera gives" in scene.post("stream", width=64, fps=240.0)["note"]
     scene.held.wait_for(State.CLOSED)

@@ -19,11 +19,11 @@ from softcam.camera.session.manager import State
 from softcam.errors import CameraError, CameraMissing, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, NewestFrame
-from softcam.streaming.fanout import FanOut, Viewer
-from softcam.streaming.jpeg_encoder import PictureKey, Pictures
+from softcam.streaming.fanout import FanOut, StreamClient
+from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api import media as media_module
 from softcam.web.api.media import Media, MediaDefaults
-from softcam.web.http.messages import HandOver, HttpError, Response
+from softcam.web.http.messages import HttpError, Response, StreamingResponse
 from tests.support.fakes import (
     AUTOFOCUS,
     SENSOR_SIZE,
@@ -82,11 +82,11 @@ def test_a_snapshot_is_exposed_after_the_request(scene: Scene) -> None:
         for _ in range(5):  # settled, and one lies there
             scene.camera.emit()
         asking = Background(scene.snapshot)
-        eventually(lambda: waiters(scene.holder.frames._changed) == 1, "that it waits")
+        eventually(lambda: waiters(scene.manager.frames._changed) == 1, "that it waits")
         asked_s = time.monotonic()
         # Exposed before the request and delivered after it: it does not count.
-        scene.holder._take_frame(scene.holder._epoch, make_frame(STEADY, began_s=asked_s - 1.0))
-        eventually(lambda: waiters(scene.holder.frames._changed) == 1)
+        scene.manager._take_frame(scene.manager._epoch, make_frame(STEADY, began_s=asked_s - 1.0))
+        eventually(lambda: waiters(scene.manager.frames._changed) == 1)
         assert not asking.is_over
         scene.camera.emit()
         assert taken_at_s(asking.result()) >= asked_s - SOME_MS
@@ -102,7 +102,7 @@ def test_max_age_allows_an_older_one(scene: Scene) -> None:
 
 def test_max_age_allows_none_that_is_too_old(scene: Scene, impatient: None) -> None:
     with scene.held.open():
-        scene.holder._take_frame(scene.holder._epoch, make_frame(STEADY, began_s=time.monotonic() - 100.0))
+        scene.manager._take_frame(scene.manager._epoch, make_frame(STEADY, began_s=time.monotonic() - 100.0))
         with pytest.raises(NoPicture):
             scene.snapshot("max_age=60")
 
@@ -249,7 +249,7 @@ def focusing() -> Iterator[Scene]:
 
 def test_a_snapshot_focuses_first_and_is_taken_afterwards(focusing: Scene) -> None:
     camera = focusing.camera
-    with focusing.holder.lease("hold"):
+    with focusing.manager.lease("hold"):
         focusing.held.wait_for(State.OPEN)
         for _ in range(5):
             camera.emit()
@@ -259,7 +259,7 @@ def test_a_snapshot_focuses_first_and_is_taken_afterwards(focusing: Scene) -> No
         assert not asking.is_over
         camera.emit({**STEADY, "AfState": 2})
         focused_s = time.monotonic()
-        eventually(lambda: waiters(focusing.holder.frames._changed) == 1)
+        eventually(lambda: waiters(focusing.manager.frames._changed) == 1)
         camera.emit({**STEADY, "AfState": 2})
         assert taken_at_s(asking.result()) >= focused_s - SOME_MS
 
@@ -310,14 +310,14 @@ def test_a_still_that_fails_leaves_nothing(flowing: Scene) -> None:
 
 def test_stills_of_one_moment_are_one(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orders_module, "_STILL_PAUSE_S", 3600.0)  # until the test ends it
-    orders = flowing.holder._orders
-    with flowing.holder.lease("stream"):  # streams have their share of time, in which all come who want the next one
+    orders = flowing.manager._orders
+    with flowing.manager.lease("stream"):  # streams have their share of time, in which all come who want the next one
         first = taken_at_s(flowing.snapshot("full=1"))
         waiting = [Background(lambda: flowing.snapshot("full=1")) for _ in range(7)]
         eventually(lambda: orders.waiting == 7, "that all wait for one")
-        with flowing.holder._changed:
+        with flowing.manager._changed:
             orders._from_s = 0.0
-            flowing.holder._changed.notify_all()
+            flowing.manager._changed.notify_all()
         others = {response.headers["X-Timestamp"] for response in (still.result() for still in waiting)}
     assert len(others) == 1
     assert float(others.pop()) > first - time.monotonic() + time.time()
@@ -355,9 +355,9 @@ class Audience:
     """In the place of the fan-out."""
 
     def __init__(self) -> None:
-        self.viewers: list[Viewer] = []
+        self.viewers: list[StreamClient] = []
 
-    def add(self, viewer: Viewer) -> None:
+    def add(self, viewer: StreamClient) -> None:
         self.viewers.append(viewer)
 
 
@@ -368,13 +368,13 @@ def audience(flowing: Scene) -> Audience:
     return audience
 
 
-def hand_over(scene: Scene, query: str = "") -> HandOver:
+def hand_over(scene: Scene, query: str = "") -> StreamingResponse:
     answer = scene.media.stream(make_request(f"/stream.mjpg?{query}"))
-    assert isinstance(answer, HandOver)
+    assert isinstance(answer, StreamingResponse)
     return answer
 
 
-def take(answer: HandOver) -> None:
+def take(answer: StreamingResponse) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         answer.take(ours)
@@ -383,19 +383,19 @@ def take(answer: HandOver) -> None:
 @pytest.mark.parametrize(
     ("query", "key", "interval_s"),
     [
-        ("", PictureKey(0, 80), 0.0),
-        ("quality=80", PictureKey(0, 80), 0.0),
-        ("quality=1", PictureKey(0, 1), 0.0),
-        ("fps=10", PictureKey(0, 80), 0.1),
-        ("fps=0.5&quality=60", PictureKey(0, 60), 2.0),
-        ("width=16", PictureKey(16, 80), 0.0),
-        ("width=17", PictureKey(16, 80), 0.0),
-        ("width=32", PictureKey(0, 80), 0.0),  # the camera's own, and so is everything above it
-        ("width=8192", PictureKey(0, 80), 0.0),
-        ("nonce=1&cacheBust=2", PictureKey(0, 80), 0.0),
+        ("", JpegVariant(0, 80), 0.0),
+        ("quality=80", JpegVariant(0, 80), 0.0),
+        ("quality=1", JpegVariant(0, 1), 0.0),
+        ("fps=10", JpegVariant(0, 80), 0.1),
+        ("fps=0.5&quality=60", JpegVariant(0, 60), 2.0),
+        ("width=16", JpegVariant(16, 80), 0.0),
+        ("width=17", JpegVariant(16, 80), 0.0),
+        ("width=32", JpegVariant(0, 80), 0.0),  # the camera's own, and so is everything above it
+        ("width=8192", JpegVariant(0, 80), 0.0),
+        ("nonce=1&cacheBust=2", JpegVariant(0, 80), 0.0),
     ],
 )
-def test_ok_wishes(flowing: Scene, audience: Audience, query: str, key: PictureKey, interval_s: float) -> None:
+def test_ok_wishes(flowing: Scene, audience: Audience, query: str, key: JpegVariant, interval_s: float) -> None:
     answer = hand_over(flowing, query)
     assert answer.content_type == "multipart/x-mixed-replace;boundary=frame"
     assert COMMON.items() <= answer.headers.items()
@@ -498,7 +498,7 @@ def test_the_last_place_goes_to_one_of_many() -> None:
     with Scene(max_clients=5) as scene, scene.camera.flowing():
         start = threading.Barrier(20)
 
-        def come() -> HandOver | None:
+        def come() -> StreamingResponse | None:
             start.wait()
             try:
                 return hand_over(scene)
@@ -540,7 +540,7 @@ def test_head_watches_nothing(scene: Scene) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_camera_that_is_switched_off_says_so(method: str) -> None:
-    pictures = Pictures(NewestFrame(), SIZE)
+    pictures = JpegEncoderPool(NewestFrame(), SIZE)
     fan = FanOut(pictures.want, lambda: None, lambda _: None)
     media = Media(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):

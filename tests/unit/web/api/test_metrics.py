@@ -31,7 +31,7 @@ def samples(content: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], .
 @pytest.fixture
 def content() -> Iterator[dict[str, Any]]:
     with Scene() as scene:
-        yield Api(scene.holder, lambda: 3, lambda: 7, True).content()
+        yield Api(scene.manager, lambda: 3, lambda: 7, True).content()
 
 
 def test_fields_of_the_status(content: dict[str, Any]) -> None:

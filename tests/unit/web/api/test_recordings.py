@@ -14,9 +14,9 @@ from softcam.imaging import jpeg
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
 from softcam.recording.timelapse import TimelapseRecorder
-from softcam.web.api.media import SnapshotWish
+from softcam.web.api.media import SnapshotOptions
 from softcam.web.api.recordings import Recorders, Recordings, take_still
-from softcam.web.http.messages import Answer, FilePart, HttpError, Request, Response, parse_target
+from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response, parse_target
 from softcam.web.http.router import Routes
 from tests.support.fakes import Background, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource
@@ -36,7 +36,7 @@ TRAVERSALS = (
 )
 
 
-class Desk:
+class SessionListener:
     """What a client can ask for, without a socket."""
 
     def __init__(self, scene: Scene, folder: Path | None, preroll_s: float = 0.0) -> None:
@@ -45,9 +45,12 @@ class Desk:
         recorders = None
         if folder is not None:
             library = Library(folder, None)
-            video = VideoRecorder(self.source, scene.holder, library, preroll_s, lambda: None, scene.deaths.append)
+            video = VideoRecorder(self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append)
             timelapse = TimelapseRecorder(
-                library, lambda full: take_still(scene.media, SnapshotWish(wants_full=full)), 10**6, scene.deaths.append
+                library,
+                lambda full: take_still(scene.media, SnapshotOptions(wants_full=full)),
+                10**6,
+                scene.deaths.append,
             )
             recorders = Recorders(library, preroll_s, video, timelapse)
             recorders.open(scene.deaths.append)
@@ -75,7 +78,7 @@ class Desk:
 
     def bytes(self, target: str, **headers: str) -> bytes:
         answer = self.ask(target, headers=headers)
-        if isinstance(answer, FilePart):
+        if isinstance(answer, FileResponse):
             with answer.file as file:
                 file.seek(answer.begin)
                 return file.read(answer.length)
@@ -98,16 +101,16 @@ class Desk:
 
 
 @contextmanager
-def desk(folder: Path | None, preroll_s: float = 0.0) -> Iterator[Desk]:
+def listener(folder: Path | None, preroll_s: float = 0.0) -> Iterator[SessionListener]:
     with Scene() as scene, scene.camera.flowing():
-        desk = Desk(scene, folder, preroll_s)
-        yield desk
-        if desk.recorders is not None:
-            desk.recorders.close(soon_s())
+        listener = SessionListener(scene, folder, preroll_s)
+        yield listener
+        if listener.recorders is not None:
+            listener.recorders.close(soon_s())
 
 
 def test_nothing_is_there_at_first(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         content = d.json("/v1/recordings")
         assert content.pop("free_bytes") > 0
         assert content == {
@@ -122,7 +125,7 @@ def test_nothing_is_there_at_first(tmp_path: Path) -> None:
 
 
 def test_without_a_folder_everything_says_which_setting(tmp_path: Path) -> None:
-    with desk(None) as d:
+    with listener(None) as d:
         assert d.api.status() == {"recording": None}
         name = "/v1/recordings/2026-11-20_23-15-02.mp4"
         for method, target in (
@@ -139,7 +142,7 @@ def test_without_a_folder_everything_says_which_setting(tmp_path: Path) -> None:
 
 
 def test_a_video_from_start_to_delete(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         started = d.record()
         assert started["status"] == "ok"
         name = started["recording"]["name"]
@@ -164,7 +167,7 @@ def test_a_video_from_start_to_delete(tmp_path: Path) -> None:
 
 
 def test_a_timelapse_beside_a_video(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         d.record()
         lapse = d.json("/v1/recordings/start", "POST", {"kind": "timelapse", "interval_s": 0.5, "full": True})
         assert lapse["recording"]["interval_s"] == 0.5
@@ -181,7 +184,7 @@ def test_a_timelapse_beside_a_video(tmp_path: Path) -> None:
 
 
 def test_a_stop_without_a_kind_ends_all(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         d.json("/v1/recordings/start", "POST", {"kind": "timelapse"})
         assert d.json("/v1/recordings/stop", "POST", {"kind": "video"})["recording"] is None
         assert "stills" in d.json("/v1/recordings/stop", "POST")["recording"]
@@ -189,7 +192,7 @@ def test_a_stop_without_a_kind_ends_all(tmp_path: Path) -> None:
 
 
 def test_a_still_is_kept(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         entry = d.json("/v1/recordings/still", "POST", {"width": 16, "quality": 50, "autofocus": False})["recording"]
         assert (entry["kind"], entry["width"], entry["height"]) == ("still", 16, 8)
         assert jpeg.size_of(d.bytes(f"/v1/recordings/{entry['name']}")) == (16, 8)
@@ -199,7 +202,7 @@ def test_a_still_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
-    with desk(tmp_path) as d:
+    with listener(tmp_path) as d:
         d.scene.camera.fail_next("open", CameraError("no such luck"))
         with pytest.raises(CameraError):
             d.ask("/v1/recordings/still", "POST")
@@ -225,7 +228,7 @@ def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
     ],
 )
 def test_fail_bad_wishes(body: Any, detail: str, tmp_path: Path) -> None:
-    with desk(tmp_path, preroll_s=5.0) as d:
+    with listener(tmp_path, preroll_s=5.0) as d:
         status, told = d.refusal("/v1/recordings/start", "POST", body)
         assert status == 400
         assert told.startswith(detail)
@@ -233,7 +236,7 @@ def test_fail_bad_wishes(body: Any, detail: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_gone_is_an_empty_list_that_says_why(tmp_path: Path) -> None:
-    with desk(tmp_path / "folder") as d:
+    with listener(tmp_path / "folder") as d:
         (tmp_path / "folder").rmdir()
         content = d.json("/v1/recordings")
         assert (content["recordings"], content["free_bytes"]) == ([], None)
@@ -247,7 +250,7 @@ def test_a_folder_that_is_gone_is_an_empty_list_that_says_why(tmp_path: Path) ->
 def test_fail_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
     (tmp_path / "2026-11-20_23-15-02.mp4").write_text("secret")
     (tmp_path / "folder").mkdir()
-    with desk(tmp_path / "folder") as d, Site(d.api.routes()) as site:
+    with listener(tmp_path / "folder") as d, Site(d.api.routes()) as site:
         for target in (f"/v1/recordings/{name}", f"/v1/recordings/{name}/thumbnail"):
             assert site.ask(target).status == 404
         assert site.ask(f"/v1/recordings/{name}", method="DELETE").status in (404, 405)
@@ -255,7 +258,7 @@ def test_fail_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
 
 
 def test_headers_of_a_file(tmp_path: Path) -> None:
-    with desk(tmp_path) as d, Site(d.api.routes()) as site:
+    with listener(tmp_path) as d, Site(d.api.routes()) as site:
         name = d.json("/v1/recordings/still", "POST")["recording"]["name"]
         target = f"/v1/recordings/{name}"
         reply = site.ask(target, headers={"Range": "bytes=0-1"})

@@ -146,7 +146,7 @@ def test_odd_gains_are_null_and_json(value: float) -> None:
 
 def test_viewers_and_pictures_are_counted() -> None:
     with Scene() as scene:
-        api = Api(scene.holder, lambda: 3, lambda: 70, autofocus=False)
+        api = Api(scene.manager, lambda: 3, lambda: 70, autofocus=False)
         content = ask(api.status)
     assert (content["viewers"], content["pictures_encoded"]) == (3, 70)
 
@@ -154,7 +154,7 @@ def test_viewers_and_pictures_are_counted() -> None:
 def test_the_states_are_told() -> None:
     with Scene(linger_s=60.0) as scene:
         scene.camera.shut("open")
-        lease = scene.holder.lease("stream")
+        lease = scene.manager.lease("stream")
         scene.camera.wait_inside("open")
         assert ask(scene.api.status)["state"] == "opening"
         scene.camera.let()
@@ -208,7 +208,7 @@ def test_health_while_the_camera_is_brought_back() -> None:
 def test_health_of_a_missing_camera() -> None:
     with Scene() as scene:
         scene.camera.is_there = False
-        lease = scene.holder.lease("stream")
+        lease = scene.manager.lease("stream")
         error = scene.held.take_failure()
         content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
         assert content["detail"] == str(error)
@@ -221,7 +221,7 @@ def test_health_of_a_camera_that_was_given_up() -> None:
     """The process leaves soon; until then it does not call itself well."""
     with Scene() as scene:
         scene.camera.fail_next("open", CameraBusy("another program has the camera"))
-        lease = scene.holder.lease("stream")
+        lease = scene.manager.lease("stream")
         scene.held.take_failure()
         content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
         assert content["detail"] == "another program has the camera"

@@ -58,7 +58,7 @@ def page(address: str, **more: str) -> Message:
     ],
 )
 def test_ok_names_that_no_stranger_has(access: Access, address: str) -> None:
-    access.refuse_foreign(page(address))
+    access.reject_cross_origin(page(address))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_ok_names_that_no_stranger_has(access: Access, address: str) -> None:
 )
 def test_fail_names_that_may_be_bent(access: Access, address: str) -> None:
     with pytest.raises(HttpError, match="CAMERA_HOST_NAMES") as refusal:
-        access.refuse_foreign(page(address))
+        access.reject_cross_origin(page(address))
     assert refusal.value.status is HTTPStatus.FORBIDDEN
 
 
@@ -89,7 +89,7 @@ def test_fail_names_that_may_be_bent(access: Access, address: str) -> None:
 )
 def test_fail_what_a_page_can_write_itself_proves_nothing(access: Access, more: dict[str, str]) -> None:
     with pytest.raises(HttpError, match="evil"):
-        access.refuse_foreign(page("http://evil.example:18081", **more))
+        access.reject_cross_origin(page("http://evil.example:18081", **more))
 
 
 @pytest.mark.parametrize(
@@ -102,31 +102,31 @@ def test_fail_what_a_page_can_write_itself_proves_nothing(access: Access, more: 
     ],
 )
 def test_ok_behind_a_proxy_any_name(access: Access, more: dict[str, str]) -> None:
-    access.refuse_foreign(page("http://camera.example.net:8081", **more))
+    access.reject_cross_origin(page("http://camera.example.net:8081", **more))
 
 
 def test_ok_a_program_may_use_any_name(access: Access) -> None:
-    access.refuse_foreign(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
+    access.reject_cross_origin(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
 
 
 def test_ok_with_a_key_any_name(resolver: Path) -> None:
     for keyed in (Access("key"), Access(None, "view")):
-        keyed.refuse_foreign(page("http://pi.example.net:18081"))
+        keyed.reject_cross_origin(page("http://pi.example.net:18081"))
 
 
 def test_ok_the_name_that_the_router_gave(access: Access, resolver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Garden")
     ours = page("http://garden.fritz.box:18081")
     with pytest.raises(HttpError, match=r"garden\.fritz\.box"):
-        access.refuse_foreign(ours)
+        access.reject_cross_origin(ours)
     resolver.write_text("# made by a program\n\nnameserver 192.168.1.1\nsearch fritz.box tail1.ts.net.\n")
-    access.refuse_foreign(ours)
-    access.refuse_foreign(page("http://garden.tail1.ts.net"))
+    access.reject_cross_origin(ours)
+    access.reject_cross_origin(page("http://garden.tail1.ts.net"))
     with pytest.raises(HttpError, match="evil"):
-        access.refuse_foreign(page("http://evil.fritz.box"))
+        access.reject_cross_origin(page("http://evil.fritz.box"))
     monkeypatch.setattr(socket, "gethostname", lambda: "garden.example.net")
-    access.refuse_foreign(page("http://garden.example.net"))
-    access.refuse_foreign(ours)
+    access.reject_cross_origin(page("http://garden.example.net"))
+    access.reject_cross_origin(ours)
 
 
 @pytest.mark.parametrize(
@@ -141,4 +141,4 @@ def test_ok_the_name_that_the_router_gave(access: Access, resolver: Path, monkey
 def test_fail_another_origin(headers: Mapping[str, str]) -> None:
     for access in (Access(None), Access("key")):
         with pytest.raises(HttpError, match="from elsewhere"):
-            access.refuse_foreign(make_headers(headers))
+            access.reject_cross_origin(make_headers(headers))

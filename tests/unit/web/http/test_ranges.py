@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from softcam.web.http.messages import Answer, FilePart, HttpError, Request, Response
+from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response
 from softcam.web.http.ranges import file_answer, wanted_range
 from softcam.web.http.router import Route
 from tests.support.fakes import PATIENCE_S, Background, eventually
@@ -31,18 +31,18 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
-def answer_for(path: Path, method: str = "GET", size: int | None = None, **headers: str) -> Response | FilePart:
+def answer_for(path: Path, method: str = "GET", size: int | None = None, **headers: str) -> Response | FileResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = make_request("/some.mp4", method=method, headers=named)
     answer = file_answer(request, path.open("rb"), path.stat().st_size if size is None else size, "video/mp4")
-    assert isinstance(answer, Response | FilePart)
+    assert isinstance(answer, Response | FileResponse)
     return answer
 
 
 def sent(path: Path, **headers: str) -> tuple[HTTPStatus, int, int]:
     """Status, first byte and number of bytes."""
     answer = answer_for(path, **headers)
-    assert isinstance(answer, FilePart)
+    assert isinstance(answer, FileResponse)
     answer.file.close()
     return answer.status, answer.begin, answer.length
 
@@ -108,7 +108,7 @@ def test_a_range_is_the_slice_of_that_name(first: int, last: int, size: int) -> 
 
 def test_whole_file(path: Path) -> None:
     answer = answer_for(path)
-    assert isinstance(answer, FilePart)
+    assert isinstance(answer, FileResponse)
     answer.file.close()
     assert (answer.status, answer.begin, answer.length) == (200, 0, len(CONTENT))
     assert answer.headers["Accept-Ranges"] == "bytes"
@@ -117,7 +117,7 @@ def test_whole_file(path: Path) -> None:
 
 def test_a_growing_file_ends_where_it_was_said(path: Path) -> None:
     answer = answer_for(path, size=100, Range="bytes=50-")
-    assert isinstance(answer, FilePart)
+    assert isinstance(answer, FileResponse)
     answer.file.close()
     assert (answer.begin, answer.length) == (50, 50)
     assert answer.headers["Content-Range"] == "bytes 50-99/100"
@@ -126,7 +126,7 @@ def test_a_growing_file_ends_where_it_was_said(path: Path) -> None:
 
 def answer_for_etag(path: Path) -> str:
     answer = answer_for(path)
-    assert isinstance(answer, FilePart)
+    assert isinstance(answer, FileResponse)
     answer.file.close()
     return answer.headers["ETag"]
 
@@ -182,11 +182,11 @@ class Shelf:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.given: list[FilePart] = []
+        self.given: list[FileResponse] = []
 
     def handle(self, request: Request) -> Answer:
         answer = file_answer(request, self.path.open("rb"), self.path.stat().st_size, "video/mp4")
-        if isinstance(answer, FilePart):
+        if isinstance(answer, FileResponse):
             self.given.append(answer)
         return answer
 

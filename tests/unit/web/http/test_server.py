@@ -14,7 +14,7 @@ import pytest
 
 from softcam.errors import CameraBusy, NoPicture, NotSupported
 from softcam.web.http.auth import Access
-from softcam.web.http.messages import Answer, HandOver, HttpError, Request, Response, json_response
+from softcam.web.http.messages import Answer, HttpError, Request, Response, StreamingResponse, json_response
 from softcam.web.http.router import Route, Routes
 from softcam.web.http.server import PortalServer
 from tests.support.fakes import PATIENCE_S, eventually
@@ -52,7 +52,9 @@ class Handlers:
 
     def stream(self, request: Request) -> Answer:
         self.asked.append(request)
-        return HandOver(self.taken.append, self.give_up, "multipart/x-mixed-replace;boundary=frame", {"X-Test": "1"})
+        return StreamingResponse(
+            self.taken.append, self.give_up, "multipart/x-mixed-replace;boundary=frame", {"X-Test": "1"}
+        )
 
     def wait(self, request: Request) -> Answer:
         self.inside.release()
