@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.host.machine import ENV_FILE, Machine
 
-from tests.host import virtual
+from tests.deploy import virtual
+from tests.deploy.machine import ENV_FILE, Machine
 from tests.rig import root as rig_root
 
 _BUILD_S = 1800  # the first test waits for the root, and maybe for the virtual machine's disk and boots

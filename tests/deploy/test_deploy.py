@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from tests.host.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, PROJECT, PYTHON, Machine, copy_project
+
+from tests.deploy.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, PROJECT, PYTHON, Machine, copy_project
 
 TOP = "/opt/camera-soft-stream"
 ROOT = "root@127.0.0.1"

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.host.machine import PYTHON, Machine
-from tests.host.test_deploy import break_at_start, current, everything, project, set_version
+
+from tests.deploy.machine import PYTHON, Machine
+from tests.deploy.test_deploy import break_at_start, current, everything, project, set_version
 
 __all__ = ["project"]  # a fixture
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.host.machine import PROJECT, Machine
+
+from tests.deploy.machine import PROJECT, Machine
 
 NGINX = PROJECT / "integrations/nginx"
 ECHO = """

@@ -6,7 +6,8 @@ import re
 import time
 
 import pytest
-from tests.host.machine import ENV_FILE, PATIENCE_S, PROJECT, Machine
+
+from tests.deploy.machine import ENV_FILE, PATIENCE_S, PROJECT, Machine
 
 KEY = "a-key-that-nobody-may-see-4711"
 VIEW_KEY = "nor-this-one-0815"
