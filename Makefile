@@ -5,7 +5,7 @@ ARGS ?=
 WORKERS ?= 4
 VENV_TEST := .venv-test/bin
 
-.PHONY: help run test lint bench
+.PHONY: help run test lint docs bench
 
 help: ## list what one can do here
 	@echo 'make TARGET'
@@ -24,6 +24,10 @@ lint: ## check style, types and shell
 	$(VENV_TEST)/python -m ruff format --check
 	$(VENV_TEST)/python -m mypy
 	tools/shellcheck.sh
+
+docs: ## regenerate the tables in docs/ and the env file
+	@tools/setup.sh lint
+	@$(VENV_TEST)/python tools/render_docs.py
 
 bench: ## measure the portal against ustreamer and others, ten minutes; ARGS="--quick" shows that it works
 	@tools/setup.sh bench

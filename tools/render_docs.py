@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Regenerates what is derived from the tables of settings and controls: docs/settings.md, docs/controls.md, the env file.
+
+    make docs
+
+With `--check` it writes nothing and exits with 1 if a file is out of date.
+"""
+
+import argparse
+import re
+import runpy
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+from softcam.config import settings
+from softcam.controls import schema
+
+_TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")
+
+
+def rendered() -> dict[Path, str]:
+    """The current content of each generated file, by path."""
+    found = {PROJECT / "env/camera-soft-stream.env": runpy.run_path(str(PROJECT / "env/render.py"))["render"]()}
+    for name, table in (("settings", settings.markdown_table()), ("controls", schema.markdown_table())):
+        path = PROJECT / f"docs/{name}.md"
+        found[path] = _TABLE.sub(lambda _, table=table: table, path.read_text(), count=1)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Regenerate the tables in docs/ and the env file.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a file is out of date")
+    is_check = parser.parse_args().check
+    outdated = {path: text for path, text in rendered().items() if path.read_text() != text}
+    for path, text in outdated.items():
+        print(f"{path.relative_to(PROJECT)}: {'out of date, run make docs' if is_check else 'updated'}")
+        if not is_check:
+            path.write_text(text)
+    return int(is_check and bool(outdated))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
