@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Regenerates what is derived from the tables of settings and controls: docs/settings.md, docs/controls.md, the env file.
+"""Regenerates docs/settings.md, docs/controls.md and the env file from the tables of settings and controls.
 
     make docs
 
@@ -15,8 +15,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from softcam.config import settings
-from softcam.controls import schema
+from softcam.config import settings  # noqa: E402
+from softcam.controls import schema  # noqa: E402
 
 _TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")
 
