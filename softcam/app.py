@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from softcam.camera.base import Camera, StreamRequest
+from softcam.camera.base import Camera, NullListener, StreamRequest
 from softcam.camera.picamera.h264_encoder import EncoderFactory
 from softcam.camera.session.manager import CameraManager
 from softcam.config.settings import Settings, describe, load
@@ -204,7 +204,7 @@ class Application:
         frames = NewestFrame() if self.manager is None else self.manager.frames
         self.hook: Hook | None = None
         if settings.hook is not None:
-            self.hook = Hook(settings.hook, load_hook(settings.hook), frames, self._frame_came)
+            self.hook = Hook(settings.hook, load_hook(settings.hook), frames)
             frames = self.hook.frames
         self.pictures = JpegEncoderPool(frames, size)
         control_manager = self.control_manager
@@ -215,8 +215,6 @@ class Application:
             die,
             **_backends(settings, camera),
         )
-        if self.hook is None:
-            frames.on_clear = self.video.on_frames_cleared
         self.publisher: Publisher | None = None
         if self.manager is not None and settings.rtsp_url is not None:
             self.publisher = Publisher(settings.rtsp_url, self.video, self.manager, die)
@@ -229,8 +227,7 @@ class Application:
         if self.hook is not None:
             self.hook.start(die)
         if self.manager is not None:
-            self.manager.on_frame = self._frame_came if self.hook is None else self.hook.on_frame
-            self.manager.on_closed = self._tidy_up
+            self.manager.subscribe(_MemoryRelease(self.pictures))
         defaults = MediaDefaults(
             quality=settings.quality,
             snapshot_size=None if snapshot_size == size else snapshot_size,
@@ -306,10 +303,6 @@ class Application:
     def _hook_status(self) -> dict[str, Any]:
         return {"hook": None if self.hook is None else self.hook.status()}
 
-    def _frame_came(self) -> None:
-        self.pictures.on_frame()
-        self.video.on_frame()
-
     def _want(self, channels: tuple[JpegChannel, ...]) -> None:
         self.health.channels_changed(channels)
         self.pictures.want(channels)
@@ -330,10 +323,6 @@ class Application:
         what = "THE CAMERA IS MISSING" if isinstance(end, CameraMissing) else "THE CAMERA IS BUSY"
         self.pictures.show([what, str(end)])
 
-    def _tidy_up(self) -> None:
-        self.pictures.forget()
-        memory.give_back()
-
     def stop(self, deadline_s: float) -> bool:
         """No new requests, no viewers, no encodes, no camera; False when the camera hangs."""
         self.server.stop()
@@ -353,6 +342,17 @@ class Application:
         self.server.wait_answered(min(deadline_s, time.monotonic() + _ANSWER_LIMIT_S))
         self.server.server_close()
         return is_closed
+
+
+class _MemoryRelease(NullListener):
+    """Frees what snapshots left behind each time the camera was closed."""
+
+    def __init__(self, pictures: JpegEncoderPool) -> None:
+        self._pictures = pictures
+
+    def on_closed(self) -> None:
+        self._pictures.forget()
+        memory.give_back()
 
 
 class _StoppedEarly(Exception):

@@ -75,45 +75,53 @@ class RawPicture:
 
 
 class SessionListener(Protocol):
-    """Knows what is wanted of a camera beyond its frames, and tells it whenever it is opened."""
+    """Observer of a camera session; see `CameraManager.subscribe`.
 
-    def before_open(self) -> None:
-        """The camera is about to be opened: time to `prepare` it. On the camera thread."""
+    The camera thread calls everything except `on_frame`. No lock of the session is held meanwhile.
+    """
 
-    def opened(self, mode: StreamConfig) -> None:
-        """It is configured and about to start: controls that it is told now count from its first frame.
+    def on_opening(self) -> None:
+        """The camera is about to be opened; the listener may call `Camera.prepare`."""
 
-        On the camera thread. When it does not start after all, `closed` follows, and then `refused`.
+    def on_configured(self, config: StreamConfig) -> None:
+        """The camera is configured and about to start; controls sent now apply from its first frame.
+
+        If the start fails, `on_closing` and then `on_open_failed` follow.
         """
 
-    def refused(self, error: CameraError) -> bool:
-        """It could not be opened; True when something was taken back, so that another try is worth it."""
+    def on_open_failed(self, error: CameraError) -> bool:
+        """The camera failed to open. Returns True if the listener reverted something, so that a retry makes sense."""
 
     def on_stall(self) -> None:
-        """No frames came for long, and it is about to be opened again."""
+        """The camera delivered no frames for too long and is about to be reopened, or was closed because of that."""
 
     def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
-        """On the camera's frame thread, with each frame; must be quick."""
+        """Called for each frame on the camera's frame thread; must be quick."""
 
-    def closed(self) -> None:
-        """It was closed."""
+    def on_closing(self) -> None:
+        """The camera is about to be closed, also for a reopening, or failed to start."""
+
+    def on_closed(self) -> None:
+        """The camera was closed because it has no leases left; not called for a reopening."""
 
 
 class NullListener:
-    """Wants nothing."""
+    """A `SessionListener` that ignores every event; base class for listeners of a few events."""
 
-    def before_open(self) -> None: ...
+    def on_opening(self) -> None: ...
 
-    def opened(self, mode: StreamConfig) -> None: ...
+    def on_configured(self, config: StreamConfig) -> None: ...
 
-    def refused(self, error: CameraError) -> bool:  # noqa: ARG002 - the protocol's signature
+    def on_open_failed(self, error: CameraError) -> bool:  # noqa: ARG002 - the protocol's signature
         return False
 
     def on_stall(self) -> None: ...
 
     def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None: ...
 
-    def closed(self) -> None: ...
+    def on_closing(self) -> None: ...
+
+    def on_closed(self) -> None: ...
 
 
 class Camera(Protocol):

@@ -86,7 +86,7 @@ class ControlManager:
         self._asks_to_hold: tuple[str, ...] = ()  # automatics that were stopped where nothing was known of their values
         self._look_again()
         if manager is not None:
-            manager.listener = self
+            manager.subscribe(self)
 
     # --- threads of requests ----------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ class ControlManager:
 
     # --- the holder's desk ------------------------------------------------------------------------------------
 
-    def before_open(self) -> None:
+    def on_opening(self) -> None:
         with self._lock:
             wish = mapping.wish_for(self._standing.asked, self._configured)
             self._opened_with = self._tried_with = wish
@@ -190,9 +190,9 @@ class ControlManager:
             self._keeper.do(self._store.end_trial)  # if this ends the process as well, it was not the state
         self._manager.camera.prepare(wish)
 
-    def opened(self, mode: StreamConfig) -> None:
+    def on_configured(self, config: StreamConfig) -> None:
         with self._lock:
-            self._mode = self._last_mode = mode
+            self._mode = self._last_mode = config
             self._last_wish = self._opened_with
             self._sent = {}
             self._opening += 1
@@ -200,13 +200,13 @@ class ControlManager:
             self._look_again()
         self._send()
 
-    def refused(self, error: CameraError) -> bool:
+    def on_open_failed(self, error: CameraError) -> bool:
         return self._take_back(f"the camera does not open with it: {error}", is_change_told=True)
 
     def on_stall(self) -> None:
         self._take_back("the camera gives no frames with it", is_change_told=False)
 
-    def closed(self) -> None:
+    def on_closing(self) -> None:
         with self._lock:
             self._mode = None
             self._opened_with = None
@@ -217,6 +217,8 @@ class ControlManager:
         # Waited for, since the process may end next.
         if was_on_trial:
             self._keeper.do(self._store.end_trial)
+
+    def on_closed(self) -> None: ...
 
     def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         # A harmless race: each is looked at once more with the next frame.

@@ -126,6 +126,7 @@ class VideoEncoder:
         self._keyframe_s = 0.0  # of the exposure of the last keyframe, or of the frame that is to be the next one
         self._failures = 0
         self._complain_at_s = 0.0
+        frames.subscribe(self.on_frame, self.on_frames_cleared)
 
     # --- what everyone may call -------------------------------------------------------------------------------
 

@@ -120,16 +120,34 @@ def copy_of(frame: Frame) -> Frame:
 
 
 class NewestFrame:
-    """The slot between the camera and everyone who takes pictures from it: holds one frame, the newest.
+    """The observable slot that holds the newest frame of a source.
 
-    The camera's thread calls `put`; any thread reads. Nothing queues here, so a slow reader meets a newer frame
-    and never an old one.
+    One producer thread calls `put` and then `notify`; any thread reads. Nothing queues: a slow reader gets the newest
+    frame and never an older one.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())  # guards _frame
         self._frame: Frame | None = None
-        self.on_clear: Callable[[], None] = _nothing  # told by whoever clears; set before the first frame
+        # Replaced as a whole, so that the threads that notify read them without the lock.
+        self._on_frame: tuple[Callable[[], None], ...] = ()
+        self._on_clear: tuple[Callable[[], None], ...] = ()
+
+    def subscribe(self, on_frame: Callable[[], None], on_clear: Callable[[], None] | None = None) -> None:
+        """Call `on_frame` after each new frame and `on_clear` whenever the slot is cleared; before the first frame.
+
+        Subscribers are called in the order of subscription and without a lock, `on_frame` on the producer's thread and
+        `on_clear` on the thread that clears. Both must be quick. An exception of one skips those after it, and is
+        raised by `notify` or `clear`.
+        """
+        self._on_frame = (*self._on_frame, on_frame)
+        if on_clear is not None:
+            self._on_clear = (*self._on_clear, on_clear)
+
+    def notify(self) -> None:
+        """Call the subscribers after `put`; separate, so that a producer can withdraw the frame in between."""
+        for on_frame in self._on_frame:
+            on_frame()
 
     def put(self, frame: Frame) -> None:
         """Take over the maker's hold on `frame` and give the one before it back."""
@@ -145,7 +163,8 @@ class NewestFrame:
             before, self._frame = self._frame, None
         if before is not None:
             before.release()
-        self.on_clear()
+        for on_clear in self._on_clear:
+            on_clear()
 
     def wake(self) -> None:
         """Let every waiting reader look at its `until` again."""
@@ -177,7 +196,3 @@ class NewestFrame:
                 if left_s <= 0 or until():
                     return None
                 self._changed.wait(left_s)
-
-
-def _nothing() -> None:
-    """Nobody wants to know."""

@@ -51,16 +51,14 @@ def load_hook(name: str) -> HookFunction:
 
 
 class Hook:
-    """Owns the thread `hook`. `on_frame` is called by the camera's thread."""
+    """Owns the thread `hook`. The camera's thread calls `on_frame`; both threads notify the subscribers of `frames`."""
 
-    def __init__(self, name: str, function: HookFunction, source: NewestFrame, on_frame: Callable[[], None]) -> None:
-        """`on_frame` is told after each frame that is put into `frames`; it must be quick."""
+    def __init__(self, name: str, function: HookFunction, source: NewestFrame) -> None:
         self.frames = NewestFrame()
         self.portal = ""  # the portal's own address, for the function; set before the first frame
         self._name = name
         self._function = function
         self._source = source
-        self._on_frame = on_frame
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
         self._is_stopping = False
         self._clearings = 0  # of the source: what the function still has from before is not shown any more
@@ -75,7 +73,7 @@ class Hook:
         self._skipped = 0
         self._last_error: str | None = None
         self._thread: threading.Thread | None = None  # of the thread that starts and stops the parts
-        source.on_clear = self._clear
+        source.subscribe(self.on_frame, self._clear)
 
     def start(self, on_crash: Callable[[str], None]) -> None:
         self._thread = spawn("hook", self._run, on_crash)
@@ -143,7 +141,7 @@ class Hook:
                 return  # the camera stopped meanwhile, or a newer frame was shown without the function
             self._shown_s = frame.began_s
             self.frames.put(frame)
-        self._on_frame()
+        self.frames.notify()
 
     def _run(self) -> None:
         while (taken := self._take()) is not None:

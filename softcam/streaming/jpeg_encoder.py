@@ -93,6 +93,7 @@ class JpegEncoderPool:
         self._complain_at_s = 0.0
         self._deliver: Deliver | None = None
         self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
+        frames.subscribe(self.on_frame)
 
     def start(self, deliver: Deliver, on_crash: Callable[[str], None]) -> None:
         """Start the encoders; `deliver` gets what they make, on their threads, and what the camera made, on its own."""

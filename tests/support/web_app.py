@@ -45,7 +45,6 @@ class Scene:
         self.pictures = JpegEncoderPool(self.manager.frames, SIZE)
         self.fan = FanOut(self.pictures.want, lambda: None, self.deaths.append)
         self.pictures.start(self.fan.deliver, self.deaths.append)
-        self.manager.on_frame = self.pictures.on_frame
         defaults = MediaDefaults(
             quality=80,
             snapshot_size=snapshot_size,

@@ -27,7 +27,6 @@ from typing import Any, Final
 
 from softcam.camera.base import (
     Camera,
-    NullListener,
     RawPicture,
     Remote,
     SessionListener,
@@ -68,7 +67,7 @@ _RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
 
 
 class CameraManager:
-    """Owns one camera. `frames` holds its newest frame; `on_frame` is told after each one, on the camera's thread."""
+    """Owns one camera. `frames` holds its newest frame and notifies its subscribers on the camera's frame thread."""
 
     def __init__(
         self,
@@ -88,9 +87,7 @@ class CameraManager:
         self._pace = FrameRateMeter()
         self._changes = ControlLatency()
         self._first_frames = Settling(self._changes)
-        self.listener: SessionListener = NullListener()  # set before the first lease
-        self.on_frame: Callable[[], None] = _nothing
-        self.on_closed: Callable[[], None] = _nothing  # on the camera thread, each time the camera was closed
+        self._listeners: tuple[SessionListener, ...] = ()  # complete before the first lease
         self._linger_s = linger_s
         self._has_autofocus = has_autofocus
         self._on_failure = on_failure
@@ -138,6 +135,10 @@ class CameraManager:
         if is_first_stream:
             self.focus.stream_started()
         return lease
+
+    def subscribe(self, listener: SessionListener) -> None:
+        """Add a listener, before the first lease; listeners are notified in the order of subscription."""
+        self._listeners = (*self._listeners, listener)
 
     def wait_ready(self, deadline_s: float, max_age_s: float = 0.0) -> StreamConfig:
         """Wait until the open camera gives frames, or is being brought back; the caller holds a lease.
@@ -478,7 +479,8 @@ class CameraManager:
         except (CameraMissing, CameraBusy, CameraStuck):
             raise
         except CameraError as error:
-            if not self.listener.refused(error):
+            # A list, not a generator: every listener is notified.
+            if not any([listener.on_open_failed(error) for listener in self._listeners]):  # noqa: C419
                 raise
             refused = error
         else:
@@ -496,7 +498,8 @@ class CameraManager:
         with self._guard("opening the camera", _OPEN_LIMIT_S):
             if not self.camera.is_present():
                 raise CameraMissing(f"camera {self.camera.name} is missing")
-            self.listener.before_open()
+            for listener in self._listeners:
+                listener.on_opening()
             try:
                 mode = self.camera.open(partial(self._take_frame, self._epoch), self._tell)
             except CameraError:
@@ -528,12 +531,18 @@ class CameraManager:
     def _tell(self, mode: StreamConfig) -> None:
         """The camera is about to start: what is wanted of it counts from the first frame."""
         self.focus.camera_opened(self._has_autofocus and mode.has_autofocus)
-        self.listener.opened(mode)
+        for listener in self._listeners:
+            listener.on_configured(mode)
         self._changes.begin()
+
+    def _notify_stall(self) -> None:
+        for listener in self._listeners:
+            listener.on_stall()
 
     def _tell_closed(self) -> None:
         self.focus.camera_closed()
-        self.listener.closed()
+        for listener in self._listeners:
+            listener.on_closing()
 
     def _close(self) -> None:
         with self._changed:
@@ -544,7 +553,7 @@ class CameraManager:
         if silence_s is not None:
             log.warning("No frame for %.1f s, and nobody watches: closing the camera", silence_s)
         if tries:
-            self.listener.on_stall()  # as in `_recover`, which nobody stayed for
+            self._notify_stall()  # as in `_recover`, which nobody stayed for
         self._shut()
         if tries > MOST_TRIES:
             raise CameraStuck("no frame in several openings, one after the other")
@@ -555,7 +564,8 @@ class CameraManager:
         with self._changed:
             self._state = State.CLOSED
             self._mode = None
-        self.on_closed()
+        for listener in self._listeners:
+            listener.on_closed()
         log.info("Camera closed")
 
     def _close_camera(self) -> None:
@@ -601,7 +611,7 @@ class CameraManager:
                 return
         if not self._is_unwanted():
             log.warning("Closing the camera and opening it again")
-            self.listener.on_stall()
+            self._notify_stall()
             self._close_camera()
             if not self._is_unwanted():
                 self._open_camera(State.RECOVERING)
@@ -739,7 +749,7 @@ class CameraManager:
             # (`_without_frames`), here it is the other way round: one of the two sees the frame.
             self.frames.clear()
             return
-        self.on_frame()
+        self.frames.notify()
         self._pace.count(frame.metadata, now_s)
         # A frame from before it was waited for does not count: `Watchdog.has_heard` would not take it either.
         if self._awaits_frame and now_s > self._watchdog.due_from_s:
@@ -764,9 +774,6 @@ class CameraManager:
     def _read_metadata(self, frame: Frame, now_s: float) -> None:
         is_settled = self._first_frames.are_at_rest(frame.metadata, now_s)
         self.focus.step(frame)
-        self.listener.on_frame(frame.metadata, is_settled=is_settled)
+        for listener in self._listeners:
+            listener.on_frame(frame.metadata, is_settled=is_settled)
         self._first_frames.judge(frame.metadata, time.monotonic())
-
-
-def _nothing() -> None:
-    """Nobody wants to be told."""

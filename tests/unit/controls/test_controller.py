@@ -232,8 +232,8 @@ def test_a_refused_opening_goes_back_to_the_one_before(scene: Scene) -> None:
 def test_a_change_with_which_it_does_not_start_is_taken_back(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     def prepare(wish: StreamRequest) -> None:
         if wish.hflip:  # it is configured, and closed again when it does not start
-            scene.control_manager.opened(scene.camera.mode)
-            scene.control_manager.closed()
+            scene.control_manager.on_configured(scene.camera.mode)
+            scene.control_manager.on_closing()
             scene.camera.fail_next("open", CameraError("cannot start"))
 
     with scene.held.open():

@@ -155,6 +155,17 @@ def test_every_waiting_thread_gets_the_frame_it_wants() -> None:
     assert maker.returned == 2
 
 
+def test_subscribers_are_called_in_order() -> None:
+    slot, calls = NewestFrame(), list[str]()
+    slot.subscribe(lambda: calls.append("first"), lambda: calls.append("first cleared"))
+    slot.subscribe(lambda: calls.append("second"))
+    slot.put(make_frame())
+    assert calls == [], "the producer may still withdraw the frame"
+    slot.notify()
+    slot.clear()
+    assert calls == ["first", "second", "first cleared"]
+
+
 def test_wake_lets_readers_look_again() -> None:
     slot = NewestFrame()
     looked = threading.Event()

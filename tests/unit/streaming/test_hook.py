@@ -29,7 +29,8 @@ class Stage:
         self.source = NewestFrame()
         self.came = 0
         self.deaths: list[str] = []
-        self.hook = Hook("my:hook", function, self.source, self._on_frame)
+        self.hook = Hook("my:hook", function, self.source)
+        self.hook.frames.subscribe(self._on_frame)
         self.hook.portal = "http://127.0.0.1:5"
         self.hook.start(self.deaths.append)
 
@@ -40,7 +41,7 @@ class Stage:
         frame = make_frame(size=SIZE, **more)
         frame.planes[0][:] = level
         self.source.put(frame)
-        self.hook.on_frame()
+        self.source.notify()
         return frame
 
     def shown(self, after: Frame | None = None, *, since_s: float = 0.0) -> int:
@@ -307,7 +308,7 @@ def test_a_frame_that_cannot_be_read_is_passed_on(stage: Callable[..., Stage]) -
     one = stage(lambda image, _: image)
     damaged = Frame((np.zeros(9, np.uint8),), "MJPEG", *SIZE)
     one.source.put(damaged)
-    one.hook.on_frame()
+    one.source.notify()
     assert one.shown(damaged) == 0
     assert "cannot be read" in one.hook.status()["last_error"]
 

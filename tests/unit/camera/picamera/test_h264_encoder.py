@@ -165,7 +165,6 @@ class Scene:
         self.video = VideoEncoder(
             self.slot, lambda: FPS, BITRATE, self.deaths.append, require=backends.require, open_backend=backends.open
         )
-        self.slot.on_clear = self.video.on_frames_cleared
 
     def __enter__(self) -> Self:
         return self

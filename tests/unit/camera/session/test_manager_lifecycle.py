@@ -269,7 +269,7 @@ def test_frames_of_an_earlier_opening_are_given_back(brief: Held) -> None:
     earlier = brief.camera.on_frame
     lease.release()
     brief.wait_for(State.CLOSED)
-    brief.manager.on_frame = lambda: told.append(None)
+    brief.manager.frames.subscribe(lambda: told.append(None))
     late = brief.camera.emit(to=earlier)
     assert late.planes == (), "the camera is closed"
     lease = brief.manager.lease("stream")
@@ -339,16 +339,22 @@ class BrokenMetadata(dict[str, Any]):
 def test_exception_does_not_reach_the_camera(
     held: Held, metadata: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
+    is_broken = not isinstance(metadata, BrokenMetadata)
+
+    def fail() -> None:
+        if is_broken:
+            raise IndexError
+
+    held.manager.frames.subscribe(fail)
     lease = held.open()
-    if not isinstance(metadata, BrokenMetadata):
-        held.manager.on_frame = lambda: [][1]
     for _ in range(5):
         held.camera.emit(metadata)
     assert caplog.text.count("A frame was lost") == 1
     assert "Traceback" in caplog.text
     assert held.camera.frames_out == 1
+    is_broken = False
     told: list[None] = []
-    held.manager.on_frame = lambda: told.append(None)
+    held.manager.frames.subscribe(lambda: told.append(None))
     held.camera.emit()
     assert len(told) == 1
     lease.release()
@@ -711,20 +717,20 @@ class OneControl(NullListener):
         self._held = held
         self.seen: list[str] = []
 
-    def opened(self, mode: StreamConfig) -> None:
-        self.seen.append("opened")
+    def on_configured(self, config: StreamConfig) -> None:
+        self.seen.append("configured")
         self._held.manager.set_controls({"Brightness": 0.5})
 
-    def refused(self, error: CameraError) -> bool:
-        self.seen.append("refused")
-        return self.seen.count("refused") == 1
+    def on_open_failed(self, error: CameraError) -> bool:
+        self.seen.append("open failed")
+        return self.seen.count("open failed") == 1
 
-    def closed(self) -> None:
-        self.seen.append("closed")
+    def on_closing(self) -> None:
+        self.seen.append("closing")
 
 
 def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
-    held.manager.listener = OneControl(held)
+    held.manager.subscribe(OneControl(held))
     held.camera.shut("open")
     lease = held.manager.lease("hold")
     held.camera.wait_inside("open")
@@ -742,12 +748,52 @@ def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
 
 def test_a_camera_that_does_not_start_was_told_in_vain(held: Held) -> None:
     listener = OneControl(held)
-    held.manager.listener = listener
+    held.manager.subscribe(listener)
     held.camera.fail_next("open", CameraError("no memory"))
     lease = held.manager.lease("hold")
     held.wait_for(State.OPEN)
-    assert listener.seen == ["opened", "closed", "refused", "opened"]
+    assert listener.seen == ["configured", "closing", "open failed", "configured"]
     lease.release()
+
+
+def test_all_listeners_are_notified_in_order(brief: Held) -> None:
+    events: list[tuple[int, str]] = []
+
+    class Recorder(NullListener):
+        def __init__(self, number: int) -> None:
+            self._number = number
+
+        def _record(self, event: str) -> None:
+            events.append((self._number, event))
+
+        def on_opening(self) -> None:
+            self._record("opening")
+
+        def on_configured(self, config: StreamConfig) -> None:
+            assert config is brief.camera.mode
+            self._record("configured")
+
+        def on_open_failed(self, error: CameraError) -> bool:
+            self._record("open failed")
+            return self._number == 1
+
+        def on_closing(self) -> None:
+            self._record("closing")
+
+        def on_closed(self) -> None:
+            self._record("closed")
+
+    for number in (1, 2):
+        brief.manager.subscribe(Recorder(number))
+    brief.camera.fail_next("open", CameraError("no memory"))
+    lease = brief.open()
+    brief.manager.reopen(soon_s())
+    lease.release()
+    brief.wait_for(State.CLOSED)
+    eventually(lambda: events[-1] == (2, "closed"), "the last event")
+    attempt = ["opening", "configured"]
+    expected = [*attempt, "closing", "open failed", *attempt, "closing", *attempt, "closing", "closed"]
+    assert events == [(number, event) for event in expected for number in (1, 2)]
 
 
 def test_a_picture_after_a_change_shows_it(held: Held) -> None:

@@ -311,7 +311,7 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
     def fail() -> None:
         raise IndexError("an encoder's fault")
 
-    held.manager.on_frame = fail
+    held.manager.frames.subscribe(fail)
     with held.camera.flowing():
         lease = held.manager.lease("stream")
         assert isinstance(held.take_failure(), CameraStuck)
