@@ -29,7 +29,7 @@ from softcam.h264.encoder import VideoEncoder  # noqa: E402
 from softcam.h264.packet import Packet  # noqa: E402
 from softcam.h264.x264 import X264  # noqa: E402
 from softcam.imaging.frame import Frame, NewestFrame  # noqa: E402
-from softcam.streaming.fmp4_channel import Movie  # noqa: E402
+from softcam.streaming.fmp4_channel import Fmp4Stream  # noqa: E402
 
 PICTURES = 10  # of the reel
 FRAMES = 60  # in one turn
@@ -83,18 +83,18 @@ class Pipeline:
         self._fps = fps
         self._slot = NewestFrame()
         self._video = VideoEncoder(self._slot, lambda: fps, bitrate, print)
-        self._movie = Movie(self._video)
+        self._movie = Fmp4Stream(self._video)
         self._fed = threading.Semaphore(0)
         self._movie.feed = self._take
         self._now_s = time.monotonic()
         self._count = 0
-        self._video.join(self)
+        self._video.subscribe(self)
 
-    def begin(self, form: Any) -> None:
-        self._movie.begin(form)
+    def on_format(self, fmt: Any) -> None:
+        self._movie.on_format(fmt)
 
-    def packet(self, packet: Packet) -> None:
-        self._movie.packet(packet)
+    def on_packet(self, packet: Packet) -> None:
+        self._movie.on_packet(packet)
         self._fed.release()
 
     def turn(self) -> float:

@@ -49,7 +49,7 @@ from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journa
 from softcam.runtime.threads import spawn
 from softcam.streaming.clients import JpegChannel
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.fmp4_channel import Movie
+from softcam.streaming.fmp4_channel import Fmp4Stream
 from softcam.streaming.hook import Hook, load_hook
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.cameras import CAMERAS_DOC, CameraList
@@ -220,7 +220,7 @@ class Application:
             self.publisher = Publisher(settings.rtsp_url, self.video, self.manager, die)
         streaming = Streaming(self.publisher, has_camera=self.manager is not None)
         self.fanout = FanOut(self._want, self._tick, die)
-        movie = Movie(self.video)
+        movie = Fmp4Stream(self.video)
         movie.feed = partial(self.fanout.feed, movie)
         self.health = Health(self.manager, lambda: self.fanout.viewers)
         self.pictures.start(self._deliver, die)
@@ -298,7 +298,7 @@ class Application:
 
     def trouble(self) -> str | None:
         """What is wrong and will not right itself; None where the whole portal is well."""
-        return self.health.trouble((self.server.server_name, self.server.server_port)) or self.video.trouble()
+        return self.health.trouble((self.server.server_name, self.server.server_port)) or self.video.health_error()
 
     def _hook_status(self) -> dict[str, Any]:
         return {"hook": None if self.hook is None else self.hook.status()}

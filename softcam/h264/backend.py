@@ -32,7 +32,7 @@ class Backend(Protocol):
 
     @property
     def parameter_sets(self) -> tuple[bytes, bytes]:
-        """SPS and PPS of the packet that `finished` gave last."""
+        """SPS and PPS of the packet that `receive_packet` gave last."""
 
     @property
     def keeps_buffers(self) -> bool:
@@ -46,17 +46,19 @@ class Backend(Protocol):
     def is_busy(self) -> bool:
         """Whether frames are under way."""
 
-    def has_news(self) -> bool:
-        """Whether `finished` has something to give, or to raise. Asked after each of the camera's frames, after each
-        `wake`, and while it is busy every tenth of a second; must be quick."""
+    def has_output(self) -> bool:
+        """Whether `receive_packet` has a packet to return or an error to raise.
 
-    def put(self, frame: Frame, *, is_keyframe: bool) -> None:
+        Called after each camera frame, after each `wake`, and ten times a second while busy. Must be quick.
+        """
+
+    def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
         """Take in a frame that the caller holds, and which may be needed as a keyframe; it is not full.
 
         Raises CameraError for a frame that cannot be encoded, BackendLost.
         """
 
-    def finished(self) -> Packet | None:
+    def receive_packet(self) -> Packet | None:
         """The next packet that is done, None where there is none yet. Raises BackendLost."""
 
     def close(self) -> None:
@@ -102,14 +104,14 @@ class SyncBackend:
         self.size = encoder.size
         self.parameter_sets = encoder.sps, encoder.pps
 
-    def has_news(self) -> bool:
+    def has_output(self) -> bool:
         return self._packet is not None
 
-    def put(self, frame: Frame, *, is_keyframe: bool) -> None:
+    def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
         data, is_keyframe = self._encoder.encode(frame, is_keyframe=is_keyframe)
         self._packet = Packet(data, is_keyframe, frame.began_s, frame.timestamp_s)
 
-    def finished(self) -> Packet | None:
+    def receive_packet(self) -> Packet | None:
         packet, self._packet = self._packet, None
         return packet
 

@@ -38,7 +38,7 @@ class VideoStatus:
     """A look at the encoder. `encoded` and `skipped` count frames since the portal started; `bitrate` is measured, in
     bits a second; that, the format and the backend are None while it does not run."""
 
-    form: VideoFormat | None
+    fmt: VideoFormat | None
     backend: BackendName | None
     sinks: int
     encoded: int
@@ -53,7 +53,7 @@ class _Place:
     """A sink, and the run of which it was told; the thread alone changes that."""
 
     sink: PacketSink
-    form: VideoFormat | None = None
+    fmt: VideoFormat | None = None
 
 
 class _Step(enum.Enum):
@@ -77,7 +77,7 @@ class _Run:
 
     backend: Backend
     looks: _Looks
-    form: VideoFormat | None = None
+    fmt: VideoFormat | None = None
 
 
 class VideoEncoder:
@@ -98,7 +98,7 @@ class VideoEncoder:
         self._frames = frames
         self._fps = fps
         self._bitrate = bitrate
-        self._on_death = on_crash
+        self._on_crash = on_crash
         self._require = require
         self._open_backend = open_backend
 
@@ -110,7 +110,7 @@ class VideoEncoder:
         self._has_newcomer = False  # gets a keyframe whenever the last one was
         self._came = 0  # frames since the thread looked last
         self._is_camera_stopping = False
-        self._form: VideoFormat | None = None
+        self._format: VideoFormat | None = None
         self._backend_name: BackendName | None = None  # of what gave the last packet
         self._encoded = 0
         self._skipped = 0
@@ -134,7 +134,7 @@ class VideoEncoder:
         """Raises NotSupported where this machine cannot encode; the first time may take a second."""
         self._require()
 
-    def join(self, sink: PacketSink) -> None:
+    def subscribe(self, sink: PacketSink) -> None:
         """From now on the sink gets packets, from a keyframe on, which is made at once. Raises NotSupported,
         and CameraError where no thread can be had: then it is not in."""
         self._require()
@@ -148,19 +148,19 @@ class VideoEncoder:
                 self._is_camera_stopping = False
                 self._progress_s = time.monotonic()
                 try:
-                    self._thread = spawn("h264", self._run, self._on_death)
+                    self._thread = spawn("h264", self._run, self._on_crash)
                 except RuntimeError as error:  # no memory, or too many threads
                     del self._places[sink]
                     raise CameraError(f"nothing can be encoded as H.264: {error}") from error
             self._changed.notify_all()
 
-    def leave(self, sink: PacketSink) -> None:
+    def unsubscribe(self, sink: PacketSink) -> None:
         """It gets no more; a call that is under way may still come to its end. Harmless where it is not in."""
         with self._changed:
             if self._places.pop(sink, None) is not None:
                 self._changed.notify_all()
 
-    def want_keyframe(self) -> None:
+    def request_keyframe(self) -> None:
         """Make the next frame a keyframe, unless there was one a moment ago: then the first after that moment."""
         with self._changed:
             self._wants_keyframe = True
@@ -183,7 +183,7 @@ class VideoEncoder:
         with self._changed:
             is_running = self._thread is not None
             return VideoStatus(
-                self._form if is_running else None,
+                self._format if is_running else None,
                 self._backend_name if is_running else None,
                 len(self._places),
                 self._encoded,
@@ -193,7 +193,7 @@ class VideoEncoder:
                 self._last_error,
             )
 
-    def trouble(self) -> str | None:
+    def health_error(self) -> str | None:
         """What is wrong and will not right itself; None while all is well."""
         with self._changed:
             still_s = time.monotonic() - self._progress_s
@@ -232,7 +232,7 @@ class VideoEncoder:
                     if isinstance(step, Frame):
                         run = self._run_for(step, run)
                         self._put(run, step)
-                    while run is not None and (packet := run.backend.finished()) is not None:
+                    while run is not None and (packet := run.backend.receive_packet()) is not None:
                         self._hand_on(run, packet)
                     failures = 0
                 except BackendLost:
@@ -269,7 +269,7 @@ class VideoEncoder:
                 was_stopping, self._is_camera_stopping = self._is_camera_stopping, False
                 if was_stopping and backend is not None and backend.keeps_buffers:
                     return _LET_GO
-                if backend is not None and backend.has_news():
+                if backend is not None and backend.has_output():
                     return _PACKETS
                 if backend is None or not backend.is_full:
                     self._progress_s = time.monotonic()
@@ -302,17 +302,17 @@ class VideoEncoder:
         """Raises CameraError."""
         is_keyframe = self._is_keyframe_due(frame.began_s, run.looks[2])
         self._last_delta_s = self._delta_s
-        run.backend.put(frame, is_keyframe=is_keyframe)
+        run.backend.send_frame(frame, is_keyframe=is_keyframe)
 
     def _hand_on(self, run: _Run, packet: Packet) -> None:
         """Give it to everyone; what comes before the run's first keyframe to nobody."""
         if packet.is_keyframe:
-            run.form = self._form_of(run)
-        if run.form is None:
+            run.fmt = self._format_of(run)
+        if run.fmt is None:
             return
         now_s = time.monotonic()
         with self._changed:
-            self._form = run.form
+            self._format = run.fmt
             self._backend_name = run.backend.name
             self._encoded += 1
             self._last_error = None
@@ -323,17 +323,17 @@ class VideoEncoder:
                 self._keyframe_s = max(self._keyframe_s, packet.began_s)
             places = tuple(self._places.values())
         for place in places:
-            if self._give(place, run.form, packet):
+            if self._give(place, run.fmt, packet):
                 # Who begins knows of no frame before this one: the next is judged as if there had been none.
                 self._last_delta_s = 0.0
 
-    def _form_of(self, run: _Run) -> VideoFormat:
+    def _format_of(self, run: _Run) -> VideoFormat:
         """The same object as long as nothing changes, in another run too: sinks need not begin anew."""
-        form = VideoFormat(*run.backend.size, run.looks[2], *run.backend.parameter_sets)
-        if form == self._form:
-            return self._form
-        log.info("H.264: %dx%d, %d bits a second", form.width, form.height, self._bitrate)
-        return form
+        fmt = VideoFormat(*run.backend.size, run.looks[2], *run.backend.parameter_sets)
+        if fmt == self._format:
+            return self._format
+        log.info("H.264: %dx%d, %d bits a second", fmt.width, fmt.height, self._bitrate)
+        return fmt
 
     def _is_keyframe_due(self, began_s: float, fps: float) -> bool:
         since_s = began_s - self._keyframe_s
@@ -347,19 +347,19 @@ class VideoEncoder:
             self._keyframe_s = began_s
         return is_due
 
-    def _give(self, place: _Place, form: VideoFormat, packet: Packet) -> bool:
+    def _give(self, place: _Place, fmt: VideoFormat, packet: Packet) -> bool:
         """Hand the packet on; whether it is the first one for this sink."""
-        is_first = place.form is not form
+        is_first = place.fmt is not fmt
         if is_first and not packet.is_keyframe:
             return False
         try:
             if is_first:
-                place.form = form
-                place.sink.begin(form)
-            place.sink.packet(packet)
+                place.fmt = fmt
+                place.sink.on_format(fmt)
+            place.sink.on_packet(packet)
         except Exception:  # one that takes packets must not cost the others theirs
             log.exception("%s cannot take packets, and gets no more", type(place.sink).__name__)
-            self.leave(place.sink)
+            self.unsubscribe(place.sink)
         return is_first
 
     def _complain(self, error: Exception) -> None:

@@ -36,24 +36,24 @@ class Packet:
 class PacketSink(Protocol):
     """Takes packets on the encoder's thread; must be quick, must not block, and must not raise."""
 
-    def begin(self, form: VideoFormat) -> None:
+    def on_format(self, fmt: VideoFormat) -> None:
         """The packets from here on are of this format; the first of them is a keyframe. May come again."""
 
-    def packet(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         """The next one; those before the first keyframe since the sink joined are left out."""
 
 
 class VideoSource(Protocol):
     """Where packets come from: the encoder, which runs only while it has sinks."""
 
-    def join(self, sink: PacketSink) -> None:
+    def subscribe(self, sink: PacketSink) -> None:
         """From now on the sink gets packets, from a keyframe on, which is made at once. Any thread may call.
 
         Raises CameraError: it gets nothing then.
         """
 
-    def leave(self, sink: PacketSink) -> None:
+    def unsubscribe(self, sink: PacketSink) -> None:
         """It gets no more; a call that is under way may still come to its end. Harmless where it is not in."""
 
-    def want_keyframe(self) -> None:
+    def request_keyframe(self) -> None:
         """Make the next frame a keyframe, unless there was one a moment ago."""

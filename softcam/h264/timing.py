@@ -17,7 +17,7 @@ def is_gap(delta_s: float, last_delta_s: float, fps: float) -> bool:
     return delta_s > _GAP * _usual_s(last_delta_s, fps)
 
 
-def length_s(last_delta_s: float, fps: float) -> float:
+def sample_duration_s(last_delta_s: float, fps: float) -> float:
     """How long a frame is said to last whose successor is not there; `last_delta_s` is how long after the one before
     it came, 0 where there was none. Longer than the truth, which does no harm: the next one ends it."""
     return _LENGTH * _usual_s(last_delta_s, fps)

@@ -31,24 +31,24 @@ _TRUN_FLAGS: Final = 0x000701  # where the data is; each sample's duration, size
 _MOST_TICKS: Final = 0xFFFFFFFF
 
 
-def codec_name(form: VideoFormat) -> str:
+def codec_name(fmt: VideoFormat) -> str:
     """What a browser wants to hear before it plays this: RFC 6381's `avc1.` and three bytes of the SPS."""
-    return f"avc1.{form.sps[1:4].hex()}"
+    return f"avc1.{fmt.sps[1:4].hex()}"
 
 
-def initial_segment(form: VideoFormat, orientation: int = 1) -> bytes:
+def initial_segment(fmt: VideoFormat, orientation: int = 1) -> bytes:
     """What stands before the first fragment, once. `orientation` is EXIF's: 1, or 6 where players are to turn it."""
     brands = struct.pack(">4sI", b"iso5", 1) + b"iso5iso6avc1mp41"
     extends = _box(b"mvex", _full(b"trex", 0, 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return _box(b"ftyp", brands) + _box(b"moov", _movie_header(), _track(form, orientation), extends)
+    return _box(b"ftyp", brands) + _box(b"moov", _movie_header(), _track(fmt, orientation), extends)
 
 
-def fragment(number: int, packets: Sequence[Packet], zero_s: float, length_s: float) -> bytes:
+def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:
     """One fragment of one or more packets, in their order.
 
-    `number` is 1 for the first fragment and rises. `zero_s` is the moment (as `Packet.began_s`) at which the movie's
-    time is 0. `length_s` is how long the last packet is shown; the others are shown until the next. Raises ValueError
-    for no packet, and for one from before the zero.
+    `number` is 1 for the first fragment and increases. `zero_s` is the moment (as `Packet.began_s`) at which the media
+    time is 0. `last_duration_s` is the duration of the last packet; each other packet lasts until the next one begins.
+    Raises ValueError for no packets, and for a packet earlier than `zero_s`.
     """
     if not packets:
         raise ValueError("a fragment has at least one packet")
@@ -56,7 +56,7 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, length_s: fl
     ticks = [round((packet.began_s - zero_s) * TIMESCALE) for packet in packets]
     if ticks[0] < 0:
         raise ValueError("a packet is from before the movie's zero")
-    ends = [*ticks[1:], ticks[-1] + max(1, round(length_s * TIMESCALE))]
+    ends = [*ticks[1:], ticks[-1] + max(1, round(last_duration_s * TIMESCALE))]
     lengths = [min(max(0, end - begin), _MOST_TICKS) for begin, end in zip(ticks, ends, strict=True)]
     samples = b"".join(
         struct.pack(">III", length, len(packet.data), _KEYFRAME if packet.is_keyframe else _OTHER)
@@ -73,9 +73,9 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, length_s: fl
     return b"".join((moof, struct.pack(">I4s", size, b"mdat"), *(packet.data for packet in packets)))
 
 
-def shown_s(packets: Sequence[Packet], length_s: float) -> float:
-    """How long a fragment of these packets lasts, with the same `length_s`."""
-    return sum(after.began_s - before.began_s for before, after in pairwise(packets)) + length_s
+def shown_s(packets: Sequence[Packet], last_duration_s: float) -> float:
+    """How long a fragment of these packets lasts, with the same `last_duration_s`."""
+    return sum(after.began_s - before.began_s for before, after in pairwise(packets)) + last_duration_s
 
 
 def _movie_header() -> bytes:
@@ -91,15 +91,15 @@ def _movie_header() -> bytes:
     )
 
 
-def _track(form: VideoFormat, orientation: int) -> bytes:
+def _track(fmt: VideoFormat, orientation: int) -> bytes:
     header = _full(
         b"tkhd",
         0,
         3,  # shown, and part of the presentation
         struct.pack(">5I", 0, 0, _TRACK, 0, 0),
         struct.pack(">8x4h", 0, 0, 0, 0),
-        _MATRIX if orientation == 1 else _quarter_turn(form.height),
-        struct.pack(">II", form.width << 16, form.height << 16),
+        _MATRIX if orientation == 1 else _quarter_turn(fmt.height),
+        struct.pack(">II", fmt.width << 16, fmt.height << 16),
     )
     language = struct.pack(">HH", 0x55C4, 0)  # undetermined
     media_header = _full(b"mdhd", 0, 0, struct.pack(">4I", 0, 0, TIMESCALE, 0), language)
@@ -107,7 +107,7 @@ def _track(form: VideoFormat, orientation: int) -> bytes:
     here = _full(b"dref", 0, 0, struct.pack(">I", 1), _full(b"url ", 0, 1))
     tables = _box(
         b"stbl",
-        _full(b"stsd", 0, 0, struct.pack(">I", 1), _sample_entry(form)),
+        _full(b"stsd", 0, 0, struct.pack(">I", 1), _sample_entry(fmt)),
         # All of them empty: what there is stands in the fragments.
         _full(b"stts", 0, 0, bytes(4)),
         _full(b"stsc", 0, 0, bytes(4)),
@@ -123,23 +123,23 @@ def _quarter_turn(height: int) -> bytes:
     return struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, height << 16, 0, 0x40000000)
 
 
-def _sample_entry(form: VideoFormat) -> bytes:
+def _sample_entry(fmt: VideoFormat) -> bytes:
     configuration = b"".join(
         (
             bytes((1,)),
-            form.sps[1:4],  # profile, compatibility, level
+            fmt.sps[1:4],  # profile, compatibility, level
             bytes((0xFF, 0xE1)),  # lengths of four bytes; one SPS
-            struct.pack(">H", len(form.sps)),
-            form.sps,
+            struct.pack(">H", len(fmt.sps)),
+            fmt.sps,
             bytes((1,)),
-            struct.pack(">H", len(form.pps)),
-            form.pps,
+            struct.pack(">H", len(fmt.pps)),
+            fmt.pps,
         )
     )
     return _box(
         b"avc1",
         struct.pack(">6xH16x", 1),
-        struct.pack(">HHIIIH", form.width, form.height, 72 << 16, 72 << 16, 0, 1),
+        struct.pack(">HHIIIH", fmt.width, fmt.height, 72 << 16, 72 << 16, 0, 1),
         bytes(32),  # no compressor's name
         struct.pack(">Hh", 24, -1),
         _box(b"avcC", configuration),

@@ -33,7 +33,7 @@ class _Box(NamedTuple):
 
 
 @dataclass(slots=True)
-class Movie:
+class Mp4Info:
     """What is in a file. `end` is behind the last whole fragment, in bytes; times are in ticks of the media."""
 
     width: int
@@ -63,7 +63,7 @@ class _Defaults:
     flags: int = 0
 
 
-def read_movie(descriptor: int) -> Movie:
+def read_mp4(descriptor: int) -> Mp4Info:
     """Raises NoMovie, OSError. The samples are told of an unfinished file alone."""
     size = os.fstat(descriptor).st_size
     header_at, movie, defaults = None, None, _Defaults()
@@ -93,9 +93,9 @@ def read_movie(descriptor: int) -> Movie:
     return movie
 
 
-def finish(descriptor: int) -> Movie:
+def write_index(descriptor: int) -> Mp4Info:
     """Cut off what is no whole fragment, and write the index. Harmless where that is done. Raises NoMovie, OSError."""
-    movie = read_movie(descriptor)
+    movie = read_mp4(descriptor)
     if movie.is_finished or movie.header_at is None:
         return movie
     os.ftruncate(descriptor, movie.end)
@@ -164,7 +164,7 @@ def _all_boxes(data: bytes, begin: int, end: int) -> Iterator[_Box]:
             yield from _all_boxes(data, box.body, box.end)
 
 
-def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Movie:
+def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Mp4Info:
     boxes = {box.kind: box for box in _all_boxes(moov, 0, len(moov))}
     try:
         width, height = struct.unpack_from(">II", moov, boxes[b"tkhd"].end - 8)
@@ -175,7 +175,7 @@ def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Movie:
         raise InvalidMp4("its header is damaged") from error
     if not ticks_per_s:
         raise InvalidMp4("its header has no clock")
-    movie = Movie(width >> 16, height >> 16, ticks_per_s, is_finished, end, moov=moov)
+    movie = Mp4Info(width >> 16, height >> 16, ticks_per_s, is_finished, end, moov=moov)
     if is_finished:
         movie.duration_ticks = duration
     return movie
@@ -188,7 +188,7 @@ def _track_defaults(moov: bytes) -> _Defaults:
     return _Defaults()
 
 
-def _add_fragment(movie: Movie, moof_at: int, moof: bytes, of_track: _Defaults) -> None:
+def _add_fragment(movie: Mp4Info, moof_at: int, moof: bytes, of_track: _Defaults) -> None:
     """The samples of one fragment. Raises NoMovie where it is damaged."""
     defaults = _Defaults(of_track.duration, of_track.size, of_track.flags)
     base, time = moof_at, movie.duration_ticks
@@ -221,7 +221,7 @@ def _read_tfhd(moof: bytes, at: int, defaults: _Defaults, moof_at: int) -> int:
     return base
 
 
-def _read_trun(movie: Movie, moof: bytes, at: int, base: int, time: int, defaults: _Defaults) -> int:
+def _read_trun(movie: Mp4Info, moof: bytes, at: int, base: int, time: int, defaults: _Defaults) -> int:
     """The time behind the last sample."""
     flags, (count,) = int.from_bytes(moof[at + 1 : at + 4]), struct.unpack_from(">I", moof, at + 4)
     at += 8
@@ -252,7 +252,7 @@ def _read_trun(movie: Movie, moof: bytes, at: int, base: int, time: int, default
 # --- the index
 
 
-def _whole_moov(movie: Movie) -> bytes:
+def _whole_moov(movie: Mp4Info) -> bytes:
     """The movie's header with the tables of all samples, in place of the promise that fragments follow."""
     first = movie.times[0] if movie.times else 0
     duration = max(0, movie.duration_ticks - first)
@@ -261,7 +261,7 @@ def _whole_moov(movie: Movie) -> bytes:
     )
 
 
-def _rebuilt(movie: Movie, box: _Box, duration: int) -> bytes:
+def _rebuilt(movie: Mp4Info, box: _Box, duration: int) -> bytes:
     data = movie.moov[box.body : box.end]
     match box.kind:
         case b"stbl":
@@ -281,7 +281,7 @@ def _rebuilt(movie: Movie, box: _Box, duration: int) -> bytes:
     return movie.moov[box.begin : box.end]
 
 
-def _with_duration(movie: Movie, kind: bytes, data: bytes, duration: int) -> bytes:
+def _with_duration(movie: Mp4Info, kind: bytes, data: bytes, duration: int) -> bytes:
     """A header's body with the duration in it. `mvhd` and `tkhd` count in the movie's ticks, `mdhd` in the media's."""
     long = bool(data[0])
     at = (24 if long else 16) + (4 if kind == b"tkhd" else 0)
@@ -293,7 +293,7 @@ def _with_duration(movie: Movie, kind: bytes, data: bytes, duration: int) -> byt
     return data[:at] + told + data[at + len(told) :]
 
 
-def _tables(movie: Movie) -> bytes:
+def _tables(movie: Mp4Info) -> bytes:
     count = len(movie.sizes)
     ends = [*movie.times[1:], max(movie.duration_ticks, movie.times[-1])] if count else []
     durations: list[list[int]] = []  # runs: how many, how long each

@@ -85,7 +85,7 @@ class Library:
         """Makes the folder where it can; a folder that is not there now may come later, as a stick does."""
         self.folder = folder
         self.max_bytes = max_bytes
-        self.room = max_bytes  # the limit, or what the disk can give where that is less; None without a limit
+        self.quota = max_bytes  # the limit, or what the disk can give where that is less; None without a limit
         self._disk = Disk(folder)
         self._lock = threading.Lock()  # guards the next five
         self._running: dict[str, _Growth] = {}  # our own
@@ -153,7 +153,7 @@ class Library:
     # --- what comes in ----------------------------------------------------------------------------------------
 
     def create(self, kind: Kind, began_s: float) -> tuple[str, int]:
-        """A new empty file: its name and a descriptor, locked. It runs until `finished`. Raises OSError."""
+        """A new empty file: its name and a descriptor, locked. It runs until `close_recording`. Raises OSError."""
         self._disk.require()
         moment = datetime.fromtimestamp(began_s, UTC).strftime("%Y-%m-%d_%H-%M-%S")
         for number in range(1, _MOST_OF_A_SECOND):
@@ -182,19 +182,19 @@ class Library:
         if not is_ours:
             raise FileNotFoundError(errno.ENOENT, "the file was taken away while it was written")
 
-    def try_writing(self) -> None:
+    def check_writable(self) -> None:
         """Raises OSError where no file can be made and written in the folder."""
         self._disk.require()
         with tempfile.TemporaryFile(dir=self.folder, prefix=".") as file:
             file.write(b"x")
 
-    def grew(self, name: str, whole: int, duration_s: float | None = None) -> None:
+    def update_progress(self, name: str, whole: int, duration_s: float | None = None) -> None:
         """So many bytes of a running recording are whole now; a movie is so long with them."""
         with self._lock:
             if name in self._running:
                 self._running[name] = _Growth(whole, duration_s)
 
-    def finished(self, name: str) -> None:
+    def close_recording(self, name: str) -> None:
         """It runs no more; where nothing came of it, it is taken away."""
         with self._lock:
             growth = self._running.pop(name, _Growth())
@@ -204,18 +204,18 @@ class Library:
 
     def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Keep a JPEG. Raises OSError."""
-        self.make_room(len(picture) + len(thumbnail or b""))
+        self.enforce_quota(len(picture) + len(thumbnail or b""))
         name, descriptor = self.create("still", taken_s)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(picture)
                 file.flush()
                 os.fdatasync(file.fileno())
-            self.grew(name, len(picture))
+            self.update_progress(name, len(picture))
             if thumbnail is not None:
                 self.set_thumbnail(name, thumbnail)
         finally:
-            self.finished(name)
+            self.close_recording(name)
         return self.entry(name)
 
     def add_to_timelapse(self, name: str, number: int, picture: bytes) -> None:
@@ -258,7 +258,7 @@ class Library:
         except OSError as error:
             raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
 
-    def make_room(self, needed: int = 0) -> None:
+    def enforce_quota(self, needed: int = 0) -> None:
         """See that so many bytes may be written. Raises OSError where the disk, or what we may fill of it, is full.
 
         With a limit the oldest go, also where the disk is smaller than the limit; without one nothing is ever taken
@@ -274,7 +274,7 @@ class Library:
                 return
             sizes = sorted(self._sizes(), key=lambda entry: _order(entry[0]))
             used = sum(size for _, size in sizes)
-            self.room = min(self.max_bytes, max(0, used + free - reserve))
+            self.quota = min(self.max_bytes, max(0, used + free - reserve))
             short = max(short, used + needed - self.max_bytes)
             for name, size in sizes:
                 if short <= 0:
@@ -289,7 +289,7 @@ class Library:
             if short > 0:
                 raise OSError(errno.ENOSPC, "there is no room, and no older recording that could go")
 
-    def mend(self) -> int:
+    def recover(self) -> int:
         """Give files that a crash cut their end and their index; how many there were. Raises OSError."""
         mended = 0
         for name in sorted(entry.name for entry in os.scandir(self.folder)):
@@ -299,7 +299,7 @@ class Library:
                 if name in self._running:
                     continue
             try:
-                mended += self._mend(name)
+                mended += self._recover(name)
             except InvalidMp4 as error:
                 log.debug("%s is no movie of ours: %s", name, error)
             except BlockingIOError:
@@ -356,7 +356,7 @@ class Library:
                 width, height = jpeg.size_of(os.pread(file.fileno(), _JPEG_HEAD, 0))
                 known = _Known(state, None, width, height)
             else:
-                movie = index.read_movie(file.fileno())
+                movie = index.read_mp4(file.fileno())
                 known = _Known(state, movie.duration_s, movie.width, movie.height, movie.is_finished, movie.end)
         except (ValueError, OSError):  # no movie, no JPEG, or a disk that fails
             known = _Known(state, is_finished=False)
@@ -422,12 +422,12 @@ class Library:
             self._known.pop(name, None)
             self._folders.pop(name, None)
 
-    def _mend(self, name: str) -> bool:
+    def _recover(self, name: str) -> bool:
         with _open(self.folder / name, os.O_RDWR) as file:
             if self._read(name, file).is_finished:
                 return False
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused where another portal is writing it
-            movie = index.finish(file.fileno())
+            movie = index.write_index(file.fileno())
         if not movie.is_finished:
             return False
         log.info("%s was cut; it has its end now, after %.1f s", name, movie.duration_s)

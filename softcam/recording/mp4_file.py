@@ -23,12 +23,12 @@ class Mp4Writer:
     """Opens a file of its own in the library."""
 
     def __init__(
-        self, library: Library, kind: Kind, form: VideoFormat, began_s: float, zero_s: float, orientation: int = 1
+        self, library: Library, kind: Kind, fmt: VideoFormat, began_s: float, zero_s: float, orientation: int = 1
     ) -> None:
         """`began_s` is Unix time, and becomes the name; `zero_s` is the `began_s` of the first packet to come;
         `orientation` is EXIF's, as `fmp4` knows it. Raises OSError.
         """
-        self.form = form
+        self.fmt = fmt
         self.orientation = orientation
         self.zero_s = zero_s
         self._library = library
@@ -36,12 +36,12 @@ class Mp4Writer:
         self._fragments = 0
         self.name, self._descriptor = library.create(kind, began_s)
         try:
-            head = fragment.initial_segment(form, orientation)
+            head = fragment.initial_segment(fmt, orientation)
             of_type = int.from_bytes(head[:4])  # the length of the first box, `ftyp`
             self._append(head[:of_type] + MDAT_PLACEHOLDER + head[of_type:])
         except BaseException:
             os.close(self._descriptor)
-            library.finished(self.name)
+            library.close_recording(self.name)
             raise
 
     @property
@@ -54,11 +54,11 @@ class Mp4Writer:
         """Whether it has one fragment, and no more."""
         return self._fragments == 1
 
-    def add(self, packets: Sequence[Packet], length_s: float) -> None:
-        """A fragment of consecutive packets; the last one is shown for `length_s`. Raises OSError."""
-        self._append(fragment.fragment(self._fragments + 1, packets, self.zero_s, length_s))
+    def add(self, packets: Sequence[Packet], last_duration_s: float) -> None:
+        """A fragment of consecutive packets; the last one is shown for `last_duration_s`. Raises OSError."""
+        self._append(fragment.fragment(self._fragments + 1, packets, self.zero_s, last_duration_s))
         self._fragments += 1
-        self._library.grew(self.name, self._at, packets[-1].began_s - self.zero_s + length_s)
+        self._library.update_progress(self.name, self._at, packets[-1].began_s - self.zero_s + last_duration_s)
 
     def sync(self) -> None:
         """Return when the disk has all of it; takes long on a slow one. Raises OSError."""
@@ -70,15 +70,15 @@ class Mp4Writer:
             if self._fragments:
                 # A disk that is full or gone has no room for the index: the file plays without.
                 with contextlib.suppress(OSError, InvalidMp4):
-                    index.finish(self._descriptor)
+                    index.write_index(self._descriptor)
             else:
-                self._library.grew(self.name, 0)
+                self._library.update_progress(self.name, 0)
         finally:
             # Where the disk is gone, closing may say so again.
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             with contextlib.suppress(OSError):
-                self._library.finished(self.name)
+                self._library.close_recording(self.name)
 
     def _append(self, data: bytes) -> None:
         left, at = memoryview(data), self._at

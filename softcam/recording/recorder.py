@@ -94,7 +94,7 @@ class _Run:
 class _Group:
     """Packets from a keyframe on; where the store was emptied in between, the first is none."""
 
-    form: VideoFormat
+    fmt: VideoFormat
     packets: list[Packet]
     size: int = 0
 
@@ -119,7 +119,7 @@ class VideoRecorder:
         self._library = library
         self._preroll_s = preroll_s
         self._thumbnail = thumbnail
-        self._on_death = on_crash
+        self._on_crash = on_crash
         self._orientation = orientation
         self._preroll_lease: Lease | None = None
 
@@ -127,7 +127,7 @@ class VideoRecorder:
         self._run: _Run | None = None
         self._groups: deque[_Group] = deque()
         self._stored = 0  # bytes
-        self._form: VideoFormat | None = None
+        self._format: VideoFormat | None = None
         self._awaits_keyframe = True  # packets up to the next keyframe are lost
         self._last_error: str | None = None
 
@@ -138,10 +138,10 @@ class VideoRecorder:
         if not self._preroll_s:
             return
         try:
-            self._source.join(self)
+            self._source.subscribe(self)
             self._preroll_lease = self._manager.lease("recording")
         except CameraError as error:
-            self._source.leave(self)
+            self._source.unsubscribe(self)
             self._tell(f"the seconds before are not kept: {error}")
 
     def start(self, wish: RecordingOptions) -> RunningVideo:
@@ -156,14 +156,14 @@ class VideoRecorder:
             self._keep_from(run.asked_s - kept_s if kept_s else None)
         try:
             try:
-                self._library.make_room()
-                self._library.try_writing()
+                self._library.enforce_quota()
+                self._library.check_writable()
             except OSError as error:
                 raise RecordingError(f"nothing can be recorded: {error.strerror}") from error
             run.lease = self._manager.lease("recording")
-            self._source.join(self)
+            self._source.subscribe(self)
             if self._preroll_s and not kept_s:  # it was joined before, and may be far behind a keyframe
-                self._source.want_keyframe()
+                self._source.request_keyframe()
             self._manager.wait_ready(time.monotonic() + _READY_LIMIT_S)
             self._start_thread(run)
         except BaseException as error:
@@ -197,7 +197,7 @@ class VideoRecorder:
     def close(self, deadline_s: float) -> None:
         """The end: nothing is recorded or kept any more."""
         self.stop(deadline_s)
-        self._source.leave(self)
+        self._source.unsubscribe(self)
         if self._preroll_lease is not None:
             self._preroll_lease.release()
 
@@ -214,14 +214,14 @@ class VideoRecorder:
 
     # --- the encoder's thread ---------------------------------------------------------------------------------
 
-    def begin(self, form: VideoFormat) -> None:
+    def on_format(self, fmt: VideoFormat) -> None:
         with self._changed:
-            self._form = form
+            self._format = fmt
             self._awaits_keyframe = True
 
-    def packet(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         with self._changed:
-            if self._form is None or (self._awaits_keyframe and not packet.is_keyframe):
+            if self._format is None or (self._awaits_keyframe and not packet.is_keyframe):
                 return
             is_recording = self._run is not None and not self._run.is_over
             if is_recording and self._stored > _MOST_BYTES:
@@ -231,7 +231,7 @@ class VideoRecorder:
                 return
             self._awaits_keyframe = False
             if packet.is_keyframe or not self._groups:
-                self._groups.append(_Group(self._form, []))
+                self._groups.append(_Group(self._format, []))
             self._groups[-1].packets.append(packet)
             self._groups[-1].size += len(packet.data)
             self._stored += len(packet.data)
@@ -264,7 +264,7 @@ class VideoRecorder:
     def _start_thread(self, run: _Run) -> None:
         with self._changed:  # whoever stops it waits for its thread
             try:
-                run.thread = spawn("recorder", lambda: self._record(run), self._on_death)
+                run.thread = spawn("recorder", lambda: self._record(run), self._on_crash)
             except RuntimeError as error:  # no memory, or too many threads
                 raise RecordingError(f"nothing can be recorded: {error}") from error
         log.info("Recording")
@@ -306,10 +306,10 @@ class VideoRecorder:
             for packet in group.packets:
                 if ends_s is not None and packet.began_s >= ends_s:
                     break
-                if self._is_other_file(run, group.form, packet, waiting):
+                if self._is_other_file(run, group.fmt, packet, waiting):
                     self._write(run, waiting, packet)
                     waiting = []
-                    self._next_file(run, group.form, packet)
+                    self._next_file(run, group.fmt, packet)
                 elif waiting and packet.began_s - waiting[0].began_s >= _LONGEST_FRAGMENT_S:
                     self._write(run, waiting, packet)
                     waiting = []
@@ -319,14 +319,14 @@ class VideoRecorder:
         if run.file is not None and time.monotonic() - run.synced_s >= _SYNC_S:
             self._try(run, self._sync)
 
-    def _is_other_file(self, run: _Run, form: VideoFormat, packet: Packet, waiting: Sequence[Packet]) -> bool:
+    def _is_other_file(self, run: _Run, fmt: VideoFormat, packet: Packet, waiting: Sequence[Packet]) -> bool:
         """Whether the packet begins a file. Asks for a keyframe where one should begin soon."""
         if not packet.is_keyframe:
             if run.file is not None and not run.wants_cut and self._is_complete(run, packet):
                 run.wants_cut = True
-                self._source.want_keyframe()
+                self._source.request_keyframe()
             return False
-        if run.file is None or run.file.form != form:
+        if run.file is None or run.file.fmt != fmt:
             return True
         last_s = waiting[-1].began_s if waiting else run.last_s
         return self._is_complete(run, packet) or packet.began_s - last_s > _LONG_GAP_S
@@ -338,19 +338,19 @@ class VideoRecorder:
             return True
         if run.file.orientation != self._orientation():
             return True
-        most = self._library.room
+        most = self._library.quota
         return most is not None and run.file.size >= most // _FILES_WITHIN_LIMIT
 
-    def _next_file(self, run: _Run, form: VideoFormat, packet: Packet) -> None:
+    def _next_file(self, run: _Run, fmt: VideoFormat, packet: Packet) -> None:
         self._end_file(run)
         if time.monotonic() >= run.retry_at_s:
-            self._try(run, lambda run: self._open_file(run, form, packet))
+            self._try(run, lambda run: self._open_file(run, fmt, packet))
 
-    def _open_file(self, run: _Run, form: VideoFormat, packet: Packet) -> None:
-        room = self._library.room
-        needed = run.needed if room is None else min(run.needed, room // _FILES_WITHIN_LIMIT)
-        self._library.make_room(max(needed, len(packet.data)))
-        file = Mp4Writer(self._library, "video", form, packet.timestamp_s, packet.began_s, self._orientation())
+    def _open_file(self, run: _Run, fmt: VideoFormat, packet: Packet) -> None:
+        quota = self._library.quota
+        needed = run.needed if quota is None else min(run.needed, quota // _FILES_WITHIN_LIMIT)
+        self._library.enforce_quota(max(needed, len(packet.data)))
+        file = Mp4Writer(self._library, "video", fmt, packet.timestamp_s, packet.began_s, self._orientation())
         run.file = file
         run.last_s, run.delta_s, run.wants_cut = packet.began_s, 0.0, False
         run.synced_s, run.synced = time.monotonic(), 0
@@ -381,12 +381,12 @@ class VideoRecorder:
         for packet in packets:
             run.delta_s, run.last_s = packet.began_s - run.last_s, packet.began_s
         # How long the last one stands nobody may know yet; the next fragment begins when it does.
-        usual_s = min(run.delta_s or 1 / file.form.fps, _LONGEST_FRAGMENT_S)
+        usual_s = min(run.delta_s or 1 / file.fmt.fps, _LONGEST_FRAGMENT_S)
         is_gap = following is None or following.began_s - run.last_s > _LONG_GAP_S
         bytes_now = sum(len(packet.data) for packet in packets)
         run.needed = bytes_now * _FRAGMENTS_AHEAD  # where this fails
         if self._library.max_bytes is None:  # else once in each second is enough, and dear where there are many files
-            self._library.make_room(bytes_now)
+            self._library.enforce_quota(bytes_now)
         size = file.size
         file.add(packets, usual_s if following is None or is_gap else following.began_s - run.last_s)
         run.needed = 0
@@ -404,10 +404,10 @@ class VideoRecorder:
             except FileNotFoundError as error:
                 self._tell(f"{run.file.name}: {error.strerror}; another file begins")
                 self._end_file(run)
-                self._source.want_keyframe()
+                self._source.request_keyframe()
                 return
-            if self._library.room is not None:  # for a second like the last
-                self._library.make_room(min(grown, self._library.room // _FILES_WITHIN_LIMIT))
+            if self._library.quota is not None:  # for a second like the last
+                self._library.enforce_quota(min(grown, self._library.quota // _FILES_WITHIN_LIMIT))
             with self._changed:
                 if not self._awaits_keyframe:  # nothing is left out now
                     self._last_error = None
@@ -430,7 +430,7 @@ class VideoRecorder:
 
     def _let_go(self, run: _Run) -> None:
         if self._preroll_lease is None:
-            self._source.leave(self)
+            self._source.unsubscribe(self)
         if run.lease is not None:
             run.lease.release()
         with self._changed:

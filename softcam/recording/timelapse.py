@@ -108,7 +108,7 @@ class TimelapseRecorder:
         self._library = library
         self._take_still = take
         self._bitrate = bitrate
-        self._on_death = on_crash
+        self._on_crash = on_crash
         self._orientation = orientation
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
         self._run: _Run | None = None
@@ -118,8 +118,8 @@ class TimelapseRecorder:
         """Take stills from now on. Raises RecordingError where one runs already or there is no room, NotSupported."""
         require_pyav()
         try:
-            self._library.make_room()
-            self._library.try_writing()
+            self._library.enforce_quota()
+            self._library.check_writable()
         except OSError as error:
             raise RecordingError(f"nothing can be recorded: {error.strerror}") from error
         run = _Run(wish)
@@ -129,7 +129,7 @@ class TimelapseRecorder:
             self._run = run
             self._last_error = None
             try:
-                run.thread = spawn("timelapse", lambda: self._record(run), self._on_death)
+                run.thread = spawn("timelapse", lambda: self._record(run), self._on_crash)
             except RuntimeError as error:  # no memory, or too many threads
                 self._run = None
                 raise RecordingError(f"nothing can be recorded: {error}") from error
@@ -216,7 +216,7 @@ class TimelapseRecorder:
                     self._changed.notify_all()
 
         try:
-            run.taking = spawn("timelapse still", take, self._on_death)
+            run.taking = spawn("timelapse still", take, self._on_crash)
         except RuntimeError as error:  # no memory, or too many threads: that may pass
             raise NoPicture(f"nobody can take it: {error}") from error
         with self._changed:
@@ -230,7 +230,7 @@ class TimelapseRecorder:
 
     def _add(self, run: _Run, still: Still) -> None:
         """Raises CameraError, OSError."""
-        self._library.make_room(len(still.jpeg))
+        self._library.enforce_quota(len(still.jpeg))
         self._leave_what_is_gone(run)
         frame = _decode(still)
         if run.file is not None and run.file.orientation != self._orientation():
@@ -277,9 +277,9 @@ class TimelapseRecorder:
 
     def _begin(self, run: _Run, still: Still, size: tuple[int, int]) -> None:
         encoder = X264(size, "YUV420", run.wish.fps, self._bitrate)
-        form = VideoFormat(*encoder.size, run.wish.fps, encoder.sps, encoder.pps)
+        fmt = VideoFormat(*encoder.size, run.wish.fps, encoder.sps, encoder.pps)
         try:
-            file = Mp4Writer(self._library, "timelapse", form, still.taken_s, 0.0, self._orientation())
+            file = Mp4Writer(self._library, "timelapse", fmt, still.taken_s, 0.0, self._orientation())
         except OSError:
             encoder.close()
             raise

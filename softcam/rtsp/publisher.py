@@ -67,24 +67,24 @@ class PacketQueue:
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._lock = threading.Lock()  # guards all below
-        self._form: VideoFormat | None = None
+        self._format: VideoFormat | None = None
         self._packets: deque[tuple[VideoFormat, Packet]] = deque()
         self._waits_for_keyframe = True
         self._lost = 0
 
-    def begin(self, form: VideoFormat) -> None:
+    def on_format(self, fmt: VideoFormat) -> None:
         with self._lock:
-            self._form = form
+            self._format = fmt
             self._waits_for_keyframe = True
         self._ring()
 
-    def packet(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         with self._lock:
-            if self._form is None or (self._waits_for_keyframe and not packet.is_keyframe):
+            if self._format is None or (self._waits_for_keyframe and not packet.is_keyframe):
                 self._lost += 1
                 return
             self._waits_for_keyframe = False
-            self._packets.append((self._form, packet))
+            self._packets.append((self._format, packet))
             if packet.began_s - self._packets[0][1].began_s > _INBOX_S:
                 self._lost += len(self._packets)
                 self._packets.clear()
@@ -92,10 +92,10 @@ class PacketQueue:
         self._ring()
 
     @property
-    def form(self) -> VideoFormat | None:
+    def fmt(self) -> VideoFormat | None:
         """That of the newest packet; None before the encoder runs."""
         with self._lock:
-            return self._form
+            return self._format
 
     @property
     def lost(self) -> int:
@@ -122,7 +122,7 @@ class Publisher:
         self._address = Address.parse(url)
         self._source = source
         self._manager = manager
-        self._on_death = on_crash
+        self._on_crash = on_crash
 
         self._lock = threading.Lock()  # guards the fields down to the next comment
         self._asked = 0  # the number of the present wish, 0 while there is none
@@ -216,7 +216,7 @@ class Publisher:
         """Raises OSError, RuntimeError; then there is nothing of it."""
         bell = Waker()
         try:
-            self._thread = spawn("publisher", partial(self._run, bell), self._on_death)
+            self._thread = spawn("publisher", partial(self._run, bell), self._on_crash)
         except RuntimeError:
             bell.close()
             raise
@@ -310,28 +310,28 @@ class Publisher:
         try:
             connection.request("OPTIONS")
             try:
-                self._source.join(inbox)
+                self._source.subscribe(inbox)
             except NotSupported as error:
                 raise RtspRejected(str(error)) from error
             except CameraError as error:
                 raise RtspError(str(error)) from error
             pulse = _KeepAlive(connection)
-            while (form := inbox.form) is None:
+            while (fmt := inbox.fmt) is None:
                 connection.wait(pulse.beat())
-            packetiser = self._announce(connection, form)
-            self._now_publishes(form)
-            self._pass_on(connection, pulse, inbox, packetiser, form)
+            packetiser = self._announce(connection, fmt)
+            self._now_publishes(fmt)
+            self._pass_on(connection, pulse, inbox, packetiser, fmt)
         finally:
-            self._source.leave(inbox)
+            self._source.unsubscribe(inbox)
             connection.close()
             if self._published_from_s is not None:
                 published_s = time.monotonic() - self._published_from_s
                 self._result = f", after {published_s:.0f} s, {self._sent} frames and {inbox.lost} that were left out"
 
-    def _announce(self, connection: Connection, form: VideoFormat) -> Packetizer:
+    def _announce(self, connection: Connection, fmt: VideoFormat) -> Packetizer:
         control = "streamid=0"  # as FFmpeg calls it, so every server has met it
         url = self._address.url
-        description = describe(form, secrets.randbits(31), connection.server, control)
+        description = describe(fmt, secrets.randbits(31), connection.server, control)
         connection.request("ANNOUNCE", headers={"Content-Type": "application/sdp"}, body=description)
         transport = "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record"
         reply = connection.request("SETUP", f"{url.removesuffix('/')}/{control}", {"Transport": transport})
@@ -341,7 +341,7 @@ class Publisher:
         connection.request("RECORD", headers={"Range": "npt=0.000-"})
         return Packetizer(secrets.randbits(32), secrets.randbits(16), secrets.randbits(32), channel=0)
 
-    def _now_publishes(self, form: VideoFormat) -> None:
+    def _now_publishes(self, fmt: VideoFormat) -> None:
         with self._lock:
             if self._asked != self._wish:
                 raise Cancelled
@@ -349,7 +349,7 @@ class Publisher:
             self._last_error = None
             if self._has_published:
                 self._reconnects += 1
-        size = f"{form.width}x{form.height}"
+        size = f"{fmt.width}x{fmt.height}"
         if self._tries:
             failing_s = time.monotonic() - self._failing_from_s
             log.info("Publishing %s to %s, after %d tries in %.0f s", size, self._address.shown, self._tries, failing_s)
@@ -360,7 +360,7 @@ class Publisher:
         self._sent = 0
 
     def _pass_on(
-        self, connection: Connection, pulse: "_KeepAlive", inbox: PacketQueue, packetiser: Packetizer, form: VideoFormat
+        self, connection: Connection, pulse: "_KeepAlive", inbox: PacketQueue, packetiser: Packetizer, fmt: VideoFormat
     ) -> None:
         report_at_s = time.monotonic()
         keyframe_at_s = report_at_s
@@ -368,7 +368,7 @@ class Publisher:
             now_s = time.monotonic()
             if not connection.unsent:
                 for current, packet in inbox.take():
-                    if (current.width, current.height) != (form.width, form.height):
+                    if (current.width, current.height) != (fmt.width, fmt.height):
                         self._published_from_s = None
                         return
                     connection.send(packetiser.frame(packet, current))
@@ -377,7 +377,7 @@ class Publisher:
                     connection.send(packetiser.report(1, time.time()))
                     report_at_s = now_s + _REPORT_EVERY_S
                 if inbox.waits_for_keyframe and now_s >= keyframe_at_s:
-                    self._source.want_keyframe()
+                    self._source.request_keyframe()
                     keyframe_at_s = now_s + _KEYFRAME_EVERY_S
             wake_at_s = pulse.beat()
             if inbox.waits_for_keyframe:

@@ -55,14 +55,14 @@ class Packetizer:
         self._packets = 0
         self._bytes = 0
 
-    def frame(self, packet: Packet, form: VideoFormat) -> bytes:
+    def frame(self, packet: Packet, fmt: VideoFormat) -> bytes:
         """One access unit; before a keyframe the parameter sets, for those who join later. Raises ValueError."""
         if self._began_s is None:
             self._began_s = packet.began_s
         self._newest = packet
         units = list(nal_units(packet.data))
         if packet.is_keyframe:
-            units = [memoryview(form.sps), memoryview(form.pps), *units]
+            units = [memoryview(fmt.sps), memoryview(fmt.pps), *units]
         timestamp = self._timestamp(packet.began_s)
         parts: list[bytes | memoryview] = []
         for number, unit in enumerate(units, 1):
@@ -114,11 +114,11 @@ class Packetizer:
         return struct.pack(">cBHBBHII", b"$", self._channel, 12 + length, 0x80, kind, sequence, timestamp, self._ssrc)
 
 
-def describe(form: VideoFormat, number: int, host: str, control: str) -> bytes:
+def describe(fmt: VideoFormat, number: int, host: str, control: str) -> bytes:
     """The session description that a publisher announces; `host` is the server's address, `number` the session's."""
     family = "IP6" if ":" in host else "IP4"
-    sets = ",".join(base64.b64encode(each).decode() for each in (form.sps, form.pps))
-    details = f"packetization-mode=1;profile-level-id={form.sps[1:4].hex().upper()};sprop-parameter-sets={sets}"
+    sets = ",".join(base64.b64encode(each).decode() for each in (fmt.sps, fmt.pps))
+    details = f"packetization-mode=1;profile-level-id={fmt.sps[1:4].hex().upper()};sprop-parameter-sets={sets}"
     lines = (
         "v=0",
         f"o=- {number} 1 IN {family} {host}",

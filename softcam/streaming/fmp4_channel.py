@@ -38,7 +38,7 @@ class _Fragment:
     came_s: float  # to the loop, monotonic clock
 
 
-class Movie:
+class Fmp4Stream:
     """A channel of the fan-out, and a taker of packets; it takes them only while somebody watches."""
 
     def __init__(self, video: VideoSource) -> None:
@@ -48,7 +48,7 @@ class Movie:
         self._video = video
 
         # The encoder's thread alone.
-        self._form: VideoFormat | None = None
+        self._format: VideoFormat | None = None
         self._number = 0  # of the last fragment, which rises as long as the process lives
         self._last_began_s: float | None = None
 
@@ -67,20 +67,20 @@ class Movie:
 
     # --- the encoder's thread ---------------------------------------------------------------------------------
 
-    def begin(self, form: VideoFormat) -> None:
-        self._form = form
+    def on_format(self, fmt: VideoFormat) -> None:
+        self._format = fmt
         self._last_began_s = None
-        initial = fragment.initial_segment(form)
+        initial = fragment.initial_segment(fmt)
         self.feed(lambda: self._begin(initial))
 
-    def packet(self, packet: Packet) -> None:
-        form = self._form
-        if form is None or packet.began_s < self.zero_s:
+    def on_packet(self, packet: Packet) -> None:
+        fmt = self._format
+        if fmt is None or packet.began_s < self.zero_s:
             return
         delta_s = 0.0 if self._last_began_s is None else packet.began_s - self._last_began_s
         self._last_began_s = packet.began_s
         self._number += 1
-        data = fragment.fragment(self._number, [packet], self.zero_s, timing.length_s(delta_s, form.fps))
+        data = fragment.fragment(self._number, [packet], self.zero_s, timing.sample_duration_s(delta_s, fmt.fps))
         piece = _Fragment(self._number, data, packet.is_keyframe, packet.began_s, time.monotonic())
         self.feed(lambda: self._take(piece))
 
@@ -90,7 +90,7 @@ class Movie:
         keyframe = self._keyframe
         if not self._is_fed:
             try:
-                self._video.join(self)
+                self._video.subscribe(self)
                 self._is_fed = True
             except CameraError as error:  # the viewer will have to leave by itself, unless the next one has more luck
                 log.error("No movie: %s", error)
@@ -98,7 +98,7 @@ class Movie:
             viewer.run, viewer.part_number = self._run, keyframe.number + 1
             return self._initial + keyframe.data
         self._await_keyframe(viewer)
-        self._video.want_keyframe()
+        self._video.request_keyframe()
         return b""
 
     def next(self, viewer: StreamClient, now_s: float) -> bytes | None:
@@ -125,7 +125,7 @@ class Movie:
 
     def leave(self, viewer: StreamClient) -> None:  # noqa: ARG002 - a channel's signature
         if not self.viewers:
-            self._video.leave(self)
+            self._video.unsubscribe(self)
             self._is_fed = False
             self._initial = b""  # what is still on its way is for nobody
             self._forget()
@@ -160,7 +160,7 @@ class Movie:
             viewer.part_number = self._number_now
             if now_s >= self._slow_from_s:
                 self._slow_from_s = now_s + _SLOW_PAUSE_S
-                self._video.want_keyframe()
+                self._video.request_keyframe()
 
     def _await_keyframe(self, viewer: StreamClient) -> None:
         viewer.run = 0

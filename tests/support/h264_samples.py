@@ -46,21 +46,21 @@ class FakeSource:
             self._encoder.close()
         self._size = size
         self._encoder = X264(size, "YUV420", FPS, 1_000_000)
-        self.form = VideoFormat(*size, FPS, self._encoder.sps, self._encoder.pps)
+        self.fmt = VideoFormat(*size, FPS, self._encoder.sps, self._encoder.pps)
         self._is_keyframe_wanted = True
         self._joined.clear()
 
-    def join(self, sink: PacketSink) -> None:
+    def subscribe(self, sink: PacketSink) -> None:
         if sink not in self.sinks:
             self.sinks.append(sink)
             self._is_keyframe_wanted = True
 
-    def leave(self, sink: PacketSink) -> None:
+    def unsubscribe(self, sink: PacketSink) -> None:
         if sink in self.sinks:
             self.sinks.remove(sink)
             self._joined.discard(id(sink))
 
-    def want_keyframe(self) -> None:
+    def request_keyframe(self) -> None:
         self.wanted += 1
         self._is_keyframe_wanted = True
 
@@ -81,8 +81,8 @@ class FakeSource:
                     if not is_keyframe:
                         continue
                     self._joined.add(id(sink))
-                    sink.begin(self.form)
-                sink.packet(packet)
+                    sink.on_format(self.fmt)
+                sink.on_packet(packet)
             self.given += 1
             self.began_s += 1 / FPS
 

@@ -154,7 +154,7 @@ class Hardware:
     def is_busy(self) -> bool:
         return bool(self._under_way)
 
-    def has_news(self) -> bool:
+    def has_output(self) -> bool:
         if self._done:
             self._looks = 0
             return True
@@ -165,7 +165,7 @@ class Hardware:
             self._looks = 0
         return self._is_silent()
 
-    def put(self, frame: Frame, *, is_keyframe: bool) -> None:
+    def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
         try:
             origin = frame.origin
             if not isinstance(origin, RequestHandle):
@@ -188,7 +188,7 @@ class Hardware:
         except Exception as error:
             raise self._lose(root_cause(error)) from error
 
-    def finished(self) -> Packet | None:
+    def receive_packet(self) -> Packet | None:
         with self._lock:
             packet, sets = self._done.popleft() if self._done else (None, None)
         if sets is not None:

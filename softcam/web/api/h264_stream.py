@@ -10,7 +10,7 @@ from softcam.h264.encoder import VideoEncoder
 from softcam.mp4.fragment import CONTENT_TYPE
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.fmp4_channel import Movie
+from softcam.streaming.fmp4_channel import Fmp4Stream
 from softcam.web.api.media import HEADERS, STREAM_LIMIT_S, Media
 from softcam.web.http.messages import Answer, Request, Response, StreamingResponse
 from softcam.web.http.router import Doc, Route
@@ -49,7 +49,7 @@ H264_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
 class H264StreamApi:
     """Answers for `/stream.mp4`."""
 
-    def __init__(self, media: Media, video: VideoEncoder, movie: Movie, fanout: FanOut) -> None:
+    def __init__(self, media: Media, video: VideoEncoder, movie: Fmp4Stream, fanout: FanOut) -> None:
         """`media` has the places for viewers, which pictures and movies share."""
         self._media = media
         self._video = video
@@ -80,11 +80,11 @@ class H264StreamApi:
     def status(self) -> dict[str, Any]:
         """The field of the status, as H264_SHAPE has it."""
         status = self._video.status()
-        if status.form is None:  # so is the backend
+        if status.fmt is None:  # so is the backend
             return {"h264": None}
         told = {
-            "width": status.form.width,
-            "height": status.form.height,
+            "width": status.fmt.width,
+            "height": status.fmt.height,
             "encoder": status.backend,
             "bitrate": round(status.bitrate or 0.0),
             "encoded": status.encoded,

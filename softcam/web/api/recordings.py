@@ -181,7 +181,7 @@ class Recorders:
 
     def open(self, on_crash: Callable[[str], None]) -> None:
         """Mend what a crash cut, on the thread `mender`, and begin to keep the seconds before."""
-        spawn("mender", self._mend, on_crash)
+        spawn("mender", self._recover, on_crash)
         if self.video is not None:
             self.video.open()
 
@@ -191,9 +191,9 @@ class Recorders:
         told = [recorder.last_error for recorder in (self.video, self.timelapse) if recorder is not None]
         return next((trouble for trouble in told if trouble is not None), None)
 
-    def _mend(self) -> None:
+    def _recover(self) -> None:
         try:
-            self.library.mend()
+            self.library.recover()
         except OSError as error:
             log.warning("The folder of recordings cannot be read: %s", error.strerror)
 

@@ -53,17 +53,17 @@ class Sink:
     """Keeps what it gets."""
 
     def __init__(self) -> None:
-        self.forms: list[VideoFormat] = []
+        self.formats: list[VideoFormat] = []
         self.packets: list[Packet] = []
         self.error: Exception | None = None
 
-    def begin(self, form: VideoFormat) -> None:
-        self.forms.append(form)
+    def on_format(self, fmt: VideoFormat) -> None:
+        self.formats.append(fmt)
 
-    def packet(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         if self.error is not None:
             raise self.error
-        assert self.forms, "a packet before its format"
+        assert self.formats, "a packet before its format"
         self.packets.append(packet)
 
     @property
@@ -146,39 +146,39 @@ def test_runs_while_somebody_takes_packets(stage: Stage) -> None:
     assert stage.threads() == []
     for number in range(1, 4):
         one, other = Sink(), Sink()
-        stage.encoder.join(one)
+        stage.encoder.subscribe(one)
         assert stage.threads() == ["h264"]
         stage.show(one, 2)
-        stage.encoder.join(other)
+        stage.encoder.subscribe(other)
         stage.show(other, 2)
-        stage.encoder.leave(one)
+        stage.encoder.unsubscribe(one)
         stage.show(other)
-        stage.encoder.leave(other)
-        stage.encoder.leave(other)
+        stage.encoder.unsubscribe(other)
+        stage.encoder.unsubscribe(other)
         eventually(lambda: not stage.threads(), "the thread's end")
         assert len(stage.backends) == number
         eventually(lambda: stage.backends[-1].is_closed)
-        assert stage.encoder.status().form is None
+        assert stage.encoder.status().fmt is None
         assert stage.encoder.status().backend is None
 
 
 def test_a_frame_that_is_there_already_is_the_first(stage: Stage) -> None:
     stage.put()
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     eventually(lambda: sink.packets)
     assert sink.packets[0].data == b"%.3f" % stage.now_s
 
 
 def test_begins_with_its_format_and_a_keyframe_also_in_the_middle(stage: Stage) -> None:
     first, later = Sink(), Sink()
-    stage.encoder.join(first)
+    stage.encoder.subscribe(first)
     stage.show(first, 7)
-    stage.encoder.join(later)
+    stage.encoder.subscribe(later)
     stage.show(first, 3)
     assert first.keyframes == [True] + [False] * 6 + [True] + [False] * 2
     assert later.keyframes == [True, False, False]
-    assert first.forms == later.forms == [VideoFormat(*SIZE, FPS, b"sps0", b"pps")]
+    assert first.formats == later.formats == [VideoFormat(*SIZE, FPS, b"sps0", b"pps")]
     assert first.packets[7:] == later.packets
     for packet, frame_s in zip(first.packets, (100 + n * FRAME_S for n in range(1, 11)), strict=True):
         assert packet.began_s == pytest.approx(frame_s)
@@ -186,7 +186,7 @@ def test_begins_with_its_format_and_a_keyframe_also_in_the_middle(stage: Stage) 
 
 def test_keyframes_come_by_time_not_by_count(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink, 3, after_s=0.1)
     stage.show(sink, 61, after_s=0.1)
     at = [packet.began_s for packet in sink.packets if packet.is_keyframe]
@@ -196,22 +196,22 @@ def test_keyframes_come_by_time_not_by_count(stage: Stage) -> None:
 
 def test_keyframes_that_are_asked_for_keep_a_distance_and_are_not_forgotten(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     for _ in range(20):
-        stage.encoder.want_keyframe()
+        stage.encoder.request_keyframe()
         stage.show(sink)
     at = [packet.began_s for packet in sink.packets if packet.is_keyframe]
     assert len(at) == 4  # in one second
     assert all(later - earlier >= 0.25 - 1e-6 for earlier, later in pairwise(at))
     stage.show(sink)
-    stage.encoder.want_keyframe()
+    stage.encoder.request_keyframe()
     stage.show(sink, 6)
     assert sum(sink.keyframes[-6:]) == 1
 
 
 def test_what_comes_after_a_gap_is_a_keyframe(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink, 3)
     for lost, is_keyframe in ((1, False), (2, False), (4, True)):
         stage.show(sink, after_s=FRAME_S * (1 + lost))
@@ -224,15 +224,15 @@ def test_what_comes_after_a_gap_is_a_keyframe(stage: Stage) -> None:
 @pytest.mark.parametrize("fps", [0.2, 1.0, 20.0, 120.0])
 @pytest.mark.parametrize("last_delta_s", [0.0, 0.004, 0.05, 0.9, 30.0])
 def test_what_is_no_gap_is_within_twice_the_length_that_was_told(fps: float, last_delta_s: float) -> None:
-    length_s = timing.length_s(last_delta_s, fps)
+    sample_duration_s = timing.sample_duration_s(last_delta_s, fps)
     limit_s = next(n / 1000 for n in range(1, 100_000) if timing.is_gap(n / 1000, last_delta_s, fps))
-    assert limit_s < 2 * length_s
+    assert limit_s < 2 * sample_duration_s
     assert limit_s > min(max(1 / fps, last_delta_s), 1.0)
 
 
 def test_is_late_and_takes_the_newest(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink)
     stage.gate.clear()
     stage.inside.clear()
@@ -249,26 +249,26 @@ def test_is_late_and_takes_the_newest(stage: Stage) -> None:
 
 def test_another_size_or_rate_is_another_run(stage: Stage) -> None:
     sink, other = Sink(), Sink()
-    stage.encoder.join(sink)
-    stage.encoder.join(other)
+    stage.encoder.subscribe(sink)
+    stage.encoder.subscribe(other)
     stage.show(sink, 2)
     stage.show(sink, 2, size=(64, 48))
     stage.fps = 10.0
     stage.show(sink, 2, size=(64, 48))
-    assert [(form.width, form.height, form.fps, form.sps) for form in sink.forms] == [
+    assert [(fmt.width, fmt.height, fmt.fps, fmt.sps) for fmt in sink.formats] == [
         (32, 16, 20.0, b"sps0"),
         (64, 48, 20.0, b"sps1"),
         (64, 48, 10.0, b"sps2"),
     ]
     assert sink.keyframes == [True, False] * 3
     eventually(lambda: other.packets == sink.packets)
-    assert other.forms == sink.forms
+    assert other.formats == sink.formats
     assert [backend.is_closed for backend in stage.backends] == [True, True, False]
 
 
 def test_moments_rise_also_where_the_camera_s_do_not(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink, 2)
     for after_s in (0.0, -1.0):
         stage.put(after_s)
@@ -279,8 +279,8 @@ def test_moments_rise_also_where_the_camera_s_do_not(stage: Stage) -> None:
 
 def test_a_sink_that_raises_is_dropped_and_harms_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = Sink(), Sink()
-    stage.encoder.join(bad)
-    stage.encoder.join(good)
+    stage.encoder.subscribe(bad)
+    stage.encoder.subscribe(good)
     stage.show(good)
     bad.error = RuntimeError("no room")
     stage.show(good, 3)
@@ -289,12 +289,12 @@ def test_a_sink_that_raises_is_dropped_and_harms_nobody(stage: Stage, caplog: py
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
         "Sink cannot take packets, and gets no more"
     ]
-    stage.encoder.leave(bad)
+    stage.encoder.unsubscribe(bad)
 
 
 def test_a_bad_frame_costs_itself_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink)
     stage.errors.append(CameraError("a damaged picture"))
     stage.put()
@@ -309,7 +309,7 @@ def test_a_bad_frame_costs_itself_alone(stage: Stage, caplog: pytest.LogCaptureF
 
 def test_a_backend_that_fails_again_and_again_is_opened_anew(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink)
     for number in range(3):
         stage.errors.append(ValueError(f"broken {number}"))
@@ -317,14 +317,14 @@ def test_a_backend_that_fails_again_and_again_is_opened_anew(stage: Stage) -> No
         eventually(lambda: stage.encoder.status().last_error == f"broken {number}")  # noqa: B023 - waited for here
     stage.show(sink)
     assert len(stage.backends) == 2
-    assert len(sink.forms) == 2
+    assert len(sink.formats) == 2
     assert sink.keyframes == [True, True]
 
 
 def test_fail_nobody_joins_what_cannot_encode(stage: Stage) -> None:
     stage.missing = NotSupported("no PyAV here")
     with pytest.raises(NotSupported, match="no PyAV"):
-        stage.encoder.join(Sink())
+        stage.encoder.subscribe(Sink())
     with pytest.raises(NotSupported, match="no PyAV"):
         stage.encoder.require()
     assert stage.threads() == []
@@ -338,20 +338,20 @@ def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr(encoder, "spawn", fail)
         with pytest.raises(CameraError, match="can't start new thread"):
-            stage.encoder.join(sink)
+            stage.encoder.subscribe(sink)
     assert stage.encoder.status().sinks == 0
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink)
     assert sink.keyframes == [True]
 
 
 def test_stop_ends_it_for_good(stage: Stage) -> None:
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink)
     stage.encoder.stop(soon_s())
     assert stage.threads() == []
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.put()
     assert stage.threads() == []
 
@@ -359,36 +359,36 @@ def test_stop_ends_it_for_good(stage: Stage) -> None:
 def test_the_status_tells_what_goes_on(stage: Stage) -> None:
     assert stage.encoder.status().bitrate is None
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.show(sink, 4)
     eventually(lambda: stage.encoder.status().encoded == 4)
     status = stage.encoder.status()
-    assert status.form == sink.forms[0]
+    assert status.fmt == sink.formats[0]
     assert (status.sinks, status.keyframes, status.skipped, status.last_error) == (1, 1, 0, None)
     assert status.bitrate == pytest.approx(sum(len(packet.data) for packet in sink.packets) * 8 / 2)
 
 
 def test_trouble_where_frames_come_and_none_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("softcam.h264.encoder._STILL_LIMIT_S", 0.0)
-    assert stage.encoder.trouble() is None
+    assert stage.encoder.health_error() is None
     sink = Sink()
-    stage.encoder.join(sink)
+    stage.encoder.subscribe(sink)
     stage.gate.clear()
     stage.put()
     assert stage.inside.wait(PATIENCE_S)
     for _ in range(3):
         stage.put()
-    eventually(lambda: stage.encoder.trouble() is not None)
-    assert "H.264 encoder has taken none" in (stage.encoder.trouble() or "")
+    eventually(lambda: stage.encoder.health_error() is not None)
+    assert "H.264 encoder has taken none" in (stage.encoder.health_error() or "")
     stage.gate.set()
-    eventually(lambda: stage.encoder.trouble() is None)
+    eventually(lambda: stage.encoder.health_error() is None)
 
 
 def test_fifty_rounds_leave_nothing_behind(stage: Stage) -> None:
     for _ in range(50):
         sink = Sink()
-        stage.encoder.join(sink)
+        stage.encoder.subscribe(sink)
         stage.put()
         eventually(lambda: sink.packets)  # noqa: B023 - waited for here
-        stage.encoder.leave(sink)
+        stage.encoder.unsubscribe(sink)
     eventually(lambda: not stage.threads())

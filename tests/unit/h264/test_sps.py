@@ -39,9 +39,9 @@ def encoded(**options: Any) -> tuple[bytes, bytes, list[bytes]]:
 
 
 def shown(set_: bytes, pps: bytes, units: list[bytes]) -> list[Any]:
-    form = VideoFormat(*SIZE, FPS, set_, pps)
+    fmt = VideoFormat(*SIZE, FPS, set_, pps)
     packets = [Packet(unit, nal.is_idr(unit), number / FPS, 0.0) for number, unit in enumerate(units)]
-    movie = fragment.initial_segment(form) + fragment.fragment(1, packets, 0.0, 1 / FPS)
+    movie = fragment.initial_segment(fmt) + fragment.fragment(1, packets, 0.0, 1 / FPS)
     with av.open(io.BytesIO(movie)) as container:
         return list(container.decode(video=0))
 

@@ -83,9 +83,9 @@ def to_rgb(luma: Plane, blue: Plane, red: Plane) -> npt.NDArray[np.uint8]:
 
 
 def movie(encoder: X264, units: Sequence[tuple[bytes, bool]]) -> bytes:
-    form = VideoFormat(*encoder.size, FPS, encoder.sps, encoder.pps)
+    fmt = VideoFormat(*encoder.size, FPS, encoder.sps, encoder.pps)
     packets = [Packet(data, is_keyframe, n / FPS, 0.0) for n, (data, is_keyframe) in enumerate(units)]
-    return fragment.initial_segment(form) + fragment.fragment(1, packets, 0.0, 1 / FPS)
+    return fragment.initial_segment(fmt) + fragment.fragment(1, packets, 0.0, 1 / FPS)
 
 
 def decode(data: bytes) -> list[Any]:

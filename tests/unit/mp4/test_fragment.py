@@ -162,12 +162,12 @@ def read(data: bytes) -> tuple[Any, list[tuple[float, float]]]:
 
 def movie(units: tuple[VideoFormat, list[tuple[bytes, bool]]], moments: list[float], first: int = 0) -> list[bytes]:
     """Initial segment and fragments of one packet, as the live stream has them."""
-    form, made = units
-    parts, last = [fragment.initial_segment(form)], moments[first]
+    fmt, made = units
+    parts, last = [fragment.initial_segment(fmt)], moments[first]
     for n in range(first, len(made)):
-        length_s = timing.length_s(moments[n] - last, form.fps)
+        last_duration_s = timing.sample_duration_s(moments[n] - last, fmt.fps)
         last = moments[n]
-        parts.append(fragment.fragment(n + 1, [Packet(*made[n], moments[n], 0.0)], 0.0, length_s))
+        parts.append(fragment.fragment(n + 1, [Packet(*made[n], moments[n], 0.0)], 0.0, last_duration_s))
     return parts
 
 
@@ -187,9 +187,9 @@ def test_ffmpeg_hears_of_a_quarter_turn(
 ) -> None:
     import av
 
-    form, _ = units
+    fmt, _ = units
     _, *fragments = movie(units, [n / FPS for n in range(60)])
-    with av.open(io.BytesIO(fragment.initial_segment(form, orientation) + b"".join(fragments))) as container:
+    with av.open(io.BytesIO(fragment.initial_segment(fmt, orientation) + b"".join(fragments))) as container:
         frame = next(container.decode(video=0))
         assert (frame.width, frame.height) == SIZE
         assert frame.rotation == degrees
@@ -210,10 +210,10 @@ def test_what_was_cut_off_plays_to_its_end(units: tuple[VideoFormat, list[tuple[
 
 
 def test_many_packets_to_a_fragment_are_the_same_movie(units: tuple[VideoFormat, list[tuple[bytes, bool]]]) -> None:
-    form, made = units
+    fmt, made = units
     moments = [n / FPS for n in range(60)]
     packets = [Packet(*unit, moment, 0.0) for unit, moment in zip(made, moments, strict=True)]
-    data = fragment.initial_segment(form)
+    data = fragment.initial_segment(fmt)
     for number, at in enumerate(range(0, 60, 12), 1):
         data += fragment.fragment(number, packets[at : at + 12], 0.0, 1 / FPS)
     assert read(data) == read(b"".join(movie(units, moments)))

@@ -24,7 +24,7 @@ from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging import jpeg
 from softcam.imaging.exif import with_orientation
 from softcam.mp4 import index
-from softcam.mp4.index import InvalidMp4, Movie
+from softcam.mp4.index import InvalidMp4, Mp4Info
 from softcam.recording import thumbnail
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
@@ -41,27 +41,27 @@ class Tape:
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []
-        self.form: VideoFormat | None = None
+        self.fmt: VideoFormat | None = None
 
-    def begin(self, form: VideoFormat) -> None:
-        self.form = form
+    def on_format(self, fmt: VideoFormat) -> None:
+        self.fmt = fmt
 
-    def packet(self, packet: Packet) -> None:
+    def on_packet(self, packet: Packet) -> None:
         self.packets.append(packet)
 
 
 def packets(count: int) -> tuple[VideoFormat, list[Packet]]:
     source, tape = FakeSource(), Tape()
-    source.join(tape)
+    source.subscribe(tape)
     source.give(count)
-    assert tape.form is not None
-    return tape.form, tape.packets
+    assert tape.fmt is not None
+    return tape.fmt, tape.packets
 
 
 def begin_movie(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> Mp4Writer:
     """A file with fragments of ten pictures, which is not closed."""
-    form, taken = packets(count)
-    movie = Mp4Writer(library, "video", form, began_s, taken[0].began_s)
+    fmt, taken = packets(count)
+    movie = Mp4Writer(library, "video", fmt, began_s, taken[0].began_s)
     for place in range(0, count, 10):
         movie.add(taken[place : place + 10], 1 / FPS)
     return movie
@@ -124,7 +124,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     library = Library(tmp_path, 10)
     assert library.entries() == []
     assert library.used_bytes() == 0
-    library.make_room()
+    library.enforce_quota()
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -135,7 +135,7 @@ def test_what_is_no_movie_is_listed_without_a_length(tmp_path: Path) -> None:
         (tmp_path / "2026-11-20_23-15-02.jpg").write_bytes(content)
         entries = library.entries()
         assert [(entry.duration_s, entry.width) for entry in entries] == [(None, None)] * 2
-        assert library.mend() == 0
+        assert library.recover() == 0
     for entry in entries:
         library.delete(entry.name)
     assert library.entries() == []
@@ -185,7 +185,7 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     with pytest.raises(NoRecording):
         library.open("2026-11-20_23-15-03.mp4")
     assert library.entries() == []
-    assert library.mend() == 0
+    assert library.recover() == 0
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Not a directory"):
         library.entries()
     with pytest.raises(OSError, match="Not a directory"):
-        library.make_room()
+        library.enforce_quota()
     with pytest.raises(OSError, match="Not a directory"):
         library.add_still(STILL, LONG_AGO_S)
 
@@ -228,7 +228,7 @@ def test_a_running_movie_ends_with_its_last_whole_fragment(tmp_path: Path) -> No
         assert whole == movie.size
     with pytest.raises(RecordingError, match="stop the recording first"):
         library.delete(movie.name)
-    assert library.mend() == 0
+    assert library.recover() == 0
     movie.close()
     assert len(play(tmp_path / movie.name).numbers) == 40
     library.delete(movie.name)
@@ -237,13 +237,13 @@ def test_a_running_movie_ends_with_its_last_whole_fragment(tmp_path: Path) -> No
 
 def test_a_movie_that_grows_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[int] = []
-    read_movie = index.read_movie
+    read_mp4 = index.read_mp4
 
-    def read(descriptor: int) -> Movie:
+    def read(descriptor: int) -> Mp4Info:
         reads.append(descriptor)
-        return read_movie(descriptor)
+        return read_mp4(descriptor)
 
-    monkeypatch.setattr(index, "read_movie", read)
+    monkeypatch.setattr(index, "read_mp4", read)
     library = Library(tmp_path, None)
     _, given = packets(1)
     movie = begin_movie(library, 40)
@@ -272,13 +272,13 @@ def test_a_cut_movie_is_told_as_long_as_it_plays_and_is_mended(missing: int, tmp
     assert entry.duration_s == pytest.approx(
         2.0 if not missing else 1.5 if missing < 3000 else entry.duration_s, abs=0.01
     )
-    assert library.mend() == 1
+    assert library.recover() == 1
     (mended,) = library.entries()
     seen = play(path)
     assert mended.duration_s == pytest.approx(entry.duration_s, abs=0.001)
     assert seen.duration_s == pytest.approx(mended.duration_s, abs=0.01)
     assert len(seen.numbers) == pytest.approx(seen.duration_s * FPS)
-    assert library.mend() == 0
+    assert library.recover() == 0
 
 
 def test_every_cut_leaves_a_movie_or_nothing(tmp_path: Path) -> None:
@@ -291,7 +291,7 @@ def test_every_cut_leaves_a_movie_or_nothing(tmp_path: Path) -> None:
     lengths = set()
     for end in range(0, len(content), 41):
         path.write_bytes(content[:end])
-        library.mend()
+        library.recover()
         duration_s = library.entry(movie.name).duration_s
         lengths.add(None if duration_s is None else round(duration_s, 2))
         if duration_s:
@@ -308,7 +308,7 @@ def test_damaged_movies_are_read_or_refused(damage: bytes, at: int) -> None:
     try:
         os.write(descriptor, content)
         try:
-            movie = index.read_movie(descriptor)
+            movie = index.read_mp4(descriptor)
         except InvalidMp4 as error:
             told = str(error)
             assert told
@@ -335,8 +335,8 @@ def _whole_movie() -> bytes:
 
 def test_a_movie_of_ten_thousand_pictures_and_uneven_times(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    form, (keyframe, other, *_) = packets(2)
-    movie = Mp4Writer(library, "video", form, LONG_AGO_S, 0.0)
+    fmt, (keyframe, other, *_) = packets(2)
+    movie = Mp4Writer(library, "video", fmt, LONG_AGO_S, 0.0)
     at_s = 0.0
     for number in range(10_000):
         at_s += 0.001 * (number % 7 + 1)
@@ -374,15 +374,15 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptu
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         assert library.entries()[0].is_running
-        assert library.mend() == 0
+        assert library.recover() == 0
         assert caplog.text == ""
         with pytest.raises(RecordingError):
             library.delete(movie.name)
         with pytest.raises(OSError, match="no older recording"):
-            library.make_room()
+            library.enforce_quota()
         other.communicate(b"")
     assert not library.entries()[0].is_running
-    library.make_room()
+    library.enforce_quota()
     assert library.entries() == []
 
 
@@ -404,15 +404,15 @@ def test_what_runs_stays_though_it_is_the_oldest(tmp_path: Path) -> None:
     library.add_still(STILL, LONG_AGO_S + 100)
     library.max_bytes = 1
     with pytest.raises(OSError, match="no older recording"):
-        library.make_room()
+        library.enforce_quota()
     assert [entry.name for entry in library.entries()] == [movie.name]
     movie.close()
 
 
 def test_a_timelapse_goes_with_its_stills(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    form, taken = packets(1)
-    movie = Mp4Writer(library, "timelapse", form, LONG_AGO_S, taken[0].began_s)
+    fmt, taken = packets(1)
+    movie = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S, taken[0].began_s)
     movie.add(taken, 0.04)
     for number in (1, 2):
         library.add_to_timelapse(movie.name, number, STILL)
@@ -436,7 +436,7 @@ def test_stills_whose_movie_is_gone_count_and_go(tmp_path: Path) -> None:
     library.add_to_timelapse(lonely, 1, STILL)
     library.add_still(STILL, LONG_AGO_S + 10)
     library.max_bytes = len(STILL)
-    library.make_room()
+    library.enforce_quota()
     assert [path.name for path in tmp_path.iterdir()] == ["2026-11-20_23-15-12.jpg"]
 
 
@@ -475,7 +475,7 @@ def test_a_new_file_is_locked_though_others_look_at_it(tmp_path: Path, monkeypat
     monkeypatch.undo()
     assert [entry.is_running for entry in other.entries()] == [True]
     os.close(descriptor)
-    library.finished(name)
+    library.close_recording(name)
 
 
 Disk = namedtuple("Disk", "f_bavail f_frsize f_blocks")  # noqa: PYI024 - as statvfs has it
@@ -495,10 +495,10 @@ def test_without_a_limit_nothing_goes_and_some_room_is_left(
     library = Library(tmp_path, None)
     library.add_still(STILL, LONG_AGO_S)
     with disk(monkeypatch, free, total), pytest.raises(OSError, match="the disk is full") as raised:
-        library.make_room()
+        library.enforce_quota()
     assert raised.value.errno == errno.ENOSPC
     with disk(monkeypatch, free + 2_000_000, total):
-        library.make_room()
+        library.enforce_quota()
     assert len(library.entries()) == 1
 
 
@@ -507,7 +507,7 @@ def test_with_a_limit_the_oldest_go_on_a_full_disk_too(tmp_path: Path, monkeypat
     for after_s in range(3):
         library.add_still(STILL, LONG_AGO_S + after_s)
     with disk(monkeypatch, 500_000 - len(STILL) - 1, 10_000_000):
-        library.make_room()
+        library.enforce_quota()
     assert [entry.name[17:19] for entry in library.entries()] == ["04"]
 
 
@@ -517,11 +517,11 @@ def test_the_limit_is_what_the_disk_can_give_where_that_is_less(
     library = Library(tmp_path, 10**12)
     library.add_still(STILL, LONG_AGO_S)
     with disk(monkeypatch, 700_000, 10_000_000):
-        library.make_room()
-    assert library.room == 200_000 + len(STILL)
+        library.enforce_quota()
+    assert library.quota == 200_000 + len(STILL)
     library.max_bytes = 100_000
-    library.make_room()
-    assert library.room == 100_000
+    library.enforce_quota()
+    assert library.quota == 100_000
 
 
 class Mounts:
@@ -550,7 +550,7 @@ def test_a_disk_that_is_gone_is_not_replaced_by_its_mount_point(
     mounts.numbers[stick] = 7  # mounted above the folder that was there
     library.add_still(STILL, LONG_AGO_S)
     mounts.numbers.clear()
-    for step in (library.make_room, library.try_writing, lambda: library.create("video", LONG_AGO_S)):
+    for step in (library.enforce_quota, library.check_writable, lambda: library.create("video", LONG_AGO_S)):
         with pytest.raises(OSError, match=r"the disk that was mounted at .*stick is gone"):
             step()
     assert len(list((stick / "cam0").iterdir())) == 2

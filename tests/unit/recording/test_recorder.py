@@ -134,8 +134,8 @@ def test_a_file_that_is_cut_plays_and_is_mended(tmp_path: Path) -> None:
     assert not entry.is_running
     seen = play(cut.folder / name)
     assert entry.duration_s == pytest.approx(len(seen.numbers) / FPS, abs=0.05)
-    assert cut.mend() == 1
-    assert cut.mend() == 0
+    assert cut.recover() == 1
+    assert cut.recover() == 0
     again = play(cut.folder / name)
     assert again.numbers == seen.numbers == numbers_from(0, len(seen.numbers))
     assert again.duration_s == pytest.approx(len(seen.numbers) / FPS, abs=0.01)
@@ -245,7 +245,7 @@ def test_a_short_silence_is_a_gap_and_a_long_one_another_file(tmp_path: Path) ->
     with studio(tmp_path) as s:
         s.start()
         s.source.give(20, after_s=3.0)
-        s.source.want_keyframe()
+        s.source.request_keyframe()
         s.source.give(20, after_s=60.0)
         s.stop()
         short, after = s.movies()
@@ -355,7 +355,7 @@ def test_a_write_that_fails_leaves_a_whole_file(tmp_path: Path, monkeypatch: pyt
         (seen,) = s.movies()
         assert seen.numbers == numbers_from(0, len(seen.numbers))
         monkeypatch.undo()
-        assert s.library.mend() == 1
+        assert s.library.recover() == 1
         assert s.movies()[0].numbers == seen.numbers
 
 

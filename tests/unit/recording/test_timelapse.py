@@ -222,12 +222,12 @@ def test_a_picture_that_did_not_come_into_the_movie_is_referred_to_by_none(
         lapse.start(TimelapseOptions(0.02))
         add, failed, added = Mp4Writer.add, list[bool](), list[bool]()
 
-        def fail_once(self: Mp4Writer, packets: Sequence[Packet], length_s: float) -> None:
+        def fail_once(self: Mp4Writer, packets: Sequence[Packet], last_duration_s: float) -> None:
             if not failed:
                 failed.append(True)
                 raise OSError(28, "No space left on device")
             added.append(packets[0].is_keyframe)
-            add(self, packets, length_s)
+            add(self, packets, last_duration_s)
 
         monkeypatch.setattr(Mp4Writer, "add", fail_once)
         eventually(lambda: len(added) >= 4)

@@ -40,29 +40,29 @@ class Source:
         self.keyframes_wanted = 0
         self.refusal: CameraError | None = None
 
-    def join(self, sink: PacketSink) -> None:
+    def subscribe(self, sink: PacketSink) -> None:
         with self._changed:
             if self.refusal is not None:
                 raise self.refusal
             self.sinks.append(sink)
             self.joins += 1
 
-    def leave(self, sink: PacketSink) -> None:
+    def unsubscribe(self, sink: PacketSink) -> None:
         with self._changed, contextlib.suppress(ValueError):
             self.sinks.remove(sink)
 
-    def want_keyframe(self) -> None:
+    def request_keyframe(self) -> None:
         with self._changed:
             self.keyframes_wanted += 1
 
-    def begin(self, form: VideoFormat = FORM) -> None:
+    def on_format(self, fmt: VideoFormat = FORM) -> None:
         """To the one who joined, as soon as somebody has."""
         eventually(lambda: self.sinks, "somebody who wants packets")
-        self.sinks[0].begin(form)
+        self.sinks[0].on_format(fmt)
 
     def give(self, each: Packet) -> None:
         for sink in list(self.sinks):
-            sink.packet(each)
+            sink.on_packet(each)
 
 
 class Server:
@@ -166,7 +166,7 @@ class Scene:
     def publish(self) -> None:
         """Asked for, and under way."""
         self.publisher.start()
-        self.source.begin()
+        self.source.on_format()
         self.wait_for(State.PUBLISHING)
 
 
@@ -189,40 +189,40 @@ def scene() -> Iterator[Scene]:
 def test_inbox_gives_what_came_from_a_keyframe_on() -> None:
     rings: list[None] = []
     inbox = PacketQueue(lambda: rings.append(None))
-    assert inbox.form is None
-    inbox.packet(packet(0.9))
-    inbox.begin(FORM)
-    inbox.packet(packet(1.0))
+    assert inbox.fmt is None
+    inbox.on_packet(packet(0.9))
+    inbox.on_format(FORM)
+    inbox.on_packet(packet(1.0))
     first, second = packet(1.05, is_keyframe=True), packet(1.1)
-    inbox.packet(first)
-    inbox.packet(second)
+    inbox.on_packet(first)
+    inbox.on_packet(second)
     assert inbox.take() == [(FORM, first), (FORM, second)]
     assert inbox.take() == []
-    assert (inbox.lost, len(rings), inbox.form) == (2, 3, FORM)
+    assert (inbox.lost, len(rings), inbox.fmt) == (2, 3, FORM)
 
 
 def test_full_inbox_forgets_all_and_goes_on_with_a_keyframe() -> None:
     inbox = PacketQueue(lambda: None)
-    inbox.begin(FORM)
-    inbox.packet(packet(0.0, is_keyframe=True))
+    inbox.on_format(FORM)
+    inbox.on_packet(packet(0.0, is_keyframe=True))
     for number in range(1, 40):
-        inbox.packet(packet(number * 0.05))
+        inbox.on_packet(packet(number * 0.05))
     assert inbox.take() == []
     assert inbox.waits_for_keyframe
     fresh = packet(2.0, is_keyframe=True)
-    inbox.packet(fresh)
+    inbox.on_packet(fresh)
     assert inbox.take() == [(FORM, fresh)]
     assert inbox.lost == 40
 
 
 def test_packets_before_a_new_beginning_keep_their_format() -> None:
     inbox = PacketQueue(lambda: None)
-    inbox.begin(FORM)
-    inbox.packet(packet(0.0, is_keyframe=True))
-    inbox.begin(LARGE)
-    inbox.packet(packet(0.1))
-    inbox.packet(packet(0.2, is_keyframe=True))
-    assert [(form.width, each.began_s) for form, each in inbox.take()] == [(640, 0.0), (1280, 0.2)]
+    inbox.on_format(FORM)
+    inbox.on_packet(packet(0.0, is_keyframe=True))
+    inbox.on_format(LARGE)
+    inbox.on_packet(packet(0.1))
+    inbox.on_packet(packet(0.2, is_keyframe=True))
+    assert [(fmt.width, each.began_s) for fmt, each in inbox.take()] == [(640, 0.0), (1280, 0.2)]
 
 
 # --- The publisher
@@ -256,7 +256,7 @@ def test_an_encoder_that_cannot_begin_now_is_tried_again(scene: Scene) -> None:
     assert scene.publisher.status().last_error == "no thread"
     scene.source.refusal = None
     eventually(lambda: scene.source.sinks != [], "the next try")
-    scene.source.begin()
+    scene.source.on_format()
     scene.wait_for(State.PUBLISHING)
 
 
@@ -291,7 +291,7 @@ def test_a_server_that_left_is_tried_again(scene: Scene) -> None:
     scene.server.drop()
     scene.wait_for(State.FAILED)
     assert scene.publisher.status().last_error == "the server closed the connection"
-    scene.source.begin()
+    scene.source.on_format()
     scene.wait_for(State.PUBLISHING)
     status = scene.publisher.status()
     assert (status.reconnects, status.last_error) == (1, None)
@@ -309,24 +309,24 @@ def test_start_hurries_one_that_waits(scene: Scene) -> None:
         eventually(lambda tries=tries: scene.server.count("OPTIONS") > tries, "another try")
     scene.source.refusal = None
     scene.publisher.start()
-    scene.source.begin()
+    scene.source.on_format()
     scene.wait_for(State.PUBLISHING)
 
 
 def test_another_size_is_told_anew(scene: Scene) -> None:
     scene.publish()
     scene.source.give(packet(1.0, is_keyframe=True))
-    scene.source.begin(LARGE)
+    scene.source.on_format(LARGE)
     scene.source.give(packet(2.0, is_keyframe=True))
     eventually(lambda: scene.source.joins == 2, "a new beginning")
-    scene.source.begin(LARGE)
+    scene.source.on_format(LARGE)
     eventually(lambda: scene.server.count("RECORD") == 2, "a new session")
     assert scene.publisher.status().last_error is None
 
 
 def test_other_parameter_sets_are_not(scene: Scene) -> None:
     scene.publish()
-    scene.source.begin(VideoFormat(640, 360, 20.0, SPS + b"\1", PPS))
+    scene.source.on_format(VideoFormat(640, 360, 20.0, SPS + b"\1", PPS))
     scene.source.give(packet(1.0, is_keyframe=True))
     eventually(lambda: scene.server.media > 0, "the keyframe")
     assert scene.server.count("ANNOUNCE") == 1
@@ -391,7 +391,7 @@ def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeak
         for number in range(50):
             scene.publisher.start()
             if number % 3:
-                scene.source.begin()
+                scene.source.on_format()
             if number % 3 == 2:
                 scene.wait_for(State.PUBLISHING)
             scene.publisher.stop()
@@ -406,7 +406,7 @@ def test_stop_and_start_at_once_publish_anew(scene: Scene) -> None:
         scene.publisher.stop()
         scene.publisher.start()
         eventually(lambda joins=joins: scene.source.joins > joins, "a new connection")
-        scene.source.begin()
+        scene.source.on_format()
         scene.wait_for(State.PUBLISHING)
         assert scene.leases == 1
 

@@ -19,7 +19,7 @@ from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.streaming import fmp4_channel as movie_module
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.fmp4_channel import Movie
+from softcam.streaming.fmp4_channel import Fmp4Stream
 from tests.support.fakes import PATIENCE_S, eventually, soon_s
 from tests.unit.streaming.test_fanout import connect
 
@@ -38,17 +38,17 @@ class FakeVideo:
         self.wanted = 0
         self.error: CameraError | None = None
 
-    def join(self, sink: PacketSink) -> None:
+    def subscribe(self, sink: PacketSink) -> None:
         if self.error is not None:
             raise self.error
         self.joins += 1
         self.sinks.append(sink)
 
-    def leave(self, sink: PacketSink) -> None:
+    def unsubscribe(self, sink: PacketSink) -> None:
         if sink in self.sinks:
             self.sinks.remove(sink)
 
-    def want_keyframe(self) -> None:
+    def request_keyframe(self) -> None:
         self.wanted += 1
 
 
@@ -99,7 +99,7 @@ class Stage:
 
     def __init__(self, stuck_limit_s: float = 30.0) -> None:
         self.video = FakeVideo()
-        self.movie = Movie(self.video)
+        self.movie = Fmp4Stream(self.video)
         self.deaths: list[str] = []
         self.left = 0
         self.pictures: list[tuple[Any, ...]] = []
@@ -124,7 +124,7 @@ class Stage:
         return len(self.movie.viewers)
 
     def begin(self, *, sps: bytes = b"\x67\x42\xc0\x1e", size: tuple[int, int] = (64, 48)) -> None:
-        self.movie.begin(VideoFormat(*size, FPS, sps, b"\x68"))
+        self.movie.on_format(VideoFormat(*size, FPS, sps, b"\x68"))
 
     def give(self, count: int = 1, *, is_keyframe: bool = False, size: int = 100, after_s: float = FRAME_S) -> int:
         """So many packets; the number of the last, which stands in its data."""
@@ -132,7 +132,7 @@ class Stage:
             self.count += 1
             self.now_s += after_s
             data = (b"%08d" % self.count).ljust(size, b"x")
-            self.movie.packet(Packet(data, is_keyframe, self.now_s, 0.0))
+            self.movie.on_packet(Packet(data, is_keyframe, self.now_s, 0.0))
         return self.count
 
     def settle(self) -> None:
@@ -387,7 +387,7 @@ def test_a_stuck_viewer_is_let_go(no_leaks: NoLeaks) -> None:
 def test_packets_from_before_the_movie_s_zero_are_left_out(stage: Stage) -> None:
     watcher = stage.join()
     stage.begin()
-    stage.movie.packet(Packet(b"00000000", True, stage.movie.zero_s - 1, 0.0))
+    stage.movie.on_packet(Packet(b"00000000", True, stage.movie.zero_s - 1, 0.0))
     stage.give(is_keyframe=True)
     watcher.begin()
     assert watcher.fragment() == 1

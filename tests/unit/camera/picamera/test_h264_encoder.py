@@ -223,7 +223,7 @@ def scene(no_leaks: NoLeaks) -> Iterator[Scene]:
 @pytest.fixture
 def sink(scene: Scene) -> Sink:
     sink = Sink()
-    scene.video.join(sink)
+    scene.video.subscribe(sink)
     return sink
 
 
@@ -237,8 +237,8 @@ def test_ok_it_is_told_what_comes_and_gives_packets_of_each_frame_s_own_moment(s
     assert (encoder.width, encoder.height, encoder.stride, encoder.format) == (*SIZE, 64, "YUV420")
     assert (encoder.bitrate, encoder.framerate, encoder.iperiod) == (BITRATE, 20, 40)
     assert (encoder.repeat, encoder.profile) == (True, "baseline")
-    (form,) = sink.forms
-    assert (form.width, form.height, form.fps, form.sps, form.pps) == (*SIZE, FPS, with_colours(SPS), PPS)
+    (fmt,) = sink.formats
+    assert (fmt.width, fmt.height, fmt.fps, fmt.sps, fmt.pps) == (*SIZE, FPS, with_colours(SPS), PPS)
     assert sink.keyframes == [True, False, False, False]
     assert [packet.began_s for packet in sink.packets] == [pytest.approx(100 + n * FRAME_S) for n in range(1, 5)]
     assert [packet.data for packet in sink.packets] == [
@@ -249,10 +249,10 @@ def test_ok_it_is_told_what_comes_and_gives_packets_of_each_frame_s_own_moment(s
 def test_it_runs_while_somebody_takes_packets(scene: Scene) -> None:
     for number in range(1, 4):
         sink = Sink()
-        scene.video.join(sink)
+        scene.video.subscribe(sink)
         scene.show(sink, 2)
         assert sink.keyframes == [True, False]
-        scene.video.leave(sink)
+        scene.video.unsubscribe(sink)
         eventually(lambda: scene.threads() == 0)
         assert len(scene.encoders) == number
         eventually(lambda: scene.encoders[-1].is_stopped)
@@ -261,7 +261,7 @@ def test_it_runs_while_somebody_takes_packets(scene: Scene) -> None:
 def test_a_newcomer_gets_a_keyframe_at_once(scene: Scene, sink: Sink) -> None:
     scene.show(sink, 3)
     later = Sink()
-    scene.video.join(later)
+    scene.video.subscribe(later)
     scene.show(sink, 2)
     assert sink.keyframes == [True, False, False, True, False]
     eventually(lambda: later.packets == sink.packets[3:])
@@ -291,9 +291,9 @@ def test_an_older_release_is_asked_for_keyframes_through_its_device(
     monkeypatch.setattr("softcam.camera.picamera.h264_encoder.fcntl.ioctl", ioctl)
     scene.kind = type("H264Encoder", (Older,), {"scene": scene})
     sink, later = Sink(), Sink()
-    scene.video.join(sink)
+    scene.video.subscribe(sink)
     scene.show(sink)
-    scene.video.join(later)
+    scene.video.subscribe(later)
     scene.show(sink)
     assert asked == [(scene.encoders[0].vd, 0xC008561C, bytes.fromhex("e509990001000000"))]
 
@@ -349,7 +349,7 @@ def test_the_camera_gets_its_memory_back_before_it_stops_and_goes_on_with_a_keyf
     scene.show(sink, 2)
     assert len(scene.encoders) == 4
     assert sink.keyframes == [True, False] * 4
-    assert len(sink.forms) == 1  # nothing else has changed
+    assert len(sink.formats) == 1  # nothing else has changed
     assert all(earlier.began_s < later.began_s for earlier, later in pairwise(sink.packets))
 
 
@@ -358,7 +358,7 @@ def test_another_size_is_another_run(scene: Scene, sink: Sink) -> None:
     scene.stop_camera()
     scene.size = (64, 48)
     scene.show(sink, 2)
-    assert [(form.width, form.height) for form in sink.forms] == [SIZE, (64, 48)]
+    assert [(fmt.width, fmt.height) for fmt in sink.formats] == [SIZE, (64, 48)]
     assert sink.keyframes == [True, False, True, False]
 
 
@@ -375,12 +375,12 @@ def test_ok_what_it_cannot_do_libx264_does(
 ) -> None:
     scene.size = size
     scene.show(sink, 2)
-    scene.video.leave(sink)
+    scene.video.unsubscribe(sink)
     eventually(lambda: scene.threads() == 0)
-    scene.video.join(sink)
+    scene.video.subscribe(sink)
     scene.show(sink, 2)
     assert scene.encoders == []
-    assert sink.forms[0].sps == b"x264"
+    assert sink.formats[0].sps == b"x264"
     assert told(caplog) == [f"H.264 is made by libx264 now, not by the encoder in hardware: {reason}"]
 
 
@@ -412,7 +412,7 @@ def test_where_it_fails_libx264_takes_over_at_once(
     scene.put()
     eventually(lambda: told(caplog))
     scene.show(sink, 3)
-    assert sink.forms[-1].sps == b"x264"
+    assert sink.formats[-1].sps == b"x264"
     assert sink.keyframes[-3:] == [True, False, False]
     assert told(caplog) == [f"H.264 is made by libx264 now, not by the encoder in hardware: {reason}"]
     assert len(scene.encoders) <= 1 + bool(after)
@@ -431,7 +431,7 @@ def test_where_it_gives_nothing_libx264_takes_over(
     scene.put()  # and no other, as where it has all of the camera's memory
     eventually(lambda: told(caplog), "the silence")
     scene.show(sink, 2)
-    assert sink.forms[-1].sps == b"x264"
+    assert sink.formats[-1].sps == b"x264"
     assert told(caplog) == [
         "H.264 is made by libx264 now, not by the encoder in hardware: it has given nothing for 0.05 s"
     ]
@@ -447,7 +447,7 @@ def test_few_frames_are_no_silence(scene: Scene, sink: Sink, monkeypatch: pytest
         scene.put()
     scene.gate.set()
     eventually(lambda: sink.packets[-1].began_s == scene.now_s)
-    assert len(scene.encoders) == len(sink.forms) == 1
+    assert len(scene.encoders) == len(sink.formats) == 1
 
 
 def test_it_is_tried_again_later(scene: Scene, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,7 +457,7 @@ def test_it_is_tried_again_later(scene: Scene, sink: Sink, monkeypatch: pytest.M
     eventually(lambda: scene.encoders)
     scene.start_error = None
     scene.show(sink, 2)
-    assert sink.forms[-1].sps == with_colours(SPS)
+    assert sink.formats[-1].sps == with_colours(SPS)
 
 
 @pytest.mark.parametrize(
@@ -492,7 +492,7 @@ def test_an_error_at_the_edge_does_not_reach_picamera2(scene: Scene, sink: Sink,
 def test_fifty_rounds_leave_nothing_behind(scene: Scene) -> None:
     for _ in range(50):
         sink = Sink()
-        scene.video.join(sink)
+        scene.video.subscribe(sink)
         scene.show(sink)
-        scene.video.leave(sink)
+        scene.video.unsubscribe(sink)
     eventually(lambda: scene.threads() == 0)
