@@ -130,11 +130,11 @@ def _list_cameras() -> int:
 
 
 def _run(settings: Settings) -> int:
-    memory.use_one_heap()
+    memory.use_single_arena()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are heard from here on: one that comes while the parts are put together counts as well.
-    ends = ShutdownSignal()
-    ends.hear([signal.SIGTERM, signal.SIGINT])
+    shutdown = ShutdownSignal()
+    shutdown.install_handlers([signal.SIGTERM, signal.SIGINT])
     try:
         parts = Application(settings, ends)
     except _StoppedEarly as stopped:
@@ -144,12 +144,12 @@ def _run(settings: Settings) -> int:
     log.info("Listening on %s", parts.server.url)
     watch = Watch(Notifier(os.environ), parts.health.status_line, parts.trouble)
     watch.start(parts.die)
-    end = ends.wait()
+    end = shutdown.wait()
     watch.stop(str(end) if isinstance(end, PortalError) else "stopping")
     if isinstance(end, PortalError):
         if isinstance(end, CameraMissing | CameraBusy):
             parts.say_why(end)
-            ends.wait(_FAREWELL_S)
+            shutdown.wait(_FAREWELL_S)
         parts.server.wait_answered(time.monotonic() + _ANSWER_LIMIT_S)
         code = end.exit_code
     else:
@@ -185,7 +185,7 @@ class Application:
         snapshot_size = (settings.snapshot_width, settings.snapshot_height)
 
         def die(reason: str) -> None:
-            ends.put(CameraStuck(reason))
+            shutdown.request(CameraStuck(reason))
 
         self.die = die
         self.manager: CameraManager | None = None
@@ -196,7 +196,7 @@ class Application:
                 watchdog_timeout_s=settings.watchdog_timeout_s,
                 autofocus_timeout_s=settings.autofocus_timeout_s,
                 has_autofocus=settings.autofocus,
-                on_failure=ends.put,
+                on_failure=shutdown.request,
             )
         folder = None if settings.state_dir is None else Path(settings.state_dir)
         kind = "pattern" if settings.is_pattern else f"cam{number}" if settings.url is None else f"url{number}"
@@ -352,7 +352,7 @@ class _MemoryRelease(NullListener):
 
     def on_closed(self) -> None:
         self._pictures.forget()
-        memory.give_back()
+        memory.release_unused()
 
 
 class _StoppedEarly(Exception):
@@ -378,7 +378,7 @@ def _listen(make: Callable[[], PortalServer], address: str, ends: ShutdownSignal
         if not has_waited:
             log.warning("%s; trying again for %.0f s", trouble, _LISTEN_LIMIT_S)
             has_waited = True
-        end = ends.wait(_LISTEN_PAUSE_S)
+        end = shutdown.wait(_LISTEN_PAUSE_S)
         if isinstance(end, PortalError):
             raise end
         if end is not None:

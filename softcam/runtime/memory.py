@@ -1,7 +1,7 @@
-"""Gives back what the process keeps for later use: memory that nobody uses now.
+"""Returns unused memory to the system. No thread.
 
-A portal whose camera is closed is to be small, and two things keep it large: cycles of objects, which Python looks for
-only when many new ones are made, and the C library's heaps. No thread of its own.
+A portal with a closed camera has to be small. Two things keep memory allocated: reference cycles, which Python collects
+only after many allocations, and the heaps of the C library.
 """
 
 import ctypes
@@ -9,30 +9,30 @@ import gc
 from collections.abc import Callable
 from typing import Final
 
-_M_ARENA_MAX: Final = -8  # of glibc's malloc.h
+_M_ARENA_MAX: Final = -8  # from glibc's malloc.h
 
 
-def use_one_heap() -> None:
-    """Let all threads share one heap; to be called before there are any.
+def use_single_arena() -> None:
+    """Make all threads share one malloc arena; has to be called before the first thread starts.
 
-    By default each thread has a heap of its own, of which malloc_trim(3) leaves the top, tens of megabytes after one
-    still. That they wait for one another here costs nothing: few allocations happen without Python's own lock.
+    By default glibc creates an arena per thread, and malloc_trim(3) keeps the top of each: tens of megabytes after one
+    still. Contention costs nothing here, since few allocations happen without the interpreter lock.
     """
-    mallopt = _of_glibc("mallopt")
+    mallopt = _glibc_function("mallopt")
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 
-def give_back() -> None:
-    """Free what is unreachable and hand free pages to the system; any thread may call, it takes some milliseconds."""
+def release_unused() -> None:
+    """Collect garbage and return free pages to the system. Any thread may call it; it takes some milliseconds."""
     gc.collect()
-    malloc_trim = _of_glibc("malloc_trim")
+    malloc_trim = _glibc_function("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
 
 
-def _of_glibc(name: str) -> Callable[..., int] | None:
-    """A function that only glibc has; other C libraries keep less by themselves."""
+def _glibc_function(name: str) -> Callable[..., int] | None:
+    """A function that only glibc has, or None; other C libraries retain less by themselves."""
     try:
         return ctypes.CDLL(None)[name]
     except AttributeError:

@@ -1,7 +1,4 @@
-"""Long threads: each has a name and an owner, and its death is told, never silent.
-
-Nothing here knows what the threads do.
-"""
+"""Long-lived threads: each has a name and an owner, and a crash is always logged and reported."""
 
 import logging
 import threading
@@ -11,18 +8,18 @@ log = logging.getLogger(__name__)
 
 
 def spawn(name: str, run: Callable[[], None], on_crash: Callable[[str], None]) -> threading.Thread:
-    """Run `run` in a daemon thread called `name`.
+    """Start a daemon thread called `name` that runs `run`.
 
-    Returning from `run` is a normal end. An exception is logged with its traceback and then told to
-    `on_crash(reason)`, whose owner decides; a portal with a dead part must not go on as if it were well.
+    Returning from `run` is a normal end. An exception is logged with its traceback and reported to `on_crash(reason)`,
+    on that thread; the owner decides what follows, since a process must not continue without one of its threads.
     """
 
     def guarded() -> None:
         try:
             run()
-        except BaseException as trouble:  # the thread's edge: nobody above could see it, least of all a SystemExit
-            log.exception("Thread %s died", name)
-            on_crash(f"thread {name} died: {type(trouble).__name__}: {trouble}")
+        except BaseException as error:  # the outermost frame of the thread; a SystemExit would be swallowed above it
+            log.exception("Thread %s crashed", name)
+            on_crash(f"thread {name} crashed: {type(error).__name__}: {error}")
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
     thread.start()

@@ -195,7 +195,7 @@ def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: M
     said = machine.journal(0, *since)
     assert f"Watchdog timeout (limit {limit_s}s)!" in said
     if fault == "accept loop":
-        assert "Not well, and systemd is not told otherwise: the server does not answer" in said
+        assert "Health check failed, withholding watchdog ping: the server does not answer" in said
         # faulthandler's farewell: where every thread stood.
         assert "Fatal Python error: Aborted" in said
     machine.wait_until(lambda: machine.get("http://127.0.0.1:18081/health")[0] == 200, "an answer")

@@ -76,13 +76,13 @@ def test_fail_an_address_that_never_comes(error: Exception) -> None:
 
 def test_a_signal_ends_the_waiting() -> None:
     ends = ShutdownSignal()
-    ends.put(signal.SIGTERM)
+    ends.request(signal.SIGTERM)
     with pytest.raises(app._StoppedEarly, match="SIGTERM"):
         listen(failing(BUSY), ends)
 
 
 def test_a_part_that_dies_ends_the_waiting() -> None:
     ends = ShutdownSignal()
-    ends.put(CameraStuck("thread camera died"))
+    ends.request(CameraStuck("thread camera crashed"))
     with pytest.raises(CameraStuck, match="died"):
         listen(failing(BUSY), ends)

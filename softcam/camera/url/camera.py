@@ -24,7 +24,7 @@ from softcam.camera.url.reader import Reader, mode_of
 from softcam.camera.url.source import Source, path_of, require_pyav
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
-from softcam.runtime.redact import shown
+from softcam.runtime.redact import display_url
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class UrlCamera:
         self._address = address
         self._path = path_of(address)
         self._wish = wish
-        self.name = shown(address)
+        self.name = display_url(address)
         self._told: Callable[[], None] = _nothing
         self._is_given_up = False  # a single value, never taken back
         # Written by the camera thread, read by any: references, replaced as a whole.

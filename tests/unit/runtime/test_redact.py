@@ -1,10 +1,10 @@
-"""URLs as people may see them."""
+"""URLs without their secrets."""
 
 import pytest
 
-from softcam.runtime.redact import shown, without_secrets
+from softcam.runtime.redact import display_url, without_secrets
 
-SECRET = "s3cr3t"  # not to be seen
+SECRET = "s3cr3t"  # must not appear in a result
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ SECRET = "s3cr3t"  # not to be seen
         (f"rtsp://10.0.0.2/user=admin_password={SECRET}_channel=1", "rtsp://10.0.0.2/user=***"),
     ],
 )
-def test_shown_without_user_password_and_query(address: str, expected: str) -> None:
-    assert shown(address) == expected
+def test_display_url(address: str, expected: str) -> None:
+    assert display_url(address) == expected
 
 
 @pytest.mark.parametrize(
@@ -39,5 +39,5 @@ def test_shown_without_user_password_and_query(address: str, expected: str) -> N
         (f"http://10.0.0.2/v?x=1&auth={SECRET}", "http://10.0.0.2/v?x=1&auth=***"),
     ],
 )
-def test_secrets_are_hidden_and_the_rest_is_not(text: str, expected: str) -> None:
+def test_without_secrets(text: str, expected: str) -> None:
     assert without_secrets(text) == expected

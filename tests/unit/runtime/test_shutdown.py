@@ -1,4 +1,4 @@
-"""The main thread hears every reason to end, whichever thread it comes from."""
+"""Shutdown reasons reach the main thread, from other threads and from signals."""
 
 import os
 import signal
@@ -12,50 +12,50 @@ from softcam.runtime.shutdown import ShutdownSignal
 
 PROJECT = Path(__file__).resolve().parents[3]
 
-# Signals are taken by a thread of the C library's making, never by the main one: that is blocked for them.
+# The main thread blocks the signal, so another thread handles it.
 _PROGRAM = """
 import signal, sys, threading
 from softcam.runtime.shutdown import ShutdownSignal
 
-ends = ShutdownSignal()
-ends.hear([signal.SIGTERM])
-begun = threading.Event()
+shutdown = ShutdownSignal()
+shutdown.install_handlers([signal.SIGTERM])
+started = threading.Event()
 def other():
-    begun.set()
+    started.set()
     threading.Event().wait()
 threading.Thread(target=other, daemon=True).start()
-begun.wait()
+started.wait()
 signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("waits", flush=True)
-print(ends.wait().name, flush=True)
+print(shutdown.wait().name, flush=True)
 """
 
 
-def test_reasons_come_in_their_order() -> None:
-    ends = ShutdownSignal()
+def test_reasons_are_returned_in_order() -> None:
+    shutdown = ShutdownSignal()
     first, second = CameraStuck("first"), CameraStuck("second")
-    ends.put(first)
-    ends.put(second)
-    assert [ends.wait(0), ends.wait(0), ends.wait(0)] == [first, second, None]
+    shutdown.request(first)
+    shutdown.request(second)
+    assert [shutdown.wait(0), shutdown.wait(0), shutdown.wait(0)] == [first, second, None]
 
 
-def test_another_thread_wakes_the_one_that_waits() -> None:
-    ends = ShutdownSignal()
+def test_request_wakes_waiting_thread() -> None:
+    shutdown = ShutdownSignal()
     reason = CameraStuck("stuck")
-    thread = threading.Thread(target=ends.put, args=(reason,))
+    thread = threading.Thread(target=shutdown.request, args=(reason,))
     thread.start()
-    assert ends.wait(10) is reason
+    assert shutdown.wait(10) is reason
     thread.join()
 
 
-def test_many_reasons_fill_no_pipe() -> None:
-    ends = ShutdownSignal()
+def test_full_pipe_does_not_block() -> None:
+    shutdown = ShutdownSignal()
     for _ in range(100_000):
-        ends.put(CameraStuck("again"))
-    assert ends.wait(0) is not None
+        shutdown.request(CameraStuck("again"))
+    assert shutdown.wait(0) is not None
 
 
-def test_a_signal_that_another_thread_takes_wakes_the_main_thread() -> None:
+def test_signal_handled_by_another_thread_wakes_main_thread() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", _PROGRAM],
         stdout=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What systemd is told, heard on a real socket."""
+"""systemd notifications, received on a real socket."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ PATIENCE_S = 10.0
 
 
 class Listener:
-    """systemd's end."""
+    """The socket of systemd."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -25,15 +25,15 @@ class Listener:
         self._socket.bind(f"\0{name[1:]}" if name.startswith("@") else name)
         self._socket.settimeout(PATIENCE_S)
 
-    def hear(self) -> dict[str, str]:
+    def receive(self) -> dict[str, str]:
         lines = self._socket.recv(4096).decode().split("\n")
         return dict(line.split("=", 1) for line in lines)
 
-    def hear_until(self, name: str, value: str | None = None) -> str:
+    def receive_until(self, name: str, value: str | None = None) -> str:
         while True:
-            heard = self.hear()
-            if name in heard and value in (None, heard[name]):
-                return heard[name]
+            states = self.receive()
+            if name in states and value in (None, states[name]):
+                return states[name]
 
     def has_more(self) -> bool:
         self._socket.settimeout(0)
@@ -56,17 +56,17 @@ def listener(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Listene
     listener.close()
 
 
-def ignore(reason: str) -> None:
+def fail_test(reason: str) -> None:
     raise AssertionError(reason)
 
 
-def test_states_go_out_in_one_datagram_a_line_each(listener: Listener) -> None:
+def test_states_are_sent_in_one_datagram(listener: Listener) -> None:
     Notifier({"NOTIFY_SOCKET": listener.name}).send(READY=1, STATUS="open,\n3 viewers")
-    assert listener.hear() == {"READY": "1", "STATUS": "open, 3 viewers"}
+    assert listener.receive() == {"READY": "1", "STATUS": "open, 3 viewers"}
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
-def test_without_systemd_nothing_happens(
+def test_nothing_is_sent_without_notify_socket(
     environ: dict[str, str], no_leaks: Callable[[], AbstractContextManager[None]]
 ) -> None:
     notifier = Notifier({**environ, "WATCHDOG_USEC": "1000000"})
@@ -74,14 +74,14 @@ def test_without_systemd_nothing_happens(
     assert notifier.watchdog_s is None
     with no_leaks():
         watch = Watch(notifier, lambda: "closed", lambda: None)
-        watch.start(ignore)
+        watch.start(fail_test)
         assert "systemd" not in [thread.name for thread in threading.enumerate()]
         watch.stop("stopping")
 
 
-def test_a_systemd_that_does_not_listen_is_no_harm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_send_to_missing_socket_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).send(READY=1)
-    assert "systemd could not be told READY" in caplog.text
+    assert "Failed to notify systemd (READY)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -95,11 +95,11 @@ def test_a_systemd_that_does_not_listen_is_no_harm(tmp_path: Path, caplog: pytes
         ({}, None),
     ],
 )
-def test_how_long_systemd_waits(environ: dict[str, str], expected_s: float | None) -> None:
+def test_watchdog_timeout(environ: dict[str, str], expected_s: float | None) -> None:
     assert Notifier({"NOTIFY_SOCKET": "/run/notify", **environ}).watchdog_s == expected_s
 
 
-def test_a_life_from_ready_to_stopping(
+def test_watch_from_ready_to_stopping(
     listener: Listener, no_leaks: Callable[[], AbstractContextManager[None]]
 ) -> None:
     states = ["closed"]
@@ -107,83 +107,83 @@ def test_a_life_from_ready_to_stopping(
         watch = Watch(
             Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: states[-1], lambda: None
         )
-        watch.start(ignore)
-        assert listener.hear() == {"READY": "1", "STATUS": "closed"}
-        listener.hear_until("WATCHDOG", "1")
+        watch.start(fail_test)
+        assert listener.receive() == {"READY": "1", "STATUS": "closed"}
+        listener.receive_until("WATCHDOG", "1")
         states.append("open, 1 viewer, 20.0 fps")
-        listener.hear_until("STATUS", "open, 1 viewer, 20.0 fps")
-        listener.hear_until("WATCHDOG", "1")
+        listener.receive_until("STATUS", "open, 1 viewer, 20.0 fps")
+        listener.receive_until("WATCHDOG", "1")
         watch.stop("the camera is missing")
-        listener.hear_until("STOPPING", "1")
+        listener.receive_until("STOPPING", "1")
 
 
-def test_no_ping_in_trouble_and_pings_again_after_it(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
+def test_no_pings_while_unhealthy(listener: Listener, caplog: pytest.LogCaptureFixture) -> None:
     asked = threading.Semaphore(0)
-    troubles: list[str | None] = ["the server does not answer"]
+    errors: list[str | None] = ["the server does not answer"]
 
-    def trouble() -> str | None:
+    def health_error() -> str | None:
         asked.release()
-        return troubles[-1]
+        return errors[-1]
 
-    watch = Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", trouble)
-    watch.start(ignore)
-    assert "READY" in listener.hear()
-    assert listener.hear() == {"STATUS": "closed"}
+    watch = Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", health_error)
+    watch.start(fail_test)
+    assert "READY" in listener.receive()
+    assert listener.receive() == {"STATUS": "closed"}
     for _ in range(4):
         assert asked.acquire(timeout=PATIENCE_S)
     assert not listener.has_more()
     assert caplog.text.count("the server does not answer") == 1
-    troubles.append(None)
-    listener.hear_until("WATCHDOG", "1")
+    errors.append(None)
+    listener.receive_until("WATCHDOG", "1")
     watch.stop("stopping")
-    listener.hear_until("STOPPING")
+    listener.receive_until("STOPPING")
 
 
-def test_no_ping_while_the_question_hangs(listener: Listener) -> None:
+def test_no_pings_while_health_check_hangs(listener: Listener) -> None:
     asked, may_answer = threading.Event(), threading.Event()
 
-    def trouble() -> None:
+    def health_error() -> None:
         asked.set()
         may_answer.wait(PATIENCE_S)
 
-    watch = Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", trouble)
-    watch.start(ignore)
+    watch = Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", health_error)
+    watch.start(fail_test)
     assert asked.wait(PATIENCE_S)
-    assert "READY" in listener.hear()
-    assert listener.hear() == {"STATUS": "closed"}
+    assert "READY" in listener.receive()
+    assert listener.receive() == {"STATUS": "closed"}
     assert not listener.has_more()
     may_answer.set()
-    listener.hear_until("WATCHDOG", "1")
+    listener.receive_until("WATCHDOG", "1")
     watch.stop("stopping")
-    listener.hear_until("STOPPING")
+    listener.receive_until("STOPPING")
 
 
-def test_a_watch_that_fails_is_told(listener: Listener) -> None:
-    told: list[str] = []
+def test_crash_of_watch_is_reported(listener: Listener) -> None:
+    reasons: list[str] = []
     done = threading.Event()
 
-    def trouble() -> None:
+    def health_error() -> None:
         raise ValueError("no idea")
 
-    def die(reason: str) -> None:
-        told.append(reason)
+    def on_crash(reason: str) -> None:
+        reasons.append(reason)
         done.set()
 
-    Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", trouble).start(die)
+    Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", health_error).start(on_crash)
     assert done.wait(PATIENCE_S)
-    assert told == ["thread systemd died: ValueError: no idea"]
+    assert reasons == ["thread systemd crashed: ValueError: no idea"]
 
 
 @pytest.mark.parametrize(
     ("level", "priority"),
     [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 3), (1, 7)],
 )
-def test_the_journal_learns_how_grave_each_line_is(level: int, priority: int) -> None:
+def test_journal_priority_of_each_line(level: int, priority: int) -> None:
     record = logging.LogRecord("softcam", level, __file__, 1, "first\nsecond %s", ("word",), None)
     assert JournalFormatter().format(record) == f"<{priority}>first\n<{priority}>second word"
 
 
-def test_a_traceback_has_the_priority_on_each_line() -> None:
+def test_journal_priority_of_traceback_lines() -> None:
     try:
         raise ValueError("bad")
     except ValueError:
@@ -194,7 +194,7 @@ def test_a_traceback_has_the_priority_on_each_line() -> None:
     assert [line for line in lines if not line.startswith("<3>")] == []
 
 
-def test_only_the_stream_that_systemd_named_is_the_journal(tmp_path: Path) -> None:
+def test_is_journal(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as stream:
         seen = os.fstat(stream.fileno())
         name = f"{seen.st_dev}:{seen.st_ino}"

@@ -1,4 +1,4 @@
-"""The death of a long thread is told, its end is not."""
+"""A crash of a thread is reported, a normal end is not."""
 
 import logging
 import threading
@@ -13,25 +13,25 @@ def ended(thread: threading.Thread) -> bool:
     return not thread.is_alive()
 
 
-def test_end_is_no_death() -> None:
-    deaths: list[str] = []
+def test_normal_end_is_not_reported() -> None:
+    crashes: list[str] = []
     seen: list[str] = []
-    thread = spawn("scribe", lambda: seen.append(threading.current_thread().name), deaths.append)
+    thread = spawn("worker", lambda: seen.append(threading.current_thread().name), crashes.append)
     assert ended(thread)
     assert thread.daemon
-    assert seen == ["scribe"]
-    assert deaths == []
+    assert seen == ["worker"]
+    assert crashes == []
 
 
-@pytest.mark.parametrize("trouble", [ValueError("no such frame"), SystemExit("a hook left")])
-def test_death_is_told_with_its_traceback(trouble: BaseException, caplog: pytest.LogCaptureFixture) -> None:
-    deaths: list[str] = []
+@pytest.mark.parametrize("error", [ValueError("no such frame"), SystemExit("a hook left")])
+def test_crash_is_reported_and_logged_with_traceback(error: BaseException, caplog: pytest.LogCaptureFixture) -> None:
+    crashes: list[str] = []
 
     def run() -> None:
-        raise trouble
+        raise error
 
     with caplog.at_level(logging.ERROR):
-        assert ended(spawn("scribe", run, deaths.append))
-    assert deaths == [f"thread scribe died: {type(trouble).__name__}: {trouble}"]
-    assert "Thread scribe died" in caplog.text
+        assert ended(spawn("worker", run, crashes.append))
+    assert crashes == [f"thread worker crashed: {type(error).__name__}: {error}"]
+    assert "Thread worker crashed" in caplog.text
     assert "in run" in caplog.text

@@ -685,7 +685,7 @@ def test_what_a_callback_raises_ends_the_loop_loudly(no_leaks: NoLeaks, trouble:
         setattr(stage, trouble, fail)
         watchers[0].close()  # changes the channels; ticks come by themselves
         eventually(lambda: stage.deaths, "that the death is told")
-        assert stage.deaths == ["thread fan-out died: RuntimeError: a fault in the test"]
+        assert stage.deaths == ["thread fan-out crashed: RuntimeError: a fault in the test"]
         for watcher in watchers[1:]:
             assert watcher.rest() == b""
         stage.end()

@@ -611,7 +611,7 @@ def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]
 def test_fault_in_a_still_ends_the_camera(still_rig: tuple[Held, Lease]) -> None:
     held, _ = still_rig
     held.camera.fail_next("still", ZeroDivisionError("a fault of ours"))
-    with pytest.raises(CameraStuck, match="thread camera died: ZeroDivisionError"):
+    with pytest.raises(CameraStuck, match="thread camera crashed: ZeroDivisionError"):
         held.manager.still(None, soon_s())
     assert isinstance(held.take_failure(), CameraStuck)
     assert held.manager.join(soon_s())
