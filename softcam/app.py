@@ -74,7 +74,7 @@ log = logging.getLogger("softcam")
 _STOP_LIMIT_S: Final = 2.5
 _FAN_OUT_LIMIT_S: Final = 0.5
 _HOOK_LIMIT_S: Final = 0.2  # it may be in a function that does not come back
-_RECORDER_LIMIT_S: Final = 1.5  # for files' ends to reach a slow card; what has none is mended at the next start
+_RECORDER_LIMIT_S: Final = 1.5  # for files' shutdown to reach a slow card; what has none is mended at the next start
 _PUBLISHER_LIMIT_S: Final = 0.4  # a server that is well needs none of it; a name that is looked up could need minutes
 _ANSWER_LIMIT_S: Final = 0.5  # for waiting requests to hear why there is no picture; they hear it at once
 _FAREWELL_S: Final = 1.5  # a page asks once in a second, and so hears why the portal leaves
@@ -136,7 +136,7 @@ def _run(settings: Settings) -> int:
     shutdown = ShutdownSignal()
     shutdown.install_handlers([signal.SIGTERM, signal.SIGINT])
     try:
-        parts = Application(settings, ends)
+        parts = Application(settings, shutdown)
     except _StoppedEarly as stopped:
         log.info("Stopping: %s", stopped)
         log.info("Stopped")
@@ -156,7 +156,7 @@ def _run(settings: Settings) -> int:
         log.info("Stopping: %s", end and end.name)
         code = EXIT_OK
     if not parts.stop(time.monotonic() + _STOP_LIMIT_S):
-        log.error("The camera does not close; leaving without it")
+        log.error("Camera did not close in time; forcing exit")
         _leave_at_once(code or EXIT_STUCK)
     log.info("Stopped")
     if threading.active_count() > 1:
@@ -179,7 +179,7 @@ def _leave_at_once(code: int) -> None:
 class Application:
     """The parts of a running portal, and the order in which they stop."""
 
-    def __init__(self, settings: Settings, ends: ShutdownSignal) -> None:
+    def __init__(self, settings: Settings, shutdown: ShutdownSignal) -> None:
         camera, number = _choose_camera(settings)
         size = (settings.width, settings.height)
         snapshot_size = (settings.snapshot_width, settings.snapshot_height)
@@ -263,7 +263,7 @@ class Application:
         table = Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)])
         host, port = settings.host, settings.port_for(number)
         self.server = _listen(
-            lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", ends
+            lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", shutdown
         )
         if self.hook is not None:
             self.hook.portal = self.server.url.rstrip("/")
@@ -359,7 +359,7 @@ class _StoppedEarly(Exception):
     """A signal, which the message names, came while the portal did not listen yet."""
 
 
-def _listen(make: Callable[[], PortalServer], address: str, ends: ShutdownSignal) -> PortalServer:
+def _listen(make: Callable[[], PortalServer], address: str, shutdown: ShutdownSignal) -> PortalServer:
     """The server, as soon as the address can be had. Raises ConfigurationError where it never can, AddressNotReady
     after some seconds, _StoppedEarly."""
     deadline_s = time.monotonic() + _LISTEN_LIMIT_S

@@ -99,9 +99,7 @@ def test_watchdog_timeout(environ: dict[str, str], expected_s: float | None) -> 
     assert Notifier({"NOTIFY_SOCKET": "/run/notify", **environ}).watchdog_s == expected_s
 
 
-def test_watch_from_ready_to_stopping(
-    listener: Listener, no_leaks: Callable[[], AbstractContextManager[None]]
-) -> None:
+def test_watch_from_ready_to_stopping(listener: Listener, no_leaks: Callable[[], AbstractContextManager[None]]) -> None:
     states = ["closed"]
     with no_leaks():
         watch = Watch(
@@ -169,7 +167,8 @@ def test_crash_of_watch_is_reported(listener: Listener) -> None:
         reasons.append(reason)
         done.set()
 
-    Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", health_error).start(on_crash)
+    watch = Watch(Notifier({"NOTIFY_SOCKET": listener.name, "WATCHDOG_USEC": "60000"}), lambda: "closed", health_error)
+    watch.start(on_crash)
     assert done.wait(PATIENCE_S)
     assert reasons == ["thread systemd crashed: ValueError: no idea"]
 
