@@ -55,15 +55,15 @@ from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.cameras import CAMERAS_DOC, CameraList
 from softcam.web.api.controls import ControlApi
 from softcam.web.api.h264_stream import H264StreamApi
-from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, Media, MediaDefaults, SnapshotOptions
+from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, MediaApi, MediaDefaults, SnapshotOptions
 from softcam.web.api.metrics import METRICS_DOC, Metrics
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.publishing import Streaming
 from softcam.web.api.recordings import Recorders, Recordings, take_still
-from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, Api
-from softcam.web.http.auth import Access
-from softcam.web.http.csrf import Origins
-from softcam.web.http.router import Route, Routes
+from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, StatusApi
+from softcam.web.http.auth import AccessControl
+from softcam.web.http.csrf import CsrfGuard
+from softcam.web.http.router import Route, Router
 from softcam.web.http.server import PortalServer
 from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes
@@ -235,12 +235,12 @@ class Application:
             autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
             max_clients=settings.max_clients,
         )
-        media = Media(self.manager, self.pictures, self.fanout, defaults, self.control_manager)
+        media = MediaApi(self.manager, self.pictures, self.fanout, defaults, self.control_manager)
         movies = H264StreamApi(media, self.video, movie, self.fanout)
         self.recorders = self._recorders(settings, media)
         recordings = Recordings(self.recorders, media)
         viewers, encoded = (lambda: self.fanout.viewers), (lambda: self.pictures.encoded)
-        api = Api(
+        api = StatusApi(
             self.manager,
             viewers,
             encoded,
@@ -249,9 +249,9 @@ class Application:
             [movies.status, streaming.status, recordings.status, self._hook_status],
         )
         controls = ControlApi(self.manager, self.control_manager, media, settings.autofocus_timeout_s)
-        access = Access(settings.api_key, settings.view_key, Origins(settings.host_names or ()))
+        access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
         neighbours = CameraList(settings.neighbours, settings.port_for(number))
-        routes = [*page_routes(neighbours.origins), *webrtc_routes(settings.webrtc_url)]
+        routes = [*page_routes(neighbours.image_origins), *webrtc_routes(settings.webrtc_url)]
         routes += [
             *_routes(media, api),
             *movies.routes(),
@@ -260,7 +260,7 @@ class Application:
             *controls.routes(),
         ]
         routes.append(Route(("/v1/cameras",), neighbours.answer, doc=CAMERAS_DOC))
-        table = Routes([*routes, *openapi_routes(routes, has_key=access.is_closed)])
+        table = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])
         host, port = settings.host, settings.port_for(number)
         self.server = _listen(
             lambda: PortalServer(host, port, table, access, settings.max_clients), f"host {host}, port {port}", shutdown
@@ -273,7 +273,7 @@ class Application:
         if self.recorders is not None:
             self.recorders.open(die)
 
-    def _recorders(self, settings: Settings, media: Media) -> Recorders | None:
+    def _recorders(self, settings: Settings, media: MediaApi) -> Recorders | None:
         if settings.recordings is None:
             return None
         library = Library(Path(settings.recordings), settings.recordings_max_bytes)
@@ -291,7 +291,7 @@ class Application:
         video = VideoRecorder(self.video, self.manager, library, preroll_s, thumbnail, self.die, orientation)
 
         def take(wants_full: bool) -> Still:
-            return take_still(media, SnapshotOptions(wants_full=wants_full))
+            return take_still(media, SnapshotOptions(full_sensor=wants_full))
 
         timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die, orientation)
         return Recorders(library, preroll_s, video, timelapse)
@@ -434,7 +434,7 @@ def _wish(settings: Settings) -> StreamRequest:
     return StreamRequest(settings.width, settings.height, settings.fps)
 
 
-def _routes(media: Media, api: Api) -> list[Route]:
+def _routes(media: MediaApi, api: StatusApi) -> list[Route]:
     snapshots = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
     return [
         Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream, doc=STREAM_DOC),

@@ -15,7 +15,7 @@ from typing import Final
 
 from softcam.camera.session.manager import CameraManager, SessionStatus, State
 from softcam.streaming.jpeg_encoder import Channel
-from softcam.web.http.server import FULL
+from softcam.web.http.errors import BUSY_RESPONSE
 
 # A part that did nothing for so long, though it had to, hangs. Far above what a loaded Pi Zero needs.
 _STILL_LIMIT_S: Final = 10.0
@@ -127,7 +127,7 @@ class Health:
             # A cable was pulled, and with it the one address that the portal listens on went: no fault of the portal's,
             # which records and publishes on, and is heard again when the address is back.
             return None if error.errno in _NETWORK_AWAY else f"the server does not answer: {error}"
-        if answer != FULL:
+        if answer != BUSY_RESPONSE:
             self._full_since_s = None
             return None if _STATUS_LINE.match(answer) else "the server closes connections without an answer"
         if self._full_since_s is None:

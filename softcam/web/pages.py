@@ -6,7 +6,7 @@ from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
-from softcam.web.http.messages import Answer, Request, Response
+from softcam.web.http.messages import AnyResponse, Request, Response
 from softcam.web.http.router import Doc, Route
 
 _TYPES: Final = {
@@ -59,12 +59,12 @@ class Page:
         name: str,
         *,
         fill: Mapping[str, str] | None = None,
-        may_ask: str | None = None,
-        may_show: Callable[[Request], Sequence[str]] | None = None,
+        connect_origin: str | None = None,
+        image_origins: Callable[[Request], Sequence[str]] | None = None,
     ) -> None:
-        """`fill` stands in for its {{names}}, escaped already; `may_ask` is one more origin that it may talk to.
+        """`fill` stands in for its {{names}}, escaped already; `connect_origin` is one more origin that it may talk to.
 
-        `may_show` tells from which more origins its pictures may come, seen by who asks.
+        `image_origins` tells from which more origins its pictures may come, seen by who asks.
 
         Raises FileNotFoundError when the installation lacks it.
         """
@@ -73,17 +73,17 @@ class Page:
             text = text.replace(b"{{%s}}" % field.encode(), value.encode())
         self._body = text
         self._headers = dict(_HEADERS)
-        if may_ask is not None:
-            self._headers[_POLICY] = _HEADERS[_POLICY].replace(_ASK_US, f"{_ASK_US} {may_ask}")
-        self._may_show = may_show
+        if connect_origin is not None:
+            self._headers[_POLICY] = _HEADERS[_POLICY].replace(_ASK_US, f"{_ASK_US} {connect_origin}")
+        self._image_origins = image_origins
         self._content_type = _TYPES["." + name.rpartition(".")[2]]
         self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:16]}"'
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> AnyResponse:
         """The file, or 304 when the client's copy is the same."""
         headers = {**self._headers, "ETag": self._tag}
-        if self._may_show is not None:
-            shown = " ".join([_SHOW_US, *self._may_show(request)])
+        if self._image_origins is not None:
+            shown = " ".join([_SHOW_US, *self._image_origins(request)])
             headers[_POLICY] = headers[_POLICY].replace(_SHOW_US, shown)
         # A proxy that compresses makes the tag a weak one.
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
@@ -92,12 +92,12 @@ class Page:
         return Response(self._body, self._content_type, headers=headers)
 
 
-def page_routes(may_show: Callable[[Request], Sequence[str]] | None = None) -> list[Route]:
+def page_routes(image_origins: Callable[[Request], Sequence[str]] | None = None) -> list[Route]:
     """The page at `/`, its parts under `/assets/`; addresses in them are relative, so a sub-path works.
 
-    `may_show` tells where pictures of other cameras come from.
+    `image_origins` tells where pictures of other cameras come from.
     """
-    page = Page("index.html", may_show=may_show)
+    page = Page("index.html", image_origins=image_origins)
     return [
         Route(("/", "/index.html"), page.answer, doc=page_doc("The page with the live picture")),
         *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),

@@ -23,7 +23,7 @@ def webrtc_routes(webrtc_url: str | None) -> list[Route]:
         page, summary = Page("webrtc.html"), "How to get WebRTC"
     else:
         fill = {"whep": escape(whep_address(webrtc_url)), "authorization": escape(_authorization(webrtc_url))}
-        page, summary = Page("whep.html", fill=fill, may_ask=_origin(webrtc_url)), "The live picture by WebRTC"
+        page, summary = Page("whep.html", fill=fill, connect_origin=_origin(webrtc_url)), "The live picture by WebRTC"
     ways = Page("ways.js", fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
     return [
         Route(("/webrtc",), page.answer, doc=page_doc(summary)),

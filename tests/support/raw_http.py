@@ -1,24 +1,34 @@
-"""A portal's server with routes of the test's own, and clients that speak to it in bytes."""
+"""A running server with the routes of a test, handlers for it, and clients that send bytes."""
 
 import contextlib
 import json
 import socket
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from email.message import Message
+from http import HTTPStatus
 from typing import Any, Self
 
-from softcam.web.http.auth import Access
-from softcam.web.http.messages import Request, parse_target
-from softcam.web.http.router import Route, Routes
+from softcam.errors import CameraBusy, NoPicture, NotSupported
+from softcam.web.http.auth import AccessControl
+from softcam.web.http.messages import (
+    AnyResponse,
+    HttpError,
+    Request,
+    Response,
+    StreamingResponse,
+    json_response,
+    parse_target,
+)
+from softcam.web.http.router import Route, Router
 from softcam.web.http.server import PortalServer
 from tests.support.fakes import PATIENCE_S
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer as it came over the wire; header names as they were sent."""
+    """A response as received; header names as sent."""
 
     status: int
     reason: str
@@ -32,7 +42,7 @@ class Reply:
 
     @property
     def detail(self) -> str:
-        """The message of an error, which is all that an error says."""
+        """The message of an error, its only field."""
         assert self.status >= 400
         assert list(self.json) == ["detail"]
         return str(self.json["detail"])
@@ -61,7 +71,7 @@ class Client:
         return self.reply(method)
 
     def reply(self, method: str = "GET") -> Reply:
-        """The next answer, and not a byte more."""
+        """Read the next response, and not a byte more."""
         status, reason, headers = self.reply_head()
         has_body = method != "HEAD" and status not in (204, 304)
         body = self.read(int(headers["Content-Length"])) if has_body else b""
@@ -87,7 +97,7 @@ class Client:
         return taken
 
     def is_closed(self) -> bool:
-        """Waits for the end of the connection; nothing may come before it."""
+        """Wait for the end of the connection; nothing may precede it."""
         assert self._buffer == b""
         with contextlib.suppress(ConnectionResetError):
             return self.socket.recv(1) == b""
@@ -104,17 +114,19 @@ class Site:
         api_key: str | None = None,
         host: str = "127.0.0.1",
         max_clients: int = 8,
-        idle_limit_s: float = PATIENCE_S,
-        request_limit_s: float = PATIENCE_S,
+        idle_timeout_s: float = PATIENCE_S,
+        request_timeout_s: float = PATIENCE_S,
+        exhausted_pause_s: float = 0.5,
     ) -> None:
         self.server = PortalServer(
             host,
             0,
-            Routes(routes),
-            Access(api_key),
+            Router(routes),
+            AccessControl(api_key),
             max_clients,
-            idle_limit_s=idle_limit_s,
-            request_limit_s=request_limit_s,
+            idle_timeout_s=idle_timeout_s,
+            request_timeout_s=request_timeout_s,
+            exhausted_pause_s=exhausted_pause_s,
         )
         self._clients: list[Client] = []
         self.thread = threading.Thread(target=self.server.serve, name="test server", daemon=True)
@@ -140,15 +152,79 @@ class Site:
         return client
 
     def ask(self, target: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Reply:
-        """One request on a connection of its own."""
+        """One request on a new connection."""
         with self.client() as client:
             return client.ask(target, method=method, headers=headers)
 
 
 def make_request(target: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
-    """What the server would hand to a route."""
+    """The request that the server would pass to a route."""
     message = Message()
     for name, value in (headers or {}).items():
         message[name] = value
     path, query = parse_target(target)
     return Request(method, path, query, message, "192.0.2.1")
+
+
+class Handlers:
+    """Handlers that record requests, detached sockets of streams and cancelled streams."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.detached: list[socket.socket] = []
+        self.cancelled = 0
+        self.gate = threading.Event()
+        self.inside = threading.Semaphore(0)
+
+    def routes(self) -> list[Route]:
+        return [
+            Route(("/hello", "/bonjour"), self.hello),
+            Route(("/large",), lambda _: Response(b"x" * 3_000_000, "text/plain")),
+            Route(("/empty",), lambda _: Response(b"", "text/plain")),
+            Route(("/unchanged",), lambda _: Response(b"", "text/html", HTTPStatus.NOT_MODIFIED, {"ETag": '"1"'})),
+            Route(("/stream",), self.stream),
+            Route(("/wait",), self.wait),
+            Route(("/public",), self.hello, is_public=True),
+            Route(("/post",), self.hello, method="POST"),
+            *(Route((f"/raise/{name}",), self.fail(error)) for name, error in ERRORS.items()),
+        ]
+
+    def hello(self, request: Request) -> AnyResponse:
+        self.requests.append(request)
+        return json_response({"path": request.path, "query": request.query, "client": request.client})
+
+    def stream(self, request: Request) -> AnyResponse:
+        self.requests.append(request)
+        return StreamingResponse(
+            self.detached.append, self.cancel, "multipart/x-mixed-replace;boundary=frame", {"X-Test": "1"}
+        )
+
+    def wait(self, request: Request) -> AnyResponse:
+        self.inside.release()
+        assert self.gate.wait(PATIENCE_S)
+        return self.hello(request)
+
+    def cancel(self) -> None:
+        self.cancelled += 1
+
+    @staticmethod
+    def fail(error: Exception) -> Callable[[Request], AnyResponse]:
+        def handle(_request: Request) -> AnyResponse:
+            raise type(error)(*error.args) if not isinstance(error, HttpError) else error
+
+        return handle
+
+
+ERRORS = {
+    "bug": ZeroDivisionError("a secret of ours"),
+    "value": ValueError("not for the world"),
+    "busy": CameraBusy("another program has the camera"),
+    "none": NoPicture("no picture from the camera in time"),
+    "unable": NotSupported("this camera has no autofocus"),
+    "http": HttpError(HTTPStatus.CONFLICT, "hdr: camera must be closed", {"Retry-After": "7"}),
+}
+
+
+def request_threads() -> int:
+    """The number of threads that serve connections."""
+    return sum("process_request_thread" in thread.name for thread in threading.enumerate())

@@ -11,8 +11,8 @@ from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
-from softcam.web.api.media import Media, MediaDefaults
-from softcam.web.api.status import Api
+from softcam.web.api.media import MediaApi, MediaDefaults
+from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Route
 from softcam.web.pages import page_routes
@@ -52,8 +52,8 @@ class Scene:
             autofocus_timeout_s=autofocus_timeout_s or 0.0,
             max_clients=max_clients,
         )
-        self.media = Media(self.manager, self.pictures, self.fan, defaults)
-        self.api = Api(
+        self.media = MediaApi(self.manager, self.pictures, self.fan, defaults)
+        self.api = StatusApi(
             self.manager, lambda: self.fan.viewers, lambda: self.pictures.encoded, autofocus_timeout_s is not None
         )
 

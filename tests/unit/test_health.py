@@ -19,7 +19,7 @@ from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing
 from softcam.health import Health
 from softcam.streaming.jpeg_encoder import JpegVariant
-from softcam.web.http.server import FULL
+from softcam.web.http.errors import BUSY_RESPONSE
 from tests.support.fakes import Held, eventually
 
 NOBODY = ("127.0.0.1", 9)  # the discard port: nobody listens
@@ -200,13 +200,13 @@ def test_a_server_that_stops_in_its_answer(parts: Parts, monkeypatch: pytest.Mon
 
 
 def test_a_full_server_is_no_trouble_unless_it_stays_full(parts: Parts, answers: Answers) -> None:
-    usual, answers.answer = answers.answer, FULL
+    usual, answers.answer = answers.answer, BUSY_RESPONSE
     for _ in range(6):
         assert parts.health.trouble(answers.address) is None
         parts.clock.now_s += 10
     answers.answer = usual
     assert parts.health.trouble(answers.address) is None
-    answers.answer = FULL
+    answers.answer = BUSY_RESPONSE
     assert parts.health.trouble(answers.address) is None
     parts.clock.now_s += 61
     assert parts.health.trouble(answers.address) == "the server has had no thread for a request for 61 s"

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from softcam.config import parsers
-from softcam.web.http.messages import Answer, Request, json_response
+from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc
 
 _CAMERA: Final[Mapping[str, Any]] = {
@@ -48,13 +48,13 @@ class CameraList:
         self._cameras = tuple(cameras)
         self._own_port = own_port
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: Request) -> AnyResponse:
         found = [(name, self._url(where, request), where == self._own_port) for name, where in self._cameras]
         return json_response(
             {"cameras": [{"name": name, "url": url, "is_self": is_self} for name, url, is_self in found if url]}
         )
 
-    def origins(self, request: Request) -> list[str]:
+    def image_origins(self, request: Request) -> list[str]:
         """Where the neighbours' pictures come from, for the page's Content-Security-Policy."""
         urls = (urlsplit(self._url(where, request) or "") for _, where in self._cameras if where != self._own_port)
         return sorted({f"{url.scheme}://{url.netloc}" if url.scheme else url.netloc for url in urls if url.netloc})

@@ -15,9 +15,9 @@ from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
 from softcam.controls.effective import values_of
 from softcam.controls.schema import GROUPS, BadValue, Field, Group
-from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotOptions
+from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
-from softcam.web.http.messages import Answer, HttpError, Request, json_response, switched_off
+from softcam.web.http.messages import AnyResponse, HttpError, Request, json_response, camera_disabled
 from softcam.web.http.router import Doc, Route
 
 _START_LIMIT_S: Final = 30.0  # opening has its own, shorter limits inside
@@ -34,8 +34,8 @@ SNAPSHOT: Final = Group(
             "integer",
             "width, made even; alone, it keeps the aspect ratio",
             None,
-            SMALLEST_PX,
-            LARGEST_PX,
+            MIN_SIZE_PX,
+            MAX_SIZE_PX,
             "pixels",
         ),
         Field(
@@ -43,8 +43,8 @@ SNAPSHOT: Final = Group(
             "integer",
             "height, made even; alone, it keeps the aspect ratio",
             None,
-            SMALLEST_PX,
-            LARGEST_PX,
+            MIN_SIZE_PX,
+            MAX_SIZE_PX,
             "pixels",
         ),
         Field("autofocus_trigger", "boolean", "focus first"),
@@ -113,7 +113,11 @@ class ControlApi:
     """Answers for `/v1/camera/NAME`, `/v1/camera/controls`, `/camera/start` and `/camera/stop`."""
 
     def __init__(
-        self, manager: CameraManager | None, control_manager: ControlManager, media: Media, autofocus_timeout_s: float
+        self,
+        manager: CameraManager | None,
+        control_manager: ControlManager,
+        media: MediaApi,
+        autofocus_timeout_s: float,
     ) -> None:
         """`manager` is None where the camera is switched off by configuration; all is kept then as for a closed one."""
         self._manager = manager
@@ -137,7 +141,7 @@ class ControlApi:
                     "pictures",
                     {200: {"application/json": _SNAPSHOT_SCHEMA}},
                     body=SNAPSHOT.schema(),
-                    is_body_needed=False,
+                    is_body_required=False,
                     errors=(400, 503),
                 ),
             ),
@@ -179,7 +183,7 @@ class ControlApi:
             ),
         ]
 
-    def set(self, group: Group, request: Request) -> Answer:
+    def set(self, group: Group, request: Request) -> AnyResponse:
         """One group of the table."""
         values = body.read(request, group)
         control_manager = self._control_manager
@@ -212,36 +216,36 @@ class ControlApi:
                 answer |= {"note": said} if said else {}  # otherwise it is word for word what programs know
         return json_response(answer)
 
-    def snapshot(self, request: Request) -> Answer:
+    def snapshot(self, request: Request) -> AnyResponse:
         """One picture as Base64."""
         values = body.read(request, SNAPSHOT)
-        taken = self._media.take(
+        taken = self._media.take_snapshot(
             SnapshotOptions(
                 quality=values.get("quality"),
                 width=values.get("width"),
                 height=values.get("height"),
                 max_age_s=values.get("max_age", 0.0),
-                wants_focus=values.get("autofocus_trigger"),
-                wants_full=values.get("full", False),
+                autofocus=values.get("autofocus_trigger"),
+                full_sensor=values.get("full", False),
             )
         )
         width, height = taken.size
         text = base64.b64encode(taken.jpeg).decode("ascii")
         return json_response({"status": "ok", "image_base64": text, "width": width, "height": height})
 
-    def look(self, _request: Request) -> Answer:
+    def look(self, _request: Request) -> AnyResponse:
         """What can be set, with range, default and value."""
         focus = None if self._manager is None else self._manager.focus.mode
         controls = {group.name: _described(group, self._control_manager, focus) for group in GROUPS}
         return json_response({"controls": controls} | self._control_manager.troubles())
 
-    def reset(self, request: Request) -> Answer:
+    def reset(self, request: Request) -> AnyResponse:
         """Back to the defaults."""
         body.read(request, body.NO_FIELDS)
         self._control_manager.reset()
         return self.look(request)
 
-    def start(self, request: Request) -> Answer:
+    def start(self, request: Request) -> AnyResponse:
         """Hold the camera open until `stop`; answers when it gives pictures."""
         body.read(request, body.NO_FIELDS)
         manager = self._camera()
@@ -259,7 +263,7 @@ class ControlApi:
                 lease.release()
         return self._held(manager)
 
-    def stop(self, request: Request) -> Answer:
+    def stop(self, request: Request) -> AnyResponse:
         """Let go of what `start` holds, and of nothing else."""
         body.read(request, body.NO_FIELDS)
         self._let_go()
@@ -272,7 +276,7 @@ class ControlApi:
         if hold is not None:
             hold.release()
 
-    def _held(self, manager: CameraManager | None) -> Answer:
+    def _held(self, manager: CameraManager | None) -> AnyResponse:
         with self._lock:
             is_held = self._hold is not None
         state = State.CLOSED if manager is None else manager.status_state
@@ -280,7 +284,7 @@ class ControlApi:
 
     def _camera(self) -> CameraManager:
         if self._manager is None:
-            raise switched_off()
+            raise camera_disabled()
         return self._manager
 
     def _focus(
@@ -333,7 +337,7 @@ _OUTCOMES: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def _route_of(group: Group, handle: Callable[[Request], Answer]) -> Route:
+def _route_of(group: Group, handle: Callable[[Request], AnyResponse]) -> Route:
     answers = {group.answers.get(each.name, each.name): each.answer_schema() for each in group.fields}
     schema = {
         "type": "object",

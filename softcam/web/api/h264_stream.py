@@ -1,6 +1,5 @@
 """H.264 over HTTP, for players in browsers and everywhere: `/stream.mp4`. Runs on the threads of requests."""
 
-import time
 from collections.abc import Mapping
 from socket import socket
 from typing import Any, Final, get_args
@@ -11,8 +10,8 @@ from softcam.mp4.fragment import CONTENT_TYPE
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Fmp4Stream
-from softcam.web.api.media import HEADERS, STREAM_LIMIT_S, Media
-from softcam.web.http.messages import Answer, Request, Response, StreamingResponse
+from softcam.web.api.media import HEADERS, MediaApi
+from softcam.web.http.messages import AnyResponse, Request, Response, StreamingResponse
 from softcam.web.http.router import Doc, Route
 
 # When the movie's time was 0, in Unix seconds: a player can tell the age of what it shows.
@@ -49,7 +48,7 @@ H264_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
 class H264StreamApi:
     """Answers for `/stream.mp4`."""
 
-    def __init__(self, media: Media, video: VideoEncoder, movie: Fmp4Stream, fanout: FanOut) -> None:
+    def __init__(self, media: MediaApi, video: VideoEncoder, movie: Fmp4Stream, fanout: FanOut) -> None:
         """`media` has the places for viewers, which pictures and movies share."""
         self._media = media
         self._video = video
@@ -59,23 +58,18 @@ class H264StreamApi:
     def routes(self) -> list[Route]:
         return [Route(("/stream.mp4",), self.stream, doc=_DOC)]
 
-    def stream(self, request: Request) -> Answer:
+    def stream(self, request: Request) -> AnyResponse:
         """Raises NotSupported where this machine cannot encode."""
-        manager = self._media.camera()
+        manager = self._media.require_camera()
         self._video.require()
-        if not request.wants_body:
+        if not request.expects_body:
             return Response(b"", CONTENT_TYPE, headers=self._headers())
-        leave = self._media.enter(manager)
-        try:
-            manager.wait_ready(time.monotonic() + STREAM_LIMIT_S)
-        except BaseException:
-            leave()
-            raise
+        _, release = self._media.acquire_slot(manager)
 
-        def take(connection: socket) -> None:
-            self._fanout.add(StreamClient(connection, request.client, self._movie, 0.0, leave))
+        def start(connection: socket) -> None:
+            self._fanout.add(StreamClient(connection, request.client, self._movie, 0.0, release))
 
-        return StreamingResponse(take, leave, CONTENT_TYPE, self._headers())
+        return StreamingResponse(start, release, CONTENT_TYPE, self._headers())
 
     def status(self) -> dict[str, Any]:
         """The field of the status, as H264_SHAPE has it."""

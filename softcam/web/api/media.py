@@ -1,4 +1,4 @@
-"""Pictures over HTTP: the MJPEG stream and the snapshot. Runs on the threads of requests; opens no socket."""
+"""The MJPEG stream and snapshots over HTTP. Runs on the request threads; opens no socket."""
 
 import math
 import threading
@@ -23,66 +23,56 @@ from softcam.streaming.fanout import CONTENT_TYPE, FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant, Size
 from softcam.web.http import query
 from softcam.web.http.messages import (
-    ANYONE_MAY_READ,
-    NEVER_KEEP,
-    Answer,
+    ALLOW_ANY_ORIGIN,
+    NO_STORE,
+    AnyResponse,
     HttpError,
     Request,
     Response,
     StreamingResponse,
-    switched_off,
+    camera_disabled,
 )
 from softcam.web.http.router import Doc, Parameter
 
-# Home Assistant gives a snapshot 10 s; longer, nobody listens any more.
-_SNAPSHOT_LIMIT_S: Final = 10.0
-# Opening has its own, shorter limits inside; this one is above them all.
-STREAM_LIMIT_S: Final = 30.0
-# What autofocus may add to a snapshot nobody asked it for: Moonraker waits a second in all.
-_FOCUS_BUDGET_S: Final = 0.6
 _RETRY_AFTER_S: Final = 5
-_TURNS: Final = 2  # snapshots that hold a frame of the camera at once: with slot and encoders five of its six buffers
-_MOST_DAMAGED: Final = 4  # JPEGs of the camera's own, one after the other: then it is no accident
-_RAW_LIMIT_S: Final = 20.0  # a DNG of twelve million pixels is 24 MB, and is written on a card first
-HEADERS: Final = {**NEVER_KEEP, **ANYONE_MAY_READ, "X-Accel-Buffering": "no"}
+_MAX_CONCURRENT: Final = 2  # snapshots that hold a camera buffer: with slot and encoders, five of its six buffers
+_MAX_DAMAGED: Final = 4  # damaged JPEGs of the camera in a row before the snapshot fails
+HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no"}
 
-SMALLEST_PX: Final = 16
-LARGEST_PX: Final = 8192
+MIN_SIZE_PX: Final = 16
+MAX_SIZE_PX: Final = 8192
 DNG_TYPE: Final = "image/x-adobe-dng"
 
-
 _QUALITY: Final = Parameter("quality", "JPEG quality", {"type": "integer", "minimum": 1, "maximum": 100})
-_SIDE_SCHEMA: Final = {"type": "integer", "minimum": SMALLEST_PX, "maximum": LARGEST_PX}
-_YES_OR_NO: Final = {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]}
+_SIZE_SCHEMA: Final = {"type": "integer", "minimum": MIN_SIZE_PX, "maximum": MAX_SIZE_PX}
+_BOOLEAN_SCHEMA: Final = {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]}
 STREAM_DOC: Final = Doc(
-    "The live picture, MJPEG",
+    "Live stream, MJPEG",
     "pictures",
     {200: {CONTENT_TYPE: None}},
-    description="Every part has Content-Length and X-Timestamp, the moment of the exposure in Unix seconds.",
+    description="Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
     parameters=(
         _QUALITY,
-        Parameter("fps", "at most so many pictures in a second", {"type": "number", "minimum": 0.01, "maximum": 1000}),
+        Parameter("fps", "maximum frame rate", {"type": "number", "minimum": 0.01, "maximum": 1000}),
         Parameter(
-            "width", "in pixels, rounded down to an even number; never larger than the camera's stream", _SIDE_SCHEMA
+            "width", "in pixels, rounded down to an even number; at most the width of the camera's stream", _SIZE_SCHEMA
         ),
     ),
     errors=(400, 503),
 )
 SNAPSHOT_DOC: Final = Doc(
-    "One picture",
+    "Snapshot",
     "pictures",
     {200: {"image/jpeg": None, DNG_TYPE: None}},
-    description="Exposed after the request, unless max_age allows an older one.",
+    description="A JPEG exposed after the request, unless max_age allows an older one.",
     parameters=(
         _QUALITY,
-        Parameter("width", "in pixels, rounded down to an even number; alone, it keeps the aspect ratio", _SIDE_SCHEMA),
-        Parameter(
-            "height", "in pixels, rounded down to an even number; alone, it keeps the aspect ratio", _SIDE_SCHEMA
-        ),
-        Parameter("max_age", "seconds that it may be old", {"type": "number", "minimum": 0, "maximum": 3600}),
-        Parameter("autofocus", "focus first, or not", _YES_OR_NO),
-        Parameter("full", "the whole sensor", _YES_OR_NO),
-        Parameter("format", "dng is the sensor's own picture, raw", {"type": "string", "enum": ["jpeg", "dng"]}),
+        Parameter("width", "in pixels, rounded down to an even number; alone, keeps the aspect ratio", _SIZE_SCHEMA),
+        Parameter("height", "in pixels, rounded down to an even number; alone, keeps the aspect ratio", _SIZE_SCHEMA),
+        Parameter("max_age", "maximum age of the frame in seconds", {"type": "number", "minimum": 0, "maximum": 3600}),
+        Parameter("autofocus", "whether to focus first", _BOOLEAN_SCHEMA),
+        Parameter("full", "the full resolution of the sensor", _BOOLEAN_SCHEMA),
+        Parameter("format", "dng returns the sensor's raw image", {"type": "string", "enum": ["jpeg", "dng"]}),
     ),
     errors=(400, 409, 503),
 )
@@ -90,38 +80,45 @@ SNAPSHOT_DOC: Final = Doc(
 
 @dataclass(frozen=True, slots=True)
 class MediaDefaults:
-    """What is given to who asks for nothing particular."""
+    """What applies to requests without parameters, and the limits."""
 
     quality: int
     snapshot_size: Size | None  # None is the stream's
     snapshot_quality: int
     autofocus_timeout_s: float
     max_clients: int
+    # Home Assistant waits 10 s for a snapshot.
+    snapshot_timeout_s: float = 10.0
+    raw_timeout_s: float = 20.0  # a DNG of 12 megapixels has 24 MB and is written to the SD card first
+    # Above all limits of the camera's opening.
+    stream_timeout_s: float = 30.0
+    # What autofocus may add to a snapshot that did not request it: Moonraker waits one second in total.
+    focus_budget_s: float = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotOptions:
-    """What is asked of one picture; None leaves it to the defaults."""
+    """The options of a snapshot; None selects the default."""
 
     quality: int | None = None
     width: int | None = None
     height: int | None = None
     max_age_s: float = 0.0
-    wants_focus: bool | None = None
-    wants_full: bool = False
+    autofocus: bool | None = None
+    full_sensor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One picture, and the header lines that tell when it was taken."""
+    """A JPEG with the headers that state its time of exposure."""
 
     jpeg: bytes
     size: Size
     headers: Mapping[str, str]
 
 
-class Media:
-    """Answers for `/stream.mjpg` and `/snapshot.jpg`."""
+class MediaApi:
+    """The handlers of `/stream.mjpg` and `/snapshot.jpg`."""
 
     def __init__(
         self,
@@ -131,241 +128,251 @@ class Media:
         defaults: MediaDefaults,
         control_manager: ControlManager | None = None,
     ) -> None:
-        """`manager` is None if the camera is disabled, `control_manager` if nothing can be set."""
+        """`manager` is None if the camera is disabled, `control_manager` if the camera has no controls."""
         self._manager = manager
         self._control_manager = control_manager
         self._pictures = pictures
         self._fanout = fanout
         self._defaults = defaults
-        self._turns = threading.BoundedSemaphore(_TURNS)
-        self._places = threading.BoundedSemaphore(defaults.max_clients)
+        self._turns = threading.BoundedSemaphore(_MAX_CONCURRENT)
+        self._slots = threading.BoundedSemaphore(defaults.max_clients)
 
-    def stream(self, request: Request) -> Answer:
-        """MJPEG: `quality` 1 to 100, `fps` at most, `width` in pixels (never larger than the camera's stream)."""
-        parameters = request.query
-        quality = query.whole(parameters, "quality", 1, 100)
-        fps = query.decimal(parameters, "fps", 0.01, 1000)
-        width = query.whole(parameters, "width", SMALLEST_PX, LARGEST_PX) or 0
-        manager = self.camera()
-        if not request.wants_body:
+    # --- streams -----------------------------------------------------------------------------------------------------
+
+    def stream(self, request: Request) -> AnyResponse:
+        """MJPEG; see STREAM_DOC."""
+        quality = query.integer(request.query, "quality", 1, 100)
+        fps = query.number(request.query, "fps", 0.01, 1000)
+        width = query.integer(request.query, "width", MIN_SIZE_PX, MAX_SIZE_PX) or 0
+        manager = self.require_camera()
+        if not request.expects_body:
             return Response(b"", CONTENT_TYPE, headers=HEADERS)
-        leave = self.enter(manager)
-        try:
-            mode = manager.wait_ready(time.monotonic() + STREAM_LIMIT_S)
-        except BaseException:
-            leave()
-            raise
-        # What gives the same picture gives the same key, so that it is encoded once: widths are made even anyway, and
-        # only a camera's own JPEGs tell a quality that was asked for from the usual one.
+        config, release = self.acquire_slot(manager)
+        # Requests for the same JPEG share one variant, which is encoded once: widths are even in any case, and an
+        # explicit quality differs from the default only for a camera that delivers JPEGs.
         width = width // 2 * 2
-        is_quality_asked = quality is not None and mode.pixel_format == "MJPEG"
-        key = JpegVariant(width if width < mode.width else 0, quality or self._defaults.quality, is_quality_asked)
+        is_quality_asked = quality is not None and config.pixel_format == "MJPEG"
+        variant = JpegVariant(width if width < config.width else 0, quality or self._defaults.quality, is_quality_asked)
         interval_s = 1 / fps if fps else 0.0
 
-        def take(connection: socket) -> None:
-            self._fanout.add(StreamClient(connection, request.client, key, interval_s, leave))
+        def start(connection: socket) -> None:
+            self._fanout.add(StreamClient(connection, request.client, variant, interval_s, release))
 
-        return StreamingResponse(take, leave, CONTENT_TYPE, HEADERS)
+        return StreamingResponse(start, release, CONTENT_TYPE, HEADERS)
 
-    def snapshot(self, request: Request) -> Answer:
-        """One JPEG: `quality`, `width`, `height`, `max_age` (seconds), `autofocus`, `full` (the whole sensor).
-
-        `format=dng` is the sensor's own picture, without all the others.
-        """
-        parameters = request.query
-        wish = SnapshotOptions(
-            quality=query.whole(parameters, "quality", 1, 100),
-            width=query.whole(parameters, "width", SMALLEST_PX, LARGEST_PX),
-            height=query.whole(parameters, "height", SMALLEST_PX, LARGEST_PX),
-            max_age_s=query.decimal(parameters, "max_age", 0, 3600) or 0.0,
-            wants_focus=query.boolean(parameters, "autofocus"),
-            wants_full=query.boolean(parameters, "full") or False,
-        )
-        is_raw = query.choice(parameters, "format", ("jpeg", "dng")) == "dng"
-        self.camera()
-        if not request.wants_body:
-            return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)
-        if is_raw:
-            raw = self._raw(wish.wants_focus)
-            headers = {
-                **_picture_headers(raw.timestamp_s),
-                "Content-Disposition": 'attachment; filename="snapshot.dng"',
-            }
-            return Response(turned(raw.dng, self._orientation), DNG_TYPE, headers=headers)
-        taken = self.take(wish)
-        return Response(taken.jpeg, "image/jpeg", headers=taken.headers)
-
-    def take(self, wish: SnapshotOptions) -> Snapshot:
-        """One picture. Raises CameraError, NoPicture among them."""
-        asked_s = time.monotonic()
-        deadline_s = asked_s + _SNAPSHOT_LIMIT_S
-        manager = self.camera()
-        width, height = wish.width, wish.height
-        max_age_s, wants_focus, wants_full = wish.max_age_s, wish.wants_focus, wish.wants_full
-        with manager.lease("snapshot"):
-            mode = manager.wait_ready(deadline_s, max_age_s)
-            size = self._size((mode.width, mode.height), width, height)
-            if wants_focus is None and max_age_s:
-                wants_focus = False  # who takes an older picture does not wait for the lens
-            has_focused = self._focus(manager, wants_focus, deadline_s)
-            if wants_full or size[0] > mode.width or size[1] > mode.height:
-                manager.wait_frame(0.0, deadline_s).release()  # a cold camera's exposure would be that of the still
-                still_size = None if wants_full else _within(size, mode.sensor_size)
-                control_manager = self._control_manager
-                controls_for = (
-                    no_controls if control_manager is None else control_manager.still_view(is_whole=wants_full)
-                )
-                frame = manager.still(still_size, deadline_s, controls_for)
-                if wants_full:  # the whole of it has a shape of its own, and not the stream's
-                    size = self._size(frame.size, width, height, default=frame.size)
-                return self._encode(wish, frame, size, mode)
-            not_before_s = time.monotonic() if has_focused else asked_s - max_age_s
-            # In turn, and the turn before the frame: each holds one of the camera's few buffers until it is encoded.
-            if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
-                raise NoPicture("too many pictures are wanted at once")
-            try:
-                return self._encode_next(wish, manager, not_before_s, deadline_s, size, mode)
-            finally:
-                self._turns.release()
-
-    def _encode_next(
-        self,
-        wish: SnapshotOptions,
-        manager: CameraManager,
-        not_before_s: float,
-        deadline_s: float,
-        size: Size,
-        mode: StreamConfig,
-    ) -> Snapshot:
-        """The snapshot of the first frame that is whole: now and then a camera that makes JPEGs gives a damaged one."""
-        damaged = 0
-        while True:
-            frame = manager.wait_frame(not_before_s, deadline_s)
-            try:
-                return self._encode(wish, frame, size, mode)
-            except CameraError:
-                damaged += 1
-                if frame.pixel_format != "MJPEG" or damaged == _MOST_DAMAGED:
-                    raise
-            not_before_s = math.nextafter(frame.began_s, math.inf)
-
-    def _encode(self, wish: SnapshotOptions, frame: Frame, size: Size, mode: StreamConfig) -> Snapshot:
-        """The snapshot of a frame, whose hold is given back."""
-        try:
-            picture = self._pictures.snapshot(
-                frame,
-                _within(size, frame.size),
-                wish.quality or self._defaults.snapshot_quality,
-                is_quality_asked=wish.quality is not None,
-            )
-            size = size_of(picture)
-            headers = _picture_headers(frame.timestamp_s)
-            return Snapshot(_with_exif(picture, size, frame, mode, self._orientation), size, headers)
-        finally:
-            frame.release()
-
-    @property
-    def _orientation(self) -> int:
-        """EXIF's, for every picture."""
-        return 1 if self._control_manager is None else self._control_manager.orientation
-
-    def _raw(self, wants_focus: bool | None) -> RawPicture:
-        deadline_s = time.monotonic() + _RAW_LIMIT_S
-        manager = self.camera()
-        with manager.lease("snapshot"):
-            mode = manager.wait_ready(deadline_s)
-            if not mode.has_raw:
-                raise NotSupported("format dng: this camera gives no raw pictures")
-            self._focus(manager, wants_focus, deadline_s)
-            manager.wait_frame(0.0, deadline_s).release()
-            return manager.raw_still(deadline_s)
-
-    def camera(self) -> CameraManager:
-        """The camera to ask. Raises HttpError where it is switched off."""
+    def require_camera(self) -> CameraManager:
+        """The camera's manager. Raises HttpError 503 if the camera is disabled."""
         if self._manager is None:
-            raise switched_off()
+            raise camera_disabled()
         return self._manager
 
-    def enter(self, manager: CameraManager) -> Callable[[], None]:
-        """A viewer's place and lease; gives what takes both back, to be called once. Raises HttpError when full."""
-        if not self._places.acquire(blocking=False):
+    def acquire_slot(self, manager: CameraManager) -> tuple[StreamConfig, Callable[[], None]]:
+        """A client's slot, with the camera open: the stream's config, and what releases the slot, to be called once.
+
+        Raises HttpError 503 if `max_clients` are connected, and CameraError.
+        """
+        if not self._slots.acquire(blocking=False):
             raise HttpError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
-                f"all {self._defaults.max_clients} places are taken",
+                f"client limit reached ({self._defaults.max_clients})",
                 {"Retry-After": str(_RETRY_AFTER_S)},
             )
         try:
             lease = manager.lease("stream")
         except BaseException:
-            self._places.release()
+            self._slots.release()
             raise
 
-        def leave() -> None:
+        def release() -> None:
             lease.release()
-            self._places.release()
+            self._slots.release()
 
-        return leave
+        try:
+            return manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s), release
+        except BaseException:
+            release()
+            raise
 
-    def _size(self, stream: Size, width: int | None, height: int | None, default: Size | None = None) -> Size:
-        """The size to answer with; of width and height alone the other follows from the aspect ratio. Even numbers."""
-        default = default or self._defaults.snapshot_size or stream
-        if width is None and height is None:
-            return default
-        ratio = default[0] / default[1]
-        wanted = (width or (height or 0) * ratio, height or (width or 0) / ratio)
-        return _even(wanted[0]), _even(wanted[1])
+    # --- snapshots ---------------------------------------------------------------------------------------------------
 
-    def _focus(self, manager: CameraManager, wants_focus: bool | None, deadline_s: float) -> bool:
-        """One acquisition before the picture; whether there was one.
+    def snapshot(self, request: Request) -> AnyResponse:
+        """One JPEG, or with `format=dng` the sensor's raw image; see SNAPSHOT_DOC."""
+        parameters = request.query
+        options = SnapshotOptions(
+            quality=query.integer(parameters, "quality", 1, 100),
+            width=query.integer(parameters, "width", MIN_SIZE_PX, MAX_SIZE_PX),
+            height=query.integer(parameters, "height", MIN_SIZE_PX, MAX_SIZE_PX),
+            max_age_s=query.number(parameters, "max_age", 0, 3600) or 0.0,
+            autofocus=query.boolean(parameters, "autofocus"),
+            full_sensor=query.boolean(parameters, "full") or False,
+        )
+        is_raw = query.choice(parameters, "format", ("jpeg", "dng")) == "dng"
+        self.require_camera()
+        if not request.expects_body:
+            return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)
+        if is_raw:
+            raw = self._take_raw(options.autofocus)
+            headers = {
+                **_frame_headers(raw.timestamp_s),
+                "Content-Disposition": 'attachment; filename="snapshot.dng"',
+            }
+            return Response(turned(raw.dng, self._orientation), DNG_TYPE, headers=headers)
+        snapshot = self.take_snapshot(options)
+        return Response(snapshot.jpeg, "image/jpeg", headers=snapshot.headers)
 
-        A running stream is in continuous focus, and is left in peace where nobody asks for more.
+    def take_snapshot(self, options: SnapshotOptions) -> Snapshot:
+        """Open the camera if necessary, focus, and encode one frame. Raises CameraError, NoPicture among them."""
+        requested_s = time.monotonic()
+        deadline_s = requested_s + self._defaults.snapshot_timeout_s
+        manager = self.require_camera()
+        with manager.lease("snapshot"):
+            config = manager.wait_ready(deadline_s, options.max_age_s)
+            autofocus = options.autofocus
+            if autofocus is None and options.max_age_s:
+                autofocus = False  # a client that accepts an older frame does not wait for the lens
+            has_focused = self._focus(manager, autofocus, deadline_s)
+            size = self._snapshot_size(options, (config.width, config.height))
+            if options.full_sensor or size[0] > config.width or size[1] > config.height:
+                return self._encode_still(options, manager, deadline_s, size, config)
+            not_before_s = time.monotonic() if has_focused else requested_s - options.max_age_s
+            # The turn comes before the frame: each snapshot holds one of the camera's few buffers until it is encoded.
+            if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                raise NoPicture("too many concurrent snapshot requests")
+            try:
+                return self._encode_next(options, manager, not_before_s, deadline_s, size, config)
+            finally:
+                self._turns.release()
+
+    def _encode_still(
+        self, options: SnapshotOptions, manager: CameraManager, deadline_s: float, size: Size, config: StreamConfig
+    ) -> Snapshot:
+        """A snapshot that is larger than the stream: a still, which pauses the stream."""
+        manager.wait_frame(0.0, deadline_s).release()  # the still uses the current exposure, which must have settled
+        still_size = None if options.full_sensor else _within(size, config.sensor_size)
+        controls_for = (
+            no_controls
+            if self._control_manager is None
+            else self._control_manager.still_view(is_whole=options.full_sensor)
+        )
+        frame = manager.still(still_size, deadline_s, controls_for)
+        if options.full_sensor:  # the sensor has its own aspect ratio, not the stream's
+            size = _scaled(options, frame.size)
+        return self._encode(options, frame, size, config)
+
+    def _encode_next(
+        self,
+        options: SnapshotOptions,
+        manager: CameraManager,
+        not_before_s: float,
+        deadline_s: float,
+        size: Size,
+        config: StreamConfig,
+    ) -> Snapshot:
+        """A snapshot of the next intact frame: a camera that delivers JPEGs occasionally delivers a damaged one."""
+        damaged = 0
+        while True:
+            frame = manager.wait_frame(not_before_s, deadline_s)
+            try:
+                return self._encode(options, frame, size, config)
+            except CameraError:
+                damaged += 1
+                if frame.pixel_format != "MJPEG" or damaged == _MAX_DAMAGED:
+                    raise
+            not_before_s = math.nextafter(frame.began_s, math.inf)
+
+    def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Snapshot:
+        """The snapshot of a frame, which is released."""
+        try:
+            jpeg = self._pictures.snapshot(
+                frame,
+                _within(size, frame.size),
+                options.quality or self._defaults.snapshot_quality,
+                is_quality_asked=options.quality is not None,
+            )
+            size = size_of(jpeg)
+            headers = _frame_headers(frame.timestamp_s)
+            return Snapshot(_with_exif(jpeg, size, frame, config, self._orientation), size, headers)
+        finally:
+            frame.release()
+
+    @property
+    def _orientation(self) -> int:
+        """The EXIF orientation of every image."""
+        return 1 if self._control_manager is None else self._control_manager.orientation
+
+    def _take_raw(self, autofocus: bool | None) -> RawPicture:
+        deadline_s = time.monotonic() + self._defaults.raw_timeout_s
+        manager = self.require_camera()
+        with manager.lease("snapshot"):
+            config = manager.wait_ready(deadline_s)
+            if not config.has_raw:
+                raise NotSupported("format dng: this camera has no raw images")
+            self._focus(manager, autofocus, deadline_s)
+            manager.wait_frame(0.0, deadline_s).release()
+            return manager.raw_still(deadline_s)
+
+    def _focus(self, manager: CameraManager, autofocus: bool | None, deadline_s: float) -> bool:
+        """Run one autofocus cycle if needed; whether there was one.
+
+        A running stream is in continuous focus, which is not disturbed unless the request asks for it.
         """
-        if wants_focus is None:
+        if autofocus is None:
             if manager.status().is_streaming:
                 return False
-            budget_s = min(_FOCUS_BUDGET_S, self._defaults.autofocus_timeout_s)
-        elif wants_focus:
+            budget_s = min(self._defaults.focus_budget_s, self._defaults.autofocus_timeout_s)
+        elif autofocus:
             budget_s = self._defaults.autofocus_timeout_s
         else:
             return False
         return manager.focus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
 
+    def _snapshot_size(self, options: SnapshotOptions, stream: Size) -> Size:
+        return _scaled(options, self._defaults.snapshot_size or stream)
 
-def _within(size: Size, most: Size) -> Size:
-    """`size`, or the largest of its aspect ratio that fits into `most`: no picture is larger than what was seen."""
-    factor = min(1.0, most[0] / size[0], most[1] / size[1])
-    # Half a pixel for what the product lacks of a whole one; `most` is even, so it is not passed.
+
+def _scaled(options: SnapshotOptions, default: Size) -> Size:
+    """The requested size, in even numbers; if only one side is given, the other follows from the default's ratio."""
+    if options.width is None and options.height is None:
+        return default
+    ratio = default[0] / default[1]
+    return _even(options.width or (options.height or 0) * ratio), _even(options.height or (options.width or 0) / ratio)
+
+
+def _within(size: Size, limit: Size) -> Size:
+    """`size`, or the largest size of its aspect ratio that fits into `limit`: images are never enlarged."""
+    factor = min(1.0, limit[0] / size[0], limit[1] / size[1])
+    # Half a pixel makes up for rounding errors of the product; `limit` is even, so the result does not exceed it.
     return size if factor == 1.0 else (_even(size[0] * factor + 0.5), _even(size[1] * factor + 0.5))
 
 
 def _even(length: float) -> int:
-    """Not above `length`, even, and something to see: 2 or more."""
+    """The largest even number up to `length`, at least 2."""
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(picture: bytes, size: Size, frame: Frame, mode: StreamConfig, orientation: int) -> bytes:
-    if frame.pixel_format == "MJPEG":  # the camera's own, which may have such a block already
-        return with_orientation(picture, orientation)
+def _with_exif(jpeg: bytes, size: Size, frame: Frame, config: StreamConfig, orientation: int) -> bytes:
+    if frame.pixel_format == "MJPEG":  # the camera's JPEG may already have EXIF
+        return with_orientation(jpeg, orientation)
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
         size=size,
-        exposure_us=_known(metadata.get("ExposureTime")),
-        gain=_known(metadata.get("AnalogueGain")),
-        lens_dioptres=_known(metadata.get("LensPosition")),
-        make=make_of(mode.properties),
-        model=mode.properties.get("Model"),
+        exposure_us=_finite(metadata.get("ExposureTime")),
+        gain=_finite(metadata.get("AnalogueGain")),
+        lens_dioptres=_finite(metadata.get("LensPosition")),
+        make=make_of(config.properties),
+        model=config.properties.get("Model"),
         orientation=orientation,
     )
-    return with_exif(picture, segment)
+    return with_exif(jpeg, segment)
 
 
-def _known(value: Any) -> float | None:
-    """A number to write down; libcamera gives NaN and infinity for what it does not know."""
+def _finite(value: Any) -> float | None:
+    """A finite number, else None: libcamera reports NaN and infinity for unknown values."""
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _picture_headers(timestamp_s: float) -> Mapping[str, str]:
+def _frame_headers(timestamp_s: float) -> Mapping[str, str]:
     return {
         **HEADERS,
         "Last-Modified": formatdate(timestamp_s, usegmt=True),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from softcam.camera.session.manager import State
-from softcam.web.http.messages import NEVER_KEEP, Answer, Request, Response
+from softcam.web.http.messages import NO_STORE, AnyResponse, Request, Response
 from softcam.web.http.router import Doc
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -58,9 +58,9 @@ class Metrics:
         """`content` gives the fields of the status; what is null there is left out here."""
         self._content = content
 
-    def answer(self, _request: Request) -> Answer:
+    def answer(self, _request: Request) -> AnyResponse:
         lines = [*_of_camera(self._content()), *_of_process()]
-        return Response("".join(f"{line}\n" for line in lines).encode(), CONTENT_TYPE, headers=NEVER_KEEP)
+        return Response("".join(f"{line}\n" for line in lines).encode(), CONTENT_TYPE, headers=NO_STORE)
 
 
 def _of_camera(content: Mapping[str, Any]) -> Iterator[str]:

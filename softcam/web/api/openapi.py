@@ -10,7 +10,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
-from softcam.web.http.messages import ANYONE_MAY_READ, Answer, Request, Response
+from softcam.web.http.messages import ALLOW_ANY_ORIGIN, AnyResponse, Request, Response
 from softcam.web.http.router import Doc, Parameter, Route
 
 _ERROR: Final = {"$ref": "#/components/schemas/Error"}
@@ -45,8 +45,8 @@ class OpenApi:
         self.document = describe(routes, has_key=has_key)
         self._body = json.dumps(self.document, ensure_ascii=False, indent=1).encode() + b"\n"
 
-    def answer(self, _request: Request) -> Answer:
-        return Response(self._body, "application/json", headers={"Cache-Control": "no-cache", **ANYONE_MAY_READ})
+    def answer(self, _request: Request) -> AnyResponse:
+        return Response(self._body, "application/json", headers={"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN})
 
 
 def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
@@ -56,7 +56,7 @@ def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
     return [replace(unmade, handle=OpenApi([*routes, unmade], has_key=has_key).answer)]
 
 
-def _unmade(_request: Request) -> Answer:
+def _unmade(_request: Request) -> AnyResponse:
     raise NotImplementedError  # stands in the table only while the description is made
 
 
@@ -120,11 +120,11 @@ def _with_actions(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
-    answers = {status: dict(contents) for status, contents in doc.answers.items()}
+    answers = {status: dict(contents) for status, contents in doc.responses.items()}
     parameters = [Parameter("action", "a picture in place of the page", {"type": "string", "enum": sorted(actions)})]
     errors = {*doc.errors}
     for name, each in sorted(actions.items()):
-        for status, contents in each.answers.items():
+        for status, contents in each.responses.items():
             answers.setdefault(status, {}).update(contents)
         errors.update(each.errors)
         for parameter in each.parameters:
@@ -140,7 +140,7 @@ def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
     )
     return replace(
         doc,
-        answers=answers,
+        responses=answers,
         description=f"{doc.description} {description[0].upper()}{description[1:]}.".strip(),
         parameters=(*doc.parameters, *parameters),
         errors=tuple(sorted(errors)),
@@ -156,7 +156,7 @@ def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: boo
     if route.method != "GET":
         statuses.update(_WITH_BODY)
     answers: dict[str, Any] = {}
-    for status, contents in doc.answers.items():
+    for status, contents in doc.responses.items():
         answers[str(status)] = {"description": HTTPStatus(status).phrase}
         if contents and not is_head:
             answers[str(status)]["content"] = {
@@ -184,7 +184,7 @@ def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: boo
         ]
     if doc.body is not None:
         operation["requestBody"] = {
-            "required": doc.is_body_needed,
+            "required": doc.is_body_required,
             "content": {"application/json": {"schema": doc.body}},
         }
     if route.is_public:

@@ -7,7 +7,7 @@ from softcam.errors import NotSupported
 from softcam.rtsp.publisher import Publisher, State
 from softcam.web.http import body
 from softcam.web.http.body import NO_FIELDS
-from softcam.web.http.messages import Answer, Request, json_response, switched_off
+from softcam.web.http.messages import AnyResponse, Request, json_response, camera_disabled
 from softcam.web.http.router import Doc, Route
 
 _ANSWER: Final[Mapping[str, Any]] = {
@@ -59,17 +59,17 @@ class Streaming:
             Route(("/v1/streaming/stop", "/streaming/stop"), self.stop, "POST", doc=_STOP_DOC),
         ]
 
-    def start(self, request: Request) -> Answer:
+    def start(self, request: Request) -> AnyResponse:
         """Raises NotSupported where no address is set, and CameraError where the camera is given up or off."""
         body.read(request, NO_FIELDS)
         if not self._has_camera:
-            raise switched_off()
+            raise camera_disabled()
         if self._publisher is None:
             raise NotSupported("rtsp_url is not set: --rtsp-url or CAMERA_RTSP_URL says where to publish")
         self._publisher.start()
         return json_response({"status": "ok", "streaming": True})
 
-    def stop(self, request: Request) -> Answer:
+    def stop(self, request: Request) -> AnyResponse:
         """Done as well where nothing is published."""
         body.read(request, NO_FIELDS)
         if self._publisher is not None:

@@ -9,16 +9,24 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from softcam.controls.schema import Field, Group
-from softcam.errors import NoRecording, NotSupported, RecordingError
+from softcam.errors import NotSupported
 from softcam.recording import thumbnail
 from softcam.recording.library import NAME_PATTERN, Library, Recording
 from softcam.recording.recorder import RecordingOptions, RunningVideo, VideoRecorder
 from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
 from softcam.runtime.threads import spawn
-from softcam.web.api.media import LARGEST_PX, SMALLEST_PX, Media, SnapshotOptions
+from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body, query
-from softcam.web.http.messages import ANYONE_MAY_READ, Answer, HttpError, Request, Response, json_response, switched_off
-from softcam.web.http.ranges import file_answer
+from softcam.web.http.messages import (
+    ALLOW_ANY_ORIGIN,
+    AnyResponse,
+    HttpError,
+    Request,
+    Response,
+    json_response,
+    camera_disabled,
+)
+from softcam.web.http.ranges import file_response
 from softcam.web.http.router import Doc, Parameter, Route
 
 log = logging.getLogger(__name__)
@@ -27,7 +35,7 @@ _STOP_LIMIT_S: Final = 15.0  # a disk may take some seconds for the end of a fil
 _LONGEST_S: Final = 366 * 86_400
 _TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
 # Asked for anew each time, and answered with 304 while it is the same.
-_HEADERS: Final = {"Cache-Control": "no-cache", **ANYONE_MAY_READ}
+_HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
 _KINDS: Final = {"video": 0, "timelapse": 1}
 _KIND: Final = Field("kind", "choice", "what is recorded", choices=_KINDS)
@@ -50,8 +58,10 @@ STILL: Final = Group(
     "Keep one picture.",
     (
         Field("full", "boolean", "the whole sensor", False),
-        Field("width", "integer", "width; alone, it keeps the aspect ratio", None, SMALLEST_PX, LARGEST_PX, "pixels"),
-        Field("height", "integer", "height; alone, it keeps the aspect ratio", None, SMALLEST_PX, LARGEST_PX, "pixels"),
+        Field("width", "integer", "width; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"),
+        Field(
+            "height", "integer", "height; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"
+        ),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("autofocus", "boolean", "focus first, or not"),
     ),
@@ -135,7 +145,7 @@ _STOP_DOC: Final = Doc(
     {200: {"application/json": _object({**_STATUS, "recording": {"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]}})}},
     "Without a kind all that run. Its last file is whole then.",
     body=STOP.schema(),
-    is_body_needed=False,
+    is_body_required=False,
     errors=(400, 409),
 )
 _STILL_DOC: Final = Doc(
@@ -143,7 +153,7 @@ _STILL_DOC: Final = Doc(
     "recordings",
     {200: {"application/json": _object({**_STATUS, "recording": _ENTRY})}},
     body=STILL.schema(),
-    is_body_needed=False,
+    is_body_required=False,
     errors=(400, 409, 503),
 )
 _FILE_DOC: Final = Doc(
@@ -210,7 +220,7 @@ class Recorders:
 class Recordings:
     """Answers for `/v1/recordings`."""
 
-    def __init__(self, recorders: Recorders | None, media: Media) -> None:
+    def __init__(self, recorders: Recorders | None, media: MediaApi) -> None:
         """`recorders` is None where no folder is set."""
         self._recorders = recorders
         self._media = media
@@ -251,9 +261,9 @@ class Recordings:
             Route((f"{place}/start",), self.start, "POST", doc=self._start_doc()),
             Route((f"{place}/stop",), self.stop, "POST", doc=_STOP_DOC),
             Route((f"{place}/still",), self.still, "POST", doc=_STILL_DOC),
-            Route((f"{place}/{{name}}",), _telling(self.file), doc=_FILE_DOC),
-            Route((f"{place}/{{name}}",), _telling(self.delete), "DELETE", doc=_DELETE_DOC),
-            Route((f"{place}/{{name}}/thumbnail",), _telling(self.thumbnail), doc=_THUMBNAIL_DOC),
+            Route((f"{place}/{{name}}",), self.file, doc=_FILE_DOC),
+            Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=_DELETE_DOC),
+            Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=_THUMBNAIL_DOC),
         ]
 
     def status(self) -> dict[str, Any]:
@@ -263,7 +273,7 @@ class Recordings:
             return {"recording": None}
         return {"recording": {**_running(recorders), "last_error": recorders.last_error}}
 
-    def show(self, _request: Request) -> Answer:
+    def show(self, _request: Request) -> AnyResponse:
         """The list. A folder that cannot be read is an empty one, and `last_error` says why."""
         recorders = self._here()
         library = recorders.library
@@ -285,25 +295,22 @@ class Recordings:
             }
         )
 
-    def start(self, request: Request) -> Answer:
-        """Raises HttpError 409 where one of this kind runs already, or nothing can be written."""
+    def start(self, request: Request) -> AnyResponse:
+        """Raises RecordingError if one of this kind is running or nothing can be written."""
         group = TIMELAPSE if _kind_in(request) == "timelapse" else self._video
         values = dict(body.read(request, group))
         recorders = self._here()
         video, timelapse = recorders.video, recorders.timelapse
         if video is None or timelapse is None:
-            raise switched_off()
-        try:
-            if values.pop("kind", None) == "timelapse":
-                wants_full = values.pop("full", False)
-                running = _shown_timelapse(timelapse.start(TimelapseOptions(**values, wants_full=wants_full)))
-            else:
-                running = _shown_video(video.start(RecordingOptions(**values)))
-        except RecordingError as error:
-            raise HttpError(HTTPStatus.CONFLICT, str(error)) from error
+            raise camera_disabled()
+        if values.pop("kind", None) == "timelapse":
+            wants_full = values.pop("full", False)
+            running = _shown_timelapse(timelapse.start(TimelapseOptions(**values, wants_full=wants_full)))
+        else:
+            running = _shown_video(video.start(RecordingOptions(**values)))
         return json_response({"status": "ok", "recording": running})
 
-    def stop(self, request: Request) -> Answer:
+    def stop(self, request: Request) -> AnyResponse:
         """Done as well where nothing runs."""
         kind = body.read(request, STOP).get("kind")
         recorders = self._here()
@@ -315,7 +322,7 @@ class Recordings:
             ended.append(_shown_timelapse(slow))
         return json_response({"status": "ok", "recording": ended[0] if ended else None})
 
-    def still(self, request: Request) -> Answer:
+    def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 where it cannot be kept."""
         values = body.read(request, STILL)
         library = self._here().library
@@ -323,8 +330,8 @@ class Recordings:
             quality=values.get("quality"),
             width=values.get("width"),
             height=values.get("height"),
-            wants_focus=values.get("autofocus"),
-            wants_full=values.get("full", False),
+            autofocus=values.get("autofocus"),
+            full_sensor=values.get("full", False),
         )
         taken = take_still(self._media, wish)
         try:
@@ -333,23 +340,23 @@ class Recordings:
             raise HttpError(HTTPStatus.CONFLICT, f"the picture cannot be kept: {error.strerror}") from error
         return json_response({"status": "ok", "recording": _shown(entry)})
 
-    def file(self, request: Request) -> Answer:
+    def file(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        name = request.parts["name"]
+        name = request.path_parameters["name"]
         headers = dict(_HEADERS)
         if query.boolean(request.query, "download"):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
         file, whole = self._here().library.open(name)
-        return file_answer(request, file, whole, _TYPES[name[-4:]], headers)
+        return file_response(request, file, whole, _TYPES[name[-4:]], headers)
 
-    def delete(self, request: Request) -> Answer:
+    def delete(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        self._here().library.delete(request.parts["name"])
+        self._here().library.delete(request.path_parameters["name"])
         return json_response({"status": "ok"})
 
-    def thumbnail(self, request: Request) -> Answer:
+    def thumbnail(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        picture = self._here().library.thumbnail(request.parts["name"])
+        picture = self._here().library.thumbnail(request.path_parameters["name"])
         return Response(picture, "image/jpeg", headers=_HEADERS)
 
     def _here(self) -> Recorders:
@@ -370,14 +377,14 @@ class Recordings:
             "Goes on as long as it is asked for: a disk that is full or gone is tried again every few seconds. "
             "A restart of the portal ends it.",
             body={"oneOf": schemas},
-            is_body_needed=False,
+            is_body_required=False,
             errors=(400, 409, 503),
         )
 
 
-def take_still(media: Media, wish: SnapshotOptions) -> Still:
+def take_still(media: MediaApi, wish: SnapshotOptions) -> Still:
     """Raises CameraError."""
-    taken = media.take(wish)
+    taken = media.take_snapshot(wish)
     return Still(taken.jpeg, float(taken.headers["X-Timestamp"]))
 
 
@@ -388,20 +395,6 @@ def _kind_in(request: Request) -> Any:
     except (ValueError, RecursionError):
         return None
     return content.get("kind") if isinstance(content, dict) else None
-
-
-def _telling(handle: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
-    """The handler, with what is wrong with a recording as an answer."""
-
-    def handled(request: Request) -> Answer:
-        try:
-            return handle(request)
-        except NoRecording as error:
-            raise HttpError(HTTPStatus.NOT_FOUND, str(error)) from error
-        except RecordingError as error:
-            raise HttpError(HTTPStatus.CONFLICT, str(error)) from error
-
-    return handled
 
 
 def _running(recorders: Recorders) -> dict[str, Any]:

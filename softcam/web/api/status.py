@@ -12,7 +12,7 @@ from softcam.controls.controller import ControlManager
 from softcam.web.api.h264_stream import H264_SHAPE
 from softcam.web.api.publishing import STREAMING_SHAPE
 from softcam.web.api.recordings import RECORDING_SHAPE
-from softcam.web.http.messages import Answer, Request, json_response
+from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc
 
 _UNWELL: Final = frozenset({State.RECOVERING, State.MISSING})
@@ -143,7 +143,7 @@ HEALTH_DOC: Final = Doc(
 )
 
 
-class Api:
+class StatusApi:
     """Answers for `/health` and the status."""
 
     def __init__(
@@ -165,7 +165,7 @@ class Api:
         self._autofocus = autofocus
         self._began_s = time.monotonic()
 
-    def health(self, _request: Request) -> Answer:
+    def health(self, _request: Request) -> AnyResponse:
         """200 while the portal can show the camera, 503 while it cannot."""
         status = None if self._manager is None else self._manager.status()
         is_well = self._manager is None or status is None or _is_available(self._manager, status)
@@ -179,7 +179,7 @@ class Api:
             content["detail"] = status.last_error
         return json_response(content, HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)
 
-    def status(self, _request: Request) -> Answer:
+    def status(self, _request: Request) -> AnyResponse:
         """Everything about the camera; null where it is not known, as while it is closed."""
         return json_response(self.content())
 

@@ -1,4 +1,4 @@
-"""Who may come in: the keys in their three forms, and pages, of which those from elsewhere may change nothing."""
+"""Access control: API keys in their three forms, and the rejection of changes from other origins. Any thread."""
 
 import base64
 import hashlib
@@ -7,53 +7,53 @@ from email.message import Message
 from http import HTTPStatus
 from typing import Final
 
-from softcam.web.http.csrf import Origins
+from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
 
 
-class Access:
-    """Knows the keys as digests only; without any everyone may come in."""
+class AccessControl:
+    """Holds the keys as digests only. Without a key, access is unrestricted."""
 
-    def __init__(self, api_key: str | None, view_key: str | None = None, origins: Origins | None = None) -> None:
-        """`view_key` opens what only looks. With it alone nobody may change anything."""
-        self._origins = origins or Origins()
+    def __init__(self, api_key: str | None, view_key: str | None = None, csrf: CsrfGuard | None = None) -> None:
+        """`view_key` grants read-only access. With a view key alone, nobody can change anything."""
+        self._csrf = csrf or CsrfGuard()
         self._digest = None if api_key is None else _digest(api_key)
         self._view_digest = None if view_key is None else _digest(view_key)
 
     @property
-    def is_closed(self) -> bool:
-        """Whether a key is needed."""
+    def requires_key(self) -> bool:
         return self._digest is not None or self._view_digest is not None
 
-    def check(self, headers: Message, *, is_change: bool = False) -> None:
-        """Raises HttpError 401 unless one of `X-API-Key`, `Authorization: Bearer` or Basic (password) is a key.
+    def authorize(self, headers: Message, *, is_change: bool = False) -> None:
+        """Raises HttpError 401 unless `X-API-Key`, `Authorization: Bearer` or Basic (as the password) has a valid key.
 
-        403 where it is one that only looks, and `is_change`. The challenge is Basic, so a browser asks by itself; any
-        user name does.
+        Raises HttpError 403 if the key is read-only and `is_change`. The challenge is Basic, so a browser shows its
+        password dialog; any user name is accepted.
         """
-        if not self.is_closed:
+        if not self.requires_key:
             return
-        # All are compared, whichever is right, and as digests: neither which one nor how much of it was right is told.
+        # Every pair is compared, in constant time and as digests: the time reveals neither which key matched nor how
+        # much of it.
         texts = [headers.get("X-API-Key"), *_from_authorization(headers.get("Authorization"))]
         offered = [_digest(text) for text in texts if text is not None]
         may_change = _is_among(self._digest, offered)
-        may_look = _is_among(self._view_digest, offered)
-        if not may_change and not may_look:
+        may_read = _is_among(self._view_digest, offered)
+        if not may_change and not may_read:
             raise HttpError(
                 HTTPStatus.UNAUTHORIZED,
-                "an API key is needed: X-API-Key, Authorization: Bearer, or Basic with the key as the password",
+                "an API key is required: X-API-Key, Authorization: Bearer, or Basic with the key as the password",
                 _CHALLENGE,
             )
         if is_change and not may_change:
-            raise HttpError(HTTPStatus.FORBIDDEN, "this key may look and change nothing")
+            raise HttpError(HTTPStatus.FORBIDDEN, "this key is read-only")
 
     def reject_cross_origin(self, headers: Message) -> None:
-        """Raises HttpError 403 for a change that a page from elsewhere asks for; programs are none."""
-        self._origins.reject_cross_origin(headers)
-        if not self.is_closed:  # a browser keeps a key for one name, so under another one it has none to show
-            self._origins.reject_dns_rebinding(headers)
+        """Raises HttpError 403 for a change requested by a page of another origin; non-browser clients pass."""
+        self._csrf.reject_cross_origin(headers)
+        if not self.requires_key:  # a browser stores a key per host name, so a rebound name has no key to send
+            self._csrf.reject_dns_rebinding(headers)
 
 
 def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:
@@ -71,7 +71,7 @@ def _from_authorization(value: str | None) -> list[str]:
     if scheme.lower() == "basic":
         try:
             _, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except ValueError:  # not Base64, not even ASCII, or not UTF-8 within
+        except ValueError:  # not Base64, or not UTF-8 inside
             return []
         return [password] if colon else []
     return []

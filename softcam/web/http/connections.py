@@ -1,8 +1,8 @@
-"""Which connections wait for a request and for how long they may, and how many requests are being answered.
+"""Tracks which connections are waiting for a request, and how many requests are being answered.
 
-Every connection costs a thread, so there is a cap. A connection that only waits, idle or in the middle of a request
-that does not come to its end, is closed when another one needs its place, the one that waits longest first; one that
-is being answered is left alone. Nothing here knows HTTP; the threads are those of the server.
+Every connection costs a thread, so their number is limited. A connection that is waiting, idle or in the middle of an
+incomplete request, may be evicted when another one needs its thread, the longest waiting first. A connection whose
+request is being answered is never evicted. Nothing here knows HTTP; the threads are the server's.
 """
 
 import contextlib
@@ -14,27 +14,27 @@ from typing import Any
 
 
 class Connections:
-    """Called by the threads of requests, each for its own connection, and by the one that takes connections."""
+    """Called by the request threads, each for its own connection, and by the accepting thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards the fields below
-        self._waiting: dict[socket.socket, None] = {}  # in the order in which they began to wait
+        self._waiting: dict[socket.socket, None] = {}  # an ordered set: the longest waiting first
         self._answering = 0
 
     @property
     def answering(self) -> int:
-        """How many requests are being answered."""
+        """The number of requests being answered."""
         with self._changed:
             return self._answering
 
-    def wait(self, connection: socket.socket) -> None:
-        """From now on it waits for a request."""
+    def mark_waiting(self, connection: socket.socket) -> None:
+        """The connection waits for a request from now on."""
         with self._changed:
             self._waiting.pop(connection, None)
             self._waiting[connection] = None
 
-    def begin(self, connection: socket.socket) -> bool:
-        """A whole request was read and is answered until `end`; False where the connection was closed before that."""
+    def start_response(self, connection: socket.socket) -> bool:
+        """A request was read completely and is answered until `finish_response`; False if it was evicted before."""
         with self._changed:
             if connection not in self._waiting:
                 return False
@@ -42,58 +42,57 @@ class Connections:
             self._answering += 1
             return True
 
-    def end(self) -> None:
-        """A request was answered."""
+    def finish_response(self) -> None:
         with self._changed:
             self._answering -= 1
             self._changed.notify_all()
 
-    def forget(self, connection: socket.socket) -> None:
-        """It is about to be closed by its own thread."""
+    def remove(self, connection: socket.socket) -> None:
+        """The connection is about to be closed by its thread."""
         with self._changed:
             self._waiting.pop(connection, None)
 
     def close_oldest(self) -> bool:
-        """End the connection that waits longest, whose thread then ends; False where none waits."""
+        """Shut down the longest waiting connection, whose thread then ends; False if none is waiting."""
         with self._changed:
             oldest = next(iter(self._waiting), None)
             if oldest is None:
                 return False
             del self._waiting[oldest]
-            # Under the lock, and it does not block: outside of it the descriptor could be another connection's by now.
+            # With the lock held, and without blocking: later the descriptor could belong to another connection.
             with contextlib.suppress(OSError):
                 oldest.shutdown(socket.SHUT_RDWR)
             return True
 
     def wait_answered(self, deadline_s: float) -> bool:
-        """Sleep until no request is being answered; False when the deadline (monotonic clock) came first."""
+        """Wait until no request is being answered; False if the deadline (monotonic clock) passes first."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._answering, max(0.0, deadline_s - time.monotonic()))
 
 
 class RequestReader(io.RawIOBase):
-    """What a client sends, under one deadline for each whole request: a byte now and then does not put it off."""
+    """Reads from a socket with one deadline per request: a client cannot extend it by sending byte after byte."""
 
-    def __init__(self, connection: socket.socket, idle_limit_s: float, request_limit_s: float) -> None:
+    def __init__(self, connection: socket.socket, idle_timeout_s: float, request_timeout_s: float) -> None:
         self._connection = connection
-        self._idle_limit_s = idle_limit_s
-        self._request_limit_s = request_limit_s
-        self._deadline_s: float | None = time.monotonic() + request_limit_s
+        self._idle_timeout_s = idle_timeout_s
+        self._request_timeout_s = request_timeout_s
+        self._deadline_s: float | None = time.monotonic() + request_timeout_s
 
     def expect_next(self) -> None:
-        """The next byte begins another request."""
+        """The next byte starts another request."""
         self._deadline_s = None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Raises TimeoutError past the deadline."""
-        left_s = self._idle_limit_s
+        """Raises TimeoutError when the deadline has passed."""
+        left_s = self._idle_timeout_s
         if self._deadline_s is not None and (left_s := self._deadline_s - time.monotonic()) <= 0:
-            raise TimeoutError("the request did not come to its end")
+            raise TimeoutError("timed out reading the request")
         self._connection.settimeout(left_s)
         received = self._connection.recv_into(buffer)
         if self._deadline_s is None:
-            self._deadline_s = time.monotonic() + self._request_limit_s
+            self._deadline_s = time.monotonic() + self._request_timeout_s
         return received

@@ -1,7 +1,7 @@
-"""Pages from elsewhere, which may change nothing: those of another origin, and those whose name was bent to lead here.
+"""Rejects changes requested by pages of other origins, and by pages whose host name was rebound to this machine.
 
-The second kind is DNS rebinding: a page of `evil.example` lets its own name lead to this machine, and is then of the
-same origin as the portal. See docs/decisions/0012. Any thread may ask.
+The second kind is DNS rebinding: a page of `evil.example` points its own name at this machine and then has the same
+origin as the portal. See docs/decisions/0012. Any thread may call.
 """
 
 import ipaddress
@@ -14,8 +14,9 @@ from typing import Final
 
 from softcam.web.http.messages import HttpError
 
-# Nobody can register a name in these: RFC 6761, 6762 with its appendix G, 8375, and ICANN's resolution on .internal.
-_PRIVATE_ENDINGS: Final = (
+# Domains in which nobody can register a name: RFC 6761, 6762 with its appendix G, 8375, and ICANN's resolution on
+# .internal.
+_PRIVATE_DOMAINS: Final = (
     "local",
     "localhost",
     "test",
@@ -28,55 +29,53 @@ _PRIVATE_ENDINGS: Final = (
     "corp",
     "localdomain",
 )
-_RESOLVER: Final = Path("/etc/resolv.conf")
+_RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
-class Origins:
-    """Knows under which names the portal's own pages are."""
+class CsrfGuard:
+    """Knows the host names of this portal."""
 
-    def __init__(self, host_names: Collection[str] = (), *, resolver: Path = _RESOLVER) -> None:
-        """`host_names` are those that are configured, in small letters."""
+    def __init__(self, host_names: Collection[str] = (), *, resolver: Path = _RESOLV_CONF) -> None:
+        """`host_names` are the configured names, in lower case."""
         self._host_names = frozenset(host_names)
         self._resolver = resolver
 
     def reject_cross_origin(self, headers: Message) -> None:
-        """Raises HttpError 403 for a change that a page from elsewhere asks for; programs bear neither header.
+        """Raises HttpError 403 for a request from a page of another origin; non-browser clients send neither header.
 
-        A browser tells where a request comes from, and no page can keep it from that or forge it. Behind a proxy the
-        host that the browser knows is in X-Forwarded-Host, which a page cannot send either without asking first.
+        A browser sends the origin of a request, and a page can neither suppress nor forge it. Behind a proxy, the host
+        that the browser knows is in X-Forwarded-Host, which a page cannot send without a preflight.
         """
         site = headers.get("Sec-Fetch-Site")
         if site is not None and site.strip().lower() not in ("same-origin", "none"):
-            raise HttpError(
-                HTTPStatus.FORBIDDEN, f"Sec-Fetch-Site {site[:40]!r}: a page from elsewhere may change nothing"
-            )
+            raise HttpError(HTTPStatus.FORBIDDEN, f"Sec-Fetch-Site {site[:40]!r}: cross-origin request rejected")
         origin = headers.get("Origin")
         if origin is None:
             return
         scheme, _, host = origin.strip().lower().partition("://")
-        ours = [headers.get("Host"), headers.get("X-Forwarded-Host")]
-        names = [_with_port(name.strip().lower(), scheme) for name in ours if name]
-        if not host or _with_port(host, scheme) not in names:
-            raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: a page from elsewhere may change nothing")
+        hosts = [headers.get("Host"), headers.get("X-Forwarded-Host")]
+        own = [_with_port(name.strip().lower(), scheme) for name in hosts if name]
+        if not host or _with_port(host, scheme) not in own:
+            raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: cross-origin request rejected")
 
     def reject_dns_rebinding(self, headers: Message) -> None:
-        """Raises HttpError 403 for a change by a page whose name anybody may have bent to lead here."""
+        """Raises HttpError 403 for a request from a page whose host name anybody could have pointed here."""
         scheme, _, host = headers.get("Origin", "").strip().lower().partition("://")
-        # Who has TLS has shown a certificate for that name, which a bent one cannot; and Sec-Fetch-Site, which no
-        # page can write, is sent over TLS and to the browser's own machine alone.
+        # TLS requires a certificate for the name, which a rebound name does not have. Sec-Fetch-Site, which no page can
+        # set, is sent over TLS and to the browser's own machine only.
         if not host or scheme == "https" or "Sec-Fetch-Site" in headers:
             return
         name = _without_port(host)
-        if _is_nobodys(name) or name in self._host_names or _is_from_proxy(headers) or name in self._own_names():
+        if _is_private_name(name) or name in self._host_names or _is_proxied(headers) or name in self._machine_names():
             return
         raise HttpError(
             HTTPStatus.FORBIDDEN,
-            f"Origin: a page under the name {name[:80]!r} may change nothing, since whoever owns a name can let it lead"
-            " here; open the page by its IP address, by https, or set an API key, or name it in CAMERA_HOST_NAMES",
+            f"Origin: untrusted host name {name[:80]!r} (DNS rebinding protection); open the page by IP address or"
+            " https, set an API key, or add the name to CAMERA_HOST_NAMES",
         )
 
-    def _own_names(self) -> set[str]:
-        """This machine's, as the router's name server has them. Read anew: a network may come late, and change."""
+    def _machine_names(self) -> set[str]:
+        """This machine's names in the local network. Read at each call: the network may come up late, and change."""
         own = socket.gethostname().lower()
         names = {own}
         try:
@@ -89,21 +88,21 @@ class Origins:
         return names
 
 
-def _is_nobodys(name: str) -> bool:
-    """Whether it is an address, or a name that nobody can let lead anywhere in the public DNS."""
+def _is_private_name(name: str) -> bool:
+    """Whether it is an IP address, or a name that nobody can register in the public DNS."""
     try:
         ipaddress.ip_address(name.strip("[]"))
     except ValueError:
-        return "." not in name or any(name.endswith(f".{ending}") for ending in _PRIVATE_ENDINGS)
+        return "." not in name or any(name.endswith(f".{domain}") for domain in _PRIVATE_DOMAINS)
     return True
 
 
-def _is_from_proxy(headers: Message) -> bool:
-    """Whether it did not come from a browser straight away: what names lead to a proxy is its owner's business.
+def _is_proxied(headers: Message) -> bool:
+    """Whether the request came through a proxy, whose owner is responsible for the names that lead to it.
 
-    A browser says `Connection: keep-alive`, which is between it and the next machine: proxies say something else there,
-    or nothing. X-Forwarded-… would prove nothing: unlike Connection and Via, a page may write these itself (Fetch,
-    2.2.2, forbidden request-headers).
+    A browser sends `Connection: keep-alive`, which is valid up to the next machine only: a proxy sends another value or
+    none. X-Forwarded-… would prove nothing: unlike Connection and Via, a page may set it (Fetch, 2.2.2, forbidden
+    request-headers).
     """
     words = [word.strip().lower() for word in headers.get("Connection", "").split(",")]
     return "Via" in headers or "keep-alive" not in words
@@ -115,5 +114,5 @@ def _without_port(host: str) -> str:
 
 
 def _with_port(host: str, scheme: str) -> str:
-    has_port = ":" in host.rpartition("]")[2]  # colons in brackets are an IPv6 address
+    has_port = ":" in host.rpartition("]")[2]  # colons in brackets belong to an IPv6 address
     return host if has_port else f"{host}:{443 if scheme == 'https' else 80}"

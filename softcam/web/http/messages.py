@@ -1,4 +1,4 @@
-"""Requests and answers as values. No socket is known here; `server` reads the ones and writes the others."""
+"""Requests and responses as values; no I/O. `server` reads requests and writes responses."""
 
 import json
 import socket
@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl
 
 from softcam.errors import PortalError
 
-# Mainsail and Fluidd fetch streams and snapshots from another origin; they say nothing that a page may not know.
-ANYONE_MAY_READ: Final = {"Access-Control-Allow-Origin": "*"}
-NEVER_KEEP: Final = {"Cache-Control": "no-store"}
+# Mainsail and Fluidd fetch streams and snapshots from another origin. No response depends on cookies.
+ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+NO_STORE: Final = {"Cache-Control": "no-store"}
 
 
 class HttpError(PortalError):
-    """An answer other than success; the message goes out as `{"detail": …}` and names the field and the rule."""
+    """An error response; the message is sent as `{"detail": …}` and names the field and what is expected."""
 
     def __init__(self, status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -25,14 +25,14 @@ class HttpError(PortalError):
         self.headers = dict(headers or {})
 
 
-def switched_off() -> HttpError:
-    """The answer where the camera is switched off by configuration. No Retry-After: it will not come by itself."""
-    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is switched off (CAMERA_ENABLED=0)")
+def camera_disabled() -> HttpError:
+    """The error if the camera is disabled by configuration. No Retry-After: it stays disabled until a restart."""
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is disabled (CAMERA_ENABLED=0)")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a client asked."""
+    """A request that was read completely."""
 
     method: str
     path: str
@@ -40,17 +40,17 @@ class Request:
     headers: Message
     client: str
     body: bytes = b""
-    parts: Mapping[str, str] = field(default_factory=dict)  # of the path, where the route has braces
+    path_parameters: Mapping[str, str] = field(default_factory=dict)  # for the route's {placeholders}
 
     @property
-    def wants_body(self) -> bool:
-        """False for HEAD, which wants the header of the answer and nothing made for it."""
+    def expects_body(self) -> bool:
+        """False for HEAD, for which only the header of the response is made."""
         return self.method != "HEAD"
 
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole answer."""
+    """A response with its whole body."""
 
     body: bytes = b""
     content_type: str = "application/json"
@@ -60,20 +60,20 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class StreamingResponse:
-    """The beginning of an answer without end: its header is sent, then `take` owns the socket.
+    """A response without end: the server sends its header and detaches the socket, which `start` then owns.
 
-    `give_up` is called in place of `take` when the client left before its header was sent.
+    `cancel` is called instead of `start` if the client disconnects before the header is sent.
     """
 
-    take: Callable[[socket.socket], None]
-    give_up: Callable[[], None]
+    start: Callable[[socket.socket], None]
+    cancel: Callable[[], None]
     content_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class FileResponse:
-    """Bytes of a file, `length` of them from `begin` on. Who sends it closes the file, which may grow meanwhile."""
+    """`length` bytes of a file from `begin` on. The sender closes the file, which may grow in the meantime."""
 
     file: BinaryIO
     begin: int
@@ -83,22 +83,22 @@ class FileResponse:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = Response | FileResponse | StreamingResponse
+AnyResponse = Response | FileResponse | StreamingResponse
 
 
 def json_response(
     content: Any, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """`content` as JSON in UTF-8, never kept by caches."""
+    """`content` as JSON in UTF-8, with headers that forbid caching."""
     body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    return Response(body, "application/json", status, {**NEVER_KEEP, **ANYONE_MAY_READ, **(headers or {})})
+    return Response(body, "application/json", status, {**NO_STORE, **ALLOW_ANY_ORIGIN, **(headers or {})})
 
 
 def parse_target(target: str) -> tuple[str, dict[str, str]]:
-    """Path and query of a request target; of a parameter given twice the first counts.
+    """The path and query of a request target; the first value of a repeated parameter counts.
 
-    A second question mark is read as an ampersand: clients append `?nonce=…` to whatever address they were given, so
-    `/?action=stream?nonce=1` is real.
+    A second question mark is read as an ampersand: some clients append `?nonce=…` to any configured address, as in
+    `/?action=stream?nonce=1`.
     """
     path, _, query = target.partition("?")
     if "://" in path and not path.startswith("/"):  # the absolute form, for proxies

@@ -1,6 +1,6 @@
-"""Which bytes of a file a request wants: ranges and conditions, as RFC 9110 has them (13 and 14).
+"""Range and conditional requests for files (RFC 9110, sections 13 and 14).
 
-Values alone: no socket, no thread, and of a file only its `stat`.
+Pure functions, except for one `fstat`.
 """
 
 import os
@@ -13,55 +13,55 @@ from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
 from typing import BinaryIO, Final
 
-from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response
+from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Request, Response
 
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
-_LONGEST_NUMBER: Final = 18  # digits; int() itself refuses thousands, and no file is so large
+_MAX_DIGITS: Final = 18  # int() itself raises ValueError above some thousand digits; no file is that large
 _ETAG: Final = re.compile(r'(?:W/)?("[^"]*")')
-# A date tells seconds: only one that long past cannot mean two states of the file (RFC 9110, 8.8.2.2).
+# Dates have a resolution of one second: a younger one could stand for two states of the file (RFC 9110, 8.8.2.2).
 _SETTLED_S: Final = 2.0
 
 
-def file_answer(
+def file_response(
     request: Request, file: BinaryIO, size: int, content_type: str, headers: Mapping[str, str] | None = None
-) -> Answer:
-    """The answer for the first `size` bytes of an open file, which is closed unless the answer bears it.
+) -> AnyResponse:
+    """The response for the first `size` bytes of an open file, which is closed unless the response contains it.
 
-    Raises HttpError 416 for a range beyond them. Of several ranges at once the whole file is the answer, as allowed.
+    Raises HttpError 416 for a range beyond them. Several ranges at once return the whole file, as RFC 9110 permits.
     """
     keeps_file = False
     try:
-        told = os.fstat(file.fileno())
-        etag = f'"{told.st_ino:x}-{told.st_mtime_ns:x}-{size:x}"'
+        stat = os.fstat(file.fileno())
+        etag = f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{size:x}"'
         common = {
             "Accept-Ranges": "bytes",
             "ETag": etag,
-            "Last-Modified": formatdate(told.st_mtime, usegmt=True),
+            "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
             **(headers or {}),
         }
-        if _is_known(request.headers, etag, told.st_mtime):
+        if _is_unchanged(request.headers, etag, stat.st_mtime):
             return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, common)
         part = None
-        # For HEAD a range has no meaning (RFC 9110, 14.2).
-        if request.wants_body and _may_be_part(request.headers, etag, told.st_mtime):
-            part = wanted_range(request.headers.get("Range"), size)
+        # A range has no meaning for HEAD (RFC 9110, 14.2).
+        if request.expects_body and _range_applies(request.headers, etag, stat.st_mtime):
+            part = requested_range(request.headers.get("Range"), size)
         if part is None:
-            answer = FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
+            response = FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
         else:
             begin, end = part
             common["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-            answer = FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
+            response = FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
         keeps_file = True
-        return answer
+        return response
     finally:
         if not keeps_file:
             file.close()
 
 
-def wanted_range(text: str | None, size: int) -> tuple[int, int] | None:
-    """The first byte and the one behind the last, of a file of `size` bytes; None is the whole file.
+def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
+    """The first byte and the end (exclusive) of a range in a file of `size` bytes; None is the whole file.
 
-    Raises HttpError 416 where no byte is left of what was asked for. What is not understood is not there.
+    Raises HttpError 416 if the range contains no byte of the file. A malformed range is ignored (RFC 9110, 14.2).
     """
     found = None if text is None else _RANGE.fullmatch(text)
     if found is None or found[1] == found[2] == "":
@@ -76,18 +76,18 @@ def wanted_range(text: str | None, size: int) -> tuple[int, int] | None:
     if begin >= end:
         raise HttpError(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            f"Range: there are {size} bytes",
+            f"Range: not satisfiable, the file has {size} bytes",
             {"Content-Range": f"bytes */{size}"},
         )
     return begin, end
 
 
 def _number(digits: str) -> int | None:
-    return int(digits[:_LONGEST_NUMBER] if len(digits.lstrip("0")) > _LONGEST_NUMBER else digits) if digits else None
+    return int(digits[:_MAX_DIGITS] if len(digits.lstrip("0")) > _MAX_DIGITS else digits) if digits else None
 
 
-def _is_known(headers: Message, etag: str, modified_s: float) -> bool:
-    """Whether the client says that it has this state of the file."""
+def _is_unchanged(headers: Message, etag: str, modified_s: float) -> bool:
+    """Whether the client already has this state of the file."""
     tags = headers.get("If-None-Match")
     if tags is not None:
         return tags.strip() == "*" or etag in _ETAG.findall(tags)
@@ -95,13 +95,13 @@ def _is_known(headers: Message, etag: str, modified_s: float) -> bool:
     return since_s is not None and int(modified_s) <= since_s
 
 
-def _may_be_part(headers: Message, etag: str, modified_s: float) -> bool:
-    """Whether a range would fit what the client has already (If-Range)."""
+def _range_applies(headers: Message, etag: str, modified_s: float) -> bool:
+    """Whether a range belongs to the state that the client has (If-Range)."""
     condition = headers.get("If-Range")
     if condition is None:
         return True
     if condition.strip().startswith(('"', "W/")):
-        return condition.strip() == etag  # a weak one never fits
+        return condition.strip() == etag  # a weak tag never matches
     return _date(condition) == int(modified_s) and time.time() - modified_s >= _SETTLED_S
 
 
@@ -111,5 +111,5 @@ def _date(text: str | None) -> float | None:
     try:
         moment: datetime = parsedate_to_datetime(text)
         return moment.timestamp()
-    except (ValueError, TypeError, OverflowError):  # no date, which is as good as none
+    except (ValueError, TypeError, OverflowError):  # an invalid date is ignored
         return None

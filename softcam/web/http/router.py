@@ -1,6 +1,6 @@
-"""The table of routes, its aliases spelled out, and the look-up in it.
+"""The routing table with all aliases, and the lookup in it.
 
-A part of a path in braces, as in `/v1/recordings/{name}`, stands for any one part, which the request then tells.
+A placeholder in braces, as in `/v1/recordings/{name}`, matches any one path segment.
 """
 
 import re
@@ -10,14 +10,14 @@ from http import HTTPStatus
 from typing import Any, Final, Literal
 from urllib.parse import unquote
 
-from softcam.web.http.messages import Answer, HttpError, Request
+from softcam.web.http.messages import AnyResponse, HttpError, Request
 
-_LONGEST_SHOWN: Final = 80  # characters of an unknown path or action in the answer
+_MAX_SHOWN: Final = 80  # characters of an unknown path or action in the error
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One of a query, or a part of the path; the schema is JSON Schema."""
+    """A query or path parameter; `schema` is JSON Schema."""
 
     name: str
     help: str
@@ -27,39 +27,39 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """What a route is described as: `answers` is status to content type to JSON Schema, None being bytes."""
+    """The description of a route. `responses` maps status to content type to JSON Schema, or None for bytes."""
 
     summary: str
     tag: str
-    answers: Mapping[int, Mapping[str, Mapping[str, Any] | None]]
+    responses: Mapping[int, Mapping[str, Mapping[str, Any] | None]]
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
     body: Mapping[str, Any] | None = None
-    is_body_needed: bool = True
+    is_body_required: bool = True
     errors: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing to ask for, under all its paths; `/?action=NAME` is a path too. GET brings HEAD along."""
+    """A handler under all its paths; `/?action=NAME` is also a path. GET implies HEAD."""
 
     paths: tuple[str, ...]
-    handle: Callable[[Request], Answer]
+    handle: Callable[[Request], AnyResponse]
     method: str = "GET"
     is_public: bool = False  # answered without an API key
-    is_read_only: bool = False  # changes nothing, though it is no GET
-    doc: Doc | None = None  # None: a part of a page, no part of the API
+    is_read_only: bool = False  # changes nothing, although it is not a GET
+    doc: Doc | None = None  # None for assets of a page, which are not part of the API
 
     @property
     def is_change(self) -> bool:
         return self.method != "GET" and not self.is_read_only
 
 
-class Routes:
-    """All routes by path and method; never changes."""
+class Router:
+    """All routes by path and method. Immutable, so any thread may call."""
 
     def __init__(self, routes: Iterable[Route]) -> None:
-        """Raises ValueError for a path that two routes of one method claim."""
+        """Raises ValueError if two routes have the same method and path."""
         self._by_path: dict[str, dict[str, Route]] = {}
         self._patterns: list[tuple[re.Pattern[str], str]] = []
         self.all = tuple(routes)
@@ -74,47 +74,47 @@ class Routes:
                     methods[method] = route
 
     def find(self, method: str, path: str, query: Mapping[str, str]) -> Route:
-        """The route for a request; raises HttpError 404, 405 or, for an unknown `action`, 400."""
+        """The route of a request. Raises HttpError 404, 405 or, for an unknown `action`, 400."""
         if path == "/" and "action" in query:
             path = f"/?action={query['action']}"
             if path not in self._by_path:
                 actions = sorted(known.partition("=")[2] for known in self._by_path if known.startswith("/?"))
                 raise HttpError(
                     HTTPStatus.BAD_REQUEST,
-                    f"action {query['action'][:_LONGEST_SHOWN]!r}: wants one of {', '.join(actions)}",
+                    f"action {query['action'][:_MAX_SHOWN]!r}: must be one of {', '.join(actions)}",
                 )
-        methods = self._by_path.get(self._known(path))
+        methods = self._by_path.get(self._route_path(path))
         if methods is None:
-            raise HttpError(HTTPStatus.NOT_FOUND, f"nothing is at {path[:_LONGEST_SHOWN]}")
+            raise HttpError(HTTPStatus.NOT_FOUND, f"no such path: {path[:_MAX_SHOWN]}")
         if method not in methods:
             raise HttpError(
                 HTTPStatus.METHOD_NOT_ALLOWED,
-                f"{path[:_LONGEST_SHOWN]} takes {', '.join(self.allowed(path))}, not {method}",
+                f"{path[:_MAX_SHOWN]}: method {method} not allowed; must be one of {', '.join(self.allowed(path))}",
                 {"Allow": ", ".join(self.allowed(path))},
             )
         return methods[method]
 
     def allowed(self, path: str) -> list[str]:
-        """The methods that a path answers, for `Allow`."""
-        return sorted({*self._by_path.get(self._known(path), {}), "OPTIONS"})
+        """The methods of a path, for `Allow`."""
+        return sorted({*self._by_path.get(self._route_path(path), {}), "OPTIONS"})
 
-    def parts(self, path: str) -> Mapping[str, str]:
-        """What stands in a path where its route has braces, decoded. It may be anything, a slash among it."""
+    def path_parameters(self, path: str) -> Mapping[str, str]:
+        """The decoded values of the placeholders. They may contain anything, including slashes."""
         if path not in self._by_path:
             for pattern, _ in self._patterns:
                 if found := pattern.fullmatch(path):
                     return {name: unquote(part) for name, part in found.groupdict().items()}
         return {}
 
-    def _known(self, path: str) -> str:
-        """The path as the table has it. Names go before braces."""
+    def _route_path(self, path: str) -> str:
+        """The path as it is in the table. Literal paths precede placeholders."""
         if path in self._by_path:
             return path
         return next((known for pattern, known in self._patterns if pattern.fullmatch(path)), path)
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", path)  # what stands between the names, and the names, in turn
+    parts = re.split(r"\{(\w+)\}", path)  # literals and placeholder names, alternating
     return re.compile(
         "".join(f"(?P<{part}>[^/]+)" if place % 2 else re.escape(part) for place, part in enumerate(parts))
     )

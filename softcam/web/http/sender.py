@@ -1,7 +1,7 @@
-"""Writes whole answers: a header, and behind it bytes or a part of a file. Runs on the thread of the request.
+"""Writes responses of known length: a header, followed by bytes or a part of a file. Runs on the request thread.
 
-The limit is on standstill, not on the whole: a large file over a slow line takes its time. What counts is what the
-other side has acknowledged, since the kernel takes megabytes at once and is then silent for long.
+The timeout is for a stalled transfer, not for the whole: a large file over a slow line may take long. Progress is what
+the client has acknowledged: the kernel buffers megabytes at once, and then blocks for long.
 """
 
 import errno
@@ -17,49 +17,49 @@ from typing import Final
 
 from softcam.web.http.messages import FileResponse
 
-_PIECE: Final = 1 << 20  # bytes for one call: while it reads a slow disk, the thread cannot look at the clock
-# Within one limit at least so much has to arrive. Less is no line that anybody has, and each answer costs a thread.
-_LEAST: Final = 4096
-_WAIT_MS: Final = 1000  # a socket counts as writable only when a good part of its buffer is free: look now and then
+_MAX_CHUNK: Final = 1 << 20  # bytes per sendfile() call, which cannot time out while it reads a slow disk
+# Bytes that the client must acknowledge within the timeout. No usable line is slower, and each response costs a thread.
+_MIN_PROGRESS: Final = 4096
+_POLL_MS: Final = 1000  # a socket is writable only once much of its buffer is free: check progress in between
 
 
 class ResponseWriter:
-    """Sends one answer. Raises TimeoutError when the other side takes next to nothing for `limit_s`."""
+    """Sends one response. Raises TimeoutError if the client acknowledges next to nothing for `timeout_s`."""
 
-    def __init__(self, connection: socket.socket, limit_s: float) -> None:
-        connection.settimeout(0)  # with a timeout every call would wait by itself
+    def __init__(self, connection: socket.socket, timeout_s: float) -> None:
+        connection.settimeout(0)  # with a timeout, every call would block
         self._connection = connection
-        self._limit_s = limit_s
-        self._sent = -self._unacknowledged()  # what was on its way before is no progress of ours
+        self._timeout_s = timeout_s
+        self._sent = -self._unacknowledged()  # bytes of the previous response do not count
         self._arrived = 0
-        self._deadline_s = time.monotonic() + limit_s
+        self._deadline_s = time.monotonic() + timeout_s
         self._poll = select.poll()
         self._poll.register(connection, select.POLLOUT)
 
     def send(self, *pieces: bytes) -> None:
-        """All pieces, together as long as the kernel takes them: a header that travels alone waits for an answer."""
+        """Send all pieces, together where possible: a header sent alone would wait for its acknowledgement."""
         left: Sequence[memoryview] = [memoryview(piece) for piece in pieces if piece]
         while left:
             try:
-                taken = self._connection.sendmsg(left)
+                sent = self._connection.sendmsg(left)
             except BlockingIOError:
-                self._wait()
+                self._wait_writable()
                 continue
-            self._count(taken)
-            while left and taken >= len(left[0]):
-                taken -= len(left[0])
+            self._add_sent(sent)
+            while left and sent >= len(left[0]):
+                sent -= len(left[0])
                 left = left[1:]
-            if taken:
-                left = [left[0][taken:], *left[1:]]
+            if sent:
+                left = [left[0][sent:], *left[1:]]
 
     def send_file(self, header: bytes, part: FileResponse) -> None:
-        """Raises ConnectionAbortedError where the file is shorter than was said."""
+        """Send a header and a part of a file. Raises ConnectionAbortedError if the file became shorter."""
         self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
         try:
             self.send(header)
             self._send_bytes(part)
         finally:
-            # Also sends what is left over.
+            # Uncorking also sends the rest.
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
 
     def _send_bytes(self, part: FileResponse) -> None:
@@ -67,35 +67,37 @@ class ResponseWriter:
         at, end = part.begin, part.begin + part.length
         while at < end:
             try:
-                taken = os.sendfile(target, source, at, min(end - at, _PIECE))
+                sent = os.sendfile(target, source, at, min(end - at, _MAX_CHUNK))
             except BlockingIOError:
-                self._wait()
+                self._wait_writable()
                 continue
-            if not taken:
-                raise ConnectionAbortedError("the file became shorter while it was sent")
-            at += taken
-            self._count(taken)
+            if not sent:
+                raise ConnectionAbortedError("the file became shorter while being sent")
+            at += sent
+            self._add_sent(sent)
 
-    def _wait(self) -> None:
+    def _wait_writable(self) -> None:
         left_s = self._deadline_s - time.monotonic()
-        self._poll.poll(min(_WAIT_MS, max(1, int(left_s * 1000) + 1)))
-        self._look()
+        self._poll.poll(min(_POLL_MS, max(1, int(left_s * 1000) + 1)))
+        self._check_progress()
 
-    def _count(self, taken: int) -> None:
-        self._sent += taken
-        self._look()
+    def _add_sent(self, sent: int) -> None:
+        self._sent += sent
+        self._check_progress()
 
-    def _look(self) -> None:
+    def _check_progress(self) -> None:
         now_s = time.monotonic()
         arrived = self._sent - self._unacknowledged()
-        if arrived - self._arrived >= _LEAST:
+        if arrived - self._arrived >= _MIN_PROGRESS:
             self._arrived = arrived
-            self._deadline_s = now_s + self._limit_s
+            self._deadline_s = now_s + self._timeout_s
         elif now_s >= self._deadline_s:
-            raise TimeoutError(errno.ETIMEDOUT, f"the client took {arrived - self._arrived} bytes in {self._limit_s} s")
+            raise TimeoutError(
+                errno.ETIMEDOUT, f"the client acknowledged {arrived - self._arrived} bytes in {self._timeout_s} s"
+            )
 
     def _unacknowledged(self) -> int:
-        """How many bytes the kernel has, or has sent and heard nothing of."""
-        told = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-        count: int = struct.unpack("i", told)[0]
+        """Bytes in the kernel's send buffer, unsent or unacknowledged."""
+        packed = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+        count: int = struct.unpack("i", packed)[0]
         return count

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from softcam.web.http.messages import Request, Response
-from softcam.web.http.router import Routes
+from softcam.web.http.router import Router
 from softcam.web.pages import Page, page_routes
 from softcam.web.webrtc import webrtc_routes
 from tests.support.raw_http import Site, make_request
@@ -16,7 +16,7 @@ PATHS = ("/", "/index.html", "/assets/page.css", "/assets/page.js", "/assets/ico
 
 def answer(path: str, headers: dict[str, str] | None = None) -> Response:
     request = make_request(path, headers=headers)
-    response = Routes([*page_routes(), *webrtc_routes(None)]).find("GET", request.path, request.query).handle(request)
+    response = Router([*page_routes(), *webrtc_routes(None)]).find("GET", request.path, request.query).handle(request)
     assert isinstance(response, Response)
     return response
 
@@ -53,7 +53,7 @@ def test_pictures_of_other_cameras_may_be_shown_and_nothing_else() -> None:
     def others(request: Request) -> list[str]:
         return [f"{request.headers['Host']}:8082", "https://cams.example"]
 
-    route = Routes(page_routes(others)).find("GET", "/", {})
+    route = Router(page_routes(others)).find("GET", "/", {})
     response = route.handle(make_request("/", headers={"Host": "pi"}))
     assert isinstance(response, Response)
     policy = response.headers["Content-Security-Policy"]

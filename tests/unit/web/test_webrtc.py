@@ -6,14 +6,14 @@ import re
 import pytest
 
 from softcam.web.http.messages import Response
-from softcam.web.http.router import Routes
+from softcam.web.http.router import Router
 from softcam.web.webrtc import webrtc_routes, whep_address
 from tests.support.raw_http import make_request
 
 
 def answer(path: str, webrtc_url: str | None) -> Response:
     request = make_request(path)
-    response = Routes(webrtc_routes(webrtc_url)).find("GET", request.path, request.query).handle(request)
+    response = Router(webrtc_routes(webrtc_url)).find("GET", request.path, request.query).handle(request)
     assert isinstance(response, Response)
     return response
 

@@ -36,20 +36,20 @@ def test_ports_keep_their_distance(host: str, url: str) -> None:
         {"name": "Camera 0", "url": "./", "is_self": True},
         {"name": "Camera 1", "url": url, "is_self": False},
     ]
-    assert CameraList(TWO, 18081).origins(asked_by(host)) == [url.strip("/")]
+    assert CameraList(TWO, 18081).image_origins(asked_by(host)) == [url.strip("/")]
 
 
 @pytest.mark.parametrize("host", [None, "", "pi.local", "pi:x", "[::1", "x; script-src *:80", "a b:80", "pi:65535"])
 def test_a_place_that_cannot_be_told_is_left_out(host: str | None) -> None:
     neighbours = CameraList(TWO, 18081)
     assert [each["name"] for each in told(neighbours, host)] == ["Camera 0"]
-    assert neighbours.origins(asked_by(host)) == []
+    assert neighbours.image_origins(asked_by(host)) == []
 
 
 def test_addresses_are_as_they_were_given() -> None:
     neighbours = CameraList((("Door", 18081), ("Garden", "https://garden.example:444/cam/")), 18081)
     assert told(neighbours, "pi:1")[1] == {"name": "Garden", "url": "https://garden.example:444/cam/", "is_self": False}
-    assert neighbours.origins(asked_by("pi:1")) == ["https://garden.example:444"]
+    assert neighbours.image_origins(asked_by("pi:1")) == ["https://garden.example:444"]
 
 
 def test_alone() -> None:

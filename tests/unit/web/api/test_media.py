@@ -22,7 +22,7 @@ from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming.fanout import FanOut, StreamClient
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api import media as media_module
-from softcam.web.api.media import Media, MediaDefaults
+from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
 from tests.support.fakes import (
     AUTOFOCUS,
@@ -377,7 +377,7 @@ def hand_over(scene: Scene, query: str = "") -> StreamingResponse:
 def take(answer: StreamingResponse) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        answer.take(ours)
+        answer.start(ours)
 
 
 @pytest.mark.parametrize(
@@ -467,7 +467,7 @@ def test_a_camera_whose_jpegs_are_all_damaged_has_no_snapshot(whole: bytes) -> N
 
 
 def test_a_camera_s_own_jpeg_tells_how_it_is_turned(whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Media, "_orientation", 6)
+    monkeypatch.setattr(MediaApi, "_orientation", 6)
     with Scene(make_camera("MJPEG")) as scene:
         asked = Background(scene.snapshot)
         eventually(lambda: scene.camera.is_open)
@@ -487,10 +487,10 @@ def test_places_are_counted_and_given_back() -> None:
         assert caught.value.status is HTTPStatus.SERVICE_UNAVAILABLE
         assert int(caught.value.headers["Retry-After"]) > 0
         assert scene.leases["stream"] == 2
-        first.give_up()  # the client left before its header was sent
+        first.cancel()  # the client left before its header was sent
         third = hand_over(scene)
-        second.give_up()
-        third.give_up()
+        second.cancel()
+        third.cancel()
         assert scene.leases["stream"] == 0
 
 
@@ -509,7 +509,7 @@ def test_the_last_place_goes_to_one_of_many() -> None:
         let_in = [answer for answer in answers if answer is not None]
         assert len(let_in) == 5
         for answer in let_in:
-            answer.give_up()
+            answer.cancel()
 
 
 def test_a_place_without_a_picture_is_given_back(impatient: None) -> None:
@@ -542,7 +542,7 @@ def test_head_watches_nothing(scene: Scene) -> None:
 def test_a_camera_that_is_switched_off_says_so(method: str) -> None:
     pictures = JpegEncoderPool(NewestFrame(), SIZE)
     fan = FanOut(pictures.want, lambda: None, lambda _: None)
-    media = Media(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
+    media = MediaApi(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):
         with pytest.raises(HttpError, match="switched off"):
             handle(make_request("/", method=method))

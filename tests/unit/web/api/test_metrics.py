@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from softcam import __version__
 from softcam.camera.session.manager import State
 from softcam.web.api.metrics import CONTENT_TYPE, Metrics
-from softcam.web.api.status import Api
+from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from tests.support.raw_http import make_request
 from tests.support.web_app import Scene
@@ -31,7 +31,7 @@ def samples(content: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], .
 @pytest.fixture
 def content() -> Iterator[dict[str, Any]]:
     with Scene() as scene:
-        yield Api(scene.manager, lambda: 3, lambda: 7, True).content()
+        yield StatusApi(scene.manager, lambda: 3, lambda: 7, True).content()
 
 
 def test_fields_of_the_status(content: dict[str, Any]) -> None:

@@ -11,13 +11,13 @@ from softcam import __version__
 from softcam.controls.schema import GROUPS
 from softcam.web.api.controls import ControlApi
 from softcam.web.api.openapi import describe, openapi_routes
-from softcam.web.http.messages import Answer, Request, Response
+from softcam.web.http.messages import AnyResponse, Request, Response
 from softcam.web.http.router import Doc, Parameter, Route
 
 GOOD = {200: {"application/json": {"type": "object"}}}
 
 
-def handle(_request: Request) -> Answer:
+def handle(_request: Request) -> AnyResponse:
     return Response()
 
 

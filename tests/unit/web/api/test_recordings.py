@@ -16,8 +16,8 @@ from softcam.recording.recorder import VideoRecorder
 from softcam.recording.timelapse import TimelapseRecorder
 from softcam.web.api.media import SnapshotOptions
 from softcam.web.api.recordings import Recorders, Recordings, take_still
-from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response, parse_target
-from softcam.web.http.router import Routes
+from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Request, Response, parse_target
+from softcam.web.http.router import Router
 from tests.support.fakes import Background, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource
 from tests.support.raw_http import Site
@@ -48,7 +48,7 @@ class SessionListener:
             video = VideoRecorder(self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append)
             timelapse = TimelapseRecorder(
                 library,
-                lambda full: take_still(scene.media, SnapshotOptions(wants_full=full)),
+                lambda full: take_still(scene.media, SnapshotOptions(full_sensor=full)),
                 10**6,
                 scene.deaths.append,
             )
@@ -56,18 +56,20 @@ class SessionListener:
             recorders.open(scene.deaths.append)
         self.recorders = recorders
         self.api = Recordings(recorders, scene.media)
-        self.routes = Routes(self.api.routes())
+        self.routes = Router(self.api.routes())
 
     def ask(
         self, target: str, method: str = "GET", body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> AnyResponse:
         message = Message()
         for name, value in (headers or {}).items():
             message[name] = value
         path, query = parse_target(target)
         content = b"" if body is None else json.dumps(body).encode()
         route = self.routes.find(method, path, query)
-        return route.handle(Request(method, path, query, message, "192.0.2.1", content, self.routes.parts(path)))
+        return route.handle(
+            Request(method, path, query, message, "192.0.2.1", content, self.routes.path_parameters(path))
+        )
 
     def json(self, target: str, method: str = "GET", body: Any = None) -> dict[str, Any]:
         answer = self.ask(target, method, body)

@@ -10,8 +10,8 @@ import pytest
 from softcam import __version__
 from softcam.camera.session.manager import State
 from softcam.errors import CameraBusy
-from softcam.web.api.status import Api
-from softcam.web.http.messages import Answer, Request, Response
+from softcam.web.api.status import StatusApi
+from softcam.web.http.messages import AnyResponse, Request, Response
 from tests.support.fakes import AUTOFOCUS, SIZE, STEADY, eventually
 from tests.support.raw_http import Site, make_request
 from tests.support.web_app import Scene, make_camera
@@ -43,7 +43,7 @@ METADATA = {
 }
 
 
-def ask(handle: Callable[[Request], Answer], status: HTTPStatus = HTTPStatus.OK) -> dict[str, Any]:
+def ask(handle: Callable[[Request], AnyResponse], status: HTTPStatus = HTTPStatus.OK) -> dict[str, Any]:
     answer = handle(make_request("/"))
     assert isinstance(answer, Response)
     assert answer.status is status
@@ -63,8 +63,8 @@ def ask(handle: Callable[[Request], Answer], status: HTTPStatus = HTTPStatus.OK)
 @pytest.mark.parametrize("fields", KNOWN_FIELDS.values(), ids=KNOWN_FIELDS.keys())
 def test_every_known_field_is_there_always(fields: str) -> None:
     with Scene() as scene:
-        switched_off = Api(None, lambda: 0, lambda: 0, True)
-        for content in (ask(scene.api.status), ask(switched_off.status)):
+        camera_disabled = StatusApi(None, lambda: 0, lambda: 0, True)
+        for content in (ask(scene.api.status), ask(camera_disabled.status)):
             assert set(fields.split()) <= content.keys()
         with scene.held.open():
             assert set(fields.split()) <= ask(scene.api.status).keys()
@@ -146,7 +146,7 @@ def test_odd_gains_are_null_and_json(value: float) -> None:
 
 def test_viewers_and_pictures_are_counted() -> None:
     with Scene() as scene:
-        api = Api(scene.manager, lambda: 3, lambda: 70, autofocus=False)
+        api = StatusApi(scene.manager, lambda: 3, lambda: 70, autofocus=False)
         content = ask(api.status)
     assert (content["viewers"], content["pictures_encoded"]) == (3, 70)
 
@@ -167,7 +167,7 @@ def test_the_states_are_told() -> None:
 
 
 def test_a_camera_that_is_switched_off() -> None:
-    api = Api(None, lambda: 0, lambda: 0, autofocus=True)
+    api = StatusApi(None, lambda: 0, lambda: 0, autofocus=True)
     content = ask(api.status)
     assert (content["state"], content["available"], content["backend"]) == ("closed", False, None)
     assert "CAMERA_ENABLED" in content["last_error"]

@@ -9,7 +9,7 @@ from http import HTTPStatus
 
 import pytest
 
-from softcam.web.http.auth import Access
+from softcam.web.http.auth import AccessControl
 from softcam.web.http.messages import HttpError, Request, Response, json_response
 from softcam.web.http.router import Route
 from tests.support.raw_http import Site
@@ -44,7 +44,7 @@ def basic(credentials: str | bytes) -> dict[str, str]:
     ],
 )
 def test_ok_the_key(headers: Mapping[str, str]) -> None:
-    Access(KEY).check(make_headers(headers))
+    AccessControl(KEY).authorize(make_headers(headers))
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,15 @@ def test_ok_the_key(headers: Mapping[str, str]) -> None:
 )
 def test_fail_not_the_key(headers: Mapping[str, str]) -> None:
     with pytest.raises(HttpError) as caught:
-        Access(KEY).check(make_headers(headers))
+        AccessControl(KEY).authorize(make_headers(headers))
     assert caught.value.status is HTTPStatus.UNAUTHORIZED
     assert caught.value.headers == {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
     assert KEY not in str(caught.value)
 
 
 def test_without_a_key_everyone_may_come_in() -> None:
-    Access(None).check(make_headers({}))
-    Access(None).check(make_headers({"X-API-Key": "whatever"}))
+    AccessControl(None).authorize(make_headers({}))
+    AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}))
 
 
 def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,16 +99,16 @@ def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
         return compare(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", spy)
-    access = Access(KEY)
+    access = AccessControl(KEY)
     with pytest.raises(HttpError):
-        access.check(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}))
-    access.check(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}))
+        access.authorize(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}))
+    access.authorize(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}))
     # Digests of one length, whatever was offered, and each of them, whichever was right.
     assert compared == [(32, 32)] * 4
 
 
 def test_the_key_shows_nowhere() -> None:
-    access = Access(KEY)
+    access = AccessControl(KEY)
     assert KEY not in repr(access)
     assert KEY not in repr(vars(access))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from softcam.web.http.auth import Access
-from softcam.web.http.csrf import Origins
+from softcam.web.http.auth import AccessControl
+from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
 
 DIRECT = {"Connection": "keep-alive"}  # as a browser says it that speaks to the portal itself
@@ -21,8 +21,8 @@ def resolver(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def access(resolver: Path) -> Access:
-    return Access(None, origins=Origins(("cam.example.org",), resolver=resolver))
+def access(resolver: Path) -> AccessControl:
+    return AccessControl(None, csrf=CsrfGuard(("cam.example.org",), resolver=resolver))
 
 
 def make_headers(headers: Mapping[str, str]) -> Message:
@@ -57,7 +57,7 @@ def page(address: str, **more: str) -> Message:
         "https://cam.elsewhere.example",
     ],
 )
-def test_ok_names_that_no_stranger_has(access: Access, address: str) -> None:
+def test_ok_names_that_no_stranger_has(access: AccessControl, address: str) -> None:
     access.reject_cross_origin(page(address))
 
 
@@ -73,7 +73,7 @@ def test_ok_names_that_no_stranger_has(access: Access, address: str) -> None:
         "http://x.cam.example.org",
     ],
 )
-def test_fail_names_that_may_be_bent(access: Access, address: str) -> None:
+def test_fail_names_that_may_be_bent(access: AccessControl, address: str) -> None:
     with pytest.raises(HttpError, match="CAMERA_HOST_NAMES") as refusal:
         access.reject_cross_origin(page(address))
     assert refusal.value.status is HTTPStatus.FORBIDDEN
@@ -87,7 +87,7 @@ def test_fail_names_that_may_be_bent(access: Access, address: str) -> None:
         {"Authorization": "Bearer any", "X_API_Key": "any"},
     ],
 )
-def test_fail_what_a_page_can_write_itself_proves_nothing(access: Access, more: dict[str, str]) -> None:
+def test_fail_what_a_page_can_write_itself_proves_nothing(access: AccessControl, more: dict[str, str]) -> None:
     with pytest.raises(HttpError, match="evil"):
         access.reject_cross_origin(page("http://evil.example:18081", **more))
 
@@ -101,20 +101,22 @@ def test_fail_what_a_page_can_write_itself_proves_nothing(access: Access, more: 
         {"Connection": "keep-alive", "Sec_Fetch_Site": "same-origin"},  # over TLS
     ],
 )
-def test_ok_behind_a_proxy_any_name(access: Access, more: dict[str, str]) -> None:
+def test_ok_behind_a_proxy_any_name(access: AccessControl, more: dict[str, str]) -> None:
     access.reject_cross_origin(page("http://camera.example.net:8081", **more))
 
 
-def test_ok_a_program_may_use_any_name(access: Access) -> None:
+def test_ok_a_program_may_use_any_name(access: AccessControl) -> None:
     access.reject_cross_origin(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
 
 
 def test_ok_with_a_key_any_name(resolver: Path) -> None:
-    for keyed in (Access("key"), Access(None, "view")):
+    for keyed in (AccessControl("key"), AccessControl(None, "view")):
         keyed.reject_cross_origin(page("http://pi.example.net:18081"))
 
 
-def test_ok_the_name_that_the_router_gave(access: Access, resolver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ok_the_name_that_the_router_gave(
+    access: AccessControl, resolver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Garden")
     ours = page("http://garden.fritz.box:18081")
     with pytest.raises(HttpError, match=r"garden\.fritz\.box"):
@@ -139,6 +141,6 @@ def test_ok_the_name_that_the_router_gave(access: Access, resolver: Path, monkey
     ],
 )
 def test_fail_another_origin(headers: Mapping[str, str]) -> None:
-    for access in (Access(None), Access("key")):
+    for access in (AccessControl(None), AccessControl("key")):
         with pytest.raises(HttpError, match="from elsewhere"):
             access.reject_cross_origin(make_headers(headers))

@@ -65,7 +65,7 @@ def test_an_error_knows_its_answer() -> None:
 
 
 @pytest.mark.parametrize(("method", "wants_body"), [("GET", True), ("POST", True), ("HEAD", False)])
-def test_only_head_wants_no_body(method: str, wants_body: bool) -> None:
+def test_only_head_wants_no_body(method: str, expects_body: bool) -> None:
     request: Request = make_request("/", method=method)
-    assert request.wants_body is wants_body
+    assert request.expects_body is expects_body
     assert json.loads(json_response({"method": request.method}).body) == {"method": method}

@@ -10,7 +10,7 @@ from softcam.web.http.messages import HttpError
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("80", 80), ("100", 100), ("080", 80)])
 def test_ok_whole(text: str, value: int) -> None:
-    assert query.whole({"quality": text}, "quality", 1, 100) == value
+    assert query.integer({"quality": text}, "quality", 1, 100) == value
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_ok_whole(text: str, value: int) -> None:
 )
 def test_fail_whole(text: str) -> None:
     with pytest.raises(HttpError) as caught:
-        query.whole({"quality": text}, "quality", 1, 100)
+        query.integer({"quality": text}, "quality", 1, 100)
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert str(caught.value).startswith("quality '")
     assert str(caught.value).endswith(": wants a whole number from 1 to 100")
@@ -29,7 +29,7 @@ def test_fail_whole(text: str) -> None:
     ("text", "value"), [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0), ("2e-1", 0.2)]
 )
 def test_ok_decimal(text: str, value: float) -> None:
-    assert query.decimal({"fps": text}, "fps", 0.01, 1000) == value
+    assert query.number({"fps": text}, "fps", 0.01, 1000) == value
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_ok_decimal(text: str, value: float) -> None:
 )
 def test_fail_decimal(text: str) -> None:
     with pytest.raises(HttpError, match=r"^fps .*: wants a number from 0\.01 to 1000$"):
-        query.decimal({"fps": text}, "fps", 0.01, 1000)
+        query.number({"fps": text}, "fps", 0.01, 1000)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,6 @@ def test_fail_boolean(text: str) -> None:
 
 def test_what_is_absent_is_none() -> None:
     parameters = {"timestamp": "123"}  # unknown ones are nobody's business
-    assert query.whole(parameters, "quality", 1, 100) is None
-    assert query.decimal(parameters, "fps", 0.01, 1000) is None
+    assert query.integer(parameters, "quality", 1, 100) is None
+    assert query.number(parameters, "fps", 0.01, 1000) is None
     assert query.boolean(parameters, "full") is None

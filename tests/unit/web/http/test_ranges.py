@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from softcam.web.http.messages import Answer, FileResponse, HttpError, Request, Response
-from softcam.web.http.ranges import file_answer, wanted_range
+from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Request, Response
+from softcam.web.http.ranges import file_response, requested_range
 from softcam.web.http.router import Route
 from tests.support.fakes import PATIENCE_S, Background, eventually
 from tests.support.raw_http import Client, Site, make_request
@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 def answer_for(path: Path, method: str = "GET", size: int | None = None, **headers: str) -> Response | FileResponse:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     request = make_request("/some.mp4", method=method, headers=named)
-    answer = file_answer(request, path.open("rb"), path.stat().st_size if size is None else size, "video/mp4")
+    answer = file_response(request, path.open("rb"), path.stat().st_size if size is None else size, "video/mp4")
     assert isinstance(answer, Response | FileResponse)
     return answer
 
@@ -62,20 +62,20 @@ def sent(path: Path, **headers: str) -> tuple[HTTPStatus, int, int]:
     ],
 )
 def test_ok_range(text: str, part: tuple[int, int]) -> None:
-    assert wanted_range(text, 1000) == part
+    assert requested_range(text, 1000) == part
 
 
 @pytest.mark.parametrize(
     "text", ["", "bytes", "bytes=", "bytes=-", "bytes=2-1", "bytes=a-b", "items=0-1", "bytes=0-1,4-5", "bytes=0-1;x"]
 )
 def test_ok_range_that_is_none_is_the_whole_file(text: str) -> None:
-    assert wanted_range(text, 1000) is None
+    assert requested_range(text, 1000) is None
 
 
 @pytest.mark.parametrize("text", ["bytes=1000-", "bytes=1000-1001", "bytes=-0", f"bytes={'9' * 5000}-"])
 def test_fail_range_beyond_the_end(text: str) -> None:
     with pytest.raises(HttpError) as raised:
-        wanted_range(text, 1000)
+        requested_range(text, 1000)
     assert raised.value.status == 416
     assert raised.value.headers == {"Content-Range": "bytes */1000"}
 
@@ -85,7 +85,7 @@ def test_fail_range_beyond_the_end(text: str) -> None:
 @example("bytes=²-³", 9)
 def test_any_range_lies_within_the_file_or_is_refused(text: str, size: int) -> None:
     try:
-        part = wanted_range(text, size)
+        part = requested_range(text, size)
     except HttpError as error:
         part = None
         refusal = error.status
@@ -99,7 +99,7 @@ def test_any_range_lies_within_the_file_or_is_refused(text: str, size: int) -> N
 def test_a_range_is_the_slice_of_that_name(first: int, last: int, size: int) -> None:
     content = bytes(range(size))
     try:
-        part = wanted_range(f"bytes={first}-{last}", size)
+        part = requested_range(f"bytes={first}-{last}", size)
     except HttpError:
         assert not content[first : last + 1]
     else:
@@ -167,10 +167,10 @@ def test_if_range(path: Path) -> None:
 def test_the_file_is_closed_where_it_is_not_sent(path: Path) -> None:
     file = path.open("rb")
     with pytest.raises(HttpError):
-        file_answer(make_request("/x", headers={"Range": "bytes=99999-"}), file, len(CONTENT), "video/mp4")
+        file_response(make_request("/x", headers={"Range": "bytes=99999-"}), file, len(CONTENT), "video/mp4")
     assert file.closed
     file = path.open("rb")
-    file_answer(make_request("/x", headers={"If-None-Match": "*"}), file, len(CONTENT), "video/mp4")
+    file_response(make_request("/x", headers={"If-None-Match": "*"}), file, len(CONTENT), "video/mp4")
     assert file.closed
 
 
@@ -184,8 +184,8 @@ class Shelf:
         self.path = path
         self.given: list[FileResponse] = []
 
-    def handle(self, request: Request) -> Answer:
-        answer = file_answer(request, self.path.open("rb"), self.path.stat().st_size, "video/mp4")
+    def handle(self, request: Request) -> AnyResponse:
+        answer = file_response(request, self.path.open("rb"), self.path.stat().st_size, "video/mp4")
         if isinstance(answer, FileResponse):
             self.given.append(answer)
         return answer
@@ -249,7 +249,7 @@ def test_who_is_slow_gets_it_all(target: str, large: Path) -> None:
     """Much longer than the limit takes the whole; it never stands still for so long."""
     limit_s = 0.4
     pause = threading.Event()
-    with Shelf(large).site(idle_limit_s=limit_s) as site:
+    with Shelf(large).site(idle_timeout_s=limit_s) as site:
         client = slow_client(site)
         client.send(f"GET {target} HTTP/1.1\r\nHost: camera\r\n\r\n".encode())
         began_s = time.monotonic()
@@ -268,7 +268,7 @@ def test_who_is_slow_gets_it_all(target: str, large: Path) -> None:
 @pytest.mark.parametrize("target", ["/file", "/big"])
 def test_who_takes_nothing_is_cut(target: str, large: Path) -> None:
     shelf = Shelf(large)
-    with shelf.site(idle_limit_s=0.2) as site:
+    with shelf.site(idle_timeout_s=0.2) as site:
         client = slow_client(site)
         client.send(f"GET {target} HTTP/1.1\r\nHost: camera\r\n\r\n".encode())
         client.reply_head()
@@ -287,8 +287,8 @@ def test_who_is_slow_delays_nobody(large: Path) -> None:
 
 
 def test_a_file_that_became_shorter_ends_the_connection(path: Path) -> None:
-    def handle(request: Request) -> Answer:
-        return file_answer(request, path.open("rb"), len(CONTENT) + 10, "video/mp4")
+    def handle(request: Request) -> AnyResponse:
+        return file_response(request, path.open("rb"), len(CONTENT) + 10, "video/mp4")
 
     with Site([Route(("/file",), handle)]) as site, site.client() as client:
         client.send(b"GET /file HTTP/1.1\r\nHost: camera\r\n\r\n")
@@ -301,8 +301,8 @@ def test_a_file_that_became_shorter_ends_the_connection(path: Path) -> None:
 def test_parts_of_a_path_reach_the_route() -> None:
     seen: list[Mapping[str, str]] = []
 
-    def handle(request: Request) -> Answer:
-        seen.append(request.parts)
+    def handle(request: Request) -> AnyResponse:
+        seen.append(request.path_parameters)
         return Response(b"{}")
 
     routes = [Route(("/v1/things/{name}",), handle), Route(("/v1/things/{name}/part",), handle)]

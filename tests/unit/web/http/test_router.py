@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from softcam.web.http.messages import HttpError, Request, Response
-from softcam.web.http.router import Route, Routes
+from softcam.web.http.router import Route, Router
 
 
 def answer(_request: Request) -> Response:
@@ -18,7 +18,7 @@ STREAM = Route(("/stream.mjpg", "/stream", "/?action=stream"), answer)
 SNAPSHOT = Route(("/snapshot.jpg", "/?action=snapshot"), answer)
 SAVE = Route(("/save",), answer, method="POST")
 LOAD = Route(("/save",), answer)
-ROUTES = Routes([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
+ROUTES = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_a_long_path_is_not_repeated_in_full() -> None:
 
 def test_two_routes_under_one_name_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="two routes for HEAD /stream"):
-        Routes([STREAM, Route(("/stream",), answer, method="HEAD")])
+        Router([STREAM, Route(("/stream",), answer, method="HEAD")])
     with pytest.raises(ValueError, match="two routes for GET /"):
-        Routes([PAGE, Route(("/",), answer)])
+        Router([PAGE, Route(("/",), answer)])
 
 
 def test_allowed_is_told_for_any_path() -> None:
