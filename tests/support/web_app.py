@@ -1,4 +1,4 @@
-"""A whole portal behind a fake camera: holder, encoders, fan-out and the routes of the product, without a process."""
+"""A whole portal behind a fake camera: manager, encoders, fan-out and the product's routes, without a process."""
 
 import time
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from tests.support.raw_http import make_request
 
 
 class Scene:
-    """Leaving the block stops the parts, and checks that everything was given back."""
+    """Leaving the block stops the components, and checks that every lease was released."""
 
     def __init__(
         self,
@@ -32,7 +32,9 @@ class Scene:
         autofocus_timeout_s: float | None = None,
         linger_s: float = 60.0,
         watchdog_timeout_s: float = 0.0,
+        **limits: float,
     ) -> None:
+        """`limits` are further fields of MediaDefaults."""
         self.held = Held(
             camera,
             linger_s=linger_s,
@@ -51,6 +53,7 @@ class Scene:
             snapshot_quality=90,
             autofocus_timeout_s=autofocus_timeout_s or 0.0,
             max_clients=max_clients,
+            **limits,
         )
         self.media = MediaApi(self.manager, self.pictures, self.fan, defaults)
         self.api = StatusApi(
@@ -64,7 +67,7 @@ class Scene:
         self.fan.stop(soon_s())
         self.pictures.stop(soon_s())
         if kind is None:
-            eventually(lambda: not any(self.leases.values()), "that all leases were given back")
+            eventually(lambda: not any(self.leases.values()), "all leases released")
         self.held.__exit__(kind, *exc_info)
         assert self.deaths == []
 

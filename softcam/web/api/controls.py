@@ -17,7 +17,7 @@ from softcam.controls.effective import values_of
 from softcam.controls.schema import GROUPS, BadValue, Field, Group
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
-from softcam.web.http.messages import AnyResponse, HttpError, Request, json_response, camera_disabled
+from softcam.web.http.messages import AnyResponse, HttpError, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
 
 _START_LIMIT_S: Final = 30.0  # opening has its own, shorter limits inside

@@ -7,7 +7,7 @@ from softcam.errors import NotSupported
 from softcam.rtsp.publisher import Publisher, State
 from softcam.web.http import body
 from softcam.web.http.body import NO_FIELDS
-from softcam.web.http.messages import AnyResponse, Request, json_response, camera_disabled
+from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
 
 _ANSWER: Final[Mapping[str, Any]] = {

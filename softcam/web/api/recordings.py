@@ -23,8 +23,8 @@ from softcam.web.http.messages import (
     HttpError,
     Request,
     Response,
-    json_response,
     camera_disabled,
+    json_response,
 )
 from softcam.web.http.ranges import file_response
 from softcam.web.http.router import Doc, Parameter, Route

@@ -21,7 +21,6 @@ from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming.fanout import FanOut, StreamClient
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
-from softcam.web.api import media as media_module
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
 from tests.support.fakes import (
@@ -57,11 +56,13 @@ def flowing(scene: Scene) -> Iterator[Scene]:
         yield scene
 
 
+IMPATIENT = {"snapshot_timeout_s": 0.05, "stream_timeout_s": 0.05}
+
+
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long for a picture."""
-    monkeypatch.setattr(media_module, "_SNAPSHOT_LIMIT_S", 0.05)
-    monkeypatch.setattr(media_module, "STREAM_LIMIT_S", 0.05)
+def impatient() -> Iterator[Scene]:
+    with Scene(**IMPATIENT) as scene:
+        yield scene
 
 
 # Snapshots: which moment
@@ -100,11 +101,11 @@ def test_max_age_allows_an_older_one(scene: Scene) -> None:
         assert taken_at_s(scene.snapshot("max_age=60")) <= before_s + SOME_MS
 
 
-def test_max_age_allows_none_that_is_too_old(scene: Scene, impatient: None) -> None:
-    with scene.held.open():
-        scene.manager._take_frame(scene.manager._epoch, make_frame(STEADY, began_s=time.monotonic() - 100.0))
+def test_max_age_rejects_older_frame(impatient: Scene) -> None:
+    with impatient.held.open():
+        impatient.manager._take_frame(impatient.manager._epoch, make_frame(STEADY, began_s=time.monotonic() - 100.0))
         with pytest.raises(NoPicture):
-            scene.snapshot("max_age=60")
+            impatient.snapshot("max_age=60")
 
 
 def test_the_headers_of_a_snapshot(flowing: Scene) -> None:
@@ -228,7 +229,7 @@ def test_what_the_camera_does_not_know_spoils_no_snapshot(scene: Scene, value: o
 )
 def test_fail_malformed_parameters(scene: Scene, query: str, name: str) -> None:
     for method in ("GET", "HEAD"):
-        with pytest.raises(HttpError, match=f"^{name} '.*: wants ") as caught:
+        with pytest.raises(HttpError, match=f"^{name} '.*: must be ") as caught:
             scene.snapshot(query, method)
         assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert scene.camera.opens == 0
@@ -264,11 +265,12 @@ def test_a_snapshot_focuses_first_and_is_taken_afterwards(focusing: Scene) -> No
         assert taken_at_s(asking.result()) >= focused_s - SOME_MS
 
 
-def test_autofocus_has_a_budget(focusing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(media_module, "_FOCUS_BUDGET_S", 0.02)
-    with focusing.camera.flowing():  # and the lens is never heard of
-        assert focusing.snapshot().status is HTTPStatus.OK
-    assert triggers(focusing) == 1
+def test_autofocus_budget() -> None:
+    camera = make_camera(controls=dict(AUTOFOCUS))
+    with Scene(camera, autofocus_timeout_s=30.0, focus_budget_s=0.02) as scene:
+        with camera.flowing():  # without any AfState
+            assert scene.snapshot().status is HTTPStatus.OK
+        assert triggers(scene) == 1
 
 
 @pytest.mark.parametrize("query", ["autofocus=0", "max_age=60", "max_age=60&autofocus=no"])
@@ -294,10 +296,10 @@ def test_a_camera_without_a_lens_to_move_gives_its_picture(flowing: Scene, query
 # Snapshots: trouble
 
 
-def test_no_picture_is_an_error_and_leaves_nothing(scene: Scene, impatient: None) -> None:
+def test_timeout_releases_lease(impatient: Scene) -> None:
     with pytest.raises(NoPicture):
-        scene.snapshot()
-    assert scene.leases["snapshot"] == 0
+        impatient.snapshot()
+    assert impatient.leases["snapshot"] == 0
 
 
 def test_a_still_that_fails_leaves_nothing(flowing: Scene) -> None:
@@ -422,7 +424,7 @@ def test_only_a_camera_s_own_jpegs_tell_a_wish_from_the_usual(query: str, is_ask
     [("quality=0", "quality"), ("fps=0", "fps"), ("fps=1001", "fps"), ("fps=x", "fps"), ("width=8", "width")],
 )
 def test_fail_malformed_wishes(scene: Scene, query: str, name: str) -> None:
-    with pytest.raises(HttpError, match=f"^{name} '.*: wants ") as caught:
+    with pytest.raises(HttpError, match=f"^{name} '.*: must be ") as caught:
         hand_over(scene, query)
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert scene.camera.opens == 0
@@ -482,7 +484,7 @@ def test_a_camera_s_own_jpeg_tells_how_it_is_turned(whole: bytes, monkeypatch: p
 def test_places_are_counted_and_given_back() -> None:
     with Scene(max_clients=2) as scene, scene.camera.flowing():
         first, second = hand_over(scene), hand_over(scene)
-        with pytest.raises(HttpError, match="all 2 places are taken") as caught:
+        with pytest.raises(HttpError, match=r"client limit reached \(2\)") as caught:
             hand_over(scene)
         assert caught.value.status is HTTPStatus.SERVICE_UNAVAILABLE
         assert int(caught.value.headers["Retry-After"]) > 0
@@ -512,8 +514,8 @@ def test_the_last_place_goes_to_one_of_many() -> None:
             answer.cancel()
 
 
-def test_a_place_without_a_picture_is_given_back(impatient: None) -> None:
-    with Scene(max_clients=1) as scene:
+def test_slot_released_on_timeout() -> None:
+    with Scene(max_clients=1, **IMPATIENT) as scene:
         for _ in range(3):
             with pytest.raises(NoPicture):
                 hand_over(scene)
@@ -544,7 +546,7 @@ def test_a_camera_that_is_switched_off_says_so(method: str) -> None:
     fan = FanOut(pictures.want, lambda: None, lambda _: None)
     media = MediaApi(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):
-        with pytest.raises(HttpError, match="switched off"):
+        with pytest.raises(HttpError, match="disabled"):
             handle(make_request("/", method=method))
     fan.stop(soon_s())
 
@@ -602,8 +604,8 @@ def test_parameters_reach_the_stream(flowing: Scene) -> None:
         eventually(lambda: flowing.fan.viewers == 0)
 
 
-def test_without_a_picture_it_is_503_and_never_200(scene: Scene, impatient: None) -> None:
-    with Site(scene.routes()) as site:
+def test_no_frame_is_503(impatient: Scene) -> None:
+    with Site(impatient.routes()) as site:
         for path in (*STREAM_PATHS, *SNAPSHOT_PATHS):
             reply = site.ask(path)
             assert reply.status == 503
@@ -614,7 +616,7 @@ def test_without_a_picture_it_is_503_and_never_200(scene: Scene, impatient: None
 def test_malformed_values_are_400_by_name(scene: Scene) -> None:
     with Site(scene.routes()) as site:
         reply = site.ask("/api/camera/frame?quality=500")
-        assert (reply.status, reply.detail) == (400, "quality '500': wants a whole number from 1 to 100")
+        assert (reply.status, reply.detail) == (400, "quality '500': must be a whole number from 1 to 100")
 
 
 def test_a_client_that_leaves_while_the_camera_opens_leaves_nothing() -> None:

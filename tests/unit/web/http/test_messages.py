@@ -64,7 +64,7 @@ def test_an_error_knows_its_answer() -> None:
     assert (str(error), error.status, error.headers) == ("quality 0: wants more", HTTPStatus.BAD_REQUEST, {})
 
 
-@pytest.mark.parametrize(("method", "wants_body"), [("GET", True), ("POST", True), ("HEAD", False)])
+@pytest.mark.parametrize(("method", "expects_body"), [("GET", True), ("POST", True), ("HEAD", False)])
 def test_only_head_wants_no_body(method: str, expects_body: bool) -> None:
     request: Request = make_request("/", method=method)
     assert request.expects_body is expects_body
