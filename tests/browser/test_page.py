@@ -321,7 +321,7 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
     portal = start_portal("--disabled")
     page = visitor.open(portal)
     wait_for_state(page, "no camera")
-    assert "switched off" in page.locator("#notice").inner_text()
+    assert "disabled" in page.locator("#notice").inner_text()
     expect(page.locator("#snapshot")).to_have_attribute("aria-disabled", "true")
     expect(page.locator("#turn")).to_be_disabled()
     assert page.locator("#last-error").is_hidden()

@@ -321,7 +321,7 @@ def test_a_camera_that_is_switched_off_is_not_published(start_portal: Start) -> 
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 503
     assert "Retry-After" not in answer.headers
-    assert "switched off" in answer.detail
+    assert "disabled" in answer.detail
     assert status_of(portal)["streaming"] is False
     assert portal.stop() == 0
 

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import CameraError, NotSupported, PortalError
 from softcam.imaging import jpeg
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
 from softcam.recording.timelapse import TimelapseRecorder
 from softcam.web.api.media import SnapshotOptions
 from softcam.web.api.recordings import Recorders, Recordings, take_still
-from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Request, Response, parse_target
+from softcam.web.http.errors import error_response
+from softcam.web.http.messages import AnyResponse, FileResponse, Request, Response, parse_target
 from softcam.web.http.router import Router
 from tests.support.fakes import Background, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource
@@ -88,9 +89,9 @@ class SessionListener:
         return answer.body
 
     def refusal(self, target: str, method: str = "GET", body: Any = None) -> tuple[int, str]:
-        with pytest.raises(HttpError) as raised:
+        with pytest.raises(PortalError) as raised:
             self.ask(target, method, body)
-        return raised.value.status, str(raised.value)
+        return error_response(raised.value).status, str(raised.value)
 
     def record(self, **wish: Any) -> dict[str, Any]:
         """A recording with a second of pictures."""

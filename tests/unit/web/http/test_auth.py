@@ -1,4 +1,4 @@
-"""The key opens in its three forms, nothing else does, and it shows nowhere."""
+"""The API key is accepted in its three forms and is never revealed."""
 
 import base64
 import hmac
@@ -43,7 +43,7 @@ def basic(credentials: str | bytes) -> dict[str, str]:
         {"X-API-Key": KEY, "Authorization": "Bearer wrong"},
     ],
 )
-def test_ok_the_key(headers: Mapping[str, str]) -> None:
+def test_ok_key(headers: Mapping[str, str]) -> None:
     AccessControl(KEY).authorize(make_headers(headers))
 
 
@@ -68,7 +68,7 @@ def test_ok_the_key(headers: Mapping[str, str]) -> None:
         {"Authorization": "Basic"},
         {"Authorization": f"Basic {KEY}"},
         {"Authorization": "Basic !!!!"},
-        {"Authorization": "Basic YQ"},  # cut short
+        {"Authorization": "Basic YQ"},  # truncated
         {"Authorization": "Basic schl\xfcssel"},
         basic(KEY.replace(":", "")),  # no colon: no password
         basic(f"{KEY}:"),
@@ -77,7 +77,7 @@ def test_ok_the_key(headers: Mapping[str, str]) -> None:
         {"Cookie": f"X-API-Key={KEY}"},
     ],
 )
-def test_fail_not_the_key(headers: Mapping[str, str]) -> None:
+def test_fail_wrong_key(headers: Mapping[str, str]) -> None:
     with pytest.raises(HttpError) as caught:
         AccessControl(KEY).authorize(make_headers(headers))
     assert caught.value.status is HTTPStatus.UNAUTHORIZED
@@ -85,12 +85,12 @@ def test_fail_not_the_key(headers: Mapping[str, str]) -> None:
     assert KEY not in str(caught.value)
 
 
-def test_without_a_key_everyone_may_come_in() -> None:
+def test_no_key_configured() -> None:
     AccessControl(None).authorize(make_headers({}))
     AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}))
 
 
-def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constant_time_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
     compare = hmac.compare_digest
 
@@ -103,11 +103,11 @@ def test_the_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(HttpError):
         access.authorize(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}))
     access.authorize(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}))
-    # Digests of one length, whatever was offered, and each of them, whichever was right.
+    # Digests of equal length, and every pair, whichever matches.
     assert compared == [(32, 32)] * 4
 
 
-def test_the_key_shows_nowhere() -> None:
+def test_key_not_in_repr() -> None:
     access = AccessControl(KEY)
     assert KEY not in repr(access)
     assert KEY not in repr(vars(access))
@@ -116,11 +116,11 @@ def test_the_key_shows_nowhere() -> None:
 # Over the wire
 
 
-def say_yes(request: Request) -> Response:
+def respond(request: Request) -> Response:
     return json_response({"path": request.path})
 
 
-ROUTES = (Route(("/secret", "/?action=secret"), say_yes), Route(("/health",), say_yes, is_public=True))
+ROUTES = (Route(("/secret", "/?action=secret"), respond), Route(("/health",), respond, is_public=True))
 RIGHT = {"X-API-Key": KEY}
 
 
@@ -132,24 +132,24 @@ RIGHT = {"X-API-Key": KEY}
         ("GET", "/?action=secret", 401, 200),
         ("GET", "/health", 200, 200),
         ("HEAD", "/health", 200, 200),
-        # Who lacks the key is not told what there is.
+        # Without the key a client does not learn which paths exist.
         ("GET", "/nothing", 401, 404),
         ("POST", "/secret", 401, 405),
         ("GET", "/?action=nothing", 401, 400),
         ("POST", "/health", 401, 405),
     ],
 )
-def test_everything_but_health_wants_the_key(method: str, target: str, without: int, with_key: int) -> None:
+def test_key_required_except_for_health(method: str, target: str, without: int, with_key: int) -> None:
     with Site(ROUTES, api_key=KEY) as site:
-        refused = site.ask(target, method=method)
-        assert refused.status == without
+        rejected = site.ask(target, method=method)
+        assert rejected.status == without
         if without == 401:
-            assert refused.headers["WWW-Authenticate"].startswith("Basic ")
+            assert rejected.headers["WWW-Authenticate"].startswith("Basic ")
         assert site.ask(target, method=method, headers={"X-API-Key": "wrong"}).status == without
         assert site.ask(target, method=method, headers=RIGHT).status == with_key
 
 
-def test_a_preflight_bears_no_key_and_is_answered() -> None:
+def test_preflight_without_key() -> None:
     with Site(ROUTES, api_key=KEY) as site:
         reply = site.ask("/secret", method="OPTIONS", headers={"Origin": "http://mainsail.local"})
         assert reply.status == 204
@@ -157,7 +157,7 @@ def test_a_preflight_bears_no_key_and_is_answered() -> None:
         assert reply.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
 
 
-def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_key_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with Site(ROUTES, api_key=KEY) as site:
         for headers in (RIGHT, {"Authorization": f"Bearer {KEY}"}, basic(f"pi:{KEY}"), {"X-API-Key": KEY + "!"}):
@@ -168,9 +168,9 @@ def test_the_key_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert base64.b64encode(f"pi:{KEY}".encode()).decode() not in caplog.text
 
 
-def test_a_browser_without_the_key_is_told_in_words() -> None:
+def test_html_error_for_browsers() -> None:
     with Site(ROUTES, api_key=KEY) as site:
         reply = site.ask("/secret", headers={"Accept": "text/html,application/xhtml+xml"})
         assert (reply.status, reply.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
-        assert b"Nobody is let in without the key" in reply.body
+        assert b"Authentication required" in reply.body
         assert reply.headers["WWW-Authenticate"].startswith("Basic ")

@@ -225,7 +225,7 @@ def test_thread_start_fails(site: Site, monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_no_file_descriptors_left(
-    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tries = []
     accept = socket.socket.accept
@@ -236,8 +236,8 @@ def test_no_file_descriptors_left(
             raise OSError(errno.EMFILE, "Too many open files")
         return accept(listening)
 
-    monkeypatch.setattr("softcam.web.http.server._EXHAUSTED_PAUSE_S", 0.05)
     monkeypatch.setattr(socket.socket, "accept", refuse)
-    assert site.ask("/hello").status == 200
+    with Site(handlers.routes(), exhausted_pause_s=0.05) as site:
+        assert site.ask("/hello").status == 200
     assert tries[2] - tries[0] >= 0.1
-    assert caplog.text.count("No connection can be taken: Too many open files") == 2
+    assert caplog.text.count("Cannot accept connections: Too many open files") == 2

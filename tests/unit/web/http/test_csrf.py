@@ -1,4 +1,4 @@
-"""Pages from elsewhere change nothing: neither those of another origin, nor those whose name was bent to lead here."""
+"""Changes are rejected from pages of other origins and from pages with a rebound host name."""
 
 import socket
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from softcam.web.http.auth import AccessControl
 from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
 
-DIRECT = {"Connection": "keep-alive"}  # as a browser says it that speaks to the portal itself
+DIRECT = {"Connection": "keep-alive"}  # as sent by a browser without a proxy
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def make_headers(headers: Mapping[str, str]) -> Message:
 
 
 def page(address: str, **more: str) -> Message:
-    """A change by a page that has its portal's origin."""
+    """The headers of a change by a page of the same origin."""
     host = address.partition("://")[2]
     return make_headers(
         {"Host": host, "Origin": address, **DIRECT} | {name.replace("_", "-"): more[name] for name in more}
@@ -57,7 +57,7 @@ def page(address: str, **more: str) -> Message:
         "https://cam.elsewhere.example",
     ],
 )
-def test_ok_names_that_no_stranger_has(access: AccessControl, address: str) -> None:
+def test_ok_private_name(access: AccessControl, address: str) -> None:
     access.reject_cross_origin(page(address))
 
 
@@ -73,7 +73,7 @@ def test_ok_names_that_no_stranger_has(access: AccessControl, address: str) -> N
         "http://x.cam.example.org",
     ],
 )
-def test_fail_names_that_may_be_bent(access: AccessControl, address: str) -> None:
+def test_fail_public_name(access: AccessControl, address: str) -> None:
     with pytest.raises(HttpError, match="CAMERA_HOST_NAMES") as refusal:
         access.reject_cross_origin(page(address))
     assert refusal.value.status is HTTPStatus.FORBIDDEN
@@ -87,7 +87,7 @@ def test_fail_names_that_may_be_bent(access: AccessControl, address: str) -> Non
         {"Authorization": "Bearer any", "X_API_Key": "any"},
     ],
 )
-def test_fail_what_a_page_can_write_itself_proves_nothing(access: AccessControl, more: dict[str, str]) -> None:
+def test_fail_headers_that_a_page_can_set(access: AccessControl, more: dict[str, str]) -> None:
     with pytest.raises(HttpError, match="evil"):
         access.reject_cross_origin(page("http://evil.example:18081", **more))
 
@@ -95,28 +95,26 @@ def test_fail_what_a_page_can_write_itself_proves_nothing(access: AccessControl,
 @pytest.mark.parametrize(
     "more",
     [
-        {"Connection": "close"},  # nginx by itself
-        {"Connection": ""},  # nginx with our snippet
+        {"Connection": "close"},  # nginx by default
+        {"Connection": ""},  # nginx with the shipped configuration
         {"Connection": "keep-alive", "Via": "1.1 proxy"},
         {"Connection": "keep-alive", "Sec_Fetch_Site": "same-origin"},  # over TLS
     ],
 )
-def test_ok_behind_a_proxy_any_name(access: AccessControl, more: dict[str, str]) -> None:
+def test_ok_any_name_behind_proxy(access: AccessControl, more: dict[str, str]) -> None:
     access.reject_cross_origin(page("http://camera.example.net:8081", **more))
 
 
-def test_ok_a_program_may_use_any_name(access: AccessControl) -> None:
+def test_ok_any_name_without_origin(access: AccessControl) -> None:
     access.reject_cross_origin(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
 
 
-def test_ok_with_a_key_any_name(resolver: Path) -> None:
+def test_ok_any_name_with_key(resolver: Path) -> None:
     for keyed in (AccessControl("key"), AccessControl(None, "view")):
         keyed.reject_cross_origin(page("http://pi.example.net:18081"))
 
 
-def test_ok_the_name_that_the_router_gave(
-    access: AccessControl, resolver: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ok_name_in_search_domain(access: AccessControl, resolver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Garden")
     ours = page("http://garden.fritz.box:18081")
     with pytest.raises(HttpError, match=r"garden\.fritz\.box"):
@@ -140,7 +138,7 @@ def test_ok_the_name_that_the_router_gave(
         {"Host": "pi.local:1", "Origin": "http://pi.local:2"},
     ],
 )
-def test_fail_another_origin(headers: Mapping[str, str]) -> None:
+def test_fail_cross_origin(headers: Mapping[str, str]) -> None:
     for access in (AccessControl(None), AccessControl("key")):
-        with pytest.raises(HttpError, match="from elsewhere"):
+        with pytest.raises(HttpError, match="cross-origin request rejected"):
             access.reject_cross_origin(make_headers(headers))

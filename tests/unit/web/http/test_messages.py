@@ -1,4 +1,4 @@
-"""Targets are read as clients mean them, and JSON is JSON."""
+"""Parsing of request targets, and JSON responses."""
 
 import json
 from http import HTTPStatus
@@ -21,14 +21,14 @@ from tests.support.raw_http import make_request
         ("/frame?quality", "/frame", {"quality": ""}),
         ("/frame?a=%20b%3D&c=d+e", "/frame", {"a": " b=", "c": "d e"}),
         ("/frame?a=%ff%zz", "/frame", {"a": "\ufffd%zz"}),
-        # What clients append to the address that they were given.
+        # Some clients append a query to the configured address.
         ("/?action=stream?nonce=1", "/", {"action": "stream", "nonce": "1"}),
         ("/?action=snapshot&cacheBust=1?timestamp=2", "/", {"action": "snapshot", "cacheBust": "1", "timestamp": "2"}),
-        # As it comes through a proxy.
+        # Absolute form, as sent to proxies.
         ("http://camera:8080/stream?fps=5", "/stream", {"fps": "5"}),
         ("http://camera", "/", {}),
         ("http://camera?action=stream", "/", {"action": "stream"}),
-        # A path that only looks so stays what it is.
+        # A path that contains an URL stays unchanged.
         ("/elsewhere/http://camera/stream", "/elsewhere/http://camera/stream", {}),
         ("*", "*", {}),
         ("", "", {}),
@@ -38,7 +38,7 @@ def test_ok_targets(target: str, path: str, query: dict[str, str]) -> None:
     assert parse_target(target) == (path, query)
 
 
-def test_json_is_utf8_and_never_kept() -> None:
+def test_json_response() -> None:
     response = json_response({"name": "Küche", "none": None})
     assert response.body == '{"name": "Küche", "none": null}\n'.encode()
     assert response.status is HTTPStatus.OK
@@ -46,7 +46,7 @@ def test_json_is_utf8_and_never_kept() -> None:
     assert response.headers == {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
 
 
-def test_json_takes_further_headers() -> None:
+def test_json_response_headers() -> None:
     response = json_response({}, HTTPStatus.CONFLICT, {"Retry-After": "5", "Cache-Control": "private"})
     assert response.status is HTTPStatus.CONFLICT
     assert response.headers["Retry-After"] == "5"
@@ -54,18 +54,18 @@ def test_json_takes_further_headers() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_fail_what_json_cannot_say(number: float) -> None:
+def test_fail_number_not_in_json(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         json_response({"lux": number})
 
 
-def test_an_error_knows_its_answer() -> None:
-    error = HttpError(HTTPStatus.BAD_REQUEST, "quality 0: wants more")
-    assert (str(error), error.status, error.headers) == ("quality 0: wants more", HTTPStatus.BAD_REQUEST, {})
+def test_http_error() -> None:
+    error = HttpError(HTTPStatus.BAD_REQUEST, "quality 0: must be larger")
+    assert (str(error), error.status, error.headers) == ("quality 0: must be larger", HTTPStatus.BAD_REQUEST, {})
 
 
 @pytest.mark.parametrize(("method", "expects_body"), [("GET", True), ("POST", True), ("HEAD", False)])
-def test_only_head_wants_no_body(method: str, expects_body: bool) -> None:
+def test_head_expects_no_body(method: str, expects_body: bool) -> None:
     request: Request = make_request("/", method=method)
     assert request.expects_body is expects_body
     assert json.loads(json_response({"method": request.method}).body) == {"method": method}

@@ -1,4 +1,4 @@
-"""One table finds what is asked for, under each of its names."""
+"""The router finds each route under all its paths."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,16 +9,16 @@ from softcam.web.http.messages import HttpError, Request, Response
 from softcam.web.http.router import Route, Router
 
 
-def answer(_request: Request) -> Response:
+def respond(_request: Request) -> Response:
     return Response()
 
 
-PAGE = Route(("/", "/index.html"), answer)
-STREAM = Route(("/stream.mjpg", "/stream", "/?action=stream"), answer)
-SNAPSHOT = Route(("/snapshot.jpg", "/?action=snapshot"), answer)
-SAVE = Route(("/save",), answer, method="POST")
-LOAD = Route(("/save",), answer)
-ROUTES = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
+PAGE = Route(("/", "/index.html"), respond)
+STREAM = Route(("/stream.mjpg", "/stream", "/?action=stream"), respond)
+SNAPSHOT = Route(("/snapshot.jpg", "/?action=snapshot"), respond)
+SAVE = Route(("/save",), respond, method="POST")
+LOAD = Route(("/save",), respond)
+ROUTER = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
 
 
 @pytest.mark.parametrize(
@@ -29,21 +29,21 @@ ROUTES = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
         ("GET", "/", {"timestamp": "1"}, PAGE),
         ("GET", "/index.html", {}, PAGE),
         ("GET", "/stream", {}, STREAM),
-        ("GET", "/stream", {"action": "snapshot"}, STREAM),  # an action means something at the root alone
+        ("GET", "/stream", {"action": "snapshot"}, STREAM),  # an action has a meaning at the root only
         ("GET", "/", {"action": "stream"}, STREAM),
         ("HEAD", "/", {"action": "snapshot"}, SNAPSHOT),
         ("POST", "/save", {}, SAVE),
         ("GET", "/save", {}, LOAD),
     ],
 )
-def test_ok_found(method: str, path: str, query: Mapping[str, str], route: Route) -> None:
-    assert ROUTES.find(method, path, query) is route
+def test_ok_find(method: str, path: str, query: Mapping[str, str], route: Route) -> None:
+    assert ROUTER.find(method, path, query) is route
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/stream/", "/Stream", "//stream", "", "*", "/index"])
 def test_fail_not_found(path: str) -> None:
     with pytest.raises(HttpError) as caught:
-        ROUTES.find("GET", path, {})
+        ROUTER.find("GET", path, {})
     assert caught.value.status is HTTPStatus.NOT_FOUND
 
 
@@ -55,34 +55,34 @@ def test_fail_not_found(path: str) -> None:
         ("PUT", "/", {"action": "stream"}, "GET, HEAD, OPTIONS"),
     ],
 )
-def test_fail_not_allowed(method: str, path: str, query: Mapping[str, str], allowed: str) -> None:
-    with pytest.raises(HttpError, match=f"takes {allowed}, not {method}") as caught:
-        ROUTES.find(method, path, query)
+def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str], allowed: str) -> None:
+    with pytest.raises(HttpError, match=f"method {method} not allowed; must be one of {allowed}") as caught:
+        ROUTER.find(method, path, query)
     assert caught.value.status is HTTPStatus.METHOD_NOT_ALLOWED
     assert caught.value.headers == {"Allow": allowed}
 
 
 @pytest.mark.parametrize("action", ["", "command", "stream_0", "x" * 5000])
 def test_fail_unknown_action(action: str) -> None:
-    with pytest.raises(HttpError, match=r"^action .*: wants one of snapshot, stream$") as caught:
-        ROUTES.find("GET", "/", {"action": action})
+    with pytest.raises(HttpError, match=r"^action .*: must be one of snapshot, stream$") as caught:
+        ROUTER.find("GET", "/", {"action": action})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert len(str(caught.value)) < 200
 
 
-def test_a_long_path_is_not_repeated_in_full() -> None:
+def test_long_path_is_truncated_in_error() -> None:
     with pytest.raises(HttpError) as caught:
-        ROUTES.find("GET", "/" + "x" * 60000, {})
+        ROUTER.find("GET", "/" + "x" * 60000, {})
     assert len(str(caught.value)) < 200
 
 
-def test_two_routes_under_one_name_are_a_mistake() -> None:
+def test_fail_duplicate_route() -> None:
     with pytest.raises(ValueError, match="two routes for HEAD /stream"):
-        Router([STREAM, Route(("/stream",), answer, method="HEAD")])
+        Router([STREAM, Route(("/stream",), respond, method="HEAD")])
     with pytest.raises(ValueError, match="two routes for GET /"):
-        Router([PAGE, Route(("/",), answer)])
+        Router([PAGE, Route(("/",), respond)])
 
 
-def test_allowed_is_told_for_any_path() -> None:
-    assert ROUTES.allowed("/save") == ["GET", "HEAD", "OPTIONS", "POST"]
-    assert ROUTES.allowed("/nothing") == ["OPTIONS"]
+def test_allowed_methods() -> None:
+    assert ROUTER.allowed("/save") == ["GET", "HEAD", "OPTIONS", "POST"]
+    assert ROUTER.allowed("/nothing") == ["OPTIONS"]
