@@ -1,1 +1,1 @@
-"""H.264: the encoder, fragmented MP4, publishing by RTSP, recordings. The only importers of PyAV, each late."""
+"""H.264: the shared encoder, its backends and packets, and the queue that hands packets to another thread."""

@@ -1,7 +1,7 @@
-"""What encodes frames: what the encoder's thread asks of libx264 or of a Raspberry Pi's own encoder. No thread here.
+"""The interface between the encoder's thread and what encodes: libx264, or the Raspberry Pi's hardware. No thread here.
 
-A backend may have several frames under way, as one in hardware has, which is only as fast as it should be when it gets
-the next frame before the last one is done. One that gives each packet at once is a `FrameEncoder`, in `SyncBackend`.
+A backend may have several frames in flight: the hardware encoder reaches its speed only when it gets the next frame
+before the last one is done. An encoder that returns each packet at once is a `FrameEncoder`, adapted by `SyncBackend`.
 """
 
 from collections.abc import Callable
@@ -16,23 +16,23 @@ BackendName = Literal["hardware", "libx264"]
 
 
 class BackendLost(CameraError):
-    """This backend will give nothing any more, which was logged; another one may be opened in its place."""
+    """The backend has failed for good, which has been logged; another one may be opened in its place."""
 
 
 class Backend(Protocol):
-    """Encodes frames of one size and format; packets come out in the order of the frames. One thread calls it."""
+    """Encodes frames of one size and format; packets are returned in the order of the frames. Called by one thread."""
 
     @property
     def name(self) -> BackendName:
-        """Which kind it is, for the status."""
+        """The kind of backend, for the status."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of what comes out."""
+        """(width, height) of the encoded video in pixels."""
 
     @property
     def parameter_sets(self) -> tuple[bytes, bytes]:
-        """SPS and PPS of the packet that `receive_packet` gave last."""
+        """SPS and PPS of the packet last returned by `receive_packet`."""
 
     @property
     def keeps_buffers(self) -> bool:
@@ -40,11 +40,11 @@ class Backend(Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether it can take no frame now."""
+        """Whether it cannot accept a frame now."""
 
     @property
     def is_busy(self) -> bool:
-        """Whether frames are under way."""
+        """Whether frames are in flight."""
 
     def has_output(self) -> bool:
         """Whether `receive_packet` has a packet to return or an error to raise.
@@ -53,47 +53,44 @@ class Backend(Protocol):
         """
 
     def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
-        """Take in a frame that the caller holds, and which may be needed as a keyframe; it is not full.
+        """Encode a frame that the caller holds, as a keyframe if requested. Only called when not full.
 
-        Raises CameraError for a frame that cannot be encoded, BackendLost.
+        Raises CameraError for a frame that cannot be encoded, and BackendLost.
         """
 
     def receive_packet(self) -> Packet | None:
-        """The next packet that is done, None where there is none yet. Raises BackendLost."""
+        """The next finished packet, None if there is none yet. Raises BackendLost."""
 
     def close(self) -> None:
-        """Let go of everything; the last call."""
+        """Release all resources; the last call."""
 
 
 class OpenBackend(Protocol):
-    """Opens a backend for frames of one size and format; the rate is in frames, the bitrate in bits a second."""
+    """Opens a backend for frames of one size and format; `fps` in frames and `bitrate` in bits per second."""
 
     def __call__(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, wake: Callable[[], None], /
     ) -> Backend:
-        """`wake` is for a backend that has packets later: it calls it then, on any thread. Raises CameraError."""
+        """A backend with frames in flight calls `wake` on any thread when a packet is finished. Raises CameraError."""
 
 
 class FrameEncoder(Protocol):
-    """What gives the packet of a frame at once."""
+    """An encoder that returns a frame's packet at once."""
 
     size: tuple[int, int]
     sps: bytes
     pps: bytes
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
-        """The access unit, each NAL unit behind its length in four bytes, and whether it is a keyframe.
-
-        The caller holds the frame. Raises CameraError.
-        """
+        """The AVCC access unit of a frame that the caller holds, and whether it is a keyframe. Raises CameraError."""
 
     def close(self) -> None: ...
 
 
 class SyncBackend:
-    """A `FrameEncoder` as a `Backend`."""
+    """Adapts a `FrameEncoder` to `Backend`."""
 
-    name: Final = "libx264"  # the only one of these
+    name: Final = "libx264"  # the only FrameEncoder
     keeps_buffers = False
     is_full = False
     is_busy = False

@@ -1,8 +1,9 @@
-"""The one H.264 encoder, for all who want packets; it runs only while somebody does.
+"""The shared H.264 encoder: encodes each frame once for all sinks, and runs only while there is a sink.
 
-The thread `h264` exists from the first sink's joining to the last one's leaving. It takes the newest frame whenever the
-camera gave one: an encoder that is late leaves frames out, and their age does not grow. What encodes is a `Backend`,
-libx264 or hardware; a frame of another size or format begins a new run of it. Sinks are called on this thread.
+The thread `h264` exists from the first subscription to the last unsubscription. It takes the newest frame whenever the
+camera has delivered one: an encoder that falls behind skips frames, so the age of packets does not grow. The encoding
+is done by a `Backend`, libx264 or hardware; a frame of another size or format opens a new one. Sinks are called on this
+thread.
 """
 
 import enum
@@ -20,23 +21,26 @@ from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend,
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.h264.timing import is_gap
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
-KEYFRAME_S: Final = 2.0  # without being asked: how long a decoder that lost something shows it
-_KEYFRAME_PAUSE_S: Final = 0.25  # a keyframe is some times as large as others; more often, pictures would get worse
-_MOST_FAILURES: Final = 3  # one after another: then it is not the frames, and the backend is opened anew
-_LOOK_S: Final = 0.1
+KEYFRAME_S: Final = 2.0  # longest interval between keyframes: how long a decoder shows the effect of a loss
+_MIN_KEYFRAME_S: Final = 0.25  # between requested keyframes: they are several times larger and would cost quality
+_MAX_FAILURES: Final = 3  # in a row: then the backend is at fault, not the frames, and is reopened
+_POLL_S: Final = 0.1
 _RATE_WINDOW_S: Final = 2.0
-_COMPLAINT_PAUSE_S: Final = 10.0  # a camera that gives damaged frames does so at its full rate
-_STILL_LIMIT_S: Final = 10.0  # an encoder that gave nothing for so long, while frames came, hangs
+_STALL_LIMIT_S: Final = 10.0  # an encoder without progress for so long, while frames arrive, hangs
 
 
 @dataclass(frozen=True, slots=True)
 class VideoStatus:
-    """A look at the encoder. `encoded` and `skipped` count frames since the portal started; `bitrate` is measured, in
-    bits a second; that, the format and the backend are None while it does not run."""
+    """A snapshot of the encoder's state.
+
+    `encoded` and `skipped` count frames since the start of the process. `bitrate` is measured, in bits per second.
+    Bitrate, format and backend are None while the encoder does not run.
+    """
 
     fmt: VideoFormat | None
     backend: BackendName | None
@@ -49,39 +53,39 @@ class VideoStatus:
 
 
 @dataclass(eq=False, slots=True)
-class _Place:
-    """A sink, and the run of which it was told; the thread alone changes that."""
+class _Subscription:
+    """A sink, and the format that was passed to it last, which only the encoder's thread changes."""
 
     sink: PacketSink
     fmt: VideoFormat | None = None
 
 
 class _Step(enum.Enum):
-    """What the thread has to do beside encoding a frame."""
+    """What the thread does next if it does not encode a frame."""
 
-    PACKETS = enum.auto()  # hand them on
-    LET_GO = enum.auto()  # of the camera's memory
+    PACKETS = enum.auto()  # deliver the backend's packets
+    RELEASE = enum.auto()  # release the camera's memory
     END = enum.auto()
 
 
 _PACKETS: Final = _Step.PACKETS
-_LET_GO: Final = _Step.LET_GO
+_RELEASE: Final = _Step.RELEASE
 _END: Final = _Step.END
 
-_Looks = tuple[tuple[int, int], PixelFormat, float]  # size, format, frames a second: what a run cannot change
+_Config = tuple[tuple[int, int], PixelFormat, float]  # size, format, frames per second: fixed for a backend's lifetime
 
 
 @dataclass(eq=False, slots=True)
 class _Run:
-    """A backend, what its frames look like, and what its packets do since the first keyframe."""
+    """A backend, the configuration of its frames, and the format of its packets since the first keyframe."""
 
     backend: Backend
-    looks: _Looks
+    config: _Config
     fmt: VideoFormat | None = None
 
 
 class VideoEncoder:
-    """Owns the thread `h264`. `on_frame` is called by the camera's thread, everything else by any."""
+    """Owns the thread `h264`. The camera's thread calls `on_frame`; all other methods may be called by any thread."""
 
     def __init__(
         self,
@@ -90,91 +94,94 @@ class VideoEncoder:
         bitrate: int,
         on_crash: Callable[[str], None],
         *,
-        require: Callable[[], None] = x264.require_pyav,
+        require: Callable[[], None] = x264.require_libx264,
         open_backend: OpenBackend = open_x264,
+        stall_limit_s: float = _STALL_LIMIT_S,
     ) -> None:
-        """`fps` gives what the camera was asked for, and is called for every frame; `bitrate` is in bits a second;
-        `require` raises NotSupported where the backend cannot be had."""
+        """`fps` returns the frame rate requested from the camera, and is called for every frame; `bitrate` is in bits
+        per second; `require` raises NotSupported if the backend is not available."""
         self._frames = frames
         self._fps = fps
         self._bitrate = bitrate
         self._on_crash = on_crash
         self._require = require
         self._open_backend = open_backend
+        self._stall_limit_s = stall_limit_s
 
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
-        self._places: dict[PacketSink, _Place] = {}
+        self._subscriptions: dict[PacketSink, _Subscription] = {}
         self._thread: threading.Thread | None = None
         self._is_stopping = False
-        self._wants_keyframe = False
-        self._has_newcomer = False  # gets a keyframe whenever the last one was
-        self._came = 0  # frames since the thread looked last
+        self._is_keyframe_requested = False
+        self._has_new_sink = False  # its keyframe ignores the minimum distance
+        self._arrived = 0  # frames since the thread last read the slot
         self._is_camera_stopping = False
         self._format: VideoFormat | None = None
-        self._backend_name: BackendName | None = None  # of what gave the last packet
+        self._backend_name: BackendName | None = None  # of the last packet
         self._encoded = 0
         self._skipped = 0
         self._keyframes = 0
-        self._sent: deque[tuple[float, int]] = deque()  # when, bytes
+        self._sent: deque[tuple[float, int]] = deque()  # time, bytes
         self._last_error: str | None = None
         self._progress_s = 0.0
 
-        # The thread's own; where one ends while the next begins, they follow one another under the lock.
+        # Owned by the thread; where one ends while the next starts, the lock orders them.
         self._last_began_s = 0.0
-        self._delta_s = 0.0  # between the exposures of the frame that was taken last and the one before
+        self._delta_s = 0.0  # between the exposures of the last two frames that were taken
         self._last_delta_s = 0.0  # of the frame before
-        self._keyframe_s = 0.0  # of the exposure of the last keyframe, or of the frame that is to be the next one
-        self._failures = 0
-        self._complain_at_s = 0.0
+        self._keyframe_s = 0.0  # exposure of the last keyframe, or of the frame submitted as the next one
+        self._errors = RateLimitedLogger(log)  # a camera may deliver damaged frames at its full rate
         frames.subscribe(self.on_frame, self.on_frames_cleared)
 
-    # --- what everyone may call -------------------------------------------------------------------------------
+    # --- any thread -------------------------------------------------------------------------------------------
 
     def require(self) -> None:
-        """Raises NotSupported where this machine cannot encode; the first time may take a second."""
+        """Raises NotSupported where this machine cannot encode; the first call may take a second."""
         self._require()
 
     def subscribe(self, sink: PacketSink) -> None:
-        """From now on the sink gets packets, from a keyframe on, which is made at once. Raises NotSupported,
-        and CameraError where no thread can be had: then it is not in."""
+        """Deliver packets to `sink`, starting with a keyframe that is encoded for it at once.
+
+        Raises NotSupported, and CameraError where the thread cannot be started; then the sink is not subscribed.
+        """
         self._require()
         with self._changed:
-            if self._is_stopping or sink in self._places:
+            if self._is_stopping or sink in self._subscriptions:
                 return
-            self._places[sink] = _Place(sink)
-            self._has_newcomer = True
+            self._subscriptions[sink] = _Subscription(sink)
+            self._has_new_sink = True
             if self._thread is None:
-                self._came = 0
+                self._arrived = 0
                 self._is_camera_stopping = False
                 self._progress_s = time.monotonic()
                 try:
                     self._thread = spawn("h264", self._run, self._on_crash)
                 except RuntimeError as error:  # no memory, or too many threads
-                    del self._places[sink]
-                    raise CameraError(f"nothing can be encoded as H.264: {error}") from error
+                    del self._subscriptions[sink]
+                    raise CameraError(f"the H.264 encoder cannot be started: {error}") from error
             self._changed.notify_all()
 
     def unsubscribe(self, sink: PacketSink) -> None:
-        """It gets no more; a call that is under way may still come to its end. Harmless where it is not in."""
+        """Deliver no more packets; a call in progress may still complete. Harmless if not subscribed."""
         with self._changed:
-            if self._places.pop(sink, None) is not None:
+            if self._subscriptions.pop(sink, None) is not None:
                 self._changed.notify_all()
 
     def request_keyframe(self) -> None:
-        """Make the next frame a keyframe, unless there was one a moment ago: then the first after that moment."""
+        """Encode the next frame as a keyframe, or the first one that keeps the minimum distance to the last."""
         with self._changed:
-            self._wants_keyframe = True
+            self._is_keyframe_requested = True
 
     def on_frame(self) -> None:
         """There is a new frame in the slot."""
-        if self._thread is None:  # read without the lock: a thread that starts now looks into the slot by itself
+        if self._thread is None:  # read without the lock: a thread that starts now reads the slot by itself
             return
         with self._changed:
-            self._came += 1
+            self._arrived += 1
             self._changed.notify()
 
     def on_frames_cleared(self) -> None:
-        """The slot was cleared: the camera may be about to stop, and wants its memory back. Does not wait."""
+        """The slot was cleared: the camera may be about to stop and needs its memory back. Does not block."""
         with self._changed:
             self._is_camera_stopping = True
             self._changed.notify()
@@ -185,7 +192,7 @@ class VideoEncoder:
             return VideoStatus(
                 self._format if is_running else None,
                 self._backend_name if is_running else None,
-                len(self._places),
+                len(self._subscriptions),
                 self._encoded,
                 self._skipped,
                 self._keyframes,
@@ -194,18 +201,18 @@ class VideoEncoder:
             )
 
     def health_error(self) -> str | None:
-        """What is wrong and will not right itself; None while all is well."""
+        """A fault that does not recover by itself; None if there is none."""
         with self._changed:
-            still_s = time.monotonic() - self._progress_s
-            if self._thread is None or self._came < 2 or still_s <= _STILL_LIMIT_S:
+            stalled_s = time.monotonic() - self._progress_s
+            if self._thread is None or self._arrived < 2 or stalled_s <= self._stall_limit_s:
                 return None
-            return f"frames come, and the H.264 encoder has taken none for {still_s:.0f} s"
+            return f"frames arrive, but the H.264 encoder has accepted none for {stalled_s:.0f} s"
 
     def stop(self, deadline_s: float) -> None:
-        """End the thread; sinks get no more. Waits until the deadline (monotonic clock)."""
+        """End the thread; sinks receive no more packets. Waits until the deadline (monotonic clock)."""
         with self._changed:
             self._is_stopping = True
-            self._places.clear()
+            self._subscriptions.clear()
             thread = self._thread
             self._changed.notify_all()
         if thread is not None:
@@ -223,89 +230,89 @@ class VideoEncoder:
         run: _Run | None = None
         failures = 0
         try:
-            while (step := self._next_step(run)) is not _END:
-                if step is _LET_GO:
-                    self._end(run)
+            while (step := self._wait_for_step(run)) is not _END:
+                if step is _RELEASE:
+                    self._close(run)
                     run = None
                     continue
                 try:
                     if isinstance(step, Frame):
-                        run = self._run_for(step, run)
-                        self._put(run, step)
+                        run = self._get_run(step, run)
+                        self._encode(run, step)
                     while run is not None and (packet := run.backend.receive_packet()) is not None:
-                        self._hand_on(run, packet)
+                        self._publish(run, packet)
                     failures = 0
                 except BackendLost:
-                    self._end(run)
+                    self._close(run)
                     run = None
                     self._keyframe_s = 0.0
-                except Exception as error:  # noqa: BLE001 - one bad frame ends no thread: the next one may be well
-                    self._complain(error)
-                    self._keyframe_s = 0.0  # it may have been to be one
+                except Exception as error:  # noqa: BLE001 - the thread survives a bad frame: the next one may be good
+                    self._report_error(error)
+                    self._keyframe_s = 0.0  # the frame may have been the keyframe
                     failures += 1
-                    if failures >= _MOST_FAILURES:
-                        self._end(run)
+                    if failures >= _MAX_FAILURES:
+                        self._close(run)
                         run = None
                 finally:
                     if isinstance(step, Frame):
                         step.release()
         finally:
-            self._end(run)
+            self._close(run)
 
-    def _end(self, run: _Run | None) -> None:
+    def _close(self, run: _Run | None) -> None:
         if run is not None:
             run.backend.close()
 
-    def _next_step(self, run: _Run | None) -> Frame | _Step:
-        """Sleep until there is a newer frame, which is held, or something else to do."""
+    def _wait_for_step(self, run: _Run | None) -> Frame | _Step:
+        """Sleep until there is a newer frame, which is returned held, or another step to do."""
         backend = None if run is None else run.backend
         with self._changed:
             while True:
-                if not self._places:
-                    # Here, under the lock: who joins from now on finds no thread, and starts one.
+                if not self._subscriptions:
+                    # Under the lock: a sink that subscribes from now on finds no thread, and starts one.
                     self._thread = None
                     self._sent.clear()
                     return _END
                 was_stopping, self._is_camera_stopping = self._is_camera_stopping, False
                 if was_stopping and backend is not None and backend.keeps_buffers:
-                    return _LET_GO
+                    return _RELEASE
                 if backend is not None and backend.has_output():
                     return _PACKETS
                 if backend is None or not backend.is_full:
                     self._progress_s = time.monotonic()
                     frame = self._frames.wait(lambda newest: newest.began_s > self._last_began_s, deadline_s=0.0)
                     if frame is not None:
-                        self._skipped += max(0, self._came - 1)
-                        self._came = min(self._came, 1) - 1  # below 0: it was in the slot, and not told yet
+                        self._skipped += max(0, self._arrived - 1)
+                        self._arrived = min(self._arrived, 1) - 1  # -1: read from the slot before its notification
                         self._delta_s = frame.began_s - self._last_began_s
-                        self._last_began_s = frame.began_s  # whatever becomes of it, it is not taken again
+                        self._last_began_s = frame.began_s  # never taken again, whether it can be encoded or not
                         return frame
-                    self._came = min(self._came, 0)
-                # A backend that hangs with the camera's memory leaves it without frames, which would wake us.
-                self._changed.wait(_LOOK_S if backend is not None and backend.is_busy else None)
+                    self._arrived = min(self._arrived, 0)
+                # A backend that hangs with the camera's memory leaves the camera without frames, which would wake us.
+                self._changed.wait(_POLL_S if backend is not None and backend.is_busy else None)
 
     def _wake(self) -> None:
-        """A packet is done that was under way; on any thread."""
+        """The backend has finished a packet; called by any thread."""
         with self._changed:
             self._changed.notify()
 
-    def _run_for(self, frame: Frame, run: _Run | None) -> _Run:
-        """The run that goes on, or a new one where it has to be. Raises CameraError."""
-        looks = (frame.size, frame.pixel_format, self._fps())
-        if run is not None and run.looks == looks:
+    def _get_run(self, frame: Frame, run: _Run | None) -> _Run:
+        """The current run, or a new one if the frame's configuration differs. Raises CameraError."""
+        config = (frame.size, frame.pixel_format, self._fps())
+        if run is not None and run.config == config:
             return run
-        fresh = _Run(self._open_backend(*looks, self._bitrate, self._wake), looks)
-        self._end(run)
+        fresh = _Run(self._open_backend(*config, self._bitrate, self._wake), config)
+        self._close(run)
         return fresh
 
-    def _put(self, run: _Run, frame: Frame) -> None:
+    def _encode(self, run: _Run, frame: Frame) -> None:
         """Raises CameraError."""
-        is_keyframe = self._is_keyframe_due(frame.began_s, run.looks[2])
+        is_keyframe = self._is_keyframe_due(frame.began_s, run.config[2])
         self._last_delta_s = self._delta_s
         run.backend.send_frame(frame, is_keyframe=is_keyframe)
 
-    def _hand_on(self, run: _Run, packet: Packet) -> None:
-        """Give it to everyone; what comes before the run's first keyframe to nobody."""
+    def _publish(self, run: _Run, packet: Packet) -> None:
+        """Deliver the packet to all sinks; packets before the run's first keyframe are dropped."""
         if packet.is_keyframe:
             run.fmt = self._format_of(run)
         if run.fmt is None:
@@ -321,56 +328,50 @@ class VideoEncoder:
             if packet.is_keyframe:
                 self._keyframes += 1
                 self._keyframe_s = max(self._keyframe_s, packet.began_s)
-            places = tuple(self._places.values())
-        for place in places:
-            if self._give(place, run.fmt, packet):
-                # Who begins knows of no frame before this one: the next is judged as if there had been none.
+            subscriptions = tuple(self._subscriptions.values())
+        for subscription in subscriptions:
+            if self._deliver(subscription, run.fmt, packet):
+                # A new sink knows no earlier frame: the next one is judged as if there had been none.
                 self._last_delta_s = 0.0
 
     def _format_of(self, run: _Run) -> VideoFormat:
-        """The same object as long as nothing changes, in another run too: sinks need not begin anew."""
-        fmt = VideoFormat(*run.backend.size, run.looks[2], *run.backend.parameter_sets)
+        """The same object while nothing changes, also in another run: then sinks need no new format."""
+        fmt = VideoFormat(*run.backend.size, run.config[2], *run.backend.parameter_sets)
         if fmt == self._format:
             return self._format
-        log.info("H.264: %dx%d, %d bits a second", fmt.width, fmt.height, self._bitrate)
+        log.info("Encoding H.264: %dx%d, %d bit/s", fmt.width, fmt.height, self._bitrate)
         return fmt
 
     def _is_keyframe_due(self, began_s: float, fps: float) -> bool:
         since_s = began_s - self._keyframe_s
         is_after_gap = is_gap(self._delta_s, self._last_delta_s, fps)
         with self._changed:
-            is_asked = self._has_newcomer or (self._wants_keyframe and since_s >= _KEYFRAME_PAUSE_S)
-            is_due = is_asked or is_after_gap or since_s >= KEYFRAME_S
+            is_requested = self._has_new_sink or (self._is_keyframe_requested and since_s >= _MIN_KEYFRAME_S)
+            is_due = is_requested or is_after_gap or since_s >= KEYFRAME_S
             if is_due:
-                self._wants_keyframe = self._has_newcomer = False
+                self._is_keyframe_requested = self._has_new_sink = False
         if is_due:
             self._keyframe_s = began_s
         return is_due
 
-    def _give(self, place: _Place, fmt: VideoFormat, packet: Packet) -> bool:
-        """Hand the packet on; whether it is the first one for this sink."""
-        is_first = place.fmt is not fmt
+    def _deliver(self, subscription: _Subscription, fmt: VideoFormat, packet: Packet) -> bool:
+        """Deliver the packet to a sink; returns whether it is the sink's first of this format."""
+        is_first = subscription.fmt is not fmt
         if is_first and not packet.is_keyframe:
             return False
+        sink = subscription.sink
         try:
             if is_first:
-                place.fmt = fmt
-                place.sink.on_format(fmt)
-            place.sink.on_packet(packet)
-        except Exception:  # one that takes packets must not cost the others theirs
-            log.exception("%s cannot take packets, and gets no more", type(place.sink).__name__)
-            self.unsubscribe(place.sink)
+                subscription.fmt = fmt
+                sink.on_format(fmt)
+            sink.on_packet(packet)
+        except Exception:  # the other sinks must still receive theirs
+            log.exception("%s raised, unsubscribed", type(sink).__name__)
+            self.unsubscribe(sink)
         return is_first
 
-    def _complain(self, error: Exception) -> None:
-        """Log a frame that could not be encoded; of many in a row, the first and then their number."""
-        now_s = time.monotonic()
+    def _report_error(self, error: Exception) -> None:
         with self._changed:
             self._last_error = str(error)
-        self._failures += 1
-        if now_s < self._complain_at_s:
-            return
-        failures, self._failures = self._failures, 0
-        self._complain_at_s = now_s + _COMPLAINT_PAUSE_S
         details = None if isinstance(error, CameraError) else error
-        log.error("%d frames could not be encoded as H.264: %s", failures, error, exc_info=details)
+        self._errors.error("Failed to encode frame as H.264: %s", error, exc_info=details)

@@ -1,7 +1,7 @@
-"""NAL units: taken out of a byte stream, and put behind their lengths. Pure functions on bytes; any thread.
+"""NAL units: splits byte streams, and prefixes units with their lengths. Pure functions on bytes; any thread.
 
-ITU-T H.264, Annex B, has start codes between them, which encoders give; ISO/IEC 14496-15 has their lengths before
-them, in four bytes here, which MP4 and our own packets have.
+ITU-T H.264, Annex B, separates units by start codes, as encoders return them; ISO/IEC 14496-15 puts a length before
+each unit, of four bytes here, as MP4 and `Packet` have it.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def split(stream: bytes) -> Iterator[bytes]:
     while at >= 0:
         begin = at + len(_START)
         at = stream.find(_START, begin)
-        # The zeros before a start code are no part of the unit, which ends in a one bit.
+        # Zeros before a start code are not part of the unit, which ends with a one bit.
         unit = stream[begin:] if at < 0 else stream[begin:at]
         unit = unit.rstrip(b"\x00")
         if unit:
@@ -28,13 +28,12 @@ def split(stream: bytes) -> Iterator[bytes]:
 
 
 def kind_of(unit: bytes) -> int:
-    """Its nal_unit_type."""
+    """The nal_unit_type."""
     return unit[0] & 0x1F
 
 
 def only_slices(stream: bytes) -> bytes:
-    """The picture in a byte stream, each unit behind its length; what else there is (parameter sets, an encoder's
-    words about itself) is left out."""
+    """The slices of a byte stream in AVCC; other units (parameter sets, SEI) are dropped."""
     parts: list[bytes] = []
     for unit in split(stream):
         if kind_of(unit) in _SLICES:
@@ -43,7 +42,7 @@ def only_slices(stream: bytes) -> bytes:
 
 
 def parameter_sets(stream: bytes) -> tuple[bytes, bytes]:
-    """The first SPS and PPS in a byte stream. Raises ValueError where one is missing."""
+    """The first SPS and PPS of a byte stream. Raises ValueError where one is missing."""
     found: dict[int, bytes] = {}
     for unit in split(stream):
         found.setdefault(kind_of(unit), unit)
@@ -53,5 +52,5 @@ def parameter_sets(stream: bytes) -> tuple[bytes, bytes]:
 
 
 def is_idr(access_unit: bytes) -> bool:
-    """Whether an access unit with lengths, slices alone, is a keyframe from which decoding can begin."""
+    """Whether an access unit in AVCC that consists of slices is a keyframe at which decoding can start."""
     return len(access_unit) > 4 and kind_of(access_unit[4:5]) == IDR

@@ -1,4 +1,4 @@
-"""What the H.264 encoder gives to those who want it. Values only; no thread, no PyAV."""
+"""The encoder's output: packets, their format, and the protocols of sinks and sources. No thread, no PyAV."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -6,9 +6,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class VideoFormat:
-    """One run of the encoder: the same size and parameter sets. `sps` and `pps` are NAL units without start codes.
+    """The format of a run of packets: one size, one set of parameter sets. `sps` and `pps` have no start codes.
 
-    `fps` is the rate that the camera was asked for, for what must know a frame's length before the next one is there.
+    `fps` is the frame rate requested from the camera; consumers estimate a frame's duration with it before the next
+    frame has arrived.
     """
 
     width: int
@@ -20,11 +21,11 @@ class VideoFormat:
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One encoded frame, an access unit: its NAL units, each behind its length in four bytes (AVCC, ISO 14496-15).
+    """One encoded frame: an access unit in AVCC, each NAL unit after its length in four bytes (ISO/IEC 14496-15).
 
-    Parameter sets are not in it, but in the format. `began_s` is when the exposure began, on the monotonic clock, and
-    rises strictly from packet to packet; `timestamp_s` is the same moment as Unix time. There are no B frames, so
-    packets come in the order in which they are shown.
+    Parameter sets are in the format, not in the packet. `began_s` is the start of the exposure on the monotonic clock
+    and strictly increases from packet to packet; `timestamp_s` is the same moment as Unix time. There are no B-frames,
+    so packets arrive in display order.
     """
 
     data: bytes
@@ -34,26 +35,26 @@ class Packet:
 
 
 class PacketSink(Protocol):
-    """Takes packets on the encoder's thread; must be quick, must not block, and must not raise."""
+    """Receives packets on the encoder's thread; its methods must be quick, must not block, and must not raise."""
 
     def on_format(self, fmt: VideoFormat) -> None:
-        """The packets from here on are of this format; the first of them is a keyframe. May come again."""
+        """The packets that follow have this format, and the first of them is a keyframe. May be called again."""
 
     def on_packet(self, packet: Packet) -> None:
-        """The next one; those before the first keyframe since the sink joined are left out."""
+        """The next packet; packets before the first keyframe after subscribing are not delivered."""
 
 
 class VideoSource(Protocol):
-    """Where packets come from: the encoder, which runs only while it has sinks."""
+    """A source of packets: the encoder, which runs only while it has sinks."""
 
     def subscribe(self, sink: PacketSink) -> None:
-        """From now on the sink gets packets, from a keyframe on, which is made at once. Any thread may call.
+        """Deliver packets to `sink`, starting with a keyframe that is encoded for it at once. Any thread may call.
 
-        Raises CameraError: it gets nothing then.
+        Raises CameraError; then the sink is not subscribed.
         """
 
     def unsubscribe(self, sink: PacketSink) -> None:
-        """It gets no more; a call that is under way may still come to its end. Harmless where it is not in."""
+        """Deliver no more packets; a call in progress may still complete. Harmless if not subscribed."""
 
     def request_keyframe(self) -> None:
-        """Make the next frame a keyframe, unless there was one a moment ago."""
+        """Encode the next frame as a keyframe, or the first one that keeps the minimum distance to the last."""

@@ -1,21 +1,21 @@
-"""Rewrites a sequence parameter set so that it says which colours the pictures have. Pure functions; any thread.
+"""Rewrites a sequence parameter set so that it declares the video's colours. Pure functions; any thread.
 
-The syntax is ITU-T H.264, 7.3.2.1.1 and E.1.1. An encoder in hardware says nothing of colours, or what it takes for
-usual, and players then show full-range pictures with too much contrast.
+The syntax is that of ITU-T H.264, 7.3.2.1.1 and E.1.1. A hardware encoder declares no colours or its default, and
+players then show full-range video with too much contrast.
 """
 
 from typing import Final
 
 from softcam.h264.x264 import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
 
-# Profiles whose sets have more fields before the first one of all others.
+# Profiles with additional fields before those that all profiles share.
 _HIGH: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _UNSPECIFIED_FORMAT: Final = 5
 _OWN_RATIO: Final = 255
 
 
 class _Bits:
-    """Reads bits, and keeps what was read for the copy."""
+    """A bit reader that can copy ranges of what it has read."""
 
     def __init__(self, data: bytes) -> None:
         self._bits = "".join(f"{byte:08b}" for byte in data)
@@ -24,13 +24,13 @@ class _Bits:
     def read(self, count: int) -> int:
         end = self.at + count
         if end > len(self._bits):
-            raise ValueError("a parameter set that is cut off")
+            raise ValueError("truncated parameter set")
         value = int(self._bits[self.at : end] or "0", 2)
         self.at = end
         return value
 
     def number(self) -> int:
-        """An Exp-Golomb code, ue(v); of se(v), too, where only its length matters."""
+        """An Exp-Golomb code ue(v); also used to skip se(v), which has the same length."""
         zeros = 0
         while not self.read(1):
             zeros += 1
@@ -41,7 +41,7 @@ class _Bits:
 
 
 def with_colours(sps: bytes) -> bytes:
-    """The set with full-range BT.601 of sRGB in it, as a JPEG has it. Raises ValueError for what is no such set."""
+    """The set with the colours of a JPEG: sRGB as full-range BT.601. Raises ValueError for an invalid set."""
     bits = _Bits(sps.replace(b"\x00\x00\x03", b"\x00\x00"))
     frames = _skip_to_vui(bits)
     before = bits.at
@@ -59,8 +59,8 @@ def with_colours(sps: bytes) -> bytes:
                 bits.read(24)
         rest = bits.between(bits.at)
     else:
-        # Neither its place of chroma, nor a clock, nor buffers; but that no picture waits for a later one, without
-        # which a decoder may hold back as many as there are references.
+        # No chroma location, timing or buffers, but a bitstream restriction without reordering: otherwise a decoder may
+        # hold back as many frames as there are references.
         parts.append("00")
         rest = "00000" + "1" + "1" + _code(0) * 2 + _code(15) * 2 + _code(0) + _code(frames) + "1"
     description = f"{COLOUR_PRIMARIES:08b}{COLOUR_TRANSFER:08b}{COLOUR_MATRIX:08b}"
@@ -69,7 +69,7 @@ def with_colours(sps: bytes) -> bytes:
 
 
 def _skip_to_vui(bits: _Bits) -> int:
-    """Up to vui_parameters_present_flag; the number of reference frames."""
+    """Read up to vui_parameters_present_flag; returns the number of reference frames."""
     bits.read(8)
     profile = bits.read(8)
     bits.read(16)
@@ -81,13 +81,13 @@ def _skip_to_vui(bits: _Bits) -> int:
         bits.number()
         bits.read(1)
         if bits.read(1):
-            raise ValueError("a parameter set with scaling lists")
+            raise ValueError("parameter sets with scaling lists are not supported")
     bits.number()
     order = bits.number()
     if order == 0:
         bits.number()
     elif order == 1:
-        raise ValueError("a parameter set with an order of its own")
+        raise ValueError("parameter sets with picture order count type 1 are not supported")
     frames = bits.number()
     bits.read(1)
     bits.number()
@@ -102,13 +102,13 @@ def _skip_to_vui(bits: _Bits) -> int:
 
 
 def _code(number: int) -> str:
-    """ue(v)."""
+    """The Exp-Golomb code ue(v) of a number."""
     digits = f"{number + 1:b}"
     return "0" * (len(digits) - 1) + digits
 
 
 def _escaped(bits: str) -> bytes:
-    """Bytes of a NAL unit, in which no start code may appear; zeros after the last one bit fill the last byte."""
+    """The bits as a NAL unit, with emulation prevention bytes; zeros after the stop bit fill the last byte."""
     bits = bits.rstrip("0")
     raw = bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8))
     out = bytearray()

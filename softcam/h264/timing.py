@@ -1,27 +1,31 @@
-"""When frames come: what is a gap between two, and how long one is said to last before the next is there. Arithmetic.
+"""Frame timing: what counts as a gap, and the duration of a sample whose successor is unknown. Pure functions.
 
-A fragment leaves before the next frame is known, so its length is a guess. Chromium drops what comes later than twice
-the length it was told, up to the next keyframe (Media Source Extensions, coded frame processing, step 6). So frames
-are said to last rather long, and what comes after a gap is made a keyframe: both rules stand here, so that they fit.
+A fragment is sent before the next frame exists, so its duration is an estimate. Chromium drops frames that arrive later
+than twice the announced duration, up to the next keyframe (Media Source Extensions, coded frame processing, step 6).
+Therefore durations are estimated long, and a frame after a gap is encoded as a keyframe. Both rules are in this module
+because they depend on each other.
 """
 
 from typing import Final
 
-_GAP: Final = 3.5  # times the usual distance; two frames that were left out are none yet
-_LENGTH: Final = 2.0  # times the usual distance: doubled by the browser, it is above the gap
-_SLOWEST_S: Final = 1.0  # the first frame after a long silence is not said to last as long as that
+_GAP: Final = 3.5  # times the usual interval; two skipped frames are not a gap yet
+_DURATION: Final = 2.0  # times the usual interval: doubled by the browser, it exceeds the gap
+_MAX_INTERVAL_S: Final = 1.0  # a long pause before a frame is not the usual interval
 
 
 def is_gap(delta_s: float, last_delta_s: float, fps: float) -> bool:
-    """Whether a frame that comes `delta_s` after the one before should be a keyframe for that alone."""
-    return delta_s > _GAP * _usual_s(last_delta_s, fps)
+    """Whether a frame `delta_s` after its predecessor must be a keyframe because of the gap."""
+    return delta_s > _GAP * _usual_interval_s(last_delta_s, fps)
 
 
 def sample_duration_s(last_delta_s: float, fps: float) -> float:
-    """How long a frame is said to last whose successor is not there; `last_delta_s` is how long after the one before
-    it came, 0 where there was none. Longer than the truth, which does no harm: the next one ends it."""
-    return _LENGTH * _usual_s(last_delta_s, fps)
+    """The announced duration of a frame whose successor is unknown.
+
+    `last_delta_s` is the interval to its predecessor, 0 if there is none. The result is longer than the true duration,
+    which is harmless: the next fragment ends the sample.
+    """
+    return _DURATION * _usual_interval_s(last_delta_s, fps)
 
 
-def _usual_s(last_delta_s: float, fps: float) -> float:
-    return min(max(1 / fps, last_delta_s), max(1 / fps, _SLOWEST_S))
+def _usual_interval_s(last_delta_s: float, fps: float) -> float:
+    return min(max(1 / fps, last_delta_s), max(1 / fps, _MAX_INTERVAL_S))

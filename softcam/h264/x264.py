@@ -1,9 +1,9 @@
-"""libx264 through PyAV: one frame in, one access unit out, at once. The encoder where there is none in hardware.
+"""libx264 through PyAV: returns the access unit of each frame at once. Used where there is no hardware encoder.
 
-PyAV is imported when the first encoder is made, so that a portal without H.264 never loads it. No thread of its own:
-one `X264` belongs to one thread. Frames are full-range BT.601, as in a JPEG, and are encoded and flagged as such, so
-that a browser shows both alike. Where a frame's planes lie behind one another in one buffer, as a camera's do, x264
-reads them where they lie; others are copied once.
+PyAV is imported when the first encoder is created, so a process without H.264 never loads it. Starts no thread; an
+`X264` belongs to one thread. Frames are full-range BT.601, as in a JPEG, and are encoded and flagged as such, so that a
+browser shows both alike. If a frame's planes are contiguous in one buffer, as a camera's are, x264 reads them in place;
+otherwise they are copied once.
 """
 
 import os
@@ -15,70 +15,61 @@ import numpy as np
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
 from softcam.imaging.frame import Frame, PixelFormat, Plane
+from softcam.runtime.pyav import import_pyav
 
-# ITU-T H.273: what JFIF says of its pictures, which are sRGB by way of BT.601's matrix.
+# ITU-T H.273 code points for the colours of JFIF: sRGB with the matrix of BT.601.
 COLOUR_PRIMARIES: Final = 1
 COLOUR_TRANSFER: Final = 13
 COLOUR_MATRIX: Final = 6
 _FULL_RANGE: Final = 2  # AVCOL_RANGE_JPEG
 
-# Keyframes come when the owner asks for them, and never by x264's own count, which is of frames, not of time.
-_NO_OWN_KEYFRAMES: Final = 1 << 30
-_BUFFER_S: Final = 0.5  # how far ahead of its rate the stream may run: a keyframe is some times as large as others
-# What one core of a Raspberry Pi 5 encodes with a third of it left over; above that two threads share each frame.
+# Keyframes are encoded on request only; x264 would count frames instead of time.
+_NO_AUTOMATIC_KEYFRAMES: Final = 1 << 30
+_BUFFER_S: Final = 0.5  # rate control buffer: a keyframe is several times larger than other frames
+# What one core of a Raspberry Pi 5 encodes at two thirds load; above that, two threads share each frame.
 _PIXELS_PER_THREAD: Final = 1920 * 1080 * 24
 
-# All JPEGs but the rarest; the j says that the range is full, which newer releases leave to a flag.
-_OF_JPEGS: Final = frozenset(
+# All common JPEG formats; the j marks full range, which newer releases of FFmpeg express by a flag.
+_JPEG_FORMATS: Final = frozenset(
     {"gray", *(f"{letters}{kind}p" for letters in ("yuv", "yuvj") for kind in ("420", "422", "440", "444"))}
 )
-_NAMES: Final = {"YUV420": "yuv420p", "NV12": "nv12", "YUYV": "nv12", "MJPEG": "yuv420p"}
+_FORMATS: Final = {"YUV420": "yuv420p", "NV12": "nv12", "YUYV": "nv12", "MJPEG": "yuv420p"}
 
 
-def require_pyav() -> None:
+def require_libx264() -> None:
     """Raises NotSupported where PyAV, or libx264 in it, is missing."""
-    _codec(_pyav())
-
-
-def _pyav() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise NotSupported(
-            f"H.264 needs PyAV, the package av, which Debian calls python3-av, and it cannot be loaded: {error}"
-        ) from error
-    return av
+    _codec(import_pyav("H.264"))
 
 
 def _codec(av: Any) -> Any:
     try:
         return av.Codec("libx264", "w")
     except (av.error.FFmpegError, ValueError) as error:
-        raise NotSupported("H.264 needs libx264, and this PyAV was built without it") from error
+        raise NotSupported("H.264 requires libx264, and this PyAV was built without it") from error
 
 
 class X264:
-    """One run: frames of one size and format."""
+    """An encoder for frames of one size and format."""
 
     def __init__(self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int) -> None:
-        """`bitrate` is in bits a second. An odd column or row at the edge is left out, as H.264 has none.
+        """`bitrate` is in bits per second. An odd column or row at the edge is cropped, because H.264 has even sizes.
 
         Raises NotSupported, CameraError.
         """
-        self._av = av = _pyav()
+        self._av = av = import_pyav("H.264")
         codec = _codec(av)
         self._frame_size = size
         self._pixel_format = pixel_format
         self.size = width, height = size[0] // 2 * 2, size[1] // 2 * 2
         if not width or not height:
-            raise CameraError(f"H.264 has no pictures of {size[0]}x{size[1]}")
+            raise CameraError(f"H.264 cannot encode {size[0]}x{size[1]}")
         rate = Fraction(fps).limit_denominator(1000)
-        self._format = _NAMES[pixel_format]
+        self._format = _FORMATS[pixel_format]
         self._context = context = av.CodecContext.create(codec, "w")
         context.width, context.height, context.pix_fmt = width, height, self._format
         context.framerate, context.time_base = rate, 1 / rate
         context.bit_rate = bitrate
-        context.gop_size = _NO_OWN_KEYFRAMES
+        context.gop_size = _NO_AUTOMATIC_KEYFRAMES
         context.max_b_frames = 0
         context.color_range = _FULL_RANGE
         context.colorspace = COLOUR_MATRIX
@@ -86,32 +77,32 @@ class X264:
         context.color_trc = COLOUR_TRANSFER
         context.thread_count = _threads(width * height * fps)
         context.options = {
-            "preset": "ultrafast",  # which means constrained baseline, too: what WebRTC takes
+            "preset": "ultrafast",  # implies constrained baseline, which WebRTC requires
             "tune": "zerolatency",
             "forced-idr": "1",
-            "flags": "+global_header",  # parameter sets apart, in extradata
+            "flags": "+global_header",  # parameter sets in extradata instead of in packets
             "maxrate": str(bitrate),
             "bufsize": str(int(bitrate * _BUFFER_S)),
         }
         try:
             context.open()
         except av.error.FFmpegError as error:
-            raise CameraError(f"libx264 does not take {width}x{height}: {error}") from error
+            raise CameraError(f"libx264 rejected {width}x{height}: {error}") from error
         try:
             self.sps, self.pps = parameter_sets(context.extradata or b"")
         except ValueError as error:
-            raise CameraError(f"libx264 gave no header: {error}") from error
-        self._decoder: Any = None  # of a camera's own JPEGs
-        self._copy: Any = None  # where planes are copied to that do not lie as libx264 reads them
+            raise CameraError(f"libx264 returned no header: {error}") from error
+        self._decoder: Any = None  # for cameras that deliver JPEGs
+        self._copy: Any = None  # the frame that non-contiguous planes are copied to
         self._count = 0
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
-        """The access unit of a frame that the caller holds, and whether it is a keyframe, as which it may be asked for.
+        """The access unit of a frame that the caller holds, and whether it is a keyframe.
 
-        Raises CameraError for a frame that cannot be read.
+        Raises CameraError for a frame that cannot be encoded.
         """
         if frame.size != self._frame_size or frame.pixel_format != self._pixel_format:
-            raise CameraError(f"a {frame.pixel_format} frame of {frame.width}x{frame.height} came between others")
+            raise CameraError(f"unexpected {frame.pixel_format} frame of {frame.width}x{frame.height}")
         planes = self._decode(frame) if frame.pixel_format == "MJPEG" else _checked(frame)
         picture = self._picture(planes)
         kinds = self._av.video.frame.PictureType
@@ -123,16 +114,16 @@ class X264:
         except self._av.error.FFmpegError as error:
             raise CameraError(f"libx264 failed: {error}") from error
         if len(packets) != 1:
-            raise CameraError(f"libx264 gave {len(packets)} packets for a frame")
+            raise CameraError(f"libx264 returned {len(packets)} packets for a frame")
         data = only_slices(bytes(packets[0]))
         return data, is_idr(data)
 
     def close(self) -> None:
-        """Let go of the memory; the last call."""
+        """Release the memory; the last call."""
         self._context = self._decoder = self._copy = None
 
     def _picture(self, planes: tuple[Plane, ...]) -> Any:
-        """A PyAV frame of the planes, Y first; a view of them where that can be."""
+        """A PyAV frame of the planes, Y first; a view of them if they are contiguous."""
         width, height = self.size
         if self._pixel_format in ("YUV420", "NV12"):
             buffer = _as_one_buffer(planes, width, height)
@@ -140,9 +131,9 @@ class X264:
                 try:
                     return self._av.VideoFrame.from_numpy_buffer(buffer, self._format)
                 except ValueError:
-                    pass  # PyAV before 13 wants rows without padding
+                    pass  # PyAV before 13 requires rows without padding
         if self._copy is None:
-            # Always the same one: libx264 has its own copy of what it needs later.
+            # Reused for all frames: libx264 copies what it needs later.
             self._copy = self._av.VideoFrame(width, height, self._format)
         targets = [
             np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height] for plane in self._copy.planes
@@ -156,30 +147,30 @@ class X264:
         return self._copy
 
     def _decode(self, frame: Frame) -> tuple[Plane, ...]:
-        """The planes of a JPEG, with the chroma halved both ways, whatever it was."""
+        """The planes of a JPEG in 4:2:0, whatever its chroma subsampling."""
         av = self._av
         if self._decoder is None:
             self._decoder = av.CodecContext.create("mjpeg", "r")
-            self._decoder.thread_count = 1  # more would each keep a picture back
+            self._decoder.thread_count = 1  # with more, each would delay a frame
         if len(frame.planes) != 1:
             raise CameraError(f"an MJPEG frame has 1 plane, not {len(frame.planes)}")
         data = frame.planes[0].tobytes()
-        if not data:  # to FFmpeg, the end of all of them
-            raise CameraError("the camera's JPEG is empty")
+        if not data:  # FFmpeg would take it as the end of the stream
+            raise CameraError("the camera delivered an empty JPEG")
         try:
             pictures = self._decoder.decode(av.Packet(data))
         except av.error.FFmpegError as error:
-            raise CameraError(f"the camera's JPEG cannot be read: {error}") from error
+            raise CameraError(f"the camera's JPEG cannot be decoded: {error}") from error
         if len(pictures) != 1:
-            raise CameraError("the camera's JPEG cannot be read")
+            raise CameraError("the camera's JPEG cannot be decoded")
         picture = pictures[0]
         if (picture.width, picture.height) != frame.size:
             raise CameraError(
                 f"the camera's JPEG is {picture.width}x{picture.height}, not {frame.width}x{frame.height}"
             )
         name = picture.format.name
-        if name not in _OF_JPEGS:
-            raise CameraError(f"the camera's JPEG is {name}, which cannot be encoded")
+        if name not in _JPEG_FORMATS:
+            raise CameraError(f"the camera's JPEG has an unsupported format: {name}")
         planes = [
             np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
             for plane in picture.planes
@@ -196,7 +187,7 @@ def _threads(pixels_per_s: float) -> int:
 
 
 def _checked(frame: Frame) -> tuple[Plane, ...]:
-    """The frame's planes, if they are as its format says: libx264 would read beyond the end of what is not."""
+    """The frame's planes, if they match its format: otherwise libx264 would read beyond their end."""
     width, height = frame.size
     half = ((height + 1) // 2, (width + 1) // 2)
     shapes: dict[str, tuple[tuple[int, int], ...]] = {
@@ -204,17 +195,17 @@ def _checked(frame: Frame) -> tuple[Plane, ...]:
         "NV12": ((height, width), (half[0], 2 * half[1])),
         "YUYV": ((height, 2 * width),),
     }
-    wanted = shapes.get(frame.pixel_format, ())
+    expected = shapes.get(frame.pixel_format, ())
     found = tuple(plane.shape for plane in frame.planes)
-    if found != wanted or any(plane.strides[-1] != 1 or plane.dtype != np.uint8 for plane in frame.planes):
-        raise CameraError(f"a {frame.pixel_format} frame of {width}x{height} has planes of {found}, not {wanted}")
+    if found != expected or any(plane.strides[-1] != 1 or plane.dtype != np.uint8 for plane in frame.planes):
+        raise CameraError(f"a {frame.pixel_format} frame of {width}x{height} has planes of {found}, not {expected}")
     return frame.planes
 
 
 def _as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane | None:
-    """All planes as the one array that PyAV makes a frame of without a copy; None where they do not lie so.
+    """All planes as one array, of which PyAV creates a frame without a copy; None if they are not contiguous.
 
-    It takes their distances from the first one's stride, and a height that is no multiple of four for a smaller one.
+    PyAV derives the offsets from the first plane's stride, and misreads a height that is not a multiple of four.
     """
     luma = planes[0]
     stride = luma.strides[0]
@@ -230,9 +221,9 @@ def _as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane 
 
 
 def _split_yuyv(packed: Plane, luma: Plane, chroma: Plane) -> None:
-    """NV12 of packed 4:2:2: its chroma bytes stand in NV12's order already, and each two rows become one."""
+    """Convert packed 4:2:2 to NV12: the chroma bytes have NV12's order already; each two rows are averaged."""
     height, width = luma.shape
-    # Numbers of two bytes, luma in the low one, as on all machines that this runs on.
+    # 16-bit numbers with luma in the low byte: all supported machines are little-endian.
     pairs = np.ascontiguousarray(packed[:height, : 2 * width]).view(np.uint16)
     np.copyto(luma, pairs, casting="unsafe")
     above, below = pairs[0::2] >> 8, pairs[1::2] >> 8
@@ -243,7 +234,7 @@ def _split_yuyv(packed: Plane, luma: Plane, chroma: Plane) -> None:
 
 
 def _halved(plane: Plane, size: tuple[int, int]) -> Plane:
-    """A chroma plane of a picture of `size` at half its width and height; the mean of what becomes one."""
+    """The chroma plane of an image of `size` at half width and height, by averaging."""
     width, height = size
     if plane.shape[0] == height and height > 1:
         plane = _mean(plane[0 : height // 2 * 2 : 2], plane[1::2])

@@ -9,28 +9,15 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, Plane
 from softcam.imaging.jpeg import decode, separate
+from softcam.runtime.pyav import import_pyav
 
 Rgb = npt.NDArray[np.uint8]
 
+_FEATURE: Final = "converting to RGB"
 _FULL_RANGE: Final = "yuvj420p"  # the j is for JPEG's range; libswscale then takes BT.601's matrix by itself
-
-
-def require_pyav() -> None:
-    """Raises NotSupported where PyAV is missing."""
-    _pyav()
-
-
-def _pyav() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise NotSupported(
-            f"a hook needs PyAV, which Debian calls python3-av, and it cannot be loaded: {error}"
-        ) from error
-    return av
 
 
 def rgb_of(frame: Frame) -> Rgb:
@@ -41,7 +28,7 @@ def rgb_of(frame: Frame) -> Rgb:
     if frame.pixel_format == "MJPEG":
         return decode(frame)
     width, height = frame.size
-    picture = _pyav().VideoFrame(width, height, _FULL_RANGE)
+    picture = import_pyav(_FEATURE).VideoFrame(width, height, _FULL_RANGE)
     for rows, plane in zip(_rows_of(picture), separate(frame), strict=True):
         rows[:] = plane
     rgb: Rgb = picture.to_ndarray(format="rgb24")
@@ -51,7 +38,11 @@ def rgb_of(frame: Frame) -> Rgb:
 def frame_of(rgb: Rgb, like: Frame) -> Frame:
     """An array (height, width, 3) as a YUV420 frame in memory of its own, with the time and metadata of `like`."""
     height, width, _ = rgb.shape
-    picture = _pyav().VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24").reformat(format=_FULL_RANGE)
+    picture = (
+        import_pyav(_FEATURE)
+        .VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+        .reformat(format=_FULL_RANGE)
+    )
     return _made(tuple(rows.copy() for rows in _rows_of(picture)), width, height, like)
 
 
@@ -60,7 +51,7 @@ def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[in
 
     Raises CameraError for a JPEG that cannot be decoded.
     """
-    av = _pyav()
+    av = import_pyav(_FEATURE)
     try:
         decoder: Any = av.CodecContext.create("mjpeg", "r")
         decoder.thread_count = 1  # with more threads, each would delay the picture by one

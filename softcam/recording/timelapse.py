@@ -16,7 +16,7 @@ from typing import Final
 
 from softcam.errors import CameraError, NoPicture, RecordingError
 from softcam.h264.packet import Packet, VideoFormat
-from softcam.h264.x264 import X264, require_pyav
+from softcam.h264.x264 import X264, require_libx264
 from softcam.imaging.frame import Frame
 from softcam.imaging.rgb import decode_yuv420
 from softcam.imaging.scale import scaled_size
@@ -116,7 +116,7 @@ class TimelapseRecorder:
 
     def start(self, wish: TimelapseOptions) -> RunningTimelapse:
         """Take stills from now on. Raises RecordingError where one runs already or there is no room, NotSupported."""
-        require_pyav()
+        require_libx264()
         try:
             self._library.enforce_quota()
             self._library.check_writable()

@@ -21,7 +21,8 @@ import numpy as np
 
 from softcam.errors import CameraError, ConfigurationError
 from softcam.imaging.frame import Frame, NewestFrame, copy_of
-from softcam.imaging.rgb import Rgb, frame_of, require_pyav, rgb_of, shape_fault
+from softcam.imaging.rgb import Rgb, frame_of, rgb_of, shape_fault
+from softcam.runtime.pyav import import_pyav
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def load_hook(name: str) -> HookFunction:
     PYTHONPATH. Raises ConfigurationError, whatever goes wrong in it."""
     module_name, _, function_name = name.partition(":")
     try:
-        require_pyav()
+        import_pyav("a hook")
         found = getattr(importlib.import_module(module_name), function_name)
     except BaseException as error:  # it is somebody else's code: all that can go wrong there is a bad setting here
         log.debug("The hook cannot be loaded", exc_info=True)

@@ -32,7 +32,7 @@ IMPORT_RULE: tuple[tuple[str, ...], ...] = (
 
 # The modules that may import a package from outside the standard library; None means every module.
 IMPORTERS: dict[str, set[str] | None] = {
-    "av": {"softcam.camera.url.source", "softcam.h264.x264", "softcam.imaging.rgb"},
+    "av": {"softcam.camera.url.source", "softcam.runtime.pyav"},
     "libcamera": {"softcam.camera.picamera.library"},
     "numpy": None,
     "picamera2": {"softcam.camera.picamera.library"},
@@ -172,7 +172,7 @@ def test_rule_has_no_unused_name() -> None:
         ({"softcam.app": {"soft_stream"}}, "may not import soft_stream"),
         ({"softcam.attic": set()}, "softcam.attic does not appear"),
         ({"softcam.app": {"requests"}}, "requests, which is not a runtime dependency"),
-        ({"softcam.app": {"av"}}, "av; only softcam.camera.url.source, softcam.h264.x264, softcam.imaging.rgb may"),
+        ({"softcam.app": {"av"}}, "av; only softcam.camera.url.source, softcam.runtime.pyav may"),
         ({"softcam.app": {"picamera2"}}, "picamera2; only softcam.camera.picamera.library may"),
         ({"softcam.web.pages": {"simplejpeg"}}, "simplejpeg; only softcam.imaging.jpeg may"),
         ({"softcam.web.a": {"softcam.web.b"}, "softcam.web.b": {"softcam.web.a"}}, "cycle.*softcam.web.b"),

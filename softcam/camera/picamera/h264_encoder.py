@@ -60,7 +60,7 @@ class EncoderFactory:
         find: Callable[[], tuple[Any, Any] | None] = h264_encoder,
         *,
         otherwise: OpenBackend = open_x264,
-        require_otherwise: Callable[[], None] = x264.require_pyav,
+        require_otherwise: Callable[[], None] = x264.require_libx264,
     ) -> None:
         """`find` gives Picamera2's class of encoders and that of their outputs, as `picamera_library` does."""
         self._find = find

@@ -12,8 +12,9 @@ import numpy as np
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.url.pipe import Pipe
-from softcam.errors import CameraError, CameraMissing
+from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, Plane
+from softcam.runtime.pyav import import_pyav
 
 Size = tuple[int, int]  # (width, height) in pixels
 
@@ -36,14 +37,11 @@ _HD_WIDTH, _HD_HEIGHT = 1280, 576
 
 
 def require_pyav() -> Any:
-    """PyAV. Raises CameraMissing where it cannot be loaded: without it there is no such camera."""
+    """PyAV. Raises CameraMissing if it cannot be loaded: then there is no such camera."""
     try:
-        import av
-    except ImportError as error:
-        raise CameraMissing(
-            f"a URL, a file or a device as the camera needs PyAV, which Debian calls python3-av: {error}"
-        ) from error
-    return av
+        return import_pyav("a URL, a file or a device as the camera")
+    except NotSupported as error:
+        raise CameraMissing(str(error)) from error
 
 
 def is_url(address: str) -> bool:

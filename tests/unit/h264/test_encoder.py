@@ -1,4 +1,4 @@
-"""One encoder for all: it runs while somebody takes packets, is never late, and one bad sink harms no other."""
+"""The shared encoder: runs while there is a sink, skips frames when it falls behind, survives bad sinks and frames."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,26 +23,26 @@ SIZE = (32, 16)
 
 
 class FakeBackend:
-    """Encodes a frame as a few words; may be held up, or fail."""
+    """Encodes a frame as its time; can be blocked by the test, or fail."""
 
     def __init__(self, stage: "Stage", size: tuple[int, int]) -> None:
         self._stage = stage
         self.size = size
         self.sps, self.pps = b"sps%d" % len(stage.backends), b"pps"
         self.is_closed = False
-        self.asked: list[bool] = []
+        self.keyframes_requested: list[bool] = []
         self.thread = threading.current_thread()
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
         assert not self.is_closed
         assert threading.current_thread() is self.thread
-        assert frame.planes, "the frame is not held"
+        assert frame.planes, "frame is not held"
         self._stage.inside.set()
         assert self._stage.gate.wait(PATIENCE_S)
         if self._stage.errors:
             raise self._stage.errors.pop(0)
-        is_keyframe = is_keyframe or not self.asked
-        self.asked.append(is_keyframe)
+        is_keyframe = is_keyframe or not self.keyframes_requested
+        self.keyframes_requested.append(is_keyframe)
         return b"%.3f" % frame.began_s, is_keyframe
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class FakeBackend:
 
 
 class Sink:
-    """Keeps what it gets."""
+    """Records formats and packets."""
 
     def __init__(self) -> None:
         self.formats: list[VideoFormat] = []
@@ -63,7 +63,7 @@ class Sink:
     def on_packet(self, packet: Packet) -> None:
         if self.error is not None:
             raise self.error
-        assert self.formats, "a packet before its format"
+        assert self.formats, "packet before its format"
         self.packets.append(packet)
 
     @property
@@ -72,23 +72,29 @@ class Sink:
 
 
 class Stage:
-    """An encoder in front of a slot into which the test puts frames, each at a moment of its choice."""
+    """An encoder that reads a slot into which the test puts frames with chosen times."""
 
-    def __init__(self) -> None:
+    def __init__(self, stall_limit_s: float = 10.0) -> None:
         self.slot = NewestFrame()
         self.backends: list[FakeBackend] = []
         self.errors: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
         self.inside = threading.Event()
-        self.deaths: list[str] = []
+        self.crashes: list[str] = []
         self.missing: NotSupported | None = None
         self.fps = FPS
         self.now_s = 100.0
         self.frames = 0
         self.given_back = 0
         self.encoder = VideoEncoder(
-            self.slot, lambda: self.fps, 1000, self.deaths.append, require=self._require, open_backend=self._open
+            self.slot,
+            lambda: self.fps,
+            1000,
+            self.crashes.append,
+            require=self._require,
+            open_backend=self._open,
+            stall_limit_s=stall_limit_s,
         )
 
     def __enter__(self) -> Self:
@@ -99,7 +105,7 @@ class Stage:
         self.encoder.stop(soon_s())
         self.slot.clear()
         assert not self.threads()
-        assert self.deaths == []
+        assert self.crashes == []
         assert all(backend.is_closed for backend in self.backends)
         assert self.frames == self.given_back
 
@@ -110,7 +116,7 @@ class Stage:
         self.encoder.on_frame()
 
     def show(self, sink: Sink, count: int = 1, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:
-        """So many frames, each of which comes to the sink before the next."""
+        """Put `count` frames, each after the sink has received the one before."""
         for _ in range(count):
             before = len(sink.packets)
             self.put(after_s, size)
@@ -141,7 +147,7 @@ def stage(no_leaks: NoLeaks) -> Iterator[Stage]:
         yield stage
 
 
-def test_runs_while_somebody_takes_packets(stage: Stage) -> None:
+def test_runs_while_there_is_a_sink(stage: Stage) -> None:
     stage.put()
     assert stage.threads() == []
     for number in range(1, 4):
@@ -162,7 +168,7 @@ def test_runs_while_somebody_takes_packets(stage: Stage) -> None:
         assert stage.encoder.status().backend is None
 
 
-def test_a_frame_that_is_there_already_is_the_first(stage: Stage) -> None:
+def test_frame_in_the_slot_is_encoded_first(stage: Stage) -> None:
     stage.put()
     sink = Sink()
     stage.encoder.subscribe(sink)
@@ -170,7 +176,7 @@ def test_a_frame_that_is_there_already_is_the_first(stage: Stage) -> None:
     assert sink.packets[0].data == b"%.3f" % stage.now_s
 
 
-def test_begins_with_its_format_and_a_keyframe_also_in_the_middle(stage: Stage) -> None:
+def test_later_sink_starts_with_format_and_keyframe(stage: Stage) -> None:
     first, later = Sink(), Sink()
     stage.encoder.subscribe(first)
     stage.show(first, 7)
@@ -184,7 +190,7 @@ def test_begins_with_its_format_and_a_keyframe_also_in_the_middle(stage: Stage) 
         assert packet.began_s == pytest.approx(frame_s)
 
 
-def test_keyframes_come_by_time_not_by_count(stage: Stage) -> None:
+def test_keyframe_interval_is_time(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink, 3, after_s=0.1)
@@ -194,7 +200,7 @@ def test_keyframes_come_by_time_not_by_count(stage: Stage) -> None:
     assert all(later - earlier == pytest.approx(2.0, abs=0.11) for earlier, later in pairwise(at))
 
 
-def test_keyframes_that_are_asked_for_keep_a_distance_and_are_not_forgotten(stage: Stage) -> None:
+def test_requested_keyframes_keep_a_distance_and_are_not_lost(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     for _ in range(20):
@@ -209,7 +215,7 @@ def test_keyframes_that_are_asked_for_keep_a_distance_and_are_not_forgotten(stag
     assert sum(sink.keyframes[-6:]) == 1
 
 
-def test_what_comes_after_a_gap_is_a_keyframe(stage: Stage) -> None:
+def test_keyframe_after_gap(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink, 3)
@@ -218,19 +224,19 @@ def test_what_comes_after_a_gap_is_a_keyframe(stage: Stage) -> None:
         assert sink.packets[-1].is_keyframe is is_keyframe
         stage.show(sink, 2)
     stage.show(sink, 2, after_s=0.4)
-    assert sink.keyframes[-2:] == [True, False]  # it has become slow: after the first, that is no gap
+    assert sink.keyframes[-2:] == [True, False]  # a lower rate: a gap only for the first frame
 
 
 @pytest.mark.parametrize("fps", [0.2, 1.0, 20.0, 120.0])
 @pytest.mark.parametrize("last_delta_s", [0.0, 0.004, 0.05, 0.9, 30.0])
-def test_what_is_no_gap_is_within_twice_the_length_that_was_told(fps: float, last_delta_s: float) -> None:
+def test_gap_is_below_twice_the_announced_duration(fps: float, last_delta_s: float) -> None:
     sample_duration_s = timing.sample_duration_s(last_delta_s, fps)
     limit_s = next(n / 1000 for n in range(1, 100_000) if timing.is_gap(n / 1000, last_delta_s, fps))
     assert limit_s < 2 * sample_duration_s
     assert limit_s > min(max(1 / fps, last_delta_s), 1.0)
 
 
-def test_is_late_and_takes_the_newest(stage: Stage) -> None:
+def test_slow_encoder_takes_the_newest_frame(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink)
@@ -247,7 +253,7 @@ def test_is_late_and_takes_the_newest(stage: Stage) -> None:
     assert (status.encoded, status.skipped, status.backend) == (3, 4, "libx264")
 
 
-def test_another_size_or_rate_is_another_run(stage: Stage) -> None:
+def test_other_size_or_rate_opens_another_backend(stage: Stage) -> None:
     sink, other = Sink(), Sink()
     stage.encoder.subscribe(sink)
     stage.encoder.subscribe(other)
@@ -266,7 +272,7 @@ def test_another_size_or_rate_is_another_run(stage: Stage) -> None:
     assert [backend.is_closed for backend in stage.backends] == [True, True, False]
 
 
-def test_moments_rise_also_where_the_camera_s_do_not(stage: Stage) -> None:
+def test_times_increase_even_if_the_camera_repeats_them(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink, 2)
@@ -277,7 +283,7 @@ def test_moments_rise_also_where_the_camera_s_do_not(stage: Stage) -> None:
     assert len(sink.packets) == 3
 
 
-def test_a_sink_that_raises_is_dropped_and_harms_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_raising_sink_is_unsubscribed(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = Sink(), Sink()
     stage.encoder.subscribe(bad)
     stage.encoder.subscribe(good)
@@ -286,13 +292,11 @@ def test_a_sink_that_raises_is_dropped_and_harms_nobody(stage: Stage, caplog: py
     stage.show(good, 3)
     assert len(bad.packets) == 1
     assert stage.encoder.status().sinks == 1
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "Sink cannot take packets, and gets no more"
-    ]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["Sink raised, unsubscribed"]
     stage.encoder.unsubscribe(bad)
 
 
-def test_a_bad_frame_costs_itself_alone(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+def test_bad_frame_is_skipped(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink)
@@ -303,11 +307,11 @@ def test_a_bad_frame_costs_itself_alone(stage: Stage, caplog: pytest.LogCaptureF
     assert len(stage.backends) == 1
     assert stage.encoder.status().last_error is None
     assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
-        "1 frames could not be encoded as H.264: a damaged picture"
+        "Failed to encode frame as H.264: a damaged picture"
     ]
 
 
-def test_a_backend_that_fails_again_and_again_is_opened_anew(stage: Stage) -> None:
+def test_failing_backend_is_reopened(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink)
@@ -321,7 +325,7 @@ def test_a_backend_that_fails_again_and_again_is_opened_anew(stage: Stage) -> No
     assert sink.keyframes == [True, True]
 
 
-def test_fail_nobody_joins_what_cannot_encode(stage: Stage) -> None:
+def test_fail_to_subscribe_without_pyav(stage: Stage) -> None:
     stage.missing = NotSupported("no PyAV here")
     with pytest.raises(NotSupported, match="no PyAV"):
         stage.encoder.subscribe(Sink())
@@ -330,7 +334,7 @@ def test_fail_nobody_joins_what_cannot_encode(stage: Stage) -> None:
     assert stage.threads() == []
 
 
-def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_to_subscribe_without_thread(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -345,7 +349,7 @@ def test_fail_to_join_where_no_thread_can_be_had(stage: Stage, monkeypatch: pyte
     assert sink.keyframes == [True]
 
 
-def test_stop_ends_it_for_good(stage: Stage) -> None:
+def test_stop_is_final(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink)
@@ -356,7 +360,7 @@ def test_stop_ends_it_for_good(stage: Stage) -> None:
     assert stage.threads() == []
 
 
-def test_the_status_tells_what_goes_on(stage: Stage) -> None:
+def test_status(stage: Stage) -> None:
     assert stage.encoder.status().bitrate is None
     sink = Sink()
     stage.encoder.subscribe(sink)
@@ -368,23 +372,23 @@ def test_the_status_tells_what_goes_on(stage: Stage) -> None:
     assert status.bitrate == pytest.approx(sum(len(packet.data) for packet in sink.packets) * 8 / 2)
 
 
-def test_trouble_where_frames_come_and_none_is_taken(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("softcam.h264.encoder._STILL_LIMIT_S", 0.0)
-    assert stage.encoder.health_error() is None
-    sink = Sink()
-    stage.encoder.subscribe(sink)
-    stage.gate.clear()
-    stage.put()
-    assert stage.inside.wait(PATIENCE_S)
-    for _ in range(3):
+def test_health_error_of_stalled_encoder(no_leaks: NoLeaks) -> None:
+    with no_leaks(), Stage(stall_limit_s=0.0) as stage:
+        assert stage.encoder.health_error() is None
+        sink = Sink()
+        stage.encoder.subscribe(sink)
+        stage.gate.clear()
         stage.put()
-    eventually(lambda: stage.encoder.health_error() is not None)
-    assert "H.264 encoder has taken none" in (stage.encoder.health_error() or "")
-    stage.gate.set()
-    eventually(lambda: stage.encoder.health_error() is None)
+        assert stage.inside.wait(PATIENCE_S)
+        for _ in range(3):
+            stage.put()
+        eventually(lambda: stage.encoder.health_error() is not None)
+        assert "the H.264 encoder has accepted none" in (stage.encoder.health_error() or "")
+        stage.gate.set()
+        eventually(lambda: stage.encoder.health_error() is None)
 
 
-def test_fifty_rounds_leave_nothing_behind(stage: Stage) -> None:
+def test_50_rounds_of_subscribing_leak_nothing(stage: Stage) -> None:
     for _ in range(50):
         sink = Sink()
         stage.encoder.subscribe(sink)

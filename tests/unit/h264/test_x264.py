@@ -1,6 +1,5 @@
 """libx264: every format of frame becomes the same picture, at once, as browsers and WebRTC take it."""
 
-import builtins
 import io
 import sys
 import threading
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pytest
 import simplejpeg
 
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import CameraError
 from softcam.h264 import nal, x264
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.h264.x264 import X264
@@ -233,19 +232,6 @@ def test_fail_a_jpeg_of_another_size() -> None:
 def test_fail_a_picture_of_one_pixel() -> None:
     with pytest.raises(CameraError, match="1x1"):
         X264((1, 1), "YUV420", FPS, BITRATE)
-
-
-def test_fail_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def refuse(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "av":
-            raise ImportError("No module named 'av'")
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(NotSupported, match=r"PyAV.*python3-av"):
-        x264.require_pyav()
 
 
 def test_nothing_is_said_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:

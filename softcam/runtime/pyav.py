@@ -1,0 +1,14 @@
+"""Imports PyAV late, so that a process that does not use it never loads it; its only importer. Any thread."""
+
+from typing import Any
+
+from softcam.errors import NotSupported
+
+
+def import_pyav(feature: str) -> Any:
+    """The module `av`. Raises NotSupported, naming the `feature` that requires it, if it cannot be loaded."""
+    try:
+        import av
+    except ImportError as error:
+        raise NotSupported(f"{feature} requires PyAV (Debian package python3-av): {error}") from error
+    return av
