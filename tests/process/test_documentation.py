@@ -1,0 +1,142 @@
+"""Every command and example that the README and docs/ print is run here, or names the test that runs it."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Portal
+
+PROJECT = Path(__file__).resolve().parents[2]
+PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
+ADDRESS = "127.0.0.1:18081"
+
+# Commands that cannot run beside a portal on the pattern camera, and the tests that run them.
+ELSEWHERE = {
+    "make run": "tests/process/test_project.py",
+    "make run CAMERA=0": "tests/process/test_project.py",
+    "sudo apt install python3-picamera2 python3-simplejpeg": "tests/rig/root.py",
+    "./deploy.sh --dry-run pi@camera.local": "tests/deploy/",
+    "./deploy.sh --with-nginx pi@camera.local": "tests/deploy/",
+    "systemctl status camera-soft-cam@0": "tests/deploy/",
+    "journalctl -u camera-soft-cam@0 -n 50": "tests/deploy/",
+    "make bench": "tests/process/test_bench.py",
+    "tools/grab_frame.py --host 127.0.0.1 --stream": "tests/process/test_tools.py",
+}
+
+
+def code_blocks(language: str) -> Iterator[tuple[Path, str]]:
+    for page in PAGES:
+        for block in re.findall(rf"(?ms)^```{language}\n(.*?)^```", page.read_text()):
+            yield page, block
+
+
+def commands() -> list[str]:
+    found = [
+        line.strip()
+        for _, block in code_blocks("sh")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+    return list(dict.fromkeys(re.sub(r" {2,}", " ", line) for line in found))
+
+
+RUN_HERE = [command for command in commands() if command not in ELSEWHERE]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the commands see as the checkout."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("measure_fps.py", "soft_stream.py", "softcam", "integrations", "tools"):
+        (folder / name).symlink_to(PROJECT / name)
+    return folder
+
+
+def test_there_are_commands() -> None:
+    assert len(RUN_HERE) > 10
+    assert set(ELSEWHERE) <= set(commands()), "a command that is printed nowhere"
+    for place in ELSEWHERE.values():
+        assert (PROJECT / place).exists()
+
+
+@pytest.mark.parametrize("command", RUN_HERE)
+def test_command(command: str, start_portal: Callable[..., Portal], folder: Path, tmp_path: Path) -> None:
+    text = command.replace("/srv/recordings", str(tmp_path)).replace("recording.mp4", str(tmp_path / "recording.mp4"))
+    if text.startswith("python3 soft_stream.py"):
+        portal = start_portal(*shlex.split(text)[2:])
+        assert portal.url
+        assert portal.stop() == 0
+        return
+    if "18081" in text or "--host 127.0.0.1" in text:
+        flags = [
+            "--recordings",
+            str(tmp_path),
+            *(["--rtsp-url", "rtsp://127.0.0.1:9/cam0"] if "/streaming/" in text else []),
+        ]
+        address = start_portal(*flags, "--no-rtsp-autostart").url.removeprefix("http://")
+        port = address.rpartition(":")[2]
+        text = text.replace(ADDRESS, address).replace("--host 127.0.0.1", f"--host 127.0.0.1 --port {port}")
+        text = text.replace("--duration 60", "--duration 3").replace("--limit-frames 500", "--limit-frames 20")
+        text = text.replace("--frames 150", "--frames 20")
+    words = shlex.split(text)
+    if words[0] == "curl":
+        words[1:1] = ["--fail-with-body", "--silent", "--show-error"]
+    elif words[0].startswith("tools/"):
+        words.insert(0, sys.executable)
+    elif words[0] == "python3":
+        words[0] = sys.executable
+    answer = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_python_examples(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    (example,) = [block for _, block in code_blocks("python") if "urllib.request" in block]
+    address = start_portal().url.removeprefix("http://")
+    answer = subprocess.run(
+        [sys.executable, "-c", example.replace(ADDRESS, address)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "now.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_node_example(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    ((_, example),) = code_blocks("js")
+    script = tmp_path / "example.mjs"
+    script.write_text(example.replace(ADDRESS, start_portal().url.removeprefix("http://")))
+    answer = subprocess.run([node, script], capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_hook_example(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+    (example,) = [block for _, block in code_blocks("python") if "def negative" in block]
+    (tmp_path / "example_hook.py").write_text(example)
+    portal = start_portal("--hook", "example_hook:negative", environment={"PYTHONPATH": str(tmp_path)})
+    answer = subprocess.run(
+        [sys.executable, PROJECT / "measure_fps.py", f"{portal.url}/stream.mjpg", "--frames", "5"], timeout=60
+    )
+    assert answer.returncode == 0
+
+
+def test_links_lead_somewhere() -> None:
+    documents = [*PAGES, *PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("integrations/**/*.md")]
+    links = [
+        (page, target)
+        for page in documents
+        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        if "://" not in target
+    ]
+    assert len(links) > 40
+    assert [(str(page), target) for page, target in links if not (page.parent / target).exists()] == []
