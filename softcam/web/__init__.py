@@ -1,1 +1,1 @@
-"""The HTTP side: everything that parses a request or writes an answer."""
+"""The HTTP server, the API, and the page."""

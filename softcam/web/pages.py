@@ -1,4 +1,4 @@
-"""The pages and their parts: files of the folder `assets`, read once, sent as they are."""
+"""The page and the API documentation: files of the folder `assets`, read once at start."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,13 +16,13 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 _POLICY: Final = "Content-Security-Policy"
-_ASK_US: Final = "connect-src 'self'"
-_SHOW_US: Final = "img-src 'self'"
-# Nothing from elsewhere, nothing inline: what is shown on the page can never become code.
+_CONNECT_SELF: Final = "connect-src 'self'"
+_IMAGES_SELF: Final = "img-src 'self'"
+# No foreign and no inline code: text shown on the page can never be executed.
 _HEADERS: Final = {
     "Cache-Control": "no-cache",
-    _POLICY: f"default-src 'none'; {_SHOW_US} blob: data:; media-src 'self' blob:; script-src 'self'; "
-    f"style-src 'self'; {_ASK_US}; frame-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'none'; "
+    _POLICY: f"default-src 'none'; {_IMAGES_SELF} blob: data:; media-src 'self' blob:; script-src 'self'; "
+    f"style-src 'self'; {_CONNECT_SELF}; frame-src 'self'; worker-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'self'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -30,17 +30,17 @@ _HEADERS: Final = {
 
 
 _SCRIPTS: Final = (
-    "page.js",
     "controls.js",
     "dom.js",
+    "links.js",
     "mjpeg.js",
-    "movie.js",
+    "mp4.js",
+    "page.js",
     "peer.js",
     "picture.js",
     "plots.js",
     "portal.js",
     "recordings.js",
-    "share.js",
     "wall.js",
     "zoom.js",
 )
@@ -52,7 +52,7 @@ def page_doc(summary: str) -> Doc:
 
 
 class Page:
-    """One file, and whether a client has it already."""
+    """The handler of one file, with its ETag."""
 
     def __init__(
         self,
@@ -62,11 +62,10 @@ class Page:
         connect_origin: str | None = None,
         image_origins: Callable[[Request], Sequence[str]] | None = None,
     ) -> None:
-        """`fill` stands in for its {{names}}, escaped already; `connect_origin` is one more origin that it may talk to.
+        """`fill` replaces the file's {{names}} by text that is already escaped.
 
-        `image_origins` tells from which more origins its pictures may come, seen by who asks.
-
-        Raises FileNotFoundError when the installation lacks it.
+        `connect_origin` is an additional origin that the page may connect to. `image_origins` returns the additional
+        origins of its images, as seen by the client. Raises FileNotFoundError if the installation is incomplete.
         """
         text = files("softcam.web").joinpath("assets", name).read_bytes()
         for field, value in (fill or {}).items():
@@ -74,18 +73,18 @@ class Page:
         self._body = text
         self._headers = dict(_HEADERS)
         if connect_origin is not None:
-            self._headers[_POLICY] = _HEADERS[_POLICY].replace(_ASK_US, f"{_ASK_US} {connect_origin}")
+            self._headers[_POLICY] = _HEADERS[_POLICY].replace(_CONNECT_SELF, f"{_CONNECT_SELF} {connect_origin}")
         self._image_origins = image_origins
         self._content_type = _TYPES["." + name.rpartition(".")[2]]
         self._tag = f'"{hashlib.sha256(self._body).hexdigest()[:16]}"'
 
     def answer(self, request: Request) -> AnyResponse:
-        """The file, or 304 when the client's copy is the same."""
+        """The file, or 304 if the client has the same version."""
         headers = {**self._headers, "ETag": self._tag}
         if self._image_origins is not None:
-            shown = " ".join([_SHOW_US, *self._image_origins(request)])
-            headers[_POLICY] = headers[_POLICY].replace(_SHOW_US, shown)
-        # A proxy that compresses makes the tag a weak one.
+            shown = " ".join([_IMAGES_SELF, *self._image_origins(request)])
+            headers[_POLICY] = headers[_POLICY].replace(_IMAGES_SELF, shown)
+        # A compressing proxy turns the tag into a weak one.
         known = [tag.strip().removeprefix("W/") for tag in request.headers.get("If-None-Match", "").split(",")]
         if self._tag in known or "*" in known:
             return Response(b"", self._content_type, HTTPStatus.NOT_MODIFIED, headers)
@@ -93,13 +92,13 @@ class Page:
 
 
 def page_routes(image_origins: Callable[[Request], Sequence[str]] | None = None) -> list[Route]:
-    """The page at `/`, its parts under `/assets/`; addresses in them are relative, so a sub-path works.
+    """The page at `/` and its assets; all addresses in them are relative, so the portal works under a sub-path.
 
-    `image_origins` tells where pictures of other cameras come from.
+    `image_origins` returns the origins of other cameras' images.
     """
     page = Page("index.html", image_origins=image_origins)
     return [
-        Route(("/", "/index.html"), page.answer, doc=page_doc("The page with the live picture")),
+        Route(("/", "/index.html"), page.answer, doc=page_doc("The page with the live picture and the controls")),
         *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),
-        Route(("/docs",), Page("docs.html").answer, doc=page_doc("This description, for people")),
+        Route(("/docs",), Page("docs.html").answer, doc=page_doc("This API description as a page")),
     ]

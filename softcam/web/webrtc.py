@@ -1,10 +1,10 @@
-"""The page at `/webrtc`: a player where an address for WebRTC is set, otherwise what to do about it.
+"""The page at `/webrtc`: a WebRTC player if a WHEP URL is configured, otherwise a notice that explains how to get it.
 
-The page with the live picture has the player in a hidden frame when WebRTC is chosen there, and learns from `ways.js`
-whether it can be.
+The main page loads the player in a hidden frame when WebRTC is selected, and learns from `transports.js` whether WebRTC
+is available.
 
-The player speaks WHEP with a media server that the setting names, from the viewer's browser; the portal itself has no
-part in that. A user and a password in the setting are for viewers: the page hands them on to whoever may open it.
+The player speaks WHEP with the configured media server, directly from the browser; the portal is not involved. A user
+name and password in the URL are for clients: the page passes them to everybody who may open it.
 """
 
 import base64
@@ -18,22 +18,22 @@ _PARTS = ("webrtc.css", "webrtc.js")
 
 
 def webrtc_routes(webrtc_url: str | None) -> list[Route]:
-    """The page and what it consists of; `webrtc_url` is WHEP's address, or that of the server's own page."""
+    """The page and its assets; `webrtc_url` is a WHEP URL or the URL of the media server's page."""
     if webrtc_url is None:
-        page, summary = Page("webrtc.html"), "How to get WebRTC"
+        page, summary = Page("webrtc.html"), "How to set up WebRTC"
     else:
         fill = {"whep": escape(whep_address(webrtc_url)), "authorization": escape(_authorization(webrtc_url))}
-        page, summary = Page("whep.html", fill=fill, connect_origin=_origin(webrtc_url)), "The live picture by WebRTC"
-    ways = Page("ways.js", fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
+        page, summary = Page("whep.html", fill=fill, connect_origin=_origin(webrtc_url)), "The live picture over WebRTC"
+    transports = Page("transports.js", fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
     return [
         Route(("/webrtc",), page.answer, doc=page_doc(summary)),
-        Route(("/assets/ways.js",), ways.answer),
+        Route(("/assets/transports.js",), transports.answer),
         *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),
     ]
 
 
 def whep_address(url: str) -> str:
-    """Where the offer is sent: MediaMTX has it at `/whep` below the stream's page. Without user and password."""
+    """The URL that receives the offer, without credentials: MediaMTX has it at `/whep` below the stream's page."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if path.rpartition("/")[2] != "whep":
@@ -42,7 +42,7 @@ def whep_address(url: str) -> str:
 
 
 def _origin(url: str) -> str:
-    """Nothing in it can end the rule of a policy that it is put into."""
+    """The origin, quoted so that it cannot end the directive of the policy that it is inserted into."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{quote(parts.netloc.rpartition('@')[2], safe='[]:')}"
 

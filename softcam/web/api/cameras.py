@@ -1,8 +1,8 @@
-"""The other cameras of this machine, and where a browser finds them. Runs on the threads of requests.
+"""The cameras of this machine, with the URLs of their pages. Runs on the request threads.
 
-A browser that came by way of a proxy sees other ports than the portals listen on. The shipped sites keep the distance
-from one camera to the next (8081, 8082 outside; 18081, 18082 inside), so a port is told as far from the browser's own
-as the neighbour's is from this portal's. Where that does not hold, the list has whole addresses.
+Behind a proxy, a browser sees other ports than the portals listen on. The shipped nginx sites keep the distance between
+cameras (8081, 8082 outside; 18081, 18082 inside): the offset between two portals' ports is added to the port that the
+browser used. Where that does not hold, complete URLs can be configured.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ _CAMERA: Final[Mapping[str, Any]] = {
     "type": "object",
     "properties": {
         "name": {"type": "string"},
-        "url": {"type": "string", "description": "of its page; begins with // where the scheme is that of this answer"},
+        "url": {"type": "string", "description": "of its page; starts with // if the scheme is that of this response"},
         "is_self": {"type": "boolean"},
     },
     "required": ["name", "url", "is_self"],
@@ -36,15 +36,15 @@ CAMERAS_DOC: Final = Doc(
             }
         }
     },
-    description="This one among them, unless it is alone.",
+    description="Includes this camera; empty if it is the only one.",
 )
 
 
 class CameraList:
-    """Answers for `/v1/cameras`."""
+    """The handler of `/v1/cameras`."""
 
     def __init__(self, cameras: Sequence[tuple[str, int | str]], own_port: int) -> None:
-        """Names, and for each a port of this machine or the address of a page."""
+        """`cameras` are names, each with a port of this machine or the URL of a page."""
         self._cameras = tuple(cameras)
         self._own_port = own_port
 
@@ -55,12 +55,12 @@ class CameraList:
         )
 
     def image_origins(self, request: Request) -> list[str]:
-        """Where the neighbours' pictures come from, for the page's Content-Security-Policy."""
+        """The origins of the other cameras' images, for the page's Content-Security-Policy."""
         urls = (urlsplit(self._url(where, request) or "") for _, where in self._cameras if where != self._own_port)
         return sorted({f"{url.scheme}://{url.netloc}" if url.scheme else url.netloc for url in urls if url.netloc})
 
     def _url(self, where: int | str, request: Request) -> str | None:
-        """None where it cannot be told: behind a proxy that serves all from one port."""
+        """None if it is unknown: behind a proxy that serves all cameras on one port."""
         if isinstance(where, str):
             return where
         if where == self._own_port:

@@ -1,6 +1,6 @@
-"""The API's description: OpenAPI 3.1, made from the table of routes, which has its schemas from the table of controls.
+"""The OpenAPI 3.1 description of the API, generated once from the routing table.
 
-Made once, since neither table changes. Nothing is described by hand here but what all routes share.
+The routes carry their schemas, which come from the control schema. Only what all routes share is written here.
 """
 
 import json
@@ -20,28 +20,28 @@ _SECURITY: Final[Mapping[str, Any]] = {
     "basic": {"type": "http", "scheme": "basic", "description": "any user name, the key as the password"},
 }
 _REASONS: Final[Mapping[int, str]] = {
-    400: "A value is bad: which, and by which rule",
+    400: "Invalid value; the error names the field and what is expected",
     401: "The API key is missing or wrong",
-    403: "The key may only look, or a page from elsewhere asks for a change",
-    404: "There is no such thing",
-    408: "A body was announced, and did not come to its end in time",
-    409: "This camera cannot do that, and why",
-    411: "A body has no Content-Length",
+    403: "The key is read-only, or a cross-origin request would change something",
+    404: "Not found",
+    408: "Timed out reading the body",
+    409: "Not supported by this camera, or not possible in its current state",
+    411: "The body has no Content-Length",
     413: "The body is too large",
     415: "The body is not application/json",
-    416: "The range lies beyond the end",
-    503: "It cannot be had now, and why: no picture, or too many requests at once",
+    416: "The range is beyond the end of the file",
+    503: "Temporarily unavailable: no frame from the camera, or too many requests at once",
 }
-# Any request may be refused for its form, before anyone looks what it is for; and for want of room.
-_FOR_FORM: Final = (400, 408, 411, 413, 503)
+# Any request may be malformed, or exceed the limit of concurrent requests.
+_ANY_REQUEST: Final = (400, 408, 411, 413, 503)
 _WITH_BODY: Final = (403, 415)
 
 
 class OpenApi:
-    """The document, and the answer that brings it."""
+    """The document and its handler."""
 
     def __init__(self, routes: Iterable[Route], *, has_key: bool) -> None:
-        """`has_key`: whether a key is needed, which is then said of every route but the public ones."""
+        """`has_key`: whether an API key is required, except for public routes."""
         self.document = describe(routes, has_key=has_key)
         self._body = json.dumps(self.document, ensure_ascii=False, indent=1).encode() + b"\n"
 
@@ -50,14 +50,14 @@ class OpenApi:
 
 
 def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
-    """The description's own route, which stands in it as well."""
-    doc = Doc("This description", "pages", {200: {"application/json": {"type": "object"}}})
-    unmade = Route(("/openapi.json",), _unmade, doc=doc)
-    return [replace(unmade, handle=OpenApi([*routes, unmade], has_key=has_key).answer)]
+    """The route of the description, which includes itself."""
+    doc = Doc("OpenAPI description", "pages", {200: {"application/json": {"type": "object"}}})
+    placeholder = Route(("/openapi.json",), _not_implemented, doc=doc)
+    return [replace(placeholder, handle=OpenApi([*routes, placeholder], has_key=has_key).answer)]
 
 
-def _unmade(_request: Request) -> AnyResponse:
-    raise NotImplementedError  # stands in the table only while the description is made
+def _not_implemented(_request: Request) -> AnyResponse:
+    raise NotImplementedError  # in the table only while the description is generated
 
 
 def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
             continue
         for path in route.paths:
             if path.startswith("/?"):
-                continue  # the same address as the page: told there, as a parameter
+                continue  # the page's path, where it is described as a parameter
             operations = paths.setdefault(path, {})
             operations[route.method.lower()] = _operation(route, route.doc, path, has_key=has_key)
             if route.method == "GET":
@@ -77,12 +77,12 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
         "info": {
             "title": "Soft Stream",
             "version": __version__,
-            "description": "One camera: its pictures, its state, and what can be set. "
-            'Errors are {"detail": …} and name the field and the rule. Unknown query parameters are ignored. '
-            "Requests with a target or a header that is too large are answered 414 and 431.",
+            "description": "One camera: streams, snapshots, status and controls. "
+            'Errors are {"detail": …} and name the field and what is expected. Unknown query parameters are ignored. '
+            "A request target that is too long returns 414, header fields that are too large return 431.",
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "./", "description": "where this description came from"}],
+        "servers": [{"url": "./", "description": "the server of this description"}],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": {
@@ -102,7 +102,7 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
 
 
 def _with_actions(routes: Sequence[Route]) -> Iterator[Route]:
-    """The routes, and the page's told with all that its address answers: `/?action=NAME` is no path of its own."""
+    """The routes, with `/?action=NAME` described as a parameter of the page, since OpenAPI paths have no query."""
     actions = {
         path.partition("=")[2]: route.doc
         for route in routes
@@ -120,12 +120,16 @@ def _with_actions(routes: Sequence[Route]) -> Iterator[Route]:
 
 
 def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
-    answers = {status: dict(contents) for status, contents in doc.responses.items()}
-    parameters = [Parameter("action", "a picture in place of the page", {"type": "string", "enum": sorted(actions)})]
+    responses = {status: dict(contents) for status, contents in doc.responses.items()}
+    parameters = [
+        Parameter(
+            "action", "the live stream or a snapshot instead of the page", {"type": "string", "enum": sorted(actions)}
+        )
+    ]
     errors = {*doc.errors}
     for name, each in sorted(actions.items()):
         for status, contents in each.responses.items():
-            answers.setdefault(status, {}).update(contents)
+            responses.setdefault(status, {}).update(contents)
         errors.update(each.errors)
         for parameter in each.parameters:
             known = next((known for known in parameters if known.name == parameter.name), None)
@@ -140,7 +144,7 @@ def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
     )
     return replace(
         doc,
-        responses=answers,
+        responses=responses,
         description=f"{doc.description} {description[0].upper()}{description[1:]}.".strip(),
         parameters=(*doc.parameters, *parameters),
         errors=tuple(sorted(errors)),
@@ -150,29 +154,29 @@ def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
 def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: bool = False) -> dict[str, Any]:
     method = "head" if is_head else route.method.lower()
     name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
-    statuses = {*doc.errors, *_FOR_FORM}
+    statuses = {*doc.errors, *_ANY_REQUEST}
     if has_key and not route.is_public:
         statuses.add(401)
     if route.method != "GET":
         statuses.update(_WITH_BODY)
-    answers: dict[str, Any] = {}
+    responses: dict[str, Any] = {}
     for status, contents in doc.responses.items():
-        answers[str(status)] = {"description": HTTPStatus(status).phrase}
+        responses[str(status)] = {"description": HTTPStatus(status).phrase}
         if contents and not is_head:
-            answers[str(status)]["content"] = {
+            responses[str(status)]["content"] = {
                 kind: {} if schema is None else {"schema": schema} for kind, schema in contents.items()
             }
     for status in sorted(statuses):
-        answers.setdefault(str(status), {"description": _REASONS[status]})
+        responses.setdefault(str(status), {"description": _REASONS[status]})
         if not is_head:
-            answers[str(status)]["content"] = {"application/json": {"schema": _ERROR}}
+            responses[str(status)]["content"] = {"application/json": {"schema": _ERROR}}
             if status == HTTPStatus.UNAUTHORIZED:
-                answers[str(status)]["content"]["text/html"] = {}  # for a person who is asked for the key
+                responses[str(status)]["content"]["text/html"] = {}  # for browsers
     operation: dict[str, Any] = {
         "operationId": f"{method}_{name}",
         "tags": [doc.tag],
         "summary": doc.summary,
-        "responses": answers,
+        "responses": responses,
     }
     if doc.description:
         operation["description"] = doc.description

@@ -1,4 +1,4 @@
-"""What programs ask: the state of the camera, and whether the portal is well. Runs on the threads of requests."""
+"""The status of the camera and the readiness of the portal. Runs on the request threads."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +15,9 @@ from softcam.web.api.recordings import RECORDING_SHAPE
 from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc
 
-_UNWELL: Final = frozenset({State.RECOVERING, State.MISSING})
+_UNAVAILABLE: Final = frozenset({State.RECOVERING, State.MISSING})
 
-# Field of the status, libcamera's name for it, and how many decimals mean something.
+# Field of the status, libcamera's metadata name, and the number of significant decimals.
 _FROM_METADATA: Final[tuple[tuple[str, str, int], ...]] = (
     ("lux", "Lux", 1),
     ("exposure_us", "ExposureTime", 0),
@@ -31,7 +31,7 @@ _FROM_METADATA: Final[tuple[tuple[str, str, int], ...]] = (
 )
 
 
-_OF_CONTROLS: Final = (
+_CONTROL_FIELDS: Final = (
     "auto_exposure",
     "awb_enabled",
     "hdr_mode",
@@ -50,7 +50,7 @@ _HOOK: Final[Mapping[str, Mapping[str, Any]]] = {
     "name": {"type": "string"},
     "calls": {"type": "integer"},
     "failures": {"type": "integer"},
-    "skipped": {"type": "integer", "description": "frames that came while it was busy"},
+    "skipped": {"type": "integer", "description": "frames skipped while it was busy"},
     "last_error": {"type": ["string", "null"]},
 }
 
@@ -104,7 +104,7 @@ _SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
         "properties": _HOOK,
         "required": list(_HOOK),
         "additionalProperties": False,
-        "description": "the function that gets each frame; null where there is none",
+        "description": "the function called with each frame; null if none is configured",
     },
     "hdr_mode": {"enum": ["off", "auto", "sensor", "single-exp", None]},
     "lens_correction_enabled": _nullable("boolean"),
@@ -113,8 +113,8 @@ _SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
     "scene_mode": {"enum": ["day", "low_light", "night", None]},
     "day_night_mode": {"enum": ["auto", "day", "night", None]},
     "day_night_threshold_lux": _nullable("number"),
-    "controls_set_aside": {**_nullable("string"), "description": "why saved controls are not used"},
-    "controls_not_kept": {**_nullable("string"), "description": "why controls will not outlast the process"},
+    "controls_set_aside": {**_nullable("string"), "description": "why saved controls were quarantined"},
+    "controls_not_kept": {**_nullable("string"), "description": "why controls are not saved"},
     "controls_not_applied": {"type": "array", "items": {"type": "string"}},
 }
 STATUS_SCHEMA: Final[Mapping[str, Any]] = {
@@ -135,16 +135,16 @@ HEALTH_SCHEMA: Final[Mapping[str, Any]] = {
     "required": ["status", "camera_configured", "streaming_active", "version"],
     "additionalProperties": False,
 }
-STATUS_DOC: Final = Doc("State of the camera", "camera", {200: {"application/json": STATUS_SCHEMA}})
+STATUS_DOC: Final = Doc("Status of the camera", "camera", {200: {"application/json": STATUS_SCHEMA}})
 HEALTH_DOC: Final = Doc(
-    "Ready or not",
+    "Readiness",
     "camera",
     {status: {"application/json": HEALTH_SCHEMA} for status in (HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE)},
 )
 
 
 class StatusApi:
-    """Answers for `/health` and the status."""
+    """The handlers of `/health` and the status."""
 
     def __init__(
         self,
@@ -153,38 +153,40 @@ class StatusApi:
         encoded: Callable[[], int],
         autofocus: bool,
         control_manager: ControlManager | None = None,
-        parts: Sequence[Callable[[], Mapping[str, Any]]] = (),
+        sections: Sequence[Callable[[], Mapping[str, Any]]] = (),
     ) -> None:
-        """`manager` is None where the camera is switched off by configuration; `encoded` counts pictures for streams;
-        `parts` give the status' fields of what is not the camera."""
+        """`manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams.
+
+        Each of `sections` returns the status fields of another component.
+        """
         self._manager = manager
         self._control_manager = control_manager
-        self._parts = parts
+        self._sections = sections
         self._viewers = viewers
         self._encoded = encoded
         self._autofocus = autofocus
         self._began_s = time.monotonic()
 
     def health(self, _request: Request) -> AnyResponse:
-        """200 while the portal can show the camera, 503 while it cannot."""
+        """200 if the camera can deliver frames or is disabled, else 503."""
         status = None if self._manager is None else self._manager.status()
-        is_well = self._manager is None or status is None or _is_available(self._manager, status)
+        is_healthy = self._manager is None or status is None or _is_available(self._manager, status)
         content: dict[str, Any] = {
-            "status": "healthy" if is_well else "unhealthy",
+            "status": "healthy" if is_healthy else "unhealthy",
             "camera_configured": status is not None,
             "streaming_active": status is not None and status.is_streaming,
             "version": __version__,
         }
-        if status is not None and not is_well:
+        if status is not None and not is_healthy:
             content["detail"] = status.last_error
-        return json_response(content, HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE)
+        return json_response(content, HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE)
 
     def status(self, _request: Request) -> AnyResponse:
-        """Everything about the camera; null where it is not known, as while it is closed."""
+        """All fields of the status; null where a value is unknown, for example while the camera is closed."""
         return json_response(self.content())
 
     def content(self) -> dict[str, Any]:
-        """What the status says."""
+        """The fields of the status."""
         manager = self._manager
         content: dict[str, Any] = {
             "state": State.CLOSED,
@@ -206,18 +208,18 @@ class StatusApi:
             "version": __version__,
         }
         if manager is None:
-            content["last_error"] = "the camera is switched off (CAMERA_ENABLED=0)"
+            content["last_error"] = "the camera is disabled (CAMERA_ENABLED=0)"
             status = None
         else:
             status = manager.status()
-            content |= _of_camera(manager, status)
-        content |= self._of_picture(status)
+            content |= _camera_fields(manager, status)
+        content |= self._metadata_fields(status)
         content |= {"h264": None, "streaming": False, "publishing": None, "hook": None}
-        for tell in self._parts:
-            content |= tell()
+        for section in self._sections:
+            content |= section()
         return content
 
-    def _of_picture(self, status: SessionStatus | None) -> Mapping[str, Any]:
+    def _metadata_fields(self, status: SessionStatus | None) -> Mapping[str, Any]:
         metadata = {} if status is None or status.metadata is None else status.metadata
         content: dict[str, Any] = {
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
@@ -225,22 +227,22 @@ class StatusApi:
         controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
         af_mode = None if self._manager is None else self._manager.focus.mode
         if af_mode is None and self._control_manager is not None:
-            af_mode = mapping.focus_mode(self._control_manager.asked)  # told when the camera opens
+            af_mode = mapping.focus_mode(self._control_manager.asked)  # the mode that is sent when the camera opens
         return content | {
             "autofocus": self._autofocus if "AfMode" in controls else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
             "colour_gains": _numbers(metadata.get("ColourGains"), 3),
             "sensor_black_levels": _numbers(metadata.get("SensorBlackLevels"), 0),
-            **self._of_controls(content["lux"], controls),
+            **self._control_fields(content["lux"], controls),
         }
 
-    def _of_controls(self, lux: float | None, controls: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What is set, and whether it is as it was asked."""
+    def _control_fields(self, lux: float | None, controls: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The requested controls, and why some of them are not in effect."""
         control_manager = self._control_manager
         if control_manager is None:
-            told = {"auto_exposure": "AeEnable", "awb_enabled": "AwbEnable"}
-            automatic = {field: True if name in controls else None for field, name in told.items()}
-            return {**dict.fromkeys(_OF_CONTROLS), **automatic, "controls_not_applied": []}
+            names = {"auto_exposure": "AeEnable", "awb_enabled": "AwbEnable"}
+            automatic = {field: True if name in controls else None for field, name in names.items()}
+            return {**dict.fromkeys(_CONTROL_FIELDS), **automatic, "controls_not_applied": []}
         asked, mode = control_manager.asked, control_manager.mode
         controls = {} if mode is None else mode.controls
         crop = mapping.crop_of(asked, control_manager.given)
@@ -263,7 +265,7 @@ class StatusApi:
         }
 
 
-def _of_camera(manager: CameraManager, status: SessionStatus) -> dict[str, Any]:
+def _camera_fields(manager: CameraManager, status: SessionStatus) -> dict[str, Any]:
     mode = status.mode
     return {
         "state": status.state,
@@ -286,8 +288,8 @@ def _of_camera(manager: CameraManager, status: SessionStatus) -> dict[str, Any]:
 
 
 def _is_available(manager: CameraManager, status: SessionStatus) -> bool:
-    """Whether who asks for a picture may expect one: the camera is neither away nor given up."""
-    return status.state not in _UNWELL and manager.trouble() is None
+    """Whether a client can expect frames: the camera is neither recovering nor missing, and has not failed."""
+    return status.state not in _UNAVAILABLE and manager.trouble() is None
 
 
 def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:
@@ -295,7 +297,7 @@ def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:
 
 
 def _number(value: Any, decimals: int) -> float | int | None:
-    """A number that JSON can say; libcamera gives NaN and infinity for what it does not know."""
+    """The rounded value; None if it is not finite: libcamera reports NaN and infinity for unknown values."""
     if not isinstance(value, int | float) or value != value or value in (float("inf"), float("-inf")):
         return None
     return round(value, decimals) if decimals else round(value)

@@ -7,9 +7,9 @@ import { OLD_MS, Picture } from "./picture.js";
 import { Plots } from "./plots.js";
 import { Refusal, address, ask, isAway, looksOnly, reason } from "./portal.js";
 import { Recordings } from "./recordings.js";
-import { Share } from "./share.js";
+import { Share } from "./links.js";
 import { Wall } from "./wall.js";
-import { HAS_WEBRTC } from "./ways.js";
+import { HAS_WEBRTC } from "./transports.js";
 import { Zoom } from "./zoom.js";
 
 const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back

@@ -2,10 +2,10 @@
 
 import { $, keep, recall, say } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
-import { Movie, canPlay } from "./movie.js";
+import { Movie, canPlay } from "./mp4.js";
 import { Peer } from "./peer.js";
 import { Refusal, isAway } from "./portal.js";
-import { HAS_WEBRTC } from "./ways.js";
+import { HAS_WEBRTC } from "./transports.js";
 
 export const OLD_MS = 1000; // a picture older than this says so
 const SILENT_MS = 15000; // a stream that sends nothing for so long, while the camera does, is asked for anew

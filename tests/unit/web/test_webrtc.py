@@ -69,7 +69,7 @@ def test_the_tag_changes_with_the_address() -> None:
 
 @pytest.mark.parametrize(("url", "word"), [(None, b"no"), ("http://pi.local:8889/cam", b"yes")])
 def test_the_page_learns_whether_there_is_one(url: str | None, word: bytes) -> None:
-    response = answer("/assets/ways.js", url)
+    response = answer("/assets/transports.js", url)
     assert b'"' + word + b'" === "yes"' in response.body
     assert b"pi.local" not in response.body
     assert b"{{" not in response.body
