@@ -22,7 +22,7 @@ from softcam.camera.picamera.h264_encoder import EncoderFactory
 from softcam.camera.session.manager import CameraManager
 from softcam.config.settings import Settings, describe, load
 from softcam.controls.controller import ControlManager
-from softcam.controls.state import Store
+from softcam.controls.store import Store
 from softcam.errors import (
     EXIT_OK,
     EXIT_STUCK,
@@ -210,7 +210,7 @@ class Application:
         control_manager = self.control_manager
         self.video = VideoEncoder(
             frames,
-            lambda: control_manager.wish.fps,
+            lambda: control_manager.stream_request.fps,
             settings.bitrate,
             die,
             **_backends(settings, camera),

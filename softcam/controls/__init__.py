@@ -1,1 +1,1 @@
-"""What steers the camera, as plain decisions: no thread, no socket, no camera in here."""
+"""Camera controls: validation, mapping to libcamera, persistence, and sending to the camera."""

@@ -1,6 +1,6 @@
-"""What counts now, in the words of the table: what was set, unless something else that was set rules it out.
+"""The values in effect, by the fields of the schema: what was requested unless another control overrides it.
 
-Pure functions over values: no camera, no clock, no thread.
+Pure functions over values.
 """
 
 from collections.abc import Mapping
@@ -13,57 +13,57 @@ from softcam.controls.schema import AWB_MODES, Field, Group
 from softcam.controls.state import RequestedControls
 
 
-def values_of(
+def effective_values(
     group: Group,
-    asked: RequestedControls,
-    wish: StreamRequest,
-    mode: StreamConfig | None,
+    requested: RequestedControls,
+    stream: StreamRequest,
+    config: StreamConfig | None,
     focus: AfMode | None,
     *,
     is_night: bool,
 ) -> Mapping[str, Any]:
-    """By field; None is for what is left to the camera. `focus` is who moves the lens, as far as it was told.
+    """The values of a group by field; None if the camera decides. `focus` is the focus mode sent last, None if none.
 
-    What was set before anything was known of the camera is told as the camera then took it.
+    Values that were set before the camera's ranges were known are returned as the camera applies them.
     """
-    values = {row.name: _taken(group, row, asked.get(group.name, row.name), mode) for row in group.fields}
+    values = {row.name: _applied(group, row, requested.get(group.name, row.name), config) for row in group.fields}
     match group.name:
         case "auto_exposure":
-            return {"enabled": not mapping.is_exposure_fixed(asked)}
+            return {"enabled": not mapping.is_exposure_fixed(requested)}
         case "awb":
-            return {"enabled": not mapping.is_balance_fixed(asked, is_night=is_night)}
+            return {"enabled": not mapping.is_balance_fixed(requested, is_night=is_night)}
         case "awb_preset":
-            preset = mapping.awb_preset(asked, is_night=is_night)
-            is_fixed = preset is None and mapping.is_balance_fixed(asked, is_night=is_night)
+            preset = mapping.awb_preset(requested, is_night=is_night)
+            is_fixed = preset is None and mapping.is_balance_fixed(requested, is_night=is_night)
             return {"preset": None if is_fixed else preset or next(iter(AWB_MODES))}
-        case "manual_exposure" if not asked.has(group.name):
+        case "manual_exposure" if not requested.has(group.name):
             return dict.fromkeys(values)
-        case "manual_awb" if mapping.awb_preset(asked, is_night=is_night) is not None:
+        case "manual_awb" if mapping.awb_preset(requested, is_night=is_night) is not None:
             return dict.fromkeys(values)
         case "autofocus_mode":
-            focus = mapping.focus_mode(asked) if focus is None else focus
+            focus = mapping.focus_mode(requested) if focus is None else focus
             return {"mode": None if focus is None else focus.name.lower()}
         case "image_processing" if is_night:
-            told = {name: field for (of, name), field in mapping.NIGHT_FIELDS.items() if of == group.name}
-            at_night = {name: asked.get("day_night_mode", field) for name, field in told.items()}
+            overridden = {name: field for (of, name), field in mapping.NIGHT_FIELDS.items() if of == group.name}
+            at_night = {name: requested.get("day_night_mode", field) for name, field in overridden.items()}
             return values | {
-                name: _taken(group, group.row(name), value, mode)
+                name: _applied(group, group.row(name), value, config)
                 for name, value in at_night.items()
                 if value is not None
             }
         case "roi":
-            crop = mapping.crop_of(asked, mode)
+            crop = mapping.stream_crop(requested, config)
             return values if crop is None else crop.shown
         case "stream":
-            size = wish if mode is None else mode
-            return {"width": size.width, "height": size.height, "fps": capabilities.fitted_fps(wish.fps, mode)}
+            size = stream if config is None else config
+            return {"width": size.width, "height": size.height, "fps": capabilities.clamped_fps(stream.fps, config)}
     return values
 
 
-def _taken(group: Group, row: Field, value: Any, mode: StreamConfig | None) -> Any:
-    """What an open camera makes of a value that it has not, or that is beyond its range."""
-    if mode is None or value is None:
+def _applied(group: Group, row: Field, value: Any, config: StreamConfig | None) -> Any:
+    """The value that an open camera applies: clamped to its range, or the default if it is not supported."""
+    if config is None or value is None:
         return value
     if row.kind == "choice":
-        return value if capabilities.refusal(group, {row.name: value}, mode) is None else row.default
-    return capabilities.fitted(row.control, value, mode)
+        return value if capabilities.unsupported_reason(group, {row.name: value}, config) is None else row.default
+    return capabilities.clamped(row.control, value, config)

@@ -1,4 +1,4 @@
-"""Zoom and focus windows: from fractions of the picture to pixels of the sensor. No camera, no thread."""
+"""Geometry of zoom, focus windows and rotation: fractions of the image to pixels of the sensor. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from typing import Final
 Rectangle = tuple[int, int, int, int]  # x, y, width, height in pixels of the largest ScalerCrop
 Size = tuple[int, int]
 
-_SAME: Final = 1e-6  # of the picture's side: what sums of fractions lack of each other
-_LONGEST_WINDOW: Final = 65_535  # AfWindows' numbers have 16 bits in the algorithm
+_EPSILON: Final = 1e-6  # of the image's side: rounding errors of sums of fractions
+_LARGEST_WINDOW: Final = 65_535  # the autofocus algorithm stores the numbers of AfWindows in 16 bits
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """What a wish for a part of the picture came to.
+    """The crop that a requested part of the image results in.
 
-    `shown` is the part in fractions of the picture without zoom; `notes` say in words what was changed, and why.
+    `shown` is the part in fractions of the unzoomed image; `notes` describe how it differs from the request.
     """
 
     pixels: Rectangle
@@ -23,36 +23,36 @@ class Crop:
     notes: tuple[str, ...]
 
 
-def whole_view(most: Rectangle, size: Size) -> Rectangle:
-    """The largest rectangle of the shape of `size` in the middle of `most`: the picture without zoom."""
-    x, y, width, height = most
+def full_view(largest: Rectangle, size: Size) -> Rectangle:
+    """The largest centred rectangle of the shape of `size` within `largest`: the unzoomed image."""
+    x, y, width, height = largest
     factor = min(width / size[0], height / size[1])
     shown_width, shown_height = _even(size[0] * factor, width), _even(size[1] * factor, height)
     return x + (width - shown_width) // 2, y + (height - shown_height) // 2, shown_width, shown_height
 
 
-def crop_for(part: Mapping[str, float], most: Rectangle, least: Size, size: Size) -> Crop:
-    """The crop that shows `part` (x, y, width, height from 0 to 1) in a picture of `size`.
+def zoom_crop(part: Mapping[str, float], largest: Rectangle, smallest: Size, size: Size) -> Crop:
+    """The crop that shows `part` (x, y, width, height from 0 to 1) in an image of `size`.
 
-    A part of another shape grows until it has the picture's; one that is smaller than the sensor can (`least`, pixels)
-    grows too; then it is moved to lie within the picture.
+    A part of another shape is enlarged to the image's shape, and one below the sensor's minimum (`smallest`, pixels) to
+    that minimum; then it is moved to lie within the image.
     """
-    view = whole_view(most, size)
+    view = full_view(largest, size)
     notes = []
-    # Both sides are fractions of a view of the picture's shape, so equal fractions are that shape.
+    # Both sides are fractions of a view that has the image's shape, so equal fractions keep the shape.
     side = max(part["width"], part["height"])
     if part["width"] != part["height"]:
-        notes.append("grown to keep the aspect ratio")
-    smallest = min(1.0, max(least[0] / view[2], least[1] / view[3]))
-    if side < smallest:
-        side = smallest
-        notes.append("grown to the smallest part that the sensor can show")
-    wanted_left = part["x"] + (part["width"] - side) / 2  # it grows around its middle
+        notes.append("enlarged to keep the aspect ratio")
+    lowest = min(1.0, max(smallest[0] / view[2], smallest[1] / view[3]))
+    if side < lowest:
+        side = lowest
+        notes.append("enlarged to the sensor's smallest crop")
+    wanted_left = part["x"] + (part["width"] - side) / 2  # enlarged around its centre
     wanted_top = part["y"] + (part["height"] - side) / 2
     left = min(max(wanted_left, 0.0), 1.0 - side)
     top = min(max(wanted_top, 0.0), 1.0 - side)
-    if max(abs(left - wanted_left), abs(top - wanted_top)) > _SAME:
-        notes.append("moved to lie within the picture")
+    if max(abs(left - wanted_left), abs(top - wanted_top)) > _EPSILON:
+        notes.append("moved to lie within the image")
     width, height = _even(view[2] * side, view[2]), _even(view[3] * side, view[3])
     pixels = (
         view[0] + min(round(view[2] * left), view[2] - width),
@@ -64,29 +64,29 @@ def crop_for(part: Mapping[str, float], most: Rectangle, least: Size, size: Size
     return Crop(pixels, shown, tuple(notes))
 
 
-def window_for(part: Mapping[str, float], crop: Rectangle) -> Rectangle:
-    """A part of the picture that is shown, as an AfWindow: pixels of the largest ScalerCrop, whatever the zoom."""
+def focus_window(part: Mapping[str, float], crop: Rectangle) -> Rectangle:
+    """A part of the zoomed image as an AfWindow: in pixels of the largest ScalerCrop, whatever the zoom."""
     x, y, width, height = crop
     left, top = min(part["x"], 1.0), min(part["y"], 1.0)
     return (
-        min(x + round(width * left), _LONGEST_WINDOW),
-        min(y + round(height * top), _LONGEST_WINDOW),
+        min(x + round(width * left), _LARGEST_WINDOW),
+        min(y + round(height * top), _LARGEST_WINDOW),
         max(1, round(width * min(part["width"], 1.0 - left))),
         max(1, round(height * min(part["height"], 1.0 - top))),
     )
 
 
 def exif_orientation(rotation: int) -> int:
-    """EXIF's number for a picture that its viewer is to turn by 0 or 90 degrees clockwise; 180 is the camera's."""
+    """The EXIF orientation for the quarter turn in `rotation`, which the viewer does; the camera does 180 degrees."""
     return 6 if rotation in (90, 270) else 1
 
 
 def camera_flips(hflip: bool, vflip: bool, rotation: int) -> tuple[bool, bool]:
-    """What the camera mirrors: half a turn is both; 270 is that, and a quarter for the viewer."""
+    """The flips that the camera does: 180 degrees is both; 270 is both and a quarter turn by the viewer."""
     is_half_turn = rotation in (180, 270)
     return hflip != is_half_turn, vflip != is_half_turn
 
 
-def _even(value: float, most: int) -> int:
-    """The nearest even number, at least 2 and at most `most`: colour is stored for every second pixel."""
-    return min(max(2, 2 * round(value / 2)), most // 2 * 2)
+def _even(value: float, largest: int) -> int:
+    """The nearest even number from 2 to `largest`: chroma is subsampled by two."""
+    return min(max(2, 2 * round(value / 2)), largest // 2 * 2)

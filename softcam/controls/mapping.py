@@ -1,6 +1,6 @@
-"""From what was asked to what a camera is told: libcamera's controls, and what counts at its opening.
+"""Maps requested controls to libcamera controls and to the request with which the camera is opened.
 
-Pure functions over values: no camera, no clock, no thread. Names on the left of a mapping are libcamera's.
+Pure functions over values. Keys of `ControlPlan.controls` and of the tables below are libcamera names.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,24 +11,24 @@ from typing import Any, Final
 from softcam.camera.base import ControlRange, StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import geometry
-from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, fitted, has_single_hdr
+from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_single_exposure_hdr
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.geometry import Crop, Rectangle
 from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS, Group
 from softcam.controls.state import RequestedControls, Values
 
-_READOUT_US: Final = 1_000  # what a frame takes beyond its exposure, generously
-_AF_WINDOWS: Final = 1  # of libcamera's AfMeteringEnum
+_READOUT_US: Final = 1_000  # upper bound of the time a frame needs beyond its exposure
+_AF_WINDOWS: Final = 1  # libcamera's AfMeteringEnum
 
-# What gives a control back when nothing asks for it any more, where the camera tells no default of use: 0 hands an
-# exposure or a gain back to the automatic, and Picamera2 takes the fast noise reduction for video.
+# Values that reset a control for which the camera reports no usable default: 0 returns an exposure time or a gain to
+# the automatic, and 1 is the fast noise reduction, Picamera2's default for video.
 _RESETS: Final[Mapping[str, Any]] = {
     "AeEnable": True,
     "ExposureTime": 0,
     "AnalogueGain": 0.0,
     "AwbEnable": True,
-    # Not left out: a camera is told again after a still what it was told before, in no order, and gains other than 0
-    # would switch the automatic off.
+    # Not omitted: after a still the camera is sent all of its controls again, in no particular order, and gains other
+    # than 0 would switch the automatic off.
     "ColourGains": (0.0, 0.0),
     "AwbMode": 0,
     "AfMetering": 0,
@@ -36,9 +36,9 @@ _RESETS: Final[Mapping[str, Any]] = {
     "AeFlickerMode": 0,
     "LensDewarpEnable": True,
 }
-# Controls that have no value to go back to: another one makes them mean nothing.
+# Controls without a default to return to; another control makes them ineffective.
 _NO_RESET: Final = frozenset({"AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode"})
-# What the night's profile lies over, by group and field, and by which of its fields.
+# Fields that the night profile overrides, as (group, field), and the field of the profile that does.
 NIGHT_FIELDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
     {
         ("image_processing", "saturation"): "night_saturation",
@@ -54,224 +54,226 @@ _ONE_TO_ONE: Final = ("image_processing", "autofocus_range", "lens_correction")
 
 @dataclass(frozen=True, slots=True)
 class ControlPlan:
-    """What a camera is to be told. `focus` is None where nobody asked; `orientation` is EXIF's."""
+    """Everything to configure in a camera; `focus` is None if no focus mode was requested."""
 
-    wish: StreamRequest
+    stream: StreamRequest
     controls: Mapping[str, Any]
     focus: AfMode | None
     limits: Limits
-    orientation: int
 
 
-def wish_for(asked: RequestedControls, configured: StreamRequest) -> StreamRequest:
-    """What counts when the camera is opened."""
+def stream_request(requested: RequestedControls, configured: StreamRequest) -> StreamRequest:
+    """The request with which to open the camera: the configured one, overridden by the requested controls."""
     hflip, vflip = geometry.camera_flips(
-        asked.get("transform", "hflip"), asked.get("transform", "vflip"), asked.get("transform", "rotation")
+        requested.get("transform", "hflip"), requested.get("transform", "vflip"), requested.get("transform", "rotation")
     )
     return replace(
         configured,
-        width=asked.get("stream", "width") or configured.width,
-        height=asked.get("stream", "height") or configured.height,
-        fps=asked.get("stream", "fps") or configured.fps,
+        width=requested.get("stream", "width") or configured.width,
+        height=requested.get("stream", "height") or configured.height,
+        fps=requested.get("stream", "fps") or configured.fps,
         hflip=hflip,
         vflip=vflip,
-        hdr=asked.get("hdr", "mode") if asked.get("hdr", "mode") in ("sensor", "auto") else "off",
+        hdr=requested.get("hdr", "mode") if requested.get("hdr", "mode") in ("sensor", "auto") else "off",
     )
 
 
-def plan(
-    asked: RequestedControls, configured: StreamRequest, mode: StreamConfig | None, *, is_night: bool
+def build_plan(
+    requested: RequestedControls, configured: StreamRequest, config: StreamConfig | None, *, is_night: bool
 ) -> ControlPlan:
-    """All of it, for a camera in this mode; where none is known, without what depends on one."""
-    wish = wish_for(asked, configured)
-    controls = {name: fitted(name, value, mode) for name, value in _controls(asked, wish, mode, is_night=is_night)}
-    return ControlPlan(
-        wish,
-        controls,
-        focus_mode(asked),
-        _limits(asked, mode),
-        geometry.exif_orientation(asked.get("transform", "rotation")),
-    )
+    """The plan for a camera with this configuration; without one, the controls that depend on it are omitted."""
+    stream = stream_request(requested, configured)
+    controls = {
+        name: clamped(name, value, config) for name, value in _controls(requested, stream, config, is_night=is_night)
+    }
+    return ControlPlan(stream, controls, focus_mode(requested), _limits(requested, config))
 
 
-def _limits(asked: RequestedControls, mode: StreamConfig | None) -> Limits:
-    if is_exposure_fixed(asked):
+def _limits(requested: RequestedControls, config: StreamConfig | None) -> Limits:
+    if is_exposure_fixed(requested):
         return Limits()
     group = BY_NAME["exposure_limits"]
-    values = asked.groups.get(group.name, {})
-    return Limits(**{name: fitted(group.row(name).control, value, mode) for name, value in values.items()})
+    values = requested.groups.get(group.name, {})
+    return Limits(**{name: clamped(group.row(name).control, value, config) for name, value in values.items()})
 
 
-def focus_mode(asked: RequestedControls) -> AfMode | None:
-    """Who moves the lens; None where nobody has said."""
-    if asked.has("lens_position"):
+def focus_mode(requested: RequestedControls) -> AfMode | None:
+    """The requested focus mode; None if there is none."""
+    if requested.has("lens_position"):
         return AfMode.MANUAL
-    word = asked.get("autofocus_mode", "mode")
+    word = requested.get("autofocus_mode", "mode")
     return None if word is None else AfMode[word.upper()]
 
 
-def is_exposure_fixed(asked: RequestedControls) -> bool:
-    return asked.has("manual_exposure") or not asked.get("auto_exposure", "enabled")
+def is_exposure_fixed(requested: RequestedControls) -> bool:
+    """Whether automatic exposure is off."""
+    return requested.has("manual_exposure") or not requested.get("auto_exposure", "enabled")
 
 
-def is_balance_fixed(asked: RequestedControls, *, is_night: bool = False) -> bool:
-    preset = awb_preset(asked, is_night=is_night)
+def is_balance_fixed(requested: RequestedControls, *, is_night: bool = False) -> bool:
+    """Whether automatic white balance is off."""
+    preset = awb_preset(requested, is_night=is_night)
     if preset is not None:
         return preset in NOIR_PRESETS
-    return asked.has("manual_awb") or not asked.get("awb", "enabled")
+    return requested.has("manual_awb") or not requested.get("awb", "enabled")
 
 
-def awb_preset(asked: RequestedControls, *, is_night: bool) -> str | None:
-    """The preset that counts, the night's before the other; None where there is none."""
-    at_night: str | None = asked.get("day_night_mode", "night_awb_preset") if is_night else None
-    by_hand: str | None = asked.groups["awb_preset"]["preset"] if asked.has("awb_preset") else None
-    return at_night or by_hand
+def awb_preset(requested: RequestedControls, *, is_night: bool) -> str | None:
+    """The white balance preset in effect; the one of the night profile takes precedence. None if there is none."""
+    at_night: str | None = requested.get("day_night_mode", "night_awb_preset") if is_night else None
+    by_day: str | None = requested.groups["awb_preset"]["preset"] if requested.has("awb_preset") else None
+    return at_night or by_day
 
 
 def _controls(
-    asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None, *, is_night: bool
+    requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None, *, is_night: bool
 ) -> Iterator[tuple[str, Any]]:
+    """Pairs of name and value; a later one overrides an earlier one."""
     for name in _ONE_TO_ONE:
-        yield from _plain(BY_NAME[name], asked.groups.get(name, {}))
-    flicker = asked.groups.get("image_processing", {}).get("flicker")
+        yield from _plain(BY_NAME[name], requested.groups.get(name, {}))
+    flicker = requested.groups.get("image_processing", {}).get("flicker")
     if flicker is not None and FLICKER[flicker][1] is not None:
         yield "AeFlickerPeriod", FLICKER[flicker][1]
-    yield from _exposure(asked, wish, mode)
-    yield from _balance(asked, is_night=is_night)
-    yield from _focus(asked)
+    yield from _exposure(requested, stream, config)
+    yield from _balance(requested, is_night=is_night)
+    yield from _focus(requested)
     if is_night:
-        saturation = asked.get("day_night_mode", "night_saturation")
-        exposure_value = asked.get("day_night_mode", "night_exposure_value")
+        saturation = requested.get("day_night_mode", "night_saturation")
+        exposure_value = requested.get("day_night_mode", "night_exposure_value")
         if saturation is not None:
             yield "Saturation", saturation
         if exposure_value is not None:
             yield "ExposureValue", exposure_value
-    if mode is not None and has_single_hdr(mode):
-        hdr = asked.get("hdr", "mode")
-        if hdr == "single-exp" or (hdr == "auto" and not mode.has_sensor_hdr):
+    if config is not None and has_single_exposure_hdr(config):
+        hdr = requested.get("hdr", "mode")
+        if hdr == "single-exp" or (hdr == "auto" and not config.has_sensor_hdr):
             yield "HdrMode", HDR_SINGLE_EXPOSURE
-    yield from _places(asked, mode)
+    yield from _regions(requested, config)
 
 
 def _plain(group: Group, values: Values) -> Iterator[tuple[str, Any]]:
-    """Fields that are one control each."""
+    """Fields that map to one control each."""
     for row in group.fields:
         if row.control is not None and row.name in values:
             value = values[row.name]
             yield row.control, row.choices[value] if row.kind == "choice" else value
 
 
-def _exposure(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> Iterator[tuple[str, Any]]:
-    if asked.has("manual_exposure"):
+def _exposure(
+    requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None
+) -> Iterator[tuple[str, Any]]:
+    if requested.has("manual_exposure"):
         yield "AeEnable", False
-        yield "ExposureTime", asked.get("manual_exposure", "exposure_us")
-        yield "AnalogueGain", asked.get("manual_exposure", "gain")
-    elif not asked.get("auto_exposure", "enabled") and "auto_exposure" in asked.held:
+        yield "ExposureTime", requested.get("manual_exposure", "exposure_us")
+        yield "AnalogueGain", requested.get("manual_exposure", "gain")
+    elif not requested.get("auto_exposure", "enabled") and "auto_exposure" in requested.frozen:
         yield "AeEnable", False
-        yield from asked.held["auto_exposure"].items()
-    duration_us = frame_duration_us(asked, wish, mode)
+        yield from requested.frozen["auto_exposure"].items()
+    duration_us = frame_duration_us(requested, stream, config)
     if duration_us is not None:
         yield "FrameDurationLimits", (duration_us, duration_us)
 
 
-def frame_duration_us(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> int | None:
-    """How long frames take whose exposure is to be longer than the rate allows; None where it is not.
+def frame_duration_us(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> int | None:
+    """The frame duration that a requested exposure time longer than a frame needs; None if the frame rate suffices.
 
-    A frame's duration bounds the exposure, so the frames have to come more slowly.
+    The frame duration bounds the exposure time, so a longer exposure lowers the frame rate.
     """
-    if asked.has("manual_exposure"):
-        exposure_us = asked.get("manual_exposure", "exposure_us")
-    elif not asked.get("auto_exposure", "enabled"):
-        exposure_us = asked.held.get("auto_exposure", {}).get("ExposureTime", 0)
+    if requested.has("manual_exposure"):
+        exposure_us = requested.get("manual_exposure", "exposure_us")
+    elif not requested.get("auto_exposure", "enabled"):
+        exposure_us = requested.frozen.get("auto_exposure", {}).get("ExposureTime", 0)
     else:
-        exposure_us = asked.get("exposure_limits", "min_exposure_us") or 0
-    duration_us = int(fitted("ExposureTime", exposure_us, mode)) + _READOUT_US
-    if duration_us <= round(1e6 / wish.fps):
+        exposure_us = requested.get("exposure_limits", "min_exposure_us") or 0
+    duration_us = int(clamped("ExposureTime", exposure_us, config)) + _READOUT_US
+    if duration_us <= round(1e6 / stream.fps):
         return None
-    limits = None if mode is None else mode.controls.get("FrameDurationLimits")
+    limits = None if config is None else config.controls.get("FrameDurationLimits")
     if limits is not None and isinstance(limits[1], int) and limits[1] > 0:
         duration_us = min(duration_us, limits[1])
     return duration_us
 
 
-def limits_notes(asked: RequestedControls, wish: StreamRequest, mode: StreamConfig | None) -> Iterator[str]:
-    """What is to be said of exposure limits as they stand."""
-    if is_exposure_fixed(asked):
-        yield "the exposure is set by hand: the limits count when it is automatic again"
+def limits_notes(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> Iterator[str]:
+    """The notes in the answer to a change of the exposure limits."""
+    if is_exposure_fixed(requested):
+        yield "the exposure is fixed; the limits apply once it is automatic again"
         return
-    duration_us = frame_duration_us(asked, wish, mode)
+    duration_us = frame_duration_us(requested, stream, config)
     if duration_us is not None:
-        yield f"min_exposure_us: the frames come more slowly, {1e6 / duration_us:.3g} in a second"
-    most_us = (duration_us or round(1e6 / wish.fps)) - _READOUT_US
-    longest_us = asked.get("exposure_limits", "max_exposure_us")
-    if longest_us is not None and longest_us > most_us:
-        yield f"max_exposure_us: the frame rate allows {most_us} at the most"
+        yield f"min_exposure_us: the frame rate is reduced to {1e6 / duration_us:.3g} fps"
+    longest_us = (duration_us or round(1e6 / stream.fps)) - _READOUT_US
+    max_exposure_us = requested.get("exposure_limits", "max_exposure_us")
+    if max_exposure_us is not None and max_exposure_us > longest_us:
+        yield f"max_exposure_us: the frame rate limits the exposure time to {longest_us}"
 
 
-def night_notes(group: Group, values: Values, asked: RequestedControls) -> Iterator[str]:
-    """What is to be said at night of what was just set: where the night's profile lies over it, nothing of it shows."""
+def night_notes(group: Group, values: Values, requested: RequestedControls) -> Iterator[str]:
+    """The notes in the answer to a change at night: fields that the night profile overrides."""
     for name in values:
-        told = NIGHT_FIELDS.get((group.name, name))
-        instead = None if told is None else asked.get("day_night_mode", told)
-        if instead is not None:
-            word = instead if isinstance(instead, str) else f"{instead:g}"
-            yield f"{name}: it is night, and {told} counts, which is {word}"
+        night_field = NIGHT_FIELDS.get((group.name, name))
+        value = None if night_field is None else requested.get("day_night_mode", night_field)
+        if value is not None:
+            word = value if isinstance(value, str) else f"{value:g}"
+            yield f"{name}: overridden at night by {night_field}, which is {word}"
 
 
-def _balance(asked: RequestedControls, *, is_night: bool) -> Iterator[tuple[str, Any]]:
-    preset = awb_preset(asked, is_night=is_night)
+def _balance(requested: RequestedControls, *, is_night: bool) -> Iterator[tuple[str, Any]]:
+    preset = awb_preset(requested, is_night=is_night)
     if preset is not None and preset in NOIR_PRESETS:
         yield "AwbEnable", False
         yield "ColourGains", NOIR_PRESETS[preset]
     elif preset is not None:
         yield "AwbEnable", True
         yield "AwbMode", AWB_MODES[preset]
-    elif asked.has("manual_awb"):
+    elif requested.has("manual_awb"):
         yield "AwbEnable", False
-        yield "ColourGains", (asked.get("manual_awb", "red_gain"), asked.get("manual_awb", "blue_gain"))
-    elif not asked.get("awb", "enabled") and "awb" in asked.held:
+        yield "ColourGains", (requested.get("manual_awb", "red_gain"), requested.get("manual_awb", "blue_gain"))
+    elif not requested.get("awb", "enabled") and "awb" in requested.frozen:
         yield "AwbEnable", False
-        yield from ((name, tuple(value)) for name, value in asked.held["awb"].items())
+        yield from ((name, tuple(value)) for name, value in requested.frozen["awb"].items())
 
 
-def _focus(asked: RequestedControls) -> Iterator[tuple[str, Any]]:
+def _focus(requested: RequestedControls) -> Iterator[tuple[str, Any]]:
     yield from _plain(
-        BY_NAME["autofocus"], {"speed": asked.get("autofocus", "speed")} if asked.has("autofocus") else {}
+        BY_NAME["autofocus"], {"speed": requested.get("autofocus", "speed")} if requested.has("autofocus") else {}
     )
-    mode = focus_mode(asked)
+    mode = focus_mode(requested)
     if mode is AfMode.MANUAL:
         yield "AfMode", int(AfMode.MANUAL)
-    if asked.has("lens_position"):
-        yield "LensPosition", asked.get("lens_position", "position")
+    if requested.has("lens_position"):
+        yield "LensPosition", requested.get("lens_position", "position")
     elif mode is AfMode.MANUAL:
-        yield from asked.held.get("autofocus_mode", {}).items()
+        yield from requested.frozen.get("autofocus_mode", {}).items()
 
 
-def _places(asked: RequestedControls, mode: StreamConfig | None) -> Iterator[tuple[str, Any]]:
-    """The crop, and the focus window, which lies in it."""
-    crop = crop_of(asked, mode)
+def _regions(requested: RequestedControls, config: StreamConfig | None) -> Iterator[tuple[str, Any]]:
+    """The crop, and the focus window inside it."""
+    crop = stream_crop(requested, config)
     if crop is not None:
         yield "ScalerCrop", crop.pixels
-    window = asked.get("autofocus", "window")
-    view = None if mode is None else _view(mode, (mode.width, mode.height))
+    window = requested.get("autofocus", "window")
+    view = None if config is None else _full_view(config)
     if window is not None and view is not None:
         yield "AfMetering", _AF_WINDOWS
-        yield "AfWindows", [geometry.window_for(window, view if crop is None else crop.pixels)]
+        yield "AfWindows", [geometry.focus_window(window, view if crop is None else crop.pixels)]
 
 
-def crop_of(asked: RequestedControls, mode: StreamConfig | None) -> Crop | None:
-    """The zoom in sensor pixels, for a picture of the stream; None without zoom, or without a camera."""
-    if mode is None or not asked.has("roi") or "ScalerCrop" not in mode.controls:
+def stream_crop(requested: RequestedControls, config: StreamConfig | None) -> Crop | None:
+    """The zoom of the stream in sensor pixels; None without zoom or without a known configuration."""
+    if config is None or not requested.has("roi") or "ScalerCrop" not in config.controls:
         return None
-    least, most, _ = mode.controls["ScalerCrop"]
-    return geometry.crop_for(asked.groups["roi"], tuple(most), (least[2], least[3]), (mode.width, mode.height))
+    smallest, largest, _ = config.controls["ScalerCrop"]
+    return geometry.zoom_crop(
+        requested.groups["roi"], tuple(largest), (smallest[2], smallest[3]), (config.width, config.height)
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class StillView:
-    """The part of the scene that a still shows, in its own shape whatever the stream's; `part` None is all of it.
+    """A `StillControls`: crops a still to a part of the scene, in the still's own shape; `part` None is all of it.
 
-    Called as a `StillControls`: the pixels follow from the sensor mode that the still has, which is not the stream's.
+    The pixels depend on the still's sensor mode, which differs from the stream's.
     """
 
     part: Values | None
@@ -279,31 +281,31 @@ class StillView:
     def __call__(self, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> dict[str, Any]:
         if "ScalerCrop" not in ranges:
             return {}
-        least, most, _ = ranges["ScalerCrop"]
+        smallest, largest, _ = ranges["ScalerCrop"]
         if self.part is None:
-            return {"ScalerCrop": geometry.whole_view(tuple(most), size)}
-        return {"ScalerCrop": geometry.crop_for(self.part, tuple(most), (least[2], least[3]), size).pixels}
+            return {"ScalerCrop": geometry.full_view(tuple(largest), size)}
+        return {"ScalerCrop": geometry.zoom_crop(self.part, tuple(largest), (smallest[2], smallest[3]), size).pixels}
 
 
-def still_view(asked: RequestedControls, *, is_whole: bool) -> StillView:
-    """What a still shows: the zoom, and none of it in a picture of the whole sensor."""
-    return StillView(None if is_whole or not asked.has("roi") else asked.groups["roi"])
+def still_view(requested: RequestedControls, *, is_whole: bool) -> StillView:
+    """The view of a still: the zoom, or everything if the still is of the whole sensor."""
+    return StillView(None if is_whole or not requested.has("roi") else requested.groups["roi"])
 
 
-def _view(mode: StreamConfig, size: tuple[int, int]) -> Rectangle | None:
-    limits = mode.controls.get("ScalerCrop")
-    return None if limits is None else geometry.whole_view(tuple(limits[1]), size)
+def _full_view(config: StreamConfig) -> Rectangle | None:
+    limits = config.controls.get("ScalerCrop")
+    return None if limits is None else geometry.full_view(tuple(limits[1]), (config.width, config.height))
 
 
-def reset_value(name: str, mode: StreamConfig, wish: StreamRequest) -> Any:
-    """What gives a control back to the camera; None where nothing has to be sent."""
+def reset_value(name: str, config: StreamConfig, stream: StreamRequest) -> Any:
+    """The value that returns a control to the camera's default; None if nothing has to be sent."""
     if name in _NO_RESET:
         return None
     if name in _RESETS:
         return _RESETS[name]
     if name == "FrameDurationLimits":
-        period_us = round(1e6 / wish.fps)
+        period_us = round(1e6 / stream.fps)
         return period_us, period_us
     if name == "ScalerCrop":
-        return _view(mode, (mode.width, mode.height))
-    return mode.controls[name][2]
+        return _full_view(config)
+    return config.controls[name][2]

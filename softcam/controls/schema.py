@@ -1,8 +1,8 @@
-"""The one table of controls: what may be set, by which JSON names, within which limits, and what it is for.
+"""The table of controls: names, types, limits and help texts.
 
-Validation, `/v1/camera/controls`, the API's description, the page's sliders and the README's table come from it. The
-limits here are those that hold for any camera; a camera's own narrower ones are judged where it is known (`merge`).
-Nothing changes after the import, so any thread may look.
+Validation, `/v1/camera/controls`, the OpenAPI description, the page's sliders and the table in the README are derived
+from it. The limits here hold for any camera; `capabilities` checks a camera's own, narrower ones. Immutable, so any
+thread may read it.
 """
 
 import math
@@ -13,37 +13,37 @@ from typing import Any, Final, Literal
 
 Kind = Literal["boolean", "integer", "number", "choice", "window"]
 
-# White balance by hand for cameras without an infrared filter: red and blue gain. Starting points, for the light and
-# the sensor differ: under infrared alone all colours of the mosaic see about the same, so the gains are close to one.
+# Red and blue gain of fixed white balance for cameras without an infrared filter. Starting points, as lamps and sensors
+# differ: under infrared light alone all colours of the mosaic respond about equally, so the gains are close to one.
 NOIR_PRESETS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {"daylight_noir": (1.5, 1.6), "ir_850nm": (1.05, 1.15), "ir_940nm": (1.0, 1.0), "indoor_noir": (1.3, 2.4)}
 )
-# libcamera's AwbModeEnum.
+# libcamera's AwbModeEnum
 AWB_MODES: Final[Mapping[str, int]] = MappingProxyType(
     {"auto": 0, "incandescent": 1, "tungsten": 2, "fluorescent": 3, "indoor": 4, "daylight": 5, "cloudy": 6}
 )
-# libcamera's AeFlickerModeEnum and, in microseconds, AeFlickerPeriod: a lamp flickers twice in each period.
+# libcamera's AeFlickerModeEnum, and AeFlickerPeriod in microseconds: a lamp flickers twice in each mains period.
 FLICKER: Final[Mapping[str, tuple[int, int | None]]] = MappingProxyType(
     {"off": (0, None), "50hz": (1, 10_000), "60hz": (1, 8_333), "auto": (2, None)}
 )
 _AF_MODES: Final = MappingProxyType({"manual": 0, "auto": 1, "continuous": 2})
 _WINDOW_SIDES: Final = ("x", "y", "width", "height")
-_SMALLEST_PART: Final = 0.01  # of the picture's side; less is below what any sensor can crop to
-_FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that begins beyond it lies outside of the picture
+_SMALLEST_PART: Final = 0.01  # of the image's side; no sensor can crop to less
+_FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that starts beyond it lies outside the image
 
 
 class BadValue(ValueError):
-    """A body breaks the table's rules; the message has every fault, by field and rule."""
+    """A body is invalid; the message has every error as "field: must be …"."""
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One value: a row of the table.
 
-    `low` and `high` are inclusive. `choices` is word to libcamera's number, where the control is that number alone.
-    `control` is libcamera's name, None where there is none or more than one. `usual` is the range that a slider shows.
-    A field with a `default` of None is off until it is set; `is_nullable` lets it be switched off again. `high_of` says
-    what of the configuration sets `high`, where it does.
+    `low` and `high` are inclusive. `choices` maps each word to libcamera's number, if the control is that number alone.
+    `control` is libcamera's name, None if there is none or more than one. `usual` is the range of a slider. A field
+    with a `default` of None is unset at first; `is_nullable` allows it to be unset again. `high_of` is the setting that
+    determines `high`, if one does.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Field:
 
     @property
     def rule(self) -> str:
-        """What completes "wants …"."""
+        """The text that follows "must be "."""
         tail = " or null" if self.is_nullable else ""
         match self.kind:
             case "boolean":
@@ -72,17 +72,17 @@ class Field:
                 return f"one of {', '.join(self.choices)}{tail}"
             case "window":
                 return (
-                    "an object with x, y, width and height, fractions of the picture from 0 to 1, "
+                    "an object with x, y, width and height, fractions of the image from 0 to 1, "
                     f"x and y at most {_FARTHEST_EDGE:g}{tail}"
                 )
-        number = "a whole number" if self.kind == "integer" else "a number"
+        number = "an integer" if self.kind == "integer" else "a number"
         if self.multiple > 1:
             number = f"a multiple of {self.multiple}"
-        why = f", which {self.high_of} sets" if self.high_of else ""
+        why = f" (set by {self.high_of})" if self.high_of else ""
         return f"{number} from {self.low:.12g} to {self.high:.12g}{why}{tail}"
 
     def parse(self, value: Any) -> Any:
-        """The value in its own type. Raises ValueError with the rule."""
+        """The value in the field's type. Raises ValueError with the rule."""
         if value is None and self.is_nullable:
             return None
         match self.kind:
@@ -100,7 +100,7 @@ class Field:
 
     def _parse_number(self, value: Any) -> int | float:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        # Compared before any conversion: a huge integer overflows a float, and "not a number" is within no limits.
+        # Compared before any conversion: a huge integer overflows a float. NaN is in no range.
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         if not is_number or not low <= value <= high:
@@ -114,12 +114,12 @@ class Field:
             raise ValueError(self.rule)
         try:
             parts = {side: _window_side(side).parse(value[side]) for side in _WINDOW_SIDES}
-        except ValueError as error:  # it tells of a number, and not of which
+        except ValueError as error:  # its rule is of a number and does not name the side
             raise ValueError(self.rule) from error
         return {side: float(part) for side, part in parts.items()}
 
     def schema(self) -> dict[str, Any]:
-        """The field in JSON Schema."""
+        """The field's JSON Schema."""
         schema: dict[str, Any] = {"type": self.kind}
         match self.kind:
             case "choice":
@@ -146,16 +146,16 @@ class Field:
         return schema | {"description": f"{self.help}{unit}"}
 
     def answer_schema(self) -> dict[str, Any]:
-        """The field as it is told back, in JSON Schema: without the default, which is no part of an answer."""
+        """The field's JSON Schema in an answer: without the default, which applies to requests only."""
         return {name: value for name, value in self.schema().items() if name != "default"}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What is set with one request: `POST /v1/camera/NAME`.
+    """The values of one request: `POST /v1/camera/NAME`.
 
-    Setting it forgets the groups in `replaces`, which would contradict it. `answers` renames fields in the answer.
-    `restarts`: a change may restart the stream.
+    Setting it removes the groups in `replaces`, which would contradict it. `answers` renames fields in the answer.
+    `restarts`: a change may restart the stream. `is_optional`: the body may be empty.
     """
 
     name: str
@@ -164,25 +164,25 @@ class Group:
     replaces: tuple[str, ...] = ()
     answers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     restarts: bool = False
-    is_optional: bool = False  # an empty body is one, too
+    is_optional: bool = False
 
     @property
     def paths(self) -> tuple[str, str]:
         return f"/v1/camera/{self.name}", f"/camera/{self.name}"
 
     def row(self, name: str) -> Field:
-        """A field that is there for sure."""
+        """The field with this name, which must exist."""
         return next(each for each in self.fields if each.name == name)
 
     def field_named(self, name: str) -> Field | None:
         return next((each for each in self.fields if each.name == name), None)
 
     def parse(self, body: Any) -> dict[str, Any]:
-        """The values of a request's body, checked one by one. Raises BadValue with every fault."""
+        """The values of a request's body. Raises BadValue with every error."""
         if not isinstance(body, Mapping):
-            raise BadValue(f"wants a JSON object with {self._names()}")
-        faults = [
-            f"{name[:60]!r}: no such field; there are {self._names()}"
+            raise BadValue(f"body: must be a JSON object with {self._names()}")
+        errors = [
+            f"{name[:60]!r}: unknown field; expected one of {self._names()}"
             for name in body
             if self.field_named(name) is None
         ]
@@ -190,20 +190,20 @@ class Group:
         for each in self.fields:
             if each.name not in body:
                 if each.is_required:
-                    faults.append(f"{each.name}: is missing; wants {each.rule}")
+                    errors.append(f"{each.name}: is missing; must be {each.rule}")
                 continue
             try:
                 values[each.name] = each.parse(body[each.name])
             except ValueError as error:
-                faults.append(f"{each.name}: wants {error}")
-        if not faults and not values and not self.is_optional:
-            faults.append(f"wants at least one of {self._names()}")
-        if faults:
-            raise BadValue("; ".join(faults))
+                errors.append(f"{each.name}: must be {error}")
+        if not errors and not values and not self.is_optional:
+            errors.append(f"body: must have at least one of {self._names()}")
+        if errors:
+            raise BadValue("; ".join(errors))
         return values
 
     def schema(self) -> dict[str, Any]:
-        """The body in JSON Schema."""
+        """The JSON Schema of the body."""
         required = [each.name for each in self.fields if each.is_required]
         schema: dict[str, Any] = {
             "type": "object",
@@ -215,7 +215,7 @@ class Group:
         return schema if self.is_optional else schema | {"minProperties": 1}
 
     def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What a change is answered with, as the services before us did."""
+        """The answer to a change; its form is that of the services that this one replaces."""
         return {"status": "ok"} | {self.answers.get(name, name): value for name, value in values.items()}
 
     def _names(self) -> str:
@@ -223,8 +223,8 @@ class Group:
 
 
 def markdown_table() -> str:
-    """The README's table of controls: what to post to, its fields, what it does."""
-    lines = ["| `/v1/camera/…` | fields | what it does |", "|---|---|---|"]
+    """The README's table of controls: path, fields, help."""
+    lines = ["| `/v1/camera/…` | fields | description |", "|---|---|---|"]
     for group in GROUPS:
         fields = ", ".join(f"`{row.name}`" if row.is_required else f"[`{row.name}`]" for row in group.fields)
         lines.append(f"| `{group.name}` | {fields} | {group.help} |")
@@ -232,18 +232,18 @@ def markdown_table() -> str:
 
 
 def fraction(name: str, help_: str, default: float | None = None, *, is_required: bool = False) -> Field:
-    """A part of the picture's width or height."""
+    """A fraction of the image's width or height."""
     low = _SMALLEST_PART if name in ("width", "height") else 0.0
     return Field(name, "number", help_, default, low, 1.0, is_required=is_required)
 
 
 def _window_side(side: str) -> Field:
-    row = fraction(side, f"{side} of the window")
+    row = fraction(side, f"{side} of the window, as a fraction of the image")
     return replace(row, high=_FARTHEST_EDGE) if side in ("x", "y") else row
 
 
 def _choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:
-    numbered = choices if isinstance(choices, Mapping) else {word: place for place, word in enumerate(choices)}
+    numbered = choices if isinstance(choices, Mapping) else {word: index for index, word in enumerate(choices)}
     return Field(name, "choice", help_, choices=MappingProxyType(dict(numbered)), **more)
 
 
@@ -254,155 +254,158 @@ _PRESETS: Final = (*NOIR_PRESETS, *AWB_MODES)
 
 GROUPS: Final[tuple[Group, ...]] = (
     Group(
-        "auto_exposure", "Automatic exposure on, or held as it is now.",
-        (Field(_ENABLED, "boolean", "off holds the exposure and gain of this moment", True, control="AeEnable",
-               is_required=True),),
+        "auto_exposure", "Automatic exposure on, or frozen at its current values.",
+        (Field(_ENABLED, "boolean", "off freezes exposure time and gain at their current values", True,
+               control="AeEnable", is_required=True),),
         replaces=("manual_exposure",), answers={_ENABLED: "auto_exposure"},
     ),
     Group(
-        "manual_exposure", "Exposure time and gain by hand. A time longer than a frame makes the frame rate fall.",
+        "manual_exposure", "Fixed exposure time and gain. An exposure time longer than a frame reduces the frame rate.",
         (
             Field("exposure_us", "integer", "exposure time", None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime",
                   usual=(100, 100_000), is_required=True),
-            Field("gain", "number", "analogue gain; 1.0 where it is left out", 1.0, 0.1, _LARGEST_GAIN, "times",
+            Field("gain", "number", "analogue gain; 1.0 if omitted", 1.0, 0.1, _LARGEST_GAIN, "times",
                   "AnalogueGain", usual=(1, 16)),
         ),
         replaces=("auto_exposure",),
     ),
     Group(
-        "exposure_limits", "How far the automatic exposure may go; null lifts a limit.",
+        "exposure_limits", "Limits of the automatic exposure; null removes a limit.",
         (
-            Field("min_exposure_us", "integer", "shortest exposure time; one beyond the frame slows the stream",
+            Field("min_exposure_us", "integer", "minimum exposure time; reduces the frame rate if longer than a frame",
                   None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
-            Field("max_exposure_us", "integer", "longest exposure time; the frame rate does not fall for it",
+            Field("max_exposure_us", "integer", "maximum exposure time; does not reduce the frame rate",
                   None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
-            Field("min_gain", "number", "smallest analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
+            Field("min_gain", "number", "minimum analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
                   usual=(1, 16), is_nullable=True),
-            Field("max_gain", "number", "largest analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
+            Field("max_gain", "number", "maximum analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
                   usual=(1, 16), is_nullable=True),
         ),
     ),
     Group(
-        "awb", "Automatic white balance on, or held as it is now.",
-        (Field(_ENABLED, "boolean", "off holds the colours of this moment", True, control="AwbEnable",
+        "awb", "Automatic white balance on, or frozen at its current values.",
+        (Field(_ENABLED, "boolean", "off freezes the colour gains at their current values", True, control="AwbEnable",
                is_required=True),),
         replaces=("manual_awb", "awb_preset"), answers={_ENABLED: "awb_enabled"},
     ),
     Group(
-        "manual_awb", "White balance by hand.",
+        "manual_awb", "Fixed white balance.",
         (
-            Field("red_gain", "number", "gain of red", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
+            Field("red_gain", "number", "red gain", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
                   is_required=True),
-            Field("blue_gain", "number", "gain of blue", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
+            Field("blue_gain", "number", "blue gain", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
                   is_required=True),
         ),
         replaces=("awb", "awb_preset"),
     ),
     Group(
-        "awb_preset", "White balance for a kind of light: fixed gains for cameras without an infrared filter, "
-        "or one of libcamera's ranges for the automatic.",
-        (_choice("preset", "the light", _PRESETS, default="auto", is_required=True),),
+        "awb_preset", "White balance preset: fixed gains for cameras without an infrared filter, or a range of "
+        "colour temperatures for the automatic white balance.",
+        (_choice("preset", "light source", _PRESETS, default="auto", is_required=True),),
         replaces=("awb", "manual_awb"),
     ),
     Group(
-        "autofocus", "Focus once now, and how and where autofocus looks.",
+        "autofocus", "Run autofocus once; autofocus speed and window.",
         (
-            Field("trigger", "boolean", "run one autofocus cycle now and wait for its end", None),
-            _choice("speed", "how fast the lens moves", {"normal": 0, "fast": 1}, default="normal", control="AfSpeed"),
-            Field("window", "window", "the part of the picture to focus on, moved along with the zoom and cut at "
-                  "the picture's edge; null is the middle", None, control="AfWindows", is_nullable=True),
+            Field("trigger", "boolean", "run one autofocus cycle and wait for its result", None),
+            _choice("speed", "autofocus speed", {"normal": 0, "fast": 1}, default="normal", control="AfSpeed"),
+            Field("window", "window", "part of the image to focus on, relative to the zoomed image and cropped to it; "
+                  "null is the centre", None, control="AfWindows", is_nullable=True),
         ),
     ),
     Group(
-        "autofocus_mode", "Who moves the lens: nobody (manual), single cycles (auto), or the camera (continuous).",
-        (_choice("mode", "manual leaves the lens where it is", _AF_MODES, control="AfMode", is_required=True),),
+        "autofocus_mode", "Focus mode: manual, auto (single cycles) or continuous.",
+        (_choice("mode", "manual keeps the lens where it is", _AF_MODES, control="AfMode", is_required=True),),
         replaces=("lens_position",),
     ),
     Group(
-        "lens_position", "Focus by hand; the mode becomes manual.",
-        (Field("position", "number", "0 is infinity, 2 half a metre, 10 ten centimetres", None, 0.0, 15.0, "dioptres",
-               "LensPosition", is_required=True),),
+        "lens_position", "Manual focus; sets the focus mode to manual.",
+        (Field("position", "number", "0 is infinity, 2 is half a metre, 10 is ten centimetres", None, 0.0, 15.0,
+               "dioptres", "LensPosition", is_required=True),),
         replaces=("autofocus_mode",),
     ),
     Group(
-        "autofocus_range", "How near autofocus looks.",
-        (_choice("range_mode", "the distances that are searched", {"normal": 0, "macro": 1, "full": 2},
+        "autofocus_range", "Focus range of autofocus.",
+        (_choice("range_mode", "distances to search", {"normal": 0, "macro": 1, "full": 2},
                  default="normal", control="AfRange", is_required=True),),
     ),
     Group(
-        "image_processing", "How the picture is developed. Fields that are left out stay as they are.",
+        "image_processing", "Image processing. Omitted fields are unchanged.",
         (
-            Field("brightness", "number", "0 is as it is", 0.0, -1.0, 1.0, control="Brightness"),
-            Field("contrast", "number", "1 is as it is", 1.0, 0.0, 32.0, control="Contrast", usual=(0, 2)),
-            Field("saturation", "number", "1 is as it is, 0 is grey", 1.0, 0.0, 32.0, control="Saturation",
+            Field("brightness", "number", "0 is neutral", 0.0, -1.0, 1.0, control="Brightness"),
+            Field("contrast", "number", "1 is neutral", 1.0, 0.0, 32.0, control="Contrast", usual=(0, 2)),
+            Field("saturation", "number", "1 is neutral, 0 is monochrome", 1.0, 0.0, 32.0, control="Saturation",
                   usual=(0, 2)),
-            Field("sharpness", "number", "1 is usual, 0 is none", 1.0, 0.0, 16.0, control="Sharpness"),
-            _choice("noise_reduction", "the more, the slower", ("off", "fast", "high_quality", "minimal", "zsl"),
-                    default="fast", control="NoiseReductionMode"),
-            Field("exposure_value", "number", "how much brighter than the automatic thinks right", 0.0, -8.0, 8.0,
+            Field("sharpness", "number", "1 is normal, 0 is none", 1.0, 0.0, 16.0, control="Sharpness"),
+            _choice("noise_reduction", "stronger noise reduction is slower",
+                    ("off", "fast", "high_quality", "minimal", "zsl"), default="fast", control="NoiseReductionMode"),
+            Field("exposure_value", "number", "exposure compensation of the automatic exposure", 0.0, -8.0, 8.0,
                   "EV", "ExposureValue", usual=(-3, 3)),
-            _choice("metering", "which part decides the exposure", ("centre", "spot", "matrix"), default="centre",
+            _choice("metering", "exposure metering mode", ("centre", "spot", "matrix"), default="centre",
                     control="AeMeteringMode"),
-            _choice("flicker", "exposure times that lamps on this mains do not flicker with",
+            _choice("flicker", "flicker avoidance, by mains frequency",
                     {word: mode for word, (mode, _) in FLICKER.items()}, default="off", control="AeFlickerMode"),
         ),
     ),
     Group(
-        "hdr", "More contrast than one exposure holds. sensor: the Camera Module 3's own, at half resolution; "
-        "single-exp: by the processor of a Pi 5; auto: the best that there is.",
-        (_choice("mode", "off, or who does it", ("off", "auto", "sensor", "single-exp"), default="off",
+        "hdr", "High dynamic range. sensor: HDR of the Camera Module 3's sensor, at half resolution; "
+        "single-exp: single-exposure HDR of a Raspberry Pi 5; auto: the best one available.",
+        (_choice("mode", "HDR mode", ("off", "auto", "sensor", "single-exp"), default="off",
                  is_required=True),),
         restarts=True,
     ),
     Group(
-        "roi", "Digital zoom: the part of the whole picture that is shown. The aspect ratio is kept: the part grows to "
-        "the stream's, and is moved to lie within the picture.",
+        "roi", "Digital zoom: the part of the unzoomed image to show. The part is enlarged to the aspect ratio of the "
+        "stream, and moved to lie within the image.",
         tuple(
             fraction(side, help_, default, is_required=True)
             for side, help_, default in (
-                ("x", "left edge, 0 to 1 of the whole picture's width", 0.0),
-                ("y", "top edge, 0 to 1 of the whole picture's height", 0.0),
-                ("width", "width, 1 is the whole", 1.0),
-                ("height", "height, 1 is the whole", 1.0),
+                ("x", "left edge, as a fraction of the image width", 0.0),
+                ("y", "top edge, as a fraction of the image height", 0.0),
+                ("width", "width, as a fraction of the image width", 1.0),
+                ("height", "height, as a fraction of the image height", 1.0),
             )
         ),
     ),
     Group(
-        "lens_correction", "Straightens what a wide lens bends, where the camera's processor can.",
-        (Field(_ENABLED, "boolean", "whether to straighten", True, control="LensDewarpEnable", is_required=True),),
+        "lens_correction", "Lens distortion correction, if the camera supports it.",
+        (Field(_ENABLED, "boolean", "correct lens distortion", True, control="LensDewarpEnable", is_required=True),),
         answers={_ENABLED: "lens_correction_enabled"},
     ),
     Group(
-        "transform", "Turn and mirror. 180° and mirroring are done by the camera; 90° and 270° are told in the EXIF "
-        "orientation of every picture, which viewers honour.",
+        "transform", "Rotate and flip. The camera flips the image and rotates it by 180°; 90° and 270° are set as the "
+        "EXIF orientation of every image, which viewers apply.",
         (
-            Field("hflip", "boolean", "mirror left and right", False),
-            Field("vflip", "boolean", "mirror top and bottom", False),
+            Field("hflip", "boolean", "flip horizontally", False),
+            Field("vflip", "boolean", "flip vertically", False),
             Field("rotation", "integer", "clockwise", 0, 0, 270, "degrees", multiple=90),
         ),
         restarts=True,
     ),
     Group(
-        "day_night_mode", "A profile for the night, by hand or when it gets dark.",
+        "day_night_mode", "Night profile, switched manually or by the measured light.",
         (
-            _choice("mode", "auto follows the light", ("auto", "day", "night"), default="day"),
-            Field("threshold_lux", "number", "below it is night", 10.0, 0.1, 10_000.0, "lux", usual=(1, 100)),
-            Field("hysteresis", "number", "it is day again above so many times the threshold", 2.0, 1.0, 10.0, "times"),
-            Field("night_saturation", "number", "saturation at night; null leaves it", 0.0, 0.0, 32.0,
+            _choice("mode", "auto switches by the measured light", ("auto", "day", "night"), default="day"),
+            Field("threshold_lux", "number", "night begins below this light", 10.0, 0.1, 10_000.0, "lux",
+                  usual=(1, 100)),
+            Field("hysteresis", "number", "day begins above this multiple of the threshold", 2.0, 1.0, 10.0, "times"),
+            Field("night_saturation", "number", "saturation at night; null keeps that of the day", 0.0, 0.0, 32.0,
                   control="Saturation", usual=(0, 2), is_nullable=True),
-            _choice("night_awb_preset", "white balance at night; null leaves it", _PRESETS, is_nullable=True),
-            Field("night_exposure_value", "number", "exposure value at night; null leaves it", None, -8.0, 8.0, "EV",
-                  "ExposureValue", usual=(-3, 3), is_nullable=True),
+            _choice("night_awb_preset", "white balance preset at night; null keeps the white balance of the day",
+                    _PRESETS, is_nullable=True),
+            Field("night_exposure_value", "number", "exposure compensation at night; null keeps that of the day", None,
+                  -8.0, 8.0, "EV", "ExposureValue", usual=(-3, 3), is_nullable=True),
         ),
     ),
     Group(
-        "stream", "Size and rate of the stream, in place of those in the configuration.",
+        "stream", "Size and frame rate of the stream; override the configuration.",
         (
-            Field("width", "integer", "width; null takes it back", None, 64, 8192, "pixels", multiple=2,
+            Field("width", "integer", "width; null returns to the configured one", None, 64, 8192, "pixels", multiple=2,
                   is_nullable=True),
-            Field("height", "integer", "height; null takes it back", None, 64, 8192, "pixels", multiple=2,
+            Field("height", "integer", "height; null returns to the configured one", None, 64, 8192, "pixels",
+                  multiple=2, is_nullable=True),
+            Field("fps", "number", "frame rate; null returns to the configured one", None, 0.1, 240.0, "1/s",
                   is_nullable=True),
-            Field("fps", "number", "frames in a second; null takes it back", None, 0.1, 240.0, "1/s", is_nullable=True),
         ),
         restarts=True,
     ),

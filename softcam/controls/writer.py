@@ -1,6 +1,6 @@
-"""Work on the disk that keeps the state: in the order it was given, on a thread that lives while there is some.
+"""Disk writes of the saved state, in order, on a thread that lives while there are any.
 
-A disk may take its time, or never answer again: nobody waits for it longer than a disk takes. No camera in here.
+A disk may be slow or never answer; nothing waits for it longer than a working disk takes.
 """
 
 import logging
@@ -14,67 +14,69 @@ from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
-_LIMIT_S: Final = 5.0  # a worn card takes some seconds to write through, when others write as well
+TIMEOUT_S: Final = 5.0  # a worn SD card takes seconds to sync while other programs write
 
 
 class BackgroundWriter:
-    """Any thread may give it work."""
+    """Runs jobs one after the other on the thread `state-writer`. Any thread may submit."""
 
-    def __init__(self) -> None:
+    def __init__(self, timeout_s: float = TIMEOUT_S, clock: Callable[[], float] = time.monotonic) -> None:
+        """A job that takes longer than `timeout_s` is reported, and not waited for."""
+        self._timeout_s = timeout_s
+        self._clock = clock
         self._changed = threading.Condition()  # guards the fields below
-        self._work: deque[Callable[[], None]] = deque()
-        self._given = 0
-        self._done = 0
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._submitted = 0
+        self._finished = 0
         self._is_running = False
-        self._began_s: float | None = None  # when the work was begun that is under way
+        self._started_s: float | None = None  # when the current job was started
 
-    @property
-    def trouble(self) -> str | None:
-        """What is wrong with the disk, for the status."""
+    def health_error(self) -> str | None:
+        """The error of a disk that does not respond; None if there is none."""
         with self._changed:
-            late_s = 0.0 if self._began_s is None else time.monotonic() - self._began_s
-        return f"the disk of the state folder has not answered for {late_s:.0f} s" if late_s >= _LIMIT_S else None
+            elapsed_s = 0.0 if self._started_s is None else self._clock() - self._started_s
+        return None if elapsed_s < self._timeout_s else f"state directory has not responded for {elapsed_s:.0f} s"
 
-    def put(self, work: Callable[[], None]) -> int:
-        """To be done soon; the number that `wait` takes."""
+    def submit(self, job: Callable[[], None]) -> int:
+        """Run `job` soon; returns its number."""
         with self._changed:
-            self._work.append(work)
-            self._given += 1
-            number = self._given
+            self._jobs.append(job)
+            self._submitted += 1
+            number = self._submitted
             is_first, self._is_running = not self._is_running, True
         if is_first:
-            spawn("keep-state", self._run, log.error)
+            spawn("state-writer", self._run, log.error)
         return number
 
-    def do(self, work: Callable[[], None]) -> bool:
-        """The same, and wait until it is done; False where the disk takes too long, and it is done when it can be."""
-        number = self.put(work)
-        until_s = time.monotonic() + _LIMIT_S
+    def run(self, job: Callable[[], None]) -> bool:
+        """Submit `job` and wait for it; returns False if it timed out, in which case it still runs later."""
+        number = self.submit(job)
+        deadline_s = self._clock() + self._timeout_s
         with self._changed:
-            while self._done < number:
-                # A disk that did not answer before is not waited for again.
-                late_s = until_s if self._began_s is None else min(until_s, self._began_s + _LIMIT_S)
-                left_s = late_s - time.monotonic()
+            while self._finished < number:
+                # Time that the current job has already taken counts.
+                until_s = deadline_s if self._started_s is None else min(deadline_s, self._started_s + self._timeout_s)
+                left_s = until_s - self._clock()
                 if left_s <= 0:
                     break
                 self._changed.wait(left_s)
             else:
                 return True
-        log.warning("The disk of the state folder takes more than %.0f s", _LIMIT_S)
+        log.warning("State directory write timed out after %.0f s", self._timeout_s)
         return False
 
     def _run(self) -> None:
-        while (work := self._next()) is not None:
+        while (job := self._next_job()) is not None:
             try:
-                work()
-            except Exception:  # the edge of the thread; the work that follows is another's
-                log.exception("The state was not kept")
+                job()
+            except Exception:  # the thread's edge; later jobs are independent of this one
+                log.exception("Failed to save state")
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next_job(self) -> Callable[[], None] | None:
         with self._changed:
-            if self._began_s is not None:
-                self._done += 1
-            self._began_s = time.monotonic() if self._work else None
-            self._is_running = bool(self._work)
+            if self._started_s is not None:
+                self._finished += 1
+            self._started_s = self._clock() if self._jobs else None
+            self._is_running = bool(self._jobs)
             self._changed.notify_all()
-            return self._work.popleft() if self._work else None
+            return self._jobs.popleft() if self._jobs else None

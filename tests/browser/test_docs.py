@@ -41,7 +41,7 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
         lens.locator("summary").click()
         lens.locator("textarea").fill('{"position": 99}')
         lens.get_by_role("button", name="Try it").click()
-        expect(lens.locator("output")).to_contain_text("position: wants a number from 0 to 15")
+        expect(lens.locator("output")).to_contain_text("position: must be a number from 0 to 15")
         lens.locator("textarea").fill('{"position": 2.5}')
         lens.get_by_role("button", name="Try it").click()
         expect(lens.locator("output")).to_contain_text('"status": "ok"')

@@ -321,8 +321,8 @@ def test_refusal_is_said_and_the_truth_is_shown(portal: Portal, visitor: Visitor
     least = page.locator("#control-exposure_limits-min_exposure_us")
     least.fill("20000")
     least.press("Enter")
-    expect(page.locator("#toast")).to_contain_text("wants to be at most")
-    expect(row(page, "exposure_limits.min_exposure_us").locator(".fault")).to_contain_text("wants to be at most")
+    expect(page.locator("#toast")).to_contain_text("must be at most")
+    expect(row(page, "exposure_limits.min_exposure_us").locator(".fault")).to_contain_text("must be at most")
     least.blur()
     expect(least).not_to_have_value("20000", timeout=LIMIT_MS)
 

@@ -210,7 +210,7 @@ def test_wish_that_cannot_be_is_told_as_it_was_written(recorder: Portal, visitor
     page.get_by_label("A new file every").fill("")
     page.get_by_label("Begin before now by").fill("5")
     page.locator("#record-video").click()
-    expect(page.locator("#toast")).to_have_text(re.compile("^preroll_s: .* 0 to 0, which --recordings-preroll sets$"))
+    expect(page.locator("#toast")).to_have_text(re.compile("^preroll_s: .* 0 to 0 [(]set by --recordings-preroll[)]$"))
     assert ask(recorder, RECORDINGS)["running"]["video"] is None
 
 

@@ -287,7 +287,7 @@ def test_what_was_given_back_can_be_set_again(held: Portal) -> None:
 def test_a_rate_that_the_camera_does_not_give_is_told(held: Portal) -> None:
     assert change(held, "stream", {"fps": 20})["note"] is None
     told = change(held, "stream", {"fps": 240})["note"]
-    assert told.startswith("fps: the camera gives ")
+    assert told.startswith("fps: the camera delivers ")
     assert status_of(held)["controls_not_applied"] == [told]
     assert change(held, "stream", {"fps": 20})["note"] is None
     assert status_of(held)["controls_not_applied"] == []
@@ -318,7 +318,7 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
         assert status_of(held)["lens_position"] == 7.0
     refused = post(held, "/v1/camera/autofocus", {"trigger": True, "speed": "fast", "window": TELEPHOTO})
     assert refused.status == 409
-    assert "by hand" in refused.detail
+    assert "the focus is manual" in refused.detail
     fields = ask(held, "/v1/camera/controls").json["controls"]["autofocus"]["fields"]
     assert not any(field["is_set"] for field in fields.values())
     change(held, "autofocus_mode", {"mode": "auto"})
@@ -443,7 +443,7 @@ def test_several_fields_are_all_or_none(held: Portal) -> None:
     change(held, "image_processing", {"brightness": 0.1})
     refused = post(held, "/v1/camera/image_processing", {"brightness": 0.5, "contrast": 99})
     assert refused.status == 400
-    assert refused.detail == "contrast: wants a number from 0 to 32"
+    assert refused.detail == "contrast: must be a number from 0 to 32"
     fields = ask(held, "/v1/camera/controls").json["controls"]["image_processing"]["fields"]
     assert (fields["brightness"]["value"], fields["contrast"]["is_set"]) == (0.1, False)
 
@@ -451,7 +451,7 @@ def test_several_fields_are_all_or_none(held: Portal) -> None:
 def test_beyond_this_camera_is_a_conflict(held: Portal) -> None:
     refused = post(held, "/v1/camera/manual_exposure", {"exposure_us": 500_000_000})
     assert refused.status == 409
-    assert refused.detail == "exposure_us: this camera takes 13 to 112015096"
+    assert refused.detail == "exposure_us: this camera supports 13 to 112015096"
     assert status_of(held)["auto_exposure"] is True
 
 
@@ -479,7 +479,7 @@ def test_a_state_that_keeps_the_camera_from_starting_is_set_aside(
     status = status_of(portal)
     assert "does not start mirrored" in status["controls_set_aside"]
     assert status["transform"]["hflip"] is False
-    portal.wait_for_log("saved controls are set aside as .*controls-pattern.json.bad")
+    portal.wait_for_log("Saved controls moved to .*controls-pattern.json.bad")
     assert json.loads((tmp_path / "kept/controls-pattern.json.bad").read_text())["asked"]["transform"]["hflip"] is True
     portal.stop()
     assert ask(start_portal(*flags), "/snapshot.jpg").status == 200
@@ -592,14 +592,14 @@ def test_pages_from_elsewhere_change_nothing(portal: Portal, headers: Mapping[st
 @pytest.mark.parametrize(
     ("body", "status", "detail"),
     [
-        (b"", 400, "no JSON"),
-        (b"{", 400, "no JSON"),
-        (b"[]", 400, "wants a JSON object"),
-        (b'{"enabled": NaN}', 400, "NaN is no number"),
-        (b'{"enabled": true, "enabled": false}', 400, "twice"),
-        (b'{"enabled": true, "foo": 1}', 400, "'foo': no such field"),
-        (b"\xff", 400, "no JSON"),
-        (b"[" * 60_000, 400, "no JSON"),
+        (b"", 400, "not valid JSON"),
+        (b"{", 400, "not valid JSON"),
+        (b"[]", 400, "must be a JSON object"),
+        (b'{"enabled": NaN}', 400, "NaN is not a JSON number"),
+        (b'{"enabled": true, "enabled": false}', 400, "duplicate key"),
+        (b'{"enabled": true, "foo": 1}', 400, "'foo': unknown field"),
+        (b"\xff", 400, "not valid JSON"),
+        (b"[" * 60_000, 400, "not valid JSON"),
         (b" " * 70_000, 413, "65536"),
     ],
     ids=lambda value: repr(value)[:20],
@@ -666,5 +666,5 @@ def test_what_is_told_is_what_counts(held: Portal, name: str, content: dict[str,
 
 def test_a_shortest_exposure_is_reached_whatever_the_rate(held: Portal) -> None:
     answer = change(held, "exposure_limits", {"min_exposure_us": 100_000})
-    assert "more slowly" in answer["note"]
+    assert "frame rate is reduced" in answer["note"]
     eventually(held, lambda status: (status["exposure_us"] or 0) >= 99_000)

@@ -53,7 +53,7 @@ def test_snapshots_sizes_and_what_it_cannot_do(start_portal: Start) -> None:
     assert size_of(ask(portal, "/snapshot.jpg?width=2000").body)[0] == 320
     assert ask(portal, "/snapshot.jpg?format=dng").status == 409
     flip = post(portal, "/v1/camera/transform", {"hflip": True})
-    assert (flip.status, flip.detail) == (409, "hflip: this camera cannot mirror or turn its picture")
+    assert (flip.status, flip.detail) == (409, "hflip: this camera cannot mirror or rotate the image")
     assert post(portal, "/v1/camera/manual_exposure", {"exposure_us": 10000}).status == 409
     assert ask(portal, "/v1/camera/controls").status == 200
     assert ask(portal, "/metrics").status == 200

@@ -72,7 +72,10 @@ def test_what_it_lacks_is_a_conflict_with_the_reason_and_harms_nobody(rig: Rig) 
         assert answers["transform", "{'rotation': 90}"] == 200
     described = send(portal, "GET", "/v1/camera/controls").json
     assert described["controls"]["lens_position"]["fields"]["position"]["available"] is False
-    assert described["controls"]["lens_position"]["fields"]["position"]["reason"] == "this camera has no LensPosition"
+    assert (
+        described["controls"]["lens_position"]["fields"]["position"]["reason"]
+        == "this camera does not support LensPosition"
+    )
     assert "Traceback" not in portal.running.output
     assert send(portal, "DELETE", "/v1/camera/controls").status == 200
 
@@ -100,7 +103,7 @@ def test_what_was_kept_while_closed_and_is_lacking_is_told(rig: Rig, name: str) 
     assert portal.get("/snapshot.jpg").status == 200
     told = portal.status["controls_not_applied"]
     assert told
-    assert "this camera has no" in told[0]
+    assert "this camera does not support" in told[0]
 
 
 def test_the_status_is_honest(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
-from softcam.controls.effective import values_of
+from softcam.controls.effective import effective_values
 from softcam.controls.schema import GROUPS, BadValue, Field, Group
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
@@ -197,19 +197,21 @@ class ControlApi:
             raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
         match group.name:
             case "manual_exposure":
-                answer.setdefault("gain", control_manager.asked.get("manual_exposure", "gain"))
+                answer.setdefault("gain", control_manager.requested.get("manual_exposure", "gain"))
             case "exposure_limits":
-                notes = mapping.limits_notes(control_manager.asked, control_manager.wish, control_manager.mode)
+                notes = mapping.limits_notes(
+                    control_manager.requested, control_manager.stream_request, control_manager.config
+                )
                 answer["note"] = "; ".join(notes) or None
             case "roi":
                 answer |= self._shown(control_manager)
             case "stream":
-                given = control_manager.given
-                lacking = () if given is None else capabilities.shortfall(control_manager.asked, given)
+                given = control_manager.current_config
+                lacking = () if given is None else capabilities.stream_deviations(control_manager.requested, given)
                 answer["note"] = "; ".join(lacking) or None
             case name if any(name == of for of, _ in mapping.NIGHT_FIELDS):
                 said = (
-                    "; ".join(mapping.night_notes(group, values, control_manager.asked))
+                    "; ".join(mapping.night_notes(group, values, control_manager.requested))
                     if control_manager.is_night
                     else ""
                 )
@@ -237,7 +239,7 @@ class ControlApi:
         """What can be set, with range, default and value."""
         focus = None if self._manager is None else self._manager.focus.mode
         controls = {group.name: _described(group, self._control_manager, focus) for group in GROUPS}
-        return json_response({"controls": controls} | self._control_manager.troubles())
+        return json_response({"controls": controls} | self._control_manager.problems())
 
     def reset(self, request: Request) -> AnyResponse:
         """Back to the defaults."""
@@ -294,7 +296,7 @@ class ControlApi:
         with manager.lease("snapshot"):
             manager.wait_ready(time.monotonic() + _START_LIMIT_S)
             control_manager.change(group, values)
-            outcome = control_manager.focus_now(self._focus_limit_s)
+            outcome = control_manager.trigger_autofocus(self._focus_limit_s)
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
@@ -305,7 +307,7 @@ class ControlApi:
 
     def _shown(self, control_manager: ControlManager) -> dict[str, Any]:
         """What came of a zoom: the part that is shown, and why it is not the one that was asked."""
-        crop = mapping.crop_of(control_manager.asked, control_manager.given)
+        crop = mapping.stream_crop(control_manager.requested, control_manager.current_config)
         if crop is None:
             return {"note": "kept, and fitted to the picture when the camera opens"}
         return {**crop.shown, "note": ", ".join(crop.notes) or None}
@@ -361,10 +363,12 @@ def _route_of(group: Group, handle: Callable[[Request], AnyResponse]) -> Route:
 
 
 def _described(group: Group, control_manager: ControlManager, focus: AfMode | None) -> dict[str, Any]:
-    asked, mode = control_manager.asked, control_manager.mode
+    asked, mode = control_manager.requested, control_manager.config
     # The shape of the next picture, on which these hang, is that of the last one only where nothing else is wanted now.
-    known = control_manager.given if group.name in ("stream", "roi") else mode
-    values = values_of(group, asked, control_manager.wish, known, focus, is_night=control_manager.is_night)
+    known = control_manager.current_config if group.name in ("stream", "roi") else mode
+    values = effective_values(
+        group, asked, control_manager.stream_request, known, focus, is_night=control_manager.is_night
+    )
     set_now = asked.groups.get(group.name, {})
     fields = {
         row.name: _described_field(group, row, mode) | {"value": values[row.name], "is_set": row.name in set_now}
@@ -375,12 +379,14 @@ def _described(group: Group, control_manager: ControlManager, focus: AfMode | No
 
 def _described_field(group: Group, row: Field, mode: StreamConfig | None) -> dict[str, Any]:
     limits = None if mode is None or row.control is None else mode.controls.get(row.control)
-    low, high = capabilities.limits_of(row, limits)
+    low, high = capabilities.effective_limits(row, limits)
     words = list(row.choices)
     reason = None
     if mode is not None:
-        words = [word for word in words if capabilities.refusal(group, {row.name: word}, mode) is None] or words
-        reason = capabilities.reason_against(group, row, mode)
+        words = [
+            word for word in words if capabilities.unsupported_reason(group, {row.name: word}, mode) is None
+        ] or words
+        reason = capabilities.unavailable_reason(group, row, mode)
     default = row.default
     if limits is not None and isinstance(default, int | float) and not isinstance(default, bool):
         default = min(max(default, low or default), high or default)

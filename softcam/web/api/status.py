@@ -227,7 +227,7 @@ class StatusApi:
         controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
         af_mode = None if self._manager is None else self._manager.focus.mode
         if af_mode is None and self._control_manager is not None:
-            af_mode = mapping.focus_mode(self._control_manager.asked)  # the mode that is sent when the camera opens
+            af_mode = mapping.focus_mode(self._control_manager.requested)  # the mode that is sent when the camera opens
         return content | {
             "autofocus": self._autofocus if "AfMode" in controls else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
@@ -243,9 +243,9 @@ class StatusApi:
             names = {"auto_exposure": "AeEnable", "awb_enabled": "AwbEnable"}
             automatic = {field: True if name in controls else None for field, name in names.items()}
             return {**dict.fromkeys(_CONTROL_FIELDS), **automatic, "controls_not_applied": []}
-        asked, mode = control_manager.asked, control_manager.mode
+        asked, mode = control_manager.requested, control_manager.config
         controls = {} if mode is None else mode.controls
-        crop = mapping.crop_of(asked, control_manager.given)
+        crop = mapping.stream_crop(asked, control_manager.current_config)
         knows_exposure = "AeEnable" in controls or asked.has("auto_exposure") or asked.has("manual_exposure")
         knows_balance = "AwbEnable" in controls or any(asked.has(n) for n in ("awb", "manual_awb", "awb_preset"))
         knows_lens = "LensDewarpEnable" in controls or (mode is None and asked.has("lens_correction"))
@@ -261,7 +261,7 @@ class StatusApi:
             "scene_mode": control_manager.scene(lux),
             "day_night_mode": asked.get("day_night_mode", "mode"),
             "day_night_threshold_lux": asked.get("day_night_mode", "threshold_lux"),
-            **control_manager.troubles(),
+            **control_manager.problems(),
         }
 
 

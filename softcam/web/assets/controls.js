@@ -43,7 +43,7 @@ const RELEASES = {
   lens_position: ["autofocus_mode", { mode: "continuous" }],
 };
 const WHOLE = new Set(["manual_exposure"]); // groups that forget what is left out
-const FOR_PROGRAMS = /; (null .*|\S+ where it is left out)$/; // of a help; here a switch or a button does it
+const FOR_PROGRAMS = /; (null .*|\S+ if omitted)$/; // of a help; here a switch or a button does it
 const SLIDER_STEPS = 1000;
 const SETTLED_MS = 1500; // an answer that was under way when something was set tells of before
 

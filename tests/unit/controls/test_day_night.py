@@ -1,49 +1,116 @@
-"""Day and night: patience, hysteresis, words."""
+"""Day and night: delay, hysteresis, the mode of an opening, scenes; exposure limits within one opening."""
 
 import pytest
 
-from softcam.controls.day_night import DayNight, scene_of
+from softcam.controls.day_night import DayNight, Light
+from softcam.controls.exposure_limits import Limits
+from softcam.controls.schema import BY_NAME
+from softcam.controls.state import RequestedControls
 
 FPS = 20
 
 
-def feed(scene: DayNight, lux: float, seconds: float, from_s: float = 0.0) -> float:
+def feed(day_night: DayNight, lux: float, seconds: float, from_s: float = 0.0) -> float:
     for frame in range(round(seconds * FPS)):
-        scene.step(lux, from_s + frame / FPS)
+        day_night.update(lux, from_s + frame / FPS)
     return from_s + seconds
 
 
-def test_it_gets_dark_and_light_again() -> None:
-    scene = DayNight(10.0, 2.0)
-    now_s = feed(scene, 400, 5)
-    assert not scene.is_night
-    now_s = feed(scene, 5, 1.5, now_s)
-    assert not scene.is_night  # a hand before the lens
-    now_s = feed(scene, 5, 1.5, now_s)
-    assert scene.is_night
-    now_s = feed(scene, 15, 10, now_s)
-    assert scene.is_night  # above the threshold, and below where it is day again
-    now_s = feed(scene, 25, 1, now_s)
-    now_s = feed(scene, 5, 1, now_s)
-    feed(scene, 25, 1.5, now_s)
-    assert scene.is_night  # headlights
-    feed(scene, 25, 3, now_s + 1.5)
-    assert not scene.is_night
+def requested(**values: object) -> RequestedControls:
+    return RequestedControls().with_values(BY_NAME["day_night_mode"], values)
 
 
-def test_a_light_at_the_threshold_does_not_flap() -> None:
-    scene = DayNight(10.0, 2.0)
+def light(**values: object) -> Light:
+    light = Light()
+    light.configure(requested(**values))
+    return light
+
+
+def test_delay_and_hysteresis() -> None:
+    day_night = DayNight(10.0, 2.0)
+    now_s = feed(day_night, 400, 5)
+    assert not day_night.is_night
+    now_s = feed(day_night, 5, 1.5, now_s)
+    assert not day_night.is_night  # a hand in front of the lens
+    now_s = feed(day_night, 5, 1.5, now_s)
+    assert day_night.is_night
+    now_s = feed(day_night, 15, 10, now_s)
+    assert day_night.is_night  # between the threshold and the start of the day
+    now_s = feed(day_night, 25, 1, now_s)
+    now_s = feed(day_night, 5, 1, now_s)
+    feed(day_night, 25, 1.5, now_s)
+    assert day_night.is_night  # headlights
+    feed(day_night, 25, 3, now_s + 1.5)
+    assert not day_night.is_night
+
+
+def test_no_flapping_at_the_threshold() -> None:
+    day_night = DayNight(10.0, 2.0)
     changes = 0
     for frame in range(60 * FPS):
-        before = scene.is_night
-        changes += scene.step(9.0 if frame // 70 % 2 else 11.0, frame / FPS) is not before
+        before = day_night.is_night
+        changes += day_night.update(9.0 if frame // 70 % 2 else 11.0, frame / FPS) is not before
     assert changes <= 1
 
 
+def test_opening_decides_without_delay() -> None:
+    automatic = light(mode="auto", threshold_lux=10.0)
+    for now_s, lux, is_night in ((0.0, 1.0, True), (100.0, 400.0, False), (200.0, 1.0, True)):
+        automatic.reset()
+        assert automatic.process_metadata({"Lux": lux}, now_s) is True
+        assert automatic.is_night is is_night
+    assert automatic.process_metadata({"Lux": 400.0}, 200.1) is False  # a running camera waits
+    assert automatic.is_night
+
+
+def test_change_before_a_pause_does_not_count() -> None:
+    automatic = light(mode="auto", threshold_lux=10.0)
+    automatic.reset()
+    automatic.process_metadata({"Lux": 400.0}, 0.0)
+    automatic.process_metadata({"Lux": 1.0}, 1.0)
+    automatic.reset()
+    automatic.process_metadata({"Lux": 400.0}, 100.0)
+    assert automatic.process_metadata({"Lux": 1.0}, 101.0) is False
+    assert not automatic.is_night
+
+
+@pytest.mark.parametrize("mode", ["day", "night"])
+def test_change_to_auto_decides_by_the_next_frame(mode: str) -> None:
+    fixed = light(mode=mode, threshold_lux=10.0)
+    fixed.reset()
+    for lux, is_night in ((1.0, False), (400.0, True)):  # the light at the opening differs from that of hours later
+        fixed.reset()
+        fixed.process_metadata({"Lux": lux}, 0.0)
+        fixed.configure(requested(mode="auto", threshold_lux=10.0))
+        assert fixed.is_night is (mode == "night"), "no change before a frame"
+        fixed.process_metadata({"Lux": 1.0 if is_night else 400.0}, 9000.0)
+        assert fixed.is_night is is_night
+        fixed.configure(requested(mode=mode))
+
+
+def test_new_threshold_does_not_end_the_night() -> None:
+    automatic = light(mode="auto", threshold_lux=10.0)
+    automatic.reset()
+    automatic.process_metadata({"Lux": 1.0}, 0.0)
+    automatic.configure(requested(mode="auto", threshold_lux=5.0))
+    assert automatic.is_night
+
+
 @pytest.mark.parametrize(
-    ("lux", "is_night", "word"),
-    [(400, False, "day"), (50, False, "day"), (49, False, "low_light"), (9, False, "low_light"), (9, True, "night"),
-     (None, False, None), (None, True, "night")],
+    ("mode", "lux", "scene"),
+    [("auto", None, None), ("auto", 400.0, "day"), ("auto", 50.0, "day"), ("auto", 49.0, "low_light"),
+     ("auto", 9.0, "low_light"), ("night", None, "night"), ("night", 9.0, "night"), ("night", 400.0, "night"),
+     ("day", None, None), ("day", 1.0, "low_light")],
 )  # fmt: skip
-def test_words(lux: float | None, is_night: bool, word: str | None) -> None:
-    assert scene_of(lux, 10.0, is_night=is_night) == word
+def test_scene(mode: str, lux: float | None, scene: str | None) -> None:
+    assert light(mode=mode, threshold_lux=10.0).scene(lux) == scene
+
+
+def test_exposure_limits_end_with_the_opening() -> None:
+    automatic = light()
+    assert automatic.controls == {}
+    automatic.set_limits(Limits(max_exposure_us=5000), 1.0)
+    assert automatic.process_metadata({"ExposureTime": 20_000, "AnalogueGain": 1.0}, 0.0) is True
+    assert automatic.controls["ExposureTime"] == 5000
+    automatic.reset()
+    assert automatic.controls == {}

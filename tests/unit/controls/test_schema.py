@@ -1,4 +1,4 @@
-"""The table of controls: every rule by good and bad values, and the same rules in its JSON Schema."""
+"""The table of controls: validation and JSON Schema."""
 
 import math
 from typing import Any
@@ -7,8 +7,8 @@ import pytest
 
 from softcam.controls.schema import BY_NAME, GROUPS, BadValue
 
-# Of the contract; more may be added, none renamed.
-NAMES_ON_THE_WIRE = {
+# Part of the API; names may be added, not renamed.
+API_NAMES = {
     "awb",
     "manual_awb",
     "autofocus_mode",
@@ -46,60 +46,60 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("stream", {"width": 640, "height": 480, "fps": 12.5}, {"width": 640, "height": 480, "fps": 12.5}),
 ]
 BAD: list[tuple[str, Any, str]] = [
-    ("auto_exposure", {}, "enabled: is missing; wants true or false"),
-    ("auto_exposure", {"enabled": 1}, "enabled: wants true or false"),
-    ("auto_exposure", {"enabled": None}, "enabled: wants true or false"),
-    ("auto_exposure", [], "wants a JSON object with enabled"),
-    ("auto_exposure", None, "wants a JSON object"),
-    ("auto_exposure", {"enabled": True, "foo": 1}, "'foo': no such field"),
-    ("manual_exposure", {"exposure_us": 0}, "exposure_us: wants a whole number from 1 to"),
-    ("manual_exposure", {"exposure_us": 1.5}, "exposure_us: wants a whole number"),
-    ("manual_exposure", {"exposure_us": True}, "exposure_us: wants a whole number"),
-    ("manual_exposure", {"exposure_us": "20000"}, "exposure_us: wants a whole number"),
-    ("manual_exposure", {"exposure_us": 10**400}, "exposure_us: wants a whole number"),
-    ("manual_exposure", {"exposure_us": math.inf}, "exposure_us: wants a whole number"),
-    ("manual_exposure", {"exposure_us": 1, "gain": 0}, "gain: wants a number from 0.1 to 64"),
-    ("manual_exposure", {"exposure_us": 1, "gain": math.nan}, "gain: wants a number"),
+    ("auto_exposure", {}, "enabled: is missing; must be true or false"),
+    ("auto_exposure", {"enabled": 1}, "enabled: must be true or false"),
+    ("auto_exposure", {"enabled": None}, "enabled: must be true or false"),
+    ("auto_exposure", [], "body: must be a JSON object with enabled"),
+    ("auto_exposure", None, "body: must be a JSON object"),
+    ("auto_exposure", {"enabled": True, "foo": 1}, "'foo': unknown field; expected one of"),
+    ("manual_exposure", {"exposure_us": 0}, "exposure_us: must be an integer from 1 to"),
+    ("manual_exposure", {"exposure_us": 1.5}, "exposure_us: must be an integer"),
+    ("manual_exposure", {"exposure_us": True}, "exposure_us: must be an integer"),
+    ("manual_exposure", {"exposure_us": "20000"}, "exposure_us: must be an integer"),
+    ("manual_exposure", {"exposure_us": 10**400}, "exposure_us: must be an integer"),
+    ("manual_exposure", {"exposure_us": math.inf}, "exposure_us: must be an integer"),
+    ("manual_exposure", {"exposure_us": 1, "gain": 0}, "gain: must be a number from 0.1 to 64"),
+    ("manual_exposure", {"exposure_us": 1, "gain": math.nan}, "gain: must be a number"),
     ("manual_awb", {"red_gain": 1}, "blue_gain: is missing"),
-    ("awb_preset", {"preset": "moonlight"}, "preset: wants one of daylight_noir, ir_850nm"),
-    ("autofocus_mode", {"mode": "Continuous"}, "mode: wants one of manual, auto, continuous"),
-    ("autofocus", {}, "wants at least one of trigger, speed, window"),
-    ("autofocus", {"window": {"x": 0}}, "window: wants an object with x, y, width and height"),
-    ("autofocus", {"window": HALF | {"x": 2}}, "window: wants an object with x, y"),
+    ("awb_preset", {"preset": "moonlight"}, "preset: must be one of daylight_noir, ir_850nm"),
+    ("autofocus_mode", {"mode": "Continuous"}, "mode: must be one of manual, auto, continuous"),
+    ("autofocus", {}, "body: must have at least one of trigger, speed, window"),
+    ("autofocus", {"window": {"x": 0}}, "window: must be an object with x, y, width and height"),
+    ("autofocus", {"window": HALF | {"x": 2}}, "window: must be an object with x, y"),
     ("autofocus", {"window": HALF | {"y": 1}}, "x and y at most 0.99"),
-    ("lens_position", {"position": 15.1}, "position: wants a number from 0 to 15"),
-    ("image_processing", {"brightness": -1.1}, "brightness: wants a number from -1 to 1"),
-    ("roi", HALF | {"width": 0}, "width: wants a number from 0.01 to 1"),
-    ("transform", {"rotation": 45}, "rotation: wants a multiple of 90 from 0 to 270"),
-    ("stream", {"width": 641}, "width: wants a multiple of 2"),
+    ("lens_position", {"position": 15.1}, "position: must be a number from 0 to 15"),
+    ("image_processing", {"brightness": -1.1}, "brightness: must be a number from -1 to 1"),
+    ("roi", HALF | {"width": 0}, "width: must be a number from 0.01 to 1"),
+    ("transform", {"rotation": 45}, "rotation: must be a multiple of 90 from 0 to 270"),
+    ("stream", {"width": 641}, "width: must be a multiple of 2"),
 ]
 
 
 @pytest.mark.parametrize(("name", "body", "values"), GOOD)
-def test_ok_values(name: str, body: dict[str, Any], values: dict[str, Any]) -> None:
+def test_valid_values(name: str, body: dict[str, Any], values: dict[str, Any]) -> None:
     parsed = BY_NAME[name].parse(body)
     assert parsed == values
     assert [type(value) for value in parsed.values()] == [type(value) for value in values.values()]
 
 
-@pytest.mark.parametrize(("name", "body", "fault"), BAD)
-def test_fail_values(name: str, body: Any, fault: str) -> None:
+@pytest.mark.parametrize(("name", "body", "error"), BAD)
+def test_invalid_values(name: str, body: Any, error: str) -> None:
     with pytest.raises(BadValue) as caught:
         BY_NAME[name].parse(body)
-    assert fault in str(caught.value)
+    assert error in str(caught.value)
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_errors_are_reported_at_once() -> None:
     with pytest.raises(BadValue) as caught:
         BY_NAME["manual_awb"].parse({"red_gain": 0, "foo": 1})
-    told = str(caught.value)
-    assert told.startswith("'foo': no such field")
-    assert "; red_gain: wants a number" in told
-    assert "; blue_gain: is missing" in told
+    message = str(caught.value)
+    assert message.startswith("'foo': unknown field; expected one of")
+    assert "; red_gain: must be a number" in message
+    assert "; blue_gain: is missing" in message
 
 
-def test_every_name_of_the_contract_is_there() -> None:
-    assert set(BY_NAME) >= NAMES_ON_THE_WIRE
+def test_api_names() -> None:
+    assert set(BY_NAME) >= API_NAMES
     assert len(BY_NAME) == len(GROUPS)
 
 

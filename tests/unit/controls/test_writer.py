@@ -1,59 +1,75 @@
-"""Work on the disk: in order, and a disk that hangs holds nobody up for long."""
+"""Disk writes: their order, and a disk that does not respond."""
 
 import threading
-import time
 
 import pytest
 
-from softcam.controls import writer as keeper_module
 from softcam.controls.writer import BackgroundWriter
 from tests.support.fakes import Background, eventually
 
 
-def test_all_of_it_is_done_in_order() -> None:
-    keeper, done = BackgroundWriter(), []
+def test_order() -> None:
+    writer, done = BackgroundWriter(), []
     for number in range(50):
-        keeper.put(lambda number=number: done.append(number))
-    assert keeper.do(lambda: done.append(50))
+        writer.submit(lambda number=number: done.append(number))
+    assert writer.run(lambda: done.append(50))
     assert done == list(range(51))
-    assert keeper.trouble is None
-    eventually(lambda: all(thread.name != "keep-state" for thread in threading.enumerate()), "its thread ends")
-    assert keeper.do(lambda: done.append(51))
+    assert writer.health_error() is None
+    eventually(lambda: all(thread.name != "state-writer" for thread in threading.enumerate()), "its thread ends")
+    assert writer.run(lambda: done.append(51))
 
 
-def test_work_that_fails_costs_only_itself(caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
     def fail() -> None:
         raise RuntimeError("broken")
 
-    keeper = BackgroundWriter()
-    assert keeper.do(fail)
+    writer = BackgroundWriter()
+    assert writer.run(fail)
     assert "broken" in caplog.text
-    assert keeper.do(lambda: None)
+    assert writer.run(lambda: None)
 
 
-def test_a_disk_that_hangs_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "_LIMIT_S", 0.2)
-    keeper, done, answers = BackgroundWriter(), [], threading.Event()
+def test_unresponsive_disk() -> None:
+    writer, done, responds = BackgroundWriter(timeout_s=0.2), [], threading.Event()
 
     def hang() -> None:
-        answers.wait(60)
+        responds.wait(60)
         done.append("late")
 
-    assert not keeper.do(hang)
-    eventually(lambda: keeper.trouble, "its trouble")
-    assert "the disk of the state folder has not answered for" in str(keeper.trouble)
-    monkeypatch.setattr(keeper_module, "_LIMIT_S", 60.0)
-    patient = Background(lambda: keeper.do(lambda: done.append("next")))
-    answers.set()
-    assert patient.result()
-    assert done == ["late", "next"]
-    assert keeper.trouble is None
+    assert not writer.run(hang)
+    eventually(writer.health_error, "the error")
+    assert "state directory has not responded for" in str(writer.health_error())
+    writer.submit(lambda: done.append("next"))
+    responds.set()
+    eventually(lambda: done == ["late", "next"], "the disk responds again")
+    eventually(lambda: writer.health_error() is None, "the error is over")
 
 
-def test_who_comes_later_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    keeper, answers = BackgroundWriter(), threading.Event()
-    keeper.put(lambda: answers.wait(60) and None)
-    eventually(lambda: keeper._began_s, "it hangs")
-    monkeypatch.setattr(time, "monotonic", lambda real=time.monotonic: real() + 1000)
-    assert not keeper.do(lambda: None)
-    answers.set()
+def test_slow_disk_is_waited_for() -> None:
+    writer, done, responds = BackgroundWriter(timeout_s=60.0), [], threading.Event()
+
+    def wait() -> None:
+        responds.wait(60)
+        done.append("slow")
+
+    writer.submit(wait)
+    next_job = Background(lambda: writer.run(lambda: done.append("next")))
+    responds.set()
+    assert next_job.result() is True
+    assert done == ["slow", "next"]
+    assert writer.health_error() is None
+
+
+def test_no_wait_behind_a_job_that_timed_out() -> None:
+    now_s = [1000.0]
+    writer, started, responds = BackgroundWriter(clock=lambda: now_s[0]), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        started.set()
+        responds.wait(60)
+
+    writer.submit(hang)
+    assert started.wait(10)
+    now_s[0] += 1000.0
+    assert not writer.run(lambda: None)
+    responds.set()

@@ -14,13 +14,13 @@ from softcam.camera.base import StreamRequest
 from softcam.camera.session.manager import State
 from softcam.controls.controller import ControlManager
 from softcam.controls.schema import BY_NAME
-from softcam.controls.state import Store
+from softcam.controls.store import Store
 from softcam.errors import CameraError
 from softcam.web.api.controls import ControlApi
 from softcam.web.http.messages import Request, Response
-from tests.support.fakes import Background, eventually
+from tests.support.control_scene import CONTROLS, DARK, ControllableCamera
+from tests.support.fakes import STEADY, Background, eventually
 from tests.support.web_app import Scene
-from tests.unit.controls.test_controller import CONTROLS, DARK, STEADY, SteeredCamera
 
 JSON = Message()
 JSON["Content-Type"] = "application/json"
@@ -30,7 +30,7 @@ class Controls(Scene):
     """A camera with controls, and their answers."""
 
     def __init__(self, folder: Path) -> None:
-        camera = SteeredCamera()
+        camera = ControllableCamera()
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
         camera.mode = replace(camera.mode, controls={**CONTROLS, **more})
         super().__init__(camera)
@@ -114,15 +114,15 @@ def test_what_the_night_lies_over_is_said(scene: Controls) -> None:
     with scene.held.open():
         note = scene.post("image_processing", saturation=2.0, exposure_value=1.0, contrast=1.5)["note"]
         assert note == (
-            "saturation: it is night, and night_saturation counts, which is 0; "
-            "exposure_value: it is night, and night_exposure_value counts, which is 1.5"
+            "saturation: overridden at night by night_saturation, which is 0; "
+            "exposure_value: overridden at night by night_exposure_value, which is 1.5"
         )
         for name, values in (
             ("awb_preset", {"preset": "cloudy"}),
             ("manual_awb", {"red_gain": 1.5, "blue_gain": 1.5}),
             ("awb", {"enabled": True}),
         ):
-            assert "night_awb_preset counts, which is ir_850nm" in scene.post(name, **values)["note"]
+            assert "overridden at night by night_awb_preset, which is ir_850nm" in scene.post(name, **values)["note"]
         assert scene.post("image_processing", contrast=1.2).get("note") is None
         scene.post("day_night_mode", mode="day")
         assert scene.post("image_processing", saturation=2.0).get("note") is None
@@ -163,7 +163,7 @@ def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
 ) -> None:
     monkeypatch.setattr(scene.manager, "_linger_s", 0.0)
     with scene.held.open():
-        assert "the camera gives" in scene.post("stream", width=64, fps=240.0)["note"]
+        assert "the camera delivers" in scene.post("stream", width=64, fps=240.0)["note"]
     scene.held.wait_for(State.CLOSED)
     assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.mode.width, 100.0]
     assert scene.post("stream", width=96, fps=125.0)["note"] is None

@@ -216,18 +216,18 @@ def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ({"kind": "audio"}, "kind: wants one of video, timelapse"),
-        ({"segment_s": 1}, "segment_s: wants a number from 2 to 3600"),
-        ({"preroll_s": 6}, "preroll_s: wants a number from 0 to 5, which --recordings-preroll sets"),
-        ({"duration_s": "x"}, "duration_s: wants a number from 0.5 to 31622400"),
-        ({"interval_s": 1}, "'interval_s': no such field; there are kind, duration_s, segment_s, preroll_s"),
+        ({"kind": "audio"}, "kind: must be one of video, timelapse"),
+        ({"segment_s": 1}, "segment_s: must be a number from 2 to 3600"),
+        ({"preroll_s": 6}, "preroll_s: must be a number from 0 to 5 (set by --recordings-preroll)"),
+        ({"duration_s": "x"}, "duration_s: must be a number from 0.5 to 31622400"),
+        ({"interval_s": 1}, "'interval_s': unknown field; expected one of kind, duration_s, segment_s, preroll_s"),
         (
             {"kind": "timelapse", "segment_s": 9},
-            "'segment_s': no such field; there are kind, interval_s, fps, full, duration_s",
+            "'segment_s': unknown field; expected one of kind, interval_s, fps, full, duration_s",
         ),
-        ({"kind": "timelapse", "interval_s": 0.4, "fps": 0}, "interval_s: wants a number from 0.5 to 86400; fps: "),
-        ({"kind": ["timelapse"]}, "kind: wants one of video, timelapse"),
-        ([], "wants a JSON object"),
+        ({"kind": "timelapse", "interval_s": 0.4, "fps": 0}, "interval_s: must be a number from 0.5 to 86400; fps: "),
+        ({"kind": ["timelapse"]}, "kind: must be one of video, timelapse"),
+        ([], "body: must be a JSON object"),
     ],
 )
 def test_fail_bad_wishes(body: Any, detail: str, tmp_path: Path) -> None:

@@ -1,0 +1,227 @@
+"""Sends the requested controls to the camera: after each opening, and whenever the request or the light changes.
+
+Only the difference to what was sent since the opening goes out. One thread sends at a time: a thread that has news
+while another one sends leaves them to it, and a request waits for its turn, because it reports the camera's error. No
+lock is held while controls are sent.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from softcam.camera.base import NullListener, StreamConfig, StreamRequest
+from softcam.camera.session.autofocus_cycle import AfMode
+from softcam.camera.session.manager import CameraManager
+from softcam.controls import capabilities, mapping
+from softcam.controls.day_night import Light, Scene
+from softcam.controls.exposure_limits import Limits
+from softcam.controls.safe_mode import SafeMode
+from softcam.errors import CameraError
+
+log = logging.getLogger(__name__)
+
+_SEND_TIMEOUT_S: Final = 5.0  # for another thread's turn; sending does not block
+
+
+class ControlSync(NullListener):
+    """The session listener that keeps the camera's controls as requested.
+
+    The camera thread and the camera's frame thread call the `on_…` methods, request threads the others.
+    """
+
+    def __init__(
+        self, manager: CameraManager | None, configured: StreamRequest, safe_mode: SafeMode, light: Light
+    ) -> None:
+        """Subscribes to the session; without a `manager` the camera stays closed."""
+        self._manager = manager
+        self._configured = configured
+        self._safe_mode = safe_mode
+        self._lock = threading.Lock()  # guards the fields below
+        self._idle = threading.Condition(self._lock)  # notified when no thread sends any more
+        self._is_sending = False
+        self._generation = 0  # counts changes of what is to be sent
+        self._opening = 0  # counts openings, as a freshly opened camera has not been sent anything
+        self._config: StreamConfig | None = None  # None while the camera is closed
+        self._last_config: StreamConfig | None = None
+        self._last_request: StreamRequest | None = None  # which resulted in `_last_config`
+        self._sent: dict[str, Any] = {}
+        self._not_applied: tuple[str, ...] = ()
+        self._light = light
+        self.refresh()
+        if manager is not None:
+            manager.subscribe(self)
+
+    @property
+    def config(self) -> StreamConfig | None:
+        """The camera's configuration, the last one while it is closed; None before the first opening."""
+        with self._lock:
+            return self._config or self._last_config
+
+    @property
+    def current_config(self) -> StreamConfig | None:
+        """As `config`, but None if the closed camera has not been opened with the current request yet."""
+        with self._lock:
+            is_current = self._last_request == self._safe_mode.stream_request()
+            return self._config or (self._last_config if is_current else None)
+
+    @property
+    def not_applied(self) -> tuple[str, ...]:
+        """The requested controls that the camera does not apply, each with the reason."""
+        return self._not_applied
+
+    @property
+    def is_night(self) -> bool:
+        with self._lock:
+            return self._light.is_night
+
+    def scene(self, lux: float | None) -> Scene | None:
+        """The scene for the status, by the light of the newest frame."""
+        with self._lock:
+            return self._light.scene(lux)
+
+    def refresh(self) -> None:
+        """Derive the decisions from a new state or a new opening; `send` sends what follows from them."""
+        requested = self._safe_mode.requested
+        with self._lock:
+            self._generation += 1
+            self._light.configure(requested)
+            config = self._config
+            if config is None or "ExposureTime" not in config.controls:
+                self._light.set_limits(Limits(), 1.0)
+            else:
+                limits = mapping.build_plan(requested, self._configured, config, is_night=False).limits
+                self._light.set_limits(limits, float(config.controls.get("AnalogueGain", (1.0, 1.0, 1.0))[0]))
+
+    def send(self, *, is_strict: bool = False) -> None:
+        """Send to an open camera what it has not been sent yet. Raises its CameraError if `is_strict`.
+
+        Otherwise controls that the camera rejects are reported in `not_applied`.
+        """
+        with self._lock:
+            if self._is_sending and not is_strict:
+                return  # the sending thread checks for news before it ends
+            if not self._idle.wait_for(lambda: not self._is_sending, _SEND_TIMEOUT_S):
+                raise CameraError("the camera does not accept controls")
+            self._is_sending = True
+        is_last = False
+        try:
+            while not is_last:
+                is_last = self._send_once(is_strict=is_strict)
+                is_strict = False  # news that arrive meanwhile are another caller's
+        finally:
+            if not is_last:
+                with self._lock:
+                    self._finish_sending()
+
+    # --- the camera session -----------------------------------------------------------------------------------
+
+    def on_opening(self) -> None:
+        request = self._safe_mode.start_attempt()
+        if self._manager is not None:
+            self._manager.camera.prepare(request)
+
+    def on_configured(self, config: StreamConfig) -> None:
+        with self._lock:
+            self._config = self._last_config = config
+            self._last_request = self._safe_mode.opened_with
+            self._sent = {}
+            self._opening += 1
+            self._light.reset()
+        self.refresh()
+        self.send()
+
+    def on_open_failed(self, error: CameraError) -> bool:
+        return self._drop_unconfirmed(f"the camera did not open with these controls: {error}")
+
+    def on_stall(self) -> None:
+        self._drop_unconfirmed("the camera delivered no frames with these controls")
+
+    def on_closing(self) -> None:
+        with self._lock:
+            self._config = None
+            self._sent = {}
+            self._light.reset()
+        self._safe_mode.end_attempt()
+
+    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
+        # Both states are read without a lock: a change at this moment is seen with the next frame.
+        if not self._safe_mode.is_confirmed:
+            self._safe_mode.confirm()
+        if not is_settled:
+            return
+        if self._safe_mode.requested.pending_freeze:
+            self._freeze(metadata)
+        with self._lock:
+            is_changed = self._light.process_metadata(metadata, time.monotonic())
+            self._generation += is_changed
+        if is_changed:
+            self.send()
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    def _drop_unconfirmed(self, reason: str) -> bool:
+        is_dropped = self._safe_mode.drop_unconfirmed(reason)
+        if is_dropped:
+            self.refresh()
+        return is_dropped
+
+    def _freeze(self, metadata: Mapping[str, Any]) -> None:
+        """Freeze the automatics that were switched off, now that a frame has their values."""
+        if self._safe_mode.update(lambda requested: requested.frozen_at(metadata)):
+            self.refresh()
+            self.send()
+
+    def _send_once(self, *, is_strict: bool) -> bool:
+        """Send the difference; returns True if the turn is over, False if there is more to send by now."""
+        with self._lock:
+            generation, opening, config, sent = self._generation, self._opening, self._config, dict(self._sent)
+            manager = self._manager
+            if config is None or manager is None:
+                self._finish_sending()
+                return True
+            requested = self._safe_mode.requested
+            plan = mapping.build_plan(requested, self._configured, config, is_night=self._light.is_night)
+            wanted = {**plan.controls, **self._light.controls}
+            not_applied = capabilities.not_applied(requested, config)
+        wanted = {name: value for name, value in wanted.items() if name in config.controls}
+        news = {name: value for name, value in wanted.items() if name not in sent or sent[name] != value}
+        released = sent.keys() - wanted.keys()
+        resets = {name: mapping.reset_value(name, config, plan.stream) for name in released}
+        focus = manager.focus
+        if plan.focus is AfMode.MANUAL:
+            focus.prefer(plan.focus, has_lens=config.has_autofocus)  # first, so that no autofocus control follows
+        try:
+            changes = news | {name: value for name, value in resets.items() if value is not None}
+            if changes:
+                manager.set_controls(changes)
+        except CameraError as error:
+            if is_strict:
+                raise
+            not_applied = (*not_applied, str(error))
+        else:
+            with self._lock:
+                if opening == self._opening:
+                    self._sent.update(news)
+                    for name in released:  # also those without a reset value: they are sent when they are set again
+                        self._sent.pop(name, None)
+        if plan.focus is not AfMode.MANUAL and focus.prefer(plan.focus, has_lens=config.has_autofocus):
+            if manager.status().is_streaming:
+                focus.stream_started()
+            else:
+                focus.look_again()
+        with self._lock:
+            is_new = not_applied != self._not_applied
+            self._not_applied = not_applied
+            is_last = generation == self._generation
+            if is_last:
+                self._finish_sending()
+        if is_new and not_applied:
+            log.warning("Unsupported controls ignored: %s", "; ".join(not_applied))
+        return is_last
+
+    def _finish_sending(self) -> None:
+        """The caller holds the lock, and has just seen that nothing is left to send, or failed."""
+        self._is_sending = False
+        self._idle.notify_all()

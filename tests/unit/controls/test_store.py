@@ -1,0 +1,265 @@
+"""The state file: atomic writes, quarantine, unreadable files, the attempt mark."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from softcam.controls.state import RequestedControls
+from softcam.controls.store import Store
+from tests.unit.controls.test_state import ZOOM, requested
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    state = requested(roi=ZOOM, auto_exposure={"enabled": False})
+    state = state.with_frozen("auto_exposure", {"ExposureTime": 9000, "AnalogueGain": 2.0})
+    store = Store(tmp_path / "deep" / "folder", "cam0")
+    assert store.save(state)
+    again = Store(tmp_path / "deep" / "folder", "cam0")
+    assert again.load() == state
+    assert again.quarantine_reason is None
+    assert (tmp_path / "deep/folder/cam0.json").stat().st_mode & 0o077 == 0
+    assert store.save(RequestedControls())
+    assert list((tmp_path / "deep/folder").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cam0.json"),
+        (b"{", "cam0.json"),
+        (b"\xff\xfe", "cam0.json"),
+        (b"[" * 60_000, "cam0.json"),
+        (b" " * 70_000, "too large"),
+        (b'{"version": 2, "asked": {}, "held": {}}', "not a version 1 state file"),
+        (b'{"version": 1}', "does not contain controls"),
+        (b'{"version": 1, "asked": {"zoom": {}}, "held": {}}', "zoom: unknown control"),
+        (b'{"version": 1, "asked": {"roi": {"x": 9}}, "held": {}}', "roi: x: must be"),
+        (b'{"version": 1, "asked": {}, "held": {"awb": {}}}', "awb: invalid frozen"),
+        (
+            b'{"version": 1, "asked": {"exposure_limits": {"min_gain": 9, "max_gain": 2}}, "held": {}}',
+            "exposure_limits: min_gain: must be at most max_gain (2)",
+        ),
+        (b'{"version": 1, "asked": {"": {}}, "held": {"": []}}', ": unknown control"),
+    ],
+)
+def test_damaged_file_is_quarantined(tmp_path: Path, content: bytes, reason: str) -> None:
+    path = tmp_path / "cam0.json"
+    path.write_bytes(content)
+    store = Store(tmp_path, "cam0")
+    assert store.load() == RequestedControls()
+    assert store.quarantine_reason is not None
+    assert reason in store.quarantine_reason
+    assert not path.exists()
+    assert (tmp_path / "cam0.json.bad").read_bytes() == content
+    assert Store(tmp_path, "cam0").load() == RequestedControls()
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        ('"asked": {%s, "exposure_limits": {"min_exposure_us": 9, "max_exposure_us": 2}}, "held": {}',
+         "exposure_limits: min_exposure_us: must be at most max_exposure_us (2)"),
+        ('"asked": {%s, "awb": {"enabled": false}, "manual_awb": {"red_gain": 1, "blue_gain": 1}}, "held": {}',
+         "awb: contradicts manual_awb"),
+        ('"asked": {%s, "autofocus_mode": {"mode": "manual"}}, "held": {"autofocus_mode": {"LensPosition": 1e22}}',
+         "autofocus_mode: invalid frozen"),
+        ('"asked": {%s, "zoom": {"by": 2}}, "held": {}', "zoom: unknown control"),
+        ('"asked": {%s, "roi": {"x": 9}}, "held": {}', "roi: x: must be"),
+        ('"asked": {%s, "awb": {"enabled": true}}, "held": {"awb": {"ColourGains": [1.5, 1.5]}}', "awb: invalid"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": 5}}', "awb: invalid frozen"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": [1, "x"]}}', "awb: invalid frozen"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"ColourGains": [1, NaN]}}', "awb: invalid frozen"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": {"Evil": 3}}', "awb: invalid frozen"),
+        ('"asked": {%s, "awb": {"enabled": false}}, "held": {"awb": 7}', "awb: invalid frozen"),
+        ('"asked": {%s, "auto_exposure": {"enabled": false}}, "held": {"auto_exposure": {"ExposureTime": "x"}}',
+         "auto_exposure: invalid frozen"),
+        ('"asked": {%s, "autofocus_mode": {"mode": "manual"}}, "held": {"autofocus_mode": {"LensPosition": -1}}',
+         "autofocus_mode: invalid frozen"),
+        ('"asked": {%s}, "held": {"lens_position": {}}', "lens_position: invalid frozen"),
+    ],
+)  # fmt: skip
+def test_invalid_part_is_ignored(tmp_path: Path, part: str, reason: str) -> None:
+    content = '{"version": 1, ' + part % '"image_processing": {"brightness": 0.5}' + "}"
+    (tmp_path / "cam0.json").write_text(content)
+    store = Store(tmp_path, "cam0")
+    state = store.load()
+    assert state.get("image_processing", "brightness") == 0.5
+    assert dict(state.frozen) == {}
+    assert store.quarantine_reason is not None
+    assert reason in store.quarantine_reason
+    assert (tmp_path / "cam0.json").read_text() == content  # for an upgrade
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+
+
+@pytest.mark.parametrize("then", [{"brightness": 0.5}, None])
+def test_unreadable_file_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, float] | None
+) -> None:
+    assert Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    content = (tmp_path / "cam0.json").read_text()
+
+    def deny(path: Path, **_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    store = Store(tmp_path, "cam0")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", deny)
+        assert store.load() == RequestedControls()
+    assert "Permission denied" in str(store.error)
+    assert store.save(RequestedControls() if then is None else requested(image_processing=then))
+    assert store.error is None
+    assert store.quarantine_reason == "cam0.json could not be read (Permission denied)"
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+    assert store.save(requested(roi=ZOOM))  # only once: the content is known from now on
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+
+
+def test_temporary_files_are_removed(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    for left in (".cam0.json.abc", ".cam0.trial.def", ".cam1.json.abc"):
+        (tmp_path / left).write_text("{")
+    assert not Store(tmp_path, "cam0").load().is_empty
+    assert {path.name for path in tmp_path.iterdir()} == {"cam0.json", ".cam1.json.abc"}
+
+
+def test_deletion_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path, "cam0")
+    store.save(requested(roi=ZOOM))
+    synced: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "cam0.json").exists()))
+    assert store.save(RequestedControls())
+    assert synced == [False], "the directory, once the file is deleted"
+
+
+def test_interrupted_attempt_is_quarantined(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    store = Store(tmp_path, "cam0")
+    store.start_attempt(store.load())  # and then the process hangs or crashes
+    store = Store(tmp_path, "cam0")
+    assert store.load().is_empty
+    assert "hung or crashed" in str(store.quarantine_reason)
+    assert {path.name for path in tmp_path.iterdir()} == {"cam0.json.bad"}
+
+
+def test_interrupted_attempt_with_a_part_ignored(tmp_path: Path) -> None:
+    (tmp_path / "cam0.json").write_text('{"version": 1, "asked": {"zoom": {}, "awb": {"enabled": true}}, "held": {}}')
+    store = Store(tmp_path, "cam0")
+    store.start_attempt(store.load())
+    assert Store(tmp_path, "cam0").load().is_empty
+
+
+@pytest.mark.parametrize("mark", ["1", "[", '{"version": 1, "asked": {}, "held": {}}'])
+def test_mark_of_another_state(tmp_path: Path, mark: str) -> None:
+    Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    (tmp_path / "cam0.trial").write_text(mark)
+    assert not Store(tmp_path, "cam0").load().is_empty
+    assert {path.name for path in tmp_path.iterdir()} == {"cam0.json"}
+
+
+def test_mark_without_a_state_is_removed(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").start_attempt(requested(roi=ZOOM))
+    assert Store(tmp_path, "cam0").load().is_empty
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quarantine_with_a_replacement(tmp_path: Path) -> None:
+    store = Store(tmp_path, "cam0")
+    store.save(requested(roi=ZOOM))
+    content = (tmp_path / "cam0.json").read_text()
+    store.quarantine("a reason", requested(hdr={"mode": "sensor"}))
+    assert store.quarantine_reason == "a reason"
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+    assert set(Store(tmp_path, "cam0").load().groups) == {"hdr"}
+
+
+def test_reason_ends_with_the_quarantined_file(tmp_path: Path) -> None:
+    (tmp_path / "cam0.json").write_text("{")
+    store = Store(tmp_path, "cam0")
+    store.load()
+    assert "Expecting" in str(store.quarantine_reason)
+    store = Store(tmp_path, "cam0")
+    store.load()
+    assert "cam0.json.bad" in str(store.quarantine_reason)
+    store.save(requested(roi=ZOOM))
+    assert store.quarantine_reason is not None
+    (tmp_path / "cam0.json.bad").unlink()
+    assert store.quarantine_reason is None
+
+
+def test_finished_attempts_do_not_count(tmp_path: Path) -> None:
+    Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    for _ in range(5):
+        store = Store(tmp_path, "cam0")
+        state = store.load()
+        assert not state.is_empty
+        store.start_attempt(state)
+        store.end_attempt()
+
+
+def test_without_a_directory() -> None:
+    store = Store(None, "cam0")
+    assert store.load() == RequestedControls()
+    assert store.save(requested(roi=ZOOM)) is False
+    store.start_attempt(requested(roi=ZOOM))
+    store.end_attempt()
+    store.quarantine("a reason")
+    assert store.quarantine_reason == "a reason"
+    assert store.error is not None
+    assert "--state-dir" in store.error
+
+
+def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = Store(tmp_path / "file" / "folder", "cam0")
+    store.load()
+    assert store.save(requested(roi=ZOOM)) is False
+    assert store.error is not None
+    assert "Not a directory" in store.error
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from softcam.controls.schema import BY_NAME
+from softcam.controls.state import RequestedControls
+from softcam.controls.store import Store
+
+store = Store(Path(sys.argv[1]), "cam0")
+print("started", flush=True)
+for number in range(int(sys.argv[2]), 1_000_000_000):
+    state = RequestedControls().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
+    state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
+    assert store.save(state)
+    print(number, flush=True)
+"""
+
+
+def test_crash_during_a_write(tmp_path: Path) -> None:
+    kept = 0
+    for number in range(25):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(kept + 1)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            # At a different moment of a write each time.
+            deadline_s = time.monotonic() + 0.001 * (number + 1)
+            while time.monotonic() < deadline_s or not (tmp_path / "cam0.json").exists():
+                os.sched_yield()
+            process.send_signal(signal.SIGKILL)
+            saved = process.stdout.read().split(b"\n")[:-1]  # without a truncated number
+        store = Store(tmp_path, "cam0")
+        state = store.load()
+        assert store.quarantine_reason is None
+        least = int(saved[-1]) if saved else kept
+        kept = state.get("manual_exposure", "exposure_us")
+        assert least <= kept <= least + 1  # the last one reported as saved, or the one being written
+        assert state.get("image_processing", "contrast") == kept % 32  # not parts of two states
+        json.loads((tmp_path / "cam0.json").read_text())
+    assert kept > 1
