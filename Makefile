@@ -1,34 +1,48 @@
-# What one can do here; `make` alone lists it. Each target sets itself up (tools/setup.sh).
+# `make` alone lists the targets. Each target installs what it needs with tools/setup.sh.
 
 CAMERA ?= pattern
 ARGS ?=
 WORKERS ?= 4
 VENV_TEST := .venv-test/bin
+PYTHON_TEST := $(VENV_TEST)/python
 
-.PHONY: help run test lint docs bench
+.PHONY: help run check test lint format docs coverage bench
 
-help: ## list what one can do here
+help: ## list the targets
 	@echo 'make TARGET'
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-run: ## start the portal on a moving test picture; CAMERA=0 takes the first camera; ARGS="--port 8080 --fps 10"
+run: ## start the portal on a moving test image; CAMERA=0 uses the first camera; ARGS="--port 8080 --fps 10"
 	@python=$$(tools/setup.sh run '$(CAMERA)') && exec "$$python" soft_stream.py --camera '$(CAMERA)' $(ARGS)
 
-test: ## run all tests, four at a time; ARGS="-k snapshot" runs some, WORKERS=0 one after the other
-	@tools/setup.sh test
-	@$(VENV_TEST)/python -m pytest -n $(WORKERS) $(ARGS)
+check: lint ## lint, types and unit tests, in under 90 s on two cores: run it after every change
+	$(PYTHON_TEST) -m pytest -q -n $(WORKERS) tests/unit $(ARGS)
 
-lint: ## check style, types and shell
+test: ## run all tests, 4 in parallel; ARGS="-k snapshot" selects tests, WORKERS=0 runs them one by one
+	@tools/setup.sh test
+	@$(PYTHON_TEST) -m pytest -n $(WORKERS) $(ARGS)
+
+lint: ## check style, types and shell scripts
 	@tools/setup.sh lint
-	$(VENV_TEST)/python -m ruff check
-	$(VENV_TEST)/python -m ruff format --check
-	$(VENV_TEST)/python -m mypy
+	$(PYTHON_TEST) -m ruff check
+	$(PYTHON_TEST) -m ruff format --check
+	$(PYTHON_TEST) -m mypy
 	tools/shellcheck.sh
 
 docs: ## regenerate the tables in docs/ and the env file
 	@tools/setup.sh lint
-	@$(VENV_TEST)/python tools/render_docs.py
+	@$(PYTHON_TEST) tools/render_docs.py
 
-bench: ## measure the portal against ustreamer and others, ten minutes; ARGS="--quick" shows that it works
+format: ## format the code and sort imports
+	@tools/setup.sh lint
+	$(PYTHON_TEST) -m ruff check --fix
+	$(PYTHON_TEST) -m ruff format
+
+coverage: ## run the unit tests and print how much of the package they execute
+	@tools/setup.sh lint
+	$(PYTHON_TEST) -m coverage run -m pytest -q tests/unit $(ARGS)
+	$(PYTHON_TEST) -m coverage report
+
+bench: ## measure the portal against ustreamer and others, ten minutes; ARGS="--quick" checks that the benchmark works
 	@tools/setup.sh bench
-	$(VENV_TEST)/python bench/run.py $(ARGS)
+	$(PYTHON_TEST) bench/run.py $(ARGS)

@@ -1,11 +1,11 @@
-"""What all tests may ask for: the real portal as a process, a watch over leaks, and the rule that CI skips nothing.
+"""Fixtures for all tests: the real portal as a process, a leak check, and the rule that CI skips nothing.
 
-No product code is imported here, so that a fault in it fails tests and not the collection.
+No product code is imported here, so that an error in it fails tests and not the collection.
 """
 
-import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,20 +20,28 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
+from tests.support import scheduling
+from tests.support.timeouts import PATIENCE_S, TEST_LIMIT_S
+
 PROJECT = Path(__file__).resolve().parent.parent
+_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 LISTENING = re.compile(r"Listening on (http://\S+)")
-PATIENCE_S = 20.0  # for what takes a moment on an idle machine: only a fault ever waits so long
 
 
-def pytest_configure() -> None:
-    """Whoever is started in the background ignores Ctrl+C, and so would all that tests start and interrupt."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its options
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(scheduling, "test order")
+    if getattr(config.option, "timeout", 0) is None:
+        config.option.timeout = TEST_LIMIT_S
+    # A program that a shell starts in the background ignores Ctrl+C, and so would all programs that tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # SIGTERM ends a run as Ctrl+C does: the fixtures stop what they started.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-# What hypothesis and schemathesis think up is the same in every run: a check that fails tells of the change, and not of
-# its luck. `SOFT_STREAM_FRESH_CASES=1` looks for new cases; what it finds becomes a test of its own. No case has a
-# deadline, as how long it takes tells of the machine.
+# hypothesis and schemathesis generate the same cases in every run, so that a failure is caused by the change under
+# test. `SOFT_STREAM_FRESH_CASES=1` generates new cases; one that fails becomes a test. No case has a deadline, which
+# would depend on the machine.
 
 HAS_FRESH_CASES = os.environ.get("SOFT_STREAM_FRESH_CASES", "") not in ("", "0", "false")
 hypothesis_settings.register_profile(
@@ -47,7 +55,7 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("soft stream")
 
 
-# In CI a skipped test would be green without having shown anything, so there it fails, and says what it lacked.
+# In CI a skipped test fails with the reason for the skip: it would pass without having tested anything.
 
 
 def _fail_where_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -77,74 +85,18 @@ def pytest_make_collect_report(
     return report
 
 
-# Side by side, with `-n`: a group is done by one worker, from its first test to its last, and a group is a file unless
-# it is named here. Those named come first, the longest before the others, so that the end finds every worker at work.
-# Files with tests that want to be alone come last: while the virtual machine boots, they would make all others wait.
-
-_GROUPS = (
-    ("tests/deploy/test_devices.py", "virtual machine"),
-    ("tests/deploy/", "container"),  # one for all of them; and they look for what deployments left in /tmp
-    ("tests/process/", None),
-    ("tests/browser/", None),
-    ("tests/rig/", None),
-    ("", None),
-)
-
-
-def _place(nodeid: str) -> tuple[int, str]:
-    """When the test's group has its turn, and the group's name."""
-    path = nodeid.partition("::")[0]
-    turn, name = next((turn, name) for turn, (start, name) in enumerate(_GROUPS) if path.startswith(start))
-    return turn, name or path
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if hasattr(config, "workerinput"):  # alone, the quick tests come first
-        is_early = {item.path: True for item in items}
-        for item in items:
-            if item.get_closest_marker("alone") is not None and _place(item.nodeid)[1] != "container":
-                is_early[item.path] = False
-        items.sort(key=lambda item: (not is_early[item.path], _place(item.nodeid)[0]))
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    from xdist.scheduler import LoadScopeScheduling  # only where it is installed
-
-    class GroupScheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return _place(nodeid)[1]
-
-    config.option.loadscopereorder = False  # it would take the order of the groups' numbers of tests
-    return GroupScheduling(config, log)
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-timeout's: waiting for others is no test's time
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, bool | None, bool | None]:
-    if not hasattr(item.config, "workerinput"):
-        return (yield)
-    # Any two things that can be opened would do, as long as every worker takes the same.
-    gate, room = (os.open(path, os.O_RDONLY) for path in (__file__, Path(__file__).parent))
-    try:
-        fcntl.flock(gate, fcntl.LOCK_EX)  # one who waits to be alone in the room lets nobody else in
-        fcntl.flock(room, fcntl.LOCK_SH if item.get_closest_marker("alone") is None else fcntl.LOCK_EX)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        return (yield)
-    finally:
-        os.close(room)
-        os.close(gate)
-
-
 class Portal:
-    """A running `soft_stream.py`, seen from outside: its address, its log, its exit code."""
+    """A running `soft_stream.py` process: its address, its log, its exit code.
+
+    The kernel kills it when the thread that started it ends, so that a killed test run leaves no portal behind.
+    """
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._grown = threading.Condition()  # guards lines and _is_log_over
         self.lines: list[str] = []
         self._is_log_over = False
         self.process = subprocess.Popen(
-            [sys.executable, "-u", str(PROJECT / "soft_stream.py"), *arguments],
+            [*_WITH_PARENT, sys.executable, "-u", str(PROJECT / "soft_stream.py"), *arguments],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -161,19 +113,19 @@ class Portal:
 
     @property
     def log(self) -> str:
-        """Everything that was printed until now."""
+        """All output so far."""
         with self._grown:
             return "".join(self.lines)
 
     @property
     def url(self) -> str:
-        """Where it listens, without a slash at the end; waits until the log says so."""
+        """The address from the log without a final slash; waits until the portal listens."""
         return self.wait_for_log(LISTENING)[1].rstrip("/")
 
     def wait_for_log(
         self, pattern: str | re.Pattern[str], *, timeout_s: float = PATIENCE_S, nth: int = 1
     ) -> re.Match[str]:
-        """The `nth` match of `pattern` in the log, since the start; an AssertionError with the log where none comes."""
+        """Wait for the `nth` match of `pattern` in the whole log; AssertionError with the log on a timeout."""
         deadline_s = time.monotonic() + timeout_s
         with self._grown:
             while True:
@@ -187,7 +139,7 @@ class Portal:
                 self._grown.wait(left_s)
 
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
-        """The exit code; an AssertionError with the log where it does not end."""
+        """Wait for the exit code; AssertionError with the log on a timeout."""
         try:
             code = self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -196,13 +148,13 @@ class Portal:
         return code
 
     def stop(self, by: signal.Signals = signal.SIGTERM, *, timeout_s: float = PATIENCE_S) -> int:
-        """Ask it to stop, and give its exit code; the one it had where it ended before."""
+        """Send the signal `by` unless it has exited already, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(by)
         return self.wait(timeout_s)
 
     def end(self) -> None:
-        """Whatever happened, leave nothing running: this very process, and nothing else."""
+        """Kill the process if it is still running, and close its output."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -211,11 +163,11 @@ class Portal:
             self.process.stdout.close()
 
     def threads(self) -> list[str]:
-        """The names of its threads, as the kernel knows them (15 characters)."""
+        """The names of its threads in the kernel (at most 15 characters)."""
         return [_read_or_nothing(task / "comm") for task in Path(f"/proc/{self.pid}/task").iterdir()]
 
     def descriptors(self) -> list[str]:
-        """What its open descriptors lead to."""
+        """The targets of its open file descriptors."""
         return _open_descriptors(self.pid)
 
     def _read(self) -> None:
@@ -232,27 +184,23 @@ class Portal:
 def _read_or_nothing(path: Path) -> str:
     try:
         return path.read_text().strip()
-    except OSError:  # the thread ended meanwhile
+    except OSError:  # the thread has ended
         return ""
 
 
 def _open_descriptors(pid: int | str = "self") -> list[str]:
-    leads_to = []
+    targets = []
     for link in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            leads_to.append(str(link.readlink()))
-        except OSError:  # closed meanwhile, as the listing's own descriptor always is
+            targets.append(str(link.readlink()))
+        except OSError:  # closed since the listing, as its own descriptor always is
             continue
-    return sorted(leads_to)
+    return sorted(targets)
 
 
-@pytest.fixture
-def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
-    """`start_portal(*flags, camera="pattern", environment={…})` starts the real process on a port of its own.
-
-    Settings of whoever runs the tests do not reach it, and its state lies in the test's folder. All that were started
-    are ended after the test.
-    """
+@contextmanager
+def portals(state_home: Path) -> Iterator[Callable[..., Portal]]:
+    """Yield the function that the fixture `start_portal` describes; end what it started on exit."""
     started: list[Portal] = []
 
     def start(*flags: str, camera: str | None = "pattern", environment: Mapping[str, str] | None = None) -> Portal:
@@ -261,7 +209,7 @@ def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
             for name, value in os.environ.items()
             if not re.match(r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_", name)
         }
-        clean["XDG_STATE_HOME"] = str(tmp_path / "state")
+        clean["XDG_STATE_HOME"] = str(state_home)
         arguments = [*([] if camera is None else ["--camera", camera]), *flags]
         if "--port" not in flags:
             arguments += ["--port", "0"]
@@ -269,9 +217,29 @@ def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
         started.append(portal)
         return portal
 
-    yield start
-    for portal in started:
-        portal.end()
+    try:
+        yield start
+    finally:
+        for portal in started:
+            portal.end()
+
+
+@pytest.fixture
+def start_portal(tmp_path: Path) -> Iterator[Callable[..., Portal]]:
+    """`start_portal(*flags, camera="pattern", environment={…})` starts the real process on a free port.
+
+    The settings of the surrounding shell are removed from its environment, and its state directory is in the test's
+    folder. All started processes are ended after the test.
+    """
+    with portals(tmp_path / "state") as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Portal]]:
+    """Like `start_portal`, for portals that all tests of a module share; see `tests.support.http_client.reset`."""
+    with portals(tmp_path_factory.mktemp("shared") / "state") as start:
+        yield start
 
 
 @pytest.fixture
@@ -284,7 +252,7 @@ def portal(start_portal: Callable[..., Portal]) -> Portal:
 
 @pytest.fixture
 def wait_until() -> Callable[..., None]:
-    """`wait_until(predicate, what="…")` for what nobody announces: returns when it holds, fails after a while."""
+    """`wait_until(predicate, what="…")` polls a condition that no event reports; it fails on a timeout."""
     return _wait_until
 
 
@@ -292,13 +260,13 @@ def _wait_until(predicate: Callable[[], Any], what: str = "it", timeout_s: float
     deadline_s = time.monotonic() + timeout_s
     while not predicate():
         if time.monotonic() > deadline_s:
-            raise AssertionError(f"{what} did not come true within {timeout_s} s")
+            raise AssertionError(f"{what}: not within {timeout_s} s")
         time.sleep(0.01)
 
 
 @pytest.fixture
 def no_leaks() -> Callable[..., AbstractContextManager[None]]:
-    """`with no_leaks(timeout_s=5):` fails where the block leaves threads or descriptors of this process behind."""
+    """`with no_leaks(timeout_s=5):` fails if the block leaves threads or file descriptors of this process open."""
     return _no_leaks
 
 
@@ -316,7 +284,7 @@ def _no_leaks(timeout_s: float = 5.0) -> Iterator[None]:
                 descriptors.remove(known)
         return [f"thread {name}" for name in threads] + [f"descriptor to {target}" for target in descriptors]
 
-    deadline_s = time.monotonic() + timeout_s  # a thread that was told to end may need a moment
+    deadline_s = time.monotonic() + timeout_s  # a stopped thread may need a moment
     while left() and time.monotonic() < deadline_s:
         time.sleep(0.01)
     assert left() == []

@@ -128,7 +128,7 @@ def wait_until_close(page: Page) -> None:
     wait_until(lambda: behind_ms(page) < MOST_BEHIND_MS, f"less than {MOST_BEHIND_MS} ms behind the camera")
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_is_close_behind_the_camera_and_stays_there(
     start_portal: Start, visitor: Visitor, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -98,7 +98,7 @@ def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_first_picture_comes_within_a_second(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     ask(portal, "/camera/start", {})
     page = visitor.page(size)

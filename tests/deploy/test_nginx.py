@@ -71,7 +71,7 @@ def watch_both(machine: Machine, camera: int, password: str, folder: Path) -> li
     return [pictures(path) for path in paths]
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_both_cameras_stream_the_same_frames_through_nginx_as_direct(
     machine: Machine, password: str, tmp_path: Path
 ) -> None:
@@ -97,7 +97,7 @@ def test_the_probe_is_content_through_nginx(machine: Machine, password: str) -> 
     assert '"frames"' in done.stdout
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_a_viewer_who_leaves_is_gone_within_seconds(machine: Machine, password: str) -> None:
     with machine.viewer(0, "-u", f"camera:{password}", port=8081):
         assert machine.status(0)["viewers"] == 1

@@ -55,7 +55,7 @@ def test_the_portal_has_a_user_of_its_own_and_sees_no_homes(machine: Machine) ->
     assert "CapBnd:\t0000000000000000" in machine.run("cat", f"/proc/{pid}/status").stdout
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
     wait_for_status(machine, 0, "closed|open, nobody watches, .*")
     with machine.viewer(0):
@@ -77,7 +77,7 @@ def test_the_journal_knows_priorities_and_whose_a_line_is(machine: Machine) -> N
     assert "Listening on" not in machine.journal(0, *since, "-p", "warning")
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
     pid = machine.pid(0)
     machine.run("kill", "-KILL", str(pid))
@@ -88,7 +88,7 @@ def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
     assert took_s < 5
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_not(machine: Machine) -> None:
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     since = machine.cursor()

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import StreamClient, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measurement
 Start = Callable[..., Portal]
 CPU_SHARE = 0.005  # of a core
 RESIDENT_MB = 60

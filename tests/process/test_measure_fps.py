@@ -223,7 +223,7 @@ def test_ok_json_has_the_keys_that_help_tells(serve: ServerFactory) -> None:
     assert figures["picture_sizes"] == {"64x48": 6}
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_ok_steady_stream_has_its_rate(serve: ServerFactory) -> None:
     sent_s: list[float] = []
 

@@ -129,7 +129,7 @@ def run(*command: str) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_ffprobe_sees_what_it_is(movie: Portal) -> None:
     shown, complaints = run(
         *("ffprobe", "-v", "warning", "-of", "json", "-read_intervals", "%+3", "-show_streams", "-show_packets"),

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -325,43 +326,104 @@ def wait_for(path):
     return path.exists()
 
 @pytest.mark.parametrize("round", range(2))
-def test_meets_the_other(round):
+def test_runs_beside_the_other(round):
     (HERE / f"NAME{round}").touch()
     assert wait_for(HERE / f"OTHER{round}")
 
-@pytest.mark.alone
-def test_meets_nobody():
-    (HERE / "alone").mkdir()
+@pytest.mark.measurement
+def test_runs_last_and_alone():
+    assert len(list(HERE.glob("done-*"))) == 40
     assert not list(HERE.glob("busy-*"))
-    time.sleep(0.2)  # in which the others could come in
+    time.sleep(0.1)  # another test would start now
     assert not list(HERE.glob("busy-*"))
-    (HERE / "alone").rmdir()
 
 @pytest.mark.parametrize("round", range(20))
 def test_others(round):
     busy = HERE / f"busy-{os.getpid()}"
     busy.touch()
-    assert not (HERE / "alone").exists()
-    busy.unlink()
+    time.sleep(0.005)
+    busy.rename(HERE / f"done-NAME-{round}")
 """
 
 
-def test_workers_meet_but_for_tests_that_are_alone(tmp_path: Path) -> None:
+def test_measurements_run_last_and_alone(tmp_path: Path) -> None:
     (tmp_path / "test_other.py").write_text(MEETING.replace("NAME", "b").replace("OTHER", "a"))
     answer = run_pytest_on(MEETING.replace("OTHER", "b").replace("NAME", "a"), "1", tmp_path, "-n", "2")
     assert answer.returncode == 0, answer.stdout
     assert "46 passed" in answer.stdout
 
 
-def run_pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+# --- An interrupted run
+
+
+FAKE_PORTAL = """
+import os, signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("Listening on http://127.0.0.1:9", flush=True)
+time.sleep(120)
+"""
+WAITING = """
+import os
+import time
+from pathlib import Path
+
+def test_waits(start_portal):
+    portal = start_portal()
+    portal.wait_for_log("Listening")
+    ready = Path(__file__).with_name("ready")
+    ready.with_suffix(".new").write_text(f"{os.getpid()} {portal.pid}")
+    ready.with_suffix(".new").rename(ready)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "target", "number"),
+    [
+        ("0", "run", signal.SIGINT),
+        ("0", "run", signal.SIGTERM),
+        ("0", "run", signal.SIGKILL),
+        ("1", "run", signal.SIGINT),
+        ("1", "run", signal.SIGTERM),
+        ("1", "worker", signal.SIGTERM),
+        ("1", "worker", signal.SIGKILL),
+    ],
+)
+def test_interrupted_run_leaves_no_process(
+    workers: str, target: str, number: signal.Signals, tmp_path: Path, wait_until: Callable[..., None]
+) -> None:
+    """The portal is a program that ignores SIGINT and SIGTERM, so only the test run can end it."""
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (tmp_path / "soft_stream.py").write_text(FAKE_PORTAL)
+    command, environment = pytest_on(WAITING, "", folder, "-x", "-n", workers)
+    ready = folder / "ready"
+    with subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as run:
+        wait_until(ready.exists, "start of the test")
+        worker, portal = map(int, ready.read_text().split())
+        assert (worker == run.pid) is (workers == "0")
+        os.kill(run.pid if target == "run" else worker, number)
+        wait_until(lambda: not Path(f"/proc/{portal}").exists(), "end of the portal")
+        if target == "worker":  # pytest-xdist may start another in its place
+            run.send_signal(signal.SIGINT)
+        wait_until(lambda: run.poll() is not None, "end of the run")
+        wait_until(lambda: not Path(f"/proc/{worker}").exists(), "end of the worker")
+
+
+def pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """The command line and the environment of a test run in `folder` with this project's conftest.py."""
     shutil.copy2(PROJECT / "tests/conftest.py", folder)
-    (folder / "pytest.ini").write_text("[pytest]\nmarkers = alone: no other test runs meanwhile\n")
+    (folder / "pytest.ini").touch()
     (folder / "test_some.py").write_text(tests)
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "xdist", *arguments],
-        cwd=folder,
-        env=os.environ | {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # some take seconds to load
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
+    command = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", "-p", "xdist", *arguments]
+    # Some plugins take seconds to load.
+    extra = {"CI": ci, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": str(PROJECT)}
+    return command, os.environ | extra
+
+
+def run_pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command, environment = pytest_on(tests, ci, folder, *arguments)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)

@@ -62,7 +62,7 @@ class Watcher:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_full_stills_beside_ten_viewers(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
     for _ in range(2):  # other work on this machine may take one minute's time, but hardly two

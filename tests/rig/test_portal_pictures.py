@@ -36,7 +36,7 @@ def _parts(viewer: StreamClient, count: int) -> list[Part]:
     return [viewer.wait_for_pictures(1) for _ in range(count)]
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_720p_at_30_fps_by_the_projects_own_probe(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     command = [
@@ -208,7 +208,7 @@ def test_autofocus_is_left_out_where_the_camera_has_none(rig: Rig) -> None:
     assert "WARNING" not in portal.running.output
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_the_status_says_null_where_the_camera_knows_nothing(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     with portal.watch() as viewer:

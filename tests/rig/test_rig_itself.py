@@ -74,7 +74,7 @@ def test_no_camera_is_an_empty_list(rig: Rig) -> None:
     assert _listed(rig) == []
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_30_fps_of_photographs_in_their_colours_and_order(rig: Rig, tmp_path: Path) -> None:
     done = rig.run(_program("capture", 1, 1280, 720, 90, "/opt/shared/frames.npy"), shared={"/opt/shared": tmp_path})
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_30_fps_of_photographs_in_their_colours_and_order(rig: Rig, tmp_path: Pa
     assert len(set(shown)) == 3
 
 
-@pytest.mark.alone
+@pytest.mark.measurement
 def test_the_asked_frame_duration_is_kept_and_can_be_overruled(rig: Rig, tmp_path: Path) -> None:
     done = rig.run(
         _program("capture", 0, 640, 360, 40, "/opt/shared/frames.npy"), fps=50, shared={"/opt/shared": tmp_path}
