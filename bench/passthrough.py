@@ -34,14 +34,14 @@ class ReelCamera:
     name = "a reel"
     reel = Path()
 
-    def __init__(self, wish: Any, **_: object) -> None:
-        self._wish = wish
+    def __init__(self, request: Any, **_: object) -> None:
+        self._request = request
         self._pictures = read_reel(self.reel)
         self._has_ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def prepare(self, wish: Any) -> None:
-        self._wish = wish
+    def prepare(self, request: Any) -> None:
+        self._request = request
 
     def is_present(self) -> bool:
         return True
@@ -49,7 +49,7 @@ class ReelCamera:
     def open(self, on_frame: Any, *_: Any) -> Any:
         from softcam.camera.base import StreamConfig
 
-        size = self._wish.width, self._wish.height
+        size = self._request.width, self._request.height
         self._has_ended.clear()
         self._thread = threading.Thread(target=self._play, args=(on_frame, size), name="reel", daemon=True)
         self._thread.start()
@@ -60,7 +60,7 @@ class ReelCamera:
 
         due_s = time.monotonic()
         for number, picture in enumerate(itertools.cycle(self._pictures)):
-            due_s += 1 / self._wish.fps
+            due_s += 1 / self._request.fps
             if self._has_ended.wait(max(0.0, due_s - time.monotonic())):
                 return
             stamped = bytearray(picture)

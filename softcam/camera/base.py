@@ -1,7 +1,7 @@
-"""What the holder asks of a camera. No camera lives here, and no thread.
+"""The protocol that every camera implements, and the values that it exchanges with the camera session.
 
-Every method is called by the holder's one camera thread, but `set_controls` and `is_present`, which any thread may
-call. A call may take long or hang: the holder watches it from outside.
+The session's one camera thread calls every method, except `set_controls` and `is_present`, which any thread may call.
+A call may take long or hang: the session monitors it from another thread. Nothing here starts a thread.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,15 +12,15 @@ from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat
 
 OnFrame = Callable[[Frame], None]
-HdrMode = Literal["off", "auto", "sensor"]  # auto takes the sensor's HDR where there is one
+HdrMode = Literal["off", "auto", "sensor"]  # auto uses the sensor's HDR if it has one
 ControlRange = tuple[Any, Any, Any]  # (minimum, maximum, default); the default may be None, as in Picamera2
-# What a still alone is told, by the ranges of its own mode, and its size (width, height) in pixels.
+# Returns the controls of one still, from the ranges of its configuration and its size (width, height) in pixels.
 StillControls = Callable[[Mapping[str, ControlRange], tuple[int, int]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """What is asked of the camera; it may give something near."""
+    """The requested stream; the camera may negotiate a similar one."""
 
     width: int
     height: int
@@ -32,7 +32,7 @@ class StreamRequest:
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """What the camera gives since it was opened: the negotiated main stream and what can be controlled.
+    """The negotiated main stream of an open camera, and its capabilities.
 
     `controls` is `{libcamera name: (min, max, default)}`; `sensor_size` is (width, height) of the largest still.
     """
@@ -46,29 +46,29 @@ class StreamConfig:
     can_flip: bool = True
     has_sensor_hdr: bool = False
     has_raw: bool = False
-    has_hdr_modes: bool = False  # libcamera lists HdrMode everywhere; only a Pi 5's processor has them all
+    has_hdr_modes: bool = False  # libcamera lists HdrMode on every Pi; only a Pi 5's image processor supports all modes
 
     @property
     def has_autofocus(self) -> bool:
-        """Only some cameras can focus: the Camera Module 3 can, the HQ camera and the v2 cannot."""
+        """Whether the camera can focus: the Camera Module 3 can, the HQ camera and the Camera Module 2 cannot."""
         return "AfMode" in self.controls
 
 
 OnConfigured = Callable[[StreamConfig], None]
 
 
-def nothing_to_tell(_mode: StreamConfig) -> None:
-    """An `OnConfigured` of who wants nothing."""
+def ignore_config(_config: StreamConfig) -> None:
+    """An `OnConfigured` without effect."""
 
 
 def no_controls(_ranges: Mapping[str, ControlRange], _size: tuple[int, int]) -> Mapping[str, Any]:
-    """The `StillControls` of a still like any other."""
+    """The `StillControls` of a still without controls of its own."""
     return {}
 
 
 @dataclass(frozen=True, slots=True)
-class RawPicture:
-    """A DNG file, and when its exposure began, in Unix time."""
+class RawStill:
+    """A DNG file and the Unix time at which its exposure began."""
 
     dng: bytes
     timestamp_s: float
@@ -125,68 +125,69 @@ class NullListener:
 
 
 class Camera(Protocol):
-    """One camera, closed at first; `open` and `close` may alternate for as long as the process lives."""
+    """One camera, initially closed; it may be opened and closed any number of times."""
 
     @property
     def backend(self) -> str:
-        """The kind, as the status says it: `picamera2`, `pattern`."""
+        """The kind of camera for the status: `picamera2`, `pattern` or `url`."""
 
     @property
     def name(self) -> str:
-        """For people: the model and where it is, in one line."""
+        """The model and its location for people, in one line."""
 
     def is_present(self) -> bool:
-        """Whether the camera is there; opens nothing."""
+        """Whether the camera is connected; opens nothing."""
 
-    def prepare(self, wish: StreamRequest) -> None:
-        """What counts from the next `open` on."""
+    def prepare(self, request: StreamRequest) -> None:
+        """Set the stream to request from the next `open` on."""
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
-        """Open, configure and start; frames then reach `on_frame` from the camera's own thread.
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
+        """Open, configure and start the camera, whose own thread then calls `on_frame` with each frame.
 
-        `on_configured` is told the mode before the start, and may `set_controls`. `on_frame` takes over one hold on
-        each frame. Raises CameraMissing, CameraBusy or CameraError, NotSupported for a wish that it cannot fulfil, and
-        leaves nothing open behind when it does.
+        `on_configured` is called with the configuration before the start, and may call `set_controls`. `on_frame` owns
+        one hold on each frame. Raises CameraMissing, CameraBusy, CameraError, or NotSupported for a request that the
+        camera cannot fulfil; the camera is then closed.
         """
 
     def restart(self) -> None:
         """Stop the stream and start it again without closing the camera. Raises CameraError."""
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
-        """Pause the stream and take one picture of about `size`, None for the whole sensor; the stream then goes on.
+        """Pause the stream, capture one frame of about `size`, None for the whole sensor, and resume the stream.
 
-        What `controls_for` gives counts for this picture alone; it is asked once the still is configured. The frame is
-        the caller's, and lies in memory of its own. Raises CameraError; the stream goes on all the same where it can.
+        `controls_for` is called once the still is configured, and the controls that it returns apply to this still
+        only. The caller owns the frame, which uses memory outside of the camera's buffers. Raises CameraError; the
+        stream is resumed even then if possible.
         """
 
-    def raw_still(self) -> RawPicture:
-        """As `still`, of the whole sensor before any processing. Raises NotSupported where it has no such picture."""
+    def raw_still(self) -> RawStill:
+        """As `still`, the sensor's whole image before any processing. Raises NotSupported without raw images."""
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
-        """Send libcamera controls with the next frame; enumerations as plain integers. Does nothing while closed.
+        """Send libcamera controls with the next frame; enumerations as plain integers. No effect while closed.
 
         Does not block, and may be called from within `on_frame`. Raises NotSupported for a control that is not in
         `StreamConfig.controls`.
         """
 
     def close(self) -> None:
-        """Stop and give the camera free; harmless when it is closed. No `on_frame` comes after it."""
+        """Stop and release the camera; no effect while closed. `on_frame` is not called afterwards."""
 
 
 @runtime_checkable
 class Remote(Protocol):
-    """Any thread may ask."""
+    """A camera that another program owns, and that stays open while it is disconnected. Any thread may call these."""
 
     @property
     def disconnect_reason(self) -> str | None:
-        """Why there are no frames now, in a line for people and without secrets; None while they come."""
+        """Why there are no frames now, one line for people without secrets; None while connected."""
 
     @property
-    def mode(self) -> StreamConfig:
-        """As `open` gave it, but for what has changed since; replaced before the first frame that differs."""
+    def config(self) -> StreamConfig:
+        """The current configuration, which may differ from that of `open`; updated before the first frame with it."""
 
-    def give_up(self) -> None:
-        """The portal ends: an `open` that waits for a picture waits no longer."""
+    def cancel_open(self) -> None:
+        """Let an `open` that waits for the first frame return at once: the process is exiting."""
 
-    def on_disconnect(self, told: Callable[[], None]) -> None:
-        """`told` is called whenever it goes, on the camera's own thread."""
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        """Register the callback that the camera's own thread calls on each disconnect; a later one replaces it."""

@@ -393,12 +393,10 @@ def test_the_whole_sensor_is_whole_whatever_the_zoom(held: Portal) -> None:
     assert tall.shape == (1000, 1000, 3)
 
 
-def test_a_raw_picture(held: Portal) -> None:
-    answer = ask_for_still(held, "/snapshot.jpg?format=dng")
-    assert answer.status == 200
-    assert answer.headers["Content-Type"] == "image/x-adobe-dng"
-    assert answer.body[:4] == b"II*\0"
-    assert len(answer.body) > 4608 * 2592 * 2
+def test_no_raw_still(held: Portal) -> None:
+    answer = ask(held, "/snapshot.jpg?format=dng")
+    assert answer.status == 409
+    assert "raw" in answer.detail
     assert ask(held, "/snapshot.jpg?format=tiff").status == 400
 
 

@@ -16,11 +16,11 @@ from softcam.camera.base import (
     ControlRange,
     OnConfigured,
     OnFrame,
-    RawPicture,
+    RawStill,
     StillControls,
     StreamConfig,
+    ignore_config,
     no_controls,
-    nothing_to_tell,
 )
 from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.errors import CameraError
@@ -104,7 +104,7 @@ class FakeCamera:
     name = "Fake camera"
 
     def __init__(self, controls: Mapping[str, ControlRange] | None = None) -> None:
-        self.mode = StreamConfig(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
+        self.config = StreamConfig(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
         self._changed = threading.Condition()  # guards everything below
         self.is_there = True
         self.is_open = False
@@ -185,12 +185,12 @@ class FakeCamera:
     def is_present(self) -> bool:
         return self.is_there
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
         with self._changed:
             if self.is_open:
                 self.faults.append("opened twice")
             self._on_frame = on_frame  # frames may come before open() returns
-        on_configured(self.mode)
+        on_configured(self.config)
         try:
             self._pass("open")
         except BaseException:
@@ -200,7 +200,7 @@ class FakeCamera:
         with self._changed:
             self.is_open = True
             self.opens += 1
-        return self.mode
+        return self.config
 
     def restart(self) -> None:
         self._check_open("restart")
@@ -208,16 +208,16 @@ class FakeCamera:
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         self._check_open("still")
-        self.still_sent.append(controls_for(self.mode.controls, size or self.mode.sensor_size))
+        self.still_sent.append(controls_for(self.config.controls, size or self.config.sensor_size))
         self._pass("still")
         with self._changed:
             self.stills_out += 1
-        return make_frame(size=size or self.mode.sensor_size, give_back=self._still_came_back)
+        return make_frame(size=size or self.config.sensor_size, give_back=self._still_came_back)
 
-    def raw_still(self) -> RawPicture:
+    def raw_still(self) -> RawStill:
         self._check_open("raw_still")
         self._pass("raw_still")
-        return RawPicture(b"a raw picture", time.time())
+        return RawStill(b"a raw picture", time.time())
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         if self.control_error is not None:

@@ -88,7 +88,7 @@ def make_camera(
     pixel_format: PixelFormat = "YUV420", controls: Mapping[str, tuple[int, int, int]] | None = None
 ) -> FakeCamera:
     camera = FakeCamera(controls)
-    camera.mode = StreamConfig(*SIZE, pixel_format, SENSOR_SIZE, controls or {}, {"Model": "imx708"})
+    camera.config = StreamConfig(*SIZE, pixel_format, SENSOR_SIZE, controls or {}, {"Model": "imx708"})
     return camera
 
 

@@ -1,8 +1,8 @@
-"""The pattern camera: shown where there is no camera, and in tests the double of a Camera Module 3.
+"""The pattern camera: a moving test picture, with the controls and the metadata of a Camera Module 3.
 
-It opens, starves, hangs and vanishes as a camera on libcamera does. This module is the outside; the stream with its
-thread is `pattern_stream`, how it reacts to controls `pattern_sensor` and `pattern_lens`, how it looks
-`pattern_scene` and `pattern_picture`, and what can be made to fail `pattern_faults`. No thread is started here.
+It is used where there is no camera, and by tests: it opens, runs out of buffers, hangs and disappears as a camera on
+libcamera does. This module implements the protocol. `stream` has the thread, `sensor` and `lens` the reaction to
+controls, `scene` and `renderer` the picture, `faults` what can be made to fail. No thread is started here.
 """
 
 import threading
@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Any, Final
 
 from softcam.camera.base import (
-    ControlRange,
     OnConfigured,
     OnFrame,
-    RawPicture,
+    RawStill,
     StillControls,
     StreamConfig,
     StreamRequest,
+    ignore_config,
     no_controls,
-    nothing_to_tell,
 )
 from softcam.camera.pattern.faults import Faults
 from softcam.camera.pattern.sensor import SENSOR_SIZE, advertise, normalise
 from softcam.camera.pattern.stream import PatternStream
-from softcam.errors import CameraBusy, CameraError, CameraMissing
-from softcam.imaging import dng
+from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
-_HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR takes four pixels for one
+_HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR combines four pixels into one
+_STOP_TIMEOUT_S: Final = 5.0
+_STILL_TIMEOUT_S: Final = 10.0
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
 _PROPERTIES: Final[Mapping[str, Any]] = {
@@ -47,15 +47,22 @@ _PROPERTIES: Final[Mapping[str, Any]] = {
 
 
 class PatternCamera:
-    """Implements `softcam.camera.base.Camera`.
+    """Implements `softcam.camera.base.Camera`."""
 
-    `faults_file` names the text file from which faults are ordered while the camera runs; see `pattern_faults`.
-    """
-
-    def __init__(self, wish: StreamRequest, *, faults_file: Path | None = None) -> None:
-        self._wish = wish
+    def __init__(
+        self,
+        request: StreamRequest,
+        *,
+        faults_file: Path | None = None,
+        stop_timeout_s: float = _STOP_TIMEOUT_S,
+        still_timeout_s: float = _STILL_TIMEOUT_S,
+    ) -> None:
+        """`faults_file` injects faults while the camera runs, see `faults`; the timeouts are `PatternStream`'s."""
+        self._request = request
         self._faults = Faults(faults_file)
-        self._lock = threading.Lock()  # guards _stream, which `set_controls` reads from any thread
+        self._stop_timeout_s = stop_timeout_s
+        self._still_timeout_s = still_timeout_s
+        self._lock = threading.Lock()  # guards _stream, which `set_controls` reads on any thread
         self._stream: PatternStream | None = None
 
     @property
@@ -66,24 +73,31 @@ class PatternCamera:
     def name(self) -> str:
         return "Pattern camera (behaves like an imx708)"
 
-    def prepare(self, wish: StreamRequest) -> None:
-        self._wish = wish
+    def prepare(self, request: StreamRequest) -> None:
+        self._request = request
 
     def is_present(self) -> bool:
         return "missing" not in self._faults.words()
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
-        """See `Camera.open`; the size is made even, kept within the sensor's, and halved by the sensor's HDR."""
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
+        """See `Camera.open`; the size is rounded down to even numbers and limited to that of the sensor's mode."""
         if self._stream is not None:
-            raise CameraError("the pattern camera is open already")
+            raise CameraError("the pattern camera is already open")
         self._faults.wait_while("hang-open")
-        self._raise_if_away()
-        most = _HDR_SIZE if self._wish.hdr != "off" else SENSOR_SIZE
-        width, height = _possible_size(min(self._wish.width, most[0]), min(self._wish.height, most[1]))
-        if "refuse" in self._faults.words() and (self._wish.hflip or self._wish.vflip):
+        self._raise_if_unavailable()
+        request = self._request
+        most = _HDR_SIZE if request.hdr != "off" else SENSOR_SIZE
+        width, height = _possible_size(min(request.width, most[0]), min(request.height, most[1]))
+        if "refuse" in self._faults.words() and (request.hflip or request.vflip):
             raise CameraError("the pattern camera does not start mirrored")
-        stream = PatternStream(self._wish_within(width, height), on_frame, self._faults)
-        mode = StreamConfig(
+        stream = PatternStream(
+            replace(request, width=width, height=height),
+            on_frame,
+            self._faults,
+            stop_timeout_s=self._stop_timeout_s,
+            still_timeout_s=self._still_timeout_s,
+        )
+        config = StreamConfig(
             width,
             height,
             "YUV420",
@@ -91,50 +105,44 @@ class PatternCamera:
             advertise(width, height),
             dict(_PROPERTIES),
             has_sensor_hdr=True,
-            has_raw=True,
             has_hdr_modes=True,
         )
         with self._lock:
             self._stream = stream
-        on_configured(mode)
+        on_configured(config)
         stream.start()
-        return mode
+        return config
 
     def restart(self) -> None:
         """See `Camera.restart`; the controls keep their values."""
-        stream = self._opened()
+        stream = self._open_stream()
         stream.stop()
         self._faults.wait_while("hang-stop")
-        self._raise_if_away()
+        self._raise_if_unavailable()
         if "fail-restart" in self._faults.words():
-            raise CameraError("the pattern camera's stream does not start again")
+            raise CameraError("the pattern camera's stream does not restart")
         stream.start()
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
-        """See `Camera.still`; the size is made even, and kept within the sensor's."""
-        stream = self._opened()
+        """See `Camera.still`; the size is rounded down to even numbers and limited to the sensor's."""
+        stream = self._open_stream()
         self._faults.wait_while("hang-still")
-        given = SENSOR_SIZE if size is None else _possible_size(*size)
-        controls = controls_for(advertise(*given), given)
-        return stream.still(given, {name: normalise(name, value) for name, value in controls.items()})
+        size = SENSOR_SIZE if size is None else _possible_size(*size)
+        controls = controls_for(advertise(*size), size)
+        return stream.still(size, {name: normalise(name, value) for name, value in controls.items()})
 
-    def raw_still(self) -> RawPicture:
-        """See `Camera.raw_still`: the whole picture as the sensor's mosaic would have it."""
-        frame = self.still(None, _whole)
-        try:
-            return RawPicture(dng.mosaic_of(frame, _PROPERTIES["Model"]), frame.timestamp_s)
-        finally:
-            frame.release()
+    def raw_still(self) -> RawStill:
+        raise NotSupported("the pattern camera has no raw pictures")
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
-        """See `Camera.set_controls`; a value beyond a control's range is clamped to it."""
+        """See `Camera.set_controls`; a value out of a control's range is clamped to it."""
         with self._lock:
             stream = self._stream
         if stream is not None:
             stream.send({name: normalise(name, value) for name, value in controls.items()})
 
     def close(self) -> None:
-        """See `Camera.close`; raises CameraStuck when an `on_frame` does not return."""
+        """See `Camera.close`; raises CameraStuck when `on_frame` does not return."""
         stream = self._stream
         if stream is None:
             return
@@ -144,15 +152,12 @@ class PatternCamera:
         with self._lock:
             self._stream = None
 
-    def _wish_within(self, width: int, height: int) -> StreamRequest:
-        return replace(self._wish, width=width, height=height)
-
-    def _opened(self) -> PatternStream:
+    def _open_stream(self) -> PatternStream:
         if self._stream is None:
             raise CameraError("the pattern camera is closed")
         return self._stream
 
-    def _raise_if_away(self) -> None:
+    def _raise_if_unavailable(self) -> None:
         words = self._faults.words()
         if "missing" in words:
             raise CameraMissing("the pattern camera is missing")
@@ -160,13 +165,8 @@ class PatternCamera:
             raise CameraBusy("the pattern camera is in use by another program")
 
 
-def _whole(_ranges: Mapping[str, ControlRange], _size: tuple[int, int]) -> Mapping[str, Any]:
-    """A raw picture knows no zoom."""
-    return {"ScalerCrop": (0, 0, *SENSOR_SIZE)}
-
-
 def _possible_size(width: int, height: int) -> tuple[int, int]:
-    """The nearest even size that the sensor can give."""
+    """Return the nearest even size that the sensor supports."""
     longest, highest = SENSOR_SIZE
     return (
         min(max(width, _SMALLEST_SIDE_PX), longest) // 2 * 2,

@@ -1,7 +1,7 @@
-"""Faults that a test, or a curious owner, may order from the pattern camera while it runs.
+"""Faults of the pattern camera, injected while it runs through a text file.
 
-A text file names them, a word a line; it may appear, change and vanish at any moment, and a file that is not there
-orders nothing. Any thread may ask; nothing here starts one.
+The file contains one word per line; it may be created, changed and deleted at any time, and without it there are no
+faults. Any thread may call everything here; none is started.
 """
 
 import logging
@@ -10,41 +10,41 @@ import time
 from pathlib import Path
 from typing import Final
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 KNOWN: Final = frozenset(
     {
-        "hang",  # no frames while the word stands
-        "hang-once",  # no frames until the stream is restarted or the camera is opened anew
-        "hang-open",  # open, stop, close or still does not come back while the word stands
+        "hang",  # no frames while the word is in the file
+        "hang-once",  # no frames until the stream is restarted or the camera is reopened
+        "hang-open",  # open, stop, close or still does not return while the word is in the file
         "hang-stop",
         "hang-close",
         "hang-still",
-        "missing",  # the camera is not there; running frames stop, as with a cable that came off
-        "busy",  # another program has it
+        "missing",  # the camera does not exist; a running stream stops, as when a cable is unplugged
+        "busy",  # another program uses the camera
         "refuse",  # it does not open mirrored
-        "fail-restart",  # the stream cannot be started again
+        "fail-restart",  # the stream cannot be restarted
         "no-focus",  # autofocus fails
-        "endless-focus",  # autofocus never ends
+        "endless-focus",  # autofocus never finishes
         "dark",  # the scene has 1 lux
-        "near",  # the wall comes nearer, which the continuous autofocus notices
+        "near",  # the wall is closer, which the continuous autofocus notices
     }
 )
 
-_POLL_S: Final = 0.05  # how soon a call that hangs notices that its word is gone
+_POLL_S: Final = 0.05  # how often a hanging call reads the file
 
 
 class Faults:
-    """Reads the words; `path` None orders nothing, ever."""
+    """Reads the faults file; without a path there are no faults."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.Lock()  # guards the two below
-        self._told: set[str] = set()
-        self._obeyed_once = False
+        self._reported: set[str] = set()
+        self._has_hung_once = False
 
     def words(self) -> frozenset[str]:
-        """What is ordered at this moment."""
+        """Return the faults in the file now; an unknown word is logged once."""
         if self._path is None:
             return frozenset()
         try:
@@ -53,24 +53,24 @@ class Faults:
             return frozenset()
         unknown = words - KNOWN
         if unknown:
-            self._tell(unknown)
+            self._report(unknown)
         return frozenset(words & KNOWN)
 
-    def begins_hang_once(self, words: frozenset[str]) -> bool:
-        """Whether `hang-once` is new among `words`; obeyed, it must vanish from the file before it counts again."""
-        stands = "hang-once" in words
+    def is_new_hang_once(self, words: frozenset[str]) -> bool:
+        """Whether `hang-once` is new in the file: it has to be removed before it has an effect again."""
+        is_set = "hang-once" in words
         with self._lock:
-            is_new, self._obeyed_once = stands and not self._obeyed_once, stands
+            is_new, self._has_hung_once = is_set and not self._has_hung_once, is_set
         return is_new
 
     def wait_while(self, word: str) -> None:
-        """Return when `word` is not ordered, or no longer is."""
+        """Block while `word` is in the file."""
         while word in self.words():
             time.sleep(_POLL_S)
 
-    def _tell(self, unknown: set[str]) -> None:
+    def _report(self, unknown: set[str]) -> None:
         with self._lock:
-            new = sorted(unknown - self._told)
-            self._told |= unknown
+            new = sorted(unknown - self._reported)
+            self._reported |= unknown
         for word in new:
-            logger.error("faults file %s: %r is no fault that the pattern camera knows", self._path, word)
+            log.error("Faults file %s: unknown fault %r", self._path, word)

@@ -1,33 +1,22 @@
-"""The pattern camera's lens: autofocus as libcamera's Raspberry Pi algorithm does it, seen from outside.
+"""The pattern camera's lens: how libcamera's autofocus for the Raspberry Pi behaves, seen from outside.
 
-No picture is drawn here. One frame is one `step`; the pattern camera's own thread makes them all.
+Nothing is drawn here. `step` advances the lens by one frame; only the pattern camera's thread calls it.
 """
 
 from collections import deque
 from enum import IntEnum
 from typing import Final, Literal
 
+from softcam.camera.session.autofocus_cycle import AfMode, AfState
+
 FocusOutcome = Literal["sharp", "never", "endless"]
 
 _SCAN_S: Final = (0.4, 0.25)  # by AfSpeed: normal, fast
-_SHORTEST_SCAN_FRAMES: Final = 4  # even at one frame a second the lens takes a few steps to know the best place
-_OVERSHOOT_DIOPTRES: Final = 0.6  # a scan has to see the sharpness fall again before it knows where the top was
+_SHORTEST_SCAN_FRAMES: Final = 4  # a scan needs a few positions, even at one frame per second
+_OVERSHOOT_DIOPTRES: Final = 0.6  # a scan passes the best position until the sharpness falls again
 
-# By AfRange (normal, macro, full): nearest to furthest, and where the lens rests when nothing was found.
+# By AfRange (normal, macro, full): the farthest and the nearest position, and the one after a failed scan.
 _RANGES: Final = ((0.0, 12.0, 1.0), (3.0, 15.0, 4.0), (0.0, 15.0, 1.0))
-
-
-class AfMode(IntEnum):
-    MANUAL = 0
-    AUTO = 1
-    CONTINUOUS = 2
-
-
-class AfState(IntEnum):
-    IDLE = 0
-    SCANNING = 1
-    FOCUSED = 2
-    FAILED = 3
 
 
 class AfPauseState(IntEnum):
@@ -50,7 +39,7 @@ class Lens:
         self.speed = 0
         self._path: deque[float] = deque()
         self._triggered = False
-        self._seen: tuple[float, FocusOutcome] | None = None  # what the last scan was made for
+        self._scanned: tuple[float, FocusOutcome] | None = None  # the scene of the last scan
 
     def set_mode(self, mode: AfMode) -> None:
         if mode == self.mode:
@@ -64,12 +53,12 @@ class Lens:
             self._rest()
 
     def set_position(self, dioptres: float) -> None:
-        """Move the lens at once; does nothing unless the focus is manual."""
+        """Move the lens at once; no effect unless the focus is manual."""
         if self.mode is AfMode.MANUAL:
             self.position_dioptres = min(max(dioptres, 0.0), self.NEAREST_DIOPTRES)
 
     def trigger(self) -> None:
-        """Start a scan; only the automatic mode listens, and only when it is not scanning."""
+        """Start a scan; no effect outside of the automatic mode and during a scan."""
         if self.mode is AfMode.AUTO and self.state is not AfState.SCANNING:
             self._triggered = True
 
@@ -78,7 +67,7 @@ class Lens:
             self._rest()
 
     def pause(self, how: int) -> None:
-        """AfPause of the continuous mode: 0 at once, 1 when the scan has ended, 2 go on."""
+        """Set AfPause of the continuous mode: 0 pauses at once, 1 after the running scan, 2 resumes."""
         if self.mode is not AfMode.CONTINUOUS:
             return
         if how == 2:
@@ -92,13 +81,13 @@ class Lens:
                 self._rest()
 
     def step(self, frame_s: float, scene_dioptres: float, outcome: FocusOutcome) -> None:
-        """One frame: begin a scan, move on, or end it; `scene_dioptres` is where the picture would be sharp."""
-        sees = (scene_dioptres, outcome)
+        """Advance by one frame: start, continue or end a scan; at `scene_dioptres` the picture would be sharp."""
+        scene = (scene_dioptres, outcome)
         may_notice = self.mode is AfMode.CONTINUOUS and self.pause_state is not AfPauseState.PAUSED
-        if self._triggered or (sees != self._seen and (may_notice or self.state is AfState.SCANNING)):
+        if self._triggered or (scene != self._scanned and (may_notice or self.state is AfState.SCANNING)):
             self._triggered = False
-            self._seen = sees
-            self._begin_scan(frame_s, scene_dioptres, outcome)
+            self._scanned = scene
+            self._start_scan(frame_s, scene_dioptres, outcome)
         elif self.state is AfState.SCANNING:
             self._move(frame_s, scene_dioptres, outcome)
 
@@ -107,7 +96,7 @@ class Lens:
         self._triggered = False
         self._path.clear()
 
-    def _begin_scan(self, frame_s: float, scene_dioptres: float, outcome: FocusOutcome) -> None:
+    def _start_scan(self, frame_s: float, scene_dioptres: float, outcome: FocusOutcome) -> None:
         self.state = AfState.SCANNING
         far, near, fallback = _RANGES[self.range]
         frames = max(_SHORTEST_SCAN_FRAMES, round(_SCAN_S[self.speed] / frame_s))
@@ -125,7 +114,7 @@ class Lens:
             self.position_dioptres = self._path.popleft()
             return
         if outcome == "endless":
-            self._begin_scan(frame_s, scene_dioptres, outcome)
+            self._start_scan(frame_s, scene_dioptres, outcome)
             return
         self.state = AfState.FOCUSED if self._finds(scene_dioptres, outcome) else AfState.FAILED
         if self.pause_state is AfPauseState.PAUSING:
@@ -137,5 +126,5 @@ class Lens:
 
 
 def _line(start: float, end: float, steps: int) -> list[float]:
-    """`steps` places from behind `start` up to `end`."""
+    """Return `steps` evenly spaced positions from `start`, which is left out, to `end`."""
     return [start + (end - start) * step / steps for step in range(1, steps + 1)]

@@ -1,27 +1,28 @@
-"""The pattern camera's sensor: what a Camera Module 3 would make of its controls, frame by frame, without a picture.
+"""The pattern camera's sensor: a model of a Camera Module 3, frame by frame, without a picture.
 
 Exposure, gain, white balance and focus follow the controls and the scene as libcamera's do, slowly enough to be seen;
-`shoot` tells how the next picture is to look and what its metadata says. The pattern camera's own thread calls
-everything here but `advertise` and `normalise`, which touch no state.
+`shoot` returns how the next frame looks and its metadata. The pattern camera's thread calls everything here except
+`advertise` and `normalise`, which have no state and may be called by any thread.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
 from softcam.camera.base import ControlRange
-from softcam.camera.pattern.lens import AfMode, FocusOutcome, Lens
+from softcam.camera.pattern.lens import FocusOutcome, Lens
+from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.errors import NotSupported
 
 Rectangle = tuple[int, int, int, int]  # x, y, width, height in pixels of the sensor
 
 SENSOR_SIZE: Final = (4608, 2592)
-CARD: Final[Rectangle] = (3404, 520, 816, 780)  # where the near card stands in the scene
+CARD: Final[Rectangle] = (3404, 520, 816, 780)  # where the near card is in the scene
 
-# As Picamera2 tells them for an imx708 in its 2304x1296 mode, the one that a stream of the whole view uses.
+# As Picamera2 reports them for an imx708 in its 2304x1296 mode, which a stream of the whole view uses.
 SHORTEST_EXPOSURE_US: Final = 13
 _LONGEST_EXPOSURE_US: Final = 112_015_096
 _SHORTEST_FRAME_US: Final = 17_849
@@ -30,12 +31,12 @@ _SMALLEST_GAIN: Final = 1.1228070259094238
 _LARGEST_GAIN: Final = 16.0
 _SMALLEST_CROP: Final = 128  # 64 pixels of a mode that reads every second one
 
-_READOUT_US: Final = 300  # what a frame lasts beyond its exposure, at the least
+_READOUT_US: Final = 300  # minimum frame duration beyond the exposure
 _RIGHT_EXPOSURE_AT_1_LUX_US: Final = 9_000_000.0  # exposure times gain that shows the scene as it is
 _USUAL_EXPOSURE_US: Final = (20_000, 5_000, 66_666, 20_000)  # by AeExposureMode: the gain is raised beyond it
 _METERED: Final = (1.0, 0.8, 1.15, 1.0)  # by AeMeteringMode: the scene's middle is brighter than the rest
-_CONSTRAINED: Final = (1.0, 0.8, 1.25, 1.0)  # by AeConstraintMode: normal, spare the highlights, lift the shadows
-_START_OF_EXPOSURE: Final = 0.25  # the first frame after an open is this dark, as on a cold camera
+_CONSTRAINED: Final = (1.0, 0.8, 1.25, 1.0)  # by AeConstraintMode: normal, protect highlights, lift shadows
+_START_OF_EXPOSURE: Final = 0.25  # brightness of the first frame after opening, as on a cold camera
 _SCENE_COLOUR_TEMPERATURE: Final = 4600
 _START_COLOUR_TEMPERATURE: Final = 3400
 
@@ -50,17 +51,17 @@ _AWB_RANGES: Final = (
     (7000, 8500),
     (2500, 8000),
 )
-# What red and blue must be multiplied by under light of so many kelvin.
+# The gains of red and blue that are right at these colour temperatures (kelvin).
 _LIGHTS: Final = (2500, 3500, 4600, 5500, 6500, 8500)
 _RED_GAINS: Final = (1.25, 1.65, 2.0, 2.2, 2.4, 2.65)
 _BLUE_GAINS: Final = (3.1, 2.45, 2.0, 1.8, 1.62, 1.45)
 
-_GRAIN: Final = (1.6, 0.8, 0.4, 1.2, 0.8)  # by NoiseReductionMode: off, fast, high quality, minimal, zsl
+_NOISE: Final = (1.6, 0.8, 0.4, 1.2, 0.8)  # by NoiseReductionMode: off, fast, high quality, minimal, zsl
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What stands before the camera: a wall with a test card on it, and a small card nearer by."""
+    """What is in front of the camera: the light, a wall with a test card on it, and a small card closer to the lens."""
 
     lux: float = 400.0
     wall_dioptres: float = 1.8
@@ -70,11 +71,11 @@ class Scene:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """All that a picture's still parts depend on, so that equal looks are drawn once.
+    """All parameters of a frame's unmoving parts, so that equal looks are rendered once.
 
-    `exposure`, `red` and `blue` are relative to what would be right; blurs are in dioptres off the focus; `crop` is in
-    sensor pixels, as the picture shows them: what is mirrored is mirrored within it. `grain` is the noise's strength in
-    levels; a picture that is not straight is bent as by a wide lens.
+    `exposure`, `red` and `blue` are relative to the correct values; blurs are in dioptres from the focus; `crop` is in
+    sensor pixels as the frame shows them: a mirrored frame is mirrored within it. `noise` is the standard deviation in
+    levels. A lens that is not corrected distorts.
     """
 
     crop: Rectangle
@@ -87,15 +88,15 @@ class Look:
     contrast: float
     saturation: float
     sharpness: float
-    grain: float
+    noise: float
     lifts_shadows: bool
     hflip: bool = False
     vflip: bool = False
-    is_straight: bool = True
+    is_corrected: bool = True
 
     @property
     def seen(self) -> Rectangle:
-        """Where the sensor looks for this crop: on the other side, where the picture is mirrored."""
+        """The part of the scene that this crop shows: the opposite one where the frame is mirrored."""
         x, y, width, height = self.crop
         return (
             SENSOR_SIZE[0] - x - width if self.hflip else x,
@@ -107,16 +108,16 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One frame to come."""
+    """The parameters and the metadata of one frame."""
 
     look: Look
     exposure_us: int
     frame_duration_us: int
-    metadata: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any]
 
 
 def fitting_crop(width: int, height: int) -> Rectangle:
-    """The largest part of the sensor, in its middle, with the shape of a picture of width x height."""
+    """Return the largest centred part of the sensor with the aspect ratio of width x height."""
     whole_width, whole_height = SENSOR_SIZE
     scale = min(whole_width / width, whole_height / height)
     crop_width, crop_height = round(width * scale) & ~1, round(height * scale) & ~1
@@ -124,7 +125,7 @@ def fitting_crop(width: int, height: int) -> Rectangle:
 
 
 def advertise(width: int, height: int) -> dict[str, ControlRange]:
-    """The controls of a stream of width x height pixels, as Picamera2's `camera_controls` has them."""
+    """Return the controls of a stream of width x height pixels in the form of Picamera2's `camera_controls`."""
     return {
         "AeConstraintMode": (0, 3, 0),
         "AeEnable": (False, True, True),
@@ -150,7 +151,7 @@ def advertise(width: int, height: int) -> dict[str, ControlRange]:
         "ExposureValue": (-8.0, 8.0, 0.0),
         "FrameDurationLimits": (_SHORTEST_FRAME_US, _LONGEST_FRAME_US, (33_333, 33_333)),
         "HdrMode": (0, 4, 0),
-        "LensDewarpEnable": (False, True, True),  # no Raspberry Pi has it; here so that it can be tried
+        "LensDewarpEnable": (False, True, True),  # not available on any Raspberry Pi; here so that it can be tried
         "LensPosition": (0.0, Lens.NEAREST_DIOPTRES, 1.0),
         "NoiseReductionMode": (0, 4, 0),
         "Saturation": (0.0, 32.0, 1.0),
@@ -164,9 +165,9 @@ _ZERO_IS_AUTOMATIC: Final = ("ExposureTime", "AnalogueGain")
 
 
 def normalise(name: str, value: Any) -> Any:
-    """The value as the sensor takes it: of the right type, and clamped to its range as libcamera does.
+    """Return the value in the sensor's type, clamped to the control's range as libcamera does.
 
-    Raises NotSupported for an unknown name, and for a value of which nothing can be made.
+    Raises NotSupported for an unknown name and for a value that cannot be converted.
     """
     if name not in _ADVERTISED:
         raise NotSupported(f"{name} is not a control of this camera")
@@ -183,7 +184,7 @@ def normalise(name: str, value: Any) -> Any:
                 return first, second
             case _:
                 number = type(least)(value)
-                if number != number:  # not a number, which no clamp would catch
+                if number != number:  # NaN passes any clamp
                     raise ValueError(name)
                 if number == 0 and name in _ZERO_IS_AUTOMATIC:
                     return number
@@ -193,7 +194,7 @@ def normalise(name: str, value: Any) -> Any:
 
 
 class Sensor:
-    """The state between frames; `apply` changes it, `shoot` moves it on by one frame."""
+    """The sensor's state between frames: `apply` sets controls, `shoot` advances it by one frame."""
 
     def __init__(
         self,
@@ -207,31 +208,19 @@ class Sensor:
     ) -> None:
         frame_us = round(min(max(1e6 / fps, _SHORTEST_FRAME_US), _LONGEST_FRAME_US))
         self._values: dict[str, Any] = {
-            "AeConstraintMode": 0,
-            "AeExposureMode": 0,
-            "AeFlickerMode": 0,
+            **{name: default for name, (_, _, default) in _ADVERTISED.items()},
             "AeFlickerPeriod": 0,
-            "AeMeteringMode": 0,
-            "AfMetering": 0,
             "AfWindows": (),
-            "AwbMode": 0,
-            "Brightness": 0.0,
-            "Contrast": 1.0,
-            "ExposureValue": 0.0,
             "FrameDurationLimits": (frame_us, frame_us),
-            "HdrMode": 0,
-            "LensDewarpEnable": True,
             "NoiseReductionMode": 1,  # Picamera2's choice for video
-            "Saturation": 1.0,
-            "Sharpness": 1.0,
         }
-        self._crop: Rectangle | None = None  # none was asked for: what fits the picture
+        self._crop: Rectangle | None = None  # None: the largest with the frame's aspect ratio
         self._lens = Lens()
-        self._exposure_us = 0.0  # in force; 0 before the first frame
+        self._exposure_us = 0.0  # 0 before the first frame
         self._gain = 1.0
         self._fixed_exposure_us = 0  # 0 is automatic, as in libcamera
         self._fixed_gain = 0.0
-        self._auto_total_us = 0.0  # exposure times gain that the automatic has come to; 0 before the first frame
+        self._auto_total_us = 0.0  # exposure times gain of the automatic exposure; 0 before the first frame
         self._settled_frames = 0
         self._colour_temperature = float(_START_COLOUR_TEMPERATURE)
         self._fixed_colour_gains: tuple[float, float] | None = None
@@ -240,8 +229,8 @@ class Sensor:
         self._is_hdr = is_hdr
 
     def apply(self, controls: Mapping[str, Any]) -> None:
-        """Take over normalised controls, which count from the next `shoot` on."""
-        # The switches first: AeEnable and AfMode decide what the others mean.
+        """Set normalised controls, from the next `shoot` on."""
+        # The switches first: AeEnable and AfMode decide how the others are interpreted.
         for name in sorted(controls, key=lambda name: name not in ("AeEnable", "AwbEnable", "AfMode", "AfRange")):
             self._apply_one(name, controls[name])
 
@@ -259,7 +248,7 @@ class Sensor:
             case "ColourGains":
                 self._fixed_colour_gains = value if all(value) else None
             case "ColourTemperature":
-                # Like gains, it is an order; unlike them, it counts only while the automatic is off.
+                # Unlike gains, it has an effect only while the automatic white balance is off.
                 if self._fixed_colour_gains is not None:
                     self._colour_temperature = float(value)
                     self._fixed_colour_gains = _gains_under(value)
@@ -281,9 +270,9 @@ class Sensor:
                 self._values[name] = value
 
     def shoot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
-        """The next frame, of `size` (width, height) or the stream's; the automatics make one step.
+        """Advance the automatic controls and return the next frame, of `size` (width, height) or the stream's.
 
-        `crop` goes before the one that was set.
+        `crop` overrides the one that was set.
         """
         values = self._values
         right_us = _RIGHT_EXPOSURE_AT_1_LUX_US / scene.lux
@@ -312,11 +301,11 @@ class Sensor:
             contrast=values["Contrast"],
             saturation=values["Saturation"],
             sharpness=values["Sharpness"],
-            grain=round(_GRAIN[values["NoiseReductionMode"]] * math.sqrt(self._gain), 1),
+            noise=round(_NOISE[values["NoiseReductionMode"]] * math.sqrt(self._gain), 1),
             lifts_shadows=self._is_hdr or values["HdrMode"] != 0,
             hflip=self._flips[0],
             vflip=self._flips[1],
-            is_straight=values["LensDewarpEnable"],
+            is_corrected=values["LensDewarpEnable"],
         )
         sharpness_seen = 1 / (1 + (2 * abs(lens_dioptres - focus_dioptres)) ** 2)
         metadata = {
@@ -340,18 +329,18 @@ class Sensor:
         return Shot(look, exposure_us, frame_us, metadata)
 
     def _expose(self, right_us: float, longest_us: float) -> int:
-        """One step of the automatic exposure; gives its AeState: 0 idle, 1 searching, 2 converged."""
+        """Advance the automatic exposure and return AeState: 0 idle, 1 searching, 2 converged."""
         values = self._values
-        wanted_us = right_us * 2 ** values["ExposureValue"]
-        wanted_us *= _METERED[values["AeMeteringMode"]] * _CONSTRAINED[values["AeConstraintMode"]]
-        # What the sensor cannot reach is not waited for.
-        wanted_us = min(max(wanted_us, SHORTEST_EXPOSURE_US * _SMALLEST_GAIN), longest_us * _LARGEST_GAIN)
+        target_us = right_us * 2 ** values["ExposureValue"]
+        target_us *= _METERED[values["AeMeteringMode"]] * _CONSTRAINED[values["AeConstraintMode"]]
+        # A target out of the sensor's reach would never be converged on.
+        target_us = min(max(target_us, SHORTEST_EXPOSURE_US * _SMALLEST_GAIN), longest_us * _LARGEST_GAIN)
         if self._auto_total_us == 0:
-            self._auto_total_us = wanted_us * _START_OF_EXPOSURE
-        off = math.log2(wanted_us / self._auto_total_us)
-        # Half the way with each frame, in stops, and the last hundredth at once.
-        self._auto_total_us = wanted_us if abs(off) < 0.02 else self._auto_total_us * 2 ** (off / 2)
-        self._settled_frames = self._settled_frames + 1 if abs(off) < 0.1 else 0
+            self._auto_total_us = target_us * _START_OF_EXPOSURE
+        stops = math.log2(target_us / self._auto_total_us)
+        # Each frame halves the difference in stops; a very small one is closed at once.
+        self._auto_total_us = target_us if abs(stops) < 0.02 else self._auto_total_us * 2 ** (stops / 2)
+        self._settled_frames = self._settled_frames + 1 if abs(stops) < 0.1 else 0
 
         total_us = self._auto_total_us
         if self._fixed_exposure_us:
@@ -363,7 +352,7 @@ class Sensor:
             exposure_us = max(exposure_us, total_us / _LARGEST_GAIN)
         period_us = values["AeFlickerPeriod"]
         if values["AeFlickerMode"] and period_us and exposure_us > period_us and not self._fixed_exposure_us:
-            exposure_us -= exposure_us % period_us  # whole periods of the lamp, or bands would wander through
+            exposure_us -= exposure_us % period_us  # whole periods of the lamp, or bands would move through the picture
         self._exposure_us = min(max(exposure_us, SHORTEST_EXPOSURE_US), longest_us)
         gain = self._fixed_gain or total_us / self._exposure_us
         self._gain = min(max(gain, _SMALLEST_GAIN), _LARGEST_GAIN)
@@ -372,18 +361,18 @@ class Sensor:
         return 2 if self._settled_frames >= 2 else 1
 
     def _balance(self) -> None:
-        """One step of the automatic white balance."""
+        """Advance the automatic white balance."""
         if self._fixed_colour_gains is not None:
             return
         lowest, highest = _AWB_RANGES[self._values["AwbMode"]]
-        off = min(max(_SCENE_COLOUR_TEMPERATURE, lowest), highest) - self._colour_temperature
-        self._colour_temperature += off if abs(off) < 20 else off * 0.4
+        change = min(max(_SCENE_COLOUR_TEMPERATURE, lowest), highest) - self._colour_temperature
+        self._colour_temperature += change if abs(change) < 20 else change * 0.4
 
     def _colour_gains(self) -> tuple[float, float]:
         return self._fixed_colour_gains or _gains_under(self._colour_temperature)
 
     def _metered_dioptres(self, scene: Scene) -> float:
-        """Where the autofocus looks: the wall, or the near card when the first window's middle is on it."""
+        """Return the distance to focus on: the near card if the first window's middle is on it, or the wall."""
         windows: Sequence[Rectangle] = self._values["AfWindows"]
         if self._values["AfMetering"] == 1 and windows:
             x, y, width, height = windows[0]

@@ -25,12 +25,12 @@ from typing import Any, Final, TypeVar
 from softcam.camera.base import (
     OnConfigured,
     OnFrame,
-    RawPicture,
+    RawStill,
     StillControls,
     StreamConfig,
     StreamRequest,
+    ignore_config,
     no_controls,
-    nothing_to_tell,
 )
 from softcam.camera.picamera import still as stills
 from softcam.camera.picamera.buffers import Buffers
@@ -79,7 +79,7 @@ class PicameraCamera:
         self,
         number: int | None,
         camera_id: str | None,
-        wish: StreamRequest,
+        request: StreamRequest,
         *,
         tuning_file: str | None = None,
         is_noir: bool = False,
@@ -93,7 +93,7 @@ class PicameraCamera:
         """
         self._number = number
         self._id = camera_id
-        self._wish = wish
+        self._stream_request = request
         self._tuning_file = None if tuning_file is None else find_tuning_file(tuning_file)
         if tuning_file is not None:
             if self._tuning_file is None:
@@ -121,8 +121,8 @@ class PicameraCamera:
         self._modes = SensorModes()
         self._has_told_rate = False  # that the camera cannot give the wished one
 
-    def prepare(self, wish: StreamRequest) -> None:
-        self._wish = wish
+    def prepare(self, request: StreamRequest) -> None:
+        self._stream_request = request
 
     def is_present(self) -> bool:
         try:
@@ -131,12 +131,12 @@ class PicameraCamera:
             return False
         return True
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
         package = picamera2()
         entry = self._find()
         place = entry.number
         tuning = None if self._tuning_file is None else str(self._tuning_file)
-        self._hdr.switch(place, self._wish.hdr, self.name)
+        self._hdr.switch(place, self._stream_request.hdr, self.name)
         try:
             picam2 = package.Picamera2(place, tuning=tuning)
         except IndexError as error:
@@ -183,7 +183,7 @@ class PicameraCamera:
         size = size or tuple(self._opened().sensor_resolution)
         return self._take_one(stills.picture(size, self._format()), controls_for)
 
-    def raw_still(self) -> RawPicture:
+    def raw_still(self) -> RawStill:
         picam2 = self._opened()
         if not has_raw(picam2):
             raise NotSupported(f"camera {self.name} gives no raw pictures")
@@ -303,9 +303,9 @@ class PicameraCamera:
     def _configure(self, on_frame: OnFrame) -> StreamConfig:
         """All that goes before the first start."""
         picam2 = self._picam2
-        wish = self._wish
+        request = self._stream_request
         config = picam2.create_video_configuration(
-            main={"size": (wish.width, wish.height), "format": self._format()},
+            main={"size": (request.width, request.height), "format": self._format()},
             raw=None,
             **self._transform(),
             # Full range, as JPEG wants it; the video default is limited and shows grey blacks.
@@ -313,13 +313,13 @@ class PicameraCamera:
             buffer_count=_BUFFERS,
             queue=False,
         )
-        self._modes.choose(picam2, config, (wish.width, wish.height), wish.fps)
+        self._modes.choose(picam2, config, (request.width, request.height), request.fps)
         # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
         self._stream_config = config
         self._take_stream = _leave_alone
         self._configure_stream()
         given = picam2.camera_configuration().get("transform")
-        if given is not None and (bool(given.hflip), bool(given.vflip)) != (wish.hflip, wish.vflip):
+        if given is not None and (bool(given.hflip), bool(given.vflip)) != (request.hflip, request.vflip):
             raise NotSupported(f"camera {self.name} cannot mirror or turn its picture")
         got = dict(picam2.camera_configuration()["main"])
         width, height = got["size"]
@@ -328,9 +328,9 @@ class PicameraCamera:
             width,
             height,
             got["format"],
-            wish.width,
-            wish.height,
-            wish.fps,
+            request.width,
+            request.height,
+            request.fps,
         )
         mode = StreamConfig(
             width,
@@ -345,7 +345,7 @@ class PicameraCamera:
         )
         sequence = 0
         out = self._out
-        thinning = FrameDecimator(wish.fps) if is_too_fast(picam2.camera_controls, wish.fps) else None
+        thinning = FrameDecimator(request.fps) if is_too_fast(picam2.camera_controls, request.fps) else None
 
         def take(request: Any) -> None:
             nonlocal sequence
@@ -395,7 +395,7 @@ class PicameraCamera:
 
     def _frame_rate(self) -> Mapping[str, Any]:
         """What sets the wished rate; for a camera that is configured for the stream."""
-        fps = self._wish.fps
+        fps = self._stream_request.fps
         controls = frame_rate_controls(self._opened().camera_controls, fps)
         if controls:
             told_fps = 1e6 / controls["FrameDurationLimits"][0]
@@ -405,10 +405,10 @@ class PicameraCamera:
         return controls
 
     def _transform(self) -> Mapping[str, Any]:
-        wish = self._wish
-        if not (wish.hflip or wish.vflip):
+        request = self._stream_request
+        if not (request.hflip or request.vflip):
             return {}
-        return {"transform": libcamera().Transform(hflip=wish.hflip, vflip=wish.vflip)}
+        return {"transform": libcamera().Transform(hflip=request.hflip, vflip=request.vflip)}
 
 
 def _leave_alone(_request: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from softcam.camera.base import RawPicture
+from softcam.camera.base import RawStill
 from softcam.camera.picamera.library import root_cause
 from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.errors import CameraError
@@ -70,10 +70,10 @@ def picture(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
     return Still({"main": {"size": size, "format": pixel_format}, "raw": None}, size, make)
 
 
-def raw(sensor: tuple[int, int], main: tuple[int, int]) -> Still[RawPicture]:
+def raw(sensor: tuple[int, int], main: tuple[int, int]) -> Still[RawStill]:
     """What the whole sensor saw; beside it there has to be a `main` stream, which nobody looks at."""
 
-    def make(request: Any, config: Mapping[str, Any]) -> RawPicture:
+    def make(request: Any, config: Mapping[str, Any]) -> RawStill:
         frame = frame_of(request, config, 0, OutstandingFrames())
         timestamp_s = frame.timestamp_s
         frame.release()
@@ -81,6 +81,6 @@ def raw(sensor: tuple[int, int], main: tuple[int, int]) -> Still[RawPicture]:
         with tempfile.TemporaryDirectory(prefix="soft-stream-") as folder:
             path = Path(folder, "raw.dng")
             request.save_dng(str(path))
-            return RawPicture(path.read_bytes(), timestamp_s)
+            return RawStill(path.read_bytes(), timestamp_s)
 
     return Still({"main": {"size": main, "format": "YUV420"}, "raw": {"size": sensor}}, sensor, make)

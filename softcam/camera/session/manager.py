@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from softcam.camera.base import (
     Camera,
-    RawPicture,
+    RawStill,
     Remote,
     SessionListener,
     StillControls,
@@ -202,14 +202,14 @@ class CameraManager:
         frame: Frame = self._have_done(("still", size, controls_for), partial(self._pause_for, take), deadline_s)
         return frame
 
-    def raw_still(self, deadline_s: float) -> RawPicture:
+    def raw_still(self, deadline_s: float) -> RawStill:
         """The sensor's own picture as a DNG file; otherwise as `still`. Raises NotSupported too."""
 
-        def take() -> RawPicture:
+        def take() -> RawStill:
             with self._guard("taking a raw still", _STILL_LIMIT_S):
                 return self.camera.raw_still()
 
-        picture: RawPicture = self._have_done(("raw still",), partial(self._pause_for, take), deadline_s)
+        picture: RawStill = self._have_done(("raw still",), partial(self._pause_for, take), deadline_s)
         return picture
 
     def reopen(self, deadline_s: float) -> None:
@@ -310,7 +310,7 @@ class CameraManager:
             self._changed.notify_all()
         self.frames.wake()
         if self._remote is not None:
-            self._remote.give_up()
+            self._remote.cancel_open()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread after `stop`; False when the camera hangs and still is not closed."""
@@ -759,7 +759,7 @@ class CameraManager:
 
     def _follow_mode(self, remote: Remote) -> None:
         """What comes back may have another picture than what went."""
-        mode = remote.mode
+        mode = remote.config
         if self._mode is None or self._mode is mode:
             return
         with self._changed:

@@ -13,14 +13,14 @@ from typing import Any, Final
 from softcam.camera.base import (
     OnConfigured,
     OnFrame,
-    RawPicture,
+    RawStill,
     StillControls,
     StreamConfig,
     StreamRequest,
+    ignore_config,
     no_controls,
-    nothing_to_tell,
 )
-from softcam.camera.url.reader import Reader, mode_of
+from softcam.camera.url.reader import Reader, config_of
 from softcam.camera.url.source import Source, path_of, require_pyav
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
@@ -40,15 +40,15 @@ class UrlCamera:
 
     backend = "url"
 
-    def __init__(self, address: str, wish: StreamRequest) -> None:
+    def __init__(self, address: str, request: StreamRequest) -> None:
         """Opens nothing. Raises CameraMissing where PyAV is not there."""
         require_pyav()
         self._address = address
         self._path = path_of(address)
-        self._wish = wish
+        self._request = request
         self.name = display_url(address)
-        self._told: Callable[[], None] = _nothing
-        self._is_given_up = False  # a single value, never taken back
+        self._on_disconnect: Callable[[], None] = _nothing
+        self._is_cancelled = False  # a single value, never taken back
         # Written by the camera thread, read by any: references, replaced as a whole.
         self._reader: Reader | None = None
         self._known: StreamConfig | None = None  # of the last opening in which a picture came
@@ -59,45 +59,45 @@ class UrlCamera:
         return None if reader is None else reader.disconnect_reason
 
     @property
-    def mode(self) -> StreamConfig:
+    def config(self) -> StreamConfig:
         reader = self._reader
-        return self._expected() if reader is None else reader.mode
+        return self._expected() if reader is None else reader.config
 
-    def on_disconnect(self, told: Callable[[], None]) -> None:
-        self._told = told
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        self._on_disconnect = callback
 
-    def give_up(self) -> None:
-        self._is_given_up = True
+    def cancel_open(self) -> None:
+        self._is_cancelled = True
         reader = self._reader
         if reader is not None:
-            reader.give_up()
+            reader.cancel_open()
 
-    def prepare(self, wish: StreamRequest) -> None:
-        self._wish = wish
+    def prepare(self, request: StreamRequest) -> None:
+        self._request = request
 
     def is_present(self) -> bool:
         """False only for a file or a device that does not exist: what is elsewhere may come at any time."""
         return self._path is None or self._path.exists()
 
-    def open(self, on_frame: OnFrame, on_configured: OnConfigured = nothing_to_tell) -> StreamConfig:
+    def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
         """See `Camera.open`; where the source is away it is open all the same, and `disconnect_reason` says so."""
         if self._reader is not None:
             raise CameraError(f"camera {self.name} is open already")
-        if self._wish.hflip or self._wish.vflip:
+        if self._request.hflip or self._request.vflip:
             raise NotSupported(f"camera {self.name} cannot mirror or turn its picture")
-        if self._wish.hdr == "sensor":
+        if self._request.hdr == "sensor":
             raise NotSupported(f"camera {self.name} has no HDR of its sensor")
         if not self.is_present():
             raise CameraMissing(f"camera {self.name} is missing")
         self._start(on_frame)
         reader = self._opened()
-        reader.wait_first(0.0 if self._is_given_up else _FIRST_LIMIT_S)
+        reader.wait_first(0.0 if self._is_cancelled else _FIRST_LIMIT_S)
         try:
-            on_configured(reader.mode)
+            on_configured(reader.config)
         except CameraError:
             self.close()
             raise
-        return reader.mode
+        return reader.config
 
     def restart(self) -> None:
         """Leave the source and connect anew; `disconnect_reason` tells until a frame has come."""
@@ -109,7 +109,7 @@ class UrlCamera:
         """The source's next picture, of its own size or so small that it still covers `size`; the stream goes on."""
         return self._opened().still(size, _STILL_LIMIT_S)
 
-    def raw_still(self) -> RawPicture:
+    def raw_still(self) -> RawStill:
         raise NotSupported(f"camera {self.name} gives no raw pictures")
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
@@ -120,9 +120,9 @@ class UrlCamera:
         self._stop()
 
     def _start(self, on_frame: OnFrame) -> None:
-        wish = self._wish
-        open_source = partial(Source, self._address, wish)
-        self._reader = Reader(self.name, open_source, wish, on_frame, self._expected(), self._tell)
+        request = self._request
+        open_source = partial(Source, self._address, request)
+        self._reader = Reader(self.name, open_source, request, on_frame, self._expected(), self._tell)
         try:
             self._reader.start()
         except RuntimeError as error:  # no memory, or too many threads
@@ -135,7 +135,7 @@ class UrlCamera:
             return
         reader.stop(_STOP_WAIT_S)
         if reader.has_given:
-            self._known = reader.mode
+            self._known = reader.config
         self._reader = None
 
     def _opened(self) -> Reader:
@@ -145,13 +145,13 @@ class UrlCamera:
 
     def _expected(self) -> StreamConfig:
         """What was there before; where nothing was, what is wished."""
-        known, wish = self._known, self._wish
+        known, request = self._known, self._request
         if known is None:
-            return mode_of(wish.width, wish.height, "YUV420", (wish.width, wish.height))
+            return config_of(request.width, request.height, "YUV420", (request.width, request.height))
         return known
 
     def _tell(self) -> None:
-        self._told()
+        self._on_disconnect()
 
 
 def _nothing() -> None:

@@ -31,7 +31,7 @@ _LONGEST_STEP_S: Final = 5.0  # between two pictures of a file; more is a jump o
 _LONGEST_DURATION_S: Final = 1.0  # what is told of a frame; the watchdog adds some of these to its patience
 
 
-def mode_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamConfig:
+def config_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamConfig:
     """Of a camera that gives such frames, and can be told nothing."""
     return StreamConfig(width, height, pixel_format, source_size, can_flip=False)
 
@@ -64,7 +64,7 @@ class Reader:
         self,
         name: str,
         open_source: Callable[[], OpenedSource],
-        wish: StreamRequest,
+        request: StreamRequest,
         on_frame: OnFrame,
         mode: StreamConfig,
         told: Callable[[], None],
@@ -72,7 +72,7 @@ class Reader:
         """`mode` is what is told until the first picture; `told` is called when the source goes."""
         self._name = name
         self._open_source = open_source
-        self._wish = wish
+        self._request = request
         self.on_frame = on_frame
         self._told = told
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
@@ -80,11 +80,11 @@ class Reader:
         self._failures = 0
         self._still: _StillOrder | None = None
         # Written by the thread, read by any: single values.
-        self.mode = mode
+        self.config = mode
         self.disconnect_reason: str | None = f"{name}: connecting"
         # The thread's own.
         self._sequence = 0
-        self._thinning = FrameDecimator(wish.fps)
+        self._thinning = FrameDecimator(request.fps)
         self._given_s: float | None = None  # when the last frame was given
         self._is_lost = False  # it was logged that the source is away
         self._log_from_s = 0.0
@@ -100,7 +100,7 @@ class Reader:
             self._changed.notify_all()
         self._thread.join(wait_s)
 
-    def give_up(self) -> None:
+    def cancel_open(self) -> None:
         """`wait_first` is over."""
         with self._changed:
             self._failures += 1
@@ -208,7 +208,7 @@ class Reader:
         is_due = self._thinning.takes(due_s)
         if still is None and not is_due:
             return True
-        most = (self._wish.width, self._wish.height)
+        most = (self._request.width, self._request.height)
         began_s = time.monotonic()
         duration_s = None if self._given_s is None else min(began_s - self._given_s, _LONGEST_DURATION_S)
         try:
@@ -244,11 +244,11 @@ class Reader:
                 frame.release()
 
     def _show_mode(self, frame: Frame, source_size: Size) -> None:
-        mode = self.mode
+        mode = self.config
         looks = (frame.width, frame.height, frame.pixel_format, source_size)
         if looks != (mode.width, mode.height, mode.pixel_format, mode.sensor_size):
             log.info("%s gives %dx%d, shown as %dx%d %s", self._name, *source_size, *looks[:3])
-            self.mode = mode_of(frame.width, frame.height, frame.pixel_format, source_size)
+            self.config = config_of(frame.width, frame.height, frame.pixel_format, source_size)
 
     def _find(self) -> None:
         if self._is_lost:

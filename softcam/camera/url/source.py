@@ -84,11 +84,11 @@ class Source:
     """An open source. `is_paced`: its pictures come as fast as they are taken, and have a pace of their own to keep;
     `is_endless`: it begins again when it is over."""
 
-    def __init__(self, address: str, wish: StreamRequest) -> None:
+    def __init__(self, address: str, request: StreamRequest) -> None:
         """Opens it. Raises CameraError, with a reason that names no password."""
         self._av = require_pyav()
         self._address = address
-        self._wish = wish
+        self._request = request
         self._pipe: Pipe | None = None
         self._open()
 
@@ -97,7 +97,7 @@ class Source:
         path = path_of(self._address)
         try:
             self._pipe = Pipe(path, _READ_LIMIT_S) if path is not None and path.is_fifo() else None
-            self._container = _open(av, self._address, self._wish, self._pipe)
+            self._container = _open(av, self._address, self._request, self._pipe)
         except (OSError, ValueError, av.error.FFmpegError) as error:
             if self._pipe is not None:
                 self._pipe.close()
@@ -177,7 +177,7 @@ class Source:
         return _Jpeg(data, size, time_s, self._converter)
 
 
-def _open(av: Any, address: str, wish: StreamRequest, pipe: Pipe | None) -> Any:
+def _open(av: Any, address: str, request: StreamRequest, pipe: Pipe | None) -> Any:
     if pipe is not None:
         return av.open(pipe, options=_LIVE_OPTIONS)
     path = path_of(address)
@@ -188,7 +188,7 @@ def _open(av: Any, address: str, wish: StreamRequest, pipe: Pipe | None) -> Any:
         return av.open(address, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
     if not is_device(address):
         return av.open(f"file:{path}")  # the word keeps a colon in the name from being a scheme
-    options = {"video_size": f"{wish.width}x{wish.height}", "framerate": f"{wish.fps:g}"}
+    options = {"video_size": f"{request.width}x{request.height}", "framerate": f"{request.fps:g}"}
     try:
         # USB cameras reach their full rate only so.
         return av.open(str(path), format="video4linux2", options={**options, "input_format": "mjpeg"})

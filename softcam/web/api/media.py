@@ -10,7 +10,7 @@ from http import HTTPStatus
 from socket import socket
 from typing import Any, Final
 
-from softcam.camera.base import RawPicture, StreamConfig, no_controls
+from softcam.camera.base import RawStill, StreamConfig, no_controls
 from softcam.camera.session.manager import CameraManager
 from softcam.controls.controller import ControlManager
 from softcam.errors import CameraError, NoPicture, NotSupported
@@ -300,7 +300,7 @@ class MediaApi:
         """The EXIF orientation of every image."""
         return 1 if self._control_manager is None else self._control_manager.orientation
 
-    def _take_raw(self, autofocus: bool | None) -> RawPicture:
+    def _take_raw(self, autofocus: bool | None) -> RawStill:
         deadline_s = time.monotonic() + self._defaults.raw_timeout_s
         manager = self.require_camera()
         with manager.lease("snapshot"):

@@ -95,7 +95,8 @@ def test_transform_reopens_the_camera(scene: ControlScene) -> None:
 @pytest.mark.parametrize("word", ["single-exp", "auto"])
 def test_single_exposure_hdr_needs_the_processor(tmp_path: Path, has_modes: bool, word: str) -> None:
     scene = ControlScene(tmp_path)
-    scene.camera.mode = replace(scene.camera.mode, controls={**CONTROLS, "HdrMode": (0, 4, 0)}, has_hdr_modes=has_modes)
+    controls = {**CONTROLS, "HdrMode": (0, 4, 0)}
+    scene.camera.config = replace(scene.camera.config, controls=controls, has_hdr_modes=has_modes)
     with scene.held:
         scene.change("hdr", mode=word)  # nothing is known of the camera yet
         with scene.held.open():

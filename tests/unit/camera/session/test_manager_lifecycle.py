@@ -58,9 +58,9 @@ def test_lease_opens(held: Held) -> None:
     with held.manager.lease("hold"):
         held.wait_for(State.OPEN)
         held.camera.emit({"ExposureTime": 5, "Lux": 3})
-        assert held.manager.wait_ready(soon_s()) == held.camera.mode
+        assert held.manager.wait_ready(soon_s()) == held.camera.config
         status = held.manager.status()
-        assert status.mode == held.camera.mode
+        assert status.mode == held.camera.config
         assert status.leases == {**dict.fromkeys(LEASE_KINDS, 0), "hold": 1}
         assert status.metadata == {"ExposureTime": 5, "Lux": 3}
         assert status.opens == 1
@@ -158,7 +158,7 @@ def test_client_that_comes_while_the_camera_closes(brief: Held) -> None:
     brief.camera.let()
     brief.wait_for(State.OPEN)
     brief.camera.emit()
-    assert waiting.result() == brief.camera.mode
+    assert waiting.result() == brief.camera.config
     assert brief.camera.calls == ["open", "close", "open"]
     lease.release()
 
@@ -183,7 +183,7 @@ def test_ready_waits_for_the_first_frame(held: Held) -> None:
     waiting = [Background(lambda: held.manager.wait_ready(soon_s())) for _ in range(2)]
     eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
     held.camera.emit()
-    assert [background.result() for background in waiting] == [held.camera.mode] * 2
+    assert [background.result() for background in waiting] == [held.camera.config] * 2
     lease.release()
 
 
@@ -195,7 +195,7 @@ def test_frame_that_comes_before_open_returns(held: Held) -> None:
     held.camera.emit()
     eventually(lambda: waiters(held.manager.frames._changed) == 1, "it waits on")
     held.camera.let()
-    assert waiting.result() == held.camera.mode
+    assert waiting.result() == held.camera.config
     lease.release()
 
 
@@ -510,7 +510,7 @@ def test_still_is_the_callers(still_rig: tuple[Held, Lease]) -> None:
     assert frame.size == (40, 20)
     frame.release()
     assert held.state is State.OPEN
-    assert held.manager.status().mode == held.camera.mode
+    assert held.manager.status().mode == held.camera.config
     assert held.camera.calls == ["open", "still", "still"]
 
 
@@ -770,7 +770,7 @@ def test_all_listeners_are_notified_in_order(brief: Held) -> None:
             self._record("opening")
 
         def on_configured(self, config: StreamConfig) -> None:
-            assert config is brief.camera.mode
+            assert config is brief.camera.config
             self._record("configured")
 
         def on_open_failed(self, error: CameraError) -> bool:

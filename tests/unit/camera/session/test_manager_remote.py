@@ -21,19 +21,19 @@ class RemoteCamera(FakeCamera):
     def __init__(self) -> None:
         super().__init__()
         self.disconnect_reason: str | None = None
-        self._told: Callable[[], None] = lambda: None
+        self._on_disconnect: Callable[[], None] = lambda: None
 
-    def on_disconnect(self, told: Callable[[], None]) -> None:
-        self._told = told
+    def on_disconnect(self, callback: Callable[[], None]) -> None:
+        self._on_disconnect = callback
 
-    def give_up(self) -> None:
-        self.is_given_up = True
+    def cancel_open(self) -> None:
+        self.is_cancelled = True
 
-    def go(self, reason: str = AWAY) -> None:
+    def disconnect(self, reason: str = AWAY) -> None:
         self.disconnect_reason = reason
-        self._told()
+        self._on_disconnect()
 
-    def come(self) -> Frame:
+    def reconnect(self) -> Frame:
         frame = self.emit()
         self.disconnect_reason = None
         return frame
@@ -56,8 +56,8 @@ def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: Re
     with held.manager.lease("stream"):
         held.wait_for(State.RECOVERING)
         assert held.manager.recovery_reason == AWAY
-        assert held.manager.wait_ready(soon_s()) is camera.mode, "viewers stay and see the placeholder"
-        camera.come()
+        assert held.manager.wait_ready(soon_s()) is camera.config, "viewers stay and see the placeholder"
+        camera.reconnect()
         held.wait_for(State.OPEN)
         assert held.manager.recovery_reason is None
         assert held.manager.status().last_error is None
@@ -66,17 +66,17 @@ def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: Re
 def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
-        camera.come()
-        camera.go()
+        camera.reconnect()
+        camera.disconnect()
         held.wait_for(State.RECOVERING)
         assert held.manager.recovery_reason == AWAY
-        camera.go("rtsp://camera/: it does not answer")
+        camera.disconnect("rtsp://camera/: it does not answer")
         eventually(lambda: held.manager.recovery_reason == "rtsp://camera/: it does not answer")
         assert held.manager.frames.held() is None
         assert held.manager.trouble() is None
         with held.manager._changed:
             assert held.manager._decide(time.monotonic() + 3600) == (None, None), "it is waited for without an end"
-        camera.come()
+        camera.reconnect()
         held.wait_for(State.OPEN)
         status = held.manager.status()
         assert (status.restarts, status.last_error) == (1, None)
@@ -86,9 +86,9 @@ def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: Re
 def test_one_that_is_back_at_once_was_not_away(held: Held, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
-        camera.come()
-        camera.go()
-        camera.come()
+        camera.reconnect()
+        camera.disconnect()
+        camera.reconnect()
         with held.manager._changed:
             step, _ = held.manager._decide(time.monotonic() + 0.15)
         assert step is None
@@ -104,9 +104,9 @@ def test_a_silence_it_does_not_know_of_is_answered_by_restarts_without_an_end(he
 def test_a_picture_of_another_size_changes_the_mode(held: Held, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
-        camera.come()
-        camera.mode = OTHER
-        camera.come()
+        camera.reconnect()
+        camera.config = OTHER
+        camera.reconnect()
         eventually(lambda: held.manager.status().mode is OTHER)
         assert held.manager.wait_ready(soon_s()) is OTHER
 
@@ -137,7 +137,7 @@ def test_visitors_who_leave_early_end_nothing(held: Held, camera: RemoteCamera) 
 def test_a_device_that_is_unplugged_is_missing(held: Held, camera: RemoteCamera) -> None:
     lease = held.open()
     camera.is_there = False
-    camera.go("/dev/video0: No such device")
+    camera.disconnect("/dev/video0: No such device")
     assert isinstance(held.take_failure(), CameraMissing)
     lease.release()
 

@@ -112,7 +112,7 @@ def test_failed_restart_is_followed_by_a_reopening_at_once(calm: Held) -> None:
     calm.camera.wait_inside("close")
     assert calm.state is State.RECOVERING
     assert calm.manager.recovery_reason == "restarting the stream failed: does not start"
-    assert calm.manager.status().mode == calm.camera.mode, "viewers are still shown something of that size"
+    assert calm.manager.status().mode == calm.camera.config, "viewers are still shown something of that size"
     with calm.camera.flowing():
         calm.camera.let()
         calm.wait_for(State.OPEN)
@@ -233,7 +233,7 @@ def test_viewer_that_comes_while_the_camera_is_opened_again(calm: Held) -> None:
     calm.camera.shut("open")
     calm.camera.wait_inside("open")
     newcomer = calm.manager.lease("stream")
-    assert calm.manager.wait_ready(soon_s()) == calm.camera.mode, "it is let in, and sees the placeholder"
+    assert calm.manager.wait_ready(soon_s()) == calm.camera.config, "it is let in, and sees the placeholder"
     lease.release()
     calm.camera.let()
     with calm.camera.flowing():

@@ -465,7 +465,7 @@ def test_a_server_that_comes_back_maybe_with_another_picture(camera_of: Open) ->
         eventually(lambda: camera.disconnect_reason is None)
         got = taker.wait_more(2)
         assert {(each.number, each.size) for each in got} == {(7, (128, 96))}
-        assert (camera.mode.width, camera.mode.height, camera.mode.sensor_size) == (128, 96, (128, 96))
+        assert (camera.config.width, camera.config.height, camera.config.sensor_size) == (128, 96, (128, 96))
 
 
 def test_a_server_that_is_away_at_first(camera_of: Open) -> None:
@@ -478,7 +478,7 @@ def test_a_server_that_is_away_at_first(camera_of: Open) -> None:
         assert camera.disconnect_reason == f"{server.url}: Connection refused"
         server.start()
         taker.wait(2)
-        assert (camera.mode.width, camera.mode.height, camera.mode.pixel_format) == (64, 48, "MJPEG")
+        assert (camera.config.width, camera.config.height, camera.config.pixel_format) == (64, 48, "MJPEG")
 
 
 def test_a_server_that_hangs_is_left_and_asked_anew(camera_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -526,10 +526,10 @@ def test_restart_connects_anew_and_close_does_not_wait_for_a_server_that_hangs(c
 def test_the_wish_of_the_next_opening_counts(camera_of: Open) -> None:
     with MjpegServer(endless([jpeg_of(grey_rgb(1, (320, 240)))])) as server:
         camera = camera_of(server.url)
-        assert (camera.open(Taker()).width, camera.mode.pixel_format) == (320, "MJPEG")
+        assert (camera.open(Taker()).width, camera.config.pixel_format) == (320, "MJPEG")
         camera.close()
         camera.prepare(StreamRequest(160, 160, 50))
-        assert (camera.open(Taker()).width, camera.mode.pixel_format) == (160, "YUV420")
+        assert (camera.open(Taker()).width, camera.config.pixel_format) == (160, "YUV420")
 
 
 # --- JPEG headers -------------------------------------------------------------------------------------------------

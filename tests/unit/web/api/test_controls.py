@@ -32,7 +32,7 @@ class Controls(Scene):
     def __init__(self, folder: Path) -> None:
         camera = ControllableCamera()
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
-        camera.mode = replace(camera.mode, controls={**CONTROLS, **more})
+        camera.config = replace(camera.config, controls={**CONTROLS, **more})
         super().__init__(camera)
         self.control_manager = ControlManager(self.manager, StreamRequest(32, 16, 20.0), Store(folder, "cam0"))
         self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0)
@@ -165,11 +165,11 @@ def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
     with scene.held.open():
         assert "the camera delivers" in scene.post("stream", width=64, fps=240.0)["note"]
     scene.held.wait_for(State.CLOSED)
-    assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.mode.width, 100.0]
+    assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.config.width, 100.0]
     assert scene.post("stream", width=96, fps=125.0)["note"] is None
     assert [scene.value("stream", field) for field in ("width", "fps")] == [96, 125.0]
     assert "opens" in scene.post("roi", x=0.5, y=0.5, width=0.5, height=0.25)["note"]
     assert scene.value("roi", "height") == 0.25
     with scene.held.open():
-        assert scene.value("stream", "width") == scene.camera.mode.width
+        assert scene.value("stream", "width") == scene.camera.config.width
         assert scene.value("roi", "height") == 0.5

@@ -158,7 +158,7 @@ def test_ok_a_configured_size(query: str, size: tuple[int, int], is_still: bool)
 
 def test_the_whole_sensor_has_its_own_shape() -> None:
     camera = make_camera()
-    camera.mode = replace(camera.mode, sensor_size=(64, 48))
+    camera.config = replace(camera.config, sensor_size=(64, 48))
     with Scene(camera) as scene, camera.flowing():
         for query, size in (("", (64, 48)), ("&width=32", (32, 24)), ("&height=24", (32, 24))):
             assert size_of(scene.snapshot(f"full=1{query}")) == size
@@ -171,7 +171,7 @@ def test_the_size_stands_in_the_picture(flowing: Scene) -> None:
 
 def test_a_raw_picture_tells_when_it_was_taken() -> None:
     camera = make_camera()
-    camera.mode = replace(camera.mode, has_raw=True)
+    camera.config = replace(camera.config, has_raw=True)
     with Scene(camera) as scene, camera.flowing():
         asked_s = time.monotonic()
         response = scene.snapshot("format=dng")

@@ -1,0 +1,213 @@
+"""The pattern camera's picture: what controls, focus and zoom change in it."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from softcam.camera.pattern.renderer import Background, Buffer
+from softcam.camera.pattern.sensor import CARD, SENSOR_SIZE, Rectangle, Scene, Sensor, Shot, advertise
+from softcam.camera.session.autofocus_cycle import AfState
+from tests.support.pattern_sensor import (
+    FPS,
+    HEIGHT,
+    NEAR,
+    ON_THE_CARD,
+    WIDTH,
+    detail,
+    normalised,
+    render,
+    settled_sensor,
+    shoot,
+)
+
+# For every control: the controls that were set before, and the value that is set.
+CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
+    "AeConstraintMode": ({}, 1),
+    "AeEnable": ({"ExposureTime": 2000, "AnalogueGain": 2.0}, True),
+    "AeExposureMode": ({}, 1),
+    "AeFlickerMode": ({"AeFlickerPeriod": 8333}, 1),
+    "AeFlickerPeriod": ({"AeFlickerMode": 1}, 8333),
+    "AeMeteringMode": ({}, 1),
+    "AfMetering": ({"AfMode": 2, "AfWindows": ON_THE_CARD}, 1),
+    "AfMode": ({}, 2),
+    "AfPause": ({"AfMode": 2}, 0),
+    "AfRange": ({"AfMode": 2}, 1),
+    "AfSpeed": ({"AfMode": 2}, 1),
+    "AfTrigger": ({"AfMode": 1}, 0),
+    "AfWindows": ({"AfMode": 2, "AfMetering": 1}, ON_THE_CARD),
+    "AnalogueGain": ({}, 4.0),
+    "AwbEnable": ({"ColourGains": (1.2, 3.0)}, True),
+    "AwbMode": ({}, 6),
+    "Brightness": ({}, 0.3),
+    "ColourGains": ({}, (3.0, 1.5)),
+    "ColourTemperature": ({"AwbEnable": False}, 8000),
+    "Contrast": ({}, 1.5),
+    "ExposureTime": ({}, 5000),
+    "ExposureValue": ({}, -1.0),
+    "FrameDurationLimits": ({}, (100_000, 100_000)),
+    "HdrMode": ({}, 1),
+    "LensDewarpEnable": ({}, False),
+    "LensPosition": ({"AfMode": 0}, 8.0),
+    "NoiseReductionMode": ({"AnalogueGain": 8.0}, 2),
+    "Saturation": ({}, 0.0),
+    "ScalerCrop": ({}, (1000, 500, 2304, 1296)),
+    "Sharpness": ({}, 4.0),
+}
+
+
+def test_table_has_every_control() -> None:
+    assert set(CHANGES) == set(advertise(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_every_control_changes_picture_or_metadata(name: str) -> None:
+    before, value = CHANGES[name]
+
+    def run(*, with_it: bool) -> tuple[list[Shot], Shot]:
+        sensor = settled_sensor(**before)
+        shoot(sensor, 3)
+        if with_it:
+            sensor.apply(normalised({name: value}))
+        shots = shoot(sensor, 5) + shoot(sensor, 25, NEAR)
+        return shots, shots[-1]
+
+    with_it, last_with = run(with_it=True)
+    without, last_without = run(with_it=False)
+    looks_different = any(
+        not np.array_equal(one, other) for one, other in zip(render(last_with), render(last_without), strict=True)
+    )
+    assert looks_different or [s.metadata for s in with_it] != [s.metadata for s in without]
+
+
+def test_exposure_converges_after_open() -> None:
+    shots = shoot(Sensor(WIDTH, HEIGHT, FPS), 20)
+    brightness = [float(render(shot)[0].mean()) for shot in shots]
+    assert brightness[0] < 0.8 * brightness[-1]
+    assert brightness == sorted(brightness)
+    seen = [shot.metadata["AeState"] for shot in shots]
+    assert seen[0] == 1
+    assert seen[-1] == 2
+    assert seen == sorted(seen)
+    assert shots[-1].look.exposure == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize(("exposure_us", "factor"), [(2000, 0.11), (10_000, 0.56), (40_000, 2.2)])
+def test_manual_exposure(exposure_us: int, factor: float) -> None:
+    sensor = settled_sensor(ExposureTime=exposure_us, AnalogueGain=1.25)
+    shot = sensor.shoot(Scene())
+    assert shot.metadata["ExposureTime"] == exposure_us
+    assert shot.metadata["AnalogueGain"] == 1.25
+    assert shot.metadata["AeState"] == 0
+    assert shot.look.exposure == pytest.approx(factor, rel=0.02)
+    usual = render(settled_sensor().shoot(Scene()))[0].mean()
+    assert (render(shot)[0].mean() > usual) == (factor > 1)
+
+
+def test_auto_exposure_converges_at_its_limits_in_the_dark() -> None:
+    shot = shoot(settled_sensor(), 20, Scene(lux=1.0))[-1]
+    assert shot.metadata["Lux"] == 1.0
+    assert shot.metadata["AnalogueGain"] == 16.0
+    assert shot.metadata["AeState"] == 2
+    assert render(shot)[0].mean() < 0.7 * render(settled_sensor().shoot(Scene()))[0].mean()
+
+
+def test_white_balance() -> None:
+    first, *_, last = shoot(Sensor(WIDTH, HEIGHT, FPS), 20)
+    assert first.metadata["ColourTemperature"] < last.metadata["ColourTemperature"] == 4600
+    neutral = render(last)
+    red = render(settled_sensor(ColourGains=(4.0, 2.0)).shoot(Scene()))
+    blue = render(settled_sensor(ColourGains=(2.0, 4.0)).shoot(Scene()))
+    assert red[2].mean() > neutral[2].mean() + 3
+    assert blue[1].mean() > neutral[1].mean() + 3
+
+
+def test_saturation_brightness_and_contrast() -> None:
+    usual = render(settled_sensor().shoot(Scene()))
+    grey = render(settled_sensor(Saturation=0).shoot(Scene()))
+    assert set(np.unique(grey[1])) == {128}
+    assert render(settled_sensor(Brightness=0.2).shoot(Scene()))[0].mean() > usual[0].mean() + 20
+    assert render(settled_sensor(Contrast=1.6).shoot(Scene()))[0].std() > usual[0].std() + 5
+
+
+def test_zoom() -> None:
+    whole = render(settled_sensor(LensPosition=1.8).shoot(Scene()))[0].astype(int)
+    zoomed = render(settled_sensor(LensPosition=1.8, ScalerCrop=(0, 0, 2304, 1296)).shoot(Scene()))[0]
+    quarter = whole[: HEIGHT // 2, : WIDTH // 2].repeat(2, axis=0).repeat(2, axis=1)
+    left_of_the_clock = (slice(None), slice(0, WIDTH // 3))
+    off = np.abs(zoomed - quarter)[left_of_the_clock].mean()
+    assert off < 0.4 * np.abs(zoomed - whole)[left_of_the_clock].mean()
+
+
+def test_manual_focus() -> None:
+    sharp = settled_sensor(LensPosition=1.8).shoot(Scene())
+    blurred = settled_sensor(LensPosition=9.0).shoot(Scene())
+    assert sharp.metadata["LensPosition"] == 1.8
+    assert sharp.metadata["AfState"] == AfState.IDLE
+    assert detail(render(sharp)[0]) > 1.3 * detail(render(blurred)[0])
+    assert sharp.metadata["FocusFoM"] > 5 * blurred.metadata["FocusFoM"]
+
+
+def test_window_on_near_card() -> None:
+    sensor = settled_sensor(AfMode=2, AfMetering=1, AfWindows=ON_THE_CARD)
+    shot = shoot(sensor, 20)[-1]
+    assert shot.metadata["LensPosition"] == pytest.approx(5.0)
+    assert shot.look.card_blur == 0
+    wall = shoot(settled_sensor(AfMode=2), 20)[-1]
+    x, y, width, height = (part * WIDTH // SENSOR_SIZE[0] for part in CARD)
+    window = (slice(y, y + height), slice(x, x + width))
+    assert detail(render(shot)[0][window]) > detail(render(wall)[0][window])
+
+
+@pytest.mark.parametrize(("hflip", "vflip"), [(True, False), (False, True), (True, True)])
+@pytest.mark.parametrize("crop", [(0, 0, *SENSOR_SIZE), (2400, 1296, 2048, 1152)])
+def test_flips(crop: Rectangle, hflip: bool, vflip: bool) -> None:
+    shown = settled_sensor(ScalerCrop=crop).shoot(Scene()).look
+    x, y, width, height = crop
+    seen = (SENSOR_SIZE[0] - x - width if hflip else x, SENSOR_SIZE[1] - y - height if vflip else y, width, height)
+    plain = Background(WIDTH, HEIGHT, replace(shown, crop=seen))
+    flipped = Background(WIDTH, HEIGHT, replace(shown, hflip=hflip, vflip=vflip))
+    for one, other in zip(plain.planes, flipped.planes, strict=True):
+        assert np.array_equal(one[:: -1 if vflip else 1, :: -1 if hflip else 1], other)
+        assert not np.array_equal(one, other)
+
+
+def test_same_time_renders_same_frame() -> None:
+    background = Background(WIDTH, HEIGHT, settled_sensor().shoot(Scene()).look)
+    frames = []
+    for sequence, unix_s in ((1, 1000.0), (1, 1000.0), (2, 1000.05)):
+        buffer = Buffer(WIDTH, HEIGHT)
+        buffer.draw(background, sequence, unix_s)
+        frames.append(buffer.planes[0])
+    assert np.array_equal(frames[0], frames[1])
+    assert 0 < (frames[0] != frames[2]).mean() < 0.2
+
+
+def test_reused_buffer() -> None:
+    """Nothing of an earlier frame remains in a buffer, whether its background is the same or another."""
+    near_the_lane = (1152, 1000, 2304, 1296)  # the block moves behind the clock
+    shots = [settled_sensor(**controls).shoot(Scene()) for controls in ({}, {"ScalerCrop": near_the_lane})]
+    reused = Buffer(WIDTH, HEIGHT)
+    for shot in shots:
+        background = Background(WIDTH, HEIGHT, shot.look)
+        for tenth in range(60):
+            fresh = Buffer(WIDTH, HEIGHT)
+            for buffer in (reused, fresh):
+                buffer.draw(background, tenth, 1000 + tenth / 10)
+            assert all(np.array_equal(one, other) for one, other in zip(reused.planes, fresh.planes, strict=True))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (34, 480), (640, 32), (640, 480), (300, 700)])
+def test_sizes(size: tuple[int, int]) -> None:
+    sensor = Sensor(*size, FPS)
+    planes = render(sensor.shoot(Scene()), *size)
+    assert planes[0].shape == (size[1], size[0])
+    assert planes[0].std() > 5
+
+
+@pytest.mark.parametrize("crop", [(0, 0, 128, 128), (4480, 2464, 128, 128), (3500, 600, 400, 225), (0, 0, 4608, 300)])
+def test_crops(crop: Rectangle) -> None:
+    shot = settled_sensor(ScalerCrop=crop, AfMode=2).shoot(Scene())
+    assert shot.metadata["ScalerCrop"] == crop
+    assert render(shot)[0].std() > 1
