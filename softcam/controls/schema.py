@@ -126,12 +126,7 @@ class Field:
                 schema = {"type": "string", "enum": list(self.choices)}
             case "window":
                 sides = {side: _window_side(side).schema() for side in _WINDOW_SIDES}
-                schema = {
-                    "type": "object",
-                    "properties": sides,
-                    "required": list(_WINDOW_SIDES),
-                    "additionalProperties": False,
-                }
+                schema = {"type": "object", "properties": sides, "required": list(sides), "additionalProperties": False}
             case "integer" | "number":
                 schema |= {"minimum": self.low, "maximum": self.high}
                 if self.multiple > 1:
@@ -205,11 +200,8 @@ class Group:
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the body."""
         required = [each.name for each in self.fields if each.is_required]
-        schema: dict[str, Any] = {
-            "type": "object",
-            "properties": {each.name: each.schema() for each in self.fields},
-            "additionalProperties": False,
-        }
+        fields = {each.name: each.schema() for each in self.fields}
+        schema: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
         if required:
             return schema | {"required": required}
         return schema if self.is_optional else schema | {"minProperties": 1}

@@ -1,4 +1,4 @@
-"""Controls over HTTP: holds, notes, and the values that count."""
+"""Controls over HTTP: holding the camera open, notes, and values in effect."""
 
 import json
 import threading
@@ -27,7 +27,7 @@ JSON["Content-Type"] = "application/json"
 
 
 class Controls(Scene):
-    """A camera with controls, and their answers."""
+    """A camera with controls, and the API."""
 
     def __init__(self, folder: Path) -> None:
         camera = ControllableCamera()
@@ -41,7 +41,7 @@ class Controls(Scene):
         return answer_of(lambda request: self.controls.set(BY_NAME[name], request), values)
 
     def value(self, group: str, field: str) -> Any:
-        return answer_of(self.controls.look)["controls"][group]["fields"][field]["value"]
+        return answer_of(self.controls.list_controls)["controls"][group]["fields"][field]["value"]
 
 
 def answer_of(handle: Callable[[Request], Any], values: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
@@ -58,10 +58,10 @@ def scene(tmp_path: Path) -> Iterator[Controls]:
         yield scene
 
 
-# Holding
+# Holding the camera open
 
 
-def test_what_start_and_stop_tell_is_so_already(scene: Controls) -> None:
+def test_start_and_stop_report_the_new_state(scene: Controls) -> None:
     for _ in range(20):
         with scene.held.open():
             pass
@@ -71,16 +71,16 @@ def test_what_start_and_stop_tell_is_so_already(scene: Controls) -> None:
         assert answer_of(scene.controls.stop) == {"status": "ok", "held": False, "state": "lingering"}
 
 
-def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_releases_only_its_own_lease(scene: Controls, monkeypatch: pytest.MonkeyPatch) -> None:
     wait_ready = scene.manager.wait_ready
     may_fail, waits = threading.Event(), threading.Event()
 
-    def fail_late(deadline_s: float) -> Any:
+    def fail_later(deadline_s: float) -> Any:
         waits.set()
         assert may_fail.wait(10)
         raise CameraError("too late")
 
-    monkeypatch.setattr(scene.manager, "wait_ready", fail_late)
+    monkeypatch.setattr(scene.manager, "wait_ready", fail_later)
     first = Background(lambda: answer_of(scene.controls.start))
     assert waits.wait(10)
     monkeypatch.setattr(scene.manager, "wait_ready", wait_ready)
@@ -93,10 +93,10 @@ def test_a_start_that_fails_lets_go_of_nothing_but_its_own(scene: Controls, monk
         first.result()
     assert scene.manager.status().leases["hold"] == 1
     assert answer_of(scene.controls.stop)["held"] is False
-    eventually(lambda: not any(scene.leases.values()), "nobody holds it")
+    eventually(lambda: not any(scene.leases.values()), "all leases are released")
 
 
-def test_a_stop_counts_for_a_start_under_way(scene: Controls) -> None:
+def test_stop_ends_a_start_in_progress(scene: Controls) -> None:
     starting = Background(lambda: answer_of(scene.controls.start))
     scene.held.wait_for(State.OPEN)
     answer_of(scene.controls.stop)
@@ -108,7 +108,7 @@ def test_a_stop_counts_for_a_start_under_way(scene: Controls) -> None:
 # Notes
 
 
-def test_what_the_night_lies_over_is_said(scene: Controls) -> None:
+def test_note_names_what_the_night_profile_overrides(scene: Controls) -> None:
     assert scene.post("image_processing", saturation=2.0).get("note") is None
     scene.post("day_night_mode", mode="night", night_exposure_value=1.5, night_awb_preset="ir_850nm")
     with scene.held.open():
@@ -128,7 +128,7 @@ def test_what_the_night_lies_over_is_said(scene: Controls) -> None:
         assert scene.post("image_processing", saturation=2.0).get("note") is None
 
 
-def test_the_note_of_a_night_that_came_by_itself(scene: Controls) -> None:
+def test_note_at_a_measured_night(scene: Controls) -> None:
     scene.post("day_night_mode", mode="auto", threshold_lux=10)
     with scene.held.open():
         for metadata in (STEADY, *[DARK] * 4):
@@ -139,26 +139,26 @@ def test_the_note_of_a_night_that_came_by_itself(scene: Controls) -> None:
 # Values
 
 
-def test_values_are_those_that_the_open_camera_took(scene: Controls) -> None:
-    asked = {
+def test_values_are_those_that_the_open_camera_applies(scene: Controls) -> None:
+    requested = {
         "manual_exposure": {"exposure_us": 1, "gain": 60.0},
         "stream": {"fps": 240.0},
         "image_processing": {"flicker": "auto", "contrast": 9.0},
     }
-    taken = {
+    applied = {
         "manual_exposure": {"exposure_us": 10, "gain": 16.0},
         "stream": {"fps": 100.0},
         "image_processing": {"flicker": "off", "contrast": 4.0},
     }
-    for name, values in asked.items():
+    for name, values in requested.items():
         scene.post(name, **values)
         assert {field: scene.value(name, field) for field in values} == values
     with scene.held.open():
-        for name, values in taken.items():
+        for name, values in applied.items():
             assert {field: scene.value(name, field) for field in values} == values
 
 
-def test_a_closed_camera_tells_nothing_of_a_size_that_it_was_not_opened_with(
+def test_closed_camera_reports_no_deviation_of_an_untried_size(
     scene: Controls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scene.manager, "_linger_s", 0.0)
