@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from softcam.camera.base import ControlRange, StreamConfig
-from softcam.controls.schema import GROUPS, NOIR_PRESETS, Field, Group
+from softcam.controls.fields import Field, Group
+from softcam.controls.schema import GROUPS, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 HDR_SINGLE_EXPOSURE: Final = 3  # libcamera's HdrModeEnum

@@ -11,8 +11,8 @@ from softcam.camera.session.autofocus_cycle import AfMode, FocusOutcome
 from softcam.camera.session.manager import CameraManager
 from softcam.controls import capabilities, geometry, mapping
 from softcam.controls.day_night import Light, Scene
+from softcam.controls.fields import BadValue, Group
 from softcam.controls.safe_mode import SafeMode
-from softcam.controls.schema import BadValue, Group
 from softcam.controls.state import RequestedControls, contradiction
 from softcam.controls.store import Store
 from softcam.controls.sync import ControlSync

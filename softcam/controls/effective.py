@@ -9,7 +9,8 @@ from typing import Any
 from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import capabilities, mapping
-from softcam.controls.schema import AWB_MODES, Field, Group
+from softcam.controls.fields import Field, Group
+from softcam.controls.schema import AWB_MODES
 from softcam.controls.state import RequestedControls
 
 

@@ -13,8 +13,9 @@ from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import geometry
 from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_single_exposure_hdr
 from softcam.controls.exposure_limits import Limits
+from softcam.controls.fields import Group
 from softcam.controls.geometry import Crop, Rectangle
-from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS, Group
+from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 _READOUT_US: Final = 1_000  # upper bound of the time a frame needs beyond its exposure

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera.session.autofocus_cycle import AfState
-from softcam.controls.schema import BY_NAME, BadValue, Group
+from softcam.controls.fields import BadValue, Group
+from softcam.controls.schema import BY_NAME
 
 _VERSION: Final = 1
 

@@ -14,7 +14,8 @@ from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
 from softcam.controls.effective import effective_values
-from softcam.controls.schema import GROUPS, BadValue, Field, Group
+from softcam.controls.fields import BadValue, Field, Group
+from softcam.controls.schema import GROUPS
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, HttpError, Request, camera_disabled, json_response
@@ -280,7 +281,7 @@ class ControlApi:
         return self._manager
 
     def _run_autofocus(self, group: Group, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Apply the change and run a cycle, on an open camera: before its first opening, autofocus support is unknown."""
+        """Apply the change and run a cycle. Before the camera is first opened, its support of autofocus is unknown."""
         manager = self._enabled_manager()
         with manager.lease("snapshot"):
             manager.wait_ready(time.monotonic() + _READY_TIMEOUT_S)

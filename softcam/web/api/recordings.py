@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from softcam.controls.schema import Field, Group
+from softcam.controls.fields import Field, Group
 from softcam.errors import NotSupported
 from softcam.recording import thumbnail
 from softcam.recording.library import NAME_PATTERN, Library, Recording

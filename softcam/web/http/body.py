@@ -6,7 +6,7 @@ from email.message import Message
 from http import HTTPStatus
 from typing import Any, Final
 
-from softcam.controls.schema import BadValue, Group
+from softcam.controls.fields import BadValue, Group
 from softcam.web.http.messages import HttpError, Request
 
 _JSON: Final = "application/json"

@@ -9,7 +9,8 @@ import pytest
 from softcam.camera.session.manager import State
 from softcam.controls import mapping
 from softcam.controls.controller import ControlManager
-from softcam.controls.schema import BY_NAME, BadValue
+from softcam.controls.fields import BadValue
+from softcam.controls.schema import BY_NAME
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraError, NotSupported

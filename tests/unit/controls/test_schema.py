@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from softcam.controls.schema import BY_NAME, GROUPS, BadValue
+from softcam.controls.fields import BadValue
+from softcam.controls.schema import BY_NAME, GROUPS
 
 # Part of the API; names may be added, not renamed.
 API_NAMES = {

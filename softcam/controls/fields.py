@@ -1,0 +1,215 @@
+"""Fields and groups of fields of a JSON body: types, limits, validation, JSON Schema.
+
+Immutable, so any thread may read them.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+Kind = Literal["boolean", "integer", "number", "choice", "window"]
+
+_WINDOW_SIDES: Final = ("x", "y", "width", "height")
+_SMALLEST_PART: Final = 0.01  # of the image's side; no sensor can crop to less
+_FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that starts beyond it lies outside the image
+
+
+class BadValue(ValueError):
+    """A body is invalid; the message has every error as "field: must be …"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One value: a row of the table.
+
+    `low` and `high` are inclusive. `choices` maps each word to libcamera's number, if the control is that number alone.
+    `control` is libcamera's name, None if there is none or more than one. `usual` is the range of a slider. A field
+    with a `default` of None is unset at first; `is_nullable` allows it to be unset again. `high_of` is the setting that
+    determines `high`, if one does.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    default: Any = None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    control: str | None = None
+    choices: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    usual: tuple[float, float] | None = None
+    multiple: int = 1
+    is_required: bool = False
+    is_nullable: bool = False
+    high_of: str = ""
+
+    @property
+    def rule(self) -> str:
+        """The text that follows "must be "."""
+        tail = " or null" if self.is_nullable else ""
+        match self.kind:
+            case "boolean":
+                return f"true or false{tail}"
+            case "choice":
+                return f"one of {', '.join(self.choices)}{tail}"
+            case "window":
+                return (
+                    "an object with x, y, width and height, fractions of the image from 0 to 1, "
+                    f"x and y at most {_FARTHEST_EDGE:g}{tail}"
+                )
+        number = "an integer" if self.kind == "integer" else "a number"
+        if self.multiple > 1:
+            number = f"a multiple of {self.multiple}"
+        why = f" (set by {self.high_of})" if self.high_of else ""
+        return f"{number} from {self.low:.12g} to {self.high:.12g}{why}{tail}"
+
+    def parse(self, value: Any) -> Any:
+        """The value in the field's type. Raises ValueError with the rule."""
+        if value is None and self.is_nullable:
+            return None
+        match self.kind:
+            case "boolean":
+                if isinstance(value, bool):
+                    return value
+            case "choice":
+                if isinstance(value, str) and value in self.choices:
+                    return value
+            case "window":
+                return self._parse_window(value)
+            case "integer" | "number":
+                return self._parse_number(value)
+        raise ValueError(self.rule)
+
+    def _parse_number(self, value: Any) -> int | float:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        # Compared before any conversion: a huge integer overflows a float. NaN is in no range.
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        if not is_number or not low <= value <= high:
+            raise ValueError(self.rule)
+        if self.kind == "integer" and (value != int(value) or value % self.multiple):
+            raise ValueError(self.rule)
+        return int(value) if self.kind == "integer" else float(value)
+
+    def _parse_window(self, value: Any) -> dict[str, float]:
+        if not isinstance(value, Mapping) or set(value) != set(_WINDOW_SIDES):
+            raise ValueError(self.rule)
+        try:
+            parts = {side: _window_side(side).parse(value[side]) for side in _WINDOW_SIDES}
+        except ValueError as error:  # its rule is of a number and does not name the side
+            raise ValueError(self.rule) from error
+        return {side: float(part) for side, part in parts.items()}
+
+    def schema(self) -> dict[str, Any]:
+        """The field's JSON Schema."""
+        schema: dict[str, Any] = {"type": self.kind}
+        match self.kind:
+            case "choice":
+                schema = {"type": "string", "enum": list(self.choices)}
+            case "window":
+                sides = {side: _window_side(side).schema() for side in _WINDOW_SIDES}
+                schema = {"type": "object", "properties": sides, "required": list(sides), "additionalProperties": False}
+            case "integer" | "number":
+                schema |= {"minimum": self.low, "maximum": self.high}
+                if self.multiple > 1:
+                    schema["multipleOf"] = self.multiple
+        if self.is_nullable:
+            schema["type"] = [schema["type"], "null"]
+            if "enum" in schema:
+                schema["enum"] = [*schema["enum"], None]
+        if self.default is not None:
+            schema["default"] = self.default
+        unit = f" ({self.unit})" if self.unit else ""
+        return schema | {"description": f"{self.help}{unit}"}
+
+    def answer_schema(self) -> dict[str, Any]:
+        """The field's JSON Schema in an answer: without the default, which applies to requests only."""
+        return {name: value for name, value in self.schema().items() if name != "default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The values of one request: `POST /v1/camera/NAME`.
+
+    Setting it removes the groups in `replaces`, which would contradict it. `answers` renames fields in the answer.
+    `restarts`: a change may restart the stream. `is_optional`: the body may be empty.
+    """
+
+    name: str
+    help: str
+    fields: tuple[Field, ...]
+    replaces: tuple[str, ...] = ()
+    answers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    restarts: bool = False
+    is_optional: bool = False
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        return f"/v1/camera/{self.name}", f"/camera/{self.name}"
+
+    def row(self, name: str) -> Field:
+        """The field with this name, which must exist."""
+        return next(each for each in self.fields if each.name == name)
+
+    def field_named(self, name: str) -> Field | None:
+        return next((each for each in self.fields if each.name == name), None)
+
+    def parse(self, body: Any) -> dict[str, Any]:
+        """The values of a request's body. Raises BadValue with every error."""
+        if not isinstance(body, Mapping):
+            raise BadValue(f"body: must be a JSON object with {self._names()}")
+        errors = [
+            f"{name[:60]!r}: unknown field; expected one of {self._names()}"
+            for name in body
+            if self.field_named(name) is None
+        ]
+        values: dict[str, Any] = {}
+        for each in self.fields:
+            if each.name not in body:
+                if each.is_required:
+                    errors.append(f"{each.name}: is missing; must be {each.rule}")
+                continue
+            try:
+                values[each.name] = each.parse(body[each.name])
+            except ValueError as error:
+                errors.append(f"{each.name}: must be {error}")
+        if not errors and not values and not self.is_optional:
+            errors.append(f"body: must have at least one of {self._names()}")
+        if errors:
+            raise BadValue("; ".join(errors))
+        return values
+
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the body."""
+        required = [each.name for each in self.fields if each.is_required]
+        fields = {each.name: each.schema() for each in self.fields}
+        schema: dict[str, Any] = {"type": "object", "properties": fields, "additionalProperties": False}
+        if required:
+            return schema | {"required": required}
+        return schema if self.is_optional else schema | {"minProperties": 1}
+
+    def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a change; its form is that of the services that this one replaces."""
+        return {"status": "ok"} | {self.answers.get(name, name): value for name, value in values.items()}
+
+    def _names(self) -> str:
+        return ", ".join(each.name for each in self.fields) or "none"
+
+
+def fraction(name: str, help_: str, default: float | None = None, *, is_required: bool = False) -> Field:
+    """A fraction of the image's width or height."""
+    low = _SMALLEST_PART if name in ("width", "height") else 0.0
+    return Field(name, "number", help_, default, low, 1.0, is_required=is_required)
+
+
+def _window_side(side: str) -> Field:
+    row = fraction(side, f"{side} of the window, as a fraction of the image")
+    return replace(row, high=_FARTHEST_EDGE) if side in ("x", "y") else row
+
+
+def choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:
+    """A choice of words, which are numbered in order or mapped to libcamera's numbers."""
+    numbered = choices if isinstance(choices, Mapping) else {word: index for index, word in enumerate(choices)}
+    return Field(name, "choice", help_, choices=MappingProxyType(dict(numbered)), **more)
