@@ -41,6 +41,7 @@ from softcam.imaging.frame import NewestFrame
 from softcam.recording import thumbnail as thumbnails
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
+from softcam.recording.service import RecordingService
 from softcam.recording.timelapse import Still, TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
@@ -59,7 +60,7 @@ from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, MediaApi, MediaDefau
 from softcam.web.api.metrics import METRICS_DOC, Metrics
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.publishing import Streaming
-from softcam.web.api.recordings import Recorders, Recordings, take_still
+from softcam.web.api.recordings import RecordingsApi, take_still
 from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, StatusApi
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.csrf import CsrfGuard
@@ -238,7 +239,7 @@ class Application:
         media = MediaApi(self.manager, self.pictures, self.fanout, defaults, self.control_manager)
         movies = H264StreamApi(media, self.video, movie, self.fanout)
         self.recorders = self._recorders(settings, media)
-        recordings = Recordings(self.recorders, media)
+        recordings = RecordingsApi(self.recorders, media)
         viewers, encoded = (lambda: self.fanout.viewers), (lambda: self.pictures.encoded)
         api = StatusApi(
             self.manager,
@@ -273,13 +274,13 @@ class Application:
         if self.recorders is not None:
             self.recorders.open(die)
 
-    def _recorders(self, settings: Settings, media: MediaApi) -> Recorders | None:
+    def _recorders(self, settings: Settings, media: MediaApi) -> RecordingService | None:
         if settings.recordings is None:
             return None
         library = Library(Path(settings.recordings), settings.recordings_max_bytes)
         preroll_s = settings.recordings_preroll_s
         if self.manager is None:
-            return Recorders(library, preroll_s)
+            return RecordingService(library, preroll_s)
         frames, control_manager = self.manager.frames, self.control_manager
 
         def orientation() -> int:
@@ -290,11 +291,11 @@ class Application:
 
         video = VideoRecorder(self.video, self.manager, library, preroll_s, thumbnail, self.die, orientation)
 
-        def take(wants_full: bool) -> Still:
-            return take_still(media, SnapshotOptions(full_sensor=wants_full))
+        def take(full_sensor: bool) -> Still:
+            return take_still(media, SnapshotOptions(full_sensor=full_sensor))
 
         timelapse = TimelapseRecorder(library, take, settings.bitrate, self.die, orientation)
-        return Recorders(library, preroll_s, video, timelapse)
+        return RecordingService(library, preroll_s, video, timelapse)
 
     def trouble(self) -> str | None:
         """What is wrong and will not right itself; None where the whole portal is well."""

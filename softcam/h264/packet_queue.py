@@ -121,6 +121,12 @@ class PacketQueue:
             return self._awaits_keyframe
 
     @property
+    def size(self) -> int:
+        """Bytes in the queue."""
+        with self._lock:
+            return self._size
+
+    @property
     def is_empty(self) -> bool:
         with self._lock:
             return not self._groups

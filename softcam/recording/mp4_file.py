@@ -1,7 +1,7 @@
-"""One MP4 file while it is written: fragments first, its index at the end. No thread; whoever writes it calls.
+"""An MP4 file while it is written: fragments first, the index at the end. No thread; the writer's thread calls.
 
-Each fragment leaves in one write, so `kill -9` takes none that was added; what a power cut takes is behind the last
-`sync`. A write that fails is taken back, so that the file always ends with a whole fragment.
+Each fragment is written by one call, so `kill -9` loses none that was added; a power cut loses what was added after the
+last `sync`. A failed write is undone, so the file always ends with a whole fragment.
 """
 
 import contextlib
@@ -11,34 +11,35 @@ from collections.abc import Sequence
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.mp4 import fragment, index
 from softcam.mp4.index import MDAT_PLACEHOLDER, InvalidMp4
-from softcam.recording.library import Kind, Library
+from softcam.recording.library import Library
+from softcam.recording.names import Kind
 
 
 def upright() -> int:
-    """The orientation, as EXIF has it, of pictures that nobody has to turn."""
+    """The EXIF orientation of images that need no rotation."""
     return 1
 
 
 class Mp4Writer:
-    """Opens a file of its own in the library."""
+    """Creates a file in the library and writes fragments to it."""
 
     def __init__(
         self, library: Library, kind: Kind, fmt: VideoFormat, began_s: float, zero_s: float, orientation: int = 1
     ) -> None:
-        """`began_s` is Unix time, and becomes the name; `zero_s` is the `began_s` of the first packet to come;
-        `orientation` is EXIF's, as `fmp4` knows it. Raises OSError.
+        """`began_s` is Unix time and determines the name; `zero_s` is the `began_s` of the first packet; `orientation`
+        is an EXIF orientation that `fragment.initial_segment` supports. Raises OSError.
         """
         self.fmt = fmt
         self.orientation = orientation
         self.zero_s = zero_s
         self._library = library
-        self._at = 0
+        self._size = 0
         self._fragments = 0
         self.name, self._descriptor = library.create(kind, began_s)
         try:
             head = fragment.initial_segment(fmt, orientation)
-            of_type = int.from_bytes(head[:4])  # the length of the first box, `ftyp`
-            self._append(head[:of_type] + MDAT_PLACEHOLDER + head[of_type:])
+            ftyp_size = int.from_bytes(head[:4])
+            self._append(head[:ftyp_size] + MDAT_PLACEHOLDER + head[ftyp_size:])
         except BaseException:
             os.close(self._descriptor)
             library.close_recording(self.name)
@@ -46,48 +47,48 @@ class Mp4Writer:
 
     @property
     def size(self) -> int:
-        """Bytes of whole fragments, and the header."""
-        return self._at
+        """Bytes of the header and of whole fragments."""
+        return self._size
 
     @property
     def is_first(self) -> bool:
-        """Whether it has one fragment, and no more."""
+        """Whether it has exactly one fragment."""
         return self._fragments == 1
 
     def add(self, packets: Sequence[Packet], last_duration_s: float) -> None:
-        """A fragment of consecutive packets; the last one is shown for `last_duration_s`. Raises OSError."""
+        """Write consecutive packets as a fragment; the last one lasts `last_duration_s`. Raises OSError."""
         self._append(fragment.fragment(self._fragments + 1, packets, self.zero_s, last_duration_s))
         self._fragments += 1
-        self._library.update_progress(self.name, self._at, packets[-1].began_s - self.zero_s + last_duration_s)
+        self._library.update_progress(self.name, self._size, packets[-1].began_s - self.zero_s + last_duration_s)
 
     def sync(self) -> None:
-        """Return when the disk has all of it; takes long on a slow one. Raises OSError."""
+        """Return when everything is on the disk; slow on a slow one. Raises OSError."""
         os.fdatasync(self._descriptor)
 
     def close(self) -> None:
-        """The end: the index is written where it can be. A file that holds nothing is taken away."""
+        """Write the index if possible, and close the file. A file without fragments is removed."""
         try:
             if self._fragments:
-                # A disk that is full or gone has no room for the index: the file plays without.
+                # A disk that is full or gone has no room for the index: the file plays without it.
                 with contextlib.suppress(OSError, InvalidMp4):
                     index.write_index(self._descriptor)
             else:
                 self._library.update_progress(self.name, 0)
         finally:
-            # Where the disk is gone, closing may say so again.
+            # Closing may report the missing disk again.
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
             with contextlib.suppress(OSError):
                 self._library.close_recording(self.name)
 
     def _append(self, data: bytes) -> None:
-        left, at = memoryview(data), self._at
+        left, at = memoryview(data), self._size
         try:
             while left:
                 written = os.pwrite(self._descriptor, left, at)
                 left, at = left[written:], at + written
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._at)
+                os.ftruncate(self._descriptor, self._size)
             raise
-        self._at = at
+        self._size = at

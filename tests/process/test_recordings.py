@@ -261,7 +261,7 @@ def test_a_full_disk_harms_nothing(disk: Disk, start_portal: Start, wait_until: 
         trouble = listed(portal)["last_error"]
         assert status_of(portal)["recording"]["last_error"] == trouble
         print(trouble)
-        portal.wait_for_log("recording stopped for a while")
+        portal.wait_for_log("recording paused, retrying")
         # The stream goes on, and so does everything else.
         for _ in range(FPS):
             assert not viewer.next().is_placeholder
@@ -311,7 +311,7 @@ def test_a_recording_stops_before_the_disk_is_full(disk: Disk, start_portal: Sta
     wait_until(lambda: listed(portal)["last_error"], "that the trouble is told")
     content = listed(portal)
     if disk.is_own:
-        assert content["last_error"].startswith("recording stopped for a while: the disk is full")
+        assert content["last_error"].startswith("recording paused, retrying: the disk is full")
     assert content["running"]["video"] is not None
     stop(portal)
     for path in movies(disk.folder):

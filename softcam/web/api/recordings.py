@@ -1,21 +1,30 @@
-"""Recordings over HTTP: the list, start and stop, the files by ranges, stills. Runs on the threads of requests."""
+"""Recordings over HTTP: list, start, stop, download with ranges, delete, stills. Runs on the threads of requests."""
 
 import json
-import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
-from softcam.controls.fields import Field, Group
 from softcam.errors import NotSupported
 from softcam.recording import thumbnail
-from softcam.recording.library import NAME_PATTERN, Library, Recording
-from softcam.recording.recorder import RecordingOptions, RunningVideo, VideoRecorder
-from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
-from softcam.runtime.threads import spawn
-from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
+from softcam.recording.catalog import Recording
+from softcam.recording.recorder import RecordingOptions, RunningVideo
+from softcam.recording.service import RecordingService
+from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions
+from softcam.web.api.media import MediaApi, SnapshotOptions
+from softcam.web.api.recording_docs import (
+    DELETE_DOC,
+    FILE_DOC,
+    LIST_DOC,
+    STILL,
+    STILL_DOC,
+    STOP,
+    STOP_DOC,
+    THUMBNAIL_DOC,
+    TIMELAPSE,
+    start_doc,
+    video_group,
+)
 from softcam.web.http import body, query
 from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
@@ -27,318 +36,108 @@ from softcam.web.http.messages import (
     json_response,
 )
 from softcam.web.http.ranges import file_response
-from softcam.web.http.router import Doc, Parameter, Route
+from softcam.web.http.router import Route
 
-log = logging.getLogger(__name__)
-
-_STOP_LIMIT_S: Final = 15.0  # a disk may take some seconds for the end of a file
-_LONGEST_S: Final = 366 * 86_400
-_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
-# Asked for anew each time, and answered with 304 while it is the same.
+_STOP_LIMIT_S: Final = 15.0  # a slow disk may need some seconds to finish a file
+_CONTENT_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
+# Browsers revalidate each time, and get 304 while the file is unchanged.
 _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
-_KINDS: Final = {"video": 0, "timelapse": 1}
-_KIND: Final = Field("kind", "choice", "what is recorded", choices=_KINDS)
-_DURATION: Final = Field("duration_s", "number", "after which it ends by itself", None, 0.5, _LONGEST_S, "seconds")
-TIMELAPSE: Final = Group(
-    "timelapse",
-    "Take a still every so often, and make a movie of them.",
-    (
-        _KIND,
-        Field("interval_s", "number", "between two stills", TimelapseOptions().interval_s, 0.5, 86_400, "seconds"),
-        Field("fps", "number", "how fast its movie runs", TimelapseOptions().fps, 1, 120, "pictures in a second"),
-        Field("full", "boolean", "stills of the whole sensor", False),
-        _DURATION,
-    ),
-    is_optional=True,
-)
-STOP: Final = Group("stop", "End a recording.", (_KIND,), is_optional=True)
-STILL: Final = Group(
-    "still",
-    "Keep one picture.",
-    (
-        Field("full", "boolean", "the whole sensor", False),
-        Field("width", "integer", "width; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"),
-        Field(
-            "height", "integer", "height; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"
-        ),
-        Field("quality", "integer", "JPEG quality", None, 1, 100),
-        Field("autofocus", "boolean", "focus first, or not"),
-    ),
-    is_optional=True,
-)
 
+class RecordingsApi:
+    """Handles `/v1/recordings`."""
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
-_BEGAN: Final = {"type": "number", "description": "Unix seconds"}
-_NEWEST: Final = {"type": ["string", "null"], "description": "the newest file; null before there is one"}
-_ENTRY: Final = _object(
-    {
-        "name": {"type": "string", "description": "tells when it began, in UTC"},
-        "kind": {"enum": ["video", "timelapse", "still"]},
-        "began": _BEGAN,
-        "duration_s": {"type": ["number", "null"]},
-        "bytes": {"type": "integer", "description": "with the stills of a time-lapse"},
-        "width": {"type": ["integer", "null"]},
-        "height": {"type": ["integer", "null"]},
-        "is_running": {"type": "boolean"},
-        "has_thumbnail": {"type": "boolean"},
-    }
-)
-_RUNNING: Final = {"name": _NEWEST, "began": _BEGAN, "elapsed_s": {"type": "number"}, "bytes": {"type": "integer"}}
-_VIDEO: Final = _object({**_RUNNING, "segments": {"type": "integer"}})
-_TIMELAPSE: Final = _object(
-    {
-        **_RUNNING,
-        "stills": {"type": "integer"},
-        "failures": {"type": "integer"},
-        "interval_s": {"type": "number"},
-    }
-)
-_BOTH: Final = _object({"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)})
-_LIST: Final = _object(
-    {
-        "recordings": {"type": "array", "items": _ENTRY},
-        "running": _BOTH,
-        "used_bytes": {"type": "integer"},
-        "max_bytes": {"type": ["integer", "null"]},
-        "free_bytes": {"type": ["integer", "null"]},
-        "last_error": {"type": ["string", "null"]},
-    }
-)
-_STATUS: Final = {"status": {"const": "ok"}}
-# The field of the status.
-RECORDING_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "recording": {
-        **_or_null(_object({**_BOTH["properties"], "last_error": {"type": ["string", "null"]}})),
-        "description": "what runs, and why something is not recorded; null where no folder is set",
-    }
-}
-
-_NAME: Final = Parameter(
-    "name", "as the list has it", {"type": "string", "pattern": f"^{NAME_PATTERN}$".replace(r"\d", "[0-9]")}, "path"
-)
-_DOWNLOAD: Final = Parameter(
-    "download",
-    "to be saved, not shown",
-    {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]},
-)
-_FILE: Final = {"video/mp4": None, "image/jpeg": None}
-_LIST_DOC: Final = Doc(
-    "All recordings, the newest first", "recordings", {200: {"application/json": _LIST}}, errors=(409,)
-)
-_STOP_DOC: Final = Doc(
-    "End a recording",
-    "recordings",
-    {200: {"application/json": _object({**_STATUS, "recording": {"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]}})}},
-    "Without a kind all that run. Its last file is whole then.",
-    body=STOP.schema(),
-    is_body_required=False,
-    errors=(400, 409),
-)
-_STILL_DOC: Final = Doc(
-    "Keep one picture",
-    "recordings",
-    {200: {"application/json": _object({**_STATUS, "recording": _ENTRY})}},
-    body=STILL.schema(),
-    is_body_required=False,
-    errors=(400, 409, 503),
-)
-_FILE_DOC: Final = Doc(
-    "One recording",
-    "recordings",
-    {200: _FILE, 206: _FILE, 304: {}},
-    "Takes Range, If-Range, If-None-Match and If-Modified-Since. One that runs ends with its last whole fragment.",
-    parameters=(_NAME, _DOWNLOAD),
-    errors=(400, 404, 409, 416),
-)
-_DELETE_DOC: Final = Doc(
-    "Delete a recording",
-    "recordings",
-    {200: {"application/json": _object(_STATUS)}},
-    parameters=(_NAME,),
-    errors=(404, 409),
-)
-_THUMBNAIL_DOC: Final = Doc(
-    "A small picture of a recording",
-    "recordings",
-    {200: {"image/jpeg": None}},
-    parameters=(_NAME,),
-    errors=(404, 409),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Recorders:
-    """What records into a folder; the recorders are None where the camera is switched off."""
-
-    library: Library
-    preroll_s: float
-    video: VideoRecorder | None = None
-    timelapse: TimelapseRecorder | None = None
-
-    def open(self, on_crash: Callable[[str], None]) -> None:
-        """Mend what a crash cut, on the thread `mender`, and begin to keep the seconds before."""
-        spawn("mender", self._recover, on_crash)
-        if self.video is not None:
-            self.video.open()
-
-    @property
-    def last_error(self) -> str | None:
-        """Why something is not recorded; None again when it is."""
-        told = [recorder.last_error for recorder in (self.video, self.timelapse) if recorder is not None]
-        return next((trouble for trouble in told if trouble is not None), None)
-
-    def _recover(self) -> None:
-        try:
-            self.library.recover()
-        except OSError as error:
-            log.warning("The folder of recordings cannot be read: %s", error.strerror)
-
-    def close(self, deadline_s: float) -> None:
-        """End what runs; the files are whole then, if that is done before the deadline (monotonic clock)."""
-        if self.timelapse is not None:
-            self.timelapse.stop(0.0)  # told at once: it may be waiting for a still
-        if self.video is not None:
-            self.video.close(deadline_s)
-        if self.timelapse is not None:
-            self.timelapse.stop(deadline_s)
-
-
-class Recordings:
-    """Answers for `/v1/recordings`."""
-
-    def __init__(self, recorders: Recorders | None, media: MediaApi) -> None:
-        """`recorders` is None where no folder is set."""
-        self._recorders = recorders
+    def __init__(self, service: RecordingService | None, media: MediaApi) -> None:
+        """`service` is None if no folder is configured."""
+        self._service = service
         self._media = media
-        most_s = 0.0 if recorders is None else recorders.preroll_s
-        self._video = Group(
-            "video",
-            "Record video.",
-            (
-                _KIND,
-                _DURATION,
-                Field(
-                    "segment_s",
-                    "number",
-                    "after which the next file begins",
-                    RecordingOptions().segment_s,
-                    2,
-                    3600,
-                    "seconds",
-                ),
-                Field(
-                    "preroll_s",
-                    "number",
-                    "from before; as much as --recordings-preroll keeps where it is left out",
-                    None,
-                    0,
-                    most_s,
-                    "seconds",
-                    high_of="--recordings-preroll",
-                ),
-            ),
-            is_optional=True,
-        )
+        self._video = video_group(0.0 if service is None else service.preroll_s)
 
     def routes(self) -> list[Route]:
         place = "/v1/recordings"
         return [
-            Route((place,), self.show, doc=_LIST_DOC),
-            Route((f"{place}/start",), self.start, "POST", doc=self._start_doc()),
-            Route((f"{place}/stop",), self.stop, "POST", doc=_STOP_DOC),
-            Route((f"{place}/still",), self.still, "POST", doc=_STILL_DOC),
-            Route((f"{place}/{{name}}",), self.file, doc=_FILE_DOC),
-            Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=_DELETE_DOC),
-            Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=_THUMBNAIL_DOC),
+            Route((place,), self.get_list, doc=LIST_DOC),
+            Route((f"{place}/start",), self.start, "POST", doc=start_doc(self._video)),
+            Route((f"{place}/stop",), self.stop, "POST", doc=STOP_DOC),
+            Route((f"{place}/still",), self.still, "POST", doc=STILL_DOC),
+            Route((f"{place}/{{name}}",), self.file, doc=FILE_DOC),
+            Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=DELETE_DOC),
+            Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=THUMBNAIL_DOC),
         ]
 
     def status(self) -> dict[str, Any]:
-        """The field of the status, as RECORDING_SHAPE has it."""
-        recorders = self._recorders
-        if recorders is None:
+        """The field of the camera's status, described by `RECORDING_SHAPE`."""
+        service = self._service
+        if service is None:
             return {"recording": None}
-        return {"recording": {**_running(recorders), "last_error": recorders.last_error}}
+        return {"recording": {**_running(service), "last_error": service.last_error}}
 
-    def show(self, _request: Request) -> AnyResponse:
-        """The list. A folder that cannot be read is an empty one, and `last_error` says why."""
-        recorders = self._here()
-        library = recorders.library
+    def get_list(self, _request: Request) -> AnyResponse:
+        """The list; empty if the folder cannot be read, with the reason in `last_error`."""
+        service = self._require_service()
+        library = service.library
         entries: list[Recording] = []
-        used, free, trouble = 0, None, None
+        used, free, error_text = 0, None, None
         try:
             entries = library.entries()
             used, free = library.used_bytes(), library.free_bytes()
         except OSError as error:
-            trouble = f"the folder of recordings cannot be read: {error.strerror or error}"
+            error_text = f"the recordings folder cannot be read: {error.strerror or error}"
         return json_response(
             {
-                "recordings": [_shown(entry) for entry in entries],
-                "running": _running(recorders),
+                "recordings": [_entry(entry) for entry in entries],
+                "running": _running(service),
                 "used_bytes": used,
                 "max_bytes": library.max_bytes,
                 "free_bytes": free,
-                "last_error": trouble or recorders.last_error,
+                "last_error": error_text or service.last_error,
             }
         )
 
     def start(self, request: Request) -> AnyResponse:
         """Raises RecordingError if one of this kind is running or nothing can be written."""
-        group = TIMELAPSE if _kind_in(request) == "timelapse" else self._video
+        group = TIMELAPSE if _kind_of(request) == "timelapse" else self._video
         values = dict(body.read(request, group))
-        recorders = self._here()
-        video, timelapse = recorders.video, recorders.timelapse
+        service = self._require_service()
+        video, timelapse = service.video, service.timelapse
         if video is None or timelapse is None:
             raise camera_disabled()
         if values.pop("kind", None) == "timelapse":
-            wants_full = values.pop("full", False)
-            running = _shown_timelapse(timelapse.start(TimelapseOptions(**values, wants_full=wants_full)))
+            full_sensor = values.pop("full", False)
+            running = _timelapse_status(timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor)))
         else:
-            running = _shown_video(video.start(RecordingOptions(**values)))
+            running = _video_status(video.start(RecordingOptions(**values)))
         return json_response({"status": "ok", "recording": running})
 
     def stop(self, request: Request) -> AnyResponse:
-        """Done as well where nothing runs."""
+        """Succeeds also if nothing is running."""
         kind = body.read(request, STOP).get("kind")
-        recorders = self._here()
+        service = self._require_service()
         deadline_s = time.monotonic() + _STOP_LIMIT_S
         ended: list[dict[str, Any]] = []
-        if kind != "timelapse" and recorders.video is not None and (video := recorders.video.stop(deadline_s)):
-            ended.append(_shown_video(video))
-        if kind != "video" and recorders.timelapse is not None and (slow := recorders.timelapse.stop(deadline_s)):
-            ended.append(_shown_timelapse(slow))
+        if kind != "timelapse" and service.video is not None and (video := service.video.stop(deadline_s)):
+            ended.append(_video_status(video))
+        if kind != "video" and service.timelapse is not None and (lapse := service.timelapse.stop(deadline_s)):
+            ended.append(_timelapse_status(lapse))
         return json_response({"status": "ok", "recording": ended[0] if ended else None})
 
     def still(self, request: Request) -> AnyResponse:
-        """Raises CameraError, and HttpError 409 where it cannot be kept."""
+        """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
         values = body.read(request, STILL)
-        library = self._here().library
-        wish = SnapshotOptions(
+        library = self._require_service().library
+        options = SnapshotOptions(
             quality=values.get("quality"),
             width=values.get("width"),
             height=values.get("height"),
             autofocus=values.get("autofocus"),
             full_sensor=values.get("full", False),
         )
-        taken = take_still(self._media, wish)
+        taken = take_still(self._media, options)
         try:
             entry = library.add_still(taken.jpeg, taken.taken_s, thumbnail.of_jpeg(taken.jpeg))
         except OSError as error:
-            raise HttpError(HTTPStatus.CONFLICT, f"the picture cannot be kept: {error.strerror}") from error
-        return json_response({"status": "ok", "recording": _shown(entry)})
+            raise HttpError(HTTPStatus.CONFLICT, f"the photo cannot be saved: {error.strerror}") from error
+        return json_response({"status": "ok", "recording": _entry(entry)})
 
     def file(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
@@ -346,50 +145,33 @@ class Recordings:
         headers = dict(_HEADERS)
         if query.boolean(request.query, "download"):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        file, whole = self._here().library.open(name)
-        return file_response(request, file, whole, _TYPES[name[-4:]], headers)
+        file, whole = self._require_service().library.open(name)
+        return file_response(request, file, whole, _CONTENT_TYPES[name[-4:]], headers)
 
     def delete(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        self._here().library.delete(request.path_parameters["name"])
+        self._require_service().library.delete(request.path_parameters["name"])
         return json_response({"status": "ok"})
 
     def thumbnail(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        picture = self._here().library.thumbnail(request.path_parameters["name"])
+        picture = self._require_service().library.thumbnail(request.path_parameters["name"])
         return Response(picture, "image/jpeg", headers=_HEADERS)
 
-    def _here(self) -> Recorders:
-        if self._recorders is None:
-            raise NotSupported("recordings is not set: --recordings or CAMERA_RECORDINGS names their folder")
-        return self._recorders
-
-    def _start_doc(self) -> Doc:
-        schemas = []
-        for group, is_needed in ((self._video, False), (TIMELAPSE, True)):
-            schema = group.schema()
-            schema["properties"]["kind"] = {"const": group.name, "description": group.help}
-            schemas.append(schema | ({"required": ["kind"]} if is_needed else {}))
-        return Doc(
-            "Record video, or a time-lapse",
-            "recordings",
-            {200: {"application/json": _object({**_STATUS, "recording": {"anyOf": [_VIDEO, _TIMELAPSE]}})}},
-            "Goes on as long as it is asked for: a disk that is full or gone is tried again every few seconds. "
-            "A restart of the portal ends it.",
-            body={"oneOf": schemas},
-            is_body_required=False,
-            errors=(400, 409, 503),
-        )
+    def _require_service(self) -> RecordingService:
+        if self._service is None:
+            raise NotSupported("recordings: not configured; set the folder by --recordings or CAMERA_RECORDINGS")
+        return self._service
 
 
-def take_still(media: MediaApi, wish: SnapshotOptions) -> Still:
-    """Raises CameraError."""
-    taken = media.take_snapshot(wish)
+def take_still(media: MediaApi, options: SnapshotOptions) -> Still:
+    """A snapshot as a still. Raises CameraError."""
+    taken = media.take_snapshot(options)
     return Still(taken.jpeg, float(taken.headers["X-Timestamp"]))
 
 
-def _kind_in(request: Request) -> Any:
-    """What the body names, checked by nobody yet."""
+def _kind_of(request: Request) -> Any:
+    """The kind in the body, not validated yet."""
     try:
         content = json.loads(request.body)
     except (ValueError, RecursionError):
@@ -397,16 +179,16 @@ def _kind_in(request: Request) -> Any:
     return content.get("kind") if isinstance(content, dict) else None
 
 
-def _running(recorders: Recorders) -> dict[str, Any]:
-    video = None if recorders.video is None else recorders.video.running
-    timelapse = None if recorders.timelapse is None else recorders.timelapse.running
+def _running(service: RecordingService) -> dict[str, Any]:
+    video = None if service.video is None else service.video.running
+    timelapse = None if service.timelapse is None else service.timelapse.running
     return {
-        "video": None if video is None else _shown_video(video),
-        "timelapse": None if timelapse is None else _shown_timelapse(timelapse),
+        "video": None if video is None else _video_status(video),
+        "timelapse": None if timelapse is None else _timelapse_status(timelapse),
     }
 
 
-def _shown(entry: Recording) -> dict[str, Any]:
+def _entry(entry: Recording) -> dict[str, Any]:
     return {
         "name": entry.name,
         "kind": entry.kind,
@@ -420,7 +202,7 @@ def _shown(entry: Recording) -> dict[str, Any]:
     }
 
 
-def _shown_video(running: RunningVideo) -> dict[str, Any]:
+def _video_status(running: RunningVideo) -> dict[str, Any]:
     return {
         "name": running.name,
         "began": round(running.began_s, 3),
@@ -430,7 +212,7 @@ def _shown_video(running: RunningVideo) -> dict[str, Any]:
     }
 
 
-def _shown_timelapse(running: RunningTimelapse) -> dict[str, Any]:
+def _timelapse_status(running: RunningTimelapse) -> dict[str, Any]:
     return {
         "name": running.name,
         "began": round(running.began_s, 3),

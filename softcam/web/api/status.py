@@ -11,7 +11,7 @@ from softcam.controls import mapping
 from softcam.controls.controller import ControlManager
 from softcam.web.api.h264_stream import H264_SHAPE
 from softcam.web.api.publishing import STREAMING_SHAPE
-from softcam.web.api.recordings import RECORDING_SHAPE
+from softcam.web.api.recording_docs import RECORDING_SHAPE
 from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc
 

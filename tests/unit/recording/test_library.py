@@ -1,4 +1,4 @@
-"""The folder of recordings: names, the list, limits, what is deleted, and what a crash left."""
+"""The folder of recordings: names, the list, the quota, deletion, and recovery after a crash."""
 
 import errno
 import fcntl
@@ -37,7 +37,7 @@ STILL = jpeg.encode(make_frame(size=(32, 16)), None, 80)
 
 
 class Tape:
-    """A sink that keeps what it gets."""
+    """A sink that records packets."""
 
     def __init__(self) -> None:
         self.packets: list[Packet] = []
@@ -58,31 +58,33 @@ def packets(count: int) -> tuple[VideoFormat, list[Packet]]:
     return tape.fmt, tape.packets
 
 
-def begin_movie(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> Mp4Writer:
-    """A file with fragments of ten pictures, which is not closed."""
+def open_video(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> Mp4Writer:
+    """An open file with fragments of ten frames."""
     fmt, taken = packets(count)
-    movie = Mp4Writer(library, "video", fmt, began_s, taken[0].began_s)
+    video = Mp4Writer(library, "video", fmt, began_s, taken[0].began_s)
     for place in range(0, count, 10):
-        movie.add(taken[place : place + 10], 1 / FPS)
-    return movie
+        video.add(taken[place : place + 10], 1 / FPS)
+    return video
 
 
-def make_movie(library: Library, began_s: float = LONG_AGO_S) -> str:
-    movie = begin_movie(library, began_s=began_s)
-    movie.close()
-    return movie.name
+def make_video(library: Library, began_s: float = LONG_AGO_S) -> str:
+    video = open_video(library, began_s=began_s)
+    video.close()
+    return video.name
 
 
-def cut(movie: Mp4Writer) -> None:
-    """As a crash leaves it: closed, and unlocked, by the kernel."""
-    os.close(movie._descriptor)
-    movie._library._running.clear()
+def interrupt(video: Mp4Writer, library: Library) -> None:
+    """Leave the file as a crash does: without an index, and not locked."""
+    path = library.folder / video.name
+    content = path.read_bytes()
+    video.close()
+    path.write_bytes(content)
 
 
 # --- Names and the list
 
 
-def test_names_tell_when_and_what(tmp_path: Path) -> None:
+def test_names(tmp_path: Path) -> None:
     library = Library(tmp_path / "deep" / "folder", None)
     names = [library.create(kind, LONG_AGO_S) for kind in ("video", "video", "timelapse", "still")]
     for _, descriptor in names:
@@ -95,7 +97,7 @@ def test_names_tell_when_and_what(tmp_path: Path) -> None:
     ]
 
 
-def test_the_newest_is_first(tmp_path: Path) -> None:
+def test_entries_start_with_the_newest(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     assert library.entries() == []
     for after_s in (0, 0, 3600, 60):
@@ -117,7 +119,7 @@ def test_the_newest_is_first(tmp_path: Path) -> None:
     assert (first.duration_s, first.is_running, first.has_thumbnail) == (None, False, False)
 
 
-def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+def test_other_files_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "holiday.mp4").write_bytes(b"x" * 1000)
     (tmp_path / "2026-11-20_23-15-02.txt").touch()
     (tmp_path / "2026-11-20_23-15-02").mkdir()
@@ -128,7 +130,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_what_is_no_movie_is_listed_without_a_length(tmp_path: Path) -> None:
+def test_invalid_file_is_listed_without_duration(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     for content in (b"", b"\0" * 100, b"\0\0\0\x10ftypiso5", os.urandom(5000)):
         (tmp_path / "2026-02-31_23-15-02.mp4").write_bytes(content)
@@ -158,37 +160,37 @@ BAD_NAMES = (
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_fail_other_names(name: str, tmp_path: Path) -> None:
+def test_fail_invalid_names(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path / "folder", None)
     (tmp_path / "2026-11-20_23-15-02.mp4").touch()
     (tmp_path / "folder" / ".2026-11-20_23-15-02.mp4.jpg").touch()
     for call in (library.open, library.delete, library.entry, library.thumbnail):
-        with pytest.raises(NoRecording, match="there is no"):
+        with pytest.raises(NoRecording, match=r"^no (recording|thumbnail)"):
             call(name)
     assert (tmp_path / "2026-11-20_23-15-02.mp4").exists()
 
 
 @given(name=st.text(max_size=30))
-def test_any_other_name_is_none(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_fail_any_other_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     library = Library(tmp_path_factory.getbasetemp(), None)
     with pytest.raises(NoRecording):
         library.open(name)
 
 
-def test_no_link_leads_out(tmp_path: Path) -> None:
+def test_links_and_fifos_are_not_opened(tmp_path: Path) -> None:
     library = Library(tmp_path / "folder", None)
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "folder" / "2026-11-20_23-15-02.mp4").symlink_to(tmp_path / "secret")
     with pytest.raises(RecordingError):
         library.open("2026-11-20_23-15-02.mp4")
-    os.mkfifo(tmp_path / "folder" / "2026-11-20_23-15-03.mp4")  # would wait for a writer
+    os.mkfifo(tmp_path / "folder" / "2026-11-20_23-15-03.mp4")  # opening it would wait for a writer
     with pytest.raises(NoRecording):
         library.open("2026-11-20_23-15-03.mp4")
     assert library.entries() == []
     assert library.recover() == 0
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_fail_missing_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     library = Library(tmp_path / "file" / "folder", None)
     with pytest.raises(OSError, match="Not a directory"):
@@ -199,12 +201,12 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
         library.add_still(STILL, LONG_AGO_S)
 
 
-# --- Movies
+# --- MP4 files
 
 
-def test_a_whole_movie(tmp_path: Path) -> None:
+def test_finished_file(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    name = make_movie(library)
+    name = make_video(library)
     (entry,) = library.entries()
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
     assert (entry.width, entry.height, entry.is_running) == (64, 48, False)
@@ -216,56 +218,54 @@ def test_a_whole_movie(tmp_path: Path) -> None:
     assert seen.duration_s == pytest.approx(2.0, abs=0.01)
 
 
-def test_a_running_movie_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
+def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    movie = begin_movie(library)
+    video = open_video(library)
     (entry,) = library.entries()
-    assert (entry.is_running, entry.size) == (True, movie.size)
+    assert (entry.is_running, entry.size) == (True, video.size)
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
-    os.pwrite(movie._descriptor, b"half a fragment", movie.size)
-    file, whole = library.open(movie.name)
+    os.pwrite(video._descriptor, b"half a fragment", video.size)
+    file, whole = library.open(video.name)
     with file:
-        assert whole == movie.size
+        assert whole == video.size
     with pytest.raises(RecordingError, match="stop the recording first"):
-        library.delete(movie.name)
+        library.delete(video.name)
     assert library.recover() == 0
-    movie.close()
-    assert len(play(tmp_path / movie.name).numbers) == 40
-    library.delete(movie.name)
+    video.close()
+    assert len(play(tmp_path / video.name).numbers) == 40
+    library.delete(video.name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_movie_that_grows_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growing_file_is_read_once(tmp_path: Path) -> None:
     reads: list[int] = []
-    read_mp4 = index.read_mp4
 
     def read(descriptor: int) -> Mp4Info:
         reads.append(descriptor)
-        return read_mp4(descriptor)
+        return index.read_mp4(descriptor)
 
-    monkeypatch.setattr(index, "read_mp4", read)
-    library = Library(tmp_path, None)
+    library = Library(tmp_path, None, read)
     _, given = packets(1)
-    movie = begin_movie(library, 40)
+    video = open_video(library, 40)
     last = library.entries()[0]
     for number in range(40, 60):
-        movie.add([Packet(given[0].data, True, movie.zero_s + number / FPS, 0.0)], 1 / FPS)
+        video.add([Packet(given[0].data, True, video.zero_s + number / FPS, 0.0)], 1 / FPS)
         (entry,) = library.entries()
         assert entry.duration_s == pytest.approx((number + 1) / FPS, abs=0.001)
-        assert (entry.is_running, entry.size, entry.width) == (True, movie.size, last.width)
+        assert (entry.is_running, entry.size, entry.width) == (True, video.size, last.width)
     assert len(reads) == 1
-    movie.close()
+    video.close()
     (entry,) = library.entries()
-    assert (entry.is_running, entry.size) == (False, (tmp_path / movie.name).stat().st_size)
+    assert (entry.is_running, entry.size) == (False, (tmp_path / video.name).stat().st_size)
     assert entry.duration_s == pytest.approx(60 / FPS, abs=0.001)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 100, 3000])
-def test_a_cut_movie_is_told_as_long_as_it_plays_and_is_mended(missing: int, tmp_path: Path) -> None:
+def test_interrupted_file_is_recovered(missing: int, tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    movie = begin_movie(library)
-    cut(movie)
-    path = tmp_path / movie.name
+    video = open_video(library)
+    interrupt(video, library)
+    path = tmp_path / video.name
     os.truncate(path, path.stat().st_size - missing)
     (entry,) = library.entries()
     assert not entry.is_running
@@ -273,26 +273,26 @@ def test_a_cut_movie_is_told_as_long_as_it_plays_and_is_mended(missing: int, tmp
         2.0 if not missing else 1.5 if missing < 3000 else entry.duration_s, abs=0.01
     )
     assert library.recover() == 1
-    (mended,) = library.entries()
+    (recovered,) = library.entries()
     seen = play(path)
-    assert mended.duration_s == pytest.approx(entry.duration_s, abs=0.001)
-    assert seen.duration_s == pytest.approx(mended.duration_s, abs=0.01)
+    assert recovered.duration_s == pytest.approx(entry.duration_s, abs=0.001)
+    assert seen.duration_s == pytest.approx(recovered.duration_s, abs=0.01)
     assert len(seen.numbers) == pytest.approx(seen.duration_s * FPS)
     assert library.recover() == 0
 
 
-def test_every_cut_leaves_a_movie_or_nothing(tmp_path: Path) -> None:
-    """At any byte: the pictures of the whole fragments are there, and mending it does not fail."""
+def test_interruption_at_any_byte(tmp_path: Path) -> None:
+    """At any byte: the frames of whole fragments are readable, and recovery does not fail."""
     library = Library(tmp_path, None)
-    movie = begin_movie(library, count=20)
-    cut(movie)
-    path = tmp_path / movie.name
+    video = open_video(library, count=20)
+    interrupt(video, library)
+    path = tmp_path / video.name
     content = path.read_bytes()
     lengths = set()
     for end in range(0, len(content), 41):
         path.write_bytes(content[:end])
         library.recover()
-        duration_s = library.entry(movie.name).duration_s
+        duration_s = library.entry(video.name).duration_s
         lengths.add(None if duration_s is None else round(duration_s, 2))
         if duration_s:
             assert len(play(path).numbers) == round(duration_s * FPS)
@@ -300,51 +300,51 @@ def test_every_cut_leaves_a_movie_or_nothing(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=400), st.integers(0, 3000))
-def test_damaged_movies_are_read_or_refused(damage: bytes, at: int) -> None:
-    content = bytearray(_whole_movie())
+def test_damaged_files_are_read_or_rejected(damage: bytes, at: int) -> None:
+    content = bytearray(_whole_video())
     at = min(at, len(content))
     content[at : at + len(damage)] = damage
     descriptor = os.memfd_create("damaged")
     try:
         os.write(descriptor, content)
         try:
-            movie = index.read_mp4(descriptor)
+            video = index.read_mp4(descriptor)
         except InvalidMp4 as error:
-            told = str(error)
-            assert told
+            message = str(error)
+            assert message
         else:
-            assert movie.duration_s >= 0
+            assert video.duration_s >= 0
     finally:
         os.close(descriptor)
 
 
-_KEPT: list[bytes] = []
+_CACHE: list[bytes] = []
 
 
-def _whole_movie() -> bytes:
-    if not _KEPT:
+def _whole_video() -> bytes:
+    if not _CACHE:
         from tempfile import TemporaryDirectory
 
         with TemporaryDirectory() as folder:
             library = Library(Path(folder), None)
-            movie = begin_movie(library, count=20)
-            _KEPT.append((library.folder / movie.name).read_bytes())
-            movie.close()
-    return _KEPT[0]
+            video = open_video(library, count=20)
+            _CACHE.append((library.folder / video.name).read_bytes())
+            video.close()
+    return _CACHE[0]
 
 
-def test_a_movie_of_ten_thousand_pictures_and_uneven_times(tmp_path: Path) -> None:
+def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     fmt, (keyframe, other, *_) = packets(2)
-    movie = Mp4Writer(library, "video", fmt, LONG_AGO_S, 0.0)
+    video = Mp4Writer(library, "video", fmt, LONG_AGO_S, 0.0)
     at_s = 0.0
     for number in range(10_000):
         at_s += 0.001 * (number % 7 + 1)
         data = (keyframe if number % 20 == 0 else other).data
-        movie.add([Packet(data, number % 20 == 0, at_s, at_s)], 0.001)
-    movie.close()
+        video.add([Packet(data, number % 20 == 0, at_s, at_s)], 0.001)
+    video.close()
     answer = subprocess.run(
-        [*FFPROBE, "packet=pts_time,flags:stream=nb_frames", "-of", "csv=p=0", str(tmp_path / movie.name)],
+        [*FFPROBE, "packet=pts_time,flags:stream=nb_frames", "-of", "csv=p=0", str(tmp_path / video.name)],
         capture_output=True,
         text=True,
         check=True,
@@ -356,8 +356,8 @@ def test_a_movie_of_ten_thousand_pictures_and_uneven_times(tmp_path: Path) -> No
     assert float(lines[-1].partition(",")[0]) == pytest.approx(at_s - 0.001, abs=0.001)
 
 
-def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two portals may record into one folder."""
+def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Two portals may record to one folder."""
     program = (
         "import fcntl, os, sys\n"
         "file = open(sys.argv[1], 'r+b')\n"
@@ -366,10 +366,10 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptu
         "sys.stdin.read()\n"
     )
     library = Library(tmp_path, 10)
-    movie = begin_movie(library)
-    cut(movie)
+    video = open_video(library)
+    interrupt(video, library)
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / movie.name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", program, str(tmp_path / video.name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
@@ -377,7 +377,7 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptu
         assert library.recover() == 0
         assert caplog.text == ""
         with pytest.raises(RecordingError):
-            library.delete(movie.name)
+            library.delete(video.name)
         with pytest.raises(OSError, match="no older recording"):
             library.enforce_quota()
         other.communicate(b"")
@@ -386,47 +386,46 @@ def test_a_lock_keeps_other_portals_away(tmp_path: Path, caplog: pytest.LogCaptu
     assert library.entries() == []
 
 
-# --- Limits
+# --- Quota
 
 
-def test_the_oldest_go(tmp_path: Path) -> None:
+def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
     library = Library(tmp_path, 5 * (len(STILL) + 1000) - 1)
     for after_s in range(10):
         library.add_still(STILL, LONG_AGO_S + after_s, bytes(1000))
     assert [entry.name[17:19] for entry in library.entries()] == ["11", "10", "09", "08"]
-    assert library.used_bytes() == 4 * (len(STILL) + 1000)  # a thumbnail fills as well
-    assert len(list(tmp_path.iterdir())) == 8  # their thumbnails, and no other
+    assert library.used_bytes() == 4 * (len(STILL) + 1000)  # thumbnails count
+    assert len(list(tmp_path.iterdir())) == 8  # with their thumbnails
 
 
-def test_what_runs_stays_though_it_is_the_oldest(tmp_path: Path) -> None:
+def test_quota_keeps_running_file(tmp_path: Path) -> None:
     library = Library(tmp_path, 20_000_000)
-    movie = begin_movie(library)
+    video = open_video(library)
     library.add_still(STILL, LONG_AGO_S + 100)
-    library.max_bytes = 1
     with pytest.raises(OSError, match="no older recording"):
-        library.enforce_quota()
-    assert [entry.name for entry in library.entries()] == [movie.name]
-    movie.close()
+        Library(tmp_path, 1).enforce_quota()
+    assert [entry.name for entry in library.entries()] == [video.name]
+    video.close()
 
 
-def test_a_timelapse_goes_with_its_stills(tmp_path: Path) -> None:
+def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     fmt, taken = packets(1)
-    movie = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S, taken[0].began_s)
-    movie.add(taken, 0.04)
+    video = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S, taken[0].began_s)
+    video.add(taken, 0.04)
     for number in (1, 2):
-        library.add_to_timelapse(movie.name, number, STILL)
-    movie.close()
+        library.add_to_timelapse(video.name, number, STILL)
+    video.close()
     (entry,) = library.entries()
     assert entry.kind == "timelapse"
-    assert entry.size == library.used_bytes() == (tmp_path / movie.name).stat().st_size + 2 * len(STILL)
+    assert entry.size == library.used_bytes() == (tmp_path / video.name).stat().st_size + 2 * len(STILL)
     folder = tmp_path / "2026-11-20_23-15-02_timelapse"
     assert sorted(path.name for path in folder.iterdir()) == ["000001.jpg", "000002.jpg"]
-    library.delete(movie.name)
+    library.delete(video.name)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stills_whose_movie_is_gone_count_and_go(tmp_path: Path) -> None:
+def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     lonely = "2026-11-20_23-15-02_timelapse.mp4"
     library.add_to_timelapse(lonely, 1, STILL)
@@ -435,30 +434,29 @@ def test_stills_whose_movie_is_gone_count_and_go(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     library.add_to_timelapse(lonely, 1, STILL)
     library.add_still(STILL, LONG_AGO_S + 10)
-    library.max_bytes = len(STILL)
-    library.enforce_quota()
+    Library(tmp_path, len(STILL)).enforce_quota()
     assert [path.name for path in tmp_path.iterdir()] == ["2026-11-20_23-15-12.jpg"]
 
 
-def test_a_running_file_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
+def test_removed_running_file_is_detected(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     library = Library(folder, None)
-    movie = begin_movie(library)
-    library.check(movie.name)
+    video = open_video(library)
+    library.check(video.name)
     folder.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError, match="No such file"):
-        library.check(movie.name)
+        library.check(video.name)
     folder.mkdir()
-    with pytest.raises(FileNotFoundError, match="taken away"):
-        library.check(movie.name)
-    (folder / movie.name).write_bytes(b"another one")
-    with pytest.raises(FileNotFoundError, match="taken away"):
-        library.check(movie.name)
-    movie.close()
-    assert (folder / movie.name).read_bytes() == b"another one"
+    with pytest.raises(FileNotFoundError, match="was removed"):
+        library.check(video.name)
+    (folder / video.name).write_bytes(b"another one")
+    with pytest.raises(FileNotFoundError, match="was removed"):
+        library.check(video.name)
+    video.close()
+    assert (folder / video.name).read_bytes() == b"another one"
 
 
-def test_a_new_file_is_locked_though_others_look_at_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library, other = Library(tmp_path, None), Library(tmp_path, None)
     flock, asked = fcntl.flock, list[int]()
 
@@ -466,8 +464,8 @@ def test_a_new_file_is_locked_though_others_look_at_it(tmp_path: Path, monkeypat
         asked.append(operation)
         if len(asked) == 1:
             assert [entry.is_running for entry in library.entries()] == [True]
-            assert len(asked) == 1  # our own list leaves the lock alone
-            raise BlockingIOError  # another portal does not
+            assert len(asked) == 1  # our own list does not try the lock
+            raise BlockingIOError  # as if another portal did
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", looked_at)
@@ -489,7 +487,7 @@ def disk(monkeypatch: pytest.MonkeyPatch, free: int, total: int) -> Iterator[Non
 
 
 @pytest.mark.parametrize(("free", "total"), [(199_000_000, 10**12), (400_000, 10_000_000)])
-def test_without_a_limit_nothing_goes_and_some_room_is_left(
+def test_without_limit_nothing_is_deleted_and_a_reserve_is_kept(
     free: int, total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = Library(tmp_path, None)
@@ -502,7 +500,7 @@ def test_without_a_limit_nothing_goes_and_some_room_is_left(
     assert len(library.entries()) == 1
 
 
-def test_with_a_limit_the_oldest_go_on_a_full_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quota_deletes_the_oldest_on_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(tmp_path, 10**12)
     for after_s in range(3):
         library.add_still(STILL, LONG_AGO_S + after_s)
@@ -511,55 +509,51 @@ def test_with_a_limit_the_oldest_go_on_a_full_disk_too(tmp_path: Path, monkeypat
     assert [entry.name[17:19] for entry in library.entries()] == ["04"]
 
 
-def test_the_limit_is_what_the_disk_can_give_where_that_is_less(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quota_is_limited_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(tmp_path, 10**12)
     library.add_still(STILL, LONG_AGO_S)
     with disk(monkeypatch, 700_000, 10_000_000):
         library.enforce_quota()
     assert library.quota == 200_000 + len(STILL)
-    library.max_bytes = 100_000
-    library.enforce_quota()
-    assert library.quota == 100_000
+    small = Library(tmp_path, 100_000)
+    small.enforce_quota()
+    assert small.quota == 100_000
 
 
 class Mounts:
-    """Which folders a disk is mounted at, each with a number of its own."""
+    """The mount points of disks with their device numbers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.numbers: dict[Path, int] = {}
         self._stat = Path.stat
-        monkeypatch.setattr(Path, "stat", lambda path, **how: self._told(path, **how))
+        monkeypatch.setattr(Path, "stat", lambda path, **how: self._stat_of(path, **how))
 
-    def _told(self, path: Path, **how: Any) -> os.stat_result:
-        told = self._stat(path, **how)
+    def _stat_of(self, path: Path, **how: Any) -> os.stat_result:
+        status = self._stat(path, **how)
         for mount, number in self.numbers.items():
             if path.is_relative_to(mount):
-                return os.stat_result((told[0], told[1], number, *told[3:]))
-        return told
+                return os.stat_result((status[0], status[1], number, *status[3:]))
+        return status
 
 
-def test_a_disk_that_is_gone_is_not_replaced_by_its_mount_point(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = Mounts(monkeypatch)
     stick = tmp_path / "stick"
     library = Library(stick / "cam0", None)
     library.add_still(STILL, LONG_AGO_S)
-    mounts.numbers[stick] = 7  # mounted above the folder that was there
+    mounts.numbers[stick] = 7  # mounted above the existing folder
     library.add_still(STILL, LONG_AGO_S)
     mounts.numbers.clear()
     for step in (library.enforce_quota, library.check_writable, lambda: library.create("video", LONG_AGO_S)):
-        with pytest.raises(OSError, match=r"the disk that was mounted at .*stick is gone"):
+        with pytest.raises(OSError, match=r"the disk mounted at .*stick is gone"):
             step()
     assert len(list((stick / "cam0").iterdir())) == 2
-    mounts.numbers[stick] = 8  # back, under another number
+    mounts.numbers[stick] = 8  # mounted again with another number
     library.add_still(STILL, LONG_AGO_S)
     assert len(library.entries()) == 3
 
 
-def test_a_still_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library(tmp_path, None)
 
     def fail(_: int) -> None:
@@ -571,7 +565,7 @@ def test_a_still_that_does_not_fit_leaves_nothing(tmp_path: Path, monkeypatch: p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_listing_beside_a_thread_that_deletes(tmp_path: Path) -> None:
+def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     is_over = threading.Event()
     faults: list[Any] = []
@@ -580,7 +574,7 @@ def test_listing_beside_a_thread_that_deletes(tmp_path: Path) -> None:
         try:
             while not is_over.is_set():
                 library.delete(library.add_still(STILL, LONG_AGO_S).name)
-        except Exception as error:  # noqa: BLE001 - told below
+        except Exception as error:  # noqa: BLE001 - asserted below
             faults.append(error)
 
     thread = threading.Thread(target=churn)
@@ -606,7 +600,7 @@ def test_thumbnails_are_small() -> None:
 
 
 @pytest.mark.parametrize("size", [(640, 360), (64, 36)])
-def test_the_thumbnail_of_a_picture_that_is_turned_is_turned(size: tuple[int, int]) -> None:
+def test_thumbnail_keeps_orientation(size: tuple[int, int]) -> None:
     turned = with_orientation(jpeg.encode(numbered_frame(3, size), None, 90), 6)
     small = thumbnail.of_jpeg(turned)
     assert Image.open(io.BytesIO(small)).getexif().get(0x0112) == 6

@@ -1,4 +1,4 @@
-"""The recorder on packets from the test's hand: files that play, and what it does about trouble."""
+"""The video recorder with packets from the test: files, segments, pre-roll, and errors of disk and camera."""
 
 import os
 import shutil
@@ -11,9 +11,9 @@ import av
 import pytest
 
 from softcam.errors import CameraError, RecordingError
-from softcam.recording import recorder
+from softcam.recording import base
 from softcam.recording.library import Library
-from softcam.recording.recorder import RecordingOptions, VideoRecorder
+from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
 from tests.support.fakes import PATIENCE_S, Background, Held, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
@@ -21,12 +21,14 @@ PICTURE = b"a thumbnail"
 
 
 class Studio:
-    """A recorder with a source and a camera that gives frames by itself."""
+    """A recorder with a source of packets and a camera that delivers frames by itself."""
 
-    def __init__(self, folder: Path, held: Held, preroll_s: float, max_bytes: int | None) -> None:
+    def __init__(
+        self, folder: Path, held: Held, preroll_s: float, max_bytes: int | None, limits: RecorderLimits
+    ) -> None:
         self.library = Library(folder, max_bytes)
         self.source = FakeSource()
-        self.deaths: list[str] = []
+        self.crashes: list[str] = []
         self.held = held
         self.orientation = 1
         self.recorder = VideoRecorder(
@@ -35,15 +37,16 @@ class Studio:
             self.library,
             preroll_s,
             lambda: PICTURE,
-            self.deaths.append,
+            self.crashes.append,
             lambda: self.orientation,
+            limits,
         )
         self.recorder.open()
 
-    def start(self, **wish: float) -> None:
-        """A recording, of which the first second is there already."""
-        # A running encoder gives packets while `start` waits for the first file.
-        started = Background(lambda: self.recorder.start(RecordingOptions(**wish)))
+    def start(self, **options: float) -> None:
+        """Start a recording and send its first second."""
+        # A running encoder delivers packets while `start` waits for the first file.
+        started = Background(lambda: self.recorder.start(RecordingOptions(**options)))
         eventually(lambda: self.source.sinks or started.is_over)
         eventually(lambda: self.recorder.running is not None or started.is_over)
         self.source.give(int(FPS))
@@ -57,30 +60,32 @@ class Studio:
         running = self.recorder.running
         return 0 if running is None else running.segments
 
-    def movies(self) -> list[Seen]:
-        """All files, the oldest first."""
+    def videos(self) -> list[Seen]:
+        """The content of all files, the oldest first."""
         return [play(self.library.folder / entry.name) for entry in reversed(self.library.entries())]
 
     def numbers(self) -> list[int]:
-        return [number for movie in self.movies() for number in movie.numbers]
+        return [number for video in self.videos() for number in video.numbers]
 
 
 @contextmanager
-def studio(folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None) -> Iterator[Studio]:
+def studio(
+    folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None, limits: RecorderLimits | None = None
+) -> Iterator[Studio]:
     with Held() as held, held.camera.flowing():
-        studio = Studio(folder, held, preroll_s, max_bytes)
+        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits())
         yield studio
         studio.recorder.close(soon_s())
         assert not any(held.manager.status().leases.values())
         assert studio.source.sinks == []
-        assert studio.deaths == []
+        assert studio.crashes == []
 
 
 def numbers_from(first: int, count: int) -> list[int]:
     return [number % 16 for number in range(first, first + count)]
 
 
-def test_what_is_recorded_plays_with_every_frame(tmp_path: Path) -> None:
+def test_recording_plays_with_every_frame(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start()
         running = s.recorder.running
@@ -91,7 +96,7 @@ def test_what_is_recorded_plays_with_every_frame(tmp_path: Path) -> None:
         s.stop()
         assert s.recorder.running is None
         (entry,) = s.library.entries()
-        (seen,) = s.movies()
+        (seen,) = s.videos()
     assert seen.numbers == numbers_from(0, 65)
     assert seen.times == pytest.approx([number / FPS for number in range(65)], abs=0.001)
     assert seen.duration_s == pytest.approx(65 / FPS, abs=0.01)
@@ -102,21 +107,21 @@ def test_what_is_recorded_plays_with_every_frame(tmp_path: Path) -> None:
     assert s.library.thumbnail(entry.name) == PICTURE
 
 
-def test_pictures_that_are_turned_begin_a_file_that_says_so(tmp_path: Path) -> None:
+def test_other_orientation_begins_another_file(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start()
         s.orientation = 6
         s.source.give(int(3 * FPS))
         eventually(lambda: s.segments == 2, "another file")
         s.stop()
-        assert s.numbers() == numbers_from(0, len(s.numbers())), "none is lost"
+        assert s.numbers() == numbers_from(0, len(s.numbers())), "no frame is lost"
         before, after = (s.library.folder / entry.name for entry in reversed(s.library.entries()))
     for path, degrees in ((before, 0), (after, -90)):
         with av.open(str(path)) as container:
             assert next(container.decode(video=0)).rotation == degrees
 
 
-def test_a_file_that_is_cut_plays_and_is_mended(tmp_path: Path) -> None:
+def test_interrupted_file_plays_and_is_recovered(tmp_path: Path) -> None:
     with studio(tmp_path / "one") as s:
         s.start()
         s.source.give(60)
@@ -147,69 +152,69 @@ def _whole(library: Library, name: str) -> int:
     return whole
 
 
-def test_segments_follow_one_another_without_a_gap(tmp_path: Path) -> None:
+def test_segments_without_gap(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start(segment_s=1.5)
         for _ in range(8):
             s.source.give(10)
         s.stop()
-        movies = s.movies()
+        videos = s.videos()
         assert s.numbers() == numbers_from(0, 100)
-    assert len(movies) >= 3
-    for movie in movies[:-1]:
-        assert 1.5 <= movie.duration_s <= 2.6
-        assert movie.duration_s == pytest.approx(len(movie.numbers) / FPS, abs=0.01)
+    assert len(videos) >= 3
+    for video in videos[:-1]:
+        assert 1.5 <= video.duration_s <= 2.6
+        assert video.duration_s == pytest.approx(len(video.numbers) / FPS, abs=0.01)
 
 
-def test_a_cut_asks_for_a_keyframe(tmp_path: Path) -> None:
+def test_segment_requests_keyframe(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start(segment_s=1.2)
         s.source.give(10)  # 1.5 s, and no keyframe before 2 s
         eventually(lambda: s.source.wanted)
         s.source.give(20)
         s.stop()
-        first, *_ = s.movies()
+        first, *_ = s.videos()
         assert s.numbers() == numbers_from(0, 50)
     assert len(first.numbers) == 30
     assert s.source.wanted == 1
 
 
-def test_preroll_is_from_before_the_start(tmp_path: Path) -> None:
+def test_preroll(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=2.0) as s:
-        assert s.held.manager.status().leases["recording"] == 1  # always
+        assert s.held.manager.status().leases["recording"] == 1  # also while nothing is recorded
         s.source.began_s -= 10.0
-        s.source.give(200)  # ten seconds until now
+        s.source.give(200)  # the last ten seconds
         s.start()
         s.source.give(20)
         s.stop()
-        (seen,) = s.movies()
-        assert s.source.sinks == [s.recorder]
+        (seen,) = s.videos()
+        assert len(s.source.sinks) == 1
         before = len(seen.numbers) - 40
-        # From the keyframe at or before the wanted moment; there is one in each second.
+        # From the keyframe at or before the start; there is one in each second.
         assert 2.0 * FPS <= before + 1 <= 3.1 * FPS
         assert seen.numbers == numbers_from(200 - before, len(seen.numbers))
-        # The next one begins where this one ended.
+        # The pre-roll starts again after the recording.
         s.source.give(30)
         s.start(preroll_s=0.0)
         s.stop()
-        assert len(s.movies()) == 2
+        assert len(s.videos()) == 2
 
 
-def test_a_recording_without_preroll_begins_when_it_was_asked_for(tmp_path: Path) -> None:
+def test_recording_without_preroll_on_request(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=5.0) as s:
         s.source.began_s -= 10.0
-        s.source.give(195)  # and a keyframe was 15 frames ago
+        s.source.give(195)  # the last keyframe was 15 frames ago
         s.start(preroll_s=0.0)
         eventually(lambda: s.source.wanted)
         s.source.give(5)
         s.stop()
-        (seen,) = s.movies()
+        (seen,) = s.videos()
         count = len(seen.numbers)
         assert seen.numbers == numbers_from(s.source.given - count, count)
         assert 5 <= count <= s.source.given - 195
 
 
-def test_without_preroll_nothing_is_kept(tmp_path: Path) -> None:
+def test_no_subscription_without_preroll(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         assert s.source.sinks == []
         assert not any(s.held.manager.status().leases.values())
@@ -220,54 +225,54 @@ def test_duration_is_exact(tmp_path: Path) -> None:
         s.start(duration_s=2.0)
         s.source.give(100)
         eventually(lambda: s.recorder.running is None)
-        (seen,) = s.movies()
-    assert abs(len(seen.numbers) - 2 * FPS) <= FPS / 2  # the source began a moment before the recording
+        (seen,) = s.videos()
+    assert abs(len(seen.numbers) - 2 * FPS) <= FPS / 2  # the source starts a moment before the recording
 
 
-def test_duration_ends_without_pictures_too(tmp_path: Path) -> None:
+def test_duration_ends_without_frames(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start(duration_s=1.1)
         eventually(lambda: s.recorder.running is None)
-        assert len(s.movies()) == 1
+        assert len(s.videos()) == 1
 
 
-def test_another_size_begins_another_file(tmp_path: Path) -> None:
+def test_other_size_begins_another_file(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start()
         s.source.resize((96, 64))
         s.source.give(20)
         s.stop()
-        assert [movie.size for movie in s.movies()] == [(64, 48), (96, 64)]
+        assert [video.size for video in s.videos()] == [(64, 48), (96, 64)]
         assert s.numbers() == numbers_from(0, 40)
 
 
-def test_a_short_silence_is_a_gap_and_a_long_one_another_file(tmp_path: Path) -> None:
+def test_short_gap_is_kept_and_long_gap_begins_another_file(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start()
         s.source.give(20, after_s=3.0)
         s.source.request_keyframe()
         s.source.give(20, after_s=60.0)
         s.stop()
-        short, after = s.movies()
+        short, after = s.videos()
         assert s.numbers() == numbers_from(0, 60)
     assert short.times[20] - short.times[19] == pytest.approx(3.05, abs=0.01)
     assert short.duration_s == pytest.approx(5.0, abs=0.1)
     assert after.times[0] == 0.0
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
+def test_fail_to_start_twice(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         assert s.recorder.stop() is None
         s.start()
-        with pytest.raises(RecordingError, match="runs already"):
+        with pytest.raises(RecordingError, match="already running"):
             s.recorder.start(RecordingOptions())
         s.stop()
         s.start()
         s.stop()
-        assert len(s.movies()) == 2
+        assert len(s.videos()) == 2
 
 
-def test_a_camera_that_does_not_come_is_told_and_nothing_runs(tmp_path: Path) -> None:
+def test_fail_to_start_without_camera(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.held.camera.fail_next("open", CameraError("no such luck"))
         with pytest.raises(CameraError):
@@ -276,14 +281,13 @@ def test_a_camera_that_does_not_come_is_told_and_nothing_runs(tmp_path: Path) ->
         assert s.held.take_failure()
 
 
-def test_a_folder_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_RETRY_S", 0.0)
+def test_folder_is_removed_and_returns(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
-    with studio(folder) as s:
+    with studio(folder, limits=RecorderLimits(retry_s=0.0)) as s:
         s.start(segment_s=1.0)
         eventually(lambda: (s.library.entries()[0].duration_s or 0.0) > 0.99)
         folder.rename(tmp_path / "away")
-        s.source.give(40)  # the next file cannot be made
+        s.source.give(40)  # the next file cannot be created
         eventually(lambda: s.recorder.last_error)
         assert s.recorder.running is not None
         assert "No such file" in str(s.recorder.last_error)
@@ -291,36 +295,36 @@ def test_a_folder_that_goes_and_comes_back(tmp_path: Path, monkeypatch: pytest.M
         s.source.give(40)
         eventually(lambda: s.segments > 1)
         s.stop()
-        movies = s.movies()
-    assert len(movies) >= 2
-    assert movies[0].numbers[:20] == numbers_from(0, 20)
+        videos = s.videos()
+    assert len(videos) >= 2
+    assert videos[0].numbers[:20] == numbers_from(0, 20)
 
 
-def test_a_file_that_is_deleted_while_it_runs_is_followed_by_another(tmp_path: Path) -> None:
+def test_deleted_file_is_followed_by_another(tmp_path: Path) -> None:
     with studio(tmp_path) as s:
         s.start()
         first = running_name(s)
         (tmp_path / first).unlink()
 
-        def gives_until(done: Callable[[], bool]) -> None:
+        def send_until(done: Callable[[], bool]) -> None:
             def is_done() -> bool:
                 s.source.give(1)
                 return done()
 
             eventually(is_done)
 
-        troubles = set[str | None]()
+        errors = set[str | None]()
 
         def is_followed() -> bool:
-            troubles.add(s.recorder.last_error)
+            errors.add(s.recorder.last_error)
             return s.segments > 1
 
-        gives_until(is_followed)
-        troubles.add(s.recorder.last_error)
-        assert any("taken away" in str(trouble) for trouble in troubles)
-        gives_until(lambda: s.recorder.last_error is None)  # recorded again
+        send_until(is_followed)
+        errors.add(s.recorder.last_error)
+        assert any("was removed" in str(error) for error in errors)
+        send_until(lambda: s.recorder.last_error is None)  # recording again
         s.stop()
-        (seen,) = s.movies()
+        (seen,) = s.videos()
         assert seen.numbers == numbers_from(seen.numbers[0], len(seen.numbers))
 
 
@@ -331,10 +335,9 @@ def running_name(s: Studio) -> str:
     return running.name
 
 
-def test_a_write_that_fails_leaves_a_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk takes half of a fragment and is full."""
-    monkeypatch.setattr(recorder, "_RETRY_S", 3600.0)
-    with studio(tmp_path) as s:
+def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk accepts half of a fragment and is full."""
+    with studio(tmp_path, limits=RecorderLimits(retry_s=3600.0)) as s:
         s.start()
         write, is_full = os.pwrite, threading.Event()
 
@@ -350,25 +353,25 @@ def test_a_write_that_fails_leaves_a_whole_file(tmp_path: Path, monkeypatch: pyt
         s.source.give(200)
         eventually(lambda: s.recorder.last_error)
         assert "No space left" in str(s.recorder.last_error)
-        assert s.recorder.running is not None  # it waits for room
+        assert s.recorder.running is not None  # it waits for space
         s.stop()
-        (seen,) = s.movies()
+        (seen,) = s.videos()
         assert seen.numbers == numbers_from(0, len(seen.numbers))
         monkeypatch.undo()
         assert s.library.recover() == 1
-        assert s.movies()[0].numbers == seen.numbers
+        assert s.videos()[0].numbers == seen.numbers
 
 
-def test_a_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
+def test_fail_to_start_without_folder(tmp_path: Path) -> None:
     with studio(tmp_path / "folder") as s:
         shutil.rmtree(tmp_path / "folder")
-        with pytest.raises(RecordingError, match="nothing can be recorded: No such file"):
+        with pytest.raises(RecordingError, match="cannot record: No such file"):
             s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 
 
 class SmallDisk:
-    """So many bytes, of which the files in a folder take some; `others` has what somebody else fills."""
+    """A disk of `size` bytes, used by the files of a folder and by `others`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path, size: int) -> None:
         self.others = 0
@@ -390,78 +393,73 @@ class SmallDisk:
         return sum(path.stat().st_size for path in self._folder.iterdir())
 
 
-def test_no_file_is_begun_that_would_hold_nothing(
+def test_full_disk_creates_no_empty_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The disk has a little room, as it has when a recording stopped for the want of more."""
-    monkeypatch.setattr(recorder, "_RETRY_S", 0.0)
-    monkeypatch.setattr(recorder, "_FLUSH_S", 0.02)
+    """The disk has a little space, as after a recording stopped because it was full."""
     disk = SmallDisk(monkeypatch, tmp_path, 20_000_000)
     caplog.set_level("INFO")
-    with studio(tmp_path) as s:
+    with studio(tmp_path, limits=RecorderLimits(retry_s=0.0, flush_s=0.02)) as s:
         s.start()
         name = running_name(s)
-        disk.others = 19_000_000 - disk.used - 10  # the reserve is there, and ten bytes
+        disk.others = 19_000_000 - disk.used - 10  # the reserve and ten bytes are free
         for _ in range(20):  # a keyframe in each
             s.source.give(20)
-            eventually(lambda: s.recorder._stored == 0)
+            eventually(lambda: s.recorder.queued_bytes == 0)
         assert "the disk is full" in str(s.recorder.last_error)
         assert (running_name(s), s.segments) == (name, 1)
         disk.others = 0
         s.source.give(40)
         eventually(lambda: s.segments == 2)
         s.stop()
-        assert len(s.movies()) == 2
+        assert len(s.videos()) == 2
     assert sum(entry.getMessage().startswith("Recording 2") for entry in caplog.records) == 2
 
 
-def test_files_are_small_beside_a_disk_that_is_smaller_than_the_limit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(recorder, "_FLUSH_S", 0.02)
+def test_files_are_small_on_disk_smaller_than_quota(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SmallDisk(monkeypatch, tmp_path, 45_000)
-    with studio(tmp_path, max_bytes=10**9) as s:
+    with studio(tmp_path, max_bytes=10**9, limits=RecorderLimits(flush_s=0.02)) as s:
         s.start()
         for _ in range(40):
             s.source.give(20)
-            eventually(lambda: s.recorder._stored == 0)
+            eventually(lambda: s.recorder.queued_bytes == 0)
             assert s.recorder.last_error is None
         s.stop()
         sizes = [entry.size for entry in s.library.entries()]
-        assert sum(sizes) > 20_000, "most of what there is room for"
+        assert sum(sizes) > 20_000, "most of the space is used"
         assert len(sizes) > 2
         numbers = s.numbers()
-    assert numbers == numbers_from(numbers[0], len(numbers)), "none is lost"
+    assert numbers == numbers_from(numbers[0], len(numbers)), "no frame is lost"
 
 
-def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_to_start_without_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with studio(tmp_path) as s:
         with monkeypatch.context() as patch:
-            patch.setattr(recorder, "spawn", fail)
+            patch.setattr(base, "spawn", fail)
             with pytest.raises(RecordingError, match="can't start new thread"):
                 s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
         s.start()
         s.stop()
-        assert len(s.movies()) == 1
+        assert len(s.videos()) == 1
 
 
-def test_a_start_where_nothing_can_be_written_says_so() -> None:
+def test_fail_to_start_in_unwritable_folder() -> None:
     with studio(Path("/proc")) as s:
-        with pytest.raises(RecordingError, match="nothing can be recorded: "):
+        with pytest.raises(RecordingError, match="cannot record: "):
             s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 
 
-def test_files_are_small_beside_the_limit(tmp_path: Path) -> None:
+def test_files_are_small_with_small_quota(tmp_path: Path) -> None:
     with studio(tmp_path, max_bytes=40_000) as s:
         s.start()
         for _ in range(20):
             s.source.give(20)
-            eventually(lambda: s.recorder._stored == 0)
+            eventually(lambda: s.recorder.queued_bytes == 0)
         s.stop()
         sizes = [entry.size for entry in s.library.entries()]
         assert len(sizes) > 2
@@ -469,14 +467,13 @@ def test_files_are_small_beside_the_limit(tmp_path: Path) -> None:
         assert s.recorder.running is None
 
 
-def test_a_disk_that_stands_still_costs_pictures_and_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_MOST_BYTES", 20_000)
-    with studio(tmp_path) as s:
+def test_hanging_disk_drops_frames_and_keeps_memory_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with studio(tmp_path, limits=RecorderLimits(max_bytes=20_000)) as s:
         s.start()
-        sync, may_go_on = os.fdatasync, threading.Event()
+        sync, may_continue = os.fdatasync, threading.Event()
 
         def fdatasync(descriptor: int) -> None:
-            may_go_on.wait(10)
+            may_continue.wait(10)
             sync(descriptor)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
@@ -484,38 +481,34 @@ def test_a_disk_that_stands_still_costs_pictures_and_no_memory(tmp_path: Path, m
             s.source.give(1)
             assert s.source.given < 100_000
         assert "too slow" in s.recorder.last_error
-        assert s.recorder._stored < 30_000
-        may_go_on.set()
-        eventually(lambda: s.recorder._stored == 0)
+        assert s.recorder.queued_bytes < 30_000
+        may_continue.set()
+        eventually(lambda: s.recorder.queued_bytes == 0)
         s.source.give(40)
         s.stop()
-        assert s.movies()
+        assert s.videos()
 
 
-def test_nobody_waits_for_ever_for_a_disk_that_stands_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recorder, "_STOP_LIMIT_S", 0.05)
-    monkeypatch.setattr(recorder, "_SYNC_S", 0.0)
-    with studio(tmp_path) as s:
+def test_stop_with_hanging_disk_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with studio(tmp_path, limits=RecorderLimits(stop_s=0.05, sync_s=0.0)) as s:
         s.start()
-        sync, may_go_on, waits = os.fdatasync, threading.Event(), threading.Event()
+        sync, may_continue, waits = os.fdatasync, threading.Event(), threading.Event()
 
         def fdatasync(descriptor: int) -> None:
             waits.set()
-            may_go_on.wait(PATIENCE_S)
+            may_continue.wait(PATIENCE_S)
             sync(descriptor)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)
         s.source.give(20)
         assert waits.wait(PATIENCE_S)
         assert s.recorder.stop() is not None
-        assert s.recorder.running is not None, "it still ends"
-        may_go_on.set()
+        assert s.recorder.running is not None, "it is still ending"
+        may_continue.set()
         eventually(lambda: s.recorder.running is None)
 
 
-def test_many_recordings_leave_no_thread_and_no_descriptor(
-    tmp_path: Path, no_leaks: Callable[..., AbstractContextManager[None]]
-) -> None:
+def test_20_recordings_leak_nothing(tmp_path: Path, no_leaks: Callable[..., AbstractContextManager[None]]) -> None:
     with studio(tmp_path) as s, no_leaks():
         for _ in range(20):
             s.start()

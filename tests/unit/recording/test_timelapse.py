@@ -1,4 +1,4 @@
-"""Time-lapses from stills in the test's hand: the folder, the movie, and what a still that fails does."""
+"""The time-lapse recorder with stills from the test: the stills, the MP4 file, and failures."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from PIL import Image
 from softcam.errors import NoPicture, RecordingError
 from softcam.h264.packet import Packet
 from softcam.imaging import jpeg
-from softcam.recording import timelapse
+from softcam.recording import base
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
@@ -24,24 +24,24 @@ from tests.support.h264_samples import numbered_frame, play
 
 
 class Stills:
-    """What the camera gives: numbered pictures, or an error."""
+    """A camera that delivers numbered stills, or an error."""
 
     def __init__(self) -> None:
         self.size = (64, 48)
         self.taken = 0
         self.fails = False
-        self.asked_s: list[float] = []
-        self.wants_full: list[bool] = []
-        self.may_give = threading.Event()
-        self.may_give.set()
+        self.requested_s: list[float] = []
+        self.full_sensor: list[bool] = []
+        self.may_deliver = threading.Event()
+        self.may_deliver.set()
         self.orientation = 1
-        self.is_held = False  # one waits until it may be given
+        self.is_blocked = False  # a still waits for `may_deliver`
 
-    def take(self, wants_full: bool) -> Still:
-        self.asked_s.append(time.monotonic())
-        self.wants_full.append(wants_full)
-        self.is_held = not self.may_give.is_set()
-        self.may_give.wait(10)
+    def take(self, full_sensor: bool) -> Still:
+        self.requested_s.append(time.monotonic())
+        self.full_sensor.append(full_sensor)
+        self.is_blocked = not self.may_deliver.is_set()
+        self.may_deliver.wait(10)
         if self.fails:
             raise NoPicture("the lens is covered")
         picture = jpeg.encode(numbered_frame(self.taken, self.size), None, 95)
@@ -50,12 +50,16 @@ class Stills:
 
 
 @contextmanager
-def recorder(folder: Path, max_bytes: int | None = None) -> Iterator[tuple[TimelapseRecorder, Stills, Library]]:
-    stills, library, deaths = Stills(), Library(folder, max_bytes), list[str]()
-    recorder = TimelapseRecorder(library, stills.take, 1_000_000, deaths.append, lambda: stills.orientation)
+def recorder(
+    folder: Path, max_bytes: int | None = None, still_limit_s: float = 60.0
+) -> Iterator[tuple[TimelapseRecorder, Stills, Library]]:
+    stills, library, crashes = Stills(), Library(folder, max_bytes), list[str]()
+    recorder = TimelapseRecorder(
+        library, stills.take, 1_000_000, crashes.append, lambda: stills.orientation, still_limit_s
+    )
     yield recorder, stills, library
     recorder.stop(soon_s())
-    assert deaths == []
+    assert crashes == []
     assert recorder.running is None
 
 
@@ -65,38 +69,36 @@ def running(recorder: TimelapseRecorder) -> RunningTimelapse:
     return running
 
 
-def test_a_camera_that_hangs_is_told_and_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timelapse, "_LONGEST_STILL_S", 0.02)
-    with recorder(tmp_path) as (lapse, stills, _):
-        stills.may_give.clear()
+def test_hanging_camera_is_reported_and_used_again(tmp_path: Path) -> None:
+    with recorder(tmp_path, still_limit_s=0.1) as (lapse, stills, _):
+        stills.may_deliver.clear()
         lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).failures >= 3)
-        assert "given none" in str(lapse.last_error)
-        assert len(stills.asked_s) == 1, "no second one while the first is on its way"
-        monkeypatch.setattr(timelapse, "_LONGEST_STILL_S", 10.0)
-        stills.may_give.set()
+        assert "delivered no still within 0.1 s" in str(lapse.last_error)
+        assert len(stills.requested_s) == 1, "a second request while the first one is pending"
+        stills.may_deliver.set()
         eventually(lambda: running(lapse).stills >= 1)
 
 
-def test_no_thread_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_to_start_without_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
     with recorder(tmp_path) as (lapse, _, _):
         with monkeypatch.context() as patch:
-            patch.setattr(timelapse, "spawn", fail)
+            patch.setattr(base, "spawn", fail)
             with pytest.raises(RecordingError, match="can't start new thread"):
                 lapse.start(TimelapseOptions(1.0))
         assert lapse.running is None
         lapse.start(TimelapseOptions(1.0))
 
 
-def test_stills_that_are_turned_begin_a_movie_that_says_so(tmp_path: Path) -> None:
+def test_other_orientation_begins_another_file(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).stills >= 2)
         stills.orientation = 6
-        eventually(lambda: len(library.entries()) == 2, "another movie")
+        eventually(lambda: len(library.entries()) == 2, "another file")
         count = running(lapse).stills
         eventually(lambda: running(lapse).stills > count)
         lapse.stop()
@@ -113,7 +115,7 @@ def exif_orientation(picture: bytes | None) -> int:
     return int(Image.open(io.BytesIO(picture)).getexif().get(0x0112, 1))
 
 
-def test_stills_and_their_movie(tmp_path: Path) -> None:
+def test_stills_and_video(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         started = lapse.start(TimelapseOptions(0.02, fps=10))
         assert started.name is not None
@@ -132,38 +134,38 @@ def test_stills_and_their_movie(tmp_path: Path) -> None:
     assert seen.numbers == [number % 16 for number in range(ended.stills)]
     assert seen.duration_s == pytest.approx(ended.stills / 10, abs=0.01)
     assert entry.duration_s == pytest.approx(seen.duration_s, abs=0.01)
-    assert set(stills.wants_full) == {False}
+    assert set(stills.full_sensor) == {False}
 
 
-def test_stills_come_at_their_times(tmp_path: Path) -> None:
+def test_stills_on_schedule(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
         began_s = time.monotonic()
         lapse.start(TimelapseOptions(0.1))
-        eventually(lambda: len(stills.asked_s) >= 6)
-    # Late is possible on a busy machine, the first one too; early is not.
-    for number, asked_s in enumerate(stills.asked_s):
-        assert asked_s - began_s >= 0.1 * number
+        eventually(lambda: len(stills.requested_s) >= 6)
+    # Late stills are possible on a busy machine, early ones are not.
+    for number, requested_s in enumerate(stills.requested_s):
+        assert requested_s - began_s >= 0.1 * number
 
 
-def test_missed_ones_are_left_out(tmp_path: Path) -> None:
+def test_missed_stills_are_skipped(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
-        stills.may_give.clear()
+        stills.may_deliver.clear()
         lapse_start = threading.Thread(target=lambda: lapse.start(TimelapseOptions(0.01)))
         lapse_start.start()
-        eventually(lambda: stills.asked_s)
+        eventually(lambda: stills.requested_s)
         until_s = time.monotonic() + 0.3
         eventually(lambda: time.monotonic() > until_s)
-        assert len(stills.asked_s) == 1
-        stills.may_give.set()
+        assert len(stills.requested_s) == 1
+        stills.may_deliver.set()
         lapse_start.join(10)
         eventually(lambda: running(lapse).stills >= 2)
         assert running(lapse).stills < 20
 
 
-def test_a_still_that_fails_is_counted_and_the_next_one_comes(tmp_path: Path) -> None:
+def test_failed_still_is_counted_and_the_next_one_follows(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         stills.fails = True
-        started = lapse.start(TimelapseOptions(60.0))  # so that there is no second one before this is looked at
+        started = lapse.start(TimelapseOptions(60.0))  # no second one before the assertion
         assert (started.name, started.stills, started.failures) == (None, 0, 1)
         lapse.stop()
         lapse.start(TimelapseOptions(0.02))
@@ -178,7 +180,7 @@ def test_a_still_that_fails_is_counted_and_the_next_one_comes(tmp_path: Path) ->
         eventually(lambda: running(lapse).stills > stills_before)
 
 
-def test_a_disk_that_is_gone_costs_stills_and_nothing_more(tmp_path: Path) -> None:
+def test_missing_disk_costs_only_stills(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     with recorder(folder) as (lapse, _, library):
         lapse.start(TimelapseOptions(0.02))
@@ -194,7 +196,7 @@ def test_a_disk_that_is_gone_costs_stills_and_nothing_more(tmp_path: Path) -> No
         assert len(play(folder / entry.name).numbers) >= ended.stills - 1
 
 
-def test_a_folder_that_is_made_again_gets_a_movie_of_its_own(tmp_path: Path) -> None:
+def test_new_folder_gets_another_file(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     with recorder(folder) as (lapse, _, library):
         first = lapse.start(TimelapseOptions(0.02)).name
@@ -202,7 +204,7 @@ def test_a_folder_that_is_made_again_gets_a_movie_of_its_own(tmp_path: Path) -> 
         folder.rename(tmp_path / "away")
         eventually(lambda: running(lapse).failures >= 2)
         folder.mkdir()
-        eventually(lambda: list(folder.glob("*.mp4")))  # perhaps of the same second, so of the same name
+        eventually(lambda: list(folder.glob("*.mp4")))  # in the same second it has the same name
         stills = running(lapse).stills
         eventually(lambda: running(lapse).stills >= stills + 3)
         assert lapse.last_error is None
@@ -215,9 +217,7 @@ def test_a_folder_that_is_made_again_gets_a_movie_of_its_own(tmp_path: Path) -> 
     assert play(tmp_path / "away" / str(first)).numbers
 
 
-def test_a_picture_that_did_not_come_into_the_movie_is_referred_to_by_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keyframe_after_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(tmp_path) as (lapse, _, library):
         lapse.start(TimelapseOptions(0.02))
         add, failed, added = Mp4Writer.add, list[bool](), list[bool]()
@@ -238,33 +238,33 @@ def test_a_picture_that_did_not_come_into_the_movie_is_referred_to_by_none(
     assert seen.duration_s == pytest.approx(len(seen.numbers) / 25, abs=0.01)
 
 
-def test_an_end_does_not_wait_for_a_still(tmp_path: Path) -> None:
+def test_stop_does_not_wait_for_a_still(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         lapse.start(TimelapseOptions(0.02))
-        stills.may_give.clear()
-        eventually(lambda: stills.is_held)
+        stills.may_deliver.clear()
+        eventually(lambda: stills.is_blocked)
         lapse.stop(soon_s())
         assert lapse.running is None
-        assert any(thread.name == "timelapse still" for thread in threading.enumerate())  # it waits on
+        assert any(thread.name == "timelapse still" for thread in threading.enumerate())  # it still waits
         (entry,) = library.entries()
         assert not entry.is_running
         seen = play(tmp_path / entry.name)
-        stills.may_give.set()
+        stills.may_deliver.set()
         eventually(lambda: not any(thread.name == "timelapse still" for thread in threading.enumerate()))
         assert play(tmp_path / entry.name).numbers == seen.numbers
 
 
-def test_a_start_where_nothing_can_be_written_says_so() -> None:
+def test_fail_to_start_in_unwritable_folder() -> None:
     with (
         recorder(Path("/proc")) as (lapse, _, _library),
-        pytest.raises(RecordingError, match="nothing can be recorded: "),
+        pytest.raises(RecordingError, match="cannot record: "),
     ):
         lapse.start(TimelapseOptions())
 
 
-def test_another_size_in_the_middle_is_fitted(tmp_path: Path) -> None:
+def test_other_size_is_scaled(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
-        lapse.start(TimelapseOptions(0.02, wants_full=True))
+        lapse.start(TimelapseOptions(0.02, full_sensor=True))
         stills.size = (128, 96)
         before = running(lapse).stills
         eventually(lambda: running(lapse).stills >= before + 3)
@@ -273,10 +273,10 @@ def test_another_size_in_the_middle_is_fitted(tmp_path: Path) -> None:
         seen = play(tmp_path / entry.name)
     assert seen.size == (64, 48)
     assert seen.numbers == [number % 16 for number in range(len(seen.numbers))]
-    assert set(stills.wants_full) == {True}
+    assert set(stills.full_sensor) == {True}
 
 
-def test_a_large_still_keeps_its_size_and_makes_a_smaller_movie(tmp_path: Path) -> None:
+def test_large_still_is_saved_in_full_and_scaled_for_the_video(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, library):
         stills.size = (2560, 1440)
         lapse.start(TimelapseOptions(0.02))
@@ -288,22 +288,22 @@ def test_a_large_still_keeps_its_size_and_makes_a_smaller_movie(tmp_path: Path) 
     assert (entry.width, entry.height) == (1920, 1080)
 
 
-def test_it_ends_by_itself(tmp_path: Path) -> None:
+def test_duration(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, stills, _):
         lapse.start(TimelapseOptions(0.05, duration_s=0.22))
         eventually(lambda: lapse.running is None)
-        assert 1 <= len(stills.asked_s) <= 5
+        assert 1 <= len(stills.requested_s) <= 5
 
 
-def test_one_at_a_time(tmp_path: Path) -> None:
+def test_fail_to_start_twice(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, _library):
         assert lapse.stop() is None
         lapse.start(TimelapseOptions(10.0))
-        with pytest.raises(RecordingError, match="runs already"):
+        with pytest.raises(RecordingError, match="already running"):
             lapse.start(TimelapseOptions())
 
 
-def test_a_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
+def test_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, library):
         lapse.start(TimelapseOptions(3600.0))
         lapse.stop(soon_s())
@@ -311,10 +311,10 @@ def test_a_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
         assert library.entries()[0].duration_s == pytest.approx(0.04, abs=0.001)
 
 
-def test_a_full_disk_refuses_the_start(tmp_path: Path) -> None:
+def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
     with recorder(tmp_path, 1) as (lapse, _, library):
-        _, descriptor = library.create("video", 0.0)  # it runs, so it cannot go
+        _, descriptor = library.create("video", 0.0)  # running, so it cannot be deleted
         os.close(descriptor)
         (tmp_path / "1970-01-01_00-00-00.mp4").write_bytes(b"xx")
-        with pytest.raises(RecordingError, match="nothing can be recorded"):
+        with pytest.raises(RecordingError, match="cannot record"):
             lapse.start(TimelapseOptions())

@@ -1,4 +1,4 @@
-"""Recordings over HTTP, with the recorders of the product behind a fake camera and real packets."""
+"""The recordings API with the real recorders, a fake camera and real packets."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,9 +13,10 @@ from softcam.errors import CameraError, NotSupported, PortalError
 from softcam.imaging import jpeg
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
+from softcam.recording.service import RecordingService
 from softcam.recording.timelapse import TimelapseRecorder
 from softcam.web.api.media import SnapshotOptions
-from softcam.web.api.recordings import Recorders, Recordings, take_still
+from softcam.web.api.recordings import RecordingsApi, take_still
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import AnyResponse, FileResponse, Request, Response, parse_target
 from softcam.web.http.router import Router
@@ -37,8 +38,8 @@ TRAVERSALS = (
 )
 
 
-class SessionListener:
-    """What a client can ask for, without a socket."""
+class Client:
+    """Sends requests to the API without a socket."""
 
     def __init__(self, scene: Scene, folder: Path | None, preroll_s: float = 0.0) -> None:
         self.source = FakeSource()
@@ -53,10 +54,10 @@ class SessionListener:
                 10**6,
                 scene.deaths.append,
             )
-            recorders = Recorders(library, preroll_s, video, timelapse)
+            recorders = RecordingService(library, preroll_s, video, timelapse)
             recorders.open(scene.deaths.append)
         self.recorders = recorders
-        self.api = Recordings(recorders, scene.media)
+        self.api = RecordingsApi(recorders, scene.media)
         self.routes = Router(self.api.routes())
 
     def ask(
@@ -93,9 +94,9 @@ class SessionListener:
             self.ask(target, method, body)
         return error_response(raised.value).status, str(raised.value)
 
-    def record(self, **wish: Any) -> dict[str, Any]:
-        """A recording with a second of pictures."""
-        started = Background(lambda: self.json("/v1/recordings/start", "POST", wish))
+    def record(self, **options: Any) -> dict[str, Any]:
+        """Start a recording and send one second of packets."""
+        started = Background(lambda: self.json("/v1/recordings/start", "POST", options))
         eventually(lambda: self.source.sinks or started.is_over)
         self.source.give(int(FPS))
         content: dict[str, Any] = started.result()
@@ -104,15 +105,15 @@ class SessionListener:
 
 
 @contextmanager
-def listener(folder: Path | None, preroll_s: float = 0.0) -> Iterator[SessionListener]:
+def listener(folder: Path | None, preroll_s: float = 0.0) -> Iterator[Client]:
     with Scene() as scene, scene.camera.flowing():
-        listener = SessionListener(scene, folder, preroll_s)
+        listener = Client(scene, folder, preroll_s)
         yield listener
         if listener.recorders is not None:
             listener.recorders.close(soon_s())
 
 
-def test_nothing_is_there_at_first(tmp_path: Path) -> None:
+def test_empty_list(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         content = d.json("/v1/recordings")
         assert content.pop("free_bytes") > 0
@@ -127,7 +128,7 @@ def test_nothing_is_there_at_first(tmp_path: Path) -> None:
         assert d.json("/v1/recordings/stop", "POST") == {"status": "ok", "recording": None}
 
 
-def test_without_a_folder_everything_says_which_setting(tmp_path: Path) -> None:
+def test_fail_without_folder(tmp_path: Path) -> None:
     with listener(None) as d:
         assert d.api.status() == {"recording": None}
         name = "/v1/recordings/2026-11-20_23-15-02.mp4"
@@ -144,14 +145,14 @@ def test_without_a_folder_everything_says_which_setting(tmp_path: Path) -> None:
                 d.ask(target, method)
 
 
-def test_a_video_from_start_to_delete(tmp_path: Path) -> None:
+def test_video_from_start_to_delete(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         started = d.record()
         assert started["status"] == "ok"
         name = started["recording"]["name"]
         assert d.scene.leases["recording"] == 1
         assert d.api.status()["recording"]["video"]["name"] == name
-        assert d.refusal("/v1/recordings/start", "POST") == (409, "a video recording runs already; stop it first")
+        assert d.refusal("/v1/recordings/start", "POST") == (409, "a video recording is already running; stop it first")
         (entry,) = d.json("/v1/recordings")["recordings"]
         assert (entry["name"], entry["kind"], entry["is_running"]) == (name, "video", True)
         assert d.refusal(f"/v1/recordings/{name}", "DELETE")[0] == 409
@@ -169,7 +170,7 @@ def test_a_video_from_start_to_delete(tmp_path: Path) -> None:
         assert d.json("/v1/recordings")["recordings"] == []
 
 
-def test_a_timelapse_beside_a_video(tmp_path: Path) -> None:
+def test_timelapse_and_video(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         d.record()
         lapse = d.json("/v1/recordings/start", "POST", {"kind": "timelapse", "interval_s": 0.5, "full": True})
@@ -186,7 +187,7 @@ def test_a_timelapse_beside_a_video(tmp_path: Path) -> None:
         assert jpeg.size_of(d.bytes(f"/v1/recordings/{name}/thumbnail"))[0] <= 320
 
 
-def test_a_stop_without_a_kind_ends_all(tmp_path: Path) -> None:
+def test_stop_without_kind_stops_all(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         d.json("/v1/recordings/start", "POST", {"kind": "timelapse"})
         assert d.json("/v1/recordings/stop", "POST", {"kind": "video"})["recording"] is None
@@ -194,7 +195,7 @@ def test_a_stop_without_a_kind_ends_all(tmp_path: Path) -> None:
         assert d.json("/v1/recordings")["running"] == {"video": None, "timelapse": None}
 
 
-def test_a_still_is_kept(tmp_path: Path) -> None:
+def test_still(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         entry = d.json("/v1/recordings/still", "POST", {"width": 16, "quality": 50, "autofocus": False})["recording"]
         assert (entry["kind"], entry["width"], entry["height"]) == ("still", 16, 8)
@@ -204,7 +205,7 @@ def test_a_still_is_kept(tmp_path: Path) -> None:
         assert (full["width"], full["height"]) == (64, 32)
 
 
-def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
+def test_failed_still_leaves_no_file(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         d.scene.camera.fail_next("open", CameraError("no such luck"))
         with pytest.raises(CameraError):
@@ -214,7 +215,7 @@ def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "detail"),
+    ("body", "expected"),
     [
         ({"kind": "audio"}, "kind: must be one of video, timelapse"),
         ({"segment_s": 1}, "segment_s: must be a number from 2 to 3600"),
@@ -230,27 +231,27 @@ def test_a_still_without_a_picture_is_no_file(tmp_path: Path) -> None:
         ([], "body: must be a JSON object"),
     ],
 )
-def test_fail_bad_wishes(body: Any, detail: str, tmp_path: Path) -> None:
+def test_fail_invalid_options(body: Any, expected: str, tmp_path: Path) -> None:
     with listener(tmp_path, preroll_s=5.0) as d:
-        status, told = d.refusal("/v1/recordings/start", "POST", body)
+        status, detail = d.refusal("/v1/recordings/start", "POST", body)
         assert status == 400
-        assert told.startswith(detail)
+        assert detail.startswith(expected)
         assert d.json("/v1/recordings")["running"] == {"video": None, "timelapse": None}
 
 
-def test_a_folder_that_is_gone_is_an_empty_list_that_says_why(tmp_path: Path) -> None:
+def test_missing_folder_is_an_empty_list_with_error(tmp_path: Path) -> None:
     with listener(tmp_path / "folder") as d:
         (tmp_path / "folder").rmdir()
         content = d.json("/v1/recordings")
         assert (content["recordings"], content["free_bytes"]) == ([], None)
         assert "No such file" in content["last_error"]
-        status, told = d.refusal("/v1/recordings/still", "POST")
-        assert (status, "No such file" in told) == (409, True)
+        status, detail = d.refusal("/v1/recordings/still", "POST")
+        assert (status, "No such file" in detail) == (409, True)
         assert d.refusal("/v1/recordings/start", "POST")[0] == 409
 
 
 @pytest.mark.parametrize("name", TRAVERSALS)
-def test_fail_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
+def test_fail_path_traversal(name: str, tmp_path: Path) -> None:
     (tmp_path / "2026-11-20_23-15-02.mp4").write_text("secret")
     (tmp_path / "folder").mkdir()
     with listener(tmp_path / "folder") as d, Site(d.api.routes()) as site:
@@ -260,7 +261,7 @@ def test_fail_names_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "2026-11-20_23-15-02.mp4").exists()
 
 
-def test_headers_of_a_file(tmp_path: Path) -> None:
+def test_file_headers(tmp_path: Path) -> None:
     with listener(tmp_path) as d, Site(d.api.routes()) as site:
         name = d.json("/v1/recordings/still", "POST")["recording"]["name"]
         target = f"/v1/recordings/{name}"
