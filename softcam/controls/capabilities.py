@@ -101,7 +101,7 @@ def stream_deviations(requested: RequestedControls, config: StreamConfig) -> Ite
 
 
 def has_single_exposure_hdr(config: StreamConfig) -> bool:
-    # The range alone is no proof: libcamera uses one table of controls for all Raspberry Pis.
+    # The range alone does not prove it: libcamera uses one table of controls for all Raspberry Pis.
     return (
         config.has_hdr_modes
         and "HdrMode" in config.controls

@@ -135,7 +135,7 @@ class ControlManager:
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
-        """Wait for the change before. Raises CameraError if it takes too long."""
+        """Hold the right to change; waits for another change. Raises CameraError if that exceeds the timeout."""
         if not self._changing.acquire(timeout=self._change_timeout_s):
             raise CameraError("another control change is in progress; retry later")
         try:

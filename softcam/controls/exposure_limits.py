@@ -27,7 +27,7 @@ _STEADY: Final = 1.03  # from frame to frame; the target of an automatic that st
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Exposure times in microseconds, and gains; None is no limit."""
+    """Exposure times in microseconds, and gains; None for no limit."""
 
     min_exposure_us: int | None = None
     max_exposure_us: int | None = None

@@ -43,7 +43,7 @@ class Store:
         return self._reason
 
     def load(self) -> RequestedControls:
-        """The saved state; an empty one if there is no file, or if the file was quarantined."""
+        """The saved state; an empty one if the file does not exist, or if the file was quarantined."""
         if self._path is None:
             self.error = "no state directory (--state-dir)"
             log.warning("Controls will not be saved: %s", self.error)

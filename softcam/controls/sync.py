@@ -83,8 +83,8 @@ class ControlSync(NullListener):
 
     def refresh(self) -> None:
         """Derive the decisions from a new state or a new opening; `send` sends what follows from them."""
-        requested = self._safe_mode.requested
         with self._lock:
+            requested = self._safe_mode.requested  # read here, so that the last refresh has the newest state
             self._generation += 1
             self._light.configure(requested)
             config = self._config

@@ -48,7 +48,7 @@ class ControllableCamera(FakeCamera):
 class ControlScene:
     """A control manager and a session on a camera that the test controls; another one on `folder` is the next process.
 
-    Without a watchdog timeout there is no watchdog, without an autofocus timeout no autofocus.
+    The watchdog and autofocus are disabled unless their timeouts are set.
     """
 
     def __init__(

@@ -116,7 +116,7 @@ def test_zoom_keeps_the_shape(scene: ControlScene) -> None:
     with scene.held.open():
         scene.change("roi", x=0.5, y=0.5, width=0.5, height=0.25)
         assert scene.take_sent() == {"ScalerCrop": (32, 12, 32, 16)}
-        # A still has another sensor mode, and a shape of its own.
+        # A still has another sensor mode, and its own shape.
         ranges = {"ScalerCrop": ((0, 0, 8, 4), (0, 0, 128, 64), None)}
         whole, part = (scene.control_manager.still_view(is_whole=is_whole) for is_whole in (True, False))
         assert whole(ranges, (128, 64)) == {"ScalerCrop": (0, 0, 128, 64)}
