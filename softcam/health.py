@@ -88,7 +88,7 @@ class Health:
         `address` is where the portal listens. May take as long as the answer to a request may.
         """
         now_s = time.monotonic()
-        if self._manager is not None and (trouble := self._manager.trouble()) is not None:
+        if self._manager is not None and (trouble := self._manager.health_error()) is not None:
             return trouble
         return self._fan_out_trouble(now_s) or self._encoder_trouble(now_s) or self._server_trouble(now_s, address)
 

@@ -122,7 +122,7 @@ class ControlManager:
 
     def trigger_autofocus(self, timeout_s: float) -> FocusOutcome | None:
         """Run one autofocus cycle; returns None if the focus is manual or the cycle timed out."""
-        return self._open_camera().focus.trigger(time.monotonic() + timeout_s)
+        return self._open_camera().autofocus.trigger(time.monotonic() + timeout_s)
 
     def still_view(self, *, is_whole: bool) -> mapping.StillView:
         """The controls of a still: the zoom in the still's own shape, or none if it is of the whole sensor."""

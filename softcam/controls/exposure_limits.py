@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from softcam.camera.session.frame_rate import CONTROL_FRAMES
+from softcam.camera.session.sent_controls import CONTROL_FRAMES
 
 _TOLERANCE: Final = 1.01  # gains are reported in steps of the sensor
 _LIGHT_CHANGED: Final = 1.15

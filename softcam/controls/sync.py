@@ -189,9 +189,10 @@ class ControlSync(NullListener):
         news = {name: value for name, value in wanted.items() if name not in sent or sent[name] != value}
         released = sent.keys() - wanted.keys()
         resets = {name: mapping.reset_value(name, config, plan.stream) for name in released}
-        focus = manager.focus
+        focus = manager.autofocus
         if plan.focus is AfMode.MANUAL:
-            focus.prefer(plan.focus, has_lens=config.has_autofocus)  # first, so that no autofocus control follows
+            # First, so that no autofocus control follows.
+            focus.set_user_mode(plan.focus, has_lens=config.has_autofocus)
         try:
             changes = news | {name: value for name, value in resets.items() if value is not None}
             if changes:
@@ -206,11 +207,11 @@ class ControlSync(NullListener):
                     self._sent.update(news)
                     for name in released:  # also those without a reset value: they are sent when they are set again
                         self._sent.pop(name, None)
-        if plan.focus is not AfMode.MANUAL and focus.prefer(plan.focus, has_lens=config.has_autofocus):
+        if plan.focus is not AfMode.MANUAL and focus.set_user_mode(plan.focus, has_lens=config.has_autofocus):
             if manager.status().is_streaming:
-                focus.stream_started()
+                focus.on_stream_started()
             else:
-                focus.look_again()
+                focus.refocus()
         with self._lock:
             is_new = not_applied != self._not_applied
             self._not_applied = not_applied

@@ -207,7 +207,7 @@ def test_goes_on_when_the_camera_is_back(start_portal: Start, visitor: Visitor, 
     faults.write_text("hang-once")
     portal.wait_for_log("restarting the stream")
     faults.write_text("")
-    portal.wait_for_log("Frames come again")
+    portal.wait_for_log("Camera recovered")
     seen = len(shown(page))
     wait_until(lambda: len(shown(page)) > seen + 30, "a movie that goes on")
     wait_until_close(page)

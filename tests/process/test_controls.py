@@ -324,7 +324,7 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
     change(held, "autofocus_mode", {"mode": "auto"})
     with StreamClient(held) as viewer:
         viewer.next()
-        held.wait_for_log("Autofocus cycle for the stream focused")
+        held.wait_for_log("Autofocus for the stream focused")
         assert status_of(held)["autofocus_mode"] == "auto"
 
 

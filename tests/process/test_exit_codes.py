@@ -269,7 +269,7 @@ def test_camera_that_no_restart_and_no_reopening_helps(start_portal: Start, faul
         viewer.wait_for_end()
     for line in (
         r"No frame for 1\.\d s: restarting the stream",
-        "Closing the camera and opening it again",
+        "reopening the camera",
         "no frame for 1 s, after a restart of the stream and a reopening",
     ):
         portal.wait_for_log(line)

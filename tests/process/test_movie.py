@@ -264,7 +264,7 @@ def test_viewers_wait_while_the_camera_is_brought_back(movie: Portal, faults: Pa
         faults.write_text("hang-once")
         movie.wait_for_log("restarting the stream")
         faults.write_text("")
-        movie.wait_for_log("Frames come again")
+        movie.wait_for_log("Camera recovered")
         fragments = [*before]
         while len(fragments) < 80:
             fragments.append(viewer.fragment())

@@ -338,7 +338,7 @@ def test_a_camera_that_hangs_is_waited_for(
     faults.write_text("hang-once")
     portal.wait_for_log("restarting the stream")  # which is over before one could ask for it
     faults.write_text("")
-    portal.wait_for_log("Frames come again")
+    portal.wait_for_log("Camera recovered")
     server.wait_for("^frame ", after_s=time.monotonic())
     publishing = wait_for_publishing(portal, "publishing", wait_until)
     assert (publishing["reconnects"], publishing["last_error"]) == (0, None)

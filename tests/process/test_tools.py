@@ -195,7 +195,7 @@ def test_a_stream_that_ends_is_recorded_until_then(start_portal: Start, tmp_path
     output = tmp_path / "recording.mp4"
 
     def end() -> None:
-        portal.wait_for_log("Autofocus cycle for the stream focused")
+        portal.wait_for_log("Autofocus for the stream focused")
         portal.stop()
 
     ending = threading.Thread(target=end)

@@ -43,7 +43,7 @@ def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) ->
             faults.write_text("hang-once")
             portal.wait_for_log(r"No frame for \d+\.\d s: restarting the stream", nth=nth)
             faults.write_text("")
-            portal.wait_for_log("Frames come again", nth=nth)
+            portal.wait_for_log("Camera recovered", nth=nth)
             status = wait_for_status(portal, state="open", restarts=nth, viewers=1)
             assert status["opens"] == 1
             assert viewer.next_where(is_placeholder=False).timestamp_s <= time.time()
@@ -79,7 +79,7 @@ def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
         small.next_where(is_placeholder=False)
         wait_for_status(portal, state="open", available=True)
         assert ask(portal, "/health").status == 200
-    portal.wait_for_log("Frames come again")
+    portal.wait_for_log("Camera recovered")
 
 
 def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None:
@@ -100,9 +100,9 @@ def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path)
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang-once fail-restart")
-        portal.wait_for_log("Restarting the stream failed .*does not start again")
-        portal.wait_for_log("Closing the camera and opening it again")
-        portal.wait_for_log("Frames come again")
+        portal.wait_for_log("Restarting the stream failed: .*does not start again")
+        portal.wait_for_log("reopening the camera")
+        portal.wait_for_log("Camera recovered")
         viewer.next_where(is_placeholder=False)
         status = wait_for_status(portal, state="open")
         assert status["opens"] == 2
@@ -114,9 +114,9 @@ def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, fault
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
-        portal.wait_for_log("Closing the camera and opening it again")
+        portal.wait_for_log("reopening the camera")
         faults.write_text("")
-        portal.wait_for_log("Frames come again")
+        portal.wait_for_log("Camera recovered")
         viewer.next_where(is_placeholder=False)
         assert wait_for_status(portal, state="open")["opens"] == 2
 

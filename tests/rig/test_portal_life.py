@@ -115,7 +115,7 @@ def test_a_freeze_is_answered_and_the_viewer_sees_the_camera_again(rig: Rig) -> 
 
         viewer.wait_for(lambda part: is_placeholder(part.jpeg))
         portal.running.thaw()
-        portal.running.wait_for_line("Frames come again")
+        portal.running.wait_for_line("Camera recovered")
         viewer.wait_for_pictures(5)
         recognise(rig, decode(viewer.wait_for_pictures(5).jpeg))
         status = portal.wait_for_status(state="open")
@@ -131,7 +131,7 @@ def test_a_freeze_outlasts_the_restart_and_not_the_reopening(rig: Rig) -> None:
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
         portal.running.freeze()
-        portal.running.wait_for_line("Closing the camera and opening it again")
+        portal.running.wait_for_line("reopening the camera")
         portal.running.thaw()
         portal.wait_for_status(state="open")
         recognise(rig, decode(viewer.wait_for_pictures(5).jpeg))

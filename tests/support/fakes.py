@@ -22,7 +22,9 @@ from softcam.camera.base import (
     ignore_config,
     no_controls,
 )
-from softcam.camera.session.manager import CameraManager, Lease, State
+from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.manager import CameraManager, Lease, SessionLimits, State
+from softcam.camera.session.state import SessionState
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
 
@@ -153,12 +155,14 @@ class FakeCamera:
         assert self._on_frame is not None, "the camera is closed"
         return self._on_frame
 
-    def emit(self, metadata: Mapping[str, Any] | None = None, *, to: OnFrame | None = None) -> Frame:
+    def emit(
+        self, metadata: Mapping[str, Any] | None = None, *, to: OnFrame | None = None, began_s: float | None = None
+    ) -> Frame:
         """One frame, delivered on this thread as a camera's own thread would; the frame may be given back already."""
         with self._changed:
             on_frame = to or self.on_frame
             self.frames_out += 1
-        frame = make_frame(STEADY if metadata is None else metadata, give_back=self._came_back)
+        frame = make_frame(STEADY if metadata is None else metadata, began_s=began_s, give_back=self._came_back)
         on_frame(frame)
         return frame
 
@@ -284,8 +288,10 @@ class Held:
         linger_s: float = 60.0,
         watchdog_timeout_s: float = 0.0,
         autofocus_timeout_s: float | None = None,
+        limits: SessionLimits | None = None,
     ) -> None:
         self.camera = camera or FakeCamera()
+        self._limits = limits or SessionLimits()
         self.failures: list[CameraError] = []  # a test that expects one takes it out
         self.manager = CameraManager(
             self.camera,
@@ -294,6 +300,7 @@ class Held:
             autofocus_timeout_s=autofocus_timeout_s or 5.0,
             has_autofocus=autofocus_timeout_s is not None,
             on_failure=self.failures.append,
+            limits=self._limits,
         )
 
     def __enter__(self) -> Self:
@@ -317,6 +324,20 @@ class Held:
     @property
     def state(self) -> State:
         return self.manager.status().state
+
+    @property
+    def session(self) -> SessionState:
+        """What the threads of the session share; for tests of the session itself."""
+        return self.manager._state
+
+    def decision(self, later_s: float) -> Step | Wait:
+        """What the camera thread would do if nothing happened until so much later."""
+        with self.session.changed:
+            return decide(Snapshot.of(self.session, self._limits.absence_s), time.monotonic() + later_s)
+
+    def frame_waiters(self) -> int:
+        """How many threads wait for a frame."""
+        return waiters(self.manager.frames._changed)
 
     def wait_for(self, state: State) -> None:
         eventually(lambda: self.state is state, f"state {state}")

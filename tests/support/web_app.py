@@ -7,6 +7,7 @@ from typing import Self
 
 from softcam import app
 from softcam.camera.base import StreamConfig
+from softcam.camera.session.manager import SessionLimits
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.fanout import FanOut
@@ -32,6 +33,7 @@ class Scene:
         autofocus_timeout_s: float | None = None,
         linger_s: float = 60.0,
         watchdog_timeout_s: float = 0.0,
+        session_limits: SessionLimits | None = None,
         **limits: float,
     ) -> None:
         """`limits` are further fields of MediaDefaults."""
@@ -40,6 +42,7 @@ class Scene:
             linger_s=linger_s,
             watchdog_timeout_s=watchdog_timeout_s,
             autofocus_timeout_s=autofocus_timeout_s,
+            limits=session_limits,
         )
         self.camera = self.held.camera
         self.manager = self.held.manager

@@ -349,7 +349,7 @@ class PicameraCamera:
 
         def take(request: Any) -> None:
             nonlocal sequence
-            if thinning is not None and not thinning.takes(time.monotonic()):
+            if thinning is not None and not thinning.should_pass(time.monotonic()):
                 return
             sequence += 1
             on_frame(frame_of(request, got, sequence, out))

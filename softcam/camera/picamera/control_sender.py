@@ -14,13 +14,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from softcam.camera.session.frame_rate import duration_s
+from softcam.camera.session.sent_controls import MOMENTARY_CONTROLS, min_frame_duration_s
 
 log = logging.getLogger(__name__)
 
 _NONE: Final[Mapping[str, Any]] = MappingProxyType({})
-# One-off controls: sent again after a mode switch they would start something anew.
-_MOMENTARY: Final = frozenset({"AfTrigger", "AfPause"})
 
 
 class ControlSender:
@@ -36,7 +34,7 @@ class ControlSender:
     def send(self, controls: Mapping[str, Any]) -> None:
         """With the next request, and with every start from now on. The camera knows all of these controls."""
         with self._lock:
-            self._sent.update({name: value for name, value in controls.items() if name not in _MOMENTARY})
+            self._sent.update({name: value for name, value in controls.items() if name not in MOMENTARY_CONTROLS})
             try:
                 self._tell(controls)
             except RuntimeError as error:
@@ -56,7 +54,7 @@ class ControlSender:
     def frame_s(self, more: Mapping[str, Any] = _NONE) -> float:
         """How long a frame may take by what was sent and `more`; 0 where nothing says so."""
         with self._lock:
-            return duration_s({**self._sent, **more})
+            return min_frame_duration_s({**self._sent, **more})
 
     def _known(self, controls: Mapping[str, Any]) -> dict[str, Any]:
         known = self._picam2.camera_controls

@@ -1,7 +1,8 @@
-"""Drives autofocus cycles on an open camera: begins them, steps them with every frame, wakes who waits for the outcome.
+"""Runs autofocus cycles on an open camera: starts them, feeds them the metadata of each frame, reports their outcome.
 
-Any thread may begin or wait; the camera's frame thread steps. What is decided is sent before anyone else decides:
-otherwise the end of a cycle could send its continuous focus behind the manual focus that a user just set.
+Any thread may start a cycle or wait for one; the camera's frame thread feeds it. What is decided is sent before another
+decision is made: otherwise the end of a cycle could send its continuous focus after the manual focus that a user has
+just set.
 """
 
 import logging
@@ -10,105 +11,165 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from softcam.camera.base import NullListener, StreamConfig
 from softcam.camera.session.autofocus_cycle import AfMode, FocusCycle, FocusOutcome
+from softcam.camera.session.sent_controls import SentControls
 from softcam.errors import CameraError
-from softcam.imaging.frame import Frame
 
 log = logging.getLogger(__name__)
 
-_LEAST_ORDERED_S: Final = 2.0  # for a cycle that a user wants, also where the configuration has autofocus off
+_MIN_USER_TIMEOUT_S: Final = 2.0  # of a cycle that a user requests, also if autofocus is disabled in the settings
 
 
-class Focus:
-    """Autofocus of one camera: one cycle at a time, whoever asks while one runs shares its outcome."""
+class Autofocus(NullListener):
+    """Autofocus of one camera: one cycle at a time, whose outcome is shared by all threads that request one meanwhile.
 
-    def __init__(self, send: Callable[[Mapping[str, Any]], None], timeout_s: float) -> None:
+    Listens to the session; its methods that return an outcome may be called by any thread.
+    """
+
+    def __init__(
+        self, send: Callable[[Mapping[str, Any]], None], sent: SentControls, timeout_s: float, *, is_enabled: bool
+    ) -> None:
+        """`send` records in `sent` what it sends. Unless `is_enabled`, the lens moves only if a user requests it."""
         self._send = send
+        self._sent = sent
         self._timeout_s = timeout_s
-        # Held from a decision until it was sent, which does not block (`Camera.set_controls`). Taken first.
+        self._is_enabled = is_enabled
+        # Held from a decision until it was sent, which does not block (`Camera.set_controls`). Acquired first.
         self._order = threading.Lock()
         self._changed = threading.Condition(threading.Lock())  # guards all fields below
-        self._is_able = False
-        self._is_able_by_default = False
-        self._asked_mode: AfMode | None = None  # by a user; None leaves it to the streams
+        self._is_open = False
+        self._can_focus = False
+        self._can_focus_by_default = False
+        self._user_mode: AfMode | None = None  # None: as the streams need it
         self._cycle: FocusCycle | None = None
-        self._resting_mode = AfMode.AUTO
-        self._mode: AfMode | None = None  # what was sent last
+        self._resting_mode = AfMode.AUTO  # after a cycle
         self._last: FocusOutcome | None = None
 
     @property
     def last_outcome(self) -> FocusOutcome | None:
-        """How the newest finished cycle ended since the camera was opened."""
+        """The outcome of the newest finished cycle since the camera was opened."""
         with self._changed:
             return self._last
 
     @property
     def mode(self) -> AfMode | None:
-        """The mode that the camera was told last, which libcamera does not tell back; None where it was told none."""
+        """The mode that was sent last, which libcamera does not report back; None if none was sent since opening."""
         with self._changed:
-            return self._mode
+            return self._sent_mode if self._is_open else None
 
-    def camera_opened(self, is_able: bool) -> None:
-        """A fresh camera: whatever ran before is over."""
+    # --- the session's listener -------------------------------------------------------------------------------
+
+    def on_configured(self, config: StreamConfig) -> None:
+        self._reset(is_open=True, can_focus=self._is_enabled and config.has_autofocus)
+
+    def on_closing(self) -> None:
+        self._reset(is_open=False, can_focus=False)
+
+    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:  # noqa: ARG002 - see SessionListener
+        # A harmless race: a cycle that starts at this moment gets its first metadata with the next frame.
+        if self._cycle is None:
+            return
+        with self._order:
+            with self._changed:
+                cycle = self._cycle
+                outcome = None if cycle is None else cycle.process_frame(metadata, time.monotonic())
+                if outcome is None:
+                    return
+                resting_mode = self._resting_mode
+            # Sent before the waiting threads see the outcome, so that it disturbs no image that they take then.
+            if resting_mode is AfMode.CONTINUOUS:
+                self._try_send({"AfMode": int(AfMode.CONTINUOUS)})
+            with self._changed:
+                if self._cycle is cycle:  # not closed meanwhile
+                    self._cycle = None
+                    self._last = outcome
+                self._changed.notify_all()
+        _log_outcome(outcome)
+
+    # --- any thread -------------------------------------------------------------------------------------------
+
+    def on_stream_started(self) -> None:
+        """Start one cycle; then continuous focus for as long as the camera stays open, unless a user set another."""
         with self._changed:
-            self._is_able = self._is_able_by_default = is_able
-            self._cycle = None
-            self._last = None
-            self._resting_mode = AfMode.AUTO
-            self._mode = None
-            self._changed.notify_all()
-
-    def camera_closed(self) -> None:
-        self.camera_opened(is_able=False)
-
-    def stream_started(self) -> None:
-        """One full cycle, then continuous focus for as long as the camera stays open, unless a user wants otherwise."""
-        with self._changed:
-            if self._asked_mode is not AfMode.AUTO:
+            if self._user_mode is not AfMode.AUTO:
                 self._resting_mode = AfMode.CONTINUOUS
-        self._begin("the stream")
+        self._start_cycle("the stream")
 
-    def prefer(self, mode: AfMode | None, *, has_lens: bool) -> bool:
-        """What a user wants: MANUAL no cycles, AUTO no continuous focus, CONTINUOUS always; None as streams need it.
+    def set_user_mode(self, mode: AfMode | None, *, has_lens: bool) -> bool:
+        """Set a user's mode: MANUAL has no cycles, AUTO no continuous focus; None is as the streams need it.
 
-        On an open camera it counts at once; AfMode MANUAL is sent by whoever sends the lens' position with it, after
-        this: from here on nothing else is sent. True where this opening had a user's mode that is given up: the lens
-        is then to be looked after anew.
+        On an open camera it applies at once, except for MANUAL: the caller sends that together with the lens position,
+        after this call, from which on nothing else is sent. True if a user's mode of this opening was given up: the
+        lens has to be focused anew.
         """
         with self._order:
             with self._changed:
-                before, self._asked_mode = self._asked_mode, mode
+                before, self._user_mode = self._user_mode, mode
                 is_automatic = mode in (AfMode.AUTO, AfMode.CONTINUOUS)
-                self._is_able = has_lens and mode is not AfMode.MANUAL and (is_automatic or self._is_able_by_default)
-                # After an opening the camera is as streams need it, whatever a user wanted of the one before.
-                if mode is None and (before is None or self._mode is None):
+                self._can_focus = has_lens and (is_automatic or (mode is None and self._can_focus_by_default))
+                # After an opening the camera is as the streams need it, whatever a user set before.
+                if mode is None and (before is None or self._sent_mode is None):
                     return False
                 self._resting_mode = AfMode.AUTO if mode is None else mode
-                if has_lens:
-                    self._mode = self._resting_mode
-                is_cut = self._cycle is not None and mode is AfMode.MANUAL
-                if is_cut:
+                if self._cycle is not None and mode is AfMode.MANUAL:
                     self._cycle = None
                     self._changed.notify_all()
                 is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
             if is_to_send:
-                self._tell({"AfMode": int(AfMode.AUTO if mode is None else mode)})
+                self._try_send({"AfMode": int(AfMode.AUTO if mode is None else mode)})
         return mode is None
 
-    def look_again(self) -> None:
-        """A cycle that nobody waits for: the lens was set by hand until now."""
-        self._begin("a lens that was set by hand")
+    def refocus(self) -> None:
+        """Start a cycle that nobody waits for: the lens was set by hand until now."""
+        self._start_cycle("a lens that was set by hand")
 
     def trigger(self, deadline_s: float) -> FocusOutcome | None:
-        """One cycle because a user says so, also where the configuration has none; as `acquire` otherwise."""
-        return self._wait(self._begin("a user", is_ordered=True), deadline_s)
+        """One cycle that a user requests, also if autofocus is disabled in the settings; otherwise as `acquire`."""
+        return self._wait(self._start_cycle("a user", is_requested=True), deadline_s)
 
     def acquire(self, deadline_s: float) -> FocusOutcome | None:
-        """One single acquisition before a still; blocks until its outcome or the deadline (monotonic clock).
+        """One cycle before a still; blocks until its outcome or the deadline (monotonic clock).
 
-        None when the camera has no autofocus or the time was over first; the cycle then goes on by itself.
+        None if the camera has no autofocus, or at the deadline; the cycle then continues by itself.
         """
-        return self._wait(self._begin("a snapshot"), deadline_s)
+        return self._wait(self._start_cycle("a snapshot"), deadline_s)
+
+    # --- inside -----------------------------------------------------------------------------------------------
+
+    @property
+    def _sent_mode(self) -> AfMode | None:
+        mode = self._sent.values.get("AfMode")
+        return None if mode is None else AfMode(mode)
+
+    def _reset(self, *, is_open: bool, can_focus: bool) -> None:
+        """Another opening, or none: a cycle of the one before is over."""
+        with self._changed:
+            self._is_open = is_open
+            self._can_focus = self._can_focus_by_default = can_focus
+            self._cycle = None
+            self._last = None
+            self._resting_mode = AfMode.AUTO
+            self._changed.notify_all()
+
+    def _start_cycle(self, purpose: str, *, is_requested: bool = False) -> FocusCycle | None:
+        """The running cycle, or a new one; None if there can be none."""
+        with self._order:
+            with self._changed:
+                if not (self._can_focus or is_requested) or self._user_mode is AfMode.MANUAL:
+                    return None
+                if self._cycle is not None:
+                    return self._cycle
+                timeout_s = max(self._timeout_s, _MIN_USER_TIMEOUT_S) if is_requested else self._timeout_s
+                cycle = self._cycle = FocusCycle(purpose, time.monotonic(), timeout_s)
+            log.info("Autofocus for %s started", purpose)
+            if self._try_send(cycle.start_controls()):
+                return cycle
+            with self._changed:
+                if self._cycle is cycle:
+                    self._cycle = None
+                    self._changed.notify_all()
+            return None
 
     def _wait(self, cycle: FocusCycle | None, deadline_s: float) -> FocusOutcome | None:
         if cycle is None:
@@ -117,56 +178,13 @@ class Focus:
             while self._cycle is cycle:
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0:
-                    log.info("Autofocus cycle for %s is not over yet; it is not waited for", cycle.purpose)
+                    log.info("Autofocus for %s timed out, continuing", cycle.purpose)
                     return None
                 self._changed.wait(left_s)
-            return cycle.outcome  # None when the camera was closed meanwhile, or refused
+            return cycle.outcome  # None if the camera was closed meanwhile, or refused
 
-    def step(self, frame: Frame) -> None:
-        """Look at a frame's metadata; called by the camera's frame thread."""
-        # A harmless race: a cycle begun at this moment is stepped from the next frame on.
-        if self._cycle is None:
-            return
-        with self._order:
-            with self._changed:
-                cycle = self._cycle
-                outcome = None if cycle is None else cycle.step(frame.metadata, time.monotonic())
-                if outcome is None:
-                    return
-                resting_mode = self._resting_mode
-            # Sent before the cycle is over for those who wait, so that no picture taken on the outcome is disturbed.
-            if resting_mode is AfMode.CONTINUOUS:
-                self._tell({"AfMode": int(AfMode.CONTINUOUS)})
-            with self._changed:
-                if self._cycle is cycle:  # not closed meanwhile
-                    self._cycle = None
-                    self._last = outcome
-                    self._mode = resting_mode
-                self._changed.notify_all()
-        _log_outcome(outcome)
-
-    def _begin(self, purpose: str, *, is_ordered: bool = False) -> FocusCycle | None:
-        """The cycle that runs now, a new one or one that ran already; None where there can be none."""
-        with self._order:
-            with self._changed:
-                if not (self._is_able or is_ordered) or self._asked_mode is AfMode.MANUAL:
-                    return None
-                if self._cycle is not None:
-                    return self._cycle
-                timeout_s = max(self._timeout_s, _LEAST_ORDERED_S) if is_ordered else self._timeout_s
-                cycle = self._cycle = FocusCycle(purpose, time.monotonic(), timeout_s)
-                self._mode = AfMode.AUTO
-            log.info("Autofocus cycle for %s begins", purpose)
-            if self._tell(cycle.controls()):
-                return cycle
-            with self._changed:
-                if self._cycle is cycle:
-                    self._cycle = None
-                    self._changed.notify_all()
-            return None
-
-    def _tell(self, controls: Mapping[str, Any]) -> bool:
-        """Send, and say whether the camera took it; one that refuses still gives pictures."""
+    def _try_send(self, controls: Mapping[str, Any]) -> bool:
+        """Whether the camera accepted the controls; one that refuses still delivers frames."""
         try:
             self._send(controls)
         except CameraError as error:
@@ -178,4 +196,4 @@ class Focus:
 def _log_outcome(outcome: FocusOutcome) -> None:
     level = logging.INFO if outcome.is_focused else logging.WARNING
     where = "" if outcome.lens_position is None else f", lens at {outcome.lens_position:.2f} dioptres"
-    log.log(level, "Autofocus cycle for %s %s after %.2f s%s", outcome.purpose, outcome.verdict, outcome.took_s, where)
+    log.log(level, "Autofocus for %s %s after %.2f s%s", outcome.purpose, outcome.verdict, outcome.took_s, where)

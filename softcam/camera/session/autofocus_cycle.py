@@ -1,7 +1,7 @@
 """One autofocus cycle as a state machine: metadata and the time go in, controls to send and an outcome come out.
 
-No thread, no clock and no camera in here; `camera/focus.py` drives it. It uses none of Picamera2's jobs, so frames
-keep flowing while the lens moves: libcamera takes AfMode and AfTrigger as controls, and tells AfState with every frame
+No thread, no clock and no camera in here; see `Autofocus`. Picamera2's own autofocus jobs are not used, so frames keep
+flowing while the lens moves: libcamera accepts AfMode and AfTrigger as controls, and reports AfState with every frame
 (libcamera's control_ids_core.yaml, "AfMode" to "AfState").
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
-from softcam.camera.session.frame_rate import CONTROL_FRAMES
+from softcam.camera.session.sent_controls import CONTROL_FRAMES
 
 
 class AfMode(IntEnum):
@@ -39,7 +39,7 @@ class AfState(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FocusOutcome:
-    """How a cycle ended: `verdict` is `focused`, `failed` or `timed out`; the lens position is in dioptres."""
+    """The result of a cycle: `verdict` is `focused`, `failed` or `timed out`; the lens position is in dioptres."""
 
     purpose: str
     verdict: str
@@ -52,7 +52,7 @@ class FocusOutcome:
 
 
 class FocusCycle:
-    """One cycle: trigger, see the scan, hear the verdict. Used by one thread at a time."""
+    """One cycle: a trigger, a scan, a verdict. Used by one thread at a time."""
 
     def __init__(self, purpose: str, now_s: float, timeout_s: float) -> None:
         self.purpose = purpose
@@ -63,19 +63,19 @@ class FocusCycle:
         self._frames = 0
 
     @staticmethod
-    def controls() -> dict[str, Any]:
-        """What to send to begin."""
+    def start_controls() -> dict[str, Any]:
+        """The controls that start a cycle."""
         return {"AfMode": int(AfMode.AUTO), "AfTrigger": int(AfTrigger.START)}
 
-    def step(self, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome | None:
-        """Look at one frame's metadata; the outcome once there is one."""
+    def process_frame(self, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome | None:
+        """Read one frame's metadata; returns the outcome once there is one."""
         self._frames += 1
         state = metadata.get("AfState")
         if state == AfState.SCANNING:
             self._has_scanned = True
         elif state in (AfState.FOCUSED, AfState.FAILED) and (
-            # Until the trigger shows, the state is the one of before. A verdict later than that belongs to this cycle
-            # even when no frame in between said Scanning.
+            # Until the trigger takes effect, the state is the previous one. A verdict later than that belongs to this
+            # cycle even if no frame in between reported Scanning.
             self._has_scanned or self._frames > CONTROL_FRAMES
         ):
             return self._outcome("focused" if state == AfState.FOCUSED else "failed", metadata, now_s)

@@ -1,24 +1,21 @@
-"""What the camera thread is to do between two frames, as stills, and who waits for it.
+"""Jobs for the camera thread between two frames, such as stills, and the threads that wait for them.
 
-No thread and no camera in here, and no lock: all of it is called under the holder's.
+No thread and no camera in here, and no lock: the caller holds the session's. `JobRunner` submits and runs them.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
 
-_STILL_PAUSE_S: Final = 0.5  # at least so long do streams run between two stills
-_MOST_STILLS: Final = 8  # different ones that may wait; one more would not be in time
-
 
 @dataclass(slots=True, eq=False)
 class CameraJob:
-    """Orders with equal `key` that have not begun are one. A frame that comes out is held once for each who waits."""
+    """One call into the camera. A frame that results is held once for each thread that waits for it."""
 
     key: tuple[Any, ...]
     run: Callable[[], Any]
@@ -28,59 +25,63 @@ class CameraJob:
     is_done: bool = False
 
     def outcome(self) -> Any:
-        """What came of it; raises its error, for each who waits as an object of its own."""
+        """Return the result or raise the error, for each thread that waits as a new object."""
         if self.error is not None:
             raise type(self.error)(str(self.error)) from self.error
         return self.result
 
 
 class JobQueue:
-    """Those that have not begun, in their order."""
+    """The jobs that were not started yet, in their order. Jobs with an equal key are one."""
 
-    def __init__(self) -> None:
+    def __init__(self, still_pause_s: float, max_waiting_stills: int) -> None:
+        """Streams run at least `still_pause_s` between two jobs; at most so many different stills wait."""
+        self._still_pause_s = still_pause_s
+        self._max_waiting_stills = max_waiting_stills
         self._queue: deque[CameraJob] = deque()
-        self._from_s = 0.0  # so that stills leave the streams their share of time
+        self._not_before_s = 0.0  # so that stills leave the streams their share of time
 
     def __bool__(self) -> bool:
         return bool(self._queue)
 
     @property
     def waiting(self) -> int:
-        """How many threads wait for one that has not begun."""
-        return sum(order.waiting for order in self._queue)
+        """How many threads wait for a job that was not started yet."""
+        return sum(job.waiting for job in self._queue)
 
     @property
     def due_s(self) -> float | None:
-        """When the next one may begin; None where there is none."""
-        return self._from_s if self._queue else None
+        """When the next job may start; None if there is none."""
+        return self._not_before_s if self._queue else None
 
-    def join(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
-        """The order of that key, with one more who waits. Raises NoPicture for a still that would not be in time."""
-        order = next((each for each in self._queue if each.key == key), None)
-        if order is None:
-            if is_still and len(self._queue) >= _MOST_STILLS:
-                raise NoPicture("too many stills of different kinds are wanted at once")
-            order = CameraJob(key, run)
-            self._queue.append(order)
-        order.waiting += 1
-        return order
+    def submit(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
+        """The queued job of that key, with one more thread that waits, or a new one. Raises NoPicture when full."""
+        job = next((each for each in self._queue if each.key == key), None)
+        if job is None:
+            if is_still and len(self._queue) >= self._max_waiting_stills:
+                raise NoPicture("too many different stills requested at once")
+            job = CameraJob(key, run)
+            self._queue.append(job)
+        job.waiting += 1
+        return job
 
-    def leave(self, order: CameraJob) -> None:
-        """One of those who wait waits no longer; what nobody waits for is not begun."""
-        order.waiting -= 1
-        if not order.waiting and order in self._queue:
-            self._queue.remove(order)
+    def cancel(self, job: CameraJob) -> None:
+        """One thread stops waiting; a job that nobody waits for is not started."""
+        job.waiting -= 1
+        if not job.waiting and job in self._queue:
+            self._queue.remove(job)
 
-    def begin(self) -> CameraJob:
+    def start_next(self) -> CameraJob:
+        """Remove and return the first job."""
         return self._queue.popleft()
 
-    def end(self, order: CameraJob, result: Any, error: CameraError | None, *, pause_s: float | None) -> bool:
-        """It is done. With `pause_s`, what it took, the next one waits as long; whether anybody takes the result."""
+    def finish(self, job: CameraJob, result: Any, error: CameraError | None, *, pause_s: float | None) -> bool:
+        """Store the outcome; False if nobody waits for it. `pause_s`: how long the job interrupted streams, if any."""
         if pause_s is not None:
-            # Half of the time at the most: streams stand still meanwhile.
-            self._from_s = time.monotonic() + max(_STILL_PAUSE_S, pause_s)
-        order.result, order.error, order.is_done = result, error, True
+            # The next job waits as long: streams stand still half of the time at most.
+            self._not_before_s = time.monotonic() + max(self._still_pause_s, pause_s)
+        job.result, job.error, job.is_done = result, error, True
         if isinstance(result, Frame):
-            for _ in range(order.waiting - 1):
+            for _ in range(job.waiting - 1):
                 result.hold()
-        return bool(order.waiting)
+        return bool(job.waiting)

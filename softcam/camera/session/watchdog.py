@@ -1,65 +1,67 @@
-"""How long a camera is silent, and what was tried against it already: decisions, and nothing that is done.
+"""How long a camera has been silent, and what was tried against it: the numbers that `decide` judges.
 
-No thread and no camera in here, and no lock: all of it is called under the holder's, but for `due_from_s`, a single
-value, which the frame thread reads.
+No thread and no camera in here, and no lock: the caller holds the session's, except for `due_from_s`, a single value
+that the frame thread reads.
 """
 
 from typing import Final
 
 from softcam.camera.session.frame_rate import FrameRateMeter
 
-MOST_TRIES: Final = 2  # a restart of the stream, a reopening
+MAX_TRIES: Final = 2  # a restart of the stream, then a reopening of the camera
 
 
 class Watchdog:
-    """Of one camera, over all its openings."""
+    """The silence of one camera, over all its openings."""
 
-    def __init__(self, timeout_s: float, pace: FrameRateMeter) -> None:
-        """`timeout_s` 0 switches it off."""
+    def __init__(self, timeout_s: float, frame_rate: FrameRateMeter) -> None:
+        """`timeout_s` 0 disables the watchdog."""
         self.timeout_s = timeout_s
-        self._pace = pace
-        self.tries = 0  # what was already tried against the present silence: 1 restart, 2 reopen
+        self._frame_rate = frame_rate
+        self.tries = 0  # what was tried against the present silence: 1 for a restart, 2 for a reopening
         self.due_from_s = 0.0  # the silence is counted from here, or from the last frame
-        self._tried_s = 0.0  # when the camera was opened or brought back last
+        self._tried_s = 0.0  # when the camera was last opened or restarted
 
-    def begin(self, now_s: float) -> None:
-        """The camera was opened or restarted: counted anew."""
+    def restart(self, now_s: float) -> None:
+        """The camera was opened or restarted: count from now on."""
         self.due_from_s = self._tried_s = now_s
 
-    def excuse(self, now_s: float) -> None:
-        """What was until now is no silence: a still was taken, or the machine slept."""
+    def excuse_silence(self, now_s: float) -> None:
+        """The silence until now is not the camera's: a still was taken, or the machine slept."""
         self.due_from_s = now_s
 
     @property
-    def has_heard(self) -> bool:
-        """Whether a frame came since frames are due."""
-        return self._pace.last_frame_s > self.due_from_s
+    def has_frame(self) -> bool:
+        """Whether a frame arrived since frames are due."""
+        return self._frame_rate.last_frame_s > self.due_from_s
 
-    def silence_s(self, now_s: float) -> float:
-        return now_s - max(self.due_from_s, self._pace.last_frame_s)
+    @property
+    def silent_since_s(self) -> float:
+        return max(self.due_from_s, self._frame_rate.last_frame_s)
 
-    def act_s(self) -> float | None:
-        """When there is something to be done, unless a frame comes before; None where it is off."""
-        if not self.timeout_s:
-            return None
-        return max(self.due_from_s, self._pace.last_frame_s) + self.timeout_s + self._pace.pipeline_s
+    @property
+    def stall_at_s(self) -> float | None:
+        """When the silence becomes a stall, unless a frame arrives before; None if the watchdog is disabled."""
+        return self.silent_since_s + self.timeout_s + self._frame_rate.pipeline_s if self.timeout_s else None
 
-    def forget(self, now_s: float) -> None:
-        """The tries are forgotten when frames have come for as long as a silence would have to last."""
-        # Not by the clock of the silence, which every good still sets anew.
-        if self.tries and self.has_heard and now_s - self._tried_s >= self.timeout_s:
-            self.tries = 0
+    @property
+    def calm_at_s(self) -> float:
+        """When the tries are forgotten: frames have arrived for as long as a silence would have to last.
 
-    def count_opening(self, now_s: float) -> float | None:
-        """An opening ends. One that was silent for long is a try, and its silence is given: the next is the next try.
-
-        So a camera that hangs for good is given up even where each visitor leaves before anything is done.
+        Not measured from `due_from_s`, which every successful still moves.
         """
-        if self.has_heard:
+        return self._tried_s + self.timeout_s
+
+    def count_silent_opening(self, now_s: float) -> float | None:
+        """An opening ends. If it was silent for too long it counts as a try, and the silence in seconds is returned.
+
+        So a camera that hangs for good is given up even if each client disconnects before anything is tried.
+        """
+        if self.has_frame:
             self.tries = 0
             return None
         silence_s = now_s - self.due_from_s
-        if not self.timeout_s or silence_s < self.timeout_s + self._pace.pipeline_s:
+        if not self.timeout_s or silence_s < self.timeout_s + self._frame_rate.pipeline_s:
             return None
         self.tries += 1
         return silence_s

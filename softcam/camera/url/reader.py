@@ -205,7 +205,7 @@ class Reader:
     def _take(self, picture: Picture, due_s: float) -> bool:
         """Give it on where it is wanted; False for one that is damaged."""
         still = self._still
-        is_due = self._thinning.takes(due_s)
+        is_due = self._thinning.should_pass(due_s)
         if still is None and not is_due:
             return True
         most = (self._request.width, self._request.height)

@@ -231,7 +231,7 @@ class ControlApi:
 
     def list_controls(self, _request: Request) -> AnyResponse:
         """All controls with range, default and value."""
-        focus = None if self._manager is None else self._manager.focus.mode
+        focus = None if self._manager is None else self._manager.autofocus.mode
         controls = {group.name: _describe_group(group, self._control_manager, focus) for group in GROUPS}
         return json_response({"controls": controls} | self._control_manager.problems())
 
@@ -272,7 +272,7 @@ class ControlApi:
     def _hold_answer(self) -> AnyResponse:
         with self._lock:
             is_held = self._hold is not None
-        state = State.CLOSED if self._manager is None else self._manager.status_state
+        state = State.CLOSED if self._manager is None else self._manager.state
         return json_response({"status": "ok", "held": is_held, "state": state})
 
     def _enabled_manager(self) -> CameraManager:

@@ -324,7 +324,7 @@ class MediaApi:
             budget_s = self._defaults.autofocus_timeout_s
         else:
             return False
-        return manager.focus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
+        return manager.autofocus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
 
     def _snapshot_size(self, options: SnapshotOptions, stream: Size) -> Size:
         return _scaled(options, self._defaults.snapshot_size or stream)

@@ -225,7 +225,7 @@ class StatusApi:
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
         }
         controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
-        af_mode = None if self._manager is None else self._manager.focus.mode
+        af_mode = None if self._manager is None else self._manager.autofocus.mode
         if af_mode is None and self._control_manager is not None:
             af_mode = mapping.focus_mode(self._control_manager.requested)  # the mode that is sent when the camera opens
         return content | {
@@ -289,7 +289,7 @@ def _camera_fields(manager: CameraManager, status: SessionStatus) -> dict[str, A
 
 def _is_available(manager: CameraManager, status: SessionStatus) -> bool:
     """Whether a client can expect frames: the camera is neither recovering nor missing, and has not failed."""
-    return status.state not in _UNAVAILABLE and manager.trouble() is None
+    return status.state not in _UNAVAILABLE and manager.health_error() is None
 
 
 def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:

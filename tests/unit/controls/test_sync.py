@@ -219,7 +219,7 @@ def test_stream_keeps_continuous_focus_after_a_reset(focusing: ControlScene) -> 
         focusing.change("autofocus_mode", mode="continuous")
         focusing.control_manager.reset()
         finish_cycle(focusing)
-        assert focusing.held.manager.focus.mode is AfMode.CONTINUOUS
+        assert focusing.held.manager.autofocus.mode is AfMode.CONTINUOUS
 
 
 def test_reset_of_a_manual_lens_focuses_once(focusing: ControlScene) -> None:
@@ -336,4 +336,4 @@ def test_late_send_does_not_return_the_lens_to_autofocus(
         frames.join(10)
         changing.result()
         assert [controls["AfMode"] for controls in focusing.camera.sent if "AfMode" in controls][-1] == 0
-        assert focusing.held.manager.focus.mode is AfMode.MANUAL
+        assert focusing.held.manager.autofocus.mode is AfMode.MANUAL

@@ -4,21 +4,23 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
-from softcam.camera.session.autofocus import Focus
+from softcam.camera.base import StreamConfig
+from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.autofocus_cycle import AfMode, FocusCycle, FocusOutcome
+from softcam.camera.session.sent_controls import SentControls
 from softcam.errors import NotSupported
-from softcam.imaging.frame import Frame
-from tests.support.fakes import Background, eventually, make_frame, soon_s, waiters
+from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, Background, eventually, soon_s, waiters
 
 SCANNING: Mapping[str, Any] = {"AfState": 1}
 FOCUSED: Mapping[str, Any] = {"AfState": 2, "LensPosition": 1.25}
 FAILED: Mapping[str, Any] = {"AfState": 3}
-TRIGGER = FocusCycle.controls()
+TRIGGER = FocusCycle.start_controls()
+CONFIG = StreamConfig(*SIZE, "YUV420", SENSOR_SIZE, AUTOFOCUS)
 CONTINUOUS = {"AfMode": int(AfMode.CONTINUOUS)}
 
 
@@ -28,14 +30,18 @@ class Lens:
     def __init__(self, *, timeout_s: float = 60.0, is_able: bool = True) -> None:
         self.sent: list[Mapping[str, Any]] = []
         self.refuses = False
-        self.focus = Focus(self._send, timeout_s)
-        self.focus.camera_opened(is_able)
+        self.record = SentControls()
+        self.focus = Autofocus(lambda controls: self.send(controls), self.record, timeout_s, is_enabled=is_able)
+        self.send: Callable[[Mapping[str, Any]], None] = self._send
+        self.open()
+
+    def open(self) -> None:
+        self.record.clear()
+        self.focus.on_configured(CONFIG)
 
     def see(self, *metadata: Mapping[str, Any]) -> None:
         for one in metadata:
-            frame: Frame = make_frame(one)
-            self.focus.step(frame)
-            frame.release()
+            self.focus.on_frame(one, is_settled=True)
 
     def acquire(self, *, beginnings: int = 1) -> Background:
         """Somebody waits for an acquisition that has begun."""
@@ -47,6 +53,7 @@ class Lens:
         if self.refuses:
             raise NotSupported("no control AfTrigger")
         self.sent.append(dict(controls))
+        self.record.record(controls, time.monotonic(), is_awaited=False)
 
 
 @pytest.mark.parametrize(("verdict", "metadata"), [("focused", FOCUSED), ("failed", FAILED)])
@@ -66,12 +73,12 @@ def test_snapshot_waits_for_the_outcome(
     assert outcome.verdict == verdict
     assert lens.focus.last_outcome is outcome
     assert lens.sent == [TRIGGER], "a snapshot leaves the mode alone"
-    assert re.search(rf"Autofocus cycle for a snapshot {verdict} after \d+\.\d\d s", caplog.text)
+    assert re.search(rf"Autofocus for a snapshot {verdict} after \d+\.\d\d s", caplog.text)
 
 
 def test_stream_goes_on_in_continuous_mode() -> None:
     lens = Lens()
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     lens.see(SCANNING)
     assert lens.sent == [TRIGGER]
     lens.see(FOCUSED, FOCUSED, SCANNING)
@@ -81,7 +88,7 @@ def test_stream_goes_on_in_continuous_mode() -> None:
 
 def test_all_who_ask_share_one_cycle() -> None:
     lens = Lens()
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     waiting = [lens.acquire(), lens.acquire()]
     eventually(lambda: waiters(lens.focus._changed) == 2, "both wait")
     lens.see(SCANNING, FOCUSED)
@@ -105,7 +112,7 @@ def test_each_cycle_has_an_outcome_of_its_own() -> None:
 def test_camera_without_autofocus() -> None:
     lens = Lens(is_able=False)
     assert lens.focus.acquire(soon_s()) is None
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     lens.see(FOCUSED)
     assert lens.sent == []
     assert lens.focus.last_outcome is None
@@ -127,13 +134,13 @@ def test_cycle_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFixture) -> Non
         while not waiting.is_over:
             lens.see(SCANNING)
     assert waiting.result().verdict == "timed out"
-    assert "Autofocus cycle for a snapshot timed out after" in caplog.text
+    assert "Autofocus for a snapshot timed out after" in caplog.text
 
 
 def test_closing_ends_the_waiting() -> None:
     lens = Lens()
     waiting = lens.acquire()
-    lens.focus.camera_closed()
+    lens.focus.on_closing()
     assert waiting.result() is None
     lens.see(FOCUSED)
     assert lens.focus.acquire(soon_s()) is None
@@ -142,10 +149,10 @@ def test_closing_ends_the_waiting() -> None:
 
 def test_other_opening_has_no_outcome_of_the_last() -> None:
     lens = Lens()
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     lens.see(SCANNING, FOCUSED)
-    lens.focus.camera_closed()
-    lens.focus.camera_opened(is_able=True)
+    lens.focus.on_closing()
+    lens.open()
     assert lens.focus.last_outcome is None
     waiting = lens.acquire(beginnings=2)
     lens.see(SCANNING, FOCUSED)
@@ -157,7 +164,7 @@ def test_camera_that_refuses_does_not_focus(caplog: pytest.LogCaptureFixture) ->
     lens = Lens()
     lens.refuses = True
     with caplog.at_level(logging.WARNING):
-        lens.focus.stream_started()
+        lens.focus.on_stream_started()
         assert lens.focus.acquire(soon_s()) is None
     assert "no control AfTrigger" in caplog.text
     lens.refuses = False
@@ -168,7 +175,7 @@ def test_camera_that_refuses_does_not_focus(caplog: pytest.LogCaptureFixture) ->
 
 def test_refusal_of_the_resting_mode_keeps_the_outcome() -> None:
     lens = Lens()
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     waiting = lens.acquire()
     eventually(lambda: waiters(lens.focus._changed) == 1, "it shares the stream's cycle")
     lens.refuses = True
@@ -188,7 +195,7 @@ def test_who_asks_while_a_cycle_is_refused_hears_of_no_older_outcome() -> None:
         assert may_refuse.wait(5)
         raise NotSupported("busy")
 
-    lens.focus._send = refuse
+    lens.send = refuse
     first = Background(lambda: lens.focus.acquire(soon_s()))
     assert is_asked.wait(5)
     second = Background(lambda: lens.focus.acquire(soon_s()))
@@ -203,19 +210,17 @@ def test_no_lock_is_held_while_controls_are_sent() -> None:
     def send(_: Mapping[str, Any]) -> None:
         modes.append(Background(lambda: focus.mode).result())  # another thread takes the lock meanwhile
 
-    focus = Focus(send, 60.0)
-    focus.camera_opened(is_able=True)
-    focus.stream_started()
+    focus = Autofocus(send, SentControls(), 60.0, is_enabled=True)
+    focus.on_configured(CONFIG)
+    focus.on_stream_started()
     for metadata in (SCANNING, FOCUSED):
-        frame = make_frame(metadata)
-        focus.step(frame)
-        frame.release()
+        focus.on_frame(metadata, is_settled=True)
     assert len(modes) == 2
 
 
 def test_manual_focus_is_not_undone_by_the_end_of_a_cycle() -> None:
     lens = Lens()
-    lens.focus.stream_started()
+    lens.focus.on_stream_started()
     lens.see(SCANNING)
     is_sending, may_send = threading.Event(), threading.Event()
     sent: list[object] = []
@@ -225,14 +230,13 @@ def test_manual_focus_is_not_undone_by_the_end_of_a_cycle() -> None:
         assert may_send.wait(5)
         sent.append(controls)
 
-    lens.focus._send = send
+    lens.send = send
     stepping = Background(lambda: lens.see(FOCUSED))
     assert is_sending.wait(5), "the cycle has ended, and continuous focus is about to be sent"
-    preferring = Background(lambda: lens.focus.prefer(AfMode.MANUAL, has_lens=True))
+    preferring = Background(lambda: lens.focus.set_user_mode(AfMode.MANUAL, has_lens=True))
     may_send.set()
     stepping.result()
     preferring.result()
     assert sent == [CONTINUOUS], "all of it before prefer returns; its caller sends the manual mode next"
     lens.see(SCANNING, FOCUSED)
     assert sent == [CONTINUOUS]
-    assert lens.focus.mode is AfMode.MANUAL

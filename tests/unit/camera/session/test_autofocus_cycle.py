@@ -15,7 +15,7 @@ def run(states: Sequence[int | None], timeout_s: float = 5.0) -> tuple[int, Focu
     cycle = FocusCycle("a test", 10.0, timeout_s)
     for number, state in enumerate(states, 1):
         metadata = {} if state is None else {"AfState": int(state), "LensPosition": 1.5}
-        outcome = cycle.step(metadata, 10.0 + number * FRAME_S)
+        outcome = cycle.process_frame(metadata, 10.0 + number * FRAME_S)
         assert cycle.outcome is outcome
         if outcome is not None:
             return number, outcome
@@ -23,8 +23,8 @@ def run(states: Sequence[int | None], timeout_s: float = 5.0) -> tuple[int, Focu
 
 
 def test_begins_with_a_trigger() -> None:
-    assert FocusCycle.controls() == {"AfMode": 1, "AfTrigger": 0}
-    assert all(type(value) is int for value in FocusCycle.controls().values())
+    assert FocusCycle.start_controls() == {"AfMode": 1, "AfTrigger": 0}
+    assert all(type(value) is int for value in FocusCycle.start_controls().values())
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@
 import pytest
 
 from softcam.camera.session.frame_rate import FrameDecimator, FrameRateMeter
+from softcam.camera.session.sent_controls import SentControls
 
 
 def counted(frames: int, interval_s: float, *, from_s: float = 100.0, exposure_us: int = 1000) -> FrameRateMeter:
-    pace = FrameRateMeter()
+    pace = FrameRateMeter(SentControls())
     for number in range(frames):
-        pace.count({"ExposureTime": exposure_us, "FrameDuration": 50_000}, from_s + number * interval_s)
+        pace.count_frame({"ExposureTime": exposure_us, "FrameDuration": 50_000}, from_s + number * interval_s)
     return pace
 
 
@@ -34,7 +35,7 @@ def test_rate_sinks_in_silence() -> None:
 def test_rate_follows_the_newest_frames() -> None:
     pace = counted(200, 0.05)
     for number in range(60):
-        pace.count({}, 200.0 + number * 0.1)
+        pace.count_frame({}, 200.0 + number * 0.1)
     assert pace.fps(pace.last_frame_s) == 10.0
 
 
@@ -44,23 +45,23 @@ def test_frames_at_the_same_moment_are_no_division_by_zero() -> None:
 
 def test_pause_does_not_lower_the_rate() -> None:
     pace = counted(30, 0.05)
-    pace.forget_rate()
+    pace.reset_rate()
     assert pace.fps(pace.last_frame_s + 20) == 0.0
     for number in range(3):
-        pace.count({}, 300.0 + number * 0.05)
+        pace.count_frame({}, 300.0 + number * 0.05)
     assert pace.fps(pace.last_frame_s) == 20.0
 
 
 def test_pipeline_follows_the_longer_of_exposure_and_frame() -> None:
-    assert FrameRateMeter().pipeline_s == 0.0
+    assert FrameRateMeter(SentControls()).pipeline_s == 0.0
     assert counted(1, 1.0).pipeline_s == pytest.approx(0.15)
     assert counted(1, 1.0, exposure_us=6_000_000).pipeline_s == pytest.approx(18)
 
 
 @pytest.mark.parametrize("metadata", [{}, {"ExposureTime": None, "FrameDuration": None}])
 def test_metadata_may_tell_nothing(metadata: dict[str, None]) -> None:
-    pace = FrameRateMeter()
-    pace.count(metadata, 1.0)
+    pace = FrameRateMeter(SentControls())
+    pace.count_frame(metadata, 1.0)
     assert pace.pipeline_s == 0.0
 
 
@@ -73,28 +74,32 @@ def test_metadata_may_tell_nothing(metadata: dict[str, None]) -> None:
     ],
 )
 def test_longer_exposure_counts_from_when_it_is_sent(controls: dict[str, object]) -> None:
-    pace = counted(50, 0.05)
-    pace.expect(controls)
+    sent = SentControls()
+    pace = FrameRateMeter(sent)
+    sent.record(controls, 100.0)
     assert pace.pipeline_s == pytest.approx(18)
-    for number in range(11):  # these were on their way
-        pace.count({"ExposureTime": 1000}, 110.0 + number)
+    for number in range(12):  # these were on their way
+        sent.count_frame()
+        pace.count_frame({"ExposureTime": 1000}, 110.0 + number)
         assert pace.pipeline_s == pytest.approx(18)
-    pace.count({"ExposureTime": 1000}, 130.0)  # the camera gave less than was asked: the metadata knows better
+    sent.count_frame()  # the camera exposes for less than requested: the metadata knows better
+    pace.count_frame({"ExposureTime": 1000}, 130.0)
     assert pace.pipeline_s < 0.01
 
 
 @pytest.mark.parametrize("controls", [{}, {"ExposureTime": 0}, {"ExposureTime": None}, {"AfMode": 1}])
 def test_other_controls_change_nothing(controls: dict[str, object]) -> None:
-    pace = counted(5, 0.05)
-    pace.expect({"ExposureTime": 6_000_000})
-    pace.expect(controls)
+    sent = SentControls()
+    pace = FrameRateMeter(sent)
+    sent.record({"ExposureTime": 6_000_000}, 100.0)
+    sent.record(controls, 100.1)
     assert pace.pipeline_s == pytest.approx(18)
 
 
 def test_other_opening_knows_nothing_of_the_last() -> None:
     pace = counted(50, 0.05, exposure_us=6_000_000)
     last_s = pace.last_frame_s
-    pace.begin()
+    pace.reset()
     assert pace.pipeline_s == 0.0
     assert pace.fps(last_s) == 0.0
     assert pace.last_frame_s == last_s
@@ -103,18 +108,18 @@ def test_other_opening_knows_nothing_of_the_last() -> None:
 @pytest.mark.parametrize(("camera_fps", "wanted_fps"), [(30, 20), (30, 15), (30, 7), (60, 25), (30, 1)])
 def test_thinning_leaves_about_as_many_as_were_asked(camera_fps: int, wanted_fps: int) -> None:
     thinning = FrameDecimator(wanted_fps)
-    taken = sum(thinning.takes(100.0 + number / camera_fps) for number in range(60 * camera_fps))
+    taken = sum(thinning.should_pass(100.0 + number / camera_fps) for number in range(60 * camera_fps))
     assert wanted_fps * 60 <= taken <= wanted_fps * 60 * 1.12 + 1
 
 
 @pytest.mark.parametrize("camera_fps", [14.0, 19.9, 20.0, 20.5, 21.9])
 def test_thinning_takes_every_frame_of_a_camera_that_is_about_as_fast(camera_fps: float) -> None:
     thinning = FrameDecimator(20)
-    assert all(thinning.takes(100.0 + number / camera_fps) for number in range(2000))
+    assert all(thinning.should_pass(100.0 + number / camera_fps) for number in range(2000))
 
 
 def test_thinning_does_not_make_up_for_a_pause() -> None:
     thinning = FrameDecimator(10)
-    assert thinning.takes(100.0)
+    assert thinning.should_pass(100.0)
     after_s = [160.0 + number / 60 for number in range(60)]
-    assert sum(thinning.takes(moment_s) for moment_s in after_s) <= 12
+    assert sum(thinning.should_pass(moment_s) for moment_s in after_s) <= 12

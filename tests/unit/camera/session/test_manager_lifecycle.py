@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from softcam.camera.base import NullListener, StreamConfig
-from softcam.camera.session import manager as manager_module
-from softcam.camera.session.frame_rate import CONTROL_FRAMES
-from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, State
+from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, SessionLimits, State
+from softcam.camera.session.sent_controls import CONTROL_FRAMES
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture, NotSupported
 from softcam.imaging.frame import Frame
 from tests.support.fakes import (
@@ -50,7 +49,7 @@ def test_closed_until_somebody_asks(held: Held) -> None:
     assert status.state is State.CLOSED
     assert (status.mode, status.fps, status.metadata, status.last_error) == (None, None, None, None)
     assert (status.restarts, status.opens) == (0, 0)
-    eventually(lambda: waiters(held.manager._changed) == 1, "the thread sleeps")
+    eventually(lambda: waiters(held.session.changed) == 1, "the thread sleeps")
     assert held.camera.calls == []
 
 
@@ -100,11 +99,11 @@ def test_no_linger_closes_at_once(brief: Held) -> None:
 def test_releasing_again_does_not_prolong_the_linger(held: Held) -> None:
     lease = held.open()
     lease.release()
-    until_s = held.manager._linger_until_s
+    until_s = held.session.linger_until_s
     lease.release()
     with lease:
         pass
-    assert held.manager._linger_until_s == until_s
+    assert held.session.linger_until_s == until_s
 
 
 def test_lease_of_others_is_not_released(held: Held) -> None:
@@ -181,7 +180,7 @@ def test_ready_waits_for_the_first_frame(held: Held) -> None:
     lease = held.manager.lease("stream")
     held.wait_for(State.OPEN)
     waiting = [Background(lambda: held.manager.wait_ready(soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
+    eventually(lambda: held.frame_waiters() == 2, "both wait")
     held.camera.emit()
     assert [background.result() for background in waiting] == [held.camera.config] * 2
     lease.release()
@@ -193,7 +192,7 @@ def test_frame_that_comes_before_open_returns(held: Held) -> None:
     held.camera.wait_inside("open")
     waiting = Background(lambda: held.manager.wait_ready(soon_s()))
     held.camera.emit()
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "it waits on")
+    eventually(lambda: held.frame_waiters() == 1, "it waits on")
     held.camera.let()
     assert waiting.result() == held.camera.config
     lease.release()
@@ -214,7 +213,7 @@ def test_frame_of_a_cold_camera_counts_when_exposure_rests(held: Held) -> None:
     lease = held.manager.lease("snapshot")
     held.wait_for(State.OPEN)
     waiting = [Background(lambda: held.manager.wait_frame(0.0, soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
+    eventually(lambda: held.frame_waiters() == 2, "both wait")
     for exposure_us in (100, 200, 400, 800, 800, 800):
         held.camera.emit({"ExposureTime": exposure_us})
     assert not any(background.is_over for background in waiting)
@@ -233,7 +232,7 @@ def test_frame_is_not_older_than_asked(held: Held) -> None:
     newest.release()
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "it waits")
+    eventually(lambda: held.frame_waiters() == 1, "it waits")
     newer = held.camera.emit()
     assert waiting.result() is newer
     newer.release()
@@ -349,7 +348,7 @@ def test_exception_does_not_reach_the_camera(
     lease = held.open()
     for _ in range(5):
         held.camera.emit(metadata)
-    assert caplog.text.count("A frame was lost") == 1
+    assert caplog.text.count("Failed to process frame") == 1
     assert "Traceback" in caplog.text
     assert held.camera.frames_out == 1
     is_broken = False
@@ -383,7 +382,7 @@ def test_failed_open_is_told_once_and_to_all(
         Background(lambda: held.manager.wait_frame(0.0, soon_s())),
         Background(lambda: held.manager.still(None, soon_s())),
     ]
-    eventually(lambda: waiters(held.manager.frames._changed) == 2 and held.manager._orders, "all wait")
+    eventually(lambda: held.frame_waiters() == 2 and held.session.jobs, "all wait")
     held.camera.let()
     raised = []
     for background in waiting:
@@ -415,28 +414,28 @@ def test_failed_close_is_told(brief: Held) -> None:
 
 
 @pytest.mark.parametrize("call", ["open", "close", "still"])
-def test_call_that_hangs_is_told(call: str, monkeypatch: pytest.MonkeyPatch, brief: Held) -> None:
-    monkeypatch.setattr(manager_module, f"_{call.upper()}_LIMIT_S", 0.02)
-    brief.camera.shut(call)
-    lease = brief.manager.lease("stream")
-    waiting = None
-    if call == "still":
-        waiting = Background(lambda: brief.manager.still(None, soon_s()))
-    elif call == "close":
-        brief.wait_for(State.OPEN)
-        lease.release()
-    failure = brief.take_failure()
-    assert isinstance(failure, CameraStuck)
-    assert "hangs" in str(failure)
-    if waiting is not None:
+def test_call_that_hangs_is_told(call: str) -> None:
+    with Held(linger_s=0.0, limits=SessionLimits(**{f"{call}_s": 0.02})) as brief:
+        brief.camera.shut(call)
+        lease = brief.manager.lease("stream")
+        waiting = None
+        if call == "still":
+            waiting = Background(lambda: brief.manager.still(None, soon_s()))
+        elif call == "close":
+            brief.wait_for(State.OPEN)
+            lease.release()
+        failure = brief.take_failure()
+        assert isinstance(failure, CameraStuck)
+        assert "hangs" in str(failure)
+        if waiting is not None:
+            with pytest.raises(CameraStuck):
+                waiting.result()
         with pytest.raises(CameraStuck):
-            waiting.result()
-    with pytest.raises(CameraStuck):
-        brief.manager.wait_ready(soon_s())
-    assert not brief.manager.join(time.monotonic()), "the thread hangs in the camera"
-    brief.camera.let()
-    assert brief.manager.join(soon_s()), "once it answers, it is closed"
-    lease.release()
+            brief.manager.wait_ready(soon_s())
+        assert not brief.manager.join(time.monotonic()), "the thread hangs in the camera"
+        brief.camera.let()
+        assert brief.manager.join(soon_s()), "once it answers, it is closed"
+        lease.release()
 
 
 # The end
@@ -448,7 +447,7 @@ def test_stop_with_leases_held(held: Held) -> None:
         Background(lambda: held.manager.wait_frame(time.monotonic() + 60, soon_s())),
         Background(lambda: held.manager.wait_frame(time.monotonic() + 60, soon_s())),
     ]
-    eventually(lambda: waiters(held.manager.frames._changed) == 2, "both wait")
+    eventually(lambda: held.frame_waiters() == 2, "both wait")
     held.manager.stop()
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
@@ -542,7 +541,7 @@ def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> Non
     held.camera.wait_inside("still")
     # The one under way began before these asked; each of them waits for one that is newer than its request.
     waiting += [Background(lambda: held.manager.still(SIZE, soon_s())) for _ in range(2)]
-    eventually(lambda: waiters(held.manager._changed) == 3, "all wait")
+    eventually(lambda: waiters(held.session.changed) == 3, "all wait")
     held.camera.let()
     frames: list[Frame] = [background.result() for background in waiting]
     assert frames[0] is not frames[1]
@@ -586,7 +585,7 @@ def test_still_waits_for_the_camera_to_open(brief: Held) -> None:
     brief.camera.wait_inside("close")
     lease = brief.manager.lease("snapshot")
     waiting = Background(lambda: brief.manager.still(None, soon_s()))
-    eventually(lambda: brief.manager._orders, "the order")
+    eventually(lambda: brief.session.jobs, "the order")
     brief.camera.let()
     waiting.result().release()
     assert brief.camera.calls == ["open", "close", "open", "still"]
@@ -598,7 +597,7 @@ def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]
     held.camera.shut("still")
     waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(2)]
     held.camera.wait_inside("still")
-    eventually(lambda: waiters(held.manager._changed) == 2, "both wait")
+    eventually(lambda: waiters(held.session.changed) == 2, "both wait")
     held.manager.stop()
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
@@ -665,7 +664,7 @@ def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
 def test_a_user_focuses_although_it_is_switched_off() -> None:
     with Held(FakeCamera(AUTOFOCUS)) as held:
         lease = held.open()
-        waiting = Background(lambda: held.manager.focus.trigger(soon_s()))
+        waiting = Background(lambda: held.manager.autofocus.trigger(soon_s()))
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         held.camera.emit({"AfState": 1})
         held.camera.emit({"AfState": 2})
@@ -677,7 +676,7 @@ def test_a_user_focuses_although_it_is_switched_off() -> None:
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
     with Held(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
         lease = held.open()
-        assert held.manager.focus.acquire(soon_s()) is None
+        assert held.manager.autofocus.acquire(soon_s()) is None
         assert held.camera.sent == []
         lease.release()
 
@@ -696,7 +695,7 @@ def test_closing_ends_a_wait_for_the_lens() -> None:
     with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0, linger_s=0.0) as held:
         lease = held.manager.lease("snapshot")
         held.wait_for(State.OPEN)
-        waiting = Background(lambda: held.manager.focus.acquire(soon_s()))
+        waiting = Background(lambda: held.manager.autofocus.acquire(soon_s()))
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         lease.release()
         assert waiting.result() is None
@@ -740,7 +739,7 @@ def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
         held.camera.emit()
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
+    eventually(lambda: held.frame_waiters() == 1, "that it waits")
     held.camera.emit()
     waiting.result().release()  # it counts from the first frame: there is none to wait for
     lease.release()
@@ -803,7 +802,7 @@ def test_a_picture_after_a_change_shows_it(held: Held) -> None:
     held.manager.set_controls({"Brightness": 0.5})
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
+    eventually(lambda: held.frame_waiters() == 1, "that it waits")
     frames = [held.camera.emit() for _ in range(CONTROL_FRAMES)]
     taken = waiting.result()
     assert taken is frames[-1]
@@ -812,7 +811,7 @@ def test_a_picture_after_a_change_shows_it(held: Held) -> None:
     held.manager.set_controls({"ExposureTime": 5000})
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
+    eventually(lambda: held.frame_waiters() == 1, "that it waits")
     held.camera.emit()
     assert not waiting.is_over
     shows = held.camera.emit({**STEADY, "ExposureTime": 5000, "Brightness": 0.5})
@@ -829,14 +828,14 @@ def test_a_long_exposure_makes_nobody_late(held: Held) -> None:
     held.manager.set_controls({"ExposureTime": 6_000_000})
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, asked_s))  # too late, by the deadline alone
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
+    eventually(lambda: held.frame_waiters() == 1, "that it waits")
     held.camera.emit({**STEADY, "ExposureTime": 6_000_000})
     waiting.result().release()
     # Nor one that was long when it was asked: the next one's length says nothing of how long this one took.
     held.manager.set_controls({"ExposureTime": 1000})
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, asked_s))
-    eventually(lambda: waiters(held.manager.frames._changed) == 1, "that it waits")
+    eventually(lambda: held.frame_waiters() == 1, "that it waits")
     held.camera.emit({**STEADY, "ExposureTime": 2000})
     held.camera.emit()
     waiting.result().release()

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from softcam.camera.base import Remote, StreamConfig
-from softcam.camera.session.manager import State
+from softcam.camera.session.decision import Wait
+from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging.frame import Frame
 from tests.support.fakes import FakeCamera, Held, eventually, soon_s
@@ -45,9 +46,8 @@ def camera() -> RemoteCamera:
 
 
 @pytest.fixture
-def held(camera: RemoteCamera, monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
-    monkeypatch.setattr("softcam.camera.session.manager._ABSENCE_S", 0.1)
-    with Held(camera, watchdog_timeout_s=0.2) as held:
+def held(camera: RemoteCamera) -> Iterator[Held]:
+    with Held(camera, watchdog_timeout_s=0.2, limits=SessionLimits(absence_s=0.1)) as held:
         yield held
 
 
@@ -73,9 +73,8 @@ def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: Re
         camera.disconnect("rtsp://camera/: it does not answer")
         eventually(lambda: held.manager.recovery_reason == "rtsp://camera/: it does not answer")
         assert held.manager.frames.held() is None
-        assert held.manager.trouble() is None
-        with held.manager._changed:
-            assert held.manager._decide(time.monotonic() + 3600) == (None, None), "it is waited for without an end"
+        assert held.manager.health_error() is None
+        assert held.decision(3600) == Wait(), "it is waited for without an end"
         camera.reconnect()
         held.wait_for(State.OPEN)
         status = held.manager.status()
@@ -89,9 +88,7 @@ def test_one_that_is_back_at_once_was_not_away(held: Held, camera: RemoteCamera)
         camera.reconnect()
         camera.disconnect()
         camera.reconnect()
-        with held.manager._changed:
-            step, _ = held.manager._decide(time.monotonic() + 0.15)
-        assert step is None
+        assert isinstance(held.decision(0.15), Wait)
         assert held.manager.status().restarts == 0
 
 

@@ -69,7 +69,7 @@ class Life:
         try:
             self.leases.append(self.held.manager.lease(KINDS[number % len(KINDS)]))
         except CameraError:
-            assert self.held.manager._failure is not None
+            assert self.held.session.failure is not None
 
     def leave(self, number: int) -> None:
         if self.leases:
@@ -112,7 +112,7 @@ class Life:
 
     def rest(self, _: int) -> None:
         """Let everything come to rest, and compare with what follows from the leases."""
-        if self.held.manager._watchdog.timeout_s:
+        if self.held.session.watchdog.timeout_s:
             return
         eventually(self.is_at_rest, "rest")
         with self.camera._changed:
@@ -140,10 +140,10 @@ class Life:
     def is_at_rest(self) -> bool:
         if self.is_held_up():
             return True
-        manager = self.held.manager
-        with manager._changed:
-            has_work = bool(self.leases and manager._orders)
-            return waiters(manager._changed) > 0 and not has_work and manager._state is self.expected()
+        session = self.held.session
+        with session.changed:
+            has_work = bool(self.leases and session.jobs)
+            return waiters(session.changed) > 0 and not has_work and session.state is self.expected()
 
     def expected(self) -> State:
         if self.leases:
@@ -152,7 +152,7 @@ class Life:
 
     def is_well_or_over(self) -> bool:
         is_well = self.held.state in (State.OPEN, State.LINGERING, State.CLOSED)
-        return is_well or self.is_held_up() or self.held.manager._failure is not None
+        return is_well or self.is_held_up() or self.held.session.failure is not None
 
 
 def steps_of(names: Sequence[str]) -> st.SearchStrategy[Steps]:

@@ -7,13 +7,11 @@ import logging
 import re
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from softcam.camera.session import jobs
-from softcam.camera.session import manager as manager_module
-from softcam.camera.session.manager import State
+from softcam.camera.session.decision import Step, Wait
+from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
 from tests.support.fakes import Background, FakeCamera, Held, eventually, soon_s
 
@@ -33,16 +31,6 @@ def calm() -> Iterator[Held]:
     """For what happens when frames come again."""
     with Held(watchdog_timeout_s=CALM_S) as held:
         yield held
-
-
-def next_step(held: Held, later_s: float) -> str | None:
-    """The name of what the holder would do if nothing happened until so much later."""
-    with held.manager._changed:
-        step, _ = held.manager._decide(time.monotonic() + later_s)
-    if step is None:
-        return None
-    function: Any = getattr(step, "func", step)
-    return str(function.__name__)
 
 
 def wait_for_calls(held: Held, *calls: str) -> None:
@@ -71,7 +59,7 @@ def test_restart_brings_it_back(calm: Held, caplog: pytest.LogCaptureFixture) ->
             assert status.last_error == silence
             lease.release()
     assert re.search(r"No frame for 1\.\d s: restarting the stream", caplog.text)
-    assert "Frames come again" in caplog.text
+    assert "Camera recovered" in caplog.text
     assert calm.camera.calls == ["open", "restart"]
 
 
@@ -122,17 +110,17 @@ def test_failed_restart_is_followed_by_a_reopening_at_once(calm: Held) -> None:
 
 
 @pytest.mark.parametrize("call", ["restart", "close", "open"])
-def test_call_that_hangs_is_told_once(call: str, held: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    lease = held.open()
-    monkeypatch.setattr(manager_module, f"_{call.upper()}_LIMIT_S", 0.02)
-    held.camera.shut(call)
-    failure = held.take_failure()
-    assert isinstance(failure, CameraStuck)
-    assert "hangs" in str(failure)
-    assert not held.manager.join(time.monotonic())
-    held.camera.let()
-    assert held.manager.join(soon_s())
-    lease.release()
+def test_call_that_hangs_is_told_once(call: str) -> None:
+    with Held(watchdog_timeout_s=SHORT_S, limits=SessionLimits(**{f"{call}_s": 0.5})) as held:
+        lease = held.open()
+        held.camera.shut(call)
+        failure = held.take_failure()
+        assert isinstance(failure, CameraStuck)
+        assert "hangs" in str(failure)
+        assert not held.manager.join(time.monotonic())
+        held.camera.let()
+        assert held.manager.join(soon_s())
+        lease.release()
 
 
 @pytest.mark.parametrize("error", [CameraMissing("gone"), CameraBusy("taken"), CameraError("odd")])
@@ -174,7 +162,7 @@ def test_camera_that_vanishes_before_the_reopening(held: Held) -> None:
 def test_short_relief_does_not_count(calm: Held) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
-    eventually(lambda: calm.manager._awaits_frame, "a frame is waited for")
+    eventually(lambda: calm.session.awaits_frame, "a frame is waited for")
     calm.camera.emit()
     wait_for_calls(calm, "open", "restart", "close", "open")
     lease.release()
@@ -184,7 +172,7 @@ def test_lasting_relief_counts(calm: Held) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
-        eventually(lambda: calm.manager._watchdog.tries == 0, "the tries are forgotten")
+        eventually(lambda: calm.session.watchdog.tries == 0, "the tries are forgotten")
     wait_for_calls(calm, "open", "restart", "restart")
     lease.release()
 
@@ -244,8 +232,8 @@ def test_viewer_that_comes_while_the_camera_is_opened_again(calm: Held) -> None:
 def test_silence_while_lingering_is_nobodys(calm: Held) -> None:
     calm.open().release()
     calm.wait_for(State.LINGERING)
-    assert next_step(calm, 50) is None
-    assert next_step(calm, 61) == "_close"
+    assert isinstance(calm.decision(50), Wait)
+    assert calm.decision(61) is Step.CLOSE
     with calm.camera.flowing(), calm.manager.lease("stream"):
         calm.wait_for(State.OPEN)
         assert calm.camera.count("restart") == 0, "the silence is counted from when somebody came"
@@ -254,7 +242,7 @@ def test_silence_while_lingering_is_nobodys(calm: Held) -> None:
 def test_no_watchdog() -> None:
     with Held(watchdog_timeout_s=0.0) as held:
         lease = held.open()
-        assert next_step(held, 1e6) is None
+        assert isinstance(held.decision(1e6), Wait)
         lease.release()
 
 
@@ -276,12 +264,12 @@ def test_stop_during_a_restart(held: Held) -> None:
 def test_long_exposure_is_no_stall() -> None:
     with Held(watchdog_timeout_s=10.0) as held:
         lease = held.open()
-        assert next_step(held, 11) == "_recover"
+        assert held.decision(11) is Step.RECOVER
         held.camera.emit({"ExposureTime": 6_000_000})
-        assert next_step(held, 27) is None
-        assert next_step(held, 29) == "_recover"
+        assert isinstance(held.decision(27), Wait)
+        assert held.decision(29) is Step.RECOVER
         held.camera.emit({"ExposureTime": 1000})
-        assert next_step(held, 11) == "_recover"
+        assert held.decision(11) is Step.RECOVER
         lease.release()
 
 
@@ -290,17 +278,16 @@ def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
         lease = held.open()
         held.manager.set_controls({"ExposureTime": 6_000_000, "AeEnable": False})
         held.camera.emit({"ExposureTime": 1000})  # was on its way
-        assert next_step(held, 27) is None
-        assert next_step(held, 29) == "_recover"
+        assert isinstance(held.decision(27), Wait)
+        assert held.decision(29) is Step.RECOVER
         for _ in range(12):
             held.camera.emit({"ExposureTime": 1000})
-        assert next_step(held, 11) == "_recover", "the camera did not do as asked"
+        assert held.decision(11) is Step.RECOVER, "the camera did not do as asked"
         lease.release()
 
 
-def test_call_may_take_as_long_as_the_exposure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_STILL_LIMIT_S", 0.0)
-    with Held() as held:
+def test_call_may_take_as_long_as_the_exposure() -> None:
+    with Held(limits=SessionLimits(still_s=0.0)) as held:
         lease = held.open()
         held.camera.emit({"ExposureTime": 6_000_000})
         held.manager.still(None, soon_s()).release()
@@ -321,13 +308,13 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
 def test_stills_that_fail_hide_no_silence(calm: Held) -> None:
     lease = calm.open()
     with calm.camera.flowing():
-        due_s = calm.manager._watchdog.due_from_s
+        due_s = calm.session.watchdog.due_from_s
         calm.camera.fail_next("still", CameraError("no still"))
         with pytest.raises(CameraError, match="no still"):
             calm.manager.still(None, soon_s())
-        assert calm.manager._watchdog.due_from_s == due_s
+        assert calm.session.watchdog.due_from_s == due_s
         calm.manager.still(None, soon_s()).release()
-        assert calm.manager._watchdog.due_from_s > due_s
+        assert calm.session.watchdog.due_from_s > due_s
         lease.release()
 
 
@@ -346,13 +333,13 @@ def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> N
     """The first frame wakes the camera's thread, which takes only one that is newer than its own wish."""
     with Held(FakeCamera(), watchdog_timeout_s=60.0) as held:
         lease = held.open()
-        with held.manager._changed:
-            held.manager._state = State.RECOVERING
-            held.manager._watchdog.due_from_s = time.monotonic() + 0.02
-            held.manager._awaits_frame = True
+        with held.session.changed:
+            held.session.state = State.RECOVERING
+            held.session.watchdog.due_from_s = time.monotonic() + 0.02
+            held.session.awaits_frame = True
         held.camera.emit()
         assert held.state is State.RECOVERING
-        assert held.manager._awaits_frame
+        assert held.session.awaits_frame
         with held.camera.flowing():
             held.wait_for(State.OPEN)
             lease.release()
@@ -391,43 +378,40 @@ def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening()
         again.release()
 
 
-def test_old_frame_is_no_sign_of_a_live_camera(calm: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager_module, "_FRESH_S", 0.05)
-    lease = calm.open()
-    calm.camera.emit()
-    began_s = time.monotonic()
-    eventually(lambda: time.monotonic() - began_s > 0.06, "the frame's age")
-    with pytest.raises(CameraError, match="no picture from the camera in time"):
-        # Before the watchdog acts, which would let a viewer in to see the placeholder.
-        calm.manager.wait_ready(time.monotonic())
-    lease.release()
+def test_old_frame_is_no_sign_of_a_live_camera() -> None:
+    with Held(watchdog_timeout_s=CALM_S, limits=SessionLimits(fresh_s=0.05)) as held:
+        lease = held.open()
+        held.camera.emit()
+        began_s = time.monotonic()
+        eventually(lambda: time.monotonic() - began_s > 0.06, "the frame's age")
+        with pytest.raises(CameraError, match="no picture from the camera in time"):
+            # Before the watchdog acts, which would let a viewer in to see the placeholder.
+            held.manager.wait_ready(time.monotonic())
+        lease.release()
 
 
-def test_stills_leave_a_stream_its_share_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_STILL_PAUSE_S", 60.0)
-    with Held(watchdog_timeout_s=0.0) as held:
+def test_stills_leave_a_stream_its_share_of_time() -> None:
+    with Held(limits=SessionLimits(still_pause_s=60.0)) as held:
         lease = held.open()
         with held.camera.flowing():
             held.manager.still(None, soon_s()).release()
-            with pytest.raises(CameraError, match="did not get to it in time"):
+            with pytest.raises(CameraError, match="not started by the camera in time"):
                 held.manager.still(None, time.monotonic() + 0.05)
         assert held.camera.count("still") == 1
         lease.release()
 
 
-def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_MOST_STILLS", 1)
-    with Held(watchdog_timeout_s=0.0) as held:
+def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait() -> None:
+    with Held(limits=SessionLimits(still_pause_s=0.0, max_waiting_stills=1)) as held:
         lease = held.open()
         held.camera.shut("still")
         first = Background(lambda: held.manager.still((64, 48), soon_s()))
         held.camera.wait_inside("still")
         waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(3)]
-        eventually(lambda: held.manager._orders.waiting == 3, "three who wait for one still")
-        with pytest.raises(CameraError, match="too many stills"):
+        eventually(lambda: held.session.jobs.waiting == 3, "three who wait for one still")
+        with pytest.raises(CameraError, match="too many different stills"):
             held.manager.still((32, 24), soon_s())
         held.camera.let()
-        monkeypatch.setattr(jobs, "_STILL_PAUSE_S", 0.0)
         frames = [each.result() for each in (first, *waiting)]
         assert held.camera.count("still") == 2
         for frame in frames:
@@ -435,29 +419,26 @@ def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait(monkeypatch: py
         lease.release()
 
 
-def test_a_change_of_settings_is_not_refused_because_stills_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_MOST_STILLS", 0)
-    with Held(watchdog_timeout_s=0.0) as held:
+def test_a_change_of_settings_is_not_refused_because_stills_wait() -> None:
+    with Held(limits=SessionLimits(max_waiting_stills=0)) as held:
         lease = held.open()
-        with pytest.raises(CameraError, match="too many stills"):
+        with pytest.raises(CameraError, match="too many different stills"):
             held.manager.still(None, soon_s())
         held.manager.reopen(soon_s())
         assert held.camera.opens == 2
         lease.release()
 
 
-def test_one_picture_does_not_wait_long_for_a_camera_that_is_brought_back(
-    held: Held, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(manager_module, "_RECOVERY_LIMIT_S", 0.01)
-    held.camera.shut("restart")
-    lease = held.open()
-    waiting = Background(lambda: held.manager.wait_frame(time.monotonic(), soon_s()))
-    held.camera.wait_inside("restart")
-    with pytest.raises(NoPicture, match=r"it is recovering: no frame for \d+ s"):
-        waiting.result()
-    held.camera.let()
-    lease.release()
+def test_one_picture_does_not_wait_long_for_a_camera_that_is_brought_back() -> None:
+    with Held(watchdog_timeout_s=SHORT_S, limits=SessionLimits(recovery_wait_s=0.01)) as held:
+        held.camera.shut("restart")
+        lease = held.open()
+        waiting = Background(lambda: held.manager.wait_frame(time.monotonic(), soon_s()))
+        held.camera.wait_inside("restart")
+        with pytest.raises(NoPicture, match=r"it is recovering: no frame for \d+ s"):
+            waiting.result()
+        held.camera.let()
+        lease.release()
 
 
 def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> None:
@@ -472,15 +453,15 @@ def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> Non
         assert held.camera.count("restart") == 0, "nobody was there for whom it would have been"
 
 
-def test_good_stills_do_not_keep_old_tries_alive(calm: Held, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_STILL_PAUSE_S", 0.0)
-    lease = calm.open()
-    wait_for_calls(calm, "open", "restart")
-    with calm.camera.flowing():
-        calm.wait_for(State.OPEN)
-        began_s = time.monotonic()
-        while time.monotonic() - began_s < 2 * CALM_S:
-            calm.manager.still(None, soon_s()).release()
-        eventually(lambda: calm.manager._watchdog.tries == 0, "the tries forgotten")
-    wait_for_calls(calm, "restart")
-    lease.release()
+def test_good_stills_do_not_keep_old_tries_alive() -> None:
+    with Held(watchdog_timeout_s=CALM_S, limits=SessionLimits(still_pause_s=0.0)) as calm:
+        lease = calm.open()
+        wait_for_calls(calm, "open", "restart")
+        with calm.camera.flowing():
+            calm.wait_for(State.OPEN)
+            began_s = time.monotonic()
+            while time.monotonic() - began_s < 2 * CALM_S:
+                calm.manager.still(None, soon_s()).release()
+            eventually(lambda: calm.session.watchdog.tries == 0, "the tries forgotten")
+        wait_for_calls(calm, "restart")
+        lease.release()

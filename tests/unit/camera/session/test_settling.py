@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from softcam.camera.session.control_latency import ControlLatency
-from softcam.camera.session.frame_rate import CONTROL_FRAMES
+from softcam.camera.session.sent_controls import CONTROL_FRAMES, SentControls
 from softcam.camera.session.settling import Settling
 
 STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "AeState": 2}
@@ -11,29 +10,29 @@ STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "AeState": 2}
 
 class Rig:
     def __init__(self) -> None:
-        self.changes = ControlLatency()
-        self.first = Settling(self.changes)
+        self.sent = SentControls()
+        self.settling = Settling(self.sent)
         self.now_s = 0.0
         self.begin()
 
     def begin(self) -> None:
-        self.first.begin()
-        self.changes.begin()
+        self.settling.reset()
+        self.sent.clear()
 
-    def frames(self, count: int, told: dict[str, Any] | None = None, at: int | None = None, **metadata: Any) -> int:
-        """How many until they count, at most `count`; `told` is sent at the first one that is at rest.
+    def frames(self, count: int, sends: dict[str, Any] | None = None, at: int | None = None, **metadata: Any) -> int:
+        """How many until they count, at most `count`; `sends` is sent at the first one that is at rest.
 
         `metadata` is that of all of them, or of that `at` this place alone.
         """
         for number in range(1, count + 1):
             self.now_s += 0.05
             shown = {**STEADY, **(metadata if at in (None, number) else {})}
-            if self.first.are_at_rest(shown, self.now_s) and told is not None:
-                self.changes.sent(told, self.now_s)
-                told = None
-            self.changes.count()
-            self.first.judge(shown, self.now_s)
-            if self.first.are_over:
+            if self.settling.is_exposure_settled(shown, self.now_s) and sends is not None:
+                self.sent.record(sends, self.now_s)
+                sends = None
+            self.sent.count_frame()
+            self.settling.process_frame(shown, self.now_s)
+            if self.settling.is_settled:
                 return number
         raise AssertionError("they never count")
 
@@ -56,7 +55,7 @@ def test_what_was_told_has_to_show_and_to_rest() -> None:
 
 
 def test_a_camera_that_tells_nothing_has_nothing_to_settle() -> None:
-    first = Settling(ControlLatency())
-    assert first.are_at_rest({}, 0.0)
-    first.judge({}, 0.0)
-    assert first.are_over
+    settling = Settling(SentControls())
+    assert settling.is_exposure_settled({}, 0.0)
+    settling.process_frame({}, 0.0)
+    assert settling.is_settled

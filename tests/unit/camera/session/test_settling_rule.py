@@ -15,7 +15,7 @@ def frames_until_settled(metadata: Iterable[Mapping[str, Any]]) -> int | None:
     """How many frames did not count; None where all of them did not."""
     settling = ExposureSettling(100.0)
     for number, one in enumerate(metadata):
-        if settling.step(one, 100.0 + number * FRAME_S):
+        if settling.process_frame(one, 100.0 + number * FRAME_S):
             return number
     return None
 
@@ -87,8 +87,8 @@ def test_patience_ends() -> None:
 
 def test_long_exposure_does_not_wait_for_four_frames() -> None:
     settling = ExposureSettling(100.0)
-    assert not settling.step(steady(ExposureTime=6_000_000), 100.0)
-    assert settling.step(steady(ExposureTime=6_000_000), 106.0)
+    assert not settling.process_frame(steady(ExposureTime=6_000_000), 100.0)
+    assert settling.process_frame(steady(ExposureTime=6_000_000), 106.0)
 
 
 def test_odd_numbers_are_not_rest() -> None:

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from softcam.camera.session import jobs as orders_module
-from softcam.camera.session.manager import State
+from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraError, CameraMissing, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, NewestFrame
@@ -86,7 +85,7 @@ def test_a_snapshot_is_exposed_after_the_request(scene: Scene) -> None:
         eventually(lambda: waiters(scene.manager.frames._changed) == 1, "that it waits")
         asked_s = time.monotonic()
         # Exposed before the request and delivered after it: it does not count.
-        scene.manager._take_frame(scene.manager._epoch, make_frame(STEADY, began_s=asked_s - 1.0))
+        scene.camera.emit(began_s=asked_s - 1.0)
         eventually(lambda: waiters(scene.manager.frames._changed) == 1)
         assert not asking.is_over
         scene.camera.emit()
@@ -103,7 +102,7 @@ def test_max_age_allows_an_older_one(scene: Scene) -> None:
 
 def test_max_age_rejects_older_frame(impatient: Scene) -> None:
     with impatient.held.open():
-        impatient.manager._take_frame(impatient.manager._epoch, make_frame(STEADY, began_s=time.monotonic() - 100.0))
+        impatient.camera.emit(began_s=time.monotonic() - 100.0)
         with pytest.raises(NoPicture):
             impatient.snapshot("max_age=60")
 
@@ -310,20 +309,21 @@ def test_a_still_that_fails_leaves_nothing(flowing: Scene) -> None:
     assert flowing.snapshot().status is HTTPStatus.OK
 
 
-def test_stills_of_one_moment_are_one(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orders_module, "_STILL_PAUSE_S", 3600.0)  # until the test ends it
-    orders = flowing.manager._orders
-    with flowing.manager.lease("stream"):  # streams have their share of time, in which all come who want the next one
+def test_stills_of_one_moment_are_one() -> None:
+    limits = SessionLimits(still_pause_s=3600.0)  # until the test ends it
+    with Scene(session_limits=limits) as flowing, flowing.camera.flowing(), flowing.manager.lease("stream"):
+        # Streams have their share of time, in which all requests for the next still arrive.
         first = taken_at_s(flowing.snapshot("full=1"))
         waiting = [Background(lambda: flowing.snapshot("full=1")) for _ in range(7)]
-        eventually(lambda: orders.waiting == 7, "that all wait for one")
-        with flowing.manager._changed:
-            orders._from_s = 0.0
-            flowing.manager._changed.notify_all()
+        session = flowing.held.session
+        eventually(lambda: session.jobs.waiting == 7, "that all wait for one")
+        with session.changed:
+            session.jobs._not_before_s = 0.0
+            session.changed.notify_all()
         others = {response.headers["X-Timestamp"] for response in (still.result() for still in waiting)}
-    assert len(others) == 1
-    assert float(others.pop()) > first - time.monotonic() + time.time()
-    assert flowing.camera.count("still") == 2
+        assert len(others) == 1
+        assert float(others.pop()) > first - time.monotonic() + time.time()
+        assert flowing.camera.count("still") == 2
 
 
 def test_an_encoder_that_fails_leaves_nothing(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

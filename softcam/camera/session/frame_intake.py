@@ -1,0 +1,122 @@
+"""Receives the camera's frames: metadata to the listeners, the frame into the latest-frame slot, a wake-up if awaited.
+
+`FrameIntake` runs on the camera's frame thread, except for `start_epoch`, `end_epoch` and `paused`, which are the
+camera thread's.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from softcam.camera.base import OnFrame, Remote, SessionListener
+from softcam.camera.session.frame_rate import FrameRateMeter
+from softcam.camera.session.sent_controls import SentControls
+from softcam.camera.session.settling import Settling
+from softcam.camera.session.state import SessionState
+from softcam.imaging.frame import Frame
+from softcam.runtime.log_limit import RateLimitedLogger
+
+log = logging.getLogger(__name__)
+
+
+class FrameIntake:
+    """Fills the slot `SessionState.frames`."""
+
+    def __init__(
+        self,
+        state: SessionState,
+        sent: SentControls,
+        frame_rate: FrameRateMeter,
+        settling: Settling,
+        listeners: SessionListener,
+    ) -> None:
+        self._state = state
+        self._sent = sent
+        self._frame_rate = frame_rate
+        self._settling = settling
+        self._listeners = listeners
+        self._error_log = RateLimitedLogger(log, math.inf)  # one line until the camera is reopened
+        # Without a lock, as single values that are read at worst one frame late. Written by the camera thread:
+        self._epoch = 0  # frames of an earlier opening are released
+        self._drops_frames = False
+        # Written by the frame thread:
+        self.arrived_s = 0.0  # when the frame in the slot arrived
+
+    def start_epoch(self) -> OnFrame:
+        """The camera is being opened; the result is the callback for its frames."""
+        self._epoch += 1
+        self._settling.reset()
+        self._error_log.reset()
+        self._frame_rate.reset()
+        return partial(self._receive, self._epoch)
+
+    def end_epoch(self) -> None:
+        """The camera is being closed: frames that still arrive are released."""
+        self._epoch += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold no frame meanwhile: a camera that stops needs all its buffers back."""
+        self._drops_frames = True
+        self._state.frames.clear()
+        try:
+            yield
+        finally:
+            self._drops_frames = False
+
+    def _receive(self, epoch: int, frame: Frame) -> None:
+        try:
+            self._process_frame(epoch, frame)
+        except Exception as error:  # noqa: BLE001 - the edge of the camera's thread, which would end unnoticed
+            # A frame that was not processed does not count: if the next ones fail as well, the watchdog acts.
+            self._error_log.error(
+                "Failed to process frame; further errors suppressed until the camera is reopened", exc_info=error
+            )
+
+    def _process_frame(self, epoch: int, frame: Frame) -> None:
+        state = self._state
+        if self._is_unwanted(epoch):
+            frame.release()
+            return
+        now_s = time.monotonic()
+        try:
+            self._process_metadata(frame, now_s)
+        except Exception:
+            frame.release()
+            raise
+        self.arrived_s = now_s
+        self._sent.count_frame()
+        if state.remote is not None:
+            self._follow_config(state.remote)
+        state.frames.put(frame)
+        if self._is_unwanted(epoch):
+            # The camera began to stop since the first check, and waits for its buffers. `paused` sets the flag and then
+            # clears the slot; here the slot is filled and then the flag checked. So one of the two sees the frame.
+            state.frames.clear()
+            return
+        state.frames.notify()
+        self._frame_rate.count_frame(frame.metadata, now_s)
+        # Only a frame from after the moment it was awaited counts: `Watchdog.has_frame` would ignore an earlier one.
+        if state.awaits_frame and now_s > state.watchdog.due_from_s:
+            state.awaits_frame = False
+            state.wake()
+
+    def _is_unwanted(self, epoch: int) -> bool:
+        return epoch != self._epoch or self._drops_frames
+
+    def _process_metadata(self, frame: Frame, now_s: float) -> None:
+        is_settled = self._settling.is_exposure_settled(frame.metadata, now_s)
+        self._listeners.on_frame(frame.metadata, is_settled=is_settled)
+        self._settling.process_frame(frame.metadata, time.monotonic())
+
+    def _follow_config(self, remote: Remote) -> None:
+        """A source that reconnects may have another size or format than before."""
+        config = remote.config
+        if self._state.config is None or self._state.config is config:
+            return
+        with self._state.changed:
+            if self._state.config is not None:
+                self._state.config = config

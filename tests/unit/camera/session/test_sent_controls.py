@@ -1,0 +1,100 @@
+"""From which frame on a picture shows what the camera was told."""
+
+from typing import Any
+
+import pytest
+
+from softcam.camera.session.sent_controls import CONTROL_FRAMES, SentControls, min_frame_duration_s
+
+
+def _count(sent: SentControls, frames: int) -> None:
+    for _ in range(frames):
+        sent.count_frame()
+
+
+def test_some_frames_later_where_the_metadata_does_not_tell() -> None:
+    sent = SentControls()
+    _count(sent, 50)
+    sent.record({"Brightness": 0.5}, 10.0)
+    is_seen = sent.visible_since(10.0)
+    _count(sent, CONTROL_FRAMES - 1)
+    assert not is_seen({})
+    _count(sent, 1)
+    assert is_seen({})
+
+
+def test_what_was_sent_after_the_moment_is_not_waited_for() -> None:
+    sent = SentControls()
+    sent.record({"Brightness": 0.5}, 10.0)
+    assert sent.visible_since(9.9)({})
+    assert not sent.visible_since(10.1)({})
+
+
+def test_a_later_change_does_not_hide_the_one_before() -> None:
+    sent = SentControls()
+    sent.record({"ExposureTime": 1000}, 10.0)
+    _count(sent, 3)
+    sent.record({"AnalogueGain": 2.0}, 11.0)
+    is_seen = sent.visible_since(10.5)
+    assert not is_seen({"AnalogueGain": 2.0})
+    assert is_seen({"AnalogueGain": 2.0, "ExposureTime": 1000})
+    _count(sent, CONTROL_FRAMES)
+    sent.record({"AnalogueGain": 3.0}, 12.0)
+    assert sent.visible_since(11.5)({}), "the others were seen long ago"
+
+
+def test_a_start_has_told_all() -> None:
+    sent = SentControls()
+    sent.record({"Brightness": 0.5}, 10.0)
+    sent.mark_visible()
+    assert sent.visible_since(11.0)({})
+
+
+@pytest.mark.parametrize(
+    ("values", "metadata", "is_shown"),
+    [
+        ({"ExposureTime": 20_000}, {"ExposureTime": 19_968}, True),
+        ({"ExposureTime": 20_000}, {"ExposureTime": 10_000}, False),
+        ({"ExposureTime": 0}, {"ExposureTime": 10_000}, False),
+        ({"ColourGains": (1.5, 1.8)}, {"ColourGains": (1.49, 1.8)}, True),
+        ({"ColourGains": (1.5, 1.8)}, {"ColourGains": (1.5, 2.2)}, False),
+        ({"ScalerCrop": (0, 0, 100, 50)}, {"ScalerCrop": (0, 0, 100, 50)}, True),
+        ({"AeEnable": False, "ExposureTime": 1000}, {"ExposureTime": 1000}, False),
+        ({"AfWindows": [(0, 0, 5, 5)]}, {"AfWindows": "unknown"}, False),
+    ],
+)
+def test_metadata_tells(values: dict[str, Any], metadata: dict[str, Any], is_shown: bool) -> None:
+    sent = SentControls()
+    sent.record(values, 10.0)
+    assert sent.visible_since(10.0)(metadata) is is_shown
+
+
+def test_focus_controls_are_not_awaited() -> None:
+    sent = SentControls()
+    sent.record({"AfMode": 1, "AfTrigger": 0}, 10.0, is_awaited=False)
+    assert sent.visible_since(11.0)({})
+    assert sent.values == {"AfMode": 1}, "a trigger is not a value in effect"
+
+
+def test_values_until_the_next_opening() -> None:
+    sent = SentControls()
+    sent.record({"Brightness": 0.5, "ExposureTime": 1000}, 10.0)
+    sent.record({"Brightness": 0.7}, 11.0)
+    sent.mark_visible()
+    assert sent.values == {"Brightness": 0.7, "ExposureTime": 1000}
+    sent.clear()
+    assert sent.values == {}
+    assert sent.requested_duration_s == 0.0
+
+
+@pytest.mark.parametrize(
+    ("controls", "duration_s"),
+    [
+        ({}, 0.0),
+        ({"ExposureTime": None, "FrameDurationLimits": None}, 0.0),
+        ({"ExposureTime": 50_000, "FrameDurationLimits": (40_000, 100_000)}, 0.05),
+        ({"ExposureTime": 1000, "FrameDurationLimits": (40_000, 100_000)}, 0.04),
+    ],
+)
+def test_min_frame_duration(controls: dict[str, Any], duration_s: float) -> None:
+    assert min_frame_duration_s(controls) == duration_s
