@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,9 @@ class Portal:
     """
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
-        self._grown = threading.Condition()  # guards lines and _is_log_over
+        self._grown = threading.Condition()  # guards lines, _first_line and _is_log_over
         self.lines: list[str] = []
+        self._first_line = 0  # of the log that tests see
         self._is_log_over = False
         self.process = subprocess.Popen(
             [*_WITH_PARENT, sys.executable, "-u", str(PROJECT / "soft_stream.py"), *arguments],
@@ -115,9 +117,15 @@ class Portal:
     def log(self) -> str:
         """All output so far."""
         with self._grown:
-            return "".join(self.lines)
+            return "".join(self.lines[self._first_line :])
 
-    @property
+    def forget_log(self) -> None:
+        """Start an empty log, for the next test that uses this portal."""
+        assert self.url
+        with self._grown:
+            self._first_line = len(self.lines)
+
+    @cached_property
     def url(self) -> str:
         """The address from the log without a final slash; waits until the portal listens."""
         return self.wait_for_log(LISTENING)[1].rstrip("/")
@@ -129,7 +137,7 @@ class Portal:
         deadline_s = time.monotonic() + timeout_s
         with self._grown:
             while True:
-                found = [match for line in self.lines if (match := re.search(pattern, line))]
+                found = [match for line in self.lines[self._first_line :] if (match := re.search(pattern, line))]
                 if len(found) >= nth:
                     return found[nth - 1]
                 left_s = deadline_s - time.monotonic()

@@ -21,6 +21,7 @@ from tests.support.http_client import (
     ask_for_still,
     decode,
     post,
+    reset,
     size_of,
     status_of,
     wait_for_status,
@@ -33,19 +34,52 @@ ORIENTATION = 0x0112
 TELEPHOTO = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 
 
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    path = tmp_path / "faults"
-    path.write_text("")
-    return path
+@pytest.fixture(scope="module")
+def faults_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pattern") / "faults"
 
 
 @pytest.fixture
-def held(start_portal: Start, faults: Path) -> Portal:
-    """A portal that holds its camera open, which has settled and is in focus."""
-    portal = start_portal(*SMALL, "--pattern-faults", str(faults), "--linger", "0.2")
+def faults(faults_file: Path) -> Path:
+    """The file that makes the pattern camera fail; empty at first."""
+    faults_file.write_text("")
+    return faults_file
+
+
+@pytest.fixture(scope="module")
+def shared_portal(start_shared_portal: Start, faults_file: Path) -> Portal:
+    faults_file.write_text("")
+    return start_shared_portal(*SMALL, "--pattern-faults", str(faults_file), "--linger", "0.2")
+
+
+@pytest.fixture(scope="module")
+def automatic(shared_portal: Portal) -> Mapping[str, Any]:
+    """The status of the open camera with all controls at their defaults, settled and in focus."""
+    assert ask(shared_portal, "/camera/start", method="POST").status == 200
+    picture_of(shared_portal, "autofocus=1")
+    frames_later(shared_portal)
+    return status_of(shared_portal)
+
+
+@pytest.fixture
+def portal(shared_portal: Portal, faults: Path) -> Portal:
+    """The portal that all tests share, with all controls at their defaults."""
+    reset(shared_portal)
+    return shared_portal
+
+
+@pytest.fixture
+def held(portal: Portal, automatic: Mapping[str, Any]) -> Portal:
+    """The shared portal, which holds its camera open; the camera has settled and is in focus."""
     assert ask(portal, "/camera/start", method="POST").status == 200
-    picture_of(portal, "autofocus=1")
+    change(portal, "autofocus", {"trigger": True})
+    names = ("colour_gains", "exposure_us", "analogue_gain", "lens_position", "frame_duration_us")
+
+    def is_settled(status: Mapping[str, Any]) -> bool:
+        return all(status[name] == pytest.approx(automatic[name], rel=0.01) for name in names)
+
+    eventually(portal, is_settled)
+    portal.forget_log()
     return portal
 
 
@@ -123,7 +157,7 @@ def seen_after(portal: Portal, measure: Callable[[Picture], float], is_so: Calla
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str | dict) else "",
 )
-def test_seen_in_the_picture(
+def test_control_changes_image(
     held: Portal, name: str, content: Mapping[str, Any], measure: Callable[[Picture], float], factor: float
 ) -> None:
     before = measure(picture_of(held))
@@ -136,7 +170,7 @@ def test_seen_in_the_picture(
     seen_after(held, measure, lambda value: value == pytest.approx(before, rel=0.06))
 
 
-def test_mirrored_and_turned(held: Portal) -> None:
+def test_mirror_and_rotate(held: Portal) -> None:
     plain = corner(picture_of(held)).astype(np.int16)
 
     def is_like(part: Callable[[Picture], Picture]) -> None:
@@ -150,7 +184,7 @@ def test_mirrored_and_turned(held: Portal) -> None:
     is_like(lambda p: corner(p[::-1, ::-1]))
 
 
-def test_a_quarter_turn_is_told_to_viewers(held: Portal) -> None:
+def test_quarter_turn_in_exif(held: Portal) -> None:
     upright = ask(held, "/snapshot.jpg").body
     assert Image.open(io.BytesIO(upright)).getexif()[ORIENTATION] == 1
     change(held, "transform", {"rotation": 90})
@@ -162,7 +196,7 @@ def test_a_quarter_turn_is_told_to_viewers(held: Portal) -> None:
         assert Image.open(io.BytesIO(viewer.next().jpeg)).getexif()[ORIENTATION] == 6
 
 
-def test_an_uncorrected_lens_bends(held: Portal) -> None:
+def test_lens_correction_off(held: Portal) -> None:
     straight = corner(picture_of(held)).astype(np.int16)
     change(held, "lens_correction", {"enabled": False})
     assert status_of(held)["lens_correction_enabled"] is False
@@ -191,7 +225,7 @@ def test_an_uncorrected_lens_bends(held: Portal) -> None:
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, str | dict) else "",
 )
-def test_seen_in_the_status(
+def test_control_changes_metadata(
     held: Portal, name: str, content: Mapping[str, Any], field: str, is_so: Callable[[Any], bool]
 ) -> None:
     change(held, name, content)
@@ -210,7 +244,7 @@ def test_seen_in_the_status(
         ("hdr", {"mode": "sensor"}, "hdr_mode", "sensor"),
     ],
 )
-def test_what_no_camera_tells_back_is_told_as_it_was_asked(
+def test_status_reports_requested_value(
     held: Portal, name: str, content: Mapping[str, Any], field: str, value: object
 ) -> None:
     # That the camera does it is seen elsewhere here, in its pictures and its metadata.
@@ -226,7 +260,7 @@ def frames_later(portal: Portal, number: int = 20) -> Mapping[str, Any]:
     return status_of(portal)
 
 
-def test_colours_are_held_and_let_go(held: Portal) -> None:
+def test_freeze_and_release_white_balance(held: Portal) -> None:
     automatic = status_of(held)["colour_gains"]
     change(held, "awb_preset", {"preset": "cloudy"})
     eventually(held, lambda status: status["colour_gains"] != automatic)
@@ -237,7 +271,7 @@ def test_colours_are_held_and_let_go(held: Portal) -> None:
     eventually(held, lambda status: status["colour_gains"] == automatic)
 
 
-def test_exposure_is_held_and_let_go(held: Portal, faults: Path) -> None:
+def test_freeze_and_release_exposure(held: Portal, faults: Path) -> None:
     bright = status_of(held)
     change(held, "auto_exposure", {"enabled": False})
     faults.write_text("dark")
@@ -249,7 +283,7 @@ def test_exposure_is_held_and_let_go(held: Portal, faults: Path) -> None:
     eventually(held, lambda status: status["exposure_us"] * status["analogue_gain"] > 4 * bright["exposure_us"])
 
 
-def test_the_lens_is_moved_by_whom_the_mode_says(held: Portal) -> None:
+def test_lens_follows_autofocus_mode(held: Portal) -> None:
     for _ in range(2):
         change(held, "lens_position", {"position": 7.0})
         eventually(held, lambda status: status["lens_position"] == 7.0)
@@ -259,7 +293,7 @@ def test_the_lens_is_moved_by_whom_the_mode_says(held: Portal) -> None:
         eventually(held, lambda status: status["lens_position"] == 1.8)
 
 
-def test_a_manual_lens_stays_where_it_is_while_the_camera_is_closed(start_portal: Start) -> None:
+def test_manual_focus_survives_reopening(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "0.1")
     assert ask(portal, "/camera/start", method="POST").status == 200
     change(portal, "lens_position", {"position": 7.0})
@@ -272,7 +306,7 @@ def test_a_manual_lens_stays_where_it_is_while_the_camera_is_closed(start_portal
     assert frames_later(portal)["lens_position"] == 7.0
 
 
-def test_what_was_given_back_can_be_set_again(held: Portal) -> None:
+def test_set_and_reset_repeatedly(held: Portal) -> None:
     automatic = status_of(held)["colour_gains"]
     for _ in range(3):
         change(held, "manual_awb", {"red_gain": 1.5, "blue_gain": 1.8})
@@ -284,7 +318,7 @@ def test_what_was_given_back_can_be_set_again(held: Portal) -> None:
         assert frames_later(held)["colour_gains"] == automatic
 
 
-def test_a_rate_that_the_camera_does_not_give_is_told(held: Portal) -> None:
+def test_unsupported_frame_rate_is_reported(held: Portal) -> None:
     assert change(held, "stream", {"fps": 20})["note"] is None
     told = change(held, "stream", {"fps": 240})["note"]
     assert told.startswith("fps: the camera delivers ")
@@ -293,7 +327,7 @@ def test_a_rate_that_the_camera_does_not_give_is_told(held: Portal) -> None:
     assert status_of(held)["controls_not_applied"] == []
 
 
-def test_autofocus_once_in_a_range_and_on_a_window(held: Portal) -> None:
+def test_autofocus_range_and_window(held: Portal) -> None:
     assert change(held, "autofocus", {"trigger": True}) == {
         "status": "ok", "trigger": True, "focused": True, "lens_position": 1.8,
     }  # fmt: skip
@@ -309,7 +343,7 @@ def test_autofocus_once_in_a_range_and_on_a_window(held: Portal) -> None:
     assert change(held, "autofocus", {"trigger": True, "window": None})["lens_position"] == 1.8
 
 
-def test_the_users_focus_is_left_alone(held: Portal) -> None:
+def test_manual_focus_is_not_overridden(held: Portal) -> None:
     change(held, "lens_position", {"position": 7.0})
     eventually(held, lambda status: status["lens_position"] == 7.0)
     with StreamClient(held) as viewer:
@@ -328,7 +362,7 @@ def test_the_users_focus_is_left_alone(held: Portal) -> None:
         assert status_of(held)["autofocus_mode"] == "auto"
 
 
-def test_the_first_picture_of_a_cold_camera_is_within_the_limits(start_portal: Start) -> None:
+def test_exposure_limits_of_cold_snapshot(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "0.2")
     change(portal, "exposure_limits", {"max_exposure_us": 3000, "max_gain": 2})
     answer = ask_for_still(portal, "/snapshot.jpg?autofocus=0")
@@ -337,7 +371,7 @@ def test_the_first_picture_of_a_cold_camera_is_within_the_limits(start_portal: S
     assert exif[ExifTags.Base.ISOSpeedRatings] <= 202
 
 
-def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
+def test_day_night_follows_light(held: Portal, faults: Path) -> None:
     change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10, "night_awb_preset": "ir_850nm"})
     assert status_of(held)["scene_mode"] == "day"
     for night in (1, 2):
@@ -351,7 +385,7 @@ def test_day_and_night_by_the_light(held: Portal, faults: Path) -> None:
         seen_after(held, colourfulness, lambda value: value > 10)
 
 
-def test_pictures_after_dusk_and_dawn_are_developed_for_their_own_light(held: Portal, faults: Path) -> None:
+def test_day_night_of_cold_snapshots(held: Portal, faults: Path) -> None:
     """A camera that opens for pictures alone is never open for as long as a change of the light has to last."""
     change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10})
     assert ask(held, "/camera/stop", method="POST").status == 200
@@ -363,7 +397,7 @@ def test_pictures_after_dusk_and_dawn_are_developed_for_their_own_light(held: Po
             assert (colourfulness(picture_of(held)) > 5) is is_colourful
 
 
-def test_a_user_may_focus_where_the_configuration_has_it_off(start_portal: Start) -> None:
+def test_autofocus_trigger_with_autofocus_disabled(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--no-autofocus")
     answer = change(portal, "autofocus", {"trigger": True, "speed": "fast"})  # also opens the camera
     assert (answer["focused"], answer["lens_position"]) == (True, 1.8)
@@ -372,7 +406,7 @@ def test_a_user_may_focus_where_the_configuration_has_it_off(start_portal: Start
 # Zoom and stills
 
 
-def test_a_zoom_says_what_it_shows(held: Portal) -> None:
+def test_roi_reports_adjusted_region(held: Portal) -> None:
     assert change(held, "roi", TELEPHOTO) == {"status": "ok", **TELEPHOTO, "note": None}
     grown = change(held, "roi", {"x": 0.2, "y": 0.4, "width": 0.4, "height": 0.1})
     assert (grown["width"], grown["height"]) == (0.4, 0.4)
@@ -383,7 +417,7 @@ def test_a_zoom_says_what_it_shows(held: Portal) -> None:
     assert status_of(held)["roi"] == {"x": 0.5, "y": 0.5, "width": 0.5, "height": 0.5}
 
 
-def test_the_whole_sensor_is_whole_whatever_the_zoom(held: Portal) -> None:
+def test_full_still_ignores_roi(held: Portal) -> None:
     whole = picture_of(held, "full=1&width=640&autofocus=0")
     change(held, "roi", {"x": 0.0, "y": 0.0, "width": 0.25, "height": 0.25})
     zoomed = picture_of(held, "full=1&width=640&autofocus=0")
@@ -403,7 +437,7 @@ def test_no_raw_still(held: Portal) -> None:
 # Lasting
 
 
-def test_set_while_closed_applied_on_open_and_after_a_restart(start_portal: Start) -> None:
+def test_controls_persist(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "0.1")
     change(portal, "manual_exposure", {"exposure_us": 7000, "gain": 4.0})
     change(portal, "transform", {"hflip": True})
@@ -422,7 +456,10 @@ def test_set_while_closed_applied_on_open_and_after_a_restart(start_portal: Star
     assert status_of(portal)["transform"]["hflip"] is False
 
 
-def test_an_exposure_that_was_held_is_held_again(held: Portal, start_portal: Start, faults: Path) -> None:
+def test_frozen_exposure_persists(start_portal: Start, faults: Path) -> None:
+    held = start_portal(*SMALL, "--pattern-faults", str(faults))
+    assert ask(held, "/camera/start", method="POST").status == 200
+    picture_of(held)
     before = status_of(held)
     change(held, "auto_exposure", {"enabled": False})
     change(held, "awb", {"enabled": False})
@@ -437,7 +474,7 @@ def test_an_exposure_that_was_held_is_held_again(held: Portal, start_portal: Sta
     eventually(again, lambda status: status["colour_gains"] == pytest.approx(after["colour_gains"], rel=0.01))
 
 
-def test_several_fields_are_all_or_none(held: Portal) -> None:
+def test_invalid_field_rejects_all_fields(held: Portal) -> None:
     change(held, "image_processing", {"brightness": 0.1})
     refused = post(held, "/v1/camera/image_processing", {"brightness": 0.5, "contrast": 99})
     assert refused.status == 400
@@ -446,14 +483,14 @@ def test_several_fields_are_all_or_none(held: Portal) -> None:
     assert (fields["brightness"]["value"], fields["contrast"]["is_set"]) == (0.1, False)
 
 
-def test_beyond_this_camera_is_a_conflict(held: Portal) -> None:
+def test_value_beyond_camera_range(held: Portal) -> None:
     refused = post(held, "/v1/camera/manual_exposure", {"exposure_us": 500_000_000})
     assert refused.status == 409
     assert refused.detail == "exposure_us: this camera supports 13 to 112015096"
     assert status_of(held)["auto_exposure"] is True
 
 
-def test_a_killed_process_has_lost_nothing(start_portal: Start) -> None:
+def test_sigkill_loses_no_controls(start_portal: Start) -> None:
     for number in range(3):
         portal = start_portal(*SMALL)
         change(portal, "lens_position", {"position": number + 0.5})
@@ -464,9 +501,7 @@ def test_a_killed_process_has_lost_nothing(start_portal: Start) -> None:
         again.stop()
 
 
-def test_a_state_that_keeps_the_camera_from_starting_is_set_aside(
-    start_portal: Start, faults: Path, tmp_path: Path
-) -> None:
+def test_state_that_breaks_start_is_quarantined(start_portal: Start, faults: Path, tmp_path: Path) -> None:
     flags = (*SMALL, "--pattern-faults", str(faults), "--state-dir", str(tmp_path / "kept"))
     portal = start_portal(*flags)
     change(portal, "transform", {"hflip": True})
@@ -483,7 +518,7 @@ def test_a_state_that_keeps_the_camera_from_starting_is_set_aside(
     assert ask(start_portal(*flags), "/snapshot.jpg").status == 200
 
 
-def test_what_the_camera_refuses_is_taken_back_and_viewers_stay(held: Portal, faults: Path) -> None:
+def test_rejected_change_is_reverted(held: Portal, faults: Path) -> None:
     with StreamClient(held) as viewer:
         viewer.next()
         faults.write_text("refuse")
@@ -496,14 +531,15 @@ def test_what_the_camera_refuses_is_taken_back_and_viewers_stay(held: Portal, fa
     assert status_of(held)["controls_set_aside"] is None
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_controls_work(start_portal: Start, tmp_path: Path) -> None:
+def test_unwritable_state_directory(start_portal: Start, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     portal = start_portal(*SMALL, "--state-dir", str(tmp_path / "file"))
     change(portal, "lens_position", {"position": 2.0})
     assert str(tmp_path / "file") in status_of(portal)["controls_not_kept"]
 
 
-def test_viewers_are_held_through_every_restart(held: Portal) -> None:
+def test_clients_stay_connected_while_reopening(held: Portal) -> None:
+    opens = status_of(held)["opens"]
     with StreamClient(held) as viewer:
         viewer.next()
         for name, content, size in (
@@ -517,13 +553,13 @@ def test_viewers_are_held_through_every_restart(held: Portal) -> None:
                 pass
             assert size_of(part.jpeg) == size
             assert not part.is_placeholder
-    assert status_of(held)["opens"] == 4
+    assert status_of(held)["opens"] == opens + 3
 
 
 # Holding and access
 
 
-def test_start_holds_and_stop_lets_go_of_that_alone(start_portal: Start) -> None:
+def test_start_and_stop_hold_camera(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "0.1")
     assert ask(portal, "/camera/start", method="POST").json == {"status": "ok", "held": True, "state": "open"}
     assert ask(portal, "/camera/start", method="POST").json["held"] is True
@@ -537,7 +573,7 @@ def test_start_holds_and_stop_lets_go_of_that_alone(start_portal: Start) -> None
     wait_for_status(portal, state="closed")
 
 
-def test_a_second_key_only_looks(start_portal: Start) -> None:
+def test_view_key_is_read_only(start_portal: Start) -> None:
     portal = start_portal(*SMALL, environment={"CAMERA_API_KEY": "change", "CAMERA_VIEW_KEY": "look"})
     body, json_type = json.dumps({"mode": "auto"}).encode(), {"Content-Type": "application/json"}
 
@@ -578,7 +614,7 @@ def test_a_second_key_only_looks(start_portal: Start) -> None:
         ({"Content-Type": "application/json; charset=utf-8"}, 200),
     ],
 )
-def test_pages_from_elsewhere_change_nothing(portal: Portal, headers: Mapping[str, str], expected: int) -> None:
+def test_cross_origin_requests(portal: Portal, headers: Mapping[str, str], expected: int) -> None:
     host = portal.url.removeprefix("http://")
     sent = {"Content-Type": "application/json"} | {name: text.replace("HOST", host) for name, text in headers.items()}
     answer = ask(portal, "/v1/camera/awb", method="POST", headers=sent, body=b'{"enabled": true}')
@@ -602,14 +638,14 @@ def test_pages_from_elsewhere_change_nothing(portal: Portal, headers: Mapping[st
     ],
     ids=lambda value: repr(value)[:20],
 )
-def test_bad_bodies(portal: Portal, body: bytes, status: int, detail: str) -> None:
+def test_invalid_bodies(portal: Portal, body: bytes, status: int, detail: str) -> None:
     headers = {"Content-Type": "application/json"}
     answer = ask(portal, "/v1/camera/awb", method="POST", headers=headers, body=body)
     assert answer.status == status
     assert detail in answer.detail
 
 
-def test_without_a_camera_all_but_pictures_is_served(start_portal: Start, tmp_path: Path) -> None:
+def test_camera_disabled(start_portal: Start, tmp_path: Path) -> None:
     flags = ("--state-dir", str(tmp_path))
     portal = start_portal(*flags, environment={"CAMERA_ENABLED": "0"})
     for path in ("/", "/docs", "/openapi.json", "/health", "/v1/camera/status", "/webrtc", "/v1/camera/controls"):
@@ -650,7 +686,7 @@ def test_without_a_camera_all_but_pictures_is_served(start_portal: Start, tmp_pa
         ("stream", {"width": 320}, {"stream.width": 320, "stream.height": 360, "stream.fps": 30.0}),
     ],
 )
-def test_what_is_told_is_what_counts(held: Portal, name: str, content: dict[str, Any], told: dict[str, Any]) -> None:
+def test_linked_controls(held: Portal, name: str, content: dict[str, Any], told: dict[str, Any]) -> None:
     change(held, name, content)
     controls = ask(held, "/v1/camera/controls").json["controls"]
     status = status_of(held)
@@ -662,7 +698,7 @@ def test_what_is_told_is_what_counts(held: Portal, name: str, content: dict[str,
     assert controls["autofocus_mode"]["fields"]["mode"]["value"] == status["autofocus_mode"]
 
 
-def test_a_shortest_exposure_is_reached_whatever_the_rate(held: Portal) -> None:
+def test_minimum_exposure_slows_frame_rate(held: Portal) -> None:
     answer = change(held, "exposure_limits", {"min_exposure_us": 100_000})
     assert "frame rate is reduced" in answer["note"]
     eventually(held, lambda status: (status["exposure_us"] or 0) >= 99_000)

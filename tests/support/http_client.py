@@ -89,6 +89,13 @@ def post(portal: Portal, target: str, content: Any, *, timeout_s: float = PATIEN
     return ask(portal, target, method="POST", headers=headers, body=body, timeout_s=timeout_s)
 
 
+def reset(portal: Portal) -> None:
+    """All controls at their defaults, the camera not held open, and an empty log: for a portal that tests share."""
+    assert ask(portal, "/v1/camera/controls", method="DELETE").status == 200
+    assert ask(portal, "/camera/stop", method="POST").status == 200
+    portal.forget_log()
+
+
 def port_of(portal: Portal) -> int:
     return urlsplit(portal.url).port or 0
 
