@@ -1,60 +1,59 @@
 #!/usr/bin/env bash
-# Installs or renews Soft Stream on Raspberry Pis, over SSH. `deploy.sh --help` tells the rest; docs/operating.md more.
-# Runs wherever there is bash 3.2 or newer, ssh and tar: on Linux and on a Mac. What it does on a host is in
-# systemd/on-host.sh and its parts.
+# Installs or updates Soft Stream on Raspberry Pis over SSH: see `deploy.sh --help` and docs/operating.md. Needs bash 3.2,
+# ssh and tar, on Linux or a Mac. Everything that happens on a host is in deploy/host.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-export COPYFILE_DISABLE=1 # a Mac's tar would send a second file, ._NAME, with many a file
+export COPYFILE_DISABLE=1 # a Mac's tar would otherwise add files named ._NAME
 
 usage() {
   cat <<'END'
 usage: deploy.sh [options] USER@HOST…
 
-Copies this checkout's portal to each host, next to the release that is there, switches to it, starts one instance for
-each camera, and waits until each answers. Where one does not, the host goes back to the release before by itself.
-Safe to run again at any time; settings that were edited on a host stay. Hosts are worked on side by side.
+Copies this checkout's portal to each host, next to the current release, switches to it, starts one instance for each
+camera, and waits until each delivers a picture. A host where one does not is rolled back to the previous release.
+Safe to run again at any time; edited settings on a host are kept. Hosts are processed in parallel.
 
-  --cameras 0,1        these cameras; otherwise all that the host has, and those that were enabled before; one that
-                       was disabled there stays off
-  --with-nginx         show camera N at port 8081 + N, with a password, through nginx
-  --install-packages   install on the host what is missing there (apt); otherwise it is only said
-  --dry-run            check, and say what would be done; changes nothing; also with --rollback, --uninstall
-  --rollback           switch back to the release before, without copying anything
-  --uninstall          take everything away but settings, saved controls, and drop-ins of your own
-  --python PATH        the host's Python that has picamera2; remembered there (/usr/bin/python3)
-  --bind N=NODE        bind camera N to this video node (/dev/video0), or to none; remembered there until N=auto,
-                       which finds it again
+  --cameras 0,1        these cameras; default: all present and all enabled before, except for disabled ones
+  --with-nginx         serve camera N at port 8081 + N by nginx, with a password
+  --install-packages   install missing packages on the host (apt); default: only report them
+  --dry-run            check, and print what would be done; changes nothing; also with --rollback, --uninstall
+  --rollback           switch back to the previous release, without copying anything
+  --uninstall          remove everything but settings, saved controls and your own drop-ins
+  --python PATH        the host's Python with picamera2; remembered on the host (default: /usr/bin/python3)
+  --bind N=NODE        bind camera N to this video node (/dev/video0) or to none; remembered on the host until N=auto,
+                       which detects the node again
   -o, --ssh-option OPTION
-                       handed to ssh as -o OPTION, any number of times: Port=2222, IdentityFile=…
-  --no-rsync           copy with tar although rsync is there
-  -h, --help           this
+                       pass -o OPTION to ssh; repeatable: Port=2222, IdentityFile=…
+  --no-rsync           copy with tar even if rsync is available
+  -h, --help           show this help
 
-The user is root, or one whose sudo asks for no password. With several hosts SSH asks for none either: it takes a key.
-Exit: 0 all hosts are done, 1 one failed, 2 usage, 130 interrupted.
+The user must be root or have sudo without a password. With several hosts, SSH must not ask for a password: use a key.
+Exit code: 0 all hosts done, 1 a host failed, 2 usage error, 130 interrupted.
 END
 }
 
-wrong() {
-  printf 'deploy.sh: %s (--help tells the options)\n' "$*" >&2
+usage_error() {
+  printf 'deploy.sh: %s (see --help)\n' "$*" >&2
   exit 2
 }
 
-# --- Options. Their values are checked to be plain, for they travel through two shells.
+# --- Options. Their values must be plain, since they pass through two shells.
 
-readonly NUMBER='(0|[1-9][0-9]?)' # 01 would be another instance than 1
+readonly NUMBER='(0|[1-9][0-9]?)' # 01 would be a different instance than 1
 goal=install dry_run=''
 cameras='' with_nginx='' install_packages='' python='' bind='' no_rsync=''
 hosts=()
 ssh_options=()
 
-value_of() { # FLAG [VALUE]
-  [[ $# -ge 2 && -n $2 ]] || wrong "$1 wants a value"
+value_of() { # FLAG PATTERN EXPECTED [VALUE]
+  [[ $# -ge 4 && -n $4 ]] || usage_error "$1 requires a value"
+  [[ $4 =~ ^$2$ ]] || usage_error "$1 $4: must be $3"
 }
 
 while (($#)); do
   case $1 in
     --with-nginx=* | --install-packages=* | --dry-run=* | --rollback=* | --uninstall=* | --no-rsync=* | --help=*)
-      wrong "$1: ${1%%=*} takes no value"
+      usage_error "$1: ${1%%=*} takes no value"
       ;;
     --*=*)
       flag=${1%%=*} value=${1#*=}
@@ -63,8 +62,7 @@ while (($#)); do
       continue
       ;;
     --cameras)
-      value_of "$@"
-      [[ $2 =~ ^$NUMBER(,$NUMBER)*$ ]] || wrong "--cameras $2: wants numbers with commas between, such as 0,1"
+      value_of "$1" "$NUMBER(,$NUMBER)*" 'numbers separated by commas, such as 0,1' "${@:2}"
       cameras=$2
       shift
       ;;
@@ -72,37 +70,32 @@ while (($#)); do
     --install-packages) install_packages=1 ;;
     --dry-run) dry_run=1 ;;
     --rollback | --uninstall)
-      [[ $goal == install ]] || wrong "--$goal and $1: only one of them at a time"
+      [[ $goal == install ]] || usage_error "--$goal and $1: only one of them at a time"
       goal=${1#--}
       ;;
     --python)
-      value_of "$@"
-      [[ $2 =~ ^/[A-Za-z0-9._/+-]+$ ]] || wrong "--python $2: wants a path on the host, such as /usr/bin/python3"
+      value_of "$1" '/[A-Za-z0-9._/+-]+' 'a path on the host, such as /usr/bin/python3' "${@:2}"
       python=$2
       shift
       ;;
     --bind)
-      value_of "$@"
-      [[ $2 =~ ^$NUMBER=(none|auto|/dev/[A-Za-z0-9._:/-]+)$ ]] || wrong "--bind $2: wants N=/dev/videoM, N=none or N=auto"
+      value_of "$1" "$NUMBER=(none|auto|/dev/[A-Za-z0-9._:/-]+)" 'N=/dev/videoM, N=none or N=auto' "${@:2}"
       bind=${bind:+$bind,}$2
       shift
       ;;
     --ssh-option | -o)
-      value_of "$@"
+      value_of "$1" '.*' 'an option of ssh' "${@:2}"
       ssh_options+=(-o "$2")
       shift
       ;;
     --no-rsync) no_rsync=1 ;;
-    -h | --help)
-      usage
-      exit 0
-      ;;
-    -*) wrong "$1: no such option" ;;
-    '') wrong "a host without a name" ;;
+    -h | --help) usage && exit ;;
+    -*) usage_error "$1: unknown option" ;;
+    '') usage_error 'empty host name' ;;
     *)
       name=$(tr -d '[]' <<<"$1") # pi@[fd00::1] as well
       for host in ${hosts[@]+"${hosts[@]}"}; do
-        [[ $host != "$name" ]] || wrong "$1 is named twice"
+        [[ $host != "$name" ]] || usage_error "$1 is listed twice"
       done
       hosts+=("$name")
       ;;
@@ -110,73 +103,70 @@ while (($#)); do
   shift
 done
 ((${#hosts[@]})) || { usage >&2; exit 2; }
-if [[ $goal == rollback || $goal == uninstall ]] && [[ -n $cameras$with_nginx$install_packages$bind$no_rsync ]]; then
-  wrong "--$goal concerns the whole host: it takes no --cameras, --with-nginx, --install-packages, --bind, --no-rsync"
+if [[ $goal != install && -n $cameras$with_nginx$install_packages$bind$no_rsync ]]; then
+  usage_error "--$goal applies to the whole host: not with --cameras, --with-nginx, --install-packages, --bind, --no-rsync"
 fi
 
 # --- What is sent
 
-# Short and plain: a socket's path may have a hundred characters, and ssh adds 58 to this folder's.
+# Short and plain: the path of a socket is limited to about 100 characters, of which ssh adds 58.
 base=${TMPDIR:-/tmp}
 [[ $base =~ ^/[A-Za-z0-9._/-]{0,24}$ && -d $base && -w $base ]] || base=/tmp
 work=$(mktemp -d "${base%/}/soft-stream.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap interrupted INT TERM HUP
 
-interrupted() { # ends what runs here, and says what that means for each host
+interrupted() { # ends all local processes and reports the state of each host
   local host pid stage
-  trap '' INT TERM HUP PIPE # its output may be gone with the terminal
-  exec 2>/dev/null          # bash would tell of each process that it ends
+  trap '' INT TERM HUP PIPE # the terminal may be gone
+  exec 2>/dev/null          # bash reports each process that ends
   for pid in ${pids[@]+"${pids[@]}"}; do
     end_tree "$pid"
   done
-  wait || true # so that nobody makes another connection or file
+  wait || true # then none of them can open a connection or write a file
   for host in "${hosts[@]}"; do
     stage=$(cat "$work/stage-$(name_of "$host")" 2>/dev/null || true)
     case $stage in
       /*) on_host "$host" discard "$stage" >/dev/null 2>&1 || true ;;
     esac
-    "$work/ssh" -O exit "$host" 2>/dev/null || true
+    close_connection "$host"
     case $stage in
-      changing)
-        printf '%s: interrupted here; the host goes on to the end by itself, which is told there by: %s\n' "$host" \
-          'sudo journalctl -t camera-soft-stream'
-        ;;
+      changing) printf '%s: interrupted here; %s\n' "$host" "$CONTINUES" ;;
       done) ;;
-      packages) printf '%s: interrupted; nothing but packages was changed\n' "$host" ;;
+      packages) printf '%s: interrupted; only packages were changed\n' "$host" ;;
       *) printf '%s: interrupted; nothing was changed\n' "$host" ;;
     esac
   done
   exit 130
 }
 
-end_tree() { # PID: it and all that it started; shells in the background do not hear Ctrl+C
+end_tree() { # PID: it and its descendants; background shells ignore Ctrl+C
   local child
-  kill -STOP "$1" 2>/dev/null || true # or else it would go on with its next command when this one ends
+  kill -STOP "$1" 2>/dev/null || true # it would otherwise continue with its next command
   for child in $(ps -A -o ppid= -o pid= | awk -v parent="$1" '$1 == parent { print $2 }'); do
     end_tree "$child"
   done
-  kill -TERM "$1" 2>/dev/null || true # not KILL: ssh may have to give the terminal its echo back
+  kill -TERM "$1" 2>/dev/null || true # not KILL: ssh may have to restore the terminal's echo
   kill -CONT "$1" 2>/dev/null || true
 }
 
-hash_files() { # their hashes and names; NUL between the names that come in
+hash_files() { # hashes and names of the files that standard input names, separated by NUL
   if command -v sha256sum >/dev/null; then xargs -0 sha256sum; else xargs -0 shasum -a 256; fi
 }
 
-make_release() { # into $work/release; prints its name, which its content makes
+make_release() { # into $work/release; prints its name, made from its content
   local part version parts=()
-  for part in soft_stream.py measure_fps.py softcam systemd env integrations docs/operating.md \
+  for part in soft_stream.py measure_fps.py softcam deploy systemd env integrations docs/operating.md \
     README.md CHANGELOG.md LICENSE requirements.txt; do
     if [[ -e $part ]]; then parts+=("$part"); fi
   done
   mkdir "$work/release"
   tar -cf - --exclude=__pycache__ --exclude='*.pyc' "${parts[@]}" | tar -xf - -C "$work/release" || return
-  # As they are to be there, so that nobody there may ever write to them, and what did not change is the same file.
+  # As on the host, where only root may write, and where unchanged files are hard links to those of the last release.
   chmod -R u=rwX,go=rX "$work/release" || return
-  if [[ -d $work/release/env ]]; then chmod -R go= "$work/release/env" || return; fi # somebody may have put a key into it
+  if [[ -d $work/release/env ]]; then chmod -R go= "$work/release/env" || return; fi # it may contain a key
   version=$(sed -n 's/^__version__[^"]*"\([^"]*\)".*/\1/p' softcam/__init__.py)
-  printf '%s-%s\n' "${version:?softcam/__init__.py has no version}" "$(
+  printf '%s-%s\n' "${version:?no version in softcam/__init__.py}" "$(
     cd "$work/release"
     find . -type f | LC_ALL=C sort | tr '\n' '\0' | hash_files >../files
     printf '../files\0' | hash_files | cut -c 1-10
@@ -185,69 +175,74 @@ make_release() { # into $work/release; prints its name, which its content makes
 
 # --- One host
 
-on_host() { # HOST COMMAND… - runs systemd/on-host.sh there as root
-  local host=$1
-  shift
-  cat systemd/on-host-*.sh systemd/on-host.sh |
-    "$work/ssh" "$host" "$SAY_MARK; $(as_root "$host") env PYTHON=$python CAMERAS=$cameras BIND=$bind WITH_NGINX=$with_nginx bash -s -- $*" |
-    behind_mark
-}
-
-# What a login there prints before (.bashrc, for one) is not what was asked for.
+readonly CONTINUES='the host continues to the end by itself and logs there: sudo journalctl -t camera-soft-stream'
+# Output of the login (.bashrc, for example) comes before the mark and is dropped.
 readonly MARK='--- soft-stream ---'
 readonly SAY_MARK="printf '\n%s\n' '$MARK'"
+# shellcheck disable=SC2016 # for the shell of the host
+readonly UNPACK_AND_RUN='folder=$(mktemp -d /run/camera-soft-stream.XXXXXX) && tar -xf - -C "$folder" && cd "$folder" &&
+  sh deploy/bootstrap.sh "$@"; status=$?; rm -rf "$folder"; exit $status'
 
-behind_mark() { # lines as they come
-  local line is_behind=''
+on_host() { # HOST COMMAND…: runs deploy/host.py there as root
+  local host=$1
+  shift
+  tar -cf - --format=ustar --exclude=__pycache__ deploy | "$work/ssh" "$host" "$SAY_MARK; $(as_root "$host") sh -c \
+'$UNPACK_AND_RUN' sh --python=$python --cameras=$cameras --bind=$bind ${with_nginx:+--with-nginx} $*" | after_mark
+}
+
+after_mark() { # prints each line as soon as it arrives
+  local line is_after=''
   while IFS= read -r line || [[ -n $line ]]; do
-    if [[ -n $is_behind ]]; then
+    if [[ -n $is_after ]]; then
       printf '%s\n' "$line"
     elif [[ $line == "$MARK" ]]; then
-      is_behind=1
+      is_after=1
     fi
   done
+}
+
+close_connection() { # HOST
+  "$work/ssh" -O exit "$1" 2>/dev/null || true
 }
 
 as_root() { # HOST
   if [[ $(cat "$work/facts-$(name_of "$1")") == *root* ]]; then printf 'exec'; else printf 'exec sudo -n'; fi
 }
 
-name_of() { # HOST: as part of a file's name
+name_of() { # HOST: usable in a file name
   printf '%s' "$1" | tr -c 'A-Za-z0-9.@-' '_'
 }
 
-deploy() { # HOST: its lines, without its name
-  local host=$1 folder facts heard lacking
-  # shellcheck disable=SC2016 # for the shell there
-  heard=$("$work/ssh" "$host" "$SAY_MARK;"'if [ "$(id -u)" = 0 ]; then echo root
+deploy() { # HOST: prints lines without its name
+  local host=$1 folder facts output plan
+  # shellcheck disable=SC2016 # for the shell of the host
+  output=$("$work/ssh" "$host" "$SAY_MARK;"'if [ "$(id -u)" = 0 ]; then echo root
     elif said=$(sudo -n true 2>&1); then echo sudo; else printf "%s\n" "$said" | tail -n 1 | sed "s/^/why: /"; fi
     command -v rsync >/dev/null && echo rsync
     if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$work/why-$(name_of "$host")") || {
     printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$work/why-$(name_of "$host")")"
     return 1
   }
-  facts=$(behind_mark <<<"$heard")
-  # rsync would take those lines for its own.
-  [[ ${heard%%"$MARK"*} =~ ^[[:space:]]*$ ]] || facts=$(sed '/^rsync$/d' <<<"$facts")
+  facts=$(after_mark <<<"$output")
+  # The output of a login would break rsync's protocol.
+  [[ ${output%%"$MARK"*} =~ ^[[:space:]]*$ ]] || facts=$(sed '/^rsync$/d' <<<"$facts")
   printf '%s\n' "$facts" >"$work/facts-$(name_of "$host")"
   if [[ $facts == *why:* ]]; then
-    printf 'FAILED: sudo does not work there without a password: %s; log in as root, or see visudo: NOPASSWD\n' \
+    printf 'FAILED: sudo requires a password: %s; log in as root, or allow NOPASSWD with visudo\n' \
       "$(sed -n 's/^why: //p' <<<"$facts")"
     return 1
   fi
-  case $goal in
-    rollback | uninstall)
-      if [[ -n $dry_run ]]; then on_host "$host" plan "$goal"; else change "$host" "$goal"; fi
-      return
-      ;;
-  esac
+  if [[ $goal != install ]]; then
+    if [[ -n $dry_run ]]; then on_host "$host" plan "$goal"; else change "$host" "$goal"; fi
+    return
+  fi
   if [[ -n $install_packages && -n $dry_run ]]; then
-    lacking=$(on_host "$host" plan packages) || {
-      printf '%s\n' "${lacking:-FAILED: SSH broke off; nothing was changed}"
+    plan=$(on_host "$host" plan packages) || {
+      printf '%s\n' "${plan:-FAILED: SSH connection lost; nothing was changed}"
       return 1
     }
-    if [[ -n $lacking ]]; then
-      printf '%s\n' "$lacking"
+    if [[ -n $plan ]]; then
+      printf '%s\n' "$plan"
       return
     fi
   elif [[ -n $install_packages ]]; then
@@ -260,14 +255,14 @@ deploy() { # HOST: its lines, without its name
     return
   fi
   folder=$(on_host "$host" incoming "$release") || {
-    printf '%s\n' "${folder:-FAILED: SSH broke off; nothing was changed}"
+    printf '%s\n' "${folder:-FAILED: SSH connection lost; nothing was changed}"
     return 1
   }
   if [[ -n $folder ]]; then
     stage "$host" "$folder"
     copy "$host" "$folder" "$facts" 2>"$work/why-$(name_of "$host")" || {
       if grep -qi 'no space left' "$work/why-$(name_of "$host")"; then
-        printf 'FAILED: no space left there for %s; nothing was changed\n' "$folder"
+        printf 'FAILED: no space left for %s; nothing was changed\n' "$folder"
       else
         printf 'FAILED: could not copy to %s: %s\n' "$folder" "$(tail -n 1 "$work/why-$(name_of "$host")")"
       fi
@@ -278,32 +273,28 @@ deploy() { # HOST: its lines, without its name
   change "$host" install "$release" "$folder"
 }
 
-stage() { # HOST WHAT: for the case that this is interrupted: the folder that is copied to, changing, or done
+stage() { # HOST STAGE: for `interrupted`: the folder that is copied to, packages, changing or done
   printf '%s\n' "$2" >"$work/stage-$(name_of "$1")"
 }
 
-change() { # HOST COMMAND…: what goes on there even without this side
+change() { # HOST COMMAND…: one that continues there if the connection is lost
   local host=$1 status=0
   stage "$host" changing
   on_host "$@" || status=$?
-  if ((status == 255)); then
-    printf 'FAILED: SSH broke off; the host goes on to the end by itself, which is told there by: %s\n' \
-      'sudo journalctl -t camera-soft-stream'
-  fi
+  if ((status == 255)); then printf 'FAILED: SSH connection lost; %s\n' "$CONTINUES"; fi
   stage "$host" 'done'
   return "$status"
 }
 
 copy() { # HOST FOLDER FACTS
-  # No owner, so that all is root's from the first moment, and no dates: what did not change is then the same file as in
-  # the older release. Sizes and dates alone would take a changed file for an old one.
-  local host=$1 folder=$2 sudo='' options=(--recursive --links --perms --checksum) there=$1
-  if [[ $there == *:* ]]; then there=${there%"${there##*@}"}[${there##*@}]; fi # an IPv6 address
+  # Without owners, so that root owns everything from the start, and without dates, so that unchanged files are hard
+  # links to those of the current release. --checksum: a changed file may have the same size and date.
+  local host=$1 folder=$2 sudo='' options=(--recursive --links --perms --checksum) target=$1
+  if [[ $target == *:* ]]; then target=${target%"${target##*@}"}[${target##*@}]; fi # an IPv6 address
   if [[ $3 != *root* ]]; then sudo='sudo -n '; fi
-  # What did not change is not sent, and takes no room.
   if [[ $3 == *older* ]]; then options+=(--link-dest=/opt/camera-soft-stream/current/); fi
   if [[ -z $no_rsync && $3 == *rsync* ]] && command -v rsync >/dev/null; then
-    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$there:$folder/" &&
+    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$target:$folder/" &&
       printf 'copied release %s (rsync)\n' "$release"
   else
     tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar --no-same-owner -xzpf - -C $folder" >/dev/null &&
@@ -311,18 +302,18 @@ copy() { # HOST FOLDER FACTS
   fi
 }
 
-tell() { # HOST: its lines, with its name; and notes whether it said that it failed
+prefix_lines() { # HOST: prints each line with its name, and records a failure
   local line
   while IFS= read -r line || [[ -n $line ]]; do
     printf '%s: %s\n' "$1" "$line"
-    if [[ $line == FAILED:* ]]; then : >"$work/told-$(name_of "$1")"; fi
+    if [[ $line == FAILED:* ]]; then : >"$work/failed-$(name_of "$1")"; fi
   done
 }
 
 # --- All hosts
 
 {
-  # A file, since rsync wants a program; one connection carries all that is done on a host.
+  # A file, as rsync needs a program. All commands for a host share one connection.
   printf '#!/usr/bin/env bash\nexec ssh -o ControlMaster=auto -o ControlPersist=30 -o ControlPath=%q' "$work/%C"
   printf ' -o ConnectTimeout=10 -o ServerAliveInterval=15'
   ((${#hosts[@]} == 1)) || printf ' -o BatchMode=yes'
@@ -336,7 +327,7 @@ pids=()
 release=''
 if [[ $goal == install ]]; then
   release=$(make_release) || {
-    printf 'deploy.sh: the release could not be put together; nothing was changed\n' >&2
+    printf 'deploy.sh: failed to assemble the release; nothing was changed\n' >&2
     exit 1
   }
 fi
@@ -344,15 +335,15 @@ fi
 for host in "${hosts[@]}"; do
   {
     set +e
-    deploy "$host" 2>&1 | tell "$host"
+    deploy "$host" 2>&1 | prefix_lines "$host"
     status=$?
-    # Nothing fails without a word. ssh itself is silent where the connection is lost.
-    if ((status)) && [[ ! -e $work/told-$(name_of "$host") ]]; then
-      if ((status == 255)); then printf '%s: FAILED: SSH broke off\n' "$host"; else
-        printf '%s: FAILED: it ended without a word, with exit code %d\n' "$host" "$status"
+    # Every failure has a message; ssh prints none if the connection is lost.
+    if ((status)) && [[ ! -e $work/failed-$(name_of "$host") ]]; then
+      if ((status == 255)); then printf '%s: FAILED: SSH connection lost\n' "$host"; else
+        printf '%s: FAILED: exited with code %d and no output\n' "$host" "$status"
       fi
     fi
-    "$work/ssh" -O exit "$host" 2>/dev/null || true
+    close_connection "$host"
     exit "$status"
   } &
   pids+=($!)

@@ -40,8 +40,8 @@ first_boot() {
     cam1_pattern_faults=/run/camera-faults >>/etc/camera-streamer/camera-soft-stream.env
   tell 'names that stay' "$(cd /dev/v4l/by-path && echo *)"
   tell 'known before the rule' "$(systemctl is-active dev-video0.device)"
-  PYTHON=/opt/picamera2/bin/python CAMERAS=0,1 BIND=0=/dev/video0,1=/dev/v4l/by-path/platform-vivid.0-video-index0 \
-    bash -s -- install vm < <(cat /opt/camera-soft-stream/releases/vm/systemd/on-host{-*,}.sh) 2>&1 | sed 's/^/install: /'
+  (cd /opt/camera-soft-stream/releases/vm && /usr/bin/python3 -m deploy.host --python=/opt/picamera2/bin/python --cameras=0,1 \
+    --bind=0=/dev/video0,1=/dev/v4l/by-path/platform-vivid.0-video-index0 install vm) 2>&1 | sed 's/^/install: /'
   tell 'known after it' "$(systemctl is-active dev-video0.device)"
   tell 'deployed 0' "$(state 0)"
   tell 'deployed 1' "$(state 1)"

@@ -315,7 +315,7 @@ def copy_project(source: Path, destination: Path) -> Path:
     destination.mkdir()
     for name in ("soft_stream.py", "measure_fps.py", "deploy.sh"):
         shutil.copy2(source / name, destination / name)
-    for name in ("softcam", "systemd", "env", "integrations"):
+    for name in ("softcam", "deploy", "systemd", "env", "integrations"):
         shutil.copytree(source / name, destination / name, ignore=shutil.ignore_patterns("__pycache__"))
     return destination
 

@@ -155,7 +155,7 @@ def test_an_edited_site_stays(machine: Machine, password: str) -> None:
     machine.write(path, before.replace("server_name _;", "server_name camera.example.org;"))
     try:
         said = machine.deploy("--cameras", "0,1", "--with-nginx").stdout
-        assert f"{path} was edited and stays" in said
+        assert f"{path} was edited and is kept" in said
         assert "camera.example.org" in machine.run("cat", path).stdout
     finally:
         machine.write(path, before)
@@ -186,7 +186,7 @@ def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
         code, answer = machine.get("http://127.0.0.1:8081/snapshot.jpg", "-D", "-")
         assert (code, url in answer) == (301, True)
         # Run again, deploy.sh leaves the edited site alone, and is content with it.
-        assert f"{path} was edited and stays" in machine.deploy("--cameras", "0,1", "--with-nginx").stdout
+        assert f"{path} was edited and is kept" in machine.deploy("--cameras", "0,1", "--with-nginx").stdout
     finally:
         machine.write(path, before)
         machine.run("rm", "/etc/nginx/camera.key", "/etc/nginx/camera.crt")

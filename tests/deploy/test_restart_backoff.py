@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-SCRIPT = PROJECT / "systemd" / "growing-delay.sh"
+SCRIPT = PROJECT / "systemd" / "restart-backoff.sh"
 
 
 def run(folder: Path, word: str, result: str = "exit-code") -> str:
@@ -42,7 +42,7 @@ def test_failures_are_counted_and_a_good_end_forgets_them(tmp_path: Path) -> Non
 @pytest.mark.parametrize("account", ["", "\n", "x y\n", "3\n", "-1 5\n", "1 2 3\n", "7 $(false)\n"])
 def test_a_damaged_account_is_a_new_one(tmp_path: Path, account: str) -> None:
     (tmp_path / "restarts").write_text(account)
-    assert run(tmp_path, "start") in ("", "<5>Ended 3 times within minutes: waiting 3 s\n")
+    assert run(tmp_path, "start") in ("", "<5>Failed 3 times within minutes, restarting in 3 s\n")
     run(tmp_path, "end")
     assert count(tmp_path) >= 1
 
@@ -64,7 +64,7 @@ def test_who_stops_it_while_it_waits_is_obeyed_at_once(tmp_path: Path) -> None:
     )
     try:
         assert waiting.stdout is not None
-        assert "waiting 29 s" in waiting.stdout.readline()
+        assert "restarting in 29 s" in waiting.stdout.readline()
         began_s = time.monotonic()
         os.killpg(waiting.pid, signal.SIGTERM)  # as systemd does: everyone in the group
         assert waiting.wait(20) == 0

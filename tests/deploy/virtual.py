@@ -193,7 +193,7 @@ def _compile(root: Path, release: Path, work: Path) -> None:
 def _stage(files: Path) -> None:
     """What the disk gets for this run: the release as deploy.sh lays it out, and the checks."""
     release = files / "opt/camera-soft-stream/releases/vm"
-    for name in ("softcam", "systemd", "env", "integrations"):
+    for name in ("softcam", "deploy", "systemd", "env", "integrations"):
         shutil.copytree(PROJECT / name, release / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy2(PROJECT / "soft_stream.py", release)
     checks = files / "opt/checks"

@@ -1,12 +1,10 @@
-"""The video node of a camera, told from trees as Raspberry Pis have them."""
+"""The video node of a camera, found in trees as Raspberry Pis have them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
+from deploy.video_node import NotFound, find_node, main
 
 PI5_CAM0 = "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a"
 PI5_CAM1 = "/base/axi/pcie@120000/rp1/i2c@80000/imx477@1a"
@@ -14,13 +12,13 @@ USB_ID = "/base/axi/pcie@120000/rp1/usb@200000-1:1.0-046d:0825"
 
 
 class Tree:
-    """A sysfs in which devices and nodes are put one by one."""
+    """A sysfs to which devices and nodes are added."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def link(self, sensor: str, receiver: str, phandle: int) -> None:
-        """A ribbon: the sensor's endpoint names the receiver's."""
+        """A ribbon cable: the sensor's endpoint names the receiver's."""
         base = self.root / "sys/firmware/devicetree"
         near, far = base / f"{sensor.lstrip('/')}/port/endpoint", base / f"{receiver.lstrip('/')}/port/endpoint"
         for folder in (near, far):
@@ -50,18 +48,8 @@ class Tree:
         (self.root / "dev").mkdir(exist_ok=True)
         (self.root / f"dev/video{number}").touch()
 
-    def find(self, camera_id: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(PROJECT / "systemd/find_node.py"), "--root", str(self.root), camera_id],
-            capture_output=True,
-            text=True,
-        )
-
     def found(self, camera_id: str) -> str:
-        done = self.find(camera_id)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        return done.stdout.strip()
+        return find_node(camera_id, root=self.root)
 
 
 @pytest.fixture
@@ -71,7 +59,7 @@ def tree(tmp_path: Path) -> Tree:
 
 @pytest.fixture
 def pi5(tree: Tree) -> Tree:
-    """Two cameras; the processor's nodes come first, as they may."""
+    """Two cameras; the processor's nodes have the lowest numbers."""
     first, second = "/base/axi/pcie@120000/rp1/csi@110000", "/base/axi/pcie@120000/rp1/csi@128000"
     tree.link(PI5_CAM0, first, 0x31)
     tree.link(PI5_CAM1, second, 0x32)
@@ -84,12 +72,12 @@ def pi5(tree: Tree) -> Tree:
     return tree
 
 
-def test_each_camera_of_a_pi5_has_its_receivers_first_node(pi5: Tree) -> None:
+def test_pi5_first_node_of_the_receiver(pi5: Tree) -> None:
     assert pi5.found(PI5_CAM0) == "/dev/video13"
     assert pi5.found(PI5_CAM1) == "/dev/video8"
 
 
-def test_a_name_that_stays_goes_before_a_number(pi5: Tree) -> None:
+def test_persistent_name_is_preferred(pi5: Tree) -> None:
     name = "platform-1f00128000.csi-video-index0"
     (pi5.root / "dev/v4l/by-path").mkdir(parents=True)
     (pi5.root / "dev/v4l/by-path" / name).symlink_to("../../video8")
@@ -97,7 +85,7 @@ def test_a_name_that_stays_goes_before_a_number(pi5: Tree) -> None:
     assert pi5.found(PI5_CAM0) == "/dev/video13"
 
 
-def test_a_pi4(tree: Tree) -> None:
+def test_pi4(tree: Tree) -> None:
     sensor, receiver = "/base/soc/i2c0mux/i2c@1/imx219@10", "/base/soc/csi@7e801000"
     tree.link(sensor, receiver, 7)
     tree.node(10, "platform/bcm2835-codec", of_node="/base/soc/codec")
@@ -106,14 +94,14 @@ def test_a_pi4(tree: Tree) -> None:
     assert tree.found(sensor) == "/dev/v4l/by-path/platform-fe801000.csi-video-index0"
 
 
-def test_a_usb_camera_by_its_interface(pi5: Tree) -> None:
+def test_usb_camera(pi5: Tree) -> None:
     pi5.node(20, "platform/usb1/1-2/1-2:1.0")
     pi5.node(22, "platform/usb1/1-1/1-1:1.0", index=1)
     pi5.node(21, "platform/usb1/1-1/1-1:1.0", index=0)
     assert pi5.found(USB_ID) == "/dev/video21"
 
 
-def test_two_usb_controllers_with_a_camera_in_the_same_port(pi5: Tree) -> None:
+def test_usb_cameras_in_the_same_port_of_two_controllers(pi5: Tree) -> None:
     for number, controller in ((20, "usb@300000"), (21, "usb@200000")):
         node = pi5.root / "sys/firmware/devicetree/base/axi/pcie@120000/rp1" / controller
         node.mkdir(parents=True)
@@ -125,23 +113,32 @@ def test_two_usb_controllers_with_a_camera_in_the_same_port(pi5: Tree) -> None:
 @pytest.mark.parametrize(
     ("camera_id", "why"),
     [
-        ("/base/axi/pcie@120000/rp1/i2c@90000/imx219@10", "imx219@10 is linked to nothing in the device tree"),
-        ("/base/axi/pcie@120000/rp1/usb@200000-3:1.0-046d:0825", "no video node belongs to"),
-        ("Virtual0", "Virtual0 is neither in the device tree nor on USB"),
+        ("/base/axi/pcie@120000/rp1/i2c@90000/imx219@10", "imx219@10 has no link in the device tree"),
+        ("/base/axi/pcie@120000/rp1/usb@200000-3:1.0-046d:0825", "no video node found for"),
+        ("Virtual0", "Virtual0 is not in the device tree and not on USB"),
     ],
 )
-def test_what_cannot_be_told_is_said(pi5: Tree, camera_id: str, why: str) -> None:
-    done = pi5.find(camera_id)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert why in done.stderr
+def test_node_not_found(pi5: Tree, camera_id: str, why: str) -> None:
+    with pytest.raises(NotFound, match=why):
+        pi5.found(camera_id)
 
 
-def test_a_machine_without_nodes(tree: Tree) -> None:
-    done = tree.find(PI5_CAM0)
-    assert (done.returncode, done.stderr) == (1, "this machine has no video nodes\n")
+def test_machine_without_nodes(tree: Tree) -> None:
+    with pytest.raises(NotFound, match="no video nodes on this machine"):
+        tree.found(PI5_CAM0)
 
 
-def test_a_receiver_whose_driver_is_not_loaded(tree: Tree) -> None:
+def test_receiver_without_a_driver(tree: Tree) -> None:
     tree.link(PI5_CAM0, "/base/axi/pcie@120000/rp1/csi@110000", 1)
     tree.node(0, "platform/other", of_node="/base/other")
-    assert "no video node belongs to" in tree.find(PI5_CAM0).stderr
+    with pytest.raises(NotFound, match="no video node found for"):
+        tree.found(PI5_CAM0)
+
+
+def test_command_line(pi5: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["video_node.py", "--root", str(pi5.root), PI5_CAM0])
+    assert main() == 0
+    assert capsys.readouterr() == ("/dev/video13\n", "")
+    monkeypatch.setattr("sys.argv", ["video_node.py", "--root", str(pi5.root), "Virtual0"])
+    assert main() == 1
+    assert capsys.readouterr() == ("", "Virtual0 is not in the device tree and not on USB\n")

@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
-"""Prints the /dev/videoN through which a camera delivers, by the id that Picamera2 gives it.
+"""Finds the /dev/videoN that delivers a camera's frames, by the id that Picamera2 gives it.
 
-    find_node.py '/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a'
+    video_node.py '/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a'
 
-A machine has many video nodes, and their numbers change from boot to boot. Where udev has a name for the node that
-stays (/dev/v4l/by-path/…), that is printed. Exit 1, and the reason, where no node can be told. The standard library
-alone, so that any Python of the host runs it.
+A machine has many video nodes, and their numbers change from boot to boot. A persistent name of the node
+(/dev/v4l/by-path/…) is preferred. Exit 1, and the reason, if the node cannot be determined. Standard library only.
 
-A sensor on a ribbon is an I2C device, and no node of its own delivers pictures: the receiver on the ribbon's other end
-does. The device tree joins the two: the sensor's endpoint names the receiver's by its phandle. A USB camera's id tells
-its controller and its ports.
+A sensor on a ribbon is an I2C device without video nodes; the receiver at the other end of the ribbon has them. The
+device tree connects the two: the sensor's endpoint names the receiver's by its phandle. The id of a USB camera has its
+controller and its ports.
 """
 
 import argparse
@@ -18,19 +17,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-# libcamera names a USB camera by its controller, its ports and interface without the bus's number, and its make.
+# libcamera names a USB camera by its controller, its ports and interface without the bus number, and its product.
 _USB_ID = re.compile(r"(.+)-([\d.]+:\d+\.\d+)-[0-9a-f]{4}:[0-9a-f]{4}")
 
 
-class CannotTell(Exception):
-    """No node can be told; the message says why."""
+class NotFound(Exception):
+    """The node cannot be determined; the message is the reason."""
 
 
 def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
-    """The node's path under /dev. `root` is where sys, proc and dev lie. Raises CannotTell."""
+    """The node's path under /dev. `root` is the folder with sys and dev. Raises NotFound."""
     nodes = list(_video_nodes(root))
     if not nodes:
-        raise CannotTell("this machine has no video nodes")
+        raise NotFound("no video nodes on this machine")
     usb = _USB_ID.fullmatch(camera_id)
     if usb is not None:
         found = [node for node in nodes if _is_usb(node, usb[1], usb[2], root)]
@@ -38,11 +37,11 @@ def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
         receiver = _receiver_of(root / "sys/firmware/devicetree" / camera_id.lstrip("/"), root)
         found = [node for node in nodes if _is_of(node, receiver)]
     else:
-        raise CannotTell(f"{camera_id} is neither in the device tree nor on USB")
+        raise NotFound(f"{camera_id} is not in the device tree and not on USB")
     if not found:
-        raise CannotTell(f"no video node belongs to {camera_id}")
+        raise NotFound(f"no video node found for {camera_id}")
     first = min(found, key=lambda node: (_index(node), _number(node)))
-    return _lasting_name(f"video{_number(first)}", root)
+    return _persistent_name(f"video{_number(first)}", root)
 
 
 def _video_nodes(root: Path) -> Iterator[Path]:
@@ -56,7 +55,7 @@ def _number(node: Path) -> int:
 
 
 def _index(node: Path) -> int:
-    """Its place among the nodes of one device; a receiver's first one carries the pictures, later ones metadata."""
+    """Its place among the nodes of one device; a receiver's first one has the frames, later ones metadata."""
     try:
         return int((node / "index").read_text())
     except (OSError, ValueError):
@@ -64,24 +63,24 @@ def _index(node: Path) -> int:
 
 
 def _receiver_of(sensor: Path, root: Path) -> Path:
-    """The device-tree node that holds the other end of the sensor's link."""
+    """The device-tree node at the other end of the sensor's link."""
     wanted = {path.read_bytes() for path in sensor.rglob("remote-endpoint")}
     if not wanted:
-        raise CannotTell(f"{sensor.name} is linked to nothing in the device tree")
+        raise NotFound(f"{sensor.name} has no link in the device tree")
     for phandle in (root / "sys/firmware/devicetree/base").rglob("phandle"):
         if phandle.read_bytes() in wanted and not phandle.is_relative_to(sensor):
             return phandle.parent
-    raise CannotTell(f"{sensor.name} is linked to a receiver that is not in the device tree")
+    raise NotFound(f"{sensor.name} is linked to a receiver that is not in the device tree")
 
 
 def _is_of(node: Path, endpoint: Path) -> bool:
-    """Whether `endpoint` lies within the device-tree node of this video node's device."""
+    """Whether `endpoint` is within the device-tree node of this video node's device."""
     device = node / "device/of_node"
     return device.exists() and endpoint.resolve().is_relative_to(device.resolve())
 
 
 def _is_usb(node: Path, controller: str, interface: str, root: Path) -> bool:
-    """Whether the node is of this interface, below this controller where the device tree has that."""
+    """Whether the node belongs to this interface, and to this controller if the device tree has it."""
     device = (node / "device").resolve()
     if device.name.partition("-")[2] != interface:
         return False
@@ -89,7 +88,7 @@ def _is_usb(node: Path, controller: str, interface: str, root: Path) -> bool:
     return not wanted.exists() or any((above / "of_node").resolve() == wanted.resolve() for above in device.parents)
 
 
-def _lasting_name(name: str, root: Path) -> str:
+def _persistent_name(name: str, root: Path) -> str:
     folder = root / "dev/v4l/by-path"
     if folder.is_dir():
         for link in sorted(folder.iterdir()):
@@ -101,11 +100,11 @@ def _lasting_name(name: str, root: Path) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Print the video node of a camera.")
     parser.add_argument("id", help="the camera's id, as soft_stream.py --list-cameras prints it")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="where sys and dev lie, for tests")
+    parser.add_argument("--root", type=Path, default=Path("/"), help="folder with sys and dev, for tests")
     arguments = parser.parse_args()
     try:
         print(find_node(arguments.id, root=arguments.root))
-    except CannotTell as reason:
+    except NotFound as reason:
         print(reason, file=sys.stderr)
         return 1
     return 0

@@ -1,0 +1,230 @@
+"""What the host has: Python, cameras, their settings, packages; and whether the portal can run. No thread here."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from deploy.system import Failed, Host, instance, last_line, read_text
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+_OLDEST_SYSTEMD = 247
+_LIST_CAMERAS = """\
+from picamera2 import Picamera2
+for place, camera in enumerate(Picamera2.global_camera_info()):
+    print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\\t")
+"""
+# Name in lower case, name as written, and the value of `id` and `enabled` only.
+_READ_SETTINGS = r"""
+import os, re
+for key, text in os.environ.items():
+    match = re.fullmatch(r"(?:CAMERA|(?i:(cam(?:0|[1-9][0-9]?))))_(\w+)", key, re.ASCII)
+    if match:
+        value = " ".join(re.sub(r"(^|\s)#.*", "", text, flags=re.DOTALL).split())
+        is_shown = match[2].lower() in ("id", "enabled")
+        print((match[1] or "camera").lower() + "_" + match[2].lower(), key, value if is_shown else "", sep="\t")
+"""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A line of Picamera2's list; the number is its place."""
+
+    number: int
+    model: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The cameras that Picamera2 lists, and what the settings file says about them, as systemd reads it."""
+
+    host: Host
+    cameras: tuple[Camera, ...]
+    settings: tuple[tuple[str, ...], ...]  # (name in lower case, name as written, value)
+
+    @property
+    def set_names(self) -> str:
+        return " ".join(written for _, written, _ in self.settings)
+
+    def setting(self, name: str) -> str:
+        return next((value for known, _, value in reversed(self.settings) if known == name), "")
+
+    def is_switched_off(self, number: int) -> bool:
+        """Whether the settings switch the camera off, so that none is needed."""
+        value = self.setting(f"cam{number}_enabled") or self.setting("camera_enabled")
+        return value.lower() in ("0", "false", "no", "off")
+
+    def camera_id(self, number: int) -> str:
+        """The camera's id; `pattern`, `elsewhere` for a source that is not Picamera2's, or empty if it is missing."""
+        chosen = self.setting(f"cam{number}_id")
+        if not chosen:
+            return next((camera.id for camera in self.cameras if camera.number == number), "")
+        if chosen == "pattern":
+            return chosen
+        source = self.host.path(chosen)
+        if "://" in chosen or chosen.startswith("/dev/") or source.is_file() or source.is_fifo():
+            return "elsewhere"
+        return next((camera.id for camera in self.cameras if camera.id == chosen), "")
+
+
+def python_path(host: Host) -> str:
+    """The interpreter requested now, otherwise the one in use, otherwise the system's."""
+    used = re.search(r"(?m)^ExecStart=(/\S+) ", read_text(host.python_drop_in))
+    return host.options.python or (used[1] if used else SYSTEM_PYTHON)
+
+
+def run_in_settings(host: Host, *argv: str) -> tuple[int, str, str]:
+    """Runs a program with the portal's settings and as few rights: its exit code, output and error output."""
+    done = host.run(
+        *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
+        *(f"--property=EnvironmentFile=-{host.env_file}", "--property=DynamicUser=yes"),
+        *("--property=Environment=PYTHONDONTWRITEBYTECODE=1", *argv),
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def list_cameras(host: Host) -> tuple[Camera, ...]:
+    """Raises Failed if Picamera2 does not work."""
+    python = python_path(host)
+    done = host.run(python, "-c", _LIST_CAMERAS)
+    if done.returncode != 0:
+        raise Failed(
+            f"picamera2 does not work with {python} (a numpy or simplejpeg from pip beside the system's?): "
+            f"{last_line(done.stderr)}"
+        )
+    rows = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2]
+    return tuple(Camera(int(number), model, camera_id) for number, model, camera_id in rows)
+
+
+def take_inventory(host: Host) -> Inventory:
+    """Without cameras if Picamera2 does not work, which `check` reports."""
+    try:
+        return _inventory(host, list_cameras(host))
+    except Failed:
+        return _inventory(host, ())
+
+
+def _inventory(host: Host, cameras: tuple[Camera, ...]) -> Inventory:
+    _, listed, _ = run_in_settings(host, python_path(host), "-c", _READ_SETTINGS)
+    rows = (tuple(line.split("\t")) for line in sorted(listed.splitlines()))
+    return Inventory(host, cameras, tuple(row for row in rows if len(row) == 3))
+
+
+def enabled_instances(host: Host) -> list[int]:
+    links = host.units.glob("*.wants/camera-soft-cam@*.service")
+    found = {int(match[1]) for link in links if (match := re.search(r"@(\d+)\.service$", link.name))}
+    return sorted(number for number in found if not is_masked(host, number))
+
+
+def is_masked(host: Host, number: int) -> bool:
+    link = host.units / instance(number)
+    return link.is_symlink() and str(link.readlink()) == "/dev/null"
+
+
+def is_kept_off(host: Host, number: int) -> bool:
+    """Whether the instance was installed before and then disabled; only its owner enables it again."""
+    return is_masked(host, number) or (host.binding(number).exists() and number not in enabled_instances(host))
+
+
+def wanted_cameras(host: Host, cameras: Sequence[Camera]) -> list[int]:
+    """The requested ones, otherwise those present or enabled before, except for disabled ones."""
+    if host.options.cameras:
+        return sorted({*host.options.cameras})
+    present = {camera.number for camera in cameras}
+    return sorted(number for number in {*present, *enabled_instances(host)} if not is_kept_off(host, number))
+
+
+def missing_packages(host: Host) -> list[str]:
+    """Packages the portal needs, and nginx if requested. Raises Failed if --python is not there."""
+    python = python_path(host)
+    has_python = host.run(python, "-V").returncode != 127
+    if not has_python and python != SYSTEM_PYTHON:
+        raise Failed(f"{python} does not exist. --python must be a Python with picamera2, usually {SYSTEM_PYTHON}")
+    missing = [] if has_python else ["python3"]
+    for module in ("picamera2", "simplejpeg"):
+        code = f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"
+        if not has_python or not host.succeeds(python, "-c", code):
+            missing.append(f"python3-{module}")
+    if host.options.with_nginx:
+        missing += [
+            package
+            for program, package in (("nginx", "nginx-light"), ("openssl", "openssl"))
+            if not host.has_program(program)
+        ]
+    return missing
+
+
+def plan_packages(host: Host) -> None:
+    """Prints nothing if nothing is missing."""
+    if missing := missing_packages(host):
+        host.say(f"would install {' '.join(missing)}; run again afterwards to see the other steps")
+
+
+def install_packages(host: Host) -> None:
+    missing = missing_packages(host)
+    if not missing:
+        host.say("packages: all installed")
+        return
+    names = " ".join(missing)
+    host.say(f"installing {names}")
+    # Shortly after a boot the system's own upgrades may hold apt's lock.
+    apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
+    for command in (
+        ("update",),
+        ("-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", *missing),
+    ):
+        done = host.run(*apt, *command)
+        if done.returncode != 0:
+            raise Failed(f"apt could not install {names}: {last_line(done.stderr or done.stdout)}")
+    host.say(f"installed {names}")
+
+
+def check(host: Host) -> None:
+    """Prints what the host has. Raises Failed, with the remedy, if the portal could not run."""
+    python = python_path(host)
+    if not host.path("run/systemd/system").is_dir():
+        raise Failed("systemd is not running")
+    version = int((host.output("systemctl", "--version").split() or ["", ""])[1])
+    if version < _OLDEST_SYSTEMD:
+        raise Failed(f"systemd {version} is too old: {_OLDEST_SYSTEMD} or newer is required")
+    if missing := missing_packages(host):
+        names = " ".join(missing)
+        raise Failed(f"missing: {names}. Run again with --install-packages, or on the host: sudo apt install {names}")
+    if not host.succeeds(python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"):
+        raise Failed(f"{python} is {host.output(python, '-V')}; 3.11 or newer is required")
+    cameras = list_cameras(host)
+    inventory = _inventory(host, cameras)
+    found = ", ".join(f"{camera.number} {camera.model}" for camera in cameras) or "none"
+    system = re.search(r'(?m)^PRETTY_NAME="?(.*?)"?$', read_text(host.path("etc/os-release")))
+    host.say(
+        f"checked: {system[1] if system else '?'}, systemd {version}, {host.output(python, '-V')}, cameras: {found}"
+    )
+    lines = read_text(host.env_file).splitlines()
+    if exports := [str(at) for at, line in enumerate(lines, 1) if re.match(r"\s*export\s", line)]:
+        host.say(
+            f"{host.env_file}, line {' '.join(exports)}: systemd ignores lines that begin with `export` and logs them; "
+            "delete that word"
+        )
+    wanted = wanted_cameras(host, cameras)
+    for number in wanted:
+        if is_masked(host, number):
+            raise Failed(f"camera {number} is masked; to use it: sudo systemctl unmask camera-soft-cam@{number}")
+    off = [] if host.options.cameras else [each.number for each in cameras if is_kept_off(host, each.number)]
+    for number in off:
+        host.say(f"camera {number}: disabled on this host and stays off; --cameras {number} enables it")
+    for node in host.options.bind.values():
+        if node not in ("none", "auto") and not host.path(node).exists():
+            raise Failed(f"--bind: {node} does not exist")
+    absent = [n for n in wanted if not inventory.camera_id(n) and not inventory.is_switched_off(n)]
+    if absent and host.options.cameras:
+        numbers = " ".join(map(str, absent))
+        raise Failed(
+            f"camera {numbers} not found; found: {found}. Check the ribbon, and cam{absent[0]}_id in {host.env_file}"
+        )
+    if not wanted and off:
+        raise Failed("every camera of this host is disabled: name those to use with --cameras")
+    if not wanted:
+        raise Failed(
+            "no camera found. Check the ribbon; try: rpicam-hello --list-cameras. For a test picture: --cameras 0, and "
+            f"cam0_id=pattern in {host.env_file}; for the portal without a camera: CAMERA_ENABLED=off"
+        )

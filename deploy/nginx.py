@@ -1,0 +1,167 @@
+"""nginx in front of the portal: its sites, the password, the portal's key, and whether they work. No thread here."""
+
+import re
+import secrets
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from deploy import files, instances
+from deploy.system import Failed, Host, read_text
+
+_PASSWORD_TRIES = 50
+
+
+def default_port(number: int) -> int:
+    return 8081 + number
+
+
+def public_port(host: Host, number: int) -> int:
+    """The port that the site listens on; its owner may have edited it."""
+    site = read_text(host.nginx / f"sites-available/camera-soft-cam{number}.conf")
+    listen = re.search(r"(?m)^\s*listen\s+(?:[^;\s]*:)?(\d+)(?:[\s;].*)?$", site)
+    return int(listen[1]) if listen else default_port(number)
+
+
+def preflight(host: Host, numbers: Iterable[int]) -> None:
+    """Raises Failed if nginx could not serve the cameras. Nothing was changed then."""
+    pids = [int(word) for word in read_text(host.path("run/nginx.pid")).split()]
+    for number in numbers:
+        port = public_port(host, number)
+        if instances.has_other_listener(host, port, pids, anywhere=True):
+            raise Failed(f"camera {number}: nginx's {instances.port_in_use(port)}, nothing was changed")
+    tested = host.run("nginx", "-t", "-q")
+    # A problem of our own sites may be gone with the new ones.
+    if tested.returncode != 0 and "camera-soft-cam" not in tested.stderr:
+        raise Failed(f"nginx rejects its present configuration, nothing was changed: {files.reason(tested.stderr)}")
+
+
+def _write_key(host: Host, release: str, number: int) -> bool:
+    """Writes the directive that sends the portal's key; whether it changed."""
+    code, directive = instances.healthcheck(host, release, "nginx", number)
+    if code != 0:
+        raise Failed(f"camera {number}: its key for nginx could not be read")
+    return files.write_if_changed(_key_file(host, number), f"{directive}\n".encode(), 0o600)
+
+
+def _key_file(host: Host, number: int) -> Path:
+    return host.nginx / f"camera-soft-cam{number}.key"
+
+
+def renew_keys(host: Host, release: str, numbers: Iterable[int]) -> None:
+    """Updates the key of each camera that nginx serves, if the settings have another one now."""
+    renewed = [n for n in numbers if _key_file(host, n).exists() and _write_key(host, release, n)]
+    for number in renewed:
+        host.say(f"camera {number}: updated its key for nginx")
+    if renewed and host.is_active("nginx") and not host.succeeds("systemctl", "reload", "nginx"):
+        # Any site may be wrong, not only ours.
+        host.say("nginx could not be reloaded and uses the old key: sudo nginx -t; then sudo systemctl reload nginx")
+
+
+def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
+    """Installs and enables a site for each camera. If nginx does not work with them, new ones are disabled again."""
+    enabled = host.nginx / "sites-enabled"
+    if not enabled.is_dir():
+        raise Failed(f"{enabled} does not exist: see integrations/nginx/README.md")
+    _make_password(host)
+    source = host.release(release) / "integrations/nginx"
+    snippet = "camera-soft-cam.conf"
+    files.ship(host, (source / snippet).read_bytes(), host.nginx / "snippets" / snippet, 0o644)
+    added = []
+    for number in numbers:
+        name = f"camera-soft-cam{number}.conf"
+        _, inside = instances.healthcheck(host, release, "port", number)
+        site = (source / "site.conf").read_text()
+        for placeholder, value in (("@N@", number), ("@OUTSIDE@", default_port(number)), ("@INSIDE@", inside)):
+            site = site.replace(placeholder, str(value))
+        if not host.path("proc/net/if_inet6").exists():
+            site = re.sub(r"(?m)^.*listen \[::\].*\n", "", site)
+        files.ship(host, site.encode(), host.nginx / "sites-available" / name, 0o644)
+        _write_key(host, release, number)
+        link = enabled / name
+        if not link.is_symlink() and not link.exists():
+            added.append(link)
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../sites-available/{name}")
+    try:
+        _start(host)
+        for number in numbers:
+            port = public_port(host, number)
+            if not requires_password(host, port):
+                raise Failed(f"nginx does not request a password; maybe {instances.port_in_use(port)}")
+            host.say(f"camera {number}: nginx serves it at port {port}, password in {_password_file(host)}")
+    except Failed as error:
+        for link in added:
+            link.unlink(missing_ok=True)
+        if host.succeeds("nginx", "-t", "-q") and host.is_active("nginx"):
+            host.run("systemctl", "reload", "nginx")
+        raise Failed(f"{error}; new sites are disabled again") from error
+    host.require("systemctl", "--quiet", "enable", "nginx")
+
+
+def _start(host: Host) -> None:
+    # A broken site would keep nginx from starting at the next boot.
+    tested = host.run("nginx", "-t", "-q")
+    if tested.returncode != 0:
+        raise Failed(f"nginx rejects the sites: {files.reason(tested.stderr)}")
+    if not host.succeeds("systemctl", "reload-or-restart", "nginx"):
+        raise Failed("nginx does not start: sudo journalctl -u nginx")
+
+
+def requires_password(host: Host, port: int) -> bool:
+    """Whether the site answers 401. An edited site may have TLS, with a certificate for another name."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
+    for _ in range(_PASSWORD_TRIES):
+        for scheme in ("http", "https"):
+            try:
+                opener.open(f"{scheme}://127.0.0.1:{port}/", timeout=5).close()
+                return False
+            except urllib.error.HTTPError as error:
+                if error.code == 401:
+                    return True
+            except OSError:
+                pass
+        host.sleep(0.1)
+    return False
+
+
+def _password_file(host: Host) -> Path:
+    return host.nginx / "camera-soft-cam.htpasswd"
+
+
+def _make_password(host: Host) -> None:
+    """Makes a password if there is none. Only root can read it; nginx reads its hash."""
+    file = _password_file(host)
+    if file.exists():
+        return
+    password = secrets.token_urlsafe(15)
+    files.write(host.env_dir / "nginx-password", f"{password}\n".encode(), 0o600)
+    hashed = host.require("openssl", "passwd", "-6", "-stdin", text=f"{password}\n")
+    files.write(file, f"camera:{hashed}\n".encode(), 0o600)
+    host.require("chgrp", "www-data", file)
+    file.chmod(0o640)
+    host.say(f"nginx: user camera; its password is on the host: sudo cat {host.env_dir}/nginx-password")
+
+
+def remove_sites(host: Host) -> None:
+    """Removes sites, keys and the password; reports an nginx that would not start without them."""
+    if not any((host.nginx / "sites-available").glob("camera-soft-cam*.conf")):
+        return
+    for pattern in ("sites-enabled/camera-soft-cam*.conf", "sites-available/camera-soft-cam*.conf"):
+        _remove(host.nginx.glob(pattern))
+    _remove(host.nginx.glob("camera-soft-cam*.key"))
+    _remove((_password_file(host), host.nginx / "snippets/camera-soft-cam.conf", host.env_dir / "nginx-password"))
+    tested = host.run("nginx", "-t", "-q")
+    if tested.returncode == 0:
+        host.run("systemctl", "reload", "nginx")
+    elif tested.returncode != 127:  # another site may include what was removed
+        host.say(f"nginx rejects its configuration now and would not start again: {files.reason(tested.stderr)}")
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in [*paths]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,144 @@
+"""Releases on the host: copied beside each other, switched by one link, the newest few kept. No thread here."""
+
+import os
+import shutil
+import stat
+import tempfile
+import time
+from pathlib import Path
+
+from deploy import files
+from deploy.cameras import SYSTEM_PYTHON, python_path
+from deploy.system import Failed, Host
+
+_KEPT = 3
+_ABANDONED_S = 3600.0  # an incoming folder older than this belongs to a copy that broke off
+
+
+def linked(host: Host, link: str) -> str:
+    """The release that `current` or `previous` names; empty if there is none."""
+    path = host.top / link
+    return path.readlink().name if path.is_symlink() else ""
+
+
+def switch_link(host: Host, name: str, link: str) -> None:
+    """Replaces the link in one step."""
+    new = host.top / f"{link}.new"
+    new.unlink(missing_ok=True)
+    new.symlink_to(f"releases/{name}")
+    new.replace(host.top / link)
+
+
+def activate(host: Host, name: str) -> None:
+    """Installs the release's unit and udev rule, and makes it the current one."""
+    source = host.release(name) / "systemd"
+    files.write_if_changed(host.unit, (source / host.unit.name).read_bytes())
+    if files.write_if_changed(host.rules, (source / host.rules.name).read_bytes()):
+        reload_udev(host)
+    if linked(host, "current") != name:
+        switch_link(host, name, "current")
+
+
+def reload_udev(host: Host) -> None:
+    if host.path("run/udev/control").exists():
+        host.require("udevadm", "control", "--reload")
+        host.require("udevadm", "trigger", "--settle", "--subsystem-match=video4linux")
+
+
+def write_python_drop_in(host: Host) -> None:
+    python = python_path(host)
+    if python == SYSTEM_PYTHON:
+        host.python_drop_in.unlink(missing_ok=True)
+        return
+    command = f"{python} /opt/camera-soft-stream/current/soft_stream.py --camera %i"
+    text = f"# Written by deploy.sh --python.\n[Service]\nExecStart=\nExecStart={command}\n"
+    files.write_if_changed(host.python_drop_in, text.encode())
+
+
+def make_incoming(host: Host, name: str) -> None:
+    """Prints an empty folder to copy the release to, or nothing if the host has the release."""
+    releases = host.top / "releases"
+    releases.mkdir(parents=True, exist_ok=True)
+    for old in releases.glob(".incoming-*"):
+        if time.time() - old.stat().st_mtime > _ABANDONED_S:
+            shutil.rmtree(old, ignore_errors=True)
+    if host.release(name).is_dir():
+        return
+    try:
+        # Only root may enter the outer folder (0700) during the copy, which may set any mode on the inner one.
+        folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=releases)) / "release"
+        folder.mkdir(mode=0o755)
+    except OSError as error:
+        raise Failed(f"cannot create a folder for the release: {error}") from error
+    host.say(str(folder))
+
+
+def is_incoming(host: Host, folder: Path) -> bool:
+    parent = folder.parent
+    return (
+        folder.name == "release"
+        and parent.parent == host.top / "releases"
+        and parent.name.startswith(".incoming-")
+        and ".." not in folder.parts
+    )
+
+
+def discard(host: Host, folder: Path) -> None:
+    """Removes a folder of `make_incoming`, and no other."""
+    if is_incoming(host, folder):
+        shutil.rmtree(folder.parent, ignore_errors=True)
+
+
+def adopt(host: Host, name: str, folder: Path | None) -> None:
+    """Moves a completely copied release to its name. Raises Failed if it is incomplete."""
+    target = host.release(name)
+    if target.is_dir():
+        if folder is not None:
+            discard(host, folder)  # another deployment copied the same
+        return
+    if folder is None or not is_incoming(host, folder):
+        raise Failed(f"release {name} does not exist on the host")
+    if not all((folder / part).is_file() for part in ("soft_stream.py", "deploy/host.py")):
+        discard(host, folder)
+        raise Failed(f"release {name} was not copied completely")
+    for path in (folder, *folder.rglob("*")):
+        _secure(path, is_private=path.relative_to(folder).parts[:1] == ("env",))
+    # The service may not write there; compiled modules make it start faster.
+    host.run(python_path(host), "-m", "compileall", "-q", folder / "softcam")
+    os.utime(folder)  # its age counts from now
+    host.run("sync", "--file-system", folder)  # a power failure could otherwise leave the name and empty files
+    folder.rename(target)
+    discard(host, folder)
+
+
+def _secure(path: Path, *, is_private: bool) -> None:
+    """Owned by root and readable by all; the env file, which may have a key, by root only."""
+    status = path.lstat()
+    if (status.st_uid, status.st_gid) != (0, 0) and os.geteuid() == 0:
+        os.chown(path, 0, 0, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        return
+    is_executable = path.is_dir() or status.st_mode & 0o111
+    mode = 0o755 if is_executable else 0o644
+    mode = mode & 0o700 if is_private else mode
+    if stat.S_IMODE(status.st_mode) != mode:
+        path.chmod(mode)
+
+
+def drop(host: Host, name: str) -> None:
+    """Removes the release, and the folders above if they are empty then."""
+    shutil.rmtree(host.release(name), ignore_errors=True)
+    for folder in (host.top / "releases", host.top):
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+def prune(host: Host) -> None:
+    """Keeps the newest releases, and those in use."""
+    in_use = {linked(host, "current"), linked(host, "previous")}
+    folders = [path for path in (host.top / "releases").iterdir() if not path.name.startswith(".") and path.is_dir()]
+    unused = sorted((path for path in folders if path.name not in in_use), key=lambda path: -path.stat().st_mtime)
+    for path in unused[_KEPT - 2 :]:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,118 @@
+"""The host as the deployment sees it: its paths, its programs, and where messages go.
+
+Tests pass a folder as the root and a function in place of the programs. No thread here.
+"""
+
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class Failed(Exception):
+    """The deployment cannot continue. The message follows `FAILED: ` in the output."""
+
+
+class Execute(Protocol):
+    """Runs a program with `text` as its standard input and returns its output; exit code 127 if it does not exist."""
+
+    def __call__(self, argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]: ...
+
+
+def run_program(argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - every command is a literal in this folder
+            argv, input=text, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        return subprocess.CompletedProcess(argv, 127, "", str(error))
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user requested; empty values stand for the default."""
+
+    python: str = ""
+    cameras: tuple[int, ...] = ()
+    bind: Mapping[int, str] = field(default_factory=dict)  # a node, `none` or `auto`
+    with_nginx: bool = False
+
+
+class Host:
+    """Paths below `root`, programs through `execute`, messages through `say`."""
+
+    def __init__(
+        self,
+        options: Options = Options(),
+        *,
+        root: Path = Path("/"),
+        execute: Execute = run_program,
+        say: Callable[[str], None] = print,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options, self.root, self._execute = options, root, execute
+        self.say, self.sleep, self.clock = say, sleep, clock
+        self.top = root / "opt/camera-soft-stream"
+        self.pending = self.top / "pending"  # the rollback point of a deployment that is running or was interrupted
+        self.env_dir = root / "etc/camera-streamer"
+        self.env_file = self.env_dir / "camera-soft-stream.env"
+        self.units = root / "etc/systemd/system"
+        self.unit = self.units / "camera-soft-cam@.service"
+        self.python_drop_in = self.units / "camera-soft-cam@.service.d/python.conf"
+        self.rules = root / "etc/udev/rules.d/70-camera-soft-cam.rules"
+        self.nginx = root / "etc/nginx"
+
+    def path(self, absolute: str) -> Path:
+        return self.root / absolute.lstrip("/")
+
+    def binding(self, number: int) -> Path:
+        """The drop-in that binds an instance to its camera's device."""
+        return self.units / f"{instance(number)}.d/binding.conf"
+
+    def release(self, name: str) -> Path:
+        return self.top / "releases" / name
+
+    def run(self, *argv: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
+        return self._execute([str(word) for word in argv], text)
+
+    def succeeds(self, *argv: str | Path) -> bool:
+        return self.run(*argv).returncode == 0
+
+    def output(self, *argv: str | Path) -> str:
+        return self.run(*argv).stdout.strip()
+
+    def require(self, *argv: str | Path, text: str = "") -> str:
+        """The program's output. Raises Failed if it fails."""
+        done = self.run(*argv, text=text)
+        if done.returncode != 0:
+            raise Failed(
+                f"failed with exit code {done.returncode} at: {shlex.join(map(str, argv))}: {last_line(done.stderr)}"
+            )
+        return done.stdout.strip()
+
+    def is_active(self, unit: str) -> bool:
+        return self.succeeds("systemctl", "--quiet", "is-active", unit)
+
+    def has_program(self, name: str) -> bool:
+        return self.succeeds("sh", "-c", f"command -v {name}")
+
+
+def instance(number: int) -> str:
+    return f"camera-soft-cam@{number}.service"
+
+
+def last_line(text: str) -> str:
+    """The last line that is not blank; empty if there is none."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
+
+
+def read_text(path: Path) -> str:
+    """The file's text; empty if it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

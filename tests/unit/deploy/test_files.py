@@ -1,0 +1,104 @@
+"""Secrets in texts, shipped files that the owner edits, and atomic writes."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy import files
+from tests.unit.deploy.fake_host import FakeHost
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("CAMERA_API_KEY=abc def", "CAMERA_API_KEY=(not shown)"),
+        ("CAMERA_API_KEY = abc def", "CAMERA_API_KEY =(not shown)"),
+        ("http://10.0.0.2/cam?a=b&auth=abc", "http://10.0.0.2/cam?a=b&auth=(not shown)"),
+        ("-cam0_view_key='abc'", "-cam0_view_key=(not shown)"),
+        ('-    proxy_set_header Authorization "Basic c2VjcmV0";', "-    proxy_set_header Authorization (not shown)"),
+        ("    proxy_set_header X-API-Key abc;", "    proxy_set_header X-API-Key (not shown)"),
+        ("Authorization: Bearer abc", "Authorization: (not shown)"),
+        ("cam1_id=rtsp://user:pa/ss@10.0.0.2/cam", "cam1_id=rtsp://(not shown)@10.0.0.2/cam"),
+        ("cam1_id=rtsp://user:p@ss@10.0.0.2/cam", "cam1_id=rtsp://(not shown)@10.0.0.2/cam"),
+        ("cam1_id=http://10.0.0.2/cam?token=abc&width=3", "cam1_id=http://10.0.0.2/cam?token=(not shown)&width=3"),
+        (
+            "run-1.service: Ignoring invalid environment assignment 'export CAMERA_API_KEY=abc': /etc/env",
+            "run-1.service: Ignoring invalid environment assignment 'export CAMERA_API_KEY=(not shown)",
+        ),
+        ("    proxy_pass http://camera-soft-cam0;", "    proxy_pass http://camera-soft-cam0;"),
+        ("    server_name camera.example.org;", "    server_name camera.example.org;"),
+        ("+#CAMERA_WIDTH=1536", "+#CAMERA_WIDTH=1536"),
+    ],
+)
+def test_secrets_are_not_shown(line: str, shown: str) -> None:
+    assert files.redact(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("output", "shown"),
+    [
+        (
+            "nginx: [emerg] unknown directive\nnginx: configuration file test failed\n",
+            "nginx: [emerg] unknown directive",
+        ),
+        ("one\ntwo\n\n", "two"),
+        ("", ""),
+    ],
+)
+def test_reason(output: str, shown: str) -> None:
+    assert files.reason(output) == shown
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        "CAMERA_API_KEY = hunter2",
+        "CAMERA_API_KEY='hunter2",
+        "CAMERA_API_KEY=\\\nhunter2=\\\n#hunter2=1",
+        "CAMERA_RTSP_URL=rtsp://host/hunter2",
+        "#CAMERA_VIEW_KEY=hunter2",
+        "export CAMERA_API_KEY=hunter2",
+        "OTHER=hunter2",
+    ],
+)
+def test_nothing_of_an_edited_file_is_shown(fake: FakeHost, edited: str) -> None:
+    host = fake.host()
+    host.env_dir.mkdir()
+    text = f"# help\n#CAMERA_WIDTH=1536\n{edited}\n"
+    host.env_file.write_text(text)
+    shipped = "# other help\n#CAMERA_WIDTH=1536\n\n#CAMERA_NEW=1\n CAMERA_API_KEY = s3cret\nCAMERA_VIEW_KEY=s3cret\n"
+    files.ship(host, shipped.encode(), host.env_file, 0o600, set_names="CAMERA_API_KEY")
+    assert fake.lines[1:] == [
+        "    +#CAMERA_NEW=1",
+        "    +CAMERA_VIEW_KEY=(not shown)",
+        "    set in your file: CAMERA_API_KEY",
+    ]
+    assert host.env_file.read_text() == text
+
+
+def test_equal_file_counts_as_shipped(fake: FakeHost) -> None:
+    host = fake.host()
+    host.env_dir.mkdir()
+    host.env_file.write_text("#CAMERA_WIDTH=1536\n")
+    files.ship(host, b"#CAMERA_WIDTH=1536\n", host.env_file, 0o600)
+    assert not files.is_edited(host, host.env_file)
+    files.ship(host, b"#CAMERA_WIDTH=1600\n", host.env_file, 0o600)
+    assert host.env_file.read_text() == "#CAMERA_WIDTH=1600\n"
+    assert fake.said() == ""
+
+
+def test_write(tmp_path: Path) -> None:
+    path = tmp_path / "folder/file"
+    files.write(path, b"one", 0o600)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not files.write_if_changed(path, b"one")
+    assert files.write_if_changed(path, b"two", 0o640)
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"two", 0o640)
+
+
+def test_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        files.write(path, b"data")
+    assert [*tmp_path.iterdir()] == [path]
