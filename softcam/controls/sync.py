@@ -46,7 +46,7 @@ class ControlSync(NullListener):
         self._config: StreamConfig | None = None  # None while the camera is closed
         self._last_config: StreamConfig | None = None
         self._last_request: StreamRequest | None = None  # which resulted in `_last_config`
-        self._sent: dict[str, Any] = {}
+        self._controlled: frozenset[str] = frozenset()  # controls requested from here; `SentControls` has the values
         self._not_applied: tuple[str, ...] = ()
         self._light = light
         self.refresh()
@@ -126,7 +126,7 @@ class ControlSync(NullListener):
         with self._lock:
             self._config = self._last_config = config
             self._last_request = self._safe_mode.opened_with
-            self._sent = {}
+            self._controlled = frozenset()
             self._opening += 1
             self._light.reset()
         self.refresh()
@@ -141,7 +141,7 @@ class ControlSync(NullListener):
     def on_closing(self) -> None:
         with self._lock:
             self._config = None
-            self._sent = {}
+            self._controlled = frozenset()
             self._light.reset()
         self._safe_mode.end_attempt()
 
@@ -176,7 +176,7 @@ class ControlSync(NullListener):
     def _send_once(self, *, is_strict: bool) -> bool:
         """Send the difference; returns True if the turn is over, False if there is more to send by now."""
         with self._lock:
-            generation, opening, config, sent = self._generation, self._opening, self._config, dict(self._sent)
+            generation, opening, config, controlled = self._generation, self._opening, self._config, self._controlled
             manager = self._manager
             if config is None or manager is None:
                 self._finish_sending()
@@ -186,8 +186,10 @@ class ControlSync(NullListener):
             wanted = {**plan.controls, **self._light.controls}
             not_applied = capabilities.not_applied(requested, config)
         wanted = {name: value for name, value in wanted.items() if name in config.controls}
-        news = {name: value for name, value in wanted.items() if name not in sent or sent[name] != value}
-        released = sent.keys() - wanted.keys()
+        sent = manager.sent.values
+        # A control that was released meanwhile is sent again even if its value is the same, as with the lens position.
+        news = {name: value for name, value in wanted.items() if name not in controlled or sent.get(name) != value}
+        released = controlled - wanted.keys()
         resets = {name: mapping.reset_value(name, config, plan.stream) for name in released}
         focus = manager.autofocus
         if plan.focus is AfMode.MANUAL:
@@ -204,9 +206,7 @@ class ControlSync(NullListener):
         else:
             with self._lock:
                 if opening == self._opening:
-                    self._sent.update(news)
-                    for name in released:  # also those without a reset value: they are sent when they are set again
-                        self._sent.pop(name, None)
+                    self._controlled = frozenset(wanted)
         if plan.focus is not AfMode.MANUAL and focus.set_user_mode(plan.focus, has_lens=config.has_autofocus):
             if manager.status().is_streaming:
                 focus.on_stream_started()
