@@ -1,0 +1,1 @@
+"""RTSP: publishing the H.264 stream to a server."""

@@ -1,6 +1,6 @@
-"""H.264 in RTP packets (RFC 6184), the reports beside them (RFC 3550), and the description of both (RFC 8866).
+"""H.264 in RTP packets (RFC 6184), sender reports (RFC 3550), and the session description (RFC 8866).
 
-Pure functions and one small counter; no socket, no thread, no PyAV.
+Pure functions and a packetizer with its counters; no socket, no thread, no PyAV.
 """
 
 import base64
@@ -11,41 +11,41 @@ from typing import Final
 from softcam.h264.packet import Packet, VideoFormat
 
 CLOCK_HZ: Final = 90_000
-PAYLOAD_TYPE: Final = 96  # the first of those that the description gives a meaning to
+PAYLOAD_TYPE: Final = 96  # the first dynamic payload type
 
-# Servers pass packets on by UDP as they are: with this payload and all headers they fit into an Ethernet frame,
-# also within a tunnel.
-_LARGEST_PAYLOAD: Final = 1400
+# Servers forward packets by UDP unchanged: with this payload and all headers they fit into an Ethernet frame, also
+# inside a tunnel.
+_MAX_PAYLOAD: Final = 1400
 _FU_A: Final = 28
 _END: Final = 0x40
 _BEGINNING: Final = 0x80
-# The source's name, which every report has to bear (RFC 3550, 6.1), filled up to whole words of four bytes.
-_NAME: Final = b"\x01\x0bsoft-stream\0\0\0"
+# The CNAME, which every report must contain (RFC 3550, 6.1), padded to 32-bit words.
+_CNAME: Final = b"\x01\x0bsoft-stream\0\0\0"
 _NTP_EPOCH_S: Final = 2_208_988_800  # 1970 as seconds since 1900
 _32_BITS: Final = 0xFFFF_FFFF
 
 
 def nal_units(data: bytes) -> Iterator[memoryview]:
-    """The NAL units of an access unit in AVCC. Raises ValueError where it is cut off."""
+    """The NAL units of an access unit in AVCC. Raises ValueError if it is truncated."""
     view = memoryview(data)
     at = 0
     while at < len(view):
         length = int.from_bytes(view[at : at + 4], "big")
         at += 4
         if not 0 < length <= len(view) - at:
-            raise ValueError(f"a NAL unit of {length} bytes, where {max(0, len(view) - at)} are left")
+            raise ValueError(f"a NAL unit of {length} bytes, but {max(0, len(view) - at)} are left")
         yield view[at : at + length]
         at += length
 
 
 class Packetizer:
-    """Makes the RTP packets of one stream; `frame` gives them as they go through an interleaved RTSP connection.
+    """Creates the RTP packets of one stream, framed for an interleaved RTSP connection.
 
-    Timestamps are those of the exposures. For the publisher's thread alone.
+    Timestamps are those of the exposures. Used by one thread.
     """
 
     def __init__(self, ssrc: int, first_sequence: int, first_timestamp: int, channel: int) -> None:
-        """`channel` is the connection's channel for RTP; the first numbers are to be random (RFC 3550, 5.1)."""
+        """`channel` is the connection's RTP channel; the first numbers must be random (RFC 3550, 5.1)."""
         self._ssrc = ssrc
         self._sequence = first_sequence & 0xFFFF
         self._first_timestamp = first_timestamp
@@ -55,8 +55,8 @@ class Packetizer:
         self._packets = 0
         self._bytes = 0
 
-    def frame(self, packet: Packet, fmt: VideoFormat) -> bytes:
-        """One access unit; before a keyframe the parameter sets, for those who join later. Raises ValueError."""
+    def packetize(self, packet: Packet, fmt: VideoFormat) -> bytes:
+        """The RTP packets of an access unit, with the parameter sets before a keyframe. Raises ValueError."""
         if self._began_s is None:
             self._began_s = packet.began_s
         self._newest = packet
@@ -67,14 +67,15 @@ class Packetizer:
         parts: list[bytes | memoryview] = []
         for number, unit in enumerate(units, 1):
             is_last = number == len(units)
-            if len(unit) <= _LARGEST_PAYLOAD:
+            if len(unit) <= _MAX_PAYLOAD:
                 parts += (self._header(timestamp, len(unit), is_marked=is_last), unit)
             else:
-                self._cut(unit, timestamp, parts, is_last=is_last)
+                self._fragment(unit, timestamp, parts, is_last=is_last)
         return b"".join(parts)
 
     def report(self, channel: int, now_s: float) -> bytes:
-        """A sender report: ties timestamps to the time of day, `now_s` in Unix time. Empty before the first frame."""
+        """A sender report that maps timestamps to wall-clock time; `now_s` is Unix time. Empty before the first
+        packet."""
         if self._newest is None:
             return b""
         ntp_s = now_s + _NTP_EPOCH_S
@@ -84,17 +85,17 @@ class Packetizer:
             *(0x80, 200, 6, self._ssrc, int(ntp_s) & _32_BITS, int(ntp_s % 1 * 2**32), timestamp),
             *(self._packets & _32_BITS, self._bytes & _32_BITS),
         )
-        names = struct.pack(">BBHI", 0x81, 202, 1 + len(_NAME) // 4, self._ssrc) + _NAME
+        names = struct.pack(">BBHI", 0x81, 202, 1 + len(_CNAME) // 4, self._ssrc) + _CNAME
         return struct.pack(">cBH", b"$", channel, len(report) + len(names)) + report + names
 
     def _timestamp(self, began_s: float) -> int:
         elapsed_s = began_s - (self._began_s or 0.0)
         return (self._first_timestamp + round(elapsed_s * CLOCK_HZ)) & _32_BITS
 
-    def _cut(self, unit: memoryview, timestamp: int, parts: list[bytes | memoryview], *, is_last: bool) -> None:
+    def _fragment(self, unit: memoryview, timestamp: int, parts: list[bytes | memoryview], *, is_last: bool) -> None:
         indicator = (unit[0] & 0xE0) | _FU_A
         kind = unit[0] & 0x1F
-        size = _LARGEST_PAYLOAD - 2
+        size = _MAX_PAYLOAD - 2
         for at in range(1, len(unit), size):
             piece = unit[at : at + size]
             is_end = at + size >= len(unit)
@@ -115,7 +116,7 @@ class Packetizer:
 
 
 def describe(fmt: VideoFormat, number: int, host: str, control: str) -> bytes:
-    """The session description that a publisher announces; `host` is the server's address, `number` the session's."""
+    """The session description that a publisher announces; `host` is the server's address, `number` the session ID."""
     family = "IP6" if ":" in host else "IP4"
     sets = ",".join(base64.b64encode(each).decode() for each in (fmt.sps, fmt.pps))
     details = f"packetization-mode=1;profile-level-id={fmt.sps[1:4].hex().upper()};sprop-parameter-sets={sets}"

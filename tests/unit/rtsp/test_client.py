@@ -1,4 +1,4 @@
-"""The RTSP client against a server in the test's hand: addresses, passwords, odd and late answers, and its end."""
+"""The RTSP client with a server run by the test: addresses, authentication, odd and late responses, closing."""
 
 import hashlib
 import re
@@ -14,24 +14,26 @@ from typing import Any
 
 import pytest
 
-from softcam.rtsp import client
-from softcam.rtsp.client import Address, Cancelled, Connection, RtspError, RtspRejected, Waker, authorization
+from softcam.rtsp.auth import authorization
+from softcam.rtsp.client import CONNECT_LIMIT_S, Address, Connection
+from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
+from softcam.rtsp.waker import Waker
 from tests.support.fakes import PATIENCE_S, Background
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
 
 
-def nothing() -> None: ...
+def no_check() -> None: ...
 
 
 @pytest.fixture
-def bell() -> Iterator[Waker]:
-    bell = Waker()
-    yield bell
-    bell.close()
+def waker() -> Iterator[Waker]:
+    waker = Waker()
+    yield waker
+    waker.close()
 
 
-class Caller:
+class Peer:
     """The server's end of one connection."""
 
     def __init__(self, listener: socket.socket) -> None:
@@ -64,16 +66,18 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def meet(listener: socket.socket, bell: Waker) -> Iterator[Callable[..., tuple[Connection, Caller]]]:
-    ends: list[Connection | Caller] = []
+def connect(listener: socket.socket, waker: Waker) -> Iterator[Callable[..., tuple[Connection, Peer]]]:
+    ends: list[Connection | Peer] = []
 
-    def connect(credentials: str = "", check: Callable[[], None] = nothing) -> tuple[Connection, Caller]:
+    def open_pair(
+        credentials: str = "", check: Callable[[], None] = no_check, connect_limit_s: float = CONNECT_LIMIT_S
+    ) -> tuple[Connection, Peer]:
         address = Address.parse(f"rtsp://{credentials}127.0.0.1:{listener.getsockname()[1]}/cam")
-        pair = Connection(address, bell, check), Caller(listener)
+        pair = Connection(address, waker, check, connect_limit_s), Peer(listener)
         ends.extend(reversed(pair))
         return pair
 
-    yield connect
+    yield open_pair
     for end in ends:
         end.close()
 
@@ -94,12 +98,12 @@ def test_ok_addresses(url: str, host: str, port: int, asked: str, shown: str) ->
     assert "it@" not in repr(address)
 
 
-def test_ok_passwords_as_they_stand_in_addresses() -> None:
+def test_ok_escaped_password() -> None:
     address = Address.parse("rtsp://m%40e:i%3At@pi/cam")
     assert (address.user, address.password) == ("m@e", "i:t")
 
 
-# The examples of RFC 7616, 3.9.1, for both algorithms; the client's nonce is its own there.
+# The examples of RFC 7616, 3.9.1, for both algorithms; the client's nonce differs.
 RFC_7616 = 'realm="http-auth@example.org", qop="auth, auth-int", nonce="7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"'
 
 
@@ -117,14 +121,14 @@ def test_ok_digest(algorithm: str) -> None:
         return (hashlib.md5 if algorithm == "MD5" else hashlib.sha256)(text.encode()).hexdigest()
 
     secret = digest("Mufasa:http-auth@example.org:Circle of Life")
-    wanted = digest(f"{secret}:{fields['nonce']}:00000001:{fields['cnonce']}:auth:{digest('GET:/dir/index.html')}")
-    assert fields["response"] == wanted
+    expected = digest(f"{secret}:{fields['nonce']}:00000001:{fields['cnonce']}:auth:{digest('GET:/dir/index.html')}")
+    assert fields["response"] == expected
     assert (fields["algorithm"], fields["nc"], fields["qop"]) == (algorithm, "00000001", "auth")
     assert fields["opaque"].startswith("FQhe")
 
 
 def test_ok_digest_of_rfc_2069() -> None:
-    """Without qop, as RTSP servers have it."""
+    """Without qop, as RTSP servers send it."""
     answer = authorization(('Digest realm="r", nonce="n"',), "ANNOUNCE", "rtsp://pi/cam", ("me", "it"), 3)
     secret = hashlib.md5(b"me:r:it").hexdigest()
     request = hashlib.md5(b"ANNOUNCE:rtsp://pi/cam").hexdigest()
@@ -132,67 +136,67 @@ def test_ok_digest_of_rfc_2069() -> None:
     assert "algorithm" not in answer
 
 
-def test_ok_the_best_of_several_challenges() -> None:
+def test_ok_strongest_challenge() -> None:
     both = ('Basic realm="r"', 'Digest realm="r", nonce="n"', 'Digest realm="r", nonce="n", algorithm=SHA-256')
     assert "SHA-256" in authorization(both, "GET", "u", ("me", "it"), 1)
     assert authorization(both[:1], "GET", "u", ("me", "it"), 1) == "Basic bWU6aXQ="
 
 
-def test_fail_unknown_ways_to_log_in() -> None:
-    with pytest.raises(RtspRejected, match="not known here"):
+def test_fail_unsupported_authentication() -> None:
+    with pytest.raises(RtspRejected, match="unsupported authentication scheme"):
         authorization(("Negotiate",), "GET", "u", ("me", "it"), 1)
 
 
-def test_ok_an_answer_between_reports_and_requests(meet: Callable[..., tuple[Connection, Caller]]) -> None:
-    connection, caller = meet()
-    asking = Background(lambda: connection.request("OPTIONS"))
-    first, fields, _ = caller.read()
+def test_ok_response_between_reports_and_requests(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+    connection, peer = connect()
+    request = Background(lambda: connection.request("OPTIONS"))
+    first, fields, _ = peer.read()
     assert re.fullmatch(r"OPTIONS rtsp://127\.0\.0\.1:\d+/cam RTSP/1\.0", first)
-    caller.socket.sendall(b"$\x01\x00\x04abcd")
-    caller.say("PING x RTSP/1.0\nCSeq: 9\n\n")
-    caller.say("RTSP/1.0 200 OK\nCSeq: 700\n\n")  # to nothing that was asked
-    caller.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: abc;timeout=60\nContent-Length: 2\n\nxx")
-    assert asking.result().status == 200
-    assert caller.read()[0] == "RTSP/1.0 501 Not Implemented"
-    asking = Background(lambda: connection.request("SETUP", "rtsp://x/y"))
-    first, fields, _ = caller.read()
+    peer.socket.sendall(b"$\x01\x00\x04abcd")
+    peer.say("PING x RTSP/1.0\nCSeq: 9\n\n")
+    peer.say("RTSP/1.0 200 OK\nCSeq: 700\n\n")  # no such request
+    peer.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: abc;timeout=60\nContent-Length: 2\n\nxx")
+    assert request.result().status == 200
+    assert peer.read()[0] == "RTSP/1.0 501 Not Implemented"
+    request = Background(lambda: connection.request("SETUP", "rtsp://x/y"))
+    first, fields, _ = peer.read()
     assert (first, fields["session"]) == ("SETUP rtsp://x/y RTSP/1.0", "abc")
-    caller.say(f"RTSP/1.0 461 Unsupported Transport\nCSeq: {fields['cseq']}\n\n")
-    with pytest.raises(RtspRejected, match="no RTP over TCP"):
-        asking.result()
+    peer.say(f"RTSP/1.0 461 Unsupported Transport\nCSeq: {fields['cseq']}\n\n")
+    with pytest.raises(RtspRejected, match="does not support RTP over TCP"):
+        request.result()
 
 
-def test_fail_a_password_is_told_once_and_not_to_whom_it_is_not_asked(
-    meet: Callable[..., tuple[Connection, Caller]],
+def test_fail_password_is_sent_once_and_on_request(
+    connect: Callable[..., tuple[Connection, Peer]],
 ) -> None:
-    connection, caller = meet("me:it@")
-    asking = Background(lambda: connection.request("ANNOUNCE", body=b"v=0"))
+    connection, peer = connect("me:it@")
+    request = Background(lambda: connection.request("ANNOUNCE", body=b"v=0"))
     for number in (1, 2):
-        _, fields, body = caller.read()
+        _, fields, body = peer.read()
         assert body == b"v=0"
         assert ("authorization" in fields) is (number == 2)
-        caller.say(f'RTSP/1.0 401 No\nCSeq: {fields["cseq"]}\nWWW-Authenticate: Basic realm="it"\n\n')
-    with pytest.raises(RtspRejected, match="this user and password") as caught:
-        asking.result()
+        peer.say(f'RTSP/1.0 401 No\nCSeq: {fields["cseq"]}\nWWW-Authenticate: Basic realm="it"\n\n')
+    with pytest.raises(RtspRejected, match="user or password rejected") as caught:
+        request.result()
     assert "it@" not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 454, 500, 302])
-def test_fail_answers_in_words(meet: Callable[..., tuple[Connection, Caller]], status: int) -> None:
-    connection, caller = meet()
-    asking = Background(lambda: connection.request("ANNOUNCE"))
-    _, fields, _ = caller.read()
-    caller.say(f"RTSP/1.0 {status} Because\nCSeq: {fields['cseq']}\n\n")
+def test_fail_statuses(connect: Callable[..., tuple[Connection, Peer]], status: int) -> None:
+    connection, peer = connect()
+    request = Background(lambda: connection.request("ANNOUNCE"))
+    _, fields, _ = peer.read()
+    peer.say(f"RTSP/1.0 {status} Because\nCSeq: {fields['cseq']}\n\n")
     with pytest.raises(RtspRejected, match=str(status)):
-        asking.result()
+        request.result()
 
 
-def test_ok_an_answer_right_before_the_end(meet: Callable[..., tuple[Connection, Caller]]) -> None:
-    connection, caller = meet()
-    number = connection.ask("OPTIONS")
-    caller.read()
-    caller.say("RTSP/1.0 404 No\nCSeq: 2\n\n")
-    caller.close()
+def test_ok_response_before_disconnection(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+    connection, peer = connect()
+    number = connection.send_request("OPTIONS")
+    peer.read()
+    peer.say("RTSP/1.0 404 No\nCSeq: 2\n\n")
+    peer.close()
     assert number == 1
     with pytest.raises(RtspRejected, match="404"):
         connection.request("ANNOUNCE")
@@ -200,99 +204,98 @@ def test_ok_an_answer_right_before_the_end(meet: Callable[..., tuple[Connection,
         connection.request("OPTIONS")
 
 
-def test_fail_the_server_leaves(meet: Callable[..., tuple[Connection, Caller]]) -> None:
-    connection, caller = meet()
-    asking = Background(lambda: connection.request("OPTIONS"))
-    caller.read()
-    caller.close()
+def test_fail_server_disconnects(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+    connection, peer = connect()
+    request = Background(lambda: connection.request("OPTIONS"))
+    peer.read()
+    peer.close()
     with pytest.raises(RtspError, match="closed the connection"):
-        asking.result()
+        request.result()
 
 
-def test_fail_nobody_listens(bell: Waker) -> None:
+def test_fail_no_server(waker: Waker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RtspError, match="connection refused"):
-        Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), bell, nothing)
-    with pytest.raises(RtspError, match=r"the host a\.invalid is not known"):
-        Connection(Address.parse("rtsp://a.invalid/cam"), bell, nothing)
+        Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), waker, no_check)
+    with pytest.raises(RtspError, match=r"unknown host a\.invalid"):
+        Connection(Address.parse("rtsp://a.invalid/cam"), waker, no_check)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *first: tuple[int, tuple[str, int]]) -> None:
-    """Every name has these addresses before its own."""
+    """Resolve every name to these addresses, before its real ones."""
     found = socket.getaddrinfo
 
     def find(*asked: Any, **more: Any) -> list[Any]:
-        return [(family, socket.SOCK_STREAM, 0, "", place) for family, place in first] + found(*asked, **more)
+        return [(family, socket.SOCK_STREAM, 0, "", sockaddr) for family, sockaddr in first] + found(*asked, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", find)
 
 
-def test_ok_an_address_of_a_family_that_the_kernel_lacks(
-    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+def test_ok_unsupported_address_family_is_skipped(
+    connect: Callable[..., tuple[Connection, Peer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
-    connection, _ = meet()
+    connection, _ = connect()
     assert connection.server == "127.0.0.1"
 
 
-def test_fail_no_address_but_of_a_family_that_the_kernel_lacks(bell: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fail_unsupported_address_family(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
     with pytest.raises(RtspError, match="not supported"):
-        Connection(Address.parse("rtsp://127.0.0.1/cam"), bell, nothing)
+        Connection(Address.parse("rtsp://127.0.0.1/cam"), waker, no_check)
 
 
-def test_ok_an_address_behind_one_that_is_silent(
-    meet: Callable[..., tuple[Connection, Caller]], monkeypatch: pytest.MonkeyPatch
+def test_ok_silent_address_is_skipped(
+    connect: Callable[..., tuple[Connection, Peer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client, "_CONNECT_LIMIT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
-        place = silent.getsockname()
+        sockaddr = silent.getsockname()
         waiting = []
         try:
-            for _ in range(3):  # it accepts nobody, and more than one cannot wait there
+            for _ in range(3):  # it accepts none, and its backlog holds only one
                 waiting.append(socket.socket())
                 waiting[-1].setblocking(False)
-                waiting[-1].connect_ex(place)
-            resolve_to(monkeypatch, (socket.AF_INET, place))
-            connection, _ = meet()
+                waiting[-1].connect_ex(sockaddr)
+            resolve_to(monkeypatch, (socket.AF_INET, sockaddr))
+            connection, _ = connect(connect_limit_s=1.0)
             assert connection.server == "127.0.0.1"
         finally:
             for each in waiting:
                 each.close()
 
 
-def test_a_bell_ends_every_wait(meet: Callable[..., tuple[Connection, Caller]], bell: Waker) -> None:
+def test_wake_ends_every_wait(connect: Callable[..., tuple[Connection, Peer]], waker: Waker) -> None:
     is_over = threading.Event()
 
     def check() -> None:
         if is_over.is_set():
             raise Cancelled
 
-    connection, caller = meet(check=check)
-    asking = Background(lambda: connection.request("OPTIONS"))
-    caller.read()
-    bell.ring()  # for nothing
+    connection, peer = connect(check=check)
+    request = Background(lambda: connection.request("OPTIONS"))
+    peer.read()
+    waker.wake()  # without effect
     is_over.set()
-    bell.ring()
+    waker.wake()
     with pytest.raises(Cancelled):
-        asking.result()
+        request.result()
 
 
-def test_a_bell_that_rings_late_or_early() -> None:
-    bell = Waker()
-    bell.ring()
-    bell.wait(time.monotonic() + PATIENCE_S)  # at once: it rang
+def test_wake_before_wait_and_after_close() -> None:
+    waker = Waker()
+    waker.wake()
+    waker.wait(time.monotonic() + PATIENCE_S)  # returns at once
     began_s = time.monotonic()
-    bell.wait(began_s + 0.02)
+    waker.wait(began_s + 0.02)
     assert time.monotonic() - began_s >= 0.019  # once
-    bell.close()
-    bell.ring()  # nobody is there any more
+    waker.close()
+    waker.wake()  # harmless
 
 
-def test_what_the_kernel_does_not_take_is_kept(meet: Callable[..., tuple[Connection, Caller]]) -> None:
-    connection, caller = meet()
+def test_unsent_bytes_are_kept(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+    connection, peer = connect()
     sent = bytes(range(256)) * 40_000
     connection.send(sent)
     assert connection.unsent > 0
@@ -300,7 +303,7 @@ def test_what_the_kernel_does_not_take_is_kept(meet: Callable[..., tuple[Connect
 
     def drain() -> None:
         while len(received) < len(sent):
-            received.extend(caller.socket.recv(1 << 16))
+            received.extend(peer.socket.recv(1 << 16))
 
     reading = Background(drain)
     deadline_s = time.monotonic() + PATIENCE_S
@@ -310,34 +313,34 @@ def test_what_the_kernel_does_not_take_is_kept(meet: Callable[..., tuple[Connect
     assert bytes(received) == sent
 
 
-def test_close_says_goodbye_and_does_not_wait_long(meet: Callable[..., tuple[Connection, Caller]]) -> None:
-    connection, caller = meet()
-    asking = Background(lambda: connection.request("SETUP"))
-    _, fields, _ = caller.read()
-    caller.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: s\n\n")
-    asking.result()
+def test_close_sends_teardown_without_waiting_long(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+    connection, peer = connect()
+    request = Background(lambda: connection.request("SETUP"))
+    _, fields, _ = peer.read()
+    peer.say(f"RTSP/1.0 200 OK\nCSeq: {fields['cseq']}\nSession: s\n\n")
+    request.result()
     began_s = time.monotonic()
     connection.close()
     assert time.monotonic() - began_s < 1
-    assert caller.read()[0].startswith("TEARDOWN ")
+    assert peer.read()[0].startswith("TEARDOWN ")
 
 
-def test_50_connections_leak_nothing(listener: socket.socket, no_leaks: NoLeaks) -> None:
+def test_50_connections_leak_no_check(listener: socket.socket, no_leaks: NoLeaks) -> None:
     with no_leaks():
         for _ in range(50):
-            bell = Waker()
-            connection = Connection(Address.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), bell, nothing)
-            caller = Caller(listener)
-            caller.close()
+            waker = Waker()
+            connection = Connection(Address.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), waker, no_check)
+            peer = Peer(listener)
+            peer.close()
             with pytest.raises(RtspError, match="closed"):
                 connection.request("OPTIONS")
             connection.close()
-            bell.close()
+            waker.close()
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a certificate of its own for 127.0.0.1, in one file."""
+    """A self-signed certificate for 127.0.0.1 with its key, in one file."""
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
     argv += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path), "-out", str(path.with_suffix(".crt"))]
@@ -348,7 +351,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("is_trusted", [True, False])
 def test_encrypted(
-    listener: socket.socket, bell: Waker, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
+    listener: socket.socket, waker: Waker, certificate: Path, monkeypatch: pytest.MonkeyPatch, is_trusted: bool
 ) -> None:
     if is_trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
@@ -361,22 +364,22 @@ def test_encrypted(
         raw, _ = listener.accept()
         raw.settimeout(PATIENCE_S)
         try:
-            caller = context.wrap_socket(raw, server_side=True)
+            peer = context.wrap_socket(raw, server_side=True)
         except (ssl.SSLError, ConnectionError):
             raw.close()
             return "no"
-        with caller:
-            asked = caller.recv(4096)
-            caller.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+        with peer:
+            asked = peer.recv(4096)
+            peer.sendall(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
             return asked.decode()
 
     serving = Background(serve)
     if not is_trusted:
         with pytest.raises(RtspRejected, match="certificate is not trusted"):
-            Connection(address, bell, nothing)
+            Connection(address, waker, no_check)
         assert serving.result() == "no"
         return
-    connection = Connection(address, bell, nothing)
+    connection = Connection(address, waker, no_check)
     assert connection.request("OPTIONS").status == 200
     assert serving.result().startswith("OPTIONS rtsps://")
     connection.close()

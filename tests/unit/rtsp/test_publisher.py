@@ -1,4 +1,4 @@
-"""The publisher between a source in the test's hand and a small RTSP server: states, inbox, leases, and its end."""
+"""The publisher with packets from the test and a small RTSP server: states, leases, reconnecting, stopping."""
 
 import contextlib
 import socket
@@ -12,12 +12,12 @@ import pytest
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp import publisher
-from softcam.rtsp.publisher import PacketQueue, Publisher, State
+from softcam.rtsp.publisher import Publisher, State
 from tests.support.fakes import PATIENCE_S, Held, eventually, soon_s
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
-FORM = VideoFormat(640, 360, 20.0, SPS, PPS)
+FORMAT = VideoFormat(640, 360, 20.0, SPS, PPS)
 LARGE = VideoFormat(1280, 720, 20.0, SPS, PPS)
 
 
@@ -31,13 +31,13 @@ def no_thread(*_: object) -> None:
 
 
 class Source:
-    """Gives what the test orders, to whoever joined."""
+    """Delivers the test's packets to its sinks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards the fields
         self.sinks: list[PacketSink] = []
-        self.joins = 0
-        self.keyframes_wanted = 0
+        self.subscriptions = 0
+        self.keyframes_requested = 0
         self.refusal: CameraError | None = None
 
     def subscribe(self, sink: PacketSink) -> None:
@@ -45,7 +45,7 @@ class Source:
             if self.refusal is not None:
                 raise self.refusal
             self.sinks.append(sink)
-            self.joins += 1
+            self.subscriptions += 1
 
     def unsubscribe(self, sink: PacketSink) -> None:
         with self._changed, contextlib.suppress(ValueError):
@@ -53,11 +53,11 @@ class Source:
 
     def request_keyframe(self) -> None:
         with self._changed:
-            self.keyframes_wanted += 1
+            self.keyframes_requested += 1
 
-    def on_format(self, fmt: VideoFormat = FORM) -> None:
-        """To the one who joined, as soon as somebody has."""
-        eventually(lambda: self.sinks, "somebody who wants packets")
+    def on_format(self, fmt: VideoFormat = FORMAT) -> None:
+        """Call the first sink, as soon as there is one."""
+        eventually(lambda: self.sinks, "a sink")
         self.sinks[0].on_format(fmt)
 
     def give(self, each: Packet) -> None:
@@ -66,13 +66,13 @@ class Source:
 
 
 class Server:
-    """Answers every request with success, reads everything. One thread for each connection, and one that listens."""
+    """Answers every request with success and reads everything. A thread per connection, and one that listens."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._changed = threading.Condition()  # guards the fields down here
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.media = 0  # bytes of RTP
         self.connections: list[socket.socket] = []
         self.is_reading = True
@@ -97,14 +97,14 @@ class Server:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def read_on(self) -> None:
+    def resume_reading(self) -> None:
         with self._changed:
             self.is_reading = True
             self._changed.notify_all()
 
     def count(self, method: str) -> int:
         with self._changed:
-            return sum(line.startswith(method) for line in self.asked)
+            return sum(line.startswith(method) for line in self.requests)
 
     def _listen(self) -> None:
         with contextlib.suppress(OSError):
@@ -134,7 +134,7 @@ class Server:
                     fields[name] = value
                 stream.read(int(fields.get("Content-Length", "0")))
                 with self._changed:
-                    self.asked.append(line)
+                    self.requests.append(line)
                     if not self.is_answering:
                         continue
                 extra = "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
@@ -142,15 +142,15 @@ class Server:
 
 
 class Scene:
-    """A publisher, and what is around it."""
+    """A publisher with its source, camera and server."""
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.server = Server()
         self.source = Source()
-        self.deaths: list[str] = []
+        self.crashes: list[str] = []
         url = f"rtsp://me:secret@127.0.0.1:{self.server.port}/cam"
-        self.publisher = Publisher(url, self.source, held.manager, self.deaths.append)
+        self.publisher = Publisher(url, self.source, held.manager, self.crashes.append)
 
     @property
     def state(self) -> State:
@@ -164,7 +164,7 @@ class Scene:
         eventually(lambda: self.state is state, f"state {state}")
 
     def publish(self) -> None:
-        """Asked for, and under way."""
+        """Start, and wait until it publishes."""
         self.publisher.start()
         self.source.on_format()
         self.wait_for(State.PUBLISHING)
@@ -178,57 +178,12 @@ def scene() -> Iterator[Scene]:
         scene.publisher.stop()
         assert scene.publisher.join(soon_s())
         scene.server.close()
-        assert scene.deaths == []
+        assert scene.crashes == []
         assert scene.source.sinks == []
         assert scene.leases == 0
 
 
-# --- The inbox
-
-
-def test_inbox_gives_what_came_from_a_keyframe_on() -> None:
-    rings: list[None] = []
-    inbox = PacketQueue(lambda: rings.append(None))
-    assert inbox.fmt is None
-    inbox.on_packet(packet(0.9))
-    inbox.on_format(FORM)
-    inbox.on_packet(packet(1.0))
-    first, second = packet(1.05, is_keyframe=True), packet(1.1)
-    inbox.on_packet(first)
-    inbox.on_packet(second)
-    assert inbox.take() == [(FORM, first), (FORM, second)]
-    assert inbox.take() == []
-    assert (inbox.lost, len(rings), inbox.fmt) == (2, 3, FORM)
-
-
-def test_full_inbox_forgets_all_and_goes_on_with_a_keyframe() -> None:
-    inbox = PacketQueue(lambda: None)
-    inbox.on_format(FORM)
-    inbox.on_packet(packet(0.0, is_keyframe=True))
-    for number in range(1, 40):
-        inbox.on_packet(packet(number * 0.05))
-    assert inbox.take() == []
-    assert inbox.waits_for_keyframe
-    fresh = packet(2.0, is_keyframe=True)
-    inbox.on_packet(fresh)
-    assert inbox.take() == [(FORM, fresh)]
-    assert inbox.lost == 40
-
-
-def test_packets_before_a_new_beginning_keep_their_format() -> None:
-    inbox = PacketQueue(lambda: None)
-    inbox.on_format(FORM)
-    inbox.on_packet(packet(0.0, is_keyframe=True))
-    inbox.on_format(LARGE)
-    inbox.on_packet(packet(0.1))
-    inbox.on_packet(packet(0.2, is_keyframe=True))
-    assert [(fmt.width, each.began_s) for fmt, each in inbox.take()] == [(640, 0.0), (1280, 0.2)]
-
-
-# --- The publisher
-
-
-def test_off_at_first_and_no_thread(scene: Scene) -> None:
+def test_off_without_thread(scene: Scene) -> None:
     status = scene.publisher.status()
     assert (status.state, status.since_s, status.reconnects, status.last_error) == (State.OFF, None, 0, None)
     assert status.url == f"rtsp://127.0.0.1:{scene.server.port}/cam"
@@ -238,55 +193,55 @@ def test_off_at_first_and_no_thread(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("part", ["spawn", "Waker"])
-def test_fail_to_start_where_no_thread_can_be_had(
+def test_fail_to_start_without_thread(
     scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     with no_leaks(), monkeypatch.context() as patch:
         patch.setattr(publisher, part, no_thread)
         with pytest.raises(CameraError, match="can't start new thread"):
             scene.publisher.start()
-    assert (scene.publisher.is_asked, scene.state, scene.leases) == (False, State.OFF, 0)
+    assert (scene.publisher.is_requested, scene.state, scene.leases) == (False, State.OFF, 0)
     scene.publish()
 
 
-def test_an_encoder_that_cannot_begin_now_is_tried_again(scene: Scene) -> None:
+def test_encoder_that_fails_to_start_is_retried(scene: Scene) -> None:
     scene.source.refusal = CameraError("no thread")
     scene.publisher.start()
     scene.wait_for(State.FAILED)
     assert scene.publisher.status().last_error == "no thread"
     scene.source.refusal = None
-    eventually(lambda: scene.source.sinks != [], "the next try")
+    eventually(lambda: scene.source.sinks != [], "the next attempt")
     scene.source.on_format()
     scene.wait_for(State.PUBLISHING)
 
 
-def test_publishes_while_it_is_asked_for(scene: Scene) -> None:
+def test_publishes_until_stop(scene: Scene) -> None:
     scene.publish()
     scene.publisher.start()
     assert scene.leases == 1
-    assert [line.split()[0] for line in scene.server.asked[:4]] == ["OPTIONS", "ANNOUNCE", "SETUP", "RECORD"]
-    assert scene.server.asked[2].split()[1].endswith("/cam/streamid=0")
+    assert [line.split()[0] for line in scene.server.requests[:4]] == ["OPTIONS", "ANNOUNCE", "SETUP", "RECORD"]
+    assert scene.server.requests[2].split()[1].endswith("/cam/streamid=0")
     scene.source.give(packet(1.0, is_keyframe=True, size=5000))
     eventually(lambda: scene.server.media >= 5000 + len(SPS) + len(PPS), "the keyframe")
     scene.publisher.stop()
     assert scene.state is State.OFF
     assert scene.leases == 0
     assert scene.publisher.join(soon_s())
-    eventually(lambda: scene.server.count("TEARDOWN") == 1, "the goodbye")
+    eventually(lambda: scene.server.count("TEARDOWN") == 1, "the teardown")
     assert "publisher" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_encoder_works_only_for_a_server_that_is_there(scene: Scene) -> None:
+def test_no_encoding_without_server(scene: Scene) -> None:
     scene.server.close()
     scene.publisher.start()
     scene.wait_for(State.FAILED)
-    assert scene.publisher.status().last_error == "connection refused: no server listens there"
-    assert scene.source.joins == 0
+    assert scene.publisher.status().last_error == "connection refused: no server is listening"
+    assert scene.source.subscriptions == 0
     assert scene.leases == 1  # the camera stays open
-    scene.server = Server()  # for the end
+    scene.server = Server()  # for the fixture
 
 
-def test_a_server_that_left_is_tried_again(scene: Scene) -> None:
+def test_reconnects_after_disconnection(scene: Scene) -> None:
     scene.publish()
     scene.server.drop()
     scene.wait_for(State.FAILED)
@@ -298,33 +253,33 @@ def test_a_server_that_left_is_tried_again(scene: Scene) -> None:
     assert scene.leases == 1
 
 
-def test_start_hurries_one_that_waits(scene: Scene) -> None:
+def test_start_retries_at_once(scene: Scene) -> None:
     scene.source.refusal = NotSupported("no PyAV here")
     scene.publisher.start()
     scene.wait_for(State.FAILED)
     assert scene.publisher.status().last_error == "no PyAV here"
-    for _ in range(4):  # by itself it would come to pauses of many seconds
-        tries = scene.server.count("OPTIONS")
+    for _ in range(4):  # by itself it would pause for many seconds
+        attempts = scene.server.count("OPTIONS")
         scene.publisher.start()
-        eventually(lambda tries=tries: scene.server.count("OPTIONS") > tries, "another try")
+        eventually(lambda attempts=attempts: scene.server.count("OPTIONS") > attempts, "another attempt")
     scene.source.refusal = None
     scene.publisher.start()
     scene.source.on_format()
     scene.wait_for(State.PUBLISHING)
 
 
-def test_another_size_is_told_anew(scene: Scene) -> None:
+def test_other_size_is_announced_again(scene: Scene) -> None:
     scene.publish()
     scene.source.give(packet(1.0, is_keyframe=True))
     scene.source.on_format(LARGE)
     scene.source.give(packet(2.0, is_keyframe=True))
-    eventually(lambda: scene.source.joins == 2, "a new beginning")
+    eventually(lambda: scene.source.subscriptions == 2, "another subscription")
     scene.source.on_format(LARGE)
     eventually(lambda: scene.server.count("RECORD") == 2, "a new session")
     assert scene.publisher.status().last_error is None
 
 
-def test_other_parameter_sets_are_not(scene: Scene) -> None:
+def test_other_parameter_sets_are_not_announced(scene: Scene) -> None:
     scene.publish()
     scene.source.on_format(VideoFormat(640, 360, 20.0, SPS + b"\1", PPS))
     scene.source.give(packet(1.0, is_keyframe=True))
@@ -332,18 +287,18 @@ def test_other_parameter_sets_are_not(scene: Scene) -> None:
     assert scene.server.count("ANNOUNCE") == 1
 
 
-def test_a_server_that_takes_too_little_loses_frames_and_gets_a_keyframe(scene: Scene) -> None:
+def test_slow_server_drops_frames_and_continues_with_keyframe(scene: Scene) -> None:
     scene.publish()
     scene.server.is_reading = False
     began_s = 1.0
-    scene.source.give(packet(began_s, is_keyframe=True, size=20_000_000))  # more than any kernel takes
-    wanted = scene.source.keyframes_wanted
+    scene.source.give(packet(began_s, is_keyframe=True, size=20_000_000))  # more than any kernel buffers
+    requested = scene.source.keyframes_requested
     for _ in range(40):
         began_s += 0.05
         scene.source.give(packet(began_s))
-    assert scene.source.keyframes_wanted == wanted  # not before it could be sent
-    scene.server.read_on()
-    eventually(lambda: scene.source.keyframes_wanted > wanted, "the wish for a keyframe")
+    assert scene.source.keyframes_requested == requested  # not before it can be sent
+    scene.server.resume_reading()
+    eventually(lambda: scene.source.keyframes_requested > requested, "the request for a keyframe")
     media = scene.server.media
     scene.source.give(packet(began_s + 0.05))
     scene.source.give(packet(began_s + 0.1, is_keyframe=True, size=1000))
@@ -351,15 +306,15 @@ def test_a_server_that_takes_too_little_loses_frames_and_gets_a_keyframe(scene: 
     assert scene.state is State.PUBLISHING
 
 
-def test_a_server_that_does_not_answer_any_more(scene: Scene) -> None:
+def test_server_that_no_longer_responds(scene: Scene) -> None:
     scene.publish()
     scene.server.is_answering = False
-    eventually(lambda: scene.state is State.FAILED, "the notice")
-    assert scene.publisher.status().last_error == "the server does not answer any more"
+    eventually(lambda: scene.state is State.FAILED, "the time limit")
+    assert scene.publisher.status().last_error == "the server no longer responds"
 
 
 @pytest.mark.parametrize("stage", ["connecting", "camera", "publishing", "failed"])
-def test_stop_is_quick_at_every_stage(scene: Scene, stage: str) -> None:
+def test_stop_at_every_stage(scene: Scene, stage: str) -> None:
     match stage:
         case "connecting":
             scene.server.is_answering = False
@@ -379,14 +334,14 @@ def test_stop_is_quick_at_every_stage(scene: Scene, stage: str) -> None:
     began_s = time.monotonic()
     scene.publisher.stop()
     assert scene.publisher.join(soon_s())
-    assert time.monotonic() - began_s < 1.0  # of which it promises half
+    assert time.monotonic() - began_s < 1.0  # half of that is promised
 
 
 def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeaks) -> None:
     scene.publish()
     scene.publisher.stop()
     assert scene.publisher.join(soon_s())
-    eventually(lambda: "test session" not in [thread.name for thread in threading.enumerate()], "the server's quiet")
+    eventually(lambda: "test session" not in [thread.name for thread in threading.enumerate()], "the server's threads")
     with no_leaks():
         for number in range(50):
             scene.publisher.start()
@@ -399,13 +354,13 @@ def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeak
         scene.server.connections.clear()
 
 
-def test_stop_and_start_at_once_publish_anew(scene: Scene) -> None:
+def test_restart_publishes_again(scene: Scene) -> None:
     scene.publish()
     for _ in range(5):
-        joins = scene.source.joins
+        subscriptions = scene.source.subscriptions
         scene.publisher.stop()
         scene.publisher.start()
-        eventually(lambda joins=joins: scene.source.joins > joins, "a new connection")
+        eventually(lambda subscriptions=subscriptions: scene.source.subscriptions > subscriptions, "a new connection")
         scene.source.on_format()
         scene.wait_for(State.PUBLISHING)
         assert scene.leases == 1

@@ -1,4 +1,4 @@
-"""H.264 in RTP: every access unit comes out whole on the other side, with its time; reports and descriptions."""
+"""H.264 in RTP: access units and times as a receiver reads them; reports and descriptions."""
 
 import base64
 import struct
@@ -12,9 +12,9 @@ from softcam.h264.packet import Packet, VideoFormat
 from softcam.rtsp.rtp import CLOCK_HZ, Packetizer, describe, nal_units
 
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
-FORM = VideoFormat(640, 360, 20.0, SPS, PPS)
+FORMAT = VideoFormat(640, 360, 20.0, SPS, PPS)
 SSRC = 0x1234_5678
-MTU = 1500 - 40 - 40  # a payload beside the headers of IP, UDP and a tunnel
+MTU = 1500 - 40 - 40  # the payload next to the headers of IP, UDP and a tunnel
 
 UNITS = st.lists(
     st.tuples(st.sampled_from([1, 5, 6, 0x25, 0x41, 0x65]), st.integers(0, 6000)).map(
@@ -34,7 +34,7 @@ def packet(units: list[bytes], *, is_keyframe: bool = False, began_s: float = 10
 
 
 def split(wire: bytes) -> Iterator[tuple[int, bytes]]:
-    """The interleaved packets: channel and content."""
+    """The interleaved packets as channel and content."""
     while wire:
         assert wire[:1] == b"$"
         length = int.from_bytes(wire[2:4], "big")
@@ -43,7 +43,7 @@ def split(wire: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def read(wire: bytes) -> tuple[list[bytes], list[int], list[int], list[bool]]:
-    """What a receiver makes of it (RFC 6184): NAL units, and of each packet sequence, timestamp and marker."""
+    """What a receiver reads (RFC 6184): NAL units, and the sequence, timestamp and marker of each packet."""
     units: list[bytes] = []
     sequences, timestamps, markers = [], [], []
     cut: bytearray | None = None
@@ -73,27 +73,27 @@ def read(wire: bytes) -> tuple[list[bytes], list[int], list[int], list[bool]]:
 
 
 @given(UNITS, st.booleans())
-def test_ok_access_units_come_out_whole(units: list[bytes], is_keyframe: bool) -> None:
+def test_ok_access_units(units: list[bytes], is_keyframe: bool) -> None:
     packetiser = Packetizer(SSRC, 65_530, 0, 0)
-    found, sequences, timestamps, markers = read(packetiser.frame(packet(units, is_keyframe=is_keyframe), FORM))
+    found, sequences, timestamps, markers = read(packetiser.packetize(packet(units, is_keyframe=is_keyframe), FORMAT))
     assert found == ([SPS, PPS] if is_keyframe else []) + units
     assert sequences == [(65_530 + number) % 65_536 for number in range(len(sequences))]
     assert set(timestamps) == {0}
     assert markers == [False] * (len(markers) - 1) + [True]
 
 
-def test_timestamps_are_those_of_the_exposures_and_wrap() -> None:
+def test_timestamps_of_exposures_wrap() -> None:
     packetiser = Packetizer(SSRC, 0, 2**32 - 100, 0)
     packets = [packet([b"\x41x"], began_s=began_s) for began_s in (10.0, 10.05, 10.1, 11.0)]
-    times = [read(packetiser.frame(each, FORM))[2][0] for each in packets]
+    times = [read(packetiser.packetize(each, FORMAT))[2][0] for each in packets]
     assert times == [2**32 - 100, 4400, 8900, 89_900]
 
 
-def test_report_ties_timestamps_to_the_time_of_day() -> None:
+def test_report_maps_timestamps_to_wall_clock() -> None:
     packetiser = Packetizer(SSRC, 0, 1000, 0)
     assert packetiser.report(1, 1_700_000_000.0) == b""
-    packetiser.frame(packet([b"\x41x"], began_s=10.0), FORM)
-    packetiser.frame(packet([b"\x41" + bytes(2999)], began_s=10.5), FORM)
+    packetiser.packetize(packet([b"\x41x"], began_s=10.0), FORMAT)
+    packetiser.packetize(packet([b"\x41" + bytes(2999)], began_s=10.5), FORMAT)
     ((channel, report),) = split(packetiser.report(1, 1_700_000_010.75))  # a quarter of a second after the exposure
     assert channel == 1
     head, kind, words, ssrc, ntp_s, fraction, timestamp, packets, count = struct.unpack(">BBHIIIIII", report[:28])
@@ -109,14 +109,14 @@ def test_report_ties_timestamps_to_the_time_of_day() -> None:
 
 
 @pytest.mark.parametrize("data", [b"\0\0\0", b"\0\0\0\0", b"\0\0\0\x05abcd", b"\0\0\0\x01a\0\0\0\x01"])
-def test_fail_cut_off(data: bytes) -> None:
+def test_fail_truncated(data: bytes) -> None:
     with pytest.raises(ValueError, match="NAL unit"):
         list(nal_units(data))
 
 
 @pytest.mark.parametrize(("host", "family"), [("192.0.2.7", "IP4"), ("2001:db8::7", "IP6")])
 def test_description(host: str, family: str) -> None:
-    lines = describe(FORM, 77, host, "streamid=0").decode().split("\r\n")
+    lines = describe(FORMAT, 77, host, "streamid=0").decode().split("\r\n")
     assert lines[0] == "v=0"
     assert f"o=- 77 1 IN {family} {host}" in lines
     assert "a=rtpmap:96 H264/90000" in lines

@@ -1,0 +1,54 @@
+"""Digest and Basic authentication of RTSP requests. Pure functions but for the client's nonce; any thread."""
+
+import base64
+import hashlib
+import re
+import secrets
+from typing import Final
+
+from softcam.rtsp.errors import RtspRejected
+
+_FIELD: Final = re.compile(r'([\w-]+)=(?:"([^"]*)"|([^\s,"]+))')
+
+
+def authorization(challenges: tuple[str, ...], method: str, url: str, credentials: tuple[str, str], count: int) -> str:
+    """The value of `Authorization` for the strongest challenge (RFC 7616, 7617); `count` is the nonce count.
+
+    Raises RtspRejected if no challenge is supported.
+    """
+    user, password = credentials
+    for algorithm, digest in (("SHA-256", _sha256), ("MD5", _md5)):
+        for challenge in challenges:
+            scheme, _, text = challenge.partition(" ")
+            fields = {name.lower(): quoted or plain for name, quoted, plain in _FIELD.findall(text)}
+            if scheme.lower() != "digest" or fields.get("algorithm", "MD5").upper() != algorithm:
+                continue
+            realm, nonce = fields.get("realm", ""), fields.get("nonce", "")
+            secret = digest(f"{user}:{realm}:{password}")
+            request = digest(f"{method}:{url}")
+            values = {"username": user, "realm": realm, "nonce": nonce, "uri": url}
+            tail = f", algorithm={algorithm}" if "algorithm" in fields else ""
+            if "auth" in re.split(r"[\s,]+", fields.get("qop", "")):
+                own, number = secrets.token_hex(8), f"{count:08x}"
+                values |= {"cnonce": own, "response": digest(f"{secret}:{nonce}:{number}:{own}:auth:{request}")}
+                tail += f", qop=auth, nc={number}"
+            else:
+                values["response"] = digest(f"{secret}:{nonce}:{request}")
+            if "opaque" in fields:
+                values["opaque"] = fields["opaque"]
+            return "Digest " + ", ".join(f'{name}="{_escape(value)}"' for name, value in values.items()) + tail
+    if any(challenge.partition(" ")[0].lower() == "basic" for challenge in challenges):
+        return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+    raise RtspRejected("unsupported authentication scheme (401)")
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _md5(text: str) -> str:
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
