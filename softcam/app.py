@@ -299,22 +299,22 @@ class Application:
 
     def trouble(self) -> str | None:
         """What is wrong and will not right itself; None where the whole portal is well."""
-        return self.health.trouble((self.server.server_name, self.server.server_port)) or self.video.health_error()
+        return self.health.health_error((self.server.server_name, self.server.server_port)) or self.video.health_error()
 
     def _hook_status(self) -> dict[str, Any]:
         return {"hook": None if self.hook is None else self.hook.status()}
 
     def _want(self, channels: tuple[JpegChannel, ...]) -> None:
-        self.health.channels_changed(channels)
+        self.health.report_channels(channels)
         self.pictures.want(channels)
 
     def _deliver(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
-        self.health.delivered()
+        self.health.report_encoded()
         jpeg = with_orientation(jpeg, self.control_manager.orientation)
         self.fanout.deliver(key, jpeg, timestamp_s=timestamp_s, made_s=made_s)
 
     def _tick(self) -> None:
-        self.health.ticked()
+        self.health.report_tick()
         reason = None if self.manager is None else self.manager.recovery_reason
         if reason is not None:
             self.pictures.show(["THE CAMERA IS BEING BROUGHT BACK", reason])

@@ -1,9 +1,8 @@
-"""A frame, and the slot that holds the newest one.
+"""A reference-counted frame, and the slot that holds the newest one.
 
-A frame's planes lie in memory that belongs to whoever made it, usually a buffer that the sensor filled and
-wants back. So frames are counted: the maker hands out a frame with one hold, every user takes a hold of its own with
-`hold()` and gives it back with `release()`, and the last release drops the planes and tells the maker. Neither class
-here starts a thread or knows a camera.
+A frame's planes are in memory that belongs to its source, usually a buffer that the sensor filled and needs back. So
+frames are reference counted: the source passes on a frame with one hold, every further user adds one with `hold()` and
+drops it with `release()`, and the last release drops the planes and returns the buffer. No thread and no camera here.
 """
 
 import threading
@@ -21,18 +20,18 @@ _NO_PLANES: Final[tuple[Plane, ...]] = ()
 
 
 class Frame:
-    """One picture of the camera, in full-range YCbCr (the JPEG one: BT.601 matrix, 0 to 255) or as a JPEG.
+    """One frame of a camera, in full-range YCbCr (as in JPEG: BT.601 matrix, 0 to 255) or as a JPEG.
 
-    `planes`, all uint8, by `pixel_format`; rows may be padded, so only the last axis is contiguous:
+    `planes` are uint8 arrays, by `pixel_format`; rows may be padded, so only the last axis is contiguous:
 
     - `YUV420`: Y (height, width), U and V ((height + 1) // 2, (width + 1) // 2)
     - `NV12`: Y (height, width), then U and V interleaved ((height + 1) // 2, 2 * ((width + 1) // 2))
     - `YUYV`: one plane (height, 2 * width)
-    - `MJPEG`: one plane (bytes,), a whole JPEG
+    - `MJPEG`: one plane (bytes,), a complete JPEG
 
-    `began_s` is when its exposure began, on the clock of `time.monotonic()`; `timestamp_s` the same moment as Unix
-    time. `metadata` is libcamera's, by its control names, and may be read after the frame was given back. `origin` is
-    what the camera knows the picture by, for hardware that shares its memory; None where it has none, or is given back.
+    `began_s` is when the exposure began, on the clock of `time.monotonic()`; `timestamp_s` is the same moment as Unix
+    time. `metadata` is libcamera's, by its control names; it may be read after the last release. `origin` is the
+    camera's own object for the frame, for hardware that shares its memory; None if there is none, or after the release.
     """
 
     __slots__ = (
@@ -83,7 +82,7 @@ class Frame:
         return self.width, self.height
 
     def hold(self) -> bool:
-        """Keep the planes until `release()`; False when they were already given back."""
+        """Keep the planes until `release()`; False if they were already returned."""
         with self._lock:
             if self._holds == 0:
                 return False
@@ -91,7 +90,7 @@ class Frame:
             return True
 
     def release(self) -> None:
-        """Give one hold back; the last one drops the planes and returns the buffer to its maker."""
+        """Drop one hold; the last one drops the planes and returns the buffer to its source."""
         with self._lock:
             if self._holds == 0:
                 raise RuntimeError("frame released more often than held")
@@ -107,7 +106,7 @@ class Frame:
 
 
 def copy_of(frame: Frame) -> Frame:
-    """The same picture in memory of its own: the camera has its buffer back as soon as the caller gives it back."""
+    """A copy in separate memory, so that the caller can release the original and the camera gets its buffer back."""
     return Frame(
         tuple(plane.copy() for plane in frame.planes),
         frame.pixel_format,
@@ -150,7 +149,7 @@ class NewestFrame:
             on_frame()
 
     def put(self, frame: Frame) -> None:
-        """Take over the maker's hold on `frame` and give the one before it back."""
+        """Store `frame`, with the caller's hold on it, and release the previous one."""
         with self._changed:
             before, self._frame = self._frame, frame
             self._changed.notify_all()
@@ -158,7 +157,7 @@ class NewestFrame:
             before.release()
 
     def clear(self) -> None:
-        """Give the frame back, as a camera needs before it stops."""
+        """Release the frame: a camera needs its buffers before it stops."""
         with self._changed:
             before, self._frame = self._frame, None
         if before is not None:
@@ -167,7 +166,7 @@ class NewestFrame:
             on_clear()
 
     def wake(self) -> None:
-        """Let every waiting reader look at its `until` again."""
+        """Let every waiting reader evaluate its `until` again."""
         with self._changed:
             self._changed.notify_all()
 
@@ -183,7 +182,7 @@ class NewestFrame:
         deadline_s: float,
         until: Callable[[], bool] = lambda: False,
     ) -> Frame | None:
-        """The first newest frame that `is_wanted`, held for the caller; None at the deadline or when `until()` holds.
+        """The first newest frame that `is_wanted`, held for the caller; None at the deadline or once `until()` is true.
 
         `deadline_s` is on the monotonic clock. Both functions run under the slot's lock and must be quick.
         """

@@ -57,10 +57,10 @@ def test_the_portal_has_a_user_of_its_own_and_sees_no_homes(machine: Machine) ->
 
 @pytest.mark.measurement
 def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
-    wait_for_status(machine, 0, "closed|open, nobody watches, .*")
+    wait_for_status(machine, 0, "closed|open, no viewers, .*")
     with machine.viewer(0):
         wait_for_status(machine, 0, r"open, 1 viewer, (19|2\d)\.\d fps")
-    wait_for_status(machine, 0, "open, nobody watches, .*")
+    wait_for_status(machine, 0, "open, no viewers, .*")
     wait_for_status(machine, 0, "closed")
 
 

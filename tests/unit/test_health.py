@@ -1,4 +1,4 @@
-"""The judge of the whole portal: what it lets pass, and what it does not."""
+"""`softcam.health`: what counts as a health error, and what does not."""
 
 import contextlib
 import errno
@@ -6,47 +6,46 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from softcam import health
 from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing
-from softcam.health import Health
+from softcam.health import STALL_LIMIT_S, Address, Health, probe_server
 from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.web.http.errors import BUSY_RESPONSE
 from tests.support.fakes import Held, eventually
 
-NOBODY = ("127.0.0.1", 9)  # the discard port: nobody listens
-LATE_S = health._STILL_LIMIT_S + 1.0
+UNUSED_ADDRESS = ("127.0.0.1", 9)  # the discard port: nothing listens there
+LATE_S = STALL_LIMIT_S + 1.0
 
 
 @dataclass
 class Clock:
     now_s: float = 1000.0
 
-    def monotonic(self) -> float:
+    def __call__(self) -> float:
         return self.now_s
 
 
 @dataclass
-class FakeHolder:
-    """What the judge asks of a holder."""
+class FakeManager:
+    """The part of `CameraManager` that `Health` calls."""
 
     state: State = State.CLOSED
     fps: float | None = None
     last_error: str | None = None
-    said: str | None = None
+    error: str | None = None
 
     def status(self) -> Any:
         return SimpleNamespace(state=self.state, fps=self.fps, last_error=self.last_error)
 
     def health_error(self) -> str | None:
-        return self.said
+        return self.error
 
 
 @dataclass(eq=False)
@@ -56,30 +55,33 @@ class FakeChannel:
 
 
 class Parts:
-    """A portal of fakes and a clock that stands."""
+    """`Health` with fakes around it, and a clock that only the test moves."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.manager = FakeHolder()
+    def __init__(self, probe: Callable[[Address], bytes] = probe_server) -> None:
+        self.clock = Clock()
+        self.manager = FakeManager()
         self.viewers = 0
-        self.health = Health(self.manager, lambda: self.viewers)  # type: ignore[arg-type]
+        self.health = Health(
+            self.manager,  # type: ignore[arg-type]
+            lambda: self.viewers,
+            probe=probe,
+            clock=self.clock,
+        )
 
     def watch(self, *channels: FakeChannel) -> None:
         self.manager.state, self.manager.fps = State.OPEN, 20.0
         self.viewers = len(channels)
-        self.health.channels_changed(channels)
-        self.health.ticked()
+        self.health.report_channels(channels)
+        self.health.report_tick()
 
 
 @pytest.fixture
-def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
-    clock = Clock()
-    monkeypatch.setattr(health, "time", clock)
-    return Parts(clock)
+def parts() -> Parts:
+    return Parts()
 
 
 class Answers:
-    """A server that answers every connection the same, as the portal does when all is well."""
+    """A server that answers every connection the same, as the portal does while it is healthy."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.address = address
@@ -118,7 +120,7 @@ def answers() -> Iterator[Answers]:
         (State.OPENING, 0, None, None, "opening"),
         (State.OPEN, 3, 29.93, None, "open, 3 viewers, 29.9 fps"),
         (State.OPEN, 1, 20.0, None, "open, 1 viewer, 20.0 fps"),
-        (State.LINGERING, 0, 20.0, None, "open, nobody watches, 20.0 fps"),
+        (State.LINGERING, 0, 20.0, None, "open, no viewers, 20.0 fps"),
         (State.RECOVERING, 2, 0.0, "no frame for 10 s", "restarting: no frame for 10 s"),
         (State.MISSING, 0, None, "camera 0 is gone", "missing: camera 0 is gone"),
     ],
@@ -131,7 +133,7 @@ def test_status_line(
     assert parts.health.status_line() == line
 
 
-def test_status_line_does_not_flicker_with_the_rate(parts: Parts) -> None:
+def test_status_line_ignores_small_changes_of_the_rate(parts: Parts) -> None:
     parts.watch(FakeChannel())
     parts.manager.fps = 29.9
     line = parts.health.status_line()
@@ -141,49 +143,48 @@ def test_status_line_does_not_flicker_with_the_rate(parts: Parts) -> None:
     assert parts.health.status_line() == "open, 1 viewer, 12.0 fps"
 
 
-def test_status_line_of_a_camera_that_is_switched_off() -> None:
-    assert Health(None, lambda: 0).status_line() == "the camera is switched off"
+def test_status_line_of_a_disabled_camera() -> None:
+    assert Health(None, lambda: 0).status_line() == "camera disabled"
 
 
-def test_a_closed_camera_and_a_server_that_answers_are_well(parts: Parts, server: tuple[str, int]) -> None:
-    assert parts.health.trouble(server) is None
-    assert Health(None, lambda: 0).trouble(server) is None
+def test_closed_camera_is_healthy(parts: Parts, server: tuple[str, int]) -> None:
+    assert parts.health.health_error(server) is None
+    assert Health(None, lambda: 0).health_error(server) is None
 
 
-def test_all_addresses_are_asked_at_loopback(parts: Parts, server: tuple[str, int]) -> None:
-    assert parts.health.trouble(("0.0.0.0", server[1])) is None
+def test_wildcard_address_is_probed_at_loopback(parts: Parts, server: tuple[str, int]) -> None:
+    assert parts.health.health_error(("0.0.0.0", server[1])) is None
 
 
-def test_a_server_that_refuses(parts: Parts) -> None:
-    assert parts.health.trouble(NOBODY) == "the server does not answer: [Errno 111] Connection refused"
+def test_server_that_refuses_connections(parts: Parts) -> None:
+    assert parts.health.health_error(UNUSED_ADDRESS) == "the server does not answer: [Errno 111] Connection refused"
 
 
 @pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EADDRNOTAVAIL])
-def test_an_address_that_went_with_its_cable_is_no_fault_of_the_portals(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    def ask(_: tuple[str, int]) -> bytes:
+def test_address_that_disappears_with_its_cable(number: int) -> None:
+    def probe(_: Address) -> bytes:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(health, "_ask", ask)
-    assert parts.health.trouble(("192.0.2.1", 18081)) is None
+    assert Parts(probe).health.health_error(("192.0.2.1", 18081)) is None
 
 
-def test_a_server_whose_loop_hangs(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_ANSWER_LIMIT_S", 0.05)
-    with socket.create_server(("127.0.0.1", 0)) as listening:  # the kernel takes the connection, and nobody else
-        assert parts.health.trouble(listening.getsockname()) == "the server does not answer: timed out"
+def impatient_probe(address: Address) -> bytes:
+    return probe_server(address, timeout_s=0.2)
+
+
+def test_server_that_hangs() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:  # only the kernel accepts the connection
+        error = Parts(impatient_probe).health.health_error(listening.getsockname())
+        assert error == "the server does not answer: timed out"
 
 
 @pytest.mark.parametrize("answer", [b"", b"H", b"HTTP/1.1 200 OK", b"HTTP/1.1 2000 OK\r\n", b"SSH-2.0-dropbear\r\n"])
-def test_a_server_that_says_something_else(parts: Parts, answers: Answers, answer: bytes) -> None:
+def test_server_with_an_invalid_response(parts: Parts, answers: Answers, answer: bytes) -> None:
     answers.answer = answer
-    assert parts.health.trouble(answers.address) == "the server closes connections without an answer"
+    assert parts.health.health_error(answers.address) == "the server closes connections without a response"
 
 
-def test_a_server_that_stops_in_its_answer(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_ANSWER_LIMIT_S", 0.2)
-    monkeypatch.setattr(parts.clock, "monotonic", time.monotonic)
+def test_server_that_stops_within_its_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         taken: list[socket.socket] = []
 
@@ -193,86 +194,87 @@ def test_a_server_that_stops_in_its_answer(parts: Parts, monkeypatch: pytest.Mon
 
         thread = threading.Thread(target=answer_in_part)
         thread.start()
-        assert parts.health.trouble(listening.getsockname()) == "the server does not answer: timed out"
+        error = Parts(impatient_probe).health.health_error(listening.getsockname())
+        assert error == "the server does not answer: timed out"
         thread.join(5)
         taken[0].close()
 
 
-def test_a_full_server_is_no_trouble_unless_it_stays_full(parts: Parts, answers: Answers) -> None:
+def test_busy_server_is_an_error_only_if_it_stays_busy(parts: Parts, answers: Answers) -> None:
     usual, answers.answer = answers.answer, BUSY_RESPONSE
     for _ in range(6):
-        assert parts.health.trouble(answers.address) is None
+        assert parts.health.health_error(answers.address) is None
         parts.clock.now_s += 10
     answers.answer = usual
-    assert parts.health.trouble(answers.address) is None
+    assert parts.health.health_error(answers.address) is None
     answers.answer = BUSY_RESPONSE
-    assert parts.health.trouble(answers.address) is None
+    assert parts.health.health_error(answers.address) is None
     parts.clock.now_s += 61
-    assert parts.health.trouble(answers.address) == "the server has had no thread for a request for 61 s"
+    assert parts.health.health_error(answers.address) == "the server has had no free thread for 61 s"
 
 
-def test_what_the_holder_says_comes_first(parts: Parts) -> None:
-    parts.manager.said = "no frame for 70 s"
-    assert parts.health.trouble(NOBODY) == "no frame for 70 s"
+def test_camera_error_has_priority(parts: Parts) -> None:
+    parts.manager.error = "no frame for 70 s"
+    assert parts.health.health_error(UNUSED_ADDRESS) == "no frame for 70 s"
 
 
-def test_viewers_who_get_pictures(parts: Parts, server: tuple[str, int]) -> None:
+def test_streaming_is_healthy(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     for _ in range(20):
         parts.clock.now_s += 5
-        parts.health.ticked()
-        parts.health.delivered()
-        assert parts.health.trouble(server) is None
+        parts.health.report_tick()
+        parts.health.report_encoded()
+        assert parts.health.health_error(server) is None
 
 
-def test_a_fan_out_that_stands_still(parts: Parts, server: tuple[str, int]) -> None:
+def test_stalled_fanout(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
-    assert parts.health.trouble(server) is None
+    assert parts.health.health_error(server) is None
     parts.clock.now_s += LATE_S
-    parts.health.delivered()
-    assert parts.health.trouble(server) == "the fan-out has not gone round for 11 s"
+    parts.health.report_encoded()
+    assert parts.health.health_error(server) == "fan-out stalled for 11 s"
     parts.viewers = 0
-    assert parts.health.trouble(server) is None
+    assert parts.health.health_error(server) is None
 
 
-def test_a_fan_out_whose_first_viewer_just_came_has_time(parts: Parts, server: tuple[str, int]) -> None:
+def test_fanout_with_a_new_first_client(parts: Parts, server: tuple[str, int]) -> None:
     parts.clock.now_s += 3600
     parts.viewers = 1
-    assert parts.health.trouble(server) is None
+    assert parts.health.health_error(server) is None
 
 
-def test_frames_that_nobody_encodes(parts: Parts, server: tuple[str, int]) -> None:
+def test_stalled_encoder(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     parts.clock.now_s += LATE_S
-    parts.health.ticked()
-    assert parts.health.trouble(server) == "frames come, and none was encoded for 11 s"
+    parts.health.report_tick()
+    assert parts.health.health_error(server) == "frames arrive, but no JPEG was encoded for 11 s"
 
 
-def test_a_viewer_who_wants_a_picture_a_minute_is_no_trouble(parts: Parts, server: tuple[str, int]) -> None:
+def test_client_with_a_low_frame_rate(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel(due_s=parts.clock.now_s + 60))
     parts.clock.now_s += LATE_S
-    parts.health.ticked()
-    assert parts.health.trouble(server) is None
+    parts.health.report_tick()
+    assert parts.health.health_error(server) is None
 
 
 @pytest.mark.parametrize("state", [State.RECOVERING, State.OPENING, State.CLOSING])
-def test_encoders_may_rest_while_the_camera_does_not_run(parts: Parts, server: tuple[str, int], state: State) -> None:
+def test_encoders_are_idle_while_the_camera_is_not_open(parts: Parts, server: tuple[str, int], state: State) -> None:
     parts.watch(FakeChannel())
     parts.manager.state = state
     parts.clock.now_s += LATE_S
-    parts.health.ticked()
-    assert parts.health.trouble(server) is None
+    parts.health.report_tick()
+    assert parts.health.health_error(server) is None
 
 
-def test_the_fan_out_encodes_no_frames_that_do_not_come(parts: Parts, server: tuple[str, int]) -> None:
+def test_encoders_are_idle_without_frames(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     parts.manager.fps = 0.0
     parts.clock.now_s += LATE_S
-    parts.health.ticked()
-    assert parts.health.trouble(server) is None
+    parts.health.report_tick()
+    assert parts.health.health_error(server) is None
 
 
-def test_a_holder_that_recovers_in_time_is_well_and_one_that_hangs_is_not() -> None:
+def test_recovery_is_an_error_only_if_it_takes_too_long() -> None:
     with Held(watchdog_timeout_s=0.05) as held:
         assert held.manager.health_error() is None
         held.camera.shut("restart")
@@ -285,15 +287,15 @@ def test_a_holder_that_recovers_in_time_is_well_and_one_that_hangs_is_not() -> N
         held.camera.let()
 
 
-def test_a_silent_camera_without_a_watchdog_is_as_its_owner_wants_it() -> None:
+def test_silent_camera_without_a_watchdog() -> None:
     with Held(watchdog_timeout_s=0) as held:
         held.open()
         assert held.manager.health_error() is None
 
 
-def test_a_holder_at_its_end() -> None:
+def test_failed_camera() -> None:
     with Held() as held:
         held.camera.fail_next("open", CameraMissing("camera 0 is missing"))
         held.manager.lease("stream")
-        eventually(lambda: held.manager.health_error() == "camera failed: camera 0 is missing", "trouble")
+        eventually(lambda: held.manager.health_error() == "camera failed: camera 0 is missing", "a health error")
         assert isinstance(held.take_failure(), CameraMissing)
