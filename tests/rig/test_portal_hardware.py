@@ -187,7 +187,7 @@ def test_where_it_fails_libx264_takes_over_and_the_camera_goes_on(
     portal = start_portal(rig, *_HD, env={"RIG_H264": how})
     with portal.watch() as viewer:
         film = films(portal)
-        portal.running.wait_for_line(f"WARNING H.264 is made by libx264 now, .* hardware: {reason}")
+        portal.running.wait_for_line(f"WARNING Falling back to libx264: {reason}")
         viewer.wait_for_pictures(30)
         again = films(portal)
         wait_until(lambda: again.size > 100_000, 20, lambda: portal.running.output)
@@ -208,7 +208,7 @@ def test_picamera2_s_own_class_fails_on_what_is_no_encoder_and_leaves_nothing_be
     device.touch()
     portal = Portal(rig.start(rig.portal(*_HD), shared={"/dev/video11": device}))
     film = films(portal)
-    portal.running.wait_for_line("WARNING H.264 is made by libx264 now, .* hardware: .*Inappropriate ioctl")
+    portal.running.wait_for_line("WARNING Falling back to libx264: .*Inappropriate ioctl")
     wait_until(lambda: film.size > 100_000, 20, lambda: portal.running.output)
     assert packets_of(film.end())[0][1]
     assert "/dev/video11" not in portal.running.descriptors().values()

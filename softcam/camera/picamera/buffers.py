@@ -1,12 +1,12 @@
-"""The memory of an open camera's pictures: kept over the switch to a still and back. Of the camera thread alone.
+"""The buffers of an open camera, kept during the switch to a still and back. Only the camera thread calls this.
 
-By itself Picamera2 frees all buffers at each configuration and takes new ones; on a Raspberry Pi they come out of the
-contiguous memory, which is scarce and falls to pieces over many stills until none fits (picamera2 #869, #1102, #1130).
-Its PersistentAllocator keeps a set of buffers for each `use_case`, and looks at nothing else: a set is used for
-whatever is configured under its name, however large. So the name has all that the size depends on here.
+By default Picamera2 frees all buffers at each configuration and allocates new ones; on a Raspberry Pi they are in the
+contiguous memory, which is scarce and gets fragmented by stills until none fits (picamera2 #869, #1102, #1130). Its
+PersistentAllocator keeps a set of buffers for each `use_case`, whatever is configured under that name and however
+large it is. So the name contains everything that the size depends on.
 
-At most two sets are kept: the stream's and that of the last still. Where the memory does not suffice for both at once,
-the kept one goes, as it would without this. In a release without that allocator everything is as Picamera2 does it.
+At most two sets are kept: the stream's and that of the last still. If the memory is too small for both, the unused one
+is freed. Releases without that allocator work as usual.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from softcam.camera.picamera.library import TROUBLES, persistent_allocator
+from softcam.camera.picamera.library import LIBRARY_ERRORS, persistent_allocator
 
 log = logging.getLogger(__name__)
 
 
 class Buffers:
-    """Those of one opening."""
+    """The buffers of one opening."""
 
     def __init__(self, picam2: Any) -> None:
-        """Takes the place of what `picam2` has allocated so far."""
+        """Replace the allocator of `picam2`."""
         self._picam2 = picam2
         self._stream_set: str | None = None
         self._still_set: str | None = None
@@ -34,42 +34,43 @@ class Buffers:
             picam2.allocator = self._allocator
 
     def configure(self, config: Mapping[str, Any], *, is_stream: bool) -> None:
-        """`picam2.configure`, with the buffers that belong to `config`; leaves `config` as it is."""
+        """Call `picam2.configure` with the buffers that belong to `config`, which is not modified."""
         if self._allocator is None:
-            self._picam2.configure(_own(config))
+            self._picam2.configure(_copy(config))
             return
         name = _name_of(config)
         if is_stream:
             self._stream_set = name
         else:
             self._still_set = name
-        self._drop_but(self._stream_set, self._still_set)
+        self._free_except(self._stream_set, self._still_set)
         try:
             self._allocate(config, name)
         except OSError as error:
             if not any(other != name for other in self._allocator.buffer_dict):
                 raise
-            log.info("Not enough memory for two sets of pictures (%s): the other one is given up", error)
-            self._drop_but(name)
+            log.info("Not enough memory for two sets of buffers (%s); freed the unused one", error)
+            self._free_except(name)
             self._allocate(config, name)
 
-    def give_up_others(self) -> bool:
-        """Free what is kept beside the configured set, for a camera that lacks memory to start; whether there was any.
+    def free_unused(self) -> bool:
+        """Free the buffers that are not configured, if any, for a camera without memory to start; returns if any were.
 
-        At its start libcamera takes memory of its own, out of the same scarce place.
+        When it starts, libcamera allocates in the same scarce memory.
         """
         if self._allocator is None or all(name == self._configured for name in self._allocator.buffer_dict):
             return False
-        self._drop_but(self._configured)
+        self._free_except(self._configured)
         return True
 
     def close(self) -> None:
-        """Free all. For a camera that is closed."""
+        """Free all buffers of a camera that is closed."""
         allocator, self._allocator = self._allocator, None
         if allocator is None:
             return
-        self._drop_all(allocator)
-        # PersistentAllocator's own close forgets the descriptor of the heap.
+        for name in list(allocator.buffer_dict):
+            self._free(allocator, name)
+        # PersistentAllocator's own close leaks the descriptor of the heap.
         heap, allocator.dmaHeap = allocator.dmaHeap, None
         if heap is not None:
             heap.close()
@@ -77,21 +78,17 @@ class Buffers:
     def _allocate(self, config: Mapping[str, Any], name: str) -> None:
         self._configured = name
         try:
-            self._picam2.configure({**_own(config), "use_case": name})
+            self._picam2.configure({**_copy(config), "use_case": name})
         except OSError:
-            self._drop_partial(name)
+            self._free_partial(name)
             raise
 
-    def _drop_but(self, *kept: str | None) -> None:
+    def _free_except(self, *kept: str | None) -> None:
         for name in [name for name in self._allocator.buffer_dict if name not in kept]:
-            self._drop(self._allocator, name)
+            self._free(self._allocator, name)
 
-    def _drop_all(self, allocator: Any) -> None:
-        for name in list(allocator.buffer_dict):
-            self._drop(allocator, name)
-
-    def _drop_partial(self, name: str) -> None:
-        """What was allocated before the memory ended: the allocator has no name for it yet, and would never free it."""
+    def _free_partial(self, name: str) -> None:
+        """Free what was allocated before the memory was exhausted: the allocator has not registered it yet."""
         allocator = self._allocator
         if name in allocator.buffer_dict:
             return
@@ -102,20 +99,20 @@ class Buffers:
             allocator.mapped_buffers,
             allocator.mapped_buffers_used,
         )
-        self._drop(allocator, name)
+        self._free(allocator, name)
         allocator.open_fds, allocator.libcamera_fds, allocator.frame_buffers = [], [], {}
         allocator.mapped_buffers, allocator.mapped_buffers_used = {}, {}
 
     @staticmethod
-    def _drop(allocator: Any, name: str) -> None:
+    def _free(allocator: Any, name: str) -> None:
         try:
             allocator.deallocate(name)
-        except (KeyError, *TROUBLES) as error:
-            # Somebody still looks into one of them; its memory goes when he is done. The descriptors are not needed for
-            # that, and the list is emptied because the allocator's own end closes what is in it.
-            log.warning("Buffers of the camera could not be freed: %s", error)
+        except (KeyError, *LIBRARY_ERRORS) as error:
+            # A buffer is still mapped; its memory is freed with the mapping, which does not need the descriptors. The
+            # list is emptied because the allocator's destructor closes the descriptors in it.
+            log.warning("Failed to free camera buffers: %s", error)
             descriptors = allocator.buffer_dict.pop(name, ([],))[0]
-            # OSError comes out of closing them: some are closed already, and their numbers may be others' by now.
+            # An OSError means that closing them failed: some are closed, and their numbers may be in use again.
             if not isinstance(error, OSError):
                 for descriptor in descriptors:
                     with contextlib.suppress(OSError):
@@ -123,18 +120,18 @@ class Buffers:
             descriptors.clear()
 
 
-def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Picamera2 writes what was negotiated into the dictionaries within, and what was asked shall stay as it is."""
+def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy a configuration: Picamera2 writes the negotiated values into its inner dictionaries."""
     return {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
 
 
 def _name_of(config: Mapping[str, Any]) -> str:
-    """All that the sizes and the number of buffers depend on."""
+    """Return a name with everything that the sizes and the number of buffers depend on."""
     parts = [f"{config['buffer_count']} buffers"]
-    for stream in ("main", "lores", "raw"):
-        one = config.get(stream)
-        if one is not None:
-            parts.append(f"{stream} {one.get('format')} {one.get('size')}")
+    for name in ("main", "lores", "raw"):
+        stream = config.get(name)
+        if stream is not None:
+            parts.append(f"{name} {stream.get('format')} {stream.get('size')}")
     if config.get("sensor"):
         parts.append(f"sensor {config['sensor']}")
     return ", ".join(parts)

@@ -1,25 +1,25 @@
-"""A camera behind libcamera, through Picamera2.
+"""A camera of libcamera, through Picamera2.
 
-Picamera2's event loop thread delivers the frames; the other calls come from the holder's camera thread. Beside this
-module: `picamera_library` (imports Picamera2), `picamera_sensor` and `picamera_modes` (which sensor mode, how fast),
-`picamera_hdr` (the sensor's own), `picamera_told` (controls), `picamera_frames` (a request as a frame),
-`picamera_stills` (one request as a still), `picamera_buffers` (their memory).
+Picamera2's event loop thread delivers the frames; the session's camera thread makes all other calls. Beside this
+module: `library` (the only importer of Picamera2), `sensor_modes` (which mode, which frame rate), `hdr` (the sensor's
+own), `control_sender`, `request` (a completed request as a frame), `still` (a request as a still), `buffers` (their
+memory).
 
-What is done differently from Picamera2's examples, and why:
+What differs from Picamera2's examples, and why:
 
-- Frames are taken in `pre_callback`, with no job: jobs run in strict order, and one that never finishes blocks all
-  behind it. The request is kept, its buffer is encoded where it lies, and goes back with `Frame.release()`.
-- `queue=False`, or Picamera2 would keep one of the buffers for a `capture_request` that never comes.
-- What the camera can is asked after `configure()`: before, libcamera's module for the Raspberry Pi gives one table for
-  every sensor (30 to 8.33 fps), and the real limits come with the sensor mode.
-- `stop()` waits without a timeout; the holder watches from outside, and the process ends when it hangs.
+- Frames are captured in `pre_callback`, without jobs: jobs run in strict order, and one that never finishes blocks all
+  others. The request is held, its buffer is encoded in place, and `Frame.release()` returns it.
+- `queue=False`, or Picamera2 would keep one of the buffers for a `capture_request` that never happens.
+- Capabilities are read after `configure()`: before, libcamera's pipeline for the Raspberry Pi reports one table for
+  every sensor (30 to 8.33 fps), and the real limits depend on the sensor mode.
+- `stop()` has no timeout; the session monitors it from outside, and the process exits when it hangs.
 """
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from softcam.camera.base import (
@@ -37,9 +37,8 @@ from softcam.camera.picamera.buffers import Buffers
 from softcam.camera.picamera.control_sender import ControlSender
 from softcam.camera.picamera.hdr import SensorHdr
 from softcam.camera.picamera.library import (
-    TROUBLES,
+    LIBRARY_ERRORS,
     CameraEntry,
-    find_tuning_file,
     has_raw,
     is_busy,
     is_pisp,
@@ -50,6 +49,7 @@ from softcam.camera.picamera.library import (
 )
 from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.camera.picamera.sensor_modes import SensorModes, frame_rate_controls, is_too_fast
+from softcam.camera.picamera.tuning import find_tuning_file, use_noir_tuning, use_tuning_file
 from softcam.camera.session.frame_rate import PIPELINE_FRAMES, FrameDecimator
 from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
 from softcam.imaging.frame import Frame
@@ -59,19 +59,29 @@ __all__ = ["CameraEntry", "PicameraCamera", "list_cameras"]
 
 log = logging.getLogger(__name__)
 
-# Picamera2's own number for video. At most five are out: the slot keeps one, each of the two encoders one, and two
-# snapshots at a time one each; with one left the sensor still delivers, at a lower rate for that moment.
+# Picamera2's own number for video. At most five are held: one by the latest-frame slot, one by each of two encoders,
+# one by each of two concurrent snapshots. With one left the sensor still delivers, at a lower rate meanwhile.
 _BUFFERS: Final = 6
-_RETURN_LIMIT_S: Final = 2.0  # frames are held for one encode, tens of milliseconds on a small Pi
-_STILL_FRAME_LIMIT_S: Final = 10.0  # for the first frame of a still, beyond its exposure
-_STILL_BUFFERS: Final = 2  # a full-resolution buffer is 18 MB, and CMA memory is scarce (picamera2 #869)
-_TUNING_VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # read by libcamera when it finds the camera
+_RETURN_TIMEOUT_S: Final = 2.0  # a frame is held while it is encoded, tens of milliseconds on a small Pi
+_STILL_TIMEOUT_S: Final = 10.0  # for the first frame of a still, beyond its exposure
+_STILL_BUFFERS: Final = 2  # a full-resolution buffer has 18 MB, and CMA memory is scarce (picamera2 #869)
+
 
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Device:
+    """An open Picamera2 and what belongs to this opening."""
+
+    picam2: Any
+    controls: ControlSender
+    buffers: Buffers
+    frames: OutstandingFrames = field(default_factory=OutstandingFrames)
+
+
 class PicameraCamera:
-    """One camera of Picamera2's list, chosen by libcamera's id, or by its place in the list."""
+    """Implements `softcam.camera.base.Camera` for a camera of Picamera2, chosen by libcamera's id or its number."""
 
     backend = "picamera2"
 
@@ -84,42 +94,44 @@ class PicameraCamera:
         tuning_file: str | None = None,
         is_noir: bool = False,
         noir_model: str | None = None,
+        return_timeout_s: float = _RETURN_TIMEOUT_S,
+        still_timeout_s: float = _STILL_TIMEOUT_S,
     ) -> None:
-        """Finds the camera and opens nothing. Raises CameraMissing when it is not there.
+        """Find the camera without opening it. Raises CameraMissing if it is not connected.
 
-        `tuning_file`, a path or the name of one of libcamera's own, goes before `is_noir`, which takes libcamera's
-        tuning for the sensor without infrared filter; `noir_model` names the sensor where the camera says it wrongly.
-        Raises ConfigurationError when there is no such tuning file.
+        `tuning_file`, a path or the name of one of libcamera's files, overrides `is_noir`, which selects libcamera's
+        tuning for the sensor without infrared filter; `noir_model` names the sensor if the camera reports a wrong one.
+        Raises ConfigurationError if there is no such tuning file. `return_timeout_s` limits the wait for held frames
+        before the camera stops, `still_timeout_s` that for a still beyond its exposure.
         """
         self._number = number
         self._id = camera_id
         self._stream_request = request
+        self._return_timeout_s = return_timeout_s
+        self._still_timeout_s = still_timeout_s
         self._tuning_file = None if tuning_file is None else find_tuning_file(tuning_file)
         if tuning_file is not None:
             if self._tuning_file is None:
                 raise ConfigurationError(
-                    [f"tuning_file {tuning_file}: wants a file, or the name of one of libcamera's"]
+                    [f"tuning_file {tuning_file}: must be a file, or the name of one of libcamera's tuning files"]
                 )
-            os.environ[_TUNING_VARIABLE] = str(self._tuning_file)
+            use_tuning_file(self._tuning_file)
         entry = self._find()
         if is_noir and tuning_file is None:
-            self._use_noir_tuning(noir_model or entry.model)
+            self._tuning_file = use_noir_tuning(noir_model or entry.model)
         self.number = entry.number
         self.name = f"{entry.model} ({entry.id})"
-        # Written by the camera thread, read by any: a reference, replaced as a whole.
-        self._picam2: Any = None
-        self._told: ControlSender | None = None
-        self._mode: StreamConfig | None = None
-        self._take: Callable[[Any], None] = _leave_alone  # what `pre_callback` does with a request now
-        # Of the camera thread alone:
-        self._stream_config: Mapping[str, Any] = {}
-        self._take_stream: Callable[[Any], None] = _leave_alone
+        # Written by the camera thread, read by any: references, replaced as a whole.
+        self._device: _Device | None = None
+        self._config: StreamConfig | None = None
+        self._on_request: Callable[[Any], None] = _ignore_request  # what `pre_callback` does with a request now
+        # The camera thread's own:
+        self._stream_configuration: Mapping[str, Any] = {}
+        self._on_stream_request: Callable[[Any], None] = _ignore_request
         self._is_stream_configured = False
-        self._buffers: Buffers | None = None
-        self._out = OutstandingFrames()
         self._hdr = SensorHdr()
         self._modes = SensorModes()
-        self._has_told_rate = False  # that the camera cannot give the wished one
+        self._has_warned_of_rate = False  # once per opening
 
     def prepare(self, request: StreamRequest) -> None:
         self._stream_request = request
@@ -132,133 +144,93 @@ class PicameraCamera:
         return True
 
     def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
-        package = picamera2()
         entry = self._find()
-        place = entry.number
         tuning = None if self._tuning_file is None else str(self._tuning_file)
-        self._hdr.switch(place, self._stream_request.hdr, self.name)
+        self._hdr.switch(entry.number, self._stream_request.hdr, self.name)
         try:
-            picam2 = package.Picamera2(place, tuning=tuning)
+            picam2 = picamera2().Picamera2(entry.number, tuning=tuning)
         except IndexError as error:
             raise CameraMissing(f"camera {self.name} is missing") from error
         except RuntimeError as error:
-            # Picamera2 has no error of its own for either; a camera that is listed and cannot be opened is taken.
+            # Picamera2 has no error type for either case; a camera that is listed and cannot be opened is in use.
             self._find()
             raise CameraBusy(f"camera {self.name} is busy or cannot be opened: {root_cause(error)}") from error
         try:
-            self._picam2 = picam2
-            self._told = ControlSender(picam2)
-            self._out = OutstandingFrames()
-            self._has_told_rate = False
+            buffers = Buffers(picam2)
+        except LIBRARY_ERRORS as error:
+            picam2.close()
+            raise CameraError(f"camera {self.name} cannot be opened: {root_cause(error)}") from error
+        try:
+            self._has_warned_of_rate = False
+            self._device = _Device(picam2, ControlSender(picam2), buffers)
             self._modes.read(picam2, entry.id, is_hdr=bool(self._hdr.is_on))
-            self._buffers = Buffers(picam2)
-            mode = self._mode = self._configure(on_frame)
-            on_configured(mode)
+            config = self._config = self._configure(self._device, on_frame)
+            on_configured(config)
             self._start(self._frame_rate())
         except CameraError:
             self.close()
             raise
-        except TROUBLES as error:
+        except LIBRARY_ERRORS as error:
             self.close()
             if is_busy(error):
-                # It could be acquired, since that is libcamera's own lock; a program that uses V4L2 directly has it.
+                # The camera could be acquired, which is libcamera's own lock: a program that uses V4L2 directly has it.
                 self._find()
                 raise CameraBusy(f"camera {self.name} is busy: {root_cause(error)}") from error
             raise CameraError(f"camera {self.name} cannot be started: {root_cause(error)}") from error
-        return mode
+        return config
 
     def restart(self) -> None:
-        picam2 = self._opened()
-        self._await_frames()
+        device = self._open_device()
+        self._wait_for_frames(device)
         try:
-            picam2.stop()
+            device.picam2.stop()
             if not self._is_stream_configured:
-                # A still failed on its way back. Without this, start() would take Picamera2's preview configuration.
-                self._configure_stream()
+                # Returning from a still has failed. Without this, start() would use Picamera2's preview configuration.
+                self._configure_stream(device)
             self._start(self._frame_rate())
-        except TROUBLES as error:
+        except LIBRARY_ERRORS as error:
             raise CameraError(f"camera {self.name}: {root_cause(error)}") from error
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
-        size = size or tuple(self._opened().sensor_resolution)
-        return self._take_one(stills.picture(size, self._format()), controls_for)
+        size = size or tuple(self._open_device().picam2.sensor_resolution)
+        return self._capture(stills.frame_still(size, self._pixel_format()), controls_for)
 
     def raw_still(self) -> RawStill:
-        picam2 = self._opened()
+        picam2 = self._open_device().picam2
         if not has_raw(picam2):
-            raise NotSupported(f"camera {self.name} gives no raw pictures")
-        mode = self._mode
-        main = (640, 480) if mode is None else (mode.width, mode.height)
-        return self._take_one(stills.raw(tuple(picam2.sensor_resolution), main), no_controls)
-
-    def _take_one(self, still: stills.Still[T], controls_for: StillControls) -> T:
-        """Switch the mode for one request, and back."""
-        picam2, buffers, told = self._opened(), self._opened_buffers(), self._opened_told()
-        self._take = _leave_alone
-        self._await_frames()
-        try:
-            picam2.stop()
-            wanted = picam2.create_still_configuration(
-                **still.streams,
-                **self._transform(),
-                colour_space=libcamera().ColorSpace.Sycc(),
-                buffer_count=_STILL_BUFFERS,
-                queue=False,
-            )
-            self._modes.choose(picam2, wanted, still.least, 0)
-            self._is_stream_configured = False
-            try:
-                buffers.configure(wanted, is_stream=False)
-                still.config = dict(picam2.camera_configuration()["main"])
-                pixel_format_of(still.config["format"])
-                controls = controls_for(picam2.camera_controls, tuple(still.config["size"]))
-                self._take = still
-                self._start({}, controls)
-                limit_s = _STILL_FRAME_LIMIT_S + PIPELINE_FRAMES * told.frame_s(controls)
-                is_in_time = still.wait(limit_s)
-                self._take = _leave_alone
-                picam2.stop()
-            finally:
-                # Whatever became of the still, the stream goes on.
-                self._configure_stream()
-                self._start(self._frame_rate())
-            if not is_in_time:
-                raise CameraError(f"none came within {limit_s:.0f} s")
-            return still.result()
-        except (CameraError, *TROUBLES) as error:
-            raise CameraError(f"no still from camera {self.name}: {root_cause(error)}") from error
+            raise NotSupported(f"camera {self.name} has no raw images")
+        main_size = (self._stream_request.width, self._stream_request.height)
+        return self._capture(stills.raw_still(tuple(picam2.sensor_resolution), main_size), no_controls)
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
-        told, mode = self._told, self._mode
-        if told is None or mode is None:
+        device, config = self._device, self._config
+        if device is None or config is None:
             return
-        unknown = [name for name in controls if name not in mode.controls]
+        unknown = [name for name in controls if name not in config.controls]
         if unknown:
             raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
-        told.send(controls)
+        device.controls.send(controls)
 
     def close(self) -> None:
-        picam2, self._picam2 = self._picam2, None
-        buffers, self._buffers = self._buffers, None
-        self._mode = self._told = None
-        self._take = _leave_alone
-        if picam2 is None:
+        device, self._device = self._device, None
+        self._config = None
+        self._on_request = _ignore_request
+        if device is None:
             return
-        # A request that is given back after close() would touch descriptors that are closed by then.
-        self._await_frames()
+        # A request that is released after close() would use descriptors that are closed by then.
+        self._wait_for_frames(device)
         try:
             try:
-                picam2.close()
+                device.picam2.close()
             finally:
-                if buffers is not None:
-                    buffers.close()
-        except TROUBLES as error:
+                device.buffers.close()
+        except LIBRARY_ERRORS as error:
             raise CameraError(f"camera {self.name} cannot be closed: {root_cause(error)}") from error
-        # Picamera2 leaves two epoll sets and a dma-heap behind in reference cycles, three descriptors for each opening.
-        del picam2, buffers
+        # Picamera2 leaves two epoll sets and a dma-heap in reference cycles, three descriptors per opening.
+        del device
         gc.collect()
 
-    # --- inside -----------------------------------------------------------------------------------------------
+    # --- finding the camera -----------------------------------------------------------------------------------
 
     def _find(self) -> CameraEntry:
         entries = list_cameras()
@@ -266,142 +238,95 @@ class PicameraCamera:
             if entry.id == self._id if self._id is not None else entry.number == self._number:
                 return entry
         there = ", ".join(f"{entry.number} is {entry.model} ({entry.id})" for entry in entries) or "none at all"
-        asked = f"with id {self._id}" if self._id is not None else f"number {self._number}"
-        raise CameraMissing(f"camera {asked} is missing; there: {there}")
+        requested = f"with id {self._id}" if self._id is not None else f"number {self._number}"
+        raise CameraMissing(f"camera {requested} is missing; there: {there}")
 
-    def _use_noir_tuning(self, model: str) -> None:
-        name = f"{model.removesuffix('_noir')}_noir.json"
-        path = find_tuning_file(name)
-        if path is None:
-            log.warning("No tuning file %s for a camera without infrared filter; the usual one is used", name)
-            return
-        log.info("Tuning for a camera without infrared filter: %s", path)
-        self._tuning_file = path
-        os.environ[_TUNING_VARIABLE] = str(path)
-        # Listing the cameras has read the usual tuning already; libcamera looks again in a new manager.
-        picamera2().Picamera2._cm.reset()
-
-    def _opened(self) -> Any:
-        if self._picam2 is None:
+    def _open_device(self) -> _Device:
+        if self._device is None:
             raise CameraError(f"camera {self.name} is closed")
-        return self._picam2
+        return self._device
 
-    def _opened_told(self) -> ControlSender:
-        if self._told is None:
-            raise CameraError(f"camera {self.name} is closed")
-        return self._told
+    # --- the stream -------------------------------------------------------------------------------------------
 
-    def _opened_buffers(self) -> Buffers:
-        if self._buffers is None:
-            raise CameraError(f"camera {self.name} is closed")
-        return self._buffers
-
-    def _format(self) -> str:
-        # USB cameras reach their full rate only as MJPEG; the others give YUV420, which JPEG is made of directly.
+    def _pixel_format(self) -> str:
+        # USB cameras reach their full frame rate only in MJPEG; all others deliver YUV420, as a JPEG encoder expects.
         return "MJPEG" if "/usb" in self.name else "YUV420"
 
-    def _configure(self, on_frame: OnFrame) -> StreamConfig:
-        """All that goes before the first start."""
-        picam2 = self._picam2
+    def _configure(self, device: _Device, on_frame: OnFrame) -> StreamConfig:
+        """Configure the stream for the first time in this opening."""
+        picam2 = device.picam2
         request = self._stream_request
-        config = picam2.create_video_configuration(
-            main={"size": (request.width, request.height), "format": self._format()},
+        configuration = picam2.create_video_configuration(
+            main={"size": (request.width, request.height), "format": self._pixel_format()},
             raw=None,
             **self._transform(),
-            # Full range, as JPEG wants it; the video default is limited and shows grey blacks.
+            # Full range, as in a JPEG; the default for video is limited range, with grey blacks.
             colour_space=libcamera().ColorSpace.Sycc(),
             buffer_count=_BUFFERS,
             queue=False,
         )
-        self._modes.choose(picam2, config, (request.width, request.height), request.fps)
-        # What was asked, and not what the camera tells: a USB camera tells no colour space, and that is refused.
-        self._stream_config = config
-        self._take_stream = _leave_alone
-        self._configure_stream()
-        given = picam2.camera_configuration().get("transform")
-        if given is not None and (bool(given.hflip), bool(given.vflip)) != (request.hflip, request.vflip):
-            raise NotSupported(f"camera {self.name} cannot mirror or turn its picture")
-        got = dict(picam2.camera_configuration()["main"])
-        width, height = got["size"]
-        log.info(
-            "Negotiated main stream: %dx%d %s (asked %dx%d at %g fps)",
-            width,
-            height,
-            got["format"],
-            request.width,
-            request.height,
-            request.fps,
-        )
-        mode = StreamConfig(
-            width,
-            height,
-            pixel_format_of(got["format"]),
+        self._modes.choose(picam2, configuration, (request.width, request.height), request.fps)
+        # The requested values, not the negotiated ones: a USB camera returns no colour space, which is not accepted.
+        self._stream_configuration = configuration
+        self._on_stream_request = _ignore_request
+        self._configure_stream(device)
+        transform = picam2.camera_configuration().get("transform")
+        if transform is not None and (bool(transform.hflip), bool(transform.vflip)) != (request.hflip, request.vflip):
+            raise NotSupported(f"camera {self.name} cannot mirror or rotate its image")
+        main = dict(picam2.camera_configuration()["main"])
+        size, name, requested = main["size"], main["format"], (request.width, request.height, request.fps)
+        log.info("Negotiated main stream: %dx%d %s (asked %dx%d at %g fps)", *size, name, *requested)
+        config = StreamConfig(
+            size[0],
+            size[1],
+            pixel_format_of(name),
             tuple(picam2.sensor_resolution),
             dict(picam2.camera_controls),
             dict(picam2.camera_properties),
-            has_sensor_hdr=self._hdr.is_there,
+            has_sensor_hdr=self._hdr.is_available,
             has_raw=has_raw(picam2),
             has_hdr_modes=is_pisp(),
         )
-        sequence = 0
-        out = self._out
-        thinning = FrameDecimator(request.fps) if is_too_fast(picam2.camera_controls, request.fps) else None
+        sequence, frames = 0, device.frames  # no reference to the device: it would outlive close()
+        decimator = FrameDecimator(request.fps) if is_too_fast(picam2.camera_controls, request.fps) else None
 
-        def take(request: Any) -> None:
+        def deliver(completed: Any) -> None:
             nonlocal sequence
-            if thinning is not None and not thinning.should_pass(time.monotonic()):
+            if decimator is not None and not decimator.should_pass(time.monotonic()):
                 return
             sequence += 1
-            on_frame(frame_of(request, got, sequence, out))
+            on_frame(frame_of(completed, main, sequence, frames))
 
-        self._take = self._take_stream = take
+        self._on_request = self._on_stream_request = deliver
         picam2.pre_callback = self._pre_callback
-        return mode
+        return config
+
+    def _configure_stream(self, device: _Device) -> None:
+        """Configure the stream again; the camera is stopped."""
+        device.buffers.configure(self._stream_configuration, is_stream=True)
+        self._is_stream_configured = True
+        self._on_request = self._on_stream_request
 
     def _start(self, *controls: Mapping[str, Any]) -> None:
-        """Start what is configured; a start that fails also forgets the controls of `ControlSender.start`."""
-        told = self._opened_told()
+        """Start the configured camera with the controls of `ControlSender.start`, which a failed start drops."""
+        device = self._open_device()
         try:
-            told.start(*controls)
-        except TROUBLES as error:
-            if not self._opened_buffers().give_up_others():
+            device.controls.start(*controls)
+        except LIBRARY_ERRORS as error:
+            if not device.buffers.free_unused():
                 raise
-            log.info("Not started (%s): tried once more without the other set of pictures", root_cause(error))
-            told.start(*controls)
-
-    def _configure_stream(self) -> None:
-        """For a camera that is stopped."""
-        self._opened_buffers().configure(self._stream_config, is_stream=True)
-        self._is_stream_configured = True
-        self._take = self._take_stream
-
-    def _pre_callback(self, request: Any) -> None:
-        try:
-            self._take(request)
-        except Exception:
-            # An exception that leaves this callback ends Picamera2's event loop, and with it the stream. The
-            # watchdog sees the frame that is missing.
-            log.exception("A frame was lost")
-
-    def _await_frames(self) -> None:
-        """Wait until every frame was given back; a buffer must not change or vanish under an encoder."""
-        take, self._take = self._take, _leave_alone
-        try:
-            late = self._out.wait(_RETURN_LIMIT_S)
-            if late:
-                log.warning("%d frames were not given back in time", late)
-        finally:
-            self._take = take
+            log.info("Start failed (%s); freed still buffers, retrying", root_cause(error))
+            device.controls.start(*controls)
 
     def _frame_rate(self) -> Mapping[str, Any]:
-        """What sets the wished rate; for a camera that is configured for the stream."""
+        """Return the controls for the requested frame rate; the camera is configured for the stream."""
         fps = self._stream_request.fps
-        controls = frame_rate_controls(self._opened().camera_controls, fps)
+        controls = frame_rate_controls(self._open_device().picam2.camera_controls, fps)
         if controls:
-            told_fps = 1e6 / controls["FrameDurationLimits"][0]
-            if abs(told_fps - fps) > fps / 100 and not self._has_told_rate:  # less is rounding
-                self._has_told_rate = True
-                log.warning("The camera cannot give %g fps here; it is told %.2f", fps, told_fps)
+            possible_fps = 1e6 / controls["FrameDurationLimits"][0]
+            if abs(possible_fps - fps) > fps / 100 and not self._has_warned_of_rate:  # less is rounding
+                self._has_warned_of_rate = True
+                log.warning("Requested %g fps is out of range, using %.2f fps", fps, possible_fps)
         return controls
 
     def _transform(self) -> Mapping[str, Any]:
@@ -410,6 +335,65 @@ class PicameraCamera:
             return {}
         return {"transform": libcamera().Transform(hflip=request.hflip, vflip=request.vflip)}
 
+    def _pre_callback(self, completed: Any) -> None:
+        """Handle a completed request on Picamera2's event loop."""
+        try:
+            self._on_request(completed)
+        except Exception:
+            # An exception that leaves this callback ends the event loop and with it the stream. The session's watchdog
+            # notices the missing frame.
+            log.exception("Failed to process frame")
 
-def _leave_alone(_request: Any) -> None:
-    """Nobody takes frames now: Picamera2 gives the request back by itself."""
+    def _wait_for_frames(self, device: _Device) -> None:
+        """Wait until every frame is released: a buffer must not change or disappear while it is encoded."""
+        on_request, self._on_request = self._on_request, _ignore_request
+        try:
+            late = device.frames.wait(self._return_timeout_s)
+            if late:
+                log.warning("%d frames were not released in time", late)
+        finally:
+            self._on_request = on_request
+
+    # --- stills -----------------------------------------------------------------------------------------------
+
+    def _capture(self, still: stills.Still[T], controls_for: StillControls) -> T:
+        """Switch the sensor mode for one request, and back."""
+        device = self._open_device()
+        picam2 = device.picam2
+        self._on_request = _ignore_request
+        self._wait_for_frames(device)
+        try:
+            picam2.stop()
+            configuration = picam2.create_still_configuration(
+                **still.streams,
+                **self._transform(),
+                colour_space=libcamera().ColorSpace.Sycc(),
+                buffer_count=_STILL_BUFFERS,
+                queue=False,
+            )
+            self._modes.choose(picam2, configuration, still.least_size, 0)
+            self._is_stream_configured = False
+            try:
+                device.buffers.configure(configuration, is_stream=False)
+                still.config = dict(picam2.camera_configuration()["main"])
+                pixel_format_of(still.config["format"])
+                controls = controls_for(picam2.camera_controls, tuple(still.config["size"]))
+                self._on_request = still
+                self._start({}, controls)
+                timeout_s = self._still_timeout_s + PIPELINE_FRAMES * device.controls.frame_s(controls)
+                is_in_time = still.wait(timeout_s)
+                self._on_request = _ignore_request
+                picam2.stop()
+            finally:
+                # The stream is resumed even if the still has failed.
+                self._configure_stream(device)
+                self._start(self._frame_rate())
+            if not is_in_time:
+                raise CameraError(f"no frame within {timeout_s:.0f} s")
+            return still.result()
+        except (CameraError, *LIBRARY_ERRORS) as error:
+            raise CameraError(f"no still from camera {self.name}: {root_cause(error)}") from error
+
+
+def _ignore_request(_completed: Any) -> None:
+    """Leave a request to Picamera2, which returns it to the camera."""

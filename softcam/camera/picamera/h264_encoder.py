@@ -1,9 +1,9 @@
-"""The H.264 encoder in a Raspberry Pi 4 and older, by Picamera2's class for it: pictures are encoded where they lie.
+"""The H.264 encoder of a Raspberry Pi 4 and older, through Picamera2's class: frames are encoded in place.
 
-Picamera2's own way to it, `start_encoder`, calls it on its event loop with every frame, under its lock, where an
-exception ends the camera's stream. Here the encoder's thread gives it the newest frame, as it gives one to libx264:
-docs/decisions/0011-the-encoder-in-hardware.md. Few frames are under way at a time. A thread of Picamera2's gives
-them back and calls for each packet; what it calls here takes a lock for a moment, and never raises.
+Picamera2's own `start_encoder` calls it on the event loop with every frame, under a lock, where an exception ends the
+camera's stream. Here the thread `h264` passes the latest frame to it, as to libx264, with few frames in flight:
+docs/decisions/0011-the-encoder-in-hardware.md. A thread of Picamera2 returns the frames and calls back for each packet;
+what it calls here holds a lock for a moment, and never raises.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
@@ -30,86 +31,94 @@ from softcam.imaging.frame import Frame, PixelFormat
 
 log = logging.getLogger(__name__)
 
-_WIDEST: Final = 1920
-_MOST_BLOCKS: Final = 120 * 68  # of 16x16 pixels: 1920x1080
+_MAX_WIDTH: Final = 1920
+_MAX_BLOCKS: Final = 120 * 68  # of 16x16 pixels: 1920x1080
 _FORMATS: Final = frozenset({"YUV420", "NV12"})
-# Main and High compress a little better, but Baseline is what WebRTC takes, as it is with libx264.
+# Main and High compress a little better, but WebRTC requires Baseline, which libx264 is set to as well.
 _PROFILE: Final = "baseline"
-_OWN_KEYFRAME_S: Final = 2.0  # the encoder's own period, should it not hear that it is to make one
+_KEYFRAME_INTERVAL_S: Final = 2.0  # the encoder's own, in case it misses a request for a keyframe
 
-_UNDER_WAY: Final = 2  # one is encoded while the next one is brought; more would only be older
-# An encoder may hold frames back until it has more; then it gets more. The camera has six buffers for everyone.
-_MOST_UNDER_WAY: Final = 3
-_PATIENCE_S: Final = 0.25
-_PATIENCE_LOOKS: Final = 4
-# It gave nothing for so long, and each time that it was looked at: for a process that was stopped no time passes.
-_SILENCE_S: Final = 2.0
-_SILENCE_LOOKS: Final = 10
-_SAME_S: Final = 500e-6  # moments of one frame, by two ways of rounding
-_PAUSE_S: Final = 600.0  # after it failed: libx264 costs much, and the reason may have gone
+_IN_FLIGHT: Final = 2  # one is encoded while the next one is submitted; more would only add latency
+# An encoder that delays its output until it has more frames gets more. All consumers share the camera's six buffers.
+_MAX_IN_FLIGHT: Final = 3
+# Timeouts also require so many polls: no time passes for a process that was stopped.
+_PATIENCE_POLLS: Final = 4
+_SILENCE_POLLS: Final = 10
+_SAME_FRAME_S: Final = 500e-6  # timestamps of one frame differ by rounding
 
 _SET_CONTROL: Final = 0xC008561C  # VIDIOC_S_CTRL, of two numbers of 32 bits: which control, and its value
 _FORCE_KEYFRAME: Final = 0x009909E5  # V4L2_CID_MPEG_VIDEO_FORCE_KEY_FRAME
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderTimeouts:
+    """In seconds: until another frame is submitted, until the encoder counts as failed, until it is tried again."""
+
+    patience_s: float = 0.25
+    silence_s: float = 2.0
+    retry_s: float = 600.0  # libx264 costs much, and the cause may have gone
+
+
 class EncoderFactory:
-    """Opens the encoder in hardware where there is one that can do it, and libx264 where not."""
+    """Opens the hardware encoder if there is one that supports the stream, and libx264 otherwise."""
 
     def __init__(
         self,
         find: Callable[[], tuple[Any, Any] | None] = h264_encoder,
         *,
-        otherwise: OpenBackend = open_x264,
-        require_otherwise: Callable[[], None] = x264.require_libx264,
+        fallback: OpenBackend = open_x264,
+        require_fallback: Callable[[], None] = x264.require_libx264,
+        timeouts: EncoderTimeouts = EncoderTimeouts(),
     ) -> None:
-        """`find` gives Picamera2's class of encoders and that of their outputs, as `picamera_library` does."""
+        """`find` returns Picamera2's encoder class and the base class of its outputs: `library.h264_encoder`."""
         self._find = find
-        self._otherwise = otherwise
-        self._require_otherwise = require_otherwise
-        self._not_before_s = -math.inf
-        self._told: str | None = None  # why it is libx264 at present
+        self._fallback = fallback
+        self._require_fallback = require_fallback
+        self._timeouts = timeouts
+        self._retry_at_s = -math.inf
+        self._fallback_reason: str | None = None  # the one that was logged last
 
     def require(self) -> None:
-        """Raises NotSupported where neither is there."""
+        """Raises NotSupported if neither encoder is available."""
         if self._find() is None:
-            self._require_otherwise()
+            self._require_fallback()
 
     def open(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, wake: Callable[[], None], /
     ) -> Backend:
-        """Raises CameraError where libx264 cannot be opened; the other one is opened with the first frame."""
+        """Raises CameraError if libx264 cannot be opened; the hardware encoder is opened with the first frame."""
         classes = self._find()
         if classes is not None:
-            reason = _why_not(size, pixel_format)
-            if reason is None and time.monotonic() >= self._not_before_s:
-                self._told = None
-                return Hardware(classes, size, fps, bitrate, wake, self._give_up)
+            reason = _unsupported_reason(size, pixel_format)
+            if reason is None and time.monotonic() >= self._retry_at_s:
+                self._fallback_reason = None
+                return HardwareBackend(classes, size, fps, bitrate, wake, self._on_failure, self._timeouts)
             if reason is not None:
-                self._tell(reason)
-        return self._otherwise(size, pixel_format, fps, bitrate, wake)
+                self._report_fallback(reason)
+        return self._fallback(size, pixel_format, fps, bitrate, wake)
 
-    def _give_up(self, reason: str) -> None:
-        self._not_before_s = time.monotonic() + _PAUSE_S
-        self._told = None
-        self._tell(reason)
+    def _on_failure(self, reason: str) -> None:
+        self._retry_at_s = time.monotonic() + self._timeouts.retry_s
+        self._fallback_reason = None
+        self._report_fallback(reason)
 
-    def _tell(self, reason: str) -> None:
-        if reason != self._told:
-            self._told = reason
-            log.warning("H.264 is made by libx264 now, not by the encoder in hardware: %s", reason)
+    def _report_fallback(self, reason: str) -> None:
+        if reason != self._fallback_reason:
+            self._fallback_reason = reason
+            log.warning("Falling back to libx264: %s", reason)
 
 
-def _why_not(size: tuple[int, int], pixel_format: PixelFormat) -> str | None:
+def _unsupported_reason(size: tuple[int, int], pixel_format: PixelFormat) -> str | None:
     width, height = size
-    if width > _WIDEST or math.ceil(width / 16) * math.ceil(height / 16) > _MOST_BLOCKS:
-        return f"it has no pictures of {width}x{height}"
+    if width > _MAX_WIDTH or math.ceil(width / 16) * math.ceil(height / 16) > _MAX_BLOCKS:
+        return f"the hardware encoder does not support {width}x{height}"
     if width % 2 or height % 2:
-        return f"it has no pictures of an odd size, as {width}x{height}"
-    return None if pixel_format in _FORMATS else f"it takes no {pixel_format}"
+        return f"the hardware encoder does not support odd sizes such as {width}x{height}"
+    return None if pixel_format in _FORMATS else f"the hardware encoder does not support {pixel_format}"
 
 
-class Hardware:
-    """One run: frames of one size and format. It is started with the first frame, whose memory says how it lies."""
+class HardwareBackend:
+    """Implements `Backend` for frames of one size and format. It starts with the first frame, whose stride it needs."""
 
     name: Final = "hardware"
     keeps_buffers = True  # the kernel does, until the encoder is stopped
@@ -121,55 +130,58 @@ class Hardware:
         fps: float,
         bitrate: int,
         wake: Callable[[], None],
-        on_lost: Callable[[str], None],
+        on_failure: Callable[[str], None],
+        timeouts: EncoderTimeouts,
     ) -> None:
-        """`on_lost` is told once, on the thread that encodes, why it gives nothing any more."""
+        """`on_failure` is called once, on the encoder's thread, with the reason why there will be no more packets."""
         self._classes = classes
         self.size = size
         self.parameter_sets = b"", b""
         self._fps = fps
         self._bitrate = bitrate
         self._wake = wake
-        self._on_lost = on_lost
+        self._on_failure = on_failure
+        self._timeouts = timeouts
 
-        # The thread that encodes, alone:
+        # The encoder's thread only:
         self._encoder: Any = None
-        self._let_go: Callable[[], None] | None = None  # tells the camera that its memory is kept no more
+        self._release_memory: Callable[[], None] | None = None  # tells the camera that no memory is kept any more
         self._first_us: int | None = None
-        self._lost: BackendLost | None = None
-        self._looks = 0  # since the last packet
-        self._room = _UNDER_WAY
+        self._failure: BackendLost | None = None
+        self._polls = 0  # since the last packet
+        self._capacity = _IN_FLIGHT
 
-        self._lock = threading.Lock()  # guards the fields below; under it nothing is called but containers
-        self._under_way: deque[_BorrowedRequest] = deque()  # no packet yet
-        self._lent: set[_BorrowedRequest] = set()  # not given back yet
-        self._done: deque[tuple[Packet, tuple[bytes, bytes] | None]] = deque()
-        self._heard_s = 0.0  # when the last packet came, or the first frame was put after none was under way
+        self._lock = threading.Lock()  # guards the fields below; while it is held, only containers are called
+        self._in_flight: deque[_BorrowedRequest] = deque()  # without a packet yet
+        self._borrowed: set[_BorrowedRequest] = set()  # not released yet
+        self._finished: deque[tuple[Packet, tuple[bytes, bytes] | None]] = deque()
+        self._last_packet_s = 0.0  # or when a frame was submitted while none was in flight
 
     @property
     def is_full(self) -> bool:
-        return len(self._under_way) >= self._room
+        return len(self._in_flight) >= self._capacity
 
     @property
     def is_busy(self) -> bool:
-        return bool(self._under_way)
+        return bool(self._in_flight)
 
     def has_output(self) -> bool:
-        if self._done:
-            self._looks = 0
+        if self._finished:
+            self._polls = 0
             return True
-        self._looks = self._looks + 1 if self._under_way else 0
-        wants_more = self._looks >= _PATIENCE_LOOKS and time.monotonic() - self._heard_s > _PATIENCE_S
-        if wants_more and self.is_full and self._room < _MOST_UNDER_WAY:
-            self._room += 1
-            self._looks = 0
+        self._polls = self._polls + 1 if self._in_flight else 0
+        waited_s = time.monotonic() - self._last_packet_s
+        is_delayed = self._polls >= _PATIENCE_POLLS and waited_s > self._timeouts.patience_s
+        if is_delayed and self.is_full and self._capacity < _MAX_IN_FLIGHT:
+            self._capacity += 1
+            self._polls = 0
         return self._is_silent()
 
     def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
         try:
             origin = frame.origin
             if not isinstance(origin, RequestHandle):
-                raise CameraError("a picture came that is not in the camera's own memory")
+                raise CameraError("a frame is not in the camera's memory")
             time_us = int(frame.metadata["SensorTimestamp"] / 1000)
             if self._encoder is None:
                 self._start(origin)
@@ -177,62 +189,60 @@ class Hardware:
                 self._force_keyframe()
             if self._first_us is None:
                 self._first_us = time_us
-            lent = _BorrowedRequest(frame, origin.request, time_us - self._first_us, self._came_back)
+            borrowed = _BorrowedRequest(frame, origin.request, time_us - self._first_us, self._on_released)
             with self._lock:
-                if not self._under_way:
-                    self._heard_s = time.monotonic()
-                    self._looks = 0
-                self._under_way.append(lent)
-                self._lent.add(lent)
-            self._encoder.encode("main", lent)
+                if not self._in_flight:
+                    self._last_packet_s = time.monotonic()
+                    self._polls = 0
+                self._in_flight.append(borrowed)
+                self._borrowed.add(borrowed)
+            self._encoder.encode("main", borrowed)
         except Exception as error:
-            raise self._lose(root_cause(error)) from error
+            raise self._fail(root_cause(error)) from error
 
     def receive_packet(self) -> Packet | None:
         with self._lock:
-            packet, sets = self._done.popleft() if self._done else (None, None)
+            packet, sets = self._finished.popleft() if self._finished else (None, None)
         if sets is not None:
             self.parameter_sets = sets
         if packet is None and self._is_silent():
-            raise self._lose(f"it has given nothing for {_SILENCE_S:g} s")
+            raise self._fail(f"no packet from the hardware encoder for {self._timeouts.silence_s:g} s")
         return packet
 
     def close(self) -> None:
         encoder, self._encoder = self._encoder, None
         if encoder is not None:
             try:
-                # Up to 0.4 s: so long its thread waits for one more frame.
+                # Up to 0.4 s: its thread waits so long for another frame.
                 encoder.stop()
-            except Exception as error:  # noqa: BLE001 - one that did not start raises what comes first
-                log.debug("The encoder in hardware did not stop in order: %s", root_cause(error))
+            except Exception as error:  # noqa: BLE001 - one that was not started raises an arbitrary error
+                log.debug("Failed to stop the hardware encoder: %s", root_cause(error))
             device = getattr(encoder, "vd", None)
             if device is not None:
                 with contextlib.suppress(OSError):
                     device.close()
         with self._lock:
-            kept = list(self._lent)
-        for lent in kept:
-            lent.give_back()
-        let_go, self._let_go = self._let_go, None
-        if let_go is not None:
-            let_go()
-
-    # --- inside -----------------------------------------------------------------------------------------------
+            kept = list(self._borrowed)
+        for borrowed in kept:
+            borrowed.release_all()
+        release_memory, self._release_memory = self._release_memory, None
+        if release_memory is not None:
+            release_memory()
 
     def _start(self, origin: RequestHandle) -> None:
         encoder_class, output_class = self._classes
         self._encoder = encoder = encoder_class(bitrate=self._bitrate)
-        # As attributes, since the constructor of older releases does not take all of them.
-        encoder.repeat = True  # parameter sets with each keyframe: those of the first one alone could be lost with it
-        encoder.iperiod = max(1, round(self._fps * _OWN_KEYFRAME_S))
-        encoder.framerate = Fraction(self._fps).limit_denominator(1000)  # for the level
+        # As attributes, since the constructor of older releases does not accept all of them.
+        encoder.repeat = True  # parameter sets with each keyframe: the first keyframe may be lost
+        encoder.iperiod = max(1, round(self._fps * _KEYFRAME_INTERVAL_S))
+        encoder.framerate = Fraction(self._fps).limit_denominator(1000)  # determines the level
         encoder.profile = _PROFILE
         stream = origin.request.config["main"]
         encoder.width, encoder.height = self.size
         encoder.format = stream["format"]
         encoder.stride = stream["stride"]
-        encoder.output = _output(output_class, self._came)
-        self._let_go = origin.keep()
+        encoder.output = _make_output(output_class, self._on_output)
+        self._release_memory = origin.acquire()
         encoder.start()
 
     def _force_keyframe(self) -> None:
@@ -243,65 +253,64 @@ class Hardware:
             fcntl.ioctl(self._encoder.vd, _SET_CONTROL, struct.pack("=Ii", _FORCE_KEYFRAME, 1))
 
     def _is_silent(self) -> bool:
-        return self._looks >= _SILENCE_LOOKS and time.monotonic() - self._heard_s > _SILENCE_S
+        waited_s = time.monotonic() - self._last_packet_s
+        return self._polls >= _SILENCE_POLLS and waited_s > self._timeouts.silence_s
 
-    def _lose(self, reason: str) -> BackendLost:
-        if self._lost is None:
-            self._lost = BackendLost(reason)
-            self._on_lost(reason)
-        return self._lost
+    def _fail(self, reason: str) -> BackendLost:
+        if self._failure is None:
+            self._failure = BackendLost(reason)
+            self._on_failure(reason)
+        return self._failure
 
     # --- Picamera2's thread -----------------------------------------------------------------------------------
 
-    def _came(self, stream: bytes, time_us: int | None) -> None:
+    def _on_output(self, stream: bytes, time_us: int | None) -> None:
         try:
-            self._take(stream, time_us)
-        except Exception:  # the edge of a thread of Picamera2's, which would end
-            log.exception("A packet of the encoder in hardware was lost")
+            self._add_packet(stream, time_us)
+        except Exception:  # the edge of a thread of Picamera2, which would end
+            log.exception("Failed to process a packet of the hardware encoder")
 
-    def _take(self, stream: bytes, time_us: int | None) -> None:
+    def _add_packet(self, stream: bytes, time_us: int | None) -> None:
         data = only_slices(stream)
         if not data:
             return
         is_keyframe = is_idr(data)
-        sets = None
-        if is_keyframe:
-            sets = _sets_of(stream)
+        sets = _find_parameter_sets(stream) if is_keyframe else None
         with self._lock:
-            lent = self._whose(time_us)
-            if lent is None:
+            borrowed = self._pop_frame_at(time_us)
+            if borrowed is None:
                 return
-            frame = lent.frame
-            self._done.append((Packet(data, is_keyframe, frame.began_s, frame.timestamp_s), sets))
-            self._heard_s = time.monotonic()
+            frame = borrowed.frame
+            self._finished.append((Packet(data, is_keyframe, frame.began_s, frame.timestamp_s), sets))
+            self._last_packet_s = time.monotonic()
         self._wake()
 
-    def _whose(self, time_us: int | None) -> "_BorrowedRequest | None":
-        """Of which frame a packet is; those before it will have none any more."""
-        while self._under_way:
-            late_us = 0 if time_us is None else time_us - self._under_way[0].time_us
-            if late_us < -_SAME_S * 1e6:
+    def _pop_frame_at(self, time_us: int | None) -> "_BorrowedRequest | None":
+        """Return the frame of a packet; the ones before it have been skipped by the encoder."""
+        while self._in_flight:
+            late_us = 0 if time_us is None else time_us - self._in_flight[0].time_us
+            if late_us < -_SAME_FRAME_S * 1e6:
                 break
-            lent = self._under_way.popleft()
-            if late_us <= _SAME_S * 1e6:
-                return lent
+            borrowed = self._in_flight.popleft()
+            if late_us <= _SAME_FRAME_S * 1e6:
+                return borrowed
         return None
 
-    def _came_back(self, lent: "_BorrowedRequest") -> None:
+    def _on_released(self, borrowed: "_BorrowedRequest") -> None:
         with self._lock:
-            self._lent.discard(lent)
+            self._borrowed.discard(borrowed)
 
 
 class _BorrowedRequest:
-    """A request as Picamera2's encoder wants it; what it keeps and gives back is the frame, which the camera counts."""
+    """A request as Picamera2's encoder expects it, which holds and releases the frame, so that the camera counts it."""
 
     def __init__(
-        self, frame: Frame, request: Any, time_us: int, came_back: "Callable[[_BorrowedRequest], None]"
+        self, frame: Frame, request: Any, time_us: int, on_released: "Callable[[_BorrowedRequest], None]"
     ) -> None:
         self.frame = frame
-        self.time_us = time_us  # since the first frame of the run
+        self.time_us = time_us  # since the backend's first frame
         self._request = request
-        self._came_back = came_back
+        self._on_released = on_released
         self._lock = threading.Lock()  # guards _holds
         self._holds = 0
 
@@ -310,7 +319,7 @@ class _BorrowedRequest:
 
     def acquire(self) -> None:
         if not self.frame.hold():
-            raise RuntimeError("the frame was given back already")
+            raise RuntimeError("the frame was already released")
         with self._lock:
             self._holds += 1
 
@@ -321,31 +330,31 @@ class _BorrowedRequest:
             self._holds -= 1
             is_last = not self._holds
         if is_last:
-            self._came_back(self)
+            self._on_released(self)
         self.frame.release()
 
-    def give_back(self) -> None:
-        """Whatever is still held, of an encoder that ended otherwise than it should."""
+    def release_all(self) -> None:
+        """Release what an encoder that failed still holds."""
         with self._lock:
             holds, self._holds = self._holds, 0
-        self._came_back(self)
+        self._on_released(self)
         for _ in range(holds):
             self.frame.release()
 
 
-def _sets_of(stream: bytes) -> tuple[bytes, bytes] | None:
-    """The parameter sets in front of a keyframe, None where there are none."""
+def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:
+    """Return SPS and PPS before a keyframe, None if they are missing."""
     try:
         sps, pps = parameter_sets(stream)
     except ValueError:
         return None
-    with contextlib.suppress(ValueError):  # pictures in colours that are a little wrong are better than none
+    with contextlib.suppress(ValueError):  # slightly wrong colours are better than no video
         sps = with_colours(sps)
     return sps, pps
 
 
-def _output(output_class: Any, came: Callable[[bytes, int | None], None]) -> Any:
-    """One of Picamera2's outputs, which its encoders insist on."""
+def _make_output(output_class: Any, on_output: Callable[[bytes, int | None], None]) -> Any:
+    """Return an instance of Picamera2's output class, which its encoders require, that passes packets on."""
 
     def outputframe(
         _self: Any,
@@ -355,6 +364,6 @@ def _output(output_class: Any, came: Callable[[bytes, int | None], None]) -> Any
         *_more: Any,
         **_others: Any,
     ) -> None:
-        came(frame, timestamp)
+        on_output(frame, timestamp)
 
-    return type("PacketsOut", (output_class,), {"outputframe": outputframe})()
+    return type("PacketOutput", (output_class,), {"outputframe": outputframe})()

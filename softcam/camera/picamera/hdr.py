@@ -1,7 +1,7 @@
-"""The Camera Module 3's own HDR: a switch in the kernel's driver, for while nobody has the camera.
+"""The HDR of the Camera Module 3's sensor: a control of the kernel's driver, which can be set only while it is closed.
 
-The switch outlives a process, and Picamera2 only prints that it could not be moved; so the driver is asked, before and
-after. Of the camera thread alone.
+The control outlives the process, and Picamera2 only prints that it could not be set; so the driver is read before and
+after. Only the camera thread calls this.
 """
 
 import fcntl
@@ -9,7 +9,8 @@ import logging
 import struct
 from typing import Any, Final
 
-from softcam.camera.picamera.library import TROUBLES, hdr_switch, root_cause
+from softcam.camera.base import HdrMode
+from softcam.camera.picamera.library import LIBRARY_ERRORS, hdr_device, root_cause
 from softcam.errors import NotSupported
 
 log = logging.getLogger(__name__)
@@ -19,43 +20,43 @@ _WIDE_DYNAMIC_RANGE: Final = 0x009A0915  # V4L2_CID_WIDE_DYNAMIC_RANGE
 
 
 class SensorHdr:
-    """Of one camera, over all its openings."""
+    """The HDR control of one camera, over all its openings."""
 
     def __init__(self) -> None:
-        self.is_there = False  # as found at the last opening
-        self.is_on: bool | None = None  # None until it was told or switched
+        self.is_available = False  # at the last opening
+        self.is_on: bool | None = None  # None if unknown
 
-    def switch(self, place: int, wish: str, name: str) -> None:
-        """Before an opening: on for `sensor` and, where there is one, for `auto`. Raises NotSupported."""
-        is_wanted = wish != "off"
-        device = hdr_switch(place)
-        self.is_there = device is not None
+    def switch(self, number: int, mode: HdrMode, name: str) -> None:
+        """Set the control before an opening: on for `sensor` and, if available, for `auto`. Raises NotSupported."""
+        is_requested = mode != "off"
+        device = hdr_device(number)
+        self.is_available = device is not None
         if device is None:
             self.is_on = None
-            if wish == "sensor":
+            if mode == "sensor":
                 raise NotSupported(f"camera {name}: its sensor has no HDR")
             return
         try:
             with device:
-                told = is_hdr_on(device)
-                before = self.is_on if told is None else told
-                if before is not is_wanted:
-                    device.set_sensor_hdr_mode(is_wanted)
-                    told = is_hdr_on(device)
-        except TROUBLES as error:
+                reported = is_hdr_on(device)
+                before = self.is_on if reported is None else reported
+                if before is not is_requested:
+                    device.set_sensor_hdr_mode(is_requested)
+                    reported = is_hdr_on(device)
+        except LIBRARY_ERRORS as error:
             raise NotSupported(f"camera {name}: the sensor's HDR cannot be switched: {root_cause(error)}") from error
-        self.is_on = is_wanted if told is None else told
-        if self.is_on is not is_wanted:
-            if is_wanted:
+        self.is_on = is_requested if reported is None else reported
+        if self.is_on is not is_requested:
+            if is_requested:
                 raise NotSupported(f"camera {name}: the sensor's HDR cannot be switched on now")
-            log.warning("The sensor's HDR cannot be switched off now")
+            log.warning("Failed to switch off the sensor's HDR")
 
 
 def is_hdr_on(device: Any) -> bool | None:
-    """What the driver says of Picamera2's `device`; None where it cannot be asked."""
+    """Read the control of Picamera2's `device` from the driver; None if that fails."""
     try:
         answer = fcntl.ioctl(device.device_fd, _GET_CONTROL, struct.pack("=Ii", _WIDE_DYNAMIC_RANGE, 0))
-    except (AttributeError, *TROUBLES) as error:
-        log.debug("The sensor's HDR does not tell its state: %s", error)
+    except (AttributeError, *LIBRARY_ERRORS) as error:
+        log.debug("Failed to read the sensor's HDR: %s", error)
         return None
     return bool(struct.unpack("=Ii", answer)[1])

@@ -1,7 +1,7 @@
-"""Picamera2 and libcamera themselves: the only importer of both, and what they tell of a camera that is closed.
+"""Picamera2 and libcamera: the only importer of both, and what they report about closed cameras.
 
-They are imported when first asked for, never before: slow to import, and absent on most machines. No camera is opened
-here and no thread started; any thread may call.
+They are imported by the first call, because they are slow to import and missing on most machines. No camera is opened
+here and no thread is started; any thread may call these functions.
 """
 
 import logging
@@ -14,20 +14,19 @@ from softcam.errors import CameraMissing
 
 log = logging.getLogger(__name__)
 
-TUNING_FOLDERS: Final = ("/usr/local/share/libcamera/ipa/rpi", "/usr/share/libcamera/ipa/rpi")
-# What Picamera2 and libcamera's binding raise for a camera that fails, for a value that is none, and for a buffer that
-# somebody still looks into.
-TROUBLES: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
-# libcamera's binding tells EBUSY by its text, wherever it acquires, configures or starts a camera that another program
-# has (py_main.cpp, since 0.1). Picamera2's own "Configuration failed" names no reason: it may be any other.
-_BUSY_SIGN: Final = "Device or resource busy"
-_H264_DEVICE: Final = Path("/dev/video11")  # a name that stands in Picamera2's class, too
-_MOSAIC: Final = re.compile(r"S?(RGGB|BGGR|GRBG|GBRG)|R(8|10|12|14|16)\b|MONO")  # as libcamera names raw formats
+# What Picamera2 and libcamera's binding raise for a camera that fails, for an invalid value, and for a buffer that is
+# still mapped.
+LIBRARY_ERRORS: Final = (RuntimeError, BufferError, TypeError, ValueError, OSError)
+# libcamera's binding reports EBUSY by its text, wherever it acquires, configures or starts a camera that another
+# program uses (py_main.cpp, since 0.1). Picamera2's own "Configuration failed" may have any reason.
+_BUSY_TEXT: Final = "Device or resource busy"
+_H264_DEVICE: Final = Path("/dev/video11")  # as in Picamera2's class
+_MOSAIC: Final = re.compile(r"S?(RGGB|BGGR|GRBG|GBRG)|R(8|10|12|14|16)\b|MONO")  # libcamera's names of raw formats
 
 
 @dataclass(frozen=True, slots=True)
 class CameraEntry:
-    """A line of the list of cameras: its place in it, libcamera's id and the model of the sensor."""
+    """A camera in the list: its position, libcamera's id and the model of the sensor."""
 
     number: int
     id: str
@@ -35,7 +34,7 @@ class CameraEntry:
 
 
 def list_cameras() -> list[CameraEntry]:
-    """The cameras in Picamera2's order; opens none. Raises CameraMissing when there is no Picamera2."""
+    """Return the cameras in Picamera2's order without opening any. Raises CameraMissing without Picamera2."""
     return [
         CameraEntry(place, str(info["Id"]), str(info.get("Model", "unknown")))
         for place, info in enumerate(picamera2().Picamera2.global_camera_info())
@@ -43,7 +42,7 @@ def list_cameras() -> list[CameraEntry]:
 
 
 def picamera2() -> Any:
-    """The package. Raises CameraMissing with the way to install it."""
+    """Import the package. Raises CameraMissing, with instructions to install it."""
     try:
         import picamera2
         import picamera2.platform
@@ -62,7 +61,7 @@ def libcamera() -> Any:
 
 
 def persistent_allocator() -> Any:
-    """A new PersistentAllocator of Picamera2's, None in an old release."""
+    """Return a new PersistentAllocator of Picamera2, None in old releases."""
     try:
         from picamera2.allocators import PersistentAllocator
     except ImportError:
@@ -70,68 +69,58 @@ def persistent_allocator() -> Any:
     return PersistentAllocator()
 
 
-def find_tuning_file(name: str) -> Path | None:
-    """A tuning file by its path, or by its name among libcamera's own for this machine; None where there is none."""
-    if "/" in name:
-        return Path(name) if Path(name).is_file() else None
-    folder = "pisp" if is_pisp() else "vc4"
-    for root in TUNING_FOLDERS:
-        path = Path(root, folder, name if name.endswith(".json") else f"{name}.json")
-        if path.is_file():
-            return path
-    return None
-
-
-def hdr_switch(place: int) -> Any:
-    """Picamera2's way to the sensor's HDR, None where the camera is none that has it."""
+def hdr_device(number: int) -> Any:
+    """Return Picamera2's device for the HDR of the sensor, None if the sensor has no HDR."""
     try:
         from picamera2.devices.imx708 import IMX708
 
-        return IMX708(place)
-    except (ImportError, AttributeError, *TROUBLES) as error:
+        return IMX708(number)
+    except (ImportError, AttributeError, *LIBRARY_ERRORS) as error:
         # AttributeError: python3-libarchive-c without its library.
         log.debug("No HDR in the sensor: %s", error)
         return None
 
 
 def has_raw(picam2: Any) -> bool:
-    """Whether an opened Picamera2 has raw pictures."""
+    """Whether an open Picamera2 has raw images."""
     try:
-        wanted = picam2.camera.generate_configuration([libcamera().StreamRole.Raw])
-        # A camera without a mosaic gives what it has under that name, too.
-        return bool(wanted) and _MOSAIC.match(str(wanted.at(0).pixel_format)) is not None
-    except (AttributeError, *TROUBLES) as error:  # an old binding has no such role
-        log.debug("No raw pictures: %s", error)
+        configuration = picam2.camera.generate_configuration([libcamera().StreamRole.Raw])
+        # A camera without a mosaic offers another format for this role.
+        return bool(configuration) and _MOSAIC.match(str(configuration.at(0).pixel_format)) is not None
+    except (AttributeError, *LIBRARY_ERRORS) as error:  # an old binding does not have this role
+        log.debug("No raw images: %s", error)
         return False
 
 
 def is_pisp() -> bool:
-    """Whether the machine has a Pi 5's image processor, and not an older one's."""
+    """Whether the machine has the image processor of a Pi 5, and not an older one."""
     package = picamera2()
     return bool(package.Picamera2.platform != package.platform.Platform.VC4)
 
 
 def h264_encoder() -> tuple[Any, Any] | None:
-    """Picamera2's class for the H.264 encoder of a Raspberry Pi 4 and older, and the one of which encoders' outputs
-    are; None on a machine without it."""
+    """Return Picamera2's H.264 encoder class for a Raspberry Pi 4 and older, and the base class of encoder outputs.
+
+    None on a machine without that encoder.
+    """
     if is_pisp() or not _H264_DEVICE.exists():
         return None
     try:
         from picamera2.encoders.h264_encoder import H264Encoder
         from picamera2.outputs import Output
     except ImportError as error:
-        log.debug("No H.264 in hardware: %s", error)
+        log.debug("No hardware H.264 encoder: %s", error)
         return None
     return H264Encoder, Output
 
 
 def root_cause(error: BaseException) -> str:
-    """Picamera2 wraps the telling message in general ones; the innermost says what happened."""
+    """Return the message of the innermost cause: Picamera2 wraps it in general ones."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__
 
 
 def is_busy(error: BaseException) -> bool:
-    """Whether a camera that was acquired could not be configured or started because another program streams."""
-    return isinstance(error, RuntimeError | OSError) and _BUSY_SIGN in root_cause(error)
+    """Whether an acquired camera could not be configured or started because another program uses it."""
+    return isinstance(error, RuntimeError | OSError) and _BUSY_TEXT in root_cause(error)

@@ -1,10 +1,11 @@
-"""A request of Picamera2's made into a Frame: its buffer where it lies, its clocks, and its way back.
+"""A completed request of Picamera2 as a Frame over the request's own buffer, without a copy.
 
-`frame_of` runs on Picamera2's event loop; a frame comes back on whatever thread releases it last.
+`frame_of` runs on Picamera2's event loop; the thread that releases a frame last returns its request to the camera.
 """
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,71 +16,67 @@ from softcam.camera.picamera.library import picamera2
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
 from softcam.imaging.planes import pixel_format_of, planes_of
+from softcam.runtime.log_limit import RateLimitedLogger
 
 log = logging.getLogger(__name__)
 
-_CLOCK_SLACK_S: Final = 60.0  # a frame older than this has a timestamp of some other clock
+_CLOCK_SLACK_S: Final = 60.0  # an older frame has the timestamp of another clock
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHandle:
-    """Where a frame comes from, for an encoder in hardware: Picamera2's request, valid while the frame is held.
+    """The request of a frame for the hardware encoder, valid while the frame is held.
 
-    Such an encoder keeps the memory of pictures that it has had. It calls `keep` when it begins, and what that returns
-    when it has let go of everything: until then the camera waits before it stops.
+    That encoder keeps the memory of frames that it has encoded. It calls `acquire` when it starts, and the function
+    returned by that once it has released everything; until then the camera waits before it stops.
     """
 
     request: Any
-    keep: Callable[[], Callable[[], None]]
+    acquire: Callable[[], Callable[[], None]]
 
 
 class OutstandingFrames:
-    """Which frames of one opening are with their users.
+    """The frames of one opening that are not released yet. Any thread may call this.
 
-    A fresh one for each opening, and a token for each frame: a frame that comes back after it was given up takes
-    nothing away from the count of the others.
+    Each opening has a new object and each frame a token: a late release of a frame that is no longer waited for does
+    not change the number of the others.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.Lock())  # guards _out and _has_told
-        self._out: set[object] = set()
-        self._has_told = False
+        self._changed = threading.Condition(threading.Lock())  # guards _held
+        self._held: set[object] = set()
+        self._errors = RateLimitedLogger(log, math.inf)  # each frame may fail the same way
 
-    def leave(self) -> Callable[[], None]:
-        """One more is out; to be called once when it is back."""
+    def acquire(self) -> Callable[[], None]:
+        """Count one more frame, and return the function to call once it is released."""
         token = object()
         with self._changed:
-            self._out.add(token)
+            self._held.add(token)
 
-        def came_back() -> None:
+        def release() -> None:
             with self._changed:
-                self._out.discard(token)
+                self._held.discard(token)
                 self._changed.notify_all()
 
-        return came_back
+        return release
 
-    def wait(self, limit_s: float) -> int:
-        """Until all are back; those that are not in time are waited for no more, and their number is returned."""
+    def wait(self, timeout_s: float) -> int:
+        """Wait until all frames are released; returns the number of late ones, which are not waited for again."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._out, limit_s)
-            late = len(self._out)
-            self._out.clear()
+            self._changed.wait_for(lambda: not self._held, timeout_s)
+            late = len(self._held)
+            self._held.clear()
         return late
 
-    def tell(self, error: Exception) -> None:
-        """A buffer could not be given back: with its traceback once, since each frame may go the same way."""
-        with self._changed:
-            is_first, self._has_told = not self._has_told, True
-        level = logging.WARNING if is_first else logging.DEBUG
-        log.log(
-            level, "A buffer could not be given back to the camera: %s", error, exc_info=error if is_first else None
-        )
+    def report_error(self, error: Exception) -> None:
+        """Log that a request could not be released, once per opening."""
+        self._errors.warning("Failed to release request: %s", error, exc_info=error)
 
 
-def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: OutstandingFrames) -> Frame:
-    """A frame over the request's own buffer, which Picamera2 gets back when the frame is released.
+def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding: OutstandingFrames) -> Frame:
+    """Return a frame over the request's buffer; releasing the frame returns the request to Picamera2.
 
-    `config` is the negotiated main stream. Raises CameraError for a buffer that does not fit it.
+    `config` is the negotiated main stream. Raises CameraError for a buffer that does not match it.
     """
     metadata = request.get_metadata()
     width, height = config["size"]
@@ -96,20 +93,20 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: Outsta
         raise
     del buffer
     request.acquire()
-    came_back = out.leave()
+    release = outstanding.acquire()
 
     def give_back() -> None:
-        # On an encoder's thread, which must survive whatever Picamera2 raises here, its own assertions too: a camera
-        # that is being stopped wants no buffer back, a closed one has no descriptor left, and controls travel with the
-        # buffers, so that libcamera refuses one here that has no value of the right kind.
+        # On an encoder's thread, which must survive everything that Picamera2 raises here, assertions included: a
+        # camera that is being stopped accepts no buffer, a closed one has no descriptors, and controls are sent with
+        # the buffers, so that libcamera rejects a value of a wrong type here.
         try:
             with contextlib.ExitStack() as both:
                 both.callback(request.release)
-                both.callback(mapped.__exit__, None, None, None)  # first: nobody may look into what goes back
+                both.callback(mapped.__exit__, None, None, None)  # called first: the mapping ends before the release
         except Exception as error:  # noqa: BLE001 - the edge to foreign code
-            out.tell(error)
+            outstanding.report_error(error)
         finally:
-            came_back()
+            release()
 
     return Frame(
         planes,
@@ -120,23 +117,23 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, out: Outsta
         began_s=_exposure_began_s(metadata),
         metadata=metadata,
         give_back=give_back,
-        origin=RequestHandle(request, out.leave),
+        origin=RequestHandle(request, outstanding.acquire),
     )
 
 
 def _bytes_used(request: Any) -> int:
-    """How much of an MJPEG camera's buffer is picture."""
+    """Return the length of the JPEG in an MJPEG camera's buffer."""
     buffer = request.request.buffers[request.stream_map["main"]]
     return int(buffer.metadata.planes[0].bytes_used)
 
 
 def _exposure_began_s(metadata: Mapping[str, Any]) -> float:
-    """When the exposure began, on the monotonic clock.
+    """Return when the exposure began, on the monotonic clock.
 
-    libcamera's control_ids_core.yaml calls SensorTimestamp the time when the first row is exposed, in nanoseconds of
-    CLOCK_BOOTTIME, and leaves open whether the exposure begins or ends then. On a Raspberry Pi it is the stamp that the
-    kernel's receiver puts on the buffer when the frame starts to arrive: the first row is read out, so its exposure
-    has just ended. (That stamp is of CLOCK_MONOTONIC, which differs only on a machine that slept, as no Pi does.)
+    libcamera's control_ids_core.yaml defines SensorTimestamp as the time when the first row is exposed, in nanoseconds
+    of CLOCK_BOOTTIME, without saying whether the exposure begins or ends then. On a Raspberry Pi it is the timestamp
+    that the kernel's receiver sets when the frame starts to arrive: the first row is read out, so its exposure has just
+    ended. (That timestamp is CLOCK_MONOTONIC, which differs only on a machine that slept, as no Pi does.)
     """
     now_s = time.monotonic()
     stamp_ns = metadata.get("SensorTimestamp")

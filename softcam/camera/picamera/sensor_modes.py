@@ -1,6 +1,6 @@
-"""Which of a sensor's modes is used, and how long a frame shall take in it. Pure arithmetic: no camera, no thread.
+"""The choice of the sensor mode and the frame duration; docs/decisions/0005-sensor-mode.md has the reasons.
 
-docs/decisions/0005-sensor-mode.md says why the choice is made here.
+Pure functions, and `SensorModes`, which reads and applies the modes of an open camera on the camera thread.
 """
 
 import logging
@@ -9,19 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from softcam.camera.picamera.library import TROUBLES, root_cause
+from softcam.camera.picamera.library import LIBRARY_ERRORS, root_cause
 from softcam.errors import CameraError
 
 log = logging.getLogger(__name__)
 
-# A mode that leaves a few rows out shows the same picture to anybody: an imx219's 1600x1200 has 95.03 %.
+# A mode without a few rows shows practically the whole field of view: an imx219's 1600x1200 has 95.03 %.
 _FULL_FIELD: Final = 0.95
-_RATE_SLACK: Final = 0.98  # modes tell their rates rounded: 29.97 is 30
+_RATE_SLACK: Final = 0.98  # the rates of modes are rounded: 29.97 is 30
 
 
 @dataclass(frozen=True, slots=True)
 class SensorMode:
-    """One way to read a sensor out: the size that comes, in pixels, and `crop`, (x, y, width, height) of the array."""
+    """A readout mode of a sensor: its output size in pixels, and `crop`, (x, y, width, height) of the array."""
 
     size: tuple[int, int]
     bit_depth: int
@@ -29,22 +29,22 @@ class SensorMode:
     crop: tuple[int, int, int, int]
 
     def field(self, array_size: tuple[int, int]) -> float:
-        """How much of the pixel array it shows, 0 to 1."""
+        """Return the share of the pixel array that it shows, from 0 to 1."""
         return self.crop[2] * self.crop[3] / (array_size[0] * array_size[1])
 
-    def as_sensor(self) -> dict[str, Any]:
-        """As Picamera2's configurations want it."""
+    def to_configuration(self) -> dict[str, Any]:
+        """Return the `sensor` entry of a Picamera2 configuration."""
         return {"output_size": self.size, "bit_depth": self.bit_depth}
 
 
-def modes_of(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
-    """From Picamera2's `sensor_modes`; an entry without a size, as a camera without raw pictures has, is left out."""
+def parse_modes(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
+    """Convert Picamera2's `sensor_modes`; entries without a size, as of cameras without raw images, are skipped."""
     return tuple(
         SensorMode(
             (int(mode["size"][0]), int(mode["size"][1])),
             int(mode["bit_depth"]),
             float(mode["fps"]),
-            _rectangle(mode["crop_limits"]),
+            _to_rectangle(mode["crop_limits"]),
         )
         for mode in listing
         if "size" in mode
@@ -54,11 +54,11 @@ def modes_of(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
 def choose_mode(
     modes: Sequence[SensorMode], array_size: tuple[int, int], size: tuple[int, int], fps: float
 ) -> SensorMode | None:
-    """The mode for pictures of `size` at `fps` (0: as slow as it likes); None where the camera tells no modes.
+    """Return the mode for frames of `size` at `fps` (0 for any rate); None if there are no modes.
 
-    Of those that are at least as large and as fast, the smallest that shows the whole field; a cropped one, with as
-    much of the field as can be, where only such a one is fast enough. Where none is both, the rate gives way, and then
-    the size. Of equals, the one with more bits.
+    Of the modes that are large and fast enough, it is the smallest with the whole field of view; if only cropped ones
+    are fast enough, the one with the largest field. If none is both, a lower rate is accepted, and then a smaller size.
+    Between equal modes the one with more bits is chosen.
     """
     if not modes:
         return None
@@ -85,7 +85,7 @@ def choose_mode(
 
 
 def frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any]:
-    """FrameDurationLimits (microseconds) for a fixed rate, within `ranges`: those of a configured camera."""
+    """Return FrameDurationLimits (microseconds) for a fixed rate within `ranges`, those of a configured camera."""
     if "FrameDurationLimits" not in ranges:
         return {}
     shortest_us, longest_us, _ = ranges["FrameDurationLimits"]
@@ -96,53 +96,53 @@ def frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any]
 
 
 def is_too_fast(ranges: Mapping[str, Any], fps: float) -> bool:
-    """Whether a configured camera cannot be told to be as slow: many USB cameras have a rate of their own."""
+    """Whether a configured camera cannot be set to a rate this low: many USB cameras have a fixed rate."""
     if "FrameDurationLimits" not in ranges:
         return True
     longest_us = ranges["FrameDurationLimits"][1]
     return isinstance(longest_us, int) and longest_us < round(1e6 / fps)
 
 
-def _rectangle(value: Any) -> tuple[int, int, int, int]:
-    """A tuple as it is, or libcamera's own rectangle, which old releases give."""
+def _to_rectangle(value: Any) -> tuple[int, int, int, int]:
+    """Convert a tuple, or libcamera's own rectangle, which old releases have here."""
     try:
         x, y, width, height = value if isinstance(value, tuple | list) else value.to_tuple()
     except (AttributeError, TypeError, ValueError) as error:
-        raise CameraError(f"a sensor mode with a crop of {value!r}") from error
+        raise CameraError(f"invalid crop of a sensor mode: {value!r}") from error
     return int(x), int(y), int(width), int(height)
 
 
 class SensorModes:
-    """Read once for each camera and each state of its HDR, which changes them; kept over all openings."""
+    """The modes of a camera, read once for each state of its HDR, which changes them, and kept over all openings."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, bool], tuple[SensorMode, ...]] = {}  # by libcamera's id and whether HDR is on
-        self._now: tuple[SensorMode, ...] = ()
+        self._current: tuple[SensorMode, ...] = ()
 
     def read(self, picam2: Any, camera_id: str, *, is_hdr: bool) -> None:
-        """For a camera that was just opened: Picamera2 configures it for each of its modes, some 50 ms apiece."""
-        self._now = ()
-        # Only where Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
+        """Read the modes of a camera that was just opened: Picamera2 configures each of them, some 50 ms per mode."""
+        self._current = ()
+        # Only if Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
         if "ColorFilterArrangement" not in picam2.camera_properties:
             return
         key = (camera_id, is_hdr)
         if key not in self._known:
             began_s = time.monotonic()
             try:
-                self._known[key] = modes_of(picam2.sensor_modes)
-            except (AttributeError, KeyError, CameraError, *TROUBLES) as error:
-                log.warning("The sensor's modes cannot be read, Picamera2 will choose one: %s", root_cause(error))
+                self._known[key] = parse_modes(picam2.sensor_modes)
+            except (AttributeError, KeyError, CameraError, *LIBRARY_ERRORS) as error:
+                log.warning("Failed to read sensor modes, Picamera2 will choose one: %s", root_cause(error))
                 return
             log.info("Sensor has %d modes (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)
-        self._now = self._known[key]
+        self._current = self._known[key]
 
     def choose(self, picam2: Any, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
-        """Put the sensor mode that fits into `config`: Picamera2 would take the nearest size, however cropped."""
+        """Set the sensor mode in `config`: Picamera2 would choose the nearest size, however cropped."""
         array_size = tuple(picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution)
-        chosen = choose_mode(self._now, array_size, size, fps)
+        chosen = choose_mode(self._current, array_size, size, fps)
         if chosen is None:
             return
-        config["sensor"] = chosen.as_sensor()
+        config["sensor"] = chosen.to_configuration()
         log.info(
             "Sensor mode for %dx%d: %dx%d, %d bit, up to %g fps, crop %s of %dx%d",
             *size,

@@ -1,7 +1,7 @@
-"""Kinds of stills, and the one request that a still is made of.
+"""The kinds of stills, and the one request that becomes a still.
 
-A `Still` is made by the holder's camera thread and called by Picamera2's event loop, with every request of the still's
-stream; the first one counts.
+The session's camera thread makes a `Still`; Picamera2's event loop calls it with every request of the still's stream,
+of which the first one is used.
 """
 
 import tempfile
@@ -20,45 +20,45 @@ T = TypeVar("T")
 
 
 class Still(Generic[T]):
-    """Takes one request."""
+    """A still to be captured, and its result."""
 
-    def __init__(self, streams: Mapping[str, Any], least: tuple[int, int], make: Callable[[Any, Any], T]) -> None:
-        """`streams` are Picamera2's; `least` is the size that the sensor shall give at least.
+    def __init__(self, streams: Mapping[str, Any], least_size: tuple[int, int], make: Callable[[Any, Any], T]) -> None:
+        """`streams` are Picamera2's stream configurations; `least_size` is the minimum size of the sensor mode.
 
-        `make` makes the result out of a request and the negotiated main stream, on the event loop.
+        `make` creates the result from a request and the negotiated main stream, on the event loop.
         """
         self.streams = streams
-        self.least = least
-        self.config: Mapping[str, Any] = {}  # the main stream, once it is negotiated
+        self.least_size = least_size
+        self.config: Mapping[str, Any] = {}  # the negotiated main stream; set before the start
         self._make = make
         self._results: list[T] = []
         self._error: Exception | None = None
         self._is_over = threading.Event()
 
     def __call__(self, request: Any) -> None:
-        """The camera's next request; whatever is the matter with the first one, no other is tried."""
+        """Handle a completed request; if the first one fails, no other is tried."""
         if self._is_over.is_set():
             return
         try:
             self._results.append(self._make(request, self.config))
-        except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread: told to who waits
+        except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread: reported by `result`
             self._error = error
         finally:
             self._is_over.set()
 
-    def wait(self, limit_s: float) -> bool:
-        """Until there was a request; False where it takes longer."""
-        return self._is_over.wait(limit_s)
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for a request; False after the timeout."""
+        return self._is_over.wait(timeout_s)
 
     def result(self) -> T:
-        """What was made. Raises CameraError where that failed."""
+        """Return the result. Raises CameraError if `make` failed."""
         if self._error is not None:
             raise CameraError(root_cause(self._error)) from self._error
         return self._results[0]
 
 
-def picture(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
-    """A frame of `size` in memory of its own."""
+def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
+    """Return a still whose result is a copied frame of `size`."""
 
     def make(request: Any, config: Mapping[str, Any]) -> Frame:
         frame = frame_of(request, config, 0, OutstandingFrames())
@@ -70,17 +70,17 @@ def picture(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
     return Still({"main": {"size": size, "format": pixel_format}, "raw": None}, size, make)
 
 
-def raw(sensor: tuple[int, int], main: tuple[int, int]) -> Still[RawStill]:
-    """What the whole sensor saw; beside it there has to be a `main` stream, which nobody looks at."""
+def raw_still(sensor_size: tuple[int, int], main_size: tuple[int, int]) -> Still[RawStill]:
+    """Return a still whose result is the sensor's raw image; Picamera2 requires a main stream, which is not used."""
 
     def make(request: Any, config: Mapping[str, Any]) -> RawStill:
         frame = frame_of(request, config, 0, OutstandingFrames())
         timestamp_s = frame.timestamp_s
         frame.release()
-        # Picamera2 writes a DNG to a path alone.
+        # Picamera2 can write a DNG only to a path.
         with tempfile.TemporaryDirectory(prefix="soft-stream-") as folder:
             path = Path(folder, "raw.dng")
             request.save_dng(str(path))
             return RawStill(path.read_bytes(), timestamp_s)
 
-    return Still({"main": {"size": main, "format": "YUV420"}, "raw": {"size": sensor}}, sensor, make)
+    return Still({"main": {"size": main_size, "format": "YUV420"}, "raw": {"size": sensor_size}}, sensor_size, make)

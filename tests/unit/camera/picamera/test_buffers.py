@@ -1,4 +1,4 @@
-"""Buffers that are kept over the switch to a still, on a stand-in for Picamera2's PersistentAllocator."""
+"""Buffers that are kept during the switch to a still, with a fake of Picamera2's PersistentAllocator."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ class Heap:
 
 
 class Allocator:
-    """Keeps a set for each name and asks for no size, as the real one; has room for so many sets."""
+    """Keeps a set for each name whatever its size, as the real one; `room` is the number of sets that fit."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -57,7 +57,7 @@ class Camera:
     def configure(self, config: dict[str, Any]) -> None:
         if self.allocator is not None:
             self.allocator.allocate(config["use_case"])
-        config["main"]["size"] = (1, 1)  # what was negotiated is written into it
+        config["main"]["size"] = (1, 1)  # the negotiated values are written into it
 
 
 def _config(width: int, **more: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ def _made(monkeypatch: pytest.MonkeyPatch, room: int = 9) -> tuple[Buffers, Allo
     return buffers, allocator
 
 
-def test_stills_of_one_size_take_no_memory_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buffers_are_reused_for_same_size(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers, allocator = _made(monkeypatch)
     stream = _config(640)
     for _ in range(3):
@@ -96,14 +96,14 @@ def test_stills_of_one_size_take_no_memory_anew(monkeypatch: pytest.MonkeyPatch)
         pytest.param(_config(640, buffer_count=6), id="number"),
     ],
 )
-def test_no_set_is_used_for_what_may_be_larger(monkeypatch: pytest.MonkeyPatch, other: Mapping[str, Any]) -> None:
+def test_other_configuration_has_its_own_buffers(monkeypatch: pytest.MonkeyPatch, other: Mapping[str, Any]) -> None:
     buffers, allocator = _made(monkeypatch)
     buffers.configure(_config(640), is_stream=True)
     buffers.configure(other, is_stream=False)
     assert allocator.made == 2
 
 
-def test_only_the_last_still_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_last_still_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers, allocator = _made(monkeypatch)
     buffers.configure(_config(640), is_stream=True)
     for width in (800, 1600, 4608):
@@ -113,7 +113,7 @@ def test_only_the_last_still_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert allocator.made == 4
 
 
-def test_memory_for_one_set_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_for_one_set(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers, allocator = _made(monkeypatch, room=1)
     buffers.configure(_config(640), is_stream=True)
     buffers.configure(_config(4608), is_stream=False)
@@ -121,44 +121,46 @@ def test_memory_for_one_set_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(allocator.held_fds) == 1
 
 
-def test_nothing_is_left_of_what_did_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partial_allocation_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers, allocator = _made(monkeypatch, room=0)
     with pytest.raises(OSError, match="Cannot allocate memory"):
         buffers.configure(_config(640), is_stream=True)
     assert allocator.held_fds == set()
 
 
-def test_a_release_without_it_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_release_without_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(buffers_module, "persistent_allocator", lambda: None)
     camera = Camera()
     buffers = Buffers(camera)
-    asked = _config(640)
-    buffers.configure(asked, is_stream=True)
+    requested = _config(640)
+    buffers.configure(requested, is_stream=True)
     buffers.close()
     assert camera.allocator is None
-    assert asked == _config(640)
+    assert requested == _config(640)
 
 
-def test_what_is_not_configured_is_given_up_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_unused(monkeypatch: pytest.MonkeyPatch) -> None:
     buffers, allocator = _made(monkeypatch)
     buffers.configure(_config(640), is_stream=True)
-    assert not buffers.give_up_others(), "there is no other"
+    assert not buffers.free_unused(), "no unused set"
     buffers.configure(_config(4608), is_stream=False)
-    assert buffers.give_up_others()
+    assert buffers.free_unused()
     assert len(allocator.held_fds) == 1
     buffers.configure(_config(640), is_stream=True)
     assert allocator.made == 3
 
 
 @pytest.mark.parametrize(
-    ("trouble", "is_closed"),
+    ("error", "is_closed"),
     [
         pytest.param(BufferError("exported pointers exist"), True, id="before any was closed"),
-        pytest.param(OSError(9, "Bad file descriptor"), False, id="while they were closed: the numbers may be others'"),
+        pytest.param(
+            OSError(9, "Bad file descriptor"), False, id="while they were closed: numbers may be in use again"
+        ),
     ],
 )
-def test_descriptors_of_pictures_that_could_not_be_freed(
-    monkeypatch: pytest.MonkeyPatch, trouble: Exception, is_closed: bool
+def test_descriptors_of_buffers_that_cannot_be_freed(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, is_closed: bool
 ) -> None:
     buffers, allocator = _made(monkeypatch)
     buffers.configure(_config(640), is_stream=True)
@@ -167,11 +169,11 @@ def test_descriptors_of_pictures_that_could_not_be_freed(
     descriptors[:] = ends
 
     def deallocate(use_case: str) -> None:
-        raise trouble
+        raise error
 
     monkeypatch.setattr(allocator, "deallocate", deallocate)
     buffers.close()
-    assert descriptors == [], "the allocator's own end closes what is in it"
+    assert descriptors == [], "the allocator's destructor closes the descriptors in the list"
     is_open = []
     for end in ends:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""The switch of the sensor's HDR: it is moved where the driver says that it stands wrong, whoever left it so."""
+"""The control of the sensor's HDR: it is set if the driver reports another value, whichever process set that."""
 
 import logging
 from pathlib import Path
@@ -6,18 +6,19 @@ from typing import Any, Self
 
 import pytest
 
+from softcam.camera.base import HdrMode
 from softcam.camera.picamera import hdr as hdr_module
 from softcam.camera.picamera.hdr import SensorHdr
 from softcam.errors import NotSupported
 
 
 class Switch:
-    """Picamera2's device over the kernel's switch, which stays where it is when a process ends."""
+    """Picamera2's device for the kernel's control, which keeps its value when a process exits."""
 
     def __init__(self) -> None:
         self.is_on = False
         self.is_stuck = False
-        self.tells = True
+        self.is_readable = True
         self.moves: list[bool] = []
 
     def __enter__(self) -> Self:
@@ -27,21 +28,21 @@ class Switch:
 
     def set_sensor_hdr_mode(self, enable: bool) -> None:
         self.moves.append(enable)
-        if not self.is_stuck:  # otherwise Picamera2 prints, and goes on
+        if not self.is_stuck:  # otherwise Picamera2 prints a message and continues
             self.is_on = enable
 
 
 @pytest.fixture
 def switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
     switch = Switch()
-    monkeypatch.setattr(hdr_module, "hdr_switch", lambda place: switch)
-    monkeypatch.setattr(hdr_module, "is_hdr_on", lambda device: device.is_on if device.tells else None)
+    monkeypatch.setattr(hdr_module, "hdr_device", lambda number: switch)
+    monkeypatch.setattr(hdr_module, "is_hdr_on", lambda device: device.is_on if device.is_readable else None)
     return switch
 
 
-@pytest.mark.parametrize("tells", [True, False])
-def test_what_another_process_left_on_is_switched_off(switch: Switch, tells: bool) -> None:
-    switch.is_on, switch.tells = True, tells
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_switched_off_after_another_process(switch: Switch, is_readable: bool) -> None:
+    switch.is_on, switch.is_readable = True, is_readable
     hdr = SensorHdr()
     hdr.switch(0, "off", "a camera")
     assert (switch.is_on, switch.moves, hdr.is_on) == (False, [False], False)
@@ -49,36 +50,36 @@ def test_what_another_process_left_on_is_switched_off(switch: Switch, tells: boo
     assert switch.moves == [False]
 
 
-@pytest.mark.parametrize("wish", ["sensor", "auto"])
-def test_it_is_switched_on_once(switch: Switch, wish: str) -> None:
+@pytest.mark.parametrize("mode", ["sensor", "auto"])
+def test_switched_on_once(switch: Switch, mode: HdrMode) -> None:
     hdr = SensorHdr()
     for _ in range(2):
-        hdr.switch(0, wish, "a camera")
-    assert (switch.moves, hdr.is_on, hdr.is_there) == ([True], True, True)
+        hdr.switch(0, mode, "a camera")
+    assert (switch.moves, hdr.is_on, hdr.is_available) == ([True], True, True)
 
 
-def test_one_that_does_not_move_is_told(switch: Switch, caplog: pytest.LogCaptureFixture) -> None:
+def test_control_that_cannot_be_set(switch: Switch, caplog: pytest.LogCaptureFixture) -> None:
     switch.is_stuck = True
     hdr = SensorHdr()
     with pytest.raises(NotSupported, match="a camera: the sensor's HDR cannot be switched on now"):
         hdr.switch(0, "sensor", "a camera")
     switch.is_on = True
     with caplog.at_level(logging.WARNING):
-        hdr.switch(0, "off", "a camera")  # the camera works all the same
-    assert "cannot be switched off now" in caplog.text
+        hdr.switch(0, "off", "a camera")  # the camera works without it
+    assert "Failed to switch off the sensor's HDR" in caplog.text
     assert hdr.is_on is True
 
 
-def test_a_sensor_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hdr_module, "hdr_switch", lambda place: None)
+def test_sensor_without_hdr(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hdr_module, "hdr_device", lambda number: None)
     hdr = SensorHdr()
     hdr.switch(0, "auto", "a camera")
-    assert (hdr.is_there, hdr.is_on) == (False, None)
+    assert (hdr.is_available, hdr.is_on) == (False, None)
     with pytest.raises(NotSupported, match="its sensor has no HDR"):
         hdr.switch(0, "sensor", "a camera")
 
 
-def test_a_driver_that_does_not_tell() -> None:
+def test_unreadable_control() -> None:
     device: Any = type("Device", (), {"device_fd": None})()
     assert hdr_module.is_hdr_on(device) is None
     with Path("/dev/null").open("rb") as nothing:

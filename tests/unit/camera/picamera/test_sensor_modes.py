@@ -1,11 +1,11 @@
-"""Which sensor mode is chosen, by the modes that Picamera2 lists for Raspberry Pi's camera modules."""
+"""The choice of the sensor mode, with the modes that Picamera2 lists for Raspberry Pi's camera modules."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from softcam.camera.picamera.sensor_modes import choose_mode, frame_rate_controls, is_too_fast, modes_of
+from softcam.camera.picamera.sensor_modes import choose_mode, frame_rate_controls, is_too_fast, parse_modes
 from softcam.errors import CameraError
 
 Row = tuple[tuple[int, int], int, float, tuple[int, int, int, int]]  # size, bits, fps, crop
@@ -55,56 +55,56 @@ def _listing(array_size: tuple[int, int]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("array_size", "size", "fps", "chosen", "bits"),
     [
-        pytest.param(_IMX708, (1536, 864), 20, (2304, 1296), 10, id="imx708 as usual: the whole field"),
+        pytest.param(_IMX708, (1536, 864), 20, (2304, 1296), 10, id="imx708 by default: the whole field"),
         pytest.param(_IMX708, (1536, 864), 60, (1536, 864), 10, id="imx708: only the crop is fast enough"),
-        pytest.param(_IMX708, (1920, 1080), 60, (2304, 1296), 10, id="imx708: none is; the rate gives way"),
+        pytest.param(_IMX708, (1920, 1080), 60, (2304, 1296), 10, id="imx708: none is; a lower rate"),
         pytest.param(_IMX708, (2560, 1440), 30, (4608, 2592), 10, id="imx708: larger than the binned mode"),
         pytest.param(_IMX708, _IMX708, 0, _IMX708, 10, id="imx708: a still"),
         pytest.param(_IMX708, (5000, 3000), 10, _IMX708, 10, id="imx708: larger than the sensor"),
-        pytest.param(_IMX219, (1536, 864), 20, (1640, 1232), 10, id="imx219 as usual: ten bits where there are"),
+        pytest.param(_IMX219, (1536, 864), 20, (1640, 1232), 10, id="imx219 by default: ten bits if available"),
         pytest.param(_IMX219, (1536, 864), 60, (1640, 1232), 8, id="imx219: eight bits before a crop"),
         pytest.param(_IMX219, (1920, 1080), 20, (3280, 2464), 10, id="imx219: slow enough for the whole field"),
-        pytest.param(_IMX219, (1920, 1080), 30, (1920, 1080), 10, id="imx219: the rate demands the crop"),
-        pytest.param(_IMX219, (640, 480), 150, (640, 480), 10, id="imx219: a fast one"),
-        pytest.param(_IMX477, (1536, 864), 20, (2028, 1520), 12, id="imx477 as usual"),
-        pytest.param(_IMX477, (1536, 864), 50, (2028, 1080), 12, id="imx477: rows are left out for the rate"),
-        pytest.param(_IMX477, (1280, 720), 100, (1332, 990), 10, id="imx477: a fast one"),
+        pytest.param(_IMX219, (1920, 1080), 30, (1920, 1080), 10, id="imx219: the rate requires the crop"),
+        pytest.param(_IMX219, (640, 480), 150, (640, 480), 10, id="imx219: high rate"),
+        pytest.param(_IMX477, (1536, 864), 20, (2028, 1520), 12, id="imx477 by default"),
+        pytest.param(_IMX477, (1536, 864), 50, (2028, 1080), 12, id="imx477: fewer rows for the rate"),
+        pytest.param(_IMX477, (1280, 720), 100, (1332, 990), 10, id="imx477: high rate"),
         pytest.param(_OV5647, (1536, 864), 15, (2592, 1944), 10, id="ov5647: slow enough for the whole field"),
-        pytest.param(_OV5647, (1536, 864), 20, (1920, 1080), 10, id="ov5647: the rate demands the crop"),
+        pytest.param(_OV5647, (1536, 864), 20, (1920, 1080), 10, id="ov5647: the rate requires the crop"),
         pytest.param(_OV5647, (1280, 720), 30, (1296, 972), 10, id="ov5647: binned"),
-        # 97.5 % of the pixel array; what is left out is a margin of sixteen pixels.
+        # 97.5 % of the pixel array, without a margin of sixteen pixels.
         pytest.param(_OV5647, (640, 480), 59, (640, 480), 10, id="ov5647: nearly the whole field, nearly the rate"),
     ],
 )
-def test_ok_the_mode_that_fits(
+def test_choose_mode(
     array_size: tuple[int, int], size: tuple[int, int], fps: float, chosen: tuple[int, int], bits: int
 ) -> None:
-    mode = choose_mode(modes_of(_listing(array_size)), array_size, size, fps)
+    mode = choose_mode(parse_modes(_listing(array_size)), array_size, size, fps)
     assert mode is not None
-    assert mode.as_sensor() == {"output_size": chosen, "bit_depth": bits}
+    assert mode.to_configuration() == {"output_size": chosen, "bit_depth": bits}
 
 
-def test_ok_a_camera_that_tells_no_modes() -> None:
-    assert modes_of([{"format": "YUYV"}, {"format": "MJPEG"}]) == ()
+def test_camera_without_modes() -> None:
+    assert parse_modes([{"format": "YUYV"}, {"format": "MJPEG"}]) == ()
     assert choose_mode((), _IMX708, (640, 480), 30) is None
 
 
-def test_ok_a_rectangle_of_libcameras_own() -> None:
+def test_rectangle_of_libcamera() -> None:
     class Rectangle:
         def to_tuple(self) -> tuple[int, int, int, int]:
             return 0, 0, 10, 20
 
     listing = [{"size": (10, 20), "bit_depth": 10, "fps": 30, "crop_limits": Rectangle()}]
-    assert [mode.crop for mode in modes_of(listing)] == [(0, 0, 10, 20)]
+    assert [mode.crop for mode in parse_modes(listing)] == [(0, 0, 10, 20)]
 
 
 @pytest.mark.parametrize("crop", [None, (1, 2, 3), "all"])
-def test_fail_a_crop_that_is_none(crop: object) -> None:
-    with pytest.raises(CameraError, match="a sensor mode with a crop of"):
-        modes_of([{"size": (10, 20), "bit_depth": 10, "fps": 30, "crop_limits": crop}])
+def test_fail_invalid_crop(crop: object) -> None:
+    with pytest.raises(CameraError, match="invalid crop of a sensor mode"):
+        parse_modes([{"size": (10, 20), "bit_depth": 10, "fps": 30, "crop_limits": crop}])
 
 
-def test_rates_within_what_the_mode_can() -> None:
+def test_frame_rate_within_limits() -> None:
     ranges = {"FrameDurationLimits": (8333, 1_000_000, None)}
     assert frame_rate_controls(ranges, 100) == {"FrameDurationLimits": (10_000, 10_000)}
     assert frame_rate_controls(ranges, 240) == {"FrameDurationLimits": (8333, 8333)}
