@@ -8,6 +8,14 @@ from softcam.controls.schema import BY_NAME
 from softcam.controls.state import RequestedControls, contradiction, frozen_values
 
 ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
+VALUES: Mapping[str, Mapping[str, object]] = {
+    "auto_exposure": {"enabled": False},
+    "manual_exposure": {"exposure_us": 9, "gain": 8.0},
+    "awb": {"enabled": False},
+    "awb_preset": {"preset": "cloudy"},
+    "lens_position": {"position": 2.0},
+    "roi": ZOOM,
+}
 
 
 def requested(**groups: Mapping[str, object]) -> RequestedControls:
@@ -35,10 +43,7 @@ def test_fields_of_a_group_are_merged() -> None:
     ],
 )
 def test_contradicting_groups_are_replaced(before: str, values: tuple[str, dict[str, object]], after: set[str]) -> None:
-    first = {"auto_exposure": {"enabled": False}, "manual_exposure": {"exposure_us": 9, "gain": 8.0},
-             "awb": {"enabled": False}, "awb_preset": {"preset": "cloudy"}, "lens_position": {"position": 2.0},
-             "roi": ZOOM}[before]  # fmt: skip
-    state = requested(**{before: first}).with_values(BY_NAME[values[0]], values[1])
+    state = requested(**{before: VALUES[before]}).with_values(BY_NAME[values[0]], values[1])
     assert set(state.groups) == after
 
 

@@ -1,6 +1,7 @@
 """Disk writes: their order, and a disk that does not respond."""
 
 import threading
+from functools import partial
 
 import pytest
 
@@ -9,9 +10,9 @@ from tests.support.fakes import Background, eventually
 
 
 def test_order() -> None:
-    writer, done = BackgroundWriter(), []
+    writer, done = BackgroundWriter(), list[int]()
     for number in range(50):
-        writer.submit(lambda number=number: done.append(number))
+        writer.submit(partial(done.append, number))
     assert writer.run(lambda: done.append(50))
     assert done == list(range(51))
     assert writer.health_error() is None

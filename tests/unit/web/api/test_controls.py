@@ -140,12 +140,12 @@ def test_note_at_a_measured_night(scene: Controls) -> None:
 
 
 def test_values_are_those_that_the_open_camera_applies(scene: Controls) -> None:
-    requested = {
+    requested: dict[str, dict[str, Any]] = {
         "manual_exposure": {"exposure_us": 1, "gain": 60.0},
         "stream": {"fps": 240.0},
         "image_processing": {"flicker": "auto", "contrast": 9.0},
     }
-    applied = {
+    applied: dict[str, dict[str, Any]] = {
         "manual_exposure": {"exposure_us": 10, "gain": 16.0},
         "stream": {"fps": 100.0},
         "image_processing": {"flicker": "off", "contrast": 4.0},
