@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Soft Stream: shows one Raspberry Pi camera to browsers and programs. `--help` tells the settings."""
+"""Soft Stream: serves a Raspberry Pi camera over HTTP. `--help` lists the settings."""
 
 import sys
 
-_EX_CONFIG = 78  # as softcam.errors has it, which may be what cannot be imported
+_EX_CONFIG = 78  # as in softcam.errors, which may be what cannot be imported
 
 try:
     from softcam.app import main
@@ -11,7 +11,7 @@ except ModuleNotFoundError as error:
     if error.name not in ("numpy", "simplejpeg"):
         raise
     print(
-        f"soft_stream.py: {sys.executable} has no {error.name}: 'make run' sets it up, "
+        f"soft_stream.py: {sys.executable} has no {error.name}: run 'make run', which installs it, "
         "or on a Raspberry Pi: sudo apt install python3-picamera2 python3-simplejpeg",
         file=sys.stderr,
     )

@@ -75,6 +75,10 @@ class Alone:
         return (time.process_time() - began_s) * 1000 / FRAMES
 
 
+def _skip_update(_stream: Fmp4Stream, _update: Any) -> None:
+    """In place of the fan-out, whose work is measured elsewhere."""
+
+
 class Pipeline:
     """The portal's way from a frame in the slot to a fragment at the fan-out's door."""
 
@@ -83,9 +87,8 @@ class Pipeline:
         self._fps = fps
         self._slot = NewestFrame()
         self._video = VideoEncoder(self._slot, lambda: fps, bitrate, print)
-        self._movie = Fmp4Stream(self._video)
+        self._movie = Fmp4Stream(self._video, _skip_update)
         self._fed = threading.Semaphore(0)
-        self._movie.feed = self._take
         self._now_s = time.monotonic()
         self._count = 0
         self._video.subscribe(self)
@@ -113,9 +116,6 @@ class Pipeline:
     def stop(self) -> None:
         self._video.stop(time.monotonic() + LIMIT_S)
         self._slot.clear()
-
-    def _take(self, _take: Any) -> None:
-        pass  # the loop's part is that of watching
 
 
 def measure_encode(reel: Path, fps: float, bitrate: int) -> dict[str, Any]:

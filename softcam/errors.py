@@ -1,18 +1,18 @@
-"""What can go wrong, and the number that each trouble leaves the process with.
+"""The exception tree, with the exit code of each error that ends the process.
 
     PortalError
-    ├── ConfigurationError      78, or 2 where a flag is at fault
-    ├── AddressNotReady         69   the address to listen on cannot be had yet
-    ├── RecordingError               a recording cannot be begun, or taken away; never ends the process
-    │   └── NoRecording              there is none of that name
+    ├── ConfigurationError      78, or 2 where a flag is invalid
+    ├── AddressNotReady         69   the address to listen on is not available yet
+    ├── RecordingError               a recording cannot be started or deleted; never ends the process
+    │   └── NoRecording              there is no recording of that name
     └── CameraError             70
-        ├── CameraMissing       66   not there, or no Picamera2 to ask
-        ├── CameraBusy          69   there, and another program has it
-        ├── CameraStuck         70   does not answer, beyond repair from inside
-        ├── NotSupported             this camera cannot do what was asked; never ends the process
-        └── NoPicture                no picture within the time; never ends the process
+        ├── CameraMissing       66   not connected, or Picamera2 is not installed
+        ├── CameraBusy          69   connected, and in use by another program
+        ├── CameraStuck         70   does not respond, and cannot be recovered by this process
+        ├── NotSupported             the camera does not support the request; never ends the process
+        └── NoPicture                no frame in time; never ends the process
 
-Every message is one plain line that can stand in a log, a status and an HTTP answer.
+Every message is one line that can appear in a log, in the status and in an HTTP response.
 """
 
 from collections.abc import Sequence
@@ -26,36 +26,36 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 
 class PortalError(Exception):
-    """The root; `exit_code` is what the process leaves with where the error ends it."""
+    """The base class; `exit_code` is that of the process, for errors that end it."""
 
     exit_code = EXIT_STUCK
 
 
 class ConfigurationError(PortalError):
-    """One or more settings are bad; `faults` has a line for each, by name, value and rule."""
+    """One or more settings are invalid; `messages` has a line for each, with name, value and rule."""
 
-    def __init__(self, faults: Sequence[str], *, from_flags: bool = False) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = tuple(faults)
+    def __init__(self, messages: Sequence[str], *, from_flags: bool = False) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = tuple(messages)
         self.exit_code = EXIT_USAGE if from_flags else EXIT_CONFIGURATION
 
 
 class AddressNotReady(PortalError):
-    """The address to listen on is another program's, or not there: that may pass without anyone's help."""
+    """The address to listen on is in use, or does not exist; both may resolve by themselves."""
 
     exit_code = EXIT_BUSY
 
 
 class RecordingError(PortalError):
-    """What was asked of the recordings cannot be done now; the message says why."""
+    """The requested recording operation is not possible now; the message states the reason."""
 
 
 class NoRecording(RecordingError):
-    """There is none of that name."""
+    """There is no recording of that name."""
 
 
 class CameraError(PortalError):
-    """The camera failed in a way that has no name of its own."""
+    """A camera failure without a more specific class."""
 
 
 class CameraMissing(CameraError):
@@ -71,8 +71,8 @@ class CameraStuck(CameraError):
 
 
 class NotSupported(CameraError):
-    """The camera is well and lacks what was asked for."""
+    """The camera works, but does not support the request."""
 
 
 class NoPicture(CameraError):
-    """No picture came in time; the message says what was waited for."""
+    """No frame arrived in time; the message states what was waited for."""

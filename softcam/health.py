@@ -99,15 +99,15 @@ class Health:
     # --- the check --------------------------------------------------------------------------------------------
 
     def status_line(self) -> str:
-        """The status for `systemctl status`: `closed`, `open, 3 viewers, 29.9 fps`, `restarting: no frame for 10 s`."""
+        """The status for `systemctl status`: `closed`, `open, 3 clients, 29.9 fps`, `restarting: no frame for 10 s`."""
         if self._manager is None:
             return "camera disabled"
         status = self._manager.status()
         match status.state:
             case State.OPEN | State.LINGERING:
                 count = self._client_count()
-                viewers = {0: "no viewers", 1: "1 viewer"}.get(count, f"{count} viewers")
-                return f"open, {viewers}, {self._steady_fps(status):.1f} fps"
+                clients = {0: "no clients", 1: "1 client"}.get(count, f"{count} clients")
+                return f"open, {clients}, {self._steady_fps(status):.1f} fps"
             case State.RECOVERING:
                 return f"restarting: {status.last_error}"
             case State.MISSING:

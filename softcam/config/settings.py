@@ -130,12 +130,12 @@ class _Reading:
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
         self.refused: set[str] = set()
-        self.faults: list[str] = []
+        self.messages: list[str] = []
         self.has_flag_faults = False
         self.warnings: list[str] = []
 
     def blame_flag(self, fault: str) -> None:
-        self.faults.append(fault)
+        self.messages.append(fault)
         self.has_flag_faults = True
 
     def take(self, given: _Given) -> None:
@@ -149,7 +149,7 @@ class _Reading:
             if given.is_flag:
                 self.blame_flag(fault)
             else:
-                self.faults.append(fault)
+                self.messages.append(fault)
             return
         name = given.row.name
         if given.is_flag or name not in self.values:
@@ -188,8 +188,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     for each in shared:
         if each.row.name != "camera":
             reading.take(each)
-    if reading.faults:
-        raise ConfigurationError(reading.faults, from_flags=reading.has_flag_faults)
+    if reading.messages:
+        raise ConfigurationError(reading.messages, from_flags=reading.has_flag_faults)
     reading.values.setdefault("state_dir", _state_dir(environ))
     reading.values.setdefault("neighbours", _neighbours(environ, number))
     return _settle(reading, COMMANDS[commands[0]] if commands else "run", number)

@@ -19,11 +19,11 @@ from softcam.imaging.scale import shrink, shrink_plane
 Planes = tuple[Plane, Plane, Plane]
 
 
-def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, is_quality_asked: bool = False) -> bytes:
+def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, quality_is_explicit: bool = False) -> bytes:
     """`frame`, which the caller holds, as a JPEG of `size` (width, height) pixels, None for the frame's own.
 
     `quality` is 1 to 100. A frame that is a JPEG already and has the size is passed on as it is: what the camera took
-    away does not come back, and another compression costs time and loses more. Only with `is_quality_asked`, when
+    away does not come back, and another compression costs time and loses more. Only with `quality_is_explicit`, when
     somebody asked for this very quality, and where it is below the camera's own, is it compressed again.
 
     Raises CameraError, naming the fault, for a frame that is not what its format says; ValueError for a `size` larger
@@ -32,7 +32,7 @@ def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, is_quali
     if not 1 <= quality <= 100:
         raise ValueError(f"quality must be 1 to 100, not {quality}")
     if frame.pixel_format == "MJPEG":
-        return _encode_mjpeg(frame, size, quality, is_quality_asked)
+        return _encode_mjpeg(frame, size, quality, quality_is_explicit)
     planes = separate(frame)
     if size is not None and size != frame.size:
         planes = shrink(planes, frame.size, size)
@@ -130,7 +130,7 @@ def _first_of_pairs(plane: Plane) -> Plane:
 # JPEGs that the camera made
 
 
-def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, is_quality_asked: bool) -> bytes:
+def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, quality_is_explicit: bool) -> bytes:
     if len(frame.planes) != 1:
         raise CameraError(f"an MJPEG frame has 1 plane, not {len(frame.planes)}")
     data = frame.planes[0].tobytes()
@@ -142,7 +142,7 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, is_q
     own_size = header.width, header.height
     if size is None:
         size = own_size
-    if size == own_size and not (is_quality_asked and quality < _estimate_quality(header.quantisation)):
+    if size == own_size and not (quality_is_explicit and quality < _estimate_quality(header.quantisation)):
         if header.has_huffman_tables:
             return data[:end]
         return data[: header.scan] + _usual_huffman_tables() + data[header.scan : end]

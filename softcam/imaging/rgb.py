@@ -78,11 +78,11 @@ def _rows_of(picture: Any) -> list[Plane]:
     ]
 
 
-def shape_fault(given: Any, size: tuple[int, int]) -> CameraError | None:
+def shape_error(given: Any, size: tuple[int, int]) -> CameraError | None:
     """Why something cannot be shown in place of a frame of `size` (width, height); None where it can."""
     wanted = (size[1], size[0], 3)
     if not isinstance(given, np.ndarray):
-        return CameraError(f"it gave {type(given).__name__}, and wants to give an array or None")
+        return CameraError(f"returned {type(given).__name__}, must be an array or None")
     if given.shape != wanted or given.dtype != np.uint8:
-        return CameraError(f"it gave {given.dtype} {given.shape}, and the frame is uint8 {wanted}")
+        return CameraError(f"returned {given.dtype} {given.shape}, must be uint8 {wanted}")
     return None

@@ -1,8 +1,8 @@
-"""Viewers, and the channels that they watch: what the fan-out's loop sends to whom. No socket is written here.
+"""Stream clients and the channels they are subscribed to: which part each client gets next. No socket is written here.
 
-A viewer gets one part after the other, each a bytes object that it shares with others; the loop sends, and asks the
-viewer's channel for the next part when one is done. All of it runs on the loop's thread, but for what is said to be
-read elsewhere.
+A client gets one part after the other, each a bytes object that it shares with other clients. The fan-out loop sends
+the parts, and asks the client's channel for the next one when a part is complete. Everything here runs on the loop's
+thread, except for the fields that name their other readers.
 """
 
 import math
@@ -14,124 +14,124 @@ from typing import Final, Protocol
 import numpy as np
 
 from softcam.streaming.jpeg_encoder import JpegVariant
-from softcam.streaming.sockets import Descriptors
+from softcam.streaming.sockets import FdArray
 
-BOUNDARY: Final = "frame"  # unquoted, the way Fluidd's pattern reads it
+BOUNDARY: Final = "frame"  # unquoted, as the pattern in Fluidd expects it
 FIRST_BOUNDARY: Final = f"--{BOUNDARY}\r\n".encode()
 
 
 class Channel(Protocol):
-    """Viewers who get parts from one source."""
+    """A source of parts and the clients that are subscribed to it."""
 
-    viewers: "set[StreamClient]"
+    clients: "set[StreamClient]"
 
-    def join(self, viewer: "StreamClient", now_s: float) -> bytes:
-        """A new viewer, who is among `viewers` already; what it gets first, or nothing."""
+    def subscribe(self, client: "StreamClient", now_s: float) -> bytes:
+        """A new client, which is already in `clients`. Returns what to send first; may be empty."""
 
-    def next(self, viewer: "StreamClient", now_s: float) -> bytes | None:
-        """What goes to a viewer now that it has taken everything; nothing where it has to wait, None to let it go."""
+    def next_part(self, client: "StreamClient", now_s: float) -> bytes | None:
+        """The next part for a client that has received everything; empty where it has to wait, None to disconnect."""
 
-    def leave(self, viewer: "StreamClient") -> None:
-        """It is gone, and no more among `viewers`."""
+    def unsubscribe(self, client: "StreamClient") -> None:
+        """A client disconnected; it is no longer in `clients`."""
 
 
 @dataclass(eq=False, slots=True)
 class StreamClient:
-    """One connection that watches. Only the loop touches it once it was added."""
+    """One streaming connection. Only the fan-out thread uses it once it was added."""
 
     connection: socket.socket
     address: str
-    wanted: "JpegVariant | Channel"
-    interval_s: float  # the least distance of two pictures, 0 for every picture
-    on_leave: Callable[[], None]
-    descriptor: int = -1
+    source: "JpegVariant | Channel"
+    interval_s: float  # minimum time between two frames; 0 for every frame
+    on_disconnect: Callable[[], None]
+    fd: int = -1
     channel: Channel | None = None
     unsent: bytes = b""
     sent_bytes: int = 0  # of `unsent`
-    part_number: int = 0  # the part it got last; of a movie, the one that it gets next
+    part_number: int = 0  # the last part that was started; of an fMP4 stream, the next one
     due_s: float = 0.0
-    place: int = -1  # in the crowd; -1 is not in it
-    waits_for_keyframe: bool = False  # of a movie alone, and so is the run
-    run: int = 0
+    index: int = -1  # in the ready set; -1 outside of it
+    waits_for_keyframe: bool = False  # fMP4 only
+    format_number: int = 0  # fMP4 only: of the initial segment that was sent; 0 before the first one
     progress_s: float = 0.0
-    joined_s: float = 0.0
-    pictures: int = 0
-    skipped: int = 0
+    connected_s: float = 0.0
+    frames: int = 0
+    dropped: int = 0
 
     def is_due(self, now_s: float) -> bool:
-        """Whether it may get its next picture already."""
+        """Whether the minimum time since the last frame has passed."""
         return not self.interval_s or now_s >= self.due_s
 
 
 class ReadySet:
-    """Viewers who have taken everything and want every picture: they get a new part all at once.
+    """The clients that have received everything and get every frame: a new part is sent to all of them at once.
 
-    What would be the same for each of them is not written down for each: their `part_number` and `pictures` are right
-    again when they are taken out.
+    What is the same for all of them is not stored per client: `part_number` and `frames` of a client are valid again
+    when it is removed.
     """
 
     def __init__(self) -> None:
-        self.viewers: list[StreamClient] = []
-        self.descriptors: list[int] = []  # of the sockets, in the same order
-        self._packed: Descriptors | None = None
+        self.clients: list[StreamClient] = []
+        self.fds: list[int] = []  # of the sockets, in the same order
+        self._fd_array: FdArray | None = None
 
     @property
-    def packed(self) -> Descriptors:
-        """`descriptors` as an array, the same object until somebody comes or goes."""
-        if self._packed is None:
-            self._packed = np.array(self.descriptors, np.int32)
-        return self._packed
+    def fd_array(self) -> FdArray:
+        """`fds` as an array: the same object until a client is added or removed."""
+        if self._fd_array is None:
+            self._fd_array = np.array(self.fds, np.int32)
+        return self._fd_array
 
-    def add(self, viewer: StreamClient, part_number: int) -> None:
-        """`part_number` is the one that it got last."""
-        viewer.place = len(self.viewers)
-        viewer.pictures -= part_number
-        self.viewers.append(viewer)
-        self.descriptors.append(viewer.descriptor)
-        self._packed = None
+    def add(self, client: StreamClient, part_number: int) -> None:
+        """`part_number` is the last part that the client received."""
+        client.index = len(self.clients)
+        client.frames -= part_number
+        self.clients.append(client)
+        self.fds.append(client.fd)
+        self._fd_array = None
 
-    def take_out(self, viewer: StreamClient, part_number: int) -> None:
-        """`part_number` is the one that everyone here got last."""
-        last = self.viewers.pop()
-        self.descriptors.pop()
-        if last is not viewer:
-            last.place = viewer.place
-            self.viewers[last.place] = last
-            self.descriptors[last.place] = last.descriptor
-        viewer.place = -1
-        viewer.part_number = part_number
-        viewer.pictures += part_number
-        self._packed = None
+    def remove(self, client: StreamClient, part_number: int) -> None:
+        """`part_number` is the last part that all clients of the set received."""
+        last = self.clients.pop()
+        self.fds.pop()
+        if last is not client:
+            last.index = client.index
+            self.clients[last.index] = last
+            self.fds[last.index] = last.fd
+        client.index = -1
+        client.part_number = part_number
+        client.frames += part_number
+        self._fd_array = None
 
 
 @dataclass(eq=False, slots=True)
 class JpegChannel:
-    """All viewers who want the same pictures: each gets the newest one. The loop changes it; encoders read `due_s`.
+    """The clients of one JPEG variant: each gets the latest part. Written by the loop; encoder threads read `due_s`.
 
-    A part is header, JPEG and the boundary behind it. Each viewer is in the crowd or stands apart.
+    A part is header, JPEG and the boundary after it. A client is either in the ready set or in `lagging`.
     """
 
-    key: JpegVariant
-    viewers: set[StreamClient] = field(default_factory=set)
-    crowd: ReadySet = field(default_factory=ReadySet)
-    apart: set[StreamClient] = field(default_factory=set)
-    due_s: float = 0.0  # when the first of them wants its next picture; encoders leave earlier frames out
+    variant: JpegVariant
+    clients: set[StreamClient] = field(default_factory=set)
+    ready: ReadySet = field(default_factory=ReadySet)
+    lagging: set[StreamClient] = field(default_factory=set)  # still receiving a part, or with a frame rate limit
+    due_s: float = 0.0  # when the next frame is due for the first of them; encoders drop earlier frames
     part: bytes = b""
-    part_made_s: float = -math.inf  # monotonic time begins with the boot: 0 would be recent
-    part_number: int = 0  # rises with each part
+    part_made_s: float = -math.inf  # monotonic time starts with the boot: 0 would be recent
+    part_number: int = 0  # increases with each part
 
-    def join(self, viewer: StreamClient, now_s: float) -> bytes:
-        self.apart.add(viewer)
+    def subscribe(self, client: StreamClient, now_s: float) -> bytes:
+        self.lagging.add(client)
         self.due_s = 0.0
-        # The first boundary goes ahead of the picture that everyone sees now, if there is one.
-        viewer.part_number = self.part_number
-        viewer.pictures = 0 if self.part else -1  # the boundary alone is none
-        # Counted from the exposure of what it sees first: where that is old, or nothing, the next picture is for it.
-        viewer.due_s = max(now_s, self.part_made_s + viewer.interval_s)
+        # The first boundary precedes the current part, if there is one.
+        client.part_number = self.part_number
+        client.frames = 0 if self.part else -1  # the boundary alone is not a frame
+        # Counted from the exposure of the current part: where that is old, or missing, the next frame is due at once.
+        client.due_s = max(now_s, self.part_made_s + client.interval_s)
         return FIRST_BOUNDARY + self.part
 
-    def take(self, part: bytes, made_s: float) -> bool:
-        """A new part; False where it is older than the one there is, as two encoders may finish out of order."""
+    def publish(self, part: bytes, made_s: float) -> bool:
+        """Replace the current part; False where that one is newer, as two encoders may finish out of order."""
         if made_s < self.part_made_s:
             return False
         self.part = part
@@ -139,28 +139,28 @@ class JpegChannel:
         self.part_number += 1
         return True
 
-    def next(self, viewer: StreamClient, now_s: float) -> bytes:
-        # The part that a viewer was too slow for is gone; it goes on with the newest, unless it has that one.
-        if viewer.part_number == self.part_number:
-            if not viewer.interval_s:
-                self.apart.discard(viewer)
-                self.crowd.add(viewer, self.part_number)
+    def next_part(self, client: StreamClient, now_s: float) -> bytes:
+        # Parts that a client was too slow for are dropped: it continues with the latest one that it has not received.
+        if client.part_number == self.part_number:
+            if not client.interval_s:
+                self.lagging.discard(client)
+                self.ready.add(client, self.part_number)
             return b""
-        if not viewer.is_due(now_s):
+        if not client.is_due(now_s):
             return b""
-        viewer.part_number = self.part_number
-        if viewer.interval_s:
-            # Counted from when it was due, so the average holds; after a pause one picture is made up for, never more.
-            viewer.due_s = max(viewer.due_s + viewer.interval_s, now_s)
+        client.part_number = self.part_number
+        if client.interval_s:
+            # Counted from when the frame was due, so that the average holds; a pause is made up for by one frame only.
+            client.due_s = max(client.due_s + client.interval_s, now_s)
         return self.part
 
-    def fell_short(self, viewer: StreamClient) -> None:
-        """One of the crowd did not take all of the newest part."""
-        self.crowd.take_out(viewer, self.part_number)
-        viewer.pictures -= 1
-        self.apart.add(viewer)
+    def on_partial_send(self, client: StreamClient) -> None:
+        """A client of the ready set did not accept all of the latest part."""
+        self.ready.remove(client, self.part_number)
+        client.frames -= 1
+        self.lagging.add(client)
 
-    def leave(self, viewer: StreamClient) -> None:
-        if viewer.place >= 0:
-            self.crowd.take_out(viewer, self.part_number)
-        self.apart.discard(viewer)
+    def unsubscribe(self, client: StreamClient) -> None:
+        if client.index >= 0:
+            self.ready.remove(client, self.part_number)
+        self.lagging.discard(client)

@@ -1,11 +1,11 @@
-"""Gives every stream viewer the newest picture, or a movie as it is made: one thread, one epoll, nothing queued.
+"""Sends every stream client the latest JPEG, or an fMP4 stream: one thread, one epoll, no queue per client.
 
-Request threads hand a viewer's socket over with `add`; encoders hand a finished part over with `deliver`; both put it
-into a queue first and wake the loop second, and that is the only door. The loop never blocks and never encodes. A
-viewer that still has unsent bytes finishes its part and goes on with the newest one: a slow viewer loses frames, delays
-nobody, and costs the same memory however slow it is.
+Request threads pass a client's socket with `add`, encoders pass a finished JPEG with `publish_jpeg`, channels of other
+kinds call `notify`. All three append to a queue first and wake the loop second; there is no other entry point. The loop
+never blocks and never encodes. A client with unsent bytes finishes its part and continues with the latest one: a slow
+client loses frames, delays no other client, and costs the same memory however slow it is.
 
-What a viewer gets next its channel says: see `viewers` for pictures, and `movie`.
+What a client gets next is decided by its channel: `clients.JpegChannel` or `fmp4_channel.Fmp4Stream`.
 """
 
 import contextlib
@@ -21,38 +21,36 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from softcam.runtime.deadline import Deadline
 from softcam.runtime.threads import spawn
 from softcam.streaming import sockets
-from softcam.streaming.clients import BOUNDARY, Channel, JpegChannel, ReadySet, StreamClient
+from softcam.streaming.clients import BOUNDARY, Channel, JpegChannel, StreamClient
+from softcam.streaming.io_uring import BatchSender
 from softcam.streaming.jpeg_encoder import JpegVariant
-from softcam.streaming.sockets import IoUringSender
 
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = f"multipart/x-mixed-replace;boundary={BOUNDARY}"
-# The next boundary straight behind each picture: browsers draw a frame only when they see what follows it.
+# The next boundary directly after each JPEG: browsers show a frame only when they have read what follows it.
 _NEXT_BOUNDARY: Final = f"\r\n--{BOUNDARY}\r\n".encode()
 
-# Above so many bytes not yet sent the kernel takes no more: a throttled viewer's next part is then a new one, not one
-# that waited in megabytes of socket buffer. socket.TCP_NOTSENT_LOWAT exists from Python 3.12 on; 25 is tcp(7)'s number.
+# The kernel accepts no more while that many bytes are unsent: the next part of a throttled client is then a new one,
+# not one that waited in megabytes of socket buffer. socket.TCP_NOTSENT_LOWAT exists since Python 3.12; the number is
+# that of tcp(7).
 _TCP_NOTSENT_LOWAT: Final = 25
 _NOTSENT_BYTES: Final = 16384
-_STUCK_LIMIT_S: Final = 30.0  # a viewer that took nothing for so long is gone, though its machine does not say so
-_TICK_S: Final = 1.0  # how often stuck viewers and placeholders are looked at, while there is any reason to
+_STALL_TIMEOUT_S: Final = 30.0  # a client that accepts nothing for that long is gone, though TCP does not show it
+_TICK_S: Final = 1.0  # interval of the checks for stalled clients and placeholders, while there are clients
 _DRAIN_BYTES: Final = 4096
 
-# Edge-triggered, so a viewer is registered once for everything: epoll tells of room only after a send fell short, and
-# no call has to ask for it or to call it off again.
-_HEARD: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
-_HAS_LEFT: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-
-# So many viewers at least make a ring worth its own work; with fewer a loop over them is as cheap.
-_CROWD: Final = 32
-_RING_ENTRIES: Final = 256  # sends in one system call; more viewers are some calls
+# Edge-triggered, so a socket is registered once for all events: epoll reports room only after a short send, and no
+# call has to enable or disable that.
+_EVENTS: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_DISCONNECTED: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class FanOut:
-    """Owns the viewers' sockets and the thread `fan-out`."""
+    """Owns the sockets of all stream clients and the thread `fan-out`."""
 
     def __init__(
         self,
@@ -60,286 +58,271 @@ class FanOut:
         on_tick: Callable[[], None],
         on_crash: Callable[[str], None],
         *,
-        stuck_limit_s: float = _STUCK_LIMIT_S,
+        stall_timeout_s: float = _STALL_TIMEOUT_S,
+        sender: BatchSender | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """The first two are called on the loop's thread and must be quick; what they raise ends the loop.
+        """`on_channels` and `on_tick` are called on the loop's thread and must be quick; an exception ends the loop.
 
-        `on_channels` is told which pictures have viewers whenever somebody came or left; `on_tick` comes about once a
-        second while somebody watches. A viewer that took nothing for `stuck_limit_s` is let go.
+        `on_channels` gets the JPEG channels with clients after each connect and disconnect; `on_tick` is called about
+        once a second while there are clients. A client that accepts nothing for `stall_timeout_s` is disconnected.
         """
         self._on_channels = on_channels
         self._on_tick = on_tick
-        self._stuck_limit_s = stuck_limit_s
-        self._tick_s = min(_TICK_S, stuck_limit_s)
+        self._on_crash = on_crash
+        self._stall_timeout_s = stall_timeout_s
+        self._tick_s = min(_TICK_S, stall_timeout_s)
+        self._clock = clock
         self._epoll = select.epoll()
-        self._wake_lock = threading.Lock()  # guards _wake, so that nobody writes to a number that is someone else's now
-        self._wake: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._wake, select.EPOLLIN | select.EPOLLET)  # each poke counts; nobody reads the number
-        self._joining: deque[StreamClient] = deque()  # the door, thread-safe by itself
-        self._delivered: deque[tuple[JpegVariant, bytes, float]] = deque()
-        self._fed: deque[tuple[Channel, Callable[[], None]]] = deque()
+        self._wake_lock = threading.Lock()  # guards _wake_fd: after the end the number may belong to another file
+        self._wake_fd: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        # Edge-triggered: each write wakes the loop, and the counter is never read.
+        self._epoll.register(self._wake_fd, select.EPOLLIN | select.EPOLLET)
+        self._added: deque[StreamClient] = deque()  # this queue and the next two are thread-safe by themselves
+        self._jpegs: deque[tuple[JpegVariant, bytes, float]] = deque()
+        self._updates: deque[tuple[Channel, Callable[[], None]]] = deque()
         self._is_stopping = threading.Event()
-        self._is_over = threading.Event()  # set before the door is emptied for the last time
+        self._is_over = threading.Event()  # set before the queue of new clients is emptied for the last time
+        self._thread: threading.Thread | None = None
 
-        # Touched by the loop alone, but for len(), which the status reads.
-        self._viewers: dict[int, StreamClient] = {}
+        # Used by the loop alone, except for len(), which any thread reads.
+        self._clients: dict[int, StreamClient] = {}
         self._channels: dict[JpegVariant, JpegChannel] = {}
         self._next_tick_s = 0.0
-        self._ring: IoUringSender | None = None  # from the first crowd on, until nobody watches
-        self._may_have_ring = True  # until the kernel refuses
+        self._sender = BatchSender() if sender is None else sender
 
-        self._thread = spawn("fan-out", self._run, on_crash)
+    def start(self) -> None:
+        """Start the thread; clients and JPEGs that were passed before are waiting in their queues."""
+        self._thread = spawn("fan-out", self._run, self._on_crash)
 
     @property
-    def viewers(self) -> int:
-        """How many watch now."""
-        return len(self._viewers) + len(self._joining)
+    def client_count(self) -> int:
+        """How many clients are connected."""
+        return len(self._clients) + len(self._added)
 
-    def add(self, viewer: StreamClient) -> None:
-        """Hand a viewer over; its HTTP header was sent. The loop owns the socket from now on and calls `on_leave` once.
+    def add(self, client: StreamClient) -> None:
+        """Pass a client whose HTTP header was sent; the loop owns its socket now, and calls `on_disconnect` once.
 
-        After the end the viewer is let go at once, by the caller's thread.
+        After the end of the loop the client is disconnected at once, by the calling thread.
         """
-        self._joining.append(viewer)
-        self._poke()
+        self._added.append(client)
+        self._wake()
         if self._is_over.is_set():
-            self._turn_away()
+            self._reject_added()
 
-    def deliver(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
-        """A new picture for the viewers of `key`, exposed at `timestamp_s` (Unix time).
+    def publish_jpeg(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+        """Send a JPEG to all clients of `variant`; it was exposed at `timestamp_s` (Unix time).
 
-        `made_s` (monotonic) orders the pictures: an older one that comes later is left out.
+        `made_s` (monotonic) orders the JPEGs: an older one that arrives later is dropped.
         """
         header = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\nX-Timestamp: %.6f\r\n\r\n" % (
             len(jpeg),
             timestamp_s,
         )
-        self._delivered.append((key, b"".join((header, jpeg, _NEXT_BOUNDARY)), made_s))
-        self._poke()
+        self._jpegs.append((variant, b"".join((header, jpeg, _NEXT_BOUNDARY)), made_s))
+        self._wake()
 
-    def feed(self, channel: Channel, take: Callable[[], None]) -> None:
-        """A channel of another kind has something new: `take` is called on the loop's thread, and must be quick."""
-        self._fed.append((channel, take))
-        self._poke()
+    def notify(self, channel: Channel, update: Callable[[], None]) -> None:
+        """A channel of another kind has new data: `update` is called on the loop's thread, and must be quick."""
+        self._updates.append((channel, update))
+        self._wake()
 
     def stop(self, deadline_s: float) -> None:
-        """Let every viewer go and end the thread; waits until the deadline (monotonic clock)."""
+        """Disconnect every client and end the thread; waits until the deadline (monotonic clock)."""
         self._is_stopping.set()
-        self._poke()
-        self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        self._wake()
+        if self._thread is not None:
+            self._thread.join(Deadline(deadline_s).remaining_s)
 
-    def _poke(self) -> None:
+    def _wake(self) -> None:
         with self._wake_lock:
-            if self._wake is not None:
-                sockets.poke(self._wake)
+            if self._wake_fd is not None:
+                sockets.signal_eventfd(self._wake_fd)
 
     # --- the loop ---------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        wake = self._wake
+        wake_fd = self._wake_fd
         try:
-            while wake is not None and not self._is_stopping.is_set():
-                for descriptor, events in self._epoll.poll(self._timeout_s()):
-                    if (viewer := self._viewers.get(descriptor)) is not None:
-                        self._serve(viewer, events)
-                while self._joining:
-                    self._join(self._joining.popleft())
-                while self._delivered:
-                    self._spread_picture(*self._delivered.popleft())
-                while self._fed:
-                    channel, take = self._fed.popleft()
-                    take()
-                    self._spread(channel, time.monotonic())
-                self._tick(time.monotonic())
+            while wake_fd is not None and not self._is_stopping.is_set():
+                for fd, events in self._epoll.poll(self._timeout_s()):
+                    if (client := self._clients.get(fd)) is not None:
+                        self._handle_events(client, events)
+                while self._added:
+                    self._connect(self._added.popleft())
+                while self._jpegs:
+                    self._broadcast_jpeg(*self._jpegs.popleft())
+                while self._updates:
+                    channel, update = self._updates.popleft()
+                    update()
+                    self._broadcast(channel, self._clock())
+                self._tick(self._clock())
         finally:
             self._is_over.set()
-            for viewer in self._viewers.values():
-                self._close(viewer)
-            self._viewers.clear()
-            self._fed.clear()
-            self._turn_away()
+            for client in self._clients.values():
+                self._close(client)
+            self._clients.clear()
+            self._updates.clear()
+            self._reject_added()
             with self._wake_lock:
-                self._wake = None
-            if wake is not None:
-                os.close(wake)
+                self._wake_fd = None
+            if wake_fd is not None:
+                os.close(wake_fd)
             self._epoll.close()
-            self._give_ring_up()
+            self._sender.release_ring()
 
-    def _turn_away(self) -> None:
-        """Close who is still at the door; two threads may do so at once, and each viewer is popped by one of them."""
+    def _reject_added(self) -> None:
+        """Close the clients still in the queue; two threads may do so at once, and each client is popped by one."""
         with contextlib.suppress(IndexError):
             while True:
-                self._close(self._joining.popleft())
+                self._close(self._added.popleft())
 
     def _timeout_s(self) -> float | None:
-        if not self._viewers:
+        if not self._clients:
             return None
-        return max(0.0, self._next_tick_s - time.monotonic())
+        return max(0.0, self._next_tick_s - self._clock())
 
     def _tick(self, now_s: float) -> None:
-        if not self._viewers or now_s < self._next_tick_s:
+        if not self._clients or now_s < self._next_tick_s:
             return
         self._next_tick_s = now_s + self._tick_s
-        for viewer in [viewer for viewer in self._viewers.values() if viewer.unsent]:
-            if now_s - viewer.progress_s > self._stuck_limit_s:
-                self._leave(viewer, f"took nothing for {self._stuck_limit_s:g} s")
+        for client in [client for client in self._clients.values() if client.unsent]:
+            if now_s - client.progress_s > self._stall_timeout_s:
+                self._disconnect(client, f"no data accepted for {self._stall_timeout_s:g} s")
         self._on_tick()
 
-    def _join(self, viewer: StreamClient) -> None:
-        connection = viewer.connection
+    def _connect(self, client: StreamClient) -> None:
+        connection = client.connection
         try:
             connection.setblocking(False)
             if connection.family in (socket.AF_INET, socket.AF_INET6):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, _NOTSENT_BYTES)
-            viewer.descriptor = connection.fileno()
-            self._epoll.register(viewer.descriptor, _HEARD)
+            client.fd = connection.fileno()
+            self._epoll.register(client.fd, _EVENTS)
         except (OSError, ValueError) as error:
-            log.info("Viewer %s left before its first picture: %s", viewer.address, error)
-            self._close(viewer)
+            log.info("Client %s disconnected before its first frame: %s", client.address, error)
+            self._close(client)
             return
-        now_s = time.monotonic()
-        viewer.joined_s = viewer.progress_s = now_s
-        self._viewers[viewer.descriptor] = viewer
-        wanted = viewer.wanted
-        channel = viewer.channel = self._pictures(wanted) if isinstance(wanted, JpegVariant) else wanted
-        channel.viewers.add(viewer)
-        log.info("Viewer %s watches, %d now", viewer.address, len(self._viewers))
-        first = channel.join(viewer, now_s)
+        now_s = self._clock()
+        client.connected_s = client.progress_s = now_s
+        self._clients[client.fd] = client
+        source = client.source
+        channel = client.channel = self._jpeg_channel(source) if isinstance(source, JpegVariant) else source
+        channel.clients.add(client)
+        log.info("Client %s connected; %d connected", client.address, len(self._clients))
+        first = channel.subscribe(client, now_s)
         self._on_channels(tuple(self._channels.values()))
-        if first and self._start(viewer, first):
-            self._go_on(viewer, channel, now_s)
+        if first and self._start_part(client, first):
+            self._send_next(client, channel, now_s)
 
-    def _pictures(self, key: JpegVariant) -> JpegChannel:
-        channel = self._channels.get(key)
+    def _jpeg_channel(self, variant: JpegVariant) -> JpegChannel:
+        channel = self._channels.get(variant)
         if channel is None:
-            channel = self._channels[key] = JpegChannel(key)
+            channel = self._channels[variant] = JpegChannel(variant)
         return channel
 
-    def _spread_picture(self, key: JpegVariant, part: bytes, made_s: float) -> None:
-        """Take the newest part, and start it with everyone who is idle and whose turn it is."""
-        channel = self._channels.get(key)
-        if channel is None or not channel.take(part, made_s):
-            return  # the last viewer left meanwhile, or there is a newer one
-        now_s = time.monotonic()
-        crowd = channel.crowd
-        if crowd.viewers:
-            short = [(crowd.viewers[place], sent) for place, sent in self._send_to_crowd(crowd, part)]
-            for viewer, sent in short:
-                channel.fell_short(viewer)
-                viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, now_s
-                self._note_sent(viewer, sent)
-        due_s = 0.0 if crowd.viewers else math.inf
-        for viewer in tuple(channel.apart):
-            if not viewer.unsent:
-                self._go_on(viewer, channel, now_s)
-            elif viewer.is_due(now_s) and viewer.part_number != channel.part_number:
-                viewer.skipped += 1
-            due_s = min(due_s, viewer.due_s if viewer.interval_s else 0.0)
+    def _broadcast_jpeg(self, variant: JpegVariant, part: bytes, made_s: float) -> None:
+        """Publish a part in its channel, and start it for each client that is idle and due."""
+        channel = self._channels.get(variant)
+        if channel is None or not channel.publish(part, made_s):
+            return  # the last client has disconnected, or there is a newer part
+        now_s = self._clock()
+        ready = channel.ready
+        if ready.clients:
+            partial = [(ready.clients[index], sent) for index, sent in self._sender.send_to_each(ready, part)]
+            for client, sent in partial:
+                channel.on_partial_send(client)
+                client.unsent, client.sent_bytes, client.progress_s = part, 0, now_s
+                self._on_sent(client, sent)
+        due_s = 0.0 if ready.clients else math.inf
+        for client in tuple(channel.lagging):
+            if not client.unsent:
+                self._send_next(client, channel, now_s)
+            elif client.is_due(now_s) and client.part_number != channel.part_number:
+                client.dropped += 1
+            due_s = min(due_s, client.due_s if client.interval_s else 0.0)
         channel.due_s = 0.0 if due_s == math.inf else due_s
 
-    def _send_to_crowd(self, crowd: ReadySet, part: bytes) -> list[tuple[int, int]]:
-        if len(crowd.viewers) < _CROWD or not self._may_have_ring:
-            return sockets.send_to_each(crowd.descriptors, part)
-        if self._ring is None:
-            try:
-                self._ring = IoUringSender(_RING_ENTRIES)
-            except OSError as error:
-                self._may_have_ring = False
-                log.info("Pictures go to each viewer by a system call of its own: %s", error)
-                return sockets.send_to_each(crowd.descriptors, part)
-        short = self._ring.send_to_each(crowd.packed, part)
-        if self._ring.has_failed:
-            self._may_have_ring = False
-            self._give_ring_up()
-            log.error("Pictures go to each viewer by a system call of its own: the ring lost some")
-        return short
+    def _broadcast(self, channel: Channel, now_s: float) -> None:
+        for client in tuple(channel.clients):
+            if not client.unsent:
+                self._send_next(client, channel, now_s)
 
-    def _give_ring_up(self) -> None:
-        if self._ring is not None:
-            self._ring.close()
-            self._ring = None
-
-    def _spread(self, channel: Channel, now_s: float) -> None:
-        for viewer in tuple(channel.viewers):
-            if not viewer.unsent:
-                self._go_on(viewer, channel, now_s)
-
-    def _go_on(self, viewer: StreamClient, channel: Channel, now_s: float) -> None:
-        """Send a viewer who has taken everything what there is for it now."""
-        while not viewer.unsent:
-            part = channel.next(viewer, now_s)
+    def _send_next(self, client: StreamClient, channel: Channel, now_s: float) -> None:
+        """Send a client that has received everything the parts that there are for it."""
+        while not client.unsent:
+            part = channel.next_part(client, now_s)
             if part is None:
-                self._leave(viewer, "was let go: the stream's format changed")
+                self._disconnect(client, "the format of the stream changed")
                 return
-            if not part or not self._start(viewer, part):
+            if not part or not self._start_part(client, part):
                 return
 
-    def _start(self, viewer: StreamClient, part: bytes) -> bool:
-        """Begin with a part; False where the viewer turned out to have left."""
-        viewer.unsent, viewer.sent_bytes, viewer.progress_s = part, 0, time.monotonic()
-        self._send(viewer)
-        return self._is_here(viewer)
+    def _start_part(self, client: StreamClient, part: bytes) -> bool:
+        """Send the first bytes of a part; False where the client turned out to be disconnected."""
+        client.unsent, client.sent_bytes, client.progress_s = part, 0, self._clock()
+        self._send(client)
+        return self._is_connected(client)
 
-    def _is_here(self, viewer: StreamClient) -> bool:
-        return self._viewers.get(viewer.descriptor) is viewer
+    def _is_connected(self, client: StreamClient) -> bool:
+        return self._clients.get(client.fd) is client
 
-    def _send(self, viewer: StreamClient) -> None:
-        """Send what the kernel takes now of the part that the viewer is at."""
-        self._note_sent(viewer, sockets.send(viewer.descriptor, viewer.unsent, viewer.sent_bytes))
+    def _send(self, client: StreamClient) -> None:
+        """Send what the kernel accepts of the client's current part."""
+        self._on_sent(client, sockets.send(client.fd, client.unsent, client.sent_bytes))
 
-    def _note_sent(self, viewer: StreamClient, sent: int) -> None:
-        """The kernel took `sent` bytes of what is unsent; below 0 it is none, and the number tells why."""
+    def _on_sent(self, client: StreamClient, sent: int) -> None:
+        """The kernel accepted `sent` bytes of the unsent part; a negative number is an errno."""
         if sent < 0:
             if sent != -errno.EAGAIN:
-                self._leave(viewer, os.strerror(-sent))
+                self._disconnect(client, os.strerror(-sent))
             return
-        viewer.sent_bytes += sent
-        if viewer.sent_bytes == len(viewer.unsent):
-            viewer.unsent, viewer.sent_bytes = b"", 0
-            viewer.pictures += 1
+        client.sent_bytes += sent
+        if client.sent_bytes == len(client.unsent):
+            client.unsent, client.sent_bytes = b"", 0
+            client.frames += 1
         else:
-            viewer.progress_s = time.monotonic()
+            client.progress_s = self._clock()
 
-    def _serve(self, viewer: StreamClient, events: int) -> None:
-        if events & _HAS_LEFT:
-            self._leave(viewer, "left")
+    def _handle_events(self, client: StreamClient, events: int) -> None:
+        if events & _DISCONNECTED:
+            self._disconnect(client, "closed by the client")
             return
         if events & select.EPOLLIN:
-            # What viewers say here means nothing. It is taken out of the way of the end that may come behind it; who
-            # says a lot has its turn again after the others, and `modify` makes epoll tell what it has told already.
+            # What clients send is discarded, so that the end that may follow is seen. After a full buffer the other
+            # clients have their turn; `modify` makes epoll report again what it has reported already.
             with contextlib.suppress(OSError):
-                if len(viewer.connection.recv(_DRAIN_BYTES)) == _DRAIN_BYTES:
-                    self._epoll.modify(viewer.descriptor, _HEARD)
-        if events & select.EPOLLOUT and viewer.unsent:
-            self._send(viewer)
-            if viewer.channel is not None and self._is_here(viewer):
-                self._go_on(viewer, viewer.channel, time.monotonic())
+                if len(client.connection.recv(_DRAIN_BYTES)) == _DRAIN_BYTES:
+                    self._epoll.modify(client.fd, _EVENTS)
+        if events & select.EPOLLOUT and client.unsent:
+            self._send(client)
+            if client.channel is not None and self._is_connected(client):
+                self._send_next(client, client.channel, self._clock())
 
-    def _leave(self, viewer: StreamClient, reason: str) -> None:
-        del self._viewers[viewer.descriptor]
-        channel = viewer.channel
+    def _disconnect(self, client: StreamClient, reason: str) -> None:
+        del self._clients[client.fd]
+        channel = client.channel
         if channel is not None:
-            channel.viewers.discard(viewer)
-            channel.leave(viewer)
-            if isinstance(viewer.wanted, JpegVariant) and not channel.viewers:
-                del self._channels[viewer.wanted]
-        self._close(viewer)
+            channel.clients.discard(client)
+            channel.unsubscribe(client)
+            if isinstance(client.source, JpegVariant) and not channel.clients:
+                del self._channels[client.source]
+        self._close(client)
         self._on_channels(tuple(self._channels.values()))
-        watched_s = time.monotonic() - viewer.joined_s
         log.info(
-            "Viewer %s %s after %.0f s, %d pictures, %d skipped; %d watch",
-            viewer.address,
+            "Client %s disconnected (%s): %.0f s, %d frames sent, %d dropped; %d connected",
+            client.address,
             reason,
-            watched_s,
-            max(viewer.pictures, 0),
-            viewer.skipped,
-            len(self._viewers),
+            self._clock() - client.connected_s,
+            max(client.frames, 0),
+            client.dropped,
+            len(self._clients),
         )
-        if not self._viewers:
-            self._give_ring_up()
+        if not self._clients:
+            self._sender.release_ring()
 
-    def _close(self, viewer: StreamClient) -> None:
-        # A closed descriptor leaves the epoll set by itself.
-        viewer.connection.close()
-        viewer.on_leave()
+    def _close(self, client: StreamClient) -> None:
+        # Closing a socket removes it from the epoll set.
+        client.connection.close()
+        client.on_disconnect()

@@ -1,8 +1,8 @@
-"""The movie that all viewers of `/stream.mp4` watch: fragments as they are made, each the same bytes for everyone.
+"""The fMP4 stream of `/stream.mp4`: fragments as they are made, the same bytes object for every client.
 
-The encoder's thread calls `begin` and `packet`, which make the fragment and hand it to the fan-out; all the rest runs
-on the fan-out's loop, and there alone is state, but for what stands apart below. The last moments are kept in one ring;
-each viewer has a place in it, and nothing queues for it alone: who falls out of the ring goes on with a keyframe.
+The thread of the encoder calls `on_format` and `on_packet`, which make a fragment and pass it to the fan-out; the rest
+runs on the fan-out's loop, which owns the state. The latest fragments are kept in one ring; each client has a position
+in it, and there is no queue per client: a client that falls out of the ring continues with a keyframe.
 """
 
 import logging
@@ -20,13 +20,13 @@ from softcam.streaming.clients import StreamClient
 
 log = logging.getLogger(__name__)
 
-# A viewer who is further behind than that is slow, and not late: it goes on with a keyframe.
-_KEPT_S: Final = 0.7
-_LEAST_KEPT: Final = 3  # fragments; a camera may give one in a second
-_FRESH_S: Final = 0.25  # a keyframe of that age still is a good beginning: a new one would not come sooner
-_SLOW_PAUSE_S: Final = 1.0  # keyframes cost those who are quick; for slow viewers they are asked for no more often
-# Frames of the camera may be exposed before the portal, or the clock's zero, was there.
-_BEFORE_S: Final = 60.0
+# A client that is further behind is slow, and not only late: it continues with a keyframe.
+_RING_S: Final = 0.7
+_MIN_RING: Final = 3  # fragments; a camera may deliver one per second
+_FRESH_KEYFRAME_S: Final = 0.25  # up to that age a keyframe is a good start: a new one would not arrive sooner
+_SLOW_KEYFRAME_INTERVAL_S: Final = 1.0  # keyframes cost all clients bandwidth; slow ones request no more than this
+# Frames may be exposed before the portal started, or before the zero of the clock.
+_BEFORE_START_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,43 +35,51 @@ class _Fragment:
     data: bytes
     is_keyframe: bool
     began_s: float
-    came_s: float  # to the loop, monotonic clock
+    made_s: float  # monotonic clock
 
 
 class Fmp4Stream:
-    """A channel of the fan-out, and a taker of packets; it takes them only while somebody watches."""
+    """A channel of the fan-out and a packet sink; it is subscribed to the encoder only while it has clients."""
 
-    def __init__(self, video: VideoSource) -> None:
-        self.feed: Callable[[Callable[[], None]], None] = _nowhere  # set before the first viewer: to the loop
-        self.viewers: set[StreamClient] = set()
-        self.zero_s = time.monotonic() - _BEFORE_S  # when the movie's time is 0
+    def __init__(
+        self,
+        video: VideoSource,
+        notify: Callable[["Fmp4Stream", Callable[[], None]], None],
+        *,
+        fresh_keyframe_s: float = _FRESH_KEYFRAME_S,
+    ) -> None:
+        """`notify` is that of the fan-out; a client starts with a keyframe no older than `fresh_keyframe_s`."""
+        self.clients: set[StreamClient] = set()
+        self.zero_s = time.monotonic() - _BEFORE_START_S  # the monotonic time of the stream's time 0
         self._video = video
+        self._notify = notify
+        self._fresh_keyframe_s = fresh_keyframe_s
 
-        # The encoder's thread alone.
+        # Used by the thread of the encoder alone.
         self._format: VideoFormat | None = None
-        self._number = 0  # of the last fragment, which rises as long as the process lives
+        self._number = 0  # of the last fragment; increases as long as the process lives
         self._last_began_s: float | None = None
 
-        # The loop alone.
-        self._is_fed = False  # packets were asked for
-        self._run = 0  # rises with each format
-        self._initial = b""  # none: nobody watches, or the encoder has not begun
+        # Used by the fan-out loop alone.
+        self._is_subscribed = False
+        self._format_number = 0  # increases with each format
+        self._initial = b""  # empty without clients, and before the encoder has started
         self._ring: deque[_Fragment] = deque()
-        self._keyframe: _Fragment | None = None  # the newest in the ring
-        self._slow_from_s = 0.0  # when slow viewers may ask for a keyframe again
+        self._keyframe: _Fragment | None = None  # the latest one in the ring
+        self._slow_keyframe_s = 0.0  # when slow clients may request a keyframe again
 
     @property
     def zero_timestamp_s(self) -> float:
-        """The movie's time 0 as Unix time."""
+        """The stream's time 0 as Unix time."""
         return time.time() - (time.monotonic() - self.zero_s)
 
-    # --- the encoder's thread ---------------------------------------------------------------------------------
+    # --- the thread of the encoder ----------------------------------------------------------------------------
 
     def on_format(self, fmt: VideoFormat) -> None:
         self._format = fmt
         self._last_began_s = None
         initial = fragment.initial_segment(fmt)
-        self.feed(lambda: self._begin(initial))
+        self._notify(self, lambda: self._start_format(initial))
 
     def on_packet(self, packet: Packet) -> None:
         fmt = self._format
@@ -81,97 +89,90 @@ class Fmp4Stream:
         self._last_began_s = packet.began_s
         self._number += 1
         data = fragment.fragment(self._number, [packet], self.zero_s, timing.sample_duration_s(delta_s, fmt.fps))
-        piece = _Fragment(self._number, data, packet.is_keyframe, packet.began_s, time.monotonic())
-        self.feed(lambda: self._take(piece))
+        new = _Fragment(self._number, data, packet.is_keyframe, packet.began_s, time.monotonic())
+        self._notify(self, lambda: self._append(new))
 
-    # --- the loop ---------------------------------------------------------------------------------------------
+    # --- the fan-out loop -------------------------------------------------------------------------------------
 
-    def join(self, viewer: StreamClient, now_s: float) -> bytes:
+    def subscribe(self, client: StreamClient, now_s: float) -> bytes:
         keyframe = self._keyframe
-        if not self._is_fed:
+        if not self._is_subscribed:
             try:
                 self._video.subscribe(self)
-                self._is_fed = True
-            except CameraError as error:  # the viewer will have to leave by itself, unless the next one has more luck
-                log.error("No movie: %s", error)
-        elif keyframe is not None and now_s - keyframe.came_s < _FRESH_S:
-            viewer.run, viewer.part_number = self._run, keyframe.number + 1
+                self._is_subscribed = True
+            except CameraError as error:  # the client waits until it disconnects, or the next client succeeds
+                log.error("Failed to start the fMP4 stream: %s", error)
+        elif keyframe is not None and now_s - keyframe.made_s < self._fresh_keyframe_s:
+            client.format_number, client.part_number = self._format_number, keyframe.number + 1
             return self._initial + keyframe.data
-        self._await_keyframe(viewer)
+        client.format_number = 0
+        client.waits_for_keyframe = True
+        client.part_number = self._next_number
         self._video.request_keyframe()
         return b""
 
-    def next(self, viewer: StreamClient, now_s: float) -> bytes | None:
-        if viewer.run not in (0, self._run):
+    def next_part(self, client: StreamClient, now_s: float) -> bytes | None:
+        if client.format_number not in (0, self._format_number):
             return None
-        if not self._ring or viewer.part_number > self._ring[-1].number:
+        if not self._ring or client.part_number > self._ring[-1].number:
             return b""
-        if viewer.part_number < self._ring[0].number and not viewer.waits_for_keyframe:
-            self._skip(viewer, now_s)
-        if viewer.waits_for_keyframe:
+        if client.part_number < self._ring[0].number and not client.waits_for_keyframe:
+            self._skip_to_keyframe(client, now_s)
+        if client.waits_for_keyframe:
             keyframe = self._keyframe
-            if keyframe is None or keyframe.number < viewer.part_number:
+            if keyframe is None or keyframe.number < client.part_number:
                 return b""
-            viewer.skipped += keyframe.number - viewer.part_number if viewer.run else 0
-            viewer.waits_for_keyframe = False
-            viewer.part_number = keyframe.number + 1
-            if viewer.run:
+            client.dropped += keyframe.number - client.part_number if client.format_number else 0
+            client.waits_for_keyframe = False
+            client.part_number = keyframe.number + 1
+            if client.format_number:
                 return keyframe.data
-            viewer.run = self._run
+            client.format_number = self._format_number
             return self._initial + keyframe.data
-        fragment = self._ring[viewer.part_number - self._ring[0].number]
-        viewer.part_number += 1
-        return fragment.data
+        part = self._ring[client.part_number - self._ring[0].number]
+        client.part_number += 1
+        return part.data
 
-    def leave(self, viewer: StreamClient) -> None:  # noqa: ARG002 - a channel's signature
-        if not self.viewers:
+    def unsubscribe(self, client: StreamClient) -> None:  # noqa: ARG002 - the signature of a channel
+        if not self.clients:
             self._video.unsubscribe(self)
-            self._is_fed = False
-            self._initial = b""  # what is still on its way is for nobody
-            self._forget()
+            self._is_subscribed = False
+            self._initial = b""  # fragments that are still in the queue of the fan-out are dropped
+            self._clear()
 
-    def _begin(self, initial: bytes) -> None:
-        if self.viewers:
-            self._run += 1
+    def _start_format(self, initial: bytes) -> None:
+        if self.clients:
+            self._format_number += 1
             self._initial = initial
-            self._forget()
+            self._clear()
 
-    def _take(self, fragment: _Fragment) -> None:
+    def _append(self, new: _Fragment) -> None:
         if not self._initial:
             return
         ring = self._ring
-        ring.append(fragment)
-        while len(ring) > _LEAST_KEPT and fragment.began_s - ring[0].began_s > _KEPT_S:
+        ring.append(new)
+        while len(ring) > _MIN_RING and new.began_s - ring[0].began_s > _RING_S:
             ring.popleft()
-        if fragment.is_keyframe:
-            self._keyframe = fragment
+        if new.is_keyframe:
+            self._keyframe = new
         elif self._keyframe is not None and self._keyframe.number < ring[0].number:
             self._keyframe = None
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._ring.clear()
         self._keyframe = None
 
-    def _skip(self, viewer: StreamClient, now_s: float) -> None:
-        """It was too slow for what it had next; on with the newest keyframe, or where there is none, one to come."""
-        viewer.waits_for_keyframe = True
+    def _skip_to_keyframe(self, client: StreamClient, now_s: float) -> None:
+        """Its next fragment has left the ring: it continues with the latest keyframe, or with a requested one."""
+        client.waits_for_keyframe = True
         if self._keyframe is None:
-            viewer.skipped += self._number_now - viewer.part_number
-            viewer.part_number = self._number_now
-            if now_s >= self._slow_from_s:
-                self._slow_from_s = now_s + _SLOW_PAUSE_S
+            client.dropped += self._next_number - client.part_number
+            client.part_number = self._next_number
+            if now_s >= self._slow_keyframe_s:
+                self._slow_keyframe_s = now_s + _SLOW_KEYFRAME_INTERVAL_S
                 self._video.request_keyframe()
 
-    def _await_keyframe(self, viewer: StreamClient) -> None:
-        viewer.run = 0
-        viewer.waits_for_keyframe = True
-        viewer.part_number = self._number_now
-
     @property
-    def _number_now(self) -> int:
-        """Of the fragment that comes next."""
+    def _next_number(self) -> int:
+        """Of the fragment that follows the latest one in the ring."""
         return self._ring[-1].number + 1 if self._ring else 0
-
-
-def _nowhere(_take: Callable[[], None]) -> None:
-    """There is no loop yet."""

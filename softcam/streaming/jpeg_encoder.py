@@ -1,12 +1,12 @@
-"""Makes JPEGs of frames: each wanted size and quality once per frame, and only while somebody wants it.
+"""Encodes frames as JPEGs: each variant once per frame, and only variants that have clients.
 
-Two threads, `encoder-1` and `encoder-2`, take the newest frame whenever the camera gives one and encode it for every
-channel that has viewers; simplejpeg gives the GIL up meanwhile, so they use two cores where one is not enough for the
-frame rate. An encoder that is late takes the newest frame, never the next one: pictures may be left out, but their age
-does not grow. A snapshot is encoded by the thread of its request; several at once share one encode.
+Two threads, `encoder-1` and `encoder-2`, encode the latest frame for every channel with clients; simplejpeg releases
+the interpreter lock, so they use two cores where one is too slow for the frame rate. An encoder that is late continues
+with the latest frame, never with the next one: frames may be dropped, but the latency does not grow. A snapshot is
+encoded by the thread of its request; concurrent requests for the same one share the result.
 
-A JPEG of the camera's own that is wanted as it is goes on by the camera's thread: to wake an encoder would take longer
-than to look at its header.
+A JPEG that the camera delivers and that needs no change is published by the camera's thread: waking an encoder would
+take longer than reading the header.
 """
 
 import logging
@@ -25,92 +25,100 @@ from softcam.imaging.frame import Frame, NewestFrame
 from softcam.imaging.placeholder import placeholder
 from softcam.imaging.planes import centre_crop
 from softcam.imaging.scale import scaled_size
+from softcam.runtime.deadline import Deadline
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
-# Each holds a frame while it encodes, and so does the slot: three of the camera's six buffers at the most.
+# Each holds a frame while it encodes, and so does the latest-frame slot: at most three of the camera's six buffers.
 _ENCODERS: Final = 2
-_SHARED: Final = 4  # JPEGs that snapshots of one moment may share
-_SHARE_LIMIT_S: Final = 10.0  # a full-resolution picture takes a small Pi about a second
+_SHARED_SNAPSHOTS: Final = 4
+_SNAPSHOT_TIMEOUT_S: Final = 10.0  # a full-resolution JPEG takes a small Pi about a second
 _ANY_QUALITY: Final = 100  # where nothing is compressed
-_COMPLAINT_PAUSE_S: Final = 10.0  # a camera that gives damaged frames does so at its full rate
 
 Size = tuple[int, int]
 
 
 class JpegVariant(NamedTuple):
-    """What a channel shows: the width in pixels (0 is the stream's own; the aspect ratio is kept) and JPEG quality.
+    """What a channel delivers: the width in pixels (0: that of the stream; the aspect ratio is kept) and JPEG quality.
 
-    `is_quality_asked` tells a quality that somebody asked for from the usual one, to which a camera that gives JPEGs
-    by itself need not be held.
+    `quality_is_explicit` distinguishes a requested quality from the default one, which does not apply to JPEGs that the
+    camera delivers.
     """
 
     width: int
     quality: int
-    is_quality_asked: bool = False
+    quality_is_explicit: bool = False
 
 
 class Channel(Protocol):
-    """Viewers who want the same pictures."""
+    """The clients of one variant."""
 
     @property
-    def key(self) -> JpegVariant: ...
+    def variant(self) -> JpegVariant: ...
 
     @property
     def due_s(self) -> float:
-        """When the next picture is wanted (monotonic clock); frames before it are left out."""
+        """When the next frame is due (monotonic clock); earlier frames are dropped."""
 
 
-class Deliver(Protocol):
-    def __call__(self, key: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
-        """A picture is ready; `timestamp_s` is Unix time, `made_s` is monotonic and orders the pictures."""
+class PublishJpeg(Protocol):
+    def __call__(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
+        """A JPEG is ready; `timestamp_s` is Unix time, `made_s` is monotonic and orders the JPEGs."""
 
 
 @dataclass(eq=False, slots=True)
-class _Work:
-    """What is to be done for one channel."""
+class _ChannelState:
+    """The pending work of one channel."""
 
     channel: Channel
     is_due: bool = True
-    notice: Sequence[str] | None = None  # a placeholder with these lines is wanted in place of a frame
-    began_s: float = 0.0  # the newest frame that an encoder took
+    notice: Sequence[str] | None = None  # lines of a placeholder that replaces the next frame
+    began_s: float = 0.0  # of the latest frame that was encoded or is being encoded
 
 
 class JpegEncoderPool:
-    """Owns the encoder threads. `on_frame` is called by the camera's thread, `want` and `show` by the fan-out."""
+    """Owns the encoder threads. The camera's thread calls `on_frame`, the fan-out `set_channels` and `show_notice`."""
 
-    def __init__(self, frames: NewestFrame, size: Size) -> None:
-        """`size` (width, height) is that of placeholders until a frame has come."""
+    def __init__(
+        self,
+        frames: NewestFrame,
+        size: Size,
+        *,
+        snapshot_timeout_s: float = _SNAPSHOT_TIMEOUT_S,
+        errors: RateLimitedLogger | None = None,
+    ) -> None:
+        """`size` (width, height) is that of placeholders until the first frame."""
         self._frames = frames
+        self._snapshot_timeout_s = snapshot_timeout_s
+        self._errors = RateLimitedLogger(log) if errors is None else errors
         self._changed = threading.Condition(threading.Lock())  # guards the fields below
-        self._works: dict[Channel, _Work] = {}
+        self._states: dict[Channel, _ChannelState] = {}
         self._size = size
         self._is_stopping = False
-        self._encoded = 0
-        self._shared: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
-        self._failures = 0  # not yet logged
-        self._complain_at_s = 0.0
-        self._deliver: Deliver | None = None
-        self._threads: list[threading.Thread] = []  # of the thread that starts and stops the parts
+        self._encoded_count = 0
+        self._snapshots: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
+        self._publish: PublishJpeg | None = None
+        self._threads: list[threading.Thread] = []  # used by the thread that starts and stops the components
         frames.subscribe(self.on_frame)
 
-    def start(self, deliver: Deliver, on_crash: Callable[[str], None]) -> None:
-        """Start the encoders; `deliver` gets what they make, on their threads, and what the camera made, on its own."""
-        self._deliver = deliver
-        run = partial(self._run, deliver)
+    def start(self, publish: PublishJpeg, on_crash: Callable[[str], None]) -> None:
+        """Start the encoders; `publish` is called on their threads, and on the camera's for JPEGs that it delivered."""
+        self._publish = publish
+        run = partial(self._run, publish)
         self._threads = [spawn(f"encoder-{n + 1}", run, on_crash) for n in range(_ENCODERS)]
 
     @property
-    def encoded(self) -> int:
-        """How many pictures were made for streams so far."""
+    def encoded_count(self) -> int:
+        """How many JPEGs were made for streams so far."""
         with self._changed:
-            return self._encoded
+            return self._encoded_count
 
-    def want(self, channels: Iterable[Channel]) -> None:
-        """From now on these channels have viewers; a new one gets the newest frame at once."""
+    def set_channels(self, channels: Iterable[Channel]) -> None:
+        """Replace the channels to encode for; a new one gets the latest frame at once."""
         with self._changed:
-            self._works = {channel: self._works.get(channel) or _Work(channel) for channel in channels}
+            self._states = {channel: self._states.get(channel) or _ChannelState(channel) for channel in channels}
             self._changed.notify_all()
 
     def on_frame(self) -> None:
@@ -119,84 +127,85 @@ class JpegEncoderPool:
         if frame is None:
             return
         try:
-            channels = self._tell(frame)
-            picture = self._take_own(frame) if channels else None
+            channels = self._schedule(frame)
+            picture = self._camera_jpeg(frame) if channels else None
         finally:
             frame.release()
-        if picture is None or self._deliver is None:
+        if picture is None or self._publish is None:
             return
         with self._changed:
-            self._encoded += len(channels)
+            self._encoded_count += len(channels)
         for channel in channels:
-            self._deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
+            self._publish(channel.variant, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
-    def _tell(self, frame: Frame) -> list[Channel]:
-        """Wake encoders for the channels that are due, but for those that take `frame` as it is: these are returned."""
-        passed = []
+    def _schedule(self, frame: Frame) -> list[Channel]:
+        """Wake encoders for the channels that are due; returns the channels that get the camera's JPEG unchanged."""
+        unchanged = []
         with self._changed:
             now_s = time.monotonic()
             due = 0
-            for work in self._works.values():
-                if work.channel.due_s > now_s:
+            for state in self._states.values():
+                if state.channel.due_s > now_s:
                     continue
-                if work.notice is None and work.began_s < frame.began_s and _is_as_wanted(frame, work.channel.key):
-                    work.is_due = False
-                    work.began_s = frame.began_s
+                is_newer = state.notice is None and state.began_s < frame.began_s
+                if is_newer and _needs_no_encoding(frame, state.channel.variant):
+                    state.is_due = False
+                    state.began_s = frame.began_s
                     self._size = frame.size
-                    passed.append(work.channel)
+                    unchanged.append(state.channel)
                 else:
-                    work.is_due = True
+                    state.is_due = True
                     due += 1
             if due:
                 self._changed.notify(due)
-        return passed
+        return unchanged
 
-    def _take_own(self, frame: Frame) -> bytes | None:
-        """The JPEG that the camera made; None for a damaged one."""
+    def _camera_jpeg(self, frame: Frame) -> bytes | None:
+        """The JPEG that the camera delivered; None for a damaged one."""
         try:
             return jpeg.encode(frame, None, _ANY_QUALITY)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one picture, the camera's thread goes on
-            self._complain(error)
+        except Exception as error:  # noqa: BLE001 - one bad JPEG must not end the camera's thread
+            self._log_error(error)
             return None
 
-    def show(self, lines: Sequence[str]) -> None:
-        """Send every viewer a placeholder with these lines."""
+    def show_notice(self, lines: Sequence[str]) -> None:
+        """Send a placeholder with these lines to every client."""
         with self._changed:
-            for work in self._works.values():
-                work.is_due = True
-                work.notice = lines
+            for state in self._states.values():
+                state.is_due = True
+                state.notice = lines
             self._changed.notify_all()
 
-    def snapshot(self, frame: Frame, size: Size, quality: int, *, is_quality_asked: bool = False) -> bytes:
-        """A JPEG of a frame that the caller holds; another aspect ratio shows its middle. Raises CameraError."""
-        key = (frame.began_s, frame.size, size, quality, is_quality_asked)
+    def snapshot(self, frame: Frame, size: Size, quality: int, *, quality_is_explicit: bool = False) -> bytes:
+        """A JPEG of a frame that the caller holds; for another aspect ratio its centre. Raises CameraError."""
+        key = (frame.began_s, frame.size, size, quality, quality_is_explicit)
         with self._changed:
-            shared = self._shared.get(key)
-            is_ours = shared is None
+            shared = self._snapshots.get(key)
+            is_first = shared is None
             if shared is None:
-                shared = self._shared[key] = Future()
-                if len(self._shared) > _SHARED:
-                    self._shared.popitem(last=False)
-        if is_ours:
+                shared = self._snapshots[key] = Future()
+                if len(self._snapshots) > _SHARED_SNAPSHOTS:
+                    self._snapshots.popitem(last=False)
+        if is_first:
             try:
                 part = centre_crop(frame, size)
-                shared.set_result(jpeg.encode(part, size, quality, is_quality_asked=is_quality_asked))
+                shared.set_result(jpeg.encode(part, size, quality, quality_is_explicit=quality_is_explicit))
             except BaseException as error:
-                # Whatever it is: those who wait for the same picture would otherwise wait for nothing.
+                # Whatever it is: requests that share this snapshot would otherwise wait for their timeout.
                 shared.set_exception(error)
                 with self._changed:
-                    if self._shared.get(key) is shared:
-                        del self._shared[key]
+                    if self._snapshots.get(key) is shared:
+                        del self._snapshots[key]
                 raise
         try:
-            return shared.result(_SHARE_LIMIT_S)
+            return shared.result(self._snapshot_timeout_s)
         except TimeoutError as error:
-            raise NoPicture(f"the picture was not encoded within {_SHARE_LIMIT_S:.0f} s") from error
+            raise NoPicture(f"the image was not encoded within {self._snapshot_timeout_s:.0f} s") from error
 
-    def forget(self) -> None:
-        """Let go of the pictures that snapshots might still share; those of a whole sensor are some megabytes each."""
+    def clear_snapshots(self) -> None:
+        """Drop the snapshots that requests might still share; one of the whole sensor has some megabytes."""
         with self._changed:
-            self._shared.clear()
+            self._snapshots.clear()
 
     def stop(self, deadline_s: float) -> None:
         """End the threads; waits until the deadline (monotonic clock)."""
@@ -204,86 +213,81 @@ class JpegEncoderPool:
             self._is_stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
+            thread.join(Deadline(deadline_s).remaining_s)
 
     # --- the encoder threads ----------------------------------------------------------------------------------
 
-    def _run(self, deliver: Deliver) -> None:
-        while (taken := self._take()) is not None:
-            channel, frame, notice = taken
+    def _run(self, publish: PublishJpeg) -> None:
+        while (work := self._wait_for_work()) is not None:
+            channel, frame, notice = work
             try:
                 if frame is None:
-                    self._make_placeholder(channel, notice, deliver)
+                    self._publish_placeholder(channel, notice, publish)
                 else:
-                    self._make_picture(channel, frame, deliver)
-            except Exception as error:  # noqa: BLE001 - one bad frame ends no thread: the next one may be well
-                self._complain(error)
+                    self._publish_frame(channel, frame, publish)
+            except Exception as error:  # noqa: BLE001 - one bad frame must not end the thread
+                self._log_error(error)
 
-    def _take(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
-        """Sleep until a channel is due; the newest frame, held, or the lines of a placeholder. None at the end."""
+    def _wait_for_work(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
+        """Wait until a channel is due; the latest frame, held, or the lines of a placeholder. None at the end."""
         with self._changed:
             while not self._is_stopping:
-                # Who waits longest is first: where time does not suffice for all channels, each loses some frames.
-                for work in sorted((work for work in self._works.values() if work.is_due), key=_last_served):
-                    work.is_due = False
-                    notice, work.notice = work.notice, None
+                # The channel served longest ago is first: under overload each channel loses some frames.
+                for state in sorted((state for state in self._states.values() if state.is_due), key=_last_served):
+                    state.is_due = False
+                    notice, state.notice = state.notice, None
                     if notice is not None:
-                        return work.channel, None, notice
-                    frame = self._newer_than(work.began_s)
+                        return state.channel, None, notice
+                    frame = self._newer_than(state.began_s)
                     if frame is None:  # none at all, or the other encoder was faster
                         continue
-                    work.began_s = frame.began_s
+                    state.began_s = frame.began_s
                     self._size = frame.size
-                    return work.channel, frame, ()
+                    return state.channel, frame, ()
                 self._changed.wait()
             return None
 
     def _newer_than(self, began_s: float) -> Frame | None:
-        """The newest frame, held, if it is a later one. Not held first: that could be its last hold, to be given back
-        under our lock."""
+        """The latest frame, held, if it is a later one.
+
+        Not held before the comparison: that could be its last reference, to be released under our lock.
+        """
         return self._frames.wait(lambda frame: frame.began_s > began_s, deadline_s=0.0)
 
-    def _complain(self, error: Exception) -> None:
-        """Log a picture that could not be encoded; of many in a row, the first and then their number."""
-        now_s = time.monotonic()
-        with self._changed:
-            self._failures += 1
-            if now_s < self._complain_at_s:
-                return
-            failures, self._failures = self._failures, 0
-            self._complain_at_s = now_s + _COMPLAINT_PAUSE_S
-        log.error("%d pictures could not be encoded: %s", failures, error, exc_info=error)
+    def _log_error(self, error: Exception) -> None:
+        # A camera that delivers damaged frames does so at its full rate.
+        self._errors.error("Failed to encode a JPEG: %s", error, exc_info=error)
 
-    def _make_picture(self, channel: Channel, frame: Frame, deliver: Deliver) -> None:
-        """Encode a frame, give it back, and deliver the picture.
+    def _publish_frame(self, channel: Channel, frame: Frame, publish: PublishJpeg) -> None:
+        """Encode a frame, release it, and publish the JPEG.
 
-        In this order: once the fan-out is woken it wants the interpreter, and every step that this thread still has to
-        do makes all viewers wait.
+        In this order: the fan-out needs the interpreter once it is woken, and every step that this thread still does
+        delays all clients.
         """
-        width, quality, is_quality_asked = channel.key
+        width, quality, quality_is_explicit = channel.variant
         try:
             size = scaled_size(frame.size, width) if 0 < width < frame.width else None
-            picture = jpeg.encode(frame, size, quality, is_quality_asked=is_quality_asked)
+            picture = jpeg.encode(frame, size, quality, quality_is_explicit=quality_is_explicit)
         finally:
             frame.release()
         with self._changed:
-            self._encoded += 1
-        deliver(channel.key, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
+            self._encoded_count += 1
+        publish(channel.variant, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
-    def _make_placeholder(self, channel: Channel, lines: Sequence[str], deliver: Deliver) -> None:
+    def _publish_placeholder(self, channel: Channel, lines: Sequence[str], publish: PublishJpeg) -> None:
         with self._changed:
             size = self._size
-        width = channel.key.width
+        width = channel.variant.width
         if 0 < width < size[0]:
             size = scaled_size(size, width)
         now_s = time.monotonic()
-        deliver(channel.key, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
+        publish(channel.variant, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
 
 
-def _is_as_wanted(frame: Frame, key: JpegVariant) -> bool:
-    """Whether it is a JPEG that is neither made smaller nor compressed again."""
-    return frame.pixel_format == "MJPEG" and not key.is_quality_asked and not 0 < key.width < frame.width
+def _needs_no_encoding(frame: Frame, variant: JpegVariant) -> bool:
+    """Whether the frame is a JPEG that is neither scaled down nor compressed again for this variant."""
+    return frame.pixel_format == "MJPEG" and not variant.quality_is_explicit and not 0 < variant.width < frame.width
 
 
-def _last_served(work: _Work) -> float:
-    return work.began_s
+def _last_served(state: _ChannelState) -> float:
+    return state.began_s

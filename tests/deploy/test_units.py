@@ -57,10 +57,10 @@ def test_the_portal_has_a_user_of_its_own_and_sees_no_homes(machine: Machine) ->
 
 @pytest.mark.measurement
 def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
-    wait_for_status(machine, 0, "closed|open, no viewers, .*")
+    wait_for_status(machine, 0, "closed|open, no clients, .*")
     with machine.viewer(0):
-        wait_for_status(machine, 0, r"open, 1 viewer, (19|2\d)\.\d fps")
-    wait_for_status(machine, 0, "open, no viewers, .*")
+        wait_for_status(machine, 0, r"open, 1 client, (19|2\d)\.\d fps")
+    wait_for_status(machine, 0, "open, no clients, .*")
     wait_for_status(machine, 0, "closed")
 
 
@@ -140,7 +140,7 @@ def test_a_frozen_camera_is_restarted_and_a_hopeless_one_gets_a_fresh_process(ma
         machine.freeze()
         wait_for_status(machine, 0, "restarting: no frame for 1 s")
         machine.thaw()
-        wait_for_status(machine, 0, r"open, 1 viewer, .*")
+        wait_for_status(machine, 0, r"open, 1 client, .*")
         assert machine.pid(0) == pid
         assert machine.status(0)["restarts"] >= 1
         assert "No frame for 1.0 s" in machine.journal(0, *since, "-p", "warning")
@@ -227,7 +227,7 @@ def test_a_crowd_is_served_in_the_sandbox(machine: Machine) -> None:
             return "io_uring" in machine.run("ls", "-l", f"/proc/{pid}/fd").stdout
 
         # Where this machine's kernel lets nobody do that, the log says what is done instead.
-        words = "Pictures go to each viewer by a system call of its own"
+        words = "io_uring unavailable, using send()"
         machine.wait_until(lambda: is_by_one_call() or words in machine.journal(0, *since), "a way to send to them all")
         done = machine.net(str(PROJECT / "measure_fps.py"), "http://127.0.0.1:18081/stream.mjpg", "--frames", "20")
         assert "20" in done.stdout

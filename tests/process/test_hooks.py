@@ -44,7 +44,7 @@ def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start
         "--recordings", str(folder), "--recordings-preroll", "1", "--hook", "integrations.hooks.motion:watch",
         environment={"MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
     )  # fmt: skip
-    name = portal.wait_for_log(r"Something moves: recording (\S+\.mp4)", timeout_s=60)[1]
+    name = portal.wait_for_log(r"Motion detected, recording (\S+\.mp4)", timeout_s=60)[1]
     portal.wait_for_log("Recorded: 1 files", timeout_s=60)
     assert (folder / name).stat().st_size > 10_000
     status = status_of(portal)
@@ -56,7 +56,7 @@ def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start
 def test_motion_says_why_nothing_is_recorded(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--hook", "integrations.hooks.motion:watch", environment={"MOTION_SHARE": "0.001"})
     with StreamClient(portal) as viewer:
-        portal.wait_for_log("Something moves, and is not recorded: .*CAMERA_RECORDINGS", timeout_s=60)
+        portal.wait_for_log("Motion detected, but recording failed: .*CAMERA_RECORDINGS", timeout_s=60)
         viewer.next()
     assert status_of(portal)["hook"]["failures"] == 0
 
@@ -74,7 +74,7 @@ def test_motion_asks_the_portal_it_was_told(start_portal: Start, tmp_path: Path)
     request = urllib.request.Request(f"{watching.url}/stream.mjpg", headers={"X-API-Key": "a-key-for-the-test"})
     with urllib.request.urlopen(request, timeout=30) as stream:
         assert stream.read(1)
-        name = watching.wait_for_log(r"Something moves: recording (\S+)", timeout_s=60)[1]
+        name = watching.wait_for_log(r"Motion detected, recording (\S+)", timeout_s=60)[1]
     recording.wait_for_log(f"Recording {name}", timeout_s=30)
 
 
@@ -93,7 +93,7 @@ def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path:
     )
     portal = start_portal(*SMALL, "--hook", "wild:hook", environment={"PYTHONPATH": str(tmp_path)})
     with StreamClient(portal) as viewer:
-        portal.wait_for_log("frames are shown without it")
+        portal.wait_for_log("bypassing it")
         before = status_of(portal)["frames"]
         for _ in range(40):
             viewer.next()

@@ -222,7 +222,7 @@ def test_camera_is_open_while_somebody_watches(small: Portal) -> None:
     with StreamClient(small) as viewer:
         viewer.next()
         assert status_of(small)["state"] == "open"
-    small.wait_for_log(r"Viewer 127\.0\.0\.1 left")
+    small.wait_for_log(r"Client 127\.0\.0\.1 disconnected")
     small.wait_for_log("Camera closed")
     status = wait_for_status(small, state="closed", viewers=0)
     assert status["opens"] == 1

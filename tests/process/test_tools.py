@@ -76,7 +76,7 @@ def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, numb
         text=True,
     )
     try:
-        portal.wait_for_log("watches, 1 now")
+        portal.wait_for_log("connected; 1 connected")
         eventually(lambda: output.exists() and output.stat().st_size > 0, "that pictures are in the file")
         tool.send_signal(number)
         _, said = tool.communicate(timeout=LIMIT_S)

@@ -49,12 +49,12 @@ def test_the_camera_is_open_while_somebody_watches_and_a_while_after(rig: Rig) -
     assert portal.get("/snapshot").status == 200
     portal.wait_for_status(state="lingering", opens=2)
     lines = [line.partition(" INFO ")[2] for line in portal.running.output.splitlines()]
-    told = [line for line in lines if line.startswith(("Camera ", "Viewer "))]
+    told = [line for line in lines if line.startswith(("Camera ", "Client "))]
     assert [" ".join(line.split()[:2]) for line in told if "open" in line or "closed" in line] == [
         *("Camera open", "Camera closed", "Camera open")
     ]
-    assert sum("watches" in line for line in told) == 2
-    assert sum("left after" in line for line in told) == 2
+    assert sum(" connected; " in line for line in told) == 2
+    assert sum("disconnected (" in line for line in told) == 2
 
 
 def test_50_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:

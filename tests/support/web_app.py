@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Self
 
-from softcam import app
+from softcam import application
 from softcam.camera.base import StreamConfig
 from softcam.camera.session.manager import SessionLimits
+from softcam.health import Health
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
-from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
+from softcam.streaming.mjpeg import MjpegStream
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
@@ -48,8 +49,10 @@ class Scene:
         self.manager = self.held.manager
         self.deaths: list[str] = []
         self.pictures = JpegEncoderPool(self.manager.frames, SIZE)
-        self.fan = FanOut(self.pictures.want, lambda: None, self.deaths.append)
-        self.pictures.start(self.fan.deliver, self.deaths.append)
+        health = Health(self.manager, lambda: self.fan.client_count)
+        self.mjpeg = MjpegStream(self.pictures, lambda: 1, lambda: None, health, self.deaths.append)
+        self.mjpeg.start()
+        self.fan = self.mjpeg.fanout
         defaults = MediaDefaults(
             quality=80,
             snapshot_size=snapshot_size,
@@ -60,7 +63,10 @@ class Scene:
         )
         self.media = MediaApi(self.manager, self.pictures, self.fan, defaults)
         self.api = StatusApi(
-            self.manager, lambda: self.fan.viewers, lambda: self.pictures.encoded, autofocus_timeout_s is not None
+            self.manager,
+            lambda: self.fan.client_count,
+            lambda: self.pictures.encoded_count,
+            autofocus_timeout_s is not None,
         )
 
     def __enter__(self) -> Self:
@@ -79,7 +85,7 @@ class Scene:
         return self.manager.status().leases
 
     def routes(self) -> list[Route]:
-        return [*page_routes(), *app._routes(self.media, self.api)]
+        return [*page_routes(), *application.media_routes(self.media, self.api)]
 
     def snapshot(self, query: str = "", method: str = "GET") -> Response:
         answer = self.media.snapshot(make_request(f"/snapshot.jpg?{query}", method=method))

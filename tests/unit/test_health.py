@@ -51,7 +51,7 @@ class FakeManager:
 @dataclass(eq=False)
 class FakeChannel:
     due_s: float = 0.0
-    key: JpegVariant = field(default_factory=lambda: JpegVariant(0, 80))
+    variant: JpegVariant = field(default_factory=lambda: JpegVariant(0, 80))
 
 
 class Parts:
@@ -118,9 +118,9 @@ def answers() -> Iterator[Answers]:
     [
         (State.CLOSED, 0, None, None, "closed"),
         (State.OPENING, 0, None, None, "opening"),
-        (State.OPEN, 3, 29.93, None, "open, 3 viewers, 29.9 fps"),
-        (State.OPEN, 1, 20.0, None, "open, 1 viewer, 20.0 fps"),
-        (State.LINGERING, 0, 20.0, None, "open, no viewers, 20.0 fps"),
+        (State.OPEN, 3, 29.93, None, "open, 3 clients, 29.9 fps"),
+        (State.OPEN, 1, 20.0, None, "open, 1 client, 20.0 fps"),
+        (State.LINGERING, 0, 20.0, None, "open, no clients, 20.0 fps"),
         (State.RECOVERING, 2, 0.0, "no frame for 10 s", "restarting: no frame for 10 s"),
         (State.MISSING, 0, None, "camera 0 is gone", "missing: camera 0 is gone"),
     ],
@@ -140,7 +140,7 @@ def test_status_line_ignores_small_changes_of_the_rate(parts: Parts) -> None:
     parts.manager.fps = 30.1
     assert parts.health.status_line() == line
     parts.manager.fps = 12.0
-    assert parts.health.status_line() == "open, 1 viewer, 12.0 fps"
+    assert parts.health.status_line() == "open, 1 client, 12.0 fps"
 
 
 def test_status_line_of_a_disabled_camera() -> None:

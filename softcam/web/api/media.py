@@ -123,7 +123,7 @@ class MediaApi:
     def __init__(
         self,
         manager: CameraManager | None,
-        pictures: JpegEncoderPool,
+        jpegs: JpegEncoderPool,
         fanout: FanOut,
         defaults: MediaDefaults,
         control_manager: ControlManager | None = None,
@@ -131,7 +131,7 @@ class MediaApi:
         """`manager` is None if the camera is disabled, `control_manager` if the camera has no controls."""
         self._manager = manager
         self._control_manager = control_manager
-        self._pictures = pictures
+        self._jpegs = jpegs
         self._fanout = fanout
         self._defaults = defaults
         self._turns = threading.BoundedSemaphore(_MAX_CONCURRENT)
@@ -151,8 +151,10 @@ class MediaApi:
         # Requests for the same JPEG share one variant, which is encoded once: widths are even in any case, and an
         # explicit quality differs from the default only for a camera that delivers JPEGs.
         width = width // 2 * 2
-        is_quality_asked = quality is not None and config.pixel_format == "MJPEG"
-        variant = JpegVariant(width if width < config.width else 0, quality or self._defaults.quality, is_quality_asked)
+        quality_is_explicit = quality is not None and config.pixel_format == "MJPEG"
+        variant = JpegVariant(
+            width if width < config.width else 0, quality or self._defaults.quality, quality_is_explicit
+        )
         interval_s = 1 / fps if fps else 0.0
 
         def start(connection: socket) -> None:
@@ -283,11 +285,11 @@ class MediaApi:
     def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Snapshot:
         """The snapshot of a frame, which is released."""
         try:
-            jpeg = self._pictures.snapshot(
+            jpeg = self._jpegs.snapshot(
                 frame,
                 _within(size, frame.size),
                 options.quality or self._defaults.snapshot_quality,
-                is_quality_asked=options.quality is not None,
+                quality_is_explicit=options.quality is not None,
             )
             size = size_of(jpeg)
             headers = _frame_headers(frame.timestamp_s)

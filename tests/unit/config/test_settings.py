@@ -164,7 +164,7 @@ BAD = [
 def faults_of(argv: list[str], environ: dict[str, str] | None = None) -> tuple[str, ...]:
     with pytest.raises(ConfigurationError) as caught:
         load(argv, environ or {})
-    return caught.value.faults
+    return caught.value.messages
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_load_gives_settings_or_faults(argv: list[str], value: str) -> None:
         settings = load(argv, environ)
         told = [*settings.warnings, *describe(settings).splitlines()]
     except ConfigurationError as error:
-        told = list(error.faults)
+        told = list(error.messages)
     assert told
     assert all(line.isprintable() for line in told)
 
@@ -534,7 +534,7 @@ def test_fail_all_at_once() -> None:
             ["--width", "641", "--quality=900", "stray", "--heigth", "480", "--check=1", "--fps"],
             {"CAMERA_PORT": "http", "cam0_linger": "5s", "CAMERA_QUALITY": "good", "cam1_width": "not ours"},
         )
-    assert caught.value.faults == (
+    assert caught.value.messages == (
         "'stray': belongs to no flag",
         "--heigth: no such flag; did you mean --height?",
         "--check: takes no value",
@@ -632,7 +632,7 @@ def test_fail_without_telling_a_secret(argv: list[str], environ: dict[str, str])
     with pytest.raises(ConfigurationError) as caught:
         load(argv, environ)
     assert KEY not in f"{caught.value!s} {caught.value!r} {caught.value.__context__!r}"
-    assert caught.value.faults
+    assert caught.value.messages
 
 
 def test_a_key_may_begin_with_a_dash() -> None:

@@ -243,9 +243,9 @@ def test_mjpeg_is_compressed_again_only_for_a_lower_quality_that_was_asked_for()
     jpeg = camera_jpeg(85)
     frame = mjpeg_frame(jpeg)
     assert encode(frame, None, 40) == jpeg
-    assert encode(frame, None, 85, is_quality_asked=True) == jpeg
-    assert encode(frame, None, 95, is_quality_asked=True) == jpeg
-    coarse = encode(frame, None, 40, is_quality_asked=True)
+    assert encode(frame, None, 85, quality_is_explicit=True) == jpeg
+    assert encode(frame, None, 95, quality_is_explicit=True) == jpeg
+    coarse = encode(frame, None, 40, quality_is_explicit=True)
     assert len(coarse) < len(jpeg)
     assert psnr_db(decoded(jpeg).astype(float), decoded(coarse)) > 30
 

@@ -7,7 +7,7 @@ import simplejpeg
 from softcam.errors import CameraError
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, copy_of
-from softcam.imaging.rgb import frame_of, rgb_of, shape_fault
+from softcam.imaging.rgb import frame_of, rgb_of, shape_error
 
 SIZES = [(64, 48), (1536, 864), (66, 50), (62, 34)]
 
@@ -92,7 +92,7 @@ def test_a_copy_outlives_the_buffer() -> None:
     ],
 )
 def test_what_can_be_shown(given: object, fault: str | None) -> None:
-    found = shape_fault(given, (64, 48))
+    found = shape_error(given, (64, 48))
     if fault is None:
         assert found is None
     else:

@@ -108,8 +108,8 @@ def test_watch_from_ready_to_stopping(listener: Listener, no_leaks: Callable[[],
         watch.start(fail_test)
         assert listener.receive() == {"READY": "1", "STATUS": "closed"}
         listener.receive_until("WATCHDOG", "1")
-        states.append("open, 1 viewer, 20.0 fps")
-        listener.receive_until("STATUS", "open, 1 viewer, 20.0 fps")
+        states.append("open, 1 client, 20.0 fps")
+        listener.receive_until("STATUS", "open, 1 client, 20.0 fps")
         listener.receive_until("WATCHDOG", "1")
         watch.stop("the camera is missing")
         listener.receive_until("STOPPING", "1")

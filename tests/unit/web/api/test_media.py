@@ -403,9 +403,9 @@ def test_ok_wishes(flowing: Scene, audience: Audience, query: str, key: JpegVari
     assert COMMON.items() <= answer.headers.items()
     take(answer)
     (viewer,) = audience.viewers
-    assert (viewer.wanted, viewer.interval_s, viewer.address) == (key, interval_s, "192.0.2.1")
+    assert (viewer.source, viewer.interval_s, viewer.address) == (key, interval_s, "192.0.2.1")
     assert flowing.leases["stream"] == 1
-    viewer.on_leave()
+    viewer.on_disconnect()
     assert flowing.leases["stream"] == 0
 
 
@@ -415,8 +415,8 @@ def test_only_a_camera_s_own_jpegs_tell_a_wish_from_the_usual(query: str, is_ask
         audience = Audience()
         scene.media._fanout = audience  # type: ignore[assignment]
         take(hand_over(scene, query))
-        assert audience.viewers[0].wanted.is_quality_asked is is_asked
-        audience.viewers[0].on_leave()
+        assert audience.viewers[0].source.quality_is_explicit is is_asked
+        audience.viewers[0].on_disconnect()
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_head_watches_nothing(scene: Scene) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_camera_that_is_switched_off_says_so(method: str) -> None:
     pictures = JpegEncoderPool(NewestFrame(), SIZE)
-    fan = FanOut(pictures.want, lambda: None, lambda _: None)
+    fan = FanOut(pictures.set_channels, lambda: None, lambda _: None)
     media = MediaApi(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):
         with pytest.raises(HttpError, match="disabled"):
@@ -581,7 +581,7 @@ def test_every_name_of_the_stream() -> None:
                 assert jpeg.size_of(read_first_picture(client, path)) == SIZE
                 assert site.ask(path, method="HEAD").status == 200
                 assert site.ask(path, method="POST").status == 405
-        eventually(lambda: scene.fan.viewers == 0)
+        eventually(lambda: scene.fan.client_count == 0)
         eventually(lambda: scene.held.state is State.CLOSED, "that the camera is closed when nobody watches")
 
 
@@ -601,7 +601,7 @@ def test_parameters_reach_the_stream(flowing: Scene) -> None:
         picture = read_first_picture(client, "/api/camera/stream?quality=60&fps=10&width=16")
         assert picture == jpeg.encode(make_frame(), (16, 8), 60)
         client.socket.close()
-        eventually(lambda: flowing.fan.viewers == 0)
+        eventually(lambda: flowing.fan.client_count == 0)
 
 
 def test_no_frame_is_503(impatient: Scene) -> None:

@@ -1,0 +1,434 @@
+"""The application: builds all components from the settings, starts and stops them in order. Runs on the main thread.
+
+Four builders assemble the components, bottom up; `Application.start` walks one ordered list forward, `Application.stop`
+walks it backward. Only this module and `softcam.app` use the settings; components get plain arguments.
+"""
+
+import errno
+import logging
+import math
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypedDict
+
+from softcam.camera.base import Camera, NullListener, StreamRequest
+from softcam.camera.picamera.h264_encoder import EncoderFactory
+from softcam.camera.session.manager import CameraManager
+from softcam.config.settings import Settings
+from softcam.controls.controller import ControlManager
+from softcam.controls.store import Store
+from softcam.errors import (
+    AddressNotReady,
+    CameraBusy,
+    CameraMissing,
+    CameraStuck,
+    ConfigurationError,
+    PortalError,
+)
+from softcam.h264.backend import OpenBackend
+from softcam.h264.encoder import VideoEncoder
+from softcam.health import Health
+from softcam.imaging.frame import NewestFrame
+from softcam.recording import thumbnail as thumbnails
+from softcam.recording.library import Library
+from softcam.recording.recorder import VideoRecorder
+from softcam.recording.service import RecordingService
+from softcam.recording.timelapse import Still, TimelapseRecorder
+from softcam.rtsp.publisher import Publisher
+from softcam.runtime import memory
+from softcam.runtime.deadline import Deadline
+from softcam.runtime.shutdown import ShutdownSignal
+from softcam.runtime.threads import spawn
+from softcam.streaming.fmp4_channel import Fmp4Stream
+from softcam.streaming.hook import Hook, load_hook
+from softcam.streaming.jpeg_encoder import JpegEncoderPool
+from softcam.streaming.mjpeg import MjpegStream
+from softcam.web.api.cameras import CAMERAS_DOC, CameraList
+from softcam.web.api.controls import ControlApi
+from softcam.web.api.h264_stream import H264StreamApi
+from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, MediaApi, MediaDefaults, SnapshotOptions
+from softcam.web.api.metrics import METRICS_DOC, Metrics
+from softcam.web.api.openapi import openapi_routes
+from softcam.web.api.publishing import Streaming
+from softcam.web.api.recordings import RecordingsApi, take_still
+from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, StatusApi
+from softcam.web.http.auth import AccessControl
+from softcam.web.http.csrf import CsrfGuard
+from softcam.web.http.router import Route, Router
+from softcam.web.http.server import PortalServer
+from softcam.web.pages import page_routes
+from softcam.web.webrtc import webrtc_routes
+
+log = logging.getLogger("softcam")
+
+# Limits of the components that must not use up the time for stopping; the camera is the slowest and gets the rest.
+_FAN_OUT_TIMEOUT_S: Final = 0.5
+_HOOK_TIMEOUT_S: Final = 0.2  # it may be in a function that does not return
+_RECORDERS_TIMEOUT_S: Final = (
+    1.5  # to write the index to a slow card; a file without one is recovered at the next start
+)
+_PUBLISHER_TIMEOUT_S: Final = 0.4  # a healthy server needs none of it; a name lookup could take minutes
+_ANSWER_TIMEOUT_S: Final = 0.5  # for pending requests to get their error response, which they do at once
+
+# An address may become available late: that of the network at boot, or the port of an instance that is just exiting.
+_LISTEN_TIMEOUT_S: Final = 5.0
+_LISTEN_INTERVAL_S: Final = 0.25
+# Errors that no waiting changes: a low port without permission, no IPv6 in this kernel, an invalid address.
+_PERMANENT_BIND_ERRORS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL})
+
+
+@dataclass(frozen=True, slots=True)
+class _Component:
+    """An entry of the ordered list; `stop` gets a deadline (monotonic clock) and returns False for what hangs."""
+
+    start: Callable[[], object]
+    stop: Callable[[float], bool | None]
+    stop_timeout_s: float = math.inf
+
+
+class Application:
+    """All components of a running portal."""
+
+    def __init__(self, settings: Settings, shutdown: ShutdownSignal) -> None:
+        """Build everything. Raises CameraMissing, and ConfigurationError for a hook that cannot be loaded."""
+        self._settings = settings
+        self._shutdown = shutdown
+        self._build_camera()
+        self._build_media()
+        self._build_outputs()
+        self._build_web()
+        self._components = self._component_list()
+
+    def _build_camera(self) -> None:
+        settings = self._settings
+        self._camera, self._number = _choose_camera(settings)
+        self._manager: CameraManager | None = None
+        if self._camera is not None:
+            self._manager = CameraManager(
+                self._camera,
+                linger_s=settings.linger_s,
+                watchdog_timeout_s=settings.watchdog_timeout_s,
+                autofocus_timeout_s=settings.autofocus_timeout_s,
+                has_autofocus=settings.autofocus,
+                on_failure=self._shutdown.request,
+            )
+        folder = None if settings.state_dir is None else Path(settings.state_dir)
+        kind = "pattern" if settings.is_pattern else "cam" if settings.url is None else "url"
+        store = Store(folder, f"controls-{kind}{'' if settings.is_pattern else self._number}")
+        self._controls = ControlManager(self._manager, _stream_request(settings), store)
+
+    def _build_media(self) -> None:
+        """From frames to JPEGs, H.264 and the fan-out."""
+        settings, manager, controls = self._settings, self._manager, self._controls
+        frames = NewestFrame() if manager is None else manager.frames
+        self._hook: Hook | None = None
+        if settings.hook is not None:
+            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, lambda: self.url.rstrip("/"))
+            frames = self._hook.frames
+        self._jpegs = JpegEncoderPool(frames, (settings.width, settings.height))
+        self._video = VideoEncoder(
+            frames,
+            lambda: controls.stream_request.fps,
+            settings.bitrate,
+            self.on_fatal,
+            **_backends(settings, self._camera),
+        )
+        self._health = Health(manager, lambda: self._fanout.client_count)
+        self._mjpeg = MjpegStream(
+            self._jpegs,
+            lambda: controls.orientation,
+            lambda: None if manager is None else manager.recovery_reason,
+            self._health,
+            self.on_fatal,
+        )
+        self._fanout = self._mjpeg.fanout
+        self._fmp4 = Fmp4Stream(self._video, self._fanout.notify)
+        if manager is not None:
+            manager.subscribe(_MemoryRelease(self._jpegs))
+        self._media = MediaApi(manager, self._jpegs, self._fanout, _media_defaults(settings), controls)
+
+    def _build_outputs(self) -> None:
+        """The RTSP publisher and the recorders."""
+        settings, manager, controls = self._settings, self._manager, self._controls
+        self._publisher: Publisher | None = None
+        if manager is not None and settings.rtsp_url is not None:
+            self._publisher = Publisher(settings.rtsp_url, self._video, manager, self.on_fatal)
+        self._recorders: RecordingService | None = None
+        if settings.recordings is None:
+            return
+        library = Library(Path(settings.recordings), settings.recordings_max_bytes)
+        preroll_s = settings.recordings_preroll_s
+        if manager is None:
+            self._recorders = RecordingService(library, preroll_s)
+            return
+
+        def orientation() -> int:
+            return controls.orientation
+
+        def thumbnail() -> bytes | None:
+            return thumbnails.of_newest(manager.frames, orientation())
+
+        def still(full_sensor: bool) -> Still:
+            return take_still(self._media, SnapshotOptions(full_sensor=full_sensor))
+
+        video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
+        timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation)
+        self._recorders = RecordingService(library, preroll_s, video, timelapse)
+
+    def _build_web(self) -> None:
+        settings, manager = self._settings, self._manager
+        media = self._media
+        h264 = H264StreamApi(media, self._video, self._fmp4, self._fanout)
+        publishing = Streaming(self._publisher, has_camera=manager is not None)
+        recordings = RecordingsApi(self._recorders, media)
+        status = StatusApi(
+            manager,
+            lambda: self._fanout.client_count,
+            lambda: self._jpegs.encoded_count,
+            settings.autofocus,
+            self._controls,
+            [h264.status, publishing.status, recordings.status, self._hook_status],
+        )
+        controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
+        self._access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
+        cameras = CameraList(settings.neighbours, settings.port_for(self._number))
+        routes = [*page_routes(cameras.image_origins), *webrtc_routes(settings.webrtc_url)]
+        routes += [*media_routes(media, status), *h264.routes(), *publishing.routes()]
+        routes += [*recordings.routes(), *controls.routes()]
+        routes.append(Route(("/v1/cameras",), cameras.answer, doc=CAMERAS_DOC))
+        self._router = Router([*routes, *openapi_routes(routes, has_key=self._access.requires_key)])
+        self._server: PortalServer | None = None  # bound by `start`
+
+    def _component_list(self) -> list[_Component]:
+        """All components in the order in which they start; they stop in reverse."""
+        components = [
+            # The socket is bound first, and closed when every request has its response.
+            _Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S),
+            _Component(_nothing, self._wait_camera_closed),
+            _Component(_nothing, self._video.stop),
+            _Component(self._mjpeg.start, self._jpegs.stop),
+        ]
+        if self._hook is not None:
+            hook = self._hook
+            components.append(_Component(lambda: hook.start(self.on_fatal), hook.stop, _HOOK_TIMEOUT_S))
+        components.append(_Component(_nothing, self._fanout.stop, _FAN_OUT_TIMEOUT_S))
+        if self._recorders is not None:
+            recorders = self._recorders
+            components.append(_Component(lambda: recorders.open(self.on_fatal), recorders.close, _RECORDERS_TIMEOUT_S))
+        if self._publisher is not None:
+            components.append(_Component(self._start_publisher, self._stop_publisher, _PUBLISHER_TIMEOUT_S))
+        components.append(_Component(self._serve, self._reject_requests))
+        return components
+
+    def start(self) -> None:
+        """Start the components in order.
+
+        Raises AddressNotReady or ConfigurationError where the address cannot be bound, StoppedWhileStarting.
+        """
+        for component in self._components:
+            component.start()
+
+    def stop(self, deadline: Deadline) -> bool:
+        """Stop the components in reverse order; False where the camera did not close in time."""
+        results = [
+            component.stop(deadline.within(component.stop_timeout_s).at_s) for component in reversed(self._components)
+        ]
+        return False not in results
+
+    def on_fatal(self, reason: str) -> None:
+        """Shut down with EXIT_STUCK: a thread crashed or a component hangs. Any thread may call it."""
+        self._shutdown.request(CameraStuck(reason))
+
+    @property
+    def url(self) -> str:
+        """The URL of the portal; available once the application was started."""
+        return self._bound_server().url
+
+    def status_line(self) -> str:
+        """The status in one line, for systemd."""
+        return self._health.status_line()
+
+    def health_error(self) -> str | None:
+        """An error that will not resolve by itself; None while the portal is healthy."""
+        server = self._bound_server()
+        return self._health.health_error((server.server_name, server.server_port)) or self._video.health_error()
+
+    def show_exit_reason(self, reason: CameraMissing | CameraBusy) -> None:
+        """Show stream clients why the portal exits."""
+        title = "CAMERA MISSING" if isinstance(reason, CameraMissing) else "CAMERA BUSY"
+        self._mjpeg.show_notice([title, str(reason)])
+
+    def wait_answered(self) -> None:
+        """Give pending requests the time for their error responses."""
+        self._bound_server().wait_answered(Deadline.after(_ANSWER_TIMEOUT_S).at_s)
+
+    # --- starting and stopping single components --------------------------------------------------------------
+
+    def _bound_server(self) -> PortalServer:
+        if self._server is None:
+            raise RuntimeError("the application has not been started")
+        return self._server
+
+    def _bind(self) -> None:
+        host, port = self._settings.host, self._settings.port_for(self._number)
+
+        def make() -> PortalServer:
+            return PortalServer(host, port, self._router, self._access, self._settings.max_clients)
+
+        self._server = listen(make, f"host {host}, port {port}", self._shutdown)
+
+    def _close_server(self, deadline_s: float) -> None:
+        server = self._bound_server()
+        server.wait_answered(deadline_s)
+        server.server_close()
+
+    def _serve(self) -> None:
+        spawn("server", self._bound_server().serve, self.on_fatal)
+
+    def _reject_requests(self, deadline_s: float) -> None:  # noqa: ARG002 - does not wait
+        self._bound_server().stop()
+        if self._manager is not None:
+            self._manager.stop()  # early, since it is the slowest; requests that wait for a frame get their response
+
+    def _wait_camera_closed(self, deadline_s: float) -> bool:
+        return self._manager is None or self._manager.join(deadline_s)
+
+    def _start_publisher(self) -> None:
+        if self._publisher is not None and self._settings.rtsp_autostart:
+            self._publisher.start()
+
+    def _stop_publisher(self, deadline_s: float) -> None:
+        if self._publisher is not None:
+            self._publisher.stop()
+            self._publisher.join(deadline_s)
+
+    def _hook_status(self) -> dict[str, Any]:
+        return {"hook": None if self._hook is None else self._hook.status()}
+
+
+class _MemoryRelease(NullListener):
+    """Frees what snapshots left behind each time the camera was closed."""
+
+    def __init__(self, jpegs: JpegEncoderPool) -> None:
+        self._jpegs = jpegs
+
+    def on_closed(self) -> None:
+        self._jpegs.clear_snapshots()
+        memory.release_unused()
+
+
+class StoppedWhileStarting(Exception):
+    """A signal, which the message names, arrived before the portal was listening."""
+
+
+def listen(
+    make: Callable[[], PortalServer],
+    address: str,
+    shutdown: ShutdownSignal,
+    *,
+    timeout_s: float = _LISTEN_TIMEOUT_S,
+    interval_s: float = _LISTEN_INTERVAL_S,
+) -> PortalServer:
+    """Call `make` until it succeeds: the address may become available late.
+
+    Raises ConfigurationError where it never can be bound, AddressNotReady after `timeout_s`, StoppedWhileStarting.
+    """
+    deadline = Deadline.after(timeout_s)
+    has_waited = False
+    while True:
+        try:
+            return make()
+        except UnicodeError as error:  # from a name that is invalid, such as `a..b`
+            raise ConfigurationError([f"{address}: {error}"]) from error
+        except OSError as error:
+            message = f"{address}: {error.strerror or error}"
+            if error.errno in _PERMANENT_BIND_ERRORS and not isinstance(error, socket.gaierror):
+                raise ConfigurationError([message]) from error
+            if deadline.is_expired:
+                raise AddressNotReady(message) from error
+        if not has_waited:
+            log.warning("%s; retrying for %.0f s", message, timeout_s)
+            has_waited = True
+        reason = shutdown.wait(interval_s)
+        if isinstance(reason, PortalError):
+            raise reason
+        if reason is not None:
+            raise StoppedWhileStarting(reason.name)
+
+
+def _nothing() -> None:
+    """For components that start by themselves when they are needed."""
+
+
+def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
+    """The camera, None where it is disabled, and its number. Raises CameraMissing."""
+    number = settings.camera_number
+    if not settings.enabled:
+        return None, number or 0
+    request = _stream_request(settings)
+    if settings.is_pattern:
+        from softcam.camera.pattern.camera import PatternCamera
+
+        faults = None if settings.pattern_faults is None else Path(settings.pattern_faults)
+        camera: Camera = PatternCamera(request, faults_file=faults)
+    elif settings.url is not None:
+        from softcam.camera.url.camera import UrlCamera
+
+        camera = UrlCamera(settings.url, request)
+    else:
+        from softcam.camera.picamera.camera import PicameraCamera
+
+        picamera = PicameraCamera(
+            number,
+            settings.camera_id,
+            request,
+            tuning_file=settings.tuning_file,
+            noir_model=settings.camera_model,
+            is_noir=settings.is_noir,
+        )
+        camera, number = picamera, picamera.number if number is None else number
+    if not camera.is_present():
+        raise CameraMissing(f"camera {camera.name} is missing")
+    return camera, number or 0
+
+
+class _Backends(TypedDict, total=False):
+    require: Callable[[], None]
+    open_backend: OpenBackend
+
+
+def _backends(settings: Settings, camera: Camera | None) -> _Backends:
+    """The H.264 backends where libx264 is not the only one: the hardware encoder reads the buffers of the camera."""
+    if camera is None or camera.backend != "picamera2" or settings.hook is not None:
+        return {}
+    hardware = EncoderFactory()
+    return {"require": hardware.require, "open_backend": hardware.open}
+
+
+def _stream_request(settings: Settings) -> StreamRequest:
+    return StreamRequest(settings.width, settings.height, settings.fps)
+
+
+def _media_defaults(settings: Settings) -> MediaDefaults:
+    size, snapshot_size = (settings.width, settings.height), (settings.snapshot_width, settings.snapshot_height)
+    return MediaDefaults(
+        quality=settings.quality,
+        snapshot_size=None if snapshot_size == size else snapshot_size,
+        snapshot_quality=settings.snapshot_quality,
+        autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
+        max_clients=settings.max_clients,
+    )
+
+
+def media_routes(media: MediaApi, status: StatusApi) -> list[Route]:
+    """The routes of the stream, of snapshots and of the status."""
+    snapshots = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
+    return [
+        Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream, doc=STREAM_DOC),
+        Route(snapshots, media.snapshot, doc=SNAPSHOT_DOC),
+        Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), status.status, doc=STATUS_DOC),
+        Route(("/health",), status.health, is_public=True, doc=HEALTH_DOC),
+        Route(("/metrics",), Metrics(status.content).answer, doc=METRICS_DOC),
+    ]
