@@ -51,7 +51,7 @@ from softcam.web.api.h264_stream import H264StreamApi
 from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, MediaApi, MediaDefaults, SnapshotOptions
 from softcam.web.api.metrics import METRICS_DOC, Metrics
 from softcam.web.api.openapi import openapi_routes
-from softcam.web.api.publishing import Streaming
+from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.recordings import RecordingsApi, take_still
 from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, StatusApi
 from softcam.web.http.auth import AccessControl
@@ -181,7 +181,7 @@ class Application:
         settings, manager = self._settings, self._manager
         media = self._media
         h264 = H264StreamApi(media, self._video, self._fmp4, self._fanout)
-        publishing = Streaming(self._publisher, has_camera=manager is not None)
+        publishing = PublishingApi(self._publisher, has_camera=manager is not None)
         recordings = RecordingsApi(self._recorders, media)
         status = StatusApi(
             manager,

@@ -1,0 +1,1 @@
+"""MP4: writes fragments, reads fragmented files and writes their index. No PyAV."""

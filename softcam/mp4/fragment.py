@@ -1,46 +1,45 @@
-"""Fragmented MP4, one fragment for one packet or for several: pure functions from values to bytes; any thread.
+"""Writes fragmented MP4, a fragment for one packet or several. Pure functions from values to bytes; any thread.
 
-ISO/IEC 14496-12 (boxes) and -15 (H.264 in them). PyAV's own muxer keeps each frame until it has the next, to know how
-long it lasts; here the caller says how long, so a fragment can leave with its packet.
+ISO/IEC 14496-12 (boxes) and -15 (H.264 in them). PyAV's muxer holds each frame until the next one, to know its
+duration; here the caller passes the duration, so a fragment can be sent with its packet.
 
     initial segment   ftyp moov(mvhd trak mvex)             `initial_segment`, once, from a VideoFormat
     fragment          moof(mfhd traf(tfhd tfdt trun)) mdat  `fragment`, from the packets in it
 
-Times are those of `Packet.began_s` less a zero of the caller's choosing, and must not be before it. One picture
-follows the other in the order of decoding; there are no B frames.
+Times are those of `Packet.began_s` relative to a zero that the caller chooses, and must not be before it. Frames are in
+decoding order; there are no B-frames.
 """
 
 import struct
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Final
 
 from softcam.h264.packet import Packet, VideoFormat
 
 CONTENT_TYPE: Final = "video/mp4"
-TIMESCALE: Final = 90_000  # ticks of a second: RTP's, and divisible by all usual frame rates
+TIMESCALE: Final = 90_000  # ticks per second, as in RTP; divisible by all common frame rates
 
 _TRACK: Final = 1
-_MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # as it is: nothing turned
-# ITU-T H.273, as a JPEG has it: sRGB by way of BT.601's matrix, full range.
+_MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
+# ITU-T H.273 code points for the colours of a JPEG: sRGB with the matrix of BT.601, full range.
 _COLOUR: Final = struct.pack(">4sHHHB", b"nclx", 1, 13, 6, 0x80)
-_KEYFRAME: Final = 0x02000000  # depends on no other
-_OTHER: Final = 0x01010000  # depends on others, and is no place to begin
-_TFHD_FLAGS: Final = 0x020000  # places are counted from the moof
-_TRUN_FLAGS: Final = 0x000701  # where the data is; each sample's duration, size and flags
-_MOST_TICKS: Final = 0xFFFFFFFF
+_KEYFRAME: Final = 0x02000000  # depends on no other sample
+_NON_KEYFRAME: Final = 0x01010000  # depends on others, not a sync sample
+_TFHD_FLAGS: Final = 0x020000  # default-base-is-moof
+_TRUN_FLAGS: Final = 0x000701  # data offset; each sample's duration, size and flags
+_MAX_TICKS: Final = 0xFFFFFFFF
 
 
 def codec_name(fmt: VideoFormat) -> str:
-    """What a browser wants to hear before it plays this: RFC 6381's `avc1.` and three bytes of the SPS."""
+    """The codecs parameter that browsers require (RFC 6381): `avc1.` and three bytes of the SPS."""
     return f"avc1.{fmt.sps[1:4].hex()}"
 
 
 def initial_segment(fmt: VideoFormat, orientation: int = 1) -> bytes:
-    """What stands before the first fragment, once. `orientation` is EXIF's: 1, or 6 where players are to turn it."""
+    """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player."""
     brands = struct.pack(">4sI", b"iso5", 1) + b"iso5iso6avc1mp41"
     extends = _box(b"mvex", _full(b"trex", 0, 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return _box(b"ftyp", brands) + _box(b"moov", _movie_header(), _track(fmt, orientation), extends)
+    return _box(b"ftyp", brands) + _box(b"moov", _mvhd(), _track(fmt, orientation), extends)
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:
@@ -51,20 +50,20 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duratio
     Raises ValueError for no packets, and for a packet earlier than `zero_s`.
     """
     if not packets:
-        raise ValueError("a fragment has at least one packet")
-    # Each moment is rounded by itself, so that no error adds up.
+        raise ValueError("a fragment requires at least one packet")
+    # Each time is rounded separately, so that errors do not accumulate.
     ticks = [round((packet.began_s - zero_s) * TIMESCALE) for packet in packets]
     if ticks[0] < 0:
-        raise ValueError("a packet is from before the movie's zero")
+        raise ValueError("a packet is earlier than zero_s")
     ends = [*ticks[1:], ticks[-1] + max(1, round(last_duration_s * TIMESCALE))]
-    lengths = [min(max(0, end - begin), _MOST_TICKS) for begin, end in zip(ticks, ends, strict=True)]
+    durations = [min(max(0, end - begin), _MAX_TICKS) for begin, end in zip(ticks, ends, strict=True)]
     samples = b"".join(
-        struct.pack(">III", length, len(packet.data), _KEYFRAME if packet.is_keyframe else _OTHER)
-        for packet, length in zip(packets, lengths, strict=True)
+        struct.pack(">III", duration, len(packet.data), _KEYFRAME if packet.is_keyframe else _NON_KEYFRAME)
+        for packet, duration in zip(packets, durations, strict=True)
     )
     decode_time = _full(b"tfdt", 1, 0, struct.pack(">Q", ticks[0]))
     header = _full(b"tfhd", 0, _TFHD_FLAGS, struct.pack(">I", _TRACK))
-    sequence = _full(b"mfhd", 0, 0, struct.pack(">I", number & _MOST_TICKS))
+    sequence = _full(b"mfhd", 0, 0, struct.pack(">I", number & _MAX_TICKS))
     run_bytes = 12 + 8 + len(samples)
     moof_bytes = 8 + len(sequence) + 8 + len(header) + len(decode_time) + run_bytes
     run = _full(b"trun", 0, _TRUN_FLAGS, struct.pack(">II", len(packets), moof_bytes + 8), samples)
@@ -73,18 +72,13 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duratio
     return b"".join((moof, struct.pack(">I4s", size, b"mdat"), *(packet.data for packet in packets)))
 
 
-def shown_s(packets: Sequence[Packet], last_duration_s: float) -> float:
-    """How long a fragment of these packets lasts, with the same `last_duration_s`."""
-    return sum(after.began_s - before.began_s for before, after in pairwise(packets)) + last_duration_s
-
-
-def _movie_header() -> bytes:
+def _mvhd() -> bytes:
     return _full(
         b"mvhd",
         0,
         0,
-        struct.pack(">4I", 0, 0, TIMESCALE, 0),  # made and changed: not told; of unknown length
-        struct.pack(">iH10x", 0x10000, 0x100),  # at its own speed, at full volume
+        struct.pack(">4I", 0, 0, TIMESCALE, 0),  # no creation or modification time; unknown duration
+        struct.pack(">iH10x", 0x10000, 0x100),  # normal rate, full volume
         _MATRIX,
         bytes(24),
         struct.pack(">I", _TRACK + 1),
@@ -95,7 +89,7 @@ def _track(fmt: VideoFormat, orientation: int) -> bytes:
     header = _full(
         b"tkhd",
         0,
-        3,  # shown, and part of the presentation
+        3,  # enabled, and part of the presentation
         struct.pack(">5I", 0, 0, _TRACK, 0, 0),
         struct.pack(">8x4h", 0, 0, 0, 0),
         _MATRIX if orientation == 1 else _quarter_turn(fmt.height),
@@ -108,7 +102,7 @@ def _track(fmt: VideoFormat, orientation: int) -> bytes:
     tables = _box(
         b"stbl",
         _full(b"stsd", 0, 0, struct.pack(">I", 1), _sample_entry(fmt)),
-        # All of them empty: what there is stands in the fragments.
+        # Empty: the samples are described in the fragments.
         _full(b"stts", 0, 0, bytes(4)),
         _full(b"stsc", 0, 0, bytes(4)),
         _full(b"stsz", 0, 0, bytes(8)),
@@ -119,7 +113,7 @@ def _track(fmt: VideoFormat, orientation: int) -> bytes:
 
 
 def _quarter_turn(height: int) -> bytes:
-    """The matrix for 90 degrees clockwise: what is below goes to the left, and all of it back into sight."""
+    """The matrix for 90 degrees clockwise: rotates, and moves the result back into view."""
     return struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, height << 16, 0, 0x40000000)
 
 
@@ -128,7 +122,7 @@ def _sample_entry(fmt: VideoFormat) -> bytes:
         (
             bytes((1,)),
             fmt.sps[1:4],  # profile, compatibility, level
-            bytes((0xFF, 0xE1)),  # lengths of four bytes; one SPS
+            bytes((0xFF, 0xE1)),  # durations of four bytes; one SPS
             struct.pack(">H", len(fmt.sps)),
             fmt.sps,
             bytes((1,)),
@@ -140,7 +134,7 @@ def _sample_entry(fmt: VideoFormat) -> bytes:
         b"avc1",
         struct.pack(">6xH16x", 1),
         struct.pack(">HHIIIH", fmt.width, fmt.height, 72 << 16, 72 << 16, 0, 1),
-        bytes(32),  # no compressor's name
+        bytes(32),  # no compressor name
         struct.pack(">Hh", 24, -1),
         _box(b"avcC", configuration),
         _box(b"colr", _COLOUR),

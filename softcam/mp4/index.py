@@ -1,9 +1,14 @@
-"""Reads MP4 files that grow by fragments, and gives a whole one its index (ISO 14496-12).
+"""Reads fragmented MP4 files, and writes the index of a finished one (ISO/IEC 14496-12).
 
-A recording is written as fragments, so that whatever cuts it leaves a file that plays. Players seek better, and more of
-them play it, with the index of an ordinary MP4; so a whole recording gets one behind its fragments, and a header that
-makes everything between the two one block of data. Until then a `free` box stands where that header will, by which
-unfinished files are known. No PyAV, and no thread: whoever writes the file calls.
+A recording is written as fragments, so that it plays whatever interrupts it. More players support the index of an
+ordinary MP4 file, and seek better with it, so a finished recording gets one after its fragments, and a header that
+turns everything in between into a single `mdat` box. Until then a `free` box is in the place of that header and marks
+unfinished files.
+
+FFmpeg writes such files itself with `movflags=hybrid_fragmented`, from libavformat 61.7 on (FFmpeg 7.1). This module is
+needed as long as Debian 12, which has libavformat 59, is supported (until June 2028).
+
+Starts no thread and uses no PyAV; the writer's thread calls.
 """
 
 import os
@@ -13,16 +18,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-MDAT_PLACEHOLDER: Final = struct.pack(">I4sQ", 16, b"free", 0)  # as long as the header of an `mdat` box of any size
+MDAT_PLACEHOLDER: Final = struct.pack(">I4sQ", 16, b"free", 0)  # of the size of an `mdat` header with a 64-bit length
 
-_LARGEST_HEAD: Final = 1 << 20  # bytes of a moov or moof: one that is larger is none of ours
+_MAX_MOOV_BYTES: Final = 1 << 26  # larger boxes were not written here
+_MAX_MOOF_BYTES: Final = 1 << 20
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl", b"mvex", b"traf", b"moof"})
-_LONGEST_TICKS: Final = (1 << 32) - 1
-_IS_NO_KEYFRAME: Final = 0x10000  # of a sample's flags
+_MAX_TICKS: Final = (1 << 32) - 1
+_IS_NON_SYNC: Final = 0x10000  # in a sample's flags
 
 
 class InvalidMp4(ValueError):
-    """The file is no MP4, or none that was written here."""
+    """The file is not an MP4 file, or has a structure that is not written here."""
 
 
 class _Box(NamedTuple):
@@ -34,7 +40,7 @@ class _Box(NamedTuple):
 
 @dataclass(slots=True)
 class Mp4Info:
-    """What is in a file. `end` is behind the last whole fragment, in bytes; times are in ticks of the media."""
+    """The content of a file. `end` is the offset after the last whole fragment; times are in ticks of the media."""
 
     width: int
     height: int
@@ -42,12 +48,12 @@ class Mp4Info:
     is_finished: bool
     end: int
     duration_ticks: int = 0
-    header_at: int | None = None  # where the place for the header is
+    header_at: int | None = None  # offset of the placeholder
     moov: bytes = b""
     sizes: "array[int]" = field(default_factory=lambda: array("I"))
     times: "array[int]" = field(default_factory=lambda: array("Q"))
-    keyframes: "array[int]" = field(default_factory=lambda: array("I"))  # numbers of samples, from 1 on
-    chunks: list[tuple[int, int]] = field(default_factory=list)  # place in the file, number of samples
+    keyframes: "array[int]" = field(default_factory=lambda: array("I"))  # sample numbers, from 1
+    chunks: list[tuple[int, int]] = field(default_factory=list)  # offset in the file, number of samples
 
     @property
     def duration_s(self) -> float:
@@ -56,7 +62,7 @@ class Mp4Info:
 
 @dataclass(slots=True)
 class _Defaults:
-    """Of a sample whose fragment does not tell."""
+    """Defaults for samples without these values."""
 
     duration: int = 0
     size: int = 0
@@ -64,52 +70,55 @@ class _Defaults:
 
 
 def read_mp4(descriptor: int) -> Mp4Info:
-    """Raises NoMovie, OSError. The samples are told of an unfinished file alone."""
+    """Read a file; samples are listed for unfinished files only. Raises InvalidMp4, OSError."""
     size = os.fstat(descriptor).st_size
-    header_at, movie, defaults = None, None, _Defaults()
+    header_at, mp4, defaults = None, None, _Defaults()
     moof: tuple[_Box, bytes] | None = None
     is_finished = False
     for box in _top_boxes(descriptor, size):
         match box.kind:
-            case b"free" if movie is None and box.end - box.begin == len(MDAT_PLACEHOLDER):
+            case b"free" if mp4 is None and box.end - box.begin == len(MDAT_PLACEHOLDER):
                 header_at = box.begin
-            case b"mdat" if movie is None:
+            case b"mdat" if mp4 is None:
                 is_finished = True
-            case b"moov" if movie is None:
-                moov = os.pread(descriptor, min(box.end - box.begin, _LARGEST_HEAD * 64), box.begin)
-                movie = _head_of(moov, is_finished=is_finished, end=box.end)
-                movie.header_at = header_at
+            case b"moov" if mp4 is None:
+                moov = os.pread(descriptor, min(box.end - box.begin, _MAX_MOOV_BYTES), box.begin)
+                mp4 = _read_moov(moov, is_finished=is_finished, end=box.end)
+                mp4.header_at = header_at
                 defaults = _track_defaults(moov)
                 if is_finished:
-                    return movie
-            case b"moof" if movie is not None:
-                moof = box, os.pread(descriptor, min(box.end - box.begin, _LARGEST_HEAD), box.begin)
-            case b"mdat" if movie is not None and moof is not None:
-                _add_fragment(movie, moof[0].begin, moof[1], defaults)
-                movie.end = box.end
+                    return mp4
+            case b"moof" if mp4 is not None:
+                moof = box, os.pread(descriptor, min(box.end - box.begin, _MAX_MOOF_BYTES), box.begin)
+            case b"mdat" if mp4 is not None and moof is not None:
+                _add_fragment(mp4, moof[0].begin, moof[1], defaults)
+                mp4.end = box.end
                 moof = None
-    if movie is None:
-        raise InvalidMp4("there is no movie in it")
-    return movie
+    if mp4 is None:
+        raise InvalidMp4("no moov box")
+    return mp4
 
 
 def write_index(descriptor: int) -> Mp4Info:
-    """Cut off what is no whole fragment, and write the index. Harmless where that is done. Raises NoMovie, OSError."""
-    movie = read_mp4(descriptor)
-    if movie.is_finished or movie.header_at is None:
-        return movie
-    os.ftruncate(descriptor, movie.end)
+    """Truncate the file after its last whole fragment, and write the index; a finished file is not changed.
+
+    Raises InvalidMp4, OSError.
+    """
+    mp4 = read_mp4(descriptor)
+    if mp4.is_finished or mp4.header_at is None:
+        return mp4
+    os.ftruncate(descriptor, mp4.end)
     try:
-        _write(descriptor, _whole_moov(movie), movie.end)
-        os.fdatasync(descriptor)  # the index first: the header says that it is there
+        _write(descriptor, _whole_moov(mp4), mp4.end)
+        os.fdatasync(descriptor)  # the index first: the header declares it
     except OSError:
-        os.ftruncate(descriptor, movie.end)
+        os.ftruncate(descriptor, mp4.end)
         raise
-    length = movie.end - movie.header_at
-    _write(descriptor, struct.pack(">I4sQ", 1, b"mdat", length), movie.header_at)
+    length = mp4.end - mp4.header_at
+    _write(descriptor, struct.pack(">I4sQ", 1, b"mdat", length), mp4.header_at)
     os.fdatasync(descriptor)
-    movie.is_finished = True
-    return movie
+    mp4.is_finished = True
+    return mp4
 
 
 def _write(descriptor: int, data: bytes, at: int) -> None:
@@ -123,7 +132,7 @@ def _write(descriptor: int, data: bytes, at: int) -> None:
 
 
 def _top_boxes(descriptor: int, size: int) -> Iterator[_Box]:
-    """Those that lie in the file whole."""
+    """The complete top-level boxes of the file."""
     at = 0
     while at + 8 <= size:
         head = os.pread(descriptor, 16, at)
@@ -135,7 +144,7 @@ def _top_boxes(descriptor: int, size: int) -> Iterator[_Box]:
 
 
 def _box_at(data: bytes, at: int, limit: int) -> _Box | None:
-    """The box at a place; None where there is none that ends before `limit`."""
+    """The box at an offset; None if there is none that ends before `limit`."""
     if len(data) < at + 8:
         return None
     length, kind = struct.unpack_from(">I4s", data, at)
@@ -157,14 +166,14 @@ def _children(data: bytes, begin: int, end: int) -> Iterator[_Box]:
 
 
 def _all_boxes(data: bytes, begin: int, end: int) -> Iterator[_Box]:
-    """Every box, those within others too."""
+    """All boxes, recursively."""
     for box in _children(data, begin, end):
         yield box
         if box.kind in _CONTAINERS:
             yield from _all_boxes(data, box.body, box.end)
 
 
-def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Mp4Info:
+def _read_moov(moov: bytes, *, is_finished: bool, end: int) -> Mp4Info:
     boxes = {box.kind: box for box in _all_boxes(moov, 0, len(moov))}
     try:
         width, height = struct.unpack_from(">II", moov, boxes[b"tkhd"].end - 8)
@@ -172,13 +181,13 @@ def _head_of(moov: bytes, *, is_finished: bool, end: int) -> Mp4Info:
         long = moov[mdhd]
         ticks_per_s, duration = struct.unpack_from(">IQ" if long else ">II", moov, mdhd + (20 if long else 12))
     except (KeyError, IndexError, struct.error) as error:
-        raise InvalidMp4("its header is damaged") from error
+        raise InvalidMp4("damaged header") from error
     if not ticks_per_s:
-        raise InvalidMp4("its header has no clock")
-    movie = Mp4Info(width >> 16, height >> 16, ticks_per_s, is_finished, end, moov=moov)
+        raise InvalidMp4("no time scale in the header")
+    mp4 = Mp4Info(width >> 16, height >> 16, ticks_per_s, is_finished, end, moov=moov)
     if is_finished:
-        movie.duration_ticks = duration
-    return movie
+        mp4.duration_ticks = duration
+    return mp4
 
 
 def _track_defaults(moov: bytes) -> _Defaults:
@@ -188,10 +197,10 @@ def _track_defaults(moov: bytes) -> _Defaults:
     return _Defaults()
 
 
-def _add_fragment(movie: Mp4Info, moof_at: int, moof: bytes, of_track: _Defaults) -> None:
-    """The samples of one fragment. Raises NoMovie where it is damaged."""
+def _add_fragment(mp4: Mp4Info, moof_at: int, moof: bytes, of_track: _Defaults) -> None:
+    """Add the samples of a fragment. Raises InvalidMp4 if it is damaged."""
     defaults = _Defaults(of_track.duration, of_track.size, of_track.flags)
-    base, time = moof_at, movie.duration_ticks
+    base, time = moof_at, mp4.duration_ticks
     try:
         for box in _all_boxes(moof, 0, len(moof)):
             match box.kind:
@@ -200,14 +209,14 @@ def _add_fragment(movie: Mp4Info, moof_at: int, moof: bytes, of_track: _Defaults
                 case b"tfdt":
                     time = struct.unpack_from(">Q" if moof[box.body] else ">I", moof, box.body + 4)[0]
                 case b"trun":
-                    time = _read_trun(movie, moof, box.body, base, time, defaults)
+                    time = _read_trun(mp4, moof, box.body, base, time, defaults)
     except (struct.error, IndexError) as error:
-        raise InvalidMp4(f"the fragment at {moof_at} is damaged") from error
-    movie.duration_ticks = time
+        raise InvalidMp4(f"damaged fragment at {moof_at}") from error
+    mp4.duration_ticks = time
 
 
 def _read_tfhd(moof: bytes, at: int, defaults: _Defaults, moof_at: int) -> int:
-    """Sets the defaults; where offsets count from."""
+    """Set the defaults; returns the base of data offsets."""
     flags = int.from_bytes(moof[at + 1 : at + 4])
     base, at = moof_at, at + 8
     if flags & 0x1:
@@ -221,8 +230,8 @@ def _read_tfhd(moof: bytes, at: int, defaults: _Defaults, moof_at: int) -> int:
     return base
 
 
-def _read_trun(movie: Mp4Info, moof: bytes, at: int, base: int, time: int, defaults: _Defaults) -> int:
-    """The time behind the last sample."""
+def _read_trun(mp4: Mp4Info, moof: bytes, at: int, base: int, time: int, defaults: _Defaults) -> int:
+    """Add the samples of a run; returns the time after the last one."""
     flags, (count,) = int.from_bytes(moof[at + 1 : at + 4]), struct.unpack_from(">I", moof, at + 4)
     at += 8
     offset, first_flags = 0, None
@@ -230,21 +239,21 @@ def _read_trun(movie: Mp4Info, moof: bytes, at: int, base: int, time: int, defau
         offset, at = struct.unpack_from(">i", moof, at)[0], at + 4
     if flags & 0x4:
         first_flags, at = struct.unpack_from(">I", moof, at)[0], at + 4
-    movie.chunks.append((base + offset, count))
+    mp4.chunks.append((base + offset, count))
     for number in range(count):
-        told = [defaults.duration, defaults.size, defaults.flags]
-        for place, bit in enumerate((0x100, 0x200, 0x400)):
+        values = [defaults.duration, defaults.size, defaults.flags]
+        for position, bit in enumerate((0x100, 0x200, 0x400)):
             if flags & bit:
-                told[place], at = struct.unpack_from(">I", moof, at)[0], at + 4
+                values[position], at = struct.unpack_from(">I", moof, at)[0], at + 4
         if flags & 0x800:
             at += 4
-        duration, size, sample_flags = told
+        duration, size, sample_flags = values
         if number == 0 and first_flags is not None:
             sample_flags = first_flags
-        movie.sizes.append(size)
-        movie.times.append(time)
-        if not sample_flags & _IS_NO_KEYFRAME:
-            movie.keyframes.append(len(movie.sizes))
+        mp4.sizes.append(size)
+        mp4.times.append(time)
+        if not sample_flags & _IS_NON_SYNC:
+            mp4.keyframes.append(len(mp4.sizes))
         time += duration
     return time
 
@@ -252,70 +261,70 @@ def _read_trun(movie: Mp4Info, moof: bytes, at: int, base: int, time: int, defau
 # --- the index
 
 
-def _whole_moov(movie: Mp4Info) -> bytes:
-    """The movie's header with the tables of all samples, in place of the promise that fragments follow."""
-    first = movie.times[0] if movie.times else 0
-    duration = max(0, movie.duration_ticks - first)
+def _whole_moov(mp4: Mp4Info) -> bytes:
+    """The moov box with the tables of all samples instead of the mvex box, which announces fragments."""
+    first = mp4.times[0] if mp4.times else 0
+    duration = max(0, mp4.duration_ticks - first)
     return b"".join(
-        _rebuilt(movie, box, duration) for box in _children(movie.moov, 0, len(movie.moov)) if box.kind == b"moov"
+        _rebuilt(mp4, box, duration) for box in _children(mp4.moov, 0, len(mp4.moov)) if box.kind == b"moov"
     )
 
 
-def _rebuilt(movie: Mp4Info, box: _Box, duration: int) -> bytes:
-    data = movie.moov[box.body : box.end]
+def _rebuilt(mp4: Mp4Info, box: _Box, duration: int) -> bytes:
+    data = mp4.moov[box.body : box.end]
     match box.kind:
         case b"stbl":
             described = b"".join(
-                movie.moov[child.begin : child.end]
-                for child in _children(movie.moov, box.body, box.end)
+                mp4.moov[child.begin : child.end]
+                for child in _children(mp4.moov, box.body, box.end)
                 if child.kind == b"stsd"
             )
-            return _boxed(b"stbl", described + _tables(movie))
+            return _boxed(b"stbl", described + _tables(mp4))
         case b"mvex":
             return b""
         case b"mvhd" | b"mdhd" | b"tkhd":
-            return _boxed(box.kind, _with_duration(movie, box.kind, data, duration))
+            return _boxed(box.kind, _with_duration(mp4, box.kind, data, duration))
         case kind if kind in _CONTAINERS:
-            children = _children(movie.moov, box.body, box.end)
-            return _boxed(kind, b"".join(_rebuilt(movie, child, duration) for child in children))
-    return movie.moov[box.begin : box.end]
+            children = _children(mp4.moov, box.body, box.end)
+            return _boxed(kind, b"".join(_rebuilt(mp4, child, duration) for child in children))
+    return mp4.moov[box.begin : box.end]
 
 
-def _with_duration(movie: Mp4Info, kind: bytes, data: bytes, duration: int) -> bytes:
-    """A header's body with the duration in it. `mvhd` and `tkhd` count in the movie's ticks, `mdhd` in the media's."""
+def _with_duration(mp4: Mp4Info, kind: bytes, data: bytes, duration: int) -> bytes:
+    """A header's body with the duration; `mvhd` and `tkhd` use the time scale of the file, `mdhd` that of the media."""
     long = bool(data[0])
     at = (24 if long else 16) + (4 if kind == b"tkhd" else 0)
     if kind != b"mdhd":
-        mvhd = next(box for box in _all_boxes(movie.moov, 0, len(movie.moov)) if box.kind == b"mvhd")
-        clock_at = mvhd.body + (20 if movie.moov[mvhd.body] else 12)
-        duration = duration * struct.unpack_from(">I", movie.moov, clock_at)[0] // movie.ticks_per_s
-    told = struct.pack(">Q", duration) if long else struct.pack(">I", min(duration, _LONGEST_TICKS))
-    return data[:at] + told + data[at + len(told) :]
+        mvhd = next(box for box in _all_boxes(mp4.moov, 0, len(mp4.moov)) if box.kind == b"mvhd")
+        clock_at = mvhd.body + (20 if mp4.moov[mvhd.body] else 12)
+        duration = duration * struct.unpack_from(">I", mp4.moov, clock_at)[0] // mp4.ticks_per_s
+    field = struct.pack(">Q", duration) if long else struct.pack(">I", min(duration, _MAX_TICKS))
+    return data[:at] + field + data[at + len(field) :]
 
 
-def _tables(movie: Mp4Info) -> bytes:
-    count = len(movie.sizes)
-    ends = [*movie.times[1:], max(movie.duration_ticks, movie.times[-1])] if count else []
-    durations: list[list[int]] = []  # runs: how many, how long each
-    for begin, end in zip(movie.times, ends, strict=True):
+def _tables(mp4: Mp4Info) -> bytes:
+    count = len(mp4.sizes)
+    ends = [*mp4.times[1:], max(mp4.duration_ticks, mp4.times[-1])] if count else []
+    durations: list[list[int]] = []  # runs: count, duration
+    for begin, end in zip(mp4.times, ends, strict=True):
         if durations and durations[-1][1] == end - begin:
             durations[-1][0] += 1
         else:
             durations.append([1, end - begin])
-    runs: list[tuple[int, int]] = []  # from which chunk on, how many samples in each
-    for number, (_, samples) in enumerate(movie.chunks, 1):
+    runs: list[tuple[int, int]] = []  # first chunk, samples per chunk
+    for number, (_, samples) in enumerate(mp4.chunks, 1):
         if not runs or runs[-1][1] != samples:
             runs.append((number, samples))
-    stts = b"".join(struct.pack(">II", number, min(ticks, _LONGEST_TICKS)) for number, ticks in durations)
+    stts = b"".join(struct.pack(">II", number, min(ticks, _MAX_TICKS)) for number, ticks in durations)
     stsc = b"".join(struct.pack(">III", number, samples, 1) for number, samples in runs)
-    places = b"".join(struct.pack(">Q", place) for place, _ in movie.chunks)
+    offsets = b"".join(struct.pack(">Q", offset) for offset, _ in mp4.chunks)
     return b"".join(
         (
             _table(b"stts", len(durations), stts),
-            _table(b"stss", len(movie.keyframes), _big_endian(movie.keyframes)),
+            _table(b"stss", len(mp4.keyframes), _big_endian(mp4.keyframes)),
             _table(b"stsc", len(runs), stsc),
-            _boxed(b"stsz", struct.pack(">III", 0, 0, count) + _big_endian(movie.sizes)),
-            _table(b"co64", len(movie.chunks), places),
+            _boxed(b"stsz", struct.pack(">III", 0, 0, count) + _big_endian(mp4.sizes)),
+            _table(b"co64", len(mp4.chunks), offsets),
         )
     )
 

@@ -1,6 +1,6 @@
-"""The files for MediaMTX: sound YAML, and commands that start and stop a portal as they stand there.
+"""The configuration for MediaMTX: valid YAML with commands that start and stop a portal.
 
-MediaMTX is a program in Go that Debian has not; its own reading of the file is not tested here.
+MediaMTX is not packaged in Debian; how it reads the file is not tested here.
 """
 
 import re
@@ -34,10 +34,8 @@ def publishing(portal: Portal, headers: dict[str, str]) -> Any:
 
 @pytest.mark.parametrize("number", range(len(CAMERAS)))
 @pytest.mark.parametrize("key", [KEY, None], ids=["key", "no key"])
-def test_commands_start_and_stop_the_portal(
-    start_portal: Start, configuration: Any, tmp_path: Path, number: int, key: str | None
-) -> None:
-    """As MediaMTX runs them: split like a shell would, and no shell."""
+def test_commands(start_portal: Start, configuration: Any, tmp_path: Path, number: int, key: str | None) -> None:
+    """Run as MediaMTX does: split like a shell command line, but without a shell."""
     environment = {} if key is None else {"CAMERA_API_KEY": key}
     flags = ("--rtsp-url", url_of(free_port()), "--no-rtsp-autostart")
     portal = start_portal(*SMALL, *flags, environment=environment)
@@ -69,7 +67,7 @@ def test_commands_start_and_stop_the_portal(
         assert run(path["runOnDemand"]).returncode != 0
 
 
-def test_both_cameras_and_nobody_else(configuration: Any) -> None:
+def test_permissions(configuration: Any) -> None:
     assert tuple(configuration["paths"]) == CAMERAS
     rights = {(user["user"], right["action"], right["path"]) for user in configuration["authInternalUsers"]
               for right in user["permissions"]}  # fmt: skip
@@ -80,7 +78,7 @@ def test_both_cameras_and_nobody_else(configuration: Any) -> None:
     assert [configuration[name] for name in ("rtsp", "hls", "webrtc")] == [True, True, True]
 
 
-def test_readme_names_what_the_configuration_has(start_portal: Start, configuration: Any) -> None:
+def test_readme_matches_configuration(start_portal: Start, configuration: Any) -> None:
     text = (FOLDER / "README.md").read_text()
     for name, protocol in (("rtspAddress", "rtsp"), ("hlsAddress", "http"), ("webrtcAddress", "http")):
         for camera in CAMERAS:
@@ -88,7 +86,7 @@ def test_readme_names_what_the_configuration_has(start_portal: Start, configurat
     lines = [line.strip() for line in text.splitlines()]
     settings = dict(line.split("=", 1) for line in lines if re.match(r"(cam\d_|CAMERA_)\w+=", line))
     assert len(settings) == 5
-    portal = start_portal(environment=settings)  # camera 0's count
+    portal = start_portal(environment=settings)  # those of camera 0 apply
     status = ask(portal, "/v1/camera/status").json
     assert status["publishing"]["url"] == "rtsp://127.0.0.1:8554/cam0"
     assert status["streaming"] is False

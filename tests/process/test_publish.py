@@ -1,4 +1,4 @@
-"""Publishing to real RTSP servers, GStreamer's and FFmpeg's: late, killed, hanging, closed to us. Times are printed."""
+"""Publishing to real RTSP servers (GStreamer, FFmpeg) that are late, killed, hang or reject. Times are printed."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def _has_gstreamer() -> None:
 
 @pytest.fixture
 def serve(_has_gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """`serve(port=0, user, password, method)`: GStreamer's server, listening; `server.port` is where."""
+    """`serve(port=0, user, password, method)` starts GStreamer's server and waits until it listens."""
     started: list[Server] = []
 
     def start(port: int = 0, *credentials: str) -> Server:
@@ -162,11 +162,11 @@ def test_reconnects_to_killed_server(start_portal: Start, serve: Callable[..., S
         # Long enough for the pauses between attempts to reach their maximum.
         portal.wait_for_log(r"connection refused.*; retrying", nth=number)
         gone_s = time.monotonic()
-        wait_until(lambda gone_s=gone_s: time.monotonic() - gone_s > 6, "a while without a server")
+        wait_until(lambda gone_s=gone_s: time.monotonic() - gone_s > 6, "some seconds without a server")
         server = serve(port)
         began_s, _ = server.wait_for("^listening on")
         came_s, _ = server.wait_for(r"^frame 1$")
-        show(f"a server that came back after 6 s had the stream after {came_s - began_s:.2f} s")
+        show(f"server back after 6 s: stream after {came_s - began_s:.2f} s")
         assert came_s - began_s < BACK_S
         server.wait_for(r"^frame 20$")
         publishing = wait_for_publishing(portal, "publishing", wait_until)
@@ -177,9 +177,7 @@ def test_reconnects_to_killed_server(start_portal: Start, serve: Callable[..., S
     assert len(re.findall("WARNING", portal.log)) <= 4  # two per disconnection: closed, refused
 
 
-def test_a_server_that_comes_late(
-    start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path
-) -> None:
+def test_late_server(start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path) -> None:
     port = free_port()
     portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
     publishing = wait_for_publishing(portal, "failed", wait_until)
@@ -189,7 +187,7 @@ def test_a_server_that_comes_late(
     server = serve(port)
     began_s, _ = server.wait_for("^listening on")
     came_s, _ = server.wait_for(r"^frame 1$")
-    show(f"a server that came late had the stream after {came_s - began_s:.2f} s")
+    show(f"late server: stream after {came_s - began_s:.2f} s")
     assert came_s - began_s < BACK_S
     server.wait_for(r"^frame 30$")
     assert portal.stop() == 0
@@ -198,11 +196,11 @@ def test_a_server_that_comes_late(
     probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
     found = json.loads(subprocess.check_output([*probe, str(tmp_path / "published.h264")], timeout=60))["streams"][0]
     assert found["width"] == 640
-    # The server tells a frame before it writes it; the last one may meet the end in between.
+    # The server prints a frame before it writes it; the last one may be cut by the end.
     assert int(found["nb_read_frames"]) in (frames - 1, frames)
 
 
-def test_a_server_that_hangs_is_noticed_and_nobody_else_notices(
+def test_hanging_server_is_detected_without_effect_on_clients(
     start_portal: Start, serve: Callable[..., Server], wait_until: Until
 ) -> None:
     server = serve()
@@ -213,25 +211,23 @@ def test_a_server_that_hangs_is_noticed_and_nobody_else_notices(
         server.process.send_signal(signal.SIGSTOP)
         began_s = time.monotonic()
         publishing = wait_for_publishing(portal, "failed", wait_until)
-        noticed_s = time.monotonic() - began_s
-        show(f"a server that hangs was noticed after {noticed_s:.2f} s")
+        detected_s = time.monotonic() - began_s
+        show(f"hanging server: detected after {detected_s:.2f} s")
         assert publishing["last_error"] == "the server no longer responds"
-        assert noticed_s < 10
+        assert detected_s < 10
         portal.wait_for_log(r"no response to OPTIONS; retrying")
         server.process.send_signal(signal.SIGCONT)
         began_s = time.monotonic()
-        came_s, _ = server.wait_for("^frame ", after_s=began_s + 0.5)  # those before lay in the kernel
+        came_s, _ = server.wait_for("^frame ", after_s=began_s + 0.5)  # earlier ones were buffered in the kernel
         wait_for_publishing(portal, "publishing", wait_until)
-        show(f"when it went on it had the stream after {came_s - began_s:.2f} s")
+        show(f"resumed server: stream after {came_s - began_s:.2f} s")
         assert came_s - began_s < BACK_S
-    show(f"longest gap of a viewer beside: {1000 * max(gaps):.0f} ms")
-    assert max(gaps) < noticed_s / 2  # nobody else waited for it
+    show(f"longest gap of an MJPEG client: {1000 * max(gaps):.0f} ms")
+    assert max(gaps) < detected_s / 2  # no other client waited for it
     assert status_of(portal)["restarts"] == 0
 
 
-def test_the_end_does_not_wait_for_a_server_that_hangs(
-    start_portal: Start, serve: Callable[..., Server], wait_until: Until
-) -> None:
+def test_exit_with_hanging_server(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
     server = serve()
     portal = start_portal(*SMALL, "--rtsp-url", url_of(port_of(server)))
     server.wait_for(r"^frame 20$")
@@ -239,7 +235,7 @@ def test_the_end_does_not_wait_for_a_server_that_hangs(
     began_s = time.monotonic()
     assert portal.stop() == 0
     took_s = time.monotonic() - began_s
-    show(f"SIGTERM while the server hangs: the end after {took_s:.2f} s")
+    show(f"SIGTERM with hanging server: exit after {took_s:.2f} s")
     assert took_s < END_S
     assert "Publishing stopped" in portal.log
 
@@ -264,9 +260,7 @@ def test_passwords(start_portal: Start, serve: Callable[..., Server], wait_until
     assert "sesame" not in portal.log
 
 
-def test_a_path_that_the_server_does_not_know(
-    start_portal: Start, serve: Callable[..., Server], wait_until: Until
-) -> None:
+def test_unknown_path(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
     portal = start_portal(*SMALL, "--rtsp-url", url_of(port_of(serve()), "/other?token=secret"))
     publishing = wait_for_publishing(portal, "failed", wait_until)
     assert publishing["last_error"] == "no such path on the server (404)"
@@ -274,8 +268,8 @@ def test_a_path_that_the_server_does_not_know(
     assert "secret" not in portal.log
 
 
-def test_the_seeds_commands(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
-    """Started and stopped by curl: the camera is open in between, and closed again."""
+def test_seed_commands(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
+    """Started and stopped by curl; the camera is open in between only."""
     server = serve()
     flags = ("--rtsp-url", url_of(port_of(server)), "--no-rtsp-autostart", "--linger", "0")
     portal = start_portal(*SMALL, *flags)
@@ -283,13 +277,13 @@ def test_the_seeds_commands(start_portal: Start, serve: Callable[..., Server], w
     assert (status["streaming"], status["publishing"]["state"], status["state"]) == (False, "off", "closed")
     threads = len(portal.threads())
     for first, prefix in ((True, ""), (False, "/v1")):
-        asked_s = time.monotonic()
+        requested_s = time.monotonic()
         said = subprocess.check_output(["curl", "-sS", "-X", "POST", f"{portal.url}{prefix}/streaming/start"])
         assert json.loads(said) == {"status": "ok", "streaming": True}
-        came_s, _ = server.wait_for(r"^frame 1$", after_s=asked_s)
+        came_s, _ = server.wait_for(r"^frame 1$", after_s=requested_s)
         if first:
-            show(f"asked for with the camera closed: the first frame after {came_s - asked_s:.2f} s")
-        server.wait_for(r"^frame 20$", after_s=asked_s)
+            show(f"started with the camera closed: first frame after {came_s - requested_s:.2f} s")
+        server.wait_for(r"^frame 20$", after_s=requested_s)
         assert post(portal, "/streaming/start", {}).json == {"status": "ok", "streaming": True}
         status = wait_for_status(portal, streaming=True)
         assert status["publishing"]["state"] == "publishing"
@@ -304,17 +298,17 @@ def test_the_seeds_commands(start_portal: Start, serve: Callable[..., Server], w
     assert status["publishing"]["last_error"] is None
 
 
-def test_without_an_address_it_is_refused(portal: Portal) -> None:
+def test_fail_without_address(portal: Portal) -> None:
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 409
     assert "rtsp_url" in answer.detail
     assert post(portal, "/v1/streaming/stop", {}).json == {"status": "ok", "streaming": False}
     assert post(portal, "/v1/streaming/start", {"to": "me"}).status == 400
     assert status_of(portal)["publishing"] is None
-    assert "libavcodec" not in Path(f"/proc/{portal.pid}/maps").read_text()  # PyAV is for those who use it
+    assert "libavcodec" not in Path(f"/proc/{portal.pid}/maps").read_text()  # PyAV is not loaded
 
 
-def test_a_camera_that_is_switched_off_is_not_published(start_portal: Start) -> None:
+def test_fail_disabled_camera(start_portal: Start) -> None:
     portal = start_portal("--rtsp-url", url_of(free_port()), environment={"CAMERA_ENABLED": "0"})
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 503
@@ -324,7 +318,7 @@ def test_a_camera_that_is_switched_off_is_not_published(start_portal: Start) -> 
     assert portal.stop() == 0
 
 
-def test_a_camera_that_hangs_is_waited_for(
+def test_camera_recovery_while_publishing(
     start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path
 ) -> None:
     server = serve()
@@ -334,7 +328,7 @@ def test_a_camera_that_hangs_is_waited_for(
     portal = start_portal(*SMALL, *flags)
     server.wait_for(r"^frame 20$")
     faults.write_text("hang-once")
-    portal.wait_for_log("restarting the stream")  # which is over before one could ask for it
+    portal.wait_for_log("restarting the stream")  # too short to poll for
     faults.write_text("")
     portal.wait_for_log("Camera recovered")
     server.wait_for("^frame ", after_s=time.monotonic())
@@ -342,7 +336,7 @@ def test_a_camera_that_hangs_is_waited_for(
     assert (publishing["reconnects"], publishing["last_error"]) == (0, None)
 
 
-def test_ffmpeg_as_a_server(start_portal: Start, wait_until: Until, tmp_path: Path) -> None:
+def test_ffmpeg_server(start_portal: Start, wait_until: Until, tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
     port = free_port()
@@ -358,7 +352,7 @@ def test_ffmpeg_as_a_server(start_portal: Start, wait_until: Until, tmp_path: Pa
     probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
     found = json.loads(subprocess.check_output([*probe, str(film)], timeout=60))["streams"][0]
     assert (found["width"], int(found["nb_read_frames"])) == (640, 60)
-    wait_for_publishing(portal, "failed", wait_until)  # it has what it wanted, and left
+    wait_for_publishing(portal, "failed", wait_until)  # FFmpeg has its 60 frames and disconnects
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Recordings of the whole process: what strangers find in the files, and what kills, full disks and limits leave."""
+"""Recordings by the whole process: files in other players, and the effects of kills, full disks and limits."""
 
 import json
 import os
@@ -29,8 +29,8 @@ def listed(portal: Portal) -> dict[str, Any]:
     return content
 
 
-def start(portal: Portal, **wish: Any) -> dict[str, Any]:
-    answer = post(portal, "/v1/recordings/start", wish)
+def start(portal: Portal, **options: Any) -> dict[str, Any]:
+    answer = post(portal, "/v1/recordings/start", options)
     assert answer.status == 200, answer.body
     running: dict[str, Any] = answer.json["recording"]
     return running
@@ -48,13 +48,13 @@ def elapsed_s(portal: Portal) -> float:
 
 
 def probe(path: Path) -> tuple[int, float, list[float]]:
-    """Pictures that can be decoded, the length that the file tells, and when each picture is shown, by FFmpeg."""
+    """Decodable frames, the duration that the file declares, and the time of each frame, as FFmpeg reads them."""
     command = ["ffprobe", "-v", "error", "-show_entries", "format=duration:frame=pts_time", "-of", "json", str(path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert answer.stderr == ""
-    told = json.loads(answer.stdout)
-    times = [float(frame["pts_time"]) for frame in told["frames"]]
-    return len(times), float(told["format"]["duration"]), times
+    found = json.loads(answer.stdout)
+    times = [float(frame["pts_time"]) for frame in found["frames"]]
+    return len(times), float(found["format"]["duration"]), times
 
 
 @pytest.fixture
@@ -67,31 +67,31 @@ def portal(start_portal: Start, folder: Path) -> Portal:
     return start_portal(*SMALL, "--recordings", str(folder))
 
 
-def movies(folder: Path) -> list[Path]:
+def videos(folder: Path) -> list[Path]:
     return sorted(folder.glob("2*.mp4"))
 
 
-def test_strangers_play_it(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
+def test_ffprobe_reads_files(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
     running = start(portal, segment_s=2)
     wait_until(lambda: elapsed_s(portal) > 6.5)
     ended = stop(portal)
     assert status_of(portal)["recording"] == {"video": None, "timelapse": None, "last_error": None}
-    files = movies(folder)
+    files = videos(folder)
     assert files[0].name == running["name"]
     assert len(files) == ended["segments"] >= 3
     seen = [probe(path) for path in files]
-    assert sum(length_s for _, length_s, _ in seen) == pytest.approx(ended["elapsed_s"], abs=1.0)
-    for count, length_s, times in seen:
+    assert sum(duration_s for _, duration_s, _ in seen) == pytest.approx(ended["elapsed_s"], abs=1.0)
+    for count, duration_s, times in seen:
         assert times[0] == 0.0
         assert times == sorted(times)
-        assert length_s == pytest.approx(times[-1] + 1 / FPS, abs=0.2)
-        assert count <= length_s * FPS + 2
-    for entry, (_, length_s, _) in zip(reversed(listed(portal)["recordings"]), seen, strict=True):
-        assert entry["duration_s"] == pytest.approx(length_s, abs=0.01)
+        assert duration_s == pytest.approx(times[-1] + 1 / FPS, abs=0.2)
+        assert count <= duration_s * FPS + 2
+    for entry, (_, duration_s, _) in zip(reversed(listed(portal)["recordings"]), seen, strict=True):
+        assert entry["duration_s"] == pytest.approx(duration_s, abs=0.01)
         assert (entry["width"], entry["height"], entry["has_thumbnail"]) == (320, 180, True)
 
 
-def test_kill_takes_less_than_a_second(
+def test_kill_loses_less_than_a_second(
     portal: Portal, folder: Path, start_portal: Start, wait_until: WaitUntil
 ) -> None:
     assert post(portal, "/camera/start", {}).status == 200
@@ -101,13 +101,13 @@ def test_kill_takes_less_than_a_second(
     lasted_s = time.time() - running["began"]
     portal.process.send_signal(signal.SIGKILL)
     portal.wait()
-    (path,) = movies(folder)
+    (path,) = videos(folder)
     count, _, times = probe(path)
     print(f"killed after {lasted_s:.2f} s, the recording plays {times[-1]:.2f} s")
     assert lasted_s - times[-1] < 1.0
-    # The next start lists it, gives it its end, and records beside it.
+    # The next start lists and recovers it.
     again = start_portal(*SMALL, "--recordings", str(folder))
-    again.wait_for_log("was cut; it has its end now")
+    again.wait_for_log("Recovered interrupted recording")
     (entry,) = listed(again)["recordings"]
     assert (entry["name"], entry["is_running"]) == (path.name, False)
     assert entry["duration_s"] == pytest.approx(times[-1] + 1 / FPS, abs=0.1)
@@ -115,18 +115,18 @@ def test_kill_takes_less_than_a_second(
     assert ask(again, f"/v1/recordings/{path.name}").body == path.read_bytes()
 
 
-def test_a_stop_of_the_portal_finishes_the_files(portal: Portal, folder: Path) -> None:
+def test_exit_finishes_files(portal: Portal, folder: Path) -> None:
     start(portal)
     start(portal, kind="timelapse", interval_s=0.5)
     assert portal.stop() == 0
-    files = movies(folder)
+    files = videos(folder)
     assert len(files) == 2
     for path in files:
         assert b"moov" in path.read_bytes()[-4000:]
         assert probe(path)[0] >= 1
 
 
-def test_what_was_before_the_start(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
+def test_preroll(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
     portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "3")
     wait_for_status(portal, state="open")
     assert [held["kind"] for held in status_of(portal)["held_by"]] == ["recording"]
@@ -134,30 +134,30 @@ def test_what_was_before_the_start(start_portal: Start, folder: Path, wait_until
     wait_until(lambda: status_of(portal)["frames"] - frames > 5 * FPS)
     start(portal)
     ended = stop(portal)
-    (path,) = movies(folder)
-    _, length_s, _ = probe(path)
+    (path,) = videos(folder)
+    _, duration_s, _ = probe(path)
     assert ended["elapsed_s"] < 2.0
-    assert length_s - ended["elapsed_s"] > 2.5  # from the keyframe before the wanted moment, which is up to 2 s earlier
-    assert length_s - ended["elapsed_s"] < 5.5
+    assert duration_s - ended["elapsed_s"] > 2.5  # from the keyframe before the pre-roll, which is up to 2 s earlier
+    assert duration_s - ended["elapsed_s"] < 5.5
     assert status_of(portal)["state"] == "open"
 
 
-def test_the_oldest_go(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
+def test_quota_deletes_the_oldest(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
     folder.mkdir()
     old = [folder / f"2020-01-0{day}_00-00-00.mp4" for day in (1, 2, 3)]
     for path in old:
         path.write_bytes(bytes(4_000_000))
     portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-max-bytes", "10000000")
     start(portal)
-    wait_until(lambda: not old[0].exists(), "that the oldest went")
+    wait_until(lambda: not old[0].exists(), "deletion of the oldest")
     stop(portal)
     content = listed(portal)
     assert content["used_bytes"] <= content["max_bytes"] == 10_000_000
     assert old[2].exists()
-    assert len(movies(folder)) >= 2
+    assert len(videos(folder)) >= 2
 
 
-def test_it_can_be_fetched_while_it_runs(portal: Portal, tmp_path: Path, wait_until: WaitUntil) -> None:
+def test_download_while_recording(portal: Portal, tmp_path: Path, wait_until: WaitUntil) -> None:
     name = start(portal)["name"]
     wait_until(lambda: elapsed_s(portal) > 2.0)
     first = ask(portal, f"/v1/recordings/{name}")
@@ -167,18 +167,16 @@ def test_it_can_be_fetched_while_it_runs(portal: Portal, tmp_path: Path, wait_un
     more = ask(portal, f"/v1/recordings/{name}", headers={"Range": f"bytes={begin}-"})
     assert more.status == 206
     (tmp_path / "some.mp4").write_bytes(first.body)
-    some, length_s, _ = probe(tmp_path / "some.mp4")
+    some, duration_s, _ = probe(tmp_path / "some.mp4")
     (tmp_path / "more.mp4").write_bytes(first.body + more.body)
     assert probe(tmp_path / "more.mp4")[0] > some > FPS
-    assert length_s > 1.0
-    # What changed meanwhile is no part of the same state.
+    assert duration_s > 1.0
+    # If-Range fails, because the file has changed.
     changed = ask(portal, f"/v1/recordings/{name}", headers={"Range": "bytes=0-9", "If-Range": first.headers["ETag"]})
     assert changed.status == 200
 
 
-def test_a_timelapse_opens_the_camera_for_its_stills_alone(
-    start_portal: Start, folder: Path, wait_until: WaitUntil
-) -> None:
+def test_timelapse_opens_camera_for_stills_only(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
     portal = start_portal(*SMALL, "--recordings", str(folder), "--linger", "0")
     name = start(portal, kind="timelapse", interval_s=2, fps=5)["name"]
     wait_for_status(portal, state="closed")
@@ -186,13 +184,13 @@ def test_a_timelapse_opens_the_camera_for_its_stills_alone(
     wait_for_status(portal, state="closed")
     ended = stop(portal)
     assert ended["stills"] >= 2
-    count, length_s, _ = probe(folder / name)
+    count, duration_s, _ = probe(folder / name)
     assert count == ended["stills"]
-    assert length_s == pytest.approx(count / 5, abs=0.01)
+    assert duration_s == pytest.approx(count / 5, abs=0.01)
     assert "h264" not in portal.threads()
 
 
-def test_without_recordings_nothing_is_loaded_for_them(start_portal: Start) -> None:
+def test_pyav_is_not_loaded_without_recordings(start_portal: Start) -> None:
     portal = start_portal()
     answer = post(portal, "/v1/recordings/start", {})
     assert (answer.status, "CAMERA_RECORDINGS" in answer.detail) == (409, True)
@@ -205,15 +203,15 @@ def test_without_recordings_nothing_is_loaded_for_them(start_portal: Start) -> N
 
 
 class Disk:
-    """A small one of its own where the machine lets us make it; else a limit on each file of the portal."""
+    """A small tmpfs if the machine allows mounting it, else a limit on the size of the portal's files."""
 
-    def __init__(self, folder: Path, is_own: bool) -> None:
+    def __init__(self, folder: Path, is_mounted: bool) -> None:
         self.folder = folder
-        self.is_own = is_own
+        self.is_mounted = is_mounted
 
     def fill(self, portal: Portal) -> None:
-        """From now on nothing more can be written."""
-        if not self.is_own:
+        """Let all further writes fail."""
+        if not self.is_mounted:
             limit = max((path.stat().st_size for path in self.folder.iterdir()), default=2_000_000) + 1000
             subprocess.run(["prlimit", "--pid", str(portal.pid), f"--fsize={limit}:unlimited"], check=True)
             return
@@ -225,14 +223,14 @@ class Disk:
                 return
 
     def empty(self, portal: Portal) -> None:
-        if self.is_own:
+        if self.is_mounted:
             (self.folder / "filler").unlink()
         else:
             subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=unlimited:unlimited"], check=True)
 
-    def take_away(self) -> None:
+    def unmount(self) -> None:
         subprocess.run([*_as_root(), "umount", "--lazy", str(self.folder)], check=True)
-        self.is_own = False
+        self.is_mounted = False
 
 
 def _as_root() -> list[str]:
@@ -243,56 +241,54 @@ def _as_root() -> list[str]:
 def disk(folder: Path) -> Iterator[Disk]:
     folder.mkdir()
     mount = [*_as_root(), "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(folder)]
-    is_own = shutil.which(mount[0]) is not None and subprocess.run(mount, capture_output=True).returncode == 0
-    disk = Disk(folder, is_own)
+    is_mounted = shutil.which(mount[0]) is not None and subprocess.run(mount, capture_output=True).returncode == 0
+    disk = Disk(folder, is_mounted)
     yield disk
-    if disk.is_own:
-        disk.take_away()
+    if disk.is_mounted:
+        disk.unmount()
 
 
-def test_a_full_disk_harms_nothing(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_full_disk(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal(*SMALL, "--recordings", str(disk.folder))
     with StreamClient(portal) as viewer:
         viewer.next()
         start(portal)
         wait_until(lambda: elapsed_s(portal) > 2.0)
         disk.fill(portal)
-        wait_until(lambda: listed(portal)["last_error"], "that the trouble is told")
-        trouble = listed(portal)["last_error"]
-        assert status_of(portal)["recording"]["last_error"] == trouble
-        print(trouble)
+        wait_until(lambda: listed(portal)["last_error"], "the error")
+        error = listed(portal)["last_error"]
+        assert status_of(portal)["recording"]["last_error"] == error
+        print(error)
         portal.wait_for_log("recording paused, retrying")
-        # The stream goes on, and so does everything else.
+        # The stream continues, and so does everything else.
         for _ in range(FPS):
             assert not viewer.next().is_placeholder
         assert ask(portal, "/health").status == 200
         assert listed(portal)["running"]["video"]["segments"] == 1
-        assert probe(movies(disk.folder)[0])[0] > FPS
+        assert probe(videos(disk.folder)[0])[0] > FPS
         disk.empty(portal)
         wait_until(lambda: listed(portal)["running"]["video"]["segments"] == 2, "the next file")
         for _ in range(FPS):
             viewer.next()
         stop(portal)
-    first, second = movies(disk.folder)
+    first, second = videos(disk.folder)
     assert probe(first)[0] > FPS
     assert probe(second)[0] >= 1
     assert portal.stop() == 0
     assert "Traceback" not in portal.log
 
 
-def test_a_disk_that_is_taken_away_is_told_and_not_replaced(
-    disk: Disk, start_portal: Start, wait_until: WaitUntil
-) -> None:
-    if not disk.is_own:
-        pytest.skip("a disk of its own cannot be made here")
+def test_removed_disk_is_reported(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+    if not disk.is_mounted:
+        pytest.skip("mounting a disk is not permitted here")
     portal = start_portal(*SMALL, "--recordings", str(disk.folder))
     start(portal)
     wait_until(lambda: elapsed_s(portal) > 2.0)
-    disk.take_away()
-    wait_until(lambda: "is gone" in str(listed(portal)["last_error"]), "that the trouble is told")
-    trouble = listed(portal)["last_error"]
-    assert f"the disk that was mounted at {disk.folder} is gone" in trouble
-    assert list(disk.folder.iterdir()) == [], "nothing on what is below"
+    disk.unmount()
+    wait_until(lambda: "is gone" in str(listed(portal)["last_error"]), "the error")
+    error = listed(portal)["last_error"]
+    assert f"the disk mounted at {disk.folder} is gone" in error
+    assert list(disk.folder.iterdir()) == [], "files below the mount point"
     assert listed(portal)["running"]["video"]["segments"] == 1
     stop(portal)
     refused = post(portal, "/v1/recordings/start", {})
@@ -301,18 +297,18 @@ def test_a_disk_that_is_taken_away_is_told_and_not_replaced(
     assert "Traceback" not in portal.log
 
 
-def test_a_recording_stops_before_the_disk_is_full(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_recording_pauses_before_the_disk_is_full(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal("--fps", "20", "--no-autofocus", "--bitrate", "20000000", "--recordings", str(disk.folder))
-    if disk.is_own:
+    if disk.is_mounted:
         (disk.folder / "other").write_bytes(bytes(DISK_BYTES * 2 // 3))
     else:
-        disk.fill(portal)  # a limit on files is all that can be shown here
+        disk.fill(portal)  # the limit on files is all that can be tested here
     start(portal)
-    wait_until(lambda: listed(portal)["last_error"], "that the trouble is told")
+    wait_until(lambda: listed(portal)["last_error"], "the error")
     content = listed(portal)
-    if disk.is_own:
+    if disk.is_mounted:
         assert content["last_error"].startswith("recording paused, retrying: the disk is full")
     assert content["running"]["video"] is not None
     stop(portal)
-    for path in movies(disk.folder):
+    for path in videos(disk.folder):
         assert probe(path)[0] >= 1

@@ -1,4 +1,4 @@
-"""A source of real H.264 packets in the test's hand, and a reader of the files that come of them."""
+"""A source of real H.264 packets for tests, and a reader of the resulting files."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SMALL = (64, 48)
 
 
 def numbered_frame(number: int, size: tuple[int, int] = SMALL) -> Frame:
-    """A grey of its own for each of 16 numbers, and then again."""
+    """A frame whose shade of grey encodes the number modulo 16."""
     width, height = size
     luma = np.full((height, width), 8 + 16 * (number % 16), np.uint8)
     chroma = np.full((height // 2, width // 2), 128, np.uint8)
@@ -26,7 +26,7 @@ def numbered_frame(number: int, size: tuple[int, int] = SMALL) -> Frame:
 
 
 class FakeSource:
-    """A `VideoSource` without a thread: `give` encodes on the test's own. Keyframes are every second, and on demand."""
+    """A `VideoSource` without a thread: `give` encodes on the caller's. A keyframe per second, and on request."""
 
     def __init__(self, size: tuple[int, int] = SMALL) -> None:
         self.sinks: list[PacketSink] = []
@@ -41,7 +41,7 @@ class FakeSource:
         self.resize(size)
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Frames are of another size from now on, as after a reopening."""
+        """Use another frame size from now on, as after reopening the camera."""
         if self._encoder is not None:
             self._encoder.close()
         self._size = size
@@ -65,7 +65,7 @@ class FakeSource:
         self._is_keyframe_wanted = True
 
     def give(self, frames: int, *, after_s: float = 0.0) -> None:
-        """So many frames, one after the other; `after_s` leaves a gap before them."""
+        """Encode and deliver `frames` frames; `after_s` is a gap before them."""
         self.began_s += after_s
         for _ in range(frames):
             is_keyframe = self._is_keyframe_wanted or self._since_keyframe >= FPS
@@ -89,7 +89,7 @@ class FakeSource:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a player finds in a file: the moments of its pictures in seconds, and their numbers (of 16)."""
+    """What a player reads from a file: the times of its frames in seconds, and their numbers modulo 16."""
 
     times: list[float]
     numbers: list[int]
@@ -98,7 +98,7 @@ class Seen:
 
 
 def play(path: Path, number_of: Callable[[Any], int] | None = None) -> Seen:
-    """Decode all of it."""
+    """Decode the whole file."""
     with av.open(str(path)) as movie:
         stream = movie.streams.video[0]
         times, numbers = [], []

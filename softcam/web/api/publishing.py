@@ -1,4 +1,4 @@
-"""Publishing by RTSP as programs see it: start it, stop it, ask how it goes. Runs on the threads of requests."""
+"""Publishing to an RTSP server over HTTP: start, stop, status. Runs on the threads of requests."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,7 +10,7 @@ from softcam.web.http.body import NO_FIELDS
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
 
-_ANSWER: Final[Mapping[str, Any]] = {
+_RESPONSE: Final[Mapping[str, Any]] = {
     "type": "object",
     "properties": {"status": {"const": "ok"}, "streaming": {"type": "boolean"}},
     "required": ["status", "streaming"],
@@ -19,11 +19,12 @@ _ANSWER: Final[Mapping[str, Any]] = {
 _START_DOC: Final = Doc(
     "Publish H.264 to the RTSP server",
     "streaming",
-    {200: {"application/json": _ANSWER}},
-    "Answers at once, also while the server is away: it is tried until it is there. The status says how that goes.",
+    {200: {"application/json": _RESPONSE}},
+    "Returns at once, also while the server is unreachable; the portal retries until it is stopped. `publishing` in "
+    "the camera's status reports the state.",
     errors=(400, 409, 503),
 )
-_STOP_DOC: Final = Doc("Stop publishing H.264", "streaming", {200: {"application/json": _ANSWER}}, errors=(400, 503))
+_STOP_DOC: Final = Doc("Stop publishing H.264", "streaming", {200: {"application/json": _RESPONSE}}, errors=(400, 503))
 
 _PUBLISHING: Final[Mapping[str, Mapping[str, Any]]] = {
     "state": {"enum": [state.value for state in State]},
@@ -32,24 +33,24 @@ _PUBLISHING: Final[Mapping[str, Mapping[str, Any]]] = {
     "reconnects": {"type": "integer"},
     "last_error": {"type": ["string", "null"]},
 }
-# The fields of the status.
+# The fields of the camera's status.
 STREAMING_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "streaming": {"type": "boolean", "description": "whether H.264 is to be published; `publishing` says how it goes"},
+    "streaming": {"type": "boolean", "description": "whether publishing is requested; `publishing` has its state"},
     "publishing": {
         "type": ["object", "null"],
         "properties": _PUBLISHING,
         "required": list(_PUBLISHING),
         "additionalProperties": False,
-        "description": "null where no rtsp_url is set",
+        "description": "null if rtsp_url is not configured",
     },
 }
 
 
-class Streaming:
-    """Starts and stops the publisher."""
+class PublishingApi:
+    """Handles `/v1/streaming`."""
 
     def __init__(self, publisher: Publisher | None, *, has_camera: bool) -> None:
-        """`publisher` is None where no address is set, or where there is no camera to publish."""
+        """`publisher` is None if no address is configured or the camera is disabled."""
         self._publisher = publisher
         self._has_camera = has_camera
 
@@ -60,24 +61,24 @@ class Streaming:
         ]
 
     def start(self, request: Request) -> AnyResponse:
-        """Raises NotSupported where no address is set, and CameraError where the camera is given up or off."""
+        """Raises NotSupported if no address is configured, and CameraError if the camera is unavailable."""
         body.read(request, NO_FIELDS)
         if not self._has_camera:
             raise camera_disabled()
         if self._publisher is None:
-            raise NotSupported("rtsp_url is not set: --rtsp-url or CAMERA_RTSP_URL says where to publish")
+            raise NotSupported("rtsp_url: not configured; set the server by --rtsp-url or CAMERA_RTSP_URL")
         self._publisher.start()
         return json_response({"status": "ok", "streaming": True})
 
     def stop(self, request: Request) -> AnyResponse:
-        """Done as well where nothing is published."""
+        """Succeeds also if nothing is published."""
         body.read(request, NO_FIELDS)
         if self._publisher is not None:
             self._publisher.stop()
         return json_response({"status": "ok", "streaming": False})
 
     def status(self) -> dict[str, Any]:
-        """The fields of the status, as STREAMING_SHAPE has them."""
+        """The fields of the camera's status, described by `STREAMING_SHAPE`."""
         if self._publisher is None:
             return {"streaming": False, "publishing": None}
         status = self._publisher.status()

@@ -1,4 +1,4 @@
-"""A parameter set says which colours the pictures have, whatever it said before, and all else stays as it was."""
+"""Parameter sets declare the colours afterwards, and are otherwise unchanged."""
 
 import io
 from fractions import Fraction
@@ -18,7 +18,7 @@ FPS = 25
 
 
 def encoded(**options: Any) -> tuple[bytes, bytes, list[bytes]]:
-    """libx264's SPS and PPS, and the access units of some frames, of which it says no colours unless it is told."""
+    """libx264's SPS and PPS, and the access units of some frames, without declared colours by default."""
     context = av.CodecContext.create("libx264", "w")
     context.width, context.height = SIZE
     context.pix_fmt = options.pop("pix_fmt", "yuv420p")
@@ -67,7 +67,7 @@ def without_vui(set_: bytes) -> bytes:
     ],
 )
 @pytest.mark.parametrize("has_vui", [True, False], ids=["VUI", "none"])
-def test_ok_the_colours_are_told_and_the_pictures_stay(options: dict[str, Any], has_vui: bool) -> None:
+def test_ok_colours_are_declared_and_frames_unchanged(options: dict[str, Any], has_vui: bool) -> None:
     before, pps, units = encoded(**options)
     if not has_vui:
         before = without_vui(before)
@@ -82,7 +82,7 @@ def test_ok_the_colours_are_told_and_the_pictures_stay(options: dict[str, Any], 
     assert sps.with_colours(after) == after
 
 
-def test_ok_where_nothing_was_said_no_picture_is_held_back() -> None:
+def test_ok_without_vui_no_frame_is_delayed() -> None:
     before, _, _ = encoded(preset="ultrafast")
     told = sps.with_colours(without_vui(before))
     bits = sps._Bits(told.replace(b"\x00\x00\x03", b"\x00\x00"))
@@ -93,12 +93,12 @@ def test_ok_where_nothing_was_said_no_picture_is_held_back() -> None:
 @pytest.mark.parametrize(
     ("data", "fault"),
     [
-        pytest.param(b"", "cut off", id="nothing"),
-        pytest.param(b"\x67\x42\x80\x28", "cut off", id="cut off"),
-        pytest.param(b"\x67" + bytes(40), "cut off", id="zeros"),
+        pytest.param(b"", "truncated", id="nothing"),
+        pytest.param(b"\x67\x42\x80\x28", "truncated", id="cut off"),
+        pytest.param(b"\x67" + bytes(40), "truncated", id="zeros"),
         pytest.param(b"\x67\x64\x00\x28\xad\xff", "scaling", id="scaling lists"),
     ],
 )
-def test_fail_what_is_no_such_set(data: bytes, fault: str) -> None:
+def test_fail_invalid_set(data: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         sps.with_colours(data)

@@ -1,4 +1,4 @@
-"""libx264: every format of frame becomes the same picture, at once, as browsers and WebRTC take it."""
+"""libx264: all pixel formats are encoded alike, at once, as browsers and WebRTC require."""
 
 import io
 import sys
@@ -31,7 +31,7 @@ NEAR = 6.0  # of 255, on average: what compression at this rate loses of smooth 
 
 
 def planes(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane, Plane]:
-    """Smooth, from black to white in full range, and of many colours, none of them beyond what RGB can say."""
+    """Smooth planes from black to white in full range, with many colours, all of them within RGB."""
     width, height = size
     half = ((height + 1) // 2, (width + 1) // 2)
     luma = np.broadcast_to(np.linspace(0, 255, width), (height, width)).astype(np.uint8)
@@ -43,7 +43,7 @@ def planes(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane, Plane]:
 
 
 def make(pixel_format: PixelFormat, size: tuple[int, int] = SIZE, *, padding: int = 0, sampling: str = "420") -> Frame:
-    """The picture of `planes` in this format, in one buffer with padded rows as a camera gives it."""
+    """The image of `planes` in this format, in one buffer with padded rows, as cameras deliver it."""
     width, height = size
     luma, blue, red = planes(size)
     if pixel_format == "MJPEG":
@@ -111,7 +111,7 @@ def encode(frame: Frame, bitrate: int = BITRATE) -> tuple[X264, list[tuple[bytes
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @pytest.mark.parametrize("padding", [0, 32])
 @pytest.mark.parametrize("size", [SIZE, (128, 98), (129, 97)], ids=["even", "no multiple of four", "odd"])
-def test_ok_every_format_shows_the_same(pixel_format: PixelFormat, padding: int, size: tuple[int, int]) -> None:
+def test_ok_pixel_formats(pixel_format: PixelFormat, padding: int, size: tuple[int, int]) -> None:
     if pixel_format == "YUYV" and size[0] % 2:
         size = (size[0] - 1, size[1])  # packed pairs have no odd width
     encoder, units = encode(make(pixel_format, size, padding=padding))
@@ -126,7 +126,7 @@ def test_ok_every_format_shows_the_same(pixel_format: PixelFormat, padding: int,
 
 
 @pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "Gray"])
-def test_ok_jpegs_of_every_kind(sampling: str) -> None:
+def test_ok_jpeg_subsamplings(sampling: str) -> None:
     frame = make("MJPEG", sampling=sampling)
     if sampling == "Gray":
         grey = simplejpeg.encode_jpeg(planes()[0][:, :, None].copy(), quality=95, colorspace="GRAY")
@@ -138,7 +138,7 @@ def test_ok_jpegs_of_every_kind(sampling: str) -> None:
     assert np.abs(blue.astype(int) - wanted).mean() < NEAR
 
 
-def test_black_and_white_keep_their_full_range_and_say_so() -> None:
+def test_full_range_is_kept_and_declared() -> None:
     encoder, units = encode(make("YUV420"))
     picture = decode(movie(encoder, units))[-1]
     assert picture.color_range == 2  # full
@@ -148,7 +148,7 @@ def test_black_and_white_keep_their_full_range_and_say_so() -> None:
     assert luma.max() > 247
 
 
-def test_only_the_first_and_what_was_asked_for_are_keyframes_and_each_can_be_begun_with() -> None:
+def test_keyframes_on_request_only() -> None:
     frame = make("YUV420")
     encoder = X264(SIZE, "YUV420", FPS, BITRATE)
     units = [encoder.encode(frame, is_keyframe=n in (7, 8)) for n in range(400)]
@@ -156,7 +156,7 @@ def test_only_the_first_and_what_was_asked_for_are_keyframes_and_each_can_be_beg
     assert len(decode(movie(encoder, units[7:12]))) == 5
 
 
-def test_profile_is_constrained_baseline_and_packets_bear_pictures_alone() -> None:
+def test_constrained_baseline_and_slices_only() -> None:
     encoder, units = encode(make("NV12"))
     assert encoder.sps[0] & 0x1F == nal.SPS
     assert encoder.sps[1] == 66
@@ -170,7 +170,7 @@ def test_profile_is_constrained_baseline_and_packets_bear_pictures_alone() -> No
         assert at == len(data)
 
 
-def test_the_bitrate_is_kept() -> None:
+def test_bitrate() -> None:
     encoder = X264((640, 480), "YUV420", FPS, 1_000_000)
     noise = np.random.default_rng(1)
     sizes = []
@@ -182,7 +182,7 @@ def test_the_bitrate_is_kept() -> None:
     assert sum(sizes[25:]) * 8 < 1.5 * 1_000_000 * 2  # two seconds of what cannot be compressed
 
 
-def test_a_camera_s_buffer_is_read_where_it_lies_and_let_go() -> None:
+def test_contiguous_buffer_is_read_in_place_and_released() -> None:
     for pixel_format in ("YUV420", "NV12"):
         frame = make(pixel_format, padding=64)
         assert x264._as_one_buffer(frame.planes, *SIZE) is not None
@@ -193,7 +193,7 @@ def test_a_camera_s_buffer_is_read_where_it_lies_and_let_go() -> None:
         assert sys.getrefcount(base) == before
 
 
-def test_planes_apart_are_not_taken_for_one_buffer() -> None:
+def test_separate_planes_are_copied() -> None:
     luma, blue, red = planes()
     assert x264._as_one_buffer((luma.copy(), blue.copy(), red.copy()), *SIZE) is None
 
@@ -204,11 +204,11 @@ def test_planes_apart_are_not_taken_for_one_buffer() -> None:
         (Frame((), "YUV420", *SIZE), "planes"),
         (Frame(planes()[:2], "YUV420", *SIZE), "planes"),
         (Frame((planes()[0][:, ::2], *planes()[1:]), "YUV420", *SIZE), "planes"),
-        (make("YUV420", (64, 64)), "between others"),
-        (make("NV12"), "between others"),
+        (make("YUV420", (64, 64)), "unexpected"),
+        (make("NV12"), "unexpected"),
     ],
 )
-def test_fail_frames_that_are_not_what_they_say(frame: Frame, fault: str) -> None:
+def test_fail_mismatched_frames(frame: Frame, fault: str) -> None:
     encoder = X264(SIZE, "YUV420", FPS, BITRATE)
     with pytest.raises(CameraError, match=fault):
         encoder.encode(frame, is_keyframe=False)
@@ -223,24 +223,24 @@ def test_fail_damaged_jpegs(data: bytes) -> None:
     assert encoder.encode(make("MJPEG"), is_keyframe=False)[1]
 
 
-def test_fail_a_jpeg_of_another_size() -> None:
+def test_fail_jpeg_of_other_size() -> None:
     encoder = X264(SIZE, "MJPEG", FPS, BITRATE)
     with pytest.raises(CameraError, match="64x64, not 128x96"):
         encoder.encode(Frame(make("MJPEG", (64, 64)).planes, "MJPEG", *SIZE), is_keyframe=False)
 
 
-def test_fail_a_picture_of_one_pixel() -> None:
+def test_fail_one_pixel() -> None:
     with pytest.raises(CameraError, match="1x1"):
         X264((1, 1), "YUV420", FPS, BITRATE)
 
 
-def test_nothing_is_said_on_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_output_on_stderr(capfd: pytest.CaptureFixture[str]) -> None:
     encoder, _ = encode(make("YUV420"))
     encoder.close()
     assert capfd.readouterr() == ("", "")
 
 
-def test_an_encoder_that_was_closed_leaves_no_thread() -> None:
+def test_closed_encoder_leaves_no_thread() -> None:
     before = len(list(Path("/proc/self/task").iterdir()))
     for _ in range(5):
         encoder, _ = encode(make("YUV420"))
