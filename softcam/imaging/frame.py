@@ -35,9 +35,9 @@ class Frame:
     """
 
     __slots__ = (
-        "_give_back",
         "_holds",
         "_lock",
+        "_on_release",
         "began_s",
         "height",
         "metadata",
@@ -59,7 +59,7 @@ class Frame:
         sequence: int = 0,
         began_s: float | None = None,
         metadata: Mapping[str, Any] | None = None,
-        give_back: Callable[[], None] | None = None,
+        on_release: Callable[[], None] | None = None,
         origin: object = None,
     ) -> None:
         self.planes = planes
@@ -72,7 +72,7 @@ class Frame:
         self.timestamp_s = time.time() - (now_s - self.began_s)
         self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
         self.origin = origin
-        self._give_back = give_back
+        self._on_release = on_release
         self._lock = threading.Lock()  # guards _holds
         self._holds = 1
 
@@ -100,9 +100,9 @@ class Frame:
         # The views go first: a mapped buffer cannot be unmapped while an array points into it.
         self.planes = _NO_PLANES
         self.origin = None
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        on_release, self._on_release = self._on_release, None
+        if on_release is not None:
+            on_release()
 
 
 def copy_of(frame: Frame) -> Frame:

@@ -256,7 +256,7 @@ def test_all_share_one_opening(small: Portal, faults: Path) -> None:
         assert max(pictures.values()) > 1
 
 
-def test_client_that_leaves_while_the_camera_opens(small: Portal, faults: Path) -> None:
+def test_release_while_opening(small: Portal, faults: Path) -> None:
     with StreamClient(small) as viewer:
         viewer.next()
     small.wait_for_log("Camera closed")

@@ -10,7 +10,7 @@ from softcam.controls.day_night import Light
 from softcam.controls.schema import BY_NAME
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
-from tests.support.fakes import STEADY, FakeCamera, Held
+from tests.support.fakes import STEADY, FakeCamera, SessionRig
 
 CONFIGURED = StreamRequest(32, 16, 20.0)
 CONTROLS: Mapping[str, Any] = {
@@ -62,7 +62,7 @@ class ControlScene:
         change_timeout_s: float = 10.0,
     ) -> None:
         self.camera = ControllableCamera()
-        self.held = Held(
+        self.held = SessionRig(
             self.camera,
             linger_s=0.0,
             autofocus_timeout_s=autofocus_timeout_s,

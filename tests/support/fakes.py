@@ -1,7 +1,7 @@
-"""A camera of which every call can be held up, refused and counted by a test; and waiting for what nobody announces.
+"""A fake camera whose calls a test can block, fail and count, and a camera session around it.
 
-`FakeCamera` implements `softcam.camera.base.Camera` and has no thread: frames come from whichever thread calls `emit`.
-It keeps the contract's book itself: what the holder must never do (open twice, leave a frame out) lands in `faults`.
+`FakeCamera` implements `softcam.camera.base.Camera` and has no thread: the thread that calls `emit` delivers a frame.
+It checks the protocol itself: what a session must never do (open twice, use a closed camera) is added to `faults`.
 """
 
 import threading
@@ -28,7 +28,7 @@ from softcam.camera.session.state import SessionState
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
 
-PATIENCE_S = 10.0  # only a fault waits so long
+PATIENCE_S = 10.0  # only a fault takes so long
 SIZE = (32, 16)
 SENSOR_SIZE = (64, 32)
 FRAME_S = 0.01
@@ -37,7 +37,7 @@ STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "FrameDuration": 2000}
 
 
 def eventually(predicate: Callable[[], object], what: str = "it") -> None:
-    """Return as soon as `predicate` holds; an AssertionError where it never does."""
+    """Return as soon as `predicate()` is true. Raises AssertionError if it never is."""
     deadline_s = time.monotonic() + PATIENCE_S
     while not predicate():
         assert time.monotonic() < deadline_s, f"{what} did not come true within {PATIENCE_S} s"
@@ -50,7 +50,7 @@ def soon_s() -> float:
 
 
 def waiters(condition: threading.Condition) -> int:
-    """How many threads sleep on it now."""
+    """How many threads wait on `condition` now."""
     return len(condition._waiters)  # type: ignore[attr-defined]
 
 
@@ -59,19 +59,19 @@ def make_frame(
     *,
     size: tuple[int, int] = SIZE,
     began_s: float | None = None,
-    give_back: Callable[[], None] | None = None,
+    on_release: Callable[[], None] | None = None,
 ) -> Frame:
     """A grey YUV420 frame."""
     width, height = size
     luma = np.full((height, width), 128, np.uint8)
     chroma = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
     return Frame(
-        (luma, chroma, chroma), "YUV420", width, height, metadata=metadata, began_s=began_s, give_back=give_back
+        (luma, chroma, chroma), "YUV420", width, height, metadata=metadata, began_s=began_s, on_release=on_release
     )
 
 
 class Background:
-    """A call in a thread of its own: its result or its error, for the test's thread."""
+    """Runs a call in another thread, and keeps its result or its error for the test's thread."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
@@ -85,9 +85,9 @@ class Background:
         return not self._thread.is_alive()
 
     def result(self) -> Any:
-        """What the call gave; raises what it raised."""
+        """Return what the call returned, or raise what it raised."""
         self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "the call does not come back"
+        assert not self._thread.is_alive(), "the call does not return"
         if self._error is not None:
             raise self._error
         return self._result
@@ -95,12 +95,12 @@ class Background:
     def _run(self) -> None:
         try:
             self._result = self._call()
-        except Exception as error:  # noqa: BLE001 - told to whoever asks for the result
+        except Exception as error:  # noqa: BLE001 - raised by `result`
             self._error = error
 
 
 class FakeCamera:
-    """A camera in the test's hand."""
+    """A camera that a test controls."""
 
     backend = "fake"
     name = "Fake camera"
@@ -112,36 +112,37 @@ class FakeCamera:
         self.is_open = False
         self.calls: list[str] = []
         self.sent: list[Mapping[str, Any]] = []
-        self.still_sent: list[Mapping[str, Any]] = []  # for each still alone
+        self.still_sent: list[Mapping[str, Any]] = []  # for each still only
         self.control_error: CameraError | None = None
         self.faults: list[str] = []
         self.frames_out = 0
         self.stills_out = 0
         self.opens = 0
         self._on_frame: OnFrame | None = None
-        self._shut: set[str] = set()
+        self._blocked: set[str] = set()
         self._inside: list[str] = []
         self._errors: dict[str, list[BaseException]] = {}
 
-    # What a test orders
+    # For tests
 
-    def shut(self, call: str) -> None:
-        """From now on `call` (open, restart, still, close) blocks inside the camera, until `let`."""
+    def block(self, call: str) -> None:
+        """From now on `call` (open, restart, still, close) blocks inside the camera, until `unblock`."""
         with self._changed:
-            self._shut.add(call)
+            self._blocked.add(call)
 
-    def let(self, *calls: str) -> None:
-        """These calls go on, or all."""
+    def unblock(self, *calls: str) -> None:
+        """Let these calls continue, or all calls."""
         with self._changed:
-            self._shut.difference_update(calls or tuple(self._shut))
+            self._blocked.difference_update(calls or tuple(self._blocked))
             self._changed.notify_all()
 
     def fail_next(self, call: str, error: BaseException) -> None:
+        """The next `call` raises `error`."""
         with self._changed:
             self._errors.setdefault(call, []).append(error)
 
     def wait_inside(self, call: str) -> None:
-        """Until somebody is in `call`."""
+        """Wait until a thread is in `call`."""
         with self._changed:
             assert self._changed.wait_for(lambda: call in self._inside, PATIENCE_S), f"nobody called {call}"
 
@@ -151,18 +152,20 @@ class FakeCamera:
 
     @property
     def on_frame(self) -> OnFrame:
-        """Where frames of the present opening go; kept by a test, a way for frames that come too late."""
+        """The callback of the present opening; a test may keep it, to deliver a frame too late."""
         assert self._on_frame is not None, "the camera is closed"
         return self._on_frame
 
     def emit(
         self, metadata: Mapping[str, Any] | None = None, *, to: OnFrame | None = None, began_s: float | None = None
     ) -> Frame:
-        """One frame, delivered on this thread as a camera's own thread would; the frame may be given back already."""
+        """Deliver one frame on this thread, as a camera's own thread would; it may be released by the return."""
         with self._changed:
             on_frame = to or self.on_frame
             self.frames_out += 1
-        frame = make_frame(STEADY if metadata is None else metadata, began_s=began_s, give_back=self._came_back)
+        frame = make_frame(
+            STEADY if metadata is None else metadata, began_s=began_s, on_release=self._on_frame_released
+        )
         on_frame(frame)
         return frame
 
@@ -174,7 +177,7 @@ class FakeCamera:
 
     @contextmanager
     def flowing(self) -> Iterator[None]:
-        """Frames come by themselves, whenever the camera is open and no call is inside it."""
+        """Deliver frames from another thread while the camera is open and no call is inside it."""
         is_over = threading.Event()
 
         def flow() -> None:
@@ -184,7 +187,7 @@ class FakeCamera:
         with Flow(flow, is_over):
             yield
 
-    # What the holder calls
+    # The protocol
 
     def is_present(self) -> bool:
         return self.is_there
@@ -193,7 +196,7 @@ class FakeCamera:
         with self._changed:
             if self.is_open:
                 self.faults.append("opened twice")
-            self._on_frame = on_frame  # frames may come before open() returns
+            self._on_frame = on_frame  # frames may arrive before open() returns
         on_configured(self.config)
         try:
             self._pass("open")
@@ -216,7 +219,7 @@ class FakeCamera:
         self._pass("still")
         with self._changed:
             self.stills_out += 1
-        return make_frame(size=size or self.config.sensor_size, give_back=self._still_came_back)
+        return make_frame(size=size or self.config.sensor_size, on_release=self._on_still_released)
 
     def raw_still(self) -> RawStill:
         self._check_open("raw_still")
@@ -242,7 +245,7 @@ class FakeCamera:
             self.calls.append(call)
             self._inside.append(call)
             self._changed.notify_all()
-            assert self._changed.wait_for(lambda: call not in self._shut, PATIENCE_S), f"{call} was never let go on"
+            assert self._changed.wait_for(lambda: call not in self._blocked, PATIENCE_S), f"{call} was never unblocked"
             self._inside.remove(call)
             errors = self._errors.get(call)
             if errors:
@@ -253,17 +256,17 @@ class FakeCamera:
             if not self.is_open:
                 self.faults.append(f"{call} of a closed camera")
 
-    def _came_back(self) -> None:
+    def _on_frame_released(self) -> None:
         with self._changed:
             self.frames_out -= 1
 
-    def _still_came_back(self) -> None:
+    def _on_still_released(self) -> None:
         with self._changed:
             self.stills_out -= 1
 
 
 class Flow:
-    """A thread between two lines of a test."""
+    """A thread that runs within a block of a test."""
 
     def __init__(self, run: Callable[[], None], is_over: threading.Event) -> None:
         self._thread = threading.Thread(target=run, name="test frames", daemon=True)
@@ -278,8 +281,8 @@ class Flow:
         assert not self._thread.is_alive()
 
 
-class Held:
-    """A holder of a `FakeCamera`; leaving the block stops it, and checks what must hold after every life."""
+class SessionRig:
+    """A camera session of a `FakeCamera`; the end of the block stops it and checks that nothing is left."""
 
     def __init__(
         self,
@@ -292,7 +295,7 @@ class Held:
     ) -> None:
         self.camera = camera or FakeCamera()
         self._limits = limits or SessionLimits()
-        self.failures: list[CameraError] = []  # a test that expects one takes it out
+        self.failures: list[CameraError] = []  # a test that expects one removes it
         self.manager = CameraManager(
             self.camera,
             linger_s=linger_s,
@@ -307,7 +310,7 @@ class Held:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
-        self.camera.let()
+        self.camera.unblock()
         self.manager.stop()
         has_ended = self.manager.join(soon_s())
         if kind is None:
@@ -327,11 +330,11 @@ class Held:
 
     @property
     def session(self) -> SessionState:
-        """What the threads of the session share; for tests of the session itself."""
+        """The shared state; for tests of the session itself."""
         return self.manager._state
 
     def decision(self, later_s: float) -> Step | Wait:
-        """What the camera thread would do if nothing happened until so much later."""
+        """What the camera thread would do if nothing happened for `later_s`."""
         with self.session.changed:
             return decide(Snapshot.of(self.session, self._limits.absence_s), time.monotonic() + later_s)
 
@@ -343,13 +346,13 @@ class Held:
         eventually(lambda: self.state is state, f"state {state}")
 
     def open(self) -> Lease:
-        """A lease on an open camera that has given a frame."""
+        """A lease on an open camera that has delivered a frame."""
         lease = self.manager.lease("stream")
         self.wait_for(State.OPEN)
         self.camera.emit()
         return lease
 
     def take_failure(self) -> CameraError:
-        """The failure that was told, which has to be the only one."""
+        """Remove and return the reported failure, which has to be the only one."""
         eventually(lambda: self.failures, "a failure")
         return self.failures.pop()

@@ -18,7 +18,7 @@ from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Route
 from softcam.web.pages import page_routes
-from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, Held, eventually, soon_s
+from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig, eventually, soon_s
 from tests.support.raw_http import make_request
 
 
@@ -38,7 +38,7 @@ class Scene:
         **limits: float,
     ) -> None:
         """`limits` are further fields of MediaDefaults."""
-        self.held = Held(
+        self.held = SessionRig(
             camera,
             linger_s=linger_s,
             watchdog_timeout_s=watchdog_timeout_s,

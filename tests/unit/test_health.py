@@ -18,7 +18,7 @@ from softcam.errors import CameraMissing
 from softcam.health import STALL_LIMIT_S, Address, Health, probe_server
 from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.web.http.errors import BUSY_RESPONSE
-from tests.support.fakes import Held, eventually
+from tests.support.fakes import SessionRig, eventually
 
 UNUSED_ADDRESS = ("127.0.0.1", 9)  # the discard port: nothing listens there
 LATE_S = STALL_LIMIT_S + 1.0
@@ -275,26 +275,26 @@ def test_encoders_are_idle_without_frames(parts: Parts, server: tuple[str, int])
 
 
 def test_recovery_is_an_error_only_if_it_takes_too_long() -> None:
-    with Held(watchdog_timeout_s=0.05) as held:
+    with SessionRig(watchdog_timeout_s=0.05) as held:
         assert held.manager.health_error() is None
-        held.camera.shut("restart")
+        held.camera.block("restart")
         held.manager.lease("stream")
         held.camera.wait_inside("restart")
         assert held.manager.health_error() is None
         with held.session.changed:
             held.session.watchdog.excuse_silence(time.monotonic() - 41.0)
         assert held.manager.health_error() == "no frame for 41 s"
-        held.camera.let()
+        held.camera.unblock()
 
 
 def test_silent_camera_without_a_watchdog() -> None:
-    with Held(watchdog_timeout_s=0) as held:
+    with SessionRig(watchdog_timeout_s=0) as held:
         held.open()
         assert held.manager.health_error() is None
 
 
 def test_failed_camera() -> None:
-    with Held() as held:
+    with SessionRig() as held:
         held.camera.fail_next("open", CameraMissing("camera 0 is missing"))
         held.manager.lease("stream")
         eventually(lambda: held.manager.health_error() == "camera failed: camera 0 is missing", "a health error")

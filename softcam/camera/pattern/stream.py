@@ -232,7 +232,7 @@ class PatternStream:
             sequence=self._sequence,
             began_s=began_s,
             metadata=metadata,
-            give_back=give_back,
+            on_release=give_back,
         )
 
     def _has_still_job(self) -> bool:

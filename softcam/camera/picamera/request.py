@@ -116,7 +116,7 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding
         sequence=sequence,
         began_s=_exposure_began_s(metadata),
         metadata=metadata,
-        give_back=give_back,
+        on_release=give_back,
         origin=RequestHandle(request, outstanding.acquire),
     )
 

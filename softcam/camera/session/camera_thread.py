@@ -69,7 +69,7 @@ class CameraThread:
                     case Step.OPEN:
                         return self._lifecycle.open
                     case Step.CLOSE:
-                        return self._lifecycle.close
+                        return self._lifecycle.close_unused
                     case Step.RECOVER:
                         return partial(self._recovery.recover, now_s - snapshot.silent_since_s)
                     case Step.AWAIT_SOURCE:

@@ -44,7 +44,7 @@ class Lifecycle:
         self._state.set_state(State.OPENING)
         self.open_camera(State.OPEN)
 
-    def close(self) -> None:
+    def close_unused(self) -> None:
         """Close a camera without leases. Raises CameraStuck if several openings in a row were silent."""
         state = self._state
         with state.changed:
@@ -57,11 +57,11 @@ class Lifecycle:
             log.warning("No frame for %.1f s and no clients: closing camera", silence_s)
         if tries:
             self._listeners.on_stall()  # as for a reopening by `Recovery`, which no client waited for
-        self.shut()
+        self.close()
         if tries > MAX_TRIES:
             raise CameraStuck("no frame in several openings in a row")
 
-    def shut(self) -> None:
+    def close(self) -> None:
         """Close the camera, whatever its clients."""
         state = self._state
         state.set_state(State.CLOSING)

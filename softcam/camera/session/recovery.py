@@ -71,7 +71,7 @@ class Recovery:
             if not state.is_abandoned:
                 self._lifecycle.open_camera(State.RECOVERING)
                 return
-        self._lifecycle.shut()
+        self._lifecycle.close()
 
     def await_source(self) -> None:
         """A remote camera has disconnected: show clients the reason. It reconnects by itself."""

@@ -131,14 +131,14 @@ def test_zoom_keeps_the_shape(scene: ControlScene) -> None:
 def test_change_waits_for_another_within_a_limit(tmp_path: Path) -> None:
     scene = ControlScene(tmp_path, change_timeout_s=0.05)
     with scene.held, scene.held.open():
-        scene.camera.shut("close")
+        scene.camera.block("close")
         first = Background(lambda: scene.change("transform", hflip=True))
         scene.camera.wait_inside("close")
         with pytest.raises(CameraError, match="another control change is in progress"):
             scene.change("image_processing", brightness=0.5)
         with pytest.raises(CameraError, match="another control change is in progress"):
             scene.control_manager.reset()
-        scene.camera.let()
+        scene.camera.unblock()
         first.result()
 
 

@@ -75,10 +75,10 @@ def test_camera_delivers_no_frames_and_all_clients_leave(tmp_path: Path) -> None
         scene.change("transform", hflip=True)
         lease = scene.held.manager.lease("stream")
         scene.held.wait_for(State.OPEN)
-        scene.camera.shut("restart")
+        scene.camera.block("restart")
         scene.camera.wait_inside("restart")  # the stall is detected
         lease.release()
-        scene.camera.let()
+        scene.camera.unblock()
         scene.held.wait_for(State.CLOSED)
         assert "no frames" in scene.problem("set_aside")
         with scene.held.open():

@@ -1,4 +1,4 @@
-"""Frames are given back once, and the slot keeps the newest alone."""
+"""`Frame` is released once, and `NewestFrame` holds the newest one only."""
 
 import threading
 import time
@@ -14,14 +14,14 @@ def any_frame(_: Frame) -> bool:
 
 
 class Maker:
-    """Counts what comes back."""
+    """A source that counts the buffers it gets back."""
 
     def __init__(self) -> None:
         self.returned = 0
         self.planes_at_return: list[int] = []
 
     def frame(self, began_s: float | None = None) -> Frame:
-        frame = make_frame({"ExposureTime": 1}, began_s=began_s, give_back=lambda: self._take_back(frame))
+        frame = make_frame({"ExposureTime": 1}, began_s=began_s, on_release=lambda: self._take_back(frame))
         return frame
 
     def _take_back(self, frame: Frame) -> None:
@@ -29,7 +29,7 @@ class Maker:
         self.returned += 1
 
 
-def test_last_release_gives_back() -> None:
+def test_last_release_returns_the_buffer() -> None:
     maker = Maker()
     frame = maker.frame()
     assert frame.hold()
@@ -42,7 +42,7 @@ def test_last_release_gives_back() -> None:
     assert frame.metadata == {"ExposureTime": 1}
 
 
-def test_frame_that_is_gone_cannot_be_held() -> None:
+def test_hold_after_the_last_release() -> None:
     maker = Maker()
     frame = maker.frame()
     frame.release()
@@ -52,14 +52,14 @@ def test_frame_that_is_gone_cannot_be_held() -> None:
     assert maker.returned == 1
 
 
-def test_fault_of_the_maker_is_told_once() -> None:
+def test_error_of_the_source() -> None:
     tries = []
 
     def give_back() -> None:
         tries.append(1)
         raise OSError("unmapping failed")
 
-    frame = make_frame(give_back=give_back)
+    frame = make_frame(on_release=give_back)
     with pytest.raises(OSError, match="unmapping"):
         frame.release()
     with pytest.raises(RuntimeError):
@@ -67,14 +67,14 @@ def test_fault_of_the_maker_is_told_once() -> None:
     assert len(tries) == 1
 
 
-def test_two_clocks_tell_the_same_moment() -> None:
+def test_timestamps_agree() -> None:
     before_s = time.time()
     frame = make_frame(began_s=time.monotonic() - 5)
     assert before_s - 5.001 <= frame.timestamp_s <= time.time() - 4.999
     assert abs(make_frame().timestamp_s - time.time()) < 1
 
 
-def test_threads_that_release_at_once_give_back_once() -> None:
+def test_concurrent_releases() -> None:
     maker = Maker()
     for round_number in range(1, 101):
         frame = maker.frame()
@@ -92,7 +92,7 @@ def test_threads_that_release_at_once_give_back_once() -> None:
         assert maker.returned == round_number
 
 
-def test_slot_keeps_the_newest_alone() -> None:
+def test_slot_holds_the_newest_frame() -> None:
     maker, slot = Maker(), NewestFrame()
     assert slot.held() is None
     first, second = maker.frame(), maker.frame()
@@ -112,7 +112,7 @@ def test_slot_keeps_the_newest_alone() -> None:
     assert maker.returned == 2
 
 
-def test_wait_takes_what_is_there() -> None:
+def test_wait_returns_the_present_frame() -> None:
     maker, slot = Maker(), NewestFrame()
     slot.put(maker.frame())
     frame = slot.wait(any_frame, time.monotonic() - 1)  # be the deadline over
@@ -122,7 +122,7 @@ def test_wait_takes_what_is_there() -> None:
     assert maker.returned == 1
 
 
-def test_wait_ends_at_its_deadline() -> None:
+def test_wait_until_the_deadline() -> None:
     slot = NewestFrame()
     assert slot.wait(any_frame, time.monotonic() + 0.02) is None
     frame = make_frame()
@@ -132,7 +132,7 @@ def test_wait_ends_at_its_deadline() -> None:
     assert not frame.hold(), "a frame that was not wanted is not held"
 
 
-def test_every_waiting_thread_gets_the_frame_it_wants() -> None:
+def test_all_waiting_threads_get_the_frame() -> None:
     maker, slot = Maker(), NewestFrame()
     slot.put(maker.frame(began_s=1.0))
     asked = threading.Semaphore(0)
@@ -166,7 +166,7 @@ def test_subscribers_are_called_in_order() -> None:
     assert calls == ["first", "second", "first cleared"]
 
 
-def test_wake_lets_readers_look_again() -> None:
+def test_wake() -> None:
     slot = NewestFrame()
     looked = threading.Event()
     is_over = False

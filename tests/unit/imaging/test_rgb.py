@@ -69,7 +69,7 @@ def test_a_copy_outlives_the_buffer() -> None:
     buffer = np.full((48, 64), 9, np.uint8)
     given_back: list[bool] = []
     half = np.zeros((24, 32), np.uint8)
-    frame = Frame((buffer, half, half), "YUV420", 64, 48, sequence=3, give_back=lambda: given_back.append(True))
+    frame = Frame((buffer, half, half), "YUV420", 64, 48, sequence=3, on_release=lambda: given_back.append(True))
     copy = copy_of(frame)
     frame.release()
     buffer[:] = 0

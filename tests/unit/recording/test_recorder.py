@@ -14,7 +14,7 @@ from softcam.errors import CameraError, RecordingError
 from softcam.recording import base
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
-from tests.support.fakes import PATIENCE_S, Background, Held, eventually, soon_s
+from tests.support.fakes import PATIENCE_S, Background, SessionRig, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
 PICTURE = b"a thumbnail"
@@ -24,7 +24,7 @@ class Studio:
     """A recorder with a source of packets and a camera that delivers frames by itself."""
 
     def __init__(
-        self, folder: Path, held: Held, preroll_s: float, max_bytes: int | None, limits: RecorderLimits
+        self, folder: Path, held: SessionRig, preroll_s: float, max_bytes: int | None, limits: RecorderLimits
     ) -> None:
         self.library = Library(folder, max_bytes)
         self.source = FakeSource()
@@ -72,7 +72,7 @@ class Studio:
 def studio(
     folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None, limits: RecorderLimits | None = None
 ) -> Iterator[Studio]:
-    with Held() as held, held.camera.flowing():
+    with SessionRig() as held, held.camera.flowing():
         studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits())
         yield studio
         studio.recorder.close(soon_s())

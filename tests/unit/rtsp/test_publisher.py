@@ -13,7 +13,7 @@ from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp import publisher
 from softcam.rtsp.publisher import Publisher, State
-from tests.support.fakes import PATIENCE_S, Held, eventually, soon_s
+from tests.support.fakes import PATIENCE_S, SessionRig, eventually, soon_s
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
@@ -144,7 +144,7 @@ class Server:
 class Scene:
     """A publisher with its source, camera and server."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: SessionRig) -> None:
         self.held = held
         self.server = Server()
         self.source = Source()
@@ -172,7 +172,7 @@ class Scene:
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
-    with Held() as held:
+    with SessionRig() as held:
         scene = Scene(held)
         yield scene
         scene.publisher.stop()

@@ -121,7 +121,7 @@ def test_camera_buffer_is_released_during_the_call(start_hook: StartHook) -> Non
         return image
 
     running = start_hook(wait)
-    running.send(give_back=released.set)
+    running.send(on_release=released.set)
     assert is_running.wait(PATIENCE_S)
     running.source.clear()
     assert released.is_set()

@@ -186,7 +186,7 @@ class Scene:
         self.now_s += after_s
         metadata = {"SensorTimestamp": round(self.now_s * 1e9)}
         request = Request(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
-        frame = make_frame(metadata, size=self.size, began_s=self.now_s, give_back=self.outstanding.acquire())
+        frame = make_frame(metadata, size=self.size, began_s=self.now_s, on_release=self.outstanding.acquire())
         frame.origin = RequestHandle(request, self.outstanding.acquire) if self.has_origin else None
         self.slot.put(frame)
         self.video.on_frame()

@@ -1,4 +1,4 @@
-"""Autofocus cycles on an open camera, begun and waited for by several threads."""
+"""Autofocus cycles on an open camera, with several threads."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ CONTINUOUS = {"AfMode": int(AfMode.CONTINUOUS)}
 
 
 class Lens:
-    """A focus with a camera that only writes down what it is told."""
+    """`Autofocus` with a camera that only records what is sent."""
 
     def __init__(self, *, timeout_s: float = 60.0, is_able: bool = True) -> None:
         self.sent: list[Mapping[str, Any]] = []
@@ -44,7 +44,7 @@ class Lens:
             self.focus.on_frame(one, is_settled=True)
 
     def acquire(self, *, beginnings: int = 1) -> Background:
-        """Somebody waits for an acquisition that has begun."""
+        """A thread that waits for a cycle that was started."""
         waiting = Background(lambda: self.focus.acquire(soon_s()))
         eventually(lambda: self.sent.count(TRIGGER) == beginnings, "the trigger")
         return waiting
@@ -76,7 +76,7 @@ def test_snapshot_waits_for_the_outcome(
     assert re.search(rf"Autofocus for a snapshot {verdict} after \d+\.\d\d s", caplog.text)
 
 
-def test_stream_goes_on_in_continuous_mode() -> None:
+def test_continuous_focus_after_the_cycle_of_a_stream() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     lens.see(SCANNING)
@@ -86,7 +86,7 @@ def test_stream_goes_on_in_continuous_mode() -> None:
     assert lens.focus.mode is AfMode.CONTINUOUS
 
 
-def test_all_who_ask_share_one_cycle() -> None:
+def test_concurrent_requests_share_a_cycle() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     waiting = [lens.acquire(), lens.acquire()]
@@ -97,7 +97,7 @@ def test_all_who_ask_share_one_cycle() -> None:
     assert outcomes == [lens.focus.last_outcome] * 2
 
 
-def test_each_cycle_has_an_outcome_of_its_own() -> None:
+def test_outcome_per_cycle() -> None:
     lens = Lens()
     first = lens.acquire()
     lens.see(SCANNING, FOCUSED)
@@ -118,7 +118,7 @@ def test_camera_without_autofocus() -> None:
     assert lens.focus.last_outcome is None
 
 
-def test_deadline_comes_before_the_outcome() -> None:
+def test_deadline_before_the_outcome() -> None:
     lens = Lens()
     assert lens.focus.acquire(time.monotonic() + 0.02) is None
     lens.see(SCANNING, FOCUSED)
@@ -127,7 +127,7 @@ def test_deadline_comes_before_the_outcome() -> None:
     assert outcome.is_focused, "the cycle goes on by itself"
 
 
-def test_cycle_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens(timeout_s=0.01)
     with caplog.at_level(logging.WARNING):
         waiting = lens.acquire()
@@ -137,7 +137,7 @@ def test_cycle_has_a_timeout_of_its_own(caplog: pytest.LogCaptureFixture) -> Non
     assert "Autofocus for a snapshot timed out after" in caplog.text
 
 
-def test_closing_ends_the_waiting() -> None:
+def test_closing_ends_the_wait() -> None:
     lens = Lens()
     waiting = lens.acquire()
     lens.focus.on_closing()
@@ -147,7 +147,7 @@ def test_closing_ends_the_waiting() -> None:
     assert lens.focus.mode is None
 
 
-def test_other_opening_has_no_outcome_of_the_last() -> None:
+def test_no_outcome_after_reopening() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     lens.see(SCANNING, FOCUSED)
@@ -160,7 +160,7 @@ def test_other_opening_has_no_outcome_of_the_last() -> None:
     assert lens.sent == [TRIGGER, CONTINUOUS, TRIGGER], "no stream, no continuous mode"
 
 
-def test_camera_that_refuses_does_not_focus(caplog: pytest.LogCaptureFixture) -> None:
+def test_camera_that_rejects_focus_controls(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens()
     lens.refuses = True
     with caplog.at_level(logging.WARNING):
@@ -173,7 +173,7 @@ def test_camera_that_refuses_does_not_focus(caplog: pytest.LogCaptureFixture) ->
     assert waiting.result().is_focused, "a refusal is not for ever"
 
 
-def test_refusal_of_the_resting_mode_keeps_the_outcome() -> None:
+def test_outcome_if_the_resting_mode_is_rejected() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     waiting = lens.acquire()
@@ -183,7 +183,7 @@ def test_refusal_of_the_resting_mode_keeps_the_outcome() -> None:
     assert waiting.result().is_focused
 
 
-def test_who_asks_while_a_cycle_is_refused_hears_of_no_older_outcome() -> None:
+def test_no_older_outcome_while_a_cycle_is_rejected() -> None:
     lens = Lens()
     waiting = lens.acquire()
     lens.see(SCANNING, FOCUSED)
@@ -204,7 +204,7 @@ def test_who_asks_while_a_cycle_is_refused_hears_of_no_older_outcome() -> None:
     assert second.result() is None
 
 
-def test_no_lock_is_held_while_controls_are_sent() -> None:
+def test_no_lock_while_controls_are_sent() -> None:
     modes: list[AfMode | None] = []
 
     def send(_: Mapping[str, Any]) -> None:
@@ -218,7 +218,7 @@ def test_no_lock_is_held_while_controls_are_sent() -> None:
     assert len(modes) == 2
 
 
-def test_manual_focus_is_not_undone_by_the_end_of_a_cycle() -> None:
+def test_end_of_cycle_does_not_override_manual_focus() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     lens.see(SCANNING)

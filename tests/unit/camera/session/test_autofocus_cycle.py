@@ -11,7 +11,7 @@ FRAME_S = 0.1
 
 
 def run(states: Sequence[int | None], timeout_s: float = 5.0) -> tuple[int, FocusOutcome] | None:
-    """The frame, counted from one, at which the cycle was over, and how."""
+    """The frame, counted from one, at which the cycle ended, and its outcome."""
     cycle = FocusCycle("a test", 10.0, timeout_s)
     for number, state in enumerate(states, 1):
         metadata = {} if state is None else {"AfState": int(state), "LensPosition": 1.5}
@@ -22,7 +22,7 @@ def run(states: Sequence[int | None], timeout_s: float = 5.0) -> tuple[int, Focu
     return None
 
 
-def test_begins_with_a_trigger() -> None:
+def test_cycle_starts_with_a_trigger() -> None:
     assert FocusCycle.start_controls() == {"AfMode": 1, "AfTrigger": 0}
     assert all(type(value) is int for value in FocusCycle.start_controls().values())
 
@@ -52,17 +52,17 @@ def test_verdicts(states: Sequence[int | None], over_at: int, verdict: str) -> N
     assert outcome.purpose == "a test"
 
 
-def test_goes_on_while_it_scans() -> None:
+def test_no_outcome_while_scanning() -> None:
     assert run([IDLE, IDLE, SCANNING, SCANNING]) is None
 
 
-def test_verdict_of_the_last_moment_counts() -> None:
+def test_verdict_at_the_timeout() -> None:
     result = run([SCANNING] * 4 + [FOCUSED], timeout_s=0.5)
     assert result is not None
     assert result[1].verdict == "focused"
 
 
-def test_lens_position_is_told_where_known() -> None:
+def test_lens_position_if_known() -> None:
     known, unknown = run([SCANNING, FOCUSED]), run([None] * 60)
     assert known is not None
     assert unknown is not None

@@ -25,7 +25,7 @@ def test_rate_is_measured(interval_s: float, fps: float) -> None:
     assert pace.fps(pace.last_frame_s + interval_s) == fps, "the next frame is on its way"
 
 
-def test_rate_sinks_in_silence() -> None:
+def test_rate_decreases_in_silence() -> None:
     pace = counted(61, 0.05)
     rates = [pace.fps(pace.last_frame_s + silence_s) for silence_s in (0.1, 1, 10, 100)]
     assert rates == sorted(rates, reverse=True)
@@ -39,7 +39,7 @@ def test_rate_follows_the_newest_frames() -> None:
     assert pace.fps(pace.last_frame_s) == 10.0
 
 
-def test_frames_at_the_same_moment_are_no_division_by_zero() -> None:
+def test_rate_of_simultaneous_frames() -> None:
     assert counted(2, 0.0).fps(100.0) > 0
 
 
@@ -59,7 +59,7 @@ def test_pipeline_follows_the_longer_of_exposure_and_frame() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{}, {"ExposureTime": None, "FrameDuration": None}])
-def test_metadata_may_tell_nothing(metadata: dict[str, None]) -> None:
+def test_metadata_without_durations(metadata: dict[str, None]) -> None:
     pace = FrameRateMeter(SentControls())
     pace.count_frame(metadata, 1.0)
     assert pace.pipeline_s == 0.0
@@ -73,7 +73,7 @@ def test_metadata_may_tell_nothing(metadata: dict[str, None]) -> None:
         {"ExposureTime": 6_000_000, "FrameDurationLimits": (100, 8_000_000)},
     ],
 )
-def test_longer_exposure_counts_from_when_it_is_sent(controls: dict[str, object]) -> None:
+def test_longer_exposure_applies_when_sent(controls: dict[str, object]) -> None:
     sent = SentControls()
     pace = FrameRateMeter(sent)
     sent.record(controls, 100.0)
@@ -88,7 +88,7 @@ def test_longer_exposure_counts_from_when_it_is_sent(controls: dict[str, object]
 
 
 @pytest.mark.parametrize("controls", [{}, {"ExposureTime": 0}, {"ExposureTime": None}, {"AfMode": 1}])
-def test_other_controls_change_nothing(controls: dict[str, object]) -> None:
+def test_other_controls_keep_the_requested_duration(controls: dict[str, object]) -> None:
     sent = SentControls()
     pace = FrameRateMeter(sent)
     sent.record({"ExposureTime": 6_000_000}, 100.0)
@@ -96,7 +96,7 @@ def test_other_controls_change_nothing(controls: dict[str, object]) -> None:
     assert pace.pipeline_s == pytest.approx(18)
 
 
-def test_other_opening_knows_nothing_of_the_last() -> None:
+def test_reset_for_an_opening() -> None:
     pace = counted(50, 0.05, exposure_us=6_000_000)
     last_s = pace.last_frame_s
     pace.reset()
@@ -106,19 +106,19 @@ def test_other_opening_knows_nothing_of_the_last() -> None:
 
 
 @pytest.mark.parametrize(("camera_fps", "wanted_fps"), [(30, 20), (30, 15), (30, 7), (60, 25), (30, 1)])
-def test_thinning_leaves_about_as_many_as_were_asked(camera_fps: int, wanted_fps: int) -> None:
+def test_decimation_to_about_the_requested_rate(camera_fps: int, wanted_fps: int) -> None:
     thinning = FrameDecimator(wanted_fps)
     taken = sum(thinning.should_pass(100.0 + number / camera_fps) for number in range(60 * camera_fps))
     assert wanted_fps * 60 <= taken <= wanted_fps * 60 * 1.12 + 1
 
 
 @pytest.mark.parametrize("camera_fps", [14.0, 19.9, 20.0, 20.5, 21.9])
-def test_thinning_takes_every_frame_of_a_camera_that_is_about_as_fast(camera_fps: float) -> None:
+def test_no_decimation_at_about_the_requested_rate(camera_fps: float) -> None:
     thinning = FrameDecimator(20)
     assert all(thinning.should_pass(100.0 + number / camera_fps) for number in range(2000))
 
 
-def test_thinning_does_not_make_up_for_a_pause() -> None:
+def test_no_burst_after_a_pause() -> None:
     thinning = FrameDecimator(10)
     assert thinning.should_pass(100.0)
     after_s = [160.0 + number / 60 for number in range(60)]

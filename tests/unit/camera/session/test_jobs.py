@@ -1,4 +1,4 @@
-"""Orders to the camera's thread: equal ones are one, each who waits gets the outcome, streams keep their share."""
+"""`JobQueue`: equal jobs are shared, each waiting thread gets the outcome, streams keep their share of time."""
 
 import time
 
@@ -12,7 +12,7 @@ from tests.support.fakes import make_frame
 def _nothing() -> None: ...
 
 
-def test_equal_ones_are_one_until_they_begin() -> None:
+def test_equal_jobs_are_shared_until_started() -> None:
     queue = JobQueue(0.5, 8)
     first = queue.submit(("still", None), _nothing, is_still=True)
     assert queue.submit(("still", None), _nothing, is_still=True) is first
@@ -22,7 +22,7 @@ def test_equal_ones_are_one_until_they_begin() -> None:
     assert queue.submit(("still", None), _nothing, is_still=True) is not first
 
 
-def test_what_nobody_waits_for_is_not_begun() -> None:
+def test_cancelled_job_is_not_started() -> None:
     queue = JobQueue(0.5, 8)
     job = queue.submit(("still",), _nothing, is_still=True)
     queue.submit(("still",), _nothing, is_still=True)
@@ -33,7 +33,7 @@ def test_what_nobody_waits_for_is_not_begun() -> None:
     assert queue.due_s is None
 
 
-def test_too_many_stills_are_refused_and_nothing_else() -> None:
+def test_limit_applies_to_stills_only() -> None:
     queue = JobQueue(0.5, 2)
     for size in range(2):
         queue.submit(("still", size), _nothing, is_still=True)
@@ -43,12 +43,12 @@ def test_too_many_stills_are_refused_and_nothing_else() -> None:
     queue.submit(("reopening",), _nothing, is_still=False)
 
 
-def test_a_frame_is_held_for_each_who_waits() -> None:
+def test_frame_is_held_for_each_waiting_thread() -> None:
     queue, gone = JobQueue(0.5, 8), []
     for _ in range(3):
         queue.submit(("still",), _nothing, is_still=True)
     job = queue.start_next()
-    frame = make_frame(give_back=lambda: gone.append(True))
+    frame = make_frame(on_release=lambda: gone.append(True))
     assert queue.finish(job, frame, None, pause_s=None)
     for _ in range(3):
         assert not gone
@@ -56,7 +56,7 @@ def test_a_frame_is_held_for_each_who_waits() -> None:
     assert gone
 
 
-def test_an_error_is_told_to_each_as_its_own() -> None:
+def test_each_waiting_thread_raises_a_new_error() -> None:
     queue = JobQueue(0.5, 8)
     queue.submit(("still",), _nothing, is_still=True)
     job = queue.start_next()
@@ -69,7 +69,7 @@ def test_an_error_is_told_to_each_as_its_own() -> None:
 
 
 @pytest.mark.parametrize(("took_s", "pause_s"), [(0.0, 0.5), (2.0, 2.0)])
-def test_the_next_one_waits_as_long_as_this_one_took(took_s: float, pause_s: float) -> None:
+def test_pause_after_a_job(took_s: float, pause_s: float) -> None:
     queue = JobQueue(0.5, 8)
     queue.submit(("still",), _nothing, is_still=True)
     before_s = time.monotonic()

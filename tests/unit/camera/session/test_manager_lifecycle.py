@@ -1,4 +1,4 @@
-"""The camera is open while somebody holds a lease, and everything that is taken is given back."""
+"""`CameraManager`: the camera is open while there is a lease, and every frame is released."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ from tests.support.fakes import (
     STEADY,
     Background,
     FakeCamera,
-    Held,
+    SessionRig,
     eventually,
     soon_s,
     waiters,
@@ -28,23 +28,23 @@ from tests.support.fakes import (
 
 
 @pytest.fixture
-def held() -> Iterator[Held]:
+def held() -> Iterator[SessionRig]:
     """A long linger, no watchdog, no autofocus."""
-    with Held() as held:
+    with SessionRig() as held:
         yield held
 
 
 @pytest.fixture
-def brief() -> Iterator[Held]:
+def brief() -> Iterator[SessionRig]:
     """No linger."""
-    with Held(linger_s=0.0) as held:
+    with SessionRig(linger_s=0.0) as held:
         yield held
 
 
 # Opening, lingering, closing
 
 
-def test_closed_until_somebody_asks(held: Held) -> None:
+def test_closed_without_lease(held: SessionRig) -> None:
     status = held.manager.status()
     assert status.state is State.CLOSED
     assert (status.mode, status.fps, status.metadata, status.last_error) == (None, None, None, None)
@@ -53,7 +53,7 @@ def test_closed_until_somebody_asks(held: Held) -> None:
     assert held.camera.calls == []
 
 
-def test_lease_opens(held: Held) -> None:
+def test_lease_opens(held: SessionRig) -> None:
     with held.manager.lease("hold"):
         held.wait_for(State.OPEN)
         held.camera.emit({"ExposureTime": 5, "Lux": 3})
@@ -66,7 +66,7 @@ def test_lease_opens(held: Held) -> None:
     assert not any(held.manager.status().leases.values())
 
 
-def test_last_lease_arms_the_linger_and_a_new_one_disarms_it(held: Held) -> None:
+def test_lingering_after_the_last_lease(held: SessionRig) -> None:
     first, second = held.open(), held.manager.lease("snapshot")
     first.release()
     assert held.state is State.OPEN
@@ -80,7 +80,7 @@ def test_last_lease_arms_the_linger_and_a_new_one_disarms_it(held: Held) -> None
 
 
 def test_camera_closes_after_the_linger() -> None:
-    with Held(linger_s=0.03) as held:
+    with SessionRig(linger_s=0.03) as held:
         began_s = time.monotonic()
         held.open().release()
         held.wait_for(State.CLOSED)
@@ -90,13 +90,13 @@ def test_camera_closes_after_the_linger() -> None:
         assert held.manager.status().mode is None
 
 
-def test_no_linger_closes_at_once(brief: Held) -> None:
+def test_close_without_linger(brief: SessionRig) -> None:
     brief.open().release()
     brief.wait_for(State.CLOSED)
     assert brief.camera.calls == ["open", "close"]
 
 
-def test_releasing_again_does_not_prolong_the_linger(held: Held) -> None:
+def test_second_release_does_not_prolong_the_linger(held: SessionRig) -> None:
     lease = held.open()
     lease.release()
     until_s = held.session.linger_until_s
@@ -106,7 +106,7 @@ def test_releasing_again_does_not_prolong_the_linger(held: Held) -> None:
     assert held.session.linger_until_s == until_s
 
 
-def test_lease_of_others_is_not_released(held: Held) -> None:
+def test_second_release_keeps_other_leases(held: SessionRig) -> None:
     first, second = held.open(), held.manager.lease("stream")
     first.release()
     first.release()
@@ -114,47 +114,47 @@ def test_lease_of_others_is_not_released(held: Held) -> None:
     second.release()
 
 
-def test_client_that_leaves_while_the_camera_opens(brief: Held) -> None:
-    brief.camera.shut("open")
+def test_release_while_opening(brief: SessionRig) -> None:
+    brief.camera.block("open")
     lease = brief.manager.lease("stream")
     brief.camera.wait_inside("open")
     assert brief.state is State.OPENING
     lease.release()
-    brief.camera.let()
+    brief.camera.unblock()
     brief.wait_for(State.CLOSED)
     assert brief.camera.calls == ["open", "close"]
 
 
-def test_client_that_leaves_while_the_camera_opens_arms_the_linger(held: Held) -> None:
-    held.camera.shut("open")
+def test_release_while_opening_starts_the_linger(held: SessionRig) -> None:
+    held.camera.block("open")
     lease = held.manager.lease("stream")
     held.camera.wait_inside("open")
     lease.release()
-    held.camera.let()
+    held.camera.unblock()
     held.wait_for(State.LINGERING)
     assert held.camera.calls == ["open"]
 
 
-def test_clients_that_change_places_while_the_camera_opens(brief: Held) -> None:
-    brief.camera.shut("open")
+def test_release_and_new_lease_while_opening(brief: SessionRig) -> None:
+    brief.camera.block("open")
     first = brief.manager.lease("stream")
     brief.camera.wait_inside("open")
     first.release()
     second = brief.manager.lease("snapshot")
-    brief.camera.let()
+    brief.camera.unblock()
     brief.wait_for(State.OPEN)
     assert brief.camera.calls == ["open"]
     second.release()
 
 
-def test_client_that_comes_while_the_camera_closes(brief: Held) -> None:
-    brief.camera.shut("close")
+def test_lease_while_closing(brief: SessionRig) -> None:
+    brief.camera.block("close")
     brief.open().release()
     brief.camera.wait_inside("close")
     assert brief.state is State.CLOSING
     lease = brief.manager.lease("stream")
     waiting = Background(lambda: brief.manager.wait_ready(soon_s()))
-    brief.camera.let()
+    brief.camera.unblock()
     brief.wait_for(State.OPEN)
     brief.camera.emit()
     assert waiting.result() == brief.camera.config
@@ -162,8 +162,8 @@ def test_client_that_comes_while_the_camera_closes(brief: Held) -> None:
     lease.release()
 
 
-def test_fifty_rounds_leak_nothing(no_leaks: Callable[[], AbstractContextManager[None]]) -> None:
-    with no_leaks(), Held(linger_s=0.0) as held:
+def test_no_leaks_in_fifty_openings(no_leaks: Callable[[], AbstractContextManager[None]]) -> None:
+    with no_leaks(), SessionRig(linger_s=0.0) as held:
         for number in range(1, 51):
             lease = held.open()
             held.manager.wait_ready(soon_s())
@@ -176,7 +176,7 @@ def test_fifty_rounds_leak_nothing(no_leaks: Callable[[], AbstractContextManager
 # Waiting
 
 
-def test_ready_waits_for_the_first_frame(held: Held) -> None:
+def test_wait_ready_until_the_first_frame(held: SessionRig) -> None:
     lease = held.manager.lease("stream")
     held.wait_for(State.OPEN)
     waiting = [Background(lambda: held.manager.wait_ready(soon_s())) for _ in range(2)]
@@ -186,19 +186,19 @@ def test_ready_waits_for_the_first_frame(held: Held) -> None:
     lease.release()
 
 
-def test_frame_that_comes_before_open_returns(held: Held) -> None:
-    held.camera.shut("open")
+def test_frame_before_open_returns(held: SessionRig) -> None:
+    held.camera.block("open")
     lease = held.manager.lease("stream")
     held.camera.wait_inside("open")
     waiting = Background(lambda: held.manager.wait_ready(soon_s()))
     held.camera.emit()
     eventually(lambda: held.frame_waiters() == 1, "it waits on")
-    held.camera.let()
+    held.camera.unblock()
     assert waiting.result() == held.camera.config
     lease.release()
 
 
-def test_no_frame_in_time(held: Held) -> None:
+def test_no_frame_in_time(held: SessionRig) -> None:
     lease = held.manager.lease("stream")
     held.wait_for(State.OPEN)
     with pytest.raises(NoPicture, match=r"in time \(it is open\)"):
@@ -209,7 +209,7 @@ def test_no_frame_in_time(held: Held) -> None:
     lease.release()
 
 
-def test_frame_of_a_cold_camera_counts_when_exposure_rests(held: Held) -> None:
+def test_wait_frame_until_the_exposure_is_settled(held: SessionRig) -> None:
     lease = held.manager.lease("snapshot")
     held.wait_for(State.OPEN)
     waiting = [Background(lambda: held.manager.wait_frame(0.0, soon_s())) for _ in range(2)]
@@ -224,7 +224,7 @@ def test_frame_of_a_cold_camera_counts_when_exposure_rests(held: Held) -> None:
     lease.release()
 
 
-def test_frame_is_not_older_than_asked(held: Held) -> None:
+def test_wait_frame_returns_no_older_frame(held: SessionRig) -> None:
     lease = held.open()
     for _ in range(5):
         newest = held.camera.emit()
@@ -239,7 +239,7 @@ def test_frame_is_not_older_than_asked(held: Held) -> None:
     lease.release()
 
 
-def test_other_opening_settles_anew(brief: Held) -> None:
+def test_settling_after_reopening(brief: SessionRig) -> None:
     lease = brief.open()
     for _ in range(5):
         brief.camera.emit()
@@ -255,14 +255,14 @@ def test_other_opening_settles_anew(brief: Held) -> None:
 # Frames
 
 
-def test_rate_is_measured(held: Held) -> None:
+def test_rate_is_measured(held: SessionRig) -> None:
     lease = held.open()
     with held.camera.flowing():
         eventually(lambda: (held.manager.status().fps or 0) > 1, "a rate")
     lease.release()
 
 
-def test_frames_of_an_earlier_opening_are_given_back(brief: Held) -> None:
+def test_frames_of_an_earlier_opening_are_released(brief: SessionRig) -> None:
     told: list[None] = []
     lease = brief.open()
     earlier = brief.camera.on_frame
@@ -282,7 +282,7 @@ def test_frames_of_an_earlier_opening_are_given_back(brief: Held) -> None:
     lease.release()
 
 
-def test_frame_that_is_being_encoded_outlives_the_camera(brief: Held) -> None:
+def test_held_frame_outlives_the_camera(brief: SessionRig) -> None:
     lease = brief.open()
     frame = brief.manager.frames.held()
     assert frame is not None
@@ -294,39 +294,39 @@ def test_frame_that_is_being_encoded_outlives_the_camera(brief: Held) -> None:
     assert brief.camera.frames_out == 0
 
 
-def test_slot_is_empty_before_the_camera_stops(brief: Held) -> None:
-    brief.camera.shut("close")
+def test_slot_is_cleared_before_the_camera_stops(brief: SessionRig) -> None:
+    brief.camera.block("close")
     brief.open().release()
     brief.camera.wait_inside("close")
     assert brief.camera.frames_out == 0
-    brief.camera.let()
+    brief.camera.unblock()
 
 
 class SlowMetadata(dict[str, Any]):
-    """Metadata at which the camera's frame thread stays until it is let go."""
+    """Metadata that blocks the camera's frame thread until it is unblocked."""
 
     def __init__(self, camera: FakeCamera) -> None:
         super().__init__({"ExposureTime": 1})
         self._camera = camera
-        camera.shut("metadata")
+        camera.block("metadata")
 
     def get(self, key: str, default: Any = None) -> Any:
         self._camera._pass("metadata")
         return super().get(key, default)
 
 
-def test_frame_on_its_way_into_the_slot_while_the_camera_stops(brief: Held) -> None:
+def test_frame_during_the_stop_is_released(brief: SessionRig) -> None:
     lease = brief.open()
-    brief.camera.shut("close")
+    brief.camera.block("close")
     delivery = Background(lambda: brief.camera.emit(SlowMetadata(brief.camera)))
     brief.camera.wait_inside("metadata")
     lease.release()
     brief.camera.wait_inside("close")
     assert brief.camera.frames_out == 1
-    brief.camera.let("metadata")
+    brief.camera.unblock("metadata")
     delivery.result()
     assert brief.camera.frames_out == 0, "the camera waits for it"
-    brief.camera.let()
+    brief.camera.unblock()
 
 
 class BrokenMetadata(dict[str, Any]):
@@ -335,8 +335,8 @@ class BrokenMetadata(dict[str, Any]):
 
 
 @pytest.mark.parametrize("metadata", [{"ExposureTime": 1}, BrokenMetadata()])
-def test_exception_does_not_reach_the_camera(
-    held: Held, metadata: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+def test_exception_in_frame_processing(
+    held: SessionRig, metadata: Mapping[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     is_broken = not isinstance(metadata, BrokenMetadata)
 
@@ -371,11 +371,11 @@ def test_exception_does_not_reach_the_camera(
         (ZeroDivisionError("a fault of ours"), CameraStuck, State.CLOSED),
     ],
 )
-def test_failed_open_is_told_once_and_to_all(
-    held: Held, error: Exception, told: type[CameraError], state: State
+def test_failed_open_is_raised_by_all_callers(
+    held: SessionRig, error: Exception, told: type[CameraError], state: State
 ) -> None:
     held.camera.fail_next("open", error)
-    held.camera.shut("open")
+    held.camera.block("open")
     lease = held.manager.lease("stream")
     waiting = [
         Background(lambda: held.manager.wait_ready(soon_s())),
@@ -383,7 +383,7 @@ def test_failed_open_is_told_once_and_to_all(
         Background(lambda: held.manager.still(None, soon_s())),
     ]
     eventually(lambda: held.frame_waiters() == 2 and held.session.jobs, "all wait")
-    held.camera.let()
+    held.camera.unblock()
     raised = []
     for background in waiting:
         with pytest.raises(told, match=str(error)) as caught:
@@ -399,7 +399,7 @@ def test_failed_open_is_told_once_and_to_all(
     lease.release()
 
 
-def test_missing_camera_is_not_opened(held: Held) -> None:
+def test_missing_camera_is_not_opened(held: SessionRig) -> None:
     held.camera.is_there = False
     held.manager.lease("stream")
     assert isinstance(held.take_failure(), CameraMissing)
@@ -407,16 +407,16 @@ def test_missing_camera_is_not_opened(held: Held) -> None:
     assert "open" not in held.camera.calls
 
 
-def test_failed_close_is_told(brief: Held) -> None:
+def test_failed_close(brief: SessionRig) -> None:
     brief.camera.fail_next("close", CameraError("does not close"))
     brief.open().release()
     assert "does not close" in str(brief.take_failure())
 
 
 @pytest.mark.parametrize("call", ["open", "close", "still"])
-def test_call_that_hangs_is_told(call: str) -> None:
-    with Held(linger_s=0.0, limits=SessionLimits(**{f"{call}_s": 0.02})) as brief:
-        brief.camera.shut(call)
+def test_call_that_hangs(call: str) -> None:
+    with SessionRig(linger_s=0.0, limits=SessionLimits(**{f"{call}_s": 0.02})) as brief:
+        brief.camera.block(call)
         lease = brief.manager.lease("stream")
         waiting = None
         if call == "still":
@@ -433,7 +433,7 @@ def test_call_that_hangs_is_told(call: str) -> None:
         with pytest.raises(CameraStuck):
             brief.manager.wait_ready(soon_s())
         assert not brief.manager.join(time.monotonic()), "the thread hangs in the camera"
-        brief.camera.let()
+        brief.camera.unblock()
         assert brief.manager.join(soon_s()), "once it answers, it is closed"
         lease.release()
 
@@ -441,7 +441,7 @@ def test_call_that_hangs_is_told(call: str) -> None:
 # The end
 
 
-def test_stop_with_leases_held(held: Held) -> None:
+def test_stop_with_leases_held(held: SessionRig) -> None:
     lease = held.open()
     waiting = [
         Background(lambda: held.manager.wait_frame(time.monotonic() + 60, soon_s())),
@@ -462,13 +462,13 @@ def test_stop_with_leases_held(held: Held) -> None:
     held.manager.stop()
 
 
-def test_stop_of_a_closed_camera(held: Held) -> None:
+def test_stop_of_a_closed_camera(held: SessionRig) -> None:
     held.manager.stop()
     assert held.manager.join(soon_s())
     assert held.camera.calls == []
 
 
-def test_stop_while_lingering(held: Held) -> None:
+def test_stop_while_lingering(held: SessionRig) -> None:
     held.open().release()
     held.wait_for(State.LINGERING)
     held.manager.stop()
@@ -476,15 +476,15 @@ def test_stop_while_lingering(held: Held) -> None:
     assert held.camera.calls == ["open", "close"]
 
 
-def test_stop_while_opening(held: Held) -> None:
-    held.camera.shut("open")
+def test_stop_while_opening(held: SessionRig) -> None:
+    held.camera.block("open")
     held.manager.lease("stream")
     held.camera.wait_inside("open")
     held.manager.stop()
     with pytest.raises(CameraError, match="stopping"):
         held.manager.wait_ready(soon_s())
     assert not held.manager.join(time.monotonic() + 0.01)
-    held.camera.let()
+    held.camera.unblock()
     assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
 
@@ -493,13 +493,13 @@ def test_stop_while_opening(held: Held) -> None:
 
 
 @pytest.fixture
-def still_rig(held: Held) -> Iterator[tuple[Held, Lease]]:
+def still_rig(held: SessionRig) -> Iterator[tuple[SessionRig, Lease]]:
     lease = held.open()
     yield held, lease
     lease.release()
 
 
-def test_still_is_the_callers(still_rig: tuple[Held, Lease]) -> None:
+def test_still(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
     frame = held.manager.still(None, soon_s())
     assert frame.size == SENSOR_SIZE
@@ -513,19 +513,19 @@ def test_still_is_the_callers(still_rig: tuple[Held, Lease]) -> None:
     assert held.camera.calls == ["open", "still", "still"]
 
 
-def test_no_frame_is_held_while_a_still_is_taken(still_rig: tuple[Held, Lease]) -> None:
+def test_no_frames_during_a_still(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
-    held.camera.shut("still")
+    held.camera.block("still")
     waiting = Background(lambda: held.manager.still(SIZE, soon_s()))
     held.camera.wait_inside("still")
     assert held.camera.frames_out == 0
     assert held.camera.emit().planes == (), "it comes at the wrong moment"
-    held.camera.let()
+    held.camera.unblock()
     waiting.result().release()
     assert len(held.camera.emit().planes) == 3
 
 
-def test_still_that_fails_is_told_to_who_asked(still_rig: tuple[Held, Lease]) -> None:
+def test_failed_still(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
     held.camera.fail_next("still", NotSupported("no stills here"))
     with pytest.raises(NotSupported, match="no stills here"):
@@ -534,15 +534,15 @@ def test_still_that_fails_is_told_to_who_asked(still_rig: tuple[Held, Lease]) ->
     held.manager.still(None, soon_s()).release()
 
 
-def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> None:
+def test_equal_stills_are_shared(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
-    held.camera.shut("still")
+    held.camera.block("still")
     waiting = [Background(lambda: held.manager.still(SIZE, soon_s()))]
     held.camera.wait_inside("still")
     # The one under way began before these asked; each of them waits for one that is newer than its request.
     waiting += [Background(lambda: held.manager.still(SIZE, soon_s())) for _ in range(2)]
     eventually(lambda: waiters(held.session.changed) == 3, "all wait")
-    held.camera.let()
+    held.camera.unblock()
     frames: list[Frame] = [background.result() for background in waiting]
     assert frames[0] is not frames[1]
     assert frames[1] is frames[2]
@@ -553,48 +553,48 @@ def test_stills_that_wait_together_are_one(still_rig: tuple[Held, Lease]) -> Non
     assert not frames[1].planes
 
 
-def test_still_that_was_given_up_is_not_taken(held: Held) -> None:
-    held.camera.shut("open")
+def test_cancelled_still_is_not_taken(held: SessionRig) -> None:
+    held.camera.block("open")
     lease = held.manager.lease("snapshot")
     held.camera.wait_inside("open")
     with pytest.raises(NoPicture, match="it is opening"):
         held.manager.still(None, time.monotonic() + 0.01)
-    held.camera.let()
+    held.camera.unblock()
     held.wait_for(State.OPEN)
     held.manager.still(None, soon_s()).release()
     assert held.camera.count("still") == 1
     lease.release()
 
 
-def test_still_that_comes_too_late_is_given_back(still_rig: tuple[Held, Lease]) -> None:
+def test_late_still_is_released(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
-    held.camera.shut("still")
+    held.camera.block("still")
     waiting = Background(lambda: held.manager.still(None, time.monotonic() + 0.02))
     held.camera.wait_inside("still")
     with pytest.raises(NoPicture):
         waiting.result()
-    held.camera.let()
+    held.camera.unblock()
     held.manager.still(None, soon_s()).release()
     assert held.camera.count("still") == 2
     assert held.camera.stills_out == 0
 
 
-def test_still_waits_for_the_camera_to_open(brief: Held) -> None:
-    brief.camera.shut("close")
+def test_still_while_closing(brief: SessionRig) -> None:
+    brief.camera.block("close")
     brief.open().release()
     brief.camera.wait_inside("close")
     lease = brief.manager.lease("snapshot")
     waiting = Background(lambda: brief.manager.still(None, soon_s()))
     eventually(lambda: brief.session.jobs, "the order")
-    brief.camera.let()
+    brief.camera.unblock()
     waiting.result().release()
     assert brief.camera.calls == ["open", "close", "open", "still"]
     lease.release()
 
 
-def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]) -> None:
+def test_stop_during_a_still(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
-    held.camera.shut("still")
+    held.camera.block("still")
     waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(2)]
     held.camera.wait_inside("still")
     eventually(lambda: waiters(held.session.changed) == 2, "both wait")
@@ -602,12 +602,12 @@ def test_still_hears_at_once_that_the_portal_stops(still_rig: tuple[Held, Lease]
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
             background.result()
-    held.camera.let()
+    held.camera.unblock()
     assert held.manager.join(soon_s())
     assert held.camera.count("still") == 1, "the other is not taken any more"
 
 
-def test_fault_in_a_still_ends_the_camera(still_rig: tuple[Held, Lease]) -> None:
+def test_unexpected_exception_in_a_still(still_rig: tuple[SessionRig, Lease]) -> None:
     held, _ = still_rig
     held.camera.fail_next("still", ZeroDivisionError("a fault of ours"))
     with pytest.raises(CameraStuck, match="thread camera crashed: ZeroDivisionError"):
@@ -633,8 +633,8 @@ def triggers(camera: FakeCamera) -> int:
         (("hold", "stream"), 1),
     ],
 )
-def test_first_stream_begins_a_cycle(kinds: tuple[LeaseKind, ...], cycles: int) -> None:
-    with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
+def test_first_stream_starts_autofocus(kinds: tuple[LeaseKind, ...], cycles: int) -> None:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
         leases = []
         for kind in kinds:
             leases.append(held.manager.lease(kind))
@@ -645,13 +645,13 @@ def test_first_stream_begins_a_cycle(kinds: tuple[LeaseKind, ...], cycles: int) 
     assert triggers(held.camera) == cycles
 
 
-def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
-    with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
-        held.camera.shut("open")
+def test_stream_while_opening_starts_one_cycle() -> None:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
+        held.camera.block("open")
         hold = held.manager.lease("hold")
         held.camera.wait_inside("open")
         stream = held.manager.lease("stream")
-        held.camera.let()
+        held.camera.unblock()
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
         held.camera.emit({"AfState": 1})
         held.camera.emit({"AfState": 2})
@@ -661,8 +661,8 @@ def test_stream_that_comes_while_the_camera_opens_begins_one_cycle() -> None:
         stream.release()
 
 
-def test_a_user_focuses_although_it_is_switched_off() -> None:
-    with Held(FakeCamera(AUTOFOCUS)) as held:
+def test_user_requests_focus_with_autofocus_disabled() -> None:
+    with SessionRig(FakeCamera(AUTOFOCUS)) as held:
         lease = held.open()
         waiting = Background(lambda: held.manager.autofocus.trigger(soon_s()))
         eventually(lambda: triggers(held.camera) == 1, "the trigger")
@@ -674,15 +674,15 @@ def test_a_user_focuses_although_it_is_switched_off() -> None:
 
 @pytest.mark.parametrize("controls", [AUTOFOCUS, {}])
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
-    with Held(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
+    with SessionRig(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
         lease = held.open()
         assert held.manager.autofocus.acquire(soon_s()) is None
         assert held.camera.sent == []
         lease.release()
 
 
-def test_camera_that_refuses_to_focus_leaks_no_lease(caplog: pytest.LogCaptureFixture) -> None:
-    with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held, caplog.at_level(logging.WARNING):
+def test_rejected_focus_leaks_no_lease(caplog: pytest.LogCaptureFixture) -> None:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held, caplog.at_level(logging.WARNING):
         held.camera.control_error = NotSupported("no control AfTrigger")
         with held.manager.lease("hold"):
             held.wait_for(State.OPEN)
@@ -691,8 +691,8 @@ def test_camera_that_refuses_to_focus_leaks_no_lease(caplog: pytest.LogCaptureFi
         assert sum(held.manager.status().leases.values()) == 0
 
 
-def test_closing_ends_a_wait_for_the_lens() -> None:
-    with Held(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0, linger_s=0.0) as held:
+def test_closing_ends_a_wait_for_focus() -> None:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0, linger_s=0.0) as held:
         lease = held.manager.lease("snapshot")
         held.wait_for(State.OPEN)
         waiting = Background(lambda: held.manager.autofocus.acquire(soon_s()))
@@ -701,7 +701,7 @@ def test_closing_ends_a_wait_for_the_lens() -> None:
         assert waiting.result() is None
 
 
-def test_controls_are_passed_on(held: Held) -> None:
+def test_set_controls(held: SessionRig) -> None:
     held.manager.set_controls({"Brightness": 0.5})
     assert held.camera.sent == [{"Brightness": 0.5}]
     held.camera.control_error = NotSupported("no control Sharpness")
@@ -709,10 +709,10 @@ def test_controls_are_passed_on(held: Held) -> None:
         held.manager.set_controls({"Sharpness": 1})
 
 
-class OneControl(NullListener):
-    """Wants one control, and tells what it is told."""
+class OneControlListener(NullListener):
+    """Sends one control with each opening, and records the events."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: SessionRig) -> None:
         self._held = held
         self.seen: list[str] = []
 
@@ -728,13 +728,13 @@ class OneControl(NullListener):
         self.seen.append("closing")
 
 
-def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
-    held.manager.subscribe(OneControl(held))
-    held.camera.shut("open")
+def test_controls_sent_before_the_start_apply_to_the_first_frame(held: SessionRig) -> None:
+    held.manager.subscribe(OneControlListener(held))
+    held.camera.block("open")
     lease = held.manager.lease("hold")
     held.camera.wait_inside("open")
     assert held.camera.sent == [{"Brightness": 0.5}]
-    held.camera.let()
+    held.camera.unblock()
     for _ in range(6):
         held.camera.emit()
     asked_s = time.monotonic()
@@ -745,8 +745,8 @@ def test_what_is_wanted_is_told_before_the_camera_starts(held: Held) -> None:
     lease.release()
 
 
-def test_a_camera_that_does_not_start_was_told_in_vain(held: Held) -> None:
-    listener = OneControl(held)
+def test_listener_events_of_a_failed_start(held: SessionRig) -> None:
+    listener = OneControlListener(held)
     held.manager.subscribe(listener)
     held.camera.fail_next("open", CameraError("no memory"))
     lease = held.manager.lease("hold")
@@ -755,7 +755,7 @@ def test_a_camera_that_does_not_start_was_told_in_vain(held: Held) -> None:
     lease.release()
 
 
-def test_all_listeners_are_notified_in_order(brief: Held) -> None:
+def test_all_listeners_are_notified_in_order(brief: SessionRig) -> None:
     events: list[tuple[int, str]] = []
 
     class Recorder(NullListener):
@@ -795,7 +795,7 @@ def test_all_listeners_are_notified_in_order(brief: Held) -> None:
     assert events == [(number, event) for event in expected for number in (1, 2)]
 
 
-def test_a_picture_after_a_change_shows_it(held: Held) -> None:
+def test_wait_frame_shows_a_change(held: SessionRig) -> None:
     lease = held.open()
     for _ in range(6):
         held.camera.emit()
@@ -821,7 +821,7 @@ def test_a_picture_after_a_change_shows_it(held: Held) -> None:
     lease.release()
 
 
-def test_a_long_exposure_makes_nobody_late(held: Held) -> None:
+def test_long_exposure_extends_deadlines(held: SessionRig) -> None:
     lease = held.open()
     for _ in range(6):
         held.camera.emit()

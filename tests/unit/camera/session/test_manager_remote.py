@@ -1,4 +1,4 @@
-"""A camera that belongs to another program is waited for, and never ends the portal."""
+"""`CameraManager` with a remote camera, which is waited for and never ends the process."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging.frame import Frame
-from tests.support.fakes import FakeCamera, Held, eventually, soon_s
+from tests.support.fakes import FakeCamera, SessionRig, eventually, soon_s
 
 AWAY = "rtsp://camera/: Connection refused"
 OTHER = StreamConfig(32, 24, "YUV420", (64, 48), can_flip=False)
@@ -46,12 +46,12 @@ def camera() -> RemoteCamera:
 
 
 @pytest.fixture
-def held(camera: RemoteCamera) -> Iterator[Held]:
-    with Held(camera, watchdog_timeout_s=0.2, limits=SessionLimits(absence_s=0.1)) as held:
+def held(camera: RemoteCamera) -> Iterator[SessionRig]:
+    with SessionRig(camera, watchdog_timeout_s=0.2, limits=SessionLimits(absence_s=0.1)) as held:
         yield held
 
 
-def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: RemoteCamera) -> None:
+def test_disconnected_when_opened(held: SessionRig, camera: RemoteCamera) -> None:
     camera.disconnect_reason = AWAY
     with held.manager.lease("stream"):
         held.wait_for(State.RECOVERING)
@@ -63,7 +63,7 @@ def test_one_that_is_away_at_first_is_open_and_waited_for(held: Held, camera: Re
         assert held.manager.status().last_error is None
 
 
-def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: RemoteCamera) -> None:
+def test_disconnect_while_open(held: SessionRig, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.reconnect()
@@ -82,7 +82,7 @@ def test_one_that_goes_is_waited_for_and_nothing_is_tried(held: Held, camera: Re
     assert camera.calls == ["open"]
 
 
-def test_one_that_is_back_at_once_was_not_away(held: Held, camera: RemoteCamera) -> None:
+def test_short_disconnect(held: SessionRig, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.reconnect()
@@ -92,13 +92,13 @@ def test_one_that_is_back_at_once_was_not_away(held: Held, camera: RemoteCamera)
         assert held.manager.status().restarts == 0
 
 
-def test_a_silence_it_does_not_know_of_is_answered_by_restarts_without_an_end(held: Held, camera: RemoteCamera) -> None:
+def test_silence_while_connected_restarts_without_limit(held: SessionRig, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         eventually(lambda: camera.count("restart") >= 4, "restarts")
         assert camera.count("open") == 1
 
 
-def test_a_picture_of_another_size_changes_the_mode(held: Held, camera: RemoteCamera) -> None:
+def test_reconnect_with_another_size(held: SessionRig, camera: RemoteCamera) -> None:
     with held.manager.lease("stream"):
         held.wait_for(State.OPEN)
         camera.reconnect()
@@ -108,7 +108,7 @@ def test_a_picture_of_another_size_changes_the_mode(held: Held, camera: RemoteCa
         assert held.manager.wait_ready(soon_s()) is OTHER
 
 
-def test_a_snapshot_of_one_that_is_away_says_why(held: Held, camera: RemoteCamera) -> None:
+def test_reason_in_the_error_of_a_snapshot(held: SessionRig, camera: RemoteCamera) -> None:
     camera.disconnect_reason = AWAY
     with held.manager.lease("snapshot"):
         held.wait_for(State.RECOVERING)
@@ -122,7 +122,7 @@ def test_a_snapshot_of_one_that_is_away_says_why(held: Held, camera: RemoteCamer
         assert held.manager.status().last_error is None, "it is there again"
 
 
-def test_visitors_who_leave_early_end_nothing(held: Held, camera: RemoteCamera) -> None:
+def test_short_leases_of_a_disconnected_camera(held: SessionRig, camera: RemoteCamera) -> None:
     camera.disconnect_reason = AWAY
     for _ in range(5):
         with held.manager.lease("snapshot"):
@@ -131,7 +131,7 @@ def test_visitors_who_leave_early_end_nothing(held: Held, camera: RemoteCamera) 
     assert camera.count("open") == 5
 
 
-def test_a_device_that_is_unplugged_is_missing(held: Held, camera: RemoteCamera) -> None:
+def test_unplugged_device(held: SessionRig, camera: RemoteCamera) -> None:
     lease = held.open()
     camera.is_there = False
     camera.disconnect("/dev/video0: No such device")
@@ -139,6 +139,6 @@ def test_a_device_that_is_unplugged_is_missing(held: Held, camera: RemoteCamera)
     lease.release()
 
 
-def test_other_cameras_are_not_remote(camera: RemoteCamera) -> None:
+def test_remote_protocol(camera: RemoteCamera) -> None:
     assert isinstance(camera, Remote)
     assert not isinstance(FakeCamera(), Remote)

@@ -1,7 +1,7 @@
-"""The holder against random lives: leases come and go, frames come or not, calls hang and fail, at any moment.
+"""Random sequences of calls: leases are acquired and released, frames arrive or not, calls hang and fail, at any time.
 
-The steps are drawn before the life begins, since what threads do meanwhile cannot be drawn again. Each step does
-nothing where it makes no sense.
+The steps are drawn before they run, since what threads do meanwhile cannot be reproduced. A step that makes no sense
+does nothing.
 """
 
 from collections.abc import Sequence
@@ -13,38 +13,48 @@ from softcam.camera.base import OnFrame
 from softcam.camera.session.manager import Lease, LeaseKind, State
 from softcam.errors import CameraBusy, CameraError
 from softcam.imaging.frame import Frame
-from tests.support.fakes import Background, FakeCamera, Held, eventually, soon_s, waiters
+from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s, waiters
 
 KINDS: tuple[LeaseKind, ...] = ("stream", "snapshot", "hold")
 CALLS = ("open", "still", "close", "restart")
 QUIET_STEPS = (
-    *("come", "leave") * 3,
-    *("emit", "emit_too_late", "encode", "finish_encoding", "want_still", "hold_up", "go_on", "look", "rest"),
+    *("acquire_lease", "release_lease") * 3,
+    *(
+        "emit",
+        "emit_too_late",
+        "encode",
+        "finish_encoding",
+        "request_still",
+        "block_call",
+        "unblock_calls",
+        "check_status",
+        "rest",
+    ),
 )
-RESTLESS_STEPS = (*QUIET_STEPS, "fail_to_restart", "be_busy", "flow")
+RESTLESS_STEPS = (*QUIET_STEPS, "fail_restart", "fail_open", "stream")
 
 Steps = Sequence[tuple[str, int]]
 
 
-class Life:
-    """One holder and what a random world does to it."""
+class RandomRun:
+    """One camera session and the steps against it."""
 
     def __init__(self, linger_s: float, watchdog_timeout_s: float) -> None:
         self.linger_s = linger_s
         self.camera = FakeCamera()
-        self.held = Held(self.camera, linger_s=linger_s, watchdog_timeout_s=watchdog_timeout_s)
+        self.held = SessionRig(self.camera, linger_s=linger_s, watchdog_timeout_s=watchdog_timeout_s)
         self.leases: list[Lease] = []
         self.encoding: list[Frame] = []
         self.stills: list[Background] = []
         self.earlier: OnFrame | None = None
 
-    def live(self, steps: Steps) -> None:
+    def run(self, steps: Steps) -> None:
         try:
             for step, number in steps:
                 getattr(self, step)(number)
                 assert self.camera.faults == []
         finally:
-            self.camera.let()
+            self.camera.unblock()
             self.held.manager.stop()
         for lease in self.leases:
             lease.release()
@@ -53,7 +63,7 @@ class Life:
         for still in self.stills:
             self.end_still(still)
         assert self.held.manager.join(soon_s())
-        assert len(self.held.failures) <= 1, "a failure is told once"
+        assert len(self.held.failures) <= 1, "a failure is reported once"
         self.held.failures.clear()
         self.held.check_end()
 
@@ -65,13 +75,13 @@ class Life:
 
     # The steps
 
-    def come(self, number: int) -> None:
+    def acquire_lease(self, number: int) -> None:
         try:
             self.leases.append(self.held.manager.lease(KINDS[number % len(KINDS)]))
         except CameraError:
             assert self.held.session.failure is not None
 
-    def leave(self, number: int) -> None:
+    def release_lease(self, number: int) -> None:
         if self.leases:
             lease = self.leases.pop(number % len(self.leases))
             lease.release()
@@ -97,21 +107,21 @@ class Life:
         if self.encoding:
             self.encoding.pop().release()
 
-    def want_still(self, _: int) -> None:
+    def request_still(self, _: int) -> None:
         if self.leases and len(self.stills) < 3:
             self.stills.append(Background(lambda: self.held.manager.still(None, soon_s())))
 
-    def hold_up(self, number: int) -> None:
-        self.camera.shut(CALLS[number % len(CALLS)])
+    def block_call(self, number: int) -> None:
+        self.camera.block(CALLS[number % len(CALLS)])
 
-    def go_on(self, _: int) -> None:
-        self.camera.let()
+    def unblock_calls(self, _: int) -> None:
+        self.camera.unblock()
 
-    def look(self, _: int) -> None:
+    def check_status(self, _: int) -> None:
         assert sum(self.held.manager.status().leases.values()) == len(self.leases)
 
     def rest(self, _: int) -> None:
-        """Let everything come to rest, and compare with what follows from the leases."""
+        """Wait until nothing changes any more, and compare with what follows from the leases."""
         if self.held.session.watchdog.timeout_s:
             return
         eventually(self.is_at_rest, "rest")
@@ -120,25 +130,25 @@ class Life:
                 assert self.camera.is_open == (self.expected() is not State.CLOSED)
                 assert self.camera.frames_out <= len(self.encoding) + int(self.camera.is_open)
 
-    def fail_to_restart(self, _: int) -> None:
+    def fail_restart(self, _: int) -> None:
         self.camera.fail_next("restart", CameraError("does not start"))
 
-    def be_busy(self, _: int) -> None:
+    def fail_open(self, _: int) -> None:
         self.camera.fail_next("open", CameraBusy("taken"))
 
-    def flow(self, _: int) -> None:
-        """Frames come, until all is well or lost."""
+    def stream(self, _: int) -> None:
+        """Deliver frames until the camera is open or has failed."""
         with self.camera.flowing():
-            eventually(self.is_well_or_over, "frames, or the end")
+            eventually(self.is_open_or_failed, "frames, or the end")
 
-    # What must come true
+    # Predicates
 
-    def is_held_up(self) -> bool:
+    def is_blocked(self) -> bool:
         with self.camera._changed:
-            return bool(self.camera._shut.intersection(self.camera._inside))
+            return bool(self.camera._blocked.intersection(self.camera._inside))
 
     def is_at_rest(self) -> bool:
-        if self.is_held_up():
+        if self.is_blocked():
             return True
         session = self.held.session
         with session.changed:
@@ -150,9 +160,9 @@ class Life:
             return State.OPEN
         return State.LINGERING if self.linger_s and self.camera.opens else State.CLOSED
 
-    def is_well_or_over(self) -> bool:
+    def is_open_or_failed(self) -> bool:
         is_well = self.held.state in (State.OPEN, State.LINGERING, State.CLOSED)
-        return is_well or self.is_held_up() or self.held.session.failure is not None
+        return is_well or self.is_blocked() or self.held.session.failure is not None
 
 
 def steps_of(names: Sequence[str]) -> st.SearchStrategy[Steps]:
@@ -164,13 +174,13 @@ LINGERS_S = st.sampled_from((0.0, 60.0))
 
 @settings(max_examples=60, deadline=None)
 @given(steps=steps_of(QUIET_STEPS), linger_s=LINGERS_S)
-def test_quiet_life(steps: Steps, linger_s: float) -> None:
-    """No watchdog and no failure: as soon as nothing moves, the state follows from the leases."""
-    Life(linger_s, watchdog_timeout_s=0.0).live(steps)
+def test_random_calls_without_failures(steps: Steps, linger_s: float) -> None:
+    """No watchdog and no failure: as soon as nothing changes, the state follows from the leases."""
+    RandomRun(linger_s, watchdog_timeout_s=0.0).run(steps)
 
 
 @settings(max_examples=60, deadline=None)
 @given(steps=steps_of(RESTLESS_STEPS), linger_s=LINGERS_S)
-def test_restless_life(steps: Steps, linger_s: float) -> None:
-    """A watchdog that bites at once, and a camera that refuses now and then: what must never happen does not."""
-    Life(linger_s, watchdog_timeout_s=0.002).live(steps)
+def test_random_calls_with_failures(steps: Steps, linger_s: float) -> None:
+    """A very short watchdog, and a camera that refuses now and then."""
+    RandomRun(linger_s, watchdog_timeout_s=0.002).run(steps)

@@ -1,6 +1,6 @@
-"""A camera that falls silent is brought back while somebody watches, or the process is told to end.
+"""`CameraManager` recovers a silent camera while there is a client, or reports a failure.
 
-The short timeouts are real: where a test says that nothing happens, it asks the holder's decision for a later moment.
+The short timeouts are real: a test that nothing happens asks `decide` for a later moment.
 """
 
 import logging
@@ -13,35 +13,35 @@ import pytest
 from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
-from tests.support.fakes import Background, FakeCamera, Held, eventually, soon_s
+from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s
 
 SHORT_S = 0.2
 CALM_S = 1.0  # a busy machine keeps a thread waiting, and the frames that it gives
 
 
 @pytest.fixture
-def held() -> Iterator[Held]:
-    """A short watchdog and a long linger: for what happens when no frame comes."""
-    with Held(watchdog_timeout_s=SHORT_S) as held:
+def held() -> Iterator[SessionRig]:
+    """A short watchdog and a long linger: for what happens without frames."""
+    with SessionRig(watchdog_timeout_s=SHORT_S) as held:
         yield held
 
 
 @pytest.fixture
-def calm() -> Iterator[Held]:
-    """For what happens when frames come again."""
-    with Held(watchdog_timeout_s=CALM_S) as held:
+def calm() -> Iterator[SessionRig]:
+    """For what happens when frames arrive again."""
+    with SessionRig(watchdog_timeout_s=CALM_S) as held:
         yield held
 
 
-def wait_for_calls(held: Held, *calls: str) -> None:
+def wait_for_calls(held: SessionRig, *calls: str) -> None:
     eventually(lambda: held.camera.calls[-len(calls) :] == list(calls), f"calls {calls}")
 
 
 # What is tried, in order
 
 
-def test_restart_brings_it_back(calm: Held, caplog: pytest.LogCaptureFixture) -> None:
-    calm.camera.shut("restart")
+def test_recovery_by_restart(calm: SessionRig, caplog: pytest.LogCaptureFixture) -> None:
+    calm.camera.block("restart")
     with caplog.at_level(logging.INFO):
         lease = calm.open()
         assert calm.manager.recovery_reason is None
@@ -50,7 +50,7 @@ def test_restart_brings_it_back(calm: Held, caplog: pytest.LogCaptureFixture) ->
         silence = calm.manager.recovery_reason
         assert re.fullmatch(r"no frame for \d s", silence or "")
         assert calm.camera.frames_out == 0, "a camera that stops wants all its buffers back"
-        calm.camera.let()
+        calm.camera.unblock()
         with calm.camera.flowing():
             calm.wait_for(State.OPEN)
             assert calm.manager.recovery_reason is None
@@ -63,7 +63,7 @@ def test_restart_brings_it_back(calm: Held, caplog: pytest.LogCaptureFixture) ->
     assert calm.camera.calls == ["open", "restart"]
 
 
-def test_reopening_brings_it_back(calm: Held) -> None:
+def test_recovery_by_reopening(calm: SessionRig) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart", "close", "open")
     with calm.camera.flowing():
@@ -73,7 +73,7 @@ def test_reopening_brings_it_back(calm: Held) -> None:
         lease.release()
 
 
-def test_silence_beyond_repair_is_told_once(held: Held) -> None:
+def test_failure_after_all_tries(held: SessionRig) -> None:
     lease = held.open()
     failure = held.take_failure()
     assert isinstance(failure, CameraStuck)
@@ -85,7 +85,7 @@ def test_silence_beyond_repair_is_told_once(held: Held) -> None:
     lease.release()
 
 
-def test_camera_that_never_gave_a_frame_is_restarted_as_well(calm: Held) -> None:
+def test_restart_without_a_first_frame(calm: SessionRig) -> None:
     lease = calm.manager.lease("stream")
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
@@ -93,16 +93,16 @@ def test_camera_that_never_gave_a_frame_is_restarted_as_well(calm: Held) -> None
         lease.release()
 
 
-def test_failed_restart_is_followed_by_a_reopening_at_once(calm: Held) -> None:
+def test_reopening_after_a_failed_restart(calm: SessionRig) -> None:
     calm.camera.fail_next("restart", CameraError("does not start"))
-    calm.camera.shut("close")
+    calm.camera.block("close")
     lease = calm.open()
     calm.camera.wait_inside("close")
     assert calm.state is State.RECOVERING
     assert calm.manager.recovery_reason == "restarting the stream failed: does not start"
     assert calm.manager.status().mode == calm.camera.config, "viewers are still shown something of that size"
     with calm.camera.flowing():
-        calm.camera.let()
+        calm.camera.unblock()
         calm.wait_for(State.OPEN)
         assert calm.camera.calls == ["open", "restart", "close", "open"]
         assert calm.manager.status().restarts == 2
@@ -110,21 +110,21 @@ def test_failed_restart_is_followed_by_a_reopening_at_once(calm: Held) -> None:
 
 
 @pytest.mark.parametrize("call", ["restart", "close", "open"])
-def test_call_that_hangs_is_told_once(call: str) -> None:
-    with Held(watchdog_timeout_s=SHORT_S, limits=SessionLimits(**{f"{call}_s": 0.5})) as held:
+def test_recovery_call_that_hangs(call: str) -> None:
+    with SessionRig(watchdog_timeout_s=SHORT_S, limits=SessionLimits(**{f"{call}_s": 0.5})) as held:
         lease = held.open()
-        held.camera.shut(call)
+        held.camera.block(call)
         failure = held.take_failure()
         assert isinstance(failure, CameraStuck)
         assert "hangs" in str(failure)
         assert not held.manager.join(time.monotonic())
-        held.camera.let()
+        held.camera.unblock()
         assert held.manager.join(soon_s())
         lease.release()
 
 
 @pytest.mark.parametrize("error", [CameraMissing("gone"), CameraBusy("taken"), CameraError("odd")])
-def test_reopening_that_fails_is_told(error: CameraError, held: Held) -> None:
+def test_failed_reopening(error: CameraError, held: SessionRig) -> None:
     lease = held.open()
     held.camera.fail_next("open", error)
     assert held.take_failure() is error
@@ -133,7 +133,7 @@ def test_reopening_that_fails_is_told(error: CameraError, held: Held) -> None:
     lease.release()
 
 
-def test_camera_that_is_gone_is_not_restarted(held: Held) -> None:
+def test_no_restart_of_a_missing_camera(held: SessionRig) -> None:
     lease = held.open()
     held.camera.is_there = False
     failure = held.take_failure()
@@ -145,13 +145,13 @@ def test_camera_that_is_gone_is_not_restarted(held: Held) -> None:
     lease.release()
 
 
-def test_camera_that_vanishes_before_the_reopening(held: Held) -> None:
-    held.camera.shut("restart")
+def test_camera_missing_before_reopening(held: SessionRig) -> None:
+    held.camera.block("restart")
     lease = held.open()
     held.camera.wait_inside("restart")
     held.camera.is_there = False
     held.camera.fail_next("restart", CameraError("unplugged"))
-    held.camera.let()
+    held.camera.unblock()
     assert isinstance(held.take_failure(), CameraMissing)
     lease.release()
 
@@ -159,7 +159,7 @@ def test_camera_that_vanishes_before_the_reopening(held: Held) -> None:
 # How long a trouble is remembered
 
 
-def test_short_relief_does_not_count(calm: Held) -> None:
+def test_single_frame_keeps_the_tries(calm: SessionRig) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
     eventually(lambda: calm.session.awaits_frame, "a frame is waited for")
@@ -168,7 +168,7 @@ def test_short_relief_does_not_count(calm: Held) -> None:
     lease.release()
 
 
-def test_lasting_relief_counts(calm: Held) -> None:
+def test_lasting_frames_reset_the_tries(calm: SessionRig) -> None:
     lease = calm.open()
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():
@@ -180,33 +180,33 @@ def test_lasting_relief_counts(calm: Held) -> None:
 # Nobody watches
 
 
-def test_viewer_that_leaves_during_a_restart(held: Held) -> None:
-    held.camera.shut("restart")
+def test_release_during_a_restart(held: SessionRig) -> None:
+    held.camera.block("restart")
     lease = held.open()
     held.camera.wait_inside("restart")
     lease.release()
-    held.camera.let()
+    held.camera.unblock()
     held.wait_for(State.CLOSED)
     assert held.camera.calls == ["open", "restart", "close"]
 
 
-def test_viewer_that_leaves_during_a_restart_that_fails(held: Held) -> None:
-    held.camera.shut("restart")
+def test_release_during_a_failing_restart(held: SessionRig) -> None:
+    held.camera.block("restart")
     held.camera.fail_next("restart", CameraError("does not start"))
     lease = held.open()
     held.camera.wait_inside("restart")
     lease.release()
-    held.camera.let()
+    held.camera.unblock()
     held.wait_for(State.CLOSED)
     assert held.camera.count("open") == 1, "not opened again for nobody"
 
 
-def test_viewer_that_leaves_while_the_camera_is_closed_for_a_reopening(calm: Held) -> None:
-    calm.camera.shut("close")
+def test_release_during_a_reopening(calm: SessionRig) -> None:
+    calm.camera.block("close")
     lease = calm.open()
     calm.camera.wait_inside("close")
     lease.release()
-    calm.camera.let()
+    calm.camera.unblock()
     calm.wait_for(State.CLOSED)
     assert calm.camera.count("open") == 1
     with calm.camera.flowing():  # who comes then finds a camera that is opened as always
@@ -216,20 +216,20 @@ def test_viewer_that_leaves_while_the_camera_is_closed_for_a_reopening(calm: Hel
         lease.release()
 
 
-def test_viewer_that_comes_while_the_camera_is_opened_again(calm: Held) -> None:
+def test_lease_during_a_reopening(calm: SessionRig) -> None:
     lease = calm.open()
-    calm.camera.shut("open")
+    calm.camera.block("open")
     calm.camera.wait_inside("open")
     newcomer = calm.manager.lease("stream")
     assert calm.manager.wait_ready(soon_s()) == calm.camera.config, "it is let in, and sees the placeholder"
     lease.release()
-    calm.camera.let()
+    calm.camera.unblock()
     with calm.camera.flowing():
         calm.wait_for(State.OPEN)
         newcomer.release()
 
 
-def test_silence_while_lingering_is_nobodys(calm: Held) -> None:
+def test_no_recovery_while_lingering(calm: SessionRig) -> None:
     calm.open().release()
     calm.wait_for(State.LINGERING)
     assert isinstance(calm.decision(50), Wait)
@@ -240,19 +240,19 @@ def test_silence_while_lingering_is_nobodys(calm: Held) -> None:
 
 
 def test_no_watchdog() -> None:
-    with Held(watchdog_timeout_s=0.0) as held:
+    with SessionRig(watchdog_timeout_s=0.0) as held:
         lease = held.open()
         assert isinstance(held.decision(1e6), Wait)
         lease.release()
 
 
-def test_stop_during_a_restart(held: Held) -> None:
-    held.camera.shut("restart")
+def test_stop_during_a_restart(held: SessionRig) -> None:
+    held.camera.block("restart")
     held.camera.fail_next("restart", CameraError("does not start"))
     lease = held.open()
     held.camera.wait_inside("restart")
     held.manager.stop()
-    held.camera.let()
+    held.camera.unblock()
     assert held.manager.join(soon_s())
     assert held.camera.count("open") == 1
     lease.release()
@@ -261,8 +261,8 @@ def test_stop_during_a_restart(held: Held) -> None:
 # What is no stall, and what is one
 
 
-def test_long_exposure_is_no_stall() -> None:
-    with Held(watchdog_timeout_s=10.0) as held:
+def test_long_exposure_is_not_a_stall() -> None:
+    with SessionRig(watchdog_timeout_s=10.0) as held:
         lease = held.open()
         assert held.decision(11) is Step.RECOVER
         held.camera.emit({"ExposureTime": 6_000_000})
@@ -273,8 +273,8 @@ def test_long_exposure_is_no_stall() -> None:
         lease.release()
 
 
-def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
-    with Held(watchdog_timeout_s=10.0) as held:
+def test_requested_long_exposure_is_not_a_stall() -> None:
+    with SessionRig(watchdog_timeout_s=10.0) as held:
         lease = held.open()
         held.manager.set_controls({"ExposureTime": 6_000_000, "AeEnable": False})
         held.camera.emit({"ExposureTime": 1000})  # was on its way
@@ -286,15 +286,15 @@ def test_long_exposure_that_was_only_asked_for_is_no_stall() -> None:
         lease.release()
 
 
-def test_call_may_take_as_long_as_the_exposure() -> None:
-    with Held(limits=SessionLimits(still_s=0.0)) as held:
+def test_hang_limit_includes_the_exposure() -> None:
+    with SessionRig(limits=SessionLimits(still_s=0.0)) as held:
         lease = held.open()
         held.camera.emit({"ExposureTime": 6_000_000})
         held.manager.still(None, soon_s()).release()
         lease.release()
 
 
-def test_frames_that_are_lost_are_missed(held: Held) -> None:
+def test_failed_frames_are_a_stall(held: SessionRig) -> None:
     def fail() -> None:
         raise IndexError("an encoder's fault")
 
@@ -305,7 +305,7 @@ def test_frames_that_are_lost_are_missed(held: Held) -> None:
         lease.release()
 
 
-def test_stills_that_fail_hide_no_silence(calm: Held) -> None:
+def test_failed_still_does_not_excuse_silence(calm: SessionRig) -> None:
     lease = calm.open()
     with calm.camera.flowing():
         due_s = calm.session.watchdog.due_from_s
@@ -318,20 +318,20 @@ def test_stills_that_fail_hide_no_silence(calm: Held) -> None:
         lease.release()
 
 
-def test_still_waits_for_the_camera_to_come_back(calm: Held) -> None:
-    calm.camera.shut("restart")
+def test_still_during_recovery(calm: SessionRig) -> None:
+    calm.camera.block("restart")
     lease = calm.open()
     calm.camera.wait_inside("restart")
     with calm.camera.flowing():
-        calm.camera.let()
+        calm.camera.unblock()
         calm.manager.still(None, soon_s()).release()
         assert calm.camera.calls == ["open", "restart", "still"]
         lease.release()
 
 
-def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> None:
-    """The first frame wakes the camera's thread, which takes only one that is newer than its own wish."""
-    with Held(FakeCamera(), watchdog_timeout_s=60.0) as held:
+def test_frame_from_before_the_restart_does_not_end_recovery() -> None:
+    """Only a frame from after the restart wakes the camera thread."""
+    with SessionRig(FakeCamera(), watchdog_timeout_s=60.0) as held:
         lease = held.open()
         with held.session.changed:
             held.session.state = State.RECOVERING
@@ -348,8 +348,8 @@ def test_frame_of_the_moment_in_which_it_is_awaited_does_not_end_the_wait() -> N
 # Who asks with pauses
 
 
-def test_silence_counts_for_who_asks_again_and_again_with_pauses(calm: Held) -> None:
-    """A poller gives up before the watchdog does, and is back before the camera would be closed."""
+def test_stall_with_a_polling_client(calm: SessionRig) -> None:
+    """The client releases its lease before the watchdog acts, and is back before the camera would be closed."""
     calm.open().release()
     calm.wait_for(State.LINGERING)
     began_s = time.monotonic()
@@ -362,9 +362,9 @@ def test_silence_counts_for_who_asks_again_and_again_with_pauses(calm: Held) -> 
         lease.release()
 
 
-def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening() -> None:
-    """However short each visit, silence after silence comes to an end."""
-    with Held(watchdog_timeout_s=CALM_S, linger_s=0.0) as held:
+def test_tries_continue_at_the_next_opening() -> None:
+    """However short the leases are, a camera that stays silent is given up."""
+    with SessionRig(watchdog_timeout_s=CALM_S, linger_s=0.0) as held:
         lease = held.open()
         wait_for_calls(held, "open", "restart")
         lease.release()
@@ -378,8 +378,8 @@ def test_camera_that_is_silent_to_the_end_is_tried_further_at_the_next_opening()
         again.release()
 
 
-def test_old_frame_is_no_sign_of_a_live_camera() -> None:
-    with Held(watchdog_timeout_s=CALM_S, limits=SessionLimits(fresh_s=0.05)) as held:
+def test_old_frame_is_not_live() -> None:
+    with SessionRig(watchdog_timeout_s=CALM_S, limits=SessionLimits(fresh_s=0.05)) as held:
         lease = held.open()
         held.camera.emit()
         began_s = time.monotonic()
@@ -390,8 +390,8 @@ def test_old_frame_is_no_sign_of_a_live_camera() -> None:
         lease.release()
 
 
-def test_stills_leave_a_stream_its_share_of_time() -> None:
-    with Held(limits=SessionLimits(still_pause_s=60.0)) as held:
+def test_pause_between_stills_while_streaming() -> None:
+    with SessionRig(limits=SessionLimits(still_pause_s=60.0)) as held:
         lease = held.open()
         with held.camera.flowing():
             held.manager.still(None, soon_s()).release()
@@ -401,17 +401,17 @@ def test_stills_leave_a_stream_its_share_of_time() -> None:
         lease.release()
 
 
-def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait() -> None:
-    with Held(limits=SessionLimits(still_pause_s=0.0, max_waiting_stills=1)) as held:
+def test_shared_still_and_limit() -> None:
+    with SessionRig(limits=SessionLimits(still_pause_s=0.0, max_waiting_stills=1)) as held:
         lease = held.open()
-        held.camera.shut("still")
+        held.camera.block("still")
         first = Background(lambda: held.manager.still((64, 48), soon_s()))
         held.camera.wait_inside("still")
         waiting = [Background(lambda: held.manager.still(None, soon_s())) for _ in range(3)]
         eventually(lambda: held.session.jobs.waiting == 3, "three who wait for one still")
         with pytest.raises(CameraError, match="too many different stills"):
             held.manager.still((32, 24), soon_s())
-        held.camera.let()
+        held.camera.unblock()
         frames = [each.result() for each in (first, *waiting)]
         assert held.camera.count("still") == 2
         for frame in frames:
@@ -419,8 +419,8 @@ def test_one_still_serves_all_who_want_it_and_few_kinds_may_wait() -> None:
         lease.release()
 
 
-def test_a_change_of_settings_is_not_refused_because_stills_wait() -> None:
-    with Held(limits=SessionLimits(max_waiting_stills=0)) as held:
+def test_reopen_ignores_the_limit_of_stills() -> None:
+    with SessionRig(limits=SessionLimits(max_waiting_stills=0)) as held:
         lease = held.open()
         with pytest.raises(CameraError, match="too many different stills"):
             held.manager.still(None, soon_s())
@@ -429,21 +429,21 @@ def test_a_change_of_settings_is_not_refused_because_stills_wait() -> None:
         lease.release()
 
 
-def test_one_picture_does_not_wait_long_for_a_camera_that_is_brought_back() -> None:
-    with Held(watchdog_timeout_s=SHORT_S, limits=SessionLimits(recovery_wait_s=0.01)) as held:
-        held.camera.shut("restart")
+def test_wait_frame_is_limited_during_recovery() -> None:
+    with SessionRig(watchdog_timeout_s=SHORT_S, limits=SessionLimits(recovery_wait_s=0.01)) as held:
+        held.camera.block("restart")
         lease = held.open()
         waiting = Background(lambda: held.manager.wait_frame(time.monotonic(), soon_s()))
         held.camera.wait_inside("restart")
         with pytest.raises(NoPicture, match=r"it is recovering: no frame for \d+ s"):
             waiting.result()
-        held.camera.let()
+        held.camera.unblock()
         lease.release()
 
 
-def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> None:
-    """Each visitor leaves before the watchdog acts, and the next one comes when the camera is closed."""
-    with Held(watchdog_timeout_s=CALM_S, linger_s=CALM_S + 0.2) as held:
+def test_silent_openings_in_a_row_are_a_failure() -> None:
+    """Each lease ends before the watchdog acts, and the next one starts when the camera is closed."""
+    with SessionRig(watchdog_timeout_s=CALM_S, linger_s=CALM_S + 0.2) as held:
         for opening in (1, 2, 3):
             visit = held.manager.lease("snapshot")
             eventually(lambda count=opening: held.camera.count("open") == count, "an opening")
@@ -453,8 +453,8 @@ def test_camera_that_gives_nothing_is_given_up_however_short_the_visits() -> Non
         assert held.camera.count("restart") == 0, "nobody was there for whom it would have been"
 
 
-def test_good_stills_do_not_keep_old_tries_alive() -> None:
-    with Held(watchdog_timeout_s=CALM_S, limits=SessionLimits(still_pause_s=0.0)) as calm:
+def test_stills_do_not_keep_the_tries() -> None:
+    with SessionRig(watchdog_timeout_s=CALM_S, limits=SessionLimits(still_pause_s=0.0)) as calm:
         lease = calm.open()
         wait_for_calls(calm, "open", "restart")
         with calm.camera.flowing():

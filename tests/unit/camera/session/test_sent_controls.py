@@ -1,4 +1,4 @@
-"""From which frame on a picture shows what the camera was told."""
+"""`SentControls`: the values in effect, and from which frame on they are visible."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def _count(sent: SentControls, frames: int) -> None:
         sent.count_frame()
 
 
-def test_some_frames_later_where_the_metadata_does_not_tell() -> None:
+def test_visible_after_some_frames() -> None:
     sent = SentControls()
     _count(sent, 50)
     sent.record({"Brightness": 0.5}, 10.0)
@@ -23,14 +23,14 @@ def test_some_frames_later_where_the_metadata_does_not_tell() -> None:
     assert is_seen({})
 
 
-def test_what_was_sent_after_the_moment_is_not_waited_for() -> None:
+def test_later_controls_are_not_awaited() -> None:
     sent = SentControls()
     sent.record({"Brightness": 0.5}, 10.0)
     assert sent.visible_since(9.9)({})
     assert not sent.visible_since(10.1)({})
 
 
-def test_a_later_change_does_not_hide_the_one_before() -> None:
+def test_later_change_does_not_hide_an_earlier_one() -> None:
     sent = SentControls()
     sent.record({"ExposureTime": 1000}, 10.0)
     _count(sent, 3)
@@ -43,7 +43,7 @@ def test_a_later_change_does_not_hide_the_one_before() -> None:
     assert sent.visible_since(11.5)({}), "the others were seen long ago"
 
 
-def test_a_start_has_told_all() -> None:
+def test_controls_are_visible_after_a_start() -> None:
     sent = SentControls()
     sent.record({"Brightness": 0.5}, 10.0)
     sent.mark_visible()
@@ -63,7 +63,7 @@ def test_a_start_has_told_all() -> None:
         ({"AfWindows": [(0, 0, 5, 5)]}, {"AfWindows": "unknown"}, False),
     ],
 )
-def test_metadata_tells(values: dict[str, Any], metadata: dict[str, Any], is_shown: bool) -> None:
+def test_visible_in_the_metadata(values: dict[str, Any], metadata: dict[str, Any], is_shown: bool) -> None:
     sent = SentControls()
     sent.record(values, 10.0)
     assert sent.visible_since(10.0)(metadata) is is_shown

@@ -1,4 +1,4 @@
-"""From which frame of an opening on pictures count."""
+"""`Settling`: from which frame of an opening on the camera is settled."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class Rig:
         raise AssertionError("they never count")
 
 
-def test_at_rest_and_nothing_told_is_enough() -> None:
+def test_settled_without_controls() -> None:
     rig = Rig()
     assert rig.frames(10) == 4
     assert rig.frames(1) == 1
@@ -45,7 +45,7 @@ def test_at_rest_and_nothing_told_is_enough() -> None:
     assert rig.frames(10) == 4, "each opening anew"
 
 
-def test_what_was_told_has_to_show_and_to_rest() -> None:
+def test_settled_once_controls_are_visible() -> None:
     rig = Rig()
     assert CONTROL_FRAMES < rig.frames(40, {"Saturation": 0.0}) <= CONTROL_FRAMES + 8
     rig.begin()
@@ -54,7 +54,7 @@ def test_what_was_told_has_to_show_and_to_rest() -> None:
     assert rig.frames(40, {"Contrast": 1.5}, at=7, Contrast=1.5) == 10, "it tells it once, as libcamera does"
 
 
-def test_a_camera_that_tells_nothing_has_nothing_to_settle() -> None:
+def test_camera_without_metadata_is_settled() -> None:
     settling = Settling(SentControls())
     assert settling.is_exposure_settled({}, 0.0)
     settling.process_frame({}, 0.0)

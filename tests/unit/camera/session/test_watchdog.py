@@ -1,4 +1,4 @@
-"""What a silence calls for, by the clock alone; what is then done is tried with the holder."""
+"""`Watchdog`: how long a camera has been silent."""
 
 from softcam.camera.session.frame_rate import FrameRateMeter
 from softcam.camera.session.sent_controls import SentControls
@@ -14,7 +14,7 @@ def _watched(timeout_s: float = 10.0, sent: SentControls | None = None) -> tuple
     return watchdog, pace
 
 
-def test_a_silence_is_counted_from_the_opening_or_the_last_frame() -> None:
+def test_silence_since_opening_or_last_frame() -> None:
     watchdog, pace = _watched()
     assert (watchdog.stall_at_s, watchdog.has_frame) == (110.0, False)
     pace.count_frame(STEADY, 104.0)
@@ -25,27 +25,27 @@ def test_a_silence_is_counted_from_the_opening_or_the_last_frame() -> None:
     assert watchdog.silent_since_s == 120.0
 
 
-def test_a_long_exposure_is_no_silence() -> None:
+def test_requested_exposure_extends_the_timeout() -> None:
     sent = SentControls()
     watchdog, _ = _watched(sent=sent)
     sent.record({"ExposureTime": 6_000_000}, 100.0)
     assert watchdog.stall_at_s == 110.0 + 18.0
 
 
-def test_without_a_timeout_nothing_is_done() -> None:
+def test_disabled() -> None:
     watchdog, _ = _watched(0.0)
     assert watchdog.stall_at_s is None
     assert watchdog.count_silent_opening(1000.0) is None
     assert watchdog.tries == 0
 
 
-def test_stills_do_not_move_the_moment_at_which_tries_are_forgotten() -> None:
+def test_excused_silence_does_not_move_calm() -> None:
     watchdog, _ = _watched()
     watchdog.excuse_silence(109.5)
     assert watchdog.calm_at_s == 110.0
 
 
-def test_an_opening_that_was_silent_to_its_end_is_a_try() -> None:
+def test_silent_opening_is_a_try() -> None:
     watchdog, pace = _watched()
     assert watchdog.count_silent_opening(105.0) is None
     assert watchdog.tries == 0, "not for long"

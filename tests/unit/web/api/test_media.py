@@ -621,12 +621,12 @@ def test_malformed_values_are_400_by_name(scene: Scene) -> None:
 
 def test_a_client_that_leaves_while_the_camera_opens_leaves_nothing() -> None:
     with Scene(linger_s=0.0) as scene, Site(scene.routes()) as site:
-        scene.camera.shut("open")
+        scene.camera.block("open")
         for path in ("/stream", "/snapshot"):
             with site.client() as client:
                 client.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 eventually(lambda: sum(scene.leases.values()) > 0)
-        scene.camera.let()
+        scene.camera.unblock()
         with scene.camera.flowing():
             eventually(lambda: sum(scene.leases.values()) == 0, "that both are gone")
             eventually(lambda: scene.held.state is State.CLOSED)

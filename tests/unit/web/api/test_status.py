@@ -153,11 +153,11 @@ def test_viewers_and_pictures_are_counted() -> None:
 
 def test_the_states_are_told() -> None:
     with Scene(linger_s=60.0) as scene:
-        scene.camera.shut("open")
+        scene.camera.block("open")
         lease = scene.manager.lease("stream")
         scene.camera.wait_inside("open")
         assert ask(scene.api.status)["state"] == "opening"
-        scene.camera.let()
+        scene.camera.unblock()
         scene.held.wait_for(State.OPEN)
         scene.camera.emit()
         lease.release()
@@ -193,7 +193,7 @@ def test_health_of_a_portal_that_is_well() -> None:
 
 def test_health_while_the_camera_is_brought_back() -> None:
     with Scene(watchdog_timeout_s=0.05) as scene:
-        scene.camera.shut("restart")
+        scene.camera.block("restart")
         lease = scene.held.open()
         scene.camera.wait_inside("restart")
         content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
