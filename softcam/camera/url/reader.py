@@ -1,7 +1,7 @@
-"""The thread of a URL camera: connects, reads, keeps a file's pace, and connects again when the source has gone.
+"""The thread of a URL camera: connects, reads, keeps the frame rate of a file, and reconnects.
 
-One thread "url-camera" for each `Reader`, from `start` on. It cannot be called back from within FFmpeg, so one that was
-told to stop while it waits there ends by itself, some seconds later at the worst, and gives no more frames till then.
+Each `Reader` has one thread "url-camera" from `start` on. FFmpeg cannot be interrupted: a thread that is to stop while
+it is blocked there ends by itself, at worst some seconds later, and delivers no frames until then.
 """
 
 import logging
@@ -20,24 +20,24 @@ from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
-# Until the next try, after so many that failed. No more than this: who waits for a camera wants it as soon as it is up.
-_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 3.0)
-_LASTED_S: Final = 2.0  # a connection of that length was no failure
-_LOG_PAUSE_S: Final = 10.0  # a source may come and go several times in a second
-_DAMAGED_LIMIT_S: Final = 10.0  # a source of which no picture can be read for so long is left and opened anew
-_LATE_LIMIT_S: Final = 0.5  # behind its own pace: then it is shown slower, and nothing is made up for
-_SINGLE_STEP_S: Final = 0.5  # between two showings of a file that is one picture
-_LONGEST_STEP_S: Final = 5.0  # between two pictures of a file; more is a jump of its clock
-_LONGEST_DURATION_S: Final = 1.0  # what is told of a frame; the watchdog adds some of these to its patience
+# Before the next attempt, by the number of failed ones. Short, so that a camera that is back is soon available.
+_RETRY_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 3.0)
+_STABLE_S: Final = 2.0  # a connection that lasted so long was not a failed attempt
+_LOG_INTERVAL_S: Final = 10.0  # a source may disconnect several times per second
+_DAMAGED_TIMEOUT_S: Final = 10.0  # after so long without a decodable image the source is reopened
+_MAX_LAG_S: Final = 0.5  # behind the frame rate of a file: then the clock is reset instead of skipping frames
+_SINGLE_IMAGE_S: Final = 0.5  # between two repetitions of a file with a single image
+_MAX_STEP_S: Final = 5.0  # between two images of a file; more is a discontinuity of its clock
+_MAX_DURATION_S: Final = 1.0  # of a frame in the metadata; the watchdog adds a multiple of it to its timeout
 
 
 def config_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamConfig:
-    """Of a camera that gives such frames, and can be told nothing."""
+    """Return the configuration of a camera without controls."""
     return StreamConfig(width, height, pixel_format, source_size, can_flip=False)
 
 
 class OpenedSource(Protocol):
-    """See `url_source.Source`."""
+    """The part of `source.Source` that is used here."""
 
     is_paced: bool
     is_endless: bool
@@ -49,8 +49,8 @@ class OpenedSource(Protocol):
 
 
 @dataclass(eq=False, slots=True)
-class _StillOrder:
-    """A picture of about this size, None for the source's own; the reader's lock guards all but that."""
+class _StillJob:
+    """A requested still of about this size, None for the source's own; the reader's lock guards the other fields."""
 
     size: Size | None
     frame: Frame | None = None
@@ -58,7 +58,7 @@ class _StillOrder:
 
 
 class Reader:
-    """One opening of the camera."""
+    """Reads the source for one opening of the camera."""
 
     def __init__(
         self,
@@ -66,71 +66,71 @@ class Reader:
         open_source: Callable[[], OpenedSource],
         request: StreamRequest,
         on_frame: OnFrame,
-        mode: StreamConfig,
-        told: Callable[[], None],
+        config: StreamConfig,
+        on_disconnect: Callable[[], None],
     ) -> None:
-        """`mode` is what is told until the first picture; `told` is called when the source goes."""
+        """`config` is the configuration until the first frame; `on_disconnect` is called after each disconnect."""
         self._name = name
         self._open_source = open_source
         self._request = request
         self.on_frame = on_frame
-        self._told = told
+        self._on_disconnect = on_disconnect
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
         self._is_stopping = False
         self._failures = 0
-        self._still: _StillOrder | None = None
+        self._still: _StillJob | None = None
         # Written by the thread, read by any: single values.
-        self.config = mode
+        self.config = config
         self.disconnect_reason: str | None = f"{name}: connecting"
         # The thread's own.
         self._sequence = 0
-        self._thinning = FrameDecimator(request.fps)
-        self._given_s: float | None = None  # when the last frame was given
-        self._is_lost = False  # it was logged that the source is away
+        self._decimator = FrameDecimator(request.fps)
+        self._delivered_s: float | None = None  # when the last frame was delivered
+        self._is_disconnect_logged = False
         self._log_from_s = 0.0
-        self._found_s: float | None = None  # when this connection gave its first frame
+        self._connected_s: float | None = None  # when this connection delivered its first frame
 
     def start(self) -> None:
         self._thread = spawn("url-camera", self._run, log.error)
 
-    def stop(self, wait_s: float) -> None:
-        """No more frames; waits so long for the thread's end."""
+    def stop(self, timeout_s: float) -> None:
+        """Stop delivering frames, and wait so long for the thread to end."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
-        self._thread.join(wait_s)
+        self._thread.join(timeout_s)
 
     def cancel_open(self) -> None:
-        """`wait_first` is over."""
+        """Let `wait_first_frame` return."""
         with self._changed:
             self._failures += 1
             self._changed.notify_all()
 
-    def wait_first(self, limit_s: float) -> None:
-        """Until the first frame has come, a try has failed, or so long."""
+    def wait_first_frame(self, timeout_s: float) -> None:
+        """Wait until the first frame was delivered or an attempt has failed, at most so long."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self.disconnect_reason is None or self._failures or self._is_stopping, limit_s
+                lambda: self.disconnect_reason is None or self._failures or self._is_stopping, timeout_s
             )
 
-    def still(self, size: Size | None, limit_s: float) -> Frame:
-        """The next picture at about `size`, None for the source's own. Raises CameraError."""
-        order = _StillOrder(size)
+    def still(self, size: Size | None, timeout_s: float) -> Frame:
+        """Return the next image at about `size`, None for the source's own. Raises CameraError."""
+        job = _StillJob(size)
         with self._changed:
-            self._still = order
+            self._still = job
             self._changed.wait_for(
-                lambda: order.frame is not None or order.error is not None or self._is_stopping, limit_s
+                lambda: job.frame is not None or job.error is not None or self._is_stopping, timeout_s
             )
             self._still = None
-            if order.error is not None:
-                raise order.error
-            if order.frame is None:
-                raise CameraError(self.disconnect_reason or f"{self._name} gave no picture in time")
-            return order.frame
+            if job.error is not None:
+                raise job.error
+            if job.frame is None:
+                raise CameraError(self.disconnect_reason or f"{self._name} delivered no image in time")
+            return job.frame
 
     @property
-    def has_given(self) -> bool:
-        """Whether a frame has come at all."""
+    def has_delivered(self) -> bool:
+        """Whether any frame was delivered."""
         return self._sequence > 0
 
     # --- the thread -------------------------------------------------------------------------------------------
@@ -138,40 +138,40 @@ class Reader:
     def _run(self) -> None:
         while not self._is_stopping:
             try:
-                reason = self._follow()
+                reason = self._read_connection()
             except CameraError as error:
                 reason = str(error)
-            except Exception:  # the thread's edge: a source that breaks in a new way is one that has gone
-                log.exception("Reading %s failed", self._name)
-                reason = "reading it failed"
-            self._lose(reason)
+            except Exception:  # the thread's edge: an unexpected error is handled like a disconnect
+                log.exception("Failed to read %s", self._name)
+                reason = "unexpected error"
+            self._handle_disconnect(reason)
 
-    def _follow(self) -> str:
-        """One connection, to its end; why it ended. Raises CameraError."""
+    def _read_connection(self) -> str:
+        """Connect and read until the connection ends; returns the reason. Raises CameraError."""
         source = self._open_source()
         try:
-            pictures = self._paced(source) if source.is_paced else self._live(source)
+            pictures = self._read_paced(source) if source.is_paced else self._read_live(source)
             damaged_since_s = time.monotonic()
             for picture, due_s in pictures:
                 if self._is_stopping:
                     return "stopping"
                 now_s = time.monotonic()
-                if picture is not None and self._take(picture, due_s):
+                if picture is not None and self._process(picture, due_s):
                     damaged_since_s = now_s
-                elif now_s - damaged_since_s > _DAMAGED_LIMIT_S:
-                    return "its pictures cannot be read"
-            return "it has ended"
+                elif now_s - damaged_since_s > _DAMAGED_TIMEOUT_S:
+                    return "images cannot be decoded"
+            return "end of stream"
         finally:
             source.close()
 
-    def _live(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
+    def _read_live(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
         for picture in source.pictures():
             yield picture, time.monotonic()
 
-    def _paced(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
-        """Each picture when it is its turn; from the beginning again where the source has an end."""
+    def _read_paced(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
+        """Yield each picture when it is due, and restart at the end of the source."""
         due_s = time.monotonic()
-        step_s = 0.0  # before the first picture of all
+        step_s = 0.0  # before the very first picture
         while True:
             before_s: float | None = None
             count = 0
@@ -180,15 +180,15 @@ class Reader:
                     yield None, due_s
                     continue
                 if before_s is not None and picture.time_s is not None:
-                    told_s = picture.time_s - before_s
-                    step_s = told_s if 0 <= told_s <= _LONGEST_STEP_S else source.interval_s
+                    elapsed_s = picture.time_s - before_s
+                    step_s = elapsed_s if 0 <= elapsed_s <= _MAX_STEP_S else source.interval_s
                 if picture.time_s is not None:
                     before_s = picture.time_s
                 due_s += step_s
                 step_s = step_s or source.interval_s
                 count += 1
                 now_s = time.monotonic()
-                if due_s < now_s - _LATE_LIMIT_S:
+                if due_s < now_s - _MAX_LAG_S:
                     due_s = now_s
                 with self._changed:
                     if self._changed.wait_for(lambda: self._is_stopping, max(0.0, due_s - now_s)):
@@ -197,94 +197,94 @@ class Reader:
             if not source.is_endless:
                 return
             if not count:
-                raise CameraError("there is no picture in it")
+                raise CameraError("contains no image")
             if count == 1:
-                step_s = _SINGLE_STEP_S
+                step_s = _SINGLE_IMAGE_S
             source.rewind()
 
-    def _take(self, picture: Picture, due_s: float) -> bool:
-        """Give it on where it is wanted; False for one that is damaged."""
+    def _process(self, picture: Picture, due_s: float) -> bool:
+        """Deliver a picture that is due or requested as a still; False for a damaged one."""
         still = self._still
-        is_due = self._thinning.should_pass(due_s)
+        is_due = self._decimator.should_pass(due_s)
         if still is None and not is_due:
             return True
         most = (self._request.width, self._request.height)
         began_s = time.monotonic()
-        duration_s = None if self._given_s is None else min(began_s - self._given_s, _LONGEST_DURATION_S)
+        duration_s = None if self._delivered_s is None else min(began_s - self._delivered_s, _MAX_DURATION_S)
         try:
             if still is not None:
-                self._take_still(still, picture, began_s)
+                self._finish_still(still, picture, began_s)
             frame = picture.frame(_smaller(picture.size, most, fitted), self._sequence, began_s, duration_s)
         except CameraError as error:
             log.debug("%s: %s", self._name, error)
             return False
         self._sequence += 1
-        self._given_s = began_s
-        self._show_mode(frame, picture.size)
+        self._delivered_s = began_s
+        self._update_config(frame, picture.size)
         if self._is_stopping:
             frame.release()
             return True
         self.on_frame(frame)
         if self.disconnect_reason is not None:
-            self._find()  # behind the frame: who hears of it finds one
+            self._handle_connect()  # after the frame, so that one is available then
         return True
 
-    def _take_still(self, order: _StillOrder, picture: Picture, began_s: float) -> None:
-        frame, error = None, None
+    def _finish_still(self, job: _StillJob, picture: Picture, began_s: float) -> None:
+        frame, failure = None, None
         try:
-            frame = picture.frame(_smaller(picture.size, order.size, covering), self._sequence, began_s, None)
-        except CameraError as trouble:
-            error = trouble
+            frame = picture.frame(_smaller(picture.size, job.size, covering), self._sequence, began_s, None)
+        except CameraError as error:
+            failure = error
         with self._changed:
-            if self._still is order:
+            if self._still is job:
                 self._still = None
-                order.frame, order.error = frame, error
+                job.frame, job.error = frame, failure
                 self._changed.notify_all()
             elif frame is not None:
                 frame.release()
 
-    def _show_mode(self, frame: Frame, source_size: Size) -> None:
-        mode = self.config
-        looks = (frame.width, frame.height, frame.pixel_format, source_size)
-        if looks != (mode.width, mode.height, mode.pixel_format, mode.sensor_size):
-            log.info("%s gives %dx%d, shown as %dx%d %s", self._name, *source_size, *looks[:3])
-            self.config = config_of(frame.width, frame.height, frame.pixel_format, source_size)
+    def _update_config(self, frame: Frame, source_size: Size) -> None:
+        config = config_of(frame.width, frame.height, frame.pixel_format, source_size)
+        if config != self.config:
+            stream = (frame.width, frame.height, frame.pixel_format)
+            log.info("%s delivers %dx%d, streamed as %dx%d %s", self._name, *source_size, *stream)
+            self.config = config
 
-    def _find(self) -> None:
-        if self._is_lost:
-            log.info("%s is there again", self._name)
-        self._is_lost = False
-        self._found_s = time.monotonic()
+    def _handle_connect(self) -> None:
+        if self._is_disconnect_logged:
+            log.info("%s reconnected", self._name)
+        self._is_disconnect_logged = False
+        self._connected_s = time.monotonic()
         with self._changed:
             self.disconnect_reason = None
             self._changed.notify_all()
 
-    def _lose(self, reason: str) -> None:
-        """The connection has ended: tell it, and wait for the next try."""
+    def _handle_disconnect(self, reason: str) -> None:
+        """Report that the connection has ended, and wait before the next attempt."""
         if self._is_stopping:
             return
         now_s = time.monotonic()
-        has_lasted = self._found_s is not None and now_s - self._found_s >= _LASTED_S
-        self._found_s = self._given_s = None
+        was_stable = self._connected_s is not None and now_s - self._connected_s >= _STABLE_S
+        self._connected_s = self._delivered_s = None
         with self._changed:
-            if has_lasted:
+            if was_stable:
                 self._failures = 0
-            pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+            pause_s = _RETRY_PAUSES_S[min(self._failures, len(_RETRY_PAUSES_S) - 1)]
             self._failures += 1
             self.disconnect_reason = f"{self._name}: {reason}"
             self._changed.notify_all()
-        if not self._is_lost and now_s >= self._log_from_s:
-            self._is_lost = True
-            self._log_from_s = now_s + _LOG_PAUSE_S
-            log.warning("%s: %s; it is tried again for as long as somebody wants it", self._name, reason)
-        self._told()
+        if not self._is_disconnect_logged and now_s >= self._log_from_s:
+            self._is_disconnect_logged = True
+            self._log_from_s = now_s + _LOG_INTERVAL_S
+            log.warning("%s disconnected: %s; reconnecting", self._name, reason)
+        self._on_disconnect()
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping, pause_s)
 
 
-def _smaller(size: Size, wanted: Size | None, by: Callable[[Size, Size], Size]) -> Size | None:
-    """`by(size, wanted)`; None where a picture of `size` can stay as it is, which spares a JPEG from being decoded."""
-    if wanted is None:
+def _smaller(size: Size, limit: Size | None, scale: Callable[[Size, Size], Size]) -> Size | None:
+    """Return the size to scale to; None if the picture can be used as it is, so that a JPEG need not be decoded."""
+    if limit is None:
         return None
-    new = by(size, wanted)
+    new = scale(size, limit)
     return None if size[0] - new[0] < 2 and size[1] - new[1] < 2 else new

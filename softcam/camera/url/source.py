@@ -1,9 +1,10 @@
-"""What PyAV opens, as pictures: a server's stream, a file, a device. The one module of the cameras that imports PyAV.
+"""Opens a network stream, a file or a device with PyAV and yields its pictures.
 
-PyAV is imported when the first source is made. No thread of its own: a `Source` belongs to the reader that opened it.
-JPEGs are passed on as they came, and decoded only where they have to be made smaller.
+PyAV is imported when the first source is opened. No thread is started: a `Source` belongs to the reader that opened
+it. JPEGs are passed on unchanged, and decoded only to scale them down.
 """
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -14,30 +15,31 @@ from softcam.camera.base import StreamRequest
 from softcam.camera.url.pipe import Pipe
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, Plane
+from softcam.imaging.jpeg import size_of
 from softcam.runtime.pyav import import_pyav
 
 Size = tuple[int, int]  # (width, height) in pixels
 
-# A camera's RTSP server may take seconds to begin, and its first keyframe some more.
-_OPEN_LIMIT_S: Final = 10.0
-_READ_LIMIT_S: Final = 5.0  # a live stream that gives nothing for so long is none any more
-# What is known of a stream suffices as soon as one picture of it was seen. No `nobuffer`: FFmpeg would throw away what
-# it has read till then, the first keyframe among it, and the next may be ten seconds off.
+# An RTSP server may need seconds to start, and its first keyframe some more.
+_OPEN_TIMEOUT_S: Final = 10.0
+READ_TIMEOUT_S: Final = 5.0  # a live stream without data for so long is disconnected
+# Analysis may end with the first picture. No `nobuffer`: FFmpeg would discard what it has read by then, including the
+# first keyframe, and the next one may be ten seconds away.
 _LIVE_OPTIONS: Final = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
 _LOW_DELAY: Final = 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
 
-# Files with an index. Others are opened anew, which takes longer: they do not go back, or have nothing after it.
+# Files with an index. Others are reopened, which takes longer: they cannot seek, or yield nothing after it.
 _SEEKABLE: Final = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"})
 
-_FULL_RANGE: Final = "yuvj420p"  # the j is for JPEG's range; PyAV before 17 converts nothing where it is not there
+_FULL_RANGE: Final = "yuvj420p"  # the j is for JPEG's range; PyAV before 17 does not convert the range without it
 _MPEG_RANGE, _JPEG_RANGE = 1, 2  # AVColorRange
 _BT709, _UNSPECIFIED = 1, 2  # AVColorSpace
-# Colours that nobody named: what players take for high definition, and for what is smaller.
+# From this size on, players assume BT.709 for unspecified colours, and BT.601 below.
 _HD_WIDTH, _HD_HEIGHT = 1280, 576
 
 
 def require_pyav() -> Any:
-    """PyAV. Raises CameraMissing if it cannot be loaded: then there is no such camera."""
+    """Import PyAV. Raises CameraMissing if it cannot be loaded: then there is no such camera."""
     try:
         return import_pyav("a URL, a file or a device as the camera")
     except NotSupported as error:
@@ -53,42 +55,46 @@ def is_device(address: str) -> bool:
 
 
 def path_of(address: str) -> Path | None:
-    """The file or the device; None for what is somewhere else."""
+    """Return the path of a file or a device; None for a URL."""
     return None if is_url(address) else Path(address).expanduser().absolute()
 
 
 def fitted(size: Size, most: Size) -> Size:
-    """The largest size of the same proportions within `most`, even numbers; never larger than `size`."""
+    """Return the largest even size with the same aspect ratio within `most`; never larger than `size`."""
     factor = min(1.0, most[0] / size[0], most[1] / size[1])
-    # Half a pixel for what the product lacks of a whole one.
+    # Half a pixel against rounding errors of the product.
     return tuple(max(2, int(side * factor + 0.5) // 2 * 2) for side in size)  # type: ignore[return-value]
 
 
 def covering(size: Size, least: Size) -> Size:
-    """The smallest size of the same proportions that is not within `least`, but never larger than `size`."""
+    """Return the smallest even size with the same aspect ratio that covers `least`; never larger than `size`."""
     factor = min(1.0, max(least[0] / size[0], least[1] / size[1]))
     return tuple(min(side, -(-int(side * factor + 0.5) // 2) * 2) for side in size)  # type: ignore[return-value]
 
 
 class Picture(Protocol):
-    """One picture as it came; `time_s` counts from anywhere, None where the source tells no time."""
+    """One picture of a source; `time_s` has an arbitrary origin, and is None in sources without timestamps."""
 
     size: Size
     time_s: float | None
 
     def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
-        """At this size; None is its own, but for an odd row or column. Raises CameraError where it is damaged."""
+        """Return a frame of this size, None for its own without an odd row or column. Raises CameraError if damaged."""
 
 
 class Source:
-    """An open source. `is_paced`: its pictures come as fast as they are taken, and have a pace of their own to keep;
-    `is_endless`: it begins again when it is over."""
+    """An open source.
 
-    def __init__(self, address: str, request: StreamRequest) -> None:
-        """Opens it. Raises CameraError, with a reason that names no password."""
+    `is_paced` means that it is read faster than its frame rate, which the reader has to keep; `is_endless` that the
+    reader rewinds it at its end; `interval_s` is the frame interval in seconds.
+    """
+
+    def __init__(self, address: str, request: StreamRequest, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+        """Open the source. Raises CameraError, with a message without passwords."""
         self._av = require_pyav()
         self._address = address
         self._request = request
+        self._read_timeout_s = read_timeout_s
         self._pipe: Pipe | None = None
         self._open()
 
@@ -96,32 +102,50 @@ class Source:
         av = self._av
         path = path_of(self._address)
         try:
-            self._pipe = Pipe(path, _READ_LIMIT_S) if path is not None and path.is_fifo() else None
-            self._container = _open(av, self._address, self._request, self._pipe)
+            self._pipe = Pipe(path, self._read_timeout_s) if path is not None and path.is_fifo() else None
+            self._container = self._open_container()
         except (OSError, ValueError, av.error.FFmpegError) as error:
             if self._pipe is not None:
                 self._pipe.close()
             raise CameraError(_reason(error)) from error
         try:
-            self._read_kind(self._address)
+            self._find_video()
         except CameraError:
             self.close()
             raise
 
-    def _read_kind(self, address: str) -> None:
+    def _open_container(self) -> Any:
+        av, address, request = self._av, self._address, self._request
+        if self._pipe is not None:
+            return av.open(self._pipe, options=_LIVE_OPTIONS)
+        path = path_of(address)
+        if path is None:
+            options = dict(_LIVE_OPTIONS)
+            if address.startswith("rtsp"):
+                options["rtsp_transport"] = "tcp"  # complete pictures, and through every router
+            return av.open(address, options=options, timeout=(_OPEN_TIMEOUT_S, self._read_timeout_s))
+        if not is_device(address):
+            return av.open(f"file:{path}")  # with the prefix, a colon in the name does not end a URL scheme
+        size_and_rate = {"video_size": f"{request.width}x{request.height}", "framerate": f"{request.fps:g}"}
+        # USB cameras reach their full frame rate only in MJPEG; not every one has this format, or this size and rate.
+        for options in ({**size_and_rate, "input_format": "mjpeg"}, size_and_rate):
+            with contextlib.suppress(OSError, ValueError, av.error.FFmpegError):
+                return av.open(str(path), format="video4linux2", options=options)
+        return av.open(str(path), format="video4linux2")
+
+    def _find_video(self) -> None:
         video = next((stream for stream in self._container.streams if stream.type == "video"), None)
         if video is None:
-            raise CameraError("there is no video in it")
+            raise CameraError("contains no video")
         if video.codec_context is None:
-            raise CameraError("its video is of a kind that FFmpeg does not know")
+            raise CameraError("FFmpeg does not support its video format")
         self._video = video
-        name = self._container.format.name
         is_known_length = bool(self._container.duration and self._container.duration > 0)
-        is_file = not is_url(address) and not is_device(address) and self._pipe is None
-        self.is_endless = is_file or (is_known_length and not address.startswith("rtsp"))
-        self.is_paced = self.is_endless or name == "hls"  # whose pieces come seconds at a time
+        is_file = not is_url(self._address) and not is_device(self._address) and self._pipe is None
+        self.is_endless = is_file or (is_known_length and not self._address.startswith("rtsp"))
+        self.is_paced = self.is_endless or self._container.format.name == "hls"  # segments of seconds arrive at once
         self._is_jpeg = video.codec_context.name == "mjpeg"
-        video.thread_type = "SLICE"  # by frames, one would be kept back for each thread
+        video.thread_type = "SLICE"  # frame threads would each delay the output by one picture
         if not self.is_endless:
             video.codec_context.flags |= _LOW_DELAY
         rate = video.average_rate
@@ -129,7 +153,7 @@ class Source:
         self._converter = Converter(self._av)
 
     def pictures(self) -> Iterator[Picture | None]:
-        """To the end of the stream; None for a picture that was damaged. Raises CameraError when the source fails."""
+        """Yield pictures to the end of the stream, None for damaged ones. Raises CameraError when the source fails."""
         av = self._av
         try:
             for packet in self._container.demux(self._video):
@@ -151,7 +175,7 @@ class Source:
             raise CameraError(_reason(error)) from error
 
     def rewind(self) -> None:
-        """To the beginning. Raises CameraError where it cannot."""
+        """Seek to the beginning. Raises CameraError."""
         av = self._av
         if self._container.format.name not in _SEEKABLE:
             self.close()
@@ -177,37 +201,14 @@ class Source:
         return _Jpeg(data, size, time_s, self._converter)
 
 
-def _open(av: Any, address: str, request: StreamRequest, pipe: Pipe | None) -> Any:
-    if pipe is not None:
-        return av.open(pipe, options=_LIVE_OPTIONS)
-    path = path_of(address)
-    if path is None:
-        options = dict(_LIVE_OPTIONS)
-        if address.startswith("rtsp"):
-            options["rtsp_transport"] = "tcp"  # whole pictures, and through every router
-        return av.open(address, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
-    if not is_device(address):
-        return av.open(f"file:{path}")  # the word keeps a colon in the name from being a scheme
-    options = {"video_size": f"{request.width}x{request.height}", "framerate": f"{request.fps:g}"}
-    try:
-        # USB cameras reach their full rate only so.
-        return av.open(str(path), format="video4linux2", options={**options, "input_format": "mjpeg"})
-    except (OSError, ValueError, av.error.FFmpegError):
-        pass
-    try:
-        return av.open(str(path), format="video4linux2", options=options)
-    except (OSError, ValueError, av.error.FFmpegError):
-        return av.open(str(path), format="video4linux2")  # a size or a rate that it does not have
-
-
 def _reason(error: BaseException) -> str:
-    """For people, and never with the address, as FFmpeg's own message has it: that may hold a password."""
+    """Return the message without the address, which FFmpeg's own message contains: it may have a password."""
     text = getattr(error, "strerror", None) or type(error).__name__
-    return "it does not answer" if text == "Immediate exit requested" else text
+    return "timed out" if text == "Immediate exit requested" else text
 
 
 class Converter:
-    """Pictures of any kind to full-range BT.601 planes, by libswscale."""
+    """Converts pictures of any format to full-range BT.601 planes with libswscale."""
 
     def __init__(self, av: Any) -> None:
         from av.video.reformatter import VideoReformatter
@@ -217,7 +218,7 @@ class Converter:
         self._jpeg_decoder: Any = None
 
     def planes(self, picture: Any, size: Size) -> tuple[Plane, ...]:
-        """Y, U and V of a PyAV picture at `size`. Raises CameraError."""
+        """Return Y, U and V of a PyAV picture at `size`. Raises CameraError."""
         name = picture.format.name
         is_yuv = name.startswith(("yuv", "nv", "yuyv", "uyvy", "yvyu", "p0", "y2"))
         matrix = source_range = None
@@ -238,8 +239,8 @@ class Converter:
                 dst_color_range=_JPEG_RANGE,
             )
         except (OSError, ValueError, self._av.error.FFmpegError) as error:
-            raise CameraError(f"a picture of {name} cannot be converted: {_reason(error)}") from error
-        # Views: they keep the memory for as long as they live.
+            raise CameraError(f"{name} cannot be converted: {_reason(error)}") from error
+        # Views, which keep the memory alive.
         return tuple(
             np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
             for plane in picture.planes
@@ -250,13 +251,13 @@ class Converter:
         av = self._av
         if self._jpeg_decoder is None:
             self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
-            self._jpeg_decoder.thread_count = 1  # more would each keep a picture back
+            self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one picture
         try:
             pictures = self._jpeg_decoder.decode(av.Packet(data))
         except (OSError, ValueError, av.error.FFmpegError) as error:
-            raise CameraError(f"a JPEG cannot be read: {_reason(error)}") from error
+            raise CameraError(f"JPEG cannot be decoded: {_reason(error)}") from error
         if not pictures:
-            raise CameraError("a JPEG cannot be read")
+            raise CameraError("JPEG cannot be decoded")
         return pictures[0]
 
 
@@ -271,7 +272,7 @@ def _matrix_of(picture: Any, *, is_jpeg: bool) -> str:
 
 
 class _Decoded:
-    """A picture that the codec gave."""
+    """A decoded picture."""
 
     def __init__(self, picture: Any, converter: Converter) -> None:
         self._picture = picture
@@ -282,11 +283,11 @@ class _Decoded:
     def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
         size = size or fitted(self.size, self.size)
         planes = self._converter.planes(self._picture, size)
-        return _framed(planes, size, sequence, began_s, duration_s)
+        return _make_frame(planes, size, sequence, began_s, duration_s)
 
 
 class _Jpeg:
-    """A picture that is a JPEG, and whole as far as its ends tell."""
+    """A JPEG with a valid header and an end marker."""
 
     def __init__(self, data: bytes, size: Size, time_s: float | None, converter: Converter) -> None:
         self._data = data
@@ -301,10 +302,12 @@ class _Jpeg:
                 (plane,), "MJPEG", *self.size, sequence=sequence, began_s=began_s, metadata=_metadata(duration_s)
             )
         planes = self._converter.planes(self._converter.decode_jpeg(self._data), size)
-        return _framed(planes, size, sequence, began_s, duration_s)
+        return _make_frame(planes, size, sequence, began_s, duration_s)
 
 
-def _framed(planes: tuple[Plane, ...], size: Size, sequence: int, began_s: float, duration_s: float | None) -> Frame:
+def _make_frame(
+    planes: tuple[Plane, ...], size: Size, sequence: int, began_s: float, duration_s: float | None
+) -> Frame:
     return Frame(planes, "YUV420", *size, sequence=sequence, began_s=began_s, metadata=_metadata(duration_s))
 
 
@@ -313,22 +316,8 @@ def _metadata(duration_s: float | None) -> dict[str, Any]:
 
 
 def size_of_jpeg(data: bytes) -> Size | None:
-    """(width, height) of a JPEG that has a beginning, a size and an end; None for what has not.
-
-    Only its marker segments are read: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
-    """
-    if not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") < 0:
+    """Return (width, height) of a JPEG with a valid header and an end marker; None if it is damaged."""
+    try:
+        return size_of(data) if b"\xff\xd9" in data else None
+    except ValueError:
         return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # filling
-            at += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
-            return (width, height) if width and height else None
-        if marker == 0xDA:
-            return None
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
