@@ -287,13 +287,14 @@ def read_arguments(argv: Sequence[str]) -> tuple[Options, str, list[str]]:
     parser.add_argument("--cameras", default="")
     parser.add_argument("--bind", default="")
     parser.add_argument("--with-nginx", action="store_true")
+    parser.add_argument("--start-timeout", type=float, default=Options().start_timeout_s, help="seconds")
     commands = ("check", "packages", "incoming", "discard", "install", "rollback", "uninstall", "plan")
     parser.add_argument("command", choices=commands)
     parser.add_argument("arguments", nargs="*", help="release and folder; what to plan: packages, install, …")
     given = parser.parse_args(argv)
     cameras = tuple(int(word) for word in given.cameras.split(",") if word)
     bind = {int(word.partition("=")[0]): word.partition("=")[2] for word in given.bind.split(",") if word}
-    return Options(given.python, cameras, bind, given.with_nginx), given.command, given.arguments
+    return Options(given.python, cameras, bind, given.with_nginx, given.start_timeout), given.command, given.arguments
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,7 +14,6 @@ from deploy.cameras import Inventory, python_path, run_in_settings
 from deploy.system import Failed, Host, instance, read_text
 
 _SETTINGS_CHECK_S = 60  # with the owner's hook, whose import may take long
-_START_S = 45.0  # a Pi Zero needs 20 to import Picamera2 and open a camera
 _DEVICE_TRIES = 20  # udev notifies systemd a moment after a rule is installed
 _LISTEN = "0A"
 _LOCAL_ADDRESSES = (
@@ -251,7 +250,7 @@ def _check_instance(host: Host, release: str, number: int) -> tuple[int, str]:
         code, answer = healthcheck(host, release, "health", number, "3")
         restarts = host.output("systemctl", "show", "--value", "--property=NRestarts", instance(number))
         passed_s = host.clock() - started_s
-        if code != 1 or passed_s > _START_S or (passed_s > 5 and int(restarts or 0) > 1):
+        if code != 1 or passed_s > host.options.start_timeout_s or (passed_s > 5 and int(restarts or 0) > 1):
             return code, answer
 
 

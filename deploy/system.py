@@ -39,6 +39,7 @@ class Options:
     cameras: tuple[int, ...] = ()
     bind: Mapping[int, str] = field(default_factory=dict)  # a node, `none` or `auto`
     with_nginx: bool = False
+    start_timeout_s: float = 45.0  # a Pi Zero needs 20 to import Picamera2 and open a camera
 
 
 class Host:

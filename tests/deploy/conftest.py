@@ -1,4 +1,4 @@
-"""The fixtures of the tests on a real host: a booted machine, made once, with two cameras deployed."""
+"""Fixtures of the deployment tests: a booted machine, made once, with two cameras deployed."""
 
 import os
 import shutil
@@ -10,30 +10,32 @@ import pytest
 from tests.deploy import virtual
 from tests.deploy.machine import ENV_FILE, Machine
 from tests.rig import root as rig_root
+from tests.support.timeouts import TIMEOUT_FACTOR
 
-_BUILD_S = 1800  # the first test waits for the root, and maybe for the virtual machine's disk and boots
-_DEPLOYMENTS_S = 600  # a test has up to five, each of ten seconds on an idle machine
-# The virtual machine is a PC with this machine's Debian, so only a PC can make it.
+_BUILD_S = 1800 * TIMEOUT_FACTOR  # the first test may have to make the root
+_DEPLOYMENTS_S = 600 * TIMEOUT_FACTOR  # a test has up to three, each of ten seconds on an idle machine
+# The virtual machine is a PC with this machine's Debian, so it can only be made on a PC.
 collect_ignore = [] if os.uname().machine == "x86_64" else ["test_devices.py"]
 _NEEDED = ("nsenter", "systemd-nspawn", "ssh", "ssh-keygen", "rsync", "curl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-timeout counts a session fixture to the test that asks for it first, be it of any file."""
-    first = {
-        item.path: item for item in reversed(items) if {"_booted", "vm_report"} & {*getattr(item, "fixturenames", ())}
-    }
-    for item in items:
-        if "machine" in getattr(item, "fixturenames", ()) and item not in first.values():
-            item.add_marker(pytest.mark.timeout(_DEPLOYMENTS_S))
-    for item in first.values():
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(_BUILD_S))
+    """Time limits: pytest-timeout adds a session fixture's time to the first test that uses it, in any file.
+
+    The virtual machine has a limit on its silence instead (virtual.py).
+    """
+    users = [(item, {*getattr(item, "fixturenames", ())}) for item in items]
+    first = {item.path: item for item, names in reversed(users) if "_booted" in names}
+    for item, names in users:
+        if "vm_report" in names:
+            item.add_marker(pytest.mark.timeout(0))
+        elif "machine" in names and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_BUILD_S if item is first.get(item.path) else _DEPLOYMENTS_S))
 
 
 @pytest.fixture(scope="session")
 def rig_folder() -> Path:
-    """The rig's root. Where it cannot be made, its tests are skipped; in CI that is a failure."""
+    """The rig's root. If it cannot be made, its tests are skipped; in CI that is a failure."""
     for program in _NEEDED:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -43,9 +45,11 @@ def rig_folder() -> Path:
         pytest.skip(str(reason))
 
 
-@pytest.fixture(scope="session")
-def vm_report(rig_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What the checks in the virtual machine found."""
+@pytest.fixture(scope="module")
+def vm_report(
+    rig_folder: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[dict[str, str]]:
+    """The results of the checks in the virtual machine, by name. A report that fails a test is not kept."""
     for program in ("qemu-system-x86_64", "debugfs", "cp"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
@@ -55,11 +59,15 @@ def vm_report(rig_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
         pytest.skip(str(reason))
     work = tmp_path_factory.mktemp("vm")
     try:
-        report = virtual.run_checks(rig_folder, base, work)
+        path = virtual.make_report(rig_folder, base, work)
     finally:
-        (work / "disk.img").unlink(missing_ok=True)  # more than a gigabyte, of which pytest would keep three
+        (work / "disk.img").unlink(missing_ok=True)  # more than a gigabyte, and pytest would keep three of them
+    report = path.read_text()
     print(report)
-    return dict(line.split(": ", 1) for line in report.splitlines() if ": " in line and not line.startswith("install:"))
+    failed = request.session.testsfailed
+    yield dict(line.split(": ", 1) for line in report.splitlines() if ": " in line and not line.startswith("install:"))
+    if request.session.testsfailed > failed:
+        path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +79,7 @@ def _booted(rig_folder: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="session")
 def _deployed(_booted: Machine) -> Machine:
-    """Two cameras behind nginx. What deploy.sh said is in `first_words`."""
+    """Two cameras behind nginx. The output of deploy.sh is in `first_words`."""
     _booted.first_words = _booted.deploy("--cameras", "0,1", "--with-nginx").stdout
     _booted.run("cp", "-p", ENV_FILE, f"{ENV_FILE}.deployed")
     return _booted
@@ -79,7 +87,7 @@ def _deployed(_booted: Machine) -> Machine:
 
 @pytest.fixture
 def machine(_deployed: Machine) -> Iterator[Machine]:
-    """Two cameras that run well; what a test changed about them is put right behind it."""
+    """Two working cameras; changes by the previous test are reverted."""
     _deployed.put_right()
     yield _deployed
     if os.environ.get("SOFT_STREAM_SHOW_JOURNAL"):

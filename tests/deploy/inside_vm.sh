@@ -1,10 +1,11 @@
 #!/bin/bash
-# Runs in the virtual machine, as root, once after each boot: deploys and plays with the devices after the first,
-# looks after the second. Every line of the report is `what: value`; test_devices.py judges them.
+# Runs in the virtual machine, as root, after each boot: deploys and removes devices after the first, checks after the
+# second. Every line of the report is `name: value`, for test_devices.py. The console shows progress, since the machine is
+# stopped if it is silent for minutes.
 set -u
 
-tell() {
-  printf '%s: %s\n' "$1" "$2"
+report() {
+  printf '%s: %s\n' "$1" "$2" | tee /dev/console
 }
 
 state() { # N
@@ -13,9 +14,10 @@ state() { # N
 
 await() { # N STATE
   local tries
-  for ((tries = 0; tries < 90; tries++)); do
+  for ((tries = 0; tries < 300; tries++)); do
     [[ $(state "$1") == "$2" ]] && break
-    sleep 1 # asking costs a third of a second here, and takes it from the portal
+    echo "waiting for $2" >/dev/console
+    sleep 1 # systemctl costs a third of a second here
   done
   state "$1"
 }
@@ -24,7 +26,7 @@ restarts() { # N
   systemctl show --value --property=NRestarts "camera-soft-cam@$1.service"
 }
 
-in_cgroup_of() { # N COMMAND: with what that instance may do to devices
+in_cgroup_of() { # N COMMAND: with the instance's access to devices
   local group
   group=$(systemctl show --value --property=ControlGroup "camera-soft-cam@$1.service")
   # shellcheck disable=SC2016 # for the other shell
@@ -35,48 +37,48 @@ in_cgroup_of() { # N COMMAND: with what that instance may do to devices
 first_boot() {
   mkdir -p /etc/camera-streamer
   printf 'cam%d_id=pattern\n' 0 1 >/etc/camera-streamer/camera-soft-stream.env
-  # Small, slow pictures: every instruction is emulated here.
+  # Small images and a low rate: every instruction is emulated.
   printf '%s\n' CAMERA_WIDTH=320 CAMERA_HEIGHT=180 CAMERA_FPS=5 CAMERA_LINGER=0 \
     cam1_pattern_faults=/run/camera-faults >>/etc/camera-streamer/camera-soft-stream.env
-  tell 'names that stay' "$(cd /dev/v4l/by-path && echo *)"
-  tell 'known before the rule' "$(systemctl is-active dev-video0.device)"
-  (cd /opt/camera-soft-stream/releases/vm && /usr/bin/python3 -m deploy.host --python=/opt/picamera2/bin/python --cameras=0,1 \
-    --bind=0=/dev/video0,1=/dev/v4l/by-path/platform-vivid.0-video-index0 install vm) 2>&1 | sed 's/^/install: /'
-  tell 'known after it' "$(systemctl is-active dev-video0.device)"
-  tell 'deployed 0' "$(state 0)"
-  tell 'deployed 1' "$(state 1)"
-  tell 'enabled' "$(cd /etc/systemd/system && find . -path '*.wants/camera-soft*' | sort | paste -sd ' ')"
+  report 'persistent names' "$(cd /dev/v4l/by-path && echo *)"
+  report 'known before the rule' "$(systemctl is-active dev-video0.device)"
+  (cd /opt/camera-soft-stream/releases/vm && /usr/bin/python3 -m deploy.host --python=/opt/picamera2/bin/python --cameras=0,1 --start-timeout=900 \
+    --bind=0=/dev/video0,1=/dev/v4l/by-path/platform-vivid.0-video-index0 install vm) 2>&1 | sed -u 's/^/install: /' | tee /dev/console
+  report 'known after it' "$(systemctl is-active dev-video0.device)"
+  report 'deployed 0' "$(state 0)"
+  report 'deployed 1' "$(state 1)"
+  report 'enabled' "$(cd /etc/systemd/system && find . -path '*.wants/camera-soft*' | sort | paste -sd ' ')"
 
   modprobe -r vivid
-  tell 'gone 0' "$(await 0 inactive)"
-  tell 'gone 1' "$(await 1 inactive)"
+  report 'gone 0' "$(await 0 inactive)"
+  report 'gone 1' "$(await 1 inactive)"
   echo missing >/run/camera-faults
   chmod 644 /run/camera-faults
   modprobe vivid
-  tell 'back 0' "$(await 0 active)"
-  tell 'back but missing 1' "$(await 1 failed)"
-  tell 'exit of 1' "$(systemctl show --value --property=ExecMainStatus camera-soft-cam@1.service)"
-  sleep 5 # longer than any first delay of a restart
-  tell 'still missing 1' "$(state 1), $(restarts 1) restarts"
+  report 'back 0' "$(await 0 active)"
+  report 'back but missing 1' "$(await 1 failed)"
+  report 'exit of 1' "$(systemctl show --value --property=ExecMainStatus camera-soft-cam@1.service)"
+  sleep 5 # longer than the first delays of a restart
+  report 'still missing 1' "$(state 1), $(restarts 1) restarts"
   rm /run/camera-faults
   modprobe -r vivid
   await 0 inactive >/dev/null
   modprobe vivid
-  tell 'back again 1' "$(await 1 active)"
+  report 'back again 1' "$(await 1 active)"
 }
 
 second_boot() {
-  tell 'at boot 0' "$(await 0 active)"
-  tell 'at boot 1' "$(await 1 active)"
-  tell 'memory limit' "$(cat "/sys/fs/cgroup$(systemctl show --value --property=ControlGroup camera-soft-cam@0.service)/memory.max")"
-  tell 'may use video0' "$(in_cgroup_of 0 ': </dev/video0')"
-  tell 'may use media0' "$(in_cgroup_of 0 ': </dev/media0')"
-  tell 'may use udmabuf' "$(in_cgroup_of 0 ': </dev/udmabuf')"
-  tell 'may read the disk' "$(in_cgroup_of 0 ': </dev/vda')"
-  tell 'may read the kernel log' "$(in_cgroup_of 0 ': </dev/kmsg')"
-  tell 'groups' "$(grep '^Groups:' "/proc/$(systemctl show --value --property=MainPID camera-soft-cam@0.service)/status" | tr -d '\t')"
-  tell 'group video' "$(getent group video | cut -d : -f 3)"
-  tell 'status line' "$(systemctl show --value --property=StatusText camera-soft-cam@0.service)"
+  report 'at boot 0' "$(await 0 active)"
+  report 'at boot 1' "$(await 1 active)"
+  report 'memory limit' "$(cat "/sys/fs/cgroup$(systemctl show --value --property=ControlGroup camera-soft-cam@0.service)/memory.max")"
+  report 'may use video0' "$(in_cgroup_of 0 ': </dev/video0')"
+  report 'may use media0' "$(in_cgroup_of 0 ': </dev/media0')"
+  report 'may use udmabuf' "$(in_cgroup_of 0 ': </dev/udmabuf')"
+  report 'may read the disk' "$(in_cgroup_of 0 ': </dev/vda')"
+  report 'may read the kernel log' "$(in_cgroup_of 0 ': </dev/kmsg')"
+  report 'groups' "$(grep '^Groups:' "/proc/$(systemctl show --value --property=MainPID camera-soft-cam@0.service)/status" | tr -d '\t')"
+  report 'group video' "$(getent group video | cut -d : -f 3)"
+  report 'status line' "$(systemctl show --value --property=StatusText camera-soft-cam@0.service)"
 }
 
 udevadm settle
@@ -86,5 +88,5 @@ if [[ ! -e /root/booted-once ]]; then
 else
   second_boot
 fi
-tell 'uptime' "$(cut -d ' ' -f 1 /proc/uptime)"
+report 'uptime' "$(cut -d ' ' -f 1 /proc/uptime)"
 systemctl --no-block start poweroff.target

@@ -1,6 +1,6 @@
-"""Instances bound to real device nodes: at boot, gone, back, and what the unit's cgroup lets them use.
+"""Instances bound to real device nodes: at boot, when a device is removed or returns, and access by the cgroup.
 
-Everything was done in the virtual machine by then (`inside_vm.sh`); here its report is judged.
+The virtual machine ran the checks (`inside_vm.sh`); these tests evaluate its report.
 """
 
 from collections.abc import Mapping
@@ -10,26 +10,26 @@ import pytest
 Report = Mapping[str, str]
 
 
-def test_the_rule_makes_nodes_known_to_systemd(vm_report: Report) -> None:
+def test_udev_rule_makes_nodes_known_to_systemd(vm_report: Report) -> None:
     assert vm_report["known before the rule"] == "inactive"
     assert vm_report["known after it"] == "active"
 
 
-def test_deployed_instances_run_bound_to_a_number_and_to_a_name_that_stays(vm_report: Report) -> None:
+def test_instances_bound_to_a_number_and_to_a_persistent_name(vm_report: Report) -> None:
     assert (vm_report["deployed 0"], vm_report["deployed 1"]) == ("active", "active")
-    # Wanted by their devices, and by nothing else.
+    # Wanted by their devices only.
     assert vm_report["enabled"].split() == [
         r"./dev-v4l-by\x2dpath-platform\x2dvivid.0\x2dvideo\x2dindex0.device.wants/camera-soft-cam@1.service",
         "./dev-video0.device.wants/camera-soft-cam@0.service",
     ]
 
 
-def test_a_device_that_goes_stops_its_instance_and_starts_it_when_it_returns(vm_report: Report) -> None:
+def test_instance_follows_its_device(vm_report: Report) -> None:
     assert (vm_report["gone 0"], vm_report["gone 1"]) == ("inactive", "inactive")
     assert vm_report["back 0"] == "active"
 
 
-def test_a_missing_camera_is_not_tried_again_until_its_device_returns(vm_report: Report) -> None:
+def test_missing_camera_is_not_retried_until_its_device_returns(vm_report: Report) -> None:
     assert (vm_report["back but missing 1"], vm_report["exit of 1"]) == ("failed", "66")
     assert vm_report["still missing 1"] == "failed, 0 restarts"
     assert vm_report["back again 1"] == "active"
@@ -40,7 +40,7 @@ def test_bound_instances_start_at_boot(vm_report: Report) -> None:
     assert vm_report["status line"] == "closed"
 
 
-def test_the_memory_limit_counts(vm_report: Report) -> None:
+def test_memory_limit(vm_report: Report) -> None:
     assert vm_report["memory limit"] == str(512 * 1024 * 1024)
 
 
@@ -54,9 +54,9 @@ def test_the_memory_limit_counts(vm_report: Report) -> None:
         ("may read the kernel log", "no"),
     ],
 )
-def test_the_cameras_devices_and_no_others(vm_report: Report, device: str, expected: str) -> None:
+def test_access_to_camera_devices_only(vm_report: Report, device: str, expected: str) -> None:
     assert vm_report[device] == expected
 
 
-def test_the_portal_is_in_the_group_that_owns_cameras(vm_report: Report) -> None:
+def test_portal_is_in_group_video(vm_report: Report) -> None:
     assert vm_report["group video"] in vm_report["groups"].removeprefix("Groups:").split()

@@ -149,18 +149,6 @@ def test_connections_to_the_portal_are_used_again(machine: Machine, password: st
     assert len(ended) <= 2
 
 
-def test_an_edited_site_stays(machine: Machine, password: str) -> None:
-    path = "/etc/nginx/sites-available/camera-soft-cam0.conf"
-    before = machine.run("cat", path).stdout
-    machine.write(path, before.replace("server_name _;", "server_name camera.example.org;"))
-    try:
-        said = machine.deploy("--cameras", "0,1", "--with-nginx").stdout
-        assert f"{path} was edited and is kept" in said
-        assert "camera.example.org" in machine.run("cat", path).stdout
-    finally:
-        machine.write(path, before)
-
-
 def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
     readme = (NGINX / "README.md").read_text()
     settings = re.search(r"(?m)^    listen +8081 ssl;\n(?:    .*\n)+", readme)

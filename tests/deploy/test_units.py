@@ -276,3 +276,16 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
             check=False,
         )
         assert found.stdout == ""
+
+
+def test_hook_of_the_owner(machine: Machine) -> None:
+    hook = "def dark(rgb, metadata):\n    rgb[:] = 0\n    return rgb\n"
+    machine.run("install", "-d", "-m", "755", "/srv/hooks")
+    machine.write("/srv/hooks/night.py", hook)
+    machine.set_env("PYTHONPATH=/srv/hooks", "cam0_hook=night:dark", "cam1_hook=integrations.hooks.stamp:stamp")
+    assert "done: " in machine.deploy().stdout  # it checks the settings, and restarts the instances
+    for camera in (0, 1):
+        with machine.viewer(camera):
+            machine.wait_until(lambda n=camera: machine.status(n)["hook"]["calls"] > 0, "calls of the hook")
+            assert machine.status(camera)["hook"]["failures"] == 0
+    machine.run("rm", "-r", "/srv/hooks")

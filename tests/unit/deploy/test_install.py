@@ -517,3 +517,14 @@ def test_udev_reads_a_new_rule(fake: FakeHost) -> None:
     fake.calls.clear()
     install(fake, "2.0-b")
     assert not fake.has_called("udevadm")
+
+
+def test_settings_file_is_private_also_after_an_edit(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    file = fake.host().env_file
+    file.write_text("CAMERA_API_KEY=secret\n")
+    file.chmod(0o640)
+    said = install(fake, "2.0-b", "#CAMERA_NEW=1\n")
+    assert f"{file} was edited and is kept; new lines in the shipped file:\n    +#CAMERA_NEW=1\n" in said
+    assert "secret" not in said
+    assert (file.read_text(), file.stat().st_mode & 0o777) == ("CAMERA_API_KEY=secret\n", 0o600)
