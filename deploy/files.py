@@ -49,6 +49,15 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
         raise
 
 
+def link(path: Path, target: str) -> None:
+    """Creates or replaces a symbolic link in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(path)
+
+
 def write_if_changed(path: Path, data: bytes, mode: int = 0o644) -> bool:
     """Leaves an equal file alone, since an instance is restarted if a file of it is newer. Whether it was written."""
     if path.is_file() and path.read_bytes() == data:

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -256,28 +256,21 @@ def lock(host: Host) -> int:
 
 
 def run_command(host: Host, command: str, arguments: Sequence[str]) -> None:
-    first = arguments[0] if arguments else ""
-    match command:
-        case "check":
-            check(host)
-        case "packages":
-            install_packages(host)
-        case "incoming":
-            releases.make_incoming(host, first)
-        case "discard":
-            releases.discard(host, Path(first))
-        case "install":
-            install(host, first, Path(arguments[1]) if len(arguments) > 1 else None)
-        case "rollback":
-            rollback.roll_back_release(host)
-        case "uninstall":
-            uninstall(host)
-        case "plan":
-            plans = {"packages": plan_packages, "rollback": rollback.plan_rollback, "uninstall": plan_uninstall}
-            if first == "install":
-                plan_install(host, arguments[1])
-            else:
-                plans[first](host)
+    name, folder = (*arguments, "", "")[:2]
+    commands: dict[str, Callable[[], None]] = {
+        "check": lambda: check(host),
+        "packages": lambda: install_packages(host),
+        "incoming": lambda: releases.make_incoming(host, name),
+        "discard": lambda: releases.discard(host, Path(name)),
+        "install": lambda: install(host, name, Path(folder) if folder else None),
+        "rollback": lambda: rollback.roll_back_release(host),
+        "uninstall": lambda: uninstall(host),
+        "plan packages": lambda: plan_packages(host),
+        "plan install": lambda: plan_install(host, folder),
+        "plan rollback": lambda: rollback.plan_rollback(host),
+        "plan uninstall": lambda: plan_uninstall(host),
+    }
+    commands[f"plan {name}" if command == "plan" else command]()
 
 
 def read_arguments(argv: Sequence[str]) -> tuple[Options, str, list[str]]:

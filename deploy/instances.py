@@ -16,9 +16,8 @@ from deploy.system import Failed, Host, instance, read_text
 _SETTINGS_CHECK_S = 60  # with the owner's hook, whose import may take long
 _DEVICE_TRIES = 20  # udev notifies systemd a moment after a rule is installed
 _LISTEN = "0A"
-_LOCAL_ADDRESSES = (
-    *("00000000", "0100007F", "0" * 32, "0" * 24 + "01000000", "0000000000000000FFFF00000100007F"),
-)  # as in /proc/net/tcp
+# As in /proc/net/tcp.
+_LOCAL_ADDRESSES = ("00000000", "0100007F", "0" * 32, "0" * 24 + "01000000", "0000000000000000FFFF00000100007F")
 
 
 class Unusable(Failed):

@@ -83,8 +83,7 @@ def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
         link = enabled / name
         if not link.is_symlink() and not link.exists():
             added.append(link)
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"../sites-available/{name}")
+        files.link(link, f"../sites-available/{name}")
     try:
         _start(host)
         for number in numbers:
@@ -151,17 +150,12 @@ def remove_sites(host: Host) -> None:
     """Removes sites, keys and the password; reports an nginx that would not start without them."""
     if not any((host.nginx / "sites-available").glob("camera-soft-cam*.conf")):
         return
-    for pattern in ("sites-enabled/camera-soft-cam*.conf", "sites-available/camera-soft-cam*.conf"):
-        _remove(host.nginx.glob(pattern))
-    _remove(host.nginx.glob("camera-soft-cam*.key"))
-    _remove((_password_file(host), host.nginx / "snippets/camera-soft-cam.conf", host.env_dir / "nginx-password"))
+    names = ("sites-*/camera-soft-cam*.conf", "camera-soft-cam*.key", "snippets/camera-soft-cam.conf")
+    installed = [path for name in names for path in host.nginx.glob(name)]
+    for path in (*installed, _password_file(host), host.env_dir / "nginx-password"):
+        path.unlink(missing_ok=True)
     tested = host.run("nginx", "-t", "-q")
     if tested.returncode == 0:
         host.run("systemctl", "reload", "nginx")
     elif tested.returncode != 127:  # another site may include what was removed
         host.say(f"nginx rejects its configuration now and would not start again: {files.reason(tested.stderr)}")
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in [*paths]:
-        path.unlink(missing_ok=True)

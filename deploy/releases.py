@@ -22,11 +22,7 @@ def linked(host: Host, link: str) -> str:
 
 
 def switch_link(host: Host, name: str, link: str) -> None:
-    """Replaces the link in one step."""
-    new = host.top / f"{link}.new"
-    new.unlink(missing_ok=True)
-    new.symlink_to(f"releases/{name}")
-    new.replace(host.top / link)
+    files.link(host.top / link, f"releases/{name}")
 
 
 def activate(host: Host, name: str) -> None:

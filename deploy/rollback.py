@@ -36,16 +36,10 @@ def _names(folder: Path, patterns: Sequence[str]) -> set[Path]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a file or link, with mode and dates, in one step."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    new = target.with_name(f"{target.name}.new")
-    try:
-        new.unlink(missing_ok=True)
-        shutil.copy2(source, new, follow_symlinks=False)
-        new.replace(target)
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
+    if source.is_symlink():
+        files.link(target, str(source.readlink()))
+    else:
+        files.write(target, source.read_bytes(), source.stat().st_mode & 0o777)
 
 
 def save(source: Path, target: Path, patterns: Sequence[str] = _HOST_FILES) -> None:

@@ -1,19 +1,14 @@
-#!/usr/bin/env python3
-"""Finds the /dev/videoN that delivers a camera's frames, by the id that Picamera2 gives it.
-
-    video_node.py '/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a'
+"""Finds the /dev/videoN that delivers a camera's frames, by the id that Picamera2 gives it. No thread here.
 
 A machine has many video nodes, and their numbers change from boot to boot. A persistent name of the node
-(/dev/v4l/by-path/…) is preferred. Exit 1, and the reason, if the node cannot be determined. Standard library only.
+(/dev/v4l/by-path/…) is preferred.
 
 A sensor on a ribbon is an I2C device without video nodes; the receiver at the other end of the ribbon has them. The
 device tree connects the two: the sensor's endpoint names the receiver's by its phandle. The id of a USB camera has its
 controller and its ports.
 """
 
-import argparse
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,20 +90,3 @@ def _persistent_name(name: str, root: Path) -> str:
             if link.resolve().name == name:
                 return f"/dev/v4l/by-path/{link.name}"
     return f"/dev/{name}"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Print the video node of a camera.")
-    parser.add_argument("id", help="the camera's id, as soft_stream.py --list-cameras prints it")
-    parser.add_argument("--root", type=Path, default=Path("/"), help="folder with sys and dev, for tests")
-    arguments = parser.parse_args()
-    try:
-        print(find_node(arguments.id, root=arguments.root))
-    except NotFound as reason:
-        print(reason, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,7 @@
-"""A booted Debian 13 with the real systemd, sshd, nginx and Picamera2, in a network of its own.
+"""A booted Debian 13 with the real systemd, sshd, nginx and Picamera2, in its own network namespace.
 
-`Machine` is a container over the rig's root: what happens in it is gone with it. It has its own loopback, so the ports
-of real life are free in it; `net` runs a program of this machine in that network, `run` one of the container's. No
+`Machine` is a container over the rig's root; its changes are discarded with it. It has its own loopback, so the
+standard ports are free in it; `net` runs a program of this machine in that network, `run` one of the container. No
 thread here.
 """
 
@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from tests.rig import root as rig_root
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 PROJECT = rig_root.CHECKOUT
 PYTHON = "/opt/rig/python"  # the root's Picamera2, with the bridges to the virtual cameras
 ENV_FILE = "/etc/camera-streamer/camera-soft-stream.env"
-PATIENCE_S = 60.0  # for what takes seconds on an idle machine: only a fault ever waits so long
-DEPLOY_LIMIT_S = 300.0  # ten seconds on an idle machine
+PATIENCE_S = 60.0 * TIMEOUT_FACTOR  # for what takes seconds on an idle machine
+DEPLOY_LIMIT_S = 300.0 * TIMEOUT_FACTOR  # ten seconds on an idle machine
 _DROP_IN = "/etc/systemd/system/camera-soft-cam@.service.d/zz-test.conf"
 CAMERA_LIST = "usr/share/libcamera/pipeline/virtual/virtual.yaml"
 
@@ -34,7 +35,7 @@ export LD_PRELOAD=/opt/rig/dmabuf_shim.so PYTHONPATH=/opt/faults:/opt/rig:$PYTHO
 exec {rig_root.PYTHON} "$@"
 """
 
-# The rig's bridges, and a fault: after SIGUSR2 the portal takes no more connections, though every thread lives.
+# The rig's bridges, and a fault: after SIGUSR2 the portal accepts no connections, but all threads run.
 _FAULTS = """\
 import runpy
 import signal
@@ -75,12 +76,12 @@ class Machine:
     """One container, from construction until `close`."""
 
     def __init__(self, root: Path) -> None:
-        self.first_words = ""  # what the first deployment said
+        self.first_words = ""  # the output of the first deployment
         self._is_changed = False
         self._folder = Path(tempfile.mkdtemp(prefix="soft-stream-host-"))
-        # Where its deployments work, and nobody else's; short, since there are sockets in it.
+        # The working folder of its deployments; a short path, since it contains sockets.
         self.deploy_tmp = Path(tempfile.mkdtemp(prefix="dep-", dir="/tmp"))
-        # What is deployed: as it is now, whoever works in the checkout meanwhile.
+        # What is deployed: a copy, since the checkout may be edited meanwhile.
         self.project = copy_project(PROJECT, self._folder / "project")
         self.key = self._folder / "key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.key)], check=True)
@@ -115,13 +116,13 @@ class Machine:
     # --- running things
 
     def run(self, *argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        """A program of the container, as root."""
+        """Run a program of the container as root."""
         return _run(
             ["nsenter", "--target", str(self._leader), "--all", "--wdns=/", "env", "-i", *_ENV, *argv], check, text
         )
 
     def net(self, *argv: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """A program of this machine in the container's network."""
+        """Run a program of this machine in the container's network."""
         return _run(["nsenter", "--target", str(self._leader), "--net", *argv], check, None, timeout_s)
 
     def deploy(
@@ -131,18 +132,18 @@ class Machine:
         check: bool = True,
         project: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """`deploy.sh` over real SSH. Whatever it comes to, it cleans up behind itself."""
+        """Run deploy.sh over real SSH. It must clean up after itself in any case."""
         done = self.net(*self._deploy_argv(options, hosts, project), check=check, timeout_s=DEPLOY_LIMIT_S)
         self.assert_cleaned_up()
         return done
 
     def assert_cleaned_up(self) -> None:
-        """No deployment left a folder here."""
+        """Assert that no deployment left a folder here."""
         assert list(self.deploy_tmp.iterdir()) == []
 
     @contextlib.contextmanager
     def deploying(self, *options: str, project: Path) -> Iterator[subprocess.Popen[str]]:
-        """`deploy.sh` as it runs, to be disturbed; its end is waited for."""
+        """A running deploy.sh, to be interrupted; waits for its end."""
         argv = self._deploy_argv(options, ("root@127.0.0.1",), project)
         process = subprocess.Popen(
             ["nsenter", "--target", str(self._leader), "--net", *argv],
@@ -169,7 +170,7 @@ class Machine:
 
     @contextlib.contextmanager
     def viewer(self, camera: int, *options: str, port: int | None = None) -> Iterator[None]:
-        """Somebody who watches the stream of that camera, for the length of the block."""
+        """A client of the camera's stream, for the duration of the block."""
         url = f"http://127.0.0.1:{port or 18081 + camera}/stream.mjpg"
         argv = ["nsenter", "--target", str(self._leader), "--net", "curl", "-sN", "-o", "/dev/null", *options, url]
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
@@ -183,20 +184,20 @@ class Machine:
     # --- looking
 
     def get(self, url: str, *options: str) -> tuple[int, str]:
-        """Status and body of an answer; 0 where there is none."""
+        """Status and body of a response; status 0 if there is none."""
         done = self.net("curl", "-s", "-m", "20", "-w", "\n%{http_code}", *options, url, check=False)
         body, _, status = done.stdout.rpartition("\n")
         return int(status or 0), body
 
     def status(self, camera: int, *options: str) -> dict[str, Any]:
-        """The status of the portal of that camera, asked inside."""
+        """The status of the camera's portal, requested in the container."""
         code, body = self.get(f"http://127.0.0.1:{18081 + camera}/v1/camera/status", *options)
         assert code == 200, body
         content: dict[str, Any] = json.loads(body)
         return content
 
     def show(self, camera: int, *names: str) -> dict[str, str]:
-        """Properties of an instance, as systemd has them."""
+        """systemd's properties of an instance."""
         flags = [f"--property={name}" for name in names]
         done = self.run("systemctl", "show", *flags, f"camera-soft-cam@{camera}.service")
         return dict(line.split("=", 1) for line in done.stdout.splitlines())
@@ -205,26 +206,26 @@ class Machine:
         return self.show(camera, "ActiveState")["ActiveState"] == "active"
 
     def pid(self, camera: int) -> int:
-        """The portal's process, as the container numbers it."""
+        """The portal's process id in the container."""
         return int(self.show(camera, "MainPID")["MainPID"])
 
     def cursor(self) -> tuple[str, str]:
-        """For `journal`: what was said by now is left out."""
+        """Options for `journal` that leave out all lines up to now."""
         self.sync_journal()
         done = self.run("journalctl", "--no-pager", "-q", "-n", "1", "-o", "cat", "--show-cursor")
         return "--after-cursor", done.stdout.rpartition("-- cursor: ")[2].strip()
 
     def journal(self, camera: int, *options: str) -> str:
-        """What an instance said, and systemd of it: since the machine's start, or as `options` say."""
+        """The journal of an instance since the boot, or as `options` select."""
         self.sync_journal()
         return self.run("journalctl", "--no-pager", "-o", "cat", "-u", f"camera-soft-cam@{camera}", *options).stdout
 
     def sync_journal(self) -> None:
-        """What was said by now is in the journal."""
+        """Wait until the journal has all lines up to now."""
         self.run("journalctl", "--sync")
 
     def wait_until(self, predicate: Callable[[], object], what: str, within_s: float = PATIENCE_S) -> float:
-        """Returns as soon as it holds, and how long that took; an AssertionError where it does not."""
+        """Wait until the predicate holds; returns how long that took. An AssertionError if it does not in time."""
         began_s = time.monotonic()
         while not predicate():
             if time.monotonic() - began_s > within_s:
@@ -235,39 +236,39 @@ class Machine:
         return time.monotonic() - began_s
 
     def wait_for_fresh(self, camera: int, pid: int) -> None:
-        """Until another process than `pid` is ready."""
+        """Wait until another process than `pid` is ready."""
         self.wait_until(lambda: self.pid(camera) not in (0, pid) and self.is_active(camera), "a fresh portal")
 
     # --- changing
 
     def write(self, path: str, text: str, mode: str = "644") -> None:
-        """A file in the container."""
+        """Write a file in the container."""
         self.run("sh", "-c", 'umask 077; cat > "$0.new"; chmod "$1" "$0.new"; mv "$0.new" "$0"', path, mode, text=text)
 
     def set_gone(self, *camera_ids: str) -> None:
-        """These cameras are listed no more; one that is open stays open."""
+        """Remove these cameras from the list; an open one stays open."""
         self.write("/run/rig/gone", "\n".join(camera_ids))
 
     def freeze(self) -> None:
-        """No camera gives frames any more, and nothing fails."""
+        """Stop the frames of all cameras, without an error."""
         self.run("touch", "/run/rig/freeze")
 
     def thaw(self) -> None:
         self.run("rm", "-f", "/run/rig/freeze")
 
     def set_env(self, *lines: str) -> None:
-        """Settings for the instances that start from now on, until the test's end."""
+        """Add settings for instances that start from now on, until the end of the test."""
         self._is_changed = True
         self.run("sh", "-c", f"cat >> {ENV_FILE}", text="\n" + "\n".join(lines) + "\n")
 
     def set_drop_in(self, text: str) -> None:
-        """A change to the unit, until the test's end."""
+        """Change the unit until the end of the test."""
         self._is_changed = True
         self.write(_DROP_IN, text)
         self.run("systemctl", "daemon-reload")
 
     def put_right(self) -> None:
-        """Both cameras there and running, with the settings that were deployed."""
+        """Restore both cameras, running with the deployed settings."""
         self.run("rm", "-f", "/run/rig/gone", "/run/rig/freeze")
         if self._is_changed:
             self.run("sh", "-c", f"rm -f {_DROP_IN}; cp {ENV_FILE}.deployed {ENV_FILE}; systemctl daemon-reload")
@@ -278,7 +279,7 @@ class Machine:
                 self.run("systemctl", "restart", f"camera-soft-cam@{camera}")
 
     def close(self) -> None:
-        # The leader's death ends all that runs inside; nspawn then ends by itself.
+        # All processes in the container end with the leader, and then nspawn does.
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         try:
@@ -306,12 +307,12 @@ class Machine:
 _ENV = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "TERM=dumb")
 
 
-# The bridges' locks stand in for the kernel's on a media device; the unit itself is used as it is shipped.
+# The bridges' locks stand for the kernel's locks on a media device; the unit itself is the shipped one.
 _UNIT_PARTS = {"etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n"}
 
 
 def copy_project(source: Path, destination: Path) -> Path:
-    """The parts that are deployed; `destination`, which is made."""
+    """Copy the parts that are deployed to the new folder `destination`, and return it."""
     destination.mkdir()
     for name in ("soft_stream.py", "measure_fps.py", "deploy.sh"):
         shutil.copy2(source / name, destination / name)
@@ -327,7 +328,7 @@ def camera_list(*names: str) -> str:
 
 
 def _write_files(folder: Path) -> None:
-    """What the container has beyond the rig's root."""
+    """Write the files that the container has in addition to the rig's root."""
     texts = {
         CAMERA_LIST: camera_list("virtual0", "virtual1"),
         "opt/rig/python": _PYTHON_WRAPPER,
@@ -348,7 +349,7 @@ def _write_files(folder: Path) -> None:
     for bridge in rig_root.INSIDE.glob("*.py"):
         shutil.copy2(bridge, folder / "opt/rig")
     masked = folder / "etc/systemd/system/systemd-networkd-wait-online.service"
-    masked.symlink_to("/dev/null")  # there is no network but loopback to wait for
+    masked.symlink_to("/dev/null")  # there is no network but loopback
 
 
 def _run(
@@ -364,5 +365,5 @@ def _run(
         timeout=timeout_s,
     )
     if check and done.returncode != 0:
-        raise AssertionError(f"{shlex.join(argv)} left with {done.returncode} and wrote:\n{done.stdout}")
+        raise AssertionError(f"{shlex.join(argv)} failed with exit code {done.returncode}:\n{done.stdout}")
     return done

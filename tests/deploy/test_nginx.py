@@ -1,4 +1,4 @@
-"""nginx in front of the portal: who comes in, and that streams are the same behind it."""
+"""nginx in front of the portal: access, headers, and streams that are the same as without it."""
 
 import re
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def password(machine: Machine) -> str:
 
 
 @pytest.mark.parametrize("path", ["/", "/stream.mjpg", "/snapshot.jpg", "/health", "/v1/camera/status"])
-def test_nobody_comes_in_without_the_password(machine: Machine, password: str, path: str) -> None:
+def test_password_is_required(machine: Machine, password: str, path: str) -> None:
     for port in (8081, 8082):
         url = f"http://127.0.0.1:{port}{path}"
         code, body = machine.get(url, "-D", "-")
@@ -45,7 +45,7 @@ def test_nobody_comes_in_without_the_password(machine: Machine, password: str, p
 
 
 def pictures(path: Path) -> dict[str, bytes]:
-    """The whole pictures of a recorded stream, by their time of exposure."""
+    """The complete JPEGs of a recorded stream, by the timestamp of their frame."""
     found = {}
     stream = path.read_bytes()
     header = re.compile(rb"--frame\r\n((?:[^\r\n]+\r\n)+)\r\n")
@@ -59,10 +59,10 @@ def pictures(path: Path) -> dict[str, bytes]:
 
 
 def watch_both(machine: Machine, camera: int, password: str, folder: Path) -> list[dict[str, bytes]]:
-    """What two viewers get within the same seconds, one directly and one through nginx."""
+    """The JPEGs that two clients receive at the same time, one directly and one through nginx."""
     paths = [folder / f"direct{camera}", folder / f"nginx{camera}"]
     urls = [f"http://127.0.0.1:{18081 + camera}/stream.mjpg", f"http://127.0.0.1:{8081 + camera}/stream.mjpg"]
-    # One curl for both: they start together.
+    # One curl for both, so that they start together.
     machine.net(
         *("curl", "-s", "-m", "4", "--parallel", "--parallel-immediate", "-u", f"camera:{password}"),
         *(word for url, path in zip(urls, paths, strict=True) for word in ("-o", str(path), url)),
@@ -72,15 +72,13 @@ def watch_both(machine: Machine, camera: int, password: str, folder: Path) -> li
 
 
 @pytest.mark.measurement
-def test_both_cameras_stream_the_same_frames_through_nginx_as_direct(
-    machine: Machine, password: str, tmp_path: Path
-) -> None:
+def test_same_frames_as_without_nginx(machine: Machine, password: str, tmp_path: Path) -> None:
     for camera in (0, 1):
-        for _ in range(3):  # a viewer for whom this machine had no time in between may have missed one
+        for _ in range(3):  # a client that this machine delayed may have missed a frame
             direct, through = watch_both(machine, camera, password, tmp_path)
             common = sorted(direct.keys() & through.keys())
             assert all(direct[stamp] == through[stamp] for stamp in common)
-            # Between the first and the last that both have, neither misses one.
+            # Between the first and the last common frame, neither misses one.
             within = [
                 {stamp for stamp in each if common and common[0] <= stamp <= common[-1]} for each in (direct, through)
             ]
@@ -90,7 +88,7 @@ def test_both_cameras_stream_the_same_frames_through_nginx_as_direct(
             raise AssertionError(f"camera {camera}: {len(common)} in common, of {[len(each) for each in within]}")
 
 
-def test_the_probe_is_content_through_nginx(machine: Machine, password: str) -> None:
+def test_measure_fps_through_nginx(machine: Machine, password: str) -> None:
     url = f"http://camera:{password}@127.0.0.1:8081/stream.mjpg"
     done = machine.net(str(PROJECT / "measure_fps.py"), url, "--frames", "40", "--json", check=False)
     assert done.returncode == 0, done.stdout
@@ -98,20 +96,20 @@ def test_the_probe_is_content_through_nginx(machine: Machine, password: str) -> 
 
 
 @pytest.mark.measurement
-def test_a_viewer_who_leaves_is_gone_within_seconds(machine: Machine, password: str) -> None:
+def test_disconnected_client_is_dropped(machine: Machine, password: str) -> None:
     with machine.viewer(0, "-u", f"camera:{password}", port=8081):
         assert machine.status(0)["viewers"] == 1
-    took_s = machine.wait_until(lambda: machine.status(0)["viewers"] == 0, "an empty house", 5)
+    took_s = machine.wait_until(lambda: machine.status(0)["viewers"] == 0, "the end of the connection", 5)
     assert took_s < 5
 
 
 @pytest.fixture
 def echo(machine: Machine) -> Iterator[str]:
-    """A site for camera 8, behind which every request comes back as the portal would get it."""
+    """A site for camera 8 whose server returns each request as the portal would receive it."""
     site = (NGINX / "site.conf").read_text()
     site = site.replace("@N@", "8").replace("@OUTSIDE@", "8089").replace("@INSIDE@", "18089")
     machine.write("/etc/nginx/sites-enabled/camera-soft-cam8.conf", site)
-    # As deploy.sh writes it for a portal without a key.
+    # As deploy.sh writes it for a portal without an API key.
     machine.write("/etc/nginx/camera-soft-cam8.key", 'proxy_set_header Authorization "";\n', "600")
     machine.run("systemd-run", "--unit=echo", "--quiet", "/usr/bin/python3", "-c", ECHO)
     machine.run("systemctl", "reload", "nginx")
@@ -124,7 +122,7 @@ def echo(machine: Machine) -> Iterator[str]:
     machine.run("systemctl", "reload", "nginx")
 
 
-def test_the_portal_learns_who_asks_and_not_the_password(machine: Machine, password: str, echo: str) -> None:
+def test_forwarded_headers_without_the_password(machine: Machine, password: str, echo: str) -> None:
     code, body = machine.get(echo, "-u", f"camera:{password}", "-H", "X-Forwarded-For: 192.0.2.1")
     assert code == 200
     assert body.splitlines()[0] == "HTTP/1.1"
@@ -137,19 +135,19 @@ def test_the_portal_learns_who_asks_and_not_the_password(machine: Machine, passw
     assert "Connection" not in headers
 
 
-def test_connections_to_the_portal_are_used_again(machine: Machine, password: str, echo: str) -> None:
+def test_connections_to_the_portal_are_reused(machine: Machine, password: str, echo: str) -> None:
     for _ in range(10):
         assert machine.get(echo, "-u", f"camera:{password}")[0] == 200
     inside = machine.run("ss", "-tnH", "state", "established", "dport", "=", ":18089").stdout.splitlines()
-    # One for each of nginx's processes at the most, and there may be as many of them as processors; of those that
-    # ended only that of the fixture's question waits.
+    # At most one for each of nginx's processes, of which there may be one per processor; the only closed ones are
+    # those of the fixture's own requests.
     workers = machine.run("pgrep", "-fc", "nginx: worker process").stdout
     assert 1 <= len(inside) <= min(int(workers), 10)
     ended = machine.run("ss", "-tnH", "state", "time-wait", "sport", "=", ":18089").stdout.splitlines()
     assert len(ended) <= 2
 
 
-def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
+def test_tls_as_in_the_readme(machine: Machine, password: str) -> None:
     readme = (NGINX / "README.md").read_text()
     settings = re.search(r"(?m)^    listen +8081 ssl;\n(?:    .*\n)+", readme)
     own = re.search(r"(?m)^    sudo (openssl req (?:.*\\\n)*.*)$", readme)
@@ -168,21 +166,21 @@ def test_tls_as_the_readme_says(machine: Machine, password: str) -> None:
         machine.run("systemctl", "reload", "nginx")
         url = "https://127.0.0.1:8081/snapshot.jpg"
         machine.wait_until(lambda: machine.get(url, "-k")[0] == 401, "TLS")
-        # For a moment after a reload nginx's old workers answer too.
+        # For a moment after a reload nginx's old workers still answer.
         picture = lambda: machine.get(url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")[0]  # noqa: E731
-        machine.wait_until(lambda: picture() == 200, "a picture by TLS")
+        machine.wait_until(lambda: picture() == 200, "a snapshot by TLS")
         code, answer = machine.get("http://127.0.0.1:8081/snapshot.jpg", "-D", "-")
         assert (code, url in answer) == (301, True)
-        # Run again, deploy.sh leaves the edited site alone, and is content with it.
+        # deploy.sh keeps the edited site and accepts its TLS.
         assert f"{path} was edited and is kept" in machine.deploy("--cameras", "0,1", "--with-nginx").stdout
     finally:
         machine.write(path, before)
         machine.run("rm", "/etc/nginx/camera.key", "/etc/nginx/camera.crt")
         machine.run("systemctl", "reload", "nginx")
-        machine.wait_until(lambda: machine.get("http://127.0.0.1:8081/")[0] == 401, "the site as it was")
+        machine.wait_until(lambda: machine.get("http://127.0.0.1:8081/")[0] == 401, "the original site")
 
 
-def test_the_sites_want_no_websockets_and_buffer_nothing() -> None:
+def test_sites_without_websockets_and_buffering() -> None:
     text = (NGINX / "camera-soft-cam.conf").read_text() + (NGINX / "site.conf").read_text()
     assert "upgrade" not in text.lower()
     assert re.search(r"^proxy_buffering +off;", text, re.MULTILINE)

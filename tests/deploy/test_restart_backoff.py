@@ -1,4 +1,4 @@
-"""The shell script that lets restarts wait, by itself: what it writes down, and that nothing keeps a portal down."""
+"""The script that delays repeated restarts: its record, and that it never keeps a portal from starting."""
 
 import contextlib
 import os
@@ -30,7 +30,7 @@ def count(folder: Path) -> int:
     return int((folder / "restarts").read_text().split()[0])
 
 
-def test_failures_are_counted_and_a_good_end_forgets_them(tmp_path: Path) -> None:
+def test_failures_are_counted_until_a_success(tmp_path: Path) -> None:
     for number in range(3):
         assert run(tmp_path, "start") == ""
         run(tmp_path, "end")
@@ -39,21 +39,21 @@ def test_failures_are_counted_and_a_good_end_forgets_them(tmp_path: Path) -> Non
     assert not (tmp_path / "restarts").exists()
 
 
-@pytest.mark.parametrize("account", ["", "\n", "x y\n", "3\n", "-1 5\n", "1 2 3\n", "7 $(false)\n"])
-def test_a_damaged_account_is_a_new_one(tmp_path: Path, account: str) -> None:
-    (tmp_path / "restarts").write_text(account)
+@pytest.mark.parametrize("record", ["", "\n", "x y\n", "3\n", "-1 5\n", "1 2 3\n", "7 $(false)\n"])
+def test_damaged_record(tmp_path: Path, record: str) -> None:
+    (tmp_path / "restarts").write_text(record)
     assert run(tmp_path, "start") in ("", "<5>Failed 3 times within minutes, restarting in 3 s\n")
     run(tmp_path, "end")
     assert count(tmp_path) >= 1
 
 
-def test_no_room_to_write_is_no_reason_to_stay_down(tmp_path: Path) -> None:
+def test_full_disk(tmp_path: Path) -> None:
     (tmp_path / "restarts.new").mkdir()
     run(tmp_path, "end")
     assert run(tmp_path, "start") == ""
 
 
-def test_who_stops_it_while_it_waits_is_obeyed_at_once(tmp_path: Path) -> None:
+def test_stop_during_the_delay(tmp_path: Path) -> None:
     (tmp_path / "restarts").write_text("9 1\n")
     waiting = subprocess.Popen(
         ["sh", str(SCRIPT), "start"],
@@ -66,11 +66,11 @@ def test_who_stops_it_while_it_waits_is_obeyed_at_once(tmp_path: Path) -> None:
         assert waiting.stdout is not None
         assert "restarting in 29 s" in waiting.stdout.readline()
         began_s = time.monotonic()
-        os.killpg(waiting.pid, signal.SIGTERM)  # as systemd does: everyone in the group
+        os.killpg(waiting.pid, signal.SIGTERM)  # as systemd does, to the whole group
         assert waiting.wait(20) == 0
         assert time.monotonic() - began_s < 20
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(waiting.pid, signal.SIGKILL)  # its sleep may have begun after the signal
+            os.killpg(waiting.pid, signal.SIGKILL)  # its `sleep` may have started after the signal
         waiting.communicate()
-    assert not (tmp_path / "restarts").exists(), "by hand: the account is cleared"
+    assert not (tmp_path / "restarts").exists(), "a manual stop clears the record"

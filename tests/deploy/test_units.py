@@ -1,4 +1,4 @@
-"""The unit under the real systemd: what ends, what comes back, what stays stopped, and what everybody may see."""
+"""The unit under the real systemd: restarts, permanent failures, the watchdog, the sandbox, and secrets."""
 
 import contextlib
 import json
@@ -9,8 +9,8 @@ import pytest
 
 from tests.deploy.machine import ENV_FILE, PATIENCE_S, PROJECT, Machine
 
-KEY = "a-key-that-nobody-may-see-4711"
-VIEW_KEY = "nor-this-one-0815"
+KEY = "a-secret-key-4711"
+VIEW_KEY = "a-secret-view-key-0815"
 SECURITY_LIMIT = 2.5
 
 
@@ -20,7 +20,7 @@ def wait_for_status(machine: Machine, camera: int, pattern: str, within_s: float
     )
 
 
-def test_the_sandbox_lets_picamera2_work(machine: Machine) -> None:
+def test_picamera2_works_in_the_sandbox(machine: Machine) -> None:
     for camera in (0, 1):
         code, _ = machine.get(f"http://127.0.0.1:{18081 + camera}/snapshot.jpg", "-o", "/dev/null")
         assert code == 200
@@ -32,31 +32,31 @@ def test_the_sandbox_lets_picamera2_work(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("unit", ["camera-soft-cam@0.service"])
-def test_systemd_finds_the_sandbox_tight(machine: Machine, unit: str) -> None:
+def test_sandbox_exposure_level(machine: Machine, unit: str) -> None:
     done = machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={SECURITY_LIMIT * 10:.0f}", unit)
     level = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert level is not None, done.stdout
     assert float(level[1]) <= SECURITY_LIMIT
 
 
-def test_systemd_has_nothing_to_say_about_the_unit(machine: Machine) -> None:
+def test_unit_without_warnings(machine: Machine) -> None:
     assert machine.run("systemd-analyze", "verify", "--man=no", "camera-soft-cam@0.service").stdout == ""
     said = machine.run("journalctl", "--no-pager", "-o", "cat", "_PID=1", "-p", "warning").stdout
     assert [line for line in said.splitlines() if "camera-soft-cam" in line and "Unknown" in line] == []
 
 
-def test_the_portal_has_a_user_of_its_own_and_sees_no_homes(machine: Machine) -> None:
+def test_dedicated_user_without_access_to_homes(machine: Machine) -> None:
     pid = str(machine.pid(0))
     assert machine.run("ps", "-o", "user=", "-p", pid).stdout.strip() not in ("root", "pi")
     seen = machine.run("nsenter", "-t", pid, "-m", "ls", "/home").stdout
     assert seen == ""
     assert machine.run("nsenter", "-t", pid, "-m", "touch", "/etc/x", check=False).returncode != 0
-    # The capabilities that it could ever have: none.
+    # It can never have a capability.
     assert "CapBnd:\t0000000000000000" in machine.run("cat", f"/proc/{pid}/status").stdout
 
 
 @pytest.mark.measurement
-def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
+def test_status_line(machine: Machine) -> None:
     wait_for_status(machine, 0, "closed|open, no clients, .*")
     with machine.viewer(0):
         wait_for_status(machine, 0, r"open, 1 client, (19|2\d)\.\d fps")
@@ -64,7 +64,7 @@ def test_the_status_line_follows_the_viewers(machine: Machine) -> None:
     wait_for_status(machine, 0, "closed")
 
 
-def test_the_journal_knows_priorities_and_whose_a_line_is(machine: Machine) -> None:
+def test_journal_priorities_and_identifiers(machine: Machine) -> None:
     since = machine.cursor()
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     machine.sync_journal()
@@ -78,7 +78,7 @@ def test_the_journal_knows_priorities_and_whose_a_line_is(machine: Machine) -> N
 
 
 @pytest.mark.measurement
-def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
+def test_killed_portal_restarts_within_5_s(machine: Machine) -> None:
     pid = machine.pid(0)
     machine.run("kill", "-KILL", str(pid))
     took_s = machine.wait_until(
@@ -89,7 +89,7 @@ def test_a_killed_portal_is_back_within_5_s(machine: Machine) -> None:
 
 
 @pytest.mark.measurement
-def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_not(machine: Machine) -> None:
+def test_repeated_restarts_are_delayed_but_not_a_manual_one(machine: Machine) -> None:
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     since = machine.cursor()
     for _ in range(3):
@@ -102,7 +102,7 @@ def test_restarts_that_follow_one_another_wait_longer_and_a_start_by_hand_does_n
     assert re.findall(r"Failed .* restarting in .*", machine.journal(0, *since)) == waited
 
 
-def test_a_camera_taken_away_stays_stopped_while_the_other_streams_on(machine: Machine) -> None:
+def test_missing_camera_stays_stopped_while_the_other_streams(machine: Machine) -> None:
     with machine.viewer(0):
         machine.set_gone("Virtual0")
         machine.run("systemctl", "restart", "camera-soft-cam@1", check=False)
@@ -113,12 +113,12 @@ def test_a_camera_taken_away_stays_stopped_while_the_other_streams_on(machine: M
         invocation = machine.show(1, "InvocationID")
         machine.get("http://127.0.0.1:18081/snapshot.jpg", "-o", "/dev/null")
         assert machine.status(0)["viewers"] == 1
-        time.sleep(3)  # longer than RestartSec: it is shown that nothing happens
+        time.sleep(3)  # longer than RestartSec
         assert machine.show(1, "InvocationID") == invocation
         assert machine.show(1, "ActiveState", "NRestarts") == {"ActiveState": "failed", "NRestarts": "0"}
 
 
-def test_a_camera_unplugged_while_someone_watches_ends_with_66(machine: Machine) -> None:
+def test_camera_unplugged_while_streaming(machine: Machine) -> None:
     machine.set_env("cam1_watchdog_timeout=1")
     machine.run("systemctl", "restart", "camera-soft-cam@1")
     with machine.viewer(1):
@@ -131,7 +131,7 @@ def test_a_camera_unplugged_while_someone_watches_ends_with_66(machine: Machine)
         assert machine.is_active(0)
 
 
-def test_a_frozen_camera_is_restarted_and_a_hopeless_one_gets_a_fresh_process(machine: Machine) -> None:
+def test_frozen_camera_is_restarted_then_the_process(machine: Machine) -> None:
     machine.set_env("CAMERA_WATCHDOG_TIMEOUT=1")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid, since = machine.pid(0), machine.cursor()
@@ -151,9 +151,9 @@ def test_a_frozen_camera_is_restarted_and_a_hopeless_one_gets_a_fresh_process(ma
     assert machine.get("http://127.0.0.1:18081/snapshot.jpg", "-o", "/dev/null")[0] == 200
 
 
-def test_a_busy_camera_is_asked_for_until_it_is_free(machine: Machine) -> None:
+def test_busy_camera_is_retried(machine: Machine) -> None:
     machine.run("systemctl", "stop", "camera-soft-cam@1")
-    machine.set_env("cam1_id=Virtual1")  # that of camera 0
+    machine.set_env("cam1_id=Virtual1")  # the id of camera 0
     with machine.viewer(0):
         machine.wait_until(lambda: machine.status(0)["state"] == "open", "an open camera")
         since = machine.cursor()
@@ -167,14 +167,14 @@ def test_a_busy_camera_is_asked_for_until_it_is_free(machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("setting", "code"), [("CAMERA_WIDTH=wide", "78"), ("cam0_id=nothing-of-this-name", "66")], ids=["78", "66"]
 )
-def test_what_another_try_would_not_better_stays_stopped(machine: Machine, setting: str, code: str) -> None:
+def test_permanent_failure_is_not_retried(machine: Machine, setting: str, code: str) -> None:
     machine.set_env(setting)
     machine.run("systemctl", "restart", "camera-soft-cam@0", check=False)
     shown = machine.show(0, "ActiveState", "ExecMainStatus", "NRestarts", "Result")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": code, "NRestarts": "0", "Result": "exit-code"}
 
 
-def test_bad_flags_stay_stopped_too(machine: Machine) -> None:
+def test_invalid_flags_are_not_retried(machine: Machine) -> None:
     started = machine.run("systemctl", "cat", "camera-soft-cam@0").stdout
     command = re.findall(r"(?m)^ExecStart=(.+)$", started)[-1]
     machine.set_drop_in(f"[Service]\nExecStart=\nExecStart={command} --width wide\n")
@@ -184,8 +184,8 @@ def test_bad_flags_stay_stopped_too(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("fault", ["accept loop", "whole process"])
-def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: Machine, fault: str) -> None:
-    # Pings come each third of that, and the server has 5 s to answer before the log says that it does not.
+def test_hanging_portal_is_killed_by_the_watchdog(machine: Machine, fault: str) -> None:
+    # Pings are sent every third of that; the server has 5 s to answer before the log reports it.
     limit_s = 12 if fault == "accept loop" else 6
     machine.set_drop_in(f"[Service]\nWatchdogSec={limit_s}\nTimeoutStopSec=2\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
@@ -196,12 +196,12 @@ def test_a_portal_that_hangs_is_killed_by_the_watchdog_and_comes_back(machine: M
     assert f"Watchdog timeout (limit {limit_s}s)!" in said
     if fault == "accept loop":
         assert "Health check failed, withholding watchdog ping: the server does not answer" in said
-        # faulthandler's farewell: where every thread stood.
+        # faulthandler's stack of every thread.
         assert "Fatal Python error: Aborted" in said
     machine.wait_until(lambda: machine.get("http://127.0.0.1:18081/health")[0] == 200, "an answer")
 
 
-def test_pings_go_on_while_the_portal_is_well(machine: Machine) -> None:
+def test_healthy_portal_sends_pings(machine: Machine) -> None:
     machine.set_drop_in("[Service]\nWatchdogSec=6\n")
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     pid = machine.pid(0)
@@ -215,7 +215,7 @@ def test_pings_go_on_while_the_portal_is_well(machine: Machine) -> None:
     assert machine.pid(0) == pid
 
 
-def test_a_crowd_is_served_in_the_sandbox(machine: Machine) -> None:
+def test_many_clients_in_the_sandbox(machine: Machine) -> None:
     machine.run("systemctl", "restart", "camera-soft-cam@0")
     since, pid = machine.cursor(), machine.pid(0)
     with contextlib.ExitStack() as crowd:
@@ -226,9 +226,9 @@ def test_a_crowd_is_served_in_the_sandbox(machine: Machine) -> None:
         def is_by_one_call() -> bool:
             return "io_uring" in machine.run("ls", "-l", f"/proc/{pid}/fd").stdout
 
-        # Where this machine's kernel lets nobody do that, the log says what is done instead.
+        # If this machine's kernel does not allow io_uring, the log says so.
         words = "io_uring unavailable, using send()"
-        machine.wait_until(lambda: is_by_one_call() or words in machine.journal(0, *since), "a way to send to them all")
+        machine.wait_until(lambda: is_by_one_call() or words in machine.journal(0, *since), "a way to send")
         done = machine.net(str(PROJECT / "measure_fps.py"), "http://127.0.0.1:18081/stream.mjpg", "--frames", "20")
         assert "20" in done.stdout
         assert machine.status(0)["viewers"] >= 9
@@ -236,14 +236,14 @@ def test_a_crowd_is_served_in_the_sandbox(machine: Machine) -> None:
     assert machine.pid(0) == pid
 
 
-def test_the_state_folder_is_the_instances_own(machine: Machine) -> None:
+def test_state_folder_is_private(machine: Machine) -> None:
     path = "/var/lib/private/camera-soft-cam/0"
     assert machine.run("stat", "-c", "%a", path).stdout == "700\n"
     pid = str(machine.pid(0))
     assert "STATE_DIRECTORY=/var/lib/camera-soft-cam/0" in machine.run("cat", f"/proc/{pid}/environ").stdout
 
 
-def test_nothing_shows_the_key(machine: Machine) -> None:
+def test_secrets_are_not_exposed(machine: Machine) -> None:
     machine.set_env(f"CAMERA_API_KEY={KEY}", f"CAMERA_VIEW_KEY={VIEW_KEY}", "CAMERA_LOG_LEVEL=DEBUG")
     assert machine.run("stat", "-c", "%a %U", ENV_FILE).stdout == "600 root\n"
     machine.run("systemctl", "restart", "camera-soft-cam@0", "camera-soft-cam@1")
@@ -252,10 +252,10 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     assert machine.get("http://127.0.0.1:18081/v1/camera/status")[0] == 401
     assert machine.get("http://127.0.0.1:18081/v1/camera/status", "-H", f"X-API-Key: {KEY}")[0] == 200
     assert machine.get("http://127.0.0.1:18081/stream.mjpg", "-H", f"X-API-Key: {KEY}x")[0] == 401
-    # nginx shows it to the portal, and nobody else.
+    # nginx sends it to the portal only.
     password = machine.run("cat", "/etc/camera-streamer/nginx-password").stdout.strip()
     outside = "http://127.0.0.1:8081/v1/camera/status"
-    # For a moment after a reload nginx's old workers answer too.
+    # For a moment after a reload nginx's old workers still answer.
     machine.wait_until(lambda: machine.get(outside, "-u", f"camera:{password}")[0] == 200, "the key for nginx")
     assert KEY not in machine.get(outside, "-u", f"camera:{password}")[1]
     places = {
@@ -269,7 +269,7 @@ def test_nothing_shows_the_key(machine: Machine) -> None:
     assert encoded is not None
     for secret in (KEY, VIEW_KEY, encoded[1], password):
         assert {place for place, text in places.items() if secret in text} == set()
-        # As anybody: not a file that others can read has it.
+        # As another user: no readable file has it.
         found = machine.run(
             *("runuser", "-u", "pi", "--", "grep", "-rsl", "--binary-files=text", secret),
             *("/etc", "/run", "/var", "/tmp", "/opt/camera-soft-stream", "/home"),

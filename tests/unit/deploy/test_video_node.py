@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.video_node import NotFound, find_node, main
+from deploy.video_node import NotFound, find_node
 
 PI5_CAM0 = "/base/axi/pcie@120000/rp1/i2c@88000/imx708@1a"
 PI5_CAM1 = "/base/axi/pcie@120000/rp1/i2c@80000/imx477@1a"
@@ -133,12 +133,3 @@ def test_receiver_without_a_driver(tree: Tree) -> None:
     tree.node(0, "platform/other", of_node="/base/other")
     with pytest.raises(NotFound, match="no video node found for"):
         tree.found(PI5_CAM0)
-
-
-def test_command_line(pi5: Tree, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["video_node.py", "--root", str(pi5.root), PI5_CAM0])
-    assert main() == 0
-    assert capsys.readouterr() == ("/dev/video13\n", "")
-    monkeypatch.setattr("sys.argv", ["video_node.py", "--root", str(pi5.root), "Virtual0"])
-    assert main() == 1
-    assert capsys.readouterr() == ("", "Virtual0 is not in the device tree and not on USB\n")
