@@ -34,7 +34,7 @@ window.fetch = async (...asked) => {
 """
 WATCH = """
 () => {
-  const video = document.getElementById("movie");
+  const video = document.getElementById("video");
   const movie = (window.movie = { video, shown: [], waits: 0, jumps: 0 });
   video.addEventListener("waiting", () => (movie.waits += 1));
   video.addEventListener("seeking", () => (movie.jumps += 1));
@@ -98,7 +98,7 @@ def play(visitor: Visitor, portal: Portal, *scripts: str) -> Page:
     for script in (ASKED, *scripts):
         page.add_init_script(script)
     page.goto(portal.url + "/")
-    wait_until(lambda: page.evaluate("window.zero > 0 && document.getElementById('movie').videoWidth > 0"), "a movie")
+    wait_until(lambda: page.evaluate("window.zero > 0 && document.getElementById('video').videoWidth > 0"), "a movie")
     page.evaluate(WATCH)
     wait_until(lambda: len(shown(page)) > 10, "a movie that moves")
     return page

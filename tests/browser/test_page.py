@@ -41,12 +41,12 @@ ASSETS = PROJECT / "softcam" / "web" / "assets"
 OTHER_PAGES = ("docs.", "webrtc.", "whep.")
 LARGEST_PAGE = 150_000  # bytes, as they lie on the disk
 FIRST_PICTURE_MS = 1000
-AWAY = "The portal cannot be reached. Trying again …"
+AWAY = "The portal cannot be reached. Retrying …"
 SMALL_PHONES = ((320, 568), (360, 640), (568, 320), (667, 375), (844, 390))
 # When the first picture of the stream stands, in milliseconds since the navigation began.
 FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
-    const first = document.getElementById("first");
-    const isThere = (first && first.naturalWidth) || document.getElementById("stage")?.dataset.way;
+    const first = document.getElementById("initial-image");
+    const isThere = (first && first.naturalWidth) || document.getElementById("stage")?.dataset.transport;
     if (isThere) resolve(performance.now()); else setTimeout(look, 5); }; look(); })"""
 
 
@@ -81,7 +81,7 @@ def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
     for width, height in SMALL_PHONES:
         page.set_viewport_size({"width": width, "height": height})
-        for name in ("controls", "graphs", "recordings", "share"):
+        for name in ("controls", "graphs", "recordings", "links"):
             page.locator(f"#tab-{name}").click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, name)
         page.evaluate("scrollTo(0, 0)")
@@ -89,7 +89,7 @@ def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -
         assert box is not None
         assert box["y"] + box["height"] <= height, width
         page.locator("#view summary").click()
-        sheet = page.locator("#view .sheet").bounding_box()
+        sheet = page.locator("#view .popup").bounding_box()
         assert sheet is not None
         assert sheet["y"] >= 0, width
         assert sheet["y"] + sheet["height"] <= height, width
@@ -126,13 +126,13 @@ def test_page_works_below_another_path(portal: Portal, visitor: Visitor) -> None
     with below(portal.url, "/garden/") as url:
         page = visitor.page()
         page.goto(url, wait_until="domcontentloaded")
-        wait_for_state(page, "live")
+        wait_for_state(page, "Live")
         page.locator("#control-image_processing-exposure_value").fill("1.5")
         page.locator("#control-image_processing-exposure_value").press("Enter")
         wait_for_status(portal, viewers=1)
         expect(page.locator("#programs a").first).to_have_attribute("href", url + "stream.mjpg")
         page.locator("#tab-recordings").click()
-        page.locator("#tab-share").click()
+        page.locator("#tab-links").click()
         assert [each for each in visitor.asked if not each.startswith((url, "blob:"))] == []
         assert visitor.complaints == []
         page.close()
@@ -145,10 +145,10 @@ def test_page_survives_all_that_is_behind_it(start_portal: Start, visitor: Visit
     page = visitor.page(http_credentials={"username": "camera", "password": "a-password"})
     with below(portal.url, "/garden/", "camera:a-password") as url:
         page.goto(url, wait_until="domcontentloaded")
-        wait_for_state(page, "live")
+        wait_for_state(page, "Live")
         page.evaluate("window.isSame = true")
         assert portal.stop() == 0
-        wait_for_state(page, "no connection")
+        wait_for_state(page, "No connection")
         expect(page.locator("#notice")).to_have_text(AWAY)  # that it is the proxy who answers is no news
     with page.expect_event("requestfailed"):  # nobody answers at all
         pass
@@ -156,16 +156,16 @@ def test_page_survives_all_that_is_behind_it(start_portal: Start, visitor: Visit
         with page.expect_event("response", lambda response: response.status == 502):
             pass
         start_portal("--port", inside).wait_for_log("Listening")
-        wait_for_state(page, "live")
+        wait_for_state(page, "Live")
         assert page.evaluate("window.isSame")  # the page goes on; loaded anew, it would have been nginx's own
-        expect(page.locator("#events")).to_contain_text("The portal is back")
+        expect(page.locator("#events")).to_contain_text("Connection to the portal restored")
         page.close()
 
 
 def test_page_shows_a_picture_without_scripts(portal: Portal, visitor: Visitor) -> None:
     page = visitor.open(portal, java_script_enabled=False)
     wait_for_status(portal, viewers=1)
-    assert page.locator("#first").get_attribute("src") == "stream.mjpg"
+    assert page.locator("#initial-image").get_attribute("src") == "stream.mjpg"
     expect(page.locator("noscript p")).to_be_visible()
     for dead in ("#state", "#zoom", "#view", "#tabs", "#controls", "#graphs"):
         expect(page.locator(dead)).to_be_hidden()
@@ -175,17 +175,17 @@ def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, f
     faults.write_text("hang-open")
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "4")  # it leaves after thrice that
     page = visitor.open(portal, PHONE)
-    wait_for_state(page, "opening the camera")
-    assert page.locator("#notice").inner_text() == "opening the camera …"
+    wait_for_state(page, "Opening the camera")
+    assert page.locator("#notice").inner_text() == "Opening the camera …"
     faults.write_text("")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
 
     page.evaluate(LISTEN)
     faults.write_text("hang")
-    wait_for_state(page, "reconnecting")
+    wait_for_state(page, "Recovering the camera")
     # The picture that was is old before anybody knows why.
     assert told(page, "age")[0].endswith("s old")
-    assert any("old" in classes.split() for classes in told(page, "stage"))
+    assert any("stale" in classes.split() for classes in told(page, "stage"))
     expect(page.locator("#last-error")).to_contain_text(re.compile(r"no frame for \d s"))
     expect(page.locator("#age")).to_be_hidden()  # the stream's own placeholder is new
     assert page.locator("#notice").is_hidden()
@@ -198,7 +198,7 @@ def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, f
     wait_until(shows_placeholder, "the placeholder")
     shoot(page, "page-reconnecting")
     faults.write_text("")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     page.locator("#tab-graphs").click()
     expect(page.locator("#events")).to_contain_text(re.compile(r"no frame for \d s"))
     shoot(page, "page-events")
@@ -214,13 +214,13 @@ def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size:
     try:
         wait_until(lambda: shown(page).mean() < 0.8 * bright, "a dimmed picture")
         shoot(page, f"page-frozen-{size[0]}")
-        wait_for_state(page, "no connection")  # nobody answers for so long
+        wait_for_state(page, "No connection")  # nobody answers for so long
         assert re.fullmatch(r"[12]\.\d s old", told(page, "age")[0])
-        assert told(page, "state")[0] == "no new picture"
+        assert told(page, "state")[0] == "No new image"
         assert page.locator("#notice").inner_text() == AWAY
     finally:
         portal.process.send_signal(signal.SIGCONT)
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert page.locator("#age").is_hidden()
 
 
@@ -235,9 +235,9 @@ def test_picture_stands_still_before_a_rate_is_known(start_portal: Start, visito
 
     page.route("**/v1/camera/status", sink)
     page.goto(portal.url + "/", wait_until="domcontentloaded")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     faults.write_text("hang")
-    wait_for_state(page, "no new picture")
+    wait_for_state(page, "No new image")
 
 
 def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None:
@@ -247,18 +247,20 @@ def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None
     rate = page.locator("#plot-fps")
     expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(r": now \d"), timeout=LIMIT_MS)
     assert portal.stop() == 0
-    wait_for_state(page, "no connection")
+    wait_for_state(page, "No connection")
     expect(rate.locator(".value")).to_have_text("\u2013")  # nor is a number that was
-    expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(": not known now;"))
+    expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(": unknown now;"))
     assert page.locator("#notice").inner_text() == AWAY
-    expect(page.locator("#stage")).to_have_class(re.compile(r"\bdead\b"))  # no old picture stands as if it were live
-    expect(page.locator("body")).to_have_class(re.compile(r"\baway\b"))
+    expect(page.locator("#stage")).to_have_class(
+        re.compile(r"\bunavailable\b")
+    )  # no old picture stands as if it were live
+    expect(page.locator("body")).to_have_class(re.compile(r"\boffline\b"))
     shoot(page, "page-away")
     again = start_portal("--port", port)
     again.wait_for_log("Listening")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert page.locator("#notice").is_hidden()
-    expect(page.locator("#events")).to_contain_text("The portal is back")
+    expect(page.locator("#events")).to_contain_text("Connection to the portal restored")
     assert again.stop() == 0
 
 
@@ -275,7 +277,7 @@ def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visito
 
     page.route("**/stream.mjpg?*", refuse_twice)
     page.goto(portal.url + "/")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert len(asked) == 3  # asked for once a second
     assert page.locator("#notice").is_hidden()
 
@@ -285,9 +287,9 @@ def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor
     port = portal.url.rpartition(":")[2]
     page = visitor.watch(portal, http_credentials={"username": "anyone", "password": KEY})
     assert portal.stop() == 0
-    wait_for_state(page, "no connection")
+    wait_for_state(page, "No connection")
     start_portal("--port", port, environment={"CAMERA_API_KEY": KEY}).wait_for_log("Listening")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
 
 
 def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> None:
@@ -299,8 +301,8 @@ def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> No
         route.fulfill(status=401, json={"detail": "an API key is needed"})
 
     page.route("**/v1/camera/status", refuse)  # as after a question for the key that somebody waved away
-    wait_for_state(page, "no key")
-    expect(page.locator("#notice")).to_contain_text("Nobody is let in without the key")
+    wait_for_state(page, "Key required")
+    expect(page.locator("#notice")).to_contain_text("Authentication required")
     wait_for_status(portal, viewers=0)
     assert len(asked) == 1  # and is not asked again every second
     shoot(page, "page-locked")
@@ -310,20 +312,20 @@ def test_key_that_only_looks_is_told_so(start_portal: Start, visitor: Visitor) -
     portal = start_portal(environment={"CAMERA_API_KEY": KEY, "CAMERA_VIEW_KEY": "look-only"})
     page = visitor.watch(portal, http_credentials={"username": "anyone", "password": "look-only"})
     page.locator("#control-auto_exposure-enabled").click()
-    expect(page.locator("#toast")).to_contain_text("may look and change nothing")
+    expect(page.locator("#toast")).to_contain_text("read-only")
     expect(page.locator("#control-auto_exposure-enabled")).to_be_checked()  # it shows what is so
-    expect(page.locator("#looks")).to_have_text("This key may look and change nothing.")
-    for control in ("#control-auto_exposure-enabled", "#reset-all", "#turn"):
+    expect(page.locator("#read-only")).to_have_text("This key is read-only.")
+    for control in ("#control-auto_exposure-enabled", "#reset-all", "#rotate"):
         expect(page.locator(control)).to_be_disabled()
 
 
 def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--disabled")
     page = visitor.open(portal)
-    wait_for_state(page, "no camera")
+    wait_for_state(page, "Camera unavailable")
     assert "disabled" in page.locator("#notice").inner_text()
     expect(page.locator("#snapshot")).to_have_attribute("aria-disabled", "true")
-    expect(page.locator("#turn")).to_be_disabled()
+    expect(page.locator("#rotate")).to_be_disabled()
     assert page.locator("#last-error").is_hidden()
     asked = len([url for url in visitor.asked if "stream.mjpg" in url])
     for _ in range(3):
@@ -335,8 +337,8 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
 @pytest.mark.parametrize(
     ("trouble", "state", "notice"),
     [
-        ({"state": "missing", "last_error": "gone"}, "camera missing", "The camera is missing"),
-        ({"last_error": "the camera is busy"}, "no camera", "No picture: the camera is busy"),
+        ({"state": "missing", "last_error": "gone"}, "Camera missing", "The camera is missing"),
+        ({"last_error": "the camera is busy"}, "Camera unavailable", "No image: the camera is busy"),
     ],
     ids=["missing", "busy"],
 )
@@ -351,8 +353,8 @@ def test_camera_that_takes_its_portal_along(
     wait_for_state(page, state)
     assert page.locator("#notice").inner_text() == f"{notice}."
     page.route("**/v1/camera/status", lambda route: route.abort())
-    wait_for_state(page, "no connection")
-    expect(page.locator("#notice")).to_have_text(f"{notice}; now the portal cannot be reached. Trying again …")
+    wait_for_state(page, "No connection")
+    expect(page.locator("#notice")).to_have_text(f"{notice}. {AWAY}")
 
 
 def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults: Path) -> None:
@@ -364,10 +366,8 @@ def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults
     with page.expect_response("**/v1/camera/status"):
         pass
     assert portal.stop() == 0
-    wait_for_state(page, "no connection")
-    expect(page.locator("#notice")).to_have_text(
-        "The camera gave no more pictures; now the portal cannot be reached. Trying again …"
-    )
+    wait_for_state(page, "No connection")
+    expect(page.locator("#notice")).to_have_text(f"The camera delivers no images. {AWAY}")
     shoot(page, "page-camera-gone")
 
 
@@ -375,10 +375,10 @@ def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor)
     portal = start_portal("--linger", "0.2")
     page = visitor.watch(portal)
     page.evaluate(HIDE, True)
-    wait_for_state(page, "paused")
+    wait_for_state(page, "Paused")
     wait_for_status(portal, viewers=0, state="closed")
     page.evaluate(HIDE, False)
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert status_of(portal)["opens"] == 2
 
 
@@ -395,7 +395,7 @@ def test_two_browsers_and_a_phone_at_once(portal: Portal, visitor: Visitor) -> N
     wait_for_status(portal, viewers=3)
     for page in pages:
         expect(page.locator("#fact-viewers")).to_have_text("3", timeout=LIMIT_MS)
-        wait_for_state(page, "live")
+        wait_for_state(page, "Live")
     assert visitor.complaints == []
 
 
@@ -404,4 +404,4 @@ def test_where_webrtc_comes_from(portal: Portal, visitor: Visitor) -> None:
     page.goto(portal.url + "/webrtc")
     assert "MediaMTX" in page.locator("main").inner_text()
     page.get_by_role("link", name="Back to the live picture").click()
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")

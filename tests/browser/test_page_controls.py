@@ -96,7 +96,7 @@ def test_what_a_camera_lacks_is_not_shown(portal: Portal, visitor: Visitor) -> N
 
     page.route(f"**{CONTROLS}", poorer)
     page.goto(portal.url + "/")
-    expect(page.locator("#lacking")).to_contain_text("Autofocus")
+    expect(page.locator("#unsupported")).to_contain_text("Autofocus")
     assert page.get_by_role("heading", name="Focus", exact=True).count() == 0
     assert page.locator("#sections .row").count() > 20
 
@@ -106,7 +106,7 @@ def test_another_panel_begins_at_its_top(portal: Portal, visitor: Visitor) -> No
     unfold(page)
     page.locator("#reset-all").scroll_into_view_if_needed()
     assert page.evaluate("scrollY") > 1000
-    page.locator("#tab-share").click()
+    page.locator("#tab-links").click()
     tabs, first = page.locator("#tabs").bounding_box(), page.locator("#programs").bounding_box()
     assert tabs is not None
     assert first is not None
@@ -171,9 +171,9 @@ def test_change_that_is_quicker_than_the_portal_comes_after_all(portal: Portal, 
     silence = ["the portal does not say what can be set"]
     page.route("**" + CONTROLS, lambda route: route.abort() if silence else route.continue_())
     page.goto(portal.url + "/", wait_until="domcontentloaded")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     page.locator("#view summary").click()
-    page.locator("#turn").click()
+    page.locator("#rotate").click()
     silence.clear()
     expect(page.locator('[name=control-transform-rotation][value="90"]')).to_be_checked(timeout=LIMIT_MS)
     assert value_of(portal, "transform", "rotation") == 90
@@ -240,10 +240,10 @@ def test_one_goes_back_and_all_go_back(portal: Portal, visitor: Visitor) -> None
     row(page, "manual_exposure.exposure_us").get_by_role("button").click()
     wait_until(lambda: status_of(portal)["auto_exposure"], "the automatic exposure")
     page.locator("#reset-all").click()
-    expect(page.locator("#sure")).to_contain_text("Every control goes back")
-    page.locator("#sure-yes").click()
+    expect(page.locator("#confirm")).to_contain_text("Every control is reset")
+    page.locator("#confirm-yes").click()
     wait_until(lambda: value_of(portal, "image_processing", "contrast") == 1, "all defaults")
-    expect(page.locator("#toast")).to_contain_text("back to their defaults")
+    expect(page.locator("#toast")).to_contain_text("reset to their defaults")
 
 
 def test_focus_mode_and_the_stream_go_back(portal: Portal, visitor: Visitor) -> None:
@@ -305,9 +305,9 @@ def test_keys_alone_are_enough(portal: Portal, visitor: Visitor, size: tuple[int
     wait_until(lambda: status_of(portal)["auto_exposure"] is False, "the held exposure")
     page.locator("#view summary").focus()
     page.keyboard.press("Enter")
-    expect(page.locator("#view .sheet")).to_be_visible()
+    expect(page.locator("#view .popup")).to_be_visible()
     page.keyboard.press("Escape")
-    expect(page.locator("#view .sheet")).to_be_hidden()
+    expect(page.locator("#view .popup")).to_be_hidden()
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert visitor.complaints == []
 
@@ -322,7 +322,7 @@ def test_refusal_is_said_and_the_truth_is_shown(portal: Portal, visitor: Visitor
     least.fill("20000")
     least.press("Enter")
     expect(page.locator("#toast")).to_contain_text("must be at most")
-    expect(row(page, "exposure_limits.min_exposure_us").locator(".fault")).to_contain_text("must be at most")
+    expect(row(page, "exposure_limits.min_exposure_us").locator(".error")).to_contain_text("must be at most")
     least.blur()
     expect(least).not_to_have_value("20000", timeout=LIMIT_MS)
 

@@ -50,7 +50,7 @@ def test_axe_finds_nothing(rich: Portal, visitor: Visitor, size: tuple[int, int]
     ask(rich, "/v1/recordings/still", {})
     page = visitor.watch(rich, size, reduced_motion="reduce")
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
-    for name in ("controls", "graphs", "recordings", "share"):
+    for name in ("controls", "graphs", "recordings", "links"):
         show(page, name)
         if name == "recordings":
             expect(page.locator(".recording")).to_have_count(1, timeout=LIMIT_MS)
@@ -59,10 +59,10 @@ def test_axe_finds_nothing(rich: Portal, visitor: Visitor, size: tuple[int, int]
     judge(page, "the view's menu")
     page.keyboard.press("Escape")
     show(page, "recordings")
-    page.get_by_role("button", name="Show: Still").click()
+    page.get_by_role("button", name="Show: Photo").click()
     judge(page, "the player")
     page.keyboard.press("Escape")
-    page.get_by_role("button", name="Delete: Still").click()
+    page.get_by_role("button", name="Delete: Photo").click()
     judge(page, "the question before deleting")
 
 
@@ -72,7 +72,7 @@ def test_axe_finds_nothing_in_trouble(start_portal: Start, visitor: Visitor) -> 
     page.evaluate("document.getElementById('control-stream-width').closest('details').open = true")
     ask(portal, "/v1/camera/image_processing", {"brightness": 0.4})
     portal.stop()
-    wait_for_state(page, "no connection")
+    wait_for_state(page, "No connection")
     page.locator("#snapshot").click()
     expect(page.locator("#toast")).to_be_visible()
     judge(page, "no connection")
@@ -83,7 +83,7 @@ def test_everything_has_a_name(rich: Portal, visitor: Visitor) -> None:
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
     snapshot = page.locator("body").aria_snapshot()
     for words in (
-        "status: live",
+        "status: Live",
         'button "Zoom in"',
         'button "Full screen"',
         'tab "Controls" [selected]',

@@ -66,7 +66,7 @@ def make(start_portal: Start, visitor: Visitor, name: str, folder: Path) -> byte
         page.wait_for_timeout(CURVES_MS)
     if tab == "controls":  # what is set there shows
         expect(page.locator("#control-image_processing-exposure_value")).to_have_value("0.5", timeout=LIMIT_MS)
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     expect(page.locator("#toast.shown")).to_have_count(0, timeout=LIMIT_MS)
     page.wait_for_timeout(500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -113,7 +113,7 @@ def test_drag_moves_the_part_that_is_seen(portal: Portal, visitor: Visitor) -> N
     page = visitor.page()
     ask(portal, ROI, {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5})
     page.goto(portal.url + "/")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     expect(page.locator("#zoom-reset")).to_have_text("2.0\u00d7", timeout=LIMIT_MS)
     x, y = middle(page)
     page.mouse.move(x, y)
@@ -126,7 +126,7 @@ def test_drag_moves_the_part_that_is_seen(portal: Portal, visitor: Visitor) -> N
     assert roi["width"] == pytest.approx(0.5, abs=0.01)
     assert roi["y"] > 0.26
     wait_for_own_zoom(page)
-    assert page.locator("#ring").is_hidden()  # that was no click
+    assert page.locator("#focus-ring").is_hidden()  # that was no click
 
 
 def test_two_fingers_zoom_on_a_phone(portal: Portal, visitor: Visitor) -> None:
@@ -161,7 +161,7 @@ def test_keys_do_what_hands_do(portal: Portal, visitor: Visitor) -> None:
     page.keyboard.press("0")
     wait_until(lambda: (roi_of(portal) or WHOLE)["width"] == 1, "the whole picture")
     page.keyboard.press("Enter")
-    expect(page.locator("#ring")).to_have_class(re.compile("busy|good|bad"))
+    expect(page.locator("#focus-ring")).to_have_class(re.compile("busy|good|bad"))
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -175,12 +175,12 @@ def test_click_focuses_there(portal: Portal, visitor: Visitor, size: tuple[int, 
         page.touchscreen.tap(x, y)
     else:
         page.mouse.click(x, y)
-    expect(page.locator("#ring")).to_have_class(re.compile("good|bad"))
+    expect(page.locator("#focus-ring")).to_have_class(re.compile("good|bad"))
     shoot(page, f"page-focus-{size[0]}")
     window = value_of(portal, "autofocus", "window")
     assert window["x"] + window["width"] / 2 == pytest.approx(0.8, abs=0.02)
     assert window["y"] + window["height"] / 2 == pytest.approx(0.4, abs=0.03)
-    expect(page.locator("#control-autofocus-window")).to_have_text("the point you clicked", timeout=LIMIT_MS)
+    expect(page.locator("#control-autofocus-window")).to_have_text("The point you clicked", timeout=LIMIT_MS)
     assert visitor.complaints == []
 
 
@@ -194,10 +194,10 @@ def test_no_focus_where_there_are_no_windows(portal: Portal, visitor: Visitor) -
 
     page.route("**/v1/camera/controls", without_windows)
     page.goto(portal.url + "/")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     expect(page.locator("#sections .row").first).to_be_attached(timeout=LIMIT_MS)
     page.locator("#stage").click()
-    assert page.locator("#ring").is_hidden()
+    assert page.locator("#focus-ring").is_hidden()
     assert value_of(portal, "autofocus", "window") is None
 
 
@@ -234,7 +234,7 @@ def test_fit_fill_and_pixel_for_pixel(portal: Portal, visitor: Visitor, size: tu
     assert moved["x"] + moved["width"] / 2 == pytest.approx(x - 60, abs=1)
     assert (roi_of(portal) or WHOLE)["width"] == 1  # that was the browser's alone
     page.reload()
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert page.locator("#frame").bounding_box()["width"] == 1536  # type: ignore[index]  # it remembers
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
 
@@ -256,7 +256,7 @@ def test_turned_and_mirrored(portal: Portal, visitor: Visitor) -> None:
     wait_until(lambda: likeness(look(page)[:, ::-1], before) > 0.9, "a mirrored picture")
     page.locator("#hflip").click()
     wait_for_status(portal, transform={"hflip": False, "vflip": False, "rotation": 0})
-    page.locator("#turn").click()
+    page.locator("#rotate").click()
     wait_until(lambda: page.evaluate("document.getElementById('picture').height") == 1536, "a picture on its end")
     frame = page.locator("#frame").bounding_box()
     assert frame is not None
@@ -280,16 +280,16 @@ def test_mp4_by_hand(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     page.locator("#view summary").click()
     choose_in_view(page, "MP4")
-    expect(page.locator("#stage")).to_have_attribute("data-way", "mp4", timeout=LIMIT_MS)
-    wait_for_state(page, "live")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "mp4", timeout=LIMIT_MS)
+    wait_for_state(page, "Live")
     first = look(page)
     wait_until(lambda: np.abs(look(page) - first).max() > 20, "a moving film")
-    assert page.evaluate("document.getElementById('movie').videoWidth") == 1536
+    assert page.evaluate("document.getElementById('video').videoWidth") == 1536
     expect(page.locator("#age")).to_be_hidden()
     shoot(page, "page-mp4")
     choose_in_view(page, "MJPEG")
-    expect(page.locator("#stage")).to_have_attribute("data-way", "mjpeg", timeout=LIMIT_MS)
-    wait_for_state(page, "live")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "mjpeg", timeout=LIMIT_MS)
+    wait_for_state(page, "Live")
     assert visitor.complaints == []
 
 
@@ -302,19 +302,19 @@ def test_slow_line_gets_what_it_can_carry(start_portal: Start, visitor: Visitor)
     slow = {"offline": False, "latency": 20, "downloadThroughput": 300_000, "uploadThroughput": 100_000}
     line.send("Network.emulateNetworkConditions", slow)
     page.goto(portal.url + "/")
-    expect(page.locator("#way-now")).to_have_text("now MJPEG")
-    expect(page.locator("#way-now")).to_have_text("now MP4", timeout=3 * LIMIT_MS)
-    expect(page.locator("#stage")).to_have_attribute("data-way", "mp4", timeout=LIMIT_MS)
-    wait_for_state(page, "live")
+    expect(page.locator("#transport-now")).to_have_text("now MJPEG")
+    expect(page.locator("#transport-now")).to_have_text("now MP4", timeout=3 * LIMIT_MS)
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "mp4", timeout=LIMIT_MS)
+    wait_for_state(page, "Live")
 
 
 def test_browser_without_mp4_stays_with_mjpeg(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     page.add_init_script("MediaSource.isTypeSupported = () => false")
     page.goto(portal.url + "/")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     page.locator("#view summary").click()
     choose_in_view(page, "MP4")
-    expect(page.locator("#toast")).to_contain_text("This browser plays no H.264")
-    expect(page.locator("#stage")).to_have_attribute("data-way", "mjpeg", timeout=LIMIT_MS)
-    wait_for_state(page, "live")
+    expect(page.locator("#toast")).to_contain_text("This browser cannot play H.264")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "mjpeg", timeout=LIMIT_MS)
+    wait_for_state(page, "Live")

@@ -44,7 +44,7 @@ def open_tab(page: Page, name: str) -> None:
 
 def least_gap(page: Page, panel: str) -> float:
     """Between two things of a panel, one below the other, in pixels; with what is hidden between them."""
-    gap: float = page.locator(f"#{panel} > :not(.unseen)").evaluate_all(
+    gap: float = page.locator(f"#{panel} > :not(.visually-hidden)").evaluate_all(
         """(all) => { const boxes = all.map((each) => each.getBoundingClientRect()).filter(({height}) => height);
         return Math.min(...boxes.slice(1).map((box, place) => box.top - boxes[place].bottom)); }"""
     )
@@ -108,7 +108,7 @@ def test_snapshots_are_saved(portal: Portal, visitor: Visitor, button: str, size
     assert image.size == size
     assert re.fullmatch(r"snapshot-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(-full)?\.jpg", started.value.suggested_filename)
     assert page.url == portal.url + "/"
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     assert visitor.complaints == []
 
 
@@ -116,21 +116,23 @@ def test_snapshot_that_fails_says_why(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     page.route("**/snapshot.jpg*", lambda route: route.fulfill(status=503, json={"detail": "no frame came in time"}))
     page.locator("#snapshot").click()
-    expect(page.locator("#toast")).to_have_text("No snapshot: no frame came in time")
+    expect(page.locator("#toast")).to_have_text("Snapshot failed: no frame came in time")
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 def test_record_play_fetch_and_delete(recorder: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(recorder, size)
     open_tab(page, "recordings")
-    expect(page.locator("#recordings-none")).to_be_visible()
+    expect(page.locator("#recordings-empty")).to_be_visible()
     page.locator("#record").click()
     expect(page.locator("#record")).to_have_attribute("aria-pressed", "true")
-    expect(page.locator("#record .told")).to_have_text(re.compile(r"\d:(0[1-9]|[1-5]\d) · .*\s[kM]B"), timeout=LIMIT_MS)
+    expect(page.locator("#record .detail")).to_have_text(
+        re.compile(r"\d:(0[1-9]|[1-5]\d) · .*\s[kM]B"), timeout=LIMIT_MS
+    )
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     shoot(page, f"page-recording-{size[0]}")
     page.locator("#record").click()
-    expect(page.locator("#toast")).to_have_text("The recording is kept")
+    expect(page.locator("#toast")).to_have_text("Recording saved")
     entry = page.locator(".recording")
     expect(entry).to_have_count(1, timeout=LIMIT_MS)
     expect(entry.get_by_role("link")).to_be_visible(timeout=LIMIT_MS)
@@ -150,15 +152,15 @@ def test_record_play_fetch_and_delete(recorder: Portal, visitor: Visitor, size: 
     page.keyboard.press("Escape")
     expect(page.locator("#player")).to_be_hidden()
 
-    page.locator("#keep-still").click()
+    page.locator("#save-photo").click()
     expect(entry).to_have_count(2, timeout=LIMIT_MS)
     shoot(page, f"page-recordings-{size[0]}")
-    page.get_by_role("button", name="Delete: Still").click()
-    expect(page.locator("#sure")).to_contain_text("cannot be brought back")
-    page.get_by_role("button", name="Keep it").click()
-    expect(page.locator("#sure")).to_be_hidden()
+    page.get_by_role("button", name="Delete: Photo").click()
+    expect(page.locator("#confirm")).to_contain_text("cannot be undone")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#confirm")).to_be_hidden()
     assert len(ask(recorder, RECORDINGS)["recordings"]) == 2
-    page.get_by_role("button", name="Delete: Still").click()
+    page.get_by_role("button", name="Delete: Photo").click()
     page.get_by_role("button", name="Delete", exact=True).click()
     expect(entry).to_have_count(1, timeout=LIMIT_MS)
     expect(page.get_by_role("button", name="Delete: Video")).to_be_focused()  # the keyboard stays in the list
@@ -170,19 +172,19 @@ def test_recordings_of_others_appear(recorder: Portal, visitor: Visitor) -> None
     page = visitor.watch(recorder)
     open_tab(page, "recordings")
     ask(recorder, f"{RECORDINGS}/start", {})
-    expect(page.locator("#record .words")).to_have_text("Stop", timeout=LIMIT_MS)
+    expect(page.locator("#record .text")).to_have_text("Stop", timeout=LIMIT_MS)
     ask(recorder, f"{RECORDINGS}/stop", {})
-    expect(page.locator("#record .words")).to_have_text("Record", timeout=LIMIT_MS)
+    expect(page.locator("#record .text")).to_have_text("Record", timeout=LIMIT_MS)
     expect(page.locator(".recording")).to_have_count(1, timeout=LIMIT_MS)
 
 
 def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
     page = visitor.watch(recorder, PHONE)
     open_tab(page, "recordings")
-    page.get_by_label("A picture every").fill("0.5")
+    page.get_by_label("Interval").fill("0.5")
     page.locator("#record-timelapse").click()
-    expect(page.locator("#record-timelapse .told")).to_have_text(re.compile(r"([2-9]|\d\d) pictures"), timeout=LIMIT_MS)
-    expect(page.get_by_label("A picture every")).to_be_disabled()
+    expect(page.locator("#record-timelapse .detail")).to_have_text(re.compile(r"([2-9]|\d\d) photos"), timeout=LIMIT_MS)
+    expect(page.get_by_label("Interval")).to_be_disabled()
     assert ask(recorder, RECORDINGS)["running"]["timelapse"]["interval_s"] == 0.5
     page.locator("#record-timelapse").click()
     expect(page.locator(".recording .facts")).to_contain_text("Time-lapse", timeout=LIMIT_MS)
@@ -191,24 +193,24 @@ def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
 def test_wishes_of_a_recording_are_sent(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
     page = visitor.watch(start_portal("--recordings", str(tmp_path / "kept"), "--recordings-preroll", "3"))
     open_tab(page, "recordings")
-    page.get_by_text("Length, parts").click()
-    page.get_by_label("Stop after").fill("1.5")
-    page.get_by_label("Begin before now by").fill("2")
+    page.get_by_text("Length, segments").click()
+    page.get_by_label("Duration").fill("1.5")
+    page.get_by_label("Pre-roll").fill("2")
     with page.expect_request("**/v1/recordings/start") as asked:
         page.locator("#record-video").click()
     assert asked.value.post_data_json == {"kind": "video", "duration_s": 90, "preroll_s": 2}
-    expect(page.locator("#record-video .words")).to_have_text("Stop", timeout=LIMIT_MS)
+    expect(page.locator("#record-video .text")).to_have_text("Stop", timeout=LIMIT_MS)
 
 
 def test_wish_that_cannot_be_is_told_as_it_was_written(recorder: Portal, visitor: Visitor) -> None:
     page = visitor.watch(recorder)
     open_tab(page, "recordings")
-    page.get_by_text("Length, parts").click()
-    page.get_by_label("A new file every").fill("90")  # minutes, which the portal does not know
+    page.get_by_text("Length, segments").click()
+    page.get_by_label("New file every").fill("90")  # minutes, which the portal does not know
     page.locator("#record-video").click()
-    expect(page.locator("#toast")).to_have_text(re.compile(r"^A new file every: .*\b60\b"))
-    page.get_by_label("A new file every").fill("")
-    page.get_by_label("Begin before now by").fill("5")
+    expect(page.locator("#toast")).to_have_text(re.compile(r"^New file every: .*\b60\b"))
+    page.get_by_label("New file every").fill("")
+    page.get_by_label("Pre-roll").fill("5")
     page.locator("#record-video").click()
     expect(page.locator("#toast")).to_have_text(re.compile("^preroll_s: .* 0 to 0 [(]set by --recordings-preroll[)]$"))
     assert ask(recorder, RECORDINGS)["running"]["video"] is None
@@ -219,7 +221,7 @@ def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Vi
     open_tab(page, "recordings")
     expect(page.locator("#no-recordings")).to_contain_text("--recordings")
     assert page.locator("#record").is_hidden()
-    open_tab(page, "share")
+    open_tab(page, "links")
     expect(page.locator("#no-publishing")).to_contain_text("--rtsp-url")
     assert page.locator("#publish").is_hidden()
     assert [url for url in visitor.asked if RECORDINGS in url] == []
@@ -231,7 +233,7 @@ def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Vi
 
 def test_day_and_night(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
-    expect(page.locator("#fact-light")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
+    expect(page.locator("#fact-brightness")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
     assert least_gap(page, "controls") >= 8
     page.get_by_text("Day and night").click()
     page.locator("#control-day_night_mode-mode").select_option("night")
@@ -244,42 +246,42 @@ def test_rtsp_server_of_the_portals_own_machine(start_portal: Start, visitor: Vi
     portal = start_portal("--host", "0.0.0.0", "--rtsp-url", "rtsp://127.0.0.1:9/garden", "--no-rtsp-autostart")
     page = visitor.page()
     page.goto(f"http://127.0.0.2:{portal.url.rpartition(':')[2]}/")
-    wait_for_state(page, "live")
-    open_tab(page, "share")
+    wait_for_state(page, "Live")
+    open_tab(page, "links")
     expect(page.locator("#programs")).to_contain_text("rtsp://127.0.0.2:9/garden")
-    assert page.locator("#only-here").is_hidden()
+    assert page.locator("#local-only").is_hidden()
 
 
 def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
     # Nobody listens at port 9: the page tells of the trouble, and of the switch.
     portal = start_portal("--rtsp-url", "rtsp://someone:secret@127.0.0.1:9/garden", "--no-rtsp-autostart")
     page = visitor.watch(portal)
-    open_tab(page, "share")
-    expect(page.locator("#publish-state")).to_have_text("off")
+    open_tab(page, "links")
+    expect(page.locator("#publish-state")).to_have_text("Off")
     page.locator("#publish").check()
     wait_for_status(portal, streaming=True)
     expect(page.locator("#publish-error")).to_contain_text("refused", timeout=LIMIT_MS)
     expect(page.locator("#programs")).to_contain_text("rtsp://127.0.0.1:9/garden")
     assert "secret" not in page.content()
-    assert least_gap(page, "share") >= 8
-    shoot(page, "page-share")
+    assert least_gap(page, "links") >= 8
+    shoot(page, "page-links")
     page.locator("#publish").uncheck()
     wait_for_status(portal, streaming=False)
-    expect(page.locator("#publish-state")).to_have_text("off", timeout=LIMIT_MS)
+    expect(page.locator("#publish-state")).to_have_text("Off", timeout=LIMIT_MS)
     assert visitor.complaints == []
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_addresses_are_copied(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size, permissions=["clipboard-read", "clipboard-write"])
-    open_tab(page, "share")
+    open_tab(page, "links")
     for program in ("OctoPrint", "Home Assistant", "VLC"):
         expect(page.locator("#programs")).to_contain_text(program)
     page.get_by_role("button", name="Copy: OctoPrint, Mainsail, Fluidd, Snapshot URL").click()
     expect(page.locator("#toast")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{portal.url}/snapshot.jpg"
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    shoot(page, f"page-share-{size[0]}")
+    shoot(page, f"page-links-{size[0]}")
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
@@ -298,7 +300,7 @@ def test_all_cameras_on_one_wall(start_portal: Start, visitor: Visitor, size: tu
     expect(page.locator(".camera")).to_have_count(2)
     for camera in page.locator(".camera").all():
         wait_until(lambda camera=camera: camera.locator("img").evaluate("(i) => i.naturalWidth") == 640, "a picture")
-        expect(camera).to_contain_text("live")
+        expect(camera).to_contain_text("Live")
     wait_for_status(first, viewers=0)  # the wall needs no stream
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     shoot(page, f"page-wall-{size[0]}")
@@ -306,7 +308,7 @@ def test_all_cameras_on_one_wall(start_portal: Start, visitor: Visitor, size: tu
     wait_until(lambda: np.abs(shown(page, ".camera:last-child img") - before).max() > 20, "moving pictures")
     assert visitor.complaints == []
     second.stop()
-    expect(page.locator(".camera.old")).to_have_count(1, timeout=LIMIT_MS)
-    expect(page.locator(".camera.old")).to_contain_text("no picture")
+    expect(page.locator(".camera.stale")).to_have_count(1, timeout=LIMIT_MS)
+    expect(page.locator(".camera.stale")).to_contain_text("No image")
     page.locator("#cameras [aria-current]").click()
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")

@@ -41,7 +41,7 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[WhepPeer]:
 
 def plays(page: Page, wait_until: Until) -> None:
     """The video shows frames, and more of them."""
-    expect(page.locator("#state")).to_have_text("live", timeout=LIMIT_MS)
+    expect(page.locator("#state")).to_have_text("Live", timeout=LIMIT_MS)
     expect(page.locator("#notice")).to_be_hidden()
     size = page.evaluate(
         "(() => { const v = document.getElementById('video'); return [v.videoWidth, v.videoHeight]; })()"
@@ -79,11 +79,11 @@ def test_a_server_that_goes_away_and_comes_back(
     page.goto(f"{portal.url}/webrtc")
     plays(page, wait_until)
     peer.stop()
-    expect(page.locator("#state")).to_have_text("trying again", timeout=LIMIT_MS)
-    expect(page.locator("#notice")).to_have_text(f"No answer from 127.0.0.1:{peer.port}.", timeout=LIMIT_MS)
+    expect(page.locator("#state")).to_have_text("Retrying", timeout=LIMIT_MS)
+    expect(page.locator("#notice")).to_have_text(f"No response from 127.0.0.1:{peer.port}.", timeout=LIMIT_MS)
     peer.is_empty = True
     peer.start()
-    expect(page.locator("#notice")).to_have_text("Nothing is published at the server just now.", timeout=LIMIT_MS)
+    expect(page.locator("#notice")).to_have_text("The media server has no stream at this address.", timeout=LIMIT_MS)
     peer.is_empty = False
     began_s = time.monotonic()
     plays(page, wait_until)
@@ -94,7 +94,7 @@ def test_user_and_password_of_the_address(start_portal: Start, peer: WhepPeer, p
     peer.authorization = "Basic " + base64.b64encode(b"viewer:a b").decode()
     portal = start_portal("--webrtc-url", peer.url.replace("://", "://viewer:guessed@"))
     page.goto(f"{portal.url}/webrtc")
-    words = "The server wants a user and a password, or others than it was given."
+    words = "The media server rejected the user name or password."
     expect(page.locator("#notice")).to_have_text(words, timeout=LIMIT_MS)
     portal = start_portal("--webrtc-url", peer.url.replace("://", "://viewer:a%20b@"))
     page.goto(f"{portal.url}/webrtc")
@@ -112,27 +112,27 @@ def test_page_plays_it_by_hand(start_portal: Start, peer: WhepPeer, visitor: Vis
     page = visitor.watch(portal)
     expect(page.locator("#about-webrtc")).to_be_hidden()
     choose_webrtc(page)
-    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
-    wait_for_state(page, "live")
-    assert page.evaluate("[movie.videoWidth, movie.videoHeight]") == [WIDTH, HEIGHT]
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "webrtc")
+    wait_for_state(page, "Live")
+    assert page.evaluate("[video.videoWidth, video.videoHeight]") == [WIDTH, HEIGHT]
     first = look(page)
     wait_until(lambda: abs(look(page) - first).mean() > 10, "a moving picture")
-    expect(page.locator("#fact-line")).to_have_text(re.compile(r"Mbit/s"))
+    expect(page.locator("#fact-bandwidth")).to_have_text(re.compile(r"Mbit/s"))
     wait_for_status(portal, viewers=0)  # the portal sends none of it
     expect(page.locator("#notice")).to_be_hidden()
     expect(page.locator("#age")).to_be_hidden()
 
     page.reload()  # it remembers
-    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
-    wait_for_state(page, "live")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "webrtc")
+    wait_for_state(page, "Live")
     page.evaluate(HIDE, True)
     wait_until(lambda: peer.sessions == 0, "the end of the session")
     page.evaluate(HIDE, False)
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     page.locator("#view summary").click()
     page.get_by_role("radio", name="MJPEG").check()
-    expect(page.locator("#stage")).to_have_attribute("data-way", "mjpeg")
-    wait_for_state(page, "live")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "mjpeg")
+    wait_for_state(page, "Live")
     wait_until(lambda: peer.sessions == 0, "the end of the session")
     assert visitor.complaints == []
     assert {url.split("/")[2] for url in visitor.asked if url.startswith("http")} == {
@@ -146,15 +146,15 @@ def test_page_tells_what_webrtc_lacks(start_portal: Start, peer: WhepPeer, visit
     portal = start_portal("--webrtc-url", peer.url)
     page = visitor.watch(portal)
     choose_webrtc(page)
-    words = "No WebRTC: Nothing is published at the server just now. Trying again …"
+    words = "WebRTC failed: The media server has no stream at this address. Retrying …"
     expect(page.locator("#notice")).to_have_text(words)
-    expect(page.locator("#state")).not_to_have_text("live")
+    expect(page.locator("#state")).not_to_have_text("Live")
     peer.is_empty = False
-    expect(page.locator("#stage")).to_have_attribute("data-way", "webrtc")
-    wait_for_state(page, "live")
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "webrtc")
+    wait_for_state(page, "Live")
     expect(page.locator("#notice")).to_be_hidden()
     peer.stop()
-    expect(page.locator("#notice")).to_have_text(f"No WebRTC: No answer from 127.0.0.1:{peer.port}. Trying again …")
+    expect(page.locator("#notice")).to_have_text(f"WebRTC failed: No response from 127.0.0.1:{peer.port}. Retrying …")
 
 
 def slow_page(visitor: Visitor, portal: Portal) -> Page:
@@ -165,7 +165,7 @@ def slow_page(visitor: Visitor, portal: Portal) -> Page:
     slow = {"offline": False, "latency": 20, "downloadThroughput": 300_000, "uploadThroughput": 100_000}
     line.send("Network.emulateNetworkConditions", slow)
     page.goto(portal.url + "/")
-    expect(page.locator("#way-now")).to_have_text("now MJPEG")
+    expect(page.locator("#transport-now")).to_have_text("now MJPEG")
     return page
 
 
@@ -173,20 +173,20 @@ def test_page_takes_it_by_itself_on_a_slow_line(start_portal: Start, peer: WhepP
     """And MP4, where the server has nothing to show."""
     portal = start_portal("--webrtc-url", peer.url, "--bitrate", "1000000")
     page = slow_page(visitor, portal)
-    expect(page.locator("#way-now")).to_have_text("now WebRTC", timeout=2 * LIMIT_MS)
-    wait_for_state(page, "live")
+    expect(page.locator("#transport-now")).to_have_text("now WebRTC", timeout=2 * LIMIT_MS)
+    wait_for_state(page, "Live")
     peer.stop()
-    expect(page.locator("#way-now")).to_have_text("now MP4")
-    wait_for_state(page, "live")
+    expect(page.locator("#transport-now")).to_have_text("now MP4")
+    wait_for_state(page, "Live")
 
 
 def test_page_without_a_server_offers_none(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     page.add_init_script("localStorage.setItem('soft-stream.way', 'webrtc')")  # as when there was one
     page.goto(portal.url + "/")
-    wait_for_state(page, "live")
+    wait_for_state(page, "Live")
     page.locator("#view summary").click()
     expect(page.get_by_role("radio", name="Auto")).to_be_checked()
     expect(page.get_by_role("radio", name="WebRTC")).to_be_hidden()
-    page.get_by_role("link", name="How to get WebRTC").click()
+    page.get_by_role("link", name="How to set up WebRTC").click()
     expect(page.locator("main")).to_contain_text("MediaMTX")

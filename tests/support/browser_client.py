@@ -61,7 +61,7 @@ class Visitor:
     def watch(self, portal: Portal, size: tuple[int, int] = DESK, **options: Any) -> Page:
         """The portal's page with a live picture and its controls."""
         page = self.open(portal, size, **options)
-        wait_for_state(page, "live")
+        wait_for_state(page, "Live")
         expect(page.locator("#sections .row").first).to_be_attached(timeout=LIMIT_MS)
         return page
 
@@ -84,8 +84,9 @@ def look(page: Page) -> NDArray[np.float32]:
     """What the page draws as the camera's picture, grey, 72 rows of 128."""
     text = page.evaluate(
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
-        const way = document.getElementById("stage").dataset.way;
-        small.getContext("2d").drawImage(document.getElementById(way === "mjpeg" ? "picture" : "movie"), 0, 0, 128, 72);
+        const transport = document.getElementById("stage").dataset.transport;
+        small.getContext("2d").drawImage(
+            document.getElementById(transport === "mjpeg" ? "picture" : "video"), 0, 0, 128, 72);
         return [...small.getContext("2d").getImageData(0, 0, 128, 72).data]; }"""
     )
     return np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)

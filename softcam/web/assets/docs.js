@@ -1,9 +1,9 @@
 "use strict";
-// Shows openapi.json, and lets everything in it be tried. All text goes in as text, never as HTML.
+// Shows openapi.json, with a form to try each operation. All text is inserted as text, never as HTML.
 
 const docs = document.getElementById("docs");
 const notice = document.getElementById("notice");
-// Without a user and a password: fetch() refuses an address that bears them, and the browser sends them by itself.
+// Without credentials: fetch() rejects URLs that contain them, and the browser sends them by itself.
 const address = (path) => new URL(path, location.origin + location.pathname).href;
 
 function make(tag, properties = {}, ...children) {
@@ -12,7 +12,7 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-function rule(schema) {
+function typeOf(schema) {
   if (!schema) return "";
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map(value => String(value)).join(", ");
@@ -21,13 +21,13 @@ function rule(schema) {
   return type + range + (schema.multipleOf ? `, a multiple of ${schema.multipleOf}` : "");
 }
 
-function table(rows, headings = ["name", "rule", "meaning"]) {
+function table(rows, headings = ["Name", "Type", "Description"]) {
   const body = make("tbody");
-  for (const [name, schema, help, isNeeded] of rows) {
-    const usual = schema && schema.default !== undefined ? `; ${JSON.stringify(schema.default)} by default` : "";
+  for (const [name, schema, help, isRequired] of rows) {
+    const fallback = schema && schema.default !== undefined ? `; default ${JSON.stringify(schema.default)}` : "";
     body.append(make("tr", {},
-      make("td", {}, make("code", { textContent: name }), isNeeded ? " *" : ""),
-      make("td", { textContent: rule(schema) + usual }), make("td", { textContent: help || "" })));
+      make("td", {}, make("code", { textContent: name }), isRequired ? " *" : ""),
+      make("td", { textContent: typeOf(schema) + fallback }), make("td", { textContent: help || "" })));
   }
   const head = make("tr", {}, ...headings.map(text => make("th", { textContent: text, scope: "col" })));
   return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), body));
@@ -36,14 +36,14 @@ function table(rows, headings = ["name", "rule", "meaning"]) {
 function example(schema) {
   const values = {};
   for (const [name, field] of fieldsOf(schema)) {
-    const isNeeded = (schema.required || []).includes(name);
-    if (!isNeeded && field.default === undefined) continue;
+    const isRequired = (schema.required || []).includes(name);
+    if (!isRequired && field.default === undefined) continue;
     values[name] = field.default ?? (field.enum ? field.enum[0] : field.minimum ?? false);
   }
   return JSON.stringify(values, null, 1);
 }
 
-/** One for each parameter, in the order of the table. */
+/** One input per parameter, in the order of the table. */
 function inputsOf(operation) {
   return (operation.parameters || []).map(({ in: place, name, required, schema }) => {
     const input = make("input", { type: "text", name, required: Boolean(required), spellcheck: false, autocomplete: "off" });
@@ -53,7 +53,7 @@ function inputsOf(operation) {
   });
 }
 
-/** The path with what was typed in; what is empty is left out. */
+/** The URL with the entered parameters; empty ones are omitted. */
 function target(path, inputs) {
   const query = new URLSearchParams();
   for (const { name, value, dataset } of inputs) {
@@ -63,18 +63,18 @@ function target(path, inputs) {
   return path.slice(1) + (query.size ? `?${query}` : "");
 }
 
-function trial(path, method, operation) {
+function form(path, method, operation) {
   const inputs = inputsOf(operation);
-  const areRight = () => inputs.every(input => input.reportValidity());
+  const areValid = () => inputs.every(input => input.reportValidity());
   const part = make("div", { className: "try" });
   if (inputs.length) part.append(make("div", { className: "parameters" }, ...inputs.map(input => make("label", {}, input.name, input))));
   const body = operation.requestBody?.content["application/json"].schema;
-  const needs = Object.keys(operation.responses["200"]?.content || {});
-  // A picture, a film or a page is shown by the browser itself.
-  if (needs.some(type => type.startsWith("multipart")) || (method === "get" && !needs.includes("application/json"))) {
+  const types = Object.keys(operation.responses["200"]?.content || {});
+  // Images, streams and pages are shown by the browser.
+  if (types.some(type => type.startsWith("multipart")) || (method === "get" && !types.includes("application/json"))) {
     const link = make("a", { href: target(path, inputs), textContent: "Open" });
     for (const input of inputs) input.addEventListener("input", () => { link.href = target(path, inputs); });
-    link.addEventListener("click", event => { if (!areRight()) event.preventDefault(); });
+    link.addEventListener("click", event => { if (!areValid()) event.preventDefault(); });
     part.append(make("div", {}, link));
     return part;
   }
@@ -83,17 +83,17 @@ function trial(path, method, operation) {
   const shown = make("output");
   const button = make("button", { className: "button", type: "button", textContent: "Try it" });
   button.addEventListener("click", async () => {
-    if (!areRight()) return;
+    if (!areValid()) return;
     shown.textContent = "…";
     try {
-      const wanted = { method: method.toUpperCase(), headers: {} };
+      const options = { method: method.toUpperCase(), headers: {} };
       if (body && text.value.trim()) {
-        wanted.body = text.value;
-        wanted.headers["Content-Type"] = "application/json";
+        options.body = text.value;
+        options.headers["Content-Type"] = "application/json";
       }
-      const answer = await fetch(address(target(path, inputs)), wanted);
-      const said = await answer.text();
-      shown.textContent = `${answer.status} ${answer.statusText}\n${said.length > 4000 ? said.slice(0, 4000) + " …" : said}`;
+      const response = await fetch(address(target(path, inputs)), options);
+      const content = await response.text();
+      shown.textContent = `${response.status} ${response.statusText}\n${content.length > 4000 ? content.slice(0, 4000) + " …" : content}`;
     } catch (error) {
       shown.textContent = error.message;
     }
@@ -103,7 +103,7 @@ function trial(path, method, operation) {
   return part;
 }
 
-/** The fields of a body; of one that has several forms, those of all. */
+/** The fields of a body; of alternatives, the fields of all. */
 function fieldsOf(body) {
   const forms = [body, ...(body.anyOf || []), ...(body.oneOf || [])];
   return Object.entries(Object.assign({}, ...forms.map(each => each.properties || {})));
@@ -112,7 +112,7 @@ function fieldsOf(body) {
 function operationOf(path, method, operation) {
   const summary = make("summary", {},
     Object.assign(make("span", { className: "method", textContent: method.toUpperCase() })),
-    make("span", { className: "path", textContent: path }), make("span", { className: "quiet", textContent: operation.summary }));
+    make("span", { className: "path", textContent: path }), make("span", { className: "muted", textContent: operation.summary }));
   summary.firstChild.dataset.method = method;
   const part = make("details", {}, summary);
   if (operation.description) part.append(make("p", { textContent: operation.description }));
@@ -121,15 +121,15 @@ function operationOf(path, method, operation) {
   if (body) part.append(table(fieldsOf(body).map(
     ([name, field]) => [name, field, field.description, (body.required || []).includes(name)])));
   part.append(table(Object.entries(operation.responses).map(
-    ([status, answer]) => [status, null, answer.description]), ["answer", "", "meaning"]));
-  part.append(trial(path, method, operation));
+    ([status, response]) => [status, null, response.description]), ["Status", "", "Description"]));
+  part.append(form(path, method, operation));
   return part;
 }
 
 async function show() {
-  const answer = await fetch(address("openapi.json"));
-  if (!answer.ok) throw new Error(`the portal answers ${answer.status}`);
-  const description = await answer.json();
+  const response = await fetch(address("openapi.json"));
+  if (!response.ok) throw new Error(`HTTP status ${response.status}`);
+  const description = await response.json();
   document.getElementById("title").textContent = `${description.info.title} ${description.info.version}: API`;
   notice.textContent = description.info.description;
   const groups = new Map();
@@ -147,4 +147,4 @@ async function show() {
   }
 }
 
-show().catch(error => { notice.textContent = "No description: " + error.message; });
+show().catch(error => { notice.textContent = "The API description cannot be loaded: " + error.message; });

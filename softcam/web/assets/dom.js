@@ -1,8 +1,8 @@
-// Small tools for the page's elements: make one, say something, write a number down, remember a choice.
+// Helpers for the DOM: create elements, show messages, format values, store choices.
 
 export const $ = (id) => document.getElementById(id);
 
-/** An element; properties that start with "on" and those that the element has are set, others become attributes. */
+/** Creates an element. Properties that the element has are set, others become attributes. */
 export function el(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -15,7 +15,7 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
-/** One of the symbols in index.html. */
+/** Creates an icon from the symbols in index.html. */
 export function icon(name) {
   const space = "http://www.w3.org/2000/svg";
   const made = document.createElementNS(space, "svg");
@@ -27,29 +27,29 @@ export function icon(name) {
   return made;
 }
 
-/** Writes only what differs: screen readers speak up at every write. */
-export function write(element, words) {
-  if (element.textContent !== words) element.textContent = words;
+/** Sets the text only if it differs: screen readers announce every change. */
+export function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
 }
 
-let hiding = 0;
+let hideTimer = 0;
 
-/** Says something for a moment, aloud for screen readers; a fault stays longer. */
-export function say(words, isFault = false) {
+/** Shows a message for some seconds, announced by screen readers; errors stay longer. */
+export function notify(text, isError = false) {
   const toast = $("toast");
-  toast.textContent = words;
-  toast.classList.toggle("fault", isFault);
+  toast.textContent = text;
+  toast.classList.toggle("error", isError);
   toast.classList.add("shown");
-  clearTimeout(hiding);
-  hiding = setTimeout(() => toast.classList.remove("shown"), isFault ? 8000 : 3500);
+  clearTimeout(hideTimer);
+  hideTimer = setTimeout(() => toast.classList.remove("shown"), isError ? 8000 : 3500);
 }
 
-/** Asks before something that cannot be undone; whether the answer was yes. */
-export function isSure(title, words, yes) {
-  write($("sure-title"), title);
-  write($("sure-words"), words);
-  write($("sure-yes"), yes);
-  const dialog = $("sure");
+/** Asks for confirmation; resolves with whether it was given. */
+export function confirmed(title, text, yes) {
+  write($("confirm-title"), title);
+  write($("confirm-text"), text);
+  write($("confirm-yes"), yes);
+  const dialog = $("confirm");
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
@@ -57,7 +57,7 @@ export function isSure(title, words, yes) {
 
 export const isKnown = (value) => value !== null && value !== undefined;
 
-/** A number with as many decimals as say something at its size. */
+/** Formats a number with as many decimals as are useful for its magnitude. */
 export function figure(value, unit = "", digits = undefined) {
   if (!isKnown(value)) return "–";
   const size = Math.abs(value);
@@ -73,51 +73,51 @@ export function exposure(us) {
 export function bytes(count) {
   if (!isKnown(count)) return "–";
   const units = ["B", "kB", "MB", "GB", "TB"];
-  let size = count, place = 0;
-  while (size >= 1000 && place < units.length - 1) { size /= 1000; place += 1; }
-  return figure(size, units[place], place < 2 || size >= 100 ? 0 : 1);
+  let size = count, index = 0;
+  while (size >= 1000 && index < units.length - 1) { size /= 1000; index += 1; }
+  return figure(size, units[index], index < 2 || size >= 100 ? 0 : 1);
 }
 
 export function duration(seconds) {
   if (!isKnown(seconds)) return "–";
-  const whole = Math.max(0, Math.round(seconds));
+  const total = Math.max(0, Math.round(seconds));
   const two = (number) => String(number).padStart(2, "0");
-  const hours = Math.floor(whole / 3600), minutes = Math.floor(whole / 60) % 60;
-  return (hours ? `${hours}:${two(minutes)}` : String(minutes)) + `:${two(whole % 60)}`;
+  const hours = Math.floor(total / 3600), minutes = Math.floor(total / 60) % 60;
+  return (hours ? `${hours}:${two(minutes)}` : String(minutes)) + `:${two(total % 60)}`;
 }
 
 export const clock = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
-/** A choice that outlasts the page; a browser that keeps nothing is no reason to fail. */
-export function recall(name, otherwise) {
+/** Reads a stored choice; the default if the browser stores nothing. */
+export function loadChoice(name, fallback) {
   try {
-    return localStorage.getItem(`soft-stream.${name}`) ?? otherwise;
+    return localStorage.getItem(`soft-stream.${name}`) ?? fallback;
   } catch {
-    return otherwise;
+    return fallback;
   }
 }
 
-export function keep(name, value) {
+export function storeChoice(name, value) {
   try {
     localStorage.setItem(`soft-stream.${name}`, value);
   } catch { /* private windows */ }
 }
 
-/** Gives a text to the clipboard, which without https only the old way can. */
+/** Copies a text to the clipboard. Without https, only execCommand can. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const field = el("textarea", { value: text, class: "unseen" });
+    const field = el("textarea", { value: text, class: "visually-hidden" });
     document.body.append(field);
     field.select();
     document.execCommand("copy");
     field.remove();
   }
-  say("Copied");
+  notify("Copied");
 }
 
-/** Lets the browser save what lies at an address of this origin. */
+/** Downloads an address of this origin as a file. */
 export function save(href, name) {
   const link = el("a", { href, download: name });
   document.body.append(link);

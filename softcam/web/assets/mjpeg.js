@@ -1,15 +1,15 @@
-// Reads the MJPEG stream part by part. An <img> would show it as well, but tells neither that a picture came nor how
-// old it is, and a frozen picture would look live.
+// Reads the MJPEG stream part by part. An <img> would also show it, but reports neither new images nor their age, so a
+// frozen image would look live.
 
-import { Refusal, address, reason } from "./portal.js";
+import { HttpError, address, errorDetail } from "./portal.js";
 
-const LONGEST_HEADER = 8192;
+const MAX_HEADER = 8192;
 const text = new TextDecoder("latin1");
 
 export class MjpegStream {
   #abort = null;
 
-  /** `on.part(body, timestamp_s)` for each picture, `on.end(error)` once, unless it was stopped. */
+  /** Calls `on.part(body, timestamp_s)` for each JPEG and `on.end(error)` once, unless stopped before. */
   constructor(on) {
     this.on = on;
   }
@@ -19,11 +19,11 @@ export class MjpegStream {
     const abort = (this.#abort = new AbortController());
     let error = new Error("The stream ended.");
     try {
-      const answer = await fetch(address("stream.mjpg" + query), { cache: "no-store", signal: abort.signal });
-      if (!answer.ok) throw new Refusal(answer.status, await reason(answer));
-      await this.#read(answer.body.getReader(), abort.signal);
-    } catch (fault) {
-      error = fault;
+      const response = await fetch(address("stream.mjpg" + query), { cache: "no-store", signal: abort.signal });
+      if (!response.ok) throw new HttpError(response.status, await errorDetail(response));
+      await this.#read(response.body.getReader(), abort.signal);
+    } catch (failure) {
+      error = failure;
     }
     if (!abort.signal.aborted) {
       abort.abort();
@@ -45,21 +45,21 @@ export class MjpegStream {
     for (;;) {
       let end;
       while ((end = endOfHeader(rest)) < 0) {
-        if (rest.length > LONGEST_HEADER) throw new Error("The stream is no MJPEG.");
+        if (rest.length > MAX_HEADER) throw new Error("The stream is not MJPEG.");
         rest = join(rest, await next());
       }
       const header = text.decode(rest.subarray(0, end));
       const length = Number(/content-length: *(\d+)/i.exec(header)?.[1]);
-      if (!length) throw new Error("A picture of the stream has no length.");
+      if (!length) throw new Error("A part of the stream has no Content-Length.");
       const body = new Uint8Array(length);
-      let have = Math.min(length, rest.length - end);
-      body.set(rest.subarray(end, end + have));
-      rest = rest.subarray(end + have);
-      while (have < length) {
+      let received = Math.min(length, rest.length - end);
+      body.set(rest.subarray(end, end + received));
+      rest = rest.subarray(end + received);
+      while (received < length) {
         const chunk = await next();
-        const taken = Math.min(length - have, chunk.length);
-        body.set(chunk.subarray(0, taken), have);
-        have += taken;
+        const taken = Math.min(length - received, chunk.length);
+        body.set(chunk.subarray(0, taken), received);
+        received += taken;
         rest = chunk.subarray(taken);
       }
       if (signal.aborted) return;
@@ -75,7 +75,7 @@ function join(first, second) {
   return both;
 }
 
-/** Where the part's own bytes begin, -1 where the empty line has not come yet. */
+/** The offset behind the header of a part; -1 if the header is incomplete. */
 function endOfHeader(bytes) {
   for (let at = bytes.indexOf(13); at >= 0 && at + 3 < bytes.length; at = bytes.indexOf(13, at + 1)) {
     if (bytes[at + 1] === 10 && bytes[at + 2] === 13 && bytes[at + 3] === 10) return at + 4;

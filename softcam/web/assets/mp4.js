@@ -1,29 +1,29 @@
-// Plays /stream.mp4 in a <video> and stays at its live edge: Media Source Extensions, fed by hand.
+// Plays /stream.mp4 in a <video> through Media Source Extensions and stays at the live edge.
 
-import { Refusal, address, reason } from "./portal.js";
+import { HttpError, address, errorDetail } from "./portal.js";
 
 const Source = window.ManagedMediaSource ?? window.MediaSource;
-const LEAST_SPARE_S = 0.05; // how long before its time a frame comes at the least, where the line and the browser are quick
-const MOST_SPARE_S = 1;
-const LOOK_MS = 1000; // how often the pace is judged
-const MOST_HASTE = 0.1; // a tenth quicker or slower than the camera is not seen
-const FAR_S = 0.5; // further back than this is caught up with by a jump
-const JUMP_PAUSE_MS = 5000; // where one jump does not help, the next would not either
-const KEPT_S = 10; // behind what is shown
-const LONGEST_BEGINNING = 1 << 20;
+const MIN_MARGIN_S = 0.05; // how long before its presentation time a frame arrives at least, on a fast line
+const MAX_MARGIN_S = 1;
+const INTERVAL_MS = 1000; // between adjustments of the playback rate
+const MAX_RATE_CHANGE = 0.1; // ten percent faster or slower is not noticeable
+const SEEK_THRESHOLD_S = 0.5; // a larger delay is removed by seeking
+const SEEK_PAUSE_MS = 5000; // between two seeks
+const KEPT_S = 10; // of media behind the current position
+const MAX_INIT_BYTES = 1 << 20;
 
 export const canPlay = () => Boolean(Source && window.fetch);
 
-export class Movie {
+export class Mp4Stream {
   #abort = null;
 
-  /** `on.bytes(count)` for all that comes, `on.end(error)` once, unless it was stopped. */
+  /** Calls `on.bytes(count)` for received data and `on.end(error)` once, unless stopped before. */
   constructor(video, on) {
     this.video = video;
     this.on = on;
   }
 
-  /** How far what is shown is behind what has come. */
+  /** The delay between the current position and the end of the buffer. */
   get behind_s() {
     return Math.max(0, endOf(this.video) - this.video.currentTime);
   }
@@ -34,8 +34,8 @@ export class Movie {
     let error = new Error("The stream ended.");
     try {
       await this.#play(abort.signal);
-    } catch (fault) {
-      error = fault;
+    } catch (failure) {
+      error = failure;
     }
     if (!abort.signal.aborted) {
       this.stop();
@@ -53,32 +53,32 @@ export class Movie {
   }
 
   async #play(signal) {
-    const answer = await fetch(address("stream.mp4"), { cache: "no-store", signal });
-    if (!answer.ok) throw new Refusal(answer.status, await reason(answer));
-    const reader = answer.body.getReader();
-    let beginning = new Uint8Array(0), codec = null;
-    while (!(codec = codecOf(beginning))) {
-      if (beginning.length > LONGEST_BEGINNING) throw new Error("The stream is no H.264.");
-      beginning = joined([beginning, await this.#next(reader)]);
+    const response = await fetch(address("stream.mp4"), { cache: "no-store", signal });
+    if (!response.ok) throw new HttpError(response.status, await errorDetail(response));
+    const reader = response.body.getReader();
+    let init = new Uint8Array(0), codec = null;
+    while (!(codec = codecOf(init))) {
+      if (init.length > MAX_INIT_BYTES) throw new Error("The stream is not H.264.");
+      init = join([init, await this.#next(reader)]);
     }
     const type = `video/mp4; codecs="${codec}"`;
-    if (!Source.isTypeSupported(type)) throw new Refusal(415, "This browser plays no H.264.");
+    if (!Source.isTypeSupported(type)) throw new HttpError(415, "This browser cannot play H.264.");
     const source = new Source();
     const opened = new Promise((resolve) => source.addEventListener("sourceopen", resolve, { once: true }));
-    this.video.disableRemotePlayback = true; // without it an iPhone refuses
+    this.video.disableRemotePlayback = true; // required on iPhones
     this.video.src = URL.createObjectURL(source);
     await opened;
     signal.throwIfAborted();
     const buffer = source.addSourceBuffer(type);
-    await this.#append(buffer, beginning);
-    const edge = new Edge(this.video, signal);
+    await this.#append(buffer, init);
+    const edge = new LiveEdge(this.video, signal);
     for (;;) {
       const chunk = await this.#next(reader);
       signal.throwIfAborted();
       const { behind_s } = this, end_s = endOf(this.video);
       await this.#append(buffer, chunk);
       signal.throwIfAborted();
-      edge.came(behind_s, endOf(this.video) - end_s);
+      edge.onAppended(behind_s, endOf(this.video) - end_s);
     }
   }
 
@@ -90,96 +90,95 @@ export class Movie {
   }
 
   async #append(buffer, data) {
-    await settled(buffer, () => buffer.appendBuffer(data));
+    await updated(buffer, () => buffer.appendBuffer(data));
     const { currentTime, buffered } = this.video;
     if (buffered.length && buffered.start(0) < currentTime - 2 * KEPT_S) {
-      await settled(buffer, () => buffer.remove(0, currentTime - KEPT_S));
+      await updated(buffer, () => buffer.remove(0, currentTime - KEPT_S));
     }
   }
 }
 
 /**
- * Keeps a film as close behind what comes as it can be without running dry. What counts is the frame that came latest
- * for its time in each look: it is to have a little to spare. So how often frames come makes no difference, and a line
- * or a browser that stumbles gets more by itself. Where that is not enough and the film stood, there is more to spare
- * from then on, and slowly less again.
+ * Keeps the playback position as close to the live edge as possible without stalling. In each interval, the frame that
+ * arrived latest relative to its presentation time must still have a small margin. So the frame rate does not matter,
+ * and jitter of the line or the browser increases the delay. After a stall the margin grows, then shrinks slowly.
  */
-class Edge {
-  #spare_s = LEAST_SPARE_S;
-  #isBegun = false;
-  #isDry = false;
-  #jumped_ms = -Infinity;
-  #since_ms = 0;
-  #least_s = Infinity; // that was still to be shown when the next frame came
-  #frame_s = Infinity; // from one frame to the next
+class LiveEdge {
+  #margin_s = MIN_MARGIN_S;
+  #isPlaying = false;
+  #hasStalled = false;
+  #sought_ms = -Infinity;
+  #interval_ms = 0;
+  #minLead_s = Infinity; // smallest buffered duration when a frame arrived
+  #frame_s = Infinity; // shortest frame duration
 
   constructor(video, signal) {
     this.video = video;
-    video.addEventListener("waiting", () => { this.#isDry ||= this.#isBegun && !video.seeking; }, { signal });
+    video.addEventListener("waiting", () => { this.#hasStalled ||= this.#isPlaying && !video.seeking; }, { signal });
   }
 
-  /** After each piece of film: how far behind the end we were before it, and how much further the end is now. */
-  came(behind_s, more_s) {
+  /** After appended data: the delay before it, and by how much the end of the buffer moved. */
+  onAppended(behind_s, more_s) {
     const { video } = this;
-    if (!(more_s > 0)) return; // not yet a whole frame
+    if (!(more_s > 0)) return; // no complete frame yet
     const { buffered } = video, start_s = buffered.start(buffered.length - 1);
-    if (video.currentTime < start_s - 0.01) this.#jump(start_s); // the beginning, and where the camera left something out
-    else if (video.seeking) this.#lookAnew();
-    else if (!this.#isBegun) this.#begin(behind_s - more_s);
+    if (video.currentTime < start_s - 0.01) this.#seek(start_s); // at the start, and at gaps of the stream
+    else if (video.seeking) this.#startInterval();
+    else if (!this.#isPlaying) this.#play(behind_s - more_s);
     else {
-      this.#least_s = Math.min(this.#least_s, behind_s);
+      this.#minLead_s = Math.min(this.#minLead_s, behind_s);
       this.#frame_s = Math.min(this.#frame_s, more_s);
-      if (performance.now() - this.#since_ms > LOOK_MS) this.#judge();
+      if (performance.now() - this.#interval_ms > INTERVAL_MS) this.#adjust();
     }
   }
 
-  /** The first frame is seen at once; it moves when there is enough to spare. */
-  #begin(spare_s) {
-    if (spare_s < this.#spare_s) return;
-    this.#isBegun = true;
-    this.#lookAnew();
-    this.video.play().catch(() => {}); // muted, so it may; a browser that saves power does not
+  /** The first frame is shown at once; playback starts when the margin is reached. */
+  #play(margin_s) {
+    if (margin_s < this.#margin_s) return;
+    this.#isPlaying = true;
+    this.#startInterval();
+    this.video.play().catch(() => {}); // muted video may autoplay, except in power-saving modes
   }
 
-  #judge() {
+  #adjust() {
     const { video } = this;
-    this.#spare_s = this.#isDry ? Math.min(MOST_SPARE_S, this.#spare_s * 1.5) : Math.max(LEAST_SPARE_S, this.#spare_s * 0.99);
-    // The end is where the last frame ends, if it lasts as long as it says: twice as long as the next takes to come.
-    const late_s = this.#least_s - this.#frame_s - this.#spare_s;
-    if (late_s > FAR_S && (video.paused || performance.now() - this.#jumped_ms > JUMP_PAUSE_MS)) {
-      if (!video.paused) this.#jumped_ms = performance.now();
-      this.#jump(video.currentTime + late_s);
+    this.#margin_s = this.#hasStalled ? Math.min(MAX_MARGIN_S, this.#margin_s * 1.5) : Math.max(MIN_MARGIN_S, this.#margin_s * 0.99);
+    // The buffer ends with the last frame, whose stated duration is twice the frame interval.
+    const late_s = this.#minLead_s - this.#frame_s - this.#margin_s;
+    if (late_s > SEEK_THRESHOLD_S && (video.paused || performance.now() - this.#sought_ms > SEEK_PAUSE_MS)) {
+      if (!video.paused) this.#sought_ms = performance.now();
+      this.#seek(video.currentTime + late_s);
     } else {
-      const isLittle = Math.abs(late_s) < (video.playbackRate === 1 ? 0.03 : 0.01);
-      video.playbackRate = isLittle ? 1 : 1 + Math.min(MOST_HASTE, Math.max(-MOST_HASTE, late_s / 2));
+      const isSmall = Math.abs(late_s) < (video.playbackRate === 1 ? 0.03 : 0.01);
+      video.playbackRate = isSmall ? 1 : 1 + Math.min(MAX_RATE_CHANGE, Math.max(-MAX_RATE_CHANGE, late_s / 2));
     }
-    this.#lookAnew();
+    this.#startInterval();
   }
 
-  #jump(to_s) {
+  #seek(to_s) {
     this.video.currentTime = to_s;
     this.video.playbackRate = 1;
-    this.#lookAnew();
+    this.#startInterval();
   }
 
-  #lookAnew() {
-    this.#since_ms = performance.now();
-    this.#least_s = this.#frame_s = Infinity;
-    this.#isDry = false;
+  #startInterval() {
+    this.#interval_ms = performance.now();
+    this.#minLead_s = this.#frame_s = Infinity;
+    this.#hasStalled = false;
   }
 }
 
 const endOf = ({ buffered }) => (buffered.length ? buffered.end(buffered.length - 1) : 0);
 
-function settled(buffer, work) {
+function updated(buffer, update) {
   return new Promise((resolve, reject) => {
     buffer.onupdateend = resolve;
-    buffer.onerror = () => reject(new Error("The browser cannot read the video."));
-    work();
+    buffer.onerror = () => reject(new Error("The browser cannot decode the video."));
+    update();
   });
 }
 
-function joined(parts) {
+function join(parts) {
   const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
   let at = 0;
   for (const part of parts) {
@@ -189,7 +188,7 @@ function joined(parts) {
   return all;
 }
 
-/** "avc1.42c01f", from the box avcC (ISO 14496-15), once it has come. */
+/** The codec string, such as "avc1.42c01f", from the avcC box (ISO 14496-15); null until it has arrived. */
 function codecOf(bytes) {
   for (let at = 0; at + 8 <= bytes.length; at += 1) {
     if (bytes[at] === 0x61 && bytes[at + 1] === 0x76 && bytes[at + 2] === 0x63 && bytes[at + 3] === 0x43) {

@@ -1,124 +1,124 @@
-// The page's beginning: puts the parts together, asks for the status once a second, and says in words what goes on. No
-// old picture is ever left standing as if it were live.
+// The entry point of the page: assembles the modules, polls the status once a second, and shows the state. An outdated
+// image is always marked as such.
 
 import { Controls } from "./controls.js";
-import { $, clock, exposure, figure, fileStamp, isKnown, keep, recall, save, say, write } from "./dom.js";
-import { OLD_MS, Picture } from "./picture.js";
+import { $, clock, exposure, figure, fileStamp, isKnown, loadChoice, notify, save, storeChoice, write } from "./dom.js";
+import { Picture, STALE_MS } from "./picture.js";
 import { Plots } from "./plots.js";
-import { Refusal, address, ask, isAway, looksOnly, reason } from "./portal.js";
+import { HttpError, address, errorDetail, errorText, getJson, isUnreachable, readOnlyReason } from "./portal.js";
 import { Recordings } from "./recordings.js";
-import { Share } from "./links.js";
+import { Links } from "./links.js";
 import { Wall } from "./wall.js";
 import { HAS_WEBRTC } from "./transports.js";
 import { Zoom } from "./zoom.js";
 
-const STATUS_PERIOD_MS = 1000; // it is also what brings a broken stream back
+const STATUS_PERIOD_MS = 1000; // also the interval at which a broken stream is reconnected
 const CONTROLS_PERIOD_MS = 2000;
 const AGE_PERIOD_MS = 200;
-const SILENT_MS = 2000;
-const STILL_LIMIT_MS = 40000; // until a snapshot begins to come: long exposures take thrice their time
-const KEY_LIMIT_MS = 60000; // for who has to look the key up
-const TROUBLE_MS = 60000; // for so long a trouble that is over is still told
+const STALL_MS = 2000;
+const SNAPSHOT_TIMEOUT_MS = 40000; // until the response starts: long exposures take three times as long
+const PASSWORD_TIMEOUT_MS = 60000; // while the browser asks for the key
+const ERROR_SHOWN_MS = 60000; // an error is shown for this long after it is over
 const OPENING = {
-  closed: "camera is off", opening: "opening the camera", open: "waiting for a picture",
-  lingering: "waiting for a picture", closing: "closing the camera",
+  closed: "Camera closed", opening: "Opening the camera", open: "Waiting for an image",
+  lingering: "Waiting for an image", closing: "Closing the camera",
 };
 
 const picture = new Picture({
   picture: () => {
-    zoom.pictureCame();
-    plots.pictureCame();
-    if (lastStatus && isRight(lastStatus)) judge(lastStatus);
+    zoom.onPicture();
+    plots.onPicture();
+    if (lastStatus && isAvailable(lastStatus)) updateState(lastStatus);
   },
-  way: showWay,
-  fit: () => zoom.render(),
+  transport: showTransport,
+  layout: () => zoom.render(),
 });
 const zoom = new Zoom(picture);
 const plots = new Plots(picture);
-const controls = new Controls(() => askStatus(), () => plots.expectOpening());
+const controls = new Controls(() => updateStatus(), () => plots.expectOpening());
 const recordings = new Recordings();
-const share = new Share();
+const links = new Links();
 const wall = new Wall(() => {
   if (wall.isShown) picture.stop();
   else picture.start();
-  askStatus();
+  updateStatus();
 });
 
-let lastStatus = null; // of the last answer; null while there is none
-let isAsking = false;
-let wasAway = false; // the portal could not be reached
-let parting = ""; // the trouble that the portal told last, and may have left with
-let isOut = false; // nobody is let in
+let lastStatus = null; // of the last response; null while the portal cannot be reached
+let isUpdating = false;
+let wasUnreachable = false;
+let lastProblem = ""; // reported by the portal before it became unreachable
+let isUnauthorized = false;
 let version = null;
-let trouble = null; // the last one: its words, and when it was first seen
+let shownError = null; // the last error: its text, and when it was first seen
 let controls_ms = -Infinity;
-let asking = 0;
+let statusTimer = 0;
 
-// --- the state in words ----------------------------------------------------------------------------------------------
+// --- state -----------------------------------------------------------------------------------------------------------
 
-function tell(kind, words) {
+function showState(kind, text) {
   if ($("state").dataset.state !== kind) $("state").dataset.state = kind;
-  write($("state"), words);
+  write($("state"), text);
 }
 
-/** Words over the picture; and whether what is seen of it counts for nothing. */
-function cover(words, isDead = false) {
-  $("notice").hidden = !words;
-  write($("notice"), words);
-  picture.stage.classList.toggle("dead", isDead);
+/** Shows a text over the picture; `isUnavailable` if the picture is not valid. */
+function showNotice(text, isUnavailable = false) {
+  $("notice").hidden = !text;
+  write($("notice"), text);
+  picture.stage.classList.toggle("unavailable", isUnavailable);
 }
 
-function lose(words, why) {
-  tell("lost", words);
-  cover(why, true);
+function showLost(text, reason) {
+  showState("lost", text);
+  showNotice(reason, true);
 }
 
-const isRight = (status) => status.available && status.state !== "recovering" && status.state !== "missing";
+const isAvailable = (status) => status.available && status.state !== "recovering" && status.state !== "missing";
 
-function judge(status) {
+function updateState(status) {
   if (document.hidden) return;
-  if (wall.isShown) tell(isRight(status) ? "live" : "lost", isRight(status) ? "all cameras" : "no camera here");
+  if (wall.isShown) showState(isAvailable(status) ? "live" : "lost", isAvailable(status) ? "All cameras" : "Camera unavailable");
   else if (status.state === "recovering") {
-    tell("lost", "reconnecting");
-    cover(""); // the stream itself says why, in a picture of its own
-  } else if (!isRight(status)) lose(status.state === "missing" ? "camera missing" : "no camera", `${absenceOf(status)}.`);
+    showState("lost", "Recovering the camera");
+    showNotice(""); // the stream itself shows a notice image with the reason
+  } else if (!isAvailable(status)) showLost(status.state === "missing" ? "Camera missing" : "Camera unavailable", `${problemOf(status)}.`);
   else if (picture.isShown) {
-    // The rate sinks while no pictures come: what a frame takes says better how long to wait for one.
+    // The measured rate drops while no frames arrive; the frame duration is the better reference.
     const frame_ms = status.frame_duration_us ? status.frame_duration_us / 1000 : 1000 / (status.fps || 1);
-    const isOld = picture.age_ms > Math.max(OLD_MS, 2.5 * frame_ms);
-    tell(isOld ? "wait" : "live", isOld ? "no new picture" : "live");
-    cover("");
+    const isStale = picture.age_ms > Math.max(STALE_MS, 2.5 * frame_ms);
+    showState(isStale ? "wait" : "live", isStale ? "No new image" : "Live");
+    showNotice("");
   } else {
-    tell("wait", OPENING[status.state] ?? status.state);
-    cover(picture.way === "webrtc" && picture.fault ? `No WebRTC: ${picture.fault.message} Trying again …` : `${$("state").textContent} …`);
+    showState("wait", OPENING[status.state] ?? status.state);
+    showNotice(picture.transport === "webrtc" && picture.error ? `WebRTC failed: ${picture.error.message} Retrying …` : `${$("state").textContent} …`);
   }
 }
 
-/** The age of what is seen, several times a second: it is the one thing that must not wait for an answer. */
+/** Shows the age of the picture; several times a second, independent of any response of the portal. */
 function showAge() {
   const { age_ms } = picture;
-  const isOld = age_ms > OLD_MS;
-  $("age").hidden = !isOld;
-  if (isOld) write($("age"), `${(age_ms / 1000).toFixed(age_ms < 10000 ? 1 : 0)} s old`);
-  picture.stage.classList.toggle("old", isOld);
-  if (lastStatus && isOld && isRight(lastStatus)) judge(lastStatus);
+  const isStale = age_ms > STALE_MS;
+  $("age").hidden = !isStale;
+  if (isStale) write($("age"), `${(age_ms / 1000).toFixed(age_ms < 10000 ? 1 : 0)} s old`);
+  picture.stage.classList.toggle("stale", isStale);
+  if (lastStatus && isStale && isAvailable(lastStatus)) updateState(lastStatus);
 }
 
-/** Why there is no camera. */
-const absenceOf = ({ state, last_error }) =>
-  state === "missing" ? "The camera is missing" : `No picture: ${last_error || "the camera is not available"}`;
+/** Why the camera is unavailable. */
+const problemOf = ({ state, last_error }) =>
+  state === "missing" ? "The camera is missing" : `No image: ${last_error || "the camera is not available"}`;
 
-function troubleOf(status) {
-  if (status.state !== "recovering" && !isRight(status) && status.last_error) return absenceOf(status);
-  return status.state === "recovering" || picture.age_ms > SILENT_MS ? "The camera gave no more pictures" : "";
+function currentProblem(status) {
+  if (status.state !== "recovering" && !isAvailable(status) && status.last_error) return problemOf(status);
+  return status.state === "recovering" || picture.age_ms > STALL_MS ? "The camera delivers no images" : "";
 }
 
-/** Nothing is known: what was true is no fact any more. */
-function forget() {
+/** Clears all values: they may have changed. */
+function clearStatus() {
   lastStatus = null;
   picture.stop();
   for (const fact of document.querySelectorAll("#facts dd")) write(fact, "–");
-  document.body.classList.add("away");
+  document.body.classList.add("offline");
 }
 
 function showFacts(status) {
@@ -126,116 +126,116 @@ function showFacts(status) {
   document.title = status.camera || "Camera";
   const facts = {
     size: isKnown(status.width) ? `${status.width} × ${status.height}` : "–",
-    rate: picture.isShown ? `${picture.fps.toFixed(1)} fps` : "–",
-    line: picture.isShown ? figure(picture.bytes_s * 8e-6, "Mbit/s", 1) : "–",
-    time: exposure(status.exposure_us), gain: figure(status.analogue_gain, "×", 1),
-    light: figure(status.lux, "lux", status.lux < 10 ? 1 : 0), colour: figure(status.colour_temperature, "K", 0),
+    fps: picture.isShown ? `${picture.fps.toFixed(1)} fps` : "–",
+    bandwidth: picture.isShown ? figure(picture.bytes_s * 8e-6, "Mbit/s", 1) : "–",
+    exposure: exposure(status.exposure_us), gain: figure(status.analogue_gain, "×", 1),
+    brightness: figure(status.lux, "lux", status.lux < 10 ? 1 : 0), colour: figure(status.colour_temperature, "K", 0),
     viewers: String(status.viewers),
   };
   for (const [name, value] of Object.entries(facts)) write($(`fact-${name}`), value);
-  showTrouble(status);
-  if (version && version !== status.version) $("newer").hidden = false;
+  showError(status);
+  if (version && version !== status.version) $("updated").hidden = false;
   version ??= status.version;
 }
 
-/** What went wrong while the page looked on, while it lasts and a minute longer; what was before is no news. */
-function showTrouble({ last_error, restarts, state, backend }) {
-  const lasts = state === "recovering" || state === "missing";
-  const words = last_error && backend ? last_error + (restarts ? ` (${restarts} restart${restarts > 1 ? "s" : ""})` : "") : "";
-  if (words !== trouble?.words) trouble = { words, date: new Date(), until_ms: trouble || lasts ? performance.now() + TROUBLE_MS : 0 };
-  const isShown = words && (lasts || performance.now() < trouble.until_ms);
+/** Shows an error that occurred while the page is open, while it lasts and for one more minute. */
+function showError({ last_error, restarts, state, backend }) {
+  const isLasting = state === "recovering" || state === "missing";
+  const text = last_error && backend ? last_error + (restarts ? ` (${restarts} restart${restarts > 1 ? "s" : ""})` : "") : "";
+  if (text !== shownError?.text) shownError = { text, date: new Date(), until_ms: shownError || isLasting ? performance.now() + ERROR_SHOWN_MS : 0 };
+  const isShown = text && (isLasting || performance.now() < shownError.until_ms);
   $("last-error").hidden = !isShown;
-  write($("last-error"), isShown ? `${clock(trouble.date)} ${words}` : "");
+  write($("last-error"), isShown ? `${clock(shownError.date)} ${text}` : "");
 }
 
-/** Takes away what cannot work: all changes for who may only look, and all but the kept recordings without a camera. */
-function lock(hasNone) {
-  const isShut = hasNone || Boolean(looksOnly);
-  for (const part of document.querySelectorAll("fieldset.changes")) part.disabled = isShut;
-  if (isShut || document.body.classList.contains("shut")) $("record").disabled = isShut;
-  document.body.classList.toggle("shut", isShut);
-  for (const link of [$("snapshot"), $("full")]) link.setAttribute("aria-disabled", String(hasNone));
-  document.body.classList.toggle("looks", Boolean(looksOnly));
-  $("looks").hidden = !looksOnly;
-  write($("looks"), looksOnly ? `${looksOnly[0].toUpperCase()}${looksOnly.slice(1)}.` : "");
+/** Disables what cannot work: all changes for a read-only client, and all but saved recordings without a camera. */
+function lock(isDisabled) {
+  const isLocked = isDisabled || Boolean(readOnlyReason);
+  for (const part of document.querySelectorAll("fieldset.changes")) part.disabled = isLocked;
+  if (isLocked || document.body.classList.contains("locked")) $("record").disabled = isLocked;
+  document.body.classList.toggle("locked", isLocked);
+  for (const link of [$("snapshot"), $("full")]) link.setAttribute("aria-disabled", String(isDisabled));
+  document.body.classList.toggle("read-only", Boolean(readOnlyReason));
+  $("read-only").hidden = !readOnlyReason;
+  write($("read-only"), readOnlyReason ? `${readOnlyReason[0].toUpperCase()}${readOnlyReason.slice(1)}.` : "");
 }
 
-document.addEventListener("looksonly", () => lock(Boolean(lastStatus) && isOff(lastStatus)));
+document.addEventListener("readonly", () => lock(Boolean(lastStatus) && isCameraDisabled(lastStatus)));
 
-/** A camera that is switched off gives no stream until the portal is started anew. */
-const isOff = (status) => !status.backend;
+/** A camera that is disabled by configuration stays so until the portal is restarted. */
+const isCameraDisabled = (status) => !status.backend;
 
-// --- asking ----------------------------------------------------------------------------------------------------------
+// --- status ----------------------------------------------------------------------------------------------------------
 
 /**
- * A portal that comes back may want another key: sent none, the browser does not ask for it at every try. Who then wants
- * one may be a proxy, with nobody behind it yet.
+ * While the portal cannot be reached, requests are sent without credentials: otherwise the browser could ask for the
+ * password at every retry, since a proxy responds with 401 before the portal is back.
  */
 async function fetchStatus() {
   const path = "v1/camera/status";
   try {
-    return await ask(path, { credentials: wasAway ? "omit" : "same-origin" });
+    return await getJson(path, { credentials: wasUnreachable ? "omit" : "same-origin" });
   } catch (error) {
-    if (error.status !== 401 || !wasAway) throw error;
-    return ask(path, { patience_ms: KEY_LIMIT_MS }); // with the key that the browser knows; for another one it asks
+    if (error.status !== 401 || !wasUnreachable) throw error;
+    return getJson(path, { timeout_ms: PASSWORD_TIMEOUT_MS }); // with the stored key; the browser asks if it is wrong
   }
 }
 
-async function askStatus() {
-  if (document.hidden || isAsking || isOut) return;
-  isAsking = true;
+async function updateStatus() {
+  if (document.hidden || isUpdating || isUnauthorized) return;
+  isUpdating = true;
   try {
     const status = await fetchStatus();
-    if (wasAway) plots.mark("The portal is back");
-    wasAway = false;
+    if (wasUnreachable) plots.addEvent("Connection to the portal restored");
+    wasUnreachable = false;
     lastStatus = status;
-    document.body.classList.remove("away");
-    picture.judge(status.fps, status.state === "open");
-    picture.turn(status.transform?.rotation ?? 0);
+    document.body.classList.remove("offline");
+    picture.update(status.fps, status.state === "open");
+    picture.rotate(status.transform?.rotation ?? 0);
     zoom.update(status, controls.groups);
     controls.update(status);
     recordings.update(status);
-    share.update(status);
+    links.update(status);
     showFacts(status);
-    lock(isOff(status));
+    lock(isCameraDisabled(status));
     plots.add(status, picture.isShown ? picture.bytes_s : NaN);
-    judge(status);
-    parting = troubleOf(status);
-    if (!wall.isShown && !isOff(status)) picture.start();
-    askControls(status);
+    updateState(status);
+    lastProblem = currentProblem(status);
+    if (!wall.isShown && !isCameraDisabled(status)) picture.start();
+    updateControls(status);
   } catch (error) {
-    if (error.status === 401) keepOut();
+    if (error.status === 401) showUnauthorized();
     else {
-      if (isAway(error) && !wasAway) plots.mark("The portal cannot be reached", true);
-      wasAway = isAway(error);
-      forget();
-      plots.gap();
-      // A portal whose camera is gone leaves, and comes back with it.
-      const away = `${parting ? `${parting}; now the` : "The"} portal cannot be reached. Trying again …`;
-      lose("no connection", wasAway ? away : error.message);
+      if (isUnreachable(error) && !wasUnreachable) plots.addEvent("Connection to the portal lost", true);
+      wasUnreachable = isUnreachable(error);
+      clearStatus();
+      plots.addGap();
+      // A portal whose camera is missing exits, and is started again with it.
+      const problem = lastProblem ? `${lastProblem}. ` : "";
+      showLost("No connection", wasUnreachable ? `${problem}The portal cannot be reached. Retrying …` : error.message);
     }
   } finally {
-    isAsking = false;
+    isUpdating = false;
   }
 }
 
-/** Now and then, while they are to be seen; and until the camera has said what it can. */
-async function askControls(status) {
-  const isWanted = $("controls").offsetParent || !controls.isKnown;
+/** Loads the controls periodically while they are visible, and until the camera's capabilities are known. */
+async function updateControls(status) {
+  const isNeeded = $("controls").offsetParent || !controls.isKnown;
   const period_ms = controls.isKnown ? CONTROLS_PERIOD_MS : 0;
-  if (!isWanted || !status.backend || performance.now() - controls_ms < period_ms) return;
+  if (!isNeeded || !status.backend || performance.now() - controls_ms < period_ms) return;
   controls_ms = performance.now();
   await controls.load().then((groups) => zoom.update(status, groups), () => {});
 }
 
-function keepOut() {
-  isOut = true;
-  forget();
-  clearInterval(asking);
-  lose("no key", "Nobody is let in without the key. Load the page again to give it.");
+function showUnauthorized() {
+  isUnauthorized = true;
+  clearStatus();
+  clearInterval(statusTimer);
+  showLost("Key required", "Authentication required. Reload the page to enter the key.");
 }
 
-// --- the bar below the picture ---------------------------------------------------------------------------------------
+// --- actions ---------------------------------------------------------------------------------------------------------
 
 async function takeSnapshot(event, query, suffix) {
   event.preventDefault();
@@ -243,20 +243,20 @@ async function takeSnapshot(event, query, suffix) {
   if (button.classList.contains("busy") || button.getAttribute("aria-disabled") === "true") return;
   button.classList.add("busy");
   plots.expectOpening();
-  const patience = new AbortController();
-  const limit = setTimeout(() => patience.abort(new Error("the portal takes too long.")), STILL_LIMIT_MS);
+  const timeout = new AbortController();
+  const timer = setTimeout(() => timeout.abort(new Error("timed out waiting for the portal.")), SNAPSHOT_TIMEOUT_MS);
   try {
-    const answer = await fetch(address(`snapshot.jpg${query}`), { cache: "no-store", signal: patience.signal });
-    clearTimeout(limit); // how long twelve million pixels take to come is the line's business
-    if (!answer.ok) throw new Refusal(answer.status, await reason(answer));
-    const href = URL.createObjectURL(await answer.blob());
+    const response = await fetch(address(`snapshot.jpg${query}`), { cache: "no-store", signal: timeout.signal });
+    clearTimeout(timer); // the download itself may take long on a slow line
+    if (!response.ok) throw new HttpError(response.status, await errorDetail(response));
+    const href = URL.createObjectURL(await response.blob());
     save(href, `snapshot-${fileStamp()}${suffix}.jpg`);
     setTimeout(() => URL.revokeObjectURL(href), 60000);
     picture.stage.classList.remove("flash");
-    void picture.stage.offsetWidth; // begins the animation anew
+    void picture.stage.offsetWidth; // restarts the animation
     picture.stage.classList.add("flash");
   } catch (error) {
-    say(`No snapshot: ${isAway(error) ? "the portal cannot be reached." : error.message}`, true);
+    notify(`Snapshot failed: ${errorText(error)}`, true);
   }
   button.classList.remove("busy");
 }
@@ -264,24 +264,24 @@ async function takeSnapshot(event, query, suffix) {
 $("snapshot").addEventListener("click", (event) => takeSnapshot(event, "", ""));
 $("full").addEventListener("click", (event) => takeSnapshot(event, "?full=1", "-full"));
 
-function showWay() {
-  for (const radio of document.querySelectorAll("[name=way]")) radio.checked = radio.value === picture.choice;
-  const way = { mp4: "MP4", webrtc: "WebRTC" }[picture.way] ?? (picture.query ? "MJPEG, small" : "MJPEG");
-  write($("way-now"), picture.choice === "auto" ? `now ${way}` : "");
+function showTransport() {
+  for (const radio of document.querySelectorAll("[name=transport]")) radio.checked = radio.value === picture.choice;
+  const transport = { mp4: "MP4", webrtc: "WebRTC" }[picture.transport] ?? (picture.query ? "MJPEG, reduced" : "MJPEG");
+  write($("transport-now"), picture.choice === "auto" ? `now ${transport}` : "");
 }
 
-$("way-webrtc").hidden = !HAS_WEBRTC;
+$("transport-webrtc").hidden = !HAS_WEBRTC;
 $("about-webrtc").hidden = HAS_WEBRTC;
-for (const radio of document.querySelectorAll("[name=way]")) radio.addEventListener("change", () => picture.choose(radio.value));
+for (const radio of document.querySelectorAll("[name=transport]")) radio.addEventListener("change", () => picture.choose(radio.value));
 for (const radio of document.querySelectorAll("[name=fit]")) {
   radio.checked = radio.value === picture.fit;
   radio.addEventListener("change", () => picture.setFit(radio.value));
 }
-$("turn").addEventListener("click", () => controls.set("transform", { rotation: ((lastStatus?.transform?.rotation ?? 0) + 90) % 360 }));
+$("rotate").addEventListener("click", () => controls.set("transform", { rotation: ((lastStatus?.transform?.rotation ?? 0) + 90) % 360 }));
 for (const side of ["hflip", "vflip"]) {
   $(side).addEventListener("click", () => controls.set("transform", { [side]: !lastStatus?.transform?.[side] }));
 }
-if (document.fullscreenEnabled) { // not on an iPhone
+if (document.fullscreenEnabled) { // not supported on iPhones
   $("fullscreen").hidden = false;
   $("fullscreen").addEventListener("click", () => (document.fullscreenElement ? document.exitFullscreen() : picture.stage.requestFullscreen()));
 }
@@ -295,19 +295,19 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// --- the panels ------------------------------------------------------------------------------------------------------
+// --- panels ----------------------------------------------------------------------------------------------------------
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
-function choose(tab) {
+function selectTab(tab) {
   for (const each of tabs) {
-    const isChosen = each === tab;
-    each.setAttribute("aria-selected", String(isChosen));
-    each.tabIndex = isChosen ? 0 : -1;
-    $(each.getAttribute("aria-controls")).hidden = !isChosen;
+    const isSelected = each === tab;
+    each.setAttribute("aria-selected", String(isSelected));
+    each.tabIndex = isSelected ? 0 : -1;
+    $(each.getAttribute("aria-controls")).hidden = !isSelected;
   }
-  keep("panel", tab.id);
-  // The tabs stay in sight on a phone: what was chosen begins right below them, however far the other panel was scrolled.
+  storeChoice("panel", tab.id);
+  // On a phone the tabs stay visible: scroll so that the selected panel starts right below them.
   const above_px = $("tabs").getBoundingClientRect().bottom - $(tab.getAttribute("aria-controls")).getBoundingClientRect().top;
   if (above_px > 1) scrollBy(0, -above_px);
   if (tab.id === "tab-recordings") recordings.load();
@@ -315,53 +315,53 @@ function choose(tab) {
 }
 
 for (const tab of tabs) {
-  tab.addEventListener("click", () => choose(tab));
+  tab.addEventListener("click", () => selectTab(tab));
   tab.addEventListener("keydown", (event) => {
     const shown = tabs.filter((each) => each.offsetParent);
-    const place = shown.indexOf(tab);
-    const next = { ArrowRight: shown[place + 1] ?? shown[0], ArrowLeft: shown.at(place - 1), Home: shown[0], End: shown.at(-1) }[event.key];
+    const index = shown.indexOf(tab);
+    const next = { ArrowRight: shown[index + 1] ?? shown[0], ArrowLeft: shown.at(index - 1), Home: shown[0], End: shown.at(-1) }[event.key];
     if (!next) return;
     event.preventDefault();
-    choose(next);
+    selectTab(next);
     next.focus();
   });
 }
-// On a wide screen the curves lie below the picture, and their tab is gone.
+// On a wide screen the graphs are below the picture and have no tab.
 const wide = matchMedia("(min-width: 75rem)");
-function settle() {
-  const chosen = tabs.find((tab) => tab.id === recall("panel", "tab-controls")) ?? tabs[0];
-  choose(wide.matches && chosen.id === "tab-graphs" ? tabs[0] : chosen);
+function selectInitialTab() {
+  const stored = tabs.find((tab) => tab.id === loadChoice("panel", "tab-controls")) ?? tabs[0];
+  selectTab(wide.matches && stored.id === "tab-graphs" ? tabs[0] : stored);
 }
-wide.addEventListener("change", settle);
-settle();
+wide.addEventListener("change", selectInitialTab);
+selectInitialTab();
 
-// On a phone the picture stays in sight, and the tabs right below it.
+// On a phone the picture stays visible, with the tabs right below it.
 new ResizeObserver(([entry]) => $("main").style.setProperty("--top", `${entry.target.offsetHeight}px`)).observe($("top"));
 
-// --- beginning and end -----------------------------------------------------------------------------------------------
+// --- start and end ---------------------------------------------------------------------------------------------------
 
-// A browser has six connections to a host: a hidden tab gives its own back.
+// A browser opens at most six connections to a host: a hidden tab releases its stream.
 document.addEventListener("visibilitychange", () => {
-  if (isOut) return;
+  if (isUnauthorized) return;
   if (document.hidden) {
     picture.stop();
-    tell("wait", "paused");
-    cover("paused", true);
+    showState("wait", "Paused");
+    showNotice("Paused", true);
   } else {
     plots.expectOpening();
     if (!wall.isShown) picture.start();
-    askStatus();
+    updateStatus();
   }
 });
-// A page that comes back out of the browser's store has none of its connections any more.
+// A page restored from the back/forward cache has no connections.
 window.addEventListener("pagehide", () => picture.stop());
-window.addEventListener("pageshow", (event) => event.persisted && askStatus());
+window.addEventListener("pageshow", (event) => event.persisted && updateStatus());
 
-showWay();
+showTransport();
 if (document.hidden) picture.stop();
 else picture.start();
 plots.expectOpening();
-askStatus();
-asking = setInterval(askStatus, STATUS_PERIOD_MS);
+updateStatus();
+statusTimer = setInterval(updateStatus, STATUS_PERIOD_MS);
 setInterval(showAge, AGE_PERIOD_MS);
 wall.load();

@@ -1,5 +1,5 @@
-// The picture by WebRTC. The page at /webrtc plays it, in a frame that nobody sees, and hands its stream over: that page
-// alone may talk to the media server, and alone knows the server's password.
+// The WebRTC transport. The page at /webrtc plays the stream in a hidden frame and passes it on: only that page may
+// connect to the media server, and only it knows the server's password.
 
 import { el } from "./dom.js";
 import { address } from "./portal.js";
@@ -7,7 +7,7 @@ import { address } from "./portal.js";
 export class Peer {
   #frame = null;
 
-  /** `on.bytes(count)` for all that comes, `on.end(error)` once, unless it was stopped. */
+  /** Calls `on.bytes(count)` for received data and `on.end(error)` once, unless stopped before. */
   constructor(video, on) {
     this.video = video;
     this.on = on;
@@ -15,14 +15,14 @@ export class Peer {
 
   start() {
     this.stop();
-    const frame = (this.#frame = el("iframe", { src: address("webrtc"), title: "Player of WebRTC", hidden: true }));
+    const frame = (this.#frame = el("iframe", { src: address("webrtc"), title: "WebRTC player", hidden: true }));
     frame.addEventListener("stream", ({ detail }) => {
       this.video.srcObject = detail;
       this.video.playbackRate = 1;
-      this.video.play().catch(() => {}); // muted, so it may; a browser that saves power does not
+      this.video.play().catch(() => {}); // muted video may autoplay, except in power-saving modes
     });
     frame.addEventListener("bytes", ({ detail }) => this.on.bytes(detail));
-    frame.addEventListener("told", ({ detail }) => {
+    frame.addEventListener("state", ({ detail }) => {
       if (frame !== this.#frame || detail.state !== "lost") return;
       this.stop();
       this.on.end(new Error(detail.reason));
@@ -31,7 +31,7 @@ export class Peer {
   }
 
   stop() {
-    this.#frame?.remove(); // the player says goodbye to the server
+    this.#frame?.remove(); // the player ends its session
     this.#frame = null;
     if (this.video.srcObject) this.video.srcObject = null;
   }

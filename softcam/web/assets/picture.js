@@ -1,112 +1,112 @@
-// The live picture: which way it comes (MJPEG, MP4, WebRTC), how it lies in its box, how old it is.
+// The live picture: its transport (MJPEG, MP4, WebRTC), its layout in the stage, and its age.
 
-import { $, keep, recall, say } from "./dom.js";
+import { $, loadChoice, notify, storeChoice } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
-import { Movie, canPlay } from "./mp4.js";
+import { Mp4Stream, canPlay } from "./mp4.js";
 import { Peer } from "./peer.js";
-import { Refusal, isAway } from "./portal.js";
+import { HttpError, isUnreachable } from "./portal.js";
 import { HAS_WEBRTC } from "./transports.js";
 
-export const OLD_MS = 1000; // a picture older than this says so
-const SILENT_MS = 15000; // a stream that sends nothing for so long, while the camera does, is asked for anew
-const SLOW_LIMIT_MS = 8000; // for so long less than half of the camera's pictures come: the line is too slow
-const SAVING = "?width=640&quality=60";
-const CHOICES = { auto: ["mjpeg", ""], mjpeg: ["mjpeg", ""], small: ["mjpeg", SAVING], mp4: ["mp4", ""], webrtc: ["webrtc", ""] };
+export const STALE_MS = 1000; // an older image shows its age
+const STALL_MS = 15000; // a stream without data for this long, although the camera is open, is reconnected
+const SLOW_MS = 8000; // the line is too slow if for this long less than half of the frames arrive
+const REDUCED = "?width=640&quality=60";
+const CHOICES = { auto: ["mjpeg", ""], mjpeg: ["mjpeg", ""], small: ["mjpeg", REDUCED], mp4: ["mp4", ""], webrtc: ["webrtc", ""] };
 
 export class Picture {
-  fps = 0; // as they come here
+  fps = 0; // received
   bytes_s = 0;
-  fault = null; // why the stream ended, until the next picture
+  error = null; // why the stream ended, until the next image
   #stream = null;
-  #pending = null; // the newest part that waits for the decoder
+  #pending = null; // the newest part, waiting for the decoder
   #isDecoding = false;
-  #came_ms = 0;
+  #shown_ms = 0;
   #lag_ms = 0;
-  #leastDelay_ms = Infinity;
+  #minDelay_ms = Infinity;
   #counts = { pictures: 0, bytes: 0, since_ms: performance.now() };
   #slow_ms = 0;
-  #turned = 0;
+  #rotation = 0;
 
-  /** `on.picture()` after each new picture, `on.way()` when another way was taken, `on.fit()` when it lies anew. */
+  /** Calls `on.picture()` after each new image, `on.transport()` after a change of transport, `on.layout()` after a new layout. */
   constructor(on) {
     this.on = on;
     this.stage = $("stage");
     this.frame = $("frame");
     this.layer = $("layer");
     this.canvas = $("picture");
-    this.video = $("movie");
-    this.first = $("first");
+    this.video = $("video");
+    this.initial = $("initial-image");
     this.context = this.canvas.getContext("2d", { alpha: false });
-    this.choice = recall("way", "auto");
-    this.fit = recall("fit", "fit");
+    this.choice = loadChoice("way", "auto"); // the stored key of earlier versions
+    this.fit = loadChoice("fit", "fit");
     if (!(this.choice in CHOICES) || (this.choice === "webrtc" && !HAS_WEBRTC) || (this.choice === "mp4" && !canPlay())) this.choice = "auto";
-    [this.way, this.query] = CHOICES[this.choice];
-    this.offset = { x: 0, y: 0 }; // of a picture that is larger than its box, from the middle
-    new ResizeObserver(() => this.lay()).observe(this.stage);
+    [this.transport, this.query] = CHOICES[this.choice];
+    this.offset = { x: 0, y: 0 }; // of an image larger than the stage, from the centre
+    new ResizeObserver(() => this.layout()).observe(this.stage);
     if (this.video.requestVideoFrameCallback) {
       const each = () => {
-        if (this.#isFilm) this.#arrived();
+        if (this.#isVideo) this.#onImage();
         this.video.requestVideoFrameCallback(each);
       };
       this.video.requestVideoFrameCallback(each);
-    } else this.video.addEventListener("timeupdate", () => this.#isFilm && this.#arrived());
-    this.video.addEventListener("resize", () => this.lay());
+    } else this.video.addEventListener("timeupdate", () => this.#isVideo && this.#onImage());
+    this.video.addEventListener("resize", () => this.layout());
   }
 
-  get isAsked() {
+  get isRequested() {
     return this.#stream !== null;
   }
 
-  /** Whether a picture of this stream was shown. */
+  /** Whether an image of the current stream has been shown. */
   get isShown() {
-    return this.#came_ms > 0;
+    return this.#shown_ms > 0;
   }
 
-  /** Milliseconds since what is shown was new; what the way itself takes at its best does not count. */
+  /** The age of the shown image in milliseconds, without the minimum latency of the transport. */
   get age_ms() {
     if (!this.isShown) return 0;
-    const behind_ms = this.way === "mp4" ? this.#movie.behind_s * 1000 : Math.max(0, this.#lag_ms);
-    return performance.now() - this.#came_ms + behind_ms;
+    const behind_ms = this.transport === "mp4" ? this.#mp4.behind_s * 1000 : Math.max(0, this.#lag_ms);
+    return performance.now() - this.#shown_ms + behind_ms;
   }
 
-  /** What can be drawn: the picture as it is shown now. */
+  /** The element with the current image, for drawImage(). */
   get source() {
-    return this.#isFilm ? this.video : this.canvas;
+    return this.#isVideo ? this.video : this.canvas;
   }
 
-  /** Whether <video> shows it, and not the canvas. */
-  get #isFilm() {
-    return this.way !== "mjpeg";
+  /** Whether <video> shows the stream, and not the canvas. */
+  get #isVideo() {
+    return this.transport !== "mjpeg";
   }
 
   get size() {
-    const size = this.#isFilm ? [this.video.videoWidth, this.video.videoHeight] : [this.canvas.width, this.canvas.height];
-    if (!this.isShown || !size[0]) return [this.first.naturalWidth || 16, this.first.naturalHeight || 9];
-    return this.#isFilm && this.#turned ? size.reverse() : size;
+    const size = this.#isVideo ? [this.video.videoWidth, this.video.videoHeight] : [this.canvas.width, this.canvas.height];
+    if (!this.isShown || !size[0]) return [this.initial.naturalWidth || 16, this.initial.naturalHeight || 9];
+    return this.#isVideo && this.#rotation ? size.reverse() : size;
   }
 
-  /** A quarter turn that the stream itself does not bear: H.264 knows no EXIF. */
-  turn(degrees) {
-    const turned = degrees % 180 ? 90 : 0;
-    if (turned === this.#turned) return;
-    this.#turned = turned;
-    this.lay();
+  /** Rotates the video by a quarter turn: unlike JPEG, H.264 has no EXIF orientation. */
+  rotate(degrees) {
+    const rotation = degrees % 180 ? 90 : 0;
+    if (rotation === this.#rotation) return;
+    this.#rotation = rotation;
+    this.layout();
   }
 
   start() {
     if (this.#stream || document.hidden) return;
     this.#counts = { pictures: 0, bytes: 0, since_ms: performance.now() };
-    this.#leastDelay_ms = Infinity;
+    this.#minDelay_ms = Infinity;
     this.#lag_ms = 0;
-    if (this.#isFilm) {
-      this.#stream = this.way === "mp4" ? this.#movie : this.#peer;
+    if (this.#isVideo) {
+      this.#stream = this.transport === "mp4" ? this.#mp4 : this.#peer;
       this.#stream.start();
     } else {
       const stream = (this.#stream = new MjpegStream({
-        part: (body, timestamp_s) => stream === this.#stream && this.#part(body, timestamp_s),
-        end: (error) => stream === this.#stream && this.#ended(error),
+        part: (body, timestamp_s) => stream === this.#stream && this.#onPart(body, timestamp_s),
+        end: (error) => stream === this.#stream && this.#onEnd(error),
       }));
-      // A new address each time: browsers keep broken streams.
+      // A new URL each time: browsers cache broken streams.
       stream.start(this.query + (this.query ? "&" : "?") + "nonce=" + Date.now());
     }
   }
@@ -114,88 +114,88 @@ export class Picture {
   stop() {
     this.#stream?.stop();
     this.#stream = this.#pending = null;
-    this.#came_ms = this.fps = this.bytes_s = 0;
-    this.first.removeAttribute("src");
+    this.#shown_ms = this.fps = this.bytes_s = 0;
+    this.initial.removeAttribute("src");
   }
 
-  /** By hand: one of CHOICES. */
+  /** The user's choice, one of CHOICES. */
   choose(choice) {
     this.choice = choice;
-    keep("way", choice);
+    storeChoice("way", choice);
     this.#slow_ms = 0;
-    this.fault = null;
-    this.#take(...CHOICES[choice]);
+    this.error = null;
+    this.#switchTo(...CHOICES[choice]);
   }
 
-  /** Once a second: what came since; and whether this way does, with `cameraFps` as what could come. */
-  judge(cameraFps, isOpen) {
+  /** Called once a second: measures the received rate and decides whether the transport keeps up with `cameraFps`. */
+  update(cameraFps, isOpen) {
     const now_ms = performance.now();
     const { pictures, bytes, since_ms } = this.#counts;
-    const passed_s = (now_ms - since_ms) / 1000;
+    const elapsed_s = (now_ms - since_ms) / 1000;
     this.#counts = { pictures: 0, bytes: 0, since_ms: now_ms };
-    this.fps = this.fps ? 0.6 * this.fps + 0.4 * (pictures / passed_s) : pictures / passed_s;
-    this.bytes_s = bytes / passed_s;
+    this.fps = this.fps ? 0.6 * this.fps + 0.4 * (pictures / elapsed_s) : pictures / elapsed_s;
+    this.bytes_s = bytes / elapsed_s;
     if (!isOpen || !this.isShown) return;
-    if (this.#stream && !bytes && now_ms - this.#came_ms > SILENT_MS) {
+    if (this.#stream && !bytes && now_ms - this.#shown_ms > STALL_MS) {
       this.stop();
       return;
     }
     const isSlow = this.age_ms > 2000 || this.fps < Math.min(8, (cameraFps ?? 0) / 2);
-    this.#slow_ms = isSlow && bytes ? this.#slow_ms + passed_s * 1000 : 0;
-    if (this.choice === "auto" && this.#slow_ms > SLOW_LIMIT_MS) this.#takeNext();
+    this.#slow_ms = isSlow && bytes ? this.#slow_ms + elapsed_s * 1000 : 0;
+    if (this.choice === "auto" && this.#slow_ms > SLOW_MS) this.#switchToNext();
   }
 
-  // --- how it lies -------------------------------------------------------------------------------------------------
+  // --- layout ------------------------------------------------------------------------------------------------------
 
   setFit(fit) {
     this.fit = fit;
-    keep("fit", fit);
+    storeChoice("fit", fit);
     this.offset = { x: 0, y: 0 };
-    this.lay();
+    this.layout();
   }
 
-  /** How far the picture reaches beyond its box, on each side. */
-  get beyond() {
+  /** How far the image extends beyond the stage, on each side. */
+  get overflow() {
     return {
       x: Math.max(0, (this.frame.clientWidth - this.stage.clientWidth) / 2),
       y: Math.max(0, (this.frame.clientHeight - this.stage.clientHeight) / 2),
     };
   }
 
-  lay() {
+  layout() {
     const [width, height] = this.size;
     this.stage.style.setProperty("--ratio", `${width} / ${height}`);
-    const room = this.stage.getBoundingClientRect();
-    const scales = { x: room.width / width, y: room.height / height };
+    const stage = this.stage.getBoundingClientRect();
+    const scales = { x: stage.width / width, y: stage.height / height };
     const scale = { fit: Math.min(scales.x, scales.y), fill: Math.max(scales.x, scales.y), real: 1 / devicePixelRatio }[this.fit];
     if (!(scale > 0)) return;
     const style = this.frame.style;
     style.width = `${width * scale}px`;
     style.height = `${height * scale}px`;
-    const { x, y } = this.beyond;
+    const { x, y } = this.overflow;
     this.offset.x = Math.min(x, Math.max(-x, this.offset.x));
     this.offset.y = Math.min(y, Math.max(-y, this.offset.y));
     style.transform = `translate(calc(-50% + ${this.offset.x}px), calc(-50% + ${this.offset.y}px))`;
-    const turned = this.#isFilm && this.#turned;
-    Object.assign(this.video.style, turned
+    const isRotated = this.#isVideo && this.#rotation;
+    Object.assign(this.video.style, isRotated
       ? { width: `${height * scale}px`, height: `${width * scale}px`, transform: `translate(${width * scale}px) rotate(90deg)` }
       : { width: "", height: "", transform: "" });
-    this.on.fit();
+    this.on.layout();
   }
 
-  // --- how it comes ------------------------------------------------------------------------------------------------
+  // --- transports --------------------------------------------------------------------------------------------------
 
-  #movie = new Movie($("movie"), {
+  #mp4 = new Mp4Stream($("video"), {
     bytes: (count) => { this.#counts.bytes += count; },
-    end: (error) => this.#stream === this.#movie && this.#ended(error),
+    end: (error) => this.#stream === this.#mp4 && this.#onEnd(error),
   });
 
-  #peer = new Peer($("movie"), {
+  #peer = new Peer($("video"), {
     bytes: (count) => { this.#counts.bytes += count; },
-    end: (error) => this.#stream === this.#peer && this.#ended(error),
+    end: (error) => this.#stream === this.#peer && this.#onEnd(error),
   });
 
-  #part(body, timestamp_s) {
+  #onPart(body, timestamp_s) {
     this.#counts.bytes += body.length;
     this.#pending = { body, timestamp_s };
     if (!this.#isDecoding) this.#decode();
@@ -204,14 +204,14 @@ export class Picture {
   async #decode() {
     this.#isDecoding = true;
     while (this.#pending) {
-      const { body, timestamp_s } = this.#pending; // the newest: those that came while it was busy are lost
+      const { body, timestamp_s } = this.#pending; // the newest; parts that arrived during decoding are dropped
       const stream = this.#stream;
       this.#pending = null;
       try {
         const bitmap = await createImageBitmap(new Blob([body], { type: "image/jpeg" }));
         if (stream === this.#stream && stream !== null) this.#draw(bitmap, timestamp_s);
         bitmap.close();
-      } catch { /* a damaged picture: the next one will do */ }
+      } catch { /* a damaged JPEG is skipped */ }
     }
     this.#isDecoding = false;
   }
@@ -225,56 +225,56 @@ export class Picture {
     }
     this.context.drawImage(bitmap, 0, 0);
     if (timestamp_s) {
-      // The clocks here and there may differ: what is late is what takes longer than the quickest did.
+      // The clocks of browser and portal may differ: the lag is measured against the smallest delay.
       const delay_ms = Date.now() - timestamp_s * 1000;
-      this.#leastDelay_ms = Math.min(this.#leastDelay_ms, delay_ms);
-      this.#lag_ms = delay_ms - this.#leastDelay_ms;
+      this.#minDelay_ms = Math.min(this.#minDelay_ms, delay_ms);
+      this.#lag_ms = delay_ms - this.#minDelay_ms;
     }
-    this.#arrived();
-    if (isNewSize) this.lay();
+    this.#onImage();
+    if (isNewSize) this.layout();
   }
 
-  #arrived() {
+  #onImage() {
     const isFirst = !this.isShown;
-    this.#came_ms = performance.now();
+    this.#shown_ms = performance.now();
     this.#counts.pictures += 1;
-    this.fault = null;
+    this.error = null;
     if (isFirst) {
-      this.#counts = { pictures: 0, bytes: 0, since_ms: this.#came_ms }; // the time until the first says nothing of rates
-      this.stage.dataset.way = this.way;
-      this.first.removeAttribute("src");
-      this.lay();
+      this.#counts = { pictures: 0, bytes: 0, since_ms: this.#shown_ms }; // the time until the first image is not part of the rate
+      this.stage.dataset.transport = this.transport;
+      this.initial.removeAttribute("src");
+      this.layout();
     }
     this.on.picture();
   }
 
-  /** A stream that ended is asked for again with the next status, but not one that cannot be had. */
-  #ended(error) {
+  /** A stream that ended is reconnected with the next status, unless the portal rejected it. */
+  #onEnd(error) {
     this.stop();
-    this.fault = error;
-    const isRefused = error instanceof Refusal && !isAway(error) && error.status !== 401 && error.status !== 503;
-    if (this.choice === "auto" && (this.way === "webrtc" || (this.way === "mp4" && isRefused))) this.#takeNext();
-    else if (this.way === "mp4" && isRefused) {
-      say(`No MP4: ${error.message}`, true);
-      this.#take(...CHOICES.mjpeg);
+    this.error = error;
+    const isRejected = error instanceof HttpError && !isUnreachable(error) && error.status !== 401 && error.status !== 503;
+    if (this.choice === "auto" && (this.transport === "webrtc" || (this.transport === "mp4" && isRejected))) this.#switchToNext();
+    else if (this.transport === "mp4" && isRejected) {
+      notify(`MP4 failed: ${error.message}`, true);
+      this.#switchTo(...CHOICES.mjpeg);
     }
   }
 
-  #take(way, query) {
-    if (way === this.way && query === this.query && this.isAsked) return;
+  #switchTo(transport, query) {
+    if (transport === this.transport && query === this.query && this.isRequested) return;
     this.stop();
-    this.way = way;
+    this.transport = transport;
     this.query = query;
     this.start();
-    this.on.way();
+    this.on.transport();
   }
 
-  /** For a line that is too slow: H.264 takes a tenth of MJPEG, and where it cannot be had, smaller pictures do. */
-  #takeNext() {
+  /** For a slow line: H.264 needs a tenth of MJPEG's bandwidth; if it is not available, smaller JPEGs follow. */
+  #switchToNext() {
     this.#slow_ms = 0;
     const { mjpeg, webrtc, mp4, small } = CHOICES;
-    const ways = [mjpeg, ...(HAS_WEBRTC ? [webrtc] : []), ...(canPlay() ? [mp4] : []), small];
-    const next = ways[ways.findIndex(([way, query]) => way === this.way && query === this.query) + 1];
-    if (next) this.#take(...next);
+    const order = [mjpeg, ...(HAS_WEBRTC ? [webrtc] : []), ...(canPlay() ? [mp4] : []), small];
+    const next = order[order.findIndex(([transport, query]) => transport === this.transport && query === this.query) + 1];
+    if (next) this.#switchTo(...next);
   }
 }

@@ -1,47 +1,51 @@
-// Asks the portal; the only module that knows where it is and what its refusals look like.
+// Requests to the portal. The only module that knows its address and the form of its errors.
 
-// Without a user and a password: fetch() refuses an address that bears them, and the browser sends them by itself.
-const HERE = location.origin + location.pathname;
-const PATIENCE_MS = 5000;
+// Without credentials: fetch() rejects URLs that contain them, and the browser sends them by itself.
+const BASE = location.origin + location.pathname;
+const TIMEOUT_MS = 5000;
 
-export const address = (path) => new URL(path, HERE).href;
+export const address = (path) => new URL(path, BASE).href;
 
-/** An answer that is no success: `status`, and `message`, the portal's own words. */
-export class Refusal extends Error {
+/** An error response: `status`, and in `message` the portal's error text. */
+export class HttpError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-/** Why this visitor may change nothing, once a change was refused; until then nobody knows. */
-export let looksOnly = null;
+/** Why this client is read-only, once a change was rejected; null until then. */
+export let readOnlyReason = null;
 
-/** Whether an error says that nobody answered, which a proxy tells with 502 or 504, and not that somebody refused. */
-export const isAway = (error) => error instanceof TypeError || error.name === "TimeoutError" || error.status === 502 || error.status === 504;
+/** Whether an error means that the portal did not respond; a proxy then returns 502 or 504. */
+export const isUnreachable = (error) => error instanceof TypeError || error.name === "TimeoutError" || error.status === 502 || error.status === 504;
 
-/** The response of a GET, POST or DELETE. Raises Refusal, and what fetch() raises. */
-export async function request(path, { method = "GET", body, patience_ms = PATIENCE_MS, credentials = "same-origin" } = {}) {
-  const answer = await fetch(address(path), {
+/** The message to show for an error of a request. */
+export const errorText = (error) => (isUnreachable(error) ? "The portal cannot be reached." : error.message);
+
+/** Sends a request and returns the response. Throws HttpError, and what fetch() throws. */
+export async function request(path, { method = "GET", body, timeout_ms = TIMEOUT_MS, credentials = "same-origin" } = {}) {
+  const response = await fetch(address(path), {
     method, credentials, cache: "no-store",
     ...(body === undefined ? {} : { body: JSON.stringify(body), headers: { "Content-Type": "application/json" } }),
-    signal: AbortSignal.timeout(patience_ms),
+    signal: AbortSignal.timeout(timeout_ms),
   });
-  if (answer.ok) return answer;
-  const refusal = new Refusal(answer.status, await reason(answer));
-  if (answer.status === 403 && method !== "GET") looksOnly ??= refusal.message;
-  if (looksOnly) document.dispatchEvent(new Event("looksonly"));
-  throw refusal;
+  if (response.ok) return response;
+  const error = new HttpError(response.status, await errorDetail(response));
+  if (response.status === 403 && method !== "GET") readOnlyReason ??= error.message;
+  if (readOnlyReason) document.dispatchEvent(new Event("readonly"));
+  throw error;
 }
 
-/** The JSON of an answer. */
-export const ask = async (path, options) => (await request(path, options)).json();
-export const post = (path, body = {}, patience_ms = 20000) => ask(path, { method: "POST", body, patience_ms });
+/** Sends a request and returns the JSON of the response. */
+export const getJson = async (path, options) => (await request(path, options)).json();
+export const postJson = (path, body = {}, timeout_ms = 20000) => getJson(path, { method: "POST", body, timeout_ms });
 
-export async function reason(answer) {
+/** The text of an error response. */
+export async function errorDetail(response) {
   try {
-    return (await answer.json()).detail;
+    return (await response.json()).detail;
   } catch {
-    return `The portal answers with ${answer.status}.`;
+    return `HTTP status ${response.status}`;
   }
 }

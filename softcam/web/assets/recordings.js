@@ -1,30 +1,29 @@
-// Recordings, time-lapses and stills: start, stop, look at, fetch, delete.
+// Recordings, time-lapses and photos: start, stop, show, download, delete.
 
-import { $, bytes, duration, el, figure, icon, isKnown, isSure, say, write } from "./dom.js";
-import { address, ask, isAway, looksOnly, post } from "./portal.js";
+import { $, bytes, confirmed, duration, el, figure, icon, isKnown, notify, write } from "./dom.js";
+import { address, errorText, getJson, postJson, readOnlyReason } from "./portal.js";
 
-const PLACE = "v1/recordings";
+const PATH = "v1/recordings";
 const PERIOD_MS = 3000;
-const KINDS = { video: "Video", timelapse: "Time-lapse", still: "Still" };
-const words = (error) => (isAway(error) ? "The portal cannot be reached." : error.message);
+const KINDS = { video: "Video", timelapse: "Time-lapse", still: "Photo" };
 
 export class Recordings {
   #running = { video: null, timelapse: null };
   #shape = "";
-  #asked_ms = -Infinity;
+  #loaded_ms = -Infinity;
   #hasFolder = false;
 
   constructor() {
     $("record").addEventListener("click", () => this.#toggle("video"));
     $("record-video").addEventListener("click", () => this.#toggle("video"));
     $("record-timelapse").addEventListener("click", () => this.#toggle("timelapse"));
-    $("keep-still").addEventListener("click", () => this.#still());
+    $("save-photo").addEventListener("click", () => this.#savePhoto());
     $("player").addEventListener("close", () => $("player-stage").replaceChildren());
     $("player-close").addEventListener("click", () => $("player").close());
-    for (const button of $("sure").querySelectorAll("button")) button.addEventListener("click", () => $("sure").close(button.value));
+    for (const button of $("confirm").querySelectorAll("button")) button.addEventListener("click", () => $("confirm").close(button.value));
   }
 
-  /** Once a second, with the status, which tells what is running. */
+  /** Called once a second with the status, which contains the running recordings. */
   update(status) {
     this.#hasFolder = isKnown(status.recording);
     $("record").hidden = !this.#hasFolder;
@@ -35,92 +34,92 @@ export class Recordings {
     this.#running = { video: status.recording.video ?? null, timelapse: status.recording.timelapse ?? null };
     this.#showRunning();
     const hasChanged = ["video", "timelapse"].some((kind) => Boolean(before[kind]) !== Boolean(this.#running[kind]));
-    if (hasChanged || ($("recordings").offsetParent && performance.now() - this.#asked_ms > PERIOD_MS)) this.load();
+    if (hasChanged || ($("recordings").offsetParent && performance.now() - this.#loaded_ms > PERIOD_MS)) this.load();
   }
 
   async load() {
     if (!this.#hasFolder) return;
-    this.#asked_ms = performance.now();
+    this.#loaded_ms = performance.now();
     try {
-      this.#showList(await ask(PLACE));
+      this.#showList(await getJson(PATH));
     } catch (error) {
-      write($("recordings-trouble"), words(error));
-      $("recordings-trouble").hidden = false;
+      write($("recordings-error"), errorText(error));
+      $("recordings-error").hidden = false;
     }
   }
 
-  // --- what runs ---------------------------------------------------------------------------------------------------
+  // --- recording ---------------------------------------------------------------------------------------------------
 
   #showRunning() {
     const { video, timelapse } = this.#running;
-    const told = video ? `${duration(video.elapsed_s)} · ${bytes(video.bytes)}` : "";
+    const detail = video ? `${duration(video.elapsed_s)} · ${bytes(video.bytes)}` : "";
     for (const button of [$("record"), $("record-video")]) {
       button.setAttribute("aria-pressed", String(Boolean(video)));
-      write(button.querySelector(".words"), video ? "Stop" : "Record");
-      write(button.querySelector(".told"), told);
+      write(button.querySelector(".text"), video ? "Stop" : "Record");
+      write(button.querySelector(".detail"), detail);
     }
     $("record-timelapse").setAttribute("aria-pressed", String(Boolean(timelapse)));
-    write($("record-timelapse").querySelector(".words"), timelapse ? "Stop" : "Start");
-    write($("record-timelapse").querySelector(".told"), timelapse ? `${timelapse.stills} pictures · ${duration(timelapse.elapsed_s)}` : "");
+    write($("record-timelapse").querySelector(".text"), timelapse ? "Stop" : "Start");
+    write($("record-timelapse").querySelector(".detail"), timelapse ? `${timelapse.stills} photos · ${duration(timelapse.elapsed_s)}` : "");
     for (const field of $("recorder").querySelectorAll("[data-of]")) field.disabled = Boolean(this.#running[field.dataset.of]);
   }
 
   async #toggle(kind) {
-    const bad = !this.#running[kind] && [...$("recorder").querySelectorAll(`[data-of="${kind}"]`)].find((field) => !field.checkValidity());
-    if (bad) return say(`${bad.closest("label").firstChild.data.trim()}: ${bad.validationMessage}`, true); // in its own unit
+    const invalid = !this.#running[kind] && [...$("recorder").querySelectorAll(`[data-of="${kind}"]`)].find((field) => !field.checkValidity());
+    if (invalid) return notify(`${invalid.closest("label").firstChild.data.trim()}: ${invalid.validationMessage}`, true); // in the unit of the field
     const button = kind === "video" ? [$("record"), $("record-video")] : [$("record-timelapse")];
     button.forEach((each) => { each.disabled = true; });
     try {
       if (this.#running[kind]) {
-        await post(`${PLACE}/stop`, { kind });
+        await postJson(`${PATH}/stop`, { kind });
         this.#running[kind] = null;
-        say(kind === "video" ? "The recording is kept" : "The time-lapse is kept");
+        notify(kind === "video" ? "Recording saved" : "Time-lapse saved");
       } else {
-        const { recording } = await post(`${PLACE}/start`, { kind, ...this.#wishes(kind) });
+        const { recording } = await postJson(`${PATH}/start`, { kind, ...this.#options(kind) });
         this.#running[kind] = recording;
-        say(kind === "video" ? "Recording" : "The time-lapse has begun");
+        notify(kind === "video" ? "Recording started" : "Time-lapse started");
       }
       this.#showRunning();
       this.load();
     } catch (error) {
-      say(words(error), true);
+      notify(errorText(error), true);
     }
-    button.forEach((each) => { each.disabled = each.id === "record" && Boolean(looksOnly); });
+    button.forEach((each) => { each.disabled = each.id === "record" && Boolean(readOnlyReason); });
   }
 
-  /** What the fields say; those that are empty are left to the portal. */
-  #wishes(kind) {
-    const wishes = {};
+  /** The values of the fields; the portal has defaults for empty ones. */
+  #options(kind) {
+    const options = {};
     for (const field of $("recorder").querySelectorAll(`[data-of="${kind}"]`)) {
-      if (field.type === "checkbox") { if (field.checked) wishes[field.name] = true; }
-      else if (field.value !== "") wishes[field.name] = field.valueAsNumber * Number(field.dataset.times ?? 1);
+      if (field.type === "checkbox") { if (field.checked) options[field.name] = true; }
+      else if (field.value !== "") options[field.name] = field.valueAsNumber * Number(field.dataset.times ?? 1);
     }
-    return wishes;
+    return options;
   }
 
-  async #still() {
-    $("keep-still").disabled = true;
+  async #savePhoto() {
+    $("save-photo").disabled = true;
     try {
-      await post(`${PLACE}/still`, $("still-full").checked ? { full: true } : {});
-      say("The still is kept");
+      await postJson(`${PATH}/still`, $("photo-full").checked ? { full: true } : {});
+      notify("Photo saved");
       this.load();
     } catch (error) {
-      say(words(error), true);
+      notify(errorText(error), true);
     }
-    $("keep-still").disabled = false;
+    $("save-photo").disabled = false;
   }
 
-  // --- what there is -----------------------------------------------------------------------------------------------
+  // --- list --------------------------------------------------------------------------------------------------------
 
   #showList({ recordings, used_bytes, max_bytes, free_bytes, last_error }) {
-    $("recordings-trouble").hidden = !last_error;
-    write($("recordings-trouble"), last_error ?? "");
-    const most = max_bytes ?? (isKnown(free_bytes) ? used_bytes + free_bytes : null);
-    write($("usage-words"), `${bytes(used_bytes)} used` + (isKnown(max_bytes) ? ` of ${bytes(max_bytes)}` : "") + (isKnown(free_bytes) ? `, ${bytes(free_bytes)} free` : ""));
-    $("usage").hidden = !most;
-    $("usage").max = most || 1;
+    $("recordings-error").hidden = !last_error;
+    write($("recordings-error"), last_error ?? "");
+    const capacity = max_bytes ?? (isKnown(free_bytes) ? used_bytes + free_bytes : null);
+    write($("usage-text"), `${bytes(used_bytes)} used` + (isKnown(max_bytes) ? ` of ${bytes(max_bytes)}` : "") + (isKnown(free_bytes) ? `, ${bytes(free_bytes)} free` : ""));
+    $("usage").hidden = !capacity;
+    $("usage").max = capacity || 1;
     $("usage").value = used_bytes;
-    $("recordings-none").hidden = recordings.length > 0;
+    $("recordings-empty").hidden = recordings.length > 0;
     const shape = JSON.stringify(recordings.map(({ name, is_running, has_thumbnail }) => [name, is_running, has_thumbnail]));
     if (shape !== this.#shape) {
       this.#shape = shape;
@@ -129,7 +128,7 @@ export class Recordings {
       const place = [...list.children].indexOf(had);
       list.replaceChildren(...recordings.map((entry) => this.#entry(entry)));
       if (had) {
-        // The same button of the same row; of a row that is gone, of the one that took its place.
+        // Focus the same button of the same row, or of the row that took its place.
         const rows = [...list.children];
         const row = rows.find((each) => each.dataset.name === had.dataset.name) ?? rows[place] ?? rows.at(-1);
         const kind = ["thumb", "delete"].find((each) => focused.classList.contains(each));
@@ -141,24 +140,24 @@ export class Recordings {
 
   #entry(entry) {
     const { name, kind, began, is_running, has_thumbnail } = entry;
-    const when = moment(new Date(began * 1000));
+    const when = formatDate(new Date(began * 1000));
     const what = `${KINDS[kind]}, ${when}`;
-    const path = `${PLACE}/${encodeURIComponent(name)}`;
+    const path = `${PATH}/${encodeURIComponent(name)}`;
     const picture = has_thumbnail ? el("img", { src: address(`${path}/thumbnail`), alt: "", loading: "lazy", width: 112, height: 63 }) : el("span", { class: "blank" });
     if (!has_thumbnail) picture.append(icon(kind === "still" ? "camera" : "film"));
-    const look = el("button", { type: "button", class: "thumb", disabled: is_running, onclick: () => this.#play(entry, what), "aria-label": `${kind === "still" ? "Show" : "Play"}: ${what}` }, picture,
-      kind === "still" ? null : el("span", { class: "length" }, is_running ? "●" : lasting(entry.duration_s)));
-    return el("li", { class: "recording", "data-name": name }, look,
-      el("div", {}, el("p", { class: "when" }, when), el("p", { class: "facts quiet" }, "")),
+    const thumbnail = el("button", { type: "button", class: "thumb", disabled: is_running, onclick: () => this.#play(entry, what), "aria-label": `${kind === "still" ? "Show" : "Play"}: ${what}` }, picture,
+      kind === "still" ? null : el("span", { class: "length" }, is_running ? "●" : formatLength(entry.duration_s)));
+    return el("li", { class: "recording", "data-name": name }, thumbnail,
+      el("div", {}, el("p", { class: "when" }, when), el("p", { class: "facts muted" }, "")),
       el("div", { class: "buttons" },
-        is_running ? el("span", { class: "running" }, "running") : el("a", { class: "bare", href: address(`${path}?download=1`), download: name, "aria-label": `Download: ${what}`, title: "Download" }, icon("download")),
-        is_running ? null : el("button", { type: "button", class: "bare delete", "aria-label": `Delete: ${what}`, title: "Delete", onclick: () => this.#delete(entry, what) }, icon("trash"))));
+        is_running ? el("span", { class: "running" }, "Recording") : el("a", { class: "icon-button", href: address(`${path}?download=1`), download: name, "aria-label": `Download: ${what}`, title: "Download" }, icon("download")),
+        is_running ? null : el("button", { type: "button", class: "icon-button delete", "aria-label": `Delete: ${what}`, title: "Delete", onclick: () => this.#delete(entry, what) }, icon("trash"))));
   }
 
   #play({ name, kind }, what) {
-    const src = address(`${PLACE}/${encodeURIComponent(name)}`);
+    const src = address(`${PATH}/${encodeURIComponent(name)}`);
     $("player-stage").replaceChildren(kind === "still" ? el("img", { src, alt: what })
-      : el("video", { src, controls: true, autoplay: true, playsInline: true, "aria-label": what, onerror: () => say("The browser cannot play this recording; download it instead.", true) }));
+      : el("video", { src, controls: true, autoplay: true, playsInline: true, "aria-label": what, onerror: () => notify("This browser cannot play the recording. Download it instead.", true) }));
     write($("player-title"), what);
     $("player-download").href = `${src}?download=1`;
     $("player-download").download = name;
@@ -166,21 +165,21 @@ export class Recordings {
   }
 
   async #delete({ name }, what) {
-    if (!(await isSure("Delete this?", `${what}. It cannot be brought back.`, "Delete"))) return;
+    if (!(await confirmed("Delete this recording?", `${what}. This cannot be undone.`, "Delete"))) return;
     try {
-      await ask(`${PLACE}/${encodeURIComponent(name)}`, { method: "DELETE" });
-      say("Deleted");
+      await getJson(`${PATH}/${encodeURIComponent(name)}`, { method: "DELETE" });
+      notify("Deleted");
     } catch (error) {
-      say(words(error), true);
+      notify(errorText(error), true);
     }
     this.load();
   }
 }
 
-const lasting = (seconds) => (seconds < 10 ? figure(seconds, "s", 1) : duration(seconds));
+const formatLength = (seconds) => (seconds < 10 ? figure(seconds, "s", 1) : duration(seconds));
 
-/** The year goes without saying while it lasts. */
-function moment(date) {
+/** Date and time, without the year if it is the current one. */
+function formatDate(date) {
   const year = date.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
   return date.toLocaleString([], { ...year, month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 }

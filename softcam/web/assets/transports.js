@@ -1,4 +1,4 @@
-// What this portal was set up with, as it fills in here.
+// The transports that this portal is configured for; the portal fills in the value.
 
-/** Whether a server shows the picture by WebRTC. */
+/** Whether a media server delivers the stream over WebRTC. */
 export const HAS_WEBRTC = "{{has_webrtc}}" === "yes";

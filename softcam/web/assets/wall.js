@@ -1,14 +1,14 @@
-// All cameras of this host: tabs to their pages, and a wall of their pictures.
+// All cameras of this host: links to their pages, and an overview of their images.
 //
-// Snapshots, one after the other, and no streams: each that loads proves that its camera lives, and behind one nginx six
-// connections have to do for all of them.
+// The overview uses snapshots, one after the other, instead of streams: each proves that its camera works, and behind
+// nginx all cameras share the six connections that a browser opens to a host.
 
 import { $, el, write } from "./dom.js";
-import { ask } from "./portal.js";
+import { getJson } from "./portal.js";
 
 const PAUSE_MS = 400;
 const FAILED_PAUSE_MS = 3000;
-const PATIENCE_MS = 12000;
+const TIMEOUT_MS = 12000;
 const WIDTH = 640;
 
 export class Wall {
@@ -16,7 +16,7 @@ export class Wall {
   #tiles = [];
   #round = 0;
 
-  /** `onToggle` when the wall comes or goes. */
+  /** Calls `onToggle` after the overview is shown or hidden. */
   constructor(onToggle) {
     this.onToggle = onToggle;
   }
@@ -24,9 +24,9 @@ export class Wall {
   async load() {
     let cameras;
     try {
-      ({ cameras } = await ask("v1/cameras"));
+      ({ cameras } = await getJson("v1/cameras"));
     } catch {
-      return; // a portal that is alone
+      return; // the only camera
     }
     if (!cameras || cameras.length < 2) return;
     const all = el("button", { type: "button", "aria-pressed": "false", id: "wall-toggle", onclick: () => this.show(!this.isShown) }, "All");
@@ -35,14 +35,14 @@ export class Wall {
     $("cameras").hidden = false;
     $("cameras").querySelector("[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
     this.#tiles = cameras.map(({ name, url, is_self }) => {
-      const image = el("img", { alt: `Picture of ${name}` });
-      const state = el("span", { class: "quiet" }, "…");
+      const image = el("img", { alt: `Image of ${name}` });
+      const state = el("span", { class: "muted" }, "…");
       const link = el("a", { class: "camera", href: url, onclick: (event) => { if (is_self) { event.preventDefault(); this.show(false); } } },
         image, el("span", { class: "caption" }, el("b", {}, name), state));
       return { link, image, state, base: new URL(url, location.href).href.replace(/[^/]*$/, "") };
     });
     $("wall").replaceChildren(...this.#tiles.map(({ link }) => link));
-    document.addEventListener("visibilitychange", () => this.#begin());
+    document.addEventListener("visibilitychange", () => this.#restart());
     if (location.hash === "#all") this.show(true);
   }
 
@@ -51,33 +51,33 @@ export class Wall {
     $("wall").hidden = !isShown;
     $("main").hidden = isShown;
     $("wall-toggle").setAttribute("aria-pressed", String(isShown));
-    document.querySelector("#cameras [aria-current]")?.classList.toggle("aside", isShown);
+    document.querySelector("#cameras [aria-current]")?.classList.toggle("inactive", isShown);
     history.replaceState(null, "", isShown ? "#all" : location.pathname + location.search);
-    this.#begin();
+    this.#restart();
     this.onToggle();
   }
 
-  #begin() {
+  #restart() {
     this.#round += 1;
-    if (this.isShown && !document.hidden) for (const tile of this.#tiles) this.#follow(tile, this.#round);
+    if (this.isShown && !document.hidden) for (const tile of this.#tiles) this.#refresh(tile, this.#round);
   }
 
-  async #follow(tile, round) {
+  async #refresh(tile, round) {
     while (round === this.#round) {
-      const isFresh = await this.#next(tile);
+      const isFresh = await this.#loadNext(tile);
       if (round !== this.#round) return;
-      tile.link.classList.toggle("old", !isFresh);
-      write(tile.state, isFresh ? "live" : "no picture");
+      tile.link.classList.toggle("stale", !isFresh);
+      write(tile.state, isFresh ? "Live" : "No image");
       await new Promise((resolve) => setTimeout(resolve, isFresh ? PAUSE_MS : FAILED_PAUSE_MS));
     }
   }
 
-  #next({ image, link, base }) {
+  #loadNext({ image, link, base }) {
     return new Promise((resolve) => {
       const limit = setTimeout(() => {
-        link.classList.add("old");
+        link.classList.add("stale");
         resolve(false);
-      }, PATIENCE_MS);
+      }, TIMEOUT_MS);
       const next = new Image();
       next.onload = async () => {
         clearTimeout(limit);

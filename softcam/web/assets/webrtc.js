@@ -1,37 +1,37 @@
-// Plays a stream by WebRTC from the server that the page names: WHEP, one offer by POST, one answer, DELETE at the end.
-// Tries again and again, whatever went wrong, and says what that was. In a frame of the page with the live picture it
-// shows nothing itself: the frame's element hears of the stream, its bytes and its troubles (peer.js).
+// Plays a WebRTC stream from the media server named in the page. WHEP: the offer by POST, the answer in the response,
+// DELETE at the end. Reconnects after any error and shows the reason. In a hidden frame of the main page it shows
+// nothing: it dispatches the stream, received bytes and state changes as events to the frame element (peer.js).
 "use strict";
 (() => {
-  const GATHER_MS = 1000; // then the offer goes out, and what is found later follows
-  const FIRST_PICTURE_MS = 10_000;
-  const SILENCE_MS = 5000; // without a frame
-  const LOOK_MS = 1000;
-  const PAUSES_MS = [500, 1000, 2000, 3000];
+  const GATHER_MS = 1000; // for ICE candidates; later ones are sent by trickle ICE
+  const FIRST_FRAME_MS = 10_000;
+  const STALL_MS = 5000; // without a frame
+  const STATS_PERIOD_MS = 1000;
+  const RETRY_PAUSES_MS = [500, 1000, 2000, 3000];
   const { whep, authorization } = document.body.dataset;
   const video = document.getElementById("video");
   const stateText = document.getElementById("state");
   const notice = document.getElementById("notice");
   const frame = window.frameElement;
   let session = null;
-  let tries = 0;
+  let retries = 0;
   let timer = 0;
 
-  class Trouble extends Error {}
+  class ConnectionError extends Error {}
 
-  function show(state, words, reason) {
+  function show(state, text, reason) {
     stateText.dataset.state = state;
-    stateText.textContent = words;
+    stateText.textContent = text;
     notice.textContent = reason;
     notice.hidden = state === "live";
-    tell("told", { state, reason });
+    notifyFrame("state", { state, reason });
   }
 
-  function tell(name, detail) {
+  function notifyFrame(name, detail) {
     frame?.dispatchEvent(new CustomEvent(name, { detail }));
   }
 
-  function ask(url, method, contentType, body, more = {}) {
+  function request(url, method, contentType, body, more = {}) {
     const headers = { ...more };
     if (contentType) headers["Content-Type"] = contentType;
     if (authorization) headers.Authorization = authorization;
@@ -40,50 +40,50 @@
 
   function reasonOf(status) {
     switch (status) {
-      case 401: case 403: return "The server wants a user and a password, or others than it was given.";
-      case 404: return "Nothing is published at the server just now.";
-      case 405: return "The server does not speak WHEP at this address.";
-      default: return `The server answers ${status}.`;
+      case 401: case 403: return "The media server rejected the user name or password.";
+      case 404: return "The media server has no stream at this address.";
+      case 405: return "The media server has no WHEP endpoint at this address.";
+      default: return `The media server returned status ${status}.`;
     }
   }
 
   function gathered(peer) {
     return new Promise((resolve) => {
       const limit = setTimeout(resolve, GATHER_MS);
-      const look = () => {
+      const check = () => {
         if (peer.iceGatheringState !== "complete") return;
         clearTimeout(limit);
         resolve();
       };
-      peer.addEventListener("icegatheringstatechange", look);
-      look();
+      peer.addEventListener("icegatheringstatechange", check);
+      check();
     });
   }
 
   class Session {
     constructor() {
       this.peer = new RTCPeerConnection();
-      this.place = null; // where the server keeps the session
+      this.location = null; // the session's URL
       this.tag = "*";
-      this.late = []; // candidates that were found after the offer
-      this.isOver = false;
+      this.late = []; // candidates found after the offer
+      this.isEnded = false;
       this.frames = 0;
       this.bytes = 0;
-      this.movedAt = performance.now();
-      this.limitMs = FIRST_PICTURE_MS;
-      this.looking = setInterval(() => this.look(), LOOK_MS);
+      this.lastFrameAt = performance.now();
+      this.limitMs = FIRST_FRAME_MS;
+      this.statsTimer = setInterval(() => this.checkStats(), STATS_PERIOD_MS);
       this.peer.addTransceiver("video", { direction: "recvonly" });
       this.peer.addEventListener("track", ({ track }) => {
         const stream = new MediaStream([track]);
-        if (frame) tell("stream", stream);
+        if (frame) notifyFrame("stream", stream);
         else video.srcObject = stream;
       });
       this.peer.addEventListener("connectionstatechange", () => {
-        if (this.peer.connectionState === "failed") this.fail("The connection to the server is lost.");
+        if (this.peer.connectionState === "failed") this.fail("The connection to the media server was lost.");
       });
     }
 
-    async begin() {
+    async connect() {
       const peer = this.peer;
       await peer.setLocalDescription();
       await gathered(peer);
@@ -93,22 +93,22 @@
       });
       let answer;
       try {
-        answer = await ask(whep, "POST", "application/sdp", offer);
+        answer = await request(whep, "POST", "application/sdp", offer);
       } catch {
-        throw new Trouble(`No answer from ${new URL(whep).host}.`);
+        throw new ConnectionError(`No response from ${new URL(whep).host}.`);
       }
-      if (answer.status !== 201 && answer.status !== 200) throw new Trouble(reasonOf(answer.status));
-      const place = answer.headers.get("Location");
-      this.place = place && new URL(place, whep).href;
+      if (answer.status !== 201 && answer.status !== 200) throw new ConnectionError(reasonOf(answer.status));
+      const location = answer.headers.get("Location");
+      this.location = location && new URL(location, whep).href;
       this.tag = answer.headers.get("ETag") || "*";
-      if (this.isOver) this.end(); // the page was left meanwhile
-      if (this.isOver) return;
+      if (this.isEnded) this.end(); // the page was closed in the meantime
+      if (this.isEnded) return;
       await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
       this.late.splice(0).forEach((candidate) => this.send(candidate));
     }
 
     send(candidate) { // trickle ICE (RFC 8840)
-      if (!this.place) {
+      if (!this.location) {
         this.late.push(candidate);
         return;
       }
@@ -121,26 +121,26 @@
         `a=${candidate.candidate}`,
       ];
       const body = `${lines.join("\r\n")}\r\n`;
-      ask(this.place, "PATCH", "application/trickle-ice-sdpfrag", body, { "If-Match": this.tag }).catch(() => {});
+      request(this.location, "PATCH", "application/trickle-ice-sdpfrag", body, { "If-Match": this.tag }).catch(() => {});
     }
 
-    async look() {
+    async checkStats() {
       const { frames, bytes } = await this.received();
       const now = performance.now();
-      if (this.isOver) return;
-      tell("bytes", bytes - this.bytes);
+      if (this.isEnded) return;
+      notifyFrame("bytes", bytes - this.bytes);
       this.bytes = bytes;
       if (frames !== this.frames) {
         this.frames = frames;
-        this.movedAt = now;
-        this.limitMs = SILENCE_MS;
+        this.lastFrameAt = now;
+        this.limitMs = STALL_MS;
         if (frame || video.videoWidth > 0) {
-          tries = 0;
+          retries = 0;
           if (!frame) document.getElementById("frame").style.setProperty("--ratio", video.videoWidth / video.videoHeight);
-          show("live", "live", "");
+          show("live", "Live", "");
         }
-      } else if (now - this.movedAt > this.limitMs) {
-        this.fail(this.limitMs === SILENCE_MS ? "The picture stands still." : "No picture comes.");
+      } else if (now - this.lastFrameAt > this.limitMs) {
+        this.fail(this.limitMs === STALL_MS ? "The stream stalled." : "No video received.");
       }
     }
 
@@ -153,36 +153,36 @@
     }
 
     fail(reason) {
-      if (this.isOver) return;
+      if (this.isEnded) return;
       this.end();
-      const pauseMs = PAUSES_MS[Math.min(tries, PAUSES_MS.length - 1)];
-      tries += 1;
-      show("lost", "trying again", reason);
+      const pauseMs = RETRY_PAUSES_MS[Math.min(retries, RETRY_PAUSES_MS.length - 1)];
+      retries += 1;
+      show("lost", "Retrying", reason);
       timer = setTimeout(play, pauseMs);
     }
 
     end() {
-      this.isOver = true;
-      clearInterval(this.looking);
+      this.isEnded = true;
+      clearInterval(this.statsTimer);
       this.peer.close();
-      if (this.place) ask(this.place, "DELETE").catch(() => {});
-      this.place = null;
+      if (this.location) request(this.location, "DELETE").catch(() => {});
+      this.location = null;
     }
   }
 
   async function play() {
     clearTimeout(timer);
-    const mine = new Session();
-    session = mine;
-    if (tries === 0) show("connecting", "connecting", "Connecting …");
+    const current = new Session();
+    session = current;
+    if (retries === 0) show("connecting", "Connecting", "Connecting …");
     try {
-      await mine.begin();
+      await current.connect();
     } catch (error) {
-      mine.fail(error instanceof Trouble ? error.message : `The server's answer cannot be used (${error.message}).`);
+      current.fail(error instanceof ConnectionError ? error.message : `Invalid response of the media server (${error.message}).`);
     }
   }
 
-  function leave() {
+  function endSession() {
     clearTimeout(timer);
     if (session) session.end();
   }
@@ -190,10 +190,10 @@
   document.getElementById("full").addEventListener("click", () => {
     document.getElementById("frame").requestFullscreen().catch(() => {});
   });
-  window.addEventListener("pagehide", leave);
+  window.addEventListener("pagehide", endSession);
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) play();
   });
-  if (!window.RTCPeerConnection) show("lost", "not possible", "This browser knows no WebRTC.");
+  if (!window.RTCPeerConnection) show("lost", "Not supported", "This browser does not support WebRTC.");
   else play();
 })();

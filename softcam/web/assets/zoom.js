@@ -1,15 +1,15 @@
-// Zoom, pan and the point of focus, on the picture itself: at once in the browser, and when the hand rests, by the
-// camera, whose zoom loses nothing.
+// Zoom, pan and click to focus on the live picture: at once in the browser, then, when the pointer rests, by the camera,
+// whose zoom uses the full resolution of the sensor.
 
-import { $, say, write } from "./dom.js";
-import { isAway, looksOnly, post } from "./portal.js";
+import { $, notify, write } from "./dom.js";
+import { errorText, postJson, readOnlyReason } from "./portal.js";
 
-const SMALLEST = 0.02; // of the picture's width: fifty times
-const REST_MS = 350; // after the last turn of the wheel
-const CLICK_PX = 6; // a hand that moved less did not drag
-const TAKEN_OVER_MS = 1500; // the camera's own zoom shows within some frames; after this it is believed
+const MIN_WIDTH = 0.02; // of the whole image: zoom factor 50
+const REST_MS = 350; // after the last wheel event
+const CLICK_PX = 6; // a pointer that moved less was not dragged
+const HANDOVER_MS = 1500; // the camera's zoom is visible within a few frames; after this time it is assumed
 const STEP = 1.25;
-const WINDOW = 0.16; // side of the part that a click focuses on
+const FOCUS_SIZE = 0.16; // side of the focus window of a click
 const THUMB = [24, 14];
 
 const WHOLE = Object.freeze({ x: 0, y: 0, width: 1, height: 1 });
@@ -17,16 +17,16 @@ const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const same = (one, other) => Math.abs(one.x - other.x) + Math.abs(one.y - other.y) + Math.abs(one.width - other.width) < 0.002;
 
 export class Zoom {
-  canZoom = false; // the camera itself
+  canZoom = false; // whether the camera supports zoom
   canFocus = false;
-  #shown = WHOLE; // what the camera shows, as a part of the picture without zoom
-  #wanted = WHOLE; // what is to be seen
-  #turned = false; // by a quarter: the camera's x is our y
-  #hands = new Map();
-  #start = null;
-  #resting = 0;
-  #handover = null; // the camera was told and does not show it yet
-  #ignoreUntil_ms = 0;
+  #shown = WHOLE; // region that the camera delivers, as a part of the image without zoom
+  #requested = WHOLE; // region to be shown
+  #isRotated = false; // by a quarter turn: the camera's x axis is the page's y axis
+  #pointers = new Map();
+  #press = null;
+  #restTimer = 0;
+  #handover = null; // a zoom that was sent to the camera and is not visible yet
+  #ignoreStatusUntil_ms = 0;
 
   constructor(picture) {
     this.picture = picture;
@@ -43,106 +43,106 @@ export class Zoom {
   }
 
   reset() {
-    this.#wanted = WHOLE;
+    this.#requested = WHOLE;
     this.picture.offset = { x: 0, y: 0 };
-    this.picture.lay();
+    this.picture.layout();
     this.#commit();
   }
 
-  /** What the camera says of itself: its zoom, which another browser may have set, and what it can. */
+  /** Called with each status: the camera's zoom, which another browser may have set, and its capabilities. */
   update(status, controls) {
-    this.#turned = (status.transform?.rotation ?? 0) % 180 !== 0;
+    this.#isRotated = (status.transform?.rotation ?? 0) % 180 !== 0;
     const can = (group, field) => controls?.[group]?.fields[field]?.available === true;
     const couldZoom = this.canZoom;
-    this.canZoom = can("roi", "x") && !looksOnly;
-    this.canFocus = can("autofocus", "window") && !looksOnly;
+    this.canZoom = can("roi", "x") && !readOnlyReason;
+    this.canFocus = can("autofocus", "window") && !readOnlyReason;
     this.stage.classList.toggle("can-focus", this.canFocus);
-    if (this.#hands.size || this.#resting || this.#handover || performance.now() < this.#ignoreUntil_ms) return;
-    if (this.canZoom && !couldZoom && !same(this.#wanted, this.#shown)) {
-      this.#commit(); // a hand that was quicker than the camera
+    if (this.#pointers.size || this.#restTimer || this.#handover || performance.now() < this.#ignoreStatusUntil_ms) return;
+    if (this.canZoom && !couldZoom && !same(this.#requested, this.#shown)) {
+      this.#commit(); // a zoom from before the capabilities were known
       return;
     }
     if (!this.canZoom && !status.roi) return;
-    const shown = status.roi ? this.#turn(status.roi) : WHOLE;
+    const shown = status.roi ? this.#rotate(status.roi) : WHOLE;
     if (same(shown, this.#shown)) return;
-    this.#shown = this.#wanted = shown;
+    this.#shown = this.#requested = shown;
     this.render();
   }
 
   render() {
     const { frame, layer } = this.picture;
-    const scale = this.#shown.width / this.#wanted.width;
-    const x = ((this.#shown.x - this.#wanted.x) / this.#wanted.width) * frame.clientWidth;
-    const y = ((this.#shown.y - this.#wanted.y) / this.#wanted.height) * frame.clientHeight;
+    const scale = this.#shown.width / this.#requested.width;
+    const x = ((this.#shown.x - this.#requested.x) / this.#requested.width) * frame.clientWidth;
+    const y = ((this.#shown.y - this.#requested.y) / this.#requested.height) * frame.clientHeight;
     layer.style.transform = scale === 1 && !x && !y ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
-    const factor = 1 / this.#wanted.width;
+    const factor = 1 / this.#requested.width;
     write($("zoom-reset"), `${factor.toFixed(1)}×`);
     $("zoom-reset").disabled = factor < 1.005 && !this.picture.offset.x && !this.picture.offset.y;
-    this.stage.classList.toggle("zoomed", factor > 1.005 || this.picture.beyond.x + this.picture.beyond.y > 1);
+    this.stage.classList.toggle("zoomed", factor > 1.005 || this.picture.overflow.x + this.picture.overflow.y > 1);
   }
 
-  /** After each picture: whether the camera shows what it was told, so that the browser's own zoom can go. */
-  pictureCame() {
+  /** Called after each image: once the camera delivers the requested region, the browser's zoom is removed. */
+  onPicture() {
     const handover = this.#handover;
     if (!handover) return;
-    const isTime = performance.now() > handover.until_ms;
-    if (!isTime && handover.look) {
-      const asBefore = this.#thumb(within(handover.both, handover.before));
-      const asTold = this.#thumb(within(handover.both, handover.told));
-      if (difference(asTold, handover.look) >= difference(asBefore, handover.look)) return;
-    } else if (!isTime) return;
+    const isOver = performance.now() > handover.until_ms;
+    if (!isOver && handover.thumb) {
+      const ifOld = this.#thumb(within(handover.both, handover.before));
+      const ifNew = this.#thumb(within(handover.both, handover.accepted));
+      if (difference(ifNew, handover.thumb) >= difference(ifOld, handover.thumb)) return;
+    } else if (!isOver) return;
     this.#handover = null;
-    if (same(this.#wanted, handover.wanted)) this.#wanted = handover.told; // else the hand went on meanwhile
-    this.#shown = handover.told;
+    if (same(this.#requested, handover.requested)) this.#requested = handover.accepted; // otherwise the user zoomed on in the meantime
+    this.#shown = handover.accepted;
     this.render();
   }
 
-  // --- hands -------------------------------------------------------------------------------------------------------
+  // --- pointer and keyboard ----------------------------------------------------------------------------------------
 
   #wheel(event) {
     if (isButton(event)) return;
     event.preventDefault();
     const lines = event.deltaMode === 1 ? 16 : 1;
     this.#zoomAt(Math.exp((-event.deltaY * lines) / 400), event.clientX, event.clientY);
-    this.#rest();
+    this.#commitLater();
   }
 
   #down(event) {
     if (isButton(event) || event.button > 0) return;
     this.stage.setPointerCapture(event.pointerId);
-    this.#hands.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    this.#start = this.#hands.size === 1 ? { x: event.clientX, y: event.clientY, isClick: true } : null;
-    clearTimeout(this.#resting);
-    this.#resting = 0;
+    this.#pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    this.#press = this.#pointers.size === 1 ? { x: event.clientX, y: event.clientY, isClick: true } : null;
+    clearTimeout(this.#restTimer);
+    this.#restTimer = 0;
   }
 
   #move(event) {
-    const before = this.#hands.get(event.pointerId);
+    const before = this.#pointers.get(event.pointerId);
     if (!before) return;
     const after = { x: event.clientX, y: event.clientY };
-    if (this.#start?.isClick && Math.hypot(after.x - this.#start.x, after.y - this.#start.y) < CLICK_PX) return;
-    if (this.#start) this.#start.isClick = false;
-    const other = [...this.#hands].find(([id]) => id !== event.pointerId)?.[1];
-    this.#hands.set(event.pointerId, after);
+    if (this.#press?.isClick && Math.hypot(after.x - this.#press.x, after.y - this.#press.y) < CLICK_PX) return;
+    if (this.#press) this.#press.isClick = false;
+    const other = [...this.#pointers].find(([id]) => id !== event.pointerId)?.[1];
+    this.#pointers.set(event.pointerId, after);
     if (other) {
-      const apart = (hand) => Math.hypot(hand.x - other.x, hand.y - other.y) || 1;
-      this.#zoomAt(apart(after) / apart(before), (after.x + other.x) / 2, (after.y + other.y) / 2);
+      const distance = (pointer) => Math.hypot(pointer.x - other.x, pointer.y - other.y) || 1;
+      this.#zoomAt(distance(after) / distance(before), (after.x + other.x) / 2, (after.y + other.y) / 2);
       this.#pan((after.x - before.x) / 2, (after.y - before.y) / 2);
     } else this.#pan(after.x - before.x, after.y - before.y);
   }
 
   #up(event) {
-    if (!this.#hands.delete(event.pointerId)) return;
-    const isClick = event.type === "pointerup" && this.#start?.isClick;
-    this.#start = null;
+    if (!this.#pointers.delete(event.pointerId)) return;
+    const isClick = event.type === "pointerup" && this.#press?.isClick;
+    this.#press = null;
     if (isClick) this.focusAt(event.clientX, event.clientY);
-    else if (!this.#hands.size) this.#commit();
+    else if (!this.#pointers.size) this.#commit();
   }
 
   #key(event) {
     if (event.target !== this.stage || event.ctrlKey || event.metaKey || event.altKey) return;
-    const far = 0.1 * this.picture.frame.clientWidth;
-    const moves = { ArrowLeft: [far, 0], ArrowRight: [-far, 0], ArrowUp: [0, far], ArrowDown: [0, -far] };
+    const step = 0.1 * this.picture.frame.clientWidth;
+    const moves = { ArrowLeft: [step, 0], ArrowRight: [-step, 0], ArrowUp: [0, step], ArrowDown: [0, -step] };
     if (event.key === "+" || event.key === "=") this.#step(STEP);
     else if (event.key === "-") this.#step(1 / STEP);
     else if (event.key === "0" || event.key === "Escape") this.reset();
@@ -151,7 +151,7 @@ export class Zoom {
       this.focusAt(box.x + box.width / 2, box.y + box.height / 2);
     } else if (event.key in moves && this.stage.classList.contains("zoomed")) {
       this.#pan(...moves[event.key]);
-      this.#rest();
+      this.#commitLater();
     } else return;
     event.preventDefault();
   }
@@ -159,92 +159,92 @@ export class Zoom {
   #step(factor) {
     const box = this.stage.getBoundingClientRect();
     this.#zoomAt(factor, box.x + box.width / 2, box.y + box.height / 2);
-    this.#rest();
+    this.#commitLater();
   }
 
   #zoomAt(factor, clientX, clientY) {
     const box = this.picture.frame.getBoundingClientRect();
     const at = { x: clamp((clientX - box.x) / box.width, 0, 1), y: clamp((clientY - box.y) / box.height, 0, 1) };
-    const side = clamp(this.#wanted.width / factor, SMALLEST, 1);
-    const lost = this.#wanted.width - side;
-    this.#wanted = inside({ x: this.#wanted.x + at.x * lost, y: this.#wanted.y + at.y * lost, width: side, height: side });
+    const side = clamp(this.#requested.width / factor, MIN_WIDTH, 1);
+    const margin = this.#requested.width - side;
+    this.#requested = inside({ x: this.#requested.x + at.x * margin, y: this.#requested.y + at.y * margin, width: side, height: side });
     this.render();
   }
 
-  /** A picture that is larger than its box is moved in it first; one that is zoomed looks elsewhere. */
+  /** Moves an image that is larger than the stage first, then the zoomed region. */
   #pan(dx, dy) {
     const { picture } = this;
-    const { x, y } = picture.beyond;
+    const { x, y } = picture.overflow;
     const moved = { x: clamp(picture.offset.x + dx, -x, x), y: clamp(picture.offset.y + dy, -y, y) };
     dx -= moved.x - picture.offset.x;
     dy -= moved.y - picture.offset.y;
     picture.offset = moved;
-    picture.lay();
-    const wanted = this.#wanted;
-    this.#wanted = inside({
-      ...wanted,
-      x: wanted.x - (dx / picture.frame.clientWidth) * wanted.width,
-      y: wanted.y - (dy / picture.frame.clientHeight) * wanted.height,
+    picture.layout();
+    const requested = this.#requested;
+    this.#requested = inside({
+      ...requested,
+      x: requested.x - (dx / picture.frame.clientWidth) * requested.width,
+      y: requested.y - (dy / picture.frame.clientHeight) * requested.height,
     });
     this.render();
   }
 
   // --- the camera --------------------------------------------------------------------------------------------------
 
-  #rest() {
-    clearTimeout(this.#resting);
-    this.#resting = setTimeout(() => {
-      this.#resting = 0;
+  #commitLater() {
+    clearTimeout(this.#restTimer);
+    this.#restTimer = setTimeout(() => {
+      this.#restTimer = 0;
       this.#commit();
     }, REST_MS);
   }
 
   async #commit() {
-    if (!this.canZoom || this.#handover || same(this.#wanted, this.#shown)) return;
-    const wanted = this.#wanted, before = this.#shown;
-    const both = overlap(wanted, before);
-    const look = both && this.#thumb(within(both, before));
-    this.#handover = { wanted, before, told: wanted, look: null, both, until_ms: Infinity };
+    if (!this.canZoom || this.#handover || same(this.#requested, this.#shown)) return;
+    const requested = this.#requested, before = this.#shown;
+    const both = overlap(requested, before);
+    const thumb = both && this.#thumb(within(both, before));
+    this.#handover = { requested, before, accepted: requested, thumb: null, both, until_ms: Infinity };
     try {
-      const answer = await post("v1/camera/roi", this.#turnBack(wanted));
-      const told = this.#turn(answer);
-      const common = overlap(told, before);
-      this.#handover = { wanted, before, told, look: common && both && same(common, both) ? look : null, both, until_ms: performance.now() + TAKEN_OVER_MS };
-      if (this.picture.way !== "mjpeg") this.#handover.until_ms += TAKEN_OVER_MS;
-      this.#ignoreUntil_ms = performance.now() + 2 * TAKEN_OVER_MS;
+      const answer = await postJson("v1/camera/roi", this.#rotateBack(requested));
+      const accepted = this.#rotate(answer);
+      const common = overlap(accepted, before);
+      this.#handover = { requested, before, accepted, thumb: common && both && same(common, both) ? thumb : null, both, until_ms: performance.now() + HANDOVER_MS };
+      if (this.picture.transport !== "mjpeg") this.#handover.until_ms += HANDOVER_MS;
+      this.#ignoreStatusUntil_ms = performance.now() + 2 * HANDOVER_MS;
       setTimeout(() => {
-        this.pictureCame();
-        if (!this.#hands.size && !this.#resting) this.#commit(); // what the hand did meanwhile
+        this.onPicture();
+        if (!this.#pointers.size && !this.#restTimer) this.#commit(); // what the user did in the meantime
       }, this.#handover.until_ms - performance.now() + 50);
     } catch (error) {
       this.#handover = null;
-      this.#wanted = before;
+      this.#requested = before;
       this.render();
-      say(isAway(error) ? "The zoom did not reach the camera." : `No zoom: ${error.message}`, true);
+      notify(`Zoom failed: ${errorText(error)}`, true);
     }
   }
 
-  /** Focus on what is there; a ring shows where, and how it ended. */
+  /** Focuses on a point; a ring shows where, and whether it succeeded. */
   async focusAt(clientX, clientY) {
     if (!this.canFocus || !this.picture.isShown) return;
     const box = this.picture.frame.getBoundingClientRect();
     const x = (clientX - box.x) / box.width, y = (clientY - box.y) / box.height;
     if (x < 0 || y < 0 || x > 1 || y > 1) return;
-    const ring = $("ring");
+    const ring = $("focus-ring");
     const here = this.stage.getBoundingClientRect();
     ring.style.left = `${clientX - here.x}px`;
     ring.style.top = `${clientY - here.y}px`;
     ring.hidden = false;
     ring.className = "busy";
-    const part = inside({ x: x - WINDOW / 2, y: y - WINDOW / 2, width: WINDOW, height: WINDOW });
-    const window = this.#turnBack({ x: part.x, y: part.y, width: part.width, height: part.height });
+    const part = inside({ x: x - FOCUS_SIZE / 2, y: y - FOCUS_SIZE / 2, width: FOCUS_SIZE, height: FOCUS_SIZE });
+    const window = this.#rotateBack({ x: part.x, y: part.y, width: part.width, height: part.height });
     try {
-      const answer = await post("v1/camera/autofocus", { window, trigger: true });
+      const answer = await postJson("v1/camera/autofocus", { window, trigger: true });
       ring.className = answer.focused ? "good" : "bad";
-      say(answer.focused ? "In focus" : "Nothing there to focus on", false);
+      notify(answer.focused ? "In focus" : "Autofocus found nothing to focus on there");
     } catch (error) {
       ring.className = "bad";
-      say(isAway(error) ? "The wish to focus did not reach the camera." : error.message.replace(/^trigger: /, ""), true);
+      notify(`Autofocus failed: ${errorText(error).replace(/^trigger: /, "")}`, true);
     }
     setTimeout(() => { ring.hidden = true; }, 1400);
   }
@@ -258,13 +258,13 @@ export class Zoom {
     return context.getImageData(0, 0, ...THUMB).data;
   }
 
-  // A quarter turn clockwise is the viewer's doing; the camera's own picture lies as it was.
-  #turn({ x, y, width, height }) {
-    return this.#turned ? { x: 1 - y - height, y: x, width: height, height: width } : { x, y, width, height };
+  // The image is rotated clockwise for display; the camera's regions refer to the image without rotation.
+  #rotate({ x, y, width, height }) {
+    return this.#isRotated ? { x: 1 - y - height, y: x, width: height, height: width } : { x, y, width, height };
   }
 
-  #turnBack({ x, y, width, height }) {
-    const part = this.#turned ? { x: y, y: 1 - x - width, width: height, height: width } : { x, y, width, height };
+  #rotateBack({ x, y, width, height }) {
+    const part = this.#isRotated ? { x: y, y: 1 - x - width, width: height, height: width } : { x, y, width, height };
     for (const side of Object.keys(part)) part[side] = clamp(Math.round(part[side] * 1e5) / 1e5, 0, 1);
     return part;
   }
