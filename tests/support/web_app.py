@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Self
+from typing import Any, Self
 
 from softcam import application
 from softcam.camera.base import StreamConfig
@@ -21,6 +21,11 @@ from softcam.web.pages import page_routes
 from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig, eventually, soon_s
 from tests.support.raw_http import make_request
 
+# Headers of every stream and snapshot.
+COMMON = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Access-Control-Allow-Origin": "*"}
+# Limits of a portal whose requests time out soon.
+IMPATIENT = {"snapshot_timeout_s": 0.05, "stream_timeout_s": 0.05}
+
 
 class Scene:
     """Leaving the block stops the components, and checks that every lease was released."""
@@ -35,9 +40,11 @@ class Scene:
         linger_s: float = 60.0,
         watchdog_timeout_s: float = 0.0,
         session_limits: SessionLimits | None = None,
+        fanout: Any = None,
+        controls: Any = None,
         **limits: float,
     ) -> None:
-        """`limits` are further fields of MediaDefaults."""
+        """`fanout` and `controls` replace those of the media handlers; `limits` are further fields of MediaDefaults."""
         self.held = SessionRig(
             camera,
             linger_s=linger_s,
@@ -61,7 +68,7 @@ class Scene:
             max_clients=max_clients,
             **limits,
         )
-        self.media = MediaApi(self.manager, self.pictures, self.fan, defaults)
+        self.media = MediaApi(self.manager, self.pictures, fanout or self.fan, defaults, controls)
         self.api = StatusApi(
             self.manager,
             lambda: self.fan.client_count,

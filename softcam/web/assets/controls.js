@@ -22,7 +22,7 @@ const LABELS = {
   "awb_preset.preset": "White balance preset", "autofocus.trigger": "Focus now", "autofocus.window": "Focus point",
   "autofocus_mode.mode": "Focus mode", "lens_position.position": "Manual focus", "range_mode": "Focus range",
   "hdr.mode": "HDR", "lens_correction.enabled": "Lens correction", "hflip": "Flip horizontally",
-  "vflip": "Flip vertically", "day_night_mode.mode": "Day and night mode", "threshold_lux": "Night below",
+  "vflip": "Flip vertically", "day_night_mode.mode": "Scene mode", "threshold_lux": "Night below",
   "night_awb_preset": "White balance preset at night", "min_gain": "Lowest gain", "max_gain": "Highest gain", "speed": "Focus speed", "flicker": "Anti-flicker", "fps": "Frame rate",
 };
 const CHOICES = { "50hz": "50 Hz", "60hz": "60 Hz", zsl: "ZSL", "single-exp": "single exposure", ir_850nm: "infrared 850 nm", ir_940nm: "infrared 940 nm", daylight_noir: "daylight (NoIR)", indoor_noir: "indoor (NoIR)" };
