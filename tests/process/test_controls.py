@@ -1,4 +1,4 @@
-"""Controls from outside: each is seen in the picture or the metadata, lasts, and is refused with a reason."""
+"""Controls over HTTP: their effect on images and metadata, persistence, errors, access."""
 
 import base64
 import io
@@ -98,7 +98,7 @@ def picture_of(portal: Portal, query: str = "quality=95&autofocus=0") -> Picture
 
 
 def eventually(portal: Portal, is_so: Callable[[Mapping[str, Any]], bool], *, timeout_s: float = 15) -> None:
-    """Wait until the status says so: a control takes some frames to the sensor."""
+    """Wait for a status: a control needs some frames to reach the sensor."""
     deadline_s = time.monotonic() + timeout_s
     while not is_so(status := status_of(portal)):
         assert time.monotonic() < deadline_s, status
@@ -129,7 +129,7 @@ def seen_after(portal: Portal, measure: Callable[[Picture], float], is_so: Calla
         assert time.monotonic() < deadline_s, value
 
 
-# Seen in the picture
+# Effect on images
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_control_changes_image(
     change(held, name, content)
     limit = before * factor
     seen_after(held, measure, (lambda value: value >= limit) if factor > 1 else (lambda value: value <= limit))
-    # And back again: nothing of it stays.
+    # A reset removes the effect.
     answer = ask(held, "/v1/camera/controls", method="DELETE")
     assert answer.status == 200
     seen_after(held, measure, lambda value: value == pytest.approx(before, rel=0.06))
@@ -191,9 +191,9 @@ def test_quarter_turn_in_exif(held: Portal) -> None:
     turned = Image.open(io.BytesIO(ask(held, "/snapshot.jpg").body))
     assert turned.size == (640, 360)
     assert turned.getexif()[ORIENTATION] == 6
-    with StreamClient(held) as viewer:
-        viewer.next()
-        assert Image.open(io.BytesIO(viewer.next().jpeg)).getexif()[ORIENTATION] == 6
+    with StreamClient(held) as client:
+        client.next()
+        assert Image.open(io.BytesIO(client.next().jpeg)).getexif()[ORIENTATION] == 6
 
 
 def test_lens_correction_off(held: Portal) -> None:
@@ -203,7 +203,7 @@ def test_lens_correction_off(held: Portal) -> None:
     seen_after(held, lambda p: float(np.abs(corner(p).astype(np.int16) - straight).mean()), lambda off: off > 3)
 
 
-# Seen in the metadata
+# Effect on the metadata
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_control_changes_metadata(
 def test_status_reports_requested_value(
     held: Portal, name: str, content: Mapping[str, Any], field: str, value: object
 ) -> None:
-    # That the camera does it is seen elsewhere here, in its pictures and its metadata.
+    # Their effect is tested above, by images and metadata.
     assert status_of(held)[field] != value
     change(held, name, content)
     assert status_of(held)[field] == value
 
 
 def frames_later(portal: Portal, number: int = 20) -> Mapping[str, Any]:
-    """The status when what was set before has reached the camera and its pictures."""
+    """The status once the controls have reached the camera and its frames."""
     frames = status_of(portal)["frames"]
     eventually(portal, lambda status: status["frames"] >= frames + number)
     return status_of(portal)
@@ -265,7 +265,7 @@ def test_freeze_and_release_white_balance(held: Portal) -> None:
     change(held, "awb_preset", {"preset": "cloudy"})
     eventually(held, lambda status: status["colour_gains"] != automatic)
     cloudy = frames_later(held)["colour_gains"]
-    change(held, "awb", {"enabled": False})  # takes the range of the preset back, too
+    change(held, "awb", {"enabled": False})  # also resets the range of the preset
     assert frames_later(held)["colour_gains"] == pytest.approx(cloudy, rel=0.01)
     change(held, "awb", {"enabled": True})
     eventually(held, lambda status: status["colour_gains"] == automatic)
@@ -313,16 +313,16 @@ def test_set_and_reset_repeatedly(held: Portal) -> None:
         eventually(held, lambda status: status["colour_gains"] == [1.5, 1.8])
         change(held, "awb", {"enabled": True})
         eventually(held, lambda status: status["colour_gains"] == automatic)
-        # A still starts the stream anew, with what the camera was told before.
+        # After a still, the stream restarts with the controls sent before.
         picture_of(held, "full=1&width=640&autofocus=0")
         assert frames_later(held)["colour_gains"] == automatic
 
 
 def test_unsupported_frame_rate_is_reported(held: Portal) -> None:
     assert change(held, "stream", {"fps": 20})["note"] is None
-    told = change(held, "stream", {"fps": 240})["note"]
-    assert told.startswith("fps: the camera delivers ")
-    assert status_of(held)["controls_not_applied"] == [told]
+    note = change(held, "stream", {"fps": 240})["note"]
+    assert note.startswith("fps: the camera delivers ")
+    assert status_of(held)["controls_not_applied"] == [note]
     assert change(held, "stream", {"fps": 20})["note"] is None
     assert status_of(held)["controls_not_applied"] == []
 
@@ -332,11 +332,11 @@ def test_autofocus_range_and_window(held: Portal) -> None:
         "status": "ok", "trigger": True, "focused": True, "lens_position": 1.8,
     }  # fmt: skip
     change(held, "autofocus_range", {"range_mode": "macro"})
-    assert change(held, "autofocus", {"trigger": True, "speed": "fast"})["focused"] is False  # the wall is too far
+    assert change(held, "autofocus", {"trigger": True, "speed": "fast"})["focused"] is False  # the wall is out of range
     change(held, "autofocus_range", {"range_mode": "full"})
-    card = {"x": 0.75, "y": 0.22, "width": 0.14, "height": 0.26}  # where the near card stands
+    card = {"x": 0.75, "y": 0.22, "width": 0.14, "height": 0.26}  # the near card
     assert change(held, "autofocus", {"trigger": True, "window": card})["lens_position"] == 5.0
-    # Zoomed in on the right half, the same place of the sensor is elsewhere in the picture; the window moves along.
+    # Zoomed in on the right half, the card is elsewhere in the image, and the window is relative to the zoom.
     change(held, "roi", {"x": 0.5, "y": 0.0, "width": 0.5, "height": 0.5})
     card = {"x": 0.5, "y": 0.44, "width": 0.28, "height": 0.52}
     assert change(held, "autofocus", {"trigger": True, "window": card})["lens_position"] == 5.0
@@ -346,8 +346,8 @@ def test_autofocus_range_and_window(held: Portal) -> None:
 def test_manual_focus_is_not_overridden(held: Portal) -> None:
     change(held, "lens_position", {"position": 7.0})
     eventually(held, lambda status: status["lens_position"] == 7.0)
-    with StreamClient(held) as viewer:
-        viewer.next()
+    with StreamClient(held) as client:
+        client.next()
         assert ask(held, "/snapshot.jpg?autofocus=1").status == 200
         assert status_of(held)["lens_position"] == 7.0
     refused = post(held, "/v1/camera/autofocus", {"trigger": True, "speed": "fast", "window": TELEPHOTO})
@@ -356,8 +356,8 @@ def test_manual_focus_is_not_overridden(held: Portal) -> None:
     fields = ask(held, "/v1/camera/controls").json["controls"]["autofocus"]["fields"]
     assert not any(field["is_set"] for field in fields.values())
     change(held, "autofocus_mode", {"mode": "auto"})
-    with StreamClient(held) as viewer:
-        viewer.next()
+    with StreamClient(held) as client:
+        client.next()
         held.wait_for_log("Autofocus for the stream focused")
         assert status_of(held)["autofocus_mode"] == "auto"
 
@@ -386,7 +386,7 @@ def test_day_night_follows_light(held: Portal, faults: Path) -> None:
 
 
 def test_day_night_of_cold_snapshots(held: Portal, faults: Path) -> None:
-    """A camera that opens for pictures alone is never open for as long as a change of the light has to last."""
+    """A camera that opens for single snapshots closes before a change of the light has lasted long enough."""
     change(held, "day_night_mode", {"mode": "auto", "threshold_lux": 10})
     assert ask(held, "/camera/stop", method="POST").status == 200
     for fault, is_colourful in (("dark", False), ("", True), ("dark", False)):
@@ -423,7 +423,7 @@ def test_full_still_ignores_roi(held: Portal) -> None:
     zoomed = picture_of(held, "full=1&width=640&autofocus=0")
     off = np.abs(corner(zoomed).astype(np.int16) - corner(whole)).mean()
     assert off < 6
-    tall = picture_of(held, "width=1000&height=1000&autofocus=0")  # in the zoom, and not stretched
+    tall = picture_of(held, "width=1000&height=1000&autofocus=0")  # within the zoom, not stretched
     assert tall.shape == (1000, 1000, 3)
 
 
@@ -434,7 +434,7 @@ def test_no_raw_still(held: Portal) -> None:
     assert ask(held, "/snapshot.jpg?format=tiff").status == 400
 
 
-# Lasting
+# Persistence
 
 
 def test_controls_persist(start_portal: Start) -> None:
@@ -506,7 +506,7 @@ def test_state_that_breaks_start_is_quarantined(start_portal: Start, faults: Pat
     portal = start_portal(*flags)
     change(portal, "transform", {"hflip": True})
     portal.stop()
-    faults.write_text("refuse")  # from now on it does not open mirrored
+    faults.write_text("refuse")  # from now on it does not open with flips
     portal = start_portal(*flags)
     assert ask(portal, "/snapshot.jpg").status == 200
     status = status_of(portal)
@@ -519,15 +519,15 @@ def test_state_that_breaks_start_is_quarantined(start_portal: Start, faults: Pat
 
 
 def test_rejected_change_is_reverted(held: Portal, faults: Path) -> None:
-    with StreamClient(held) as viewer:
-        viewer.next()
+    with StreamClient(held) as client:
+        client.next()
         faults.write_text("refuse")
         refused = post(held, "/v1/camera/transform", {"vflip": True})
         assert refused.status == 503
         assert "does not start mirrored" in refused.detail
         assert status_of(held)["transform"]["vflip"] is False
         for _ in range(10):
-            viewer.next()
+            client.next()
     assert status_of(held)["controls_set_aside"] is None
 
 
@@ -540,8 +540,8 @@ def test_unwritable_state_directory(start_portal: Start, tmp_path: Path) -> None
 
 def test_clients_stay_connected_while_reopening(held: Portal) -> None:
     opens = status_of(held)["opens"]
-    with StreamClient(held) as viewer:
-        viewer.next()
+    with StreamClient(held) as client:
+        client.next()
         for name, content, size in (
             ("transform", {"hflip": True}, (640, 360)),
             ("hdr", {"mode": "sensor"}, (640, 360)),
@@ -549,14 +549,14 @@ def test_clients_stay_connected_while_reopening(held: Portal) -> None:
         ):
             change(held, name, content)
             changed_s = time.time()
-            while (part := viewer.next()).timestamp_s < changed_s:
+            while (part := client.next()).timestamp_s < changed_s:
                 pass
             assert size_of(part.jpeg) == size
             assert not part.is_placeholder
     assert status_of(held)["opens"] == opens + 3
 
 
-# Holding and access
+# Holding the camera open, access
 
 
 def test_start_and_stop_hold_camera(start_portal: Start) -> None:
@@ -564,12 +564,12 @@ def test_start_and_stop_hold_camera(start_portal: Start) -> None:
     assert ask(portal, "/camera/start", method="POST").json == {"status": "ok", "held": True, "state": "open"}
     assert ask(portal, "/camera/start", method="POST").json["held"] is True
     assert [one["kind"] for one in status_of(portal)["held_by"]] == ["hold"]
-    with StreamClient(portal) as viewer:
-        viewer.next()
+    with StreamClient(portal) as client:
+        client.next()
         assert ask(portal, "/camera/stop", method="POST").json["held"] is False
         assert ask(portal, "/camera/stop", method="POST").status == 200
         for _ in range(10):
-            viewer.next()
+            client.next()
     wait_for_status(portal, state="closed")
 
 
@@ -655,7 +655,7 @@ def test_camera_disabled(start_portal: Start, tmp_path: Path) -> None:
         assert answer.status == 503
         assert "Retry-After" not in answer.headers, "no waiting helps"
         assert "CAMERA_ENABLED=0" in answer.detail
-    # As with a camera that stays closed.
+    # As with a closed camera.
     change(portal, "image_processing", {"brightness": 0.5})
     change(portal, "transform", {"rotation": 90})
     assert status_of(portal)["transform"]["rotation"] == 90
@@ -674,7 +674,7 @@ def test_camera_disabled(start_portal: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "reported"),
     [
         ("manual_exposure", {"exposure_us": 9000}, {"auto_exposure.enabled": False}),
         ("auto_exposure", {"enabled": True}, {"manual_exposure.exposure_us": None, "manual_exposure.gain": None}),
@@ -686,11 +686,11 @@ def test_camera_disabled(start_portal: Start, tmp_path: Path) -> None:
         ("stream", {"width": 320}, {"stream.width": 320, "stream.height": 360, "stream.fps": 30.0}),
     ],
 )
-def test_linked_controls(held: Portal, name: str, content: dict[str, Any], told: dict[str, Any]) -> None:
+def test_linked_controls(held: Portal, name: str, content: dict[str, Any], reported: dict[str, Any]) -> None:
     change(held, name, content)
     controls = ask(held, "/v1/camera/controls").json["controls"]
     status = status_of(held)
-    for place, value in told.items():
+    for place, value in reported.items():
         group, field = place.split(".")
         assert controls[group]["fields"][field]["value"] == value, place
     assert controls["auto_exposure"]["fields"]["enabled"]["value"] == status["auto_exposure"]
