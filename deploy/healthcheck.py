@@ -21,7 +21,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from softcam.config.settings import Settings, load
+from softcam.config.loader import load
+from softcam.config.settings import Settings
 
 _RETRY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0

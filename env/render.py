@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints `camera-soft-stream.env` from the table of settings; a test holds the file to it.
+"""Prints `camera-soft-stream.env` from the table of settings; a test compares the file with it.
 
 python3 env/render.py > env/camera-soft-stream.env
 """
@@ -13,25 +13,25 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from softcam.config.schema import SETTINGS, Setting
 
 _HEAD = """\
-# Soft Stream's settings on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every
-# camera-soft-cam@N. Take the # away from what you change, then: sudo systemctl restart 'camera-soft-cam@*'
+# The settings of Soft Stream on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every
+# camera-soft-cam@N. Remove the # from the lines to change, then: sudo systemctl restart 'camera-soft-cam@*'
 #
-# CAMERA_WIDTH=1280 is for all cameras, cam0_width=1280 for camera 0 alone, and goes before the other.
-# A comment stands on a line of its own, a value with a \\ or a blank in it in single quotes, and no line begins with
-# export: systemd would leave it out.
+# CAMERA_WIDTH=1280 applies to all cameras; cam0_width=1280 applies to camera 0 and overrides it.
+# Comments need separate lines. Quote values that contain a \\ or a blank with single quotes. Lines that start with
+# export are ignored by systemd.
 #
-# No value is the default. Only root may read this file: there may be a key in it. deploy.sh never overwrites it once
-# it was edited.
+# An empty value selects the default. Only root may read this file, since it may contain keys. deploy.sh never
+# overwrites it after it was edited.
 
-# One camera by its own settings, for example the second one:
+# Settings for one camera, for example the second one:
 #cam1_id=/base/axi/pcie@120000/rp1/i2c@80000/imx708@1a
 #cam1_width=1280
 #cam1_height=720
 #cam1_autofocus=off
 """
 
-# What camera-soft-cam@N.service decides by itself.
-_NOTES = {"camera": "the unit says it: camera-soft-cam@1 is camera 1; cam0_id chooses another one"}
+# What camera-soft-cam@N.service sets.
+_NOTES = {"camera": "set by the unit: camera-soft-cam@1 is camera 1; cam1_id selects another one"}
 
 
 def render() -> str:
@@ -50,7 +50,7 @@ def render() -> str:
 
 
 def _variable(row: Setting) -> str:
-    # A port for all would be one that only the first instance gets.
+    # The same port for all cameras would be available to the first instance only.
     if row.name == "port":
         return "cam0_port"
     return row.variables[0].replace("<N>", "0")

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from softcam.application import Application, StoppedWhileStarting
-from softcam.config.settings import Settings, describe, load
+from softcam.config.loader import load
+from softcam.config.settings import Settings, describe
 from softcam.errors import EXIT_OK, EXIT_STUCK, CameraBusy, CameraMissing, ConfigurationError, PortalError
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline

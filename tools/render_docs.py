@@ -15,7 +15,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from softcam.config import settings  # noqa: E402
+from softcam.config import schema as settings  # noqa: E402
 from softcam.controls import schema  # noqa: E402
 
 _TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import softcam
-from softcam.config.settings import markdown_table
+from softcam.config.schema import markdown_table
 from softcam.controls.schema import markdown_table as controls_table
 
 PROJECT = Path(__file__).resolve().parents[2]

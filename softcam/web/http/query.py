@@ -14,7 +14,7 @@ _MAX_SHOWN: Final = 80  # characters of an invalid value in the error
 
 def integer(query: Mapping[str, str], name: str, low: int, high: int) -> int | None:
     """An integer; None if the parameter is absent."""
-    value = _read(query, name, parsers.whole(low, high))
+    value = _read(query, name, parsers.integer(low, high))
     return value if isinstance(value, int) else None
 
 
@@ -26,7 +26,7 @@ def number(query: Mapping[str, str], name: str, low: float, high: float) -> floa
 
 def _number(low: float, high: float) -> parsers.Parser:
     """The settings' parser, extended by the exponents that programs write."""
-    plain = parsers.decimal(low, high)
+    plain = parsers.number(low, high)
 
     def parse(text: str) -> object:
         if not _WITH_EXPONENT.fullmatch(text):

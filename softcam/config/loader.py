@@ -1,0 +1,334 @@
+"""Reads flags and environment into one frozen `Settings`, and reports all errors at once.
+
+No logging, no files, no environment except the one passed in; no thread.
+
+- A flag overrides `cam<N>_<name>`, which overrides `CAMERA_<NAME>`, which overrides the default. Every value is
+  checked, also an overridden one: it would fail on the day when the overriding one is removed.
+- N is the number given to `--camera`; 0 for the pattern camera; for an id, the N whose `cam<N>_id` has that value; for
+  a URL, a file or a device likewise, or else 0. `cam<N>_id=pattern` makes camera N the pattern camera, and
+  `cam<N>_id=rtsp://…` that source.
+- An empty variable counts as not set. An empty value of a flag is parsed.
+- Blanks around the value of a variable, and a comment after it (` # …`), are removed: the env file parsers of systemd
+  and Docker leave comments in the value. Not in a secret, which is rejected instead: cutting it would weaken it
+  silently.
+- Width and height of a snapshot default to those of the stream, independently, whatever aspect ratio that gives.
+- An unknown variable with our prefix is a warning and never an error, since other programs may use `CAMERA_`. Ignored
+  without a warning: what Docker links and Kubernetes services named "camera" set in every container (`_is_foreign`),
+  variables of other cameras' numbers, and prefixes in another spelling (`camera_`, `CAMERAS_`).
+"""
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from softcam import __version__
+from softcam.config.parsers import COMMENT, PATTERN, is_external
+from softcam.config.schema import (
+    BY_FLAG,
+    BY_NAME,
+    COMMANDS,
+    FIRST_PORT,
+    KNOWN_FLAGS,
+    SAME_AS_STREAM,
+    SETTINGS,
+    Command,
+    Setting,
+    help_text,
+)
+from softcam.config.settings import Settings
+from softcam.errors import EXIT_OK, ConfigurationError
+from softcam.runtime.redact import without_secrets
+
+_MAX_SHOWN: Final = 100  # characters of an invalid value in a message
+_FOREIGN: Final = re.compile(r"CAMERA_(SERVICE_(HOST|PORT)\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*|NAME|ENV_\w+)")
+_FOREIGN_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
+_SHARED_KEY: Final = re.compile(r"CAMERA(?:_(.+))?")
+_CAMERA_KEY: Final = re.compile(r"cam(0|[1-9][0-9]?)_(.+)", re.IGNORECASE)
+
+
+class _RawValue(NamedTuple):
+    row: Setting
+    key: str  # as written by the user
+    text: str
+    is_flag: bool
+
+
+class _Loader:
+    """The state of one `load`."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+        self.origins: dict[str, str] = {}
+        self.rejected: set[str] = set()  # names of settings with an invalid value
+        self.messages: list[str] = []
+        self.has_invalid_flag = False
+        self.warnings: list[str] = []
+
+    def reject_flag(self, message: str) -> None:
+        self.messages.append(message)
+        self.has_invalid_flag = True
+
+    def apply(self, raw: _RawValue) -> None:
+        """Parse a value, and use it unless its setting already has one; the last of a repeated flag is used."""
+        try:
+            value = raw.row.parse(raw.text)
+        except ValueError as error:
+            shown = "(not shown)" if raw.row.secret else _quoted(raw.text)
+            message = f"{raw.key} {shown}: must be {error}"
+            self.rejected.add(raw.row.name)
+            if raw.is_flag:
+                self.reject_flag(message)
+            else:
+                self.messages.append(message)
+            return
+        name = raw.row.name
+        if raw.is_flag or name not in self.values:
+            self.values[name] = value
+            self.origins[name] = raw.key
+
+    def warn_conflicts(self, values: Sequence[_RawValue]) -> None:
+        """Warn if one source has the same setting under two names with different values; the first is used."""
+        first: dict[str, _RawValue] = {}
+        for value in values:
+            used = first.setdefault(value.row.name, value)
+            if used.text != value.text:
+                self.warnings.append(f"{value.key}: ignored, overridden by {used.key}, which is the same setting")
+
+
+def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
+    """Read flags (without the program's name) and environment.
+
+    Raises ConfigurationError with all errors, and SystemExit(0) after printing for `--help` and `--version`.
+    """
+    loader = _Loader()
+    values, commands = _read_flags(argv, loader)
+    for each in values:
+        loader.apply(each)
+    shared = _read_shared(environ, loader)
+    for each in shared:
+        if each.row.name == "camera":
+            loader.apply(each)
+    if len(commands) > 1:
+        loader.reject_flag(f"{' and '.join(commands)}: must not be combined")
+
+    number = _camera_number(environ, loader)
+    if number is not None:
+        for each in _read_per_camera(environ, number, loader):
+            loader.apply(each)
+    for each in shared:
+        if each.row.name != "camera":
+            loader.apply(each)
+    if loader.messages:
+        raise ConfigurationError(loader.messages, from_flags=loader.has_invalid_flag)
+    loader.values.setdefault("state_dir", _state_dir(environ))
+    loader.values.setdefault("neighbours", _sibling_cameras(environ, number))
+    return _resolve(loader, COMMANDS[commands[0]] if commands else "run", number)
+
+
+def _sibling_cameras(environ: Mapping[str, str], own: int | None) -> tuple[tuple[str, int | str], ...]:
+    """All cameras with `cam<N>_` variables, and this one, with their ports; empty if it is the only one."""
+    keys = {(int(match[1]), match[2].lower()): key for key in environ if (match := _CAMERA_KEY.fullmatch(key))}
+    found: list[tuple[str, int | str]] = []
+    for number in sorted({number for number, _ in keys} | (set() if own is None else {own})):
+        texts = {name: environ[keys[number, name]] for name in ("port", "enabled") if (number, name) in keys}
+        try:
+            is_enabled = BY_NAME["enabled"].parse(_value(texts.get("enabled") or "on", BY_NAME["enabled"]))
+            port = BY_NAME["port"].parse(_value(texts.get("port") or str(FIRST_PORT + number), BY_NAME["port"]))
+        except ValueError:
+            continue  # reported by the instance of that camera
+        if is_enabled and isinstance(port, int):
+            found.append((f"Camera {number}", port))
+    return tuple(found) if len(found) > 1 else ()
+
+
+def _state_dir(environ: Mapping[str, str]) -> str | None:
+    """The state directory of a service, or that of a user; None if neither is known."""
+    service_dir = environ.get("STATE_DIRECTORY", "").partition(":")[0]  # systemd separates several folders by colons
+    if service_dir:
+        return service_dir
+    folder = environ.get("XDG_STATE_HOME", "")
+    if not folder.startswith("/"):  # the specification demands that a relative one is ignored
+        home = environ.get("HOME", "")
+        folder = f"{home}/.local/state" if home.startswith("/") else ""
+    return f"{folder}/soft-stream" if folder else None
+
+
+def _read_flags(argv: Sequence[str], loader: _Loader) -> tuple[list[_RawValue], list[str]]:
+    """The values of the flags, and the commands."""
+    values: list[_RawValue] = []
+    commands: list[str] = []
+    words = list(reversed(argv))
+    may_be_secret = False  # the word may belong to the secret before it
+    while words:
+        word = words.pop()
+        flag, has_text, text = word.partition("=")
+        if not flag.startswith("-"):
+            # A key that contains a blank and was not quoted arrives in several words.
+            shown = "argument (not shown)" if may_be_secret else _quoted(word)
+            loader.reject_flag(f"{shown}: unexpected argument")
+            continue
+        row = BY_FLAG.get(flag)
+        may_be_secret = row is not None and row.secret
+        if row is None and flag not in KNOWN_FLAGS:
+            loader.reject_flag(f"{_plain_or_quoted(flag)}: unknown flag{_suggestion(flag, KNOWN_FLAGS)}")
+            while words and not words[-1].startswith("-"):
+                words.pop()  # its value, which is not an error by itself, and may be the secret of a misspelt flag
+        elif row is None or not row.metavar:
+            if has_text:
+                loader.reject_flag(f"{flag}: must not have a value")
+            elif row is not None:
+                values.append(_RawValue(row, flag, "on" if flag in row.flags else "off", is_flag=True))
+            elif flag not in COMMANDS:
+                print(f"soft_stream.py {__version__}" if flag == "--version" else help_text())
+                raise SystemExit(EXIT_OK)
+            elif flag not in commands:
+                commands.append(flag)
+        elif has_text:
+            values.append(_RawValue(row, flag, text, is_flag=True))
+        elif words and _is_value(words[-1], row):
+            values.append(_RawValue(row, flag, words.pop(), is_flag=True))
+        else:
+            loader.reject_flag(f"{flag}: must have a value")
+    return values, commands
+
+
+def _is_value(word: str, row: Setting) -> bool:
+    """Whether the word after a flag is its value; a key may start with a dash, and must not be reported as a flag."""
+    if row.secret:
+        return word.partition("=")[0] not in KNOWN_FLAGS
+    return not word.startswith("-") or word[1:2].isdigit()
+
+
+def _read_shared(environ: Mapping[str, str], loader: _Loader) -> list[_RawValue]:
+    """The values of `CAMERA_<NAME>`."""
+    values: list[_RawValue] = []
+    for key, text in environ.items():
+        match = _SHARED_KEY.fullmatch(key)
+        if match is None or _is_foreign(key, text):
+            continue
+        name = match[1] or "CAMERA"
+        row = BY_NAME.get(name.lower()) if name == name.upper() else None
+        if row is not None and row.is_shared:
+            values.append(_RawValue(row, key, _value(text, row), is_flag=False))
+        else:
+            known = [variable for row in SETTINGS if row.is_shared for variable in row.variables]
+            loader.warnings.append(f"{_plain_or_quoted(key)}: unknown variable, ignored{_suggestion(key, known)}")
+    return _ordered(values, loader)
+
+
+def _is_foreign(key: str, text: str) -> bool:
+    """Whether Docker or Kubernetes set the variable; they also set `CAMERA_PORT=tcp://10.0.0.1:80`."""
+    return _FOREIGN.fullmatch(key) is not None or (key == "CAMERA_PORT" and _FOREIGN_PORT.fullmatch(text) is not None)
+
+
+def _read_per_camera(environ: Mapping[str, str], number: int, loader: _Loader) -> list[_RawValue]:
+    """The values of `cam<N>_<name>` for this number."""
+    values: list[_RawValue] = []
+    for key, text in environ.items():
+        match = _CAMERA_KEY.fullmatch(key)
+        if match is None or int(match[1]) != number:
+            continue
+        row = BY_NAME.get(match[2].lower())
+        if row is not None and row.is_per_camera:
+            values.append(_RawValue(row, key, _value(text, row), is_flag=False))
+        else:
+            known = [f"cam{number}_{name}" for row in SETTINGS if row.is_per_camera for name in row.names]
+            loader.warnings.append(f"{_plain_or_quoted(key)}: unknown variable, ignored{_suggestion(key, known)}")
+    return _ordered(values, loader)
+
+
+def _ordered(values: Sequence[_RawValue], loader: _Loader) -> list[_RawValue]:
+    """The values that are set, in the order of the table; canonical names before aliases, `cam0_` before `CAM0_`."""
+
+    def rank(each: _RawValue) -> tuple[int, int, int, str]:
+        name = each.key.lower().partition("_")[2] or "camera"
+        # The longer key first: CAMERA_CAMERA before the bare CAMERA.
+        return SETTINGS.index(each.row), each.row.names.index(name), -len(each.key), each.key.swapcase()
+
+    ordered = sorted((each for each in values if each.text), key=rank)
+    loader.warn_conflicts(ordered)
+    return ordered
+
+
+def _camera_number(environ: Mapping[str, str], loader: _Loader) -> int | None:
+    """The N whose variables apply; None if it is not known."""
+    if "camera" in loader.rejected and "camera" not in loader.values:
+        return None
+    choice = loader.values.get("camera", 0)
+    if choice == PATTERN:
+        return 0
+    if isinstance(choice, int):
+        return choice
+    matches = [match for key in environ if (match := _CAMERA_KEY.fullmatch(key)) is not None]
+    ids = [match for match in matches if match[2].lower() == "id"]
+    numbers = [int(match[1]) for match in ids if _is_id(environ[match[0]], choice)]
+    if numbers:
+        return min(numbers)
+    if is_external(choice):
+        return 0
+    if matches:
+        loader.warnings.append("cam<N>_ variables ignored: no cam<N>_id has the id of the selected camera")
+    return None
+
+
+def _is_id(text: str, choice: str) -> bool:
+    row = BY_NAME["id"]
+    try:
+        return row.parse(_value(text, row)) == choice
+    except ValueError:  # reported by the instance of that camera
+        return False
+
+
+def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
+    """Apply the defaults, and derive what depends on other settings."""
+    values = {row.name: loader.values.get(row.name, row.default) for row in SETTINGS}
+    for side in ("width", "height"):
+        if f"snapshot_{side}" not in loader.values:
+            values[f"snapshot_{side}"] = values[side]
+            loader.origins[f"snapshot_{side}"] = SAME_AS_STREAM
+    choice, camera_id = values.pop("camera"), values.pop("id")
+    if isinstance(choice, int) and camera_id is not None:
+        choice = camera_id
+        loader.origins["camera"] = loader.origins["id"]
+    is_remote = isinstance(choice, str) and choice != PATTERN and is_external(choice)
+    fields: dict[str, Any] = {row.attribute or row.name: values[row.name] for row in SETTINGS if row.name in values}
+    return Settings(
+        command=command,
+        camera_number=number,
+        camera_id=choice if isinstance(choice, str) and choice != PATTERN and not is_remote else None,
+        url=choice if is_remote else None,
+        is_pattern=choice == PATTERN,
+        warnings=tuple(loader.warnings),
+        origins=MappingProxyType({row.name: loader.origins.get(row.name, "default") for row in SETTINGS}),
+        **fields,
+    )
+
+
+def _value(text: str, row: Setting) -> str:
+    """The value of a variable without blanks and comments, which parsers of env files leave in it."""
+    return text.strip() if row.secret else COMMENT.sub("", text).strip()
+
+
+def _quoted(text: str) -> str:
+    """An invalid value in quotes, shortened, and without the password of a URL."""
+    text = without_secrets(text)
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…")
+
+
+def _plain_or_quoted(key: str) -> str:
+    """A flag or variable; quoted if it has unusual characters."""
+    return key if key.isprintable() and len(key) <= _MAX_SHOWN else _quoted(key)
+
+
+def _suggestion(key: str, known: Sequence[str]) -> str:
+    """A suffix for the message about an unknown key: the similar known one, if there is one."""
+
+    def stem(each: str) -> str:
+        # A common prefix would make all names similar.
+        return re.sub(r"^(camera_|cam[0-9]+_|-+)", "", each.lower())
+
+    by_stem = {stem(each): each for each in known}
+    close = difflib.get_close_matches(stem(key), by_stem, 1, 0.75)
+    return f"; did you mean {by_stem[close[0]]}?" if close else ""

@@ -1,0 +1,527 @@
+"""`load`: sources and their precedence, errors, warnings and secrets."""
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from softcam import __version__
+from softcam.config.loader import load
+from softcam.config.schema import BY_FLAG, COMMANDS, SETTINGS, Setting, help_text
+from softcam.config.settings import Settings, describe
+from softcam.errors import ConfigurationError
+from tests.unit.config.test_schema import EXAMPLES
+
+PI5_ID = "/base/axi/pcie@1000120000/rp1/i2c@88000/imx708@1a"
+PI4_ID = "/base/soc/i2c0mux/i2c@1/imx219@10"
+KEY = "s3cret-K3y"
+
+
+def messages_of(argv: list[str], environ: dict[str, str] | None = None) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(argv, environ or {})
+    return caught.value.messages
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, ()),
+        ({"cam0_width": "640"}, ()),
+        ({"cam1_width": "640"}, (("Camera 0", 18081), ("Camera 1", 18082))),
+        ({"cam0_port": "8000", "CAM2_port": "8002 # old"}, (("Camera 0", 8000), ("Camera 2", 8002))),
+        ({"cam1_enabled": "0"}, ()),
+        ({"cam1_port": "http"}, ()),
+        ({"cam1_id": "pattern", "CAMERA_NEIGHBOURS": "Door=18085"}, (("Door", 18085),)),
+    ],
+)
+def test_sibling_cameras_are_those_with_variables(environ: dict[str, str], expected: object) -> None:
+    assert load([], environ).neighbours == expected
+
+
+# A loaded machine may be slow with an example.
+unhurried = hypothesis_settings(deadline=None, database=None)
+
+
+@unhurried
+@given(argv=st.lists(st.one_of(st.sampled_from([*BY_FLAG, *COMMANDS]), st.text())), value=st.text(min_size=1))
+def test_load_returns_settings_or_raises_messages(argv: list[str], value: str) -> None:
+    environ = {"CAMERA_WIDTH": value, "cam0_fps": value, f"CAMERA_{value}": "1", "CAMERA_CAMERA": value}
+    if {"--help", "-h", "--version"} & {word.partition("=")[0] for word in argv}:
+        return
+    try:
+        settings = load(argv, environ)
+        lines = [*settings.warnings, *describe(settings).splitlines()]
+    except ConfigurationError as error:
+        lines = list(error.messages)
+    assert lines
+    assert all(line.isprintable() for line in lines)
+
+
+# -- Defaults and derived values
+
+
+def test_defaults() -> None:
+    settings = load([], {})
+    assert settings == Settings(
+        command="run",
+        camera_number=0,
+        camera_id=None,
+        url=None,
+        is_pattern=False,
+        enabled=True,
+        tuning_file=None,
+        is_noir=False,
+        camera_model=None,
+        pattern_faults=None,
+        host="127.0.0.1",
+        port=None,
+        api_key=None,
+        view_key=None,
+        host_names=None,
+        state_dir=None,
+        max_clients=200,
+        neighbours=(),
+        width=1536,
+        height=864,
+        fps=20.0,
+        quality=80,
+        linger_s=5.0,
+        watchdog_timeout_s=10.0,
+        snapshot_width=1536,
+        snapshot_height=864,
+        snapshot_quality=90,
+        autofocus=True,
+        autofocus_timeout_s=5.0,
+        rtsp_url=None,
+        rtsp_autostart=True,
+        bitrate=8_000_000,
+        webrtc_url=None,
+        recordings=None,
+        recordings_max_bytes=None,
+        recordings_preroll_s=0.0,
+        hook=None,
+        log_level="INFO",
+    )
+    assert settings.warnings == ()
+    assert set(settings.origins) == {row.name for row in SETTINGS}
+
+
+def test_defaults_are_valid() -> None:
+    for row in SETTINGS:
+        if row.default is not None:
+            assert row.parse(str(row.default)) == row.default, row.name
+
+
+def test_rows_and_fields_match() -> None:
+    rows = {row.attribute or row.name for row in SETTINGS} - {"camera"}
+    derived = {"command", "camera_number", "is_pattern", "url", "warnings", "origins"}
+    assert {each.name for each in fields(Settings)} == rows | derived
+
+
+def test_names_and_flags_are_unique() -> None:
+    names = [name for row in SETTINGS for name in row.names]
+    flags = [flag for row in SETTINGS for flag in (*row.flags, *row.off_flags)] + [*COMMANDS]
+    assert len(set(names)) == len(names)
+    assert len(set(flags)) == len(flags)
+
+
+@pytest.mark.parametrize("row", [row for row in SETTINGS if row.flags], ids=lambda row: row.name)
+def test_each_row_is_read_from_all_its_sources(row: Setting) -> None:
+    text, value = EXAMPLES[row.name]
+    if row.metavar:
+        flagged = [[row.flags[0], text], [f"{row.flags[0]}={text}"]]
+    else:
+        flagged = [[(row.off_flags if row.default else row.flags)[0]]]
+    expected = str(value) if row.name == "camera" else value
+    shared = [{variable: text} for variable in row.variables]
+    own = [{f"cam0_{name}": text} for name in row.names if row.is_per_camera]
+    for argv, environ in [*((argv, {}) for argv in flagged), *(([], environ) for environ in (*shared, *own))]:
+        settings = load(argv, environ)
+        assert getattr(settings, row.attribute or row.name) == expected, (argv, environ)
+        assert settings.origins[row.name] == (argv[0].partition("=")[0] if argv else next(iter(environ)))
+        assert settings.warnings == ()
+
+
+def test_snapshot_size_defaults_to_stream_size() -> None:
+    assert load(["--width", "640"], {"CAMERA_HEIGHT": "480"}).snapshot_width == 640
+    settings = load(["--snapshot-height", "720"], {"CAMERA_HEIGHT": "480", "cam0_width": "640"})
+    assert (settings.snapshot_width, settings.snapshot_height) == (640, 720)
+
+
+def test_port_defaults_to_number() -> None:
+    assert load([], {}).port_for(0) == 18081
+    assert load(["--camera", "1"], {}).port_for(1) == 18082
+    assert load(["--camera", "pattern"], {}).port_for(0) == 18081
+    assert load(["--port", "0"], {}).port_for(3) == 0
+    assert load([], {"CAMERA_PORT": "8000"}).port_for(1) == 8000
+
+
+# -- Camera selection
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "number", "camera_id", "is_pattern"),
+    [
+        ([], {}, 0, None, False),
+        (["--camera", "1"], {}, 1, None, False),
+        ([], {"CAMERA": "2"}, 2, None, False),
+        ([], {"CAMERA_CAMERA": "3", "CAMERA": "3"}, 3, None, False),
+        (["--camera=1"], {"CAMERA": "2", "CAMERA_CAMERA": "2"}, 1, None, False),
+        (["--camera", "pattern"], {}, 0, None, True),
+        (["--camera", "pattern"], {"cam0_id": PI5_ID}, 0, None, True),
+        ([], {"CAMERA": "pattern"}, 0, None, True),
+        ([], {"cam0_id": PI5_ID, "cam1_id": PI4_ID}, 0, PI5_ID, False),
+        (["--camera", "1"], {"cam0_id": PI5_ID, "cam1_id": PI4_ID}, 1, PI4_ID, False),
+        (["--camera", "1"], {"cam1_id": "pattern"}, 1, None, True),
+        (["--camera", PI4_ID], {}, None, PI4_ID, False),
+        (["--camera", PI4_ID], {"cam0_id": PI5_ID, "cam1_id": f" {PI4_ID}  # left side"}, 1, PI4_ID, False),
+        ([], {"CAMERA": "Virtual0"}, None, "Virtual0", False),
+    ],
+)
+def test_camera_selection(
+    argv: list[str], environ: dict[str, str], number: int | None, camera_id: str | None, is_pattern: bool
+) -> None:
+    settings = load(argv, environ)
+    assert (settings.camera_number, settings.camera_id, settings.is_pattern) == (number, camera_id, is_pattern)
+    assert settings.warnings == ()
+
+
+def test_variables_of_camera_selected_by_id() -> None:
+    settings = load(["--camera", PI4_ID], {"cam1_id": PI4_ID, "cam1_width": "640", "cam0_height": "480"})
+    assert (settings.width, settings.height) == (640, 864)
+
+
+def test_warning_for_camera_without_number() -> None:
+    settings = load(["--camera", PI4_ID], {"cam1_width": "640"})
+    assert settings.width == 1536
+    assert settings.warnings == ("cam<N>_ variables ignored: no cam<N>_id has the id of the selected camera",)
+
+
+@pytest.mark.parametrize("text", ["rtsp://10.0.0.2/cam", "/dev/video0", "clip.mp4"])
+def test_url_or_file_is_camera_0_by_default(text: str) -> None:
+    settings = load(["--camera", text], {"cam0_width": "640", "cam1_id": "rtsp://elsewhere/"})
+    assert (settings.url, settings.camera_id, settings.camera_number, settings.width) == (text, None, 0, 640)
+    assert not settings.is_pattern
+    assert settings.warnings == ()
+
+
+def test_url_as_id_of_a_camera() -> None:
+    environ = {"cam3_id": "RTSP://user:secret@10.0.0.2/cam", "cam3_width": "640"}
+    by_number = load(["--camera", "3"], environ)
+    by_url = load(["--camera", "rtsp://user:secret@10.0.0.2/cam"], environ)
+    assert by_number == by_url
+    assert (by_url.url, by_url.camera_id) == ("rtsp://user:secret@10.0.0.2/cam", None)
+    assert (by_url.camera_number, by_url.width, by_url.port_for(3)) == (3, 640, 18084)
+
+
+def test_invalid_url_is_reported_without_password() -> None:
+    (message,) = messages_of(["--camera", "gopher://user:secret@10.0.0.2/cam"])
+    assert message.startswith("--camera 'gopher://***@10.0.0.2/cam': must be a number from 0 to 99, an id printed")
+    assert "; a URL has a host and starts with one of rtsp://, " in message
+
+
+def test_password_of_url_is_not_shown() -> None:
+    settings = load(["--camera", "rtsp://user:secret@10.0.0.2/cam"], {})
+    assert "camera = rtsp://***@10.0.0.2/cam  (--camera)" in describe(settings).splitlines()
+    assert "secret" not in describe(settings) + repr(settings)
+
+
+# -- Precedence
+
+
+def test_order_of_precedence() -> None:
+    environ: dict[str, str] = {}
+    assert load([], environ).width == 1536
+    environ["CAMERA_WIDTH"] = "320"
+    assert load([], environ).width == 320
+    environ["cam0_width"] = "640"
+    assert load([], environ).width == 640
+    assert load(["--width", "800"], environ).width == 800
+    assert load(["--camera", "1"], environ).width == 320
+
+
+def test_last_of_a_repeated_flag_is_used() -> None:
+    assert load(["--width", "320", "--width=640"], {}).width == 640
+    assert load(["--autofocus", "--no-autofocus"], {}).autofocus is False
+
+
+def test_flag_overrides_switch_in_environment() -> None:
+    assert load(["--autofocus", "--enabled"], {"cam0_autofocus": "0", "CAMERA_ENABLED": "no"}).autofocus is True
+
+
+@pytest.mark.parametrize("key", ["cam0_width", "CAM0_WIDTH", "Cam0_Width", "CAM0_width"])
+def test_camera_variable_is_case_insensitive(key: str) -> None:
+    assert load([], {key: "640"}).width == 640
+
+
+def test_canonical_name_overrides_alias_with_warning() -> None:
+    settings = load([], {"CAMERA_FRAMERATE": "30", "CAMERA_FPS": "25"})
+    assert settings.fps == 25
+    assert settings.warnings == ("CAMERA_FRAMERATE: ignored, overridden by CAMERA_FPS, which is the same setting",)
+    settings = load([], {"CAMERA": "1", "CAMERA_CAMERA": "2"})
+    assert settings.camera_number == 2
+    assert settings.warnings == ("CAMERA: ignored, overridden by CAMERA_CAMERA, which is the same setting",)
+    settings = load([], {"CAM0_WIDTH": "320", "cam0_width": "640"})
+    assert settings.width == 640
+    assert settings.warnings == ("CAM0_WIDTH: ignored, overridden by cam0_width, which is the same setting",)
+    assert load([], {"CAMERA_FRAMERATE": "25", "CAMERA_FPS": "25"}).warnings == ()
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t", "# a comment alone"])
+@pytest.mark.parametrize("row", [row for row in SETTINGS if not row.secret], ids=lambda row: row.name)
+def test_empty_variable_is_not_set(row: Setting, empty: str) -> None:
+    environ = dict.fromkeys(row.variables if row.is_shared else (), empty)
+    if row.is_per_camera:
+        environ[f"cam0_{row.name}"] = empty
+    assert load([], environ) == load([], {})
+
+
+def test_empty_key_is_not_set() -> None:
+    assert load([], {"CAMERA_API_KEY": "", "cam0_api_key": "  "}).api_key is None
+    assert load([], {"CAMERA_API_KEY": KEY, "cam0_api_key": ""}).api_key == KEY
+
+
+def test_typical_env_file() -> None:
+    settings = load(
+        [],
+        {
+            "CAMERA_WIDTH": "1920",
+            "CAMERA_HEIGHT": "1080",
+            "CAMERA_FRAMERATE": "30",
+            "CAMERA_HOST": "0.0.0.0",
+            "CAMERA_PORT": "8000",
+            "CAMERA_API_KEY": "your-secret-key",
+            "CAMERA_CAMERA_MODEL": "imx708         # Camera sensor model",
+            "CAMERA_IS_NOIR": "false               # True for NoIR cameras",
+            "CAMERA_LOG_LEVEL": "INFO",
+            "CAMERA_TUNING_FILE": "",
+            "CAMERA_ENABLED": "1",
+            "cam0_autofocus": "1",
+            "cam0_id": PI5_ID,
+            "cam1_id": PI4_ID,
+            "cam1_autofocus": "0",
+            "PATH": "/usr/bin",
+            "HOME": "/root",
+        },
+    )
+    assert (settings.width, settings.height, settings.fps, settings.port) == (1920, 1080, 30.0, 8000)
+    assert (settings.camera_model, settings.is_noir, settings.camera_id) == ("imx708", False, PI5_ID)
+    assert settings.warnings == ()
+
+
+# -- Errors
+
+
+def test_all_errors_are_reported_at_once() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(
+            ["--width", "641", "--quality=900", "stray", "--heigth", "480", "--check=1", "--fps"],
+            {"CAMERA_PORT": "http", "cam0_linger": "5s", "CAMERA_QUALITY": "good", "cam1_width": "of another camera"},
+        )
+    assert caught.value.messages == (
+        "'stray': unexpected argument",
+        "--heigth: unknown flag; did you mean --height?",
+        "--check: must not have a value",
+        "--fps: must have a value",
+        "--width '641': must be an even integer from 64 to 8192",
+        "--quality '900': must be an integer from 1 to 100",
+        "cam0_linger '5s': must be a number of seconds from 0 to 31536000",
+        "CAMERA_PORT 'http': must be an integer from 0 to 65535",
+        "CAMERA_QUALITY 'good': must be an integer from 1 to 100",
+    )
+    assert caught.value.exit_code == 2
+
+
+def test_overridden_value_is_checked() -> None:
+    assert messages_of(["--width", "640"], {"CAMERA_WIDTH": "wide", "cam0_width": "narrow"}) == (
+        "cam0_width 'narrow': must be an even integer from 64 to 8192",
+        "CAMERA_WIDTH 'wide': must be an even integer from 64 to 8192",
+    )
+
+
+def test_invalid_camera_hides_no_other_error() -> None:
+    messages = messages_of(["--camera", "gopher://x"], {"CAMERA_WIDTH": "wide", "cam0_width": "of an unknown number"})
+    assert [message.partition(" ")[0] for message in messages] == ["--camera", "CAMERA_WIDTH"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "exit_code"),
+    [
+        ([], {"CAMERA_WIDTH": "x"}, 78),
+        (["--check"], {"cam0_width": "x"}, 78),
+        (["--width", "x"], {}, 2),
+        (["--width", "x"], {"CAMERA_HEIGHT": "x"}, 2),
+        (["--nonsense"], {}, 2),
+        (["stray"], {}, 2),
+        (["--check", "--list-cameras"], {}, 2),
+    ],
+)
+def test_exit_code(argv: list[str], environ: dict[str, str], exit_code: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(argv, environ)
+    assert caught.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--width"], "--width: must have a value"),
+        (["--width", "--check"], "--width: must have a value"),
+        (["--width="], "--width '': must be an even integer from 64 to 8192"),
+        (["--linger", "-1"], "--linger '-1': must be a number of seconds from 0 to 31536000"),
+        (["--autofocus=1"], "--autofocus: must not have a value"),
+        (["--wid", "640"], "--wid: unknown flag; did you mean --width?"),
+        (["--snapshot_width=640"], "--snapshot_width: unknown flag; did you mean --snapshot-width?"),
+        (["-width", "640"], "-width: unknown flag; did you mean --width?"),
+        (["--xyzzy"], "--xyzzy: unknown flag"),
+        (["--list-camera"], "--list-camera: unknown flag; did you mean --list-cameras?"),
+        (["--"], "--: unknown flag"),
+        (["--check", "--list-cameras"], "--check and --list-cameras: must not be combined"),
+        (["a\nb"], r"'a\nb': unexpected argument"),
+        (["--x\ny"], r"'--x\ny': unknown flag"),
+    ],
+)
+def test_invalid_flags(argv: list[str], message: str) -> None:
+    assert messages_of(argv) == (message,)
+
+
+def test_long_value_is_shortened() -> None:
+    (message,) = messages_of(["--width", "1" * 10_000])
+    assert len(message) < 200
+
+
+# -- Secrets
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [
+        (["--api-key", f"{KEY}\x7f"], {}),
+        (["--api-key", f"{KEY}é", "--width", "x"], {}),
+        (["--api-key", "two", KEY], {}),
+        (["--api-key=two", KEY, KEY], {}),
+        (["--apikey", KEY], {}),
+        (["--apikey", "two", KEY], {}),
+        ([f"--apikey={KEY}"], {}),
+        ([f"--check={KEY}"], {}),
+        (["--api-key", f"-{KEY}\t"], {}),
+        ([], {"CAMERA_API_KEY": f"{KEY} # mine"}),
+        ([], {"cam0_api_key": f"{KEY}\n{KEY}"}),
+        (["--camera", f"gopher://admin:{KEY}@10.0.0.2/cam"], {}),
+        (["--camera", f"gopher://admin:1/2@{KEY}@10.0.0.2/cam"], {}),
+        (["--camera", f"gopher://10.0.0.2/cam?user=a&password={KEY}"], {}),
+    ],
+)
+def test_errors_do_not_contain_secrets(argv: list[str], environ: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(argv, environ)
+    assert KEY not in f"{caught.value!s} {caught.value!r} {caught.value.__context__!r}"
+    assert caught.value.messages
+
+
+def test_key_that_starts_with_a_dash() -> None:
+    assert load(["--api-key", f"-{KEY}"], {}).api_key == f"-{KEY}"
+    assert messages_of(["--api-key", "--check"]) == ("--api-key: must have a value",)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ"),
+    [(["--api-key", KEY], {}), ([], {"CAMERA_API_KEY": KEY}), ([], {"cam0_api_key": KEY, "CAMERA_API_KEY": f"{KEY}2"})],
+)
+def test_key_is_not_shown(argv: list[str], environ: dict[str, str]) -> None:
+    settings = load(argv, {**environ, "CAMERA_APIKEY": KEY, "cam0_api_kee": KEY})
+    assert settings.api_key == KEY
+    assert len(settings.warnings) == 2
+    assert KEY not in f"{settings!r} {settings!s} {describe(settings)} {settings.warnings} {settings.origins}"
+    assert "\napi_key = set  (" in describe(settings)
+
+
+# -- Warnings
+
+
+@pytest.mark.parametrize(
+    ("key", "warning"),
+    [
+        ("CAMERA_WITDH", "CAMERA_WITDH: unknown variable, ignored; did you mean CAMERA_WIDTH?"),
+        ("CAMERA_width", "CAMERA_width: unknown variable, ignored; did you mean CAMERA_WIDTH?"),
+        ("CAMERA_FRAME_RATE", "CAMERA_FRAME_RATE: unknown variable, ignored; did you mean CAMERA_FRAMERATE?"),
+        ("CAMERA_ZOOM", "CAMERA_ZOOM: unknown variable, ignored"),
+        ("CAMERA_ID", "CAMERA_ID: unknown variable, ignored"),
+        ("cam0_widht", "cam0_widht: unknown variable, ignored; did you mean cam0_width?"),
+        ("CAM0_ZOOM", "CAM0_ZOOM: unknown variable, ignored"),
+        ("cam0_camera", "cam0_camera: unknown variable, ignored"),
+    ],
+)
+def test_unknown_variable_is_a_warning(key: str, warning: str) -> None:
+    settings = load([], {key: "whatever"})
+    assert settings.warnings == (warning,)
+    assert settings == load([], {})
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("cam1_widht", "x"),
+        ("cam1_width", "x"),
+        ("cam00_width", "x"),
+        ("camera_width", "x"),
+        ("CAMERAS_WIDTH", "x"),
+        ("MY_CAMERA_WIDTH", "x"),
+        ("CAMERA_SERVICE_HOST", "10.0.0.1"),
+        ("CAMERA_SERVICE_PORT_HTTP", "80"),
+        ("CAMERA_PORT", "tcp://10.0.0.1:80"),
+        ("CAMERA_PORT_80_TCP", "tcp://10.0.0.1:80"),
+        ("CAMERA_PORT_80_TCP_ADDR", "10.0.0.1"),
+        ("CAMERA_NAME", "/web/camera"),
+        ("CAMERA_ENV_PATH", "/bin"),
+    ],
+)
+def test_foreign_variable_is_not_a_warning(key: str, text: str) -> None:
+    settings = load([], {key: text})
+    assert settings.warnings == ()
+    assert replace(settings, neighbours=()) == load([], {}), "only the list of cameras may differ"
+
+
+# -- Commands
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [([], "run"), (["--check"], "check"), (["--list-cameras"], "list-cameras"), (["--check", "--check"], "check")],
+)
+def test_commands(argv: list[str], command: str) -> None:
+    assert load(argv, {}).command == command
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--width", "bad", "--help"]])
+def test_help_is_printed(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load(argv, {"CAMERA_WIDTH": "bad"})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{help_text()}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "folder"),
+    [
+        ([], {"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/home/pi"}, "/var/lib/a"),
+        ([], {"XDG_STATE_HOME": "/home/pi/state", "HOME": "/home/pi"}, "/home/pi/state/soft-stream"),
+        ([], {"XDG_STATE_HOME": "state", "HOME": "/home/pi"}, "/home/pi/.local/state/soft-stream"),
+        ([], {"HOME": "/home/pi"}, "/home/pi/.local/state/soft-stream"),
+        ([], {"HOME": ""}, None),
+        ([], {"STATE_DIRECTORY": "/var/lib/a", "CAMERA_STATE_DIR": "/srv/b"}, "/srv/b"),
+        (["--state-dir", "/srv/c"], {"STATE_DIRECTORY": "/var/lib/a", "CAMERA_STATE_DIR": "/srv/b"}, "/srv/c"),
+    ],
+)
+def test_state_directory(argv: list[str], environ: dict[str, str], folder: str | None) -> None:
+    assert load(argv, environ).state_dir == folder
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        load(["--version"], {})
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"soft_stream.py {__version__}\n"
