@@ -22,13 +22,13 @@ import numpy as np
 from reel import read_reel
 
 PROJECT = Path(__file__).resolve().parent.parent
-STAMP_AT = slice(14, 22)  # where reel.h keeps the time in a picture
+STAMP_AT = slice(14, 22)  # where reel.h puts the time in a picture
 BUSY_VARIABLE = "BENCH_BUSY"
 BUSY_S, PAUSE_S = 0.028, 0.005  # of the 33 ms between two frames at 30 fps
 
 
 class ReelCamera:
-    """Delivers the pictures of the reel from a thread of its own while it is open."""
+    """Delivers the pictures of the reel from a dedicated thread while it is open."""
 
     backend = "pattern"
     name = "a reel"

@@ -62,7 +62,7 @@ def ignore_config(_config: StreamConfig) -> None:
 
 
 def no_controls(_ranges: Mapping[str, ControlRange], _size: tuple[int, int]) -> Mapping[str, Any]:
-    """The `StillControls` of a still without controls of its own."""
+    """The `StillControls` of a still without separate controls."""
     return {}
 
 

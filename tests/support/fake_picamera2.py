@@ -1,6 +1,6 @@
 """A fake of Picamera2 for what the rig's virtual cameras cannot do: USB cameras, padded rows, tuning files, failures.
 
-`FakePicamera2` has no frames of its own and no thread, but is as strict as the real one where the backend may fail; its
+`FakePicamera2` has neither frames nor a thread, but is as strict as the real one where the backend may fail; its
 comments say how. The tests in tests/rig use the real one.
 """
 

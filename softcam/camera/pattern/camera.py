@@ -1,6 +1,6 @@
 """The pattern camera: a moving test picture, with the controls and the metadata of a Camera Module 3.
 
-It is used where there is no camera, and by tests: it opens, runs out of buffers, hangs and disappears as a camera on
+It is used without a real camera, and by tests: it opens, runs out of buffers, hangs and disappears as a camera on
 libcamera does. This module implements the protocol. `stream` has the thread, `sensor` and `lens` the reaction to
 controls, `scene` and `renderer` the picture, `faults` what can be made to fail. No thread is started here.
 """

@@ -145,7 +145,7 @@ class HardwareBackend:
 
         # The encoder's thread only:
         self._encoder: Any = None
-        self._release_memory: Callable[[], None] | None = None  # tells the camera that no memory is kept any more
+        self._release_memory: Callable[[], None] | None = None  # notifies the camera that no memory is kept any more
         self._first_us: int | None = None
         self._failure: BackendLost | None = None
         self._polls = 0  # since the last packet

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from softcam.camera.base import StreamRequest
-from softcam.camera.picamera import camera as camera_module
+from softcam.camera.picamera.buffers import Buffers
 from softcam.camera.picamera.camera import PicameraCamera, list_cameras
 from softcam.errors import CameraBusy, CameraError, CameraMissing
 from tests.support.fake_picamera2 import (
@@ -141,7 +141,7 @@ def test_still_frees_unused_buffers_to_start(monkeypatch: pytest.MonkeyPatch) ->
     opened = OpenedCamera(StreamRequest(640, 360, 30))
     opened.camera.set_controls({"FrameDurationLimits": (50_000, 50_000)})
     others = ["the stream's"]
-    monkeypatch.setattr(camera_module.Buffers, "free_unused", lambda _: bool(others and others.pop()))
+    monkeypatch.setattr(Buffers, "free_unused", lambda _: bool(others and others.pop()))
 
     def start() -> None:
         if others:

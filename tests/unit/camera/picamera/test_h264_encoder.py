@@ -1,10 +1,8 @@
 """The hardware encoder, with a fake of Picamera2's class: timestamps, keyframes, fallback, released memory."""
 
-import queue
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
@@ -17,113 +15,13 @@ from softcam.h264.backend import Backend, SyncBackend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from tests.support.fake_h264_encoder import PPS, SPS, START, FakeH264Encoder, FakeOutput, FakeRequest, OlderH264Encoder
 from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
 from tests.unit.h264.test_encoder import FRAME_S, SIZE, Sink
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
-SPS = bytes.fromhex("6742801f95a010204a40")  # Baseline, 128x128, no VUI
-PPS = bytes.fromhex("68ce0f2c80")
-START = b"\x00\x00\x00\x01"
 FPS = 20.0
 BITRATE = 1_000_000
-
-
-class Output:
-    """Picamera2's base class of encoder outputs."""
-
-    def start(self) -> None: ...
-    def stop(self) -> None: ...
-
-
-class H264Encoder:
-    """What the portal uses of Picamera2's class, which delivers packets on its own thread; the scene sets failures."""
-
-    scene: "Scene"
-
-    def __init__(self, bitrate: int | None = None) -> None:
-        self.bitrate = bitrate
-        self.repeat: Any = None
-        self.iperiod: Any = None
-        self.framerate: Any = None
-        self.profile: Any = None
-        self.width = self.height = self.stride = 0
-        self.format = ""
-        self.output: Any = None
-        self.vd: Any = None
-        self.asked = 0
-        self.is_stopped = False
-        self._first_ns: int | None = None
-        self._count = 0
-        self._frames: queue.Queue[tuple[Any, int, bool] | None] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="stand-in", daemon=True)
-        self.scene.encoders.append(self)
-
-    def start(self, quality: object = None) -> None:
-        assert isinstance(self.output, Output)
-        self.vd = Device()
-        if self.scene.start_error is not None:
-            raise self.scene.start_error
-        self._thread.start()
-
-    def stop(self) -> None:
-        if not self._thread.ident:
-            raise RuntimeError("Encoder already stopped")
-        self._frames.put(None)
-        self._thread.join()
-        self.is_stopped = True
-
-    def force_key_frame(self) -> None:
-        self.asked += 1
-
-    def encode(self, stream: str, request: Any) -> None:
-        assert self.scene.threads() == 1
-        assert request.stream_map[stream] == "the stream"
-        if self.scene.encode_error is not None:
-            raise self.scene.encode_error
-        request.acquire()
-        stamp_ns = request.get_metadata()["SensorTimestamp"]
-        if self._first_ns is None:
-            self._first_ns = stamp_ns
-        is_keyframe, self.asked = self.asked > 0 or self._count == 0, 0
-        self._count += 1
-        self._frames.put((request, stamp_ns // 1000 - self._first_ns // 1000, is_keyframe))
-
-    def _run(self) -> None:
-        while (item := self._frames.get()) is not None:
-            request, time_us, is_keyframe = item
-            if self.scene.gate.wait(0 if self.scene.is_silent else PATIENCE_S):
-                slices = b"\x65" if is_keyframe else b"\x41"
-                sets = START + SPS + START + PPS if is_keyframe else b""
-                if not self.scene.loses.pop("packet", None):
-                    self.output.outputframe(sets + START + slices + b"%d" % time_us, False, time_us)
-            if not self.scene.is_silent:
-                request.release()
-
-
-class Older(H264Encoder):
-    """A release without a method for keyframes."""
-
-    force_key_frame = None  # type: ignore[assignment]
-
-
-class Device:
-    def __init__(self) -> None:
-        self.is_closed = False
-
-    def close(self) -> None:
-        self.is_closed = True
-
-
-@dataclass
-class Request:
-    """The part of Picamera2's request that encoders use."""
-
-    metadata: dict[str, int]
-    config: dict[str, Any]
-    stream_map: dict[str, str]
-
-    def get_metadata(self) -> dict[str, int]:
-        return self.metadata
 
 
 class FakeX264:
@@ -143,14 +41,14 @@ class Scene:
     """The encoder behind a latest-frame slot, into which the test puts frames as a Picamera2 camera does."""
 
     def __init__(self, timeouts: EncoderTimeouts) -> None:
-        self.encoders: list[H264Encoder] = []
+        self.encoders: list[FakeH264Encoder] = []
         self.start_error: Exception | None = None
         self.encode_error: Exception | None = None
         self.is_silent = False
         self.loses: dict[str, bool] = {}
         self.gate = threading.Event()
         self.gate.set()
-        self.kind: type[H264Encoder] = type("H264Encoder", (H264Encoder,), {"scene": self})
+        self.kind: type[FakeH264Encoder] = type("H264Encoder", (FakeH264Encoder,), {"scene": self})
         self.has_hardware = True
         self.has_pyav = True
         self.slot = NewestFrame()
@@ -185,7 +83,7 @@ class Scene:
     def put(self, after_s: float = FRAME_S) -> None:
         self.now_s += after_s
         metadata = {"SensorTimestamp": round(self.now_s * 1e9)}
-        request = Request(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
+        request = FakeRequest(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
         frame = make_frame(metadata, size=self.size, began_s=self.now_s, on_release=self.outstanding.acquire())
         frame.origin = RequestHandle(request, self.outstanding.acquire) if self.has_origin else None
         self.slot.put(frame)
@@ -201,7 +99,7 @@ class Scene:
         return len([thread for thread in threading.enumerate() if thread.name == "h264"])
 
     def _find(self) -> tuple[Any, Any] | None:
-        return (self.kind, Output) if self.has_hardware else None
+        return (self.kind, FakeOutput) if self.has_hardware else None
 
     def _open_fallback(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
@@ -288,7 +186,7 @@ def test_forced_keyframe_in_older_release(scene: Scene, monkeypatch: pytest.Monk
         return argument
 
     monkeypatch.setattr("softcam.camera.picamera.h264_encoder.fcntl.ioctl", ioctl)
-    scene.kind = type("H264Encoder", (Older,), {"scene": scene})
+    scene.kind = type("H264Encoder", (OlderH264Encoder,), {"scene": scene})
     sink, later = Sink(), Sink()
     scene.video.subscribe(sink)
     scene.show(sink)
