@@ -1,4 +1,4 @@
-"""libx264 through PyAV: returns the access unit of each frame at once. Used where there is no hardware encoder.
+"""libx264 through PyAV: returns the access unit of each frame at once. Used without a hardware encoder.
 
 PyAV is imported when the first encoder is created, so a process without H.264 never loads it. Starts no thread; an
 `X264` belongs to one thread. Frames are full-range BT.601, as in a JPEG, and are encoded and flagged as such, so that a

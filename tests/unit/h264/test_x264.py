@@ -35,7 +35,7 @@ def planes(size: tuple[int, int] = SIZE) -> tuple[Plane, Plane, Plane]:
     width, height = size
     half = ((height + 1) // 2, (width + 1) // 2)
     luma = np.broadcast_to(np.linspace(0, 255, width), (height, width)).astype(np.uint8)
-    # At both ends of the luma there is no room for colour.
+    # At both ends of the luma range, RGB leaves no room for colour.
     room = np.sin(np.linspace(0, np.pi, half[1]))
     blue = (128 + 50 * room * np.linspace(-1, 1, half[0])[:, None]).round().astype(np.uint8)
     red = (128 + 40 * room * np.linspace(1, -1, half[0])[:, None]).round().astype(np.uint8)
