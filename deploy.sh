@@ -261,11 +261,8 @@ deploy() { # HOST: prints lines without its name
   if [[ -n $folder ]]; then
     stage "$host" "$folder"
     copy "$host" "$folder" "$facts" 2>"$work/why-$(name_of "$host")" || {
-      if grep -qi 'no space left' "$work/why-$(name_of "$host")"; then
-        printf 'FAILED: no space left for %s; nothing was changed\n' "$folder"
-      else
-        printf 'FAILED: could not copy to %s: %s\n' "$folder" "$(tail -n 1 "$work/why-$(name_of "$host")")"
-      fi
+      printf 'FAILED: could not copy to %s, nothing was changed: %s\n' "$folder" \
+        "$(grep -im 1 'no space left' "$work/why-$(name_of "$host")" || tail -n 1 "$work/why-$(name_of "$host")")"
       on_host "$host" discard "$folder" >/dev/null 2>&1 || true
       return 1
     }

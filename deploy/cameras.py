@@ -184,7 +184,8 @@ def check(host: Host) -> None:
     python = python_path(host)
     if not host.path("run/systemd/system").is_dir():
         raise Failed("systemd is not running")
-    version = int((host.output("systemctl", "--version").split() or ["", ""])[1])
+    found = re.match(r"systemd (\d+)", host.output("systemctl", "--version"))
+    version = int(found[1]) if found else 0
     if version < _OLDEST_SYSTEMD:
         raise Failed(f"systemd {version} is too old: {_OLDEST_SYSTEMD} or newer is required")
     if missing := missing_packages(host):
@@ -194,10 +195,10 @@ def check(host: Host) -> None:
         raise Failed(f"{python} is {host.output(python, '-V')}; 3.11 or newer is required")
     cameras = list_cameras(host)
     inventory = _inventory(host, cameras)
-    found = ", ".join(f"{camera.number} {camera.model}" for camera in cameras) or "none"
+    listed = ", ".join(f"{camera.number} {camera.model}" for camera in cameras) or "none"
     system = re.search(r'(?m)^PRETTY_NAME="?(.*?)"?$', read_text(host.path("etc/os-release")))
     host.say(
-        f"checked: {system[1] if system else '?'}, systemd {version}, {host.output(python, '-V')}, cameras: {found}"
+        f"checked: {system[1] if system else '?'}, systemd {version}, {host.output(python, '-V')}, cameras: {listed}"
     )
     lines = read_text(host.env_file).splitlines()
     if exports := [str(at) for at, line in enumerate(lines, 1) if re.match(r"\s*export\s", line)]:
@@ -219,7 +220,7 @@ def check(host: Host) -> None:
     if absent and host.options.cameras:
         numbers = " ".join(map(str, absent))
         raise Failed(
-            f"camera {numbers} not found; found: {found}. Check the ribbon, and cam{absent[0]}_id in {host.env_file}"
+            f"camera {numbers} not found; found: {listed}. Check the ribbon, and cam{absent[0]}_id in {host.env_file}"
         )
     if not wanted and off:
         raise Failed("every camera of this host is disabled: name those to use with --cameras")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy import files, instances, releases, rollback
 from deploy import host as program
-from deploy import instances, releases, rollback
 from deploy.system import Failed
 from tests.unit.deploy.fake_host import FakeHost
 
@@ -43,12 +43,12 @@ def test_first_installation(fake: FakeHost) -> None:
     ]
     assert current(fake) == "1.0-a"
     assert fake.active == {"camera-soft-cam@0.service", "camera-soft-cam@1.service"}
-    files = fake.files()
-    assert files["etc/camera-streamer/camera-soft-stream.env"] == "600 #CAMERA_WIDTH=1536\n"
-    assert files[f"{UNITS}/camera-soft-cam@.service"] == "644 # unit of 1.0-a\n"
-    assert files["etc/udev/rules.d/70-camera-soft-cam.rules"] == "644 # rule\n"
-    assert f"{UNITS}/multi-user.target.wants/camera-soft-cam@1.service" in files
-    assert [name for name in files if ".incoming" in name or "pending" in name or name.endswith(".new")] == []
+    found = fake.files()
+    assert found["etc/camera-streamer/camera-soft-stream.env"] == "600 #CAMERA_WIDTH=1536\n"
+    assert found[f"{UNITS}/camera-soft-cam@.service"] == "644 # unit of 1.0-a\n"
+    assert found["etc/udev/rules.d/70-camera-soft-cam.rules"] == "644 # rule\n"
+    assert f"{UNITS}/multi-user.target.wants/camera-soft-cam@1.service" in found
+    assert [name for name in found if ".incoming" in name or "pending" in name or name.endswith(".new")] == []
 
 
 def test_repeated_installation_restarts_nothing(fake: FakeHost) -> None:
@@ -220,11 +220,11 @@ def test_recovery_keeps_settings_edited_since(fake: FakeHost, edited: str) -> No
     install(fake, "1.0-a", "#CAMERA_OLD=1\n")
     host = fake.host()
     rollback.save_rollback_point(host, "1.0-a", [0, 1])
-    program.files.ship(host, b"#CAMERA_NEW=1\n", host.env_file, 0o600)
+    files.ship(host, b"#CAMERA_NEW=1\n", host.env_file, 0o600)
     host.env_file.write_text(f"#CAMERA_NEW=1\n{edited}")
     assert rollback.recover_interrupted(host)
     assert host.env_file.read_text() == (f"#CAMERA_NEW=1\n{edited}" if edited else "#CAMERA_OLD=1\n")
-    assert program.files.is_edited(host, host.env_file) == bool(edited)
+    assert files.is_edited(host, host.env_file) == bool(edited)
 
 
 def test_rollback_restores_what_came_with_the_release(fake: FakeHost) -> None:
