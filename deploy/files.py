@@ -116,7 +116,7 @@ def new_lines(current: str, shipped: str, *, is_env: bool) -> list[str]:
     for line in shipped.splitlines():
         if line in known or re.fullmatch(r"\s*(#(\s.*)?)?", line):
             continue
-        if is_env:  # a value that is set in the shipped file came from whoever deploys
+        if is_env:  # a value in the shipped file may be a secret of the user
             name = re.match(r"\w+(?=\s*=)", line)
             if name is not None:
                 line = f"{name[0]}=(not shown)"

@@ -2,7 +2,7 @@
 """Checks a portal on this machine with the portal's own settings; used by host.py.
 
     healthcheck.py health N SECONDS  wait for a healthy portal and fetch a snapshot; prints one line. Exit 1 if it is
-                                     not healthy in time, 3 if there is no snapshot
+                                     not healthy in time, 3 without a snapshot
     healthcheck.py port N            print the portal's port
     healthcheck.py nginx N           print the nginx directive with the API key, for a file that only root can read
 

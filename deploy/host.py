@@ -41,7 +41,7 @@ _LOCK_TIMEOUT_S = 600
 
 @dataclass
 class Output:
-    """Prints lines; once `is_logged`, they also go to the journal. A reader that is gone is no error."""
+    """Prints lines; once `is_logged`, they also go to the journal. A closed output is ignored."""
 
     is_logged: bool = False
     journal: str = _JOURNAL
@@ -145,7 +145,7 @@ def _undo(host: Host, release: str, before: str, inventory: Inventory, numbers: 
     if not before:
         rollback.roll_back(host, before, inventory, numbers)
         releases.drop(host, release)
-        raise Failed(f"{problem}, and there is no earlier release: everything of it was removed")
+        raise Failed(f"{problem}, and no earlier release exists: everything of it was removed")
     if before == release and not rollback.has_changes(host):
         rollback.forget_rollback_point(host)
         raise Failed(f"{problem} any more, with this host and its settings as they are; it was not changed")

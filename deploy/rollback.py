@@ -216,7 +216,7 @@ def roll_back_release(host: Host) -> None:
 def _require_previous(host: Host) -> str:
     previous = releases.linked(host, "previous")
     if not previous or not host.release(previous).is_dir():
-        raise Failed(f"there is no release before {releases.linked(host, 'current') or 'none'}")
+        raise Failed(f"no release before {releases.linked(host, 'current') or 'none'}")
     return previous
 
 

@@ -349,7 +349,7 @@ def _write_files(folder: Path) -> None:
     for bridge in rig_root.INSIDE.glob("*.py"):
         shutil.copy2(bridge, folder / "opt/rig")
     masked = folder / "etc/systemd/system/systemd-networkd-wait-online.service"
-    masked.symlink_to("/dev/null")  # there is no network but loopback
+    masked.symlink_to("/dev/null")  # the only network is loopback
 
 
 def _run(

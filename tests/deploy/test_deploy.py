@@ -116,8 +116,8 @@ def test_update_by_a_user_with_sudo_and_rollback(machine: Machine, project: Path
     for path in (project, *project.rglob("*")):
         os.chown(path, 1000, 1000)  # as the user pi's files
         path.chmod(path.stat().st_mode | 0o022)
-    tells = f"find {TOP}/releases/.incoming-* -printf '%u %g %m %y %P\\n' >/root/seen"
-    wrapper = f'#!/bin/sh\n/usr/bin/{tool} "$@"\nstatus=$?\n{tells}\nexit $status\n'
+    listing = f"find {TOP}/releases/.incoming-* -printf '%u %g %m %y %P\\n' >/root/seen"
+    wrapper = f'#!/bin/sh\n/usr/bin/{tool} "$@"\nstatus=$?\n{listing}\nexit $status\n'
     machine.write(f"/usr/local/bin/{tool}", wrapper, "755")
     login = machine.run("cat", "/home/pi/.bashrc").stdout
     if tool == "tar":  # a login with output would break rsync's protocol
@@ -297,7 +297,7 @@ def test_uninstall_keeps_settings_and_state(machine: Machine, project: Path) -> 
     break_at_start(project)
     before, left = everything(machine, ""), machine.run("ls", "/opt").stdout.split()
     done = machine.deploy("--cameras", "0,1", project=project, check=False)
-    assert "there is no earlier release: everything of it was removed" in done.stdout.splitlines()[-1]
+    assert "no earlier release exists: everything of it was removed" in done.stdout.splitlines()[-1]
     assert "was edited" not in done.stdout  # the settings file, which is untouched
     assert machine.run("ls", "/opt").stdout.split() == left
     assert everything(machine, "") == before

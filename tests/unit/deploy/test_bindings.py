@@ -65,7 +65,7 @@ def test_sources_without_a_device(pi5: FakeHost, camera_id: str, reason: str) ->
 def test_device_that_systemd_does_not_know(pi5: FakeHost) -> None:
     pi5.active.clear()
     assert bind(pi5) == f"camera 1: not bound to a device: systemd does not know {NODE}"
-    assert pi5.passed_s == 0  # there is no udev to wait for
+    assert pi5.passed_s == 0  # without udev it does not wait
     (pi5.root / "run/udev").mkdir()
     (pi5.root / "run/udev/control").touch()
     bind(pi5)
