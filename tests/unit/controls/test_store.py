@@ -225,15 +225,22 @@ def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 WRITER = """
+import os
 import sys
 from pathlib import Path
 from softcam.controls.schema import BY_NAME
 from softcam.controls.state import RequestedControls
 from softcam.controls.store import Store
 
+for line in sys.stdin:  # each line starts a writer, whose process id is printed; it ends by a signal
+    if pid := os.fork():
+        os.waitpid(pid, 0)
+        print("end", flush=True)
+        continue
+    break
 store = Store(Path(sys.argv[1]), "cam0")
-print("started", flush=True)
-for number in range(int(sys.argv[2]), 1_000_000_000):
+print(os.getpid(), flush=True)
+for number in range(int(line), 1_000_000_000):
     state = RequestedControls().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
     state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
     assert store.save(state)
@@ -243,23 +250,26 @@ for number in range(int(sys.argv[2]), 1_000_000_000):
 
 def test_crash_during_a_write(tmp_path: Path) -> None:
     kept = 0
-    for number in range(25):
-        command = [sys.executable, "-c", WRITER, str(tmp_path), str(kept + 1)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+    command = [sys.executable, "-c", WRITER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(25):
+            print(kept + 1, file=process.stdin, flush=True)
+            writer = int(process.stdout.readline())
             # At a different moment of a write each time.
             deadline_s = time.monotonic() + 0.001 * (number + 1)
             while time.monotonic() < deadline_s or not (tmp_path / "cam0.json").exists():
                 os.sched_yield()
-            process.send_signal(signal.SIGKILL)
-            saved = process.stdout.read().split(b"\n")[:-1]  # without a truncated number
-        store = Store(tmp_path, "cam0")
-        state = store.load()
-        assert store.quarantine_reason is None
-        least = int(saved[-1]) if saved else kept
-        kept = state.get("manual_exposure", "exposure_us")
-        assert least <= kept <= least + 1  # the last one reported as saved, or the one being written
-        assert state.get("image_processing", "contrast") == kept % 32  # not parts of two states
-        json.loads((tmp_path / "cam0.json").read_text())
+            os.kill(writer, signal.SIGKILL)
+            saved = list(iter(process.stdout.readline, "end\n"))
+            store = Store(tmp_path, "cam0")
+            state = store.load()
+            assert store.quarantine_reason is None
+            least = int(saved[-1]) if saved else kept
+            kept = state.get("manual_exposure", "exposure_us")
+            assert least <= kept <= least + 1  # the last one reported as saved, or the one being written
+            assert state.get("image_processing", "contrast") == kept % 32  # not parts of two states
+            json.loads((tmp_path / "cam0.json").read_text())
+        process.stdin.close()
     assert kept > 1
