@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Measures an MJPEG stream: frames per second, gaps, sizes and ages, of any server that speaks multipart over HTTP.
+"""Measures an MJPEG stream over HTTP: frame rate, gaps between frames, sizes and ages.
 
-One long file and the standard library alone, so that it can be copied to any machine. From the ground up: what is on
-the wire (`HttpHead`, `ChunkedBody`, `JpegWalk`, `PictureReader`, all without I/O, fed with pieces of any length), the
-`Statistics`, the client, the report, `main`. One thread runs it all.
+A single file that needs only the standard library, so that it can be copied to any machine. In this order: the parsers
+(`JpegWalk`, `PictureReader`, without I/O, for input of any length), the `Statistics`, the client on top of
+`http.client`, the report, `main`. Everything runs on the main thread.
 
-Servers differ, so little is taken from what they announce: the delimiter between parts is learnt from the body, a part
-without Content-Length is walked from its SOI to its EOI, and lines may end in CRLF or LF.
+Servers differ, so their announcements are not trusted: the delimiter between parts is learnt from the body, a part
+without Content-Length is parsed from its SOI to its EOI marker, and lines may end in CRLF or LF.
 
 Exit codes: 0 measured, 1 below --min-fps or above --max-gap, 2 usage, 3 cannot connect or no MJPEG.
 """
 
 import argparse
 import base64
+import contextlib
+import http.client
+import io
 import json
 import math
 import re
@@ -23,7 +26,7 @@ import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, NoReturn, TextIO
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
@@ -37,112 +40,33 @@ DEFAULT_FRAMES: Final = 150
 DEFAULT_DURATION_S: Final = 10.0
 DEFAULT_TIMEOUT_S: Final = 10.0
 
-RECEIVE_BYTES: Final = 256 * 1024  # a few reads for a large frame; more gains nothing, sockets seldom hold more
-HEAD_LIMIT_BYTES: Final = 64 * 1024  # what browsers and proxies allow at most
-LINE_LIMIT_BYTES: Final = 8 * 1024  # a longer "line" is binary junk
+RECEIVE_BYTES: Final = 256 * 1024  # larger reads gain nothing: sockets seldom hold more
+LINE_LIMIT_BYTES: Final = 8 * 1024  # a longer "line" is binary data
 REDIRECT_LIMIT: Final = 5
-SLICE_S: Final = 0.25  # the longest wait in one go, so that the live line moves and deadlines are looked at
-CLOCK_TOLERANCE_S: Final = 86400.0  # a stamp further off is no Unix time (some servers send the uptime)
+SLICE_S: Final = 0.25  # the longest single wait, so that the live line is updated
+CLOCK_TOLERANCE_S: Final = 86400.0  # a larger difference means that X-Timestamp is not Unix time but, say, the uptime
 
 Ended = Literal["frames", "duration", "stalled", "closed", "interrupted"]
 ENDED_TEXT: Final[dict[Ended, str]] = {
     "frames": "enough frames",
     "duration": "enough time",
-    "stalled": "no frame came any more",
+    "stalled": "no more frames",
     "closed": "the server ended the stream",
     "interrupted": "interrupted",
 }
 
 
 class ProbeError(Exception):
-    """There is no MJPEG to measure; the message is one line for people."""
+    """There is no MJPEG to measure; the message is one line for the user."""
 
 
-# --- on the wire, without I/O ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class HttpHead:
-    """Status and headers of an answer; header names in lower case."""
-
-    status: int
-    reason: str
-    headers: dict[str, str]
-
-    _END = re.compile(rb"\r?\n\r?\n")
-
-    @classmethod
-    def parse(cls, received: bytes) -> "tuple[HttpHead, bytes] | None":
-        """The head and what came behind it, or None while the head is incomplete. Raises ProbeError."""
-        # ICY is how relatives of SHOUTcast begin their status line.
-        if not any(received.startswith(start[: len(received)]) for start in (b"HTTP/", b"ICY ")):
-            raise ProbeError("the server does not speak HTTP")
-        end = cls._END.search(received)
-        if end is None:
-            if len(received) > HEAD_LIMIT_BYTES:
-                raise ProbeError("the server's headers never end")
-            return None
-        first, *lines = received[: end.start()].decode("latin-1").split("\n")
-        words = first.split(None, 2)
-        if len(words) < 2 or not words[1].isdecimal():
-            raise ProbeError(f"the server's status line makes no sense: {first[:80]!r}")
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.strip().lower()] = value.strip()
-        return cls(int(words[1]), words[2] if len(words) > 2 else "", headers), received[end.end() :]
-
-
-class PlainBody:
-    """A body that is what it is until the connection ends."""
-
-    has_ended = False
-
-    def feed(self, data: memoryview) -> Iterator[memoryview]:
-        yield data
-
-
-class ChunkedBody:
-    """Takes the chunked transfer encoding off (RFC 9112, section 7.1)."""
-
-    def __init__(self) -> None:
-        self.has_ended = False
-        self._left_bytes = 0
-        self._line = b""
-
-    def feed(self, data: memoryview) -> Iterator[memoryview]:
-        """What the chunks hold, as views into `data`. Raises ProbeError where a chunk has no size."""
-        position = 0
-        while position < len(data) and not self.has_ended:
-            if self._left_bytes:
-                piece = data[position : position + self._left_bytes]
-                self._left_bytes -= len(piece)
-                position += len(piece)
-                yield piece
-                continue
-            piece_line, newline, _ = bytes(data[position : position + LINE_LIMIT_BYTES]).partition(b"\n")
-            position += len(piece_line) + len(newline)
-            self._line += piece_line
-            if newline:
-                self._on_line(self._line.strip())
-                self._line = b""
-            elif len(self._line) >= LINE_LIMIT_BYTES:
-                raise ProbeError("the chunked encoding is damaged: a size line never ends")
-
-    def _on_line(self, line: bytes) -> None:
-        if not line:
-            return  # the line end behind the chunk before
-        size = line.partition(b";")[0].strip()
-        if not re.fullmatch(rb"[0-9A-Fa-f]{1,15}", size):
-            raise ProbeError(f"the chunked encoding is damaged: no size in {line[:40]!r}")
-        self._left_bytes = int(size, 16)
-        self.has_ended = self._left_bytes == 0
+# --- parsers, without I/O ----------------------------------------------------------------------------------------
 
 
 class JpegWalk:
-    """Walks over one JPEG as it comes: knows its dimensions after a few hundred bytes, and where it ends.
+    """An incremental parser for one JPEG: finds its dimensions in the first few hundred bytes, and its end.
 
-    Segments are skipped by their length, so a thumbnail inside does not count as the end of the picture.
+    Segments are skipped by their length, so the EOI marker of a thumbnail is not taken for the end.
     """
 
     _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
@@ -162,11 +86,11 @@ class JpegWalk:
 
     @property
     def is_past_header(self) -> bool:
-        """Whether further bytes can tell nothing but the end."""
+        """Whether further bytes only show where the JPEG ends."""
         return self.dimensions is not None or self._in_scan
 
     def feed(self, data: memoryview) -> int:
-        """The number of bytes of `data` up to the end of the picture, or -1 when it goes on."""
+        """The number of bytes of `data` up to the end of the JPEG, or -1 if it continues."""
         position = 0
         while position < len(data):
             if self._skip_bytes:
@@ -188,7 +112,7 @@ class JpegWalk:
     def _on_marker(self, held: bytes) -> None:
         marker = held[1]
         if held[0] != 0xFF or (not self.is_jpeg and marker != self._SOI):
-            self._in_scan, self._held = True, b""  # damaged, or no JPEG: nothing to learn but the end
+            self._in_scan, self._held = True, b""  # damaged, or not a JPEG: only its end can be found
             return
         if len(held) == 2:
             self.is_jpeg = True
@@ -209,7 +133,7 @@ class JpegWalk:
         self._held, self._wanted_bytes = b"", 2
 
     def _find_end(self, data: memoryview, position: int) -> int:
-        # Inside entropy-coded data 0xFF is always stuffed, so FF D9 is the end and nothing else.
+        # In entropy-coded data each 0xFF is followed by a stuffed 0, so FF D9 can only be the EOI marker.
         coded = bytes(data[position:])
         if self._held and coded[0] == self._EOI:
             self.has_ended = True
@@ -222,7 +146,7 @@ class JpegWalk:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One JPEG that was read to its last byte, at `arrived_s` on the caller's clock."""
+    """A completely received JPEG; `arrived_s` is the time of its last byte on the caller's clock."""
 
     arrived_s: float
     size_bytes: int
@@ -231,11 +155,11 @@ class Picture:
 
 
 class PictureReader:
-    """Finds the pictures in a multipart body; what matters of them is counted, the bytes are not kept.
+    """Finds the JPEGs in a multipart body and keeps their sizes and times, not their bytes.
 
-    Between pictures it reads lines. A line that begins with `--` is a delimiter, whatever the server announced as its
-    boundary; `Name: value` is a header; an empty line behind a Content-Length starts a picture of that length. Where no
-    length was given the next SOI starts one, which lasts until its EOI or, where that is missing, the next delimiter.
+    Between JPEGs it reads lines. A line that starts with `--` is a delimiter, whatever boundary the server announced;
+    `Name: value` is a header; an empty line after a Content-Length starts a JPEG of that length. Without a length, the
+    next SOI marker starts a JPEG, which ends at its EOI marker or, if that is missing, at the next delimiter.
     """
 
     _SOI = b"\xff\xd8"
@@ -244,14 +168,14 @@ class PictureReader:
         self._line = b""
         self._delimiter = b""
         self._headers: dict[bytes, bytes] = {}
-        self._walk: JpegWalk | None = None  # of the picture that is being read
-        self._left_bytes: int | None = None  # of that picture; None where its length is not known
+        self._walk: JpegWalk | None = None  # for the current JPEG; None between JPEGs
+        self._left_bytes: int | None = None  # of the current JPEG; None if its length is unknown
         self._size_bytes = 0
-        self._tail = b""  # of a picture of unknown length: the bytes in which a delimiter may have begun
+        self._tail = b""  # of a JPEG of unknown length: may hold the start of a delimiter
         self._fed_s = 0.0
 
     def feed(self, data: memoryview, now_s: float) -> list[Picture]:
-        """The pictures that end in `data`, which was read at `now_s`."""
+        """Return the JPEGs that end in `data`, which was received at `now_s`."""
         pictures: list[Picture] = []
         while len(data):
             if self._walk is None:
@@ -274,7 +198,7 @@ class PictureReader:
             self._begin(length_bytes=None)
             return memoryview(line[start:] + bytes(rest))
         if newline < 0:
-            # Of an endless line only a 0xFF is worth keeping: a SOI may have begun in it.
+            # Of an endless line only the last byte is kept: it may be the first half of an SOI marker.
             self._line = line if len(line) < LINE_LIMIT_BYTES else line[-1:]
             return rest
         self._line = b""
@@ -315,7 +239,7 @@ class PictureReader:
 
     def _search(self, walk: JpegWalk, data: memoryview, now_s: float, pictures: list[Picture]) -> memoryview:
         end = walk.feed(data)
-        # Two dashes alone would be met by chance in coded data.
+        # Two dashes alone may occur in coded data.
         needle = b"\n" + self._delimiter if len(self._delimiter) > 2 else None
         text = self._tail + bytes(data)
         found = -1 if needle is None else text.find(needle)
@@ -328,7 +252,7 @@ class PictureReader:
             if text[found - 1 : found] == b"\r":
                 cut -= 1
             self._size_bytes += cut
-            # Where the delimiter comes with the next picture, this one was complete before.
+            # If the delimiter arrives with the next JPEG, this one was complete earlier.
             self._finish(walk, now_s if cut > 0 else self._fed_s, pictures)
             return memoryview(text[found + 1 :])
         self._size_bytes += len(data)
@@ -353,7 +277,7 @@ class PictureReader:
 
 
 def rank(ordered: Sequence[float], share: float) -> float | None:
-    """The value below which `share` (0 to 1) of the ascending values lie, interpolated; None without values."""
+    """The quantile `share` (0 to 1) of the ascending values, interpolated; None without values."""
     if not ordered:
         return None
     place = (len(ordered) - 1) * share
@@ -363,7 +287,7 @@ def rank(ordered: Sequence[float], share: float) -> float | None:
 
 
 class Statistics:
-    """What is kept of each picture: 24 bytes, so a day at 30 fps takes 62 MB."""
+    """The measurements: 24 bytes for each frame, 62 MB for a day at 30 fps."""
 
     def __init__(self) -> None:
         self._sizes_bytes = array("q")
@@ -373,7 +297,7 @@ class Statistics:
         self.longest_gap_s = 0.0
 
     def record(self, picture: Picture, unix_s: float) -> None:
-        """Count a picture; `unix_s` is its arrival as Unix time, for its age."""
+        """Add a frame; `unix_s` is its arrival as Unix time, for its age."""
         if picture.dimensions is not None:
             self.dimensions[picture.dimensions] += 1
         if picture.timestamp_s is not None and abs(unix_s - picture.timestamp_s) < CLOCK_TOLERANCE_S:
@@ -381,7 +305,7 @@ class Statistics:
         if self._arrivals_s:
             self.longest_gap_s = max(self.longest_gap_s, picture.arrived_s - self._arrivals_s[-1])
         self._sizes_bytes.append(picture.size_bytes)
-        # Last, because Ctrl+C may strike between any two lines, and the number of arrivals is what counts.
+        # Last: Ctrl+C may interrupt between any two lines, and the number of arrivals is the number of frames.
         self._arrivals_s.append(picture.arrived_s)
 
     @property
@@ -390,7 +314,7 @@ class Statistics:
 
     @property
     def first_s(self) -> float | None:
-        """When the first picture had arrived."""
+        """The arrival of the first frame."""
         return self._arrivals_s[0] if self._arrivals_s else None
 
     @property
@@ -399,17 +323,17 @@ class Statistics:
 
     @property
     def span_s(self) -> float:
-        """From the first arrival to the last."""
+        """The time from the first arrival to the last."""
         return self._arrivals_s[-1] - self._arrivals_s[0] if self._arrivals_s else 0.0
 
     @property
     def fps(self) -> float | None:
-        """Between the first arrival and the last; None before there are two that differ."""
+        """The rate between the first arrival and the last; None without two different arrivals."""
         return (self.frames - 1) / self.span_s if self.span_s > 0 else None
 
     @property
     def sizes_bytes(self) -> list[int]:
-        """Of the pictures, ascending."""
+        """The sizes of the frames, ascending."""
         return sorted(self._sizes_bytes[: self.frames])
 
     @property
@@ -418,20 +342,20 @@ class Statistics:
 
     @property
     def mbit_per_s(self) -> float | None:
-        """Of the pictures alone; the first one is left out, since its time is not known."""
+        """The bandwidth of the JPEGs alone, without the first, whose transfer time is unknown."""
         if self.span_s <= 0:
             return None
         return (self.total_bytes - self._sizes_bytes[0]) * 8 / 1e6 / self.span_s
 
     @property
     def gaps_s(self) -> list[float]:
-        """Times between arrivals, ascending."""
+        """The times between arrivals, ascending."""
         arrivals_s = self._arrivals_s
         return sorted(arrivals_s[i] - arrivals_s[i - 1] for i in range(1, len(arrivals_s)))
 
     @property
     def ages_s(self) -> list[float]:
-        """Arrival less X-Timestamp, ascending; empty where no part bore one."""
+        """Arrival minus X-Timestamp, ascending; empty if no part had one."""
         return sorted(self._ages_s)
 
 
@@ -440,7 +364,7 @@ class Statistics:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the stream is, and what is shown to the server to get it."""
+    """The address of the stream, the credentials and the additional headers."""
 
     scheme: str
     host: str
@@ -451,12 +375,12 @@ class Target:
 
     @classmethod
     def parse(cls, url: str, headers: Sequence[tuple[str, str]] = ()) -> "Target":
-        """Raises ValueError with a line for people."""
+        """Raises ValueError with a message for the user."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
         if parts.scheme not in ("http", "https"):
-            raise ValueError(f"only http and https can be measured, not {parts.scheme!r}")
+            raise ValueError(f"must be http or https, not {parts.scheme!r}")
         if not parts.hostname:
-            raise ValueError("it names no host")
+            raise ValueError("has no host")
         port = parts.port or (443 if parts.scheme == "https" else 80)
         authorization = None
         if parts.username is not None:
@@ -466,11 +390,11 @@ class Target:
         return cls(parts.scheme, parts.hostname, port, path, authorization, tuple(headers))
 
     def redirect(self, location: str) -> "Target":
-        """Where `location` leads. Proofs of who we are go along to the same host alone, never from https to http."""
+        """The target of a redirect. Credentials are sent to the same host only, and never from https to http."""
         try:
             target = Target.parse(urljoin(self.url, location), self.headers)
         except ValueError as error:
-            raise ProbeError(f"a redirect leads nowhere: {error}") from error
+            raise ProbeError(f"invalid redirect: {error}") from error
         is_trusted = target.host == self.host and target.scheme in (self.scheme, "https")
         return Target(
             target.scheme,
@@ -488,103 +412,121 @@ class Target:
 
     @property
     def url(self) -> str:
-        """Without user and password, fit to be printed."""
+        """The URL without user and password, for output."""
         return f"{self.scheme}://{self.authority}{self.path}"
 
     @property
-    def request(self) -> bytes:
-        headers = {"Host": self.authority, "User-Agent": "measure_fps", "Accept": "*/*", "Connection": "close"}
+    def fields(self) -> list[tuple[str, str]]:
+        """The header of the request."""
+        fields = {"Host": self.authority, "User-Agent": "measure_fps", "Accept": "*/*", "Connection": "close"}
         if self.authorization is not None:
-            headers["Authorization"] = self.authorization
+            fields["Authorization"] = self.authorization
         replaced = {name.lower() for name, _ in self.headers}
-        lines = [f"GET {self.path} HTTP/1.1"]
-        lines += [f"{name}: {value}" for name, value in headers.items() if name.lower() not in replaced]
-        lines += [f"{name}: {value}" for name, value in self.headers]
-        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
+        return [*((name, value) for name, value in fields.items() if name.lower() not in replaced), *self.headers]
+
+
+class Wire(io.RawIOBase):
+    """The socket as `http.client` reads it, with an overall deadline. It waits in slices, for the live line."""
+
+    def __init__(self, connected: socket.socket, left_s: Callable[[], float]) -> None:
+        """`left_s` is called before each wait and returns the seconds until the deadline."""
+        self.left_s = left_s
+        self._socket = connected
+
+    def readable(self) -> bool:
+        return True
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self, RECEIVE_BYTES)
+
+    def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
+        """Raises TimeoutError at the deadline."""
+        while (left_s := self.left_s()) > 0:
+            self._socket.settimeout(min(SLICE_S, left_s))
+            with contextlib.suppress(TimeoutError):
+                return self._socket.recv_into(buffer)
+        raise TimeoutError
 
 
 class Stream:
-    """An answered request, at the start of its body. `target` is where redirects led."""
+    """The response to the request. `target` is the address after redirects."""
 
     def __init__(self, target: Target, timeout_s: float, *, is_verified: bool = True) -> None:
-        """Connect and read the head, each within `timeout_s`. Raises ProbeError."""
+        """Connect and read the header, each within `timeout_s`. Raises ProbeError."""
         for _ in range(REDIRECT_LIMIT + 1):
             self.target = target
-            self.socket = _connect(target, timeout_s, is_verified=is_verified)
+            self._connection = _connect(target, timeout_s, is_verified=is_verified)
             try:
-                head, self.rest = self._read_head(timeout_s)
-                if head.status in (301, 302, 303, 307, 308) and "location" in head.headers:
-                    target = target.redirect(head.headers["location"])
-                    self.socket.close()
-                    continue
-                _check(head, target)
+                self._request(timeout_s)
+                location = self.response.getheader("Location")
+                if self.response.status not in (301, 302, 303, 307, 308) or location is None:
+                    self._check()
+                    return
+                target = target.redirect(location)
             except BaseException:
-                self.socket.close()
+                self.close()
                 raise
-            is_chunked = "chunked" in head.headers.get("transfer-encoding", "").lower()
-            self.body: ChunkedBody | PlainBody = ChunkedBody() if is_chunked else PlainBody()
-            return
+            self.close()
         raise ProbeError(f"more than {REDIRECT_LIMIT} redirects")
 
-    def _read_head(self, timeout_s: float) -> tuple[HttpHead, bytes]:
+    def close(self) -> None:
+        self._connection.close()
+
+    def _request(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
-        received = b""
+        self.wire = Wire(self._connection.sock, lambda: deadline_s - time.monotonic())
+        url = self.target.url
         try:
-            self.socket.settimeout(timeout_s)
-            self.socket.sendall(self.target.request)
-            while True:
-                parsed = HttpHead.parse(received) if received else None
-                if parsed is not None and not 100 <= parsed[0].status < 200:
-                    return parsed
-                if parsed is not None:
-                    received = parsed[1]  # "100 Continue" and its like; the answer follows
-                    continue
-                self.socket.settimeout(max(0.001, deadline_s - time.monotonic()))
-                piece = self.socket.recv(LINE_LIMIT_BYTES)
-                if not piece:
-                    raise ProbeError(f"{self.target.url}: the connection ended before an answer came")
-                received += piece
+            self._connection.putrequest("GET", self.target.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.target.fields:
+                self._connection.putheader(name, value.encode("latin-1", "replace"))
+            self._connection.endheaders()
+            self.response = http.client.HTTPResponse(self.wire, method="GET")  # type: ignore[arg-type]
+            self.response.begin()
         except TimeoutError as error:
-            raise ProbeError(f"{self.target.url}: no answer within {timeout_s:g} s") from error
+            raise ProbeError(f"{url}: no answer within {timeout_s:g} s") from error
+        except http.client.RemoteDisconnected as error:
+            raise ProbeError(f"{url}: the connection ended before an answer") from error
+        except http.client.BadStatusLine as error:
+            if str(error).startswith("HTTP/"):
+                raise ProbeError(f"invalid status line: {str(error)[:80]!r}") from error
+            raise ProbeError("the server does not speak HTTP") from error
+        except http.client.HTTPException as error:
+            raise ProbeError(f"invalid HTTP header: {error}") from error
         except OSError as error:
-            raise ProbeError(f"{self.target.url}: {error.strerror or error}") from error
+            raise ProbeError(f"{url}: {error.strerror or error}") from error
+
+    def _check(self) -> None:
+        response, url = self.response, self.target.url
+        if response.status != 200:
+            hint = ""
+            if response.status == 401 and self.target.authorization is None:
+                hint = " (use user:password@ in the URL, or --header)"
+            raise ProbeError(f"{url}: the server answers {response.status} {response.reason}".rstrip() + hint)
+        kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+        if kind.startswith(("text/", "image/")) or kind.endswith("json"):
+            raise ProbeError(f"{url}: the answer is {kind}, not an MJPEG stream")
 
 
-def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> socket.socket:
-    where = f"{target.host} port {target.port}"
-    plain: socket.socket | None = None
-    try:
-        plain = socket.create_connection((target.host, target.port), timeout=timeout_s)
-        if target.scheme == "http":
-            return plain
+def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> http.client.HTTPConnection:
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
+    if target.scheme == "https":
         context = ssl.create_default_context()
         if not is_verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        return context.wrap_socket(plain, server_hostname=target.host)
-    except TimeoutError as error:
-        reason = f"no answer within {timeout_s:g} s"
-        cause: Exception = error
-    except ssl.SSLCertVerificationError as error:
-        reason = f"{error.verify_message} (--insecure accepts any certificate)"
-        cause = error
+        connection = http.client.HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
+    try:
+        connection.connect()
     except (OSError, UnicodeError) as error:
+        connection.close()
         reason = str(getattr(error, "strerror", None) or error)
-        cause = error
-    if plain is not None:
-        plain.close()
-    raise ProbeError(f"cannot connect to {where}: {reason}") from cause
-
-
-def _check(head: HttpHead, target: Target) -> None:
-    if head.status != 200:
-        hint = ""
-        if head.status == 401 and target.authorization is None:
-            hint = " (give user:password@ in the URL, or --header)"
-        raise ProbeError(f"{target.url}: the server answers {head.status} {head.reason}".rstrip() + hint)
-    kind = head.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind.startswith(("text/", "image/")) or kind.endswith("json"):
-        raise ProbeError(f"{target.url}: the answer is {kind}, not an MJPEG stream")
+        if isinstance(error, TimeoutError):
+            reason = f"no answer within {timeout_s:g} s"
+        elif isinstance(error, ssl.SSLCertVerificationError):
+            reason = f"{error.verify_message} (--insecure accepts any certificate)"
+        raise ProbeError(f"cannot connect to {target.host} port {target.port}: {reason}") from error
+    return connection
 
 
 def measure(
@@ -596,52 +538,43 @@ def measure(
     duration_s: float | None,
     timeout_s: float,
 ) -> Ended:
-    """Read until there are enough frames, `duration_s` has passed since the first, or none came for `timeout_s`."""
+    """Read until there are enough frames, `duration_s` since the first frame, or `timeout_s` without a frame."""
     reader = PictureReader()
-    buffer = memoryview(bytearray(RECEIVE_BYTES))
-    began_s = time.monotonic()
-    received = memoryview(stream.rest)
-    slice_s = 0.0
-    while True:
+    started_s = time.monotonic()
+    ended: Ended = "stalled"
+
+    def left_s() -> float:
+        nonlocal ended
         now_s = time.monotonic()
-        unix_s = time.time()
-        try:
-            for piece in stream.body.feed(received):
-                for picture in reader.feed(piece, now_s):
-                    statistics.record(picture, unix_s)
-                    if statistics.frames == frames:
-                        return "frames"
-        except ProbeError:
-            return "closed"
-        if stream.body.has_ended:
-            return "closed"
         live.show(statistics, now_s)
-        stall_left_s = (began_s if statistics.last_s is None else statistics.last_s) + timeout_s - now_s
-        left_s = stall_left_s
+        left_s = (started_s if statistics.last_s is None else statistics.last_s) + timeout_s - now_s
+        ended = "stalled"
         if duration_s is not None and statistics.first_s is not None:
-            left_s = min(left_s, statistics.first_s + duration_s - now_s)
-        if left_s <= 0:
-            return "stalled" if stall_left_s <= 0 else "duration"
-        if slice_s != min(SLICE_S, left_s):
-            slice_s = min(SLICE_S, left_s)
-            stream.socket.settimeout(slice_s)
-        try:
-            count = stream.socket.recv_into(buffer)
-        except TimeoutError:
-            received = buffer[:0]
-            continue
-        except OSError:
-            return "closed"
-        if count == 0:
-            return "closed"
-        received = buffer[:count]
+            duration_left_s = statistics.first_s + duration_s - now_s
+            if left_s > 0 and duration_left_s < left_s:
+                ended, left_s = "duration", duration_left_s
+        return left_s
+
+    stream.wire.left_s = left_s
+    try:
+        while received := stream.response.read1(RECEIVE_BYTES):
+            now_s, unix_s = time.monotonic(), time.time()
+            for picture in reader.feed(memoryview(received), now_s):
+                statistics.record(picture, unix_s)
+                if statistics.frames == frames:
+                    return "frames"
+    except TimeoutError:
+        return ended
+    except (OSError, http.client.HTTPException):
+        pass
+    return "closed"
 
 
 # --- the report --------------------------------------------------------------------------------------------------
 
 
 class LiveLine:
-    """One line on a terminal that tells how it goes; elsewhere it keeps silent."""
+    """A line on the terminal with the figures so far; no output if stderr is not a terminal."""
 
     PERIOD_S: Final = 0.25
 
@@ -654,17 +587,18 @@ class LiveLine:
         if self._output is None or now_s < self._next_s:
             return
         self._next_s = now_s + self.PERIOD_S
-        if statistics.fps is None or statistics.last_s is None:
+        if statistics.last_s is None:
             text = "waiting for frames"
         else:
             silence_s = now_s - statistics.last_s
+            fps = "?" if statistics.fps is None else f"{statistics.fps:.2f}"
             text = (
-                f"{statistics.frames} frames  {statistics.fps:.2f} fps  "
+                f"{statistics.frames} frames  {fps} fps  "
                 f"{statistics.mbit_per_s or 0:.1f} Mbit/s  longest gap {statistics.longest_gap_s * 1000:.0f} ms"
             )
             if silence_s > 1:
                 text += f"  silent for {silence_s:.0f} s"
-        # Back to the start of the line, and erase what stood there.
+        # Return to the start of the line and erase it.
         self._output.write(f"\r\x1b[K{text}")
         self._output.flush()
         self._is_shown = True
@@ -677,7 +611,7 @@ class LiveLine:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures, named as in the JSON; None where there is nothing to tell."""
+    """The figures, named as in the JSON output; None if unknown."""
 
     url: str
     ended: Ended
@@ -740,7 +674,7 @@ def _spread(median_s: float | None, p95_s: float | None, longest_s: float | None
 def judge(
     statistics: Statistics, ended: Ended, silence_s: float, min_fps: float | None, max_gap_s: float | None
 ) -> tuple[str, ...]:
-    """A line for each limit that was missed; a stream that stopped misses any frame rate, however fast it was."""
+    """A line for each missed limit; a stalled stream misses any frame rate, however fast it was before."""
     missed = []
     if min_fps is not None:
         if statistics.fps is None:
@@ -765,7 +699,7 @@ def summarise(
     min_fps: float | None,
     max_gap_s: float | None,
 ) -> Report:
-    """Sum up a measurement that has at least one frame; `asked_s` and `ended_s` are on the clock of the arrivals."""
+    """Build the report of at least one frame; `asked_s` and `ended_s` are on the clock of the arrivals."""
     gaps_s, ages_s, sizes_bytes = statistics.gaps_s, statistics.ages_s, statistics.sizes_bytes
     silence_s = ended_s - (statistics.last_s or ended_s)
     dimensions = statistics.dimensions.most_common()
@@ -799,10 +733,10 @@ def summarise(
 # --- main --------------------------------------------------------------------------------------------------------
 
 EPILOG = f"""\
-Without --frames and --duration it measures {DEFAULT_FRAMES} frames or {DEFAULT_DURATION_S:g} s, whichever comes first;
-with one of them, that one alone counts.
+Without --frames and --duration it measures {DEFAULT_FRAMES} frames or {DEFAULT_DURATION_S:g} s, whichever is reached
+first; with one of them, only that limit applies.
 The frame rate is (frames - 1) / (last arrival - first arrival); a frame arrives when its last byte has been read.
-The age is arrival less X-Timestamp, right where this clock and the camera's agree.
+The age is arrival minus X-Timestamp; it needs synchronised clocks on this machine and the camera's.
 
 examples:
   measure_fps.py http://127.0.0.1:18081/stream.mjpg
@@ -811,18 +745,18 @@ examples:
   measure_fps.py http://127.0.0.1:18081/stream.mjpg --header "X-API-Key: $KEY"
   measure_fps.py http://127.0.0.1:18081/stream.mjpg --min-fps 19 --max-gap 0.5 --json
 
-keys of --json (null where not known; *_s are seconds):
+keys of --json (null if unknown; *_s are seconds):
   url ended (frames, duration, stalled, closed, interrupted) frames span_s fps first_frame_s
   gap_median_s gap_p95_s gap_longest_s silence_at_end_s bytes mbit_per_s
   frame_min_bytes frame_median_bytes frame_max_bytes width height picture_sizes
-  age_median_s age_p95_s age_longest_s missed (a line for each limit that was missed)
+  age_median_s age_p95_s age_longest_s missed (a line for each missed limit)
 
 exit codes: 0 measured, 1 below --min-fps or above --max-gap, 2 usage, 3 cannot connect or no MJPEG
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_USAGE, f"{self.prog}: {message} (see --help)\n")
@@ -831,25 +765,25 @@ class Parser(argparse.ArgumentParser):
 def _positive(text: str) -> float:
     value = float(text)
     if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
     return value
 
 
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {text!r}")
     return value
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name) or re.search(r"[\r\n\0]", value):
-        raise argparse.ArgumentTypeError("a header looks like 'Name: value'")
+        raise argparse.ArgumentTypeError("must look like 'Name: value'")
     return name, value.strip()
 
 
-# argparse puts these names into its messages.
+# argparse uses these names in its messages.
 _positive.__name__ = "number"
 _count.__name__ = "whole number"
 
@@ -857,7 +791,7 @@ _count.__name__ = "whole number"
 def build_parser() -> Parser:
     parser = Parser(
         prog="measure_fps.py",
-        description="Measure the frame rate of an MJPEG stream, and how steady it is.",
+        description="Measure the frame rate of an MJPEG stream and its gaps.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -865,16 +799,14 @@ def build_parser() -> Parser:
     parser.add_argument("--frames", type=_count, metavar="N", help="stop after N frames")
     parser.add_argument("--duration", type=_positive, metavar="S", help="stop S seconds after the first frame")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
-    parser.add_argument("--min-fps", type=_positive, metavar="F", help="exit 1 when slower than F frames per second")
-    parser.add_argument(
-        "--max-gap", type=_positive, metavar="S", help="exit 1 when no frame came for more than S seconds"
-    )
+    parser.add_argument("--min-fps", type=_positive, metavar="F", help="exit 1 below F frames per second")
+    parser.add_argument("--max-gap", type=_positive, metavar="S", help="exit 1 after a gap of more than S seconds")
     parser.add_argument(
         "--timeout",
         type=_positive,
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
-        help="give up after S seconds without an answer or a whole frame (%(default)g)",
+        help="stop after S seconds without an answer or a complete frame (%(default)g)",
     )
     parser.add_argument(
         "--header",
@@ -882,14 +814,14 @@ def build_parser() -> Parser:
         action="append",
         default=[],
         metavar="'NAME: VALUE'",
-        help="sent along; may be repeated",
+        help="additional header; may be repeated",
     )
     parser.add_argument("--insecure", action="store_true", help="https: accept any certificate")
     return parser
 
 
 def run(options: argparse.Namespace, target: Target, statistics: Statistics) -> Report:
-    """Measure as the options say. Raises ProbeError where no frame came."""
+    """Measure with these options. Raises ProbeError if no frame arrived."""
     frames, duration_s = options.frames, options.duration
     if frames is None and duration_s is None:
         frames, duration_s = DEFAULT_FRAMES, DEFAULT_DURATION_S
@@ -899,7 +831,7 @@ def run(options: argparse.Namespace, target: Target, statistics: Statistics) -> 
     try:
         stream = Stream(target, options.timeout, is_verified=not options.insecure)
         target = stream.target
-        with stream.socket:
+        with contextlib.closing(stream):
             ended = measure(stream, statistics, live, frames=frames, duration_s=duration_s, timeout_s=options.timeout)
     except KeyboardInterrupt:
         pass
@@ -910,7 +842,7 @@ def run(options: argparse.Namespace, target: Target, statistics: Statistics) -> 
         waited = f"within {options.timeout:g} s" if ended == "stalled" else "before the stream ended"
         if ended == "interrupted":
             waited = "before the interruption"
-        raise ProbeError(f"{target.url}: no JPEG came {waited}")
+        raise ProbeError(f"{target.url}: no JPEG {waited}")
     return summarise(
         target.url,
         statistics,
@@ -929,8 +861,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         target = Target.parse(options.url, options.header)
     except ValueError as error:
         parser.error(f"URL: {error}")
-    # `timeout 60 measure_fps.py …` ends with SIGTERM; its figures are as welcome as those after Ctrl+C. And a
-    # shell that starts it in the background ignores SIGINT for it.
+    # SIGTERM, as from `timeout 60 measure_fps.py …`, reports the figures as Ctrl+C does. A shell that starts a program
+    # in the background makes it ignore SIGINT.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

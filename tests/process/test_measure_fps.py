@@ -343,13 +343,13 @@ def test_ok_relative_redirect() -> None:
         (b"HTTP/1.0 503\r\n\r\n", "503"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>", "text/html, not an MJPEG"),
         (b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n" + SMALL, "image/jpeg, not an MJPEG"),
-        (head() + b"--frame\r\nContent-Length: 3\r\n\r\nabc", "no JPEG came before the stream ended"),
-        (head() + part(SMALL)[:-50], "no JPEG came"),
+        (head() + b"--frame\r\nContent-Length: 3\r\n\r\nabc", "no JPEG before the stream ended"),
+        (head() + part(SMALL)[:-50], "no JPEG"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak HTTP"),
         (b"HTTP/1.1 whatever\r\n\r\n", "status line"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, "headers never end"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, "invalid HTTP header"),
         (b"", "ended before an answer"),
-        (b"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n", "redirect leads nowhere"),
+        (b"HTTP/1.1 302 Found\r\nLocation: ftp://127.0.0.1/\r\n\r\n", "invalid redirect"),
         (b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n", "more than 5 redirects"),
     ],
 )
@@ -386,8 +386,8 @@ def test_fail_https_at_a_plain_server_is_3() -> None:
     ("arguments", "pattern"),
     [
         ([], "URL"),
-        (["ftp://127.0.0.1/"], "only http and https"),
-        (["http://"], "no host"),
+        (["ftp://127.0.0.1/"], "must be http or https"),
+        (["http://"], "has no host"),
         (["http://127.0.0.1:99999/"], "[Pp]ort"),
         (["http://127.0.0.1/", "--frames", "0"], "--frames"),
         (["http://127.0.0.1/", "--frames", "many"], "--frames.*whole number"),
@@ -460,7 +460,7 @@ def test_fail_stall_misses_any_limit(serve: ServerFactory, limit: list[str]) -> 
 def test_ok_stall_without_limits_tells_what_there_was(serve: ServerFactory) -> None:
     done = run(stalling(serve, head() + part(SMALL) * 5).url, "--timeout", "0.3")
     assert done.returncode == 0
-    assert "no frame came any more for 0.3 s" in done.stdout
+    assert "no more frames for 0.3 s" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -468,8 +468,8 @@ def test_ok_stall_without_limits_tells_what_there_was(serve: ServerFactory) -> N
     [
         (b"", "no answer within 0.3 s"),
         (b"HTTP/1.1 200 OK\r\nContent-", "no answer within 0.3 s"),
-        (head(), "no JPEG came within 0.3 s"),
-        (head() + part(SMALL)[:-50], "no JPEG came within 0.3 s"),
+        (head(), "no JPEG within 0.3 s"),
+        (head() + part(SMALL)[:-50], "no JPEG within 0.3 s"),
     ],
 )
 def test_fail_stall_before_a_frame_is_3(serve: ServerFactory, data: bytes, pattern: str) -> None:
@@ -484,7 +484,7 @@ def test_fail_trickle_without_a_frame_is_3(serve: ServerFactory) -> None:
             connection.sendall(b"\0")
             pace.wait(0.02)
 
-    assert_fails(run(serve(answer).url, "--timeout", "0.3"), 3, "no JPEG came within 0.3 s")
+    assert_fails(run(serve(answer).url, "--timeout", "0.3"), 3, "no JPEG within 0.3 s")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -517,7 +517,7 @@ def test_interruption_tells_the_figures_so_far(serve: ServerFactory, number: sig
         assert b"fps" in shown
     else:
         assert (process.returncode, out) == (3, "")
-        assert b"no JPEG came before the interruption" in shown
+        assert b"no JPEG before the interruption" in shown
 
 
 def read_until(descriptor: int, wanted: bytes | None) -> bytes:
@@ -570,15 +570,6 @@ def test_any_chunking_of_headless_and_cut_pictures(places: list[int]) -> None:
     assert [one.size_bytes for one in read_all(cut(SMALL * 3, places))] == [len(SMALL)] * 3
     body = part(SMALL[:-2], length=False) * 3 + b"--frame"
     assert [one.size_bytes for one in read_all(cut(body, places))] == [len(SMALL) - 2] * 3
-
-
-@given(PLACES, st.integers(0, 99))
-def test_any_chunking_of_chunks(places: list[int], seed: int) -> None:
-    body = part(SMALL) * 2
-    decoder = probe.ChunkedBody()
-    found = b"".join(bytes(view) for piece in cut(chunked(body, seed), places) for view in decoder.feed(piece))
-    assert found == body
-    assert decoder.has_ended
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
