@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import io
 import os
 import subprocess
 import sys
@@ -17,19 +16,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging import jpeg
-from softcam.imaging.exif import with_orientation
 from softcam.mp4 import index
 from softcam.mp4.index import InvalidMp4, Mp4Info
-from softcam.recording import thumbnail
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.fakes import make_frame
-from tests.support.h264_samples import FPS, FakeSource, numbered_frame, play
+from tests.support.h264_samples import FPS, FakeSource, play
 
 LONG_AGO_S = 1_795_216_502.0  # 2026-11-20 23:15:02 UTC
 FFPROBE = ("ffprobe", "-v", "error", "-show_entries")
@@ -586,22 +582,3 @@ def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:
     is_over.set()
     thread.join(10)
     assert faults == []
-
-
-# --- Thumbnails
-
-
-def test_thumbnails_are_small() -> None:
-    large = jpeg.encode(numbered_frame(3, (1536, 864)), None, 90)
-    small = thumbnail.of_jpeg(large)
-    assert jpeg.size_of(small) == (320, 180)
-    assert len(small) < 30_000
-    assert jpeg.size_of(thumbnail.of_jpeg(STILL)) == (32, 16)
-
-
-@pytest.mark.parametrize("size", [(640, 360), (64, 36)])
-def test_thumbnail_keeps_orientation(size: tuple[int, int]) -> None:
-    turned = with_orientation(jpeg.encode(numbered_frame(3, size), None, 90), 6)
-    small = thumbnail.of_jpeg(turned)
-    assert Image.open(io.BytesIO(small)).getexif().get(0x0112) == 6
-    assert small.count(b"Exif") == 1
