@@ -8,7 +8,7 @@ _ORIENTATION: Final = 274
 
 
 def turned(dng: bytes, orientation: int) -> bytes:
-    """`dng` for viewers to turn as EXIF's `orientation` says; as it is where it has no such field, or is no TIFF."""
+    """`dng` with this EXIF `orientation`; unchanged if it has no such field, or is not a TIFF."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(dng[:4])
     try:
         if order is None:
@@ -20,5 +20,5 @@ def turned(dng: bytes, orientation: int) -> bytes:
             if (tag, kind) == (_ORIENTATION, _SHORT):
                 return b"".join((dng[: entry + 8], struct.pack(f"{order}H", orientation), dng[entry + 10 :]))
     except struct.error:
-        pass  # cut off: no better with another orientation
+        pass  # truncated: another orientation would not help
     return dng

@@ -1,9 +1,8 @@
-"""What a still says about itself: an EXIF block of our own, put into a JPEG that has none.
+"""Writes EXIF segments, and inserts them into JPEGs that have none.
 
-The block is written byte by byte, without a thumbnail: some viewers take a second JPEG inside the first for a new
-picture. Plain values come in and bytes go out; any thread may call.
+A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Pure functions.
 
-https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf says what the tags are.
+The tags are defined in https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf.
 """
 
 import struct
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from softcam import __version__
 
-# TIFF's field types: the number, and how many bytes one value takes.
+# Field types of TIFF.
 _ASCII: Final = 2
 _SHORT: Final = 3
 _LONG: Final = 4
@@ -22,10 +21,10 @@ _RATIONAL: Final = 5
 _UNDEFINED: Final = 7
 
 _ORIENTATION: Final = 0x0112
-_POINTER_TO_EXIF: Final = 0x8769
-_LONGEST: Final = 0xFFFFFFFF  # a rational with this numerator is "infinity" where the subject's distance is told
+_EXIF_POINTER: Final = 0x8769
+_MAX_LONG: Final = 0xFFFFFFFF  # as the numerator of the subject distance it means infinity
 _HEADER: Final = b"Exif\0\0"
-_LITTLE_ENDIAN_TIFF: Final = struct.pack("<2sHI", b"II", 42, 8)  # the first directory follows right behind
+_LITTLE_ENDIAN_TIFF: Final = struct.pack("<2sHI", b"II", 42, 8)  # the first directory follows directly
 
 _Field = tuple[int, int, int, bytes]  # tag, type, count, value
 
@@ -42,21 +41,21 @@ def exif_segment(
     orientation: int = 1,
     timezone: tzinfo | None = None,
 ) -> bytes:
-    """An APP1 segment for a JPEG, from what is known; None leaves a field out.
+    """An APP1 segment for a JPEG; a field whose value is None is omitted.
 
-    `taken_at_s` is Unix time and is told as local time with its offset, of `timezone` or of this machine; `gain` is
-    the whole gain, 1.0 counting as ISO 100; `lens_dioptres` is libcamera's LensPosition, 0 being infinity;
-    `orientation` is EXIF's, 1 (upright) to 8. Raises ValueError for another orientation.
+    `taken_at_s` is Unix time, written as local time with its offset, in `timezone` or that of this machine; `gain` is
+    the total gain, 1.0 written as ISO 100; `lens_dioptres` is LensPosition of libcamera, 0 means infinity;
+    `orientation` is that of EXIF, 1 (upright) to 8. Raises ValueError for another orientation.
     """
     if not 1 <= orientation <= 8:
-        raise ValueError(f"orientation must be 1 to 8, not {orientation}")
+        raise ValueError(f"orientation {orientation}: must be from 1 to 8")
     image = [
         _short(_ORIENTATION, orientation),
-        _rational(0x011A, Fraction(72)),  # the resolution must be told; 72 per inch is EXIF's "not known"
+        _rational(0x011A, Fraction(72)),  # the resolution is mandatory; 72 per inch stands for unknown
         _rational(0x011B, Fraction(72)),
         _short(0x0128, 2),
         _text(0x0131, f"Soft Stream {__version__}"),
-        _short(0x0213, 1),  # chroma lies in the middle of its pixels, as in every JFIF file
+        _short(0x0213, 1),  # chroma samples are centred, as in every JFIF file
     ]
     details: list[_Field] = [
         (0x9000, _UNDEFINED, 4, b"0232"),  # EXIF 2.32
@@ -69,7 +68,7 @@ def exif_segment(
     if model is not None:
         image.append(_text(0x0110, model))
     if taken_at_s is not None:
-        # Rounded first, so that .9999 carries into the seconds.
+        # Rounded first, so that .9999 carries over to the seconds.
         milliseconds = round(taken_at_s * 1000)
         moment = datetime.fromtimestamp(milliseconds // 1000, UTC).astimezone(timezone)
         date = moment.strftime("%Y:%m:%d %H:%M:%S")
@@ -92,45 +91,45 @@ def exif_segment(
         distance_m = None if lens_dioptres == 0 else Fraction(1 / lens_dioptres)
         details.append(_rational(0x9206, distance_m))
     tiff = _directories(image, details)
-    # The length counts itself and not the marker.
+    # The length includes itself, but not the marker.
     return b"\xff\xe1" + struct.pack(">H", 2 + len(_HEADER) + len(tiff)) + _HEADER + tiff
 
 
 def make_of(properties: Mapping[str, Any]) -> str | None:
-    """Who made the camera, by libcamera's properties; None for one that does not say so, as a USB camera.
+    """The manufacturer of the camera from libcamera's properties; None if unknown, as for a USB camera.
 
-    A sensor on the ribbon tells the arrangement of its colour filters, by which Picamera2 knows Raspberry Pi's cameras.
+    A CSI sensor has the property ColorFilterArrangement, by which Picamera2, too, identifies Raspberry Pi cameras.
     """
     return "Raspberry Pi" if "ColorFilterArrangement" in properties else None
 
 
 def with_exif(jpeg: bytes, segment: bytes) -> bytes:
-    """`jpeg` with `segment` as its first one, where EXIF wants it. Raises ValueError for what is no JPEG."""
+    """`jpeg` with `segment` as its first one, as EXIF requires. Raises ValueError for anything but a JPEG."""
     if jpeg[:2] != b"\xff\xd8":
-        raise ValueError("a JPEG begins with FFD8")
+        raise ValueError("not a JPEG: must start with FFD8")
     return b"".join((jpeg[:2], segment, jpeg[2:]))
 
 
 def orientation_of(jpeg: bytes) -> int:
-    """What a JPEG with a block of ours says of itself; 1, the usual one, where it has none."""
-    at = 12  # of the TIFF block: behind the beginning, the marker and length of the first segment, and its header
+    """The orientation in a segment written by this module; 1, the default, for any other JPEG."""
+    at = 12  # of the TIFF header: after SOI, marker and length of the first segment, and the EXIF header
     if jpeg[2:4] != b"\xff\xe1" or jpeg[6:at] != _HEADER or jpeg[at : at + 8] != _LITTLE_ENDIAN_TIFF:
         return 1
-    begin, count = at + 10, int.from_bytes(jpeg[at + 8 : at + 10], "little")
-    for place in range(begin, min(begin + 12 * count, len(jpeg) - 11), 12):
-        tag, orientation = struct.unpack_from("<H6xH", jpeg, place)
+    first, count = at + 10, int.from_bytes(jpeg[at + 8 : at + 10], "little")
+    for entry in range(first, min(first + 12 * count, len(jpeg) - 11), 12):
+        tag, orientation = struct.unpack_from("<H6xH", jpeg, entry)
         if tag == _ORIENTATION:
             return orientation if 1 <= orientation <= 8 else 1
     return 1
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
-    """`jpeg` with this EXIF orientation; as it is for 1, the usual one. Raises ValueError for what is no JPEG."""
+    """`jpeg` with this EXIF orientation; unchanged for 1, the default. Raises ValueError for anything but a JPEG."""
     return jpeg if orientation == 1 else with_exif(jpeg, exif_segment(orientation=orientation))
 
 
 def _text(tag: int, text: str) -> _Field:
-    # ASCII is what EXIF knows; names from elsewhere are cut to what a block surely holds.
+    # EXIF strings are ASCII; names from outside are limited to a length that always fits.
     value = text.encode("ascii", "replace")[:255] + b"\0"
     return tag, _ASCII, len(value), value
 
@@ -144,32 +143,32 @@ def _long(tag: int, number: int) -> _Field:
 
 
 def _rational(tag: int, value: Fraction | None) -> _Field:
-    """`value`, or infinity for None."""
-    if value is None or value > _LONGEST:
-        return tag, _RATIONAL, 1, struct.pack("<II", _LONGEST, 1)
-    near = value.limit_denominator(1_000_000)  # both parts fit 32 bits for anything that a camera does
-    return tag, _RATIONAL, 1, struct.pack("<II", min(near.numerator, _LONGEST), near.denominator)
+    """`value`; infinity for None."""
+    if value is None or value > _MAX_LONG:
+        return tag, _RATIONAL, 1, struct.pack("<II", _MAX_LONG, 1)
+    near = value.limit_denominator(1_000_000)  # both parts fit into 32 bits for all values of a camera
+    return tag, _RATIONAL, 1, struct.pack("<II", min(near.numerator, _MAX_LONG), near.denominator)
 
 
 def _directories(image: Sequence[_Field], details: Sequence[_Field]) -> bytes:
-    """A TIFF block: the directory of the picture, and behind it the one of the exposure, to which it points."""
+    """A TIFF block: the directory of the image, followed by that of the exposure, to which it points."""
     at = len(_LITTLE_ENDIAN_TIFF)
-    # The pointer's value does not change the directory's length, so it is measured with a wrong one first.
-    length = len(_directory([*image, _long(_POINTER_TO_EXIF, 0)], at))
-    first = _directory([*image, _long(_POINTER_TO_EXIF, at + length)], at)
+    # The value of the pointer does not change the length of the directory, so a dummy is used to measure it.
+    length = len(_directory([*image, _long(_EXIF_POINTER, 0)], at))
+    first = _directory([*image, _long(_EXIF_POINTER, at + length)], at)
     return _LITTLE_ENDIAN_TIFF + first + _directory(details, at + length)
 
 
 def _directory(fields: Sequence[_Field], at: int) -> bytes:
-    """One directory that stands at offset `at` of the block, its values behind it."""
+    """One directory at offset `at` of the block, followed by its values."""
     entries = []
     values = b""
     values_at = at + 2 + 12 * len(fields) + 4
-    for tag, kind, count, value in sorted(fields):  # in rising order, as TIFF demands
+    for tag, kind, count, value in sorted(fields):  # in ascending order, as TIFF requires
         if len(value) <= 4:
-            place = value.ljust(4, b"\0")
+            content = value.ljust(4, b"\0")
         else:
-            place = struct.pack("<I", values_at + len(values))
+            content = struct.pack("<I", values_at + len(values))
             values += value + b"\0" * (len(value) % 2)  # each value starts at an even offset
-        entries.append(struct.pack("<HHI", tag, kind, count) + place)
+        entries.append(struct.pack("<HHI", tag, kind, count) + content)
     return struct.pack("<H", len(fields)) + b"".join(entries) + struct.pack("<I", 0) + values

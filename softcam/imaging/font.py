@@ -1,8 +1,8 @@
-"""A small alphabet, and how text is put on a grey picture.
+"""A small font, and drawing of text on a grey plane.
 
-The letters are drawn for this project, five dots wide and seven high, two more for what hangs below the line. A letter
-is not magnified as squares: its neighbouring dots are joined by round strokes, so that it is smooth at any size.
-Nothing here starts a thread, and every function may be called from any of them.
+The glyphs are part of this project: five dots wide and seven high, with two more below the baseline. A glyph is not
+scaled as squares: adjacent dots are joined by round strokes, so that it is smooth at any size. Any thread may call.
+Hook authors use `draw_text` and `text_size` through `softcam.hook_api`.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 Grey = npt.NDArray[np.uint8]
 
-CELL_WIDTH: Final = 6  # dots from one letter to the next
-CELL_HEIGHT: Final = 9  # dots of a line, with what hangs below it
+CELL_WIDTH: Final = 6  # dots from one glyph to the next
+CELL_HEIGHT: Final = 9  # dots of a line, including descenders
 
 _FIRST: Final = 0x20
-_STROKE_DOTS: Final = 0.5  # half a stroke's thickness: a letter's edge strokes then just stay inside its cell
-_LARGEST_KEPT_SCALE: Final = 24  # such a letter has 31 kB; larger ones would fill the memory for the sake of few
+_STROKE_DOTS: Final = 0.5  # half the width of a stroke: strokes at the edge then just stay within the cell
+_MAX_CACHED_SCALE: Final = 24  # such a glyph has 31 kB; larger ones are rare, and would fill the memory
 
-# The printable characters of ASCII in their order, sixteen to a band.
+# The printable characters of ASCII in order, sixteen per row.
 _DRAWN: Final = """
     ..... ..#.. .#.#. .#.#. ..#.. ##..# .##.. ..#.. ...#. .#... ..... ..... ..... ..... ..... ....#
     ..... ..#.. .#.#. .#.#. .#### ##..# #..#. ..#.. ..#.. ..#.. #.#.# ..#.. ..... ..... ..... ....#
@@ -91,7 +91,7 @@ def text_size(text: str, scale: float) -> tuple[int, int]:
 
 
 def blend(plane: Grey, mask: Grey, left: int, top: int, level: int) -> None:
-    """Draw `mask` on the plane in place with grey `level`; what lies outside the plane is cut off."""
+    """Draw `mask` on the plane in place with grey `level`; clipped to the plane."""
     height, width = plane.shape
     x0, y0 = max(left, 0), max(top, 0)
     x1, y1 = min(left + mask.shape[1], width), min(top + mask.shape[0], height)
@@ -105,9 +105,11 @@ def blend(plane: Grey, mask: Grey, left: int, top: int, level: int) -> None:
 
 
 def draw_text(plane: Grey, text: str, left: int, top: int, scale: float, level: int = 255) -> None:
-    """Write one line on a Y plane in place; `left` and `top` in pixels, and what does not fit is cut off.
+    """Draw one line of text on a plane in place, clipped to it; `left` and `top` in pixels.
 
-    `scale` is the size of one of the letters' dots in pixels. What is not printable ASCII shows as `?`.
+    `plane` is uint8 (height, width): a Y plane, or one channel of an image. `scale` is the size of a dot in pixels: a
+    capital is seven dots high. `level` is the grey level, 0 to 255. A character that is not printable ASCII is drawn as
+    `?`.
     """
     advance = round(CELL_WIDTH * scale)
     for place, letter in enumerate(text):
@@ -116,10 +118,10 @@ def draw_text(plane: Grey, text: str, left: int, top: int, scale: float, level: 
 
 
 def draw_centred(plane: Grey, lines: Sequence[str], scale: float, level: int = 255) -> None:
-    """Write lines below each other, in the middle of a Y plane, in place."""
+    """Draw lines of text, centred on a Y plane, in place."""
     height, width = plane.shape
     line_height = round(CELL_HEIGHT * scale * 1.25)
-    # What hangs below the last line is not counted, or the text would look too high.
+    # The descenders of the last line are not counted, or the text would look too high.
     top = (height - line_height * (len(lines) - 1) - round(7 * scale)) // 2
     for line in lines:
         draw_text(plane, line, (width - text_size(line, scale)[0]) // 2, top, scale, level)
@@ -128,7 +130,7 @@ def draw_centred(plane: Grey, lines: Sequence[str], scale: float, level: int = 2
 
 @lru_cache(maxsize=1)
 def _dots() -> dict[str, tuple[tuple[int, int], ...]]:
-    """The lit dots, (column, row), of each character."""
+    """The dots (column, row) of each character."""
     rows = [line.split() for line in _DRAWN.strip().splitlines() if line.strip()]
     dots: dict[str, tuple[tuple[int, int], ...]] = {}
     for band in range(0, len(rows), CELL_HEIGHT):
@@ -140,9 +142,9 @@ def _dots() -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def _strokes(lit: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
-    """The lines (x0, y0, x1, y1) that join dots; a dot alone is a line to itself.
+    """The lines (x0, y0, x1, y1) that join dots; a single dot is a line of length 0.
 
-    Diagonal neighbours are joined only where no dot beside both joins them already, or corners would fill up.
+    Diagonal neighbours are joined only if no dot next to both joins them already; otherwise corners would be filled.
     """
     there = set(lit)
     strokes = [(x, y, x, y) for x, y in lit]
@@ -155,15 +157,15 @@ def _strokes(lit: Sequence[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
 
 
 def _letter_mask(letter: str, scale: float) -> Grey:
-    """One letter's cell as coverage, uint8 (height, width): 255 inside a stroke, 0 outside, smooth between.
+    """The coverage of one glyph's cell, uint8 (height, width): 255 inside a stroke, 0 outside, smooth in between.
 
-    Read-only, since it is shared. What is not printable ASCII shows as `?`.
+    Read-only, since it is cached.
     """
-    return _kept_letter(letter, scale) if scale <= _LARGEST_KEPT_SCALE else _draw_letter(letter, scale)
+    return _cached_letter(letter, scale) if scale <= _MAX_CACHED_SCALE else _draw_letter(letter, scale)
 
 
-@lru_cache(maxsize=512)  # five sizes of the whole alphabet
-def _kept_letter(letter: str, scale: float) -> Grey:
+@lru_cache(maxsize=512)  # five sizes of all characters
+def _cached_letter(letter: str, scale: float) -> Grey:
     return _draw_letter(letter, scale)
 
 

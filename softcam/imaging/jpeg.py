@@ -1,8 +1,8 @@
-"""Frames become JPEGs here, and nowhere else: the one module that knows simplejpeg.
+"""Encodes frames as JPEGs, and reads JPEG headers; the only module that uses simplejpeg.
 
-A frame is in full-range YCbCr already, which is what JFIF wants, so its planes are compressed where they lie and no
-colour is converted. A camera that gives JPEGs by itself is passed through where that serves. Nothing is kept between
-calls: any thread may call, several at once, and simplejpeg lets the others run while it works.
+A frame is in full-range YCbCr already, as JFIF requires, so its planes are compressed in place without a colour
+conversion. A JPEG that the camera delivers is passed through where possible. Stateless: any thread may call, several at
+once, and simplejpeg releases the interpreter lock.
 """
 
 import re
@@ -20,17 +20,17 @@ Planes = tuple[Plane, Plane, Plane]
 
 
 def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, quality_is_explicit: bool = False) -> bytes:
-    """`frame`, which the caller holds, as a JPEG of `size` (width, height) pixels, None for the frame's own.
+    """`frame`, which the caller holds, as a JPEG of `size` (width, height) pixels; None for the size of the frame.
 
-    `quality` is 1 to 100. A frame that is a JPEG already and has the size is passed on as it is: what the camera took
-    away does not come back, and another compression costs time and loses more. Only with `quality_is_explicit`, when
-    somebody asked for this very quality, and where it is below the camera's own, is it compressed again.
+    `quality` is 1 to 100. A frame that is a JPEG of that size already is returned unchanged: compressing it again takes
+    time and loses detail. Only with `quality_is_explicit`, for a client that requested this quality, and where it is
+    lower than that of the camera, is it compressed again.
 
-    Raises CameraError, naming the fault, for a frame that is not what its format says; ValueError for a `size` larger
-    than the frame or a `quality` out of range.
+    Raises CameraError, with the reason, for a frame that does not match its format; ValueError for a `size` larger than
+    the frame or a `quality` out of range.
     """
     if not 1 <= quality <= 100:
-        raise ValueError(f"quality must be 1 to 100, not {quality}")
+        raise ValueError(f"quality {quality}: must be from 1 to 100")
     if frame.pixel_format == "MJPEG":
         return _encode_mjpeg(frame, size, quality, quality_is_explicit)
     planes = separate(frame)
@@ -42,16 +42,16 @@ def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, quality_
 def decode(frame: Frame) -> Plane:
     """An MJPEG frame, which the caller holds, as RGB (height, width, 3). Raises CameraError for one that is damaged."""
     if frame.pixel_format != "MJPEG" or len(frame.planes) != 1:
-        raise CameraError(f"a {frame.pixel_format} frame is no JPEG")
+        raise CameraError(f"a {frame.pixel_format} frame is not a JPEG")
     try:
         rgb: Plane = simplejpeg.decode_jpeg(frame.planes[0].tobytes(), "RGB", strict=False)
     except ValueError as error:
-        raise CameraError(f"the camera's JPEG cannot be read: {error}") from error
+        raise CameraError(f"cannot decode the camera's JPEG: {error}") from error
     return rgb
 
 
 def size_of(jpeg: bytes) -> tuple[int, int]:
-    """(width, height) in pixels, from the header alone. Raises ValueError for what is no JPEG."""
+    """(width, height) in pixels, from the header. Raises ValueError for anything but a JPEG."""
     header = _read_header(jpeg)
     return header.width, header.height
 
@@ -60,13 +60,13 @@ def _compress(planes: Planes, quality: int) -> bytes:
     y, u, v = planes
     height, width = y.shape
     if width % 2 or height % 2:
-        # libjpeg-turbo takes the luma of an odd size for one column and one row larger, and would read behind it:
+        # libjpeg-turbo expects one more column and row of luma for an odd size, and would read beyond the end:
         # https://rawcdn.githack.com/libjpeg-turbo/libjpeg-turbo/2.1.x/doc/html/group___turbo_j_p_e_g.html
         y = np.pad(y, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
     try:
         jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=quality)
     except ValueError as error:
-        raise CameraError(f"the frame cannot be compressed: {error}") from error
+        raise CameraError(f"cannot encode the frame: {error}") from error
     return jpeg
 
 
@@ -74,9 +74,9 @@ def _compress(planes: Planes, quality: int) -> bytes:
 
 
 def separate(frame: Frame) -> Planes:
-    """The Y, U and V planes with contiguous rows: views for YUV420, copies of what is interleaved for the others.
+    """The Y, U and V planes with contiguous rows: views for YUV420, copies of interleaved planes for other formats.
 
-    Raises CameraError for a frame that is not what its format says, or a JPEG.
+    Raises CameraError for a JPEG, and for a frame that does not match its format.
     """
     width, height = frame.size
     half_width, half_height = (width + 1) // 2, (height + 1) // 2
@@ -90,19 +90,19 @@ def separate(frame: Frame) -> Planes:
             return y, *_split_pairs(chroma)
         case "YUYV":
             (packed,) = _checked(frame, (height, 2 * width))
-            if width % 2:  # half a pair ends each row, with no V of its own; no camera does this
+            if width % 2:  # each row ends with half a pair, without V; no known camera does this
                 packed = np.pad(packed, ((0, 0), (0, 2)), mode="edge")
                 packed[:, -1] = packed[:, -5] if width > 1 else 128
             return _first_of_pairs(packed)[:, :width], packed[:, 1::4].copy(), packed[:, 3::4].copy()
         case other:
-            raise CameraError(f"frames of the format {other} cannot be compressed")
+            raise CameraError(f"cannot encode frames of format {other}")
 
 
 def _checked(frame: Frame, *shapes: tuple[int, int]) -> tuple[Plane, ...]:
-    """The frame's planes, if they are of these shapes: what is not would be read beyond its end, or shown askew."""
+    """The planes of the frame, if they have these shapes; others would be read beyond their end, or look skewed."""
     planes = frame.planes
     if len(planes) != len(shapes):
-        # An empty tuple is what a frame has after it was given back.
+        # A frame that was released has an empty tuple.
         raise CameraError(f"a {frame.pixel_format} frame has {len(shapes)} planes, not {len(planes)}")
     for number, (plane, shape) in enumerate(zip(planes, shapes, strict=True)):
         if plane.shape != shape or plane.dtype != np.uint8 or plane.strides[-1] != 1:
@@ -114,20 +114,20 @@ def _checked(frame: Frame, *shapes: tuple[int, int]) -> tuple[Plane, ...]:
 
 
 def _split_pairs(plane: Plane) -> tuple[Plane, Plane]:
-    """The even columns and the odd ones of a plane of even width, each as a plane of its own."""
+    """The even and the odd columns of a plane of even width, as two planes."""
     return _first_of_pairs(plane), (plane.view(np.uint16) >> 8).astype(np.uint8)
 
 
 def _first_of_pairs(plane: Plane) -> Plane:
-    """The even columns of a plane of even width, as a plane of its own.
+    """The even columns of a plane of even width, as a plane.
 
-    To keep the low byte of a 16-bit number takes a third of the time of numpy's copy of every second byte. (All
-    machines that this runs on put the low byte first.)
+    Reading 16-bit numbers and keeping the low byte takes a third of the time that numpy takes to copy every second
+    byte. (All supported machines are little-endian.)
     """
     return plane.view(np.uint16).astype(np.uint8)
 
 
-# JPEGs that the camera made
+# JPEGs that the camera delivers
 
 
 def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, quality_is_explicit: bool) -> bytes:
@@ -145,30 +145,30 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
     if size == own_size and not (quality_is_explicit and quality < _estimate_quality(header.quantisation)):
         if header.has_huffman_tables:
             return data[:end]
-        return data[: header.scan] + _usual_huffman_tables() + data[header.scan : end]
+        return data[: header.scan] + _default_huffman_tables() + data[header.scan : end]
     width, height = size
     if width > header.width or height > header.height:
         raise ValueError(f"cannot shrink {header.width}x{header.height} to {width}x{height}")
     try:
-        # libjpeg decodes to some fractions of the size at a fraction of the cost. Not strict: libjpeg's warnings
-        # are common with USB cameras, and the picture that it makes of the rest is better than none.
+        # libjpeg decodes to fractions of the size at a fraction of the cost. Not strict: libjpeg's warnings are
+        # common with USB cameras, and a partly damaged image is better than none.
         rgb = simplejpeg.decode_jpeg(data[:end], "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
         if rgb.shape[:2] != (height, width):
             rgb = np.dstack([shrink_plane(np.ascontiguousarray(rgb[:, :, channel]), size) for channel in range(3)])
         jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
     except ValueError as error:
-        raise CameraError(f"the camera's JPEG cannot be read: {error}") from error
+        raise CameraError(f"cannot decode the camera's JPEG: {error}") from error
     return jpeg
 
 
 class _Header(NamedTuple):
-    """What stands before a JPEG's pixels."""
+    """What precedes the image data of a JPEG."""
 
     width: int
     height: int
-    quantisation: bytes  # the first segment of such tables; empty where there is none
+    quantisation: bytes  # the first segment of quantisation tables; empty if there is none
     has_huffman_tables: bool
-    scan: int  # where the first start-of-scan marker stands
+    scan: int  # position of the first start-of-scan marker
 
 
 # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
@@ -182,16 +182,16 @@ _QUALITY_50_SUM: Final = 3685  # of the example luminance table in annex K, whic
 
 
 def _read_header(data: bytes) -> _Header:
-    """Read up to the pixels. Raises ValueError, saying what is wrong."""
+    """Read up to the image data. Raises ValueError with the reason."""
     if not data.startswith(_SOI):
-        raise ValueError("it does not begin with FFD8")
+        raise ValueError("it does not start with FFD8")
     size: tuple[int, int] | None = None
     quantisation = b""
     has_huffman_tables = False
     for marker, start, payload in _segments(data, len(_SOI)):
         if marker in _FRAME_HEADERS:
             if len(payload) < 5:
-                raise ValueError("its frame header is cut short")
+                raise ValueError("its frame header is truncated")
             size = int.from_bytes(payload[3:5], "big"), int.from_bytes(payload[1:3], "big")
         elif marker == _HUFFMAN:
             has_huffman_tables = True
@@ -199,24 +199,24 @@ def _read_header(data: bytes) -> _Header:
             quantisation = payload
         elif marker == _SCAN:
             if size is None or 0 in size:
-                raise ValueError("it does not tell its size")
+                raise ValueError("it has no size")
             return _Header(*size, quantisation, has_huffman_tables, start)
-    raise ValueError("it ends before its pixels")
+    raise ValueError("it has no image data")
 
 
 def _segments(data: bytes, at: int) -> list[tuple[int, int, bytes]]:
-    """(marker, where it stands, payload) of each segment from `at` to the first scan's header, inclusive."""
+    """(marker, position, payload) of each segment from `at` to the header of the first scan, inclusive."""
     found = []
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             raise ValueError(f"there is no marker at byte {at}")
         marker = data[at + 1]
-        if marker == 0xFF:  # any number of these may fill the space before a marker
+        if marker == 0xFF:  # any number of fill bytes may precede a marker
             at += 1
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if length < 2 or at + 2 + length > len(data):
-            raise ValueError(f"the segment at byte {at} is cut short")
+            raise ValueError(f"the segment at byte {at} is truncated")
         found.append((marker, at, data[at + 4 : at + 2 + length]))
         if marker == _SCAN:
             break
@@ -224,29 +224,29 @@ def _segments(data: bytes, at: int) -> list[tuple[int, int, bytes]]:
     return found
 
 
-# Within the pixels FF is followed by 00 or a restart marker; FF before a marker is filling.
+# In image data, FF is followed by 00 or a restart marker; FF before a marker is a fill byte.
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
 
 
 def _find_end(data: bytes, scan: int) -> int:
-    """The true length of the JPEG whose first scan stands at `scan`.
+    """The length of the JPEG whose first scan is at `scan`.
 
-    A camera's buffer is as large as its largest JPEG, and behind this one lie zeros or what is left of an older one.
-    Raises ValueError when it does not end.
+    The buffer of a camera has the size of its largest JPEG; after the current one it contains zeros or parts of an
+    older one. Raises ValueError if there is no end marker.
     """
     at = scan
     while found := _next_marker(data, at):
         if data[found.start() + 1] == _END:
             return found.end()
-        # Another scan or a table, of a progressive JPEG.
+        # A further scan or table of a progressive JPEG.
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    raise ValueError("it has no end")
+    raise ValueError("it has no end marker")
 
 
 def _estimate_quality(tables: bytes) -> int:
-    """libjpeg's quality, 1 to 100, that gives a luminance table about as coarse as the first of `tables`.
+    """The quality of libjpeg, 1 to 100, whose luminance table is about as coarse as the first of `tables`.
 
-    100 where there are none.
+    100 if there are none.
     """
     if not tables:
         return 100
@@ -258,10 +258,10 @@ def _estimate_quality(tables: bytes) -> int:
 
 
 @lru_cache(maxsize=1)
-def _usual_huffman_tables() -> bytes:
-    """The segments of the Huffman tables that a Motion JPEG may leave out, as AVI allows and USB cameras do.
+def _default_huffman_tables() -> bytes:
+    """The segments with the Huffman tables that a Motion JPEG may omit, as AVI allows and USB cameras do.
 
-    Browsers know them by heart, other programs do not. libjpeg uses the same ones, so they are taken from it.
+    Browsers have them built in, other programs do not. libjpeg uses the same ones, so they are copied from its output.
     """
     grey = np.full((8, 8), 128, np.uint8)
     sample = _compress((grey, grey[:4, :4], grey[:4, :4]), 50)

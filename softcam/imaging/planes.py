@@ -1,4 +1,4 @@
-"""How a camera's buffer is divided into planes, as views without a copy. Pure arithmetic: no camera, no thread."""
+"""Divides the buffer of a camera into planes, as views without a copy. Pure functions."""
 
 import numpy as np
 
@@ -9,18 +9,18 @@ PIXEL_FORMATS: tuple[PixelFormat, ...] = ("YUV420", "NV12", "YUYV", "MJPEG")
 
 
 def pixel_format_of(name: str) -> PixelFormat:
-    """The format called so by libcamera. Raises CameraError for one that the portal cannot encode."""
+    """The format of this libcamera name. Raises CameraError for one that the portal cannot encode."""
     for known in PIXEL_FORMATS:
         if name == known:
             return known
-    raise CameraError(f"the camera gives {name}, and the portal reads only {', '.join(PIXEL_FORMATS)}")
+    raise CameraError(f"pixel format {name} of the camera: must be one of {', '.join(PIXEL_FORMATS)}")
 
 
 def planes_of(buffer: Plane, pixel_format: PixelFormat, width: int, height: int, stride: int) -> tuple[Plane, ...]:
-    """The planes of a frame that lies in `buffer` (bytes,), in the shapes that `Frame` names.
+    """The planes of the frame in `buffer` (bytes,), in the shapes described at `Frame`.
 
-    `stride` is the length of a row of the first plane in bytes, padding included. The chroma planes of YUV420 have
-    half of it, that of NV12 the whole. Raises CameraError when the buffer is too short for them.
+    `stride` is the length of a row of the first plane in bytes, including padding. The chroma planes of YUV420 have
+    half of it, that of NV12 all of it. Raises CameraError if the buffer is too short.
     """
     if pixel_format == "MJPEG":
         return (buffer,)
@@ -38,7 +38,7 @@ def planes_of(buffer: Plane, pixel_format: PixelFormat, width: int, height: int,
 
 
 def _rows(buffer: Plane, at: int, rows: int, stride: int, width: int) -> Plane:
-    # The last row may lack its padding.
+    # The last row may have no padding.
     if stride < width or at + stride * (rows - 1) + width > buffer.size:
         raise CameraError(
             f"the camera's buffer of {buffer.size} bytes is too short for {rows} rows of {width} bytes at {at}, "
@@ -48,18 +48,18 @@ def _rows(buffer: Plane, at: int, rows: int, stride: int, width: int) -> Plane:
 
 
 def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
-    """The largest middle part of `frame` that has the aspect ratio of `size` (width, height), as views into its planes.
+    """The largest centred part of `frame` with the aspect ratio of `size` (width, height), as views into its planes.
 
     The caller holds `frame` for as long as it uses the part. A frame whose ratio differs by less than two pixels, and
-    an MJPEG frame, which has no planes to cut, come back as they are.
+    an MJPEG frame, which has no planes to crop, are returned unchanged.
     """
     width, height = frame.size
-    # A part of an absurd ratio still has pixels.
+    # Keeps at least two pixels for extreme ratios.
     part_width = min(width, max(2, 2 * round(height * size[0] / size[1] / 2)))
     part_height = min(height, max(2, 2 * round(width * size[1] / size[0] / 2)))
     if frame.pixel_format == "MJPEG" or (width - part_width < 2 and height - part_height < 2):
         return frame
-    # Even, since chroma has half the resolution: an odd edge would shift its colours by a pixel.
+    # Even, since chroma has half the resolution: an odd edge would shift the colours by a pixel.
     left = (width - part_width) // 4 * 2
     top = (height - part_height) // 4 * 2
     right, bottom = left + part_width, top + part_height

@@ -1,6 +1,6 @@
-"""Frames as RGB arrays and back, for hooks: by libswscale in PyAV, which takes a tenth of numpy's time.
+"""Converts frames to RGB arrays and back, for hooks: with libswscale of PyAV, in a tenth of the time of numpy.
 
-PyAV is imported at the first call. Nothing is kept between calls: any thread may call.
+PyAV is imported with the first call. Stateless: any thread may call.
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from softcam.runtime.pyav import import_pyav
 Rgb = npt.NDArray[np.uint8]
 
 _FEATURE: Final = "converting to RGB"
-_FULL_RANGE: Final = "yuvj420p"  # the j is for JPEG's range; libswscale then takes BT.601's matrix by itself
+_FULL_RANGE: Final = "yuvj420p"  # the j selects the range of JPEG; libswscale then uses the matrix of BT.601
 
 
 def rgb_of(frame: Frame) -> Rgb:
-    """A frame that the caller holds, as (height, width, 3) in memory of its own, which may be written to.
+    """A writable copy of a frame that the caller holds, as an array (height, width, 3).
 
-    Raises CameraError for a frame that cannot be read.
+    Raises CameraError for a frame that cannot be decoded.
     """
     if frame.pixel_format == "MJPEG":
         return decode(frame)
@@ -36,7 +36,7 @@ def rgb_of(frame: Frame) -> Rgb:
 
 
 def frame_of(rgb: Rgb, like: Frame) -> Frame:
-    """An array (height, width, 3) as a YUV420 frame in memory of its own, with the time and metadata of `like`."""
+    """A copy of an array (height, width, 3) as a YUV420 frame, with the time and metadata of `like`."""
     height, width, _ = rgb.shape
     picture = (
         import_pyav(_FEATURE)
@@ -54,11 +54,11 @@ def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[in
     av = import_pyav(_FEATURE)
     try:
         decoder: Any = av.CodecContext.create("mjpeg", "r")
-        decoder.thread_count = 1  # with more threads, each would delay the picture by one
+        decoder.thread_count = 1  # each further thread would delay the frame by one
         (picture,) = decoder.decode(av.Packet(jpeg))
         picture = picture.reformat(*choose_size((picture.width, picture.height)), format=_FULL_RANGE)
     except (av.error.FFmpegError, ValueError) as error:
-        raise CameraError(f"the still cannot be read: {error}") from error
+        raise CameraError(f"cannot decode the still: {error}") from error
     planes = tuple(
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in picture.planes
@@ -71,7 +71,7 @@ def _made(planes: tuple[Plane, ...], width: int, height: int, like: Frame) -> Fr
 
 
 def _rows_of(picture: Any) -> list[Plane]:
-    """The planes of a PyAV picture as arrays without the padding at the end of rows, to read and to write."""
+    """The planes of a PyAV frame as writable arrays without the padding of the rows."""
     return [
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in picture.planes
@@ -79,7 +79,7 @@ def _rows_of(picture: Any) -> list[Plane]:
 
 
 def shape_error(given: Any, size: tuple[int, int]) -> CameraError | None:
-    """Why something cannot be shown in place of a frame of `size` (width, height); None where it can."""
+    """Why the result of a hook cannot replace a frame of `size` (width, height); None if it can."""
     wanted = (size[1], size[0], 3)
     if not isinstance(given, np.ndarray):
         return CameraError(f"returned {type(given).__name__}, must be an array or None")

@@ -1,7 +1,7 @@
-"""Makes a picture's planes smaller, with numpy alone.
+"""Scales planes down, with numpy alone.
 
-Whole pixels are averaged first, in boxes, which costs little and loses no light; what remains, a factor below two, is
-interpolated. Nothing here knows frames or JPEG, and nothing keeps pixels: any thread may call, several at once.
+Boxes of pixels are averaged first, which is fast and loses no light; the remaining factor, below two, is interpolated.
+Independent of frames and JPEG, and stateless: any thread may call, several at once.
 """
 
 from collections.abc import Sequence
@@ -15,25 +15,24 @@ Plane = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # (width, height) in pixels
 
 # The largest box whose sum still fits 16 bits: 16 * 16 * 255, and half a box for rounding.
-_LARGEST_BOX = 16
+_MAX_BOX = 16
 
-# Planes are worked on by strips of so many pixels, so that what lies between the steps (up to half a megabyte) stays in
-# the second-level cache; whole planes take half as long again, and smaller strips lose the gain to the calls.
+# Planes are processed in strips of this many pixels, so that intermediate results (up to half a megabyte) stay in the
+# second-level cache; whole planes take 1.5 times as long, and with smaller strips the calls use up the gain.
 _STRIP_PIXELS = 65536
 
-# A portal serves a handful of sizes, each with a luma and a chroma table; a few kilobytes each.
-_KEPT_TABLES = 64
+# A portal serves few sizes, each with a luma and a chroma table of a few kilobytes.
+_CACHED_TABLES = 64
 
 
 def scaled_size(size: Size, width: int) -> Size:
-    """(width, height) of a picture of `size` shrunk to about `width`: even numbers, 2 or more, the same proportions.
+    """(width, height) of an image of `size` scaled down to about `width`: even numbers, 2 or more, same aspect ratio.
 
-    A picture that is no wider than `width` keeps its size: there is nothing to gain from making it larger.
-    Raises ValueError for a width below 1.
+    An image that is not wider than `width` keeps its size; it is never enlarged. Raises ValueError for a width below 1.
     """
     full_width, full_height = size
     if width < 1:
-        raise ValueError(f"width must be 1 or more, not {width}")
+        raise ValueError(f"width {width}: must be at least 1")
     if width >= full_width:
         return size
     even_width = max(2, width // 2 * 2)
@@ -42,10 +41,10 @@ def scaled_size(size: Size, width: int) -> Size:
 
 
 def shrink(planes: Sequence[Plane], size: Size, to: Size) -> tuple[Plane, Plane, Plane]:
-    """The Y, U and V planes of a picture of `size` shrunk to 4:2:0 planes of a picture of `to`.
+    """The Y, U and V planes of an image of `size`, scaled down to the 4:2:0 planes of an image of `to`.
 
-    The planes are uint8 (rows, columns) with any strides, chroma subsampled in any way that 4:2:0 does not exceed.
-    A plane that has its size already is returned as it is. Raises ValueError where a plane would have to grow.
+    The planes are uint8 (rows, columns) with any strides, and chroma subsampled no more than in 4:2:0. A plane that
+    already has its size is returned unchanged. Raises ValueError if a plane would have to be enlarged.
     """
     y, u, v = planes
     if y.shape != (size[1], size[0]):
@@ -55,14 +54,14 @@ def shrink(planes: Sequence[Plane], size: Size, to: Size) -> tuple[Plane, Plane,
 
 
 def shrink_plane(plane: Plane, to: Size) -> Plane:
-    """One plane, uint8 (rows, columns) with any strides, shrunk to `to`. Raises ValueError where it would grow."""
+    """One plane, uint8 (rows, columns) with any strides, scaled down to `to`. Raises ValueError if it is smaller."""
     height, width = plane.shape
     if min(to) < 1 or to[0] > width or to[1] > height:
         raise ValueError(f"cannot shrink {width}x{height} to {to[0]}x{to[1]}")
-    # What a box leaves over at the right and the bottom is dropped; the extents remember it, so that nothing shifts.
+    # Pixels that do not fill a box at the right and the bottom are dropped; the extents account for them.
     extent_x, extent_y = float(width), float(height)
     while True:
-        box_x, box_y = min(plane.shape[1] // to[0], _LARGEST_BOX), min(plane.shape[0] // to[1], _LARGEST_BOX)
+        box_x, box_y = min(plane.shape[1] // to[0], _MAX_BOX), min(plane.shape[0] // to[1], _MAX_BOX)
         if box_x == box_y == 1:
             break
         plane = _average_boxes(plane, box_x, box_y)
@@ -74,7 +73,7 @@ def shrink_plane(plane: Plane, to: Size) -> Plane:
 
 
 def _average_boxes(plane: Plane, box_x: int, box_y: int) -> Plane:
-    """Each `box_x` by `box_y` pixels averaged into one, rounded. Rows go first: they are contiguous."""
+    """Average each box of `box_x` by `box_y` pixels, rounded. Rows first, since they are contiguous."""
     height, width = plane.shape[0] // box_y, plane.shape[1] // box_x
     result = np.empty((height, width), np.uint8)
     strip = max(1, min(height, _STRIP_PIXELS // (width * box_x)))
@@ -94,14 +93,14 @@ def _average_boxes(plane: Plane, box_x: int, box_y: int) -> Plane:
         sums += count // 2
         if count & (count - 1):
             sums //= count
-        else:  # numpy divides more slowly than it shifts
+        else:  # in numpy a shift is faster than a division
             sums >>= count.bit_length() - 1
         result[top:bottom] = sums
     return result
 
 
 class _Taps(NamedTuple):
-    """Where each pixel of an axis comes from: `first` and its successor, weighted in 256ths."""
+    """The source of each pixel of an axis: `first` and its successor, with weights in 256ths."""
 
     first: npt.NDArray[np.intp]
     second: npt.NDArray[np.intp]
@@ -109,9 +108,9 @@ class _Taps(NamedTuple):
     second_weight: npt.NDArray[np.uint16]
 
 
-@lru_cache(maxsize=_KEPT_TABLES)
+@lru_cache(maxsize=_CACHED_TABLES)
 def _taps(pixels: int, extent: float, to: int) -> _Taps:
-    """The taps for an axis of `pixels`, which shows the part `pixels / extent` of the scene, shrunk to `to`."""
+    """The taps for an axis of `pixels`, which covers `pixels / extent` of the scene, scaled down to `to`."""
     centres = ((np.arange(to) + 0.5) * (extent / to) - 0.5).clip(0, pixels - 1)
     first = np.minimum(centres.astype(np.intp), max(pixels - 2, 0))
     second_weight = np.rint((centres - first) * 256).astype(np.uint16)
@@ -119,10 +118,10 @@ def _taps(pixels: int, extent: float, to: int) -> _Taps:
 
 
 def _interpolate(plane: Plane, across: _Taps, down: _Taps) -> Plane:
-    """The pixels that `across` and `down` point at, blended bilinearly: first down, then across."""
+    """Bilinear interpolation with the taps of both axes: vertically first, then horizontally."""
     source_width, width, height = plane.shape[1], len(across.first), len(down.first)
     result = np.empty((height, width), np.uint8)
-    plane = np.ascontiguousarray(plane)  # or `take` would do so for every strip
+    plane = np.ascontiguousarray(plane)  # otherwise `take` would do it for every strip
     strip = max(1, min(height, _STRIP_PIXELS // source_width))
     gathered_buffer = np.empty((strip, source_width), np.uint8)
     above_buffer, below_buffer = np.empty((2, strip, source_width), np.uint16)
@@ -132,7 +131,7 @@ def _interpolate(plane: Plane, across: _Taps, down: _Taps) -> Plane:
         count = bottom - top
         gathered, above, below = gathered_buffer[:count], above_buffer[:count], below_buffer[:count]
         left, right = left_buffer[:count], right_buffer[:count]
-        # "clip" since every index is in range: to check them, the default would make a copy of `out`.
+        # "clip", since every index is in range: the default checks them, for which it copies `out`.
         above[...] = np.take(plane, down.first[top:bottom], axis=0, out=gathered, mode="clip")
         below[...] = np.take(plane, down.second[top:bottom], axis=0, out=gathered, mode="clip")
         _blend(above, down.first_weight[top:bottom, None], below, down.second_weight[top:bottom, None])
@@ -149,7 +148,7 @@ def _blend(
     b: npt.NDArray[np.uint16],
     b_weight: npt.NDArray[np.uint16],
 ) -> None:
-    """Put `a` and `b`, both below 256, weighted in 256ths and rounded, into `a`; `b` is spoilt. Never overflows."""
+    """Store the weighted, rounded sum of `a` and `b`, both below 256, in `a`; overwrites `b`. Never overflows."""
     a *= a_weight
     b *= b_weight
     a += b

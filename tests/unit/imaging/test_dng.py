@@ -11,7 +11,7 @@ from softcam.imaging import dng
     "picture",
     [b"", b"no TIFF at all", b"II*\0", b"II*\0\xff\xff\xff\xff", b"II*\0\x08\0\0\0\xff\xff", b"MM\0*\0\0\0\x08\0\0"],
 )
-def test_no_dng_is_returned_unchanged(picture: bytes) -> None:
+def test_other_data_is_returned_unchanged(picture: bytes) -> None:
     assert dng.turned(picture, 6) == picture
 
 

@@ -1,4 +1,4 @@
-"""The EXIF block, read back by a stranger: Pillow."""
+"""The EXIF segment, read by Pillow."""
 
 import io
 import struct
@@ -26,7 +26,7 @@ def read(segment: bytes) -> dict[str, Any]:
     return fields
 
 
-def test_everything_known() -> None:
+def test_all_fields() -> None:
     fields = read(
         exif_segment(
             taken_at_s=TAKEN_AT_S,
@@ -57,7 +57,7 @@ def test_everything_known() -> None:
     assert fields["ExifVersion"] == b"0232"
 
 
-def test_nothing_known() -> None:
+def test_mandatory_fields() -> None:
     fields = read(exif_segment())
     assert fields["Orientation"] == 1
     for name in ("Make", "Model", "DateTime", "DateTimeOriginal", "ExposureTime", "ISOSpeedRatings", "SubjectDistance"):
@@ -76,13 +76,13 @@ def test_nothing_known() -> None:
         (1_700_000_000.9996, "2023:11:14 22:13:21", "000"),
     ],
 )
-def test_milliseconds_carry(taken_at_s: float, date: str, fraction: str) -> None:
+def test_milliseconds_carry_over(taken_at_s: float, date: str, fraction: str) -> None:
     fields = read(exif_segment(taken_at_s=taken_at_s, timezone=UTC))
     assert (fields["DateTimeOriginal"], fields["SubsecTimeOriginal"]) == (date, fraction)
     assert fields["OffsetTimeOriginal"] == "+00:00"
 
 
-def test_zone_west_of_greenwich() -> None:
+def test_negative_time_zone() -> None:
     fields = read(exif_segment(taken_at_s=TAKEN_AT_S, timezone=timezone(-timedelta(hours=3, minutes=30))))
     assert fields["OffsetTimeOriginal"] == "-03:30"
     assert fields["DateTimeOriginal"] == "2023:11:14 18:43:20"
@@ -92,7 +92,7 @@ def test_zone_west_of_greenwich() -> None:
     ("dioptres", "fraction"),
     [(0.0, b"\xff\xff\xff\xff\x01\0\0\0"), (10.0, struct.pack("<II", 1, 10)), (1e-12, b"\xff\xff\xff\xff\x01\0\0\0")],
 )
-def test_distance(dioptres: float, fraction: bytes) -> None:
+def test_subject_distance(dioptres: float, fraction: bytes) -> None:
     assert fraction in exif_segment(lens_dioptres=dioptres)
 
 
@@ -107,7 +107,7 @@ def test_exposure(exposure_us: float) -> None:
 
 
 @pytest.mark.parametrize("values", [{"exposure_us": 0}, {"gain": 0.0}, {"lens_dioptres": -1.0}])
-def test_values_without_meaning_are_left_out(values: dict[str, Any]) -> None:
+def test_meaningless_values_are_omitted(values: dict[str, Any]) -> None:
     assert exif_segment(**values) == exif_segment()
 
 
@@ -117,12 +117,12 @@ def test_orientation(orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_is_read_back(orientation: int) -> None:
+def test_orientation_of(orientation: int) -> None:
     segment = exif_segment(taken_at_s=1.0, make="M", model="N", orientation=orientation)
     assert orientation_of(with_exif(JPEG, segment)) == orientation
 
 
-def test_what_says_nothing_of_it_is_upright() -> None:
+def test_default_orientation() -> None:
     turned = with_exif(JPEG, exif_segment(orientation=6))
     for length in range(60):
         assert orientation_of(turned[:length]) in (1, 6)
@@ -134,23 +134,23 @@ def test_what_says_nothing_of_it_is_upright() -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
-def test_fail_orientation(orientation: int) -> None:
-    with pytest.raises(ValueError, match="orientation must be 1 to 8"):
+def test_invalid_orientation(orientation: int) -> None:
+    with pytest.raises(ValueError, match="must be from 1 to 8"):
         exif_segment(orientation=orientation)
 
 
-def test_only_a_sensor_on_the_ribbon_is_raspberry_pis() -> None:
+def test_manufacturer_of_csi_sensor() -> None:
     assert make_of({"Model": "imx708", "ColorFilterArrangement": 0}) == "Raspberry Pi"
     assert make_of({"Model": "C270 HD WEBCAM"}) is None
 
 
-def test_short_and_foreign_names() -> None:
+def test_short_and_non_ascii_names() -> None:
     fields = read(exif_segment(model="v2", make="Kamera-Bürö"))
     assert (fields["Model"], fields["Make"]) == ("v2", "Kamera-B?r?")
     assert len(exif_segment(model="x" * 100_000)) < 1000
 
 
-def test_the_jpeg_is_otherwise_untouched() -> None:
+def test_rest_of_the_jpeg_is_unchanged() -> None:
     segment = exif_segment(taken_at_s=TAKEN_AT_S)
     jpeg = with_exif(JPEG, segment)
     assert jpeg[:2] == JPEG[:2]
@@ -159,12 +159,12 @@ def test_the_jpeg_is_otherwise_untouched() -> None:
     assert np.array_equal(simplejpeg.decode_jpeg(jpeg), simplejpeg.decode_jpeg(JPEG))
 
 
-def test_length_is_told_right() -> None:
+def test_segment_length() -> None:
     segment = exif_segment(model="imx708")
     assert segment[:2] == b"\xff\xe1"
     assert int.from_bytes(segment[2:4], "big") == len(segment) - 2
 
 
-def test_fail_no_jpeg() -> None:
+def test_invalid_jpeg() -> None:
     with pytest.raises(ValueError, match="FFD8"):
         with_exif(b"\x89PNG", exif_segment())

@@ -1,4 +1,4 @@
-"""The picture for viewers without one."""
+"""The image that stream clients get while there are no frames."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ def lit_box(picture: npt.NDArray[np.uint8]) -> tuple[int, int, int, int]:
 
 
 @pytest.mark.parametrize("size", [(1920, 1080), (1536, 864), (640, 360), (480, 640), (320, 241), (101, 77), (64, 64)])
-def test_dark_with_text_in_the_middle(size: tuple[int, int]) -> None:
+def test_dark_image_with_centred_text(size: tuple[int, int]) -> None:
     jpeg = placeholder(size, LINES)
     assert size_of(jpeg) == size
     picture = grey(jpeg)
@@ -41,16 +41,16 @@ def test_dark_with_text_in_the_middle(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 200), (200, 3), (16, 16)])
-def test_tiny_sizes_do_no_harm(size: tuple[int, int]) -> None:
+def test_tiny_sizes(size: tuple[int, int]) -> None:
     assert size_of(placeholder(size, LINES)) == size
 
 
-def test_it_has_the_form_of_the_stream_around_it() -> None:
+def test_encoded_like_the_stream() -> None:
     """A decoder that was set up for colour frames is not made to change over."""
     assert simplejpeg.decode_jpeg_header(placeholder((640, 360), LINES))[2:] == ("YCbCr", "420")
 
 
-def test_words_are_kept_whole_where_they_fit() -> None:
+def test_words_are_not_split_if_they_fit() -> None:
     """A long word makes the letters smaller; so the text is lower than with short ones."""
     short = lit_box(grey(placeholder((640, 360), ["camera"])))
     long = lit_box(grey(placeholder((640, 360), ["c" * 80])))
@@ -65,15 +65,15 @@ def test_long_lines_are_wrapped() -> None:
 
 
 @pytest.mark.parametrize("lines", [[], [""], ["", ""], ["   "]])
-def test_nothing_to_say(lines: list[str]) -> None:
+def test_empty_lines(lines: list[str]) -> None:
     picture = grey(placeholder((320, 240), lines))
     assert int(picture.max()) - int(picture.min()) <= 4
 
 
-def test_strange_letters() -> None:
+def test_non_ascii_characters() -> None:
     assert (grey(placeholder((320, 240), ["Tür \N{CAMERA} zu\n"])) > 110).any()
 
 
-def test_drawn_once() -> None:
+def test_cached() -> None:
     assert placeholder((640, 360), list(LINES)) is placeholder((640, 360), LINES)
     assert placeholder((640, 360), ["another"]) != placeholder((640, 360), LINES)

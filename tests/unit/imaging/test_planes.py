@@ -1,4 +1,4 @@
-"""Buffers become planes, and planes a middle part, without a copy; against pictures whose pixels know their place."""
+"""Planes and crops of a buffer are views, compared with images whose pixels encode their position."""
 
 import numpy as np
 import pytest
@@ -47,13 +47,13 @@ def numbered(pixel_format: PixelFormat, width: int, height: int) -> list[Plane]:
 
 
 @pytest.mark.parametrize("name", PIXEL_FORMATS)
-def test_ok_format(name: PixelFormat) -> None:
+def test_known_formats(name: PixelFormat) -> None:
     assert pixel_format_of(name) == name
 
 
 @pytest.mark.parametrize("name", ["RGB888", "yuv420", "", "SRGGB10_CSI2P"])
-def test_fail_format(name: str) -> None:
-    with pytest.raises(CameraError, match=r"reads only YUV420, NV12, YUYV, MJPEG"):
+def test_unknown_formats(name: str) -> None:
+    with pytest.raises(CameraError, match=r"must be one of YUV420, NV12, YUYV, MJPEG"):
         pixel_format_of(name)
 
 
@@ -63,7 +63,7 @@ def test_fail_format(name: str) -> None:
 @pytest.mark.parametrize("pixel_format", PLANAR)
 @pytest.mark.parametrize("size", [(64, 32), (6, 4), (2, 2), (7, 5), (1, 1)])
 @pytest.mark.parametrize("padding", [0, 2, 62])
-def test_planes_are_views_in_their_place(pixel_format: PixelFormat, size: tuple[int, int], padding: int) -> None:
+def test_planes_are_views(pixel_format: PixelFormat, size: tuple[int, int], padding: int) -> None:
     width, height = size
     wanted = numbered(pixel_format, width, height)
     stride = (max(wanted[0].shape[1], wanted[-1].shape[1]) + 1) // 2 * 2 + padding
@@ -78,7 +78,7 @@ def test_planes_are_views_in_their_place(pixel_format: PixelFormat, size: tuple[
 
 
 @pytest.mark.parametrize("pixel_format", PLANAR)
-def test_last_row_may_lack_its_padding(pixel_format: PixelFormat) -> None:
+def test_last_row_without_padding(pixel_format: PixelFormat) -> None:
     wanted = numbered(pixel_format, 6, 4)
     strides = strides_of(pixel_format, 32)
     buffer = lay_out(wanted, strides)
@@ -92,12 +92,12 @@ def test_last_row_may_lack_its_padding(pixel_format: PixelFormat) -> None:
 
 @pytest.mark.parametrize("pixel_format", PLANAR)
 @pytest.mark.parametrize(("length", "stride"), [(0, 16), (10, 16), (1000, 5), (1000, 0)])
-def test_fail_buffer(pixel_format: PixelFormat, length: int, stride: int) -> None:
+def test_buffer_too_short(pixel_format: PixelFormat, length: int, stride: int) -> None:
     with pytest.raises(CameraError, match=r"buffer of \d+ bytes is too short"):
         planes_of(np.zeros(length, np.uint8), pixel_format, 6, 4, stride)
 
 
-def test_jpeg_stays_whole() -> None:
+def test_mjpeg_has_one_plane() -> None:
     buffer = np.frombuffer(b"\xff\xd8 a JPEG \xff\xd9", np.uint8)
     (plane,) = planes_of(buffer, "MJPEG", 640, 480, 0)
     assert plane is buffer
@@ -138,7 +138,7 @@ def frame_that_knows_its_place(pixel_format: PixelFormat, width: int, height: in
     ],
 )
 @pytest.mark.parametrize("pixel_format", PLANAR)
-def test_part_has_the_aspect_ratio(
+def test_crop_has_the_aspect_ratio(
     pixel_format: PixelFormat, size: tuple[int, int], target: tuple[int, int], part: tuple[int, int]
 ) -> None:
     frame = frame_that_knows_its_place(pixel_format, *size)
@@ -147,7 +147,7 @@ def test_part_has_the_aspect_ratio(
     assert (cropped is frame) == (part == size)
 
 
-def test_jpeg_is_not_cut() -> None:
+def test_mjpeg_is_not_cropped() -> None:
     frame = Frame((np.zeros(10, np.uint8),), "MJPEG", 64, 36)
     assert centre_crop(frame, (1, 1)) is frame
 
@@ -158,9 +158,7 @@ def test_jpeg_is_not_cut() -> None:
     height=st.integers(2, 120),
     target=st.tuples(st.integers(1, 200), st.integers(1, 200)),
 )
-def test_part_is_a_whole_frame_from_the_middle(
-    pixel_format: PixelFormat, width: int, height: int, target: tuple[int, int]
-) -> None:
+def test_crop_is_centred(pixel_format: PixelFormat, width: int, height: int, target: tuple[int, int]) -> None:
     frame = frame_that_knows_its_place(pixel_format, width, height)
     part = centre_crop(frame, target)
     assert [plane.shape for plane in part.planes] == shapes_of(pixel_format, *part.size)

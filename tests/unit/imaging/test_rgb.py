@@ -1,4 +1,4 @@
-"""Frames as RGB and back: colours as a JPEG of the same frame shows them, whatever the format and the padding."""
+"""Conversion to RGB and back: the colours match those of a JPEG of the same frame, for all formats and paddings."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def picture(size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_there_and_back(size: tuple[int, int]) -> None:
+def test_round_trip(size: tuple[int, int]) -> None:
     original = picture(size)
     like = Frame((), "YUV420", *size, sequence=7, began_s=12.5, metadata={"Lux": 3.0})
     frame = frame_of(original, like)
@@ -32,14 +32,14 @@ def test_there_and_back(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_it_looks_as_its_jpeg_does(size: tuple[int, int]) -> None:
+def test_matches_jpeg(size: tuple[int, int]) -> None:
     frame = frame_of(picture(size), Frame((), "YUV420", *size))
     shown = simplejpeg.decode_jpeg(jpeg.encode(frame, None, 100), "RGB")
     assert np.abs(rgb_of(frame).astype(int) - shown).mean() < 3
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
-def test_greys_keep_their_level(level: int) -> None:
+def test_grey_levels(level: int) -> None:
     grey = np.full((48, 64, 3), level, np.uint8)
     frame = frame_of(grey, Frame((), "YUV420", 64, 48))
     assert abs(int(frame.planes[0].mean()) - level) <= 1, "full range"
@@ -58,14 +58,14 @@ def test_other_formats_and_padded_rows() -> None:
     assert np.abs(rgb_of(Frame((packed,), "MJPEG", 64, 48)).astype(int) - expected).mean() < 2
 
 
-def test_fail_a_damaged_frame() -> None:
-    with pytest.raises(CameraError, match="cannot be read"):
+def test_damaged_frame() -> None:
+    with pytest.raises(CameraError, match="cannot decode"):
         rgb_of(Frame((np.zeros(9, np.uint8),), "MJPEG", 64, 48))
     with pytest.raises(CameraError, match="planes"):
         rgb_of(Frame((), "YUV420", 64, 48))
 
 
-def test_a_copy_outlives_the_buffer() -> None:
+def test_copy_of_frame() -> None:
     buffer = np.full((48, 64), 9, np.uint8)
     given_back: list[bool] = []
     half = np.zeros((24, 32), np.uint8)
@@ -91,7 +91,7 @@ def test_a_copy_outlives_the_buffer() -> None:
         (True, "bool"),
     ],
 )
-def test_what_can_be_shown(given: object, fault: str | None) -> None:
+def test_shape_error(given: object, fault: str | None) -> None:
     found = shape_error(given, (64, 48))
     if fault is None:
         assert found is None

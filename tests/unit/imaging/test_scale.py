@@ -63,12 +63,12 @@ def psnr_db(a: npt.NDArray[np.float64], b: npt.NDArray[np.generic]) -> float:
         ((1, 1), 1, (1, 1)),
     ],
 )
-def test_ok_scaled_size(size: tuple[int, int], width: int, expected: tuple[int, int]) -> None:
+def test_scaled_size(size: tuple[int, int], width: int, expected: tuple[int, int]) -> None:
     assert scaled_size(size, width) == expected
 
 
 @given(st.integers(2, 5000), st.integers(2, 5000), st.integers(1, 5000))
-def test_scaled_size_is_even_and_never_larger(full_width: int, full_height: int, width: int) -> None:
+def test_scaled_size_is_even_and_not_larger(full_width: int, full_height: int, width: int) -> None:
     size = scaled_size((full_width, full_height), width)
     assert size[0] <= full_width
     assert size[1] <= full_height
@@ -76,8 +76,8 @@ def test_scaled_size_is_even_and_never_larger(full_width: int, full_height: int,
 
 
 @pytest.mark.parametrize("width", [0, -3])
-def test_fail_scaled_size(width: int) -> None:
-    with pytest.raises(ValueError, match="width must be 1 or more"):
+def test_invalid_width(width: int) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
         scaled_size((640, 480), width)
 
 
@@ -94,9 +94,7 @@ def test_fail_scaled_size(width: int) -> None:
         ((2000, 100), (48, 50), 36),
     ],
 )
-def test_shrunk_plane_is_near_the_exact_area_average(
-    size: tuple[int, int], to: tuple[int, int], at_least_db: float
-) -> None:
+def test_result_is_near_the_exact_area_average(size: tuple[int, int], to: tuple[int, int], at_least_db: float) -> None:
     plane = as_plane(scene(*size))
     shrunk = shrink_plane(plane, to)
     assert shrunk.shape == (to[1], to[0])
@@ -105,7 +103,7 @@ def test_shrunk_plane_is_near_the_exact_area_average(
 
 
 @pytest.mark.parametrize("to", [(640, 360), (1280, 720), (500, 282), (96, 54)])
-def test_nothing_shifts(to: tuple[int, int]) -> None:
+def test_no_shift(to: tuple[int, int]) -> None:
     """A ramp stays a ramp, at its place, away from the edges that have no neighbour."""
     ramp = np.broadcast_to(np.linspace(0, 255, 1920), (1080, 1920))
     expected = area_average(as_plane(ramp), to)
@@ -115,20 +113,20 @@ def test_nothing_shifts(to: tuple[int, int]) -> None:
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.data(), st.sampled_from([0, 1, 127, 254, 255]))
-def test_even_grey_stays_what_it_is(width: int, height: int, data: st.DataObject, level: int) -> None:
+def test_uniform_grey(width: int, height: int, data: st.DataObject, level: int) -> None:
     to = (data.draw(st.integers(1, width)), data.draw(st.integers(1, height)))
     shrunk = shrink_plane(np.full((height, width), level, np.uint8), to)
     assert shrunk.shape == (to[1], to[0])
     assert (shrunk == level).all()
 
 
-def test_factors_beyond_the_largest_box() -> None:
+def test_large_factors() -> None:
     plane = as_plane(scene(4608, 2592))
     assert psnr_db(area_average(plane, (64, 36)), shrink_plane(plane, (64, 36))) > 34
 
 
 @pytest.mark.parametrize("to", [(32, 24), (40, 30), (50, 41)])
-def test_strides_do_not_matter(to: tuple[int, int]) -> None:
+def test_strides(to: tuple[int, int]) -> None:
     padded = np.random.default_rng(1).integers(0, 256, (48, 128), np.uint8)
     expected = shrink_plane(padded[:, :64].copy(), to)
     assert np.array_equal(shrink_plane(padded[:, :64], to), expected)
@@ -137,7 +135,7 @@ def test_strides_do_not_matter(to: tuple[int, int]) -> None:
     assert np.array_equal(shrink_plane(wide[:, ::2], to), expected)
 
 
-def test_source_is_left_alone() -> None:
+def test_source_is_unchanged() -> None:
     plane = as_plane(scene(100, 80))
     plane.flags.writeable = False
     before = plane.copy()
@@ -147,7 +145,7 @@ def test_source_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("chroma", [(540, 960), (1080, 960), (1080, 1920)], ids=["420", "422", "444"])
-def test_chroma_comes_out_as_420(chroma: tuple[int, int]) -> None:
+def test_chroma_becomes_420(chroma: tuple[int, int]) -> None:
     y = as_plane(scene(1920, 1080))
     u = as_plane(scene(chroma[1], chroma[0]))
     shrunk = shrink((y, u, 255 - u), (1920, 1080), (1280, 720))
@@ -162,18 +160,18 @@ def test_odd_sizes() -> None:
     assert [plane.shape for plane in shrink(planes, (65, 33), (63, 31))] == [(31, 63), (16, 32), (16, 32)]
 
 
-def test_a_size_that_fits_is_not_copied() -> None:
+def test_plane_of_target_size_is_not_copied() -> None:
     plane = as_plane(scene(64, 48))
     assert shrink_plane(plane, (64, 48)) is plane
 
 
 @pytest.mark.parametrize("to", [(65, 48), (64, 49), (0, 48), (64, -1)])
-def test_fail_growing(to: tuple[int, int]) -> None:
+def test_enlarging_is_rejected(to: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="cannot shrink 64x48"):
         shrink_plane(np.zeros((48, 64), np.uint8), to)
 
 
-def test_fail_planes_of_another_size() -> None:
+def test_planes_of_another_size() -> None:
     plane = np.zeros((48, 64), np.uint8)
     with pytest.raises(ValueError, match="luma plane is 64x48, not 48x64"):
         shrink((plane, plane, plane), (48, 64), (2, 2))

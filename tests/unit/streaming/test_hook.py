@@ -321,7 +321,7 @@ def test_undecodable_frame_is_shown_unchanged(start_hook: StartHook) -> None:
     running.source.put(damaged)
     running.source.notify()
     assert running.shown(damaged) == 0
-    assert "cannot be read" in running.hook.status()["last_error"]
+    assert "cannot decode" in running.hook.status()["last_error"]
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_no_frame_is_503(impatient: Scene) -> None:
 def test_invalid_parameter_is_400(scene: Scene) -> None:
     with Site(scene.routes()) as site:
         reply = site.ask("/api/camera/frame?quality=500")
-        assert (reply.status, reply.detail) == (400, "quality '500': must be a whole number from 1 to 100")
+        assert (reply.status, reply.detail) == (400, "quality '500': must be an integer from 1 to 100")
 
 
 def test_disconnect_while_camera_opens() -> None:
