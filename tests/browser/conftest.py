@@ -1,4 +1,4 @@
-"""What the tests in a browser share: Debian's Chromium, and a visitor who hears what pages complain of."""
+"""Fixtures of the browser tests: Debian's Chromium, and pages whose console messages are collected."""
 
 import shutil
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too fe
 
 @pytest.fixture(scope="module")
 def browser_flags() -> tuple[str, ...]:
-    """What Chromium is started with beyond the usual; a module may have its own."""
+    """Additional flags of Chromium; a module may override them."""
     return ()
 
 
@@ -35,7 +35,7 @@ def browser(browser_flags: tuple[str, ...]) -> Iterator[Browser]:
 
 @pytest.fixture
 def start_portal(start_portal: Start) -> Start:
-    """Ten pictures a second unless a test wants others: a browser without a GPU is at work with each."""
+    """10 fps by default: a browser without a GPU needs much time for each frame."""
 
     def start(*flags: str, **options: Any) -> Portal:
         return start_portal(*flags, *(() if "--fps" in flags else ("--fps", "10")), **options)
@@ -49,14 +49,14 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
     yield visitor
     for context in browser.contexts:
         for page in context.pages:
-            # An answer that a test's own route is still about to change would fail there, and with it the next test.
+            # A response that a route of the test is still changing would fail there, and with it the next test.
             page.unroute_all(behavior="ignoreErrors")
         context.close()
 
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
+    """The file that controls faults of the pattern camera; initially empty."""
     path = tmp_path / "faults"
     path.write_text("")
     return path

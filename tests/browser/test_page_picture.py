@@ -93,7 +93,8 @@ def test_camera_takes_the_zoom_over_without_a_jump(portal: Portal, visitor: Visi
     page = visitor.watch(portal)
     box = page.locator("#frame").bounding_box()
     assert box is not None
-    page.mouse.move(box["x"] + 0.15 * box["width"], box["y"] + 0.3 * box["height"])
+    x = 0.15 if is_mirrored else 0.85  # the large shapes of the pattern: fine bars look different when zoomed
+    page.mouse.move(box["x"] + x * box["width"], box["y"] + 0.3 * box["height"])
     page.mouse.wheel(0, -200)
     wait_until(lambda: (roi_of(portal) or WHOLE)["width"] < 0.9, "zoom of the camera")
     wait_for_own_zoom(page)

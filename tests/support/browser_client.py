@@ -1,4 +1,4 @@
-"""Visits to the page: opening it, waiting for its states, looking at its picture. No test stands here."""
+"""Helpers for the browser tests: open the page, wait for its states, read its picture."""
 
 import io
 import json
@@ -19,9 +19,9 @@ Start = Callable[..., Portal]
 DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
 SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
 SHOTS = PROJECT / "build" / "screenshots"
-LIMIT_MS = 30_000  # only a fault ever waits so long
-PAUSE_S = 0.05  # between two looks: one after the other would keep the portal from its work
-# Keeps what the page says while a test looks elsewhere: on a busy machine a state that passes would be missed.
+LIMIT_MS = 30_000  # reached only on failure
+PAUSE_S = 0.05  # between two polls, so that the portal gets processor time
+# Records the states of the page: a transient state could be missed by polling.
 LISTEN = """() => { window.told = {state: [], age: [], stage: []};
 for (const [id, heard] of Object.entries(window.told)) {
     const element = document.getElementById(id);
@@ -29,13 +29,13 @@ for (const [id, heard] of Object.entries(window.told)) {
         .observe(element, id === "stage" ? {attributeFilter: ["class"]} : {childList: true});
 } }"""
 KEY = "a-key-that-nobody-guesses"
-# A headless browser hides no tab by itself; the page hears the same as if one did.
+# A headless browser hides no tab by itself: this simulates it.
 HIDE = """(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});
 document.dispatchEvent(new Event('visibilitychange')); }"""
 
 
 class Visitor:
-    """Opens pages, and hears what they complain of and what they ask for."""
+    """Opens pages and collects their console messages and requests."""
 
     def __init__(self, browser: Browser) -> None:
         self._browser = browser
@@ -43,7 +43,7 @@ class Visitor:
         self.asked: list[str] = []
 
     def page(self, size: tuple[int, int] = DESK, **options: Any) -> Page:
-        """An empty page in a browser of its own, which knows nothing of others."""
+        """An empty page in a new browser context."""
         context = self._browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
         context.set_default_timeout(LIMIT_MS)
         page = context.new_page()
@@ -53,7 +53,7 @@ class Visitor:
         return page
 
     def open(self, portal: Portal, size: tuple[int, int] = DESK, **options: Any) -> Page:
-        """The portal's page, just begun."""
+        """The portal's page, loading."""
         page = self.page(size, **options)
         page.goto(portal.url + "/", wait_until="domcontentloaded")
         return page
@@ -66,12 +66,12 @@ class Visitor:
         return page
 
     def foreign(self, portal: Portal) -> list[str]:
-        """What was asked for elsewhere."""
+        """Requests to other origins."""
         return [url for url in self.asked if not url.startswith((portal.url + "/", "blob:" + portal.url, "data:"))]
 
 
 def told(page: Page, what: str) -> list[str]:
-    """Since LISTEN: the words of the state, of the age, or the stage's classes."""
+    """Since LISTEN: the texts of the state or the age, or the classes of the stage."""
     heard: list[str] = page.evaluate("(what) => window.told[what]", what)
     return heard
 
@@ -81,7 +81,7 @@ def wait_for_state(page: Page, words: str) -> None:
 
 
 def look(page: Page) -> NDArray[np.float32]:
-    """What the page draws as the camera's picture, grey, 72 rows of 128."""
+    """The live picture as drawn by the page: grey, 72 rows of 128."""
     text = page.evaluate(
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
         const transport = document.getElementById("stage").dataset.transport;
@@ -93,7 +93,7 @@ def look(page: Page) -> NDArray[np.float32]:
 
 
 def shown(page: Page, selector: str = "#stage") -> NDArray[np.float32]:
-    """What a visitor sees there, grey."""
+    """A screenshot of the element, grey."""
     image = Image.open(io.BytesIO(page.locator(selector).screenshot())).convert("L")
     return np.asarray(image, dtype=np.float32)
 
@@ -106,15 +106,15 @@ def shoot(page: Page, name: str) -> Path:
 
 
 def wait_until(predicate: Callable[[], Any], what: str) -> None:
-    """For what no element tells; asked again and again, as Playwright does for elements."""
+    """Poll a condition that Playwright cannot wait for."""
     deadline_s = time.monotonic() + LIMIT_MS / 1000
     while not predicate():
-        assert time.monotonic() < deadline_s, f"{what} did not come true"
+        assert time.monotonic() < deadline_s, f"timed out waiting for {what}"
         time.sleep(PAUSE_S)
 
 
 def ask(portal: Portal, path: str, body: Any = None, method: str | None = None) -> Any:
-    """The JSON that another program gets."""
+    """A JSON request of another client."""
     data = None if body is None else json.dumps(body).encode()
     headers = {} if body is None else {"Content-Type": "application/json"}
     request = urllib.request.Request(portal.url + path, data=data, headers=headers, method=method)

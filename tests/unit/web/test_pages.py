@@ -1,4 +1,4 @@
-"""The pages come as files, are kept by browsers only while they are current, and work under any path."""
+"""The pages: files, caching, Content-Security-Policy, and relative addresses."""
 
 import re
 from http import HTTPStatus
@@ -32,7 +32,7 @@ def answer(path: str, headers: dict[str, str] | None = None) -> Response:
         ("/webrtc", "text/html; charset=utf-8", b"MediaMTX"),
     ],
 )
-def test_ok_the_files(path: str, content_type: str, within: bytes) -> None:
+def test_ok_files(path: str, content_type: str, within: bytes) -> None:
     response = answer(path)
     assert response.status is HTTPStatus.OK
     assert response.content_type == content_type
@@ -40,7 +40,7 @@ def test_ok_the_files(path: str, content_type: str, within: bytes) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_shown_can_never_become_code(path: str) -> None:
+def test_content_security_policy(path: str) -> None:
     headers = answer(path).headers
     policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
     assert policy["default-src"] == "'none'"
@@ -49,7 +49,7 @@ def test_what_is_shown_can_never_become_code(path: str) -> None:
     assert headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_pictures_of_other_cameras_may_be_shown_and_nothing_else() -> None:
+def test_policy_allows_images_of_other_cameras() -> None:
     def others(request: Request) -> list[str]:
         return [f"{request.headers['Host']}:8082", "https://cams.example"]
 
@@ -62,8 +62,8 @@ def test_pictures_of_other_cameras_may_be_shown_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/webrtc"])
-def test_pages_obey_their_own_policy(path: str) -> None:
-    """Nothing inline, nothing from elsewhere, and relative addresses: a sub-path of nginx works."""
+def test_pages_follow_their_policy(path: str) -> None:
+    """Nothing inline, nothing from other origins, and relative addresses, so that a sub-path works."""
     page = answer(path).body.decode()
     assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", page)
     assert not re.search(r"<script(?![^>]*\ssrc=)", page)
@@ -73,7 +73,7 @@ def test_pages_obey_their_own_policy(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/webrtc"])
-def test_what_pages_refer_to_is_there(path: str) -> None:
+def test_referenced_files_exist(path: str) -> None:
     page = answer(path).body.decode()
     known = {"/stream.mjpg", "/snapshot.jpg", *PATHS}
     for address in re.findall(r'\b(?:src|href)="([^"?#]*)', page):
@@ -81,7 +81,7 @@ def test_what_pages_refer_to_is_there(path: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["{tag}", "W/{tag}", '"other", {tag}', '"other",W/{tag} ', "*"])
-def test_ok_a_copy_that_is_current_is_not_sent_again(form: str) -> None:
+def test_ok_not_modified(form: str) -> None:
     tag = answer("/").headers["ETag"]
     assert re.fullmatch(r'"[0-9a-f]+"', tag)
     response = answer("/", {"If-None-Match": form.format(tag=tag)})
@@ -91,20 +91,20 @@ def test_ok_a_copy_that_is_current_is_not_sent_again(form: str) -> None:
 
 
 @pytest.mark.parametrize("value", ['"other"', "", "no tag", 'W/"other"'])
-def test_ok_a_copy_that_is_old_is(value: str) -> None:
+def test_ok_modified(value: str) -> None:
     assert answer("/", {"If-None-Match": value}).status is HTTPStatus.OK
 
 
-def test_each_file_has_a_tag_of_its_own() -> None:
+def test_distinct_etags() -> None:
     assert len({answer(path).headers["ETag"] for path in PATHS}) == len(PATHS) - 1  # two of them are one file
 
 
-def test_fail_a_file_that_is_not_there() -> None:
+def test_fail_missing_file() -> None:
     with pytest.raises(FileNotFoundError):
         Page("absent.html")
 
 
-def test_over_the_wire() -> None:
+def test_page_over_http() -> None:
     with Site(page_routes()) as site, site.client() as client:
         page = client.ask("/?cacheBust=1")
         assert page.status == 200

@@ -1,4 +1,4 @@
-"""The page at /webrtc: where the offer goes, what the page may talk to, and that no address can become code."""
+"""The page at /webrtc: WHEP address, Content-Security-Policy, and escaping of the URL."""
 
 import base64
 import re
@@ -30,18 +30,18 @@ def answer(path: str, webrtc_url: str | None) -> Response:
         ("http://user:pass@pi.local:8889/cam", "http://pi.local:8889/cam/whep"),
     ],
 )
-def test_ok_where_the_offer_goes(url: str, address: str) -> None:
+def test_ok_whep_address(url: str, address: str) -> None:
     assert whep_address(url) == address
 
 
-def test_without_an_address_there_is_a_notice() -> None:
+def test_notice_without_url() -> None:
     response = answer("/webrtc", None)
     assert b"MediaMTX" in response.body
     assert b"--webrtc-url" in response.body
     assert b"<script" not in response.body
 
 
-def test_the_player_may_talk_to_that_server_and_to_no_other() -> None:
+def test_player_policy() -> None:
     response = answer("/webrtc", "http://user:pass@pi.local:8889/cam")
     policy = dict(rule.split(" ", 1) for rule in response.headers["Content-Security-Policy"].split("; "))
     assert policy["connect-src"] == "'self' http://pi.local:8889"
@@ -55,7 +55,7 @@ def test_the_player_may_talk_to_that_server_and_to_no_other() -> None:
         assert answer(f"/{path}", "http://x/").body
 
 
-def test_fail_an_address_can_neither_become_code_nor_widen_the_policy() -> None:
+def test_url_is_escaped() -> None:
     response = answer("/webrtc", 'http://pi.local;script-src,*/a"><script>x</script>')
     assert "<script>x" not in response.body.decode()
     policy = response.headers["Content-Security-Policy"]
@@ -63,12 +63,12 @@ def test_fail_an_address_can_neither_become_code_nor_widen_the_policy() -> None:
     assert "," not in policy
 
 
-def test_the_tag_changes_with_the_address() -> None:
+def test_etag_depends_on_url() -> None:
     assert answer("/webrtc", "http://a/").headers["ETag"] != answer("/webrtc", "http://b/").headers["ETag"]
 
 
 @pytest.mark.parametrize(("url", "word"), [(None, b"no"), ("http://pi.local:8889/cam", b"yes")])
-def test_the_page_learns_whether_there_is_one(url: str | None, word: bytes) -> None:
+def test_transports_script(url: str | None, word: bytes) -> None:
     response = answer("/assets/transports.js", url)
     assert b'"' + word + b'" === "yes"' in response.body
     assert b"pi.local" not in response.body

@@ -1,4 +1,4 @@
-"""Where a browser finds the other cameras, straight and through a proxy."""
+"""The URLs of the other cameras, directly and through a proxy."""
 
 import json
 from typing import Any
@@ -31,7 +31,7 @@ def told(neighbours: CameraList, host: str | None) -> list[dict[str, Any]]:
         ("[fe80::1]:8081", "//[fe80::1]:8082/"),
     ],
 )
-def test_ports_keep_their_distance(host: str, url: str) -> None:
+def test_port_offset(host: str, url: str) -> None:
     assert told(CameraList(TWO, 18081), host) == [
         {"name": "Camera 0", "url": "./", "is_self": True},
         {"name": "Camera 1", "url": url, "is_self": False},
@@ -40,17 +40,17 @@ def test_ports_keep_their_distance(host: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("host", [None, "", "pi.local", "pi:x", "[::1", "x; script-src *:80", "a b:80", "pi:65535"])
-def test_a_place_that_cannot_be_told_is_left_out(host: str | None) -> None:
+def test_unknown_address_is_omitted(host: str | None) -> None:
     neighbours = CameraList(TWO, 18081)
     assert [each["name"] for each in told(neighbours, host)] == ["Camera 0"]
     assert neighbours.image_origins(asked_by(host)) == []
 
 
-def test_addresses_are_as_they_were_given() -> None:
+def test_configured_urls() -> None:
     neighbours = CameraList((("Door", 18081), ("Garden", "https://garden.example:444/cam/")), 18081)
     assert told(neighbours, "pi:1")[1] == {"name": "Garden", "url": "https://garden.example:444/cam/", "is_self": False}
     assert neighbours.image_origins(asked_by("pi:1")) == ["https://garden.example:444"]
 
 
-def test_alone() -> None:
+def test_single_camera() -> None:
     assert told(CameraList((), 18081), "pi:18081") == []

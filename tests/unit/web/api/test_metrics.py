@@ -1,4 +1,4 @@
-"""The metrics as a stranger reads them: the parser of Prometheus' own client."""
+"""The metrics, read with the parser of the Prometheus client library."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +34,7 @@ def content() -> Iterator[dict[str, Any]]:
         yield StatusApi(scene.manager, lambda: 3, lambda: 7, True).content()
 
 
-def test_fields_of_the_status(content: dict[str, Any]) -> None:
+def test_status_metrics(content: dict[str, Any]) -> None:
     told = samples({**content, "exposure_us": 20_000, "fps": 29.97, "available": True, "restarts": 2})
     assert told["soft_stream_viewers", ()] == 3
     assert told["soft_stream_pictures_encoded_total", ()] == 7
@@ -47,21 +47,21 @@ def test_fields_of_the_status(content: dict[str, Any]) -> None:
     assert told["process_cpu_seconds_total", ()] > 0
 
 
-def test_what_is_not_known_is_not_told(content: dict[str, Any]) -> None:
+def test_unknown_values_are_omitted(content: dict[str, Any]) -> None:
     told = samples({**content, "fps": None, "lux": None})
     assert ("soft_stream_fps", ()) not in told
     assert ("soft_stream_lux", ()) not in told
 
 
 @pytest.mark.parametrize("state", list(State))
-def test_one_state_is_the_present_one(content: dict[str, Any], state: State) -> None:
+def test_camera_state(content: dict[str, Any], state: State) -> None:
     told = samples({**content, "state": state})
     of_states = {labels[0][1]: value for (name, labels), value in told.items() if name == "soft_stream_camera_state"}
     assert of_states == {each.value: float(each is state) for each in State}
 
 
 @pytest.mark.parametrize("name", ["imx708", 'a "b" \\ c\nd', "é", None])
-def test_names_are_escaped(content: dict[str, Any], name: str | None) -> None:
+def test_label_escaping(content: dict[str, Any], name: str | None) -> None:
     told = samples({**content, "camera": name})
     labels = next(dict(labels) for (family, labels) in told if family == "soft_stream_info")
     assert labels["camera"] == (name or "")

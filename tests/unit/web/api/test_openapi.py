@@ -1,4 +1,4 @@
-"""The API described: every route is in it, it says what the tables say, and its page needs nobody else."""
+"""The OpenAPI description contains every route and matches the validation; its page is self-contained."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def route(path: str, method: str = "GET", **more: Any) -> Route:
     return Route((path,), handle, method, **more)
 
 
-def test_what_all_routes_share() -> None:
+def test_common_responses() -> None:
     document = describe([route("/a", doc=Doc("A", "tag", GOOD, errors=(503,)))], has_key=False)
     assert document["openapi"] == "3.1.0"
     assert document["info"]["version"] == __version__
@@ -36,20 +36,20 @@ def test_what_all_routes_share() -> None:
     assert get["operationId"] != head["operationId"]
 
 
-def test_a_change_tells_what_it_may_be_refused_for() -> None:
+def test_errors_of_changes() -> None:
     doc = Doc("Set", "tag", GOOD, body={"type": "object"}, errors=(400, 409))
     operation = describe([route("/a", "POST", doc=doc)], has_key=True)["paths"]["/a"]["post"]
     assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415", "503"}
     assert operation["requestBody"]["required"] is True
 
 
-def test_what_any_request_may_be_refused_for() -> None:
+def test_errors_of_any_request() -> None:
     operations = describe([route("/a", doc=Doc("A", "tag", GOOD))], has_key=False)["paths"]["/a"]
     for method in ("get", "head"):
         assert set(operations[method]["responses"]) == {"200", "400", "408", "411", "413", "503"}
 
 
-def test_actions_are_told_where_they_are_asked_for() -> None:
+def test_actions_are_parameters_of_the_page() -> None:
     width = Parameter("width", "in pixels", {"type": "integer"})
     page = Route(("/", "/index.html"), handle, doc=Doc("The page", "pages", {200: {"text/html": None}}))
     picture = Doc("One picture", "pictures", {200: {"image/jpeg": None}}, parameters=(width,), errors=(503,))
@@ -73,7 +73,7 @@ def test_actions_are_told_where_they_are_asked_for() -> None:
     assert set(paths) == {"/", "/index.html", "/picture"}
 
 
-def test_keys_and_who_needs_none() -> None:
+def test_security() -> None:
     doc = Doc("A", "tag", GOOD, parameters=(Parameter("q", "help", {"type": "integer"}),))
     document = describe([route("/a", doc=doc), route("/open", doc=doc, is_public=True)], has_key=True)
     assert set(document["components"]["securitySchemes"]) == {"header", "bearer", "basic"}
@@ -82,7 +82,7 @@ def test_keys_and_who_needs_none() -> None:
     assert document["paths"]["/a"]["get"]["parameters"][0]["in"] == "query"
 
 
-def test_what_any_request_may_be_answered_is_said() -> None:
+def test_description_of_limits() -> None:
     routes = [
         route("/a", doc=Doc("A", "tag", GOOD)), route("/open", doc=Doc("B", "tag", GOOD), is_public=True)
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_what_any_request_may_be_answered_is_said() -> None:
         assert set(path["get"]["responses"]["503"]["content"]) == {"application/json"}, "where there is no room"
 
 
-def test_parts_of_pages_and_actions_are_left_out() -> None:
+def test_assets_and_actions_are_omitted() -> None:
     routes = [route("/assets/a.css"), route("/?action=stream", doc=Doc("A", "tag", GOOD))]
     assert describe(routes, has_key=False)["paths"] == {}
     (own,) = openapi_routes(routes, has_key=False)
@@ -102,7 +102,7 @@ def test_parts_of_pages_and_actions_are_left_out() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
-def test_the_schema_says_what_the_rules_say(group: Any) -> None:
+def test_schema_matches_validation(group: Any) -> None:
     schema = group.schema()
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == {row.name for row in group.fields}
@@ -114,7 +114,7 @@ def test_the_schema_says_what_the_rules_say(group: Any) -> None:
                 row.parse(schema["properties"][row.name]["minimum"] - 1)
 
 
-def test_every_field_of_an_answer_to_a_change_is_described() -> None:
+def test_response_fields_are_described() -> None:
     document = describe(ControlApi(None, None, None, 0.0).routes(), has_key=False)  # type: ignore[arg-type]
     for group in GROUPS:
         answer = document["paths"][group.paths[0]]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
@@ -124,6 +124,6 @@ def test_every_field_of_an_answer_to_a_change_is_described() -> None:
 
 
 @pytest.mark.parametrize("name", ["docs.html", "docs.js", "docs.css"])
-def test_its_page_asks_nobody_else(name: str) -> None:
+def test_docs_page_is_self_contained(name: str) -> None:
     text = files("softcam.web").joinpath("assets", name).read_text()
     assert re.search(r"https?://|innerHTML|<script(?! src=\"assets/)|style=|\son\w+=", text) is None

@@ -1,4 +1,4 @@
-"""The status has every field that programs know, says null for what it does not know, and is JSON always."""
+"""The status has every documented field, null for unknown values, and is always valid JSON."""
 
 import json
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from tests.support.web_app import Scene, make_camera
 
 STATUS_PATHS = ("/v1/camera/status", "/camera/status", "/api/camera/status")
 
-# By the program that has made people know them.
+# By the program that introduced them.
 KNOWN_FIELDS = {
     "the first service": "lux exposure_us analogue_gain colour_temperature auto_exposure streaming",
     "the second service": "autofocus_mode lens_position focus_fom hdr_mode lens_correction_enabled scene_mode"
@@ -61,7 +61,7 @@ def ask(handle: Callable[[Request], AnyResponse], status: HTTPStatus = HTTPStatu
 
 
 @pytest.mark.parametrize("fields", KNOWN_FIELDS.values(), ids=KNOWN_FIELDS.keys())
-def test_every_known_field_is_there_always(fields: str) -> None:
+def test_all_fields_are_present(fields: str) -> None:
     with Scene() as scene:
         camera_disabled = StatusApi(None, lambda: 0, lambda: 0, True)
         for content in (ask(scene.api.status), ask(camera_disabled.status)):
@@ -70,7 +70,7 @@ def test_every_known_field_is_there_always(fields: str) -> None:
             assert set(fields.split()) <= ask(scene.api.status).keys()
 
 
-def test_a_closed_camera_is_available_and_knows_nothing() -> None:
+def test_closed_camera() -> None:
     with Scene() as scene:
         content = ask(scene.api.status)
     expected = {"state": "closed", "backend": "fake", "available": True, "viewers": 0, "restarts": 0, "opens": 0}
@@ -81,7 +81,7 @@ def test_a_closed_camera_is_available_and_knows_nothing() -> None:
     assert content["version"] == __version__
 
 
-def test_an_open_camera_tells_what_it_sees() -> None:
+def test_open_camera() -> None:
     with Scene(make_camera(controls={"AeEnable": (0, 1, 1), "AwbEnable": (0, 1, 1)})) as scene, scene.held.open():
         scene.camera.emit(METADATA)
         content = ask(scene.api.status)
@@ -109,11 +109,11 @@ def test_an_open_camera_tells_what_it_sees() -> None:
         }
         assert {field: content[field] for field in expected} == expected
         assert content["fps"] > 0
-        assert content["autofocus"] is None  # it has none
+        assert content["autofocus"] is None  # this camera has no autofocus
     eventually(lambda: scene.held.state is State.CLOSED)
 
 
-def test_the_autofocus_mode_is_the_one_that_was_told() -> None:
+def test_autofocus_mode() -> None:
     with Scene(make_camera(controls=dict(AUTOFOCUS)), autofocus_timeout_s=5.0) as scene, scene.held.open():
         content = ask(scene.api.status)
         assert content["autofocus"] is True
@@ -124,7 +124,7 @@ def test_the_autofocus_mode_is_the_one_that_was_told() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), None, "much", [1]], ids=repr)
-def test_odd_metadata_is_null_and_json(value: object) -> None:
+def test_invalid_metadata_is_null(value: object) -> None:
     with Scene() as scene, scene.held.open():
         odd = {name: value for name in METADATA if name not in STEADY and name != "ColourGains"}
         odd |= {"SensorBlackLevels": (value, 4096)}
@@ -136,7 +136,7 @@ def test_odd_metadata_is_null_and_json(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_odd_gains_are_null_and_json(value: float) -> None:
+def test_invalid_gains_are_null(value: float) -> None:
     with Scene() as scene, scene.held.open():
         scene.camera.emit({**STEADY, "ColourGains": (value, 2.0), "SensorBlackLevels": 4096})
         content = ask(scene.api.status)
@@ -144,14 +144,14 @@ def test_odd_gains_are_null_and_json(value: float) -> None:
         assert content["sensor_black_levels"] is None
 
 
-def test_viewers_and_pictures_are_counted() -> None:
+def test_counters() -> None:
     with Scene() as scene:
         api = StatusApi(scene.manager, lambda: 3, lambda: 70, autofocus=False)
         content = ask(api.status)
     assert (content["viewers"], content["pictures_encoded"]) == (3, 70)
 
 
-def test_the_states_are_told() -> None:
+def test_states() -> None:
     with Scene(linger_s=60.0) as scene:
         scene.camera.block("open")
         lease = scene.manager.lease("stream")
@@ -166,19 +166,19 @@ def test_the_states_are_told() -> None:
         assert (content["state"], content["available"]) == ("lingering", True)
 
 
-def test_a_camera_that_is_switched_off() -> None:
+def test_disabled_camera() -> None:
     api = StatusApi(None, lambda: 0, lambda: 0, autofocus=True)
     content = ask(api.status)
     assert (content["state"], content["available"], content["backend"]) == ("closed", False, None)
     assert "CAMERA_ENABLED" in content["last_error"]
-    health = ask(api.health)  # all is as it was ordered
+    health = ask(api.health)  # disabled on purpose
     assert (health["status"], health["camera_configured"], health["streaming_active"]) == ("healthy", False, False)
 
 
 # Health
 
 
-def test_health_of_a_portal_that_is_well() -> None:
+def test_healthy() -> None:
     with Scene() as scene:
         assert ask(scene.api.health) == {
             "status": "healthy",
@@ -191,7 +191,7 @@ def test_health_of_a_portal_that_is_well() -> None:
         assert ask(scene.api.health)["streaming_active"] is False
 
 
-def test_health_while_the_camera_is_brought_back() -> None:
+def test_health_while_recovering() -> None:
     with Scene(watchdog_timeout_s=0.05) as scene:
         scene.camera.block("restart")
         lease = scene.held.open()
@@ -205,7 +205,7 @@ def test_health_while_the_camera_is_brought_back() -> None:
         lease.release()
 
 
-def test_health_of_a_missing_camera() -> None:
+def test_health_missing_camera() -> None:
     with Scene() as scene:
         scene.camera.is_there = False
         lease = scene.manager.lease("stream")
@@ -217,8 +217,8 @@ def test_health_of_a_missing_camera() -> None:
         lease.release()
 
 
-def test_health_of_a_camera_that_was_given_up() -> None:
-    """The process leaves soon; until then it does not call itself well."""
+def test_health_failed_camera() -> None:
+    """The process exits soon; until then it is unhealthy."""
     with Scene() as scene:
         scene.camera.fail_next("open", CameraBusy("another program has the camera"))
         lease = scene.manager.lease("stream")
@@ -230,10 +230,10 @@ def test_health_of_a_camera_that_was_given_up() -> None:
         lease.release()
 
 
-# Over the wire
+# Over HTTP
 
 
-def test_every_name_of_the_status() -> None:
+def test_status_paths() -> None:
     with Scene() as scene, Site(scene.routes(), api_key="key") as site:
         for path in STATUS_PATHS:
             assert site.ask(path).status == 401
@@ -244,4 +244,4 @@ def test_every_name_of_the_status() -> None:
             assert site.ask(path, method="HEAD", headers={"X-API-Key": "key"}).status == 200
         assert site.ask("/health").json["status"] == "healthy"  # without the key
         assert site.ask("/health", method="HEAD").status == 200
-        assert scene.camera.opens == 0  # to ask opens nothing
+        assert scene.camera.opens == 0  # a status request does not open the camera

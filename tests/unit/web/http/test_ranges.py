@@ -1,4 +1,4 @@
-"""Files over HTTP: ranges and conditions as values, and how they are sent to quick, slow and silent clients."""
+"""Files over HTTP: ranges, conditions, and transfer to fast, slow and stalled clients."""
 
 import os
 import socket
@@ -68,7 +68,7 @@ def test_ok_range(text: str, part: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     "text", ["", "bytes", "bytes=", "bytes=-", "bytes=2-1", "bytes=a-b", "items=0-1", "bytes=0-1,4-5", "bytes=0-1;x"]
 )
-def test_ok_range_that_is_none_is_the_whole_file(text: str) -> None:
+def test_ok_malformed_range_is_ignored(text: str) -> None:
     assert requested_range(text, 1000) is None
 
 
@@ -83,7 +83,7 @@ def test_fail_range_beyond_the_end(text: str) -> None:
 @given(st.one_of(st.text(max_size=30), st.from_regex(r"bytes=\d{0,25}-\d{0,25}", fullmatch=True)), st.integers(0, 3000))
 @example("bytes=-", 0)
 @example("bytes=²-³", 9)
-def test_any_range_lies_within_the_file_or_is_refused(text: str, size: int) -> None:
+def test_range_is_within_the_file_or_rejected(text: str, size: int) -> None:
     try:
         part = requested_range(text, size)
     except HttpError as error:
@@ -96,7 +96,7 @@ def test_any_range_lies_within_the_file_or_is_refused(text: str, size: int) -> N
 
 
 @given(st.integers(0, 300), st.integers(0, 300), st.integers(1, 200))
-def test_a_range_is_the_slice_of_that_name(first: int, last: int, size: int) -> None:
+def test_range_matches_slice(first: int, last: int, size: int) -> None:
     content = bytes(range(size))
     try:
         part = requested_range(f"bytes={first}-{last}", size)
@@ -115,7 +115,7 @@ def test_whole_file(path: Path) -> None:
     assert answer.headers["Last-Modified"] == formatdate(LONG_AGO_S, usegmt=True)
 
 
-def test_a_growing_file_ends_where_it_was_said(path: Path) -> None:
+def test_growing_file(path: Path) -> None:
     answer = answer_for(path, size=100, Range="bytes=50-")
     assert isinstance(answer, FileResponse)
     answer.file.close()
@@ -144,7 +144,7 @@ def test_conditions(path: Path) -> None:
         assert (answer.status, answer.headers["ETag"]) == (304, etag)
     for unknown in (
         {"If_None_Match": '"other"'},
-        {"If_None_Match": '"other"', "If_Modified_Since": then},  # the first goes before
+        {"If_None_Match": '"other"', "If_Modified_Since": then},  # the first takes precedence
         {"If_Modified_Since": before},
         {"If_Modified_Since": "yesterday"},
         {"If_Modified_Since": "Mon, 01 Jan 0001 00:00:00 -2359"},
@@ -159,12 +159,12 @@ def test_if_range(path: Path) -> None:
         assert sent(path, Range="bytes=1-2", If_Range=fits) == (206, 1, 2)
     for differs in ('"other"', f"W/{etag}", formatdate(LONG_AGO_S + 1, usegmt=True), "yesterday"):
         assert sent(path, Range="bytes=1-2", If_Range=differs) == (200, 0, len(CONTENT))
-    # Written a moment ago, it may change again within the second that the date tells.
+    # Just written: it may change again within the same second.
     path.touch()
     assert sent(path, Range="bytes=1-2", If_Range=formatdate(path.stat().st_mtime, usegmt=True))[0] == 200
 
 
-def test_the_file_is_closed_where_it_is_not_sent(path: Path) -> None:
+def test_file_is_closed(path: Path) -> None:
     file = path.open("rb")
     with pytest.raises(HttpError):
         file_response(make_request("/x", headers={"Range": "bytes=99999-"}), file, len(CONTENT), "video/mp4")
@@ -174,11 +174,11 @@ def test_the_file_is_closed_where_it_is_not_sent(path: Path) -> None:
     assert file.closed
 
 
-# --- On the wire
+# --- Over HTTP
 
 
 class Shelf:
-    """A site whose one route gives a file, and remembers what it opened."""
+    """A server with one route that returns a file, and the files that it opened."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -245,8 +245,8 @@ def slow_client(site: Site) -> Client:
 
 
 @pytest.mark.parametrize("target", ["/file", "/big"])
-def test_who_is_slow_gets_it_all(target: str, large: Path) -> None:
-    """Much longer than the limit takes the whole; it never stands still for so long."""
+def test_slow_client_receives_everything(target: str, large: Path) -> None:
+    """The whole transfer takes much longer than the timeout, but never stalls for that long."""
     limit_s = 0.4
     pause = threading.Event()
     with Shelf(large).site(idle_timeout_s=limit_s) as site:
@@ -259,14 +259,14 @@ def test_who_is_slow_gets_it_all(target: str, large: Path) -> None:
         while time.monotonic() - began_s < 4 * limit_s:
             got += len(client.read(20_000))
             pause.wait(limit_s / 20)
-        assert got < length / 2  # it was slow indeed
+        assert got < length / 2  # the client was slow
         while got < length:
             got += len(client.read(min(length - got, 1 << 20)))
         assert (status, got) == (200, length)
 
 
 @pytest.mark.parametrize("target", ["/file", "/big"])
-def test_who_takes_nothing_is_cut(target: str, large: Path) -> None:
+def test_stalled_client_is_disconnected(target: str, large: Path) -> None:
     shelf = Shelf(large)
     with shelf.site(idle_timeout_s=0.2) as site:
         client = slow_client(site)
@@ -276,7 +276,7 @@ def test_who_takes_nothing_is_cut(target: str, large: Path) -> None:
         assert all(part.file.closed for part in shelf.given)
 
 
-def test_who_is_slow_delays_nobody(large: Path) -> None:
+def test_slow_client_delays_no_other(large: Path) -> None:
     with Shelf(large).site() as site:
         slow = slow_client(site)
         slow.send(b"GET /file HTTP/1.1\r\nHost: camera\r\n\r\n")
@@ -286,7 +286,7 @@ def test_who_is_slow_delays_nobody(large: Path) -> None:
         assert site.server.connections.answering == 1  # the slow one, still
 
 
-def test_a_file_that_became_shorter_ends_the_connection(path: Path) -> None:
+def test_truncated_file_ends_the_connection(path: Path) -> None:
     def handle(request: Request) -> AnyResponse:
         return file_response(request, path.open("rb"), len(CONTENT) + 10, "video/mp4")
 
@@ -298,7 +298,7 @@ def test_a_file_that_became_shorter_ends_the_connection(path: Path) -> None:
         assert client.is_closed()
 
 
-def test_parts_of_a_path_reach_the_route() -> None:
+def test_path_parameters() -> None:
     seen: list[Mapping[str, str]] = []
 
     def handle(request: Request) -> AnyResponse:
@@ -313,5 +313,5 @@ def test_parts_of_a_path_reach_the_route() -> None:
         assert site.ask("/v1/things/").status == 404
         reply = site.ask("/v1/things/x", method="DELETE")
         assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
-        assert site.ask("/v1/things/start").status == 405  # names go before braces
+        assert site.ask("/v1/things/start").status == 405  # literal paths precede placeholders
     assert seen == [{"name": "some.mp4"}, {"name": "../../etc"}]
