@@ -1,4 +1,4 @@
-"""The API's page in a real browser: all is shown and can be tried, and nobody else is asked."""
+"""The API documentation in a real browser: everything is shown, can be tried, and is self-contained."""
 
 import shutil
 
@@ -12,7 +12,7 @@ SHOTS = PROJECT / "build" / "screenshots"
 
 
 @pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
-def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[int, int]) -> None:
+def test_show_and_try(portal: Portal, size: tuple[int, int]) -> None:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs chromium")
@@ -20,7 +20,7 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
     asked: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
-        # A refused body is tried on purpose below, and the browser tells of every 400.
+        # An invalid body is sent on purpose below, and the browser logs every 400.
         if "400" not in message.text:
             complaints.append(message.text)
 
@@ -54,7 +54,7 @@ def test_the_description_is_shown_and_can_be_tried(portal: Portal, size: tuple[i
     assert width <= size[0]
 
 
-def test_parameters_are_typed_in(portal: Portal, visitor: Visitor) -> None:
+def test_parameters(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     page.goto(f"{portal.url}/docs")
     snapshot = operation(page, "get", "/snapshot.jpg")
@@ -82,7 +82,7 @@ def operation(page: Page, method: str, path: str) -> Locator:
     return part
 
 
-def test_address_with_the_key_in_it(start_portal: Start, visitor: Visitor) -> None:
+def test_credentials_in_url(start_portal: Start, visitor: Visitor) -> None:
     """Browsers refuse to fetch what they would find below such an address."""
     portal = start_portal(environment={"CAMERA_API_KEY": KEY})
     page = visitor.page()

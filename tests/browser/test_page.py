@@ -1,7 +1,6 @@
-"""The page in a real browser: its picture, and what it says while there is none.
+"""The page in a real browser: the live picture and the states of camera and portal.
 
-Where there is no Chromium the tests are skipped, which CI does not allow. Screenshots for people go to
-`build/screenshots/`; with `DOCS_IMAGES=1` those of the README are made anew.
+Without Chromium the tests are skipped, which CI does not allow. Screenshots are written to `build/screenshots/`.
 """
 
 import re
@@ -43,7 +42,7 @@ LARGEST_PAGE = 150_000  # bytes, as they lie on the disk
 FIRST_PICTURE_MS = 1000
 AWAY = "The portal cannot be reached. Retrying …"
 SMALL_PHONES = ((320, 568), (360, 640), (568, 320), (667, 375), (844, 390))
-# When the first picture of the stream stands, in milliseconds since the navigation began.
+# When the first image of the stream is shown, in milliseconds since the navigation started.
 FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
     const first = document.getElementById("initial-image");
     const isThere = (first && first.naturalWidth) || document.getElementById("stage")?.dataset.transport;
@@ -51,7 +50,7 @@ FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_page_shows_a_moving_picture(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_live_picture(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size, color_scheme="dark")
     first = look(page)
     wait_until(lambda: np.abs(look(page) - first).max() > 20, "a moving picture")
@@ -73,8 +72,8 @@ def test_page_shows_a_moving_picture(portal: Portal, visitor: Visitor, size: tup
     shoot(page, f"page-{size[0]}x{size[1]}")
 
 
-def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -> None:
-    """Nothing is cut off at the side, and the whole picture is in the first view."""
+def test_small_phones(start_portal: Start, visitor: Visitor) -> None:
+    """Nothing is cut off, and the whole picture is visible without scrolling."""
     portal = start_portal("--neighbours", "garden=1,greenhouse=2")
     page = visitor.watch(portal, SMALL_PHONES[0], has_touch=True)
     expect(page.locator("#cameras")).to_be_visible()
@@ -99,7 +98,7 @@ def test_small_phones_upright_and_lying(start_portal: Start, visitor: Visitor) -
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.measurement
-def test_first_picture_comes_within_a_second(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_first_image_within_a_second(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     ask(portal, "/camera/start", {})
     page = visitor.page(size)
     page.goto(portal.url + "/", wait_until="commit")
@@ -108,21 +107,21 @@ def test_first_picture_comes_within_a_second(portal: Portal, visitor: Visitor, s
     assert passed_ms < FIRST_PICTURE_MS
 
 
-def test_page_is_small() -> None:
-    """With all its parts, the page is below 150 kB as it lies here, and that is how it is sent."""
+def test_page_size() -> None:
+    """The page with all assets is below 150 kB, uncompressed as it is sent."""
     sizes = {path.name: path.stat().st_size for path in ASSETS.iterdir() if not path.name.startswith(OTHER_PAGES)}
     print(sum(sizes.values()), "bytes")
     assert sum(sizes.values()) < LARGEST_PAGE, sizes
 
 
-def test_page_in_the_light(portal: Portal, visitor: Visitor) -> None:
+def test_light_theme(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal, color_scheme="light")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(238, 242, 243)"
     shoot(page, "page-light")
 
 
-def test_page_works_below_another_path(portal: Portal, visitor: Visitor) -> None:
-    """nginx may show it at /garden/: then nothing is asked for at the root."""
+def test_sub_path(portal: Portal, visitor: Visitor) -> None:
+    """Behind nginx at /garden/, nothing is requested from the root."""
     with below(portal.url, "/garden/") as url:
         page = visitor.page()
         page.goto(url, wait_until="domcontentloaded")
@@ -138,8 +137,8 @@ def test_page_works_below_another_path(portal: Portal, visitor: Visitor) -> None
         page.close()
 
 
-def test_page_survives_all_that_is_behind_it(start_portal: Start, visitor: Visitor) -> None:
-    """nginx with a password, and a machine that starts anew: nginx answers again before the portal does."""
+def test_reconnect_behind_proxy(start_portal: Start, visitor: Visitor) -> None:
+    """nginx with a password on a machine that reboots: nginx responds again before the portal does."""
     portal = start_portal()
     inside = portal.url.rpartition(":")[2]
     page = visitor.page(http_credentials={"username": "camera", "password": "a-password"})
@@ -149,20 +148,20 @@ def test_page_survives_all_that_is_behind_it(start_portal: Start, visitor: Visit
         page.evaluate("window.isSame = true")
         assert portal.stop() == 0
         wait_for_state(page, "No connection")
-        expect(page.locator("#notice")).to_have_text(AWAY)  # that it is the proxy who answers is no news
-    with page.expect_event("requestfailed"):  # nobody answers at all
+        expect(page.locator("#notice")).to_have_text(AWAY)  # the proxy's error page is not shown
+    with page.expect_event("requestfailed"):  # not even the proxy responds
         pass
     with below(portal.url, "/garden/", "camera:a-password", port=urlsplit(url).port or 0):
         with page.expect_event("response", lambda response: response.status == 502):
             pass
         start_portal("--port", inside).wait_for_log("Listening")
         wait_for_state(page, "Live")
-        assert page.evaluate("window.isSame")  # the page goes on; loaded anew, it would have been nginx's own
+        assert page.evaluate("window.isSame")  # the page was not reloaded
         expect(page.locator("#events")).to_contain_text("Connection to the portal restored")
         page.close()
 
 
-def test_page_shows_a_picture_without_scripts(portal: Portal, visitor: Visitor) -> None:
+def test_without_javascript(portal: Portal, visitor: Visitor) -> None:
     page = visitor.open(portal, java_script_enabled=False)
     wait_for_status(portal, viewers=1)
     assert page.locator("#initial-image").get_attribute("src") == "stream.mjpg"
@@ -171,9 +170,9 @@ def test_page_shows_a_picture_without_scripts(portal: Portal, visitor: Visitor) 
         expect(page.locator(dead)).to_be_hidden()
 
 
-def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+def test_camera_states(start_portal: Start, visitor: Visitor, faults: Path) -> None:
     faults.write_text("hang-open")
-    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "4")  # it leaves after thrice that
+    portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "4")  # it exits after three times that
     page = visitor.open(portal, PHONE)
     wait_for_state(page, "Opening the camera")
     assert page.locator("#notice").inner_text() == "Opening the camera …"
@@ -183,15 +182,15 @@ def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, f
     page.evaluate(LISTEN)
     faults.write_text("hang")
     wait_for_state(page, "Recovering the camera")
-    # The picture that was is old before anybody knows why.
+    # The picture is marked as stale before the reason is known.
     assert told(page, "age")[0].endswith("s old")
     assert any("stale" in classes.split() for classes in told(page, "stage"))
     expect(page.locator("#last-error")).to_contain_text(re.compile(r"no frame for \d s"))
-    expect(page.locator("#age")).to_be_hidden()  # the stream's own placeholder is new
+    expect(page.locator("#age")).to_be_hidden()  # the notice image of the stream is current
     assert page.locator("#notice").is_hidden()
 
     def shows_placeholder() -> bool:
-        """One dark ground with a few letters."""
+        """A dark background with a few letters."""
         grey = look(page)
         return bool(np.mean(np.abs(grey - np.median(grey)) < 8) > 0.8 and np.median(grey) < 60)
 
@@ -206,7 +205,7 @@ def test_page_says_what_the_camera_does(start_portal: Start, visitor: Visitor, f
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_frozen_portal(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
     bright = shown(page).mean()
     page.evaluate(LISTEN)
@@ -214,7 +213,7 @@ def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size:
     try:
         wait_until(lambda: shown(page).mean() < 0.8 * bright, "a dimmed picture")
         shoot(page, f"page-frozen-{size[0]}")
-        wait_for_state(page, "No connection")  # nobody answers for so long
+        wait_for_state(page, "No connection")  # after the request timed out
         assert re.fullmatch(r"[12]\.\d s old", told(page, "age")[0])
         assert told(page, "state")[0] == "No new image"
         assert page.locator("#notice").inner_text() == AWAY
@@ -224,8 +223,8 @@ def test_frozen_picture_never_looks_live(portal: Portal, visitor: Visitor, size:
     assert page.locator("#age").is_hidden()
 
 
-def test_picture_stands_still_before_a_rate_is_known(start_portal: Start, visitor: Visitor, faults: Path) -> None:
-    """A rate of few frames sinks as quickly as their age grows."""
+def test_stall_at_low_measured_rate(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+    """The measured rate of a few frames drops as fast as their age grows."""
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "60")
     page = visitor.page()
 
@@ -240,7 +239,7 @@ def test_picture_stands_still_before_a_rate_is_known(start_portal: Start, visito
     wait_for_state(page, "No new image")
 
 
-def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None:
+def test_portal_restart(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal()
     port = portal.url.rpartition(":")[2]
     page = visitor.watch(portal)
@@ -248,12 +247,10 @@ def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None
     expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(r": now \d"), timeout=LIMIT_MS)
     assert portal.stop() == 0
     wait_for_state(page, "No connection")
-    expect(rate.locator(".value")).to_have_text("\u2013")  # nor is a number that was
+    expect(rate.locator(".value")).to_have_text("\u2013")  # past values are cleared
     expect(rate.locator("canvas")).to_have_attribute("aria-label", re.compile(": unknown now;"))
     assert page.locator("#notice").inner_text() == AWAY
-    expect(page.locator("#stage")).to_have_class(
-        re.compile(r"\bunavailable\b")
-    )  # no old picture stands as if it were live
+    expect(page.locator("#stage")).to_have_class(re.compile(r"\bunavailable\b"))  # the last image does not look live
     expect(page.locator("body")).to_have_class(re.compile(r"\boffline\b"))
     shoot(page, "page-away")
     again = start_portal("--port", port)
@@ -264,7 +261,7 @@ def test_page_survives_the_portal(start_portal: Start, visitor: Visitor) -> None
     assert again.stop() == 0
 
 
-def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visitor) -> None:
+def test_broken_stream_is_reconnected(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     asked: list[str] = []
 
@@ -278,11 +275,11 @@ def test_page_asks_again_for_a_stream_that_broke(portal: Portal, visitor: Visito
     page.route("**/stream.mjpg?*", refuse_twice)
     page.goto(portal.url + "/")
     wait_for_state(page, "Live")
-    assert len(asked) == 3  # asked for once a second
+    assert len(asked) == 3  # one attempt per second
     assert page.locator("#notice").is_hidden()
 
 
-def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor) -> None:
+def test_portal_restart_with_key(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": KEY})
     port = portal.url.rpartition(":")[2]
     page = visitor.watch(portal, http_credentials={"username": "anyone", "password": KEY})
@@ -292,7 +289,7 @@ def test_page_survives_a_portal_with_a_key(start_portal: Start, visitor: Visitor
     wait_for_state(page, "Live")
 
 
-def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> None:
+def test_unauthorized(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     asked: list[str] = []
 
@@ -300,26 +297,26 @@ def test_page_says_that_nobody_is_let_in(portal: Portal, visitor: Visitor) -> No
         asked.append(route.request.url)
         route.fulfill(status=401, json={"detail": "an API key is needed"})
 
-    page.route("**/v1/camera/status", refuse)  # as after a question for the key that somebody waved away
+    page.route("**/v1/camera/status", refuse)  # as after a dismissed password dialog
     wait_for_state(page, "Key required")
     expect(page.locator("#notice")).to_contain_text("Authentication required")
     wait_for_status(portal, viewers=0)
-    assert len(asked) == 1  # and is not asked again every second
+    assert len(asked) == 1  # no further requests
     shoot(page, "page-locked")
 
 
-def test_key_that_only_looks_is_told_so(start_portal: Start, visitor: Visitor) -> None:
+def test_read_only_key(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": KEY, "CAMERA_VIEW_KEY": "look-only"})
     page = visitor.watch(portal, http_credentials={"username": "anyone", "password": "look-only"})
     page.locator("#control-auto_exposure-enabled").click()
     expect(page.locator("#toast")).to_contain_text("read-only")
-    expect(page.locator("#control-auto_exposure-enabled")).to_be_checked()  # it shows what is so
+    expect(page.locator("#control-auto_exposure-enabled")).to_be_checked()  # the actual value
     expect(page.locator("#read-only")).to_have_text("This key is read-only.")
     for control in ("#control-auto_exposure-enabled", "#reset-all", "#rotate"):
         expect(page.locator(control)).to_be_disabled()
 
 
-def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> None:
+def test_camera_disabled(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--disabled")
     page = visitor.open(portal)
     wait_for_state(page, "Camera unavailable")
@@ -342,10 +339,10 @@ def test_camera_that_is_switched_off(start_portal: Start, visitor: Visitor) -> N
     ],
     ids=["missing", "busy"],
 )
-def test_camera_that_takes_its_portal_along(
+def test_portal_exits_with_camera(
     portal: Portal, visitor: Visitor, trouble: Mapping[str, str], state: str, notice: str
 ) -> None:
-    """The portal leaves a moment after it has said so; here the moment lasts until the page has seen it."""
+    """The portal exits shortly after it reported the error; here it waits until the page has read it."""
     status: dict[str, Any] = {**status_of(portal), "available": False, **trouble}
     page = visitor.page()
     page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
@@ -357,8 +354,8 @@ def test_camera_that_takes_its_portal_along(
     expect(page.locator("#notice")).to_have_text(f"{notice}. {AWAY}")
 
 
-def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults: Path) -> None:
-    """The portal leaves then, some time after the pictures; what the page saw last is the best reason that it has."""
+def test_portal_exits_after_stall(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+    """The portal exits some time after the last frame; the page keeps the last known reason."""
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "100")
     page = visitor.watch(portal)
     faults.write_text("hang")
@@ -371,7 +368,7 @@ def test_camera_that_was_taken_off(start_portal: Start, visitor: Visitor, faults
     shoot(page, "page-camera-gone")
 
 
-def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor) -> None:
+def test_hidden_tab_releases_camera(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--linger", "0.2")
     page = visitor.watch(portal)
     page.evaluate(HIDE, True)
@@ -382,7 +379,7 @@ def test_hidden_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor)
     assert status_of(portal)["opens"] == 2
 
 
-def test_closed_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor) -> None:
+def test_closed_tab_releases_camera(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal("--linger", "0.2")
     page = visitor.watch(portal)
     page.close()
@@ -390,7 +387,7 @@ def test_closed_tab_gives_the_camera_free(start_portal: Start, visitor: Visitor)
     assert portal.stop(signal.SIGINT) == 0
 
 
-def test_two_browsers_and_a_phone_at_once(portal: Portal, visitor: Visitor) -> None:
+def test_several_clients(portal: Portal, visitor: Visitor) -> None:
     pages = [visitor.watch(portal, DESK), visitor.watch(portal, DESK), visitor.watch(portal, PHONE)]
     wait_for_status(portal, viewers=3)
     for page in pages:
@@ -399,7 +396,7 @@ def test_two_browsers_and_a_phone_at_once(portal: Portal, visitor: Visitor) -> N
     assert visitor.complaints == []
 
 
-def test_where_webrtc_comes_from(portal: Portal, visitor: Visitor) -> None:
+def test_webrtc_notice(portal: Portal, visitor: Visitor) -> None:
     page = visitor.open(portal)
     page.goto(portal.url + "/webrtc")
     assert "MediaMTX" in page.locator("main").inner_text()

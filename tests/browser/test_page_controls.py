@@ -1,4 +1,4 @@
-"""The controls of the page: drawn from what the camera can, set while a hand drags, told by other browsers."""
+"""The controls of the page: drawn from the capabilities, set while dragging, updated by other browsers."""
 
 import re
 import threading
@@ -28,7 +28,7 @@ VALUE = "#control-image_processing-exposure_value"
 
 
 def unfold(page: Page) -> None:
-    """Every section, whatever was open."""
+    """Open every section."""
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
 
 
@@ -37,7 +37,7 @@ def row(page: Page, key: str) -> Locator:
 
 
 def drag(page: Page, slider: Locator, *parts: float) -> None:
-    """Takes the slider's thumb and moves it to these parts of its length, in many small steps."""
+    """Drag the slider's thumb to these parts of its length, in many small steps."""
     slider.scroll_into_view_if_needed()
     box = slider.bounding_box()
     assert box is not None
@@ -50,7 +50,7 @@ def drag(page: Page, slider: Locator, *parts: float) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_all_that_can_be_set_is_there(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_all_controls(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
     unfold(page)
     controls = ask(portal, CONTROLS)["controls"]
@@ -84,7 +84,7 @@ def test_all_that_can_be_set_is_there(portal: Portal, visitor: Visitor, size: tu
     shoot(page, f"page-controls-{size[0]}")
 
 
-def test_what_a_camera_lacks_is_not_shown(portal: Portal, visitor: Visitor) -> None:
+def test_unsupported_controls(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
 
     def poorer(route: Route) -> None:
@@ -101,7 +101,7 @@ def test_what_a_camera_lacks_is_not_shown(portal: Portal, visitor: Visitor) -> N
     assert page.locator("#sections .row").count() > 20
 
 
-def test_another_panel_begins_at_its_top(portal: Portal, visitor: Visitor) -> None:
+def test_panel_starts_at_top(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal, PHONE)
     unfold(page)
     page.locator("#reset-all").scroll_into_view_if_needed()
@@ -115,7 +115,7 @@ def test_another_panel_begins_at_its_top(portal: Portal, visitor: Visitor) -> No
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_drag_applies_at_once_and_floods_nobody(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_drag_sends_limited_requests(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
     bodies: list[dict[str, Any]] = []
     lock = threading.Lock()
@@ -140,7 +140,7 @@ def test_drag_applies_at_once_and_floods_nobody(portal: Portal, visitor: Visitor
     slider = page.locator(VALUE + "-slider")
     drag(page, slider, 0.75, 0.6, 1.0)
     wait_until(lambda: value_of(portal, "image_processing", "exposure_value") == 3, "the last place of the hand")
-    page.evaluate("1")  # what was heard of requests is told during calls
+    page.evaluate("1")  # events of requests are delivered during calls
     values = [body["exposure_value"] for body in bodies]
     assert most_under_way == 1
     assert 2 < len(values) < 75  # while it moved, and not at each of the hand's steps
@@ -149,7 +149,7 @@ def test_drag_applies_at_once_and_floods_nobody(portal: Portal, visitor: Visitor
     assert visitor.complaints == []
 
 
-def test_slow_portal_gets_only_the_newest(portal: Portal, visitor: Visitor) -> None:
+def test_only_newest_value_is_sent(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     held: list[Route] = []
     page.route("**/v1/camera/image_processing", lambda route: held.append(route))
@@ -166,7 +166,7 @@ def test_slow_portal_gets_only_the_newest(portal: Portal, visitor: Visitor) -> N
     assert held == []
 
 
-def test_change_that_is_quicker_than_the_portal_comes_after_all(portal: Portal, visitor: Visitor) -> None:
+def test_change_before_controls_are_loaded(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     silence = ["the portal does not say what can be set"]
     page.route("**" + CONTROLS, lambda route: route.abort() if silence else route.continue_())
@@ -183,8 +183,8 @@ def test_change_that_is_quicker_than_the_portal_comes_after_all(portal: Portal, 
     assert [each for each in visitor.complaints if "ERR_FAILED" not in each] == []
 
 
-def test_slider_that_was_brought_back_is_let_go(portal: Portal, visitor: Visitor) -> None:
-    """Where it ends as it began, browsers tell of no change."""
+def test_slider_released_at_start_value(portal: Portal, visitor: Visitor) -> None:
+    """Browsers send no change event if the value is the same as at the start."""
     page = visitor.watch(portal)
     unfold(page)
     slider = page.locator(BRIGHTNESS + "-slider")
@@ -203,7 +203,7 @@ def test_slider_that_was_brought_back_is_let_go(portal: Portal, visitor: Visitor
     expect(page.locator(BRIGHTNESS)).to_have_value("0.2", timeout=LIMIT_MS)
 
 
-def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> None:
+def test_changes_of_another_browser(portal: Portal, visitor: Visitor) -> None:
     here, there = visitor.watch(portal), visitor.watch(portal, PHONE)
     unfold(here)
     unfold(there)
@@ -217,7 +217,7 @@ def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> 
     there.locator(BRIGHTNESS).press_sequentially("5")
     ask(portal, "/v1/camera/image_processing", {"brightness": 0.2})
     expect(here.locator(BRIGHTNESS)).to_have_value("0.2", timeout=LIMIT_MS)
-    expect(there.locator(BRIGHTNESS)).to_have_value("15")  # but not while somebody writes
+    expect(there.locator(BRIGHTNESS)).to_have_value("15")  # but not while the user types
     there.locator(BRIGHTNESS).press("Enter")
     expect(here.locator(BRIGHTNESS)).to_have_value("1", timeout=LIMIT_MS)  # the most that there is
     here.locator("#control-image_processing-metering").select_option("spot")
@@ -225,7 +225,7 @@ def test_changes_of_another_browser_appear(portal: Portal, visitor: Visitor) -> 
     assert visitor.complaints == []
 
 
-def test_one_goes_back_and_all_go_back(portal: Portal, visitor: Visitor) -> None:
+def test_reset(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     unfold(page)
     ask(portal, "/v1/camera/image_processing", {"brightness": 0.5, "contrast": 1.5})
@@ -246,8 +246,8 @@ def test_one_goes_back_and_all_go_back(portal: Portal, visitor: Visitor) -> None
     expect(page.locator("#toast")).to_contain_text("reset to their defaults")
 
 
-def test_focus_mode_and_the_stream_go_back(portal: Portal, visitor: Visitor) -> None:
-    """What has no default is given back to the camera, one field alone."""
+def test_reset_without_default(portal: Portal, visitor: Visitor) -> None:
+    """A field without a default is reset to the camera's choice, alone."""
     page = visitor.watch(portal)
     unfold(page)
     mode = row(page, "autofocus_mode.mode")
@@ -270,7 +270,7 @@ def test_focus_mode_and_the_stream_go_back(portal: Portal, visitor: Visitor) -> 
     assert visitor.complaints == []
 
 
-def test_exposure_by_hand_begins_where_the_automatic_stands(portal: Portal, visitor: Visitor) -> None:
+def test_manual_exposure_starts_at_automatic_value(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     exposure = page.locator("#control-manual_exposure-exposure_us")
     expect(exposure).to_have_value(re.compile(r"^[1-9]\d+$"))
@@ -283,7 +283,7 @@ def test_exposure_by_hand_begins_where_the_automatic_stands(portal: Portal, visi
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_keys_alone_are_enough(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_keyboard(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
     page.locator("#tab-controls").focus()
     page.keyboard.press("ArrowRight")
@@ -312,7 +312,7 @@ def test_keys_alone_are_enough(portal: Portal, visitor: Visitor, size: tuple[int
     assert visitor.complaints == []
 
 
-def test_refusal_is_said_and_the_truth_is_shown(portal: Portal, visitor: Visitor) -> None:
+def test_rejected_change(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     unfold(page)
     ask(portal, "/v1/camera/exposure_limits", {"max_exposure_us": 10000})
@@ -334,5 +334,5 @@ def test_stream_restarts_only_when_the_hand_lets_go(portal: Portal, visitor: Vis
     page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
     drag(page, page.locator("#control-stream-width-slider"), 0.3, 0.15)
     wait_until(lambda: (value_of(portal, "stream", "width") or 9999) < 1536, "another width")
-    page.evaluate("1")  # what was heard of requests is told during calls
+    page.evaluate("1")  # events of requests are delivered during calls
     assert len(posts) == 1

@@ -1,4 +1,4 @@
-"""The page for everybody: contrast, names for screen readers, less motion; axe-core is the judge."""
+"""Accessibility, checked with axe-core: contrast, names for screen readers, reduced motion."""
 
 import re
 from importlib.resources import files
@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.conftest import Portal
 from tests.support.browser_client import LIMIT_MS, SIZES, Start, Visitor, ask, wait_for_state
 
-# Run as a script of the test's own: the page's policy lets nothing in.
+# Injected by Playwright: the page's policy allows no foreign scripts.
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
 VIOLATIONS = """async (more) => (await axe.run(document, {resultTypes: ["violations"], ...more})).violations
     .map((each) => [each.id, each.help, each.nodes.map((node) => node.target.join(" ") + ": " +
@@ -22,7 +22,7 @@ CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 
 
 def judge(page: Page, what: str) -> None:
-    """All rules in the dark, and those of colours in the light, too: nothing else differs."""
+    """All rules in the dark theme, and contrast in the light theme."""
     page.evaluate(AXE)
     for scheme, more in (("light", CONTRAST), ("dark", {})):
         page.emulate_media(color_scheme=scheme)
@@ -39,14 +39,14 @@ def show(page: Page, name: str) -> None:
 
 @pytest.fixture
 def rich(start_portal: Start, tmp_path: Path) -> Portal:
-    """A portal that has everything."""
+    """A portal with all features."""
     portal = start_portal("--recordings", str(tmp_path / "kept"), "--rtsp-url", "rtsp://127.0.0.1:9/garden")
     portal.wait_for_log("Listening")
     return portal
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_axe_finds_nothing(rich: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_axe(rich: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     ask(rich, "/v1/recordings/still", {})
     page = visitor.watch(rich, size, reduced_motion="reduce")
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
@@ -66,7 +66,7 @@ def test_axe_finds_nothing(rich: Portal, visitor: Visitor, size: tuple[int, int]
     judge(page, "the question before deleting")
 
 
-def test_axe_finds_nothing_in_trouble(start_portal: Start, visitor: Visitor) -> None:
+def test_axe_while_disconnected(start_portal: Start, visitor: Visitor) -> None:
     portal = start_portal()
     page = visitor.watch(portal, reduced_motion="reduce")
     page.evaluate("document.getElementById('control-stream-width').closest('details').open = true")
@@ -78,7 +78,7 @@ def test_axe_finds_nothing_in_trouble(start_portal: Start, visitor: Visitor) -> 
     judge(page, "no connection")
 
 
-def test_everything_has_a_name(rich: Portal, visitor: Visitor) -> None:
+def test_accessible_names(rich: Portal, visitor: Visitor) -> None:
     page = visitor.watch(rich)
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
     snapshot = page.locator("body").aria_snapshot()
@@ -97,7 +97,7 @@ def test_everything_has_a_name(rich: Portal, visitor: Visitor) -> None:
     expect(slider).to_have_attribute("aria-valuetext", re.compile(r"^[\d.]+\sms$"), timeout=LIMIT_MS)
 
 
-def test_less_motion_where_it_is_asked_for(portal: Portal, visitor: Visitor) -> None:
+def test_reduced_motion(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal, reduced_motion="reduce")
     moving = page.locator("*").evaluate_all(
         "(all) => all.filter((each) => getComputedStyle(each).transitionDuration !== '0s').length"

@@ -1,6 +1,6 @@
-"""The pictures of the page in the README: small enough, of the sizes that they tell, and made by the page itself.
+"""The screenshots of the page in the README: file size and dimensions.
 
-`DOCS_IMAGES=1 make test ARGS="-k images"` makes them anew, which takes some minutes: curves want to be drawn.
+`DOCS_IMAGES=1 make test ARGS="-k images"` creates them again, which takes some minutes, since the graphs need data.
 """
 
 import io
@@ -15,8 +15,8 @@ from tests.conftest import PROJECT, Portal
 from tests.support.browser_client import DESK, LIMIT_MS, PHONE, TABLET, Start, Visitor, ask, wait_for_state, wait_until
 
 FOLDER = PROJECT / "docs" / "images"
-LARGEST_IMAGE = 400_000  # bytes, for who reads the README over a slow line
-CURVES_MS = 12_000  # between two changes that the curves are to show
+LARGEST_IMAGE = 400_000  # bytes, for slow lines
+CURVES_MS = 12_000  # between two changes, to be visible in the graphs
 IMAGES = {
     "page": (DESK, "dark", "controls"),
     "page-light": (DESK, "light", "recordings"),
@@ -27,7 +27,7 @@ IMAGES = {
 
 
 def live_through(page: Page, portal: Portal) -> None:
-    """A minute in which something happens that curves can show."""
+    """A minute with changes that the graphs show."""
     for controls in (
         ("exposure_limits", {"max_exposure_us": 10_000}),
         ("manual_exposure", {"exposure_us": 12_000, "gain": 2.0}),
@@ -64,14 +64,14 @@ def make(start_portal: Start, visitor: Visitor, name: str, folder: Path) -> byte
         images = page.locator(".recording img")
         wait_until(lambda: images.evaluate_all("(all) => all.every((each) => each.naturalWidth)"), "thumbnails")
         page.wait_for_timeout(CURVES_MS)
-    if tab == "controls":  # what is set there shows
+    if tab == "controls":  # changed values are visible
         expect(page.locator("#control-image_processing-exposure_value")).to_have_value("0.5", timeout=LIMIT_MS)
     wait_for_state(page, "Live")
     expect(page.locator("#toast.shown")).to_have_count(0, timeout=LIMIT_MS)
     page.wait_for_timeout(500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     small = io.BytesIO()
-    # The two lowest bits are the noise of JPEG, half of the file, and nothing that eyes see.
+    # The two lowest bits are JPEG noise: half of the file, and invisible.
     image.point(lambda level: level & 0xFC | level >> 6).save(small, "PNG", optimize=True)
     return small.getvalue()
 

@@ -1,4 +1,4 @@
-"""Zoom, pan, focus, turns, and the ways of the stream, on the picture itself."""
+"""The live picture: zoom, pan, focus, rotation and transports."""
 
 import re
 from typing import Any
@@ -41,7 +41,7 @@ def roi_of(portal: Portal) -> dict[str, float] | None:
 
 
 def wait_for_own_zoom(page: Page) -> None:
-    """The camera's zoom is seen, and the browser's is gone."""
+    """Wait until the camera's zoom has replaced the browser's."""
     expect(page.locator("#layer")).not_to_have_attribute("style", re.compile("scale"), timeout=LIMIT_MS)
 
 
@@ -50,7 +50,7 @@ def choose_in_view(page: Page, name: str) -> None:
 
 
 def likeness(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """1 where they are the same but for light and contrast."""
+    """Correlation: 1 if the images differ only in brightness and contrast."""
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
@@ -58,7 +58,7 @@ def scale_of(page: Page) -> float:
     return float(page.evaluate("new DOMMatrix(getComputedStyle(document.getElementById('layer')).transform).a"))
 
 
-def test_wheel_zooms_at_once_and_then_the_camera_does(portal: Portal, visitor: Visitor) -> None:
+def test_zoom_by_wheel(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     held: list[Route] = []
     page.route("**" + ROI, lambda route: held.append(route))
@@ -67,7 +67,7 @@ def test_wheel_zooms_at_once_and_then_the_camera_does(portal: Portal, visitor: V
     page.mouse.wheel(0, -300)
     wait_until(lambda: scale_of(page) > 1.8, "zoom in the browser")
     assert roi_of(portal) is None or roi_of(portal) == WHOLE
-    wait_until(lambda: page.evaluate("1") and held, "the wish to zoom")
+    wait_until(lambda: page.evaluate("1") and held, "the zoom request")
     held.pop().continue_()
     page.unroute("**" + ROI)
     wait_until(lambda: (roi_of(portal) or WHOLE)["width"] < 0.6, "zoom of the camera")
@@ -87,8 +87,8 @@ def test_wheel_zooms_at_once_and_then_the_camera_does(portal: Portal, visitor: V
 
 
 @pytest.mark.parametrize("is_mirrored", [False, True])
-def test_camera_takes_the_zoom_over_without_a_jump(portal: Portal, visitor: Visitor, is_mirrored: bool) -> None:
-    """What the browser shows by itself and what the camera then shows are the same part of the picture."""
+def test_zoom_handover(portal: Portal, visitor: Visitor, is_mirrored: bool) -> None:
+    """Browser and camera show the same region of the image."""
     ask(portal, "/v1/camera/transform", {"hflip": is_mirrored})
     page = visitor.watch(portal)
     box = page.locator("#frame").bounding_box()
@@ -110,7 +110,7 @@ def test_camera_takes_the_zoom_over_without_a_jump(portal: Portal, visitor: Visi
     wait_until(lambda: likeness(zoomed, look(page)[part]) > 0.6, "the same part of the whole picture")
 
 
-def test_drag_moves_the_part_that_is_seen(portal: Portal, visitor: Visitor) -> None:
+def test_pan(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     ask(portal, ROI, {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5})
     page.goto(portal.url + "/")
@@ -130,7 +130,7 @@ def test_drag_moves_the_part_that_is_seen(portal: Portal, visitor: Visitor) -> N
     assert page.locator("#focus-ring").is_hidden()  # that was no click
 
 
-def test_two_fingers_zoom_on_a_phone(portal: Portal, visitor: Visitor) -> None:
+def test_pinch_zoom(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal, PHONE, has_touch=True, is_mobile=True)
     x, y = middle(page)
     fingers = page.context.new_cdp_session(page)
@@ -148,7 +148,7 @@ def test_two_fingers_zoom_on_a_phone(portal: Portal, visitor: Visitor) -> None:
     wait_for_own_zoom(page)
 
 
-def test_keys_do_what_hands_do(portal: Portal, visitor: Visitor) -> None:
+def test_keyboard(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     page.locator("#stage").focus()
     page.keyboard.press("+")
@@ -166,7 +166,7 @@ def test_keys_do_what_hands_do(portal: Portal, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_click_focuses_there(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_click_to_focus(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size, has_touch=size == PHONE)
     wait_until(lambda: "can-focus" in (page.locator("#stage").get_attribute("class") or ""), "windows of autofocus")
     box = page.locator("#frame").bounding_box()
@@ -185,7 +185,7 @@ def test_click_focuses_there(portal: Portal, visitor: Visitor, size: tuple[int, 
     assert visitor.complaints == []
 
 
-def test_no_focus_where_there_are_no_windows(portal: Portal, visitor: Visitor) -> None:
+def test_no_focus_window_support(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
 
     def without_windows(route: Any) -> None:
@@ -203,7 +203,7 @@ def test_no_focus_where_there_are_no_windows(portal: Portal, visitor: Visitor) -
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_fit_fill_and_pixel_for_pixel(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_fit_fill_and_real_size(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
 
     def choose(name: str) -> tuple[float, float, float, float]:
@@ -248,7 +248,7 @@ def test_full_screen(portal: Portal, visitor: Visitor) -> None:
     wait_until(lambda: page.evaluate("document.fullscreenElement") is None, "the page again")
 
 
-def test_turned_and_mirrored(portal: Portal, visitor: Visitor) -> None:
+def test_rotate_and_flip(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     before = look(page)
     page.locator("#view summary").click()
@@ -277,7 +277,7 @@ def test_turned_and_mirrored(portal: Portal, visitor: Visitor) -> None:
     wait_for_own_zoom(page)
 
 
-def test_mp4_by_hand(portal: Portal, visitor: Visitor) -> None:
+def test_select_mp4(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     page.locator("#view summary").click()
     choose_in_view(page, "MP4")
@@ -294,8 +294,8 @@ def test_mp4_by_hand(portal: Portal, visitor: Visitor) -> None:
     assert visitor.complaints == []
 
 
-def test_slow_line_gets_what_it_can_carry(start_portal: Start, visitor: Visitor) -> None:
-    """Left to itself the page takes MP4 where MJPEG comes too slowly, and then lives."""
+def test_slow_line_switches_to_mp4(start_portal: Start, visitor: Visitor) -> None:
+    """In automatic mode the page switches to MP4 if MJPEG is too slow."""
     portal = start_portal("--bitrate", "1000000")
     page = visitor.page()
     line = page.context.new_cdp_session(page)
@@ -309,7 +309,7 @@ def test_slow_line_gets_what_it_can_carry(start_portal: Start, visitor: Visitor)
     wait_for_state(page, "Live")
 
 
-def test_browser_without_mp4_stays_with_mjpeg(portal: Portal, visitor: Visitor) -> None:
+def test_browser_without_mp4(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     page.add_init_script("MediaSource.isTypeSupported = () => false")
     page.goto(portal.url + "/")

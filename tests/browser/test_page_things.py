@@ -1,4 +1,4 @@
-"""What is done with the page: curves and histogram, snapshots, recordings, publishing, addresses, all cameras."""
+"""The panels of the page: graphs and histogram, snapshots, recordings, publishing, links, all cameras."""
 
 import io
 import re
@@ -38,12 +38,12 @@ return fifths; }"""
 
 def open_tab(page: Page, name: str) -> None:
     tab = page.locator(f"#tab-{name}")
-    if tab.is_visible():  # on a wide screen the curves have none
+    if tab.is_visible():  # on a wide screen the graphs have no tab
         tab.click()
 
 
 def least_gap(page: Page, panel: str) -> float:
-    """Between two things of a panel, one below the other, in pixels; with what is hidden between them."""
+    """The smallest vertical distance between two elements of a panel in pixels."""
     gap: float = page.locator(f"#{panel} > :not(.visually-hidden)").evaluate_all(
         """(all) => { const boxes = all.map((each) => each.getBoundingClientRect()).filter(({height}) => height);
         return Math.min(...boxes.slice(1).map((box, place) => box.top - boxes[place].bottom)); }"""
@@ -53,7 +53,7 @@ def least_gap(page: Page, panel: str) -> float:
 
 @pytest.fixture
 def recorder(start_portal: Start, tmp_path: Path) -> Portal:
-    """A portal that keeps recordings."""
+    """A portal with recordings."""
     portal = start_portal("--recordings", str(tmp_path / "kept"))
     portal.wait_for_log("Listening")
     return portal
@@ -63,7 +63,7 @@ def recorder(start_portal: Start, tmp_path: Path) -> Portal:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_histogram_and_curves(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_histogram_and_graphs(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size)
     open_tab(page, "graphs")
     histogram = page.locator("#histogram")
@@ -82,7 +82,7 @@ def test_histogram_and_curves(portal: Portal, visitor: Visitor, size: tuple[int,
     assert visitor.complaints == []
 
 
-def test_point_of_a_curve_is_told(portal: Portal, visitor: Visitor) -> None:
+def test_value_under_pointer(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     canvas = page.locator("#plot-fps canvas")
     expect(canvas).to_have_attribute("aria-label", re.compile("now"), timeout=LIMIT_MS)
@@ -98,7 +98,7 @@ def test_point_of_a_curve_is_told(portal: Portal, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize(("button", "size"), [("snapshot", (1536, 864)), ("full", (4608, 2592))])
-def test_snapshots_are_saved(portal: Portal, visitor: Visitor, button: str, size: tuple[int, int]) -> None:
+def test_save_snapshot(portal: Portal, visitor: Visitor, button: str, size: tuple[int, int]) -> None:
     page = visitor.watch(portal)
     # A still of the whole sensor is much work, and the page itself waits longer for it than a test usually does.
     with page.expect_download(timeout=2 * LIMIT_MS) as started:
@@ -112,7 +112,7 @@ def test_snapshots_are_saved(portal: Portal, visitor: Visitor, button: str, size
     assert visitor.complaints == []
 
 
-def test_snapshot_that_fails_says_why(portal: Portal, visitor: Visitor) -> None:
+def test_snapshot_error(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     page.route("**/snapshot.jpg*", lambda route: route.fulfill(status=503, json={"detail": "no frame came in time"}))
     page.locator("#snapshot").click()
@@ -120,7 +120,7 @@ def test_snapshot_that_fails_says_why(portal: Portal, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_record_play_fetch_and_delete(recorder: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_record_play_download_delete(recorder: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(recorder, size)
     open_tab(page, "recordings")
     expect(page.locator("#recordings-empty")).to_be_visible()
@@ -168,7 +168,7 @@ def test_record_play_fetch_and_delete(recorder: Portal, visitor: Visitor, size: 
     assert visitor.complaints == []
 
 
-def test_recordings_of_others_appear(recorder: Portal, visitor: Visitor) -> None:
+def test_recordings_of_other_clients(recorder: Portal, visitor: Visitor) -> None:
     page = visitor.watch(recorder)
     open_tab(page, "recordings")
     ask(recorder, f"{RECORDINGS}/start", {})
@@ -190,7 +190,7 @@ def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
     expect(page.locator(".recording .facts")).to_contain_text("Time-lapse", timeout=LIMIT_MS)
 
 
-def test_wishes_of_a_recording_are_sent(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
+def test_recording_options(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
     page = visitor.watch(start_portal("--recordings", str(tmp_path / "kept"), "--recordings-preroll", "3"))
     open_tab(page, "recordings")
     page.get_by_text("Length, segments").click()
@@ -202,7 +202,7 @@ def test_wishes_of_a_recording_are_sent(start_portal: Start, visitor: Visitor, t
     expect(page.locator("#record-video .text")).to_have_text("Stop", timeout=LIMIT_MS)
 
 
-def test_wish_that_cannot_be_is_told_as_it_was_written(recorder: Portal, visitor: Visitor) -> None:
+def test_invalid_recording_options(recorder: Portal, visitor: Visitor) -> None:
     page = visitor.watch(recorder)
     open_tab(page, "recordings")
     page.get_by_text("Length, segments").click()
@@ -216,7 +216,7 @@ def test_wish_that_cannot_be_is_told_as_it_was_written(recorder: Portal, visitor
     assert ask(recorder, RECORDINGS)["running"]["video"] is None
 
 
-def test_portal_without_recordings_says_so_in_a_line(portal: Portal, visitor: Visitor) -> None:
+def test_recordings_off(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     open_tab(page, "recordings")
     expect(page.locator("#no-recordings")).to_contain_text("--recordings")
@@ -241,8 +241,8 @@ def test_day_and_night(portal: Portal, visitor: Visitor) -> None:
     expect(page.locator("#events")).to_contain_text("“night”", timeout=LIMIT_MS)
 
 
-def test_rtsp_server_of_the_portals_own_machine(start_portal: Start, visitor: Visitor) -> None:
-    """localhost is another machine for who copies the address elsewhere."""
+def test_rtsp_server_on_same_machine(start_portal: Start, visitor: Visitor) -> None:
+    """A localhost URL would not work on other machines."""
     portal = start_portal("--host", "0.0.0.0", "--rtsp-url", "rtsp://127.0.0.1:9/garden", "--no-rtsp-autostart")
     page = visitor.page()
     page.goto(f"http://127.0.0.2:{portal.url.rpartition(':')[2]}/")
@@ -252,8 +252,8 @@ def test_rtsp_server_of_the_portals_own_machine(start_portal: Start, visitor: Vi
     assert page.locator("#local-only").is_hidden()
 
 
-def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
-    # Nobody listens at port 9: the page tells of the trouble, and of the switch.
+def test_publishing(start_portal: Start, visitor: Visitor) -> None:
+    # Port 9 is closed: the page shows the error and the state of the switch.
     portal = start_portal("--rtsp-url", "rtsp://someone:secret@127.0.0.1:9/garden", "--no-rtsp-autostart")
     page = visitor.watch(portal)
     open_tab(page, "links")
@@ -272,7 +272,7 @@ def test_publishing_on_and_off(start_portal: Start, visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_addresses_are_copied(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_copy_address(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
     page = visitor.watch(portal, size, permissions=["clipboard-read", "clipboard-write"])
     open_tab(page, "links")
     for program in ("OctoPrint", "Home Assistant", "VLC"):
@@ -285,7 +285,7 @@ def test_addresses_are_copied(portal: Portal, visitor: Visitor, size: tuple[int,
 
 
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_all_cameras_on_one_wall(start_portal: Start, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_all_cameras(start_portal: Start, visitor: Visitor, size: tuple[int, int]) -> None:
     second = start_portal()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -1,6 +1,6 @@
-"""A recording in a real browser: Chromium plays the file that it fetches, and seeks in it by ranges.
+"""A recording in a real browser: Chromium plays the file and seeks by range requests.
 
-Where there is no Chromium the test is skipped, which CI does not allow.
+Without Chromium the test is skipped, which CI does not allow.
 """
 
 import shutil
@@ -56,7 +56,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def test_chromium_plays_a_recording_and_seeks_in_it(
+def test_play_and_seek(
     start_portal: Callable[..., Portal], tmp_path: Any, browser: Browser, wait_until: Callable[..., None]
 ) -> None:
     portal = start_portal("--no-autofocus", "--recordings", str(tmp_path / "recordings"))

@@ -40,7 +40,7 @@ def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[WhepPeer]:
 
 
 def plays(page: Page, wait_until: Until) -> None:
-    """The video shows frames, and more of them."""
+    """The video is playing."""
     expect(page.locator("#state")).to_have_text("Live", timeout=LIMIT_MS)
     expect(page.locator("#notice")).to_be_hidden()
     size = page.evaluate(
@@ -51,7 +51,7 @@ def plays(page: Page, wait_until: Until) -> None:
     wait_until(lambda: page.evaluate("document.getElementById('video').currentTime") > first_s + 0.5, "moving video")
 
 
-def test_the_video_plays(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
+def test_playback(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
     complaints: list[str] = []
     asked: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
@@ -72,9 +72,7 @@ def test_the_video_plays(start_portal: Start, peer: WhepPeer, page: Page, wait_u
     assert ("DELETE", "/cam/whep/1") in peer.asked
 
 
-def test_a_server_that_goes_away_and_comes_back(
-    start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until
-) -> None:
+def test_media_server_restart(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
     portal = start_portal("--webrtc-url", f"{peer.url}/whep")
     page.goto(f"{portal.url}/webrtc")
     plays(page, wait_until)
@@ -90,7 +88,7 @@ def test_a_server_that_goes_away_and_comes_back(
     print(f"figure: a WHEP server that came back plays again after {time.monotonic() - began_s:.1f} s")
 
 
-def test_user_and_password_of_the_address(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
+def test_credentials_of_the_url(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
     peer.authorization = "Basic " + base64.b64encode(b"viewer:a b").decode()
     portal = start_portal("--webrtc-url", peer.url.replace("://", "://viewer:guessed@"))
     page.goto(f"{portal.url}/webrtc")
@@ -107,7 +105,7 @@ def choose_webrtc(page: Page) -> None:
     page.keyboard.press("Escape")
 
 
-def test_page_plays_it_by_hand(start_portal: Start, peer: WhepPeer, visitor: Visitor, wait_until: Until) -> None:
+def test_select_webrtc(start_portal: Start, peer: WhepPeer, visitor: Visitor, wait_until: Until) -> None:
     portal = start_portal("--webrtc-url", peer.url)
     page = visitor.watch(portal)
     expect(page.locator("#about-webrtc")).to_be_hidden()
@@ -141,7 +139,7 @@ def test_page_plays_it_by_hand(start_portal: Start, peer: WhepPeer, visitor: Vis
     }
 
 
-def test_page_tells_what_webrtc_lacks(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
+def test_webrtc_errors_on_page(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
     peer.is_empty = True
     portal = start_portal("--webrtc-url", peer.url)
     page = visitor.watch(portal)
@@ -158,7 +156,7 @@ def test_page_tells_what_webrtc_lacks(start_portal: Start, peer: WhepPeer, visit
 
 
 def slow_page(visitor: Visitor, portal: Portal) -> Page:
-    """On a line that carries no MJPEG; WebRTC does not go over it."""
+    """The page on a line that is too slow for MJPEG; WebRTC traffic is not limited."""
     page = visitor.page()
     line = page.context.new_cdp_session(page)
     line.send("Network.enable")
@@ -169,8 +167,8 @@ def slow_page(visitor: Visitor, portal: Portal) -> Page:
     return page
 
 
-def test_page_takes_it_by_itself_on_a_slow_line(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
-    """And MP4, where the server has nothing to show."""
+def test_slow_line_switches_to_webrtc(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
+    """Then MP4, if the media server has no stream."""
     portal = start_portal("--webrtc-url", peer.url, "--bitrate", "1000000")
     page = slow_page(visitor, portal)
     expect(page.locator("#transport-now")).to_have_text("now WebRTC", timeout=2 * LIMIT_MS)
@@ -180,7 +178,7 @@ def test_page_takes_it_by_itself_on_a_slow_line(start_portal: Start, peer: WhepP
     wait_for_state(page, "Live")
 
 
-def test_page_without_a_server_offers_none(portal: Portal, visitor: Visitor) -> None:
+def test_page_without_media_server(portal: Portal, visitor: Visitor) -> None:
     page = visitor.page()
     page.add_init_script("localStorage.setItem('soft-stream.way', 'webrtc')")  # as when there was one
     page.goto(portal.url + "/")

@@ -1,6 +1,6 @@
-"""A reverse proxy that shows the portal below a path, as nginx may; nothing else is at its root.
+"""A reverse proxy that serves the portal below a path, as nginx does; nothing is at its root.
 
-It may want a password first, and says 502 where no portal answers.
+It may require a password, and returns 502 if the portal does not respond.
 """
 
 import base64
@@ -16,7 +16,7 @@ _CHUNK = 65_536
 
 @contextmanager
 def below(url: str, path: str, login: str | None = None, port: int = 0) -> Iterator[str]:
-    """The address below which the portal at `url` is shown; `path` begins and ends with a slash.
+    """The address of the portal at `url` behind the proxy; `path` starts and ends with a slash.
 
     `login` is `user:password`.
     """
@@ -52,7 +52,7 @@ def below(url: str, path: str, login: str | None = None, port: int = 0) -> Itera
                 while chunk := answer.read1(_CHUNK):
                     self.wfile.write(chunk)
             except OSError:
-                pass  # the browser left
+                pass  # the browser disconnected
             finally:
                 connection.close()
 

@@ -1,4 +1,4 @@
-"""A WHEP server with a real WebRTC peer, aiortc, that sends a moving picture; all of it on the loopback interface.
+"""A WHEP server with a real WebRTC peer, aiortc, that sends moving video; everything on the loopback interface.
 
 `WhepPeer` has two threads while it runs: one answers HTTP, one runs aiortc's event loop.
 """
@@ -28,12 +28,12 @@ ALLOWED = {
 
 
 def stay_on_loopback(patch: pytest.MonkeyPatch) -> None:
-    """aioice leaves the loopback interface out where it looks for addresses."""
+    """Let aioice use the loopback interface, which it excludes by default."""
     patch.setattr(aioice.ice, "get_host_addresses", lambda use_ipv4, use_ipv6: ["127.0.0.1"] * bool(use_ipv4))
 
 
 class Picture(VideoStreamTrack):
-    """A grey that gets brighter and darker."""
+    """Grey frames of varying brightness."""
 
     async def recv(self) -> VideoFrame:
         pts, time_base = await self.next_timestamp()
@@ -44,18 +44,20 @@ class Picture(VideoStreamTrack):
 
 
 class WhepPeer:
-    """Listens from `start` to `stop`, and may be started again on the same port."""
+    """Listens from `start` to `stop`; can be started again on the same port."""
 
     def __init__(self, authorization: str | None = None) -> None:
         self.authorization = authorization
         self.port = 0
         self.asked: list[tuple[str, str]] = []  # method and path
-        self.is_empty = False  # nobody publishes
+        self.is_empty = False  # no stream is published
         self._peers: dict[str, RTCPeerConnection] = {}
         self._server: ThreadingHTTPServer | None = None
         self._threads: list[threading.Thread] = []
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()  # guards the next; a request of a page that closes may be the last to come
+        self._lock = (
+            threading.Lock()
+        )  # guards the next field; the last request may come from a page that is being closed
         self._is_over = False
 
     def __enter__(self) -> Self:
@@ -93,7 +95,7 @@ class WhepPeer:
         threading.Thread(target=self._server.serve_forever, name="whep http", daemon=True).start()
 
     def stop(self) -> None:
-        """Go away, as a server that is ended: no goodbye to anyone."""
+        """Stop like a killed server: sessions are not closed."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -108,7 +110,7 @@ class WhepPeer:
         return peer is not None
 
     def answer(self, offer: str) -> tuple[str, str]:
-        """The answer's SDP, and where the session lies."""
+        """The SDP of the answer, and the path of the session."""
         place = f"/cam/whep/{len(self.asked)}"
         return self._do(self._join(place, offer)).result(LIMIT_S), place
 
@@ -130,7 +132,7 @@ class WhepPeer:
 
 
 async def _settle() -> None:
-    """Until all that was begun on the loop has ended."""
+    """Wait until all tasks of the loop have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
         _, late = await asyncio.wait(others, timeout=LIMIT_S)

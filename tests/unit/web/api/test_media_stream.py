@@ -208,7 +208,7 @@ def test_stream_paths() -> None:
                 assert site.ask(path, method="HEAD").status == 200
                 assert site.ask(path, method="POST").status == 405
         eventually(lambda: scene.fan.client_count == 0)
-        eventually(lambda: scene.held.state is State.CLOSED, "that the camera is closed when nobody watches")
+        eventually(lambda: scene.held.state is State.CLOSED, "the camera closes without clients")
 
 
 def test_snapshot_paths(flowing: Scene) -> None:

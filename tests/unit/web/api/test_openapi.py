@@ -89,7 +89,7 @@ def test_description_of_limits() -> None:
     paths = describe(routes, has_key=True)["paths"]
     assert set(paths["/a"]["get"]["responses"]["401"]["content"]) == {"application/json", "text/html"}
     for path in paths.values():
-        assert set(path["get"]["responses"]["503"]["content"]) == {"application/json"}, "where there is no room"
+        assert set(path["get"]["responses"]["503"]["content"]) == {"application/json"}, "too many requests"
 
 
 def test_assets_and_actions_are_omitted() -> None:

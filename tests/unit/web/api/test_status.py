@@ -50,7 +50,7 @@ def ask(handle: Callable[[Request], AnyResponse], status: HTTPStatus = HTTPStatu
     assert answer.content_type == "application/json"
 
     def refuse(constant: str) -> None:
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     content = json.loads(answer.body, parse_constant=refuse)
     assert isinstance(content, dict)

@@ -112,7 +112,7 @@ def test_request_timeout_is_not_extended(handlers: Handlers, no_leaks: NoLeaks, 
                         break
                     said += received
                 client.send(b"x")
-        # With a whole header there is somebody to answer to.
+        # Once the header is complete, the client gets a response.
         assert said.startswith(b"HTTP/1.1 408 ") if begin.startswith(b"POST") else said == b""
         assert time.monotonic() < ends_s
         eventually(lambda: request_threads() == 0, "its thread ends")
@@ -122,7 +122,7 @@ def test_request_timeout_is_not_extended(handlers: Handlers, no_leaks: NoLeaks, 
 def test_idle_longer_than_request_timeout(handlers: Handlers) -> None:
     with Site(handlers.routes(), request_timeout_s=0.5) as site, site.client() as client, site.client() as other:
         assert client.ask("/hello").status == 200
-        assert other.is_closed()  # by now the limit of a request is over
+        assert other.is_closed()  # by now the request timeout has passed
         assert client.ask("/hello").status == 200
 
 
@@ -178,7 +178,7 @@ def test_only_public_routes_beyond_limit(handlers: Handlers, no_leaks: NoLeaks) 
             assert reply.headers["Connection"] == "close"
             assert site.ask("/public").status == 200
         handlers.gate.set()
-        assert {client.reply().status for client in busy} == {200}  # who is being answered is left alone
+        assert {client.reply().status for client in busy} == {200}  # requests being answered are not evicted
         assert site.ask("/hello").status == 200
 
 

@@ -1,8 +1,7 @@
-"""The page plays `/stream.mp4` in Chromium: how far behind the camera, whether it stays so whatever happens, in what
-colours.
+"""The page plays `/stream.mp4` in Chromium: latency, recovery from stalls, and colours.
 
-The movie's time and `X-Timestamp-Zero` tell a frame's moment, requestVideoFrameCallback when it was shown, both by
-this machine's clock. On a busy machine a second may be bad: what is asked for is that a good one comes.
+The media time and `X-Timestamp-Zero` give a frame's time of exposure, requestVideoFrameCallback its time of display,
+both by this machine's clock. On a busy machine single seconds may be bad: the tests wait for a good one.
 """
 
 import signal
@@ -17,11 +16,11 @@ from tests.conftest import Portal
 from tests.support.browser_client import HIDE, Start, Visitor, wait_until
 
 WATCHED_S = 12
-MOST_BEHIND_MS = 300  # what is promised
+MOST_BEHIND_MS = 300  # the documented bound
 MOST_DRIFT_MS = 100
 SMALL = ("--width", "640", "--height", "360", "--fps", "20")
 
-# Before the page: it plays MP4, and the stream's zero is heard.
+# Runs before the page: selects MP4 and records the stream's zero time.
 ASKED = """
 localStorage.setItem("soft-stream.way", "mp4");
 const fetched = window.fetch;
@@ -35,18 +34,18 @@ window.fetch = async (...asked) => {
 WATCH = """
 () => {
   const video = document.getElementById("video");
-  const movie = (window.movie = { video, shown: [], waits: 0, jumps: 0 });
-  video.addEventListener("waiting", () => (movie.waits += 1));
-  video.addEventListener("seeking", () => (movie.jumps += 1));
+  const player = (window.player = { video, shown: [], waits: 0, jumps: 0 });
+  video.addEventListener("waiting", () => (player.waits += 1));
+  video.addEventListener("seeking", () => (player.jumps += 1));
   const look = (now, frame) => {
     const shown_s = (performance.timeOrigin + frame.presentationTime) / 1000;
-    movie.shown.push([shown_s, (shown_s - zero - frame.mediaTime) * 1000, video.playbackRate]);
+    player.shown.push([shown_s, (shown_s - zero - frame.mediaTime) * 1000, video.playbackRate]);
     video.requestVideoFrameCallback(look);
   };
   video.requestVideoFrameCallback(look);
 }
 """
-# A clock that goes wrong: what the page asks for is not what it gets.
+# A clock that drifts: the effective playback rate differs from the requested one.
 SLOW_CLOCK = """
 const rate = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "playbackRate");
 Object.defineProperty(HTMLMediaElement.prototype, "playbackRate", {
@@ -54,11 +53,11 @@ Object.defineProperty(HTMLMediaElement.prototype, "playbackRate", {
   set(asked) { this.asked = asked; rate.set.call(this, 0.97 * asked); },
 });
 """
-# A line on which everything stops for 0.3 s, again and again.
-STUMBLING_LINE = """
+# A line that stalls for 0.3 s again and again.
+JITTER = """
 window.hinder = (answer) => {
   let free_ms = performance.now();
-  const stumble = new TransformStream({
+  const stalls = new TransformStream({
     async transform(chunk, controller) {
       if (performance.now() - free_ms > 3000) {
         await new Promise((resolve) => setTimeout(resolve, 300));
@@ -67,10 +66,10 @@ window.hinder = (answer) => {
       controller.enqueue(chunk);
     },
   });
-  return new Response(answer.body.pipeThrough(stumble), answer);
+  return new Response(answer.body.pipeThrough(stalls), answer);
 };
 """
-# The mean colour of what an element shows.
+# The mean colour of an element.
 COLOUR = """
 (picture) => {
   const canvas = document.createElement("canvas");
@@ -93,34 +92,34 @@ async () => {
 
 
 def play(visitor: Visitor, portal: Portal, *scripts: str) -> Page:
-    """The page with the movie in it, and someone who notes what is shown when."""
+    """Open the page with MP4 selected and record when each frame is displayed."""
     page = visitor.page()
     for script in (ASKED, *scripts):
         page.add_init_script(script)
     page.goto(portal.url + "/")
-    wait_until(lambda: page.evaluate("window.zero > 0 && document.getElementById('video').videoWidth > 0"), "a movie")
+    wait_until(lambda: page.evaluate("window.zero > 0 && document.getElementById('video').videoWidth > 0"), "a video")
     page.evaluate(WATCH)
-    wait_until(lambda: len(shown(page)) > 10, "a movie that moves")
+    wait_until(lambda: len(shown(page)) > 10, "a playing video")
     return page
 
 
 def shown(page: Page, last_s: float = 1e9) -> list[tuple[float, float, float]]:
-    """When each frame was shown, how many milliseconds behind the camera, at what pace; those of the last seconds."""
+    """Display time, latency in milliseconds and playback rate of each frame of the last seconds."""
     frames: list[tuple[float, float, float]] = page.evaluate(
-        "(last_s) => movie.shown.filter(([shown_s]) => shown_s > movie.shown.at(-1)[0] - last_s)", last_s
+        "(last_s) => player.shown.filter(([shown_s]) => shown_s > player.shown.at(-1)[0] - last_s)", last_s
     )
     return frames
 
 
 def behind_ms(page: Page) -> float:
-    """The median of the last second that anything was shown."""
+    """The median latency of the last second with frames."""
     return statistics.median(delay for _, delay, _ in shown(page, 1))
 
 
 def watch(page: Page, watched_s: float) -> list[tuple[float, float, float]]:
-    """What is shown from now on."""
+    """The frames displayed from now on."""
     began_s = shown(page)[-1][0]
-    wait_until(lambda: shown(page)[-1][0] > began_s + watched_s, "a movie that goes on")
+    wait_until(lambda: shown(page)[-1][0] > began_s + watched_s, "the video continues")
     return [frame for frame in shown(page) if frame[0] > began_s]
 
 
@@ -129,18 +128,16 @@ def wait_until_close(page: Page) -> None:
 
 
 @pytest.mark.measurement
-def test_is_close_behind_the_camera_and_stays_there(
-    start_portal: Start, visitor: Visitor, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_latency_and_drift(start_portal: Start, visitor: Visitor, capsys: pytest.CaptureFixture[str]) -> None:
     page = play(visitor, start_portal("--width", "1280", "--height", "720", "--fps", "30"))
-    wait_until_close(page)  # at first it finds its place
+    wait_until_close(page)  # playback settles first
     frames = watch(page, WATCHED_S)
     delays = [delay for _, delay, _ in frames]
     half = len(delays) // 2
     median, drift = statistics.median(delays), statistics.median(delays[half:]) - statistics.median(delays[:half])
     late = sorted(delays)[int(0.95 * len(delays))]
     paces = [pace for _, _, pace in frames]
-    waits, jumps = page.evaluate("[movie.waits, movie.jumps]")
+    waits, jumps = page.evaluate("[player.waits, player.jumps]")
     with capsys.disabled():
         print(
             f"\nThe page in Chromium: {median:.0f} ms behind the camera (95th: {late:.0f} ms), drift {drift:+.1f} ms, "
@@ -150,25 +147,25 @@ def test_is_close_behind_the_camera_and_stays_there(
     assert 0 < median < MOST_BEHIND_MS
     assert abs(drift) < MOST_DRIFT_MS
     assert len(delays) / WATCHED_S > 10
-    assert 0.89 < min(paces) <= max(paces) < 1.11  # nobody sees the haste
+    assert 0.89 < min(paces) <= max(paces) < 1.11  # not noticeable
 
 
 def hiccup(page: Page, portal: Portal) -> None:
-    page.evaluate("async () => { movie.video.pause(); await new Promise((resolve) => setTimeout(resolve, 400)); }")
-    page.evaluate("() => movie.video.play()")
+    page.evaluate("async () => { player.video.pause(); await new Promise((resolve) => setTimeout(resolve, 400)); }")
+    page.evaluate("() => player.video.play()")
 
 
 def stop_portal(page: Page, portal: Portal) -> None:
     portal.process.send_signal(signal.SIGSTOP)
     try:
-        wait_until(lambda: page.evaluate("Date.now() / 1000 - movie.shown.at(-1)[0] > 1"), "a movie that stands")
+        wait_until(lambda: page.evaluate("Date.now() / 1000 - player.shown.at(-1)[0] > 1"), "the video stalls")
     finally:
         portal.process.send_signal(signal.SIGCONT)
 
 
 def hide_tab(page: Page, portal: Portal) -> None:
     page.evaluate(HIDE, True)
-    wait_until(lambda: page.evaluate("Date.now() / 1000 - movie.shown.at(-1)[0] > 1"), "a movie that stands")
+    wait_until(lambda: page.evaluate("Date.now() / 1000 - player.shown.at(-1)[0] > 1"), "the video stalls")
     page.evaluate(HIDE, False)
 
 
@@ -179,29 +176,29 @@ def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: 
     wait_until_close(page)
     seen = len(shown(page))
     stall(page, portal)
-    wait_until(lambda: len(shown(page)) > seen + 20, "a movie that goes on")
+    wait_until(lambda: len(shown(page)) > seen + 20, "the video continues")
     wait_until_close(page)
 
 
-def test_clock_that_goes_wrong_is_corrected(start_portal: Start, visitor: Visitor) -> None:
-    """What a real one loses in hours, this one loses at once: without correction 0.36 s while it is watched."""
+def test_clock_drift_is_corrected(start_portal: Start, visitor: Visitor) -> None:
+    """Without correction the drift would add 0.36 s of latency during the test."""
     page = play(visitor, start_portal(*SMALL), SLOW_CLOCK)
-    page.evaluate("() => { movie.video.playbackRate = 1; }")
+    page.evaluate("() => { player.video.playbackRate = 1; }")
     watch(page, WATCHED_S)
     wait_until_close(page)
     paces = [pace for _, _, pace in watch(page, 3)]
     assert statistics.mean(paces) > 1
 
 
-def test_stumbling_line_gets_more_to_spare(start_portal: Start, visitor: Visitor) -> None:
-    """Between two halts the page does not come as close again as it was, so that the next is not seen."""
-    page = play(visitor, start_portal(*SMALL), STUMBLING_LINE)
+def test_jitter_increases_latency(start_portal: Start, visitor: Visitor) -> None:
+    """Between stalls the latency stays higher than before, so that the next stall is not visible."""
+    page = play(visitor, start_portal(*SMALL), JITTER)
     watch(page, WATCHED_S)
-    wait_until(lambda: min(delay for _, delay, _ in shown(page, 4)) > 230, "more to spare")
+    wait_until(lambda: min(delay for _, delay, _ in shown(page, 4)) > 230, "a higher latency")
     assert behind_ms(page) < 1000
 
 
-def test_goes_on_when_the_camera_is_back(start_portal: Start, visitor: Visitor, faults: Path) -> None:
+def test_continues_after_recovery(start_portal: Start, visitor: Visitor, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *SMALL)
     page = play(visitor, portal)
     faults.write_text("hang-once")
@@ -209,13 +206,13 @@ def test_goes_on_when_the_camera_is_back(start_portal: Start, visitor: Visitor, 
     faults.write_text("")
     portal.wait_for_log("Camera recovered")
     seen = len(shown(page))
-    wait_until(lambda: len(shown(page)) > seen + 30, "a movie that goes on")
+    wait_until(lambda: len(shown(page)) > seen + 30, "the video continues")
     wait_until_close(page)
 
 
-def test_shows_the_colours_of_a_snapshot(start_portal: Start, visitor: Visitor) -> None:
+def test_colours_match_snapshot(start_portal: Start, visitor: Visitor) -> None:
     page = play(visitor, start_portal(*SMALL))
     page.evaluate(SNAPSHOT)
-    movie = page.evaluate(f"({COLOUR})(movie.video)")
+    shown_colour = page.evaluate(f"({COLOUR})(player.video)")
     snapshot = page.evaluate(f"({COLOUR})(snapshot)")
-    assert movie == pytest.approx(snapshot, abs=3)
+    assert shown_colour == pytest.approx(snapshot, abs=3)
