@@ -1,1 +1,1 @@
-"""Cameras: what one is (base), the kinds there are, and the holder that opens one only while somebody wants it."""
+"""Cameras: the protocol (base), the session that opens one while there is a client, and one package for each kind."""

@@ -155,7 +155,7 @@ def test_a_camera_that_stays_frozen_is_given_up(rig: Rig) -> None:
     assert answer().status == 503
     assert answer().json["detail"] in (
         reason,
-        "no picture from the camera in time (it is recovering: no frame for 1 s)",
+        "no frame from the camera in time (it is recovering: no frame for 1 s)",
     )
 
 

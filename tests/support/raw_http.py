@@ -219,7 +219,7 @@ ERRORS = {
     "bug": ZeroDivisionError("a secret of ours"),
     "value": ValueError("not for the world"),
     "busy": CameraBusy("another program has the camera"),
-    "none": NoPicture("no picture from the camera in time"),
+    "none": NoPicture("no frame from the camera in time"),
     "unable": NotSupported("this camera has no autofocus"),
     "http": HttpError(HTTPStatus.CONFLICT, "hdr: camera must be closed", {"Retry-After": "7"}),
 }

@@ -56,7 +56,7 @@ class Autofocus(NullListener):
     def mode(self) -> AfMode | None:
         """The mode that was sent last, which libcamera does not report back; None if none was sent since opening."""
         with self._changed:
-            return self._sent_mode if self._is_open else None
+            return self._sent_mode
 
     # --- the session's listener -------------------------------------------------------------------------------
 
@@ -139,7 +139,8 @@ class Autofocus(NullListener):
 
     @property
     def _sent_mode(self) -> AfMode | None:
-        mode = self._sent.values.get("AfMode")
+        # A control that is sent to a closed camera has no effect, but is recorded until the next opening.
+        mode = self._sent.values.get("AfMode") if self._is_open else None
         return None if mode is None else AfMode(mode)
 
     def _reset(self, *, is_open: bool, can_focus: bool) -> None:

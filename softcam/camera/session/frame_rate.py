@@ -1,4 +1,4 @@
-"""The rate at which a camera delivers frames, and how long the frames on their way may take.
+"""The rate at which a camera delivers frames, and how long the frames in the pipeline may take.
 
 No thread, no clock and no camera in here. The camera's frame thread counts, any thread reads. There is no lock: each
 value is replaced as a whole, and read at worst one frame late.
@@ -49,7 +49,7 @@ class FrameRateMeter:
 
     @property
     def pipeline_s(self) -> float:
-        """How long the frames on their way may take; a silence of that length is not a stall."""
+        """How long the frames in the pipeline may take; a silence of that length is not a stall."""
         return PIPELINE_FRAMES * max(self._duration_s, self._sent.requested_duration_s)
 
     def fps(self, now_s: float) -> float:

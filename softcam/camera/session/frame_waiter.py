@@ -54,7 +54,7 @@ class FrameWaiter:
             state.raise_failure()
             if state.config is not None and (frame is not None or state.state is State.RECOVERING):
                 return state.config
-            raise NoPicture(f"no picture from the camera in time (it is {state.state})")
+            raise NoPicture(f"no frame from the camera in time (it is {state.state})")
 
     def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
         """See `CameraManager.wait_frame`."""
@@ -73,7 +73,7 @@ class FrameWaiter:
         with state.changed:
             state.raise_failure()
             reason = f": {state.last_error}" if state.state is State.RECOVERING else ""
-            raise NoPicture(f"no picture from the camera in time (it is {state.state}{reason})")
+            raise NoPicture(f"no frame from the camera in time (it is {state.state}{reason})")
 
     def _recovery_deadline(self, deadline_s: float) -> float:
         """An earlier deadline while the camera is being recovered. Without the lock, as `should_stop` above."""

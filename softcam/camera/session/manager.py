@@ -6,7 +6,7 @@
 
 `CameraManager` is the public side; the work is done by the pieces around one `SessionState`, which get it passed in:
 
-- `CameraThread` makes every call that may block or hang (open, restart, still, close); `decide` tells it which.
+- `CameraThread` makes every call that may block or hang (open, restart, still, close); `decide` selects it.
   While the camera is closed it sleeps without a timeout.
 - `Lifecycle` opens and closes, `Recovery` acts when no frames arrive, `JobRunner` runs stills between two frames.
 - `FrameIntake` receives frames on the camera's frame thread, `FrameWaiter` waits for them on a caller's.
@@ -160,8 +160,8 @@ class CameraManager:
             with self._intake.paused(), self._guard.limit("taking a raw still", self._limits.still_s):
                 return self.camera.raw_still()
 
-        picture: RawStill = self._jobs.submit_and_wait(("raw still",), take_raw_still, deadline_s)
-        return picture
+        still: RawStill = self._jobs.submit_and_wait(("raw still",), take_raw_still, deadline_s)
+        return still
 
     def reopen(self, deadline_s: float) -> None:
         """Close an open camera and open it again, which applies what its listeners prepare; clients wait meanwhile.

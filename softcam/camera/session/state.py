@@ -39,10 +39,10 @@ RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
 
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
-    """A snapshot of the session; `fps` is measured, `mode` is None while the camera is closed."""
+    """A snapshot of the session; `fps` is measured, `config` is None while the camera is closed."""
 
     state: State
-    mode: StreamConfig | None
+    config: StreamConfig | None
     fps: float | None
     leases: Mapping[LeaseKind, int]
     last_error: str | None

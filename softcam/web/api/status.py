@@ -224,7 +224,7 @@ class StatusApi:
         content: dict[str, Any] = {
             field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA
         }
-        controls: Mapping[str, Any] = {} if status is None or status.mode is None else status.mode.controls
+        controls: Mapping[str, Any] = {} if status is None or status.config is None else status.config.controls
         af_mode = None if self._manager is None else self._manager.autofocus.mode
         if af_mode is None and self._control_manager is not None:
             af_mode = mapping.focus_mode(self._control_manager.requested)  # the mode that is sent when the camera opens
@@ -266,15 +266,15 @@ class StatusApi:
 
 
 def _camera_fields(manager: CameraManager, status: SessionStatus) -> dict[str, Any]:
-    mode = status.mode
+    config = status.config
     return {
         "state": status.state,
         "backend": manager.camera.backend,
         "camera": manager.camera.name,
         "available": _is_available(manager, status),
-        "width": None if mode is None else mode.width,
-        "height": None if mode is None else mode.height,
-        "pixel_format": None if mode is None else mode.pixel_format,
+        "width": None if config is None else config.width,
+        "height": None if config is None else config.height,
+        "pixel_format": None if config is None else config.pixel_format,
         "fps": status.fps,
         "last_error": status.last_error,
         "restarts": status.restarts,

@@ -47,7 +47,7 @@ def brief() -> Iterator[SessionRig]:
 def test_closed_without_lease(held: SessionRig) -> None:
     status = held.manager.status()
     assert status.state is State.CLOSED
-    assert (status.mode, status.fps, status.metadata, status.last_error) == (None, None, None, None)
+    assert (status.config, status.fps, status.metadata, status.last_error) == (None, None, None, None)
     assert (status.restarts, status.opens) == (0, 0)
     eventually(lambda: waiters(held.session.changed) == 1, "the thread sleeps")
     assert held.camera.calls == []
@@ -59,7 +59,7 @@ def test_lease_opens(held: SessionRig) -> None:
         held.camera.emit({"ExposureTime": 5, "Lux": 3})
         assert held.manager.wait_ready(soon_s()) == held.camera.config
         status = held.manager.status()
-        assert status.mode == held.camera.config
+        assert status.config == held.camera.config
         assert status.leases == {**dict.fromkeys(LEASE_KINDS, 0), "hold": 1}
         assert status.metadata == {"ExposureTime": 5, "Lux": 3}
         assert status.opens == 1
@@ -87,7 +87,7 @@ def test_camera_closes_after_the_linger() -> None:
         assert time.monotonic() - began_s >= 0.03
         assert held.camera.calls == ["open", "close"]
         assert held.camera.frames_out == 0
-        assert held.manager.status().mode is None
+        assert held.manager.status().config is None
 
 
 def test_close_without_linger(brief: SessionRig) -> None:
@@ -509,7 +509,7 @@ def test_still(still_rig: tuple[SessionRig, Lease]) -> None:
     assert frame.size == (40, 20)
     frame.release()
     assert held.state is State.OPEN
-    assert held.manager.status().mode == held.camera.config
+    assert held.manager.status().config == held.camera.config
     assert held.camera.calls == ["open", "still", "still"]
 
 

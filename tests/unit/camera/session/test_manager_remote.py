@@ -104,7 +104,7 @@ def test_reconnect_with_another_size(held: SessionRig, camera: RemoteCamera) -> 
         camera.reconnect()
         camera.config = OTHER
         camera.reconnect()
-        eventually(lambda: held.manager.status().mode is OTHER)
+        eventually(lambda: held.manager.status().config is OTHER)
         assert held.manager.wait_ready(soon_s()) is OTHER
 
 

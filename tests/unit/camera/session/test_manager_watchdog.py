@@ -100,7 +100,7 @@ def test_reopening_after_a_failed_restart(calm: SessionRig) -> None:
     calm.camera.wait_inside("close")
     assert calm.state is State.RECOVERING
     assert calm.manager.recovery_reason == "restarting the stream failed: does not start"
-    assert calm.manager.status().mode == calm.camera.config, "viewers are still shown something of that size"
+    assert calm.manager.status().config == calm.camera.config, "viewers are still shown something of that size"
     with calm.camera.flowing():
         calm.camera.unblock()
         calm.wait_for(State.OPEN)
@@ -384,7 +384,7 @@ def test_old_frame_is_not_live() -> None:
         held.camera.emit()
         began_s = time.monotonic()
         eventually(lambda: time.monotonic() - began_s > 0.06, "the frame's age")
-        with pytest.raises(CameraError, match="no picture from the camera in time"):
+        with pytest.raises(CameraError, match="no frame from the camera in time"):
             # Before the watchdog acts, which would let a viewer in to see the placeholder.
             held.manager.wait_ready(time.monotonic())
         lease.release()

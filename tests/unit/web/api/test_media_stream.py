@@ -235,7 +235,7 @@ def test_no_frame_is_503(impatient: Scene) -> None:
         for path in (*STREAM_PATHS, *SNAPSHOT_PATHS):
             reply = site.ask(path)
             assert reply.status == 503
-            assert "no picture from the camera in time" in reply.detail
+            assert "no frame from the camera in time" in reply.detail
             assert int(reply.headers["Retry-After"]) > 0
 
 
