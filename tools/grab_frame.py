@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Asks a portal for its state or a picture, or shows its stream in a window.
+"""Prints the status of a portal, saves a snapshot, or shows the stream in a window.
 
     tools/grab_frame.py --host pi.local --status
     tools/grab_frame.py --host pi.local --save photo.jpg
     tools/grab_frame.py --host pi.local --stream
 
-The standard library alone; only --stream wants OpenCV (apt install python3-opencv), and is ended with q. A key is read
-from CAMERA_API_KEY.
+Only --stream needs more than the standard library: OpenCV (apt install python3-opencv); q closes the window. The key is
+read from CAMERA_API_KEY.
 """
 
 import argparse
@@ -21,46 +21,46 @@ from pathlib import Path
 OK, USAGE, NO_ANSWER, REFUSED = 0, 2, 3, 4
 FIRST_PORT = 18081
 
-_LIMIT_S = 20.0  # a camera that is closed has to open, focus and settle first
+_LIMIT_S = 20.0  # a closed camera must open, focus and settle first
 _LARGEST = 64 << 20
-_WINDOW = "Soft Stream, q ends"
+_WINDOW = "Soft Stream (q: quit)"
 
 
-class RtspRejected(Exception):
-    """The portal answers, and gives nothing; the message has its reason."""
+class Rejected(Exception):
+    """The portal answered with an error; the message is its reason."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 well, 2 usage, 3 no answer, 4 the portal says no."""
-    wish = _parse(argv)
+    """Return the exit code: 0 success, 2 usage, 3 no answer, 4 the portal answered with an error."""
+    options = _parse(argv)
     try:
-        if wish.stream:
-            return _show(wish)
+        if options.stream:
+            return _show(options)
         began_s = time.monotonic()
-        answer = _get(wish, "/api/camera/status" if wish.status else f"/api/camera/frame{_query(wish)}")
+        answer = _get(options, "/api/camera/status" if options.status else f"/api/camera/frame{_query(options)}")
         took_s = time.monotonic() - began_s
-        status = json.loads(answer) if wish.status else None
-    except RtspRejected as error:
+        status = json.loads(answer) if options.status else None
+    except Rejected as error:
         print(f"grab_frame.py: {error}", file=sys.stderr)
         return REFUSED
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"grab_frame.py: no answer from {wish.host}:{wish.port}: {error}", file=sys.stderr)
+        print(f"grab_frame.py: no answer from {options.host}:{options.port}: {error}", file=sys.stderr)
         return NO_ANSWER
     except KeyboardInterrupt:
         return OK
-    if wish.status:
+    if options.status:
         print(json.dumps(status, indent=2, ensure_ascii=False))
         return OK
     try:
-        wish.save.write_bytes(answer)
+        options.save.write_bytes(answer)
     except OSError as error:
-        print(f"grab_frame.py: {wish.save} cannot be written: {error.strerror}", file=sys.stderr)
+        print(f"grab_frame.py: cannot write {options.save}: {error.strerror}", file=sys.stderr)
         return USAGE
-    print(f"{wish.save}: {len(answer) / 1000:.0f} kB after {took_s:.2f} s")
+    print(f"{options.save}: {len(answer) / 1000:.0f} kB after {took_s:.2f} s")
     return OK
 
 
-def _show(wish: argparse.Namespace) -> int:
+def _show(options: argparse.Namespace) -> int:
     try:
         import cv2
         import numpy as np
@@ -68,22 +68,22 @@ def _show(wish: argparse.Namespace) -> int:
         print(f"grab_frame.py: --stream needs OpenCV (apt install python3-opencv): {error}", file=sys.stderr)
         return USAGE
     try:
-        for picture in _pictures(wish):
-            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+        for jpeg in _jpegs(options):
+            image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
             if image is not None:
                 cv2.imshow(_WINDOW, image)
             if cv2.waitKey(1) & 0xFF == ord("q"):
                 break
         cv2.destroyAllWindows()
     except cv2.error as error:  # built without windows, or no screen
-        print(f"grab_frame.py: OpenCV shows no window here: {str(error).strip()}", file=sys.stderr)
+        print(f"grab_frame.py: OpenCV cannot open a window: {str(error).strip()}", file=sys.stderr)
         return USAGE
     return OK
 
 
-def _pictures(wish: argparse.Namespace) -> Iterator[bytes]:
-    """The pictures of the stream, until it ends."""
-    with _ask(wish, f"/api/camera/stream{_query(wish)}") as answer:
+def _jpegs(options: argparse.Namespace) -> Iterator[bytes]:
+    """Yield the JPEGs of the stream until it ends."""
+    with _ask(options, f"/api/camera/stream{_query(options)}") as answer:
         while True:
             length = None
             while line := answer.readline():
@@ -92,28 +92,28 @@ def _pictures(wish: argparse.Namespace) -> Iterator[bytes]:
                 name, _, value = line.partition(b":")
                 if name.lower() == b"content-length":
                     length = int(value)
-            if length is None or len(picture := answer.read(length)) < length:
+            if length is None or len(jpeg := answer.read(length)) < length:
                 return
-            yield picture
+            yield jpeg
 
 
-def _get(wish: argparse.Namespace, target: str) -> bytes:
-    with _ask(wish, target) as answer:
+def _get(options: argparse.Namespace, target: str) -> bytes:
+    with _ask(options, target) as answer:
         body = answer.read(_LARGEST)
-        if answer.length:  # of what was announced; Python itself tells that only where all is read at once
+        if answer.length:  # read(size) does not raise this by itself
             raise http.client.IncompleteRead(body, answer.length)
         return body
 
 
-def _ask(wish: argparse.Namespace, target: str) -> http.client.HTTPResponse:
-    """The answer, which closes its connection when it is closed. Raises Refused for anything but success."""
-    connection = http.client.HTTPConnection(wish.host, wish.port, timeout=_LIMIT_S)
+def _ask(options: argparse.Namespace, target: str) -> http.client.HTTPResponse:
+    """Send the request; closing the response closes its connection. Raises Rejected for any status but 200."""
+    connection = http.client.HTTPConnection(options.host, options.port, timeout=_LIMIT_S)
     key = os.environ.get("CAMERA_API_KEY")
     try:
         connection.request("GET", target, headers={"Connection": "close", **({"X-API-Key": key} if key else {})})
         answer = connection.getresponse()
         if answer.status != http.client.OK:
-            raise RtspRejected(f"{answer.status} {answer.reason}: {_detail(answer.read(65536))}")
+            raise Rejected(f"{answer.status} {answer.reason}: {_detail(answer.read(65536))}")
     except BaseException:
         connection.close()
         raise
@@ -127,22 +127,24 @@ def _detail(body: bytes) -> str:
         return body[:200].decode(errors="replace").strip()
 
 
-def _query(wish: argparse.Namespace) -> str:
-    asked = {"quality": wish.quality, "fps": wish.fps if wish.stream else None}
+def _query(options: argparse.Namespace) -> str:
+    asked = {"quality": options.quality, "fps": options.fps if options.stream else None}
     given = [f"{name}={value:g}" for name, value in asked.items() if value is not None]
     return f"?{'&'.join(given)}" if given else ""
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="grab_frame.py", description="A portal's state, a picture, or its stream.")
+    parser = argparse.ArgumentParser(
+        prog="grab_frame.py", description="Print the status of a portal, save a snapshot, or show its stream."
+    )
     parser.add_argument("--host", required=True)
-    parser.add_argument("--port", type=int, default=FIRST_PORT, help=f"default {FIRST_PORT}, that of camera 0")
+    parser.add_argument("--port", type=int, default=FIRST_PORT, help=f"default {FIRST_PORT} (camera 0)")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--status", action="store_true", help="print the state of the camera")
-    what.add_argument("--save", type=Path, metavar="FILE", help="save one picture")
-    what.add_argument("--stream", action="store_true", help="show the stream in a window; q ends it")
+    what.add_argument("--status", action="store_true", help="print the status of the camera")
+    what.add_argument("--save", type=Path, metavar="FILE", help="save a snapshot")
+    what.add_argument("--stream", action="store_true", help="show the stream in a window; q closes it")
     parser.add_argument("--quality", type=int, help="JPEG quality, 1 to 100")
-    parser.add_argument("--fps", type=float, help="of --stream, at most")
+    parser.add_argument("--fps", type=float, help="maximum frame rate of --stream")
     return parser.parse_args(argv)
 
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Makes this machine ready for a target of the Makefile; where it is ready, says nothing and is quick.
+# Installs what a target of the Makefile needs; prints nothing if everything is there.
 #
-#   tools/setup.sh run [CAMERA]   prints the Python that the portal is to run with
+#   tools/setup.sh run [CAMERA]   prints the Python to run the portal with
 #   tools/setup.sh lint           .venv-test, shellcheck
 #   tools/setup.sh test           .venv-test, and the Debian packages of tests/packages.txt
 #   tools/setup.sh bench          .venv-test, a compiler and ustreamer
 #
-# What it cannot do it says in one line, and leaves with 1. Everything it makes lies in the checkout (.venv, .venv-test,
-# .cache), but for Debian packages, which it installs where it is root or sudo asks for no password, unless NO_APT=1.
-# An environment counts from the moment its stamp is written, last, so one that was interrupted is made anew.
+# An error is one line and exit code 1. All files are created in the checkout (.venv, .venv-test, .cache), except Debian
+# packages, which are installed as root or with a sudo that needs no password, unless NO_APT=1. The stamp of a virtual
+# environment is written last, so an interrupted one is created again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -16,9 +16,9 @@ goal=${1:?run, lint, test or bench}
 camera=${2:-pattern}
 command="make $goal$([[ $camera == pattern ]] || printf ' CAMERA=%s' "$camera")"
 log=.cache/setup.log
-pyav='av >=12, <20' # for H.264; where it is missing, the portal says so to who asks for that
+pyav='av >=12, <20' # for H.264; without it, requests for H.264 get an error that says so
 
-exec 3>&2 # where people read, also where a step's own words go to the log
+exec 3>&2 # the terminal, also in steps whose output goes to the log
 say() {
   printf '%s\n' "$*" >&3
 }
@@ -28,7 +28,7 @@ fail() {
   exit 1
 }
 
-start_work() { # FOLDER…: a log of its own, and alone; what is written must be writable
+start_work() { # FOLDER…: checks that they are writable, takes the lock and empties the log
   local folder
   mkdir -p .cache 2>/dev/null || true
   for folder in . .cache "$@"; do
@@ -36,7 +36,7 @@ start_work() { # FOLDER…: a log of its own, and alone; what is written must be
   done
   if [[ -z ${is_working:-} ]]; then
     exec 9>.cache/setup.lock
-    flock 9 # two makes at once would build in one another's folder
+    flock 9 # two set-ups at once would write into the same folder
     : >"$log"
     is_working=1
   fi
@@ -48,16 +48,16 @@ may_install() {
   [[ ${NO_APT:-} != 1 ]] && command -v apt-get >/dev/null && { ((EUID == 0)) || sudo -n true 2>/dev/null; }
 }
 
-install_packages() { # NAME… - whether it worked shows by looking for what was wanted
+install_packages() { # NAME…; the caller checks whether they are installed
   local root=(env DEBIAN_FRONTEND=noninteractive) try
   ((EUID == 0)) || root=(sudo -n "${root[@]}")
   say "Installing with apt: $*"
   for try in 1 2 3; do
     "${root[@]}" apt-get -q -o DPkg::Lock::Timeout=120 -o APT::Update::Error-Mode=any update && break
-    [[ -n ${CI:-} ]] || break # apt itself tries again; more patience than that only CI has
+    [[ -n ${CI:-} ]] || break # apt has its own retries; only CI waits longer
     sleep "$try"
   done >>"$log" 2>&1
-  # Old lists may still do, so this is tried in any case.
+  # The package lists may be good enough even if the update failed.
   "${root[@]}" apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "$@" >>"$log" 2>&1 || true
 }
 
@@ -68,9 +68,9 @@ missing_packages() { # NAME…
   done
 }
 
-need_packages() { # NAME…: installs them or says what stays undone; only CI, which may skip nothing, stops here
+need_packages() { # NAME…: installs them or prints what is missing, which is an error in CI
   local missing
-  command -v dpkg-query >/dev/null || return 0 # not Debian: tests look for each program by themselves
+  command -v dpkg-query >/dev/null || return 0 # not Debian: each test checks for the programs that it needs
   mapfile -t missing < <(missing_packages "$@")
   if ((${#missing[@]})) && may_install; then
     start_work
@@ -79,19 +79,19 @@ need_packages() { # NAME…: installs them or says what stays undone; only CI, w
   fi
   ((${#missing[@]})) || return 0
   [[ -z ${CI:-} ]] || fail "could not install ${missing[*]} (see $log)"
-  say "$command: skips what is not installed; to have it all: sudo apt install ${missing[*]}"
+  say "$command: tests that need missing programs are skipped; to run all: sudo apt install ${missing[*]}"
 }
 
 # --- Python
 
-pythons() { # those that may be there, the system's first: Picamera2 is made for that one
+pythons() { # the installed ones, the system's first, as Picamera2 is installed there
   printf '%s\n' "${PYTHON:-}" /usr/bin/python3 "$(command -v python3 || true)" | awk 'NF && !seen[$0]++' |
     while read -r python; do
       if [[ -x $python ]]; then printf '%s\n' "$python"; fi
     done
 }
 
-has() { # PYTHON [MODULE…]: it is recent enough, and they are installed, which does not mean that they work
+has() { # PYTHON [MODULE…]: the version is supported, and the modules are installed (not imported)
   "$1" -c 'import sys
 from importlib.util import find_spec
 sys.exit(sys.version_info < (3, 11) or not all(map(find_spec, sys.argv[1:])))' "${@:2}" 2>/dev/null
@@ -104,15 +104,15 @@ imports() { # PYTHON MODULE
 runs_portal() { # PYTHON
   local modules=(simplejpeg numpy)
   if needs_picamera2; then modules+=(picamera2 libcamera); fi
-  # Picamera2 takes a second to import, so it is only looked for. simplejpeg is what breaks, when numpy is changed.
+  # Importing Picamera2 takes a second, so it is not imported. simplejpeg is, as another numpy version breaks it.
   has "$1" "${modules[@]}" && imports "$1" simplejpeg
 }
 
-needs_picamera2() { # not the pattern, nor what PyAV opens; an id of a camera, /base/…, is no file
+needs_picamera2() { # not for the pattern camera or for what PyAV opens; a camera id, /base/…, is not a file
   [[ $camera != pattern && $camera != *://* && $camera != /dev/* && ! -f $camera && ! -p $camera ]]
 }
 
-find_python() { # has|runs_portal [MODULE…]: the first for which that holds
+find_python() { # has|runs_portal [MODULE…]: the first Python for which the function succeeds
   local python
   while read -r python; do
     if "$1" "$python" "${@:2}"; then
@@ -142,30 +142,30 @@ is_ready() { # FOLDER STAMP MODULE
   [[ -f $1/stamp && $(<"$1/stamp") == "$2" ]] && imports "$1/bin/python" "$3"
 }
 
-make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option [EXTRA]]: makes it, where it is not there, with MODULE in it
+make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option [EXTRA]]: creates it unless MODULE works in it
   local folder=$1 requirements=$2 module=$3 option=${4:-} extra=${5:-} python stamp
   stamp=$(printf '%s\n' "$PWD" "$option" | cat - tools/setup.sh "$requirements" | sha256sum)
   if is_ready "$folder" "$stamp" "$module"; then return; fi
   start_work "$folder"
-  if is_ready "$folder" "$stamp" "$module"; then return; fi # another make was at it
+  if is_ready "$folder" "$stamp" "$module"; then return; fi # another process has created it
   python=$(python_for_venv)
-  say "Setting up $folder with ${python##*/}: about a minute, this once"
+  say "Setting up $folder with ${python##*/}: about a minute, only the first time"
   trap 'rm -rf "$folder"' EXIT
   trap 'exit 130' INT TERM
   rm -rf "$folder"
   {
     # shellcheck disable=SC2086 # an option or none
     "$python" -m venv $option "$folder" || fail "could not make $folder with $python (see $log)"
-    # A numpy from the system stays: Picamera2 is built against it.
+    # Keep the system's numpy: Picamera2 is built against it.
     "$folder/bin/python" -c 'import numpy; print(f"numpy=={numpy.__version__}")' >.cache/constraints.txt 2>/dev/null || true
     "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 \
       --constraint .cache/constraints.txt --requirement "$requirements" || pip_failed "$requirements"
     "$folder/bin/python" -c "import $module" || fail "$module does not work in $folder (see $log)"
-    # What the portal can do without. Built from source it would want FFmpeg's own sources and half an hour.
+    # Optional. Building it from source would need FFmpeg's sources and half an hour.
     if [[ -n $extra ]] && ! has "$folder/bin/python" "${extra%% *}"; then
       "$folder/bin/python" -m pip install --disable-pip-version-check --no-input --retries 2 \
         --constraint .cache/constraints.txt --only-binary "${extra%% *}" "$extra" ||
-        say "$command: goes on without H.264, as pip cannot install $extra (see $log)"
+        say "$command: no H.264: pip cannot install $extra (see $log)"
     fi
   } >>"$log" 2>&1
   printf '%s\n' "$stamp" >"$folder/stamp"
@@ -195,7 +195,7 @@ for_run() {
     find_python runs_portal && return
     fail "needs Picamera2, which Raspberry Pi OS has: sudo apt install python3-picamera2"
   fi
-  # The system's Picamera2 is used wherever it is, unless its own numpy or simplejpeg is what does not work.
+  # Use the system's Picamera2 if it is installed, unless its numpy or simplejpeg is broken.
   if python=$(find_python has picamera2 libcamera); then
     if ! has "$python" simplejpeg; then
       option=--system-site-packages

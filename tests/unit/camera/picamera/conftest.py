@@ -1,10 +1,20 @@
 """The fake Picamera2 in the place of the modules, with one CSI camera."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.fake_picamera2 import FakePicamera2, fake_picamera2
+
+
+@pytest.fixture(scope="package", autouse=True)
+def cheap_collections() -> Iterator[None]:
+    """The garbage collection after each test only checks objects that were created since."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
