@@ -44,7 +44,7 @@ _UNFIT_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
+    """Return the exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
     wish = _parse(argv)
     try:
         import av
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 class _NoStream(Exception):
-    """The message says why."""
+    """There is no stream; the message is the reason."""
 
 
 class _Reader:
@@ -80,14 +80,14 @@ class _Reader:
         self._av = av
         self._url = url
         self._is_ended = is_ended
-        self._is_over = threading.Event()  # nobody wants any more of it
+        self._is_over = threading.Event()  # set by stop()
         self._came: queue.Queue[Any] = queue.Queue(_WAITING)  # the video stream, packets, and how it ended
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
     def is_ended(self) -> bool:
-        """Whether a signal said so."""
+        """Whether a signal has requested the end."""
         return self._is_ended.is_set()
 
     def video(self) -> Any:
@@ -133,7 +133,7 @@ class _Reader:
             self._came.put(error)
 
     def _read(self, source: Any) -> BaseException | None:
-        """To the end, and how that came."""
+        """Read to the end; return the error, or None at the end of the stream."""
         try:
             video = next((stream for stream in source.streams if stream.type == "video"), None)
             if video is None:
@@ -197,7 +197,7 @@ def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> i
 
 
 class _Copy:
-    """Packets as they are, their times counted from the first keyframe."""
+    """Copies the packets; times start at the first keyframe."""
 
     def __init__(self, target: Any, video: Any) -> None:
         self._target = target
@@ -230,7 +230,7 @@ class _Copy:
         return 1
 
     def finish(self) -> None:
-        """All is written already."""
+        """Nothing to do: all packets are written."""
 
 
 class _Encode:
@@ -285,7 +285,7 @@ class _Encode:
 
 
 class _Progress:
-    """A line that is written over where people look, and one at the end."""
+    """A progress line on the terminal, and a last line at the end."""
 
     def __init__(self, output: Path) -> None:
         self.frames = 0
