@@ -1,6 +1,6 @@
 """The MJPEG stream: connects the JPEG encoders and the fan-out, and shows notices while there are no frames.
 
-No thread of its own: its callbacks run on the encoder threads and on the fan-out thread.
+No dedicated thread: the callbacks run on the encoder threads and on the fan-out thread.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -214,7 +214,7 @@ def test_ok_every_way_to_import_is_seen(source: str, expected: set[str], tmp_pat
     assert imports("softcam.web.http.router", path, known) - {"softcam"} == expected - {"softcam"}
 
 
-# Runs in a process of its own: what a module does on import shows only where nothing was imported before.
+# Runs in a fresh process: side effects of an import only show if nothing was imported before.
 WATCH = """
 import importlib, json, logging, sys, threading
 

@@ -62,7 +62,7 @@ def test_mandatory_fields() -> None:
     assert fields["Orientation"] == 1
     for name in ("Make", "Model", "DateTime", "DateTimeOriginal", "ExposureTime", "ISOSpeedRatings", "SubjectDistance"):
         assert name not in fields
-    # No compensation is set, so none is told; a thumbnail would look like a second picture.
+    # No compensation is set, so none is written; a thumbnail would look like a second picture.
     assert "ExposureBiasValue" not in fields
     assert "JpegIFOffset" not in fields
 

@@ -8,7 +8,7 @@ import simplejpeg
 from softcam.imaging.jpeg import size_of
 from softcam.imaging.placeholder import placeholder
 
-LINES = ("Camera 0 is being brought back", "no frame came for 10 s; the stream is restarted")
+LINES = ("Recovering camera 0", "no frame came for 10 s; the stream is restarted")
 
 
 def grey(jpeg: bytes) -> npt.NDArray[np.uint8]:

@@ -107,7 +107,7 @@ def test_mjpeg_has_one_plane() -> None:
 
 
 def frame_that_knows_its_place(pixel_format: PixelFormat, width: int, height: int) -> Frame:
-    """Luma tells its column, chroma tells twice its own: in a part they still have to agree."""
+    """Luma encodes its column, chroma twice its column: in a crop they must still agree."""
     luma = np.broadcast_to(np.arange(width, dtype=np.uint8), (height, width))
     half_width, half_height = (width + 1) // 2, (height + 1) // 2
     blue = np.broadcast_to(2 * np.arange(half_width, dtype=np.uint8), (half_height, half_width))

@@ -124,7 +124,7 @@ def test_deadline_before_the_outcome() -> None:
     lens.see(SCANNING, FOCUSED)
     outcome = lens.focus.last_outcome
     assert outcome is not None
-    assert outcome.is_focused, "the cycle goes on by itself"
+    assert outcome.is_focused, "the cycle continues"
 
 
 def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:

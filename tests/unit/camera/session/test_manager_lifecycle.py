@@ -389,7 +389,7 @@ def test_failed_open_is_raised_by_all_callers(
         with pytest.raises(told, match=str(error)) as caught:
             background.result()
         raised.append(caught.value)
-    assert len(set(map(id, raised))) == 3, "each thread raises an error of its own"
+    assert len(set(map(id, raised))) == 3, "each thread raises a separate error"
     with pytest.raises(told):
         held.manager.lease("snapshot")
     assert held.manager.join(soon_s())
@@ -807,7 +807,7 @@ def test_wait_frame_shows_a_change(held: SessionRig) -> None:
     taken = waiting.result()
     assert taken is frames[-1]
     taken.release()
-    # Where the metadata tells, sooner.
+    # Sooner if the metadata reports it.
     held.manager.set_controls({"ExposureTime": 5000})
     asked_s = time.monotonic()
     waiting = Background(lambda: held.manager.wait_frame(asked_s, soon_s()))

@@ -177,7 +177,7 @@ def test_lasting_frames_reset_the_tries(calm: SessionRig) -> None:
     lease.release()
 
 
-# Nobody watches
+# No clients
 
 
 def test_release_during_a_restart(held: SessionRig) -> None:
@@ -236,7 +236,7 @@ def test_no_recovery_while_lingering(calm: SessionRig) -> None:
     assert calm.decision(61) is Step.CLOSE
     with calm.camera.flowing(), calm.manager.lease("stream"):
         calm.wait_for(State.OPEN)
-        assert calm.camera.count("restart") == 0, "the silence is counted from when somebody came"
+        assert calm.camera.count("restart") == 0, "the silence counts from the first lease"
 
 
 def test_no_watchdog() -> None:
@@ -258,7 +258,7 @@ def test_stop_during_a_restart(held: SessionRig) -> None:
     lease.release()
 
 
-# What is no stall, and what is one
+# What counts as a stall, and what does not
 
 
 def test_long_exposure_is_not_a_stall() -> None:
@@ -345,7 +345,7 @@ def test_frame_from_before_the_restart_does_not_end_recovery() -> None:
             lease.release()
 
 
-# Who asks with pauses
+# Requests with pauses in between
 
 
 def test_stall_with_a_polling_client(calm: SessionRig) -> None:
@@ -354,7 +354,7 @@ def test_stall_with_a_polling_client(calm: SessionRig) -> None:
     calm.wait_for(State.LINGERING)
     began_s = time.monotonic()
     eventually(lambda: time.monotonic() - began_s > 2 * CALM_S, "a silence")
-    assert calm.camera.calls == ["open"], "nobody is there for whom it would be brought back"
+    assert calm.camera.calls == ["open"], "without a client nothing is recovered"
     lease = calm.manager.lease("snapshot")
     wait_for_calls(calm, "open", "restart")
     with calm.camera.flowing():

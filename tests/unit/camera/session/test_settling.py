@@ -49,9 +49,9 @@ def test_settled_once_controls_are_visible() -> None:
     rig = Rig()
     assert CONTROL_FRAMES < rig.frames(40, {"Saturation": 0.0}) <= CONTROL_FRAMES + 8
     rig.begin()
-    assert rig.frames(40, {"Contrast": 1.5}, Contrast=1.5) <= 8, "the metadata tells it"
+    assert rig.frames(40, {"Contrast": 1.5}, Contrast=1.5) <= 8, "the metadata reports it"
     rig.begin()
-    assert rig.frames(40, {"Contrast": 1.5}, at=7, Contrast=1.5) == 10, "it tells it once, as libcamera does"
+    assert rig.frames(40, {"Contrast": 1.5}, at=7, Contrast=1.5) == 10, "reported once, as libcamera does"
 
 
 def test_camera_without_metadata_is_settled() -> None:
