@@ -179,7 +179,7 @@ def test_port_that_stays_taken(start_portal: Start, portal: Portal) -> None:
 def test_port_of_a_portal_that_is_just_ending(start_portal: Start, portal: Portal) -> None:
     port = portal.url.rpartition(":")[2]
     second = start_portal("--port", port)
-    second.wait_for_log("trying again")
+    second.wait_for_log("retrying")
     assert portal.stop() == 0
     second.wait_for_log("Listening")
     ends_well(second, signal.SIGTERM)
@@ -187,7 +187,7 @@ def test_port_of_a_portal_that_is_just_ending(start_portal: Start, portal: Porta
 
 def test_stops_while_it_waits_for_an_address(start_portal: Start) -> None:
     portal = start_portal("--host", "192.0.2.1")  # nobody's, RFC 5737
-    portal.wait_for_log("host 192.0.2.1, port 0: Cannot assign requested address; trying again")
+    portal.wait_for_log("host 192.0.2.1, port 0: Cannot assign requested address; retrying")
     ends_well(portal, signal.SIGTERM)
 
 

@@ -107,7 +107,7 @@ def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "no function")],
+    [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "must be a function")],
 )
 @pytest.mark.parametrize("flags", [(), ("--check",)])
 def test_a_hook_that_cannot_be_loaded_is_a_bad_setting(
