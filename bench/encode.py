@@ -1,8 +1,8 @@
-"""What the raw encoder costs: simplejpeg alone, on the planes of a reel's pictures.
+"""Measures simplejpeg alone, on the planes of a reel's JPEGs.
 
     encode.py REEL [QUALITY]
 
-prints one JSON object with the CPU milliseconds for each encode (median), in this one thread.
+Prints one JSON object with the median CPU milliseconds per encode. One thread.
 """
 
 import json
@@ -19,7 +19,7 @@ ROUNDS = 4
 
 
 def to_planes(jpeg: bytes) -> list[np.ndarray]:
-    """Y, U and V of a JPEG in 4:2:0, full range; a step of rounding off the camera's planes, which costs the same."""
+    """Y, U and V of a JPEG in 4:2:0, full range; equal to the camera's planes except for rounding."""
     red, green, blue = np.moveaxis(simplejpeg.decode_jpeg(jpeg).astype(np.float32), 2, 0)
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     planes = [luma]

@@ -1,7 +1,7 @@
 """From what was measured to what is shown: medians over the rounds, the tables, the goals. Pure functions.
 
-A measurement is a flat dict: `round`, `server`, `stage`, `kind`, `viewers`, and what the load client printed. Every
-ratio is taken within one round, and the median of the rounds is what counts.
+A measurement is a flat dict: `round`, `server`, `stage`, `kind`, `viewers`, and the output of the load generator. Each
+ratio is computed within one round; the median over the rounds is reported.
 """
 
 import statistics
@@ -13,7 +13,7 @@ Measurement = dict[str, Any]
 
 
 class Results:
-    """The measurements of one run; all lookups give None where something was not measured."""
+    """The measurements of one run; lookups return None for what was not measured."""
 
     def __init__(self, measurements: Sequence[Measurement]) -> None:
         self.measurements = list(measurements)
@@ -32,23 +32,23 @@ class Results:
                 return one
         return None
 
-    def median(self, take: Callable[[int], float | None]) -> float | None:
-        """The median of `take(round)` over the rounds in which it gives a value."""
-        values = [value for number in self.rounds if (value := take(number)) is not None]
+    def median(self, value_in: Callable[[int], float | None]) -> float | None:
+        """The median of `value_in(round)` over the rounds that have a value."""
+        values = [value for number in self.rounds if (value := value_in(number)) is not None]
         return statistics.median(values) if values else None
 
     def value(
         self, key: str, server: str, stage: str, kind: str = "viewers", viewers: int | None = None
     ) -> float | None:
-        """The median of one figure; `latency.p99_ms` looks inside."""
+        """The median of one figure; `latency.p99_ms` is a nested key."""
 
-        def take(number: int) -> float | None:
+        def value_in(number: int) -> float | None:
             found: Any = self.find(number, server, stage, kind, viewers)
             for name in key.split("."):
                 found = None if found is None else found.get(name)
             return None if found is None else float(found)
 
-        return self.median(take)
+        return self.median(value_in)
 
     def core_share(self, server: str, stage: str, viewers: int) -> float | None:
         """CPU of the server in percent of one core."""
@@ -57,9 +57,9 @@ class Results:
     def added_us(
         self, number: int, server: str, stage: str, viewers: int, *, with_reader: bool = False
     ) -> float | None:
-        """CPU microseconds of one more delivered frame, from one viewer to `viewers`, in one round.
+        """CPU microseconds per additional delivered frame, from one client to `viewers`, in one round.
 
-        `with_reader` counts the load client's, too: the kernel decides which of the two pays for the way between them.
+        `with_reader` includes the load generator's CPU time: the kernel charges the transfer to either of the two.
         """
         one, many = self.find(number, server, stage, viewers=1), self.find(number, server, stage, viewers=viewers)
         if one is None or many is None or viewers == 1:
@@ -73,12 +73,12 @@ class Results:
         return self.median(lambda number: self.added_us(number, server, stage, viewers, with_reader=with_reader))
 
     def added_ratio(self, server: str, other: str, stage: str, viewers: int) -> float | None:
-        def take(number: int) -> float | None:
+        def ratio_in(number: int) -> float | None:
             ours, theirs = (self.added_us(number, name, stage, viewers) for name in (server, other))
-            # Nothing costs less than nothing: then the machine was busy with something else.
+            # A cost below zero means that the measurement was disturbed.
             return ours / theirs if ours is not None and theirs is not None and ours > 0 and theirs > 0 else None
 
-        return self.median(take)
+        return self.median(ratio_in)
 
 
 def _percent(one: Measurement | None) -> float | None:
@@ -90,7 +90,7 @@ def _percent(one: Measurement | None) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """`measured` None: something it needs was not measured."""
+    """A limit for one figure; `measured` is None if a measurement that it needs is missing."""
 
     what: str
     measured: float | None
@@ -106,10 +106,10 @@ class Goal:
 
 
 def judge(results: Results) -> list[Goal]:
-    """The goals of the streaming engine, each against what this run measured.
+    """The goals of the streaming engine with the figures of this run.
 
-    What a delivered frame costs and how late it is are compared where all servers do the same with the same bytes: with
-    the portal that is given finished JPEGs. Drawing and encoding would blur it by more than a hundred viewers cost.
+    The cost and the latency of a frame are compared for `passthrough`, which does the same work with the same bytes as
+    the other servers. Rendering and encoding vary by more than the cost of a hundred clients.
     """
 
     def portal(key: str, kind: str = "viewers", viewers: int | None = None, stage: str = "VGA") -> float | None:
@@ -119,7 +119,7 @@ def judge(results: Results) -> list[Goal]:
         return results.value(key, "passthrough", "VGA", "busy", None)
 
     def p99_ratio(number: int) -> float | None:
-        # Both stamp a finished JPEG; the pattern camera's stamp is that of the exposure, many milliseconds before.
+        # Both stamp a finished JPEG; the pattern camera stamps the exposure, many milliseconds earlier.
         ours, theirs = (results.find(number, name, "VGA", viewers=100) for name in ("passthrough", "limit"))
         if ours is None or theirs is None or not ours["latency"] or not theirs["latency"]:
             return None
@@ -142,18 +142,18 @@ def judge(results: Results) -> list[Goal]:
         Goal("one more viewer, user memory", user_bytes_per_viewer(results), 8 * 1024, "bytes"),
         Goal("stuck viewer, kernel memory", portal("kernel_bytes_each", "stuck"), 160 * 1024, "bytes"),
         Goal("first picture on connect, p50", portal("first_picture.p50_ms", "connects"), 5, "ms"),
-        # Five, but for those of one frame that are under way when the counting begins or ends.
+        # Five, plus those of a frame that is being encoded when counting starts or ends.
         Goal("20 viewers of five qualities, encodes for each frame", portal("encoded_each", "encodes"), 5.1, "encodes"),
         Goal("1080p frame, one viewer, against simplejpeg alone", pipeline_ratio(results), 1.25),
-        Goal("1080p frame as MP4, against libx264 alone", portal("ratio", "movie encode", stage="1080p"), 1.15),
-        Goal("ten viewers of MP4, 1080p, against one", portal("ratio", "movie watch", stage="1080p"), 1.1),
+        Goal("1080p frame as MP4, against libx264 alone", portal("ratio", "fmp4 encode", stage="1080p"), 1.15),
+        Goal("ten viewers of MP4, 1080p, against one", portal("ratio", "fmp4 watch", stage="1080p"), 1.1),
     ]
 
 
 def user_bytes_per_viewer(results: Results, server: str = "passthrough", stage: str = "VGA") -> float | None:
-    """From one viewer to as many as were measured; where nothing is drawn, which takes and gives back megabytes."""
+    """Bytes per client, from the fewest to the most measured; `passthrough`, as rendering allocates megabytes."""
 
-    def take(number: int) -> float | None:
+    def value_in(number: int) -> float | None:
         measured = [one for one in results.measurements if (one["round"], one["server"]) == (number, server)]
         watched = [one for one in measured if one["stage"] == stage and one["kind"] == "viewers"]
         if len(watched) < 2:
@@ -162,13 +162,13 @@ def user_bytes_per_viewer(results: Results, server: str = "passthrough", stage: 
         grown_bytes, more = many["user_bytes"] - few["user_bytes"], many["viewers"] - few["viewers"]
         return float(grown_bytes / more)
 
-    return results.median(take)
+    return results.median(value_in)
 
 
 def pipeline_ratio(results: Results, stage: str = "1080p") -> float | None:
-    """CPU that the first viewer adds to the open camera, for each frame, over the encoder's alone."""
+    """CPU per frame that the first client adds to the open camera, divided by that of the encoder alone."""
 
-    def take(number: int) -> float | None:
+    def value_in(number: int) -> float | None:
         idle, one = results.find(number, "portal", stage, "held open"), results.find(number, "portal", stage, viewers=1)
         encoder = results.find(number, "encoder", stage, "encode")
         if idle is None or one is None or encoder is None or not one["frames"]:
@@ -176,11 +176,11 @@ def pipeline_ratio(results: Results, stage: str = "1080p") -> float | None:
         cpu_ms_per_s = one["server_cpu_ms"] / one["seconds"] - idle["server_cpu_ms"] / idle["seconds"]
         return float(cpu_ms_per_s / (one["frames"] / one["seconds"]) / encoder["encode_cpu_ms"])
 
-    return results.median(take)
+    return results.median(value_in)
 
 
 def disturbance(results: Results) -> dict[str, float]:
-    """What all other processes took of the machine while something was measured, in percent of it."""
+    """CPU use by all other processes during the measurements, in percent of the machine."""
     shares = [one["others_percent"] for one in results.measurements if "others_percent" in one]
     return {"median_percent": statistics.median(shares), "most_percent": max(shares)} if shares else {}
 
@@ -192,38 +192,38 @@ def show(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:,.{digits}f}"
 
 
-QUIET_PERCENT = 10.0  # a machine that is less busy with something else is as good as free
+QUIET_PERCENT = 10.0  # load by other processes that does not need a warning
 
 
 def format_machine(here: dict[str, object], results: Results) -> str:
-    """Where and under which circumstances it was measured."""
+    """The machine, the versions and the load during the measurements."""
     programs = f"Linux {here['kernel']}, Python {here['python']}, ustreamer {here['ustreamer'] or '(none)'}"
     load = f"load average before {here['load_average']}, after {here.get('load_average_after', '-')}"
     lines = [
         f"{here['processor']}, {here['cores']} cores, {programs}, {here['compiler']}",
-        f"The median of {len(results.rounds)}; {load}",
+        f"Median of {len(results.rounds)} rounds; {load}",
     ]
     if shares := disturbance(results):
         lines.append(
-            f"Everything else took {shares['median_percent']:.0f} % of the machine while this was measured (median), "
-            f"{shares['most_percent']:.0f} % at the most."
+            f"Other processes used {shares['median_percent']:.0f} % of the machine (median), "
+            f"{shares['most_percent']:.0f} % at most."
         )
         if shares["median_percent"] > QUIET_PERCENT:
-            lines.append("THE MACHINE WAS BUSY WITH SOMETHING ELSE: take latencies and gaps for what they are.")
+            lines.append("THE MACHINE WAS BUSY: latencies and gaps are not representative.")
     return "\n".join(lines)
 
 
 def format_verdict(goals: Sequence[Goal]) -> str:
-    """One plain line for each fate of goals."""
+    """The missed goals, then those not measured, one line each; or that all goals are met."""
     lines = []
-    for word, fate in (("MISSED", False), ("not measured", None)):
-        if found := [goal.what for goal in goals if goal.holds is fate]:
+    for word, holds in (("MISSED", False), ("not measured", None)):
+        if found := [goal.what for goal in goals if goal.holds is holds]:
             lines.append(f"{len(found)} of {len(goals)} goals {word}: {'; '.join(found)}.")
-    return "\n".join(lines) or f"All {len(goals)} goals hold."
+    return "\n".join(lines) or f"All {len(goals)} goals met."
 
 
 def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown that also reads well in a terminal."""
+    """A Markdown table with aligned columns."""
     cells = [list(head), *map(list, rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
 
@@ -243,7 +243,7 @@ def format_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def format_stage(
     results: Results, servers: Sequence[str], titles: dict[str, str], stage: str, counts: Sequence[int]
 ) -> str:
-    """CPU of one more delivered frame, and latency, of each server by number of viewers."""
+    """CPU per additional frame, and latency, of each server by number of clients."""
     many = [count for count in counts if count > 1]
     costs = [
         [
@@ -274,7 +274,7 @@ def format_latency(results: Results, server: str, stage: str, viewers: int) -> s
 
 
 def format_rest(results: Results, servers: Sequence[str], titles: dict[str, str], stage: str = "VGA") -> str:
-    """What is measured once: connecting, the throttled and the stuck viewer, memory."""
+    """The table of the first frame, the throttled and the stuck client, and memory."""
 
     def kib(value: float | None) -> str:
         return show(None if value is None else value / 1024)
@@ -284,7 +284,7 @@ def format_rest(results: Results, servers: Sequence[str], titles: dict[str, str]
             titles[name],
             show(results.value("first_picture.p50_ms", name, stage, "connects")),
             show(results.value("throttled_age.p50_ms", name, stage, "throttled"), 0),
-            # Of the portal that draws it would be a figure of the drawing.
+            # For the portal it would measure rendering.
             kib(None if name == "portal" else user_bytes_per_viewer(results, name, stage)),
             kib(results.value("kernel_bytes_each", name, stage, "stuck")),
         ]
@@ -301,7 +301,7 @@ def format_rest(results: Results, servers: Sequence[str], titles: dict[str, str]
 
 
 def format_goals(goals: Sequence[Goal]) -> str:
-    verdicts = {True: "holds", False: "MISSED", None: "not measured"}
+    verdicts = {True: "met", False: "MISSED", None: "not measured"}
     rows = [
         [
             goal.what,

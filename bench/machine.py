@@ -1,4 +1,4 @@
-"""The machine that measures: what it is, and how busy it was with something else. Nothing is kept; no thread."""
+"""Describes the machine and measures its load. No state, no thread."""
 
 import os
 import platform
@@ -12,28 +12,28 @@ _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 def process_cpu_s(pid: int) -> float:
     """CPU time of a process so far."""
-    # The kernel's own naming of a process' CPU clock; clock_getcpuclockid(3) does the same.
+    # The id of a process's CPU clock, as clock_getcpuclockid(3) computes it.
     return time.clock_gettime((~pid << 3) | 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """How much the cores had worked by then."""
+    """The CPU time used by all processes at one moment."""
 
     now_s: float
     busy_s: float  # all cores together
 
 
-def look() -> Moment:
-    """The kernel counts whole ticks, of a hundredth of a second: good enough for a second or more."""
+def read_cpu_use() -> Moment:
+    """Read the CPU use. The kernel counts in ticks of 10 ms, which is accurate enough for a second or more."""
     first = Path("/proc/stat").read_text().partition("\n")[0]
     user, nice, system, _idle, _iowait, *others = map(int, first.split()[1:9])
-    # The last three: interrupts, and what the host of a virtual machine took away.
+    # The last three: interrupts, and time stolen by the host of a virtual machine.
     return Moment(time.monotonic(), (user + nice + system + sum(others)) / _TICKS_PER_S)
 
 
 def others_percent(began: Moment, ended: Moment, own_cpu_s: float) -> float:
-    """What all but us took between two moments, in percent of the whole machine."""
+    """CPU use of all processes but the benchmark's between two moments, in percent of the machine."""
     whole_s = (ended.now_s - began.now_s) * (os.cpu_count() or 1)
     if whole_s <= 0:
         return 0.0
@@ -41,7 +41,7 @@ def others_percent(began: Moment, ended: Moment, own_cpu_s: float) -> float:
 
 
 def describe() -> dict[str, object]:
-    """What a reader must know to compare figures; programs that are missing are None."""
+    """The hardware and versions that a comparison of figures needs; None for missing programs."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -63,7 +63,7 @@ def _processor() -> str:
 
 def _first_line(*command: str) -> str | None:
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        output = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    return told.partition("\n")[0].strip()
+    return output.partition("\n")[0].strip()

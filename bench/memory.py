@@ -1,4 +1,4 @@
-"""What a process and its sockets occupy, as the kernel tells it. No state, no thread."""
+"""Reads the memory of a process and of its sockets from the kernel. No state, no thread."""
 
 import socket
 import struct
@@ -15,7 +15,7 @@ MESSAGE_BYTES = 72  # struct inet_diag_msg
 
 
 def user_bytes(pid: int) -> int:
-    """Anonymous memory of a process: its heap and stacks, without the files it maps."""
+    """Anonymous memory of a process in bytes: heap and stacks without mapped files."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Anonymous:"):
             return int(line.split()[1]) * 1024
@@ -23,7 +23,7 @@ def user_bytes(pid: int) -> int:
 
 
 def kernel_bytes(port: int) -> list[int]:
-    """For each established IPv4 connection from the local `port`: what its queues occupy in the kernel."""
+    """The bytes in the kernel's queues of each established IPv4 connection of the local `port`."""
     request = struct.pack(
         "=BBBBI", socket.AF_INET, socket.IPPROTO_TCP, 1 << (INET_DIAG_SKMEMINFO - 1), 0, TCP_ESTABLISHED_MASK
     )

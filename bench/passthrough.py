@@ -1,12 +1,12 @@
-"""The portal with a camera that gives finished JPEGs, as USB cameras do: it plays a reel, and the portal passes it on.
+"""Runs the portal with a camera that delivers JPEGs, as USB cameras do: it plays a reel.
 
     passthrough.py REEL FLAG…
 
-BENCH_BUSY=1 gives it a busy neighbour in the same interpreter: a thread that computes in Python most of the time.
+With BENCH_BUSY=1 a second thread of the interpreter computes in pure Python most of the time.
 
-So it does exactly what the other servers do, with the very same bytes and the very same stamps in them, and no encoder
-blurs what its fan-out costs or how late it is. Everything but the camera is the real portal, started by its own `main`
-with the flags given; the reel stands in for the pattern camera.
+This portal does the same work as the other servers, with the same bytes and stamps, and without an encoder that would
+hide the cost and latency of its fan-out. Everything but the camera is the real portal, started by its `main` with the
+given flags; the reel replaces the pattern camera.
 """
 
 import itertools
@@ -22,13 +22,13 @@ import numpy as np
 from reel import read_reel
 
 PROJECT = Path(__file__).resolve().parent.parent
-STAMP_AT = slice(14, 22)  # where reel.h puts the time in a picture
+STAMP_AT = slice(14, 22)  # the position of the time in a JPEG, see reel.h
 BUSY_VARIABLE = "BENCH_BUSY"
 BUSY_S, PAUSE_S = 0.028, 0.005  # of the 33 ms between two frames at 30 fps
 
 
 class ReelCamera:
-    """Delivers the pictures of the reel from a dedicated thread while it is open."""
+    """Delivers the JPEGs of the reel from a dedicated thread while it is open."""
 
     backend = "pattern"
     name = "a reel"
@@ -70,7 +70,7 @@ class ReelCamera:
     def restart(self) -> None:
         return
 
-    def set_controls(self, controls: Mapping[str, Any]) -> None:  # noqa: ARG002  (the protocol calls it so)
+    def set_controls(self, controls: Mapping[str, Any]) -> None:  # noqa: ARG002  (named by the protocol)
         return
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class ReelCamera:
 
 
 def _compute() -> None:
-    """Keep the interpreter busy most of the time, in pure Python, as a frame hook does that looks at each picture."""
+    """Compute in pure Python most of the time, like an expensive frame hook."""
     while True:
         until_s = time.monotonic() + BUSY_S
         total = 0
@@ -98,7 +98,7 @@ def main() -> int:
     from softcam.camera.pattern import camera
 
     camera.PatternCamera = ReelCamera  # type: ignore[assignment,misc]
-    # Only now, so that it meets the reel wherever it imports the camera.
+    # Imported after the replacement, so that every import of the camera gets the reel.
     from softcam import app
 
     return app.main(sys.argv[2:])

@@ -1,4 +1,4 @@
-"""Draws the result as an SVG: for each size of picture the servers' CPU by the number of viewers. Pure functions."""
+"""Draws the results as an SVG: the servers' CPU by the number of clients, one panel per frame size. Pure functions."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from html import escape
 
 WIDTH, HEIGHT = 1000, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 170, 64, 52  # around one panel; the names of the lines stand at its right
+LEFT, RIGHT, TOP, BOTTOM = 56, 170, 64, 52  # margins of a panel; the names of the lines are in the right one
 LEAST_TICK_DISTANCE = 16
-LABEL_STEP = 15  # between two names, so that both can be read
+LABEL_STEP = 15  # least distance between two names
 COLOURS = {
     "portal": "#0a7d55",
     "passthrough": "#56b08f",
@@ -34,7 +34,7 @@ class Panel:
 
 
 def draw(title: str, note: str, panels: Sequence[Panel]) -> str:
-    """The whole SVG. It has a white ground of its own, since pages may be dark."""
+    """Return the SVG. It has a white background, as the page may be dark."""
     width = WIDTH / max(1, len(panels))
     body = "".join(_draw_panel(panel, i * width, width) for i, panel in enumerate(panels))
     return (
@@ -92,7 +92,7 @@ def _draw_panel(panel: Panel, x0: float, width: float) -> str:
 
 
 def _draw_labels(labels: list[tuple[float, Line]], x: float, bottom: float) -> list[str]:
-    """The names, each near the end of its line, pushed upwards where two would meet."""
+    """The names, each near the end of its line, moved up where two would overlap."""
     out = []
     above = bottom + LABEL_STEP
     for wanted, line in sorted(labels, key=lambda label: -label[0]):
@@ -104,7 +104,7 @@ def _draw_labels(labels: list[tuple[float, Line]], x: float, bottom: float) -> l
 
 
 def _step(most: float) -> float:
-    """A round number that makes three to six lines of the grid."""
+    """The distance of grid lines: a round number that results in three to six lines."""
     rough = max(most, 1e-6) / 4
     power = 10.0 ** math.floor(math.log10(rough))
     return next((factor * power for factor in (1, 2, 5) if rough <= factor * power), 10 * power)

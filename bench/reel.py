@@ -1,20 +1,20 @@
-"""Reels: the JPEGs that all servers of a measurement serve, on disk as c/reel.h has it. No thread, no state.
+"""Reels: the JPEGs that all servers send, in the file format of c/reel.h. No thread, no state.
 
-They are taken from the portal's own stream, so that every other server sends the very same bytes; or from a folder.
+They are recorded from the portal's stream, so that all servers send the same bytes, or read from a folder.
 """
 
 import http.client
 from pathlib import Path
 from urllib.parse import urlsplit
 
-PICTURES = 30  # one second; more would only leave the processor's caches, for everyone alike
-# A JPEG comment, right behind the SOI, with room for the time at which the picture was made.
+PICTURES = 30  # one second; more would not fit into the processor's caches, for all servers alike
+# A JPEG comment after the SOI, with room for the creation time.
 STAMP = b"\xff\xfe\x00\x12made_ns:" + bytes(8)
 TIMEOUT_S = 20.0
 
 
 def take_from_stream(url: str, count: int = PICTURES) -> list[bytes]:
-    """The next pictures of an MJPEG stream whose parts have a Content-Length; raises OSError where it ends before."""
+    """Return the next JPEGs of an MJPEG stream whose parts have a Content-Length. Raises OSError if it ends early."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=TIMEOUT_S)
     try:
@@ -39,7 +39,7 @@ def take_from_stream(url: str, count: int = PICTURES) -> list[bytes]:
 
 
 def take_from_folder(folder: Path) -> list[bytes]:
-    """The JPEGs in `folder`, by name; raises OSError where there are none."""
+    """Return the JPEGs in `folder`, sorted by name. Raises OSError if there are none."""
     pictures = [path.read_bytes() for path in sorted(folder.glob("*.jp*g"))]
     if not pictures:
         raise OSError(f"no JPEGs in {folder}")

@@ -1,13 +1,13 @@
-"""Measures the portal against its peers, all on this machine, one after another, in one run: `make bench`.
+"""Compares the portal with other servers on this machine, one after another, in one run: `make bench`.
 
-The servers: the portal on its pattern camera, and once more with a camera that gives finished JPEGs; Debian's
-ustreamer, to which c/standin.c is a camera; a thread for each viewer in Python; and c/limit.c, which does nothing but
-send. All but the first play a reel of the portal's own JPEGs, with a stamp in each that tells when it was made; of the
-first, latency counts from the exposure. c/load.c watches. Everything stays on the loopback interface, and every load
-ends by itself within a minute.
+The servers: the portal with its pattern camera, the portal with a camera that delivers JPEGs, Debian's ustreamer with
+c/standin.c as its camera, a Python server with one thread per client, and c/limit.c, which only sends. All but the
+first play a reel of JPEGs recorded from the portal, each stamped with its creation time; the latency of the first
+counts from the exposure. c/load.c is the load generator. All traffic stays on the loopback interface, and each load
+ends within a minute.
 
-Prints the machine, tables and the goals; writes the JSON, the plot and the servers' logs to build/bench/. Exit 0 when
-every goal was measured and holds, 1 otherwise. One thread; the standard library alone. README.md tells how to read it.
+Prints the machine, tables and the goals; writes the JSON, the plot and the servers' logs to build/bench/. Exits with 0
+if every goal was measured and is met, else with 1. One thread, standard library only. README.md explains the results.
 """
 
 import argparse
@@ -37,18 +37,18 @@ STAGES = (
     Stage("1080p", 1920, 1080, (1, 10, 50)),
 )
 BUSY_VIEWERS = 100
-TAIL_VIEWERS = 100  # whose p99 has goals: a tail wants twice as many frames as a mean
+TAIL_VIEWERS = 100  # the goals for p99 use this count; a p99 needs twice as many frames as a mean
 STUCK_VIEWERS = 20
 CONNECTS = 40
-BITRATE = 8_000_000  # of H.264, the portal's usual one
+BITRATE = 8_000_000  # of H.264, about the portal's default
 QUALITIES = (40, 50, 60, 70, 80)
 QUALITY_VIEWERS = 20
-THROTTLED_SHARE = 0.58  # of what the stream needs: 0.7 MB/s of 1.2 MB/s
-WARM_UP_S = 0.6  # until the viewers' windows have grown and the first pictures, which come at once, are over
-SLOW_WARM_UP_S = 2.5  # until the queues of viewers that take little or nothing are full
+THROTTLED_SHARE = 0.58  # of the stream's rate: 0.7 MB/s of 1.2 MB/s
+WARM_UP_S = 0.6  # until the clients' receive windows have grown and the first frames, sent at once, are read
+SLOW_WARM_UP_S = 2.5  # until the queues of throttled and stuck clients are full
 LOAD_TIMEOUT_S = 120.0
-# Where something else takes more of the machine than this, a measurement says little. It is made again, once, as long
-# as there is time for that (`--again`), and the quieter one counts.
+# If other processes use more of the machine than this, a measurement is repeated once, within the time budget of
+# `--again`, and the less disturbed one is used.
 DISTURBED_PERCENT = 15.0
 
 COMPILED = {
@@ -59,11 +59,11 @@ COMPILED = {
 
 
 class BenchFailed(Exception):
-    """The run cannot go on; one line for people."""
+    """The run cannot continue; the message is one line."""
 
 
 def compile_sources(build: Path) -> None:
-    """The C sources, into `build`. Raises BenchFailed."""
+    """Compile the C sources into `build`. Raises BenchFailed."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
         raise BenchFailed("no C compiler (apt install gcc libc6-dev)")
@@ -75,7 +75,7 @@ def compile_sources(build: Path) -> None:
 
 
 class Bench:
-    """One run: what is measured, and what has been. `measurements` grows as figures.py has it."""
+    """One run of the benchmark; `measurements` collects the results in the format of figures.py."""
 
     def __init__(
         self, build: Path, names: Sequence[str], seconds: float, again_s: float, pictures: Path | None
@@ -86,10 +86,10 @@ class Bench:
         self.measurements: list[figures.Measurement] = []
         self.reels: dict[str, Path] = {}
         self._pictures = pictures
-        self._again_s = again_s  # left for measurements that were disturbed
+        self._again_s = again_s  # time left for repeating disturbed measurements
 
     def make_reel(self, stage: Stage) -> None:
-        """The pictures of this stage, from the portal or the folder. Raises ServerFailed or OSError."""
+        """Write the reel of this stage, from the portal or the folder. Raises ServerFailed or OSError."""
         self.reels[stage.name] = path = self.build / f"{stage.name}.reel"
         if self._pictures is not None:
             taken = reel.take_from_folder(self._pictures / stage.name)
@@ -103,83 +103,83 @@ class Bench:
         return sum(map(len, pictures)) / len(pictures)
 
     def measure(self, number: int, stage: Stage) -> None:
-        """One round of one stage: every server in turn. Raises ServerFailed or BenchFailed."""
+        """Measure every server once in this stage. Raises ServerFailed or BenchFailed."""
         for name in self.names:
-            tell(f"round {number + 1}, {stage.name}, {name}")
+            log(f"round {number + 1}, {stage.name}, {name}")
             with servers.start(name, stage, self.reels[stage.name], self.build) as running:
                 if name == "portal" and stage.name == STAGES[-1].name:
-                    with self._leaving_out("the open camera"):
+                    with self._skipping_on_error("the open camera"):
                         self._measure_held_open(number, stage, running)
                 for viewers in stage.viewers:
                     self._watch(number, stage, running, "viewers", viewers)
-                # One round tells enough of those that have no goal.
+                # One round is enough for servers without a goal.
                 if stage.name == STAGES[0].name and (name == "portal" or number == 0):
-                    self._measure_manners(number, stage, running)
+                    self._measure_special_clients(number, stage, running)
                 if name == "portal" and stage.name == STAGES[0].name:
                     self._measure_encodes(number, stage, running)
                 if name == "portal" and stage.name == STAGES[-1].name and number == 0:
-                    with self._leaving_out("/stream.mp4"):
-                        self._measure_movie(number, stage, running)
+                    with self._skipping_on_error("/stream.mp4"):
+                        self._measure_fmp4(number, stage, running)
         if "passthrough" in self.names and stage.name == STAGES[0].name:
-            tell(f"round {number + 1}, {stage.name}, passthrough beside a busy thread")
+            log(f"round {number + 1}, {stage.name}, passthrough beside a busy thread")
             with servers.start("passthrough", stage, self.reels[stage.name], self.build, is_busy=True) as running:
                 self._watch(number, stage, running, "busy", BUSY_VIEWERS)
         if "portal" in self.names and stage.name == STAGES[-1].name:
             command = [sys.executable, str(BENCH / "encode.py"), str(self.reels[stage.name]), str(stage.quality)]
-            self._keep(number, "encoder", stage, "encode", 0, self._run(command))
+            self._record(number, "encoder", stage, "encode", 0, self._run(command))
 
     @contextlib.contextmanager
-    def _leaving_out(self, what: str) -> Iterator[None]:
-        """A portal that cannot do this yet, or any more, is still worth all other figures; the goal is not measured."""
+    def _skipping_on_error(self, what: str) -> Iterator[None]:
+        """Skip a measurement that this version of the portal does not support; its goal is reported as not measured."""
         try:
             yield
         except (BenchFailed, ServerFailed, OSError) as error:
-            tell(f"left out: {what}: {error}")
+            log(f"skipped: {what}: {error}")
 
-    def _measure_manners(self, number: int, stage: Stage, running: Running) -> None:
-        """How it treats one who comes, one who is slow and one who is stuck."""
-        self._keep(number, running.name, stage, "connects", 0, self._load(running, "--connects", str(CONNECTS)))
+    def _measure_special_clients(self, number: int, stage: Stage, running: Running) -> None:
+        """Measure new, slow and stuck clients."""
+        self._record(number, running.name, stage, "connects", 0, self._load(running, "--connects", str(CONNECTS)))
         rate = self.mean_bytes(stage) * stage.fps * THROTTLED_SHARE
         slow = ("--warmup", str(SLOW_WARM_UP_S))
         self._watch(number, stage, running, "throttled", 1, "--throttled", "2", "--rate", f"{rate:.0f}", *slow)
         self._watch(number, stage, running, "stuck", 1, "--stuck", str(STUCK_VIEWERS), *slow)
 
     def _measure_encodes(self, number: int, stage: Stage, running: Running) -> None:
-        """How many pictures are encoded for each frame of the camera, when twenty viewers want five qualities."""
+        """Count the JPEGs encoded per camera frame while twenty clients request five qualities."""
         queries = " ".join(f"quality={quality}" for quality in QUALITIES)
         arguments = ["--viewers", str(QUALITY_VIEWERS), "--seconds", str(self.seconds), "--pid", str(running.pid)]
         arguments += ["--queries", queries]
-        looks: list[dict[str, Any]] = []
+        samples: list[dict[str, Any]] = []
 
-        def look_twice() -> None:
-            # While all of them watch: as they come and leave, some frames are made for fewer, and one for more.
-            looks.append(_status(running))
+        def sample_twice() -> None:
+            # Only while all are connected: during connects and disconnects the number of encodes per frame varies.
+            samples.append(_status(running))
             time.sleep(self.seconds * 0.8)
-            looks.append(_status(running))
+            samples.append(_status(running))
 
-        measured = self._load(running, *arguments, when_watching=look_twice)
-        made, frames = (looks[1][name] - looks[0][name] for name in ("pictures_encoded", "frames"))
+        measured = self._load(running, *arguments, when_watching=sample_twice)
+        made, frames = (samples[1][name] - samples[0][name] for name in ("pictures_encoded", "frames"))
         if frames:
             measured["encoded_each"] = made / frames
-        self._keep(number, running.name, stage, "encodes", QUALITY_VIEWERS, measured)
+        self._record(number, running.name, stage, "encodes", QUALITY_VIEWERS, measured)
 
-    def _measure_movie(self, number: int, stage: Stage, running: Running) -> None:
-        """What H.264 costs above libx264, and ten viewers of it above one; its program makes rounds of its own."""
-        program = [sys.executable, str(BENCH / "movie.py")]
+    def _measure_fmp4(self, number: int, stage: Stage, running: Running) -> None:
+        """Measure H.264 against libx264 alone, and ten clients of it against one; fmp4.py makes its own rounds."""
+        program = [sys.executable, str(BENCH / "fmp4.py")]
         encode = ["encode", str(self.reels[stage.name]), str(stage.fps), str(BITRATE)]
-        self._keep(number, "portal", stage, "movie encode", 0, self._run([*program, *encode]))
+        self._record(number, "portal", stage, "fmp4 encode", 0, self._run([*program, *encode]))
         watch = ["watch", str(running.port), str(running.pid), str(self.seconds)]
-        self._keep(number, "portal", stage, "movie watch", 10, self._run([*program, *watch]))
+        self._record(number, "portal", stage, "fmp4 watch", 10, self._run([*program, *watch]))
 
     def _measure_held_open(self, number: int, stage: Stage, running: Running) -> None:
-        """What the portal's open camera costs while nobody watches: all that is no work for viewers."""
+        """Measure the portal's open camera without clients: the part of the cost that is not caused by clients."""
         connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=servers.START_S)
         connection.request("POST", "/camera/start", body="{}", headers={"Content-Type": "application/json"})
         answer = connection.getresponse()
         answer.read()
         connection.close()
         if answer.status != 200:
-            raise BenchFailed(f"POST /camera/start answers {answer.status}")
+            raise BenchFailed(f"POST /camera/start returned {answer.status}")
         time.sleep(WARM_UP_S)
         began_s, began_cpu_s = time.monotonic(), machine.process_cpu_s(running.pid)
         time.sleep(self.seconds)
@@ -187,7 +187,7 @@ class Bench:
             "server_cpu_ms": (machine.process_cpu_s(running.pid) - began_cpu_s) * 1000,
             "seconds": time.monotonic() - began_s,
         }
-        self._keep(number, "portal", stage, "held open", 0, spent)
+        self._record(number, "portal", stage, "held open", 0, spent)
 
     def _watch(self, number: int, stage: Stage, running: Running, kind: str, viewers: int, *more: str) -> None:
         seconds = self.seconds * (2 if viewers == TAIL_VIEWERS else 1)
@@ -200,10 +200,10 @@ class Bench:
             self._again_s -= took_s
             measured = min(measured, self._load(running, *arguments), key=_disturbance)
         if kind == "stuck":
-            # The viewer that reads has the shortest queue.
+            # The client that reads has the shortest queue.
             queues = sorted(measured["kernel_bytes"])[-STUCK_VIEWERS:]
             measured["kernel_bytes_each"] = sum(queues) / len(queues) if queues else None
-        self._keep(number, running.name, stage, kind, viewers, measured)
+        self._record(number, running.name, stage, kind, viewers, measured)
 
     def _load(
         self, running: Running, *arguments: str, when_watching: Callable[[], None] | None = None
@@ -214,33 +214,33 @@ class Bench:
     def _run(
         self, command: list[str], running: Running | None = None, when_watching: Callable[[], None] | None = None
     ) -> figures.Measurement:
-        """What a client prints: its JSON, with the server's memory and how busy the machine was with others."""
+        """Run a client; return its JSON with the server's memory and the load by other processes."""
         more: figures.Measurement = {}
-        told: figures.Measurement | None = None
+        result: figures.Measurement | None = None
         began: machine.Moment | None = None
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.strip() == "ready" and running is not None:
-                    # In the warm-up, since the kernel stops a process for a moment to count its pages.
+                    # During the warm-up: the kernel pauses a process to count its pages.
                     more["user_bytes"] = memory.user_bytes(running.pid)
                 elif line.strip() == "watching" and running is not None:
-                    began = machine.look()
+                    began = machine.read_cpu_use()
                     more["kernel_bytes"] = memory.kernel_bytes(running.port)
                     if when_watching is not None:
                         when_watching()
                 elif line.startswith("{"):
-                    ended = machine.look()
-                    told = json.loads(line)
+                    ended = machine.read_cpu_use()
+                    result = json.loads(line)
                     if began is not None:
-                        own_cpu_s = (told["server_cpu_ms"] + told["load_cpu_ms"]) / 1000
+                        own_cpu_s = (result["server_cpu_ms"] + result["load_cpu_ms"]) / 1000
                         more["others_percent"] = round(machine.others_percent(began, ended, own_cpu_s), 1)
             code = process.wait(LOAD_TIMEOUT_S)
-        if code != 0 or told is None:
+        if code != 0 or result is None:
             raise BenchFailed(f"{Path(command[0]).name} failed with {code}: {' '.join(command[1:])}")
-        return told | more
+        return result | more
 
-    def _keep(
+    def _record(
         self, number: int, server: str, stage: Stage, kind: str, viewers: int, measured: figures.Measurement
     ) -> None:
         key = {"round": number, "server": server, "stage": stage.name, "kind": kind, "viewers": viewers}
@@ -275,12 +275,12 @@ def draw_plot(results: figures.Results, stages: Sequence[Stage], names: Sequence
     return plot.draw("CPU of the server, in percent of one core", note, panels)
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
 def report(bench: Bench, here: dict[str, object], options: argparse.Namespace) -> int:
-    """Print the tables, write the files; the exit code."""
+    """Print the tables, write the files, return the exit code."""
     results = figures.Results(bench.measurements)
     goals = figures.judge(results)
     print(figures.format_machine(here, results) + "\n")
@@ -293,7 +293,7 @@ def report(bench: Bench, here: dict[str, object], options: argparse.Namespace) -
     print(figures.format_rest(results, bench.names, servers.TITLES) + "\n")
     print(figures.format_goals(goals) + "\n")
     print(figures.format_verdict(goals))
-    told = {
+    result = {
         "machine": here,
         "disturbance": figures.disturbance(results),
         "seconds": bench.seconds,
@@ -305,30 +305,30 @@ def report(bench: Bench, here: dict[str, object], options: argparse.Namespace) -
         "measurements": bench.measurements,
     }
     for path, text in (
-        (options.json, json.dumps(told, indent=1) + "\n"),
+        (options.json, json.dumps(result, indent=1) + "\n"),
         (options.svg, draw_plot(results, options.stages, bench.names, here)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    tell(f"\nwritten: {options.json}, {options.svg}")
+    log(f"\nwritten: {options.json}, {options.svg}")
     return 0 if all(goal.holds for goal in goals) else 1
 
 
 def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     build = PROJECT / "build" / "bench"
-    parser = argparse.ArgumentParser(prog="bench/run.py", description="Measure the portal against its peers.")
-    parser.add_argument("--servers", default=",".join(servers.NAMES), help="which ones, with commas (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="the median of so many counts (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each measurement (%(default)s)")
+    parser = argparse.ArgumentParser(prog="bench/run.py", description="Compare the portal with other servers.")
+    parser.add_argument("--servers", default=",".join(servers.NAMES), help="comma-separated list (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="number of rounds; medians are reported (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.5, help="length of each measurement (%(default)s)")
     parser.add_argument(
-        "--again", type=float, default=75.0, help="seconds at most to make again what was disturbed (%(default)s)"
+        "--again", type=float, default=75.0, help="seconds to spend on repeating disturbed measurements (%(default)s)"
     )
-    parser.add_argument("--viewers", type=int, nargs="+", help="how many viewers, in place of the usual numbers")
-    parser.add_argument("--quick", action="store_true", help="one round of one second each: shows that all works")
-    parser.add_argument("--pictures", type=Path, help="a folder with the folders VGA and 1080p of JPEGs for the reels")
+    parser.add_argument("--viewers", type=int, nargs="+", help="numbers of clients, instead of the default ones")
+    parser.add_argument("--quick", action="store_true", help="one round of one second each: checks that it works")
+    parser.add_argument("--pictures", type=Path, help="folder with subfolders VGA and 1080p of JPEGs for the reels")
     parser.add_argument("--build", type=Path, default=build, help=argparse.SUPPRESS)
-    parser.add_argument("--json", type=Path, default=build / "results.json", help="where the figures go (%(default)s)")
-    parser.add_argument("--svg", type=Path, default=build / "results.svg", help="where the plot goes (%(default)s)")
+    parser.add_argument("--json", type=Path, default=build / "results.json", help="output file (%(default)s)")
+    parser.add_argument("--svg", type=Path, default=build / "results.svg", help="output file of the plot (%(default)s)")
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds, options.again = 1, 1.0, 0.0
@@ -336,9 +336,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.stages = [replace(stage, viewers=counts or stage.viewers) for stage in STAGES]
     options.names = [name for name in options.servers.split(",") if name]
     if unknown := [name for name in options.names if name not in servers.NAMES]:
-        parser.error(f"no such server: {', '.join(unknown)}; there are {', '.join(servers.NAMES)}")
+        parser.error(f"--servers: unknown: {', '.join(unknown)}; expected {', '.join(servers.NAMES)}")
     if options.rounds < 1 or not 0.5 <= options.seconds <= 30:
-        parser.error("--rounds is 1 or more, --seconds 0.5 to 30")
+        parser.error("--rounds must be 1 or more, --seconds from 0.5 to 30")
     return options
 
 
@@ -350,7 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if missing is None:
             names.append(name)
         else:
-            tell(f"left out: {missing}")
+            log(f"skipped: {missing}")
     here = machine.describe()
     bench = Bench(options.build, names, options.seconds, options.again, options.pictures)
     try:
@@ -361,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for stage in options.stages:
                 bench.measure(number, stage)
     except (BenchFailed, ServerFailed, OSError) as error:
-        tell(f"bench: {error}")
+        log(f"bench: {error}")
         return 1
     here["load_average_after"] = round(os.getloadavg()[0], 2)
     return report(bench, here, options)

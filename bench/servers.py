@@ -1,6 +1,6 @@
-"""Starts and ends the servers that are compared, each as a process of its own on a loopback port of its own.
+"""Starts and stops the compared servers, each as a separate process on its own loopback port.
 
-Called from run.py's one thread. Every server is entered with `with`, so that none outlives its measurement.
+Called from run.py's only thread. Each server is a context manager, so that it is stopped after its measurement.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One size of picture, and how many viewers watch it."""
+    """A frame size and the numbers of clients to measure with it."""
 
     name: str
     width: int
@@ -58,9 +58,9 @@ class ServerFailed(Exception):
 
 @contextlib.contextmanager
 def start(name: str, stage: Stage, reel: Path, build: Path, *, is_busy: bool = False) -> Iterator[Running]:
-    """The server `name`, playing `reel` (`portal`: its own pattern camera), for the block. Raises ServerFailed.
+    """Run the server `name` on `reel` (`portal`: the pattern camera) during the block. Raises ServerFailed.
 
-    `is_busy` gives `passthrough` a busy Python thread for a neighbour.
+    `is_busy` runs a busy Python thread in `passthrough`.
     """
     if name in ("portal", "passthrough"):
         program = (
@@ -89,7 +89,7 @@ def start(name: str, stage: Stage, reel: Path, build: Path, *, is_busy: bool = F
         with _run(name, _ustreamer_command(stage, reel, port), build, environment=environment, port=port) as running:
             yield running
     else:
-        raise ServerFailed(f"no server is called {name}")
+        raise ServerFailed(f"unknown server: {name}")
 
 
 def _portal_command(program: Sequence[str], stage: Stage) -> list[str]:
@@ -110,11 +110,11 @@ def _ustreamer_command(stage: Stage, reel: Path, port: int) -> list[str]:
 
 
 def find_missing(name: str) -> str | None:
-    """What lacks to start a server, in one line for people; None where it is there."""
+    """Return in one line what is missing to start a server, or None."""
     if name == "ustreamer" and shutil.which("ustreamer") is None:
         return "ustreamer is not installed (apt install ustreamer)"
     if name in ("portal", "passthrough") and not (PROJECT / "soft_stream.py").exists():
-        return "soft_stream.py is not there"
+        return "soft_stream.py not found"
     return None
 
 
@@ -145,7 +145,7 @@ def _run(
 
 
 def _wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int | None) -> int:
-    """The port of the server: the one it prints, or the given one once it answers."""
+    """Return the port that the server prints, or the given one once it accepts connections."""
     deadline_s = time.monotonic() + START_S
     while time.monotonic() < deadline_s:
         if process.poll() is not None:
@@ -163,7 +163,7 @@ def _wait_for_port(process: subprocess.Popen[bytes], log: Path, port: int | None
 
 
 def _free_port() -> int:
-    """A port for a program that cannot choose one; where somebody takes it meanwhile the start fails."""
+    """Return a free port for a program that cannot choose one; the start fails if another process binds it first."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,10 +1,10 @@
-"""The usual server in Python: `http.server`, a thread for each viewer, a condition that wakes them all for each frame.
+"""A typical MJPEG server in Python: `http.server`, a thread per client, a condition that wakes them for each frame.
 
     thread_per_viewer.py REEL FPS
 
-plays a reel (see c/reel.h) at 127.0.0.1, on a port of the system's choice, to whoever connects. It is built as the
-MJPEG server among Picamera2's examples is, for that is what people start from: header lines and picture go out by one
-write each, and nothing is shared between viewers but the newest picture.
+Plays a reel (see c/reel.h) to every client at 127.0.0.1, on a port that the system chooses. It has the structure of the
+MJPEG server in Picamera2's examples, which many programs start from: header lines and JPEG are separate writes, and the
+clients share only the newest JPEG.
 """
 
 import itertools
@@ -16,11 +16,11 @@ from pathlib import Path
 
 from reel import read_reel
 
-STAMP_AT = slice(14, 22)  # where reel.h keeps the time in a picture
+STAMP_AT = slice(14, 22)  # the position of the time in a JPEG, see reel.h
 
 
 class Newest:
-    """The newest picture, and the condition that guards it."""
+    """The newest JPEG, and the condition that guards it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -55,15 +55,15 @@ class StreamClient(BaseHTTPRequestHandler):
                 self.wfile.write(picture)
                 self.wfile.write(b"\r\n")
         except ConnectionError:
-            return  # the viewer has left
+            return  # the client disconnected
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002  (the base class calls it so)
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002, ARG002  (named by the base class)
         return
 
 
 class Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 1024  # a hundred viewers may come at once
+    request_queue_size = 1024  # a hundred clients may connect at once
 
 
 def play(pictures: list[bytes], fps: float, newest: Newest) -> None:

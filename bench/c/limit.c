@@ -1,10 +1,10 @@
-/* The limit: the least that an MJPEG server can do with one send for each viewer, in one epoll loop, and nothing else.
+/* The lower bound: a minimal MJPEG server with one send per client, in one epoll loop.
  *
  *     limit REEL FPS
  *
- * listens on a port of the system's choice at 127.0.0.1, prints `Listening on http://127.0.0.1:PORT/`, and plays the reel to
- * every connection whatever it asks for. A part is joined once a frame; each idle viewer gets it by one send; one that
- * has bytes left finishes its part and continues with the newest. Ends with SIGTERM.
+ * Listens at 127.0.0.1 on a port that the system chooses, prints `Listening on http://127.0.0.1:PORT/`, and plays the reel to
+ * every connection, whatever the request. Each frame is assembled once; every idle client gets it with one send; a client
+ * that has bytes left completes its part and continues with the newest frame. Exits on SIGTERM.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -20,7 +20,7 @@
 #include "reel.h"
 
 #define MOST_VIEWERS 4096
-#define NOTSENT_LOWAT 16384 /* as the portal: what waits in the kernel is old when it leaves */
+#define NOTSENT_LOWAT 16384 /* as the portal: bytes that wait in the kernel are old when they are sent */
 #define HEADER_BYTES 256
 
 static const char answer[] = "HTTP/1.1 200 OK\r\n"
@@ -29,7 +29,7 @@ static const char answer[] = "HTTP/1.1 200 OK\r\n"
                              "Connection: close\r\n\r\n"
                              "--frame\r\n";
 
-/* The bytes of one frame, shared by all that send it; the last user frees it. */
+/* The bytes of one frame, shared by all clients that send it; freed by the last one. */
 typedef struct {
     size_t users;
     size_t size;
@@ -38,9 +38,9 @@ typedef struct {
 
 typedef struct {
     int fd;
-    size_t place;    /* in `viewers` */
+    size_t place;    /* index in `viewers` */
     int is_watching; /* the request has been read */
-    int is_waiting;  /* epoll tells when there is room */
+    int is_waiting;  /* for EPOLLOUT */
     part_t *part;    /* being sent, or NULL */
     size_t sent;
 } viewer_t;
@@ -68,7 +68,7 @@ static void watch(viewer_t *viewer, uint32_t events) {
     epoll_ctl(poller, EPOLL_CTL_MOD, viewer->fd, &event);
 }
 
-/* 0, or -1 where the viewer has left. */
+/* Returns 0, or -1 if the client has disconnected. */
 static int send_on(viewer_t *viewer) {
     part_t *part = viewer->part;
     ssize_t count = send(viewer->fd, part->bytes + viewer->sent, part->size - viewer->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -111,7 +111,7 @@ static void show(const picture_t *picture) {
     part->users = 1;
     drop_part(newest);
     newest = part;
-    /* Downwards, since a viewer that leaves puts the last one into its place. */
+    /* Downwards: when a client is removed, the last one is moved to its index. */
     for (size_t i = viewer_count; i-- > 0;)
         if (viewers[i]->is_watching && viewers[i]->part == NULL)
             begin(viewers[i]);
@@ -198,7 +198,7 @@ int main(int argc, char **argv) {
 
     uint64_t shown = 0;
     for (;;) {
-        /* One event at a time: a viewer that is dropped can then not be among those still to be served. */
+        /* One event at a time, so that a removed client has no event left in the list. */
         if (epoll_wait(poller, &event, 1, -1) != 1)
             continue;
         if (event.data.ptr == &listener) {

@@ -1,17 +1,16 @@
-/* The load: many viewers of one MJPEG server, in one epoll loop, which reads no picture and so is not the bottleneck.
+/* The load generator: many clients of an MJPEG server in one epoll loop, which discards bodies so as not to limit the server.
  *
  *     load --port P [--path /stream] [--viewers N] [--seconds S] [--warmup S] [--pid PID] [--queries "quality=50 quality=60"]
  *          [--throttled N --rate BYTES_PER_S] [--stuck N]
  *     load --port P [--path /stream] --connects N
  *
- * The first form lets N viewers watch for S seconds, beside some that read slowly or not at all; with --pid the CPU time of
- * that process is taken at both ends of the window. It prints `ready` when everybody has a picture and the warm-up begins,
- * `watching` when the window begins, and then one JSON object. The second form connects N times, one after another, and
- * tells how long the first picture took. Parts are framed by Content-Length; bodies are thrown away in the kernel
- * (MSG_TRUNC), but for the stamp of reel.h, or else X-Timestamp, which tells how old a picture was when its last byte had
- * been read.
+ * The first form runs N clients for S seconds, besides some that read slowly or not at all; --pid measures the CPU time of
+ * that process in the window. It prints `ready` when all clients have received a frame and the warm-up starts, `watching`
+ * when the window starts, and then one JSON object. The second form connects N times, one after another, and reports the
+ * time to the first frame. Parts are framed by Content-Length; bodies are discarded in the kernel (MSG_TRUNC), except for
+ * the stamp of reel.h (else X-Timestamp), from which the age of a frame at its last byte is computed.
  *
- * Speaks to 127.0.0.1 alone, for at most MOST_SECONDS.
+ * Connects only to 127.0.0.1, for at most MOST_SECONDS.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -35,7 +34,7 @@
 #define ENOUGH_BYTES 1024 /* a part's header and the beginning of its picture, in one read */
 #define READY_NS 20000000000u
 #define THROTTLE_TICK_NS 5000000
-/* A slow network keeps bytes at the sender's side; here the receiver's buffer must be small, or it would hold seconds. */
+/* A slow network keeps bytes at the sender. On loopback the receive buffer must be small, or it would contain seconds. */
 #define THROTTLED_BUFFER 32768
 
 typedef enum { ANSWER, HEADER, BODY } phase_t;
@@ -45,8 +44,8 @@ typedef struct {
     phase_t phase;
     size_t held; /* bytes in `head` */
     uint64_t left;
-    uint64_t stamp_ns; /* CLOCK_MONOTONIC, 0 where there is none */
-    int64_t unix_us;   /* X-Timestamp, 0 where there is none */
+    uint64_t stamp_ns; /* CLOCK_MONOTONIC, 0 if there is none */
+    int64_t unix_us;   /* X-Timestamp, 0 if there is none */
     uint64_t frames, bytes;
     uint64_t last_ns, longest_gap_ns;
     double budget_bytes; /* of a throttled viewer */
@@ -114,7 +113,7 @@ static const char *find_header(const char *head, const char *name) {
     return NULL;
 }
 
-/* Microseconds, since a double of today's date holds no more than a quarter of one. */
+/* In microseconds: a double with today's date is only accurate to a quarter of one. */
 static int64_t parse_timestamp(const char *text) {
     char *end;
     long long seconds = strtoll(text, &end, 10);
@@ -145,7 +144,7 @@ static void finish_frame(viewer_t *viewer) {
     viewer->phase = HEADER;
 }
 
-/* Takes from `head` what is complete in it: 1 where something was, 0 where more bytes are needed. */
+/* Parses the complete items in `head`. Returns 1, or 0 if it needs more bytes. */
 static int digest(viewer_t *viewer) {
     viewer->head[viewer->held] = 0;
     char *end = memmem(viewer->head, viewer->held, "\r\n\r\n", 4);
@@ -172,7 +171,7 @@ static int digest(viewer_t *viewer) {
         viewer->unix_us = timestamp ? parse_timestamp(timestamp) : 0;
         *end = first;
         if (behind < STAMP_END && behind < viewer->left)
-            return 0; /* the stamp is not there yet */
+            return 0; /* the stamp is not complete yet */
         viewer->stamp_ns = read_stamp((unsigned char *)end, behind);
         size_t body = behind < viewer->left ? behind : (size_t)viewer->left;
         viewer->left -= body;
@@ -185,7 +184,7 @@ static int digest(viewer_t *viewer) {
     return 1;
 }
 
-/* Reads at most `most` bytes without waiting: the number that was read. */
+/* Reads at most `most` bytes without blocking; returns their number. */
 static size_t advance(viewer_t *viewer, size_t most) {
     size_t total = 0;
     while (total < most) {
@@ -217,7 +216,7 @@ static size_t advance(viewer_t *viewer, size_t most) {
         if (viewer->phase == BODY && viewer->left == 0)
             finish_frame(viewer);
         if ((size_t)count < wanted)
-            break; /* that was all there is; asking again would only cost a call */
+            break; /* the socket is empty: another call would fail */
     }
     return total;
 }
@@ -251,7 +250,7 @@ typedef struct {
 static void measure_connects(const options_t *options) {
     samples_t firsts = {0};
     for (int i = 0; i < options->connects; i++) {
-        /* Anywhere between two frames of the server. */
+        /* At a random moment between two frames of the server. */
         usleep((useconds_t)(rand() % 40000));
         viewer_t viewer;
         uint64_t began = now_ns(CLOCK_MONOTONIC);
@@ -271,7 +270,7 @@ static void measure_connects(const options_t *options) {
 }
 
 static uint64_t process_cpu_ns(pid_t pid) {
-    /* The kernel's own naming of a process' CPU clock; clock_getcpuclockid(3) does the same. */
+    /* The id of a process's CPU clock, as clock_getcpuclockid(3) computes it. */
     return pid ? now_ns((clockid_t)((~(unsigned)pid) << 3 | 2)) : 0;
 }
 
@@ -356,7 +355,7 @@ static void measure_viewers(const options_t *options) {
                 if (viewer->budget_bytes >= 1)
                     viewer->budget_bytes -= (double)advance(viewer, (size_t)viewer->budget_bytes);
                 if (viewer->budget_bytes > options->rate / 20)
-                    viewer->budget_bytes = options->rate / 20; /* what was not there to be read cannot be caught up with */
+                    viewer->budget_bytes = options->rate / 20; /* unused budget of the past expires */
             }
         }
     }
@@ -421,7 +420,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "load: see the head of load.c for what may be given\n");
         return 2;
     }
-    alarm(MOST_SECONDS + 30); /* whatever happens, it ends */
+    alarm(MOST_SECONDS + 30); /* ends the process in any case */
     if (options.connects > 0)
         measure_connects(&options);
     else

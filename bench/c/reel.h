@@ -1,11 +1,11 @@
-/* A reel: the JPEGs that every server of a measurement serves, and the stamp in each that says when it was made.
+/* A reel: the JPEGs that all servers send, each with a stamp of its creation time.
  *
- * On disk: for each picture its length (32 bits, little-endian) and its bytes. Every picture begins
+ * File format: for each JPEG its length (32 bits, little-endian) and its bytes. Every JPEG begins with
  *
  *     FF D8  FF FE 00 12  "made_ns:"  eight bytes: CLOCK_MONOTONIC in ns, little-endian
  *
- * which is a JPEG comment that decoders skip. Whoever plays the reel writes the stamp when the picture is due. The clock is
- * the same in every process of one machine, so the reader of the last byte knows the age to the microsecond.
+ * which is a JPEG comment that decoders skip. The server writes the stamp when the frame is due. The clock is the same in
+ * every process of the machine, so the reader of the last byte knows the age to the microsecond.
  */
 #pragma once
 
@@ -41,7 +41,7 @@ static inline void write_stamp(unsigned char *jpeg, uint64_t made_ns) {
         jpeg[STAMP_OFFSET + i] = (unsigned char)(made_ns >> (8 * i));
 }
 
-/* 0 where these bytes do not begin with a stamp. */
+/* Returns 0 if the bytes do not start with a stamp. */
 static inline uint64_t read_stamp(const unsigned char *jpeg, size_t size) {
     if (size < STAMP_END || memcmp(jpeg, STAMP_BEGIN, STAMP_OFFSET) != 0)
         return 0;
@@ -51,7 +51,7 @@ static inline uint64_t read_stamp(const unsigned char *jpeg, size_t size) {
     return made_ns;
 }
 
-/* 0, or -1 where the file is missing or no reel. */
+/* Returns 0, or -1 if the file is missing or not a reel. */
 static inline int load_reel(const char *path, reel_t *reel) {
     memset(reel, 0, sizeof *reel);
     FILE *file = fopen(path, "rb");

@@ -1,10 +1,10 @@
-/* A V4L2 camera that is not there: preloaded into a program, it plays a reel as a camera that delivers MJPEG.
+/* An emulated V4L2 camera: preloaded into a program, it plays a reel as a camera that delivers MJPEG.
  *
  *     BENCH_REEL=vga.reel BENCH_WIDTH=640 BENCH_HEIGHT=480 BENCH_FPS=30 LD_PRELOAD=standin.so ustreamer --device vga.reel …
  *
  * The program opens the reel's path as its device and gets a timer, which becomes readable when a frame is due, so that
- * select and poll do as they would on a camera. The few requests that a capturing program makes are answered; every
- * other descriptor goes to the real functions. One device, one stream, MMAP buffers.
+ * select and poll work as on a camera. The few ioctls that a capturing program uses are implemented; calls on any other
+ * descriptor go to the real functions. One device, one stream, MMAP buffers.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -21,12 +21,12 @@
 
 #define MOST_BUFFERS 16
 
-/* All below: guarded by `lock`, since the program may queue buffers from its workers. */
+/* Guarded by `lock`, as the program may queue buffers from its worker threads. */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static int camera_fd = -1;
 static reel_t reel;
 static unsigned char *buffers[MOST_BUFFERS];
-static unsigned queue[MOST_BUFFERS]; /* the buffers that the program has handed in, oldest first */
+static unsigned queue[MOST_BUFFERS]; /* the buffers that the program has queued, oldest first */
 static unsigned buffer_count, queued;
 static size_t buffer_bytes;
 static uint64_t shown;
@@ -163,7 +163,7 @@ static int answer(unsigned long request, void *argument) {
         queued = 0;
         return 0;
     default:
-        return fail(ENOTTY); /* what a driver says to a request that it does not know */
+        return fail(ENOTTY); /* as a driver answers an unknown request */
     }
 }
 
@@ -204,7 +204,7 @@ int ioctl(int fd, unsigned long request, ...) {
     if (fd < 0 || fd != camera_fd)
         return REAL(ioctl)(fd, request, argument);
     pthread_mutex_lock(&lock);
-    /* Callers may widen a negative int: the kernel looks at 32 bits. */
+    /* Callers may sign-extend the request to 64 bits; the kernel uses 32. */
     int result = answer(request & 0xffffffffu, argument);
     int number = errno;
     pthread_mutex_unlock(&lock);

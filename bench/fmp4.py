@@ -1,10 +1,10 @@
-"""What `/stream.mp4` costs above libx264, and what nine more viewers of it cost.
+"""Compares the cost of `/stream.mp4` with libx264 alone, and that of ten clients with one.
 
-    movie.py encode REEL FPS BITRATE     CPU of encoder, packets and fragments for each frame, and of libx264 alone
-    movie.py watch PORT PID SECONDS      CPU of a running portal for each frame, with one viewer and with ten
+    fmp4.py encode REEL FPS BITRATE     CPU of encoder, packets and fragments per frame, and of libx264 alone
+    fmp4.py watch PORT PID SECONDS      CPU of a running portal per frame, with one client and with ten
 
-Each prints one JSON object, medians of rounds in which both sides take turns. Encoding is done by this process,
-with the parts of the portal and their thread; watching is with one thread and one epoll. All on the loopback interface.
+Each prints one JSON object with the medians of rounds in which both sides alternate. `encode` runs the portal's classes
+and their thread in this process; `watch` has one thread and one epoll. All traffic is on the loopback interface.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(PROJECT))  # bench/ is no package
+sys.path.insert(0, str(PROJECT))  # bench/ is not a package
 
 import av  # noqa: E402
 import numpy as np  # noqa: E402
@@ -32,7 +32,7 @@ from softcam.imaging.frame import Frame, NewestFrame  # noqa: E402
 from softcam.streaming.fmp4_channel import Fmp4Stream  # noqa: E402
 
 PICTURES = 10  # of the reel
-FRAMES = 60  # in one turn
+FRAMES = 60  # per measurement
 ROUNDS = 7
 SETTLE_S = 1.0
 LIMIT_S = 30.0
@@ -40,7 +40,7 @@ VIEWERS = 10
 
 
 def in_one_buffer(planes: list[np.ndarray]) -> np.ndarray:
-    """As a camera has them: behind one another, (height * 3 / 2, width)."""
+    """The planes in the layout of a camera's buffer, one after the other: (height * 3 / 2, width)."""
     height, width = planes[0].shape
     return np.concatenate([plane.reshape(-1) for plane in planes]).reshape(height * 3 // 2, width)
 
@@ -54,17 +54,17 @@ def planes_in(buffer: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 class Alone:
-    """libx264 through PyAV with the portal's own settings, and nothing else."""
+    """libx264 alone, through PyAV with the portal's settings."""
 
     def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int) -> None:
         height, width = buffers[0].shape[0] * 2 // 3, buffers[0].shape[1]
-        # The context of the portal's backend, so that settings cannot differ.
+        # The context of the portal's backend, so that the settings are the same.
         self._context = X264((width, height), "YUV420", fps, bitrate)._context
         self._pictures = [av.VideoFrame.from_numpy_buffer(buffer, "yuv420p") for buffer in buffers]
         self._count = 0
 
-    def turn(self) -> float:
-        """CPU milliseconds for each frame."""
+    def measure(self) -> float:
+        """Return the CPU milliseconds per frame."""
         began_s = time.process_time()
         for _ in range(FRAMES):
             picture = self._pictures[self._count % len(self._pictures)]
@@ -76,31 +76,31 @@ class Alone:
 
 
 def _skip_update(_stream: Fmp4Stream, _update: Any) -> None:
-    """In place of the fan-out, whose work is measured elsewhere."""
+    """Replaces the fan-out, which is measured elsewhere."""
 
 
 class Pipeline:
-    """The portal's way from a frame in the slot to a fragment at the fan-out's door."""
+    """The portal's components from the newest frame to the fragment that is passed to the fan-out."""
 
     def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int) -> None:
         self._planes = [planes_in(buffer) for buffer in buffers]
         self._fps = fps
         self._slot = NewestFrame()
         self._video = VideoEncoder(self._slot, lambda: fps, bitrate, print)
-        self._movie = Fmp4Stream(self._video, _skip_update)
+        self._fmp4 = Fmp4Stream(self._video, _skip_update)
         self._fed = threading.Semaphore(0)
         self._now_s = time.monotonic()
         self._count = 0
         self._video.subscribe(self)
 
     def on_format(self, fmt: Any) -> None:
-        self._movie.on_format(fmt)
+        self._fmp4.on_format(fmt)
 
     def on_packet(self, packet: Packet) -> None:
-        self._movie.on_packet(packet)
+        self._fmp4.on_packet(packet)
         self._fed.release()
 
-    def turn(self) -> float:
+    def measure(self) -> float:
         began_s = time.process_time()
         for _ in range(FRAMES):
             planes = self._planes[self._count % len(self._planes)]
@@ -110,7 +110,7 @@ class Pipeline:
             self._slot.put(Frame(planes, "YUV420", width, height, began_s=self._now_s))
             self._video.on_frame()
             if not self._fed.acquire(timeout=LIMIT_S):
-                raise SystemExit("no packet came")
+                raise SystemExit("timed out waiting for a packet")
         return (time.process_time() - began_s) * 1000 / FRAMES
 
     def stop(self) -> None:
@@ -122,7 +122,7 @@ def measure_encode(reel: Path, fps: float, bitrate: int) -> dict[str, Any]:
     buffers = [in_one_buffer(to_planes(picture)) for picture in read_reel(reel)[:PICTURES]]
     alone, pipeline = Alone(buffers, fps, bitrate), Pipeline(buffers, fps, bitrate)
     try:
-        turns = [(alone.turn(), pipeline.turn()) for _ in range(ROUNDS)]
+        turns = [(alone.measure(), pipeline.measure()) for _ in range(ROUNDS)]
     finally:
         pipeline.stop()
     return {
@@ -132,8 +132,8 @@ def measure_encode(reel: Path, fps: float, bitrate: int) -> dict[str, Any]:
     }
 
 
-class Audience:
-    """So many viewers, who take everything that comes; `count` has the fragments that the first of them got."""
+class Clients:
+    """Clients that read everything; `count` is the number of fragments that the first one has received."""
 
     def __init__(self, port: int, viewers: int) -> None:
         self._epoll = select.epoll()
@@ -148,38 +148,38 @@ class Audience:
             self._sockets[connection.fileno()] = connection
         self._first = min(self._sockets)
 
-    def watch(self, seconds: float) -> None:
+    def read_for(self, seconds: float) -> None:
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             for descriptor, _ in self._epoll.poll(left_s):
                 data = self._sockets[descriptor].recv(1 << 20)
                 if not data:
-                    raise SystemExit("the portal let a viewer go")
+                    raise SystemExit("the portal closed a connection")
                 if descriptor == self._first:
-                    # A fragment's header may lie across two reads; no picture's data has these four bytes by chance.
+                    # A fragment's header may be split between two reads; H.264 data hardly contains these four bytes.
                     self.count += (self._tail + data).count(b"moof")
                     self._tail = data[-3:]
 
-    def leave(self) -> None:
+    def close(self) -> None:
         for connection in self._sockets.values():
             connection.close()
         self._epoll.close()
 
 
 def process_cpu_s(pid: int) -> float:
-    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) makes it
+    return time.clock_gettime((~pid << 3) | 2)  # as clock_getcpuclockid(3) computes it
 
 
 def watch(port: int, pid: int, seconds: float, viewers: int) -> dict[str, float]:
-    audience = Audience(port, viewers)
+    clients = Clients(port, viewers)
     try:
-        audience.watch(SETTLE_S)
-        began_s, before = process_cpu_s(pid), audience.count
-        audience.watch(seconds)
-        frames = audience.count - before
+        clients.read_for(SETTLE_S)
+        began_s, before = process_cpu_s(pid), clients.count
+        clients.read_for(seconds)
+        frames = clients.count - before
         return {"frames": frames, "cpu_ms": (process_cpu_s(pid) - began_s) * 1000 / max(1, frames)}
     finally:
-        audience.leave()
+        clients.close()
 
 
 def measure_watch(port: int, pid: int, seconds: float) -> dict[str, Any]:
@@ -195,12 +195,12 @@ def measure_watch(port: int, pid: int, seconds: float) -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["encode", reel, fps, bitrate]:
-            told = measure_encode(Path(reel), float(fps), int(bitrate))
+            result = measure_encode(Path(reel), float(fps), int(bitrate))
         case ["watch", port, pid, seconds]:
-            told = measure_watch(int(port), int(pid), float(seconds))
+            result = measure_watch(int(port), int(pid), float(seconds))
         case _:
             raise SystemExit(__doc__)
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":
