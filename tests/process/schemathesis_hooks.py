@@ -1,4 +1,4 @@
-"""What schemathesis is told about this API beyond its description; loaded by it, in its own process."""
+"""Additions to the API description for schemathesis, which loads this module in its own process."""
 
 import os
 from typing import Any
@@ -62,9 +62,9 @@ def _is_number(value: Any) -> bool:
 
 @schemathesis.check
 def nothing_breaks(context: Any, response: Any, case: Any) -> None:
-    """No server error at all: nothing is wrong with this camera, so a 503 would be a fault of ours as well.
+    """Check that no response is a server error; the camera has no faults, so 503 is an error, too.
 
-    But a busy machine may not draw the whole sensor in time: who is told to ask again does.
+    A busy machine may not render the full sensor in time: a snapshot with Retry-After is requested again.
     """
     asked_again = 0
     while response.status_code == 503 and "Retry-After" in response.headers and "snapshot" in case.path:

@@ -47,7 +47,7 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
 
 
 @pytest.mark.timeout(PATIENCE_S + 60)
-def test_controls_on_a_closed_camera(
+def test_controls_of_closed_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     portal = start_portal(*state_flags)
@@ -57,7 +57,7 @@ def test_controls_on_a_closed_camera(
 
 
 @pytest.mark.timeout(PATIENCE_S + 60)
-def test_everything_on_an_open_camera(
+def test_all_routes_with_open_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
     portal = start_portal(*SMALL, *state_flags)
@@ -77,7 +77,7 @@ def test_everything_on_an_open_camera(
 
 
 @pytest.mark.timeout(PATIENCE_S + 60)
-def test_with_a_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+def test_all_routes_with_api_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
     portal = start_portal(environment={"CAMERA_API_KEY": "the-key"})
     cases = run(
         portal,

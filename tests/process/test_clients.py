@@ -31,7 +31,7 @@ def run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([path, *arguments], stdin=subprocess.DEVNULL, capture_output=True, timeout=LIMIT_S)
 
 
-def test_curl_takes_a_snapshot(small: Portal, tmp_path: Path) -> None:
+def test_curl_snapshot(small: Portal, tmp_path: Path) -> None:
     path = tmp_path / "picture.jpg"
     answer = run(
         "curl", "-sS", "--fail", "-o", str(path), "-w", "%{http_code} %{content_type}", f"{small.url}/snapshot"
@@ -40,21 +40,21 @@ def test_curl_takes_a_snapshot(small: Portal, tmp_path: Path) -> None:
     assert size_of(path.read_bytes()) == SIZE
 
 
-def test_curl_watches(small: Portal) -> None:
+def test_curl_stream(small: Portal) -> None:
     answer = run("curl", "-sSN", "-i", "--max-time", "2", f"{small.url}/?action=stream")
     assert answer.returncode == 28  # the time was up, not the stream
     assert answer.stdout.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.stdout.count(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: ") > 3
 
 
-def test_curl_hears_what_is_wrong(small: Portal) -> None:
+def test_curl_error_response(small: Portal) -> None:
     answer = run("curl", "-sS", "-w", "%{http_code}", f"{small.url}/snapshot.jpg?quality=0")
     assert answer.stdout.startswith(b'{"detail": "quality')
     assert answer.stdout.endswith(b"400")
 
 
 @pytest.mark.parametrize("target", ["/stream.mjpg", "/?action=stream"])
-def test_ffmpeg_decodes_the_stream(small: Portal, target: str) -> None:
+def test_ffmpeg_decodes_stream(small: Portal, target: str) -> None:
     answer = run(
         "ffmpeg", "-hide_banner", "-loglevel", "warning", "-stats", "-xerror",
         "-f", "mpjpeg", "-i", f"{small.url}{target}", "-frames:v", "30", "-f", "null", "-",
@@ -65,14 +65,14 @@ def test_ffmpeg_decodes_the_stream(small: Portal, target: str) -> None:
     assert "error" not in said.lower()
 
 
-def test_ffmpeg_finds_out_by_itself(small: Portal) -> None:
+def test_ffmpeg_detects_format(small: Portal) -> None:
     answer = run("ffmpeg", "-hide_banner", "-i", f"{small.url}/stream.mjpg", "-frames:v", "30", "-f", "null", "-")
     said = answer.stderr.decode()
     assert answer.returncode == 0, said
     assert "frame=   30" in said
 
 
-def test_ffprobe_knows_what_it_is(small: Portal) -> None:
+def test_ffprobe_stream(small: Portal) -> None:
     answer = run("ffprobe", "-v", "error", "-show_streams", "-of", "json", f"{small.url}/stream.mjpg")
     assert answer.returncode == 0, answer.stderr
     (stream,) = json.loads(answer.stdout)["streams"]
@@ -81,19 +81,19 @@ def test_ffprobe_knows_what_it_is(small: Portal) -> None:
     assert stream["pix_fmt"] == "yuvj420p"  # full range, 4:2:0
 
 
-def test_ffprobe_reads_a_still(small: Portal) -> None:
+def test_ffprobe_snapshot(small: Portal) -> None:
     answer = run("ffprobe", "-v", "error", "-show_streams", "-of", "json", f"{small.url}/snapshot.jpg?width=320")
     (stream,) = json.loads(answer.stdout)["streams"]
     assert (stream["codec_name"], stream["width"], stream["height"]) == ("mjpeg", 320, 180)
 
 
-def test_python_takes_a_snapshot(small: Portal) -> None:
+def test_python_snapshot(small: Portal) -> None:
     with urllib.request.urlopen(f"{small.url}/snapshot.jpg", timeout=LIMIT_S) as answer:
         assert answer.headers.get_content_type() == "image/jpeg"
         assert size_of(answer.read()) == SIZE
 
 
-def test_python_reads_the_stream_by_its_boundaries(small: Portal) -> None:
+def test_python_stream_by_boundaries(small: Portal) -> None:
     """As many a script does it: cut at FFD8 and FFD9, look at nothing else."""
     pictures, data = [], b""
     with urllib.request.urlopen(f"{small.url}/stream.mjpg", timeout=LIMIT_S) as stream:
@@ -108,7 +108,7 @@ def test_python_reads_the_stream_by_its_boundaries(small: Portal) -> None:
     assert [size_of(picture) for picture in pictures] == [SIZE] * 5
 
 
-def test_probe_measures(small: Portal) -> None:
+def test_measure_fps(small: Portal) -> None:
     answer = subprocess.run(
         [sys.executable, str(PROJECT / "measure_fps.py"), f"{small.url}/stream.mjpg", "--frames", "20", "--json"],
         capture_output=True,

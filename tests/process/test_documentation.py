@@ -58,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_there_are_commands() -> None:
+def test_commands_are_found() -> None:
     assert len(RUN_HERE) > 10
     assert set(ELSEWHERE) <= set(commands()), "a command that is printed nowhere"
     for place in ELSEWHERE.values():
@@ -130,7 +130,7 @@ def test_hook_example(start_portal: Callable[..., Portal], tmp_path: Path) -> No
     assert answer.returncode == 0
 
 
-def test_links_lead_somewhere() -> None:
+def test_links_are_valid() -> None:
     documents = [*PAGES, *PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("integrations/**/*.md")]
     links = [
         (page, target)

@@ -1,7 +1,7 @@
-"""The examples of the services that this portal takes the place of run against it as they were printed.
+"""Runs the documented examples of the services that the portal replaces.
 
-They stand in the folder `examples`; only the host and the port are replaced. curl is told to fail on an HTTP error,
-which it does not by itself, so that an example that is refused is seen.
+They are in the folder `examples` and unchanged except for host and port. curl runs with `--fail`, so that an HTTP error
+fails the test.
 """
 
 import base64
@@ -97,7 +97,7 @@ def test_curl_of_version_1(portal: Portal, shell: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["reachy_mini.sh", "streaming_pipeline.sh", "surveillance.sh"])
-def test_other_curls(portal: Portal, shell: Path, name: str) -> None:
+def test_curl_of_other_services(portal: Portal, shell: Path, name: str) -> None:
     run("bash", "-e", example(name, portal, shell), folder=shell)
     if "frame.jpg" in (EXAMPLES / name).read_text():
         assert size_of((shell / "frame.jpg").read_bytes()) == (1536, 864)
@@ -144,7 +144,7 @@ def test_javascript(portal: Portal, tmp_path: Path) -> None:
     assert status_of(portal)["awb_enabled"] is False
 
 
-def test_ffmpeg_records_the_stream(portal: Portal, tmp_path: Path) -> None:
+def test_ffmpeg_recording(portal: Portal, tmp_path: Path) -> None:
     command = ["ffmpeg", "-nostdin", "-i", f"{portal.url}/stream.mjpg", "-c:v", "libx264", "recording.mp4"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -200,7 +200,7 @@ STATUS_V2 = STATUS_V1 | {
 
 
 @pytest.mark.parametrize("is_open", [False, True])
-def test_answers_are_those_that_were_printed(portal: Portal, is_open: bool) -> None:
+def test_responses_match_documentation(portal: Portal, is_open: bool) -> None:
     if is_open:
         assert ask(portal, "/camera/start", method="POST").status == 200
     for name, body, expected in V1:
@@ -218,7 +218,7 @@ def test_answers_are_those_that_were_printed(portal: Portal, is_open: bool) -> N
     assert ask(portal, "/streaming/stop", method="POST").json == {"status": "ok", "streaming": False}
 
 
-def test_the_status_has_every_field_that_was_printed(portal: Portal) -> None:
+def test_status_has_all_documented_fields(portal: Portal) -> None:
     assert status_of(portal).keys() >= STATUS_V2
     assert ask(portal, "/camera/start", method="POST").status == 200
     assert ask(portal, "/snapshot.jpg").status == 200  # the camera has settled
@@ -229,7 +229,7 @@ def test_the_status_has_every_field_that_was_printed(portal: Portal) -> None:
     assert health["status"] == "healthy"
 
 
-def test_the_snapshot_in_json(portal: Portal) -> None:
+def test_snapshot_as_json(portal: Portal) -> None:
     wish = {"width": 1920, "height": 1080, "autofocus_trigger": True}
     for path in ("/v1/camera/snapshot", "/camera/snapshot"):
         content = json.loads(post(portal, path, wish).body)

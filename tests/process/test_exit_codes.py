@@ -59,13 +59,13 @@ def ends_well(portal: Portal, by: signal.Signals) -> None:
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stops_while_closed(portal: Portal, by: signal.Signals) -> None:
+def test_stop_while_closed(portal: Portal, by: signal.Signals) -> None:
     ends_well(portal, by)
     assert "Camera open" not in portal.log
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT])
-def test_stops_with_viewers(portal: Portal, by: signal.Signals) -> None:
+def test_stop_with_clients(portal: Portal, by: signal.Signals) -> None:
     with ExitStack() as stack:
         viewers = [stack.enter_context(StreamClient(portal)) for _ in range(5)]
         for viewer in viewers:
@@ -76,7 +76,7 @@ def test_stops_with_viewers(portal: Portal, by: signal.Signals) -> None:
     assert "Camera closed" in portal.log
 
 
-def test_stops_with_a_viewer_who_takes_nothing(portal: Portal) -> None:
+def test_stop_with_stuck_client(portal: Portal) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()  # and reads no more
         with StreamClient(portal) as other:  # twenty pictures later the first one's socket is full
@@ -85,7 +85,7 @@ def test_stops_with_a_viewer_who_takes_nothing(portal: Portal) -> None:
             ends_well(portal, signal.SIGTERM)
 
 
-def test_stops_with_an_idle_connection(portal: Portal) -> None:
+def test_stop_with_idle_connection(portal: Portal) -> None:
     port = int(portal.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as idle:
         ask(portal, "/health")
@@ -94,7 +94,7 @@ def test_stops_with_an_idle_connection(portal: Portal) -> None:
         assert idle.recv(1) == b""
 
 
-def test_stops_while_it_opens(start_portal: Start, faults: Path) -> None:
+def test_stop_while_opening(start_portal: Start, faults: Path) -> None:
     faults.write_text("hang-open")
     portal = start_portal("--pattern-faults", str(faults))
     with StreamClient(portal) as viewer:
@@ -108,7 +108,7 @@ def test_stops_while_it_opens(start_portal: Start, faults: Path) -> None:
     assert "Stopped" in portal.log
 
 
-def test_stops_while_it_recovers(start_portal: Start, faults: Path) -> None:
+def test_stop_while_recovering(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "2.5")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -120,7 +120,7 @@ def test_stops_while_it_recovers(start_portal: Start, faults: Path) -> None:
     assert "Camera closed" in portal.log
 
 
-def test_does_not_wait_for_a_camera_that_hangs(start_portal: Start, faults: Path) -> None:
+def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults))
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -151,7 +151,7 @@ def test_does_not_wait_for_a_camera_that_hangs(start_portal: Start, faults: Path
         ([], {"CAMERA_AUTOFOCUS": "perhaps"}, 78, ["CAMERA_AUTOFOCUS 'perhaps'"]),
     ],
 )
-def test_bad_configuration(
+def test_invalid_configuration(
     start_portal: Start, flags: list[str], environment: Mapping[str, str], code: int, told: list[str]
 ) -> None:
     portal = start_portal(*flags, environment=environment)
@@ -168,7 +168,7 @@ def test_bad_configuration(
 # 69: an address that cannot be had yet
 
 
-def test_port_that_stays_taken(start_portal: Start, portal: Portal) -> None:
+def test_port_in_use(start_portal: Start, portal: Portal) -> None:
     port = portal.url.rpartition(":")[2]
     second = start_portal("--port", port)
     assert second.wait() == 69
@@ -176,7 +176,7 @@ def test_port_that_stays_taken(start_portal: Start, portal: Portal) -> None:
     assert "Traceback" not in second.log
 
 
-def test_port_of_a_portal_that_is_just_ending(start_portal: Start, portal: Portal) -> None:
+def test_port_of_exiting_portal(start_portal: Start, portal: Portal) -> None:
     port = portal.url.rpartition(":")[2]
     second = start_portal("--port", port)
     second.wait_for_log("retrying")
@@ -185,7 +185,7 @@ def test_port_of_a_portal_that_is_just_ending(start_portal: Start, portal: Porta
     ends_well(second, signal.SIGTERM)
 
 
-def test_stops_while_it_waits_for_an_address(start_portal: Start) -> None:
+def test_stop_while_waiting_for_address(start_portal: Start) -> None:
     portal = start_portal("--host", "192.0.2.1")  # nobody's, RFC 5737
     portal.wait_for_log("host 192.0.2.1, port 0: Cannot assign requested address; retrying")
     ends_well(portal, signal.SIGTERM)
@@ -194,7 +194,7 @@ def test_stops_while_it_waits_for_an_address(start_portal: Start) -> None:
 # 66: missing
 
 
-def test_camera_that_is_missing(start_portal: Start, faults: Path) -> None:
+def test_missing_camera(start_portal: Start, faults: Path) -> None:
     faults.write_text("missing")
     portal = start_portal("--pattern-faults", str(faults))
     assert portal.wait() == 66
@@ -202,7 +202,7 @@ def test_camera_that_is_missing(start_portal: Start, faults: Path) -> None:
     assert "Listening" not in portal.log
 
 
-def test_camera_that_vanishes_while_watched(start_portal: Start, faults: Path) -> None:
+def test_camera_removed_while_streaming(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -214,7 +214,7 @@ def test_camera_that_vanishes_while_watched(start_portal: Start, faults: Path) -
     assert "is gone: no frame for 1 s" in portal.log
 
 
-def test_camera_that_vanished_while_closed(start_portal: Start, faults: Path) -> None:
+def test_camera_removed_while_closed(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults))
     portal.wait_for_log("Listening")
     faults.write_text("missing")
@@ -225,7 +225,7 @@ def test_camera_that_vanished_while_closed(start_portal: Start, faults: Path) ->
 
 
 @pytest.mark.parametrize("camera", ["0", "/base/soc/i2c0mux/i2c@1/imx708@1a"])
-def test_picamera2_that_is_missing(start_portal: Start, tmp_path: Path, camera: str) -> None:
+def test_missing_picamera2(start_portal: Start, tmp_path: Path, camera: str) -> None:
     portal = start_portal(camera=camera, environment=fake_picamera2(tmp_path, NO_PICAMERA2))
     assert portal.wait() == 66
     assert "picamera2 is missing" in portal.log
@@ -234,7 +234,7 @@ def test_picamera2_that_is_missing(start_portal: Start, tmp_path: Path, camera: 
 
 
 @pytest.mark.parametrize(("camera", "asked"), [("2", "number 2"), ("/base/i2c@3c", "with id /base/i2c@3c")])
-def test_camera_that_picamera2_does_not_list(start_portal: Start, tmp_path: Path, camera: str, asked: str) -> None:
+def test_camera_not_listed_by_picamera2(start_portal: Start, tmp_path: Path, camera: str, asked: str) -> None:
     portal = start_portal(camera=camera, environment=fake_picamera2(tmp_path, TWO_CAMERAS))
     assert portal.wait() == 66
     assert f"camera {asked} is missing; there: 0 is imx708 (/base/i2c@1a), 1 is imx477" in portal.log
@@ -243,7 +243,7 @@ def test_camera_that_picamera2_does_not_list(start_portal: Start, tmp_path: Path
 # 69: busy
 
 
-def test_camera_that_is_busy(start_portal: Start, faults: Path) -> None:
+def test_busy_camera(start_portal: Start, faults: Path) -> None:
     faults.write_text("busy")
     portal = start_portal("--pattern-faults", str(faults))
     answer = ask(portal, "/stream.mjpg")
@@ -254,7 +254,7 @@ def test_camera_that_is_busy(start_portal: Start, faults: Path) -> None:
     assert "in use by another program" in portal.log
 
 
-def test_camera_that_another_took_meanwhile(start_portal: Start, faults: Path) -> None:
+def test_camera_acquired_by_another_process_while_closed(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -265,7 +265,7 @@ def test_camera_that_another_took_meanwhile(start_portal: Start, faults: Path) -
 # 70: stuck
 
 
-def test_camera_that_no_restart_and_no_reopening_helps(start_portal: Start, faults: Path) -> None:
+def test_recovery_fails(start_portal: Start, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -280,7 +280,7 @@ def test_camera_that_no_restart_and_no_reopening_helps(start_portal: Start, faul
         portal.wait_for_log(line)
 
 
-def test_calls_that_hang(start_portal: Start, tmp_path: Path) -> None:
+def test_hanging_calls(start_portal: Start, tmp_path: Path) -> None:
     """With the limits that everyone has, 10 and 20 s, and therefore all three at once."""
     orders = {word: tmp_path / word for word in ("hang-open", "hang-stop", "hang-close")}
     for path in orders.values():
@@ -309,7 +309,7 @@ def test_calls_that_hang(start_portal: Start, tmp_path: Path) -> None:
 # What it prints instead of running
 
 
-def test_check_prints_what_counts(start_portal: Start) -> None:
+def test_check_prints_effective_settings(start_portal: Start) -> None:
     portal = start_portal("--check", "--fps", "12", environment={"CAMERA_WIDTH": "1280", "cam0_quality": "70"})
     assert portal.wait() == 0
     lines = portal.log.splitlines()
@@ -320,12 +320,12 @@ def test_check_prints_what_counts(start_portal: Start) -> None:
     assert "linger = 5  (default)" in lines
 
 
-def test_check_does_not_need_the_camera(start_portal: Start, tmp_path: Path) -> None:
+def test_check_without_camera(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal("--check", camera="0", environment=fake_picamera2(tmp_path, NO_PICAMERA2))
     assert portal.wait() == 0
 
 
-def test_list_of_cameras(start_portal: Start, tmp_path: Path) -> None:
+def test_list_cameras(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal("--list-cameras", camera=None, environment=fake_picamera2(tmp_path, TWO_CAMERAS))
     assert portal.wait() == 0
     assert [line.split() for line in portal.log.splitlines()[-2:]] == [
@@ -334,7 +334,7 @@ def test_list_of_cameras(start_portal: Start, tmp_path: Path) -> None:
     ]
 
 
-def test_list_of_cameras_without_picamera2(start_portal: Start, tmp_path: Path) -> None:
+def test_list_cameras_without_picamera2(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal("--list-cameras", camera=None, environment=fake_picamera2(tmp_path, NO_PICAMERA2))
     assert portal.wait() == 66
     assert portal.log.startswith("pattern ")

@@ -24,7 +24,7 @@ def a_picture(portal: Portal) -> Any:
     return simplejpeg.decode_jpeg(part.jpeg, "RGB")
 
 
-def test_the_time_stamp_is_on_streams_and_not_on_snapshots(start_portal: Start) -> None:
+def test_timestamp_on_streams_only(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--hook", "integrations.hooks.stamp:stamp", environment={"PYTHONPATH": str(PROJECT)})
     shown = a_picture(portal)
     corner = shown[-12:, 4:80]
@@ -37,7 +37,7 @@ def test_the_time_stamp_is_on_streams_and_not_on_snapshots(start_portal: Start) 
     assert status["name"] == "integrations.hooks.stamp:stamp"
 
 
-def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start_portal: Start, tmp_path: Path) -> None:
+def test_motion_starts_recording_without_clients(start_portal: Start, tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     portal = start_portal(
         *SMALL,
@@ -53,7 +53,7 @@ def test_motion_starts_a_recording_in_its_own_portal_though_nobody_watches(start
     assert "is not recorded" not in portal.log
 
 
-def test_motion_says_why_nothing_is_recorded(start_portal: Start) -> None:
+def test_motion_logs_why_recording_failed(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--hook", "integrations.hooks.motion:watch", environment={"MOTION_SHARE": "0.001"})
     with StreamClient(portal) as viewer:
         portal.wait_for_log("Motion detected, but recording failed: .*CAMERA_RECORDINGS", timeout_s=60)
@@ -61,7 +61,7 @@ def test_motion_says_why_nothing_is_recorded(start_portal: Start) -> None:
     assert status_of(portal)["hook"]["failures"] == 0
 
 
-def test_motion_asks_the_portal_it_was_told(start_portal: Start, tmp_path: Path) -> None:
+def test_motion_uses_configured_portal(start_portal: Start, tmp_path: Path) -> None:
     recording = start_portal(*SMALL, "--recordings", str(tmp_path / "recordings"), "--api-key", "a-key-for-the-test")
     watching = start_portal(
         *SMALL,
@@ -78,7 +78,7 @@ def test_motion_asks_the_portal_it_was_told(start_portal: Start, tmp_path: Path)
     recording.wait_for_log(f"Recording {name}", timeout_s=30)
 
 
-def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path: Path) -> None:
+def test_hanging_and_failing_hook(start_portal: Start, tmp_path: Path) -> None:
     (tmp_path / "wild.py").write_text(
         "import time\n"
         "calls = 0\n"
@@ -110,7 +110,7 @@ def test_a_hook_that_hangs_and_fails_ends_nothing(start_portal: Start, tmp_path:
     [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "must be a function")],
 )
 @pytest.mark.parametrize("flags", [(), ("--check",)])
-def test_a_hook_that_cannot_be_loaded_is_a_bad_setting(
+def test_unloadable_hook_is_a_configuration_error(
     start_portal: Start, name: str, reason: str, flags: tuple[str, ...]
 ) -> None:
     portal = start_portal("--hook", name, *flags)

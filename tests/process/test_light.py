@@ -24,9 +24,9 @@ WATCH_S = 3.0  # so long the closed portal is looked at
 
 
 def expect_light(portal: Portal, threads: int) -> None:
-    """Look at the portal from outside for some seconds, in which nobody asks it for anything."""
+    """Check CPU time and wake-ups of the idle portal for some seconds."""
     deadline_s = time.monotonic() + 5
-    while len(portal.threads()) != threads:  # those of the last requests are about to end
+    while len(portal.threads()) != threads:  # threads of the last requests may still run
         assert time.monotonic() < deadline_s, portal.threads()
     began_s, used_s, woken = time.monotonic(), cpu_s(portal.pid), wake_ups(portal.pid)
     with pytest.raises(subprocess.TimeoutExpired):
@@ -42,14 +42,14 @@ def expect_light(portal: Portal, threads: int) -> None:
     assert all(rate <= WAKE_UPS_PER_S for rate in rates.values()), rates
 
 
-def test_fresh_portal(start_portal: Start) -> None:
+def test_idle_portal_after_start(start_portal: Start) -> None:
     portal = start_portal()
     portal.wait_for_log("Listening")
     expect_light(portal, len(portal.threads()))
 
 
-def test_portal_after_work(start_portal: Start) -> None:
-    """Streams in three sizes, snapshots in more, one of the whole sensor; then everything is given back."""
+def test_idle_portal_after_use(start_portal: Start) -> None:
+    """Streams in three sizes, snapshots in more, one of the full sensor; then all resources are released."""
     portal = start_portal("--linger", "0.2")
     portal.wait_for_log("Listening")
     threads = len(portal.threads())
@@ -89,8 +89,8 @@ def test_frame_rate(start_portal: Start) -> None:
     assert best >= 19.5
 
 
-def test_memory_of_a_viewer_does_not_grow(start_portal: Start) -> None:
-    """Who takes nothing any more costs what anyone costs: what is not sent is not kept."""
+def test_memory_of_stuck_client(start_portal: Start) -> None:
+    """A client that stops reading needs as much memory as any other: unsent frames are not kept."""
     portal = start_portal("--fps", "30")
     with StreamClient(portal) as viewer:
         viewer.next()

@@ -51,14 +51,14 @@ def faults(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(start_portal: Start, faults: Path) -> Portal:
-    """The portal with a small picture, which closes its camera soon, and can be told to fail."""
+    """A portal with small frames, a short linger time and a file for injected faults."""
     return start_portal(*SMALL, "--linger", "0.3", "--pattern-faults", str(faults))
 
 
 # Addresses
 
 
-def test_streams_under_all_their_addresses(small: Portal) -> None:
+def test_stream_paths(small: Portal) -> None:
     for target in STREAMS:
         with StreamClient(small, target) as viewer:
             first, fields = viewer.head()
@@ -71,7 +71,7 @@ def test_streams_under_all_their_addresses(small: Portal) -> None:
             assert size_of(viewer.next().jpeg) == (640, 360)
 
 
-def test_snapshots_under_all_their_addresses(small: Portal) -> None:
+def test_snapshot_paths(small: Portal) -> None:
     with StreamClient(small) as viewer:  # who keeps the camera open and in focus, so that the answers are quick
         viewer.next()
         for target in SNAPSHOTS:
@@ -87,7 +87,7 @@ def test_snapshots_under_all_their_addresses(small: Portal) -> None:
             assert decode(answer.body).shape == (360, 640, 3)
 
 
-def test_status_under_all_its_addresses(portal: Portal) -> None:
+def test_status_paths(portal: Portal) -> None:
     for target in STATUSES:
         answer = ask(portal, target)
         assert answer.status == 200
@@ -100,7 +100,7 @@ def test_status_under_all_its_addresses(portal: Portal) -> None:
         assert answer.json["uptime_s"] >= 0
 
 
-def test_status_of_an_open_camera(start_portal: Start) -> None:
+def test_status_of_open_camera(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--fps", "10")
     with StreamClient(portal) as viewer:
         for _ in range(15):
@@ -114,7 +114,7 @@ def test_status_of_an_open_camera(start_portal: Start) -> None:
     assert status["colour_temperature"] > 1000
 
 
-def test_head_makes_nothing(portal: Portal) -> None:
+def test_head_does_not_open_camera(portal: Portal) -> None:
     for target in (*STREAMS, *SNAPSHOTS, *STATUSES, *PAGES, "/health"):
         answer = ask(portal, target, method="HEAD")
         assert answer.status == 200, target
@@ -165,7 +165,7 @@ def test_bad_requests(portal: Portal, method: str, target: str, status: int, tol
 # The wire
 
 
-def test_parts_to_the_byte(small: Portal) -> None:
+def test_multipart_format(small: Portal) -> None:
     """`StreamClient` demands the boundary, an empty line, Content-Length and the line behind it; here is the rest."""
     with StreamClient(small) as viewer:
         parts = [viewer.next() for _ in range(10)]
@@ -182,7 +182,7 @@ def test_parts_to_the_byte(small: Portal) -> None:
     assert len({part.jpeg for part in parts}) == len(parts)
 
 
-def test_next_boundary_comes_with_the_picture(start_portal: Start) -> None:
+def test_boundary_follows_jpeg_immediately(start_portal: Start) -> None:
     """Browsers draw a picture only when they see what follows it, and here the next one is two seconds away."""
     portal = start_portal(*SMALL, "--fps", "0.5")
     with StreamClient(portal) as viewer:
@@ -190,7 +190,7 @@ def test_next_boundary_comes_with_the_picture(start_portal: Start) -> None:
         assert viewer.boundary_came_with(first)
 
 
-def test_viewers_get_what_they_ask_for(small: Portal) -> None:
+def test_stream_parameters(small: Portal) -> None:
     with StreamClient(small) as usual, StreamClient(small, "/stream?width=321&quality=20") as coarse:
         large, little = usual.next().jpeg, coarse.next().jpeg
         assert size_of(little) == (320, 180)
@@ -202,7 +202,7 @@ def test_viewers_get_what_they_ask_for(small: Portal) -> None:
     assert size_of(answer.body) == (160, 90)
 
 
-def test_full_resolution_while_a_stream_goes_on(small: Portal) -> None:
+def test_full_resolution_during_stream(small: Portal) -> None:
     with StreamClient(small) as viewer:
         viewer.next()
         answer = ask_for_still(small, "/snapshot.jpg?full=1")
@@ -216,7 +216,7 @@ def test_full_resolution_while_a_stream_goes_on(small: Portal) -> None:
 # The camera's life
 
 
-def test_camera_is_open_while_somebody_watches(small: Portal) -> None:
+def test_camera_is_open_only_with_clients(small: Portal) -> None:
     assert status_of(small)["state"] == "closed"
     assert "Camera" not in small.log
     with StreamClient(small) as viewer:
@@ -231,7 +231,7 @@ def test_camera_is_open_while_somebody_watches(small: Portal) -> None:
     small.wait_for_log("Camera closed", nth=2)
 
 
-def test_camera_lingers_and_is_taken_up_again(start_portal: Start) -> None:
+def test_client_during_linger_time(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--linger", "60")
     for _ in range(3):
         with StreamClient(portal) as viewer:
@@ -241,7 +241,7 @@ def test_camera_lingers_and_is_taken_up_again(start_portal: Start) -> None:
     assert "Camera closed" not in portal.log
 
 
-def test_all_share_one_opening(small: Portal, faults: Path) -> None:
+def test_clients_share_one_opening(small: Portal, faults: Path) -> None:
     faults.write_text("hang-open")
     with ExitStack() as stack:
         viewers = [stack.enter_context(StreamClient(small)) for _ in range(8)]
@@ -273,7 +273,7 @@ def test_release_while_opening(small: Portal, faults: Path) -> None:
     assert "Traceback" not in small.log
 
 
-def test_fifty_rounds_leave_nothing_behind(start_portal: Start) -> None:
+def test_fifty_openings_without_leaks(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--fps", "60", "--linger", "0")
     before = None
     for nth in range(1, 51):
@@ -301,7 +301,7 @@ def _counted(portal: Portal) -> tuple[list[str], int]:
     return sorted(portal.threads()), len(portal.descriptors())
 
 
-def test_first_picture_of_a_closed_camera(start_portal: Start) -> None:
+def test_first_frame_of_closed_camera(start_portal: Start) -> None:
     """The camera's own opening and two frames; and what this machine, which others use too, takes for a picture."""
     portal = start_portal("--fps", "2", "--linger", "0")
     took_s = []
@@ -314,7 +314,7 @@ def test_first_picture_of_a_closed_camera(start_portal: Start) -> None:
     assert min(took_s) < 2 * 0.5, took_s
 
 
-def test_too_many_viewers(start_portal: Start) -> None:
+def test_max_clients(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--max-clients", "2")
     with StreamClient(portal) as first, StreamClient(portal) as second:
         first.next()
@@ -329,7 +329,7 @@ def test_too_many_viewers(start_portal: Start) -> None:
 # Autofocus
 
 
-def test_autofocus_when_a_stream_starts(small: Portal) -> None:
+def test_autofocus_at_stream_start(small: Portal) -> None:
     with StreamClient(small) as viewer:
         while "focused" not in small.log:
             viewer.next()
@@ -339,13 +339,13 @@ def test_autofocus_when_a_stream_starts(small: Portal) -> None:
     assert re.fullmatch(r"for the stream focused after \d\.\d\d s, lens at \d\.\d\d dioptres", lines[1])
 
 
-def test_autofocus_before_a_snapshot(small: Portal) -> None:
+def test_autofocus_before_snapshot(small: Portal) -> None:
     assert ask(small, "/snapshot.jpg").status == 200
     small.wait_for_log("Autofocus for a snapshot started")
     small.wait_for_log(r"Autofocus for a snapshot (focused|timed out, continuing)")
 
 
-def test_autofocus_may_be_off(start_portal: Start) -> None:
+def test_autofocus_disabled(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--no-autofocus")
     with StreamClient(portal) as viewer:
         for _ in range(5):
@@ -355,7 +355,7 @@ def test_autofocus_may_be_off(start_portal: Start) -> None:
 
 
 @pytest.mark.parametrize("word", ["no-focus", "endless-focus"])
-def test_trouble_with_focus_delays_nobody(start_portal: Start, faults: Path, word: str) -> None:
+def test_failing_autofocus_does_not_delay_frames(start_portal: Start, faults: Path, word: str) -> None:
     faults.write_text(word)
     portal = start_portal(*SMALL, "--pattern-faults", str(faults), "--autofocus-timeout", "9")
     answer = ask(portal, "/snapshot.jpg")
@@ -375,7 +375,7 @@ def test_trouble_with_focus_delays_nobody(start_portal: Start, faults: Path, wor
 # The key
 
 
-def test_key_opens_everything(start_portal: Start) -> None:
+def test_api_key_gives_full_access(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--log-level", "DEBUG", environment={"CAMERA_API_KEY": KEY})
     for target in (*STREAMS, *SNAPSHOTS, *STATUSES, *PAGES):
         answer = ask(portal, target)
@@ -403,7 +403,7 @@ def status_of_with(portal: Portal, headers: dict[str, str]) -> int:
     return ask(portal, "/v1/camera/status", headers=headers).status
 
 
-def test_key_is_shown_nowhere(start_portal: Start) -> None:
+def test_api_key_is_never_shown(start_portal: Start) -> None:
     check = start_portal("--check", "--log-level", "DEBUG", environment={"CAMERA_API_KEY": KEY})
     assert check.wait() == 0
     assert "api_key = set" in check.log

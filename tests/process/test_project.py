@@ -27,14 +27,14 @@ def words(text: str) -> str:
     return " ".join(text.split())
 
 
-def test_settings_page_has_every_setting() -> None:
+def test_settings_page_is_complete() -> None:
     lines = {words(line) for line in (PROJECT / "docs/settings.md").read_text().splitlines()}
     rows = [words(row) for row in markdown_table().splitlines() if row.startswith("|")]
     assert len(rows) > 20
     assert [row for row in rows if not set(row) <= set("|-: ") and row not in lines] == []
 
 
-def test_controls_page_has_every_control() -> None:
+def test_controls_page_is_complete() -> None:
     lines = {words(line) for line in (PROJECT / "docs/controls.md").read_text().splitlines()}
     rows = [words(row) for row in controls_table().splitlines()]
     assert len(rows) > 15
@@ -69,14 +69,14 @@ def targets_in_help() -> list[str]:
     return re.findall(r"^  ([a-z-]+) +\S", answer.stdout, re.MULTILINE)
 
 
-def test_make_alone_lists_what_exists() -> None:
+def test_make_lists_targets() -> None:
     targets = targets_in_help()
     assert {"help", "run", "test", "lint"} <= set(targets)
     for target in targets:
         assert make("--dry-run", target).returncode == 0, target
 
 
-def test_readme_names_only_targets_that_exist() -> None:
+def test_make_targets_in_readme_exist() -> None:
     named = set(re.findall(r"\bmake ([a-z-]+)(?=[`\s])", " ".join(_code_in((PROJECT / "README.md").read_text()))))
     assert {"run", "test"} <= named
     assert named - set(targets_in_help()) == set()
@@ -88,7 +88,7 @@ def _code_in(markdown: str) -> list[str]:
     return [f"{code} " for code in (*fenced, *re.findall(r"`([^`\n]+)`", markdown))]
 
 
-def test_pinned_versions_are_within_the_bounds() -> None:
+def test_pinned_versions_are_within_bounds() -> None:
     tested = dict(re.findall(r"^(\w+)==(\d+\.\d+)", (PROJECT / "tests/requirements.txt").read_text(), re.MULTILINE))
     bounds = re.findall(r"^(\w+) >=([\d.]+), <([\d.]+)$", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
     assert [name for name, _, _ in bounds] == ["numpy", "simplejpeg"]
@@ -148,7 +148,7 @@ def only_these_pythons(checkout: Path) -> None:
     script.write_text(text.replace('/usr/bin/python3 "$(command -v python3 || true)"', ""))
 
 
-def test_run_uses_a_python_that_has_everything_as_it_is(checkout: Path) -> None:
+def test_run_uses_python_with_all_modules(checkout: Path) -> None:
     answer = set_up(checkout, "run", "ARGS=--port 0", python=Path(sys.executable))
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout == "started ['--camera', 'pattern', '--port', '0']\n"
@@ -156,7 +156,7 @@ def test_run_uses_a_python_that_has_everything_as_it_is(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-def test_run_with_a_pipe_as_the_camera_wants_no_picamera2(checkout: Path, tmp_path: Path) -> None:
+def test_run_with_pipe_needs_no_picamera2(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     pipe = tmp_path / "video.mjpeg"
     os.mkfifo(pipe)
@@ -165,7 +165,7 @@ def test_run_with_a_pipe_as_the_camera_wants_no_picamera2(checkout: Path, tmp_pa
     assert answer.stdout == f"started ['--camera', '{pipe}']\n"
 
 
-def test_run_without_network_says_so_in_one_line(checkout: Path, tmp_path: Path) -> None:
+def test_run_without_network(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     bare = fake_python(tmp_path, "bare-python", f'exec {sys.executable} -S "$@"')  # -S: without site-packages
     answer = set_up(checkout, "run", python=bare)
@@ -179,7 +179,7 @@ def test_run_without_network_says_so_in_one_line(checkout: Path, tmp_path: Path)
     assert not (checkout / ".venv").exists()
 
 
-def test_run_without_venv_module_names_the_package(checkout: Path, tmp_path: Path) -> None:
+def test_run_without_venv_module(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     hide = 'case "$*" in *ensurepip*) exit 1 ;; esac'
     bare = fake_python(tmp_path, "bare-python", f'{hide}; exec {sys.executable} -S "$@"')
@@ -188,7 +188,7 @@ def test_run_without_venv_module_names_the_package(checkout: Path, tmp_path: Pat
     assert said(answer) == ["make run: needs python3-venv: sudo apt install python3-venv"]
 
 
-def test_run_on_an_old_python_says_which_is_needed(checkout: Path, tmp_path: Path) -> None:
+def test_run_with_old_python(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     old = fake_python(tmp_path, "old-python", 'test "$1" = -V && echo Python 3.9.2 && exit; exit 1')
     answer = set_up(checkout, "run", python=old)
@@ -198,7 +198,7 @@ def test_run_on_an_old_python_says_which_is_needed(checkout: Path, tmp_path: Pat
     ]
 
 
-def test_run_with_a_camera_names_the_package_of_picamera2(checkout: Path, tmp_path: Path) -> None:
+def test_run_with_camera_without_picamera2(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     answer = set_up(checkout, "run", "CAMERA=0", python=Path(sys.executable))
     assert answer.returncode != 0
@@ -208,7 +208,7 @@ def test_run_with_a_camera_names_the_package_of_picamera2(checkout: Path, tmp_pa
     assert not (checkout / ".venv").exists()
 
 
-def test_run_with_a_camera_uses_the_python_that_has_picamera2(checkout: Path, tmp_path: Path) -> None:
+def test_run_with_camera_uses_python_with_picamera2(checkout: Path, tmp_path: Path) -> None:
     packages = tmp_path / "dist-packages"
     packages.mkdir()
     for name in ("picamera2", "libcamera"):
@@ -219,7 +219,7 @@ def test_run_with_a_camera_uses_the_python_that_has_picamera2(checkout: Path, tm
     assert answer.stderr == ""
 
 
-def test_run_with_a_camera_tells_of_a_broken_simplejpeg(checkout: Path, tmp_path: Path) -> None:
+def test_run_with_camera_and_broken_simplejpeg(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     packages = tmp_path / "dist-packages"
     packages.mkdir()
@@ -233,7 +233,7 @@ def test_run_with_a_camera_tells_of_a_broken_simplejpeg(checkout: Path, tmp_path
     assert "pip uninstall" in said(answer)[0]
 
 
-def test_test_without_venv_module_names_the_package(checkout: Path, tmp_path: Path) -> None:
+def test_test_without_venv_module(checkout: Path, tmp_path: Path) -> None:
     only_these_pythons(checkout)
     hide = 'case "$*" in *ensurepip*) exit 1 ;; esac'
     bare = fake_python(tmp_path, "bare-python", f'{hide}; exec {sys.executable} "$@"')
@@ -245,7 +245,7 @@ def test_test_without_venv_module_names_the_package(checkout: Path, tmp_path: Pa
 # --- What tests/conftest.py lends to the others
 
 
-def test_the_portal_fixture_gives_address_log_and_exit_code(portal: Any) -> None:
+def test_portal_fixture(portal: Any) -> None:
     host, port = re.fullmatch(r"http://([\d.]+):(\d+)", portal.url).groups()
     with socket.create_connection((host, int(port)), timeout=10):
         assert portal.threads()
@@ -255,7 +255,7 @@ def test_the_portal_fixture_gives_address_log_and_exit_code(portal: Any) -> None
         portal.wait_for_log("no such line")
 
 
-def test_a_leak_is_seen(no_leaks: Callable[..., AbstractContextManager[None]], tmp_path: Path) -> None:
+def test_leak_is_detected(no_leaks: Callable[..., AbstractContextManager[None]], tmp_path: Path) -> None:
     may_end = threading.Event()
     thread = threading.Thread(target=may_end.wait, name="left over")
     with pytest.raises(AssertionError, match="left over"), no_leaks(timeout_s=0):
@@ -295,7 +295,7 @@ def test_expected_to_fail():
 @pytest.mark.parametrize(
     ("ci", "summary"), [("1", "1 failed, 1 passed, 1 xfailed, 1 error"), ("", "1 passed, 2 skipped, 1 xfailed")]
 )
-def test_a_skip_fails_in_ci_alone(ci: str, summary: str, workers: str, tmp_path: Path) -> None:
+def test_skip_fails_only_in_ci(ci: str, summary: str, workers: str, tmp_path: Path) -> None:
     answer = run_pytest_on(SKIPPING, ci, tmp_path, "-n", workers)
     assert summary in answer.stdout
     assert answer.returncode == (1 if ci else 0)
@@ -304,7 +304,7 @@ def test_a_skip_fails_in_ci_alone(ci: str, summary: str, workers: str, tmp_path:
 
 
 @pytest.mark.parametrize("ci", ["1", ""])
-def test_a_skipped_module_fails_in_ci_alone(ci: str, tmp_path: Path) -> None:
+def test_skipped_module_fails_only_in_ci(ci: str, tmp_path: Path) -> None:
     answer = run_pytest_on("import pytest\npytest.importorskip('no_such_module')", ci, tmp_path)
     assert "no_such_module" in answer.stdout
     assert (answer.returncode == pytest.ExitCode.INTERRUPTED) == bool(ci)

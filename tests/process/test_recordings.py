@@ -71,7 +71,7 @@ def videos(folder: Path) -> list[Path]:
     return sorted(folder.glob("2*.mp4"))
 
 
-def test_ffprobe_reads_files(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
+def test_ffprobe_recordings(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
     running = start(portal, segment_s=2)
     wait_until(lambda: elapsed_s(portal) > 6.5)
     ended = stop(portal)
@@ -142,7 +142,7 @@ def test_preroll(start_portal: Start, folder: Path, wait_until: WaitUntil) -> No
     assert status_of(portal)["state"] == "open"
 
 
-def test_quota_deletes_the_oldest(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
+def test_quota_deletes_oldest_recording(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
     folder.mkdir()
     old = [folder / f"2020-01-0{day}_00-00-00.mp4" for day in (1, 2, 3)]
     for path in old:
@@ -297,7 +297,7 @@ def test_removed_disk_is_reported(disk: Disk, start_portal: Start, wait_until: W
     assert "Traceback" not in portal.log
 
 
-def test_recording_pauses_before_the_disk_is_full(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_recording_pauses_before_disk_is_full(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal("--fps", "20", "--no-autofocus", "--bitrate", "20000000", "--recordings", str(disk.folder))
     if disk.is_mounted:
         (disk.folder / "other").write_bytes(bytes(DISK_BYTES - 800_000))  # some seconds of the pattern fit

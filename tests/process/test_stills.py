@@ -25,7 +25,7 @@ NOW_AND_THEN = 3.0
 
 
 class Watcher:
-    """A viewer that looks at every picture, in a thread of its own, until it is told to stop."""
+    """A client that reads every frame in its own thread until it is stopped."""
 
     def __init__(self, portal: Portal) -> None:
         self.pictures = 0
@@ -63,7 +63,7 @@ class Watcher:
 
 @pytest.mark.timeout(400)
 @pytest.mark.measurement
-def test_full_stills_beside_ten_viewers(start_portal: Start) -> None:
+def test_full_stills_with_ten_clients(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
     for _ in range(2):  # other work on this machine may take one minute's time, but hardly two
         took_s, gaps_s = stills_beside_viewers(portal)
@@ -106,8 +106,8 @@ def stills_beside_viewers(portal: Portal) -> tuple[list[float], list[float]]:
     return took_s, gaps_s
 
 
-def test_stills_of_one_moment_are_few(start_portal: Start, tmp_path: Path) -> None:
-    """That those who wait together get one is shown with the parts; here, that nobody pays for each who asks."""
+def test_concurrent_requests_share_stills(start_portal: Start, tmp_path: Path) -> None:
+    """Concurrent requests are served by few stills; that they share one is tested in the unit tests."""
     faults = tmp_path / "faults"
     faults.write_text("hang-still")
     portal = start_portal("--width", "640", "--height", "360", "--pattern-faults", str(faults))

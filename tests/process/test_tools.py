@@ -51,7 +51,7 @@ def probed(path: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/stream.mjpg", "/stream.mp4"])
-def test_record_so_many_frames(start_portal: Start, tmp_path: Path, path: str) -> None:
+def test_record_limit_frames(start_portal: Start, tmp_path: Path, path: str) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
     done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--limit-frames", "30")
@@ -64,7 +64,7 @@ def test_record_so_many_frames(start_portal: Start, tmp_path: Path, path: str) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_record_until_somebody_ends_it(start_portal: Start, tmp_path: Path, number: signal.Signals) -> None:
+def test_record_until_signal(start_portal: Start, tmp_path: Path, number: signal.Signals) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
     tool = subprocess.Popen(
@@ -137,7 +137,7 @@ def stalling() -> Any:
     server.server_close()
 
 
-def test_record_a_stream_that_stands_still_until_somebody_ends_it(stalling: Any, tmp_path: Path) -> None:
+def test_record_stalled_stream_until_signal(stalling: Any, tmp_path: Path) -> None:
     output = tmp_path / "recording.mp4"
     tool = subprocess.Popen(
         [
@@ -167,7 +167,7 @@ def test_record_a_stream_that_stands_still_until_somebody_ends_it(stalling: Any,
     assert int(probed(output)["nb_read_frames"]) > 10
 
 
-def test_record_a_stream_that_stands_still_for_so_long(stalling: Any, tmp_path: Path) -> None:
+def test_record_stalled_stream_for_duration(stalling: Any, tmp_path: Path) -> None:
     output = tmp_path / "recording.mp4"
     url = f"http://127.0.0.1:{stalling.server_port}/"
     began_s = time.monotonic()
@@ -178,7 +178,7 @@ def test_record_a_stream_that_stands_still_for_so_long(stalling: Any, tmp_path: 
 
 
 @pytest.mark.parametrize("path", ["/stream.mjpg", "/stream.mp4"])
-def test_record_for_so_long(start_portal: Start, tmp_path: Path, path: str) -> None:
+def test_record_duration(start_portal: Start, tmp_path: Path, path: str) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
     done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--duration", "2")
@@ -190,7 +190,7 @@ def test_record_for_so_long(start_portal: Start, tmp_path: Path, path: str) -> N
     assert float(stream["duration"]) < float(said[1]) + 0.5, "what PyAV looked at before it began counts as well"
 
 
-def test_a_stream_that_ends_is_recorded_until_then(start_portal: Start, tmp_path: Path) -> None:
+def test_record_until_stream_ends(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
 
@@ -225,7 +225,7 @@ assert not reader._thread.is_alive()
 """
 
 
-def test_a_stream_that_ended_before_its_file_was_begun(tmp_path: Path) -> None:
+def test_record_stream_that_ended_early(tmp_path: Path) -> None:
     source, output = tmp_path / "short.mp4", tmp_path / "recording.mp4"
     made = ("-f", "lavfi", "-i", "testsrc=size=320x180:rate=20", "-frames:v", "20", "-c:v", "libx264", str(source))
     subprocess.run(["ffmpeg", "-v", "error", *made], check=True, timeout=LIMIT_S)
@@ -236,9 +236,7 @@ def test_a_stream_that_ended_before_its_file_was_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("path", "most_bytes"), [("/stream.mjpg", 120_000), ("/stream.mp4", 700_000)])
-def test_a_file_that_can_grow_no_more_plays_up_to_there(
-    start_portal: Start, tmp_path: Path, path: str, most_bytes: int
-) -> None:
+def test_record_to_full_disk(start_portal: Start, tmp_path: Path, path: str, most_bytes: int) -> None:
     portal = start_portal("--width", "640", "--height", "360")
     output = tmp_path / "recording.mp4"
     url = ("--url", f"{portal.url}{path}", "--output", str(output), "--duration", str(LIMIT_S))
@@ -277,7 +275,7 @@ def no_stream() -> Any:
     server.server_close()
 
 
-def test_fail_record(no_stream: str, tmp_path: Path) -> None:
+def test_fail_record_without_stream(no_stream: str, tmp_path: Path) -> None:
     output = tmp_path / "recording.mp4"
     away = run("record_stream.py", "--url", "http://somebody:secret@127.0.0.1:1/", "--output", str(output))
     assert away.returncode == 3
@@ -297,13 +295,13 @@ def test_fail_record(no_stream: str, tmp_path: Path) -> None:
         ("127.0.0.1:1/cam?token=secret", "127.0.0.1:1/cam?token=***"),
     ],
 )
-def test_fail_record_tells_no_password(tmp_path: Path, place: str, shown: str) -> None:
+def test_fail_record_hides_password(tmp_path: Path, place: str, shown: str) -> None:
     done = run("record_stream.py", "--url", f"rtsp://{place}", "--output", str(tmp_path / "recording.mp4"))
     assert done.returncode == 3
     assert done.stderr.startswith(f"record_stream.py: no stream from rtsp://{shown}: ")
 
 
-def test_fail_record_what_nobody_can_decode(tmp_path: Path) -> None:
+def test_fail_record_unknown_codec(tmp_path: Path) -> None:
     path = write_unknown(tmp_path / "unknown.mp4")
     output = tmp_path / "recording.mp4"
     done = run("record_stream.py", "--url", str(path), "--output", str(output))
@@ -314,7 +312,7 @@ def test_fail_record_what_nobody_can_decode(tmp_path: Path) -> None:
     assert not output.exists()
 
 
-def test_fail_record_to_nowhere(start_portal: Start) -> None:
+def test_fail_record_output(start_portal: Start) -> None:
     portal = start_portal(*SMALL)
     done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", "/nowhere/at/all.mp4")
     assert (done.returncode, "/nowhere/at/all.mp4 cannot be written" in done.stderr) == (4, True), done.stderr
@@ -334,7 +332,7 @@ def test_fail_record_usage(arguments: tuple[str, ...]) -> None:
     assert run("record_stream.py", *arguments).returncode == 2
 
 
-def test_grab_the_status_and_a_picture(start_portal: Start, tmp_path: Path) -> None:
+def test_grab_status_and_snapshot(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal(*SMALL)
     where = ("--host", "127.0.0.1", "--port", str(port_of(portal)))
     status = run("grab_frame.py", *where, "--status")
@@ -347,7 +345,7 @@ def test_grab_the_status_and_a_picture(start_portal: Start, tmp_path: Path) -> N
     assert run("grab_frame.py", *where, "--save", "/nowhere/at/all.jpg").returncode == 2
 
 
-def test_grab_with_a_key_and_without(start_portal: Start) -> None:
+def test_grab_with_api_key(start_portal: Start) -> None:
     portal = start_portal(*SMALL, environment={"CAMERA_API_KEY": "a-key-for-the-test"})
     where = ("--host", "127.0.0.1", "--port", str(port_of(portal)), "--status")
     assert run("grab_frame.py", *where, environment={"CAMERA_API_KEY": "a-key-for-the-test"}).returncode == 0
@@ -356,7 +354,7 @@ def test_grab_with_a_key_and_without(start_portal: Start) -> None:
     assert "another" not in refused.stderr
 
 
-def test_grab_from_nobody() -> None:
+def test_grab_without_portal() -> None:
     done = run("grab_frame.py", "--host", "127.0.0.1", "--port", "1", "--status")
     assert (done.returncode, "no answer from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
 
@@ -373,7 +371,7 @@ class _CutShort(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
-def test_grab_keeps_no_half_of_a_picture(tmp_path: Path) -> None:
+def test_grab_discards_truncated_snapshot(tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     with ThreadingHTTPServer(("127.0.0.1", 0), _CutShort) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -404,7 +402,7 @@ def destroyAllWindows():
 """
 
 
-def test_grab_shows_the_stream_until_q(start_portal: Start, tmp_path: Path) -> None:
+def test_grab_stream_until_q(start_portal: Start, tmp_path: Path) -> None:
     portal = start_portal(*SMALL)
     (tmp_path / "cv2.py").write_text(_WINDOW)
     done = run(
@@ -424,7 +422,7 @@ def test_grab_without_display(start_portal: Start, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "grab_frame.py: OpenCV cannot open a window: cannot open display\n")
 
 
-def test_grab_says_that_a_window_needs_opencv(tmp_path: Path) -> None:
+def test_grab_stream_needs_opencv(tmp_path: Path) -> None:
     (tmp_path / "cv2.py").write_text("raise ImportError('No module named cv2')")
     where = ("--host", "127.0.0.1", "--port", "1")
     done = run("grab_frame.py", *where, "--stream", environment={"PYTHONPATH": str(tmp_path)})

@@ -31,7 +31,7 @@ def source_url(source: Portal, path: str = "/stream.mjpg", credentials: str = ""
     return f"http://{credentials}127.0.0.1:{port_of(source)}{path}"
 
 
-def test_jpegs_of_another_portal_are_passed_on_as_they_are(start_portal: Start) -> None:
+def test_jpegs_are_passed_through(start_portal: Start) -> None:
     source = start_portal(*SOURCE)
     portal = start_portal(camera=source_url(source))
     with StreamClient(source) as there, StreamClient(portal) as here:
@@ -44,7 +44,7 @@ def test_jpegs_of_another_portal_are_passed_on_as_they_are(start_portal: Start) 
     assert status["camera"] == source_url(source)
 
 
-def test_snapshots_sizes_and_what_it_cannot_do(start_portal: Start) -> None:
+def test_snapshots_sizes_and_unsupported_requests(start_portal: Start) -> None:
     source = start_portal(*SOURCE)
     portal = start_portal("--width", "160", "--height", "160", camera=source_url(source))
     assert size_of(ask(portal, "/snapshot.jpg").body) == (160, 90)
@@ -72,7 +72,7 @@ def test_h264_of_another_portal(start_portal: Start) -> None:
     assert abs(here - there).max() < 6
 
 
-def test_viewers_are_held_while_the_source_restarts(start_portal: Start) -> None:
+def test_clients_stay_connected_while_source_restarts(start_portal: Start) -> None:
     port = str(free_port())
     source = start_portal("--port", port, *SOURCE)
     portal = start_portal(camera=source_url(source))
@@ -99,7 +99,7 @@ def test_viewers_are_held_while_the_source_restarts(start_portal: Start) -> None
     assert portal.stop() == 0
 
 
-def test_a_source_that_is_away_at_first_is_waited_for(start_portal: Start) -> None:
+def test_source_that_starts_late(start_portal: Start) -> None:
     port = str(free_port())
     portal = start_portal(camera=f"http://user:s3cr3t@127.0.0.1:{port}/stream.mjpg")
     snapshot = ask(portal, "/snapshot.jpg")
@@ -113,7 +113,7 @@ def test_a_source_that_is_away_at_first_is_waited_for(start_portal: Start) -> No
     assert "s3cr3t" not in portal.log + str(status_of(portal)) + ask(portal, "/metrics").body.decode()
 
 
-def test_a_wrong_path_and_a_wrong_key_are_said(start_portal: Start) -> None:
+def test_wrong_path_and_wrong_key(start_portal: Start) -> None:
     source = start_portal("--api-key", "s3cr3t", *SOURCE)
     wrong_path = start_portal(camera=source_url(source, "/nothing", "x:s3cr3t@"))
     assert "Server returned 404 Not Found" in ask(wrong_path, "/snapshot.jpg").detail
@@ -124,7 +124,7 @@ def test_a_wrong_path_and_a_wrong_key_are_said(start_portal: Start) -> None:
     assert "s3cr3t" not in right.log + wrong_path.log
 
 
-def test_a_server_that_hangs_delays_no_end(start_portal: Start) -> None:
+def test_exit_with_hanging_source(start_portal: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         portal = start_portal(camera=f"http://127.0.0.1:{listener.getsockname()[1]}/")
         asked = threading.Thread(target=ask, args=[portal, "/snapshot.jpg"])
@@ -139,9 +139,7 @@ def test_a_server_that_hangs_delays_no_end(start_portal: Start) -> None:
 
 
 @pytest.mark.parametrize("hangs", [True, False])
-def test_nobody_who_is_still_in_ffmpeg_sees_the_interpreter_taken_apart(
-    start_portal: Start, tmp_path: Path, hangs: bool
-) -> None:
+def test_exit_with_thread_blocked_in_ffmpeg(start_portal: Start, tmp_path: Path, hangs: bool) -> None:
     """Whose thread comes out of there then would end the process by SIGSEGV, now and then."""
     telling = "import atexit\natexit.register(print, 'taken apart', flush=True)\ndef see(*_): pass\n"
     (tmp_path / "telling.py").write_text(telling)
@@ -166,7 +164,7 @@ def test_nobody_who_is_still_in_ffmpeg_sees_the_interpreter_taken_apart(
 # --- files --------------------------------------------------------------------------------------------------------
 
 
-def test_a_file_loops(start_portal: Start, tmp_path: Path) -> None:
+def test_file_loops(start_portal: Start, tmp_path: Path) -> None:
     movie = write_movie(tmp_path / "clip.mp4", [grey_rgb(n, (128, 96)) for n in range(10)], 20)
     portal = start_portal(camera=str(movie))
     with StreamClient(portal) as viewer:
@@ -179,27 +177,27 @@ def test_a_file_loops(start_portal: Start, tmp_path: Path) -> None:
     assert portal.stop() == 0
 
 
-def test_a_file_that_is_a_cameras_id_by_its_number(start_portal: Start, tmp_path: Path) -> None:
+def test_file_as_camera_id(start_portal: Start, tmp_path: Path) -> None:
     movie = write_movie(tmp_path / "clip.mp4", [smooth_rgb((128, 96))] * 5, 20)
     portal = start_portal(camera="3", environment={"cam3_id": str(movie)})
     assert size_of(ask(portal, "/snapshot.jpg").body) == (128, 96)
 
 
 @pytest.mark.parametrize("name", ["none.mp4", "/dev/video-none"])
-def test_fail_a_file_or_device_that_is_not_there(start_portal: Start, tmp_path: Path, name: str) -> None:
+def test_fail_missing_file_or_device(start_portal: Start, tmp_path: Path, name: str) -> None:
     portal = start_portal(camera=name if name.startswith("/") else str(tmp_path / name))
     assert portal.wait() == 66
     assert f"{name} is missing" in portal.log
 
 
-def test_fail_a_url_that_is_none(start_portal: Start) -> None:
+def test_fail_invalid_url(start_portal: Start) -> None:
     portal = start_portal(camera="rtsp://user:s3cr3t@/cam")
     assert portal.wait() == 2
     assert "a URL has a host" in portal.log
     assert "s3cr3t" not in portal.log
 
 
-def test_check_hides_the_password(start_portal: Start) -> None:
+def test_check_hides_password(start_portal: Start) -> None:
     portal = start_portal("--check", camera="rtsp://user:s3cr3t@127.0.0.1/cam")
     assert portal.wait() == 0
     assert "camera = rtsp://***@127.0.0.1/cam" in portal.log
@@ -258,7 +256,7 @@ def serve(_has_gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., RtspSo
         source.kill()
 
 
-def test_rtsp_that_is_killed_and_comes_back(start_portal: Start, serve: Callable[..., RtspSource]) -> None:
+def test_rtsp_server_restarts(start_portal: Start, serve: Callable[..., RtspSource]) -> None:
     source = serve(0, "user", "s3cr3t")
     portal = start_portal("--fps", "30", camera=f"rtsp://user:s3cr3t@127.0.0.1:{source.port}/cam")
     with StreamClient(portal) as viewer:
@@ -276,6 +274,6 @@ def test_rtsp_that_is_killed_and_comes_back(start_portal: Start, serve: Callable
     assert "s3cr3t" not in portal.log
 
 
-def test_rtsp_of_the_wrong_path(start_portal: Start, serve: Callable[..., RtspSource]) -> None:
+def test_rtsp_with_wrong_path(start_portal: Start, serve: Callable[..., RtspSource]) -> None:
     portal = start_portal(camera=f"rtsp://127.0.0.1:{serve().port}/nothing")
     assert "Server returned 404 Not Found" in ask(portal, "/snapshot.jpg").detail

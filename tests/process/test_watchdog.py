@@ -1,7 +1,6 @@
-"""A camera that goes silent, from outside: it is brought back, viewers stay and see that, and nobody gets old pictures.
+"""Tests of the watchdog on a running portal: a stalled camera recovers, clients stay connected, no frame is outdated.
 
-The limits here are short so that the tests are; what is waited for is always an event, on the wire, in the log or in
-the status.
+The limits are short, so that the tests are. Tests wait for events: bytes received, log lines or status changes.
 """
 
 import re
@@ -35,7 +34,7 @@ def start(start_portal: Start, faults: Path) -> Start:
     return lambda *flags: start_portal("--pattern-faults", str(faults), *FLAGS, *flags)
 
 
-def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) -> None:
+def test_stream_restarts_and_client_stays_connected(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -52,7 +51,7 @@ def test_stream_is_restarted_and_the_viewer_stays(start: Start, faults: Path) ->
     assert "opening it again" not in portal.log
 
 
-def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
+def test_notice_once_per_second(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
     with StreamClient(portal) as viewer, StreamClient(portal, "/stream?width=320") as small:
         picture = viewer.next()
@@ -82,7 +81,7 @@ def test_viewers_see_a_notice_once_a_second(start: Start, faults: Path) -> None:
     portal.wait_for_log("Camera recovered")
 
 
-def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None:
+def test_new_client_gets_notice_during_recovery(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "2")
     with StreamClient(portal) as first:
         first.next()
@@ -95,7 +94,7 @@ def test_who_comes_meanwhile_sees_the_notice(start: Start, faults: Path) -> None
             second.next_where(is_placeholder=False)
 
 
-def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path) -> None:
+def test_camera_reopens_when_restart_fails(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -109,7 +108,7 @@ def test_camera_is_opened_again_when_a_restart_fails(start: Start, faults: Path)
         assert status["restarts"] >= 1
 
 
-def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, faults: Path) -> None:
+def test_camera_reopens_when_restart_has_no_effect(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -121,8 +120,8 @@ def test_camera_is_opened_again_when_a_restart_does_not_help(start: Start, fault
         assert wait_for_status(portal, state="open")["opens"] == 2
 
 
-def test_snapshot_meanwhile_is_refused_or_fresh(start: Start, faults: Path) -> None:
-    """One is answered when the camera is given up, one when it is back; neither gets what was seen before."""
+def test_snapshot_during_recovery(start: Start, faults: Path) -> None:
+    """One request is answered when the portal exits, one after the recovery; neither gets an old frame."""
     portal = start("--watchdog-timeout", "1")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -149,7 +148,7 @@ def test_snapshot_meanwhile_is_refused_or_fresh(start: Start, faults: Path) -> N
     assert portal.wait() == 70
 
 
-def test_watchdog_may_be_off(start: Start, faults: Path) -> None:
+def test_watchdog_disabled(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "0")
     with StreamClient(portal) as viewer, StreamClient(portal) as watching:
         viewer.next()
@@ -166,7 +165,7 @@ def test_watchdog_may_be_off(start: Start, faults: Path) -> None:
     assert "No frame" not in portal.log
 
 
-def test_long_exposures_are_no_stall(start: Start) -> None:
+def test_long_exposure_is_not_a_stall(start: Start) -> None:
     portal = start("--fps", "0.5", "--watchdog-timeout", "1.5")
     with StreamClient(portal) as viewer:
         pictures = [viewer.next(timeout_s=10) for _ in range(3)]
@@ -176,7 +175,7 @@ def test_long_exposures_are_no_stall(start: Start) -> None:
     assert "No frame" not in portal.log
 
 
-def test_camera_that_nobody_watches_is_not_brought_back(start: Start, faults: Path) -> None:
+def test_no_recovery_without_clients(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5", "--linger", "3")
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -190,7 +189,7 @@ def test_camera_that_nobody_watches_is_not_brought_back(start: Start, faults: Pa
         assert not viewer.next().is_placeholder
 
 
-def test_camera_that_is_abandoned_while_it_is_brought_back_is_closed(start: Start, faults: Path) -> None:
+def test_camera_closes_when_last_client_leaves_during_recovery(start: Start, faults: Path) -> None:
     portal = start("--watchdog-timeout", "1.5", "--linger", "600")
     with StreamClient(portal) as viewer:
         viewer.next()

@@ -1,7 +1,7 @@
-"""Runs programs in the rig's root, each with virtual cameras of its own choosing, and watches them from outside.
+"""Runs programs in the rig's root file system, each with its own virtual cameras, and observes them from outside.
 
-`Rig` belongs to the test session; a `Running` is one process inside. The network is the host's: whoever listens
-takes port 0 and says in its log which one it got. Each `Running` has one thread, which reads its output.
+`Rig` belongs to the test session; a `Running` is one process inside. They use the host's network: a server listens on
+port 0 and logs the port. Each `Running` has one thread, which reads its output.
 """
 
 import contextlib

@@ -79,7 +79,7 @@ def ensure(base: Path | None = None) -> Path:
         if not wanted.is_dir():
             remove_unused(wanted.parent, _ANY_ROOT)
             for leftover in wanted.parent.glob("making-root-*"):
-                shutil.rmtree(leftover)  # an interrupted build; whoever made it no longer holds the lock
+                shutil.rmtree(leftover)  # an interrupted build; its process no longer has the lock
             making = Path(tempfile.mkdtemp(prefix="making-root-", dir=wanted.parent))
             try:
                 _make(making / "root", source)
@@ -103,7 +103,7 @@ def entering(
 
     The process that is started becomes `argv` itself: its pid, its signals and its exit status are the command's
     own. It sees only `root`, under a layer in memory that is mounted at `layer` (an empty folder) and dies with it,
-    a /dev of its own without cameras, and the host's processes and network. `binds` maps a path inside to a file or
+    a separate /dev without cameras, and the host's processes and network. `binds` maps a path inside to a file or
     folder of the host, read-only unless it is named in `writable`. `env` is the whole environment but PATH and HOME.
     """
     return [

@@ -1,4 +1,4 @@
-"""Controls on the real Picamera2: what libcamera's virtual camera lacks is answered, and harms nobody."""
+"""Tests of controls on the real Picamera2; controls that libcamera's virtual camera does not support are rejected."""
 
 import contextlib
 import http.client
@@ -50,7 +50,7 @@ def send(portal: Portal, method: str, target: str, content: Mapping[str, Any] | 
         return Answer(answer.status, answer.headers, answer.read(), 0.0)
 
 
-def test_what_it_lacks_is_a_conflict_with_the_reason_and_harms_nobody(rig: Rig) -> None:
+def test_unsupported_controls_are_rejected(rig: Rig) -> None:
     portal = start_portal(rig, *CAMERA)
     assert send(portal, "POST", "/camera/start").status == 200
     with portal.watch() as viewer:
@@ -80,7 +80,7 @@ def test_what_it_lacks_is_a_conflict_with_the_reason_and_harms_nobody(rig: Rig) 
     assert send(portal, "DELETE", "/v1/camera/controls").status == 200
 
 
-def test_a_raw_picture_is_refused(rig: Rig) -> None:
+def test_raw_still_is_rejected(rig: Rig) -> None:
     portal = start_portal(rig, *CAMERA)
     answer = portal.get("/snapshot.jpg?format=dng")
     assert answer.status == 409
@@ -88,7 +88,7 @@ def test_a_raw_picture_is_refused(rig: Rig) -> None:
     assert portal.get("/snapshot.jpg").status == 200
 
 
-def test_the_snapshot_in_json(rig: Rig) -> None:
+def test_snapshot_as_json(rig: Rig) -> None:
     portal = start_portal(rig, *CAMERA)
     answer = send(portal, "POST", "/v1/camera/snapshot", {"width": 320, "height": 180, "autofocus_trigger": True})
     assert answer.status == 200
@@ -96,7 +96,7 @@ def test_the_snapshot_in_json(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("name", ["lens_position", "roi"])
-def test_what_was_kept_while_closed_and_is_lacking_is_told(rig: Rig, name: str) -> None:
+def test_unsupported_saved_controls_are_reported(rig: Rig, name: str) -> None:
     portal = start_portal(rig, *CAMERA)
     content = dict(next(content for each, content in CHANGES if each == name))
     assert send(portal, "POST", f"/v1/camera/{name}", content).status == 200  # nothing is known of the camera yet
@@ -106,7 +106,7 @@ def test_what_was_kept_while_closed_and_is_lacking_is_told(rig: Rig, name: str) 
     assert "this camera does not support" in told[0]
 
 
-def test_the_status_is_honest(rig: Rig) -> None:
+def test_status_of_controls(rig: Rig) -> None:
     portal = start_portal(rig, *CAMERA)
     assert send(portal, "POST", "/camera/start").status == 200
     portal.get("/snapshot.jpg")

@@ -15,16 +15,16 @@ import numpy as np
 import pytest
 
 from tests.rig.rig import Rig
-from tests.rig.test_portal_movie import probe, run
+from tests.rig.test_portal_fmp4 import probe, run
 from tests.support.rig_client import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal, wait_until
 
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30", "--linger", "1")
 _WELL = {"RIG_H264": "well"}
-_NEAR_DB = 27.0  # as in test_portal_movie
+_NEAR_DB = 27.0  # as in test_portal_fmp4
 
 
 class Film:
-    """Takes `/stream.mp4` on a thread of its own, for ffprobe to read afterwards."""
+    """Records `/stream.mp4` in a thread, to be checked by ffprobe afterwards."""
 
     def __init__(self, portal: Portal) -> None:
         self._socket = socket.create_connection(("127.0.0.1", portal.port), timeout=30)
@@ -106,7 +106,7 @@ def stops(portal: Portal) -> int:
 
 
 @pytest.mark.parametrize("how", ["well", "behind"])
-def test_it_gives_the_movie_in_the_camera_s_colours_while_somebody_watches(rig: Rig, how: str) -> None:
+def test_hardware_encoder_runs_while_clients_are_connected(rig: Rig, how: str) -> None:
     portal = start_portal(rig, *_HD, "--bitrate", "3000000", env={"RIG_H264": how})
     stream, times = probe(portal, 4)
     assert (stream["codec_name"], stream["width"], stream["height"]) == ("h264", 1280, 720)
@@ -130,7 +130,7 @@ def test_it_gives_the_movie_in_the_camera_s_colours_while_somebody_watches(rig: 
     assert starts(portal) == 2
 
 
-def test_it_is_stopped_around_each_still_and_the_viewer_stays(rig: Rig, films: Films) -> None:
+def test_hardware_encoder_stops_during_stills(rig: Rig, films: Films) -> None:
     portal = start_portal(rig, *_HD, env=_WELL)
     film = films(portal)
     wait_until(lambda: film.size > 100_000, 20, lambda: portal.running.output)
@@ -147,11 +147,11 @@ def test_it_is_stopped_around_each_still_and_the_viewer_stays(rig: Rig, films: F
     assert sum(is_keyframe for _, is_keyframe in packets) >= 4
     portal.wait_for_status(h264=None)
     assert starts(portal) == 4
-    for trouble in ("were not given back", "Traceback", "libx264"):
+    for trouble in ("were not released", "Traceback", "libx264"):
         assert trouble not in portal.running.output
 
 
-def test_viewers_come_and_go_and_the_camera_closes_and_opens(rig: Rig, films: Films) -> None:
+def test_hardware_encoder_after_reopening(rig: Rig, films: Films) -> None:
     portal = start_portal(rig, *_HD, env=_WELL)
     first = films(portal)
     wait_until(lambda: first.size > 100_000, 20, lambda: portal.running.output)
@@ -178,12 +178,10 @@ def test_viewers_come_and_go_and_the_camera_closes_and_opens(rig: Rig, films: Fi
     ("how", "reason"),
     [
         ("broken", r"\[Errno 12\] Cannot allocate memory"),
-        ("silent", "it has given nothing for 2 s"),
+        ("silent", "no packet from the hardware encoder for 2 s"),
     ],
 )
-def test_where_it_fails_libx264_takes_over_and_the_camera_goes_on(
-    rig: Rig, films: Films, how: str, reason: str
-) -> None:
+def test_fallback_to_libx264(rig: Rig, films: Films, how: str, reason: str) -> None:
     portal = start_portal(rig, *_HD, env={"RIG_H264": how})
     with portal.watch() as viewer:
         film = films(portal)
@@ -197,13 +195,11 @@ def test_where_it_fails_libx264_takes_over_and_the_camera_goes_on(
         viewer.wait_for_pictures(10)
     status = portal.status
     assert (status["opens"], status["restarts"]) == (1, 0)
-    assert portal.running.output.count("libx264 now") == 1
-    assert "were not given back" not in portal.running.output
+    assert portal.running.output.count("Falling back to libx264") == 1
+    assert "were not released" not in portal.running.output
 
 
-def test_picamera2_s_own_class_fails_on_what_is_no_encoder_and_leaves_nothing_behind(
-    rig: Rig, films: Films, tmp_path: Path
-) -> None:
+def test_fallback_when_device_is_not_an_encoder(rig: Rig, films: Films, tmp_path: Path) -> None:
     device = tmp_path / "video11"
     device.touch()
     portal = Portal(rig.start(rig.portal(*_HD), shared={"/dev/video11": device}))
@@ -213,10 +209,10 @@ def test_picamera2_s_own_class_fails_on_what_is_no_encoder_and_leaves_nothing_be
     assert packets_of(film.end())[0][1]
     assert "/dev/video11" not in portal.running.descriptors().values()
     portal.wait_for_status(state="closed")
-    assert "were not given back" not in portal.running.output
+    assert "were not released" not in portal.running.output
 
 
-def test_without_it_nothing_is_said_of_it(rig: Rig) -> None:
+def test_no_log_without_hardware_encoder(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     probe(portal, 1)
     assert "hardware" not in portal.running.output

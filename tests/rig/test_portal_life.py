@@ -1,4 +1,4 @@
-"""The portal's life on the real Picamera2: opened for somebody, closed for nobody, brought back, given up, ended."""
+"""Tests of the portal's lifecycle on the real Picamera2: opening, closing without clients, recovery, exit, stop."""
 
 import signal
 import time
@@ -24,7 +24,7 @@ def _has_camera(portal: Portal) -> bool:
     return any("rig-locks" in target or "dma-heap" in target for target in portal.running.descriptors().values())
 
 
-def test_the_camera_is_open_while_somebody_watches_and_a_while_after(rig: Rig) -> None:
+def test_camera_is_open_with_clients_and_during_linger_time(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--linger", "1.5")
     assert portal.status["state"] == "closed"
     assert portal.get("/health").status == 200
@@ -36,7 +36,7 @@ def test_the_camera_is_open_while_somebody_watches_and_a_while_after(rig: Rig) -
         assert portal.status["viewers"] == 1
         assert _has_camera(portal)
     portal.wait_for_status(state="lingering")
-    # Whoever comes back in time finds it open.
+    # A client that returns during the linger time uses the open camera.
     with portal.watch() as viewer:
         viewer.wait_for_pictures(3)
         assert (portal.status["state"], portal.status["opens"]) == ("open", 1)
@@ -57,7 +57,7 @@ def test_the_camera_is_open_while_somebody_watches_and_a_while_after(rig: Rig) -
     assert sum("disconnected (" in line for line in told) == 2
 
 
-def test_50_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:
+def test_fifty_openings_without_leaks(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--linger", "0", fps=60)
     settled: list[tuple[Counter[str], Counter[str]]] = []
     for number in range(1, 51):
@@ -72,7 +72,9 @@ def test_50_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:
             settled.append((_kinds(portal), Counter(portal.running.threads())))
     (first_kinds, first_threads), (last_kinds, last_threads) = settled
     assert last_kinds == first_kinds
-    assert not last_threads - first_threads  # fewer is no leak: a request's thread of the first rounds has ended since
+    assert (
+        not last_threads - first_threads
+    )  # fewer threads are fine: request threads of the first rounds may have ended
 
 
 def _threads(settled: list[tuple[Counter[str], Counter[str]]]) -> int:
@@ -80,7 +82,7 @@ def _threads(settled: list[tuple[Counter[str], Counter[str]]]) -> int:
     return settled[0][1].total() if settled else 1000
 
 
-def test_the_same_camera_in_two_processes_has_one_owner(rig: Rig) -> None:
+def test_camera_in_two_processes(rig: Rig) -> None:
     first, second = start_portal(rig, *_SMALL), start_portal(rig, *_SMALL)
     with first.watch() as viewer:
         viewer.wait_for_pictures(3)
@@ -97,7 +99,7 @@ def test_the_same_camera_in_two_processes_has_one_owner(rig: Rig) -> None:
     assert first.status["restarts"] == 0
 
 
-def test_a_freeze_is_answered_and_the_viewer_sees_the_camera_again(rig: Rig) -> None:
+def test_recovery_by_restarting_stream(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -126,7 +128,7 @@ def test_a_freeze_is_answered_and_the_viewer_sees_the_camera_again(rig: Rig) -> 
         assert viewer.is_connected
 
 
-def test_a_freeze_outlasts_the_restart_and_not_the_reopening(rig: Rig) -> None:
+def test_recovery_by_reopening_camera(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -139,7 +141,7 @@ def test_a_freeze_outlasts_the_restart_and_not_the_reopening(rig: Rig) -> None:
     assert (status["restarts"], status["opens"]) == (2, 2)
 
 
-def test_a_camera_that_stays_frozen_is_given_up(rig: Rig) -> None:
+def test_exit_when_recovery_fails(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -151,7 +153,7 @@ def test_a_camera_that_stays_frozen_is_given_up(rig: Rig) -> None:
     reason = "no frame for 1 s, after a restart of the stream and a reopening"
     assert f"ERROR {reason}" in portal.running.output
     assert portal.running.output.endswith("Stopped")
-    # On a busy machine it may be told before the end, while the camera is still being brought back.
+    # On a busy machine the response may be sent earlier, during the recovery.
     assert answer().status == 503
     assert answer().json["detail"] in (
         reason,
@@ -159,7 +161,7 @@ def test_a_camera_that_stays_frozen_is_given_up(rig: Rig) -> None:
     )
 
 
-def test_nobody_watches_a_frozen_camera_and_it_is_closed(rig: Rig) -> None:
+def test_frozen_camera_without_clients_is_closed(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1", "--linger", "0")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -169,7 +171,7 @@ def test_nobody_watches_a_frozen_camera_and_it_is_closed(rig: Rig) -> None:
     assert portal.get("/snapshot").status == 200
 
 
-def test_unplugged_while_it_streams(rig: Rig) -> None:
+def test_unplugged_while_streaming(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--watchdog-timeout", "1")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -180,7 +182,7 @@ def test_unplugged_while_it_streams(rig: Rig) -> None:
     assert "ERROR camera imx708_wide (Virtual0) is gone: no frame for 1 s" in portal.running.output
 
 
-def test_unplugged_while_it_is_closed(rig: Rig) -> None:
+def test_unplugged_while_closed(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL, "--linger", "0")
     assert portal.get("/snapshot").status == 200
     portal.wait_for_status(state="closed")
@@ -208,7 +210,7 @@ def test_unplugged_while_it_is_closed(rig: Rig) -> None:
         pytest.param(["--camera", "0"], [], "camera number 0 is missing; there: none at all", id="no camera at all"),
     ],
 )
-def test_missing_at_the_start(rig: Rig, arguments: list[str], cameras: list[str], message: str) -> None:
+def test_camera_missing_at_start(rig: Rig, arguments: list[str], cameras: list[str], message: str) -> None:
     done = rig.run(rig.portal(*arguments), cameras=cameras)
     assert done.returncode == 66
     assert f"ERROR {message}\n" in done.stderr
@@ -216,7 +218,7 @@ def test_missing_at_the_start(rig: Rig, arguments: list[str], cameras: list[str]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_asked_to_stop_while_viewers_watch(rig: Rig, number: signal.Signals) -> None:
+def test_stop_with_clients(rig: Rig, number: signal.Signals) -> None:
     portal = start_portal(rig, *_SMALL)
     with portal.watch() as one, portal.watch("/stream.mjpg?width=320") as other:
         for viewer in (one, other):
@@ -233,7 +235,7 @@ def test_asked_to_stop_while_viewers_watch(rig: Rig, number: signal.Signals) -> 
     assert "Traceback" not in portal.running.output
 
 
-def test_asked_to_stop_while_the_camera_is_frozen(rig: Rig) -> None:
+def test_stop_with_frozen_camera(rig: Rig) -> None:
     portal = start_portal(rig, *_SMALL)
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)

@@ -37,7 +37,7 @@ def _parts(viewer: StreamClient, count: int) -> list[Part]:
 
 
 @pytest.mark.measurement
-def test_720p_at_30_fps_by_the_projects_own_probe(rig: Rig) -> None:
+def test_720p_at_30_fps(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     command = [
         sys.executable,
@@ -57,7 +57,7 @@ def test_720p_at_30_fps_by_the_projects_own_probe(rig: Rig) -> None:
     portal.running.wait_for_line(r"Negotiated main stream: 1280x720 NV12 \(asked 1280x720 at 30 fps\)", 1)
 
 
-def test_the_stream_shows_the_photographs_in_their_colours(rig: Rig) -> None:
+def test_stream_colours(rig: Rig) -> None:
     portal = start_portal(rig, *_HD, "--quality", "95")
     with portal.watch() as viewer:
         shown: set[int] = set()
@@ -67,11 +67,11 @@ def test_the_stream_shows_the_photographs_in_their_colours(rig: Rig) -> None:
             number = recognise(rig, picture)
             if number not in shown:
                 shown.add(number)
-                # libcamera scales with a filter of its own, so only what survives any filter is compared.
+                # libcamera scales with another filter, so reduced images are compared, which hardly depend on it.
                 assert psnr_db(shrunk(picture), shrunk(photographs(rig.root)[number])) > _NEAR_DB
 
 
-def test_every_part_says_when_it_was_exposed(rig: Rig) -> None:
+def test_part_timestamps(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     with portal.watch() as viewer:
         viewer.wait_for_pictures(10)
@@ -81,7 +81,7 @@ def test_every_part_says_when_it_was_exposed(rig: Rig) -> None:
     assert all(before.exposed_s < after.exposed_s for before, after in itertools.pairwise(parts))
 
 
-def test_a_snapshot_was_exposed_after_the_request(rig: Rig) -> None:
+def test_snapshot_is_exposed_after_request(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     for is_watched in (False, True):
         viewer = portal.watch() if is_watched else None
@@ -100,7 +100,7 @@ def test_a_snapshot_was_exposed_after_the_request(rig: Rig) -> None:
     assert portal.status["opens"] == 1
 
 
-def test_an_older_picture_only_where_it_is_allowed(rig: Rig) -> None:
+def test_max_age(rig: Rig) -> None:
     portal = start_portal(rig, *_HD, "--watchdog-timeout", "0")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -136,7 +136,7 @@ def _last_of(viewer: StreamClient) -> Part:
         pytest.param("full=1&width=640", (640, 360), id="the whole sensor, made smaller"),
     ],
 )
-def test_a_larger_picture_is_taken_while_a_viewer_goes_on(rig: Rig, query: str, size: tuple[int, int]) -> None:
+def test_full_still_during_stream(rig: Rig, query: str, size: tuple[int, int]) -> None:
     portal = start_portal(rig, *_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "45")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -158,7 +158,7 @@ def test_a_larger_picture_is_taken_while_a_viewer_goes_on(rig: Rig, query: str, 
     assert (status["state"], status["opens"], status["restarts"], status["last_error"]) == ("open", 1, 0, None)
 
 
-def test_many_stills_in_a_row_leave_the_stream_as_it_was(rig: Rig) -> None:
+def test_many_stills_during_stream(rig: Rig) -> None:
     portal = start_portal(rig, *_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "30")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -172,7 +172,7 @@ def test_many_stills_in_a_row_leave_the_stream_as_it_was(rig: Rig) -> None:
         assert len(portal.running.threads()) == len(threads)
 
 
-def test_a_snapshot_tells_when_and_with_what_it_was_taken(rig: Rig) -> None:
+def test_snapshot_exif(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     answer = portal.get("/snapshot.jpg?full=1")
     with Image.open(io.BytesIO(answer.body)) as picture:
@@ -181,12 +181,12 @@ def test_a_snapshot_tells_when_and_with_what_it_was_taken(rig: Rig) -> None:
     assert exif[ExifTags.Base.Model] == MODELS["Virtual0"]
     taken = time.strptime(details[ExifTags.Base.DateTimeOriginal], "%Y:%m:%d %H:%M:%S")
     assert abs(time.mktime(taken) - answer.exposed_s) < 24 * 3600  # in the rig's own time zone
-    # The virtual camera tells neither, so nothing is made up.
+    # The virtual camera reports neither, so the tags are omitted.
     assert ExifTags.Base.ExposureTime not in details
     assert ExifTags.Base.ISOSpeedRatings not in details
 
 
-def test_a_stream_that_the_camera_cannot_give_becomes_the_nearest(rig: Rig) -> None:
+def test_nearest_supported_stream(rig: Rig) -> None:
     portal = start_portal(rig, "--camera", "Virtual1", "--width", "800", "--height", "600")
     snapshot = portal.get("/snapshot.jpg")
     status = portal.status
@@ -195,7 +195,7 @@ def test_a_stream_that_the_camera_cannot_give_becomes_the_nearest(rig: Rig) -> N
     assert snapshot.picture.shape == (status["height"], status["width"], 3)
 
 
-def test_autofocus_is_left_out_where_the_camera_has_none(rig: Rig) -> None:
+def test_camera_without_autofocus(rig: Rig) -> None:
     portal = start_portal(rig, *_HD, "--autofocus")
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
@@ -209,7 +209,7 @@ def test_autofocus_is_left_out_where_the_camera_has_none(rig: Rig) -> None:
 
 
 @pytest.mark.measurement
-def test_the_status_says_null_where_the_camera_knows_nothing(rig: Rig) -> None:
+def test_status_is_null_for_unknown_values(rig: Rig) -> None:
     portal = start_portal(rig, *_HD)
     with portal.watch() as viewer:
         viewer.wait_for_pictures(40)
@@ -233,7 +233,7 @@ def test_the_status_says_null_where_the_camera_knows_nothing(rig: Rig) -> None:
             pytest.fail(f"{portal.status['fps']} fps")
 
 
-def test_two_cameras_at_once_in_two_processes(rig: Rig) -> None:
+def test_two_cameras_in_two_processes(rig: Rig) -> None:
     one, other = start_portal(rig, *_HD), start_portal(rig, "--camera", "Virtual1", "--width", "640", "--height", "360")
     with one.watch() as photos, other.watch() as lines:
         for viewer in (photos, lines):
@@ -246,7 +246,7 @@ def test_two_cameras_at_once_in_two_processes(rig: Rig) -> None:
         assert (one.status["camera"], other.status["camera"]) == ("imx708_wide (Virtual0)", "imx477 (Virtual1)")
 
 
-def test_the_list_of_cameras(rig: Rig) -> None:
+def test_list_cameras(rig: Rig) -> None:
     done = rig.run([PYTHON, f"{PROJECT}/soft_stream.py", "--list-cameras"])
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()[1:]] == [
@@ -266,5 +266,5 @@ def test_the_list_of_cameras(rig: Rig) -> None:
         ),
     ],
 )
-def test_a_camera_is_chosen(rig: Rig, arguments: list[str], env: dict[str, str], camera: str) -> None:
+def test_select_camera(rig: Rig, arguments: list[str], env: dict[str, str], camera: str) -> None:
     assert start_portal(rig, *arguments, env=env).status["camera"] == camera

@@ -47,7 +47,7 @@ def _shown(rig: Rig, page: Page) -> int:
     return recognise(rig, decode(page.locator("#picture").screenshot(type="jpeg", quality=95)))
 
 
-def test_a_browser_shows_the_photographs_one_after_the_other(rig: Rig, portal: Portal, browser: Browser) -> None:
+def test_browser_shows_stream(rig: Rig, portal: Portal, browser: Browser) -> None:
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     troubles: list[str] = []
     page.on("pageerror", lambda error: troubles.append(str(error)))
@@ -67,7 +67,7 @@ def test_a_browser_shows_the_photographs_one_after_the_other(rig: Rig, portal: P
     portal.wait_for_status(viewers=0)
 
 
-def test_a_browser_sees_a_freeze_and_its_end(rig: Rig, browser: Browser) -> None:
+def test_browser_shows_recovery(rig: Rig, browser: Browser) -> None:
     portal = start_portal(rig, *_HD, "--watchdog-timeout", "1")
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(portal.url)
@@ -81,7 +81,7 @@ def test_a_browser_sees_a_freeze_and_its_end(rig: Rig, browser: Browser) -> None
     assert portal.status["viewers"] == 1
 
 
-def test_curl_gets_a_snapshot_and_the_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
+def test_curl_snapshot_and_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
     curl, file = _program("curl"), tmp_path / "snapshot.jpg"
     subprocess.run([curl, "-sSf", "-o", file, f"{portal.url}/?action=snapshot"], check=True, timeout=20)
     assert recognise(rig, decode(file.read_bytes())) >= 0
@@ -98,7 +98,7 @@ def test_curl_gets_a_snapshot_and_the_stream(rig: Rig, portal: Portal, tmp_path:
     assert all(b"\r\n\r\n\xff\xd8" in part and part.endswith(b"\xff\xd9") for part in parts[1:-1])
 
 
-def test_ffmpeg_reads_the_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
+def test_ffmpeg_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
     pictures = tmp_path / "%02d.jpg"
     command = [_program("ffmpeg"), "-hide_banner", "-loglevel", "warning", "-f", "mpjpeg", "-i"]
     began_s = time.monotonic()
@@ -120,7 +120,7 @@ def test_ffmpeg_reads_the_stream(rig: Rig, portal: Portal, tmp_path: Path) -> No
     assert max(np.bincount(shown)) <= _FRAMES / 2
 
 
-def test_ffprobe_knows_what_it_is(portal: Portal) -> None:
+def test_ffprobe_stream(portal: Portal) -> None:
     command = [_program("ffprobe"), "-loglevel", "error", "-show_streams", "-of", "json", f"{portal.url}/stream"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

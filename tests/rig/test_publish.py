@@ -40,7 +40,7 @@ def picture_of(film: Path) -> bytes:
     return subprocess.check_output([*argv, "-f", "mjpeg", "-"], timeout=60)
 
 
-def test_a_server_gets_the_stream_and_has_it_again_when_it_is_back(rig: Rig, tmp_path: Path) -> None:
+def test_publish_and_reconnect(rig: Rig, tmp_path: Path) -> None:
     if shutil.which("ffmpeg") is None:
         pytest.skip("needs ffmpeg")
     url = f"rtsp://127.0.0.1:{free_port()}/cam"

@@ -56,7 +56,7 @@ def _photographs(rig: Rig) -> list[npt.NDArray[np.float64]]:
     return [_colours(simplejpeg.decode_jpeg(path.read_bytes(), colorspace="RGB")) for path in paths]
 
 
-def test_two_cameras_are_listed_and_the_place_is_not_the_number(rig: Rig) -> None:
+def test_two_cameras_are_listed(rig: Rig) -> None:
     listed = _listed(rig, *BOTH)
     assert [(camera["Id"], camera["Model"], camera["Num"]) for camera in listed] == [
         ("Virtual1", "imx477", 1),
@@ -65,17 +65,17 @@ def test_two_cameras_are_listed_and_the_place_is_not_the_number(rig: Rig) -> Non
 
 
 @pytest.mark.parametrize("camera_id", BOTH)
-def test_one_camera_alone(rig: Rig, camera_id: str) -> None:
+def test_one_camera(rig: Rig, camera_id: str) -> None:
     listed = _listed(rig, camera_id)
     assert [(camera["Id"], camera["Model"]) for camera in listed] == [(camera_id, MODELS[camera_id])]
 
 
-def test_no_camera_is_an_empty_list(rig: Rig) -> None:
+def test_no_camera(rig: Rig) -> None:
     assert _listed(rig) == []
 
 
 @pytest.mark.measurement
-def test_30_fps_of_photographs_in_their_colours_and_order(rig: Rig, tmp_path: Path) -> None:
+def test_frame_rate_and_photographs(rig: Rig, tmp_path: Path) -> None:
     done = rig.run(_program("capture", 1, 1280, 720, 90, "/opt/shared/frames.npy"), shared={"/opt/shared": tmp_path})
     assert done.returncode == 0, done.stderr
     stream = json.loads(done.stdout)
@@ -99,7 +99,7 @@ def test_30_fps_of_photographs_in_their_colours_and_order(rig: Rig, tmp_path: Pa
 
 
 @pytest.mark.measurement
-def test_the_asked_frame_duration_is_kept_and_can_be_overruled(rig: Rig, tmp_path: Path) -> None:
+def test_frame_duration(rig: Rig, tmp_path: Path) -> None:
     done = rig.run(
         _program("capture", 0, 640, 360, 40, "/opt/shared/frames.npy"), fps=50, shared={"/opt/shared": tmp_path}
     )
@@ -107,7 +107,7 @@ def test_the_asked_frame_duration_is_kept_and_can_be_overruled(rig: Rig, tmp_pat
     assert 48 < 1 / np.diff(json.loads(done.stdout)["came_s"][5:]).mean() < 52
 
 
-def test_frozen_frames_stop_without_an_error_and_go_on_when_thawed(rig: Rig) -> None:
+def test_freeze_and_thaw(rig: Rig) -> None:
     running = rig.start(_program("stay_open", 0))
     running.wait_for_line("^frame$", count=5)
     running.freeze()
@@ -121,7 +121,7 @@ def test_frozen_frames_stop_without_an_error_and_go_on_when_thawed(rig: Rig) -> 
     assert running.output.endswith("closed")
 
 
-def test_a_frozen_camera_can_be_closed(rig: Rig) -> None:
+def test_close_frozen_camera(rig: Rig) -> None:
     running = rig.start(_program("stay_open", 0))
     running.wait_for_line("^frame$", count=5)
     running.freeze()
@@ -130,7 +130,7 @@ def test_a_frozen_camera_can_be_closed(rig: Rig) -> None:
     assert running.wait() == 0
 
 
-def test_a_camera_has_one_process_at_a_time(rig: Rig) -> None:
+def test_camera_lock(rig: Rig) -> None:
     first = rig.start(_program("stay_open", 0))
     first.wait_for_line("^open$")
     second = rig.start(_program("stay_open", 0))
@@ -144,7 +144,7 @@ def test_a_camera_has_one_process_at_a_time(rig: Rig) -> None:
     third.wait_for_line("^frame$", count=5)
 
 
-def test_an_unplugged_camera_leaves_the_list_of_a_running_process(rig: Rig) -> None:
+def test_unplugged_camera_is_not_listed(rig: Rig) -> None:
     running = rig.start(_program("list_cameras", "stay"))
     running.wait_for_line("Virtual1.*Virtual0")
     running.unplug("Virtual0")
@@ -157,7 +157,7 @@ def test_an_unplugged_camera_leaves_the_list_of_a_running_process(rig: Rig) -> N
     assert running.wait() == 0
 
 
-def test_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:
+def test_openings_without_leaks(rig: Rig) -> None:
     done = rig.run(_program("rounds", 1, 15), timeout_s=60)
     assert done.returncode == 0, done.stderr
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
@@ -169,17 +169,17 @@ def test_rounds_of_open_and_close_leak_nothing(rig: Rig) -> None:
     )
 
 
-def test_nothing_that_is_written_inside_stays(rig: Rig) -> None:
+def test_written_files_are_discarded(rig: Rig) -> None:
     written = rig.run(["sh", "-c", "echo here > /etc/written && cat /etc/written"])
     assert (written.returncode, written.stdout) == (0, "here\n")
     assert rig.run(["test", "-e", "/etc/written"]).returncode == 1
     assert not (rig.root / "etc/written").exists()
 
 
-def test_the_checkout_cannot_be_changed_from_inside(rig: Rig) -> None:
+def test_checkout_is_read_only(rig: Rig) -> None:
     assert rig.run(["touch", f"{PROJECT}/written"]).returncode != 0
 
 
 @pytest.mark.parametrize("status", [0, 66, 70])
-def test_the_exit_status_is_the_programs_own(rig: Rig, status: int) -> None:
+def test_exit_status_is_passed_through(rig: Rig, status: int) -> None:
     assert rig.run(["sh", "-c", f"exit {status}"]).returncode == status

@@ -59,7 +59,7 @@ def ask(
     body: bytes | None = None,
     timeout_s: float = PATIENCE_S,
 ) -> Answer:
-    """One request on a connection of its own."""
+    """Send one request on a new connection."""
     began_s = time.monotonic()
     connection = http.client.HTTPConnection("127.0.0.1", port_of(portal), timeout=timeout_s)
     try:
@@ -253,7 +253,7 @@ def is_notice(jpeg: bytes) -> bool:
     return bool(ground < _DARK and np.mean(np.abs(grey - ground) < 8) > _EVEN)
 
 
-# What the kernel tells of the process
+# Process figures from the kernel
 
 
 def cpu_s(pid: int) -> float:
@@ -268,7 +268,7 @@ def resident_mb(pid: int) -> float:
 
 
 def wake_ups(pid: int) -> dict[str, int]:
-    """By thread: how often it went to sleep of its own will, which it does once for every time that it wakes."""
+    """The voluntary context switches of each thread, one per wake-up."""
     counts = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
         found = re.search(r"^voluntary_ctxt_switches:\s+(\d+)", (task / "status").read_text(), re.MULTILINE)

@@ -55,7 +55,7 @@ def number_in(frame: Frame) -> int:
 
 
 def write_unknown(path: Path) -> Path:
-    """A movie whose pictures are of a kind that no program has heard of."""
+    """Write a video with an unknown codec."""
     data = write_movie(path, [grey_rgb(0)] * 3, 20).read_bytes()
     assert data.count(b"avc1") >= 1
     path.write_bytes(data.replace(b"avc1", b"none").replace(b"avcC", b"nonC"))
@@ -72,7 +72,7 @@ def write_movie(
     is_told: bool = True,
     keyframes: int = 250,
 ) -> Path:
-    """H.264 as good as lossless, of this matrix and range, which the file tells where `is_told`."""
+    """Write nearly lossless H.264 with this matrix and range, declared in the file if `is_told`."""
     height, width, _ = pictures[0].shape
     matrix, value_range = (1 if is_bt709 else 6), (2 if is_full else 1)
     reformatter = VideoReformatter()
@@ -123,9 +123,9 @@ def _size_of(jpeg: bytes) -> tuple[int, int]:
 
 
 class MjpegServer:
-    """Gives each connection to `serve(connection)`, on a thread of its own, after its request was read and answered.
+    """Calls `serve(connection)` for each connection, in a new thread, after the response's header was sent.
 
-    `stop` closes the door and every connection; `start` opens it again on the same port.
+    `stop` closes the listener and all connections; `start` listens again on the same port.
     """
 
     def __init__(self, serve: Callable[[socket.socket], None]) -> None:

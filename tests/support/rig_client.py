@@ -198,7 +198,7 @@ def start_portal(
 
 
 def in_background(call: Callable[[], Answer]) -> Callable[[], Answer]:
-    """Begin a request on a thread of its own, and give a function that waits for its answer."""
+    """Start a request in a thread; return a function that waits for the response."""
     answers: list[Answer] = []
     thread = threading.Thread(target=lambda: answers.append(call()), name="rig-request", daemon=True)
     thread.start()

@@ -1,8 +1,8 @@
-"""GStreamer's RTSP server as a program of its own: takes streams that are published to /cam, and counts their frames.
+"""GStreamer's RTSP server as a separate program: accepts streams published to /cam and counts their frames.
 
     /usr/bin/python3 rtsp_server.py PORT FILE [USER PASSWORD [basic|digest]]
 
-Port 0 is one of the system's choice. It prints `listening on PORT`, `frame COUNT` for the frames of each stream, and
+With port 0 the system chooses one. It prints `listening on PORT`, `frame COUNT` for the frames of each stream, and
 `gone` when a stream has ended; FILE gets all frames as H.264 in Annex B. For Debian's python3, which has gi.
 """
 

@@ -1,8 +1,8 @@
-"""GStreamer's RTSP server as a program of its own: gives an MP4's H.264 at /cam, at its own pace.
+"""GStreamer's RTSP server as a separate program: serves the H.264 of an MP4 file at /cam in real time.
 
     /usr/bin/python3 rtsp_source.py PORT FILE [USER PASSWORD]
 
-Port 0 is one of the system's choice. It prints `listening on PORT`. For Debian's python3, which has gi.
+With port 0 the system chooses one. It prints `listening on PORT`. For Debian's python3, which has gi.
 """
 
 import sys

@@ -7,4 +7,4 @@ import os
 
 TIMEOUT_FACTOR = float(os.environ.get("SOFT_STREAM_TEST_TIMEOUT_FACTOR", "1"))
 PATIENCE_S = 20.0 * TIMEOUT_FACTOR  # for an operation that takes a moment on an idle machine
-TEST_LIMIT_S = 120.0 * TIMEOUT_FACTOR  # for a whole test that has no limit of its own
+TEST_LIMIT_S = 120.0 * TIMEOUT_FACTOR  # for a test without its own limit

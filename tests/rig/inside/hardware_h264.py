@@ -15,7 +15,7 @@ from picamera2.request import MappedArray
 
 _FRAMES_UNTIL_SILENCE = 40
 
-pathlib.Path("/dev/video11").touch()  # the rig has a /dev of its own
+pathlib.Path("/dev/video11").touch()  # the rig has its own /dev
 
 
 class H264Encoder(LibavH264Encoder):

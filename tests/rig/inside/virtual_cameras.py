@@ -9,9 +9,9 @@ Everything is bridged on libcamera's side; Picamera2 is left as it is. With libc
   modes.
 - *Planes.* Picamera2's DmaAllocator describes a buffer as one plane, the virtual pipeline insists on NV12's two. The
   second is described to it within the same memory.
-- *Status.* The virtual pipeline leaves a frame's status unset, and Picamera2 drops what is no success.
-- *One process to a camera.* The lock that libcamera takes lies on a media device; virtual cameras have none and let
-  anybody in. Here it lies on a file, and whoever comes second gets libcamera's own error.
+- *Status.* The virtual pipeline does not set a frame's status, and Picamera2 drops frames without success.
+- *One process per camera.* libcamera locks a media device, which virtual cameras do not have, so any process could
+  open them. The rig locks a file instead; a second process gets libcamera's error.
 
 `RIG_CONTROL` names a folder in which a test writes what shall happen: while a file `freeze` exists no frame comes
 and no error either, as when a sensor hangs; the camera ids in a file `gone` are listed no more. `RIG_LOCKS` names
@@ -34,7 +34,7 @@ _SHORTEST_DURATION_US = 16_666  # the pipeline's own limit, at its 60 fps
 
 
 class _Sensor:
-    """Hands one camera's requests on at its frame rate, on a thread of its own."""
+    """Queues one camera's requests at its frame rate, in its own thread."""
 
     def __init__(self, camera, queue_request):
         self._camera = camera
@@ -110,7 +110,7 @@ def bridge(libcamera):
     cameras = manager_type.cameras
     roles, duration_limits = libcamera.StreamRole, libcamera.controls.FrameDurationLimits
 
-    locks = {}  # camera id: descriptor of its lock file, by whoever opens and closes that camera
+    locks = {}  # camera id: descriptor of its lock file while it is acquired
     sensors = {}  # camera id: the running one
     asked_us = {}  # id(request): frame duration asked with a request that is not queued yet
 

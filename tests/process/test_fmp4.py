@@ -1,4 +1,4 @@
-"""`/stream.mp4` from outside: box by box, and by ffprobe and ffmpeg; slow viewers, a silent camera, another size."""
+"""Tests of `/stream.mp4` on a running portal: boxes, ffprobe and ffmpeg, slow clients, recovery, a change of size."""
 
 import http.client
 import json
@@ -30,28 +30,28 @@ KEYFRAME_S = 2.0
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
+    """The file that injects faults into the pattern camera; initially empty."""
     path = tmp_path / "faults"
     path.write_text("")
     return path
 
 
 @pytest.fixture
-def movie(start_portal: Start, faults: Path) -> Portal:
+def portal(start_portal: Start, faults: Path) -> Portal:
     return start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
     number: int
-    time_s: float  # of the movie
+    time_s: float  # decode time in the fMP4 stream
     length_s: float
     is_keyframe: bool
     came_s: float  # Unix time
 
 
-class MovieViewer:
-    """A connection to the movie. Every box is checked; what is not as agreed is an AssertionError."""
+class Fmp4Client:
+    """A client of `/stream.mp4` that checks every box with assertions."""
 
     def __init__(self, portal: Portal, *, receive_bytes: int | None = None) -> None:
         self._socket = socket.socket()
@@ -73,8 +73,8 @@ class MovieViewer:
         self._stream.close()
         self._socket.close()
 
-    def begin(self) -> tuple[int, int]:
-        """The size of the pictures."""
+    def read_header(self) -> tuple[int, int]:
+        """Read the header; return the frame size."""
         kind, content = self._box()
         assert (kind, content[:4]) == ("ftyp", b"iso5")
         kind, content = self._box()
@@ -107,13 +107,13 @@ class MovieViewer:
     def _box(self) -> tuple[str, bytes]:
         header = self._stream.read(8)
         if len(header) < 8:
-            raise ConnectionError("the movie ended")
+            raise ConnectionError("the fMP4 stream ended")
         size, kind = struct.unpack(">I4s", header)
         return kind.decode(), self._stream.read(size - 8)
 
 
 def check_sequence(fragments: list[Fragment]) -> None:
-    """None is missing, and a player drops none: each comes within twice what the one before was said to last."""
+    """No fragment is missing, and a player drops none: each starts within twice the duration of the previous one."""
     for before, after in pairwise(fragments):
         assert after.number == before.number + 1
         assert after.time_s > before.time_s
@@ -121,7 +121,7 @@ def check_sequence(fragments: list[Fragment]) -> None:
 
 
 def run(*command: str) -> tuple[str, str]:
-    """Standard output and error of a program of FFmpeg's, which has to succeed."""
+    """Run an FFmpeg program, which must succeed; return its standard output and error."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -130,10 +130,10 @@ def run(*command: str) -> tuple[str, str]:
 
 
 @pytest.mark.measurement
-def test_ffprobe_sees_what_it_is(movie: Portal) -> None:
+def test_ffprobe(portal: Portal) -> None:
     shown, complaints = run(
         *("ffprobe", "-v", "warning", "-of", "json", "-read_intervals", "%+3", "-show_streams", "-show_packets"),
-        f"{movie.url}/stream.mp4",
+        f"{portal.url}/stream.mp4",
     )
     assert complaints == ""
     report: dict[str, Any] = json.loads(shown)
@@ -158,20 +158,22 @@ def test_ffprobe_sees_what_it_is(movie: Portal) -> None:
 @pytest.mark.parametrize(
     "how", [("-c", "copy", "-f", "null"), ("-fps_mode", "passthrough", "-f", "null"), ("-c", "copy", "-f", "mp4", "-y")]
 )
-def test_ffmpeg_reads_it_and_says_nothing(movie: Portal, tmp_path: Path, how: tuple[str, ...]) -> None:
+def test_ffmpeg_without_warnings(portal: Portal, tmp_path: Path, how: tuple[str, ...]) -> None:
     target = str(tmp_path / "copy.mp4") if "mp4" in how else "-"
-    _, complaints = run("ffmpeg", "-nostdin", "-v", "warning", "-t", "3", "-i", f"{movie.url}/stream.mp4", *how, target)
+    _, complaints = run(
+        "ffmpeg", "-nostdin", "-v", "warning", "-t", "3", "-i", f"{portal.url}/stream.mp4", *how, target
+    )
     assert complaints == ""
-    wait_for_status(movie, viewers=0)
+    wait_for_status(portal, viewers=0)
     if target != "-":
         shown, complaints = run("ffprobe", "-v", "warning", "-of", "json", "-show_streams", "-count_packets", target)
         assert complaints == ""
         assert 40 <= int(json.loads(shown)["streams"][0]["nb_read_packets"]) <= 61
 
 
-def test_headers_are_those_of_the_pictures(movie: Portal) -> None:
-    answer = ask(movie, "/stream.mp4", method="HEAD")
-    with MovieViewer(movie) as viewer:
+def test_response_headers(portal: Portal) -> None:
+    answer = ask(portal, "/stream.mp4", method="HEAD")
+    with Fmp4Client(portal) as viewer:
         for headers in (answer.headers, viewer.headers):
             assert headers["Content-Type"] == "video/mp4"
             assert headers["Cache-Control"] == "no-store"
@@ -182,14 +184,12 @@ def test_headers_are_those_of_the_pictures(movie: Portal) -> None:
             assert headers["Transfer-Encoding"] is None
 
 
-def test_viewers_join_when_they_like_each_at_a_keyframe_at_once(
-    movie: Portal, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with MovieViewer(movie) as first:
-        assert first.begin() == SIZE
+def test_clients_start_with_keyframe(portal: Portal, capsys: pytest.CaptureFixture[str]) -> None:
+    with Fmp4Client(portal) as first:
+        assert first.read_header() == SIZE
         mine = [first.fragment() for _ in range(25)]
-        with MovieViewer(movie) as later:
-            assert later.begin() == SIZE
+        with Fmp4Client(portal) as later:
+            assert later.read_header() == SIZE
             theirs = [later.fragment() for _ in range(20)]
             began_s = theirs[0].came_s - later.asked_s
             while mine[-1].number < theirs[-1].number:
@@ -208,15 +208,15 @@ def test_viewers_join_when_they_like_each_at_a_keyframe_at_once(
     assert 0 < statistics.median(ages) < 0.5
 
 
-def test_the_encoder_runs_only_while_somebody_watches(movie: Portal) -> None:
-    with PictureViewer(movie) as pictures:
+def test_encoder_runs_only_with_clients(portal: Portal) -> None:
+    with PictureViewer(portal) as pictures:
         pictures.next()
-        assert status_of(movie)["h264"] is None
-        with MovieViewer(movie) as viewer:
-            viewer.begin()
+        assert status_of(portal)["h264"] is None
+        with Fmp4Client(portal) as viewer:
+            viewer.read_header()
             for _ in range(5):
                 viewer.fragment()
-            status = wait_for_status(movie, viewers=2)
+            status = wait_for_status(portal, viewers=2)
             assert (status["h264"]["width"], status["h264"]["height"]) == SIZE
             assert status["h264"]["encoder"] == "libx264"
             assert status["h264"]["encoded"] >= 5
@@ -224,31 +224,31 @@ def test_the_encoder_runs_only_while_somebody_watches(movie: Portal) -> None:
             assert [(lease["kind"], lease["count"]) for lease in status["held_by"]] == [("stream", 2)]
             encoded = status["pictures_encoded"]
             pictures.next()
-        status = wait_for_status(movie, viewers=1, h264=None)
+        status = wait_for_status(portal, viewers=1, h264=None)
         assert status["pictures_encoded"] >= encoded
         pictures.next()
-    status = wait_for_status(movie, viewers=0)
-    with MovieViewer(movie) as viewer:
-        viewer.begin()
+    status = wait_for_status(portal, viewers=0)
+    with Fmp4Client(portal) as viewer:
+        viewer.read_header()
         viewer.fragment()
-        encoded = status_of(movie)["pictures_encoded"]
+        encoded = status_of(portal)["pictures_encoded"]
         for _ in range(10):
             viewer.fragment()
-        assert status_of(movie)["pictures_encoded"] == encoded  # no JPEG is made for who takes none
+        assert status_of(portal)["pictures_encoded"] == encoded  # no JPEG is encoded without MJPEG clients
 
 
-def test_a_slow_viewer_skips_to_a_keyframe_and_delays_nobody(start_portal: Start) -> None:
-    movie = start_portal("--width", "1280", "--height", "720", "--fps", "20", "--bitrate", "50000000")
-    with MovieViewer(movie, receive_bytes=4096) as slow, MovieViewer(movie) as quick:
-        slow.begin()
+def test_slow_client_skips_to_keyframe(start_portal: Start) -> None:
+    portal = start_portal("--width", "1280", "--height", "720", "--fps", "20", "--bitrate", "50000000")
+    with Fmp4Client(portal, receive_bytes=4096) as slow, Fmp4Client(portal) as quick:
+        slow.read_header()
         seen = [slow.fragment()]
-        quick.begin()
+        quick.read_header()
         check_sequence([quick.fragment() for _ in range(70)])
         while True:
             seen.append(slow.fragment())
             if seen[-1].number != seen[-2].number + 1:
                 break
-            assert seen[-1].time_s - seen[0].time_s < 3, "it was not slow"
+            assert seen[-1].time_s - seen[0].time_s < 3, "the client was not slow"
         assert seen[-1].is_keyframe
         assert seen[-1].number - seen[-2].number > 20
         newest = quick.fragment()
@@ -257,14 +257,14 @@ def test_a_slow_viewer_skips_to_a_keyframe_and_delays_nobody(start_portal: Start
         assert newest.time_s - seen[-1].time_s < 1.0
 
 
-def test_viewers_wait_while_the_camera_is_brought_back(movie: Portal, faults: Path) -> None:
-    with MovieViewer(movie) as viewer:
-        viewer.begin()
+def test_clients_stay_connected_during_recovery(portal: Portal, faults: Path) -> None:
+    with Fmp4Client(portal) as viewer:
+        viewer.read_header()
         before = [viewer.fragment() for _ in range(10)]
         faults.write_text("hang-once")
-        movie.wait_for_log("restarting the stream")
+        portal.wait_for_log("restarting the stream")
         faults.write_text("")
-        movie.wait_for_log("Camera recovered")
+        portal.wait_for_log("Camera recovered")
         fragments = [*before]
         while len(fragments) < 80:
             fragments.append(viewer.fragment())
@@ -272,34 +272,34 @@ def test_viewers_wait_while_the_camera_is_brought_back(movie: Portal, faults: Pa
         gap = max(pairwise(fragments), key=lambda pair: pair[1].time_s - pair[0].time_s)
         assert gap[1].time_s - gap[0].time_s > 0.9
         assert gap[1].is_keyframe
-        assert status_of(movie)["viewers"] == 1
+        assert status_of(portal)["viewers"] == 1
 
 
-def test_another_size_ends_the_answer_and_the_next_one_has_it(movie: Portal) -> None:
-    with MovieViewer(movie) as viewer:
-        assert viewer.begin() == SIZE
+def test_size_change_ends_response(portal: Portal) -> None:
+    with Fmp4Client(portal) as viewer:
+        assert viewer.read_header() == SIZE
         viewer.fragment()
-        assert post(movie, "/v1/camera/stream", {"width": 320, "height": 180}).status == 200
+        assert post(portal, "/v1/camera/stream", {"width": 320, "height": 180}).status == 200
         viewer.wait_for_end()
-    with MovieViewer(movie) as viewer:
-        assert viewer.begin() == (320, 180)
+    with Fmp4Client(portal) as viewer:
+        assert viewer.read_header() == (320, 180)
         check_sequence([viewer.fragment() for _ in range(10)])
 
 
-def test_its_viewers_have_places_like_others(start_portal: Start) -> None:
-    movie = start_portal("--max-clients", "2", *FLAGS)
-    with MovieViewer(movie) as viewer, PictureViewer(movie) as pictures:
-        viewer.begin()
+def test_fmp4_clients_count_toward_max_clients(start_portal: Start) -> None:
+    portal = start_portal("--max-clients", "2", *FLAGS)
+    with Fmp4Client(portal) as viewer, PictureViewer(portal) as pictures:
+        viewer.read_header()
         pictures.next()
-        assert ask(movie, "/stream.mp4").status == 503
-        assert ask(movie, "/stream.mjpg").status == 503
-    wait_for_status(movie, viewers=0)
-    with MovieViewer(movie) as viewer:
-        viewer.begin()
+        assert ask(portal, "/stream.mp4").status == 503
+        assert ask(portal, "/stream.mjpg").status == 503
+    wait_for_status(portal, viewers=0)
+    with Fmp4Client(portal) as viewer:
+        viewer.read_header()
         viewer.fragment()
 
 
-def test_where_pyav_is_missing_only_the_movie_is(start_portal: Start, tmp_path: Path) -> None:
+def test_without_pyav_only_fmp4_is_unavailable(start_portal: Start, tmp_path: Path) -> None:
     (tmp_path / "av.py").write_text("raise ImportError('no PyAV in this test')")
     portal = start_portal(*FLAGS, environment={"PYTHONPATH": str(tmp_path)})
     for method in ("GET", "HEAD"):
@@ -312,13 +312,13 @@ def test_where_pyav_is_missing_only_the_movie_is(start_portal: Start, tmp_path: 
     assert "Traceback" not in portal.log
 
 
-def test_pyav_is_loaded_for_the_movie_alone(movie: Portal) -> None:
+def test_pyav_is_loaded_only_for_fmp4(portal: Portal) -> None:
     def has_pyav() -> bool:
-        return "libavcodec" in Path(f"/proc/{movie.pid}/maps").read_text()
+        return "libavcodec" in Path(f"/proc/{portal.pid}/maps").read_text()
 
-    with PictureViewer(movie) as pictures:
+    with PictureViewer(portal) as pictures:
         pictures.next()
         assert not has_pyav()
-        with MovieViewer(movie) as viewer:
-            viewer.begin()
+        with Fmp4Client(portal) as viewer:
+            viewer.read_header()
             assert has_pyav()

@@ -42,7 +42,7 @@ def probe(portal: Portal, seconds: int) -> tuple[dict[str, object], list[float]]
     return stream, [float(packet["pts_time"]) for packet in report["packets"]]
 
 
-def test_ffprobe_reads_it_at_the_camera_s_rate(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fmp4_frame_rate(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
     portal = start_portal(rig, *_HD)
     stream, times = probe(portal, 4)
     assert (stream["codec_name"], stream["profile"]) == ("h264", "Constrained Baseline")
@@ -56,7 +56,7 @@ def test_ffprobe_reads_it_at_the_camera_s_rate(rig: Rig, capsys: pytest.CaptureF
     portal.wait_for_status(viewers=0, h264=None)
 
 
-def test_it_shows_the_photographs_in_their_colours(rig: Rig) -> None:
+def test_fmp4_colours(rig: Rig) -> None:
     """Of Virtual0, whose frames are NV12 in one buffer, read where they lie."""
     portal = start_portal(rig, *_HD)
     shown = run(
@@ -72,7 +72,7 @@ def test_it_shows_the_photographs_in_their_colours(rig: Rig) -> None:
     assert psnr_db(shrunk(picture), shrunk(wanted)) > _NEAR_DB
 
 
-def test_it_looks_like_the_snapshot(rig: Rig) -> None:
+def test_fmp4_matches_snapshot(rig: Rig) -> None:
     portal = start_portal(rig, "--camera", "Virtual1", "--width", "640", "--height", "480")
     shown = run(
         *("ffmpeg", "-nostdin", "-v", "error", "-i", f"{portal.url}/stream.mp4", "-frames:v", "10"),
