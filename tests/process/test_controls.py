@@ -630,7 +630,7 @@ def test_cross_origin_requests(portal: Portal, headers: Mapping[str, str], expec
         (b"{", 400, "not valid JSON"),
         (b"[]", 400, "must be a JSON object"),
         (b'{"enabled": NaN}', 400, "NaN is not a JSON number"),
-        (b'{"enabled": true, "enabled": false}', 400, "duplicate key"),
+        (b'{"enabled": true, "enabled": false}', 400, "enabled: duplicate key"),
         (b'{"enabled": true, "foo": 1}', 400, "'foo': unknown field"),
         (b"\xff", 400, "not valid JSON"),
         (b"[" * 60_000, 400, "not valid JSON"),

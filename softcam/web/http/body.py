@@ -47,5 +47,6 @@ def _reject_constant(word: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):
-        raise BadValue("duplicate key in JSON object")
+        name = next(name for index, (name, _) in enumerate(pairs) if name in dict(pairs[:index]))
+        raise BadValue(f"{name[:40]}: duplicate key in the JSON object")
     return content
