@@ -74,7 +74,7 @@ def test_browser_shows_recovery(rig: Rig, browser: Browser) -> None:
     page.locator("#state[data-state=live]").wait_for()
     portal.running.freeze()
     page.locator("#state[data-state=lost]").wait_for()
-    assert "reconnecting" in page.locator("#state").inner_text()
+    assert "Recovering" in page.locator("#state").inner_text()
     portal.running.thaw()
     page.locator("#state[data-state=live]").wait_for()
     assert _shown(rig, page) >= 0
