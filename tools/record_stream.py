@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""Records a stream, MJPEG or RTSP or whatever PyAV opens, to an MP4 file.
+"""Records an MJPEG or RTSP stream, or any other video that PyAV opens, to an MP4 file.
 
     tools/record_stream.py --url http://pi:18081/stream.mjpg --output recording.mp4
     tools/record_stream.py --url rtsp://pi:8554/cam --output recording.mp4 --duration 60
 
-H.264 and H.265 are copied as they are; all else, MJPEG among it, is encoded as H.264. It ends with the stream, at
---limit-frames or --duration, or with Ctrl+C; the file is finished in any case. Where the disk is full, or somebody
-kills it, the file plays up to there, with FFmpeg 7.1 or newer. Of a user and password in the address the password is
-never shown.
+H.264 and H.265 are copied; other codecs, such as MJPEG, are encoded as H.264. The recording ends with the stream, at
+--limit-frames or --duration, or on Ctrl+C; the file is completed in all cases. After a full disk or SIGKILL the file is
+playable up to that point with FFmpeg 7.1 or newer. A password in the URL is never printed.
 
 Needs PyAV: apt install python3-av, or pip install av.
 """
@@ -29,175 +28,165 @@ from typing import Any
 
 OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
 
-_COPIED = ("h264", "hevc")
-_OPEN_LIMIT_S = 15.0
-_READ_LIMIT_S = 15.0  # a stream that gives nothing for so long has ended
-_LOOK_S = 0.2  # how late a signal and the clock are heard
-_LEAVE_S = 1.0  # what a server is given to take note of the end
-_WAITING = 200  # packets, for a disk or an encoder that takes its time; then the server waits
-_LINE_S = 0.5  # between two lines of progress
-_CLOCK = 90_000  # ticks a second, as RTP and MPEG have it for video
+_COPIED_CODECS = ("h264", "hevc")
+_OPEN_TIMEOUT_S = 15.0
+_READ_TIMEOUT_S = 15.0
+_POLL_S = 0.2  # how often signals and the duration are checked
+_DISCONNECT_TIMEOUT_S = 1.0
+_QUEUE_PACKETS = 200  # for a slow disk or encoder; when it is full, the server waits
+_PROGRESS_S = 0.5
+_CLOCK_HZ = 90_000  # as in RTP and MPEG
 _KEYFRAME_S = 2.0
-# Written in pieces that can be read meanwhile, and made a usual file at the end. From libavformat 61.7 on.
-_IN_PIECES = {"movflags": "hybrid_fragmented+frag_keyframe"}
-_UNFIT_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
+# A fragmented file, which is playable while it is written, converted to a plain one at the end. Since libavformat 61.7.
+_FRAGMENTED = {"movflags": "hybrid_fragmented+frag_keyframe"}
+_FULL_RANGE_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
+_END = object()
 
 
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
-    wish = _parse(argv)
+    options = _parse(argv)
     try:
         import av
     except ImportError as error:
         print(f"record_stream.py: needs PyAV (apt install python3-av, or pip install av): {error}", file=sys.stderr)
         return USAGE
-    is_ended = threading.Event()  # by a signal
+    is_interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: is_ended.set())
-    shown = _shown(wish.url)
-    reader = _Reader(av, wish.url, is_ended)
+        signal.signal(number, lambda *_: is_interrupted.set())
+    reader = _Reader(av, options.url, is_interrupted)
     try:
         video = reader.video()
-        if video is None:
-            return OK
-        return _record(av, reader, video, wish)
+        return OK if video is None else _record(av, reader, video, options)
     except _NoStream as error:
-        print(f"record_stream.py: no stream from {shown}: {error}", file=sys.stderr)
+        print(f"record_stream.py: no stream from {_redacted(options.url)}: {error}", file=sys.stderr)
         return NO_STREAM
     finally:
         reader.stop()
 
 
 class _NoStream(Exception):
-    """There is no stream; the message is the reason."""
+    """The stream cannot be opened or read; the message is the reason."""
 
 
 class _Reader:
-    """Opens and reads on a thread of its own: FFmpeg does not come back from a stream that stands still, so whoever is
-    to be heard meanwhile, a signal or the clock, is heard here."""
+    """Reads the stream in a thread, since FFmpeg blocks while it stalls; callers can still check signals and time."""
 
-    def __init__(self, av: Any, url: str, is_ended: threading.Event) -> None:
+    def __init__(self, av: Any, url: str, is_interrupted: threading.Event) -> None:
         self._av = av
         self._url = url
-        self._is_ended = is_ended
-        self._is_over = threading.Event()  # set by stop()
-        self._came: queue.Queue[Any] = queue.Queue(_WAITING)  # the video stream, packets, and how it ended
+        self._is_interrupted = is_interrupted
+        self._is_stopped = threading.Event()
+        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_PACKETS)  # the video stream, packets, then _END or the error
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     @property
-    def is_ended(self) -> bool:
-        """Whether a signal has requested the end."""
-        return self._is_ended.is_set()
+    def is_interrupted(self) -> bool:
+        return self._is_interrupted.is_set()
 
     def video(self) -> Any:
-        """The stream of pictures; None where a signal came before it. Raises _NoStream."""
-        while not self._is_ended.is_set():
-            try:
-                found = self._came.get(timeout=_LOOK_S)
-            except queue.Empty:
-                continue
-            if isinstance(found, BaseException):
-                raise _NoStream(_reason(found))
-            return found
+        """Return the video stream, valid until `stop`; None after a signal. Raises _NoStream."""
+        while not self.is_interrupted:
+            if (video := self._next()) is not None:
+                return video
         return None
 
     def packets(self) -> Iterator[tuple[Any, float] | None]:
-        """Each with the moment it came at; None now and then, while there is none. Raises _NoStream."""
-        while not self._is_ended.is_set():
-            try:
-                found = self._came.get(timeout=_LOOK_S)
-            except queue.Empty:
-                yield None
-                continue
-            if isinstance(found, BaseException):
-                raise _NoStream(_reason(found))
-            if found is None:
-                return
-            yield found
+        """Yield each packet with its time of arrival, and None now and then while there is none. Raises _NoStream."""
+        while not self.is_interrupted and (packet := self._next()) is not _END:
+            yield packet
 
     def stop(self) -> None:
-        """Let the other side know, where it can still be told. The stream of pictures is gone from then on."""
-        self._is_over.set()
+        """Close the connection; does not wait longer than a moment for it."""
+        self._is_stopped.set()
         with contextlib.suppress(queue.Empty):
-            while True:  # it may be waiting for room
-                self._came.get_nowait()
-        self._thread.join(_LEAVE_S)
+            while True:  # the thread may wait for room in the queue
+                self._queue.get_nowait()
+        self._thread.join(_DISCONNECT_TIMEOUT_S)
+
+    def _next(self) -> Any:
+        try:
+            item = self._queue.get(timeout=_POLL_S)
+        except queue.Empty:
+            return None
+        if isinstance(item, BaseException):
+            raise _NoStream(_reason(item))
+        return item
 
     def _run(self) -> None:
-        try:
-            with _open(self._av, self._url) as source:
-                self._came.put(self._read(source))
-                self._is_over.wait()  # what came from it lives as long as it is open
-        except Exception as error:  # noqa: BLE001 - told by the one who waits, whatever it is
-            self._came.put(error)
+        with contextlib.ExitStack() as stack:
+            end: Any = _END
+            try:
+                self._read(stack.enter_context(_open(self._av, self._url)))
+            except Exception as error:  # noqa: BLE001 - raised to the caller of video() or packets()
+                end = error
+            self._queue.put(end)
+            self._is_stopped.wait()  # closing the source invalidates its stream and packets
 
-    def _read(self, source: Any) -> BaseException | None:
-        """Read to the end; return the error, or None at the end of the stream."""
-        try:
-            video = next((stream for stream in source.streams if stream.type == "video"), None)
-            if video is None:
-                return OSError("there is no video in it")
-            if video.codec_context is None:
-                return OSError("its video is of a kind that FFmpeg does not know")
-            self._came.put(video)
-            for packet in source.demux(video):
-                if packet.size:
-                    self._came.put((packet, time.monotonic()))
-                if self._is_over.is_set():
-                    break
-        except Exception as error:  # noqa: BLE001 - told by the one who waits, whatever it is
-            return error
-        return None
+    def _read(self, source: Any) -> None:
+        video = next((stream for stream in source.streams if stream.type == "video"), None)
+        if video is None:
+            raise OSError("no video stream")
+        if video.codec_context is None:
+            raise OSError("unknown video codec")
+        self._queue.put(video)
+        for packet in source.demux(video):
+            if packet.size:
+                self._queue.put((packet, time.monotonic()))
+            if self._is_stopped.is_set():
+                break
 
 
-def _record(av: Any, reader: _Reader, video: Any, wish: argparse.Namespace) -> int:
-    progress = _Progress(wish.output)
+def _record(av: Any, reader: _Reader, video: Any, options: argparse.Namespace) -> int:
+    progress = _Progress(options.output)
     try:
-        wish.output.open("wb").close()  # PyAV would tell only at the first frame
-        options = _IN_PIECES if av.library_versions["libavformat"] >= (61, 7) else {}
-        target = av.open(str(wish.output), "w", format="mp4", options=options)
+        options.output.open("wb").close()  # PyAV would report an error only at the first frame
+        fragmented = _FRAGMENTED if av.library_versions["libavformat"] >= (61, 7) else {}
+        target = av.open(str(options.output), "w", format="mp4", options=fragmented)
     except (OSError, av.error.FFmpegError) as error:
-        print(f"record_stream.py: {wish.output} cannot be written: {_reason(error)}", file=sys.stderr)
+        print(f"record_stream.py: {options.output} cannot be written: {_reason(error)}", file=sys.stderr)
         return NO_OUTPUT
-    trouble: BaseException | None = None  # with reading or with writing, whichever came first
-    try:
-        # What was taken is finished below, however this ends.
-        writer = _Copy(target, video) if video.codec_context.name in _COPIED else _Encode(av, target, video)
+    errors: list[Exception] = []
+
+    @contextlib.contextmanager
+    def collect_errors() -> Iterator[None]:
         try:
-            for found in reader.packets():
-                if found is not None:
-                    progress.count(writer.take(*found), writer.last_s)
-                progress.show()
-                if wish.duration and progress.seconds >= wish.duration:
-                    break
-                if wish.limit_frames and progress.frames >= wish.limit_frames:
-                    break
+            yield
         except (_NoStream, OSError, ValueError, av.error.FFmpegError) as error:
-            trouble = error
+            errors.append(error)
+
+    # After an error the received frames are still written and the file is completed.
+    with collect_errors():
+        copies = video.codec_context.name in _COPIED_CODECS
+        writer = _Copy(target, video) if copies else _Encode(av, target, video)
+        with collect_errors():
+            for packet in reader.packets():
+                if packet is not None:
+                    progress.count(writer.write(*packet), writer.last_s)
+                progress.show()
+                if options.duration and progress.seconds >= options.duration:
+                    break
+                if options.limit_frames and progress.frames >= options.limit_frames:
+                    break
         writer.finish()
-    except (OSError, ValueError, av.error.FFmpegError) as error:
-        trouble = trouble or error
-    finally:
-        try:
-            target.close()
-        except (OSError, av.error.FFmpegError) as error:
-            trouble = trouble or error
+    with collect_errors():
+        target.close()
     progress.show(is_last=True)
-    code = NO_STREAM if trouble is None or isinstance(trouble, _NoStream) else NO_OUTPUT
+    code = NO_OUTPUT if errors and not isinstance(errors[0], _NoStream) else NO_STREAM
     if not progress.frames:
-        wish.output.unlink(missing_ok=True)
-        reason = "it gave no frame" if trouble is None else _reason(trouble)
+        options.output.unlink(missing_ok=True)
+        reason = _reason(errors[0]) if errors else "no frames received"
         print(f"record_stream.py: nothing recorded: {reason}", file=sys.stderr)
-        return OK if reader.is_ended else code
-    if trouble is not None:
-        print(f"record_stream.py: ended early: {_reason(trouble)}", file=sys.stderr)
+        return OK if reader.is_interrupted else code
+    if errors:
+        print(f"record_stream.py: ended early: {_reason(errors[0])}", file=sys.stderr)
         return code
     return OK
 
 
 class _Copy:
-    """Copies the packets; times start at the first keyframe."""
+    """Copies packets, starting with a keyframe at time 0."""
 
     def __init__(self, target: Any, video: Any) -> None:
         self._target = target
@@ -206,35 +195,34 @@ class _Copy:
             if hasattr(target, "add_stream_from_template")
             else target.add_stream(template=video)
         )
-        self._video = video
-        self._zero: int | None = None
-        self._last = -1
-        self.last_s = 0.0  # when the last frame is shown, by the file's own time
+        self._first_dts: int | None = None
+        self._last_dts = -1
+        self.last_s = 0.0  # time of the last frame in the file
 
-    def take(self, packet: Any, _came_s: float) -> int:
-        """How many frames went into the file."""
-        if self._zero is None:
+    def write(self, packet: Any, _arrived_s: float) -> int:
+        """Return the number of frames written."""
+        if packet.dts is None or packet.pts is None:
+            return 0
+        if self._first_dts is None:
             if not packet.is_keyframe:
                 return 0
-            self._zero = packet.dts if packet.dts is not None else packet.pts
-        if self._zero is None or packet.dts is None or packet.pts is None:
+            self._first_dts = packet.dts
+        packet.dts -= self._first_dts
+        packet.pts -= self._first_dts
+        if packet.dts <= self._last_dts:  # the server restarted its clock
             return 0
-        packet.dts -= self._zero
-        packet.pts -= self._zero
-        if packet.dts <= self._last:  # a server that began anew
-            return 0
-        self._last = packet.dts
+        self._last_dts = packet.dts
         self.last_s = float(packet.dts * packet.time_base)
         packet.stream = self._stream
         self._target.mux(packet)
         return 1
 
     def finish(self) -> None:
-        """Nothing to do: all packets are written."""
+        """Do nothing: all packets are written."""
 
 
 class _Encode:
-    """Decoded and encoded as H.264; the times are those of arrival, since a stream of JPEGs has none of its own."""
+    """Decodes and encodes as H.264. Frames have their time of arrival, as an MJPEG stream has no timestamps."""
 
     def __init__(self, av: Any, target: Any, video: Any) -> None:
         self._av = av
@@ -242,35 +230,34 @@ class _Encode:
         self._decoder = video.codec_context
         self._stream: Any = None
         self._began_s = 0.0
-        self._last = -1
+        self._last_pts = -1
         self._keyframe_s = 0.0
-        self.last_s = 0.0  # when the last frame is shown, by the file's own time
+        self.last_s = 0.0  # time of the last frame in the file
 
-    def take(self, packet: Any, came_s: float) -> int:
-        taken = 0
+    def write(self, packet: Any, arrived_s: float) -> int:
+        """Return the number of frames written."""
         try:
             frames = self._decoder.decode(packet)
-        except self._av.error.InvalidDataError:  # one damaged picture; the next one is another
+        except self._av.error.InvalidDataError:  # one damaged JPEG
             return 0
         for frame in frames:
             if self._stream is None:
                 self._stream = self._new_stream(frame)
-                self._began_s = came_s
+                self._began_s = arrived_s
             picture = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
-            picture.pts = max(self._last + 1, round((came_s - self._began_s) * _CLOCK))
-            picture.time_base = Fraction(1, _CLOCK)
-            self._last = picture.pts
-            self.last_s = picture.pts / _CLOCK
+            picture.pts = self._last_pts = max(self._last_pts + 1, round((arrived_s - self._began_s) * _CLOCK_HZ))
+            picture.time_base = Fraction(1, _CLOCK_HZ)
+            self.last_s = picture.pts / _CLOCK_HZ
             kinds = self._av.video.frame.PictureType
-            is_due = came_s >= self._keyframe_s
-            picture.pict_type = kinds.I if is_due else kinds.NONE
-            if is_due:
-                self._keyframe_s = came_s + _KEYFRAME_S
+            picture.pict_type = kinds.NONE
+            if arrived_s >= self._keyframe_s:
+                picture.pict_type = kinds.I
+                self._keyframe_s = arrived_s + _KEYFRAME_S
             self._target.mux(self._stream.encode(picture))
-            taken += 1
-        return taken
+        return len(frames)
 
     def finish(self) -> None:
+        """Write the frames that the encoder has buffered."""
         if self._stream is not None:
             self._target.mux(self._stream.encode(None))
 
@@ -278,8 +265,8 @@ class _Encode:
         stream = self._target.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "21"})
         stream.width, stream.height = frame.width // 2 * 2, frame.height // 2 * 2
         stream.pix_fmt = "yuv420p"
-        stream.codec_context.time_base = Fraction(1, _CLOCK)
-        if frame.format.name in _UNFIT_FORMATS:  # the range of a JPEG is converted, and said to be the usual one
+        stream.codec_context.time_base = Fraction(1, _CLOCK_HZ)
+        if frame.format.name in _FULL_RANGE_FORMATS:  # converted to limited range by reformat()
             stream.codec_context.color_range = 1
         return stream
 
@@ -290,12 +277,12 @@ class _Progress:
     def __init__(self, output: Path) -> None:
         self.frames = 0
         self._output = output
-        self._began_s: float | None = None  # the first frame came
+        self._began_s: float | None = None  # arrival of the first frame
         self._last_s = 0.0
         self._next_s = 0.0
 
     def count(self, frames: int, last_s: float) -> None:
-        """So many more in the file, the last of them at `last_s` of the file's own time."""
+        """Add written frames; `last_s` is the time of the last one in the file."""
         if frames and self._began_s is None:
             self._began_s = time.monotonic()
         self.frames += frames
@@ -303,10 +290,10 @@ class _Progress:
 
     @property
     def seconds(self) -> float:
-        """How long the file is with the last frame in it, or how long ago the first came, where that is more.
+        """The length of the file, or the time since the first frame if that is longer.
 
-        PyAV looks at the first second or two before it gives anything, so the file is ahead of the clock; where the
-        stream stands still, the clock is ahead.
+        PyAV reads ahead for a second or two before it returns packets, so the file may be ahead of the clock; when the
+        stream stalls, the clock is ahead.
         """
         if self._began_s is None:
             return 0.0
@@ -318,7 +305,7 @@ class _Progress:
         is_terminal = sys.stderr.isatty()
         if not is_last and (now_s < self._next_s or not is_terminal):
             return
-        self._next_s = now_s + _LINE_S
+        self._next_s = now_s + _PROGRESS_S
         size = self._output.stat().st_size if self._output.exists() else 0
         seconds = self.seconds
         rate = self.frames / seconds if seconds else 0.0
@@ -328,16 +315,12 @@ class _Progress:
 
 
 def _open(av: Any, url: str) -> Any:
-    options = {}
-    if url.lower().startswith(("rtsp://", "rtsps://")):
-        options["rtsp_transport"] = "tcp"
-    elif url.lower().startswith(("http://", "https://")):
-        options["use_wallclock_as_timestamps"] = "0"
-    return av.open(url, options=options, timeout=(_OPEN_LIMIT_S, _READ_LIMIT_S))
+    options = {"rtsp_transport": "tcp"} if url.lower().startswith(("rtsp://", "rtsps://")) else {}
+    return av.open(url, options=options, timeout=(_OPEN_TIMEOUT_S, _READ_TIMEOUT_S))
 
 
-def _shown(url: str) -> str:
-    """The address without what only its owner may know; a password may have an @ or a slash in it."""
+def _redacted(url: str) -> str:
+    """The URL without passwords and keys; a password may contain @ or a slash."""
     url = re.sub(r"(?s)(?<=://)([^:/@]*).*@", r"\1:***@", url)
     return re.sub(r"(?i)(?<=[/?&;])((?:pass(?:word|wd)?|pwd|token|key|secret|auth)=)[^&;/\s]*", r"\1***", url)
 
@@ -348,24 +331,21 @@ def _reason(error: BaseException) -> str:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="record_stream.py", description="Records an MJPEG or RTSP stream to an MP4 file; Ctrl+C ends it."
+        prog="record_stream.py", description="Record an MJPEG or RTSP stream to an MP4 file; Ctrl+C ends the recording."
     )
-    parser.add_argument("--url", required=True, help="http://…/stream.mjpg, rtsp://…, or whatever PyAV opens")
-    parser.add_argument("--output", required=True, type=Path, help="the file, which is overwritten")
-    parser.add_argument("--limit-frames", type=_positive(int), help="end after so many frames")
-    parser.add_argument("--duration", type=_positive(float), metavar="SECONDS", help="end after so long")
+    parser.add_argument("--url", required=True, help="http://…/stream.mjpg, rtsp://…, or any URL that PyAV opens")
+    parser.add_argument("--output", required=True, type=Path, help="output file; an existing one is overwritten")
+    parser.add_argument("--limit-frames", type=_positive(int), help="stop after this many frames")
+    parser.add_argument("--duration", type=_positive(float), metavar="SECONDS", help="stop after this time")
     return parser.parse_args(argv)
 
 
 def _positive(kind: type) -> Any:
     def parse(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = -1
-        if not value > 0 or not math.isfinite(value):
-            raise argparse.ArgumentTypeError(f"{text!r}: wants a number above 0")
-        return value
+        with contextlib.suppress(ValueError):
+            if 0 < (value := kind(text)) < math.inf:
+                return value
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a number above 0")
 
     return parse
 
@@ -373,4 +353,4 @@ def _positive(kind: type) -> Any:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # a stream that stands still keeps its thread in FFmpeg, and Python's own end would meet it there
+    os._exit(code)  # the reader may still be blocked in FFmpeg, which crashes when the interpreter shuts down

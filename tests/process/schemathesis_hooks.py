@@ -7,8 +7,8 @@ import schemathesis
 
 from softcam.controls.schema import BY_NAME
 
-# On an open camera some good values would make pictures late, and rightly so: how far they go there, by group and
-# field. All of them are tried on a closed one.
+# On an open camera some valid values delay frames: the limits used there, by group and field. A closed camera is tested
+# with all values.
 IS_OPEN = os.environ.get("CASES_ON") == "open camera"
 QUICK = {
     "manual_exposure": {"exposure_us": (1, 10_000)},
@@ -22,13 +22,13 @@ UNKNOWN = "x-schemathesis-unknown-property"
 
 @schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
-    """Leave out what is promised to be ignored: clients append nonces, so unknown query parameters are."""
+    """Omit unknown query parameters: the portal ignores them, as clients append nonces."""
     return UNKNOWN not in (case.query or {})
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Mend what no schema can say: that the least is at most the greatest, be it the one that was kept."""
+    """Make the minimum at most the maximum, including a saved one, which a schema cannot express."""
     body, name = case.body, case.path.rpartition("/")[2]
     if not isinstance(body, dict):
         return
@@ -51,7 +51,7 @@ def _hasten(name: str, body: dict[str, Any]) -> None:
         try:
             value = BY_NAME[name].row(field).parse(body.get(field))
         except ValueError:
-            continue  # bad values stay bad
+            continue  # invalid values stay invalid
         if value is not None:
             body[field] = min(max(value, low), high)
 

@@ -1,4 +1,4 @@
-"""schemathesis against the running portal: thousands of requests made from `/openapi.json`, good ones and bad ones."""
+"""Runs schemathesis on a portal: thousands of valid and invalid requests generated from `/openapi.json`."""
 
 import os
 import re
@@ -15,8 +15,8 @@ from tests.support.http_client import ask
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOOKS = "tests.process.schemathesis_hooks"
-PATIENCE_S = 600  # these take a minute or two; what hangs is noticed by the time limit of a request
-# Streams have no end, and the page shows one with `?action=stream`: both are tested elsewhere.
+PATIENCE_S = 600  # a run takes a minute or two; hanging requests have their own limit
+# Streams, and the page with `?action=stream`, have no end; they are tested elsewhere.
 ENDLESS = r"^/stream(\.mjpg|\.mp4)?$|^/$"
 
 SMALL = ("--width", "160", "--height", "90", "--fps", "60", "--autofocus-timeout", "0.5")
@@ -24,18 +24,18 @@ SMALL = ("--width", "160", "--height", "90", "--fps", "60", "--autofocus-timeout
 
 @pytest.fixture
 def state_flags() -> Iterator[tuple[str, ...]]:
-    """A state folder in memory where there is some: on a disk each accepted case is written through."""
+    """A state folder in memory if possible, as each accepted request is written to disk with fsync."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield "--state-dir", folder
 
 
 def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed camera") -> int:
-    """The number of cases that schemathesis made; an AssertionError with its report where it found something."""
+    """Return the number of cases; fails with schemathesis's report if it found an error."""
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "run", f"{portal.url}/openapi.json", "--request-timeout", "30", "--no-color"]
     command += ["--exclude-checks", "not_a_server_error", "--phases", "coverage,fuzzing", *arguments]
-    command += ["--suppress-health-check", "all"]  # these tell how fast cases are made, and nothing of the portal
+    command += ["--suppress-health-check", "all"]  # these check the speed of the generator, not the portal
     command += [] if HAS_FRESH_CASES else ["--seed", "1"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT), "CASES_ON": camera}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
@@ -62,7 +62,7 @@ def test_all_routes_with_open_camera(
 ) -> None:
     portal = start_portal(*SMALL, *state_flags)
     assert ask(portal, "/camera/start", method="POST").status == 200
-    # The aliases are the same routes, which is shown by the table.
+    # Aliases are the same routes, as the route table shows.
     cases = run(
         portal,
         tmp_path,

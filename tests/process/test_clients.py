@@ -1,4 +1,4 @@
-"""Strangers at the portal: curl, ffmpeg, ffprobe, Python's own library, and our probe."""
+"""Tests of the portal with other programs: curl, ffmpeg, ffprobe, urllib, and with measure_fps.py."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def small(start_portal: Start) -> Portal:
 
 
 def run(program: str, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a program of the system; without it the test is skipped, which CI does not allow."""
+    """Run a program of the system; the test is skipped without it (an error in CI)."""
     path = shutil.which(program)
     if path is None:
         pytest.skip(f"needs {program}")
@@ -42,7 +42,7 @@ def test_curl_snapshot(small: Portal, tmp_path: Path) -> None:
 
 def test_curl_stream(small: Portal) -> None:
     answer = run("curl", "-sSN", "-i", "--max-time", "2", f"{small.url}/?action=stream")
-    assert answer.returncode == 28  # the time was up, not the stream
+    assert answer.returncode == 28  # curl timed out, the stream did not end
     assert answer.stdout.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.stdout.count(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: ") > 3
 
@@ -94,7 +94,7 @@ def test_python_snapshot(small: Portal) -> None:
 
 
 def test_python_stream_by_boundaries(small: Portal) -> None:
-    """As many a script does it: cut at FFD8 and FFD9, look at nothing else."""
+    """Like many scripts: split only at FFD8 and FFD9."""
     pictures, data = [], b""
     with urllib.request.urlopen(f"{small.url}/stream.mjpg", timeout=LIMIT_S) as stream:
         assert stream.headers.get_content_type() == "multipart/x-mixed-replace"

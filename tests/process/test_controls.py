@@ -653,7 +653,7 @@ def test_camera_disabled(start_portal: Start, tmp_path: Path) -> None:
     for path in ("/snapshot.jpg", "/snapshot.jpg?format=dng", "/stream.mjpg", "/stream.mp4"):
         answer = ask(portal, path)
         assert answer.status == 503
-        assert "Retry-After" not in answer.headers, "no waiting helps"
+        assert "Retry-After" not in answer.headers, "retrying is useless"
         assert "CAMERA_ENABLED=0" in answer.detail
     # As with a closed camera.
     change(portal, "image_processing", {"brightness": 0.5})

@@ -1,4 +1,4 @@
-"""Every command and example that the README and docs/ print is run here, or names the test that runs it."""
+"""Runs every command and example of the README and docs/, except those that other tests run."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
 ADDRESS = "127.0.0.1:18081"
 
-# Commands that cannot run beside a portal on the pattern camera, and the tests that run them.
+# Commands that need another environment, and the tests that run them.
 ELSEWHERE = {
     "make run": "tests/process/test_project.py",
     "make run CAMERA=0": "tests/process/test_project.py",
@@ -51,7 +51,7 @@ RUN_HERE = [command for command in commands() if command not in ELSEWHERE]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the commands see as the checkout."""
+    """The folder that the commands use as the checkout."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("measure_fps.py", "soft_stream.py", "softcam", "integrations", "tools"):
         (folder / name).symlink_to(PROJECT / name)
@@ -60,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_commands_are_found() -> None:
     assert len(RUN_HERE) > 10
-    assert set(ELSEWHERE) <= set(commands()), "a command that is printed nowhere"
+    assert set(ELSEWHERE) <= set(commands()), "a command that is not in the documentation"
     for place in ELSEWHERE.values():
         assert (PROJECT / place).exists()
 

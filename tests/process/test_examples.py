@@ -25,7 +25,7 @@ Start = Callable[..., Portal]
 EXAMPLES = Path(__file__).with_name("examples")
 HOST = re.compile(r"http://(raspberrypi|localhost|reachy-mini\.local|<IP_DU_PI>):8000")
 
-# Sleeps and endless rounds are cut short; what an answer says is looked at after every round.
+# Shortens sleeps and endless loops; each response is checked after every round.
 TWO_ROUNDS = """
 import sys, time
 rounds = 0
@@ -41,11 +41,11 @@ def cut(seconds):
 time.sleep = cut
 exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"))
 """
-AS_BEFORE_IT = "import base64, requests\n"  # what the page's first example has imported
+AS_BEFORE_IT = "import base64, requests\n"  # the imports of the page's first example
 
 
 def example(name: str, portal: Portal, folder: Path) -> Path:
-    """The example for this portal, in the test's folder."""
+    """Write the example with the address of this portal to the test's folder."""
     text = HOST.sub(portal.url, (EXAMPLES / name).read_text())
     assert portal.url in text
     path = folder / name.removesuffix(".txt")
@@ -64,7 +64,7 @@ def run(*command: str | Path, folder: Path) -> str:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Path:
-    """A folder whose curl fails where the portal refuses."""
+    """A folder with a curl that fails on HTTP errors."""
     real = shutil.which("curl")
     assert real is not None, "apt install curl"
     curl = tmp_path / "curl"
@@ -82,7 +82,7 @@ def test_curl_of_version_2(portal: Portal, shell: Path) -> None:
 
 
 def test_curl_of_version_1(portal: Portal, shell: Path) -> None:
-    # The last one starts H.264 publishing, for which no server is set: it is refused, and nothing else is.
+    # Only the last one, which starts publishing, is rejected, as no server is configured.
     path = example("pi_camera_service_v1.sh", portal, shell)
     commands = path.read_text().split("\n\n")
     assert len(commands) == 6
@@ -120,7 +120,7 @@ def test_python_of_version_1(portal: Portal, tmp_path: Path) -> None:
 
 def test_time_lapse(portal: Portal, tmp_path: Path) -> None:
     path = example("time_lapse.py.txt", portal, tmp_path)
-    # The first picture of the whole sensor takes the pattern camera a while, and the example does not ask again.
+    # The pattern camera renders its first full-sensor image slowly, and the example does not retry.
     assert ask(portal, "/camera/start", method="POST").status == 200
     assert ask_for_still(portal, "/snapshot.jpg?full=1").status == 200
     assert run(sys.executable, "-c", TWO_ROUNDS, path, folder=tmp_path) == "two rounds of 60\n"
@@ -158,7 +158,7 @@ def test_ffmpeg_recording(portal: Portal, tmp_path: Path) -> None:
     assert (tmp_path / "recording.mp4").stat().st_size > 1000
 
 
-# What the descriptions print as bodies and answers
+# Bodies and responses as documented
 
 V1 = [
     ("auto_exposure", {"enabled": True}, {"status": "ok", "auto_exposure": True}),

@@ -1,4 +1,4 @@
-"""Every number that the portal leaves with, each shown by the real process, and what it prints instead of running."""
+"""Tests of the exit codes and the print-and-exit options of a real process."""
 
 import signal
 import socket
@@ -14,7 +14,7 @@ from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, wait_for_status
 
 Start = Callable[..., Portal]
-GONE_WITHIN_S = 2 * 3.0  # from the signal to the end, as is promised; a busy machine takes a part of it
+GONE_WITHIN_S = 2 * 3.0  # twice the documented limit from the signal to the exit, for busy machines
 NO_PICAMERA2 = "raise ModuleNotFoundError(\"No module named 'picamera2'\", name='picamera2')\n"
 TWO_CAMERAS = """
 class Picamera2:
@@ -29,14 +29,14 @@ class Picamera2:
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
+    """The file that injects faults into the pattern camera; initially empty."""
     path = tmp_path / "faults"
     path.write_text("")
     return path
 
 
 def fake_picamera2(folder: Path, source: str) -> Mapping[str, str]:
-    """An environment in which `import picamera2` finds this and nothing else."""
+    """An environment in which `import picamera2` imports this source."""
     package = folder / "picamera2"
     package.mkdir()
     (package / "__init__.py").write_text(source)
@@ -78,8 +78,8 @@ def test_stop_with_clients(portal: Portal, by: signal.Signals) -> None:
 
 def test_stop_with_stuck_client(portal: Portal) -> None:
     with StreamClient(portal) as viewer:
-        viewer.next()  # and reads no more
-        with StreamClient(portal) as other:  # twenty pictures later the first one's socket is full
+        viewer.next()  # then stops reading
+        with StreamClient(portal) as other:  # twenty frames later the first client's socket is full
             for _ in range(20):
                 other.next()
             ends_well(portal, signal.SIGTERM)
@@ -101,7 +101,7 @@ def test_stop_while_opening(start_portal: Start, faults: Path) -> None:
         wait_for_status(portal, state="opening")
         portal.process.send_signal(signal.SIGTERM)
         portal.wait_for_log("Stopping")
-        faults.write_text("")  # an open that takes long is waited for, and closed
+        faults.write_text("")  # the portal waits for a slow open and closes the camera
         assert portal.wait() == 0
         assert viewer.head()[0] == b"HTTP/1.1 503 Service Unavailable"
     assert "Camera closed" in portal.log
@@ -126,12 +126,12 @@ def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
         viewer.next()
         faults.write_text("hang-close")
         began_s = time.monotonic()
-        assert portal.stop() == 70  # it did not end in order
+        assert portal.stop() == 70  # not a clean stop
         assert time.monotonic() - began_s < GONE_WITHIN_S
     assert "Camera did not close in time; forcing exit" in portal.log
 
 
-# 2 and 78: bad configuration
+# 2 and 78: invalid configuration
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_invalid_configuration(
     assert check.log == portal.log
 
 
-# 69: an address that cannot be had yet
+# 69: an address that cannot be bound yet
 
 
 def test_port_in_use(start_portal: Start, portal: Portal) -> None:
@@ -186,7 +186,7 @@ def test_port_of_exiting_portal(start_portal: Start, portal: Portal) -> None:
 
 
 def test_stop_while_waiting_for_address(start_portal: Start) -> None:
-    portal = start_portal("--host", "192.0.2.1")  # nobody's, RFC 5737
+    portal = start_portal("--host", "192.0.2.1")  # reserved by RFC 5737
     portal.wait_for_log("host 192.0.2.1, port 0: Cannot assign requested address; retrying")
     ends_well(portal, signal.SIGTERM)
 
@@ -207,8 +207,8 @@ def test_camera_removed_while_streaming(start_portal: Start, faults: Path) -> No
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("missing")
-        viewer.next_where(is_placeholder=True)  # the last picture says why
-        wait_for_status(portal, state="missing")  # there is time for a page to ask
+        viewer.next_where(is_placeholder=True)  # the last image shows the reason
+        wait_for_status(portal, state="missing")  # the portal waits a moment, so that pages can read the status
         viewer.wait_for_end()
         assert portal.wait() == 66
     assert "is gone: no frame for 1 s" in portal.log
@@ -281,7 +281,7 @@ def test_recovery_fails(start_portal: Start, faults: Path) -> None:
 
 
 def test_hanging_calls(start_portal: Start, tmp_path: Path) -> None:
-    """With the limits that everyone has, 10 and 20 s, and therefore all three at once."""
+    """Uses the default limits of 10 and 20 s, so the three cases run at once."""
     orders = {word: tmp_path / word for word in ("hang-open", "hang-stop", "hang-close")}
     for path in orders.values():
         path.write_text("")
@@ -306,7 +306,7 @@ def test_hanging_calls(start_portal: Start, tmp_path: Path) -> None:
         assert "opening the camera takes more than 20 s: the camera hangs" in opening.log
 
 
-# What it prints instead of running
+# Options that print and exit
 
 
 def test_check_prints_effective_settings(start_portal: Start) -> None:

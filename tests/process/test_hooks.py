@@ -1,4 +1,4 @@
-"""Hooks in the running portal: the shipped ones, and one of a user's that goes wrong."""
+"""Tests of hooks in a running portal: the supplied hooks, and a user's hook that fails."""
 
 import urllib.request
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Start = Callable[..., Portal]
 
 
 def a_picture(portal: Portal) -> Any:
-    """RGB of a streamed picture."""
+    """The RGB pixels of a streamed frame."""
     with StreamClient(portal) as viewer:
         for _ in range(5):
             part = viewer.next()
@@ -29,7 +29,7 @@ def test_timestamp_on_streams_only(start_portal: Start) -> None:
     shown = a_picture(portal)
     corner = shown[-12:, 4:80]
     assert corner.max() > 180, "letters"
-    assert np.median(corner) < 100, "on dark ground"
+    assert np.median(corner) < 100, "on a dark background"
     snapshot = simplejpeg.decode_jpeg(ask(portal, "/snapshot.jpg?quality=95").body, "RGB")
     assert np.abs(snapshot[-12:, 4:80].astype(int) - corner).mean() > 20
     status = status_of(portal)["hook"]
@@ -102,7 +102,7 @@ def test_hanging_and_failing_hook(start_portal: Start, tmp_path: Path) -> None:
         assert status["hook"]["failures"] == 9
         assert status["hook"]["calls"] == 10
     assert portal.stop() == 0
-    assert portal.log.count("Traceback") == 1, "the first failure is said whole, the others are counted"
+    assert portal.log.count("Traceback") == 1, "only the first failure is logged with a traceback"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""What a portal costs: next to nothing while the camera is closed, fresh or after work; and it keeps its frame rate.
+"""Tests of resource use: an idle portal, before and after use, the memory of a stuck client, and the frame rate.
 
-The kernel is asked, not the portal. The bounds are those that are promised.
+The figures are read from the kernel. The limits are those of the documentation.
 """
 
 import json
@@ -20,7 +20,7 @@ Start = Callable[..., Portal]
 CPU_SHARE = 0.005  # of a core
 RESIDENT_MB = 60
 WAKE_UPS_PER_S = 1.0
-WATCH_S = 3.0  # so long the closed portal is looked at
+WATCH_S = 3.0  # length of the measurement
 
 
 def expect_light(portal: Portal, threads: int) -> None:
@@ -70,10 +70,10 @@ def test_idle_portal_after_use(start_portal: Start) -> None:
 
 
 def test_frame_rate(start_portal: Start) -> None:
-    """The pattern camera as `make run` has it, 1536x864 at 20 fps, measured as everybody may."""
+    """The pattern camera of `make run`, 1536x864 at 20 fps, measured by measure_fps.py."""
     portal = start_portal()
     best = 0.0
-    for _ in range(3):  # other work on this machine may take one measurement's time, but hardly three
+    for _ in range(3):  # other processes may disturb one measurement, but hardly three
         answer = subprocess.run(
             [sys.executable, str(PROJECT / "measure_fps.py"), f"{portal.url}/stream.mjpg", "--frames", "60", "--json"],
             capture_output=True,
@@ -95,7 +95,7 @@ def test_memory_of_stuck_client(start_portal: Start) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         with StreamClient(portal) as stuck:
-            stuck.next()  # and reads no more
+            stuck.next()  # then stops reading
             sizes = []
             for _ in range(4):
                 for _ in range(25):

@@ -23,7 +23,7 @@ STREAMS = (
     "/stream",
     "/?action=stream",
     "/api/camera/stream",
-    "/?action=stream?nonce=1",  # OctoPrint adds this to whatever address it was given
+    "/?action=stream?nonce=1",  # OctoPrint appends this to any URL
     "/?action=stream&bypassCache=17&timestamp=1",
     "/stream.mjpg?cacheBust=99",
 )
@@ -43,7 +43,7 @@ KEY = "a-key-that-nobody-guesses"
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
+    """The file that injects faults into the pattern camera; initially empty."""
     path = tmp_path / "faults"
     path.write_text("")
     return path
@@ -55,7 +55,7 @@ def small(start_portal: Start, faults: Path) -> Portal:
     return start_portal(*SMALL, "--linger", "0.3", "--pattern-faults", str(faults))
 
 
-# Addresses
+# Paths
 
 
 def test_stream_paths(small: Portal) -> None:
@@ -72,7 +72,7 @@ def test_stream_paths(small: Portal) -> None:
 
 
 def test_snapshot_paths(small: Portal) -> None:
-    with StreamClient(small) as viewer:  # who keeps the camera open and in focus, so that the answers are quick
+    with StreamClient(small) as viewer:  # keeps the camera open and in focus, so that responses are quick
         viewer.next()
         for target in SNAPSHOTS:
             asked_s = time.time()
@@ -121,7 +121,7 @@ def test_head_does_not_open_camera(portal: Portal) -> None:
         assert answer.body == b""
         assert answer.headers["Content-Type"] != ""
     assert "multipart" in ask(portal, "/stream.mjpg", method="HEAD").headers["Content-Type"]
-    assert status_of(portal)["opens"] == 0  # nor was the camera disturbed
+    assert status_of(portal)["opens"] == 0  # the camera stayed closed
     assert portal.log.count("\n") == 1
 
 
@@ -162,11 +162,11 @@ def test_bad_requests(portal: Portal, method: str, target: str, status: int, tol
     assert status_of(portal)["opens"] == 0
 
 
-# The wire
+# Format of the stream
 
 
 def test_multipart_format(small: Portal) -> None:
-    """`StreamClient` demands the boundary, an empty line, Content-Length and the line behind it; here is the rest."""
+    """The parts of the format that `StreamClient` does not check."""
     with StreamClient(small) as viewer:
         parts = [viewer.next() for _ in range(10)]
     for part in parts:
@@ -183,7 +183,7 @@ def test_multipart_format(small: Portal) -> None:
 
 
 def test_boundary_follows_jpeg_immediately(start_portal: Start) -> None:
-    """Browsers draw a picture only when they see what follows it, and here the next one is two seconds away."""
+    """Browsers show a frame only after the next boundary; here the next frame is two seconds away."""
     portal = start_portal(*SMALL, "--fps", "0.5")
     with StreamClient(portal) as viewer:
         first = viewer.next()
@@ -213,7 +213,7 @@ def test_full_resolution_during_stream(small: Portal) -> None:
     assert status_of(small)["opens"] == 1
 
 
-# The camera's life
+# Lifecycle of the camera
 
 
 def test_camera_is_open_only_with_clients(small: Portal) -> None:
@@ -251,7 +251,7 @@ def test_clients_share_one_opening(small: Portal, faults: Path) -> None:
             viewer.next()
         status = status_of(small)
         assert (status["opens"], status["viewers"]) == (1, 8)
-        # The same bytes for everyone: of eight, many see the picture that others see.
+        # All clients get the same bytes: of eight, many have a frame in common.
         pictures = Counter(viewer.next().jpeg for viewer in viewers for _ in range(5))
         assert max(pictures.values()) > 1
 
@@ -280,7 +280,7 @@ def test_fifty_openings_without_leaks(start_portal: Start) -> None:
         with StreamClient(portal) as viewer:
             viewer.next()
         portal.wait_for_log("Camera closed", nth=nth)
-        if nth == 2:  # what is made once and kept has been made
+        if nth == 2:  # objects that are created once exist now
             before = (sorted(portal.threads()), portal.descriptors())
     assert before is not None
     _expect_nothing_left(portal, before)
@@ -289,10 +289,10 @@ def test_fifty_openings_without_leaks(start_portal: Start) -> None:
 
 
 def _expect_nothing_left(portal: Portal, before: tuple[list[str], list[str]]) -> None:
-    """A request's thread and socket may need a moment to go."""
+    """Wait, as the thread and socket of a request may end a moment later."""
     wait_for_status(portal, state="closed", viewers=0)
     deadline_s = time.monotonic() + 5
-    # Sockets are named by their inodes, of which only the number counts.
+    # Sockets are named by their inodes; only their number is compared.
     while _counted(portal) != (before[0], len(before[1])):
         assert time.monotonic() < deadline_s, f"before {before}, now {portal.threads()}, {portal.descriptors()}"
 
@@ -302,7 +302,7 @@ def _counted(portal: Portal) -> tuple[list[str], int]:
 
 
 def test_first_frame_of_closed_camera(start_portal: Start) -> None:
-    """The camera's own opening and two frames; and what this machine, which others use too, takes for a picture."""
+    """The limit includes the camera's opening, two frames, and the time for a JPEG on a busy machine."""
     portal = start_portal("--fps", "2", "--linger", "0")
     took_s = []
     for nth in range(1, 4):
@@ -362,7 +362,7 @@ def test_failing_autofocus_does_not_delay_frames(start_portal: Start, faults: Pa
     assert answer.status == 200
     assert answer.took_s < 8  # cold: exposure settles, then 0.6 s for the lens; without the budget nine and more
     with StreamClient(portal) as viewer:
-        # Frames go on while the cycle runs, and when it ends.
+        # Frames continue during and after the cycle.
         verdict = r"Autofocus for a? ?\w+ (failed|timed out) after"
         while not re.search(verdict, portal.log):
             assert not viewer.next(timeout_s=2).is_placeholder
@@ -372,7 +372,7 @@ def test_failing_autofocus_does_not_delay_frames(start_portal: Start, faults: Pa
     assert status_of(portal)["restarts"] == 0
 
 
-# The key
+# API key
 
 
 def test_api_key_gives_full_access(start_portal: Start) -> None:
@@ -390,7 +390,7 @@ def test_api_key_gives_full_access(start_portal: Start) -> None:
     assert status_of_with(portal, {"Authorization": f"Basic {basic}"}) == 200
     for wrong in ({"X-API-Key": KEY[:-1]}, {"Authorization": f"Bearer {KEY}x"}, {"X-API-Key": ""}):
         assert status_of_with(portal, wrong) == 401
-    assert ask(portal, f"/v1/camera/status?api_key={KEY}").status == 401  # addresses end up in logs
+    assert ask(portal, f"/v1/camera/status?api_key={KEY}").status == 401  # URLs are logged by other programs
     with StreamClient(portal, headers={"X-API-Key": KEY}) as viewer:
         viewer.next()
     assert portal.stop() == 0

@@ -1,4 +1,4 @@
-"""What a newcomer meets first is true: README, changelog, `make help`, the set-up, and CI's rule about skips."""
+"""Tests of the project's files: README, changelog, Makefile, tools/setup.sh, fixtures and the rule about skips."""
 
 import os
 import re
@@ -23,7 +23,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def words(text: str) -> str:
-    """A table row however its columns are padded."""
+    """A table row without the padding of its columns."""
     return " ".join(text.split())
 
 
@@ -50,7 +50,7 @@ def test_changelog_has_this_version() -> None:
 def make(
     *arguments: str, cwd: Path = PROJECT, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs make as a person would, though these tests may run under `make test ARGS=…` themselves."""
+    """Runs make without the variables of an outer `make test ARGS=…`."""
     outer = re.compile(r"MAKE|MFLAGS|ARGS$|CAMERA$|PIP_|PYTHON")
     clean = {name: value for name, value in os.environ.items() if not outer.match(name)}
     return subprocess.run(
@@ -83,7 +83,7 @@ def test_make_targets_in_readme_exist() -> None:
 
 
 def _code_in(markdown: str) -> list[str]:
-    """What stands in fences, line by line, and between backticks, each with a space behind it."""
+    """The code in fences, by line, and between backticks, each with a space appended."""
     fenced = re.findall(r"^```[^\n]*\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL)
     return [f"{code} " for code in (*fenced, *re.findall(r"`([^`\n]+)`", markdown))]
 
@@ -100,12 +100,12 @@ def _parts(version: str) -> tuple[int, ...]:
     return tuple(map(int, version.split(".")))
 
 
-# --- The set-up. It is run on a copy of what it reads, so that it makes nothing in this checkout.
+# --- tools/setup.sh. It runs in a copy of the files that it reads, so that it creates nothing in this checkout.
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    folder = tmp_path / "soft stream"  # a space, as people's folders have
+    folder = tmp_path / "soft stream"  # with a space
     for name in ("Makefile", "requirements.txt", "tools/setup.sh", "tests/requirements.txt", "tests/packages.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(PROJECT / name, folder / name)
@@ -116,24 +116,24 @@ def checkout(tmp_path: Path) -> Path:
 def set_up(
     checkout: Path, goal: str, *arguments: str, python: Path, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Runs make with `python` as the only one that is recent enough and no network to fetch from."""
+    """Runs make with `python` as the only recent one, and without network."""
     closed = {
         "CI": "",
         "NO_APT": "1",
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": "http://127.0.0.1:9/",  # the discard port, where nobody listens
+        "PIP_INDEX_URL": "http://127.0.0.1:9/",  # the discard port: connections are refused
         "PYTHON": str(python),
     }
     return make(goal, *arguments, cwd=checkout, environment=closed | dict(environment or {}))
 
 
 def said(answer: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines for people, without make's own last one."""
+    """The output without make's last line."""
     return [line for line in answer.stderr.splitlines() if not line.startswith("make: ***")]
 
 
 def fake_python(folder: Path, name: str, code: str) -> Path:
-    """A Python that says about itself what `code` makes it say."""
+    """Create an executable that runs the shell commands `code` in place of Python."""
     path = folder / name
     path.write_text(f"#!/bin/sh\n{code}\n")
     path.chmod(0o755)
@@ -141,7 +141,7 @@ def fake_python(folder: Path, name: str, code: str) -> Path:
 
 
 def only_these_pythons(checkout: Path) -> None:
-    """The set-up also looks at the machine's own Python; in this copy it does not."""
+    """Remove the machine's Python from the copy of setup.sh."""
     script = checkout / "tools/setup.sh"
     text = script.read_text()
     assert text.count("/usr/bin/python3 ") == 1
@@ -242,7 +242,7 @@ def test_test_without_venv_module(checkout: Path, tmp_path: Path) -> None:
     assert said(answer) == ["make test: needs python3-venv: sudo apt install python3-venv"]
 
 
-# --- What tests/conftest.py lends to the others
+# --- The fixtures of tests/conftest.py
 
 
 def test_portal_fixture(portal: Any) -> None:
@@ -269,7 +269,7 @@ def test_leak_is_detected(no_leaks: Callable[..., AbstractContextManager[None]],
         (tmp_path / "closed.txt").write_text("")
 
 
-# --- CI's rule
+# --- Skips in CI
 
 
 SKIPPING = """
@@ -393,7 +393,7 @@ def test_waits(start_portal):
 def test_interrupted_run_leaves_no_process(
     workers: str, target: str, number: signal.Signals, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """The portal is a program that ignores SIGINT and SIGTERM, so only the test run can end it."""
+    """The portal is replaced by a program that ignores SIGINT and SIGTERM, so that only SIGKILL ends it."""
     folder = tmp_path / "tests"
     folder.mkdir()
     (tmp_path / "soft_stream.py").write_text(FAKE_PORTAL)
@@ -407,7 +407,7 @@ def test_interrupted_run_leaves_no_process(
         assert (worker == run.pid) is (workers == "0")
         os.kill(run.pid if target == "run" else worker, number)
         wait_until(lambda: not Path(f"/proc/{portal}").exists(), "end of the portal")
-        if target == "worker":  # pytest-xdist may start another in its place
+        if target == "worker":  # pytest-xdist may start a new worker
             run.send_signal(signal.SIGINT)
         wait_until(lambda: run.poll() is not None, "end of the run")
         wait_until(lambda: not Path(f"/proc/{worker}").exists(), "end of the worker")

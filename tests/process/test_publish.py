@@ -23,12 +23,12 @@ Until = Callable[..., None]
 SERVER = Path(__file__).resolve().parents[1] / "support/rtsp_server.py"
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
 SMALL = ("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "1000000")
-BACK_S = 5.0  # what is promised: a server that is back has the stream within so long
-END_S = 2 * 3.0  # what is promised for the portal's end; a busy machine takes a part of it
+BACK_S = 5.0  # the documented limit for publishing again after the server returns
+END_S = 2 * 3.0  # twice the documented limit for the exit, for busy machines
 
 
 class Server:
-    """A program that takes streams; its lines, each with the time at which it came (monotonic clock)."""
+    """A server process and its output lines, each with its time of arrival (monotonic clock)."""
 
     def __init__(self, *argv: str) -> None:
         self._grown = threading.Condition()  # guards _lines
@@ -40,7 +40,7 @@ class Server:
         self._reader.start()
 
     def wait_for(self, pattern: str, *, after_s: float = 0.0) -> tuple[float, re.Match[str]]:
-        """The first line with `pattern` that came after that moment, and when it came."""
+        """Return the first line with `pattern` after that time, and its time of arrival."""
         deadline_s = time.monotonic() + PATIENCE_S
         with self._grown:
             while True:
@@ -269,7 +269,7 @@ def test_unknown_path(start_portal: Start, serve: Callable[..., Server], wait_un
 
 
 def test_seed_commands(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
-    """Started and stopped by curl; the camera is open in between only."""
+    """Start and stop publishing with curl; the camera is open only in between."""
     server = serve()
     flags = ("--rtsp-url", url_of(port_of(server)), "--no-rtsp-autostart", "--linger", "0")
     portal = start_portal(*SMALL, *flags)

@@ -1,4 +1,4 @@
-"""Full stills beside ten viewers: none of these is disconnected, none sees a wrong picture."""
+"""Tests of full-sensor stills with ten stream clients: no client is disconnected or gets a wrong frame."""
 
 import contextlib
 import statistics
@@ -16,8 +16,8 @@ from tests.support.http_client import StreamClient, ask, ask_for_still, size_of,
 Start = Callable[..., Portal]
 VIEWERS = 10
 SECONDS = 60.0
-# What is promised: viewers lose a second at the most, a still takes three. A machine that does other things meanwhile
-# may be three times as slow now and then, but not for more than one still in ten.
+# The documented limits: clients lose at most a second, a still takes at most three. On a busy machine one still in ten
+# may take three times as long.
 LOST_S = 1.0
 TAKES_S = 3.0
 MOST = 0.9
@@ -30,7 +30,7 @@ class Watcher:
     def __init__(self, portal: Portal) -> None:
         self.pictures = 0
         self._longest_gap_s = 0.0
-        self.trouble: BaseException | None = None
+        self.error: BaseException | None = None
         self._is_over = threading.Event()
         self._portal = portal
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -44,15 +44,15 @@ class Watcher:
                     part = viewer.next()
                     assert size_of(part.jpeg) == (640, 360)
                     assert not part.is_placeholder
-                    assert part.timestamp_s > stamp_s, "older than the one before"
+                    assert part.timestamp_s > stamp_s, "older than the previous frame"
                     self._longest_gap_s = max(self._longest_gap_s, part.came_s - before_s)
                     before_s, stamp_s = part.came_s, part.timestamp_s
                     self.pictures += 1
-        except BaseException as trouble:  # noqa: BLE001 - told to the test's own thread
-            self.trouble = trouble
+        except BaseException as error:  # noqa: BLE001 - checked by the test's thread
+            self.error = error
 
-    def take_longest_gap_s(self) -> float:
-        """Since it was taken last."""
+    def reset_longest_gap_s(self) -> float:
+        """Return the longest gap since the last call."""
         longest_gap_s, self._longest_gap_s = self._longest_gap_s, 0.0
         return longest_gap_s
 
@@ -65,7 +65,7 @@ class Watcher:
 @pytest.mark.measurement
 def test_full_stills_with_ten_clients(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
-    for _ in range(2):  # other work on this machine may take one minute's time, but hardly two
+    for _ in range(2):  # other processes may disturb one minute, but hardly two
         took_s, gaps_s = stills_beside_viewers(portal)
         print(
             f"{len(took_s)} stills: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s; "
@@ -85,7 +85,7 @@ def is_kept(measured_s: list[float], promised_s: float) -> bool:
 
 
 def stills_beside_viewers(portal: Portal) -> tuple[list[float], list[float]]:
-    """How long each still took, and the longest gap of a viewer meanwhile and until the next one."""
+    """Return the time that each still took, and the longest gap of a client until the next still."""
     with contextlib.ExitStack() as stack:
         watchers = [Watcher(portal) for _ in range(VIEWERS)]
         for watcher in watchers:
@@ -99,9 +99,9 @@ def stills_beside_viewers(portal: Portal) -> tuple[list[float], list[float]]:
             assert size_of(answer.body) == (4608, 2592)
             assert float(answer.headers["X-Timestamp"]) >= asked_unix_s - 0.05
             took_s.append(time.monotonic() - now_s)
-            time.sleep(max(0.0, 1.0 - (time.monotonic() - now_s)))  # the pace is the matter of this test
-            gaps_s.append(max(watcher.take_longest_gap_s() for watcher in watchers))
-    assert [watcher.trouble for watcher in watchers] == [None] * VIEWERS
+            time.sleep(max(0.0, 1.0 - (time.monotonic() - now_s)))  # one still per second
+            gaps_s.append(max(watcher.reset_longest_gap_s() for watcher in watchers))
+    assert [watcher.error for watcher in watchers] == [None] * VIEWERS
     assert all(watcher.pictures > 5 for watcher in watchers)
     return took_s, gaps_s
 
@@ -111,7 +111,7 @@ def test_concurrent_requests_share_stills(start_portal: Start, tmp_path: Path) -
     faults = tmp_path / "faults"
     faults.write_text("hang-still")
     portal = start_portal("--width", "640", "--height", "360", "--pattern-faults", str(faults))
-    # Beside a stream the next still waits for as long as this one takes: time for the slowest to join those who wait.
+    # During a stream the next still waits for as long as this one takes, so that all requests are queued by then.
     watcher = Watcher(portal)
     with ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(ask, portal, "/snapshot.jpg?width=1280&autofocus=0", timeout_s=30) for _ in range(8)]
@@ -120,6 +120,6 @@ def test_concurrent_requests_share_stills(start_portal: Start, tmp_path: Path) -
         faults.write_text("")
         answers = [future.result() for future in asked]
     watcher.stop()
-    assert watcher.trouble is None
+    assert watcher.error is None
     assert {answer.status for answer in answers} == {200}, [answer.body[:200] for answer in answers]
     assert len({answer.headers["X-Timestamp"] for answer in answers}) < 8

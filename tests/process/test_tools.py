@@ -1,4 +1,4 @@
-"""The tools against the running portal, as the descriptions of the project show them."""
+"""Tests of the programs in tools/ with a running portal."""
 
 import contextlib
 import json
@@ -39,7 +39,7 @@ def run(tool: str, *arguments: str, environment: Mapping[str, str] | None = None
 
 
 def probed(path: Path) -> dict[str, Any]:
-    """What ffprobe says of a file that it decodes without a complaint."""
+    """Return ffprobe's description of a file, which it must decode without warnings."""
     show = ("-count_frames", "-show_entries", "stream=codec_name,width,height,nb_read_frames,duration")
     found = subprocess.run(
         ["ffprobe", "-v", "warning", *show, "-of", "json", str(path)], capture_output=True, text=True, timeout=LIMIT_S
@@ -59,7 +59,7 @@ def test_record_limit_frames(start_portal: Start, tmp_path: Path, path: str) -> 
     stream = probed(output)
     assert (stream["codec_name"], stream["width"], stream["height"]) == ("h264", 320, 180)
     assert int(stream["nb_read_frames"]) == 30
-    assert 0.7 < float(stream["duration"]) < 6, "as long as it took, at 20 frames in a second"
+    assert 0.7 < float(stream["duration"]) < 6, "30 frames at about 20 fps"
     assert "30 frames" in done.stderr
 
 
@@ -77,7 +77,7 @@ def test_record_until_signal(start_portal: Start, tmp_path: Path, number: signal
     )
     try:
         portal.wait_for_log("connected; 1 connected")
-        eventually(lambda: output.exists() and output.stat().st_size > 0, "that pictures are in the file")
+        eventually(lambda: output.exists() and output.stat().st_size > 0, "frames in the file")
         tool.send_signal(number)
         _, said = tool.communicate(timeout=LIMIT_S)
     finally:
@@ -90,9 +90,9 @@ def test_record_until_signal(start_portal: Start, tmp_path: Path, number: signal
 
 
 class _Stalling(BaseHTTPRequestHandler):
-    """A stream of pictures that stands still after so many, and stays open."""
+    """Serves an MJPEG stream that stalls after some frames and stays open."""
 
-    PICTURES = 40  # enough for FFmpeg to know what it is
+    PICTURES = 40  # enough for FFmpeg to detect the format
 
     def do_GET(self) -> None:
         picture = jpeg.encode(make_frame(size=(64, 48)), None, 80)
@@ -111,15 +111,15 @@ class _Stalling(BaseHTTPRequestHandler):
 
 
 class Idle:
-    """Whether a process has done next to nothing for half a second."""
+    """Returns whether a process has been idle for half a second."""
 
     def __init__(self, pid: int) -> None:
-        self._clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) makes it
+        self._clock = (~pid << 3) | 2  # as clock_getcpuclockid(3) computes it
         self._spent_s = self._changed_s = 0.0
 
     def __call__(self) -> bool:
         spent_s, now_s = time.clock_gettime(self._clock), time.monotonic()
-        if spent_s - self._spent_s > 0.02:  # to look around takes less
+        if spent_s - self._spent_s > 0.02:  # polling needs less
             self._spent_s, self._changed_s = spent_s, now_s
         return now_s - self._changed_s > 0.5
 
@@ -149,10 +149,10 @@ def test_record_stalled_stream_until_signal(stalling: Any, tmp_path: Path) -> No
     )
     try:
         assert stalling.stalled.wait(LIMIT_S)
-        eventually(lambda: output.exists() and output.stat().st_size, "that the recording began")
-        eventually(Idle(tool.pid), "that it waits for the stream")
+        eventually(lambda: output.exists() and output.stat().st_size, "start of the recording")
+        eventually(Idle(tool.pid), "the tool waits for the stream")
         began_s = time.monotonic()
-        while tool.poll() is None:  # impatient: the second and third one come while the file is finished
+        while tool.poll() is None:  # the second and third signal arrive while the file is completed
             tool.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 tool.wait(0.3)
@@ -187,7 +187,7 @@ def test_record_duration(start_portal: Start, tmp_path: Path, path: str) -> None
     assert int(stream["nb_read_frames"]) > 5
     said = re.search(r"frames, ([\d.]+) s", done.stderr)
     assert said is not None, done.stderr
-    assert float(stream["duration"]) < float(said[1]) + 0.5, "what PyAV looked at before it began counts as well"
+    assert float(stream["duration"]) < float(said[1]) + 0.5, "includes the frames that PyAV read ahead"
 
 
 def test_record_until_stream_ends(start_portal: Start, tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_record_until_stream_ends(start_portal: Start, tmp_path: Path) -> None:
     assert int(probed(output)["nb_read_frames"]) > 5
 
 
-# The reader is at the end of a short file long before the one who writes has begun.
+# The reader reaches the end of a short file before the writer starts.
 _READ_TO_THE_END = """
 import importlib.util, sys, threading, av
 spec = importlib.util.spec_from_file_location("record_stream", sys.argv[1])
@@ -219,7 +219,7 @@ reader._thread.join(0.2)
 with av.open(sys.argv[3], "w", format="mp4") as target:
     copy = tool._Copy(target, video)
     for packet in packets:
-        copy.take(*packet)
+        copy.write(*packet)
 reader.stop()
 assert not reader._thread.is_alive()
 """
@@ -277,9 +277,9 @@ def no_stream() -> Any:
 
 def test_fail_record_without_stream(no_stream: str, tmp_path: Path) -> None:
     output = tmp_path / "recording.mp4"
-    away = run("record_stream.py", "--url", "http://somebody:secret@127.0.0.1:1/", "--output", str(output))
+    away = run("record_stream.py", "--url", "http://user:secret@127.0.0.1:1/", "--output", str(output))
     assert away.returncode == 3
-    assert away.stderr.startswith("record_stream.py: no stream from http://somebody:***@127.0.0.1:1/: ")
+    assert away.stderr.startswith("record_stream.py: no stream from http://user:***@127.0.0.1:1/: ")
     other = run("record_stream.py", "--url", f"http://{no_stream}/", "--output", str(output))
     assert (other.returncode, "no stream from" in other.stderr) == (3, True), other.stderr
     assert "secret" not in away.stderr
@@ -307,7 +307,7 @@ def test_fail_record_unknown_codec(tmp_path: Path) -> None:
     done = run("record_stream.py", "--url", str(path), "--output", str(output))
     assert (done.returncode, done.stderr) == (
         3,
-        f"record_stream.py: no stream from {path}: its video is of a kind that FFmpeg does not know\n",
+        f"record_stream.py: no stream from {path}: unknown video codec\n",
     )
     assert not output.exists()
 
@@ -360,7 +360,7 @@ def test_grab_without_portal() -> None:
 
 
 class _CutShort(BaseHTTPRequestHandler):
-    """A portal that ends in the middle of an answer."""
+    """A portal that disconnects in the middle of a response."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -383,7 +383,7 @@ def test_grab_discards_truncated_snapshot(tmp_path: Path) -> None:
     assert not photo.exists()
 
 
-# No window here: this one writes down what it would show, and presses q after the third picture.
+# A replacement for OpenCV's windows, which records the shapes of the images and presses q after the third.
 _WINDOW = """
 import pathlib, simplejpeg
 IMREAD_COLOR = 1

@@ -1,4 +1,4 @@
-"""A portal on a camera that another program owns: another portal, an RTSP server, a file."""
+"""Tests of a portal with an external source: another portal, an RTSP server, a file."""
 
 import re
 import socket
@@ -18,7 +18,7 @@ Start = Callable[..., Portal]
 SOURCE = ("--width", "320", "--height", "180", "--fps", "20")
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
 RTSP_SOURCE = Path(__file__).resolve().parents[1] / "support/rtsp_source.py"
-BACK_S = 8.0  # a source that is back is shown again within so long, its own start not counted
+BACK_S = 8.0  # limit for showing a source again after it has restarted
 
 
 def free_port() -> int:
@@ -67,7 +67,7 @@ def test_h264_of_another_portal(start_portal: Start) -> None:
     assert {size_of(part.jpeg) for part in parts} == {(320, 180)}
     assert len({part.jpeg for part in parts}) > 10, "it moves"
     assert status_of(portal)["pixel_format"] == "YUV420"
-    # The way through another portal leaves the colours as they are; the pattern moves, its mean hardly does.
+    # Passing through another portal keeps the colours; the pattern moves, but its mean hardly changes.
     here, there = (decode(ask(each, "/snapshot.jpg").body).mean((0, 1)) for each in (portal, source))
     assert abs(here - there).max() < 6
 
@@ -140,7 +140,7 @@ def test_exit_with_hanging_source(start_portal: Start) -> None:
 
 @pytest.mark.parametrize("hangs", [True, False])
 def test_exit_with_thread_blocked_in_ffmpeg(start_portal: Start, tmp_path: Path, hangs: bool) -> None:
-    """Whose thread comes out of there then would end the process by SIGSEGV, now and then."""
+    """If the blocked thread returned during the shutdown of the interpreter, the process could crash with SIGSEGV."""
     telling = "import atexit\natexit.register(print, 'taken apart', flush=True)\ndef see(*_): pass\n"
     (tmp_path / "telling.py").write_text(telling)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -208,7 +208,7 @@ def test_check_hides_password(start_portal: Start) -> None:
 
 
 class RtspSource:
-    """GStreamer's server; `port` is where."""
+    """GStreamer's RTSP server on `port`."""
 
     def __init__(self, movie: Path, port: int, *credentials: str) -> None:
         self._process = subprocess.Popen(
@@ -241,7 +241,7 @@ def _has_gstreamer() -> None:
 
 @pytest.fixture
 def serve(_has_gstreamer: None, tmp_path: Path) -> Iterator[Callable[..., RtspSource]]:
-    # Not so dark as a placeholder, and large enough to show one.
+    # Brighter than a placeholder, and large enough to show one.
     movie = write_movie(
         tmp_path / "long.mp4", [grey_rgb(3 + n // 20 % 12, (320, 180)) for n in range(1200)], 20, keyframes=20
     )

@@ -16,13 +16,13 @@ from tests.conftest import Portal
 from tests.support.http_client import Answer, StreamClient, ask, decode, size_of, status_of, wait_for_status
 
 Start = Callable[..., Portal]
-SIZE = (640, 360)  # small: what is shown here is not speed
+SIZE = (640, 360)  # small, as speed is not tested
 FLAGS = ("--width", "640", "--height", "360")
 
 
 @pytest.fixture
 def faults(tmp_path: Path) -> Path:
-    """The file that orders faults from the pattern camera; empty at first."""
+    """The file that injects faults into the pattern camera; initially empty."""
     path = tmp_path / "faults"
     path.write_text("")
     return path
@@ -30,7 +30,7 @@ def faults(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(start_portal: Start, faults: Path) -> Start:
-    """The portal with a small picture and the faults file, and more flags."""
+    """Starts a portal with small frames, the faults file and more flags."""
     return lambda *flags: start_portal("--pattern-faults", str(faults), *FLAGS, *flags)
 
 
@@ -38,7 +38,7 @@ def test_stream_restarts_and_client_stays_connected(start: Start, faults: Path) 
     portal = start("--watchdog-timeout", "2")
     with StreamClient(portal) as viewer:
         viewer.next()
-        for nth in (1, 2):  # and it would be again, any number of times
+        for nth in (1, 2):
             faults.write_text("hang-once")
             portal.wait_for_log(r"No frame for \d+\.\d s: restarting the stream", nth=nth)
             faults.write_text("")
@@ -46,7 +46,7 @@ def test_stream_restarts_and_client_stays_connected(start: Start, faults: Path) 
             status = wait_for_status(portal, state="open", restarts=nth, viewers=1)
             assert status["opens"] == 1
             assert viewer.next_where(is_placeholder=False).timestamp_s <= time.time()
-            for _ in range(60):  # more than two seconds of pictures, so that the tries are forgotten
+            for _ in range(60):  # more than two seconds of frames, which reset the count of attempts
                 viewer.next()
     assert "opening it again" not in portal.log
 
@@ -71,7 +71,7 @@ def test_notice_once_per_second(start: Start, faults: Path) -> None:
         assert all(size_of(notice.jpeg) == SIZE for notice in notices)
         assert abs(decode(notices[0].jpeg).astype(int) - decode(picture.jpeg)).mean() > 10
         gaps_s = [late.timestamp_s - early.timestamp_s for early, late in pairwise(notices)]
-        # One that is late on a busy machine may be followed at once by one that is not.
+        # On a busy machine a late notice may be followed immediately by the next.
         assert 0.7 < max(gaps_s) < 5, gaps_s
         assert size_of(small.next_where(is_placeholder=True).jpeg) == (320, 180)
         viewer.next_where(is_placeholder=False)
@@ -88,7 +88,7 @@ def test_new_client_gets_notice_during_recovery(start: Start, faults: Path) -> N
         faults.write_text("hang")
         wait_for_status(portal, state="recovering")
         with StreamClient(portal) as second:
-            # At most one picture of before comes first, of the second in which the camera went silent.
+            # At most one frame from the second in which the camera stalled comes first.
             assert second.next().is_placeholder or second.next().is_placeholder
             faults.write_text("")
             second.next_where(is_placeholder=False)
@@ -131,7 +131,7 @@ def test_snapshot_during_recovery(start: Start, faults: Path) -> None:
         answers: list[Answer] = []
         waiting = Thread(target=lambda: answers.append(ask(portal, "/snapshot.jpg?max_age=3600")))
         waiting.start()
-        # Nobody says that the request has come in; what follows holds in any case.
+        # Whether the request has arrived is unknown; the assertions hold in both cases.
         faults.write_text("")
         waiting.join()
         assert answers[0].status == 200
