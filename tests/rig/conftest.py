@@ -9,11 +9,11 @@ from tests.rig.rig import Rig, open_rig
 from tests.rig.root import CannotMake
 
 _MAY_NOT_SKIP = ("CI", "SOFT_STREAM_NO_SKIP")
-_BUILD_S = 900  # the first test waits for the root to be made, from a mirror that may be slow
+_BUILD_S = 900  # the first test may have to build the root, from a slow mirror
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """pytest-timeout counts a session fixture to the test that asks for it first, be it of any file."""
+    """Raise some limits: pytest-timeout adds a session fixture's time to the first test that uses it, in any file."""
     for item in {item.path: item for item in reversed(items) if "rig" in getattr(item, "fixturenames", ())}.values():
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(_BUILD_S))
@@ -36,6 +36,6 @@ def _rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def rig(_rig: Rig) -> Iterator[Rig]:
-    """The rig; what a test starts in it ends with the test."""
+    """The rig; processes that a test starts end with the test."""
     yield _rig
     _rig.end_all()

@@ -34,11 +34,11 @@ _ENV = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "LANG": "C.UTF-8",
 }
-_LEAVE_S = 10.0  # for a process that was asked to end at the end of a test, before it is killed
+_LEAVE_S = 10.0  # between SIGTERM and SIGKILL at the end of a test
 
 
 class Running:
-    """One process inside, started by `Rig.start`. Its pid is that of the program itself, as the host sees it."""
+    """One process inside, started by `Rig.start`. `pid` is the program's process id on the host."""
 
     def __init__(self, argv: Sequence[str], control: Path) -> None:
         self._control = control
@@ -66,12 +66,12 @@ class Running:
 
     @property
     def output(self) -> str:
-        """All that it has written so far, both streams in order."""
+        """The output so far, standard output and error in order."""
         with self._changed:
             return "\n".join(self._lines)
 
     def wait_for_line(self, pattern: str, within_s: float = 20.0, *, count: int = 1) -> re.Match[str]:
-        """The match of the `count`-th line that `pattern` is found in, whenever it came. AssertionError otherwise."""
+        """Return the match of the `count`-th line with `pattern`, including earlier lines. Raises AssertionError."""
         deadline_s = time.monotonic() + within_s
         wanted = re.compile(pattern)
         with self._changed:
@@ -81,20 +81,20 @@ class Running:
                     return found[count - 1]
                 left_s = deadline_s - time.monotonic()
                 if self._is_read or left_s <= 0:
-                    why = "ended" if self._is_read else f"went on for {within_s} s"
+                    why = "the process ended" if self._is_read else f"{within_s} s passed"
                     output = "\n".join(self._lines)
-                    raise AssertionError(f"the process {why} without a line of {pattern!r}; it wrote:\n{output}")
+                    raise AssertionError(f"{why} without a line with {pattern!r}; output:\n{output}")
                 self._changed.wait(left_s)
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def wait(self, within_s: float = 10.0) -> int:
-        """The exit status, negative for a signal; AssertionError when it still runs then."""
+        """Return the exit status, negative for a signal. Raises AssertionError if the process still runs."""
         try:
             status = self._process.wait(within_s)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"the process still runs after {within_s} s; it wrote:\n{self.output}") from None
+            raise AssertionError(f"the process still runs after {within_s} s; output:\n{self.output}") from None
         self._reader.join(_LEAVE_S)
         return status
 
@@ -102,7 +102,7 @@ class Running:
         return self._process.poll() is None
 
     def end(self) -> None:
-        """Ask it to end, and kill it and what it left behind where that does not help."""
+        """Send SIGTERM, then SIGKILL to the process group."""
         if self.is_running():
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -115,14 +115,14 @@ class Running:
             self._process.stdout.close()
 
     def freeze(self) -> None:
-        """Let no frame come any more, of any of its cameras; nothing fails."""
+        """Stop the frames of all its cameras, without an error."""
         (self._control / "freeze").touch()
 
     def thaw(self) -> None:
         (self._control / "freeze").unlink(missing_ok=True)
 
     def unplug(self, *camera_ids: str) -> None:
-        """Drop these cameras from libcamera's list, from now on; one that is open stays open."""
+        """Remove these cameras from libcamera's list; an open one stays open."""
         gone = self._control / "gone.new"
         gone.write_text("\n".join(camera_ids))
         gone.rename(self._control / "gone")
@@ -131,15 +131,15 @@ class Running:
         (self._control / "gone").unlink(missing_ok=True)
 
     def descriptors(self) -> dict[int, str]:
-        """What it has open: number and target, as in /proc."""
+        """The open descriptors: number and target, as in /proc."""
         found = {}
         for entry in Path(f"/proc/{self.pid}/fd").iterdir():
-            with contextlib.suppress(FileNotFoundError):  # closed since the folder was read
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 found[int(entry.name)] = str(entry.readlink())
         return found
 
     def threads(self) -> list[str]:
-        """The names of its threads, as the kernel knows them."""
+        """The names of its threads in the kernel."""
         return sorted(path.read_text().strip() for path in Path(f"/proc/{self.pid}/task").glob("*/comm"))
 
     def _read(self) -> None:
@@ -154,7 +154,7 @@ class Running:
 
 
 class Rig:
-    """The root for one test session. What is written inside is gone with the process that wrote it."""
+    """The root for one test session. Files that a process writes inside are discarded when it ends."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -171,7 +171,7 @@ class Rig:
         shared: Mapping[str, Path] = {},
         timeout_s: float = 60.0,
     ) -> subprocess.CompletedProcess[str]:
-        """One program to its end; its status is not judged. The arguments are those of `start`."""
+        """Run a program to its end; does not check its status. Arguments as for `start`."""
         command, _ = self._command(argv, cameras, fps, env, shared)
         with subprocess.Popen(
             command,
@@ -186,7 +186,7 @@ class Rig:
             except subprocess.TimeoutExpired:
                 process.kill()
                 written, said = process.communicate()
-                raise AssertionError(f"still running after {timeout_s} s; it wrote:\n{written}\n{said}") from None
+                raise AssertionError(f"still running after {timeout_s} s; output:\n{written}\n{said}") from None
         return subprocess.CompletedProcess(argv, process.returncode, written, said)
 
     def start(
@@ -198,18 +198,17 @@ class Rig:
         env: Mapping[str, str] = {},
         shared: Mapping[str, Path] = {},
     ) -> Running:
-        """A program that runs beside the test, ended with the test at the latest.
+        """Start a program, which is stopped at the end of the test.
 
-        `cameras` are those that exist for it. `fps` fixes the pace of the frames; by default they come as
-        FrameDurationLimits asks, up to 60 a second. `env` adds to the environment, `shared` maps paths inside to
-        folders of the host that it may write to.
+        `cameras` are its virtual cameras. `fps` fixes their frame rate, which otherwise follows FrameDurationLimits, up
+        to 60 fps. `env` adds to the environment; `shared` maps paths inside to writable folders of the host.
         """
         running = Running(*self._command(argv, cameras, fps, env, shared))
         self._running.append(running)
         return running
 
     def python(self, script: str, *arguments: str) -> list[str]:
-        """The command line for a piece of Python with Picamera2 at hand."""
+        """The command line for a Python script that may import Picamera2."""
         return [PYTHON, "-c", script, *arguments]
 
     def portal(self, *arguments: str) -> list[str]:
@@ -217,7 +216,7 @@ class Rig:
         return [PYTHON, f"{PROJECT}/soft_stream.py", "--port", "0", *arguments]
 
     def end_all(self) -> None:
-        """End what a test left running."""
+        """Stop all processes that still run."""
         while self._running:
             self._running.pop().end()
 
@@ -258,7 +257,7 @@ class Rig:
 
 
 def open_rig() -> Rig:
-    """The rig, its root made first where that is missing. Raises CannotMake."""
+    """Return the rig; builds its root if necessary. Raises CannotMake."""
     made = rig_root.ensure()
     print(f"rig: {made}", file=sys.stderr)
     return Rig(made)

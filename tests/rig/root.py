@@ -1,12 +1,12 @@
-"""Makes the rig's root: a Debian 13 with the real libcamera and Picamera2, and the way into it.
+"""Builds the rig's root file system, Debian 13 with the real libcamera and Picamera2, and runs commands in it.
 
-`python3 tests/rig/root.py [DIR]` makes the root where it is not made yet and prints its path. Standard library alone:
-it runs on a fresh machine before anything is installed. It needs Debian, root, the network and mmdebstrap, and says
-so in one line where one is missing.
+`python3 tests/rig/root.py [DIR]` builds the root if it does not exist and prints its path. Standard library only: it
+runs on a fresh machine before anything is installed. It requires Debian, root privileges, the network and mmdebstrap,
+and prints one line if one of them is missing.
 
-A root is kept under the hash of everything it was made from, so a changed recipe makes a new one, and it only gets
-its name when it is whole. Nothing runs in it directly: `entering()` lays a writable layer in memory over it, so no
-test can change what the next one meets. No thread here.
+A root is named by the hash of its inputs, so that a changed recipe builds a new one; it is renamed to that name when it
+is complete. Commands run in a writable layer in memory above it (`entering()`), so that no test can change it. No
+thread here.
 """
 
 import argparse
@@ -32,7 +32,7 @@ INSIDE = HERE / "inside"
 SUITE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES = (
-    # the machine: what a Raspberry Pi's system has that the portal, its unit and its deployment meet
+    # the machine: packages of Raspberry Pi OS that the portal, its unit and its deployment use
     *("systemd", "systemd-sysv", "udev", "dbus", "openssh-server", "nginx", "sudo", "rsync", "curl", "procps"),
     *("iproute2", "make", "git", "ca-certificates", "ffmpeg"),
     # the camera
@@ -41,7 +41,7 @@ PACKAGES = (
     *("python3-dev", "gcc", "libc6-dev", "libcap-dev"),
 )
 PICAMERA2 = "picamera2==0.3.38"
-PICTURES_WHEEL = "scikit-image==0.26.0"  # brings free photographs; take_pictures.py names them
+PICTURES_WHEEL = "scikit-image==0.26.0"  # contains free photographs, listed in take_pictures.py
 PYTHON = "/opt/picamera2/bin/python"
 
 # Manuals and translations are a fifth of the root, and half the time that dpkg takes.
@@ -53,21 +53,21 @@ _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
 class CannotMake(Exception):
-    """The root cannot be made here; the message is the one line that says why."""
+    """The root cannot be built here; the message is the reason in one line."""
 
 
 def ensure(base: Path | None = None) -> Path:
-    """The root's path, made first where it is not there yet. Raises CannotMake.
+    """Return the root's path; builds it if necessary. Raises CannotMake.
 
-    `base` is the folder for roots, otherwise `$SOFT_STREAM_RIG`, otherwise `.cache/rig` in the checkout. The first
-    time takes about a minute; a second process waits for it.
+    `base` is the folder for roots, by default `$SOFT_STREAM_RIG` or `.cache/rig` in the checkout. Building takes about a
+    minute; a second process waits for it.
     """
     base = base or Path(os.environ.get("SOFT_STREAM_RIG") or CHECKOUT / ".cache/rig")
     wanted = base.resolve() / _recipe_hash()
     if os.geteuid() != 0:
         raise CannotMake("the rig needs root (it mounts and changes its root): run it with sudo")
     if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode != 0:
-        raise CannotMake("the rig needs leave to mount: a container must be started with --privileged")
+        raise CannotMake("the rig must be allowed to mount: start the container with --privileged")
     if wanted.is_dir():
         mark_used(wanted)
         return wanted
@@ -99,12 +99,12 @@ def entering(
     env: Mapping[str, str] = {},
     cwd: str = "/",
 ) -> list[str]:
-    """The command line that runs `argv` inside `root`, with the checkout's bridges in /opt/rig.
+    """Return the command line that runs `argv` inside `root`, with the files of tests/rig/inside in /opt/rig.
 
-    The process that is started becomes `argv` itself: its pid, its signals and its exit status are the command's
-    own. It sees only `root`, under a layer in memory that is mounted at `layer` (an empty folder) and dies with it,
-    a separate /dev without cameras, and the host's processes and network. `binds` maps a path inside to a file or
-    folder of the host, read-only unless it is named in `writable`. `env` is the whole environment but PATH and HOME.
+    The started process becomes `argv` by exec, so that its pid, signals and exit status are those of the command. It has
+    `root` below a layer in memory, which is mounted at `layer` (an empty folder) until the process ends, a separate /dev
+    without cameras, and the host's processes and network. `binds` maps a path inside to a file or folder of the host,
+    read-only unless it is in `writable`. `env` is the environment except PATH and HOME.
     """
     return [
         *("unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c"),
@@ -124,7 +124,7 @@ def _entry_script(root: Path, layer: Path, binds: Mapping[str, Path], writable: 
         f"mount -t tmpfs -o mode=755 rig {quoted(str(layer))}",
         f"cd {quoted(str(layer))}",
         "mkdir upper work root",
-        # Relative: a colon or a comma in a path would end the option.
+        # A relative path, as a colon or a comma in a path would end the option.
         "ln -s -- " + quoted(str(root)) + " lower",
         "mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work rig root",
         "mount --rbind /proc root/proc",
@@ -165,25 +165,25 @@ def _architecture() -> str:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """One process at a time."""
+    """Hold an exclusive lock on the file; waits for another process."""
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("rig: another process is at it; waiting for it", file=sys.stderr)
+            print("rig: waiting for another process", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def mark_used(made: Path) -> None:
-    """Keeps `remove_unused` from it for a while."""
+    """Protect the folder from `remove_unused` for some hours."""
     os.utime(made)
 
 
 def remove_unused(base: Path, name: str) -> None:
-    """Takes away what nobody asked for in hours, of the folders that match: each is more than a gigabyte.
+    """Remove matching folders that were not used for hours: each is more than a gigabyte.
 
-    No run of the tests takes that long, so none is at work in one of them.
+    No test run takes that long, so none of them is in use.
     """
     for old in base.glob(name):
         if old.is_dir() and time.time() - old.stat().st_mtime > _UNUSED_S:
@@ -191,7 +191,7 @@ def remove_unused(base: Path, name: str) -> None:
 
 
 def _make(root: Path, source: str) -> None:
-    print("rig: making the Debian root, once; about a minute", file=sys.stderr)
+    print("rig: building the Debian root, which takes about a minute, only the first time", file=sys.stderr)
     _run(
         "unpack Debian",
         *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"),
@@ -235,7 +235,7 @@ def _run(what: str, *argv: str) -> None:
 
 
 def _debian_source(etc: Path = Path("/etc")) -> str:
-    """One line of sources.list for the suite, from the mirror that this machine itself uses."""
+    """A line of sources.list for the suite, with this machine's mirror."""
     release = (etc / "os-release").read_text() if (etc / "os-release").exists() else ""
     if re.search(r'^ID(_LIKE)?="?debian"?$', release, re.MULTILINE) is None or "ID=ubuntu" in release:
         raise CannotMake("the rig needs Debian (or Raspberry Pi OS) as its host")
@@ -248,7 +248,7 @@ def _debian_source(etc: Path = Path("/etc")) -> str:
 
 
 def _apt_sources(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """(mirror, suite, components) of every enabled binary source, of both of apt's formats."""
+    """Yield mirror, suite and components of every enabled binary source, in both of apt's formats."""
     for path in (folder / "sources.list", *sorted(folder.glob("sources.list.d/*.list"))):
         for line in path.read_text().splitlines() if path.exists() else []:
             words = re.sub(r"\[.*?\]", "", line.partition("#")[0]).split()
@@ -268,7 +268,7 @@ def _apt_sources(folder: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def _mirror(uri: str) -> str:
-    """Debian's cloud images name a file that lists the mirrors; its first line serves."""
+    """The mirror; Debian's cloud images refer to a file with a list, of which the first one is used."""
     listed = re.fullmatch(r"mirror\+file:(?://)?(/.*)", uri)
     if listed is None or not Path(listed[1]).exists():
         return uri
@@ -276,15 +276,15 @@ def _mirror(uri: str) -> str:
 
 
 def apt_proxies() -> list[str]:
-    """The host's proxy settings for apt, which mmdebstrap would not look for."""
+    """The host's proxy settings for apt, which mmdebstrap does not read."""
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout
     return re.findall(r'(?m)^Acquire::\w+::Proxy\S* ".+"(?=;)', dump)
 
 
 def pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
-    """The host's settings for pip, as environment, and what of the host they point at, to be bound in.
+    """The host's pip settings as environment variables, and the host's files that they refer to, for bind mounts.
 
-    They are lent to the build alone: the root keeps none of them.
+    They are used only during the build and not stored in the root.
     """
     settings: dict[str, str] = {}
     files = [*os.environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(":"), "/etc"]
@@ -300,15 +300,15 @@ def pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
             if parser.has_section(section):
                 for name, value in parser.items(section):
                     settings["PIP_" + name.upper().replace("-", "_")] = " ".join(value.split())
-    lent = ("PIP_", "SSL_CERT_", "REQUESTS_CA_")
+    prefixes = ("PIP_", "SSL_CERT_", "REQUESTS_CA_")
     proxies = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-    settings |= {n: v for n, v in os.environ.items() if n.startswith(lent) or n.lower() in proxies}
+    settings |= {n: v for n, v in os.environ.items() if n.startswith(prefixes) or n.lower() in proxies}
     for name in ("PIP_CONFIG_FILE", "PIP_REQUIRE_VIRTUALENV", "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_CACHE_DIR"):
         settings.pop(name, None)
     shared = {str(path): path for path in (_CERTIFICATES, Path("/etc/resolv.conf")) if path.exists()}
     for value in settings.values():
         for path in map(Path, re.findall(r"(?:^|\s|file://)(/[^\s]+)", value)):
-            # The folder above an index: pages of a local index may point at files beside it.
+            # The parent of an index, as pages of a local index may refer to files beside it.
             path = path.parent if path.name == "simple" and path.is_dir() else path
             if path.is_file() or (path.is_dir() and not path.is_relative_to("/etc")):
                 shared[str(path)] = path
@@ -316,8 +316,8 @@ def pip_settings() -> tuple[dict[str, str], dict[str, Path]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Make the rig's Debian root where it is missing, and print its path.")
-    parser.add_argument("dir", nargs="?", type=Path, help="where roots are kept ($SOFT_STREAM_RIG, or .cache/rig)")
+    parser = argparse.ArgumentParser(description="Build the rig's Debian root if necessary, and print its path.")
+    parser.add_argument("dir", nargs="?", type=Path, help="folder for roots ($SOFT_STREAM_RIG, or .cache/rig)")
     try:
         print(ensure(parser.parse_args().dir))
     except CannotMake as reason:

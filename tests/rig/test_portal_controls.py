@@ -12,7 +12,7 @@ from tests.rig.rig import Rig
 from tests.support.rig_client import PATIENCE_S, Answer, Portal, start_portal
 
 CAMERA = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--linger", "0.2")
-# Every body that the services before this one printed, and more; on a virtual camera most of it is lacking.
+# The documented bodies of earlier services, and more; a virtual camera supports few of them.
 CHANGES: list[tuple[str, Mapping[str, Any]]] = [
     ("auto_exposure", {"enabled": True}),
     ("manual_exposure", {"exposure_us": 20000, "gain": 2.0}),
@@ -64,10 +64,10 @@ def test_unsupported_controls_are_rejected(rig: Rig) -> None:
             answers[name, str(content)] = answer.status
             viewer.wait_for_pictures(3)
         assert viewer.is_connected
-        lacking = [key for key, status in answers.items() if status == 409]
-        print(f"refused: {lacking}")
-        assert ("autofocus", "{'trigger': True}") in lacking
-        assert ("hdr", "{'mode': 'sensor'}") in lacking
+        rejected = [key for key, status in answers.items() if status == 409]
+        print(f"rejected: {rejected}")
+        assert ("autofocus", "{'trigger': True}") in rejected
+        assert ("hdr", "{'mode': 'sensor'}") in rejected
         assert answers["stream", "{'width': 320, 'height': 180}"] == 200
         assert answers["transform", "{'rotation': 90}"] == 200
     described = send(portal, "GET", "/v1/camera/controls").json
@@ -99,11 +99,13 @@ def test_snapshot_as_json(rig: Rig) -> None:
 def test_unsupported_saved_controls_are_reported(rig: Rig, name: str) -> None:
     portal = start_portal(rig, *CAMERA)
     content = dict(next(content for each, content in CHANGES if each == name))
-    assert send(portal, "POST", f"/v1/camera/{name}", content).status == 200  # nothing is known of the camera yet
+    assert (
+        send(portal, "POST", f"/v1/camera/{name}", content).status == 200
+    )  # the camera's capabilities are not known yet
     assert portal.get("/snapshot.jpg").status == 200
-    told = portal.status["controls_not_applied"]
-    assert told
-    assert "this camera does not support" in told[0]
+    not_applied = portal.status["controls_not_applied"]
+    assert not_applied
+    assert "this camera does not support" in not_applied[0]
 
 
 def test_status_of_controls(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""`/stream.mp4` from the real Picamera2 and the PyAV that it brings: read by ffmpeg, in the camera's colours."""
+"""Tests of `/stream.mp4` on the real Picamera2 and the PyAV that it depends on: frame rate and colours in ffmpeg."""
 
 import io
 import json
@@ -19,9 +19,9 @@ _NEAR_DB = 27.0  # of the photograph, after libcamera's scaling and H.264
 
 
 def run(*command: str) -> bytes:
-    """What a program of FFmpeg's prints; it succeeds and complains of nothing.
+    """Return the output of an FFmpeg program, which must succeed without messages.
 
-    Its scaler warns of every picture in full range that it makes RGB of, so where pictures are wanted errors count.
+    Conversions to RGB run with `-v error`, as the scaler warns about full-range input.
     """
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
@@ -32,7 +32,7 @@ def run(*command: str) -> bytes:
 
 
 def probe(portal: Portal, seconds: int) -> tuple[dict[str, object], list[float]]:
-    """The stream, and the moments of its packets."""
+    """The properties of the stream, and the times of its packets."""
     shown = run(
         *("ffprobe", "-v", "warning", "-of", "json", "-show_streams", "-show_packets"),
         *("-read_intervals", f"%+{seconds}", f"{portal.url}/stream.mp4"),
@@ -57,7 +57,7 @@ def test_fmp4_frame_rate(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fmp4_colours(rig: Rig) -> None:
-    """Of Virtual0, whose frames are NV12 in one buffer, read where they lie."""
+    """Virtual0 delivers NV12 in one buffer, which is read without a copy."""
     portal = start_portal(rig, *_HD)
     shown = run(
         *("ffmpeg", "-nostdin", "-v", "error", "-t", "3", "-i", f"{portal.url}/stream.mp4"),

@@ -1,5 +1,5 @@
-"""H.264 by the encoder class that Picamera2 has for a Raspberry Pi 4, in whose place the rig puts Picamera2's software
-one: what the portal gives it, and takes back, over stills, a reopening and viewers who come and go."""
+"""Tests of H.264 with Picamera2's hardware encoder class, which the rig replaces by Picamera2's software encoder: frames
+and their release during stills, reopening, and connects and disconnects of clients."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ class Film:
         return len(self._data)
 
     def end(self) -> bytes:
-        with contextlib.suppress(OSError):  # it has ended already
+        with contextlib.suppress(OSError):  # already closed
             self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._socket.close()
@@ -54,7 +54,7 @@ Films = Callable[[Portal], Film]
 
 @pytest.fixture
 def films() -> Iterator[Films]:
-    """Makes them; all end with the test."""
+    """Starts recordings of the stream, which end with the test."""
     made: list[Film] = []
 
     def make(portal: Portal) -> Film:
@@ -67,7 +67,7 @@ def films() -> Iterator[Films]:
 
 
 def packets_of(film: bytes) -> list[tuple[float, bool]]:
-    """The moment of each packet, and whether it is a keyframe; every one of them can be decoded."""
+    """The time of each packet, and whether it is a keyframe; checks that all can be decoded."""
     for program in ("ffprobe", "ffmpeg"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
@@ -168,7 +168,7 @@ def test_hardware_encoder_after_reopening(rig: Rig, films: Films) -> None:
         film.end()
         portal.wait_for_status(state="closed")
     wait_until(lambda: stops(portal) == 4, 10, lambda: portal.running.output)
-    # The connection of the last status may be about to be closed.
+    # The connection of the last status request may still be open.
     wait_until(lambda: len(portal.running.descriptors()) <= descriptors, 10, lambda: f"{portal.running.descriptors()}")
     wait_until(lambda: len(portal.running.threads()) <= threads, 10, lambda: f"{portal.running.threads()}")
     assert portal.status["opens"] == 4

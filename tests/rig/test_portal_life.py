@@ -11,11 +11,11 @@ from tests.support.rig_client import Portal, decode, in_background, recognise, s
 
 _PHOTOGRAPHS = ("--camera", "Virtual0")  # the camera that shows photographs
 _SMALL = (*_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "30")
-_STOP_LIMIT_S = 3.0  # what the portal promises for its end
+_STOP_LIMIT_S = 3.0  # the documented limit for the exit
 
 
 def _kinds(portal: Portal) -> Counter[str]:
-    """What the process has open, without the numbers that tell two pipes apart, and but for connections."""
+    """The kinds of open descriptors, without the numbers of pipes, and without sockets."""
     targets = (target.partition(":[")[0] for target in portal.running.descriptors().values())
     return Counter(target for target in targets if target != "socket")
 
@@ -67,7 +67,7 @@ def test_fifty_openings_without_leaks(rig: Rig) -> None:
             with portal.watch() as viewer:
                 viewer.wait_for_pictures(1)
         portal.wait_for_status(state="closed", opens=number)
-        if number in (2, 50):  # the first rounds make what stays for the life of the process
+        if number in (2, 50):  # the first rounds create objects that stay until the process ends
             wait_until(lambda: len(portal.running.threads()) <= _threads(settled), 5, lambda: "end of threads")
             settled.append((_kinds(portal), Counter(portal.running.threads())))
     (first_kinds, first_threads), (last_kinds, last_threads) = settled
@@ -78,7 +78,7 @@ def test_fifty_openings_without_leaks(rig: Rig) -> None:
 
 
 def _threads(settled: list[tuple[Counter[str], Counter[str]]]) -> int:
-    """How many threads there may be now: those of requests end a moment after their answers."""
+    """The highest allowed number of threads; request threads end a moment after their responses."""
     return settled[0][1].total() if settled else 1000
 
 
@@ -176,7 +176,7 @@ def test_unplugged_while_streaming(rig: Rig) -> None:
     with portal.watch() as viewer:
         viewer.wait_for_pictures(5)
         portal.running.unplug("Virtual0")
-        portal.running.freeze()  # libcamera says nothing, the frames just stop
+        portal.running.freeze()  # libcamera reports no error, frames just stop
         assert portal.running.wait() == 66
         viewer.wait_for_end()
     assert "ERROR camera imx708_wide (Virtual0) is gone: no frame for 1 s" in portal.running.output

@@ -1,4 +1,4 @@
-"""The portal's stream and snapshots on the real Picamera2: what is shown, how often, how fresh, in which colours."""
+"""Tests of streams and snapshots on the real Picamera2: content, frame rate, age and colours."""
 
 import io
 import itertools
@@ -28,8 +28,8 @@ from tests.support.rig_client import (
 
 _PHOTOGRAPHS = ("--camera", "Virtual0")  # the camera that shows photographs
 _HD = (*_PHOTOGRAPHS, "--width", "1280", "--height", "720", "--fps", "30")
-_NEAR_DB = 30.0  # the same picture after one more JPEG coding and, where it was, one more scaling
-_CLOCKS_S = 0.005  # the rig's clock is the host's; its steps and rounding
+_NEAR_DB = 30.0  # the same image after another JPEG coding and perhaps another scaling
+_CLOCKS_S = 0.005  # resolution and rounding of the clock, which is the host's
 
 
 def _parts(viewer: StreamClient, count: int) -> list[Part]:
@@ -47,7 +47,7 @@ def test_720p_at_30_fps(rig: Rig) -> None:
         "150",
         "--json",
     ]
-    for _ in range(3):  # other work on this machine may take one measurement's time, but hardly three
+    for _ in range(3):  # other processes may disturb one measurement, but hardly three
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == 0, done.stderr
         report = json.loads(done.stdout)
@@ -118,7 +118,7 @@ def test_max_age(rig: Rig) -> None:
 
 
 def _last_of(viewer: StreamClient) -> Part:
-    """The newest picture when none came for half a second."""
+    """The newest frame once none has arrived for half a second."""
     part = viewer.wait_for_pictures(0)
     while True:
         try:
@@ -152,7 +152,7 @@ def test_full_still_during_stream(rig: Rig, query: str, size: tuple[int, int]) -
         parts = _parts(viewer, 20)
         assert decode(parts[-1].jpeg).shape == (360, 640, 3)
         assert recognise(rig, decode(parts[-1].jpeg)) in range(len(photographs(rig.root)))
-        # At the stream's own pace again; the still's mode had none, and the rig then gives 30 frames a second.
+        # The stream has its frame rate again; the still's configuration sets none, which is 30 fps in the rig.
         assert 36 < 1 / statistics.median(b.exposed_s - a.exposed_s for a, b in itertools.pairwise(parts)) < 54
         status = portal.status
     assert (status["state"], status["opens"], status["restarts"], status["last_error"]) == ("open", 1, 0, None)
@@ -180,7 +180,7 @@ def test_snapshot_exif(rig: Rig) -> None:
         details = exif.get_ifd(ExifTags.IFD.Exif)
     assert exif[ExifTags.Base.Model] == MODELS["Virtual0"]
     taken = time.strptime(details[ExifTags.Base.DateTimeOriginal], "%Y:%m:%d %H:%M:%S")
-    assert abs(time.mktime(taken) - answer.exposed_s) < 24 * 3600  # in the rig's own time zone
+    assert abs(time.mktime(taken) - answer.exposed_s) < 24 * 3600  # in the rig's time zone
     # The virtual camera reports neither, so the tags are omitted.
     assert ExifTags.Base.ExposureTime not in details
     assert ExifTags.Base.ISOSpeedRatings not in details
@@ -201,7 +201,7 @@ def test_camera_without_autofocus(rig: Rig) -> None:
         viewer.wait_for_pictures(5)
         answer = portal.get("/snapshot.jpg?autofocus=1")
         assert answer.status == 200, answer.body
-        assert answer.took_s < 2  # and not the five that a lens would be given
+        assert answer.took_s < 2  # autofocus would have five
         status = portal.status
     assert (status["autofocus"], status["autofocus_mode"]) == (None, None)
     assert "utofocus" not in portal.running.output
@@ -225,7 +225,7 @@ def test_status_is_null_for_unknown_values(rig: Rig) -> None:
         *("open", "picamera2", "imx708_wide (Virtual0)", True, 1, 1280, 720, "NV12", 1)
     ]
     with portal.watch() as viewer:
-        for _ in range(300):  # a busy machine loses frames now and then, but hardly for so long
+        for _ in range(300):  # a busy machine loses frames, but hardly for so long
             if 28 < portal.status["fps"] < 32:
                 break
             viewer.wait_for_pictures(1)

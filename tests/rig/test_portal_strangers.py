@@ -1,4 +1,4 @@
-"""The portal on the real Picamera2, shown by programs that are not ours: a browser, curl and ffmpeg on the host."""
+"""Tests of the portal on the real Picamera2 with a browser, curl and ffmpeg on the host."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.rig.rig import Rig
 from tests.support.rig_client import Portal, decode, recognise, start_portal
 
 _CHROMIUM = "/usr/bin/chromium"
-# Neither a screen nor a second user to fence off, and nothing but the page is to be fetched.
+# No screen, no sandbox, and no requests except those of the page.
 _ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30")
 _FRAMES = 60
@@ -59,7 +59,7 @@ def test_browser_shows_stream(rig: Rig, portal: Portal, browser: Browser) -> Non
     deadline_s = time.monotonic() + 20
     while len(seen) < 3 and time.monotonic() < deadline_s:
         seen.add(_shown(rig, page))
-    assert len(seen) >= 3, "the picture stands still"
+    assert len(seen) >= 3, "the image does not change"
     assert page.title() == "imx708_wide (Virtual0)"
     assert page.locator("#notice").is_hidden()
     assert troubles == []
@@ -85,7 +85,7 @@ def test_curl_snapshot_and_stream(rig: Rig, portal: Portal, tmp_path: Path) -> N
     curl, file = _program("curl"), tmp_path / "snapshot.jpg"
     subprocess.run([curl, "-sSf", "-o", file, f"{portal.url}/?action=snapshot"], check=True, timeout=20)
     assert recognise(rig, decode(file.read_bytes())) >= 0
-    # curl ends by its own time limit (28), since the stream never does.
+    # The stream has no end, so curl stops at its time limit (28).
     stream = subprocess.run(
         [curl, "-sS", "-i", "--max-time", "2", f"{portal.url}/?action=stream"], capture_output=True, check=False
     )
@@ -113,7 +113,7 @@ def test_ffmpeg_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     files = sorted(tmp_path.glob("*.jpg"))
     assert len(files) == _FRAMES
-    assert time.monotonic() - began_s > _FRAMES / 31  # it came as fast as the camera, and no faster
+    assert time.monotonic() - began_s > _FRAMES / 31  # at the frame rate of the camera
     shown = [recognise(rig, decode(file.read_bytes())) for file in files]
     # libcamera shows each photograph for four frames.
     assert len(set(shown)) == 6

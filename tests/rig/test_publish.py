@@ -1,4 +1,4 @@
-"""H.264 of the real Picamera2's frames, published to a real RTSP server: FFmpeg, which leaves and comes back."""
+"""Test of publishing H.264 of the real Picamera2 to an FFmpeg RTSP server that exits and restarts."""
 
 import shutil
 import socket
@@ -14,7 +14,7 @@ from tests.support.rig_client import decode, recognise, start_portal, wait_until
 
 SMALL = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--fps", "20", "--bitrate", "2000000")
 FRAMES = 60
-BACK_S = 5.0  # what is promised: a server that is back has the stream within so long
+BACK_S = 5.0  # the documented limit for publishing again after the server returns
 
 
 def free_port() -> int:
@@ -24,7 +24,7 @@ def free_port() -> int:
 
 
 def take_film(url: str, film: Path) -> None:
-    """Be the server, until so many frames have come."""
+    """Run the server until it has received this many frames."""
     argv = ["ffmpeg", "-nostdin", "-y", "-loglevel", "error", "-rtsp_flags", "listen", "-timeout", "20", "-i", url]
     argv += ["-c", "copy", "-frames:v", str(FRAMES), str(film)]
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
@@ -52,7 +52,7 @@ def test_publish_and_reconnect(rig: Rig, tmp_path: Path) -> None:
             film = tmp_path / f"film{number}.mp4"
             began_s = time.monotonic()
             take_film(url, film)
-            # FFmpeg starts, and takes three seconds of video.
+            # FFmpeg starts and reads three seconds of video.
             took_s = time.monotonic() - began_s - FRAMES / 20
             print(f"figure: Picamera2 in the rig: ffmpeg had the stream after {took_s:.1f} s", file=sys.stderr)
             assert took_s < BACK_S + 3

@@ -1,4 +1,4 @@
-"""That the rig is what the other tests take it for: the real Picamera2 on cameras that behave like cameras."""
+"""Tests of the rig itself: the real Picamera2 on virtual cameras that behave like real ones."""
 
 import itertools
 import json
@@ -13,9 +13,9 @@ import simplejpeg
 
 from tests.rig.rig import BOTH, MODELS, PROJECT, PYTHON, Rig, Running
 
-_BLOCK = (9, 16)  # pictures are compared by the mean colours of so many rows and columns
-_SAME = 4.0  # mean difference of colour, of 255, that scaling and two JPEG codings may make
-_OTHER = 20.0  # what two different photographs differ by, at the least
+_BLOCK = (9, 16)  # images are compared by the mean colours of this many rows and columns
+_SAME = 4.0  # mean colour difference (of 255) that scaling and two JPEG codings may cause
+_OTHER = 20.0  # least mean colour difference between two photographs
 
 
 def _program(name: str, *arguments: object) -> list[str]:
@@ -29,7 +29,7 @@ def _listed(rig: Rig, *cameras: str) -> Any:
 
 
 def _frames_stop(running: Running) -> int:
-    """Wait until no frame comes for half a second; how many came in all."""
+    """Wait until no frame arrives for half a second; return the total number."""
     seen = running.output.count("frame")
     while True:
         try:
@@ -163,7 +163,7 @@ def test_openings_without_leaks(rig: Rig) -> None:
     rounds = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rounds) == 15
     assert all(each["came"] for each in rounds)
-    # The first one makes what stays for the life of the process: libcamera's manager and its threads.
+    # The first round creates objects that stay until the process ends: libcamera's manager and its threads.
     assert all(
         (each["threads"], each["descriptors"]) == (rounds[0]["threads"], rounds[0]["descriptors"]) for each in rounds
     )

@@ -1,4 +1,4 @@
-"""How the root's recipe reads the machine it runs on; no root is made here."""
+"""Tests of how root.py reads the host's settings; no root is built here."""
 
 import os
 from collections.abc import Mapping

@@ -1,9 +1,8 @@
-"""Stands where Picamera2 has its class for the encoder of a Raspberry Pi 4, in a process with `RIG_H264` set.
+"""Replaces Picamera2's class for the hardware encoder of a Raspberry Pi 4 in processes with `RIG_H264` set.
 
-The machine of the tests has no such encoder. Here is Picamera2's own software one, which has the same base class, takes
-the same requests and writes to the same outputs. `RIG_H264` says how it does: `well`; `behind`, when it holds frames
-back until it has more; `silent`, when it gives nothing any more after some frames, and keeps those it has; `broken`,
-when it does not start.
+The test machine has no such encoder. This one is Picamera2's software encoder, which has the same base class, requests
+and outputs. `RIG_H264` selects its behaviour: `well`; `behind` buffers frames before it encodes them; `silent` delivers
+no more packets after some frames and does not release the frames that it has; `broken` does not start.
 """
 
 import os
@@ -25,7 +24,7 @@ class H264Encoder(LibavH264Encoder):
         )
         if os.environ["RIG_H264"] == "broken":
             raise OSError(12, "Cannot allocate memory")
-        # Picamera2 has libx264 encode frames side by side: each thread more is a frame more that it holds back.
+        # Picamera2 runs libx264 with frame threads: each additional thread buffers one more frame.
         self.threads = 3 if os.environ["RIG_H264"] == "behind" else 1
         super().start(quality)
 
@@ -35,13 +34,13 @@ class H264Encoder(LibavH264Encoder):
 
     def _start(self):
         super()._start()
-        self._stream.codec_context.options["forced-idr"] = "1"  # as the hardware's are
+        self._stream.codec_context.options["forced-idr"] = "1"  # as with the hardware encoder
 
     def _encode(self, stream, request):
         if os.environ["RIG_H264"] == "silent" and self.frames_encoded >= _FRAMES_UNTIL_SILENCE:
             request.acquire()
             return
-        # As in the base class, which asks for a keyframe with a word that PyAV 14 and newer do not know.
+        # As in the base class, which uses a name for keyframes that PyAV 14 and newer do not have.
         request.acquire()
         self._request_release_queue.append(request)
         with MappedArray(request, stream) as mapped:

@@ -1,7 +1,7 @@
-"""Python runs this at its start, in every process of the rig: it arranges for the bridges, and imports nothing itself.
+"""Runs at the start of every Python process in the rig: installs import hooks, and imports nothing itself.
 
-A process that never imports libcamera (the probe, a portal on the pattern camera) stays as it would be without the
-rig. `virtual_cameras.py` beside this file says what is bridged.
+Processes that never import libcamera (measure_fps.py, a portal with the pattern camera) are not changed.
+`virtual_cameras.py` describes the patches.
 """
 
 import importlib.abc
@@ -14,7 +14,7 @@ _H264 = "/opt/rig/hardware_h264.py"
 
 
 class _Bridged(importlib.abc.Loader):
-    """Loads libcamera as ever and patches it before anyone else can use it."""
+    """Loads libcamera and patches it before it can be used."""
 
     def __init__(self, loader):
         self._loader = loader

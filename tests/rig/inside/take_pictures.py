@@ -1,8 +1,8 @@
-"""Makes the pictures that the first virtual camera shows: `take_pictures.py WHEEL FOLDER`, run once inside the root.
+"""Creates the images that the first virtual camera shows: `take_pictures.py WHEEL FOLDER`, run once inside the root.
 
-They are photographs that scikit-image brings in its wheel, each in the public domain or given under CC0, as
-scikit-image's own documentation of `skimage.data` says: astronaut and hubble_deep_field (NASA), chelsea (Stefan van
-der Walt), coffee (Rachel Michetti), rocket (SpaceX), retina (Wikimedia Commons, Mikael Haggstrom).
+They are photographs in scikit-image's wheel, each in the public domain or under CC0 according to the documentation of
+`skimage.data`: astronaut and hubble_deep_field (NASA), chelsea (Stefan van der Walt), coffee (Rachel Michetti), rocket
+(SpaceX), retina (Wikimedia Commons, Mikael Haggstrom).
 """
 
 import io
@@ -21,7 +21,7 @@ def main(wheel, folder):
     with zipfile.ZipFile(wheel) as archive:
         for number, name in enumerate(PICTURES):
             picture = Image.open(io.BytesIO(archive.read(f"skimage/data/{name}"))).convert("RGB")
-            # libcamera counts from zero and stops at the first number that is missing.
+            # libcamera reads files from number zero to the first one that is missing.
             ImageOps.fit(picture, SIZE, Image.Resampling.BICUBIC).save(
                 pathlib.Path(folder, f"{number}.jpg"), quality=92, subsampling="4:2:0"
             )

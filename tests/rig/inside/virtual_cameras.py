@@ -1,21 +1,21 @@
-"""What stands between Picamera2 and libcamera's virtual cameras, so that the two behave like a sensor on a ribbon.
+"""Patches libcamera so that its virtual cameras behave like real sensors for Picamera2.
 
-Everything is bridged on libcamera's side; Picamera2 is left as it is. With libcamera 0.4 that is:
+Only libcamera is patched; Picamera2 is unchanged. With libcamera 0.4 the patches are:
 
-- *Pace.* The virtual pipeline completes a request as soon as it gets it. Here a thread for each running camera hands
-  the requests on, one for each frame duration: what `FrameDurationLimits` asks for, or 1 / `RIG_FPS` where that
-  variable is set. It lives from `start()` to `stop()`.
-- *Raw modes.* The virtual pipeline has no raw stream and answers None; Picamera2 asks every camera. It gets the video
-  modes.
-- *Planes.* Picamera2's DmaAllocator describes a buffer as one plane, the virtual pipeline insists on NV12's two. The
-  second is described to it within the same memory.
+- *Frame rate.* The virtual pipeline completes a request immediately. Here a thread per running camera queues the
+  requests, one per frame duration: that of `FrameDurationLimits`, or 1 / `RIG_FPS` if that variable is set. The thread
+  runs from `start()` to `stop()`.
+- *Raw modes.* The virtual pipeline has no raw stream and returns None; Picamera2 requests one from every camera. It
+  gets the video modes.
+- *Planes.* Picamera2's DmaAllocator describes a buffer as one plane, the virtual pipeline requires the two of NV12. The
+  second one is added, in the same memory.
 - *Status.* The virtual pipeline does not set a frame's status, and Picamera2 drops frames without success.
 - *One process per camera.* libcamera locks a media device, which virtual cameras do not have, so any process could
   open them. The rig locks a file instead; a second process gets libcamera's error.
 
-`RIG_CONTROL` names a folder in which a test writes what shall happen: while a file `freeze` exists no frame comes
-and no error either, as when a sensor hangs; the camera ids in a file `gone` are listed no more. `RIG_LOCKS` names
-the folder of the locks, which all processes of a test share.
+`RIG_CONTROL` is a folder for the faults that a test injects: while a file `freeze` exists, frames stop without an error,
+as when a sensor hangs; cameras whose ids are in a file `gone` are not listed. `RIG_LOCKS` is the folder of the locks,
+which all processes of a test share.
 """
 
 import collections
@@ -58,7 +58,7 @@ class _Sensor:
         self._requests.append(request)
 
     def end(self):
-        """Hand on what still waits, and nothing after it. To be followed by the camera's own stop.
+        """Queue the waiting requests and accept no more. The caller then stops the camera.
 
         Picamera2 drops these requests unseen, as it does with those that libcamera cancels when a camera stops. They
         must not be dropped here: a request that dies before it is queued marks its buffer as cancelled, and the
@@ -74,7 +74,7 @@ class _Sensor:
         due_s = time.monotonic() + self._duration_s
         while not self._ended.wait(max(0.0, due_s - time.monotonic())):
             now_s = time.monotonic()
-            # A late frame is late; the next ones keep to the beat unless a whole one was missed.
+            # After a late frame the next ones keep their schedule, unless a whole frame was missed.
             due_s = due_s + self._duration_s if now_s - due_s < self._duration_s else now_s + self._duration_s
             if self._requests and not freeze.exists():
                 self._queue_request(self._camera, self._requests.popleft())
@@ -89,7 +89,7 @@ def _listed(cameras):
 
 
 def _as_nv12(planes, plane_type):
-    """A buffer's only plane as luma and chroma: two thirds and one third, rows padded alike.
+    """Split a buffer's only plane into luma and chroma: two thirds and one third, with equal row padding.
 
     The first plane stays the same object: its descriptor is the key that Picamera2's allocator knows the buffer by.
     """
@@ -112,7 +112,7 @@ def bridge(libcamera):
 
     locks = {}  # camera id: descriptor of its lock file while it is acquired
     sensors = {}  # camera id: the running one
-    asked_us = {}  # id(request): frame duration asked with a request that is not queued yet
+    asked_us = {}  # id(request): frame duration requested with a request that is not queued yet
 
     def acquire_alone(camera):
         _LOCKS.mkdir(parents=True, exist_ok=True)
@@ -147,7 +147,7 @@ def bridge(libcamera):
     def queue_at_pace(camera, request):
         sensor = sensors.get(camera.id)
         if sensor is None:
-            return queue_request(camera, request)  # libcamera has its own answer to a camera that is not running
+            return queue_request(camera, request)  # libcamera returns its error for a camera that is not running
         sensor.set_duration(asked_us.pop(id(request), None))
         return sensor.take(request)
 

@@ -1,6 +1,6 @@
-"""`capture.py PLACE WIDTH HEIGHT COUNT FILE`: takes COUNT frames in a row and keeps them as one array in FILE.
+"""`capture.py NUMBER WIDTH HEIGHT COUNT FILE`: captures COUNT frames and saves them as one array in FILE.
 
-Prints the negotiated stream and the moments at which the frames came (monotonic seconds) as JSON.
+Prints the negotiated stream and the arrival times of the frames (monotonic seconds) as JSON.
 """
 
 import json
@@ -18,7 +18,7 @@ is_done = threading.Event()
 
 def take(request):
     came_s.append(time.monotonic())
-    if len(pictures) < 9:  # copies take time; the pace is measured over all frames
+    if len(pictures) < 9:  # copies take time, and the frame rate is measured over all frames
         with MappedArray(request, "main") as mapped:
             pictures.append(mapped.array.copy())
     if len(came_s) == count:

@@ -1,10 +1,10 @@
-"""Prints Picamera2's list of cameras as JSON, and again at each SIGUSR1, until SIGTERM or, without `stay`, at once."""
+"""Prints Picamera2's list of cameras as JSON; with `stay`, again at each SIGUSR1 until SIGTERM."""
 
 import json
 import signal
 import sys
 
-# Before the import: the threads that numpy starts in it would take the signals, and end the process by them.
+# Blocked before the import, as threads that numpy starts would receive the signals, which would end the process.
 signals = {signal.SIGUSR1, signal.SIGTERM}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 

@@ -1,7 +1,7 @@
-"""`rounds.py PLACE COUNT`: opens and closes a camera again and again in one process; a line of JSON for each round.
+"""`rounds.py NUMBER COUNT`: opens and closes a camera COUNT times in one process; prints a line of JSON per round.
 
-Each line has what stays behind when the garbage collector ran: Picamera2's own objects refer to each other in
-circles, and up to three descriptors of each round wait for it.
+Each line contains the resources that remain after a garbage collection: Picamera2's objects form reference cycles, which
+keep up to three descriptors per round.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from picamera2 import Picamera2
 def open_descriptors():
     found = []
     for link in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # the folder's own, closed since
+        with contextlib.suppress(FileNotFoundError):  # the descriptor of the folder, already closed
             found.append(str(link.readlink()))
     return sorted(target.partition(":[")[0] if target.startswith(("pipe", "socket")) else target for target in found)
 

@@ -1,4 +1,4 @@
-"""`stay_open.py PLACE`: keeps a camera open, with a line for each frame, until SIGTERM; exits 69 when it is busy."""
+"""`stay_open.py NUMBER`: keeps a camera open until SIGTERM and prints a line per frame; exits with 69 if it is busy."""
 
 import signal
 import sys
