@@ -59,8 +59,8 @@ class CannotMake(Exception):
 def ensure(base: Path | None = None) -> Path:
     """Return the root's path; builds it if necessary. Raises CannotMake.
 
-    `base` is the folder for roots, by default `$SOFT_STREAM_RIG` or `.cache/rig` in the checkout. Building takes about a
-    minute; a second process waits for it.
+    `base` is the folder for roots, by default `$SOFT_STREAM_RIG` or `.cache/rig` in the checkout. Building takes about
+    a minute; a second process waits for it.
     """
     base = base or Path(os.environ.get("SOFT_STREAM_RIG") or CHECKOUT / ".cache/rig")
     wanted = base.resolve() / _recipe_hash()
@@ -101,10 +101,10 @@ def entering(
 ) -> list[str]:
     """Return the command line that runs `argv` inside `root`, with the files of tests/rig/inside in /opt/rig.
 
-    The started process becomes `argv` by exec, so that its pid, signals and exit status are those of the command. It has
-    `root` below a layer in memory, which is mounted at `layer` (an empty folder) until the process ends, a separate /dev
-    without cameras, and the host's processes and network. `binds` maps a path inside to a file or folder of the host,
-    read-only unless it is in `writable`. `env` is the environment except PATH and HOME.
+    The started process becomes `argv` by exec, so that its pid, signals and exit status are those of the command. It
+    has `root` below a layer in memory, which is mounted at `layer` (an empty folder) until the process ends, a separate
+    /dev without cameras, and the host's processes and network. `binds` maps a path inside to a file or folder of the
+    host, read-only unless it is in `writable`. `env` is the environment except PATH and HOME.
     """
     return [
         *("unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c"),

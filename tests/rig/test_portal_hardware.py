@@ -1,5 +1,5 @@
-"""Tests of H.264 with Picamera2's hardware encoder class, which the rig replaces by Picamera2's software encoder: frames
-and their release during stills, reopening, and connects and disconnects of clients."""
+"""Tests of H.264 with Picamera2's hardware encoder class, which the rig replaces by Picamera2's software encoder:
+frames and their release during stills, reopening, and connects and disconnects of clients."""
 
 import contextlib
 import json

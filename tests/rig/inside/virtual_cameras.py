@@ -13,9 +13,9 @@ Only libcamera is patched; Picamera2 is unchanged. With libcamera 0.4 the patche
 - *One process per camera.* libcamera locks a media device, which virtual cameras do not have, so any process could
   open them. The rig locks a file instead; a second process gets libcamera's error.
 
-`RIG_CONTROL` is a folder for the faults that a test injects: while a file `freeze` exists, frames stop without an error,
-as when a sensor hangs; cameras whose ids are in a file `gone` are not listed. `RIG_LOCKS` is the folder of the locks,
-which all processes of a test share.
+`RIG_CONTROL` is a folder for the faults that a test injects: while a file `freeze` exists, frames stop without an
+error, as when a sensor hangs; cameras whose ids are in a file `gone` are not listed. `RIG_LOCKS` is the folder of the
+locks, which all processes of a test share.
 """
 
 import collections

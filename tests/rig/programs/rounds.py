@@ -1,7 +1,7 @@
 """`rounds.py NUMBER COUNT`: opens and closes a camera COUNT times in one process; prints a line of JSON per round.
 
-Each line contains the resources that remain after a garbage collection: Picamera2's objects form reference cycles, which
-keep up to three descriptors per round.
+Each line contains the resources that remain after a garbage collection: Picamera2's objects form reference cycles,
+which keep up to three descriptors per round.
 """
 
 import contextlib
