@@ -22,12 +22,14 @@ test: ## run all tests, 4 in parallel; ARGS="-k snapshot" selects tests, WORKERS
 	@tools/setup.sh test
 	@$(PYTHON_TEST) -m pytest -n $(WORKERS) $(ARGS)
 
-lint: ## check style, types and shell scripts
+lint: ## check style, types, shell scripts, words and spelling
 	@tools/setup.sh lint
 	$(PYTHON_TEST) -m ruff check
 	$(PYTHON_TEST) -m ruff format --check
 	$(PYTHON_TEST) -m mypy
 	tools/shellcheck.sh
+	$(PYTHON_TEST) tools/check_words.py
+	$(VENV_TEST)/codespell
 
 docs: ## regenerate the tables in docs/ and the env file
 	@tools/setup.sh lint

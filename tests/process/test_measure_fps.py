@@ -1,6 +1,6 @@
-"""measure_fps.py from outside, against stub servers of every habit, and its parsers under any chunking.
+"""Tests of measure_fps.py against stub servers, and of its parsers with any chunking.
 
-Each stub server listens on a port of the system's choice, serves in a thread of its own, and ends with its test.
+Each stub server listens on a port that the system chooses, serves in its own thread, and stops at the end of the test.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ from hypothesis import strategies as st
 import measure_fps as probe
 
 SCRIPT = Path(probe.__file__)
-LIMIT_S = 30.0  # for anything here to answer; met only by a test that fails
+LIMIT_S = 30.0  # reached only by a failing test
 
-# --- material ----------------------------------------------------------------------------------------------------
+# --- test data ---------------------------------------------------------------------------------------------------
 
 
 def encode(width: int, height: int, seed: int = 0) -> bytes:
@@ -41,7 +41,7 @@ def encode(width: int, height: int, seed: int = 0) -> bytes:
 
 SMALL = encode(64, 48)
 OTHER = encode(80, 32, seed=1)
-# A picture with a thumbnail in its APP1 segment: an EOI that is not the end.
+# A JPEG with a thumbnail in its APP1 segment, whose EOI is not the end.
 WITH_THUMBNAIL = SMALL[:2] + b"\xff\xe1" + (len(OTHER) + 8).to_bytes(2, "big") + b"Exif\0\0" + OTHER + SMALL[2:]
 
 
@@ -82,11 +82,11 @@ Answer = Callable[[socket.socket, bytes], None]
 
 
 class Stub:
-    """Answers each connection with `answer(connection, request)`, then ends the connection."""
+    """Calls `answer(connection, request)` for each connection, then closes it."""
 
     def __init__(self, answer: Answer) -> None:
         self.requests: list[bytes] = []
-        self.has_ended = threading.Event()  # set when the test is over, for answers that keep a connection open
+        self.has_ended = threading.Event()  # set at the end of the test, for responses that keep a connection open
         self._answer = answer
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
@@ -105,7 +105,7 @@ class Stub:
                 while not request.endswith(b"\r\n\r\n"):
                     request += connection.recv(4096)
                 self.requests.append(request)
-                # The probe leaves when it has enough, and that is no failure of the server.
+                # The probe disconnects when it has enough frames, which is not an error.
                 with contextlib.suppress(ConnectionError):
                     self._answer(connection, request)
 
@@ -193,7 +193,7 @@ HABITS = {
 
 
 @pytest.mark.parametrize("habit", HABITS)
-def test_ok_every_habit_is_read(serve: ServerFactory, habit: str) -> None:
+def test_stream_formats(serve: ServerFactory, habit: str) -> None:
     figures = measured(serve(send(HABITS[habit])).url)
     assert figures["frames"] == 6
     assert figures["ended"] == "closed"
@@ -203,7 +203,7 @@ def test_ok_every_habit_is_read(serve: ServerFactory, habit: str) -> None:
     assert figures["bytes"] == 6 * size
 
 
-def test_ok_table_without_json(serve: ServerFactory) -> None:
+def test_table_without_json(serve: ServerFactory) -> None:
     done = run(serve(send(HABITS["well behaved"])).url)
     assert (done.returncode, done.stderr) == (0, "")
     rows = dict(line.split(None, 1) for line in done.stdout.splitlines())
@@ -213,7 +213,7 @@ def test_ok_table_without_json(serve: ServerFactory) -> None:
     assert rows["ended"] == "the server ended the stream"
 
 
-def test_ok_json_has_the_keys_that_help_tells(serve: ServerFactory) -> None:
+def test_json_keys_match_help(serve: ServerFactory) -> None:
     figures = measured(serve(send(HABITS["well behaved"])).url)
     told = run("--help").stdout.partition("keys of --json")[2].partition("exit codes")[0]
     assert all(re.search(rf"\b{key}\b", told) for key in figures)
@@ -224,7 +224,7 @@ def test_ok_json_has_the_keys_that_help_tells(serve: ServerFactory) -> None:
 
 
 @pytest.mark.measurement
-def test_ok_steady_stream_has_its_rate(serve: ServerFactory) -> None:
+def test_rate_of_steady_stream(serve: ServerFactory) -> None:
     sent_s: list[float] = []
 
     def answer(connection: socket.socket, request: bytes) -> None:
@@ -242,12 +242,12 @@ def test_ok_steady_stream_has_its_rate(serve: ServerFactory) -> None:
     assert figures["gap_median_s"] <= figures["gap_p95_s"] <= figures["gap_longest_s"]  # type: ignore[operator]
 
 
-def test_ok_stops_after_frames(serve: ServerFactory) -> None:
+def test_stop_after_frames(serve: ServerFactory) -> None:
     stub = serve(send(head() + part(SMALL) * 50))
     assert measured(stub.url, "--frames", "7")["frames"] == 7
 
 
-def test_ok_duration_counts_from_the_first_frame(serve: ServerFactory) -> None:
+def test_duration_starts_with_first_frame(serve: ServerFactory) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head())
         for _ in range(100_000):
@@ -256,42 +256,42 @@ def test_ok_duration_counts_from_the_first_frame(serve: ServerFactory) -> None:
     figures = measured(serve(answer).url, "--duration", "0.3")
     assert figures["ended"] == "duration"
     assert isinstance(figures["frames"], int)
-    assert figures["frames"] > probe.DEFAULT_FRAMES  # which --duration puts out of force
+    assert figures["frames"] > probe.DEFAULT_FRAMES  # --duration disables the default
 
 
-def test_ok_ages_from_timestamps(serve: ServerFactory) -> None:
+def test_ages_from_timestamps(serve: ServerFactory) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head() + part(SMALL, stamp=f"{time.time() - 2:.6f}") * 3)
-        # Uptime and rubbish in that header are no ages.
+        # An uptime or an invalid value in that header is not an age.
         connection.sendall(part(SMALL, stamp="1234.5") + part(SMALL, stamp="nan") + part(SMALL, stamp="soon"))
 
     figures = measured(serve(answer).url)
     assert figures["frames"] == 6
-    # What a busy machine takes from there to here makes them older, and nothing younger.
+    # Delays on a busy machine increase the ages; nothing decreases them.
     assert 2 <= figures["age_median_s"] <= figures["age_longest_s"] < 2 + LIMIT_S  # type: ignore[operator]
 
 
-def test_ok_pictures_of_several_sizes(serve: ServerFactory) -> None:
+def test_frames_of_several_sizes(serve: ServerFactory) -> None:
     figures = measured(serve(send(head() + part(SMALL) * 3 + part(OTHER))).url)
     assert figures["picture_sizes"] == {"64x48": 3, "80x32": 1}
     assert (figures["width"], figures["height"]) == (64, 48)
 
 
-def test_ok_drop_in_the_middle_of_a_frame(serve: ServerFactory) -> None:
+def test_disconnect_within_a_frame(serve: ServerFactory) -> None:
     figures = measured(serve(send(head() + part(SMALL) * 4 + part(SMALL)[:-300])).url)
     assert (figures["frames"], figures["ended"]) == (4, "closed")
 
 
-def test_ok_damaged_chunks_end_the_stream(serve: ServerFactory) -> None:
+def test_damaged_chunks_end_stream(serve: ServerFactory) -> None:
     body = chunked(part(SMALL) * 4).removesuffix(b"0\r\n\r\n") + b"pardon?\r\n"
     figures = measured(serve(send(head(extra=["Transfer-Encoding: chunked"]) + body)).url)
     assert (figures["frames"], figures["ended"]) == (4, "closed")
 
 
-# --- what is sent ------------------------------------------------------------------------------------------------
+# --- requests ----------------------------------------------------------------------------------------------------
 
 
-def test_ok_credentials_and_headers_are_sent(serve: ServerFactory) -> None:
+def test_credentials_and_headers(serve: ServerFactory) -> None:
     stub = serve(send(HABITS["well behaved"]))
     url = stub.url.replace("http://", "http://ann:p%40ss@") + "?quality=50&x=ä"
     figures = measured(url, "--header", "X-API-Key: s3cret", "--header", "user-agent: other")
@@ -304,11 +304,11 @@ def test_ok_credentials_and_headers_are_sent(serve: ServerFactory) -> None:
     assert "ann" not in str(figures["url"])
 
 
-def test_ok_url_without_scheme(serve: ServerFactory) -> None:
+def test_url_without_scheme(serve: ServerFactory) -> None:
     assert measured(serve(send(HABITS["well behaved"])).url.removeprefix("http://"))["frames"] == 6
 
 
-def test_ok_redirect_to_the_same_host_keeps_the_key(serve: ServerFactory) -> None:
+def test_redirect_to_same_host_keeps_key(serve: ServerFactory) -> None:
     end = serve(send(HABITS["well behaved"]))
     start = serve(send(f"HTTP/1.1 302 Found\r\nLocation: {end.url}?moved\r\n\r\n".encode()))
     figures = measured(start.url, "--header", "X-API-Key: s3cret")
@@ -316,7 +316,7 @@ def test_ok_redirect_to_the_same_host_keeps_the_key(serve: ServerFactory) -> Non
     assert b"s3cret" in end.requests[0]
 
 
-def test_ok_redirect_to_another_host_does_not_get_the_key(serve: ServerFactory) -> None:
+def test_redirect_to_another_host_omits_key(serve: ServerFactory) -> None:
     end = serve(send(HABITS["well behaved"]))
     elsewhere = end.url.replace("127.0.0.1", "localhost")
     start = serve(send(f"HTTP/1.1 307 Moved\r\nLocation: {elsewhere}\r\n\r\n".encode()))
@@ -326,7 +326,7 @@ def test_ok_redirect_to_another_host_does_not_get_the_key(serve: ServerFactory) 
     assert b"Authorization" not in end.requests[0]
 
 
-def test_ok_relative_redirect() -> None:
+def test_relative_redirect() -> None:
     target = probe.Target.parse("https://ann:pass@host:8443/a/b?c").redirect("../d")
     assert (target.url, target.authorization is None) == ("https://host:8443/d", False)
     assert target.redirect("http://host/d").authorization is None
@@ -353,20 +353,20 @@ def test_ok_relative_redirect() -> None:
         (b"HTTP/1.1 302 Found\r\nLocation: /again\r\n\r\n", "more than 5 redirects"),
     ],
 )
-def test_fail_no_mjpeg_is_3(serve: ServerFactory, answer: bytes, pattern: str) -> None:
+def test_exit_3_without_mjpeg(serve: ServerFactory, answer: bytes, pattern: str) -> None:
     assert_fails(run(serve(send(answer)).url), 3, pattern)
 
 
-def test_fail_connection_refused_is_3() -> None:
+def test_exit_3_for_refused_connection() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: nobody else can get the port meanwhile
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening: no other process can get the port
         port = taken.getsockname()[1]
         assert_fails(
             run(f"http://127.0.0.1:{port}/"), 3, f"cannot connect to 127.0.0.1 port {port}: Connection refused"
         )
 
 
-def test_fail_https_at_a_plain_server_is_3() -> None:
+def test_exit_3_for_https_at_plain_server() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
 
@@ -398,7 +398,7 @@ def test_fail_https_at_a_plain_server_is_3() -> None:
         (["http://127.0.0.1/", "--fps", "3"], "--fps"),
     ],
 )
-def test_fail_usage_is_2(arguments: list[str], pattern: str) -> None:
+def test_exit_2_for_usage(arguments: list[str], pattern: str) -> None:
     assert_fails(run(*arguments), 2, pattern)
 
 
@@ -423,7 +423,7 @@ def paced(count: int, pause_s: float) -> Answer:
         (["--min-fps", "1000", "--max-gap", "0.01"], ["fps, wanted 1000", "allowed 0.01 s"]),
     ],
 )
-def test_limits_decide_between_0_and_1(serve: ServerFactory, limits: list[str], missed: list[str]) -> None:
+def test_exit_1_for_missed_limits(serve: ServerFactory, limits: list[str], missed: list[str]) -> None:
     done = run(serve(paced(5, 0.02)).url, "--json", *limits)
     assert done.returncode == (1 if missed else 0)
     told = json.loads(done.stdout)["missed"]
@@ -431,7 +431,7 @@ def test_limits_decide_between_0_and_1(serve: ServerFactory, limits: list[str], 
     assert all(wanted in line for wanted, line in zip(missed, told, strict=True))
 
 
-def test_fail_one_frame_has_no_rate(serve: ServerFactory) -> None:
+def test_one_frame_has_no_rate(serve: ServerFactory) -> None:
     done = run(serve(send(head() + part(SMALL))).url, "--min-fps", "1")
     assert done.returncode == 1
     assert "no frame rate from 1 frame" in done.stdout
@@ -444,20 +444,20 @@ def stalling(serve: ServerFactory, data: bytes) -> Stub:
     def answer(connection: socket.socket, request: bytes) -> None:
         connection.sendall(data)
         with contextlib.suppress(ConnectionError):
-            connection.recv(1)  # until the probe leaves
+            connection.recv(1)  # until the probe disconnects
 
     return serve(answer)
 
 
 @pytest.mark.parametrize("limit", [["--min-fps", "1"], ["--max-gap", "0.2"]])
-def test_fail_stall_misses_any_limit(serve: ServerFactory, limit: list[str]) -> None:
+def test_stall_misses_any_limit(serve: ServerFactory, limit: list[str]) -> None:
     done = run(stalling(serve, head() + part(SMALL) * 5).url, "--json", "--timeout", "0.3", *limit)
     figures = json.loads(done.stdout)
     assert (done.returncode, figures["ended"], figures["frames"]) == (1, "stalled", 5)
     assert figures["silence_at_end_s"] >= 0.3
 
 
-def test_ok_stall_without_limits_tells_what_there_was(serve: ServerFactory) -> None:
+def test_stall_without_limits(serve: ServerFactory) -> None:
     done = run(stalling(serve, head() + part(SMALL) * 5).url, "--timeout", "0.3")
     assert done.returncode == 0
     assert "no more frames for 0.3 s" in done.stdout
@@ -472,11 +472,11 @@ def test_ok_stall_without_limits_tells_what_there_was(serve: ServerFactory) -> N
         (head() + part(SMALL)[:-50], "no JPEG within 0.3 s"),
     ],
 )
-def test_fail_stall_before_a_frame_is_3(serve: ServerFactory, data: bytes, pattern: str) -> None:
+def test_exit_3_for_stall_before_first_frame(serve: ServerFactory, data: bytes, pattern: str) -> None:
     assert_fails(run(stalling(serve, data).url, "--timeout", "0.3"), 3, pattern)
 
 
-def test_fail_trickle_without_a_frame_is_3(serve: ServerFactory) -> None:
+def test_exit_3_for_trickle_without_frame(serve: ServerFactory) -> None:
     def answer(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head() + b"--frame\r\nContent-Length: 1000000\r\n\r\n\xff\xd8")
         pace = threading.Event()
@@ -489,7 +489,7 @@ def test_fail_trickle_without_a_frame_is_3(serve: ServerFactory) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("count", [0, 5])
-def test_interruption_tells_the_figures_so_far(serve: ServerFactory, number: signal.Signals, count: int) -> None:
+def test_interruption_prints_figures(serve: ServerFactory, number: signal.Signals, count: int) -> None:
     begun = threading.Event()
 
     def answer(connection: socket.socket, request: bytes) -> None:
@@ -499,7 +499,7 @@ def test_interruption_tells_the_figures_so_far(serve: ServerFactory, number: sig
             connection.recv(1)
 
     stub = serve(answer)
-    # A terminal as stderr shows when the frames have been counted, and gets the live line.
+    # A terminal as stderr gets the live line, which shows when the frames are counted.
     controller, terminal = pty.openpty()
     with subprocess.Popen(
         [sys.executable, SCRIPT, stub.url, "--json"], stdout=subprocess.PIPE, stderr=terminal, text=True
@@ -521,7 +521,7 @@ def test_interruption_tells_the_figures_so_far(serve: ServerFactory, number: sig
 
 
 def read_until(descriptor: int, wanted: bytes | None) -> bytes:
-    """What the terminal shows up to `wanted`, or to its end."""
+    """Read the terminal's output up to `wanted`, or to its end."""
     shown = b""
     deadline_s = time.monotonic() + LIMIT_S
     while wanted is None or wanted not in shown:
@@ -529,7 +529,7 @@ def read_until(descriptor: int, wanted: bytes | None) -> bytes:
         assert ready, f"{wanted!r} not in {shown!r}"
         try:
             shown += os.read(descriptor, 4096)
-        except OSError:  # EIO: the last holder of the terminal has closed it
+        except OSError:  # EIO: the last process has closed the terminal
             assert wanted is None, shown
             break
     return shown
@@ -555,9 +555,7 @@ PICTURES = st.lists(st.sampled_from([SMALL, OTHER, WITH_THUMBNAIL]), min_size=1,
 @given(
     PICTURES, PLACES, st.sampled_from([b"\r\n", b"\n"]), st.booleans(), st.sampled_from([b"frame", b"--f", b"x" * 70])
 )
-def test_any_chunking_finds_the_same_pictures(
-    pictures: list[bytes], places: list[int], end: bytes, length: bool, boundary: bytes
-) -> None:
+def test_any_chunking(pictures: list[bytes], places: list[int], end: bytes, length: bool, boundary: bytes) -> None:
     body = b"".join(part(one, end=end, length=length, boundary=boundary, stamp="7.5") for one in pictures)
     found = read_all(cut(body + b"--" + boundary + end, places))
     assert [one.size_bytes for one in found] == [len(one) for one in pictures]
@@ -566,30 +564,30 @@ def test_any_chunking_finds_the_same_pictures(
 
 
 @given(PLACES)
-def test_any_chunking_of_headless_and_cut_pictures(places: list[int]) -> None:
+def test_any_chunking_of_truncated_frames(places: list[int]) -> None:
     assert [one.size_bytes for one in read_all(cut(SMALL * 3, places))] == [len(SMALL)] * 3
     body = part(SMALL[:-2], length=False) * 3 + b"--frame"
     assert [one.size_bytes for one in read_all(cut(body, places))] == [len(SMALL) - 2] * 3
 
 
 @given(st.lists(st.binary(max_size=300), max_size=20))
-def test_rubbish_harms_nobody(pieces: list[bytes]) -> None:
+def test_random_input(pieces: list[bytes]) -> None:
     views = [memoryview(piece) for piece in pieces]
     found = read_all(views)
     assert sum(one.size_bytes for one in found) <= sum(len(piece) for piece in pieces)
 
 
-def test_a_frame_arrives_with_its_last_byte() -> None:
+def test_arrival_time_is_that_of_last_byte() -> None:
     one, cut_one = part(SMALL), part(SMALL[:-2], length=False)
     reader = probe.PictureReader()
     assert reader.feed(memoryview(one[:-10]), 1.0) == []
     assert [picture.arrived_s for picture in reader.feed(memoryview(one[-10:]), 2.0)] == [2.0]
-    # A delimiter that comes with the next frame tells of a picture that was complete before.
+    # A delimiter that arrives with the next frame ends a JPEG that was complete earlier.
     assert reader.feed(memoryview(cut_one), 3.0) == []
     assert [picture.arrived_s for picture in reader.feed(memoryview(b"--frame\r\n"), 9.0)] == [3.0]
 
 
-def test_statistics_of_known_arrivals() -> None:
+def test_statistics() -> None:
     statistics = probe.Statistics()
     for arrived_s in (10.0, 10.1, 10.2, 10.6):
         statistics.record(probe.Picture(arrived_s, 1_000_000, (640, 480), None), 0.0)
@@ -604,6 +602,6 @@ def test_statistics_of_known_arrivals() -> None:
     assert report.missed == ("a gap of 1.000 s, allowed 0.5 s",)  # the silence at the end counts as a gap
 
 
-def test_the_file_stands_alone() -> None:
+def test_standard_library_only() -> None:
     imported = set(re.findall(r"^(?:import|from) (\w+)", SCRIPT.read_text(), re.MULTILINE))
     assert imported <= sys.stdlib_module_names
