@@ -104,8 +104,8 @@ def test_curl_of_other_services(portal: Portal, shell: Path, name: str) -> None:
 
 
 def test_python_of_version_2(portal: Portal, tmp_path: Path) -> None:
-    told = run(sys.executable, example("pi_camera_service_v2.py.txt", portal, tmp_path), folder=tmp_path)
-    assert "Snapshot saved: 1920x1080" in told
+    output = run(sys.executable, example("pi_camera_service_v2.py.txt", portal, tmp_path), folder=tmp_path)
+    assert "Snapshot saved: 1920x1080" in output
     assert size_of((tmp_path / "snapshot.jpg").read_bytes()) == (1920, 1080)
     controls = ask(portal, "/v1/camera/controls").json["controls"]
     assert controls["awb_preset"]["fields"]["preset"]["value"] == "daylight_noir"
@@ -114,8 +114,8 @@ def test_python_of_version_2(portal: Portal, tmp_path: Path) -> None:
 
 
 def test_python_of_version_1(portal: Portal, tmp_path: Path) -> None:
-    told = run(sys.executable, example("pi_camera_service_v1.py.txt", portal, tmp_path), folder=tmp_path)
-    assert "Passage en manuel : {'status': 'ok', 'exposure_us': 20000, 'gain': 2.0}" in told
+    output = run(sys.executable, example("pi_camera_service_v1.py.txt", portal, tmp_path), folder=tmp_path)
+    assert "Passage en manuel : {'status': 'ok', 'exposure_us': 20000, 'gain': 2.0}" in output
 
 
 def test_time_lapse(portal: Portal, tmp_path: Path) -> None:
@@ -138,9 +138,9 @@ def test_javascript(portal: Portal, tmp_path: Path) -> None:
     assert shutil.which("node") is not None, "apt install nodejs"
     path = example("pi_camera_service_v2.mjs", portal, tmp_path)
     path.write_text(f"{path.read_text()}\nconsole.log(`blob of ${{blob.type}}, ${{blob.size > 1000}}`);\n")
-    told = run("node", path, folder=tmp_path)
-    assert "Autofocus: " in told
-    assert "blob of image/jpeg, true" in told
+    output = run("node", path, folder=tmp_path)
+    assert "Autofocus: " in output
+    assert "blob of image/jpeg, true" in output
     assert status_of(portal)["awb_enabled"] is False
 
 
@@ -148,11 +148,11 @@ def test_ffmpeg_recording(portal: Portal, tmp_path: Path) -> None:
     command = ["ffmpeg", "-nostdin", "-i", f"{portal.url}/stream.mjpg", "-c:v", "libx264", "recording.mp4"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        told = ""
-        while not re.search(r"frame=\s*[1-9]", told):
+        output = ""
+        while not re.search(r"frame=\s*[1-9]", output):
             more = process.stderr.read(64)
-            assert more, told
-            told += more
+            assert more, output
+            output += more
         process.send_signal(signal.SIGINT)
         process.stderr.read()
     assert (tmp_path / "recording.mp4").stat().st_size > 1000
@@ -230,9 +230,9 @@ def test_status_has_all_documented_fields(portal: Portal) -> None:
 
 
 def test_snapshot_as_json(portal: Portal) -> None:
-    wish = {"width": 1920, "height": 1080, "autofocus_trigger": True}
+    options = {"width": 1920, "height": 1080, "autofocus_trigger": True}
     for path in ("/v1/camera/snapshot", "/camera/snapshot"):
-        content = json.loads(post(portal, path, wish).body)
+        content = json.loads(post(portal, path, options).body)
         assert list(content) == ["status", "image_base64", "width", "height"]
         picture = base64.b64decode(content["image_base64"], validate=True)
         assert size_of(picture) == (content["width"], content["height"]) == (1920, 1080)

@@ -135,7 +135,7 @@ def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "environment", "code", "told"),
+    ("flags", "environment", "code", "expected"),
     [
         (["--width", "wide"], {}, 2, ["--width 'wide': must be"]),
         (
@@ -152,13 +152,13 @@ def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
     ],
 )
 def test_invalid_configuration(
-    start_portal: Start, flags: list[str], environment: Mapping[str, str], code: int, told: list[str]
+    start_portal: Start, flags: list[str], environment: Mapping[str, str], code: int, expected: list[str]
 ) -> None:
     portal = start_portal(*flags, environment=environment)
     assert portal.wait() == code
     lines = portal.log.splitlines()
-    assert len(lines) == len(told), portal.log
-    for part in told:
+    assert len(lines) == len(expected), portal.log
+    for part in expected:
         assert any(part in line for line in lines), portal.log
     check = start_portal("--check", *flags, environment=environment)
     assert check.wait() == code

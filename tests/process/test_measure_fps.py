@@ -215,8 +215,8 @@ def test_table_without_json(serve: ServerFactory) -> None:
 
 def test_json_keys_match_help(serve: ServerFactory) -> None:
     figures = measured(serve(send(HABITS["well behaved"])).url)
-    told = run("--help").stdout.partition("keys of --json")[2].partition("exit codes")[0]
-    assert all(re.search(rf"\b{key}\b", told) for key in figures)
+    keys = run("--help").stdout.partition("keys of --json")[2].partition("exit codes")[0]
+    assert all(re.search(rf"\b{key}\b", keys) for key in figures)
     numbers = ["frames", "span_s", "first_frame_s", "gap_median_s", "gap_p95_s", "gap_longest_s", "silence_at_end_s"]
     assert all(isinstance(figures[key], int | float) for key in numbers)
     assert [figures[key] for key in ("age_median_s", "age_p95_s", "age_longest_s", "missed")] == [None, None, None, []]
@@ -426,9 +426,9 @@ def paced(count: int, pause_s: float) -> Answer:
 def test_exit_1_for_missed_limits(serve: ServerFactory, limits: list[str], missed: list[str]) -> None:
     done = run(serve(paced(5, 0.02)).url, "--json", *limits)
     assert done.returncode == (1 if missed else 0)
-    told = json.loads(done.stdout)["missed"]
-    assert len(told) == len(missed)
-    assert all(wanted in line for wanted, line in zip(missed, told, strict=True))
+    lines = json.loads(done.stdout)["missed"]
+    assert len(lines) == len(missed)
+    assert all(wanted in line for wanted, line in zip(missed, lines, strict=True))
 
 
 def test_one_frame_has_no_rate(serve: ServerFactory) -> None:

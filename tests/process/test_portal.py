@@ -141,7 +141,7 @@ def test_pages(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "target", "status", "told"),
+    ("method", "target", "status", "expected"),
     [
         ("GET", "/nothing", 404, "/nothing"),
         ("GET", "/?action=dance", 400, "action 'dance'"),
@@ -153,10 +153,10 @@ def test_pages(portal: Portal) -> None:
         ("GET", "/stream?width=3.5", 400, "width '3.5'"),
     ],
 )
-def test_bad_requests(portal: Portal, method: str, target: str, status: int, told: str) -> None:
+def test_bad_requests(portal: Portal, method: str, target: str, status: int, expected: str) -> None:
     answer = ask(portal, target, method=method)
     assert answer.status == status
-    assert told in answer.detail
+    assert expected in answer.detail
     if status == 405:
         assert set(answer.headers["Allow"].split(", ")) == {"GET", "HEAD", "OPTIONS"}
     assert status_of(portal)["opens"] == 0

@@ -154,7 +154,7 @@ def test_watchdog_disabled(start: Start, faults: Path) -> None:
         viewer.next()
         watching.next()
         faults.write_text("hang")
-        assert watching.gives_nothing_for(2.5)
+        assert watching.is_silent_for(2.5)
         status = status_of(portal)
         assert (status["state"], status["restarts"], status["last_error"]) == ("open", 0, None)
         faults.write_text("")

@@ -1,7 +1,7 @@
-"""Clients of the portal for the tests of the whole process: one request, one viewer that reads the wire byte by byte.
+"""Clients of a portal process: single requests, and a stream client that checks every byte.
 
-No product code is imported here, so that both ends of the protocol are not one and the same code, and nothing here has
-a thread: a viewer reads when it is asked to, with a deadline on its socket.
+No product code is imported, so that both ends of the protocol have separate implementations. No threads: a client reads
+when a method is called, with a timeout on its socket.
 """
 
 import http.client
@@ -22,15 +22,15 @@ import simplejpeg
 
 from tests.conftest import PATIENCE_S, Portal
 
-# The placeholder is one dark ground with a few letters on it; nothing that a camera shows is so even.
+# The placeholder is a few letters on a dark background; no camera frame is as uniform.
 _DARK = 60
 _EVEN = 0.8  # of all pixels
-_POLL_S = 0.01  # the status can only be asked for
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back on one request."""
+    """The response to a request."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -43,7 +43,7 @@ class Answer:
 
     @property
     def detail(self) -> str:
-        """The reason of an error, which has no other field."""
+        """The message of an error, its only field."""
         content = self.json
         assert list(content) == ["detail"]
         assert isinstance(content["detail"], str)
@@ -71,9 +71,9 @@ def ask(
 
 
 def ask_for_still(portal: Portal, target: str) -> Answer:
-    """A picture of the whole sensor, asked for again where the answer says so.
+    """Request a full-sensor still, again after a 503 with Retry-After.
 
-    Drawing it takes the pattern camera a second on an idle machine; a busy one may need more than a snapshot may take.
+    The pattern camera renders it in a second on an idle machine; a busy one may exceed the limit of a snapshot.
     """
     for _ in range(4):
         answer = ask(portal, target, timeout_s=60)
@@ -83,14 +83,14 @@ def ask_for_still(portal: Portal, target: str) -> Answer:
 
 
 def post(portal: Portal, target: str, content: Any, *, timeout_s: float = PATIENCE_S) -> Answer:
-    """A change: `content` as JSON."""
+    """POST `content` as JSON."""
     body = json.dumps(content).encode()
     headers = {"Content-Type": "application/json"}
     return ask(portal, target, method="POST", headers=headers, body=body, timeout_s=timeout_s)
 
 
 def reset(portal: Portal) -> None:
-    """All controls at their defaults, the camera not held open, and an empty log: for a portal that tests share."""
+    """Reset the controls, release the camera and empty the log of a portal that tests share."""
     assert ask(portal, "/v1/camera/controls", method="DELETE").status == 200
     assert ask(portal, "/camera/stop", method="POST").status == 200
     portal.forget_log()
@@ -108,19 +108,19 @@ def status_of(portal: Portal) -> Mapping[str, Any]:
 
 
 def wait_for_status(portal: Portal, *, timeout_s: float = PATIENCE_S, **wanted: object) -> Mapping[str, Any]:
-    """The status as soon as it has these values."""
+    """Wait until the status has these values; return it."""
     deadline_s = time.monotonic() + timeout_s
     while True:
         status = status_of(portal)
         if all(status[name] == value for name, value in wanted.items()):
             return status
-        assert time.monotonic() < deadline_s, f"{wanted} did not come: {status}\n{portal.log}"
+        assert time.monotonic() < deadline_s, f"timed out waiting for {wanted}: {status}\n{portal.log}"
         time.sleep(_POLL_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One picture of a stream: its header's lines, its bytes, and when all of it had come (monotonic clock)."""
+    """One frame of a stream: the lines of its header, the JPEG, and the arrival of its last byte (monotonic clock)."""
 
     lines: tuple[bytes, ...]
     jpeg: bytes
@@ -128,7 +128,7 @@ class Part:
 
     @property
     def timestamp_s(self) -> float:
-        """When it was exposed, Unix time."""
+        """The time of the exposure, Unix time."""
         found = [line.partition(b": ")[2] for line in self.lines if line.startswith(b"X-Timestamp: ")]
         assert len(found) == 1
         return float(found[0])
@@ -139,12 +139,12 @@ class Part:
 
 
 class StreamClient:
-    """A connection to a stream. Every line of the wire is checked; what is not as agreed is an AssertionError."""
+    """A client of a stream that checks every line of the protocol with assertions."""
 
     def __init__(
         self, portal: Portal, target: str = "/stream.mjpg", *, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Asks, and does not wait for the answer."""
+        """Send the request; do not wait for the response."""
         self.asked_s = time.monotonic()
         self._socket = socket.create_connection(("127.0.0.1", port_of(portal)), timeout=PATIENCE_S)
         extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
@@ -159,7 +159,7 @@ class StreamClient:
         self.leave()
 
     def head(self) -> tuple[bytes, dict[str, str]]:
-        """The status line and the header of the answer."""
+        """Read the status line and the headers of the response."""
         first = self._line()
         fields = {}
         while line := self._line():
@@ -170,7 +170,7 @@ class StreamClient:
         return first, fields
 
     def next(self, *, timeout_s: float = PATIENCE_S) -> Part:
-        """The next picture. Raises TimeoutError when none comes, and ConnectionError when the stream ended."""
+        """Read the next frame. Raises TimeoutError if none arrives, and ConnectionError at the end of the stream."""
         if not self._has_begun:
             first, fields = self.head()
             assert first == b"HTTP/1.1 200 OK"
@@ -184,37 +184,37 @@ class StreamClient:
         assert len(lengths) == 1
         length = int(lengths[0])
         jpeg = self._stream.read(length)
-        assert len(jpeg) == length, "the stream ended within a picture"
+        assert len(jpeg) == length, "the stream ended within a frame"
         assert self._line() == b""
         return Part(tuple(lines), jpeg, time.monotonic())
 
     def next_where(self, is_placeholder: bool, *, timeout_s: float = PATIENCE_S) -> Part:
-        """The first picture from now on that is a placeholder, or is none."""
+        """Read up to the next placeholder, or the next camera frame."""
         deadline_s = time.monotonic() + timeout_s
         while (part := self.next(timeout_s=timeout_s)).is_placeholder is not is_placeholder:
             assert time.monotonic() < deadline_s
         return part
 
     def boundary_came_with(self, part: Part) -> bool:
-        """Whether the boundary behind `part` came along with it, and long before the next picture is due."""
+        """Whether the boundary after `part` arrived with it, long before the next frame is due."""
         boundary = b"--frame\r\n"
         while len(self._stream.peek()) < len(boundary):
             pass  # blocks until there is more
         return self._stream.peek().startswith(boundary) and time.monotonic() - part.came_s < 1
 
-    def gives_nothing_for(self, seconds: float) -> bool:
-        """Whether no byte comes for so long; pictures that came before are read first."""
+    def is_silent_for(self, seconds: float) -> bool:
+        """Whether no byte arrives for this time, after all buffered frames were read."""
         self._socket.settimeout(seconds)
         try:
             while True:
-                # Straight from the socket: a buffered reader does not bear a timeout. The wire is not read after this.
+                # Directly from the socket, as a buffered reader is unusable after a timeout: the client's last call.
                 if not self._socket.recv(1 << 20):
                     return False
         except TimeoutError:
             return True
 
     def wait_for_end(self, *, timeout_s: float = PATIENCE_S) -> None:
-        """Read until the portal closes the connection; TimeoutError where it does not."""
+        """Read until the portal closes the connection. Raises TimeoutError if it does not."""
         self._socket.settimeout(timeout_s)
         try:
             while self._stream.read(1 << 16):
@@ -235,19 +235,19 @@ class StreamClient:
 
 
 def decode(jpeg: bytes) -> npt.NDArray[np.uint8]:
-    """(height, width, 3) of red, green and blue."""
+    """Decode to RGB, (height, width, 3)."""
     picture: npt.NDArray[np.uint8] = simplejpeg.decode_jpeg(jpeg, "RGB")
     return picture
 
 
 def size_of(jpeg: bytes) -> tuple[int, int]:
-    """(width, height)."""
+    """The width and height of a JPEG."""
     height, width, _, _ = simplejpeg.decode_jpeg_header(jpeg)
     return width, height
 
 
 def is_notice(jpeg: bytes) -> bool:
-    """Whether this is the placeholder and not the camera's picture."""
+    """Whether this is the placeholder instead of a camera frame."""
     grey = simplejpeg.decode_jpeg(jpeg, "GRAY", min_width=1, min_height=1)[..., 0].astype(np.int16)
     ground = int(np.median(grey))
     return bool(ground < _DARK and np.mean(np.abs(grey - ground) < 8) > _EVEN)
@@ -257,8 +257,8 @@ def is_notice(jpeg: bytes) -> bool:
 
 
 def cpu_s(pid: int) -> float:
-    """Processor seconds that the process has used so far, to the nanosecond."""
-    return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED of a process, as clock_getcpuclockid(3) makes it
+    """The CPU time of the process in seconds, with a resolution of nanoseconds."""
+    return time.clock_gettime((~pid << 3) | 2)  # CPUCLOCK_SCHED of a process, as clock_getcpuclockid(3) computes it
 
 
 def resident_mb(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""Files and an HTTP server for tests of the URL camera: pictures whose colours and numbers are known."""
+"""Files and an HTTP server for tests of the URL camera: images with known colours and numbers."""
 
 import contextlib
 import socket
@@ -18,11 +18,11 @@ from softcam.imaging.frame import Frame
 Rgb = npt.NDArray[np.uint8]
 Planes = tuple[npt.NDArray[np.float64], ...]
 
-STEP = 14  # between the greys of two pictures; codecs move them by less than half of it
+STEP = 14  # between the greys of two images; codecs change them by less than half of it
 
 
 def smooth_rgb(size: tuple[int, int]) -> Rgb:
-    """Every colour, and no edge: one would blur where colours are stored for every second pixel."""
+    """An image with all colours and no edges, which would blur with subsampled chroma."""
     width, height = size
     across = np.linspace(0, 255, width)[None, :].repeat(height, 0)
     down = np.linspace(0, 255, height)[:, None].repeat(width, 1)
@@ -31,7 +31,7 @@ def smooth_rgb(size: tuple[int, int]) -> Rgb:
 
 
 def planes_of(rgb: Rgb) -> Planes:
-    """Y, U and V by JFIF's formula, the last two at half the size."""
+    """Y, U and V according to JFIF, the last two at half the size."""
     red, green, blue = (rgb[..., channel].astype(np.float64) for channel in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     height, width = luma.shape
@@ -44,7 +44,7 @@ def grey_rgb(number: int, size: tuple[int, int] = (64, 48)) -> Rgb:
 
 
 def number_of(luma: npt.NDArray[np.uint8]) -> int:
-    """Of a picture of `grey_rgb`."""
+    """The number of an image of `grey_rgb`."""
     return round((float(luma.mean()) - 20) / STEP)
 
 
@@ -96,7 +96,7 @@ def write_movie(
 
 
 def write_jpegs(path: Path, jpegs: list[bytes], fps: int) -> Path:
-    """The JPEGs as they are, in an AVI, an MP4 or one behind the other, by the file's name."""
+    """Write the JPEGs unchanged to an AVI file, an MP4 file or one after the other, depending on the file's suffix."""
     if path.suffix == ".mjpeg":
         path.write_bytes(b"".join(jpegs))
         return path

@@ -1,7 +1,7 @@
-"""The portal in the rig, seen by its clients: ask it for something, watch its stream, compare what it shows.
+"""Clients of a portal in the rig: requests, streams, and the comparison of images with the rig's photographs.
 
-Nothing of the portal is imported here, and MJPEG is read with a few lines of this file's own, so that both ends of it
-are not one and the same code. Each `StreamClient` has one thread, which ends with its connection.
+No product code is imported, so that both ends of the protocol have separate implementations. Each `StreamClient` has
+one thread, which ends with its connection.
 """
 
 import contextlib
@@ -26,17 +26,17 @@ from PIL import Image
 from tests.rig.rig import BOTH, Rig, Running
 
 PATIENCE_S = 20.0
-_BLOCKS = (16, 9)  # pictures are recognised by the mean colours of so many columns and rows
-_SAME = 5.0  # of 255: what scaling, limited chroma and two JPEG codings may make of a colour
+_BLOCKS = (16, 9)  # images are recognised by the mean colours of this many columns and rows
+_SAME = 5.0  # mean colour difference (of 255) that scaling, limited chroma and two JPEG codings may cause
 _SHRUNK = (320, 180)
-_POLL_S = 0.01  # the status can only be asked for
+_POLL_S = 0.01
 
 Picture = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back on one request."""
+    """The response to a request."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -53,12 +53,12 @@ class Answer:
 
     @property
     def exposed_s(self) -> float:
-        """When the picture was exposed, Unix time."""
+        """The time of the exposure, Unix time."""
         return float(self.headers["X-Timestamp"])
 
 
 class Part(NamedTuple):
-    """One picture of a stream: when it was exposed and came (Unix time, and on the monotonic clock), and its bytes."""
+    """One frame of a stream: the times of exposure and arrival (Unix time and monotonic clock), and the JPEG."""
 
     exposed_s: float
     came_s: float
@@ -67,7 +67,7 @@ class Part(NamedTuple):
 
 
 class Portal:
-    """A portal that runs in the rig and listens."""
+    """A portal in the rig, which listens."""
 
     def __init__(self, running: Running) -> None:
         self.running = running
@@ -91,7 +91,7 @@ class Portal:
         return status
 
     def wait_for_status(self, within_s: float = PATIENCE_S, **wanted: object) -> Mapping[str, Any]:
-        """The status as soon as it has these values."""
+        """Wait until the status has these values; return it."""
         seen: Mapping[str, Any] = {}
 
         def has_come() -> bool:
@@ -107,14 +107,14 @@ class Portal:
 
 
 class StreamClient:
-    """Watches a stream from construction on, and keeps when each picture came and the newest one."""
+    """Reads a stream in a thread, counts its frames and keeps the newest one."""
 
     def __init__(self, port: int, target: str) -> None:
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
         self._count = 0
         self._newest: Part | None = None
         self._ended = ""
-        # Of the thread alone from here on, but for shutdown().
+        # Used only by the thread, except for shutdown().
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
         self._target = target
         self._thread = threading.Thread(target=self._watch, name="rig-viewer", daemon=True)
@@ -128,7 +128,7 @@ class StreamClient:
 
     @property
     def count(self) -> int:
-        """How many pictures came so far."""
+        """The number of frames received."""
         with self._changed:
             return self._count
 
@@ -138,23 +138,23 @@ class StreamClient:
             return not self._ended
 
     def wait_for_pictures(self, more: int, within_s: float = PATIENCE_S) -> Part:
-        """The newest picture, when so many more than now have come."""
+        """Wait for this many more frames; return the newest one."""
         with self._changed:
             wanted = self._count + more
             self._changed.wait_for(lambda: self._count >= wanted or bool(self._ended), within_s)
-            assert self._count >= wanted, f"{wanted - self._count} of {more} pictures are missing {self._ended}"
+            assert self._count >= wanted, f"{wanted - self._count} of {more} frames are missing {self._ended}"
             assert self._newest is not None
             return self._newest
 
     def wait_for(self, is_wanted: Callable[[Part], bool], within_s: float = PATIENCE_S) -> Part:
-        """The first picture from now on that is wanted; not every picture may be asked about."""
+        """Return the next frame for which the predicate is true; frames may be skipped."""
         deadline_s = time.monotonic() + within_s
         while not is_wanted(part := self.wait_for_pictures(1, deadline_s - time.monotonic())):
             pass
         return part
 
     def wait_for_end(self, within_s: float = PATIENCE_S) -> str:
-        """Why the connection ended, which the other side did."""
+        """Wait until the portal closes the connection; return the error."""
         self._thread.join(within_s)
         with self._changed:
             assert self._ended, f"still connected after {within_s} s"
@@ -193,7 +193,7 @@ def start_portal(
     fps: float | None = None,
     env: Mapping[str, str] = {},
 ) -> Portal:
-    """This checkout's portal with these flags, as soon as it listens. `cameras`, `fps` and `env` as in `Rig.start`."""
+    """Start this checkout's portal and wait until it listens. `cameras`, `fps` and `env` as for `Rig.start`."""
     return Portal(rig.start(rig.portal(*arguments), cameras=cameras, fps=fps, env=env))
 
 
@@ -205,14 +205,14 @@ def in_background(call: Callable[[], Answer]) -> Callable[[], Answer]:
 
     def wait() -> Answer:
         thread.join(PATIENCE_S)
-        assert answers, f"no answer within {PATIENCE_S} s"
+        assert answers, f"no response within {PATIENCE_S} s"
         return answers[0]
 
     return wait
 
 
 def wait_until(predicate: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
-    """For what nobody announces; an AssertionError that says `what` did not come."""
+    """Poll until the predicate is true. Raises AssertionError with `what()` after the limit."""
     deadline_s = time.monotonic() + within_s
     while not predicate():
         assert time.monotonic() < deadline_s, f"within {within_s} s there was no {what()}"
@@ -220,36 +220,36 @@ def wait_until(predicate: Callable[[], bool], within_s: float, what: Callable[[]
 
 
 def decode(picture: bytes) -> Picture:
-    """(height, width, 3) of red, green and blue."""
+    """Decode to RGB, (height, width, 3)."""
     with Image.open(io.BytesIO(picture)) as opened:
         return np.asarray(opened.convert("RGB"))
 
 
 def colours(picture: Picture) -> npt.NDArray[np.float64]:
-    """The mean colours of its blocks, (9, 16, 3)."""
+    """The mean colours of the blocks, (9, 16, 3)."""
     return np.asarray(Image.fromarray(picture).resize(_BLOCKS, Image.Resampling.BOX), dtype=np.float64)
 
 
 def psnr_db(one: Picture, other: Picture) -> float:
-    """How near two pictures of one size are."""
+    """The peak signal-to-noise ratio of two images of the same size."""
     error = np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / error))
 
 
 def shrunk(picture: Picture) -> Picture:
-    """A sixth of a photograph, in which the filter that scaled it before no longer shows."""
+    """The image at 320x180, in which differences between scaling filters no longer matter."""
     return np.asarray(Image.fromarray(picture).resize(_SHRUNK, Image.Resampling.BOX))
 
 
 @cache
 def photographs(root: Path) -> tuple[Picture, ...]:
-    """What Virtual0 shows, in its order, 1920x1080 each."""
+    """The photographs of Virtual0 in their order, 1920x1080."""
     paths = sorted((root / "opt/rig/pictures").glob("*.jpg"), key=lambda path: int(path.stem))
     return tuple(decode(path.read_bytes()) for path in paths)
 
 
 def recognise(rig: Rig, picture: Picture) -> int:
-    """Which of the photographs this is, by its colours; AssertionError when it is none of them."""
+    """Return the index of the photograph with these colours. Raises AssertionError if there is none."""
     seen = colours(picture)
     differences = [float(np.abs(seen - colours(photograph)).mean()) for photograph in photographs(rig.root)]
     nearest = int(np.argmin(differences))
@@ -258,7 +258,7 @@ def recognise(rig: Rig, picture: Picture) -> int:
 
 
 def _lines(stream: io.BufferedReader) -> list[str]:
-    """Up to an empty line, which is read too; the stream's end raises ValueError."""
+    """Read the lines up to and including an empty one. Raises ValueError at the end of the stream."""
     lines: list[str] = []
     while line := stream.readline():
         text = line.decode().rstrip("\r\n")
@@ -271,12 +271,12 @@ def _lines(stream: io.BufferedReader) -> list[str]:
 def _part(stream: io.BufferedReader) -> Part:
     lines = _lines(stream)
     if lines[0] != "--frame":
-        raise ValueError(f"no boundary but {lines[0]!r}")
+        raise ValueError(f"expected a boundary: {lines[0]!r}")
     fields = {name: value for name, _, value in (line.partition(": ") for line in lines[1:])}
     if fields["Content-Type"] != "image/jpeg":
-        raise ValueError(f"no picture but {fields}")
+        raise ValueError(f"expected image/jpeg: {fields}")
     jpeg = stream.read(int(fields["Content-Length"]))
     part = Part(float(fields["X-Timestamp"]), time.time(), time.monotonic(), jpeg)
     if stream.readline() != b"\r\n":
-        raise ValueError("a part longer or shorter than its Content-Length")
+        raise ValueError("the length of a part differs from its Content-Length")
     return part
