@@ -1,8 +1,9 @@
-"""What the host has: Python, cameras, their settings, packages; and whether the portal can run. No thread here."""
+"""What the host has: Python, cameras, their settings, packages; and whether the portal can run."""
 
 import re
-from collections.abc import Sequence
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from deploy.system import Failed, Host, instance, last_line, read_text
 
@@ -13,15 +14,14 @@ from picamera2 import Picamera2
 for place, camera in enumerate(Picamera2.global_camera_info()):
     print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\\t")
 """
-# Name in lower case, name as written, and the value of `id` and `enabled` only.
+# The name of each setting, and the value of `id` and `enabled` only.
 _READ_SETTINGS = r"""
 import os, re
-for key, text in os.environ.items():
-    match = re.fullmatch(r"(?:CAMERA|(?i:(cam(?:0|[1-9][0-9]?))))_(\w+)", key, re.ASCII)
+for key, text in sorted(os.environ.items()):
+    match = re.fullmatch(r"(?:CAMERA|(?i:cam(?:0|[1-9][0-9]?)))_(\w+)", key, re.ASCII)
     if match:
         value = " ".join(re.sub(r"(^|\s)#.*", "", text, flags=re.DOTALL).split())
-        is_shown = match[2].lower() in ("id", "enabled")
-        print((match[1] or "camera").lower() + "_" + match[2].lower(), key, value if is_shown else "", sep="\t")
+        print(key, value if match[1].lower() in ("id", "enabled") else "", sep="\t")
 """
 
 
@@ -36,18 +36,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The cameras that Picamera2 lists, and what the settings file says about them, as systemd reads it."""
+    """The cameras that Picamera2 lists, and the names and values in the settings file, as systemd reads it."""
 
     host: Host
     cameras: tuple[Camera, ...]
-    settings: tuple[tuple[str, ...], ...]  # (name in lower case, name as written, value)
-
-    @property
-    def set_names(self) -> str:
-        return " ".join(written for _, written, _ in self.settings)
+    settings: tuple[tuple[str, str], ...]
 
     def setting(self, name: str) -> str:
-        return next((value for known, _, value in reversed(self.settings) if known == name), "")
+        return next((value for written, value in reversed(self.settings) if written.lower() == name), "")
 
     def is_switched_off(self, number: int) -> bool:
         """Whether the settings switch the camera off, so that none is needed."""
@@ -59,12 +55,10 @@ class Inventory:
         chosen = self.setting(f"cam{number}_id")
         if not chosen:
             return next((camera.id for camera in self.cameras if camera.number == number), "")
-        if chosen == "pattern":
-            return chosen
         source = self.host.path(chosen)
         if "://" in chosen or chosen.startswith("/dev/") or source.is_file() or source.is_fifo():
             return "elsewhere"
-        return next((camera.id for camera in self.cameras if camera.id == chosen), "")
+        return chosen if chosen == "pattern" or chosen in [camera.id for camera in self.cameras] else ""
 
 
 def python_path(host: Host) -> str:
@@ -73,45 +67,34 @@ def python_path(host: Host) -> str:
     return host.options.python or (used[1] if used else SYSTEM_PYTHON)
 
 
-def run_in_settings(host: Host, *argv: str) -> tuple[int, str, str]:
-    """Runs a program with the portal's settings and as few rights: its exit code, output and error output."""
-    done = host.run(
+def run_in_settings(host: Host, *argv: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a program with the portal's settings and as few rights."""
+    return host.run(
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
         *(f"--property=EnvironmentFile=-{host.env_file}", "--property=DynamicUser=yes"),
         *("--property=Environment=PYTHONDONTWRITEBYTECODE=1", *argv),
     )
-    return done.returncode, done.stdout, done.stderr
 
 
-def list_cameras(host: Host) -> tuple[Camera, ...]:
-    """Raises Failed if Picamera2 does not work."""
+def take_inventory(host: Host, *, needs_picamera2: bool = False) -> Inventory:
+    """The inventory, without cameras if Picamera2 does not work; Failed is raised if it is needed."""
     python = python_path(host)
     done = host.run(python, "-c", _LIST_CAMERAS)
-    if done.returncode != 0:
-        raise Failed(
-            f"picamera2 does not work with {python} (a numpy or simplejpeg from pip beside the system's?): "
-            f"{last_line(done.stderr)}"
-        )
-    rows = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2]
-    return tuple(Camera(int(number), model, camera_id) for number, model, camera_id in rows)
+    if needs_picamera2 and done.returncode != 0:
+        cause = "a numpy or simplejpeg from pip beside the system's?"
+        raise Failed(f"picamera2 does not work with {python} ({cause}): {last_line(done.stderr)}")
+    cameras = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2]
+    settings = run_in_settings(host, python, "-c", _READ_SETTINGS).stdout.splitlines()
+    return Inventory(
+        host,
+        tuple(Camera(int(number), model, camera_id) for number, model, camera_id in cameras),
+        tuple((name, value) for name, tab, value in (line.partition("\t") for line in settings) if tab),
+    )
 
 
-def take_inventory(host: Host) -> Inventory:
-    """Without cameras if Picamera2 does not work, which `check` reports."""
-    try:
-        return _inventory(host, list_cameras(host))
-    except Failed:
-        return _inventory(host, ())
-
-
-def _inventory(host: Host, cameras: tuple[Camera, ...]) -> Inventory:
-    _, listed, _ = run_in_settings(host, python_path(host), "-c", _READ_SETTINGS)
-    rows = (tuple(line.split("\t")) for line in sorted(listed.splitlines()))
-    return Inventory(host, cameras, tuple(row for row in rows if len(row) == 3))
-
-
-def enabled_instances(host: Host) -> list[int]:
-    links = host.units.glob("*.wants/camera-soft-cam@*.service")
+def enabled_instances(host: Host, units: Path | None = None) -> list[int]:
+    """The instances that systemd starts, by the links below `units`."""
+    links = (units or host.units).glob("*.wants/camera-soft-cam@*.service")
     found = {int(match[1]) for link in links if (match := re.search(r"@(\d+)\.service$", link.name))}
     return sorted(number for number in found if not is_masked(host, number))
 
@@ -126,12 +109,12 @@ def is_kept_off(host: Host, number: int) -> bool:
     return is_masked(host, number) or (host.binding(number).exists() and number not in enabled_instances(host))
 
 
-def wanted_cameras(host: Host, cameras: Sequence[Camera]) -> list[int]:
+def wanted_cameras(host: Host, inventory: Inventory) -> list[int]:
     """The requested ones, otherwise those present or enabled before, except for disabled ones."""
     if host.options.cameras:
         return sorted({*host.options.cameras})
-    present = {camera.number for camera in cameras}
-    return sorted(number for number in {*present, *enabled_instances(host)} if not is_kept_off(host, number))
+    numbers = {*(camera.number for camera in inventory.cameras), *enabled_instances(host)}
+    return sorted(number for number in numbers if not is_kept_off(host, number))
 
 
 def missing_packages(host: Host) -> list[str]:
@@ -145,12 +128,9 @@ def missing_packages(host: Host) -> list[str]:
         code = f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"
         if not has_python or not host.succeeds(python, "-c", code):
             missing.append(f"python3-{module}")
-    if host.options.with_nginx:
-        missing += [
-            package
-            for program, package in (("nginx", "nginx-light"), ("openssl", "openssl"))
-            if not host.has_program(program)
-        ]
+    for program, package in (("nginx", "nginx-light"), ("openssl", "openssl")):
+        if host.options.with_nginx and not host.succeeds("sh", "-c", f"command -v {program}"):
+            missing.append(package)
     return missing
 
 
@@ -168,12 +148,9 @@ def install_packages(host: Host) -> None:
     names = " ".join(missing)
     host.say(f"installing {names}")
     # Shortly after a boot the system's own upgrades may hold apt's lock.
-    apt = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
-    for command in (
-        ("update",),
-        ("-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", *missing),
-    ):
-        done = host.run(*apt, *command)
+    install = ("-o", "DPkg::Lock::Timeout=120", "install", "-y", "--no-install-recommends", *missing)
+    for command in (("update",), install):
+        done = host.run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", *command)
         if done.returncode != 0:
             raise Failed(f"apt could not install {names}: {last_line(done.stderr or done.stdout)}")
     host.say(f"installed {names}")
@@ -181,47 +158,40 @@ def install_packages(host: Host) -> None:
 
 def check(host: Host) -> None:
     """Prints what the host has. Raises Failed, with the remedy, if the portal could not run."""
-    python = python_path(host)
     if not host.path("run/systemd/system").is_dir():
         raise Failed("systemd is not running")
-    found = re.match(r"systemd (\d+)", host.output("systemctl", "--version"))
-    version = int(found[1]) if found else 0
-    if version < _OLDEST_SYSTEMD:
-        raise Failed(f"systemd {version} is too old: {_OLDEST_SYSTEMD} or newer is required")
-    if missing := missing_packages(host):
-        names = " ".join(missing)
+    found = re.match(r"systemd (\d+)", host.run("systemctl", "--version").stdout)
+    systemd = int(found[1]) if found else 0
+    if systemd < _OLDEST_SYSTEMD:
+        raise Failed(f"systemd {systemd} is too old: {_OLDEST_SYSTEMD} or newer is required")
+    if names := " ".join(missing_packages(host)):
         raise Failed(f"missing: {names}. Run again with --install-packages, or on the host: sudo apt install {names}")
+    python = python_path(host)
+    version = host.run(python, "-V").stdout
     if not host.succeeds(python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"):
-        raise Failed(f"{python} is {host.output(python, '-V')}; 3.11 or newer is required")
-    cameras = list_cameras(host)
-    inventory = _inventory(host, cameras)
-    listed = ", ".join(f"{camera.number} {camera.model}" for camera in cameras) or "none"
+        raise Failed(f"{python} is {version}; 3.11 or newer is required")
+    inventory = take_inventory(host, needs_picamera2=True)
+    listed = ", ".join(f"{camera.number} {camera.model}" for camera in inventory.cameras) or "none"
     system = re.search(r'(?m)^PRETTY_NAME="?(.*?)"?$', read_text(host.path("etc/os-release")))
-    host.say(
-        f"checked: {system[1] if system else '?'}, systemd {version}, {host.output(python, '-V')}, cameras: {listed}"
-    )
+    host.say(f"checked: {system[1] if system else '?'}, systemd {systemd}, {version}, cameras: {listed}")
     lines = read_text(host.env_file).splitlines()
-    if exports := [str(at) for at, line in enumerate(lines, 1) if re.match(r"\s*export\s", line)]:
-        host.say(
-            f"{host.env_file}, line {' '.join(exports)}: systemd ignores lines that begin with `export` and logs them; "
-            "delete that word"
-        )
-    wanted = wanted_cameras(host, cameras)
+    if exports := " ".join(str(at) for at, line in enumerate(lines, 1) if re.match(r"\s*export\s", line)):
+        ignored = "systemd ignores lines that begin with `export` and logs them; delete that word"
+        host.say(f"{host.env_file}, line {exports}: {ignored}")
+    wanted = wanted_cameras(host, inventory)
     for number in wanted:
         if is_masked(host, number):
             raise Failed(f"camera {number} is masked; to use it: sudo systemctl unmask camera-soft-cam@{number}")
-    off = [] if host.options.cameras else [each.number for each in cameras if is_kept_off(host, each.number)]
-    for number in off:
+    off = [camera.number for camera in inventory.cameras if is_kept_off(host, camera.number)]
+    for number in off if not host.options.cameras else []:
         host.say(f"camera {number}: disabled on this host and stays off; --cameras {number} enables it")
     for node in host.options.bind.values():
         if node not in ("none", "auto") and not host.path(node).exists():
             raise Failed(f"--bind: {node} does not exist")
     absent = [n for n in wanted if not inventory.camera_id(n) and not inventory.is_switched_off(n)]
     if absent and host.options.cameras:
-        numbers = " ".join(map(str, absent))
-        raise Failed(
-            f"camera {numbers} not found; found: {listed}. Check the ribbon, and cam{absent[0]}_id in {host.env_file}"
-        )
+        numbers, remedy = " ".join(map(str, absent)), f"Check the ribbon, and cam{absent[0]}_id in {host.env_file}"
+        raise Failed(f"camera {numbers} not found; found: {listed}. {remedy}")
     if not wanted and off:
         raise Failed("every camera of this host is disabled: name those to use with --cameras")
     if not wanted:

@@ -1,4 +1,4 @@
-"""Files on the host: atomic writes, shipped files that the owner may edit, texts without secrets. No thread here."""
+"""Files on the host: atomic writes, shipped files that the owner may edit, texts without secrets."""
 
 import hashlib
 import os
@@ -19,12 +19,9 @@ _NEW_LINES_SHOWN = 60
 
 def redact(text: str) -> str:
     """The text without keys, passwords and credentials in URLs, for output of programs."""
-    lines = []
-    for line in text.splitlines():
-        for pattern, replacement in _REDACTED:
-            line = re.sub(pattern, replacement, line, flags=re.IGNORECASE)
-        lines.append(line)
-    return "\n".join(lines)
+    for pattern, replacement in _REDACTED:
+        text = "\n".join(re.sub(pattern, replacement, line, flags=re.IGNORECASE) for line in text.splitlines())
+    return text
 
 
 def reason(output: str) -> str:
@@ -34,8 +31,13 @@ def reason(output: str) -> str:
     return redact((emergencies or lines or [""])[-1].strip())
 
 
-def write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replaces the file in one step. If the disk is full, the old file stays and nothing else is left."""
+def write(path: Path, data: bytes, mode: int = 0o644) -> bool:
+    """Replaces the file in one step; whether it was written. If the disk is full, the old file stays.
+
+    An equal file is not written, since an instance is restarted if one of its files is newer.
+    """
+    if path.is_file() and path.read_bytes() == data:
+        return False
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
@@ -47,6 +49,7 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> None:
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+    return True
 
 
 def link(path: Path, target: str) -> None:
@@ -58,34 +61,15 @@ def link(path: Path, target: str) -> None:
     new.replace(path)
 
 
-def write_if_changed(path: Path, data: bytes, mode: int = 0o644) -> bool:
-    """Leaves an equal file alone, since an instance is restarted if a file of it is newer. Whether it was written."""
-    if path.is_file() and path.read_bytes() == data:
-        return False
-    write(path, data, mode)
-    return True
+def _shipped_hashes(host: Host) -> dict[str, str]:
+    """The hash of each file as shipped last, by its path."""
+    rows = (line.partition("  ") for line in read_text(host.shipped).splitlines())
+    return {path: digest for digest, _, path in rows}
 
 
 def is_edited(host: Host, path: Path) -> bool:
     """Whether the owner changed the file since it was shipped."""
-    return path.exists() and hash_of(path.read_bytes()) != shipped_hash(host, path)
-
-
-def hash_of(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def shipped_hash(host: Host, path: Path) -> str:
-    """The hash of the file as shipped last; empty if it never was."""
-    recorded = read_text(_record(host, path))
-    if not recorded and path == host.env_file:
-        recorded = read_text(left_hash(host))
-    return recorded.strip()
-
-
-def left_hash(host: Host) -> Path:
-    """Where --uninstall keeps the hash of the settings file that it leaves."""
-    return host.env_dir / ".shipped"
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != _shipped_hashes(host).get(str(path))
 
 
 def ship(host: Host, data: bytes, path: Path, mode: int, *, set_names: str = "") -> None:
@@ -93,34 +77,24 @@ def ship(host: Host, data: bytes, path: Path, mode: int, *, set_names: str = "")
 
     `set_names` are the names of the settings in the file, shown with the edited one; never a value.
     """
+    is_env = path == host.env_file
     if is_edited(host, path) and path.read_bytes() != data:
         host.say(f"{path} was edited and is kept; new lines in the shipped file:")
-        for line in new_lines(path.read_text(errors="replace"), data.decode(), is_env=path == host.env_file):
+        for line in _new_lines(path.read_text(errors="replace"), data.decode(), is_env=is_env):
             host.say(f"    +{line}")
-        if path == host.env_file:
+        if is_env:
             host.say(f"    set in your file: {set_names}")
         return
     # The hash is written first: a file written during a power failure is still recognized as shipped.
-    write_if_changed(_record(host, path), f"{hash_of(data)}\n".encode())
-    write_if_changed(path, data, mode)
+    hashes = {**_shipped_hashes(host), str(path): hashlib.sha256(data).hexdigest()}
+    write(host.shipped, "".join(f"{hashes[name]}  {name}\n" for name in sorted(hashes)).encode())
+    write(path, data, mode)
 
 
-def _record(host: Host, path: Path) -> Path:
-    return host.top / "shipped" / f"/{path.relative_to(host.root)}".replace("/", "_")
-
-
-def new_lines(current: str, shipped: str, *, is_env: bool) -> list[str]:
+def _new_lines(current: str, shipped: str, *, is_env: bool) -> list[str]:
     """Lines that only the shipped file has, without help texts. No line of the current file, as any may be a secret."""
     known = set(current.splitlines())
-    lines = []
-    for line in shipped.splitlines():
-        if line in known or re.fullmatch(r"\s*(#(\s.*)?)?", line):
-            continue
-        if is_env:  # a value in the shipped file may be a secret of the user
-            name = re.match(r"\w+(?=\s*=)", line)
-            if name is not None:
-                line = f"{name[0]}=(not shown)"
-            elif not re.match(r"#\w+=", line):
-                continue
-        lines.append(redact(line))
-    return lines[:_NEW_LINES_SHOWN]
+    lines = [line for line in shipped.splitlines() if line not in known and not re.fullmatch(r"\s*(#(\s.*)?)?", line)]
+    if is_env:  # a value in the shipped file may be a secret of the user
+        lines = [re.sub(r"^(\w+)\s*=.*", r"\1=(not shown)", line) for line in lines if re.match(r"\w+\s*=|#\w+=", line)]
+    return [redact(line) for line in lines[:_NEW_LINES_SHOWN]]

@@ -1,5 +1,6 @@
-"""nginx in front of the portal: its sites, the password, the portal's key, and whether they work. No thread here."""
+"""nginx in front of the portal: its sites, the password, the portal's key, and whether they work."""
 
+import os
 import re
 import secrets
 import ssl
@@ -27,10 +28,9 @@ def public_port(host: Host, number: int) -> int:
 
 def preflight(host: Host, numbers: Iterable[int]) -> None:
     """Raises Failed if nginx could not serve the cameras. Nothing was changed then."""
-    pids = [int(word) for word in read_text(host.path("run/nginx.pid")).split()]
     for number in numbers:
         port = public_port(host, number)
-        if instances.has_other_listener(host, port, pids, anywhere=True):
+        if instances.has_other_listener(host, port, read_text(host.path("run/nginx.pid")).split(), anywhere=True):
             raise Failed(f"camera {number}: nginx's {instances.port_in_use(port)}, nothing was changed")
     tested = host.run("nginx", "-t", "-q")
     # A problem of our own sites may be gone with the new ones.
@@ -38,16 +38,16 @@ def preflight(host: Host, numbers: Iterable[int]) -> None:
         raise Failed(f"nginx rejects its present configuration, nothing was changed: {files.reason(tested.stderr)}")
 
 
-def _write_key(host: Host, release: str, number: int) -> bool:
-    """Writes the directive that sends the portal's key; whether it changed."""
-    code, directive = instances.healthcheck(host, release, "nginx", number)
-    if code != 0:
-        raise Failed(f"camera {number}: its key for nginx could not be read")
-    return files.write_if_changed(_key_file(host, number), f"{directive}\n".encode(), 0o600)
-
-
 def _key_file(host: Host, number: int) -> Path:
     return host.nginx / f"camera-soft-cam{number}.key"
+
+
+def _write_key(host: Host, release: str, number: int) -> bool:
+    """Writes the directive that sends the portal's key; whether it changed."""
+    done = instances.healthcheck(host, release, "nginx", number)
+    if done.returncode != 0:
+        raise Failed(f"camera {number}: its key for nginx could not be read")
+    return files.write(_key_file(host, number), f"{done.stdout.strip()}\n".encode(), 0o600)
 
 
 def renew_keys(host: Host, release: str, numbers: Iterable[int]) -> None:
@@ -72,7 +72,7 @@ def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
     added = []
     for number in numbers:
         name = f"camera-soft-cam{number}.conf"
-        _, inside = instances.healthcheck(host, release, "port", number)
+        inside = instances.healthcheck(host, release, "port", number).stdout
         site = (source / "site.conf").read_text()
         for placeholder, value in (("@N@", number), ("@OUTSIDE@", default_port(number)), ("@INSIDE@", inside)):
             site = site.replace(placeholder, str(value))
@@ -80,33 +80,31 @@ def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
             site = re.sub(r"(?m)^.*listen \[::\].*\n", "", site)
         files.ship(host, site.encode(), host.nginx / "sites-available" / name, 0o644)
         _write_key(host, release, number)
-        link = enabled / name
-        if not link.is_symlink() and not link.exists():
-            added.append(link)
-        files.link(link, f"../sites-available/{name}")
+        if not os.path.lexists(enabled / name):
+            added.append(enabled / name)
+        files.link(enabled / name, f"../sites-available/{name}")
     try:
-        _start(host)
-        for number in numbers:
-            port = public_port(host, number)
-            if not requires_password(host, port):
-                raise Failed(f"nginx does not request a password; maybe {instances.port_in_use(port)}")
-            host.say(f"camera {number}: nginx serves it at port {port}, password in {_password_file(host)}")
+        _start(host, numbers)
     except Failed as error:
         for link in added:
             link.unlink(missing_ok=True)
         if host.succeeds("nginx", "-t", "-q") and host.is_active("nginx"):
             host.run("systemctl", "reload", "nginx")
         raise Failed(f"{error}; new sites are disabled again") from error
-    host.require("systemctl", "--quiet", "enable", "nginx")
+    host.run("systemctl", "--quiet", "enable", "nginx", check=True)
 
 
-def _start(host: Host) -> None:
-    # A broken site would keep nginx from starting at the next boot.
-    tested = host.run("nginx", "-t", "-q")
+def _start(host: Host, numbers: Iterable[int]) -> None:
+    tested = host.run("nginx", "-t", "-q")  # a broken site would keep nginx from starting at the next boot
     if tested.returncode != 0:
         raise Failed(f"nginx rejects the sites: {files.reason(tested.stderr)}")
     if not host.succeeds("systemctl", "reload-or-restart", "nginx"):
         raise Failed("nginx does not start: sudo journalctl -u nginx")
+    for number in numbers:
+        port = public_port(host, number)
+        if not requires_password(host, port):
+            raise Failed(f"nginx does not request a password; maybe {instances.port_in_use(port)}")
+        host.say(f"camera {number}: nginx serves it at port {port}, password in {_password_hash(host)}")
 
 
 def requires_password(host: Host, port: int) -> bool:
@@ -128,22 +126,22 @@ def requires_password(host: Host, port: int) -> bool:
     return False
 
 
-def _password_file(host: Host) -> Path:
+def _password_hash(host: Host) -> Path:
     return host.nginx / "camera-soft-cam.htpasswd"
 
 
 def _make_password(host: Host) -> None:
     """Makes a password if there is none. Only root can read it; nginx reads its hash."""
-    file = _password_file(host)
+    file = _password_hash(host)
     if file.exists():
         return
-    password = secrets.token_urlsafe(15)
-    files.write(host.env_dir / "nginx-password", f"{password}\n".encode(), 0o600)
-    hashed = host.require("openssl", "passwd", "-6", "-stdin", text=f"{password}\n")
+    password = f"{secrets.token_urlsafe(15)}\n"
+    files.write(host.nginx_password, password.encode(), 0o600)
+    hashed = host.run("openssl", "passwd", "-6", "-stdin", text=password, check=True).stdout
     files.write(file, f"camera:{hashed}\n".encode(), 0o600)
-    host.require("chgrp", "www-data", file)
+    host.run("chgrp", "www-data", file, check=True)
     file.chmod(0o640)
-    host.say(f"nginx: user camera; its password is on the host: sudo cat {host.env_dir}/nginx-password")
+    host.say(f"nginx: user camera; its password is on the host: sudo cat {host.nginx_password}")
 
 
 def remove_sites(host: Host) -> None:
@@ -152,7 +150,7 @@ def remove_sites(host: Host) -> None:
         return
     names = ("sites-*/camera-soft-cam*.conf", "camera-soft-cam*.key", "snippets/camera-soft-cam.conf")
     installed = [path for name in names for path in host.nginx.glob(name)]
-    for path in (*installed, _password_file(host), host.env_dir / "nginx-password"):
+    for path in (*installed, _password_hash(host), host.nginx_password):
         path.unlink(missing_ok=True)
     tested = host.run("nginx", "-t", "-q")
     if tested.returncode == 0:

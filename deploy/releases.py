@@ -1,8 +1,8 @@
-"""Releases on the host: copied beside each other, switched by one link, the newest few kept. No thread here."""
+"""Releases on the host: copied beside each other, switched by one link, the newest few kept."""
 
 import os
+import re
 import shutil
-import stat
 import tempfile
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ _ABANDONED_S = 3600.0  # an incoming folder older than this belongs to a copy th
 
 
 def linked(host: Host, link: str) -> str:
-    """The release that `current` or `previous` names; empty if there is none."""
+    """The release that a link, such as `current` or `previous`, names; empty if there is none."""
     path = host.top / link
     return path.readlink().name if path.is_symlink() else ""
 
@@ -28,8 +28,8 @@ def switch_link(host: Host, name: str, link: str) -> None:
 def activate(host: Host, name: str) -> None:
     """Installs the release's unit and udev rule, and makes it the current one."""
     source = host.release(name) / "systemd"
-    files.write_if_changed(host.unit, (source / host.unit.name).read_bytes())
-    if files.write_if_changed(host.rules, (source / host.rules.name).read_bytes()):
+    files.write(host.unit, (source / host.unit.name).read_bytes())
+    if files.write(host.rules, (source / host.rules.name).read_bytes()):
         reload_udev(host)
     if linked(host, "current") != name:
         switch_link(host, name, "current")
@@ -37,8 +37,8 @@ def activate(host: Host, name: str) -> None:
 
 def reload_udev(host: Host) -> None:
     if host.path("run/udev/control").exists():
-        host.require("udevadm", "control", "--reload")
-        host.require("udevadm", "trigger", "--settle", "--subsystem-match=video4linux")
+        host.run("udevadm", "control", "--reload", check=True)
+        host.run("udevadm", "trigger", "--settle", "--subsystem-match=video4linux", check=True)
 
 
 def write_python_drop_in(host: Host) -> None:
@@ -48,7 +48,7 @@ def write_python_drop_in(host: Host) -> None:
         return
     command = f"{python} /opt/camera-soft-stream/current/soft_stream.py --camera %i"
     text = f"# Written by deploy.sh --python.\n[Service]\nExecStart=\nExecStart={command}\n"
-    files.write_if_changed(host.python_drop_in, text.encode())
+    files.write(host.python_drop_in, text.encode())
 
 
 def make_incoming(host: Host, name: str) -> None:
@@ -69,56 +69,33 @@ def make_incoming(host: Host, name: str) -> None:
     host.say(str(folder))
 
 
-def is_incoming(host: Host, folder: Path) -> bool:
-    parent = folder.parent
-    return (
-        folder.name == "release"
-        and parent.parent == host.top / "releases"
-        and parent.name.startswith(".incoming-")
-        and ".." not in folder.parts
-    )
+def _is_incoming(host: Host, folder: str) -> bool:
+    return re.fullmatch(rf"{re.escape(str(host.top))}/releases/\.incoming-[^/]+/release", folder) is not None
 
 
-def discard(host: Host, folder: Path) -> None:
+def discard(host: Host, folder: str) -> None:
     """Removes a folder of `make_incoming`, and no other."""
-    if is_incoming(host, folder):
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    if _is_incoming(host, folder):
+        shutil.rmtree(Path(folder).parent, ignore_errors=True)
 
 
-def adopt(host: Host, name: str, folder: Path | None) -> None:
+def adopt(host: Host, name: str, copied: str) -> None:
     """Moves a completely copied release to its name. Raises Failed if it is incomplete."""
-    target = host.release(name)
-    if target.is_dir():
-        if folder is not None:
-            discard(host, folder)  # another deployment copied the same
-        return
-    if folder is None or not is_incoming(host, folder):
-        raise Failed(f"release {name} does not exist on the host")
-    if not all((folder / part).is_file() for part in ("soft_stream.py", "deploy/host.py")):
-        discard(host, folder)
-        raise Failed(f"release {name} was not copied completely")
-    for path in (folder, *folder.rglob("*")):
-        _secure(path, is_private=path.relative_to(folder).parts[:1] == ("env",))
-    # The service may not write there; compiled modules make it start faster.
-    host.run(python_path(host), "-m", "compileall", "-q", folder / "softcam")
-    os.utime(folder)  # its age counts from now
-    host.run("sync", "--file-system", folder)  # a power failure could otherwise leave the name and empty files
-    folder.rename(target)
-    discard(host, folder)
-
-
-def _secure(path: Path, *, is_private: bool) -> None:
-    """Owned by root and readable by all; the env file, which may have a key, by root only."""
-    status = path.lstat()
-    if (status.st_uid, status.st_gid) != (0, 0) and os.geteuid() == 0:
-        os.chown(path, 0, 0, follow_symlinks=False)
-    if stat.S_ISLNK(status.st_mode):
-        return
-    is_executable = path.is_dir() or status.st_mode & 0o111
-    mode = 0o755 if is_executable else 0o644
-    mode = mode & 0o700 if is_private else mode
-    if stat.S_IMODE(status.st_mode) != mode:
-        path.chmod(mode)
+    folder, target = Path(copied), host.release(name)
+    try:
+        if target.is_dir():
+            return  # if there is a copy, another deployment copied the same
+        if not _is_incoming(host, copied):
+            raise Failed(f"release {name} does not exist on the host")
+        if not all((folder / part).is_file() for part in ("soft_stream.py", "deploy/host.py")):
+            raise Failed(f"release {name} was not copied completely")
+        # The service may not write there; compiled modules make it start faster.
+        host.run(python_path(host), "-m", "compileall", "-q", folder / "softcam")
+        os.utime(folder)  # its age counts from now
+        host.run("sync", "--file-system", folder)  # a power failure could otherwise leave the name and empty files
+        folder.rename(target)
+    finally:
+        discard(host, copied)
 
 
 def drop(host: Host, name: str) -> None:
@@ -134,7 +111,6 @@ def drop(host: Host, name: str) -> None:
 def prune(host: Host) -> None:
     """Keeps the newest releases, and those in use."""
     in_use = {linked(host, "current"), linked(host, "previous")}
-    folders = [path for path in (host.top / "releases").iterdir() if not path.name.startswith(".") and path.is_dir()]
-    unused = sorted((path for path in folders if path.name not in in_use), key=lambda path: -path.stat().st_mtime)
-    for path in unused[_KEPT - 2 :]:
+    unused = [path for path in (host.top / "releases").glob("[!.]*") if path.name not in in_use]
+    for path in sorted(unused, key=lambda path: -path.stat().st_mtime)[_KEPT - 2 :]:
         shutil.rmtree(path, ignore_errors=True)

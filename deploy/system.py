@@ -1,6 +1,6 @@
 """The host as the deployment sees it: its paths, its programs, and where messages go.
 
-Tests pass a folder as the root and a function in place of the programs. No thread here.
+Tests pass a folder as the root and a function in place of the programs.
 """
 
 import shlex
@@ -9,20 +9,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+
+INSTANCES = "camera-soft-cam@*.service"
 
 
 class Failed(Exception):
     """The deployment cannot continue. The message follows `FAILED: ` in the output."""
 
 
-class Execute(Protocol):
-    """Runs a program with `text` as its standard input and returns its output; exit code 127 if it does not exist."""
-
-    def __call__(self, argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]: ...
-
-
 def run_program(argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program with `text` as its standard input; exit code 127 if it does not exist."""
     try:
         return subprocess.run(  # noqa: S603 - every command is a literal in this folder
             argv, input=text, capture_output=True, text=True, errors="replace", check=False
@@ -50,7 +46,7 @@ class Host:
         options: Options = Options(),
         *,
         root: Path = Path("/"),
-        execute: Execute = run_program,
+        execute: Callable[[Sequence[str], str], subprocess.CompletedProcess[str]] = run_program,
         say: Callable[[str], None] = print,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -59,8 +55,9 @@ class Host:
         self.say, self.sleep, self.clock = say, sleep, clock
         self.top = root / "opt/camera-soft-stream"
         self.pending = self.top / "pending"  # the rollback point of a deployment that is running or was interrupted
-        self.env_dir = root / "etc/camera-streamer"
-        self.env_file = self.env_dir / "camera-soft-stream.env"
+        self.env_file = root / "etc/camera-streamer/camera-soft-stream.env"
+        self.shipped = root / "etc/camera-streamer/.shipped"  # hashes of the files that the owner may edit
+        self.nginx_password = root / "etc/camera-streamer/nginx-password"
         self.units = root / "etc/systemd/system"
         self.unit = self.units / "camera-soft-cam@.service"
         self.python_drop_in = self.units / "camera-soft-cam@.service.d/python.conf"
@@ -77,29 +74,24 @@ class Host:
     def release(self, name: str) -> Path:
         return self.top / "releases" / name
 
-    def run(self, *argv: str | Path, text: str = "") -> subprocess.CompletedProcess[str]:
-        return self._execute([str(word) for word in argv], text)
+    def run(self, *argv: str | Path, text: str = "", check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Runs a program; its output has no newline at the end. With `check`, raises Failed if it fails."""
+        done = self._execute([str(word) for word in argv], text)
+        if check and done.returncode != 0:
+            command, why = shlex.join(map(str, argv)), last_line(done.stderr)
+            raise Failed(f"failed with exit code {done.returncode} at: {command}: {why}")
+        done.stdout = done.stdout.rstrip("\n")
+        return done
 
     def succeeds(self, *argv: str | Path) -> bool:
         return self.run(*argv).returncode == 0
 
-    def output(self, *argv: str | Path) -> str:
-        return self.run(*argv).stdout.strip()
-
-    def require(self, *argv: str | Path, text: str = "") -> str:
-        """The program's output. Raises Failed if it fails."""
-        done = self.run(*argv, text=text)
-        if done.returncode != 0:
-            raise Failed(
-                f"failed with exit code {done.returncode} at: {shlex.join(map(str, argv))}: {last_line(done.stderr)}"
-            )
-        return done.stdout.strip()
-
     def is_active(self, unit: str) -> bool:
         return self.succeeds("systemctl", "--quiet", "is-active", unit)
 
-    def has_program(self, name: str) -> bool:
-        return self.succeeds("sh", "-c", f"command -v {name}")
+    def show(self, name: str, unit: str) -> str:
+        """A property of a unit."""
+        return self.run("systemctl", "show", "--value", f"--property={name}", unit).stdout
 
 
 def instance(number: int) -> str:

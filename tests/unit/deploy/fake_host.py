@@ -148,7 +148,7 @@ class FakeHost:
     def _portal(self, argv: Sequence[str], call: str) -> Answer:
         if "os.environ" in call:
             return 0, "".join(f"{line}\n" for line in self.settings), ""
-        match = re.search(r"releases/([^/]+)/(?:deploy/healthcheck|systemd/probe)\.py (\w+) (\d+)", call)
+        match = re.search(r"releases/([^/]+)/deploy/healthcheck\.py (\w+) (\d+)", call)
         if match is None:
             return WELL
         release, command, number = match.groups()

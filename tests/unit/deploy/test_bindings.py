@@ -58,7 +58,7 @@ def test_requested_binding_is_remembered(pi5: FakeHost) -> None:
     ("camera_id", "reason"), [("pattern", "a test picture has none"), ("http://x/", "not a camera of this portal")]
 )
 def test_sources_without_a_device(pi5: FakeHost, camera_id: str, reason: str) -> None:
-    pi5.settings = [f"cam1_id\tcam1_id\t{camera_id}"]
+    pi5.settings = [f"cam1_id\t{camera_id}"]
     assert bind(pi5) == f"camera 1: not bound to a device: {reason}"
 
 

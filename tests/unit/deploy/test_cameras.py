@@ -69,11 +69,10 @@ def test_files_and_pipes_belong_to_other_programs(fake: FakeHost, make: Callable
 def test_only_ids_and_switches_are_read(fake: FakeHost) -> None:
     inventory = settings(fake, "CAMERA_API_KEY=secret", "cam1_id=pattern", "cam1_width=640")
     assert inventory.settings == (
-        ("cam1_id", "cam1_id", "pattern"),
-        ("cam1_width", "cam1_width", ""),
-        ("camera_api_key", "CAMERA_API_KEY", ""),
+        ("CAMERA_API_KEY", ""),
+        ("cam1_id", "pattern"),
+        ("cam1_width", ""),
     )
-    assert inventory.set_names == "cam1_id cam1_width CAMERA_API_KEY"
 
 
 def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
@@ -84,7 +83,7 @@ def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
     fake.enable(0)
     fake.enable(2)
     (host.units / "camera-soft-cam@2.service").symlink_to("/dev/null")  # masked
-    listed = [cameras.Camera(number, "m", "i") for number in range(4)]  # 3 is new
+    listed = cameras.Inventory(host, tuple(cameras.Camera(number, "m", "i") for number in range(4)), ())  # 3 is new
     assert cameras.wanted_cameras(host, listed) == [0, 3]
     assert cameras.wanted_cameras(fake.host(cameras=(1, 0)), listed) == [0, 1]
 
@@ -96,7 +95,7 @@ def test_check(fake: FakeHost) -> None:
 
 def test_check_reports_lines_that_systemd_ignores(fake: FakeHost) -> None:
     host = fake.host()
-    host.env_dir.mkdir()
+    host.env_file.parent.mkdir()
     host.env_file.write_text("A=1\nexport CAMERA_FPS=7\n")
     cameras.check(host)
     assert f"{host.env_file}, line 2: systemd ignores lines that begin with `export`" in fake.said()

@@ -63,7 +63,7 @@ def test_reason(output: str, shown: str) -> None:
 )
 def test_nothing_of_an_edited_file_is_shown(fake: FakeHost, edited: str) -> None:
     host = fake.host()
-    host.env_dir.mkdir()
+    host.env_file.parent.mkdir()
     text = f"# help\n#CAMERA_WIDTH=1536\n{edited}\n"
     host.env_file.write_text(text)
     shipped = "# other help\n#CAMERA_WIDTH=1536\n\n#CAMERA_NEW=1\n CAMERA_API_KEY = s3cret\nCAMERA_VIEW_KEY=s3cret\n"
@@ -78,7 +78,7 @@ def test_nothing_of_an_edited_file_is_shown(fake: FakeHost, edited: str) -> None
 
 def test_equal_file_counts_as_shipped(fake: FakeHost) -> None:
     host = fake.host()
-    host.env_dir.mkdir()
+    host.env_file.parent.mkdir()
     host.env_file.write_text("#CAMERA_WIDTH=1536\n")
     files.ship(host, b"#CAMERA_WIDTH=1536\n", host.env_file, 0o600)
     assert not files.is_edited(host, host.env_file)
@@ -91,8 +91,8 @@ def test_write(tmp_path: Path) -> None:
     path = tmp_path / "folder/file"
     files.write(path, b"one", 0o600)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert not files.write_if_changed(path, b"one")
-    assert files.write_if_changed(path, b"two", 0o640)
+    assert not files.write(path, b"one")
+    assert files.write(path, b"two", 0o640)
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"two", 0o640)
 
 

@@ -46,7 +46,7 @@ def installed(fake: FakeHost) -> FakeHost:
     folder.rename(fake.host().release("1.0"))
     for name in ("sites-enabled", "sites-available", "snippets"):
         (fake.root / "etc/nginx" / name).mkdir(parents=True)
-    fake.host().env_dir.mkdir()
+    fake.host().env_file.parent.mkdir()
     fake.active.add("nginx")
     return fake
 
@@ -69,7 +69,7 @@ def test_sites(installed: FakeHost, site: tuple[int, type[_Site]]) -> None:
     )
     key = host.nginx / "camera-soft-cam0.key"
     assert (key.read_text(), key.stat().st_mode & 0o777) == ('proxy_set_header Authorization "";\n', 0o600)
-    password = host.env_dir / "nginx-password"
+    password = host.nginx_password
     hashed = host.nginx / "camera-soft-cam.htpasswd"
     assert (password.stat().st_mode & 0o777, hashed.stat().st_mode & 0o777) == (0o600, 0o640)
     assert len(password.read_text().strip()) >= 20
@@ -188,10 +188,10 @@ def test_removed_sites(installed: FakeHost, answer: tuple[int, str, str], expect
     assert installed.calls == []
     edit_site(installed, 80)
     (host.nginx / "camera-soft-cam0.key").touch()
-    (host.env_dir / "nginx-password").touch()
+    host.nginx_password.touch()
     installed.answer("nginx -t", answer)
     nginx.remove_sites(host)
     assert installed.said() == expected
     assert [path for path in host.nginx.rglob("*") if "camera" in path.name] == []
-    assert [*host.env_dir.iterdir()] == []
+    assert [*host.env_file.parent.iterdir()] == []
     assert installed.has_called("systemctl reload nginx") == (answer[0] == 0)

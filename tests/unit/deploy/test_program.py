@@ -29,10 +29,9 @@ def test_options() -> None:
     ]
     assert program.read_arguments(argv) == (
         Options("/p", (0, 1), {0: "none", 1: "/dev/video3"}, True),
-        "install",
-        ["1.0-a", "/folder"],
+        ["install", "1.0-a", "/folder"],
     )
-    assert program.read_arguments(["--python=", "--cameras=", "--bind=", "check"]) == (Options(), "check", [])
+    assert program.read_arguments(["--python=", "--cameras=", "--bind=", "check"]) == (Options(), ["check"])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_needs_root(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
 def test_failed_program(fake: FakeHost) -> None:
     fake.answer("daemon-reload", (3, "", "first\nno bus\n"))
     with pytest.raises(Failed) as caught:
-        fake.host().require("systemctl", "daemon-reload")
+        fake.host().run("systemctl", "daemon-reload", check=True)
     assert str(caught.value) == "failed with exit code 3 at: systemctl daemon-reload: no bus"
     assert run_program(["/nowhere/program"], "").returncode == 127
 
@@ -85,9 +84,9 @@ def test_one_deployment_at_a_time(fake: FakeHost) -> None:
 def test_continues_without_a_reader_or_a_terminal() -> None:
     """A lost SSH connection closes the output; Ctrl+C and SIGHUP may follow."""
     script = (
-        "import os, signal\nfrom deploy.host import Output, detach\noutput = Output()\ndetach(output)\n"
+        "import os, signal\nfrom deploy.host import detach, say_and_log\ndetach()\n"
         "os.kill(os.getpid(), signal.SIGINT); os.kill(os.getpid(), signal.SIGHUP)\n"
-        "output('first')\ninput()\noutput('nobody reads this')\nos.write(2, b'end')\n"
+        "say_and_log('first')\ninput()\nsay_and_log('nobody reads this')\nos.write(2, b'end')\n"
     )
     argv = [sys.executable, "-c", script]
     process = subprocess.Popen(argv, cwd=PROJECT, stdin=-1, stdout=-1, stderr=-1)
@@ -103,10 +102,8 @@ def test_output_goes_to_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(path))
-        output = program.Output(journal=str(path))
-        output("not logged")
-        output.is_logged = True
-        output("two\nlines")
+        program.say("not logged")
+        program.say_and_log("two\nlines", str(path))
         assert journal.recv(1000) == b"SYSLOG_IDENTIFIER=camera-soft-stream\nPRIORITY=6\nMESSAGE=two lines\n"
 
 
@@ -144,7 +141,7 @@ def test_bootstrap_without_a_new_python(tmp_path: Path) -> None:
 def test_signals_are_ignored_after_detach() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGINT, signal.SIGPIPE)}
     try:
-        program.detach(program.Output())
+        program.detach()
         assert {signal.getsignal(number) for number in before} == {signal.SIG_IGN}
     finally:
         for number, handler in before.items():
