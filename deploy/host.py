@@ -21,16 +21,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deploy import files, instances, nginx, releases, rollback
-from deploy.cameras import (
-    Inventory,
-    check,
-    enabled_instances,
-    install_packages,
-    plan_packages,
-    take_inventory,
-    wanted_cameras,
-)
+from deploy import cameras, files, instances, nginx, releases, rollback
+from deploy.cameras import Inventory, enabled_instances, take_inventory, wanted_cameras
 from deploy.system import INSTANCES, Failed, Host, Options, instance, last_line
 
 _KEPT = "/etc/camera-streamer (settings), /var/lib/private/camera-soft-cam (saved controls)"
@@ -71,7 +63,7 @@ def install(host: Host, release: str, folder: str = "") -> None:
     if before in ("", release):
         rollback.forget_rollback_point(host)
     else:
-        releases.switch_link(host, before, "previous")
+        files.link(host.top / "previous", f"releases/{before}")
         rollback.remember_change(host)
     if host.options.with_nginx:
         nginx.install_sites(host, release, requested)
@@ -107,7 +99,7 @@ def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Seque
 
 def _undo(host: Host, release: str, before: str, problem: str) -> str:
     """Rolls back a failed installation; the problem and the result."""
-    if before == release and not rollback.has_changes(host):
+    if before == release and not rollback.changed_names(host, host.pending / "before"):
         rollback.forget_rollback_point(host)
         return f"{problem} any more, with this host and its settings as they are; it was not changed"
     if before:
@@ -223,14 +215,14 @@ def lock(host: Host) -> int:
 def run_command(host: Host, *words: str) -> None:
     """Runs a command with its arguments; `plan` and a command print what it would do."""
     commands: dict[str, Callable[..., None]] = {
-        "check": check,
-        "packages": install_packages,
+        "check": cameras.check,
+        "packages": cameras.install_packages,
         "incoming": releases.make_incoming,
         "discard": releases.discard,
         "install": install,
         "rollback": rollback.roll_back_release,
         "uninstall": uninstall,
-        "plan packages": plan_packages,
+        "plan packages": cameras.plan_packages,
         "plan install": plan_install,
         "plan rollback": rollback.plan_rollback,
         "plan uninstall": plan_uninstall,
@@ -249,9 +241,9 @@ def read_arguments(argv: Sequence[str]) -> tuple[Options, list[str]]:
     parser.add_argument("--start-timeout", type=float, default=Options().start_timeout_s, help="seconds")
     parser.add_argument("command", nargs="+", help="as in run_command()")
     given = parser.parse_args(argv)
-    cameras = tuple(int(word) for word in given.cameras.split(",") if word)
+    numbers = tuple(int(word) for word in given.cameras.split(",") if word)
     bind = {int(number): node for number, _, node in (word.partition("=") for word in given.bind.split(",") if word)}
-    return Options(given.python, cameras, bind, given.with_nginx, given.start_timeout), given.command
+    return Options(given.python, numbers, bind, given.with_nginx, given.start_timeout), given.command
 
 
 def main(argv: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from deploy import files
@@ -21,10 +22,6 @@ def linked(host: Host, link: str) -> str:
     return path.readlink().name if path.is_symlink() else ""
 
 
-def switch_link(host: Host, name: str, link: str) -> None:
-    files.link(host.top / link, f"releases/{name}")
-
-
 def activate(host: Host, name: str) -> None:
     """Installs the release's unit and udev rule, and makes it the current one."""
     source = host.release(name) / "systemd"
@@ -32,7 +29,7 @@ def activate(host: Host, name: str) -> None:
     if files.write(host.rules, (source / host.rules.name).read_bytes()):
         reload_udev(host)
     if linked(host, "current") != name:
-        switch_link(host, name, "current")
+        files.link(host.top / "current", f"releases/{name}")
 
 
 def reload_udev(host: Host) -> None:
@@ -42,13 +39,12 @@ def reload_udev(host: Host) -> None:
 
 
 def write_python_drop_in(host: Host) -> None:
-    python = python_path(host)
-    if python == SYSTEM_PYTHON:
+    if python_path(host) == SYSTEM_PYTHON:
         host.python_drop_in.unlink(missing_ok=True)
-        return
-    command = f"{python} /opt/camera-soft-stream/current/soft_stream.py --camera %i"
-    text = f"# Written by deploy.sh --python.\n[Service]\nExecStart=\nExecStart={command}\n"
-    files.write(host.python_drop_in, text.encode())
+    else:
+        command = f"{python_path(host)} /opt/camera-soft-stream/current/soft_stream.py --camera %i"
+        text = f"# Written by deploy.sh --python.\n[Service]\nExecStart=\nExecStart={command}\n"
+        files.write(host.python_drop_in, text.encode())
 
 
 def make_incoming(host: Host, name: str) -> None:
@@ -58,15 +54,11 @@ def make_incoming(host: Host, name: str) -> None:
     for old in releases.glob(".incoming-*"):
         if time.time() - old.stat().st_mtime > _ABANDONED_S:
             shutil.rmtree(old, ignore_errors=True)
-    if host.release(name).is_dir():
-        return
-    try:
+    if not host.release(name).is_dir():
         # Only root may enter the outer folder (0700) during the copy, which may set any mode on the inner one.
         folder = Path(tempfile.mkdtemp(prefix=".incoming-", dir=releases)) / "release"
         folder.mkdir(mode=0o755)
-    except OSError as error:
-        raise Failed(f"cannot create a folder for the release: {error}") from error
-    host.say(str(folder))
+        host.say(str(folder))
 
 
 def _is_incoming(host: Host, folder: str) -> bool:
@@ -101,11 +93,9 @@ def adopt(host: Host, name: str, copied: str) -> None:
 def drop(host: Host, name: str) -> None:
     """Removes the release, and the folders above if they are empty then."""
     shutil.rmtree(host.release(name), ignore_errors=True)
-    for folder in (host.top / "releases", host.top):
-        try:
-            folder.rmdir()
-        except OSError:
-            return
+    with suppress(OSError):
+        (host.top / "releases").rmdir()
+        host.top.rmdir()
 
 
 def prune(host: Host) -> None:

@@ -64,7 +64,8 @@ def _save(host: Host, target: Path, patterns: Sequence[str]) -> None:
         _copy(host.root / name, target / name)
 
 
-def _changed_names(host: Host, before: Path, patterns: Sequence[str]) -> list[Path]:
+def changed_names(host: Host, before: Path, patterns: Sequence[str] = _ALL_FILES) -> list[Path]:
+    """The files that differ from those in `before`."""
     names = _names(before, patterns) | _names(host.root, patterns)
     return sorted(name for name in names if _content(before / name) != _content(host.root / name))
 
@@ -77,7 +78,7 @@ def _restore(host: Host, before: Path, patterns: Sequence[str], after: Path | No
     kept = [host.env_file] if files.is_edited(host, host.env_file) else []
     names = [
         name
-        for name in _changed_names(host, before, patterns)
+        for name in changed_names(host, before, patterns)
         if host.root / name not in kept and (after is None or _content(after / name) == _content(host.root / name))
     ]
     for name in names:
@@ -128,11 +129,6 @@ def remember_change(host: Host) -> None:
     shutil.rmtree(changed / "before/etc/camera-streamer", ignore_errors=True)  # the settings may include keys
 
 
-def has_changes(host: Host) -> bool:
-    """Whether anything differs from the rollback point."""
-    return _changed_names(host, host.pending / "before", _ALL_FILES) != []
-
-
 def pending_release(host: Host) -> str:
     return releases.linked(host, f"pending/before/{_CURRENT}")
 
@@ -171,11 +167,12 @@ def recover_interrupted(host: Host) -> bool:
 
 def roll_back_release(host: Host) -> None:
     """Switches to the previous release. Raises Failed, with everything as before, if that does not work."""
-    if recover_interrupted(host):
-        current = releases.linked(host, "current")
-        host.say(f"done: {f'release {current}' if current else 'no release is in use'}")
+    is_done = recover_interrupted(host)
+    before = releases.linked(host, "current")
+    if is_done:
+        host.say(f"done: {f'release {before}' if before else 'no release is in use'}")
         return
-    before, previous = releases.linked(host, "current"), _require_previous(host)
+    previous = _require_previous(host)
     were_enabled = enabled_instances(host)
     save_rollback_point(host, were_enabled)
     # What came with this release (a Python, a binding, a camera) is restored too, unless the owner changed it since.
@@ -195,7 +192,7 @@ def roll_back_release(host: Host) -> None:
     if not works:
         roll_back(host)
         raise Failed(f"release {previous} does not work; {before} stays")
-    releases.switch_link(host, before, "previous")
+    files.link(host.top / "previous", f"releases/{before}")
     remember_change(host)
     host.say(f"done: release {previous}, previous release {before}")
 

@@ -1,4 +1,4 @@
-"""Finds the /dev/videoN that delivers a camera's frames, by the id that Picamera2 gives it. No thread here.
+"""Finds the /dev/videoN that delivers a camera's frames, by the id that Picamera2 gives it.
 
 A machine has many video nodes, and their numbers change from boot to boot. A persistent name of the node
 (/dev/v4l/by-path/…) is preferred.
@@ -9,8 +9,9 @@ controller and its ports.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
+
+from deploy.system import read_text
 
 # libcamera names a USB camera by its controller, its ports and interface without the bus number, and its product.
 _USB_ID = re.compile(r"(.+)-([\d.]+:\d+\.\d+)-[0-9a-f]{4}:[0-9a-f]{4}")
@@ -22,11 +23,11 @@ class NotFound(Exception):
 
 def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
     """The node's path under /dev. `root` is the folder with sys and dev. Raises NotFound."""
-    nodes = list(_video_nodes(root))
+    nodes = [*(root / "sys/class/video4linux").glob("video[0-9]*")]
     if not nodes:
         raise NotFound("no video nodes on this machine")
     usb = _USB_ID.fullmatch(camera_id)
-    if usb is not None:
+    if usb:
         found = [node for node in nodes if _is_usb(node, usb[1], usb[2], root)]
     elif camera_id.startswith("/base/"):
         receiver = _receiver_of(root / "sys/firmware/devicetree" / camera_id.lstrip("/"), root)
@@ -35,26 +36,14 @@ def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
         raise NotFound(f"{camera_id} is not in the device tree and not on USB")
     if not found:
         raise NotFound(f"no video node found for {camera_id}")
-    first = min(found, key=lambda node: (_index(node), _number(node)))
-    return _persistent_name(f"video{_number(first)}", root)
+    name = min(found, key=_place).name
+    persistent = (link for link in sorted((root / "dev/v4l/by-path").glob("*")) if link.resolve().name == name)
+    return next((f"/dev/v4l/by-path/{link.name}" for link in persistent), f"/dev/{name}")
 
 
-def _video_nodes(root: Path) -> Iterator[Path]:
-    folder = root / "sys/class/video4linux"
-    if folder.is_dir():
-        yield from (entry for entry in folder.iterdir() if re.fullmatch(r"video\d+", entry.name))
-
-
-def _number(node: Path) -> int:
-    return int(node.name.removeprefix("video"))
-
-
-def _index(node: Path) -> int:
-    """Its place among the nodes of one device; a receiver's first one has the frames, later ones metadata."""
-    try:
-        return int((node / "index").read_text())
-    except (OSError, ValueError):
-        return 0
+def _place(node: Path) -> tuple[int, int]:
+    """Its place among the nodes of one device, where a receiver's first one has the frames; and its number."""
+    return int(read_text(node / "index") or 0), int(node.name.removeprefix("video"))
 
 
 def _receiver_of(sensor: Path, root: Path) -> Path:
@@ -81,12 +70,3 @@ def _is_usb(node: Path, controller: str, interface: str, root: Path) -> bool:
         return False
     wanted = root / "sys/firmware/devicetree" / controller.lstrip("/")
     return not wanted.exists() or any((above / "of_node").resolve() == wanted.resolve() for above in device.parents)
-
-
-def _persistent_name(name: str, root: Path) -> str:
-    folder = root / "dev/v4l/by-path"
-    if folder.is_dir():
-        for link in sorted(folder.iterdir()):
-            if link.resolve().name == name:
-                return f"/dev/v4l/by-path/{link.name}"
-    return f"/dev/{name}"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy import cameras
 from deploy import host as program
 from deploy.system import Failed, Options, run_program
 from tests.unit.deploy.fake_host import FakeHost
@@ -48,7 +49,7 @@ def test_every_failure_has_a_message(
     def check(_: object) -> None:
         raise error
 
-    monkeypatch.setattr(program, "check", check)
+    monkeypatch.setattr(cameras, "check", check)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "chdir", lambda _: None)
     assert program.main(["check"]) == 1
