@@ -26,39 +26,28 @@ for key, text in sorted(os.environ.items()):
 
 
 @dataclass(frozen=True)
-class Camera:
-    """A line of Picamera2's list; the number is its place."""
-
-    number: int
-    model: str
-    id: str
-
-
-@dataclass(frozen=True)
 class Inventory:
     """The cameras that Picamera2 lists, and the names and values in the settings file, as systemd reads it."""
 
     host: Host
-    cameras: tuple[Camera, ...]
-    settings: tuple[tuple[str, str], ...]
-
-    def setting(self, name: str) -> str:
-        return next((value for written, value in reversed(self.settings) if written.lower() == name), "")
+    cameras: dict[int, tuple[str, str]]  # model and id
+    names: list[str]
+    values: dict[str, str]  # by the name in lower case
 
     def is_switched_off(self, number: int) -> bool:
         """Whether the settings switch the camera off, so that none is needed."""
-        value = self.setting(f"cam{number}_enabled") or self.setting("camera_enabled")
+        value = self.values.get(f"cam{number}_enabled") or self.values.get("camera_enabled", "")
         return value.lower() in ("0", "false", "no", "off")
 
     def camera_id(self, number: int) -> str:
         """The camera's id; `pattern`, `elsewhere` for a source that is not Picamera2's, or empty if it is missing."""
-        chosen = self.setting(f"cam{number}_id")
+        chosen = self.values.get(f"cam{number}_id")
         if not chosen:
-            return next((camera.id for camera in self.cameras if camera.number == number), "")
+            return self.cameras.get(number, ("", ""))[1]
         source = self.host.path(chosen)
         if "://" in chosen or chosen.startswith("/dev/") or source.is_file() or source.is_fifo():
             return "elsewhere"
-        return chosen if chosen == "pattern" or chosen in [camera.id for camera in self.cameras] else ""
+        return chosen if chosen == "pattern" or chosen in [found for _, found in self.cameras.values()] else ""
 
 
 def python_path(host: Host) -> str:
@@ -83,13 +72,11 @@ def take_inventory(host: Host, *, needs_picamera2: bool = False) -> Inventory:
     if needs_picamera2 and done.returncode != 0:
         cause = "a numpy or simplejpeg from pip beside the system's?"
         raise Failed(f"picamera2 does not work with {python} ({cause}): {last_line(done.stderr)}")
-    cameras = [line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2]
-    settings = run_in_settings(host, python, "-c", _READ_SETTINGS).stdout.splitlines()
-    return Inventory(
-        host,
-        tuple(Camera(int(number), model, camera_id) for number, model, camera_id in cameras),
-        tuple((name, value) for name, tab, value in (line.partition("\t") for line in settings) if tab),
-    )
+    rows = (line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2)
+    cameras = {int(number): (model, camera_id) for number, model, camera_id in rows}
+    read = run_in_settings(host, python, "-c", _READ_SETTINGS).stdout.splitlines()
+    settings = [(name, value) for name, tab, value in (line.partition("\t") for line in read) if tab]
+    return Inventory(host, cameras, [name for name, _ in settings], {name.lower(): value for name, value in settings})
 
 
 def enabled_instances(host: Host, units: Path | None = None) -> list[int]:
@@ -113,8 +100,7 @@ def wanted_cameras(host: Host, inventory: Inventory) -> list[int]:
     """The requested ones, otherwise those present or enabled before, except for disabled ones."""
     if host.options.cameras:
         return sorted({*host.options.cameras})
-    numbers = {*(camera.number for camera in inventory.cameras), *enabled_instances(host)}
-    return sorted(number for number in numbers if not is_kept_off(host, number))
+    return sorted(number for number in {*inventory.cameras, *enabled_instances(host)} if not is_kept_off(host, number))
 
 
 def missing_packages(host: Host) -> list[str]:
@@ -171,7 +157,7 @@ def check(host: Host) -> None:
     if not host.succeeds(python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"):
         raise Failed(f"{python} is {version}; 3.11 or newer is required")
     inventory = take_inventory(host, needs_picamera2=True)
-    listed = ", ".join(f"{camera.number} {camera.model}" for camera in inventory.cameras) or "none"
+    listed = ", ".join(f"{number} {model}" for number, (model, _) in inventory.cameras.items()) or "none"
     system = re.search(r'(?m)^PRETTY_NAME="?(.*?)"?$', read_text(host.path("etc/os-release")))
     host.say(f"checked: {system[1] if system else '?'}, systemd {systemd}, {version}, cameras: {listed}")
     lines = read_text(host.env_file).splitlines()
@@ -182,7 +168,7 @@ def check(host: Host) -> None:
     for number in wanted:
         if is_masked(host, number):
             raise Failed(f"camera {number} is masked; to use it: sudo systemctl unmask camera-soft-cam@{number}")
-    off = [camera.number for camera in inventory.cameras if is_kept_off(host, camera.number)]
+    off = [number for number in inventory.cameras if is_kept_off(host, number)]
     for number in off if not host.options.cameras else []:
         host.say(f"camera {number}: disabled on this host and stays off; --cameras {number} enables it")
     for node in host.options.bind.values():

@@ -79,10 +79,8 @@ def _url(settings: Settings) -> str:
 
 
 def _get(settings: Settings, path: str, timeout_s: float) -> http.client.HTTPResponse:
-    request = urllib.request.Request(_url(settings) + path)  # noqa: S310 - the scheme is a literal
-    authorization = _authorization(settings)
-    if authorization:
-        request.add_header("Authorization", authorization)
+    headers = {"Authorization": value} if (value := _authorization(settings)) else {}
+    request = urllib.request.Request(_url(settings) + path, headers=headers)  # noqa: S310 - the scheme is a literal
     # Without the proxies of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)

@@ -46,7 +46,11 @@ def install(host: Host, release: str, folder: str = "") -> None:
         instances.preflight(host, release, numbers)
         if host.options.with_nginx:
             nginx.preflight(host, requested)
-        required = [number for number in numbers if _must_deliver(host, release, before, number)]
+        # A camera must deliver a picture if it does now, or if nothing ran here before.
+        running = [number for number in numbers if host.is_active(instance(number))]
+        required = [number for number in numbers if number not in running and not before]
+        if before not in ("", release):
+            required = [number for number in running if instances.delivers_picture(host, before, number)]
         rollback.save_rollback_point(host, numbers)
     except (instances.BrokenRelease, OSError) as error:
         if release != before:  # the next deployment copies it again
@@ -73,17 +77,10 @@ def install(host: Host, release: str, folder: str = "") -> None:
     host.say(f"done: release {release}{note}")
 
 
-def _must_deliver(host: Host, release: str, before: str, number: int) -> bool:
-    """Whether the camera must deliver a picture: because it does now, or because nothing ran here before."""
-    if not host.is_active(instance(number)):
-        return not before
-    return before not in ("", release) and instances.delivers_picture(host, before, number)
-
-
 def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Sequence[int]) -> None:
     """Writes everything that must be there before the instances start, and enables them."""
     shipped = (host.release(release) / "env/camera-soft-stream.env").read_bytes()
-    files.ship(host, shipped, host.env_file, 0o600, set_names=" ".join(name for name, _ in inventory.settings))
+    files.ship(host, shipped, host.env_file, 0o600, set_names=" ".join(inventory.names))
     if host.env_file.stat().st_mode & 0o777 != 0o600:  # chmod alone makes it newer than the instances
         host.env_file.chmod(0o600)
     releases.write_python_drop_in(host)

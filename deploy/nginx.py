@@ -7,7 +7,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from deploy import files, instances
 from deploy.system import Failed, Host, read_text
@@ -38,21 +37,18 @@ def preflight(host: Host, numbers: Iterable[int]) -> None:
         raise Failed(f"nginx rejects its present configuration, nothing was changed: {files.reason(tested.stderr)}")
 
 
-def _key_file(host: Host, number: int) -> Path:
-    return host.nginx / f"camera-soft-cam{number}.key"
-
-
 def _write_key(host: Host, release: str, number: int) -> bool:
     """Writes the directive that sends the portal's key; whether it changed."""
     done = instances.healthcheck(host, release, "nginx", number)
     if done.returncode != 0:
         raise Failed(f"camera {number}: its key for nginx could not be read")
-    return files.write(_key_file(host, number), f"{done.stdout.strip()}\n".encode(), 0o600)
+    return files.write(host.nginx / f"camera-soft-cam{number}.key", f"{done.stdout.strip()}\n".encode(), 0o600)
 
 
 def renew_keys(host: Host, release: str, numbers: Iterable[int]) -> None:
     """Updates the key of each camera that nginx serves, if the settings have another one now."""
-    renewed = [n for n in numbers if _key_file(host, n).exists() and _write_key(host, release, n)]
+    served = [number for number in numbers if (host.nginx / f"camera-soft-cam{number}.key").exists()]
+    renewed = [number for number in served if _write_key(host, release, number)]
     for number in renewed:
         host.say(f"camera {number}: updated its key for nginx")
     if renewed and host.is_active("nginx") and not host.succeeds("systemctl", "reload", "nginx"):
@@ -104,7 +100,7 @@ def _start(host: Host, numbers: Iterable[int]) -> None:
         port = public_port(host, number)
         if not requires_password(host, port):
             raise Failed(f"nginx does not request a password; maybe {instances.port_in_use(port)}")
-        host.say(f"camera {number}: nginx serves it at port {port}, password in {_password_hash(host)}")
+        host.say(f"camera {number}: nginx serves it at port {port}, password in {host.nginx_users}")
 
 
 def requires_password(host: Host, port: int) -> bool:
@@ -126,13 +122,9 @@ def requires_password(host: Host, port: int) -> bool:
     return False
 
 
-def _password_hash(host: Host) -> Path:
-    return host.nginx / "camera-soft-cam.htpasswd"
-
-
 def _make_password(host: Host) -> None:
     """Makes a password if there is none. Only root can read it; nginx reads its hash."""
-    file = _password_hash(host)
+    file = host.nginx_users
     if file.exists():
         return
     password = f"{secrets.token_urlsafe(15)}\n"
@@ -150,7 +142,7 @@ def remove_sites(host: Host) -> None:
         return
     names = ("sites-*/camera-soft-cam*.conf", "camera-soft-cam*.key", "snippets/camera-soft-cam.conf")
     installed = [path for name in names for path in host.nginx.glob(name)]
-    for path in (*installed, _password_hash(host), host.nginx_password):
+    for path in (*installed, host.nginx_users, host.nginx_password):
         path.unlink(missing_ok=True)
     tested = host.run("nginx", "-t", "-q")
     if tested.returncode == 0:

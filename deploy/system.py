@@ -57,12 +57,13 @@ class Host:
         self.pending = self.top / "pending"  # the rollback point of a deployment that is running or was interrupted
         self.env_file = root / "etc/camera-streamer/camera-soft-stream.env"
         self.shipped = root / "etc/camera-streamer/.shipped"  # hashes of the files that the owner may edit
-        self.nginx_password = root / "etc/camera-streamer/nginx-password"
         self.units = root / "etc/systemd/system"
         self.unit = self.units / "camera-soft-cam@.service"
         self.python_drop_in = self.units / "camera-soft-cam@.service.d/python.conf"
         self.rules = root / "etc/udev/rules.d/70-camera-soft-cam.rules"
         self.nginx = root / "etc/nginx"
+        self.nginx_password = root / "etc/camera-streamer/nginx-password"
+        self.nginx_users = self.nginx / "camera-soft-cam.htpasswd"  # the hash of that password
 
     def path(self, absolute: str) -> Path:
         return self.root / absolute.lstrip("/")

@@ -68,11 +68,8 @@ def test_files_and_pipes_belong_to_other_programs(fake: FakeHost, make: Callable
 
 def test_only_ids_and_switches_are_read(fake: FakeHost) -> None:
     inventory = settings(fake, "CAMERA_API_KEY=secret", "cam1_id=pattern", "cam1_width=640")
-    assert inventory.settings == (
-        ("CAMERA_API_KEY", ""),
-        ("cam1_id", "pattern"),
-        ("cam1_width", ""),
-    )
+    assert inventory.names == ["CAMERA_API_KEY", "cam1_id", "cam1_width"]
+    assert inventory.values == {"camera_api_key": "", "cam1_id": "pattern", "cam1_width": ""}
 
 
 def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
@@ -83,7 +80,7 @@ def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
     fake.enable(0)
     fake.enable(2)
     (host.units / "camera-soft-cam@2.service").symlink_to("/dev/null")  # masked
-    listed = cameras.Inventory(host, tuple(cameras.Camera(number, "m", "i") for number in range(4)), ())  # 3 is new
+    listed = cameras.Inventory(host, dict.fromkeys(range(4), ("m", "i")), [], {})  # 3 is new
     assert cameras.wanted_cameras(host, listed) == [0, 3]
     assert cameras.wanted_cameras(fake.host(cameras=(1, 0)), listed) == [0, 1]
 
