@@ -50,7 +50,8 @@ def install(host: Host, release: str, folder: str = "") -> None:
         running = [number for number in numbers if host.is_active(instance(number))]
         required = [number for number in numbers if number not in running and not before]
         if before not in ("", release):
-            required = [number for number in running if instances.delivers_picture(host, before, number)]
+            checks = {number: instances.healthcheck(host, before, "health", number, "5") for number in running}
+            required = [number for number in running if checks[number].returncode == 0]
         rollback.save_rollback_point(host, numbers)
     except (instances.BrokenRelease, OSError) as error:
         if release != before:  # the next deployment copies it again
@@ -131,7 +132,7 @@ def plan_install(host: Host, release: str) -> None:
         host.say(f"would keep {host.env_file}, which was edited")
     else:
         host.say(f"would update {host.env_file}, which was never edited")
-    if host.release(before).is_dir() and before:
+    if before and host.release(before).is_dir():
         with suppress(instances.BrokenRelease):  # the new one is not on the host yet, and may work
             instances.preflight(host, before, numbers)
     if host.options.with_nginx and host.succeeds("sh", "-c", "command -v nginx"):
@@ -139,7 +140,7 @@ def plan_install(host: Host, release: str) -> None:
     for number in numbers:
         host.say(f"would enable and start {instance(number)}")
         if host.options.with_nginx:
-            host.say(f"would serve camera {number} at port {nginx.default_port(number)} by nginx, with a password")
+            host.say(f"would serve camera {number} at port {nginx.FIRST_PORT + number} by nginx, with a password")
     for number in enabled_instances(host):
         if number not in numbers:
             host.say(f"would continue camera {number}, enabled before, with the same release")

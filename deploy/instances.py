@@ -142,10 +142,6 @@ def healthcheck(host: Host, release: str, command: str, number: int, *more: str)
     return run_in_settings(host, python_path(host), program, command, str(number), *more)
 
 
-def delivers_picture(host: Host, release: str, number: int) -> bool:
-    return healthcheck(host, release, "health", number, "5").returncode == 0
-
-
 def start(
     host: Host, release: str, numbers: Sequence[int], *, required: Collection[int] = (), is_forced: bool = False
 ) -> bool:

@@ -11,18 +11,15 @@ from collections.abc import Iterable, Sequence
 from deploy import files, instances
 from deploy.system import Failed, Host, read_text
 
+FIRST_PORT = 8081  # of camera 0
 _PASSWORD_TRIES = 50
-
-
-def default_port(number: int) -> int:
-    return 8081 + number
 
 
 def public_port(host: Host, number: int) -> int:
     """The port that the site listens on; its owner may have edited it."""
     site = read_text(host.nginx / f"sites-available/camera-soft-cam{number}.conf")
     listen = re.search(r"(?m)^\s*listen\s+(?:[^;\s]*:)?(\d+)(?:[\s;].*)?$", site)
-    return int(listen[1]) if listen else default_port(number)
+    return int(listen[1]) if listen else FIRST_PORT + number
 
 
 def preflight(host: Host, numbers: Iterable[int]) -> None:
@@ -70,7 +67,7 @@ def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
         name = f"camera-soft-cam{number}.conf"
         inside = instances.healthcheck(host, release, "port", number).stdout
         site = (source / "site.conf").read_text()
-        for placeholder, value in (("@N@", number), ("@OUTSIDE@", default_port(number)), ("@INSIDE@", inside)):
+        for placeholder, value in (("@N@", number), ("@OUTSIDE@", FIRST_PORT + number), ("@INSIDE@", inside)):
             site = site.replace(placeholder, str(value))
         if not host.path("proc/net/if_inet6").exists():
             site = re.sub(r"(?m)^.*listen \[::\].*\n", "", site)

@@ -65,7 +65,7 @@ def _save(host: Host, target: Path, patterns: Sequence[str]) -> None:
 
 
 def changed_names(host: Host, before: Path, patterns: Sequence[str] = _ALL_FILES) -> list[Path]:
-    """The files that differ from those in `before`."""
+    """The files that differ from those in `before`, by their paths below the root."""
     names = _names(before, patterns) | _names(host.root, patterns)
     return sorted(name for name in names if _content(before / name) != _content(host.root / name))
 
@@ -91,15 +91,13 @@ def _restore(host: Host, before: Path, patterns: Sequence[str], after: Path | No
     return names != []
 
 
-# --- The rollback point of a deployment
-
-
 def save_rollback_point(host: Host, numbers: Iterable[int]) -> None:
     """Records the state of the host, and which of these instances run."""
     point = host.pending.with_name("pending.new")
     shutil.rmtree(point, ignore_errors=True)
     try:
         point.mkdir(mode=0o700, parents=True)
+        (point / "before").mkdir()
         _save(host, point / "before", _ALL_FILES)
         active = [str(number) for number in numbers if host.is_active(instance(number))]
         (point / "active").write_text(" ".join(active))
@@ -112,8 +110,7 @@ def save_rollback_point(host: Host, numbers: Iterable[int]) -> None:
 def forget_rollback_point(host: Host) -> None:
     done = host.pending.with_name("pending.new")
     shutil.rmtree(done, ignore_errors=True)
-    if host.pending.is_dir():
-        host.pending.rename(done)  # in one step, so that a half-deleted folder is never taken for a rollback point
+    host.pending.rename(done)  # in one step, so that a half-deleted folder is never taken for a rollback point
     shutil.rmtree(done, ignore_errors=True)
 
 
@@ -153,16 +150,13 @@ def recover_interrupted(host: Host) -> bool:
     if not host.pending.is_dir():
         return False
     before = pending_release(host)
-    if before and not host.release(before).is_dir():
+    if not (host.pending / "before").is_dir() or (before and not host.release(before).is_dir()):
         forget_rollback_point(host)
         return False
     host.say(f"the previous deployment was interrupted; rolling back to {before or 'the state before it'} first")
     if not roll_back(host):
         host.say(f"{before} does not work either")
     return True
-
-
-# --- The command
 
 
 def roll_back_release(host: Host) -> None:

@@ -74,6 +74,7 @@ def test_update_and_rollback(fake: FakeHost) -> None:
     program.run_command(host, "rollback")
     assert fake.said().endswith("done: release 1.0-a, previous release 2.0-b")
     assert (current(fake), releases.linked(host, "previous")) == ("1.0-a", "2.0-b")
+    assert not (host.top / "changed/before/etc/camera-streamer").exists()  # the settings may include keys
     assert host.unit.read_text() == "# unit of 1.0-a\n"
     program.run_command(host, "rollback")
     assert current(fake) == "2.0-b"
@@ -214,6 +215,25 @@ def test_rollback_point_of_a_release_that_is_gone(fake: FakeHost) -> None:
     shutil.rmtree(fake.host().release("1.0-a"))
     assert rollback.recover_interrupted(fake.host()) is False
     assert not fake.host().pending.exists()
+
+
+def test_incomplete_rollback_point(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    before = fake.files()
+    fake.host().pending.mkdir()
+    assert rollback.recover_interrupted(fake.host()) is False
+    assert not fake.host().pending.exists()
+    assert fake.files() == before
+
+
+def test_interrupted_after_the_switch_of_the_previous_release(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    install(fake, "2.0-b")
+    before, host = fake.files(), fake.host()
+    rollback.save_rollback_point(host, [0, 1])
+    files.link(host.top / "previous", "releases/2.0-b")
+    assert rollback.recover_interrupted(host)
+    assert fake.files() == before
 
 
 @pytest.mark.parametrize("edited", ["", "CAMERA_WIDTH=640\n"])
