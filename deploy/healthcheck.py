@@ -15,8 +15,7 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import closing, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -50,56 +49,51 @@ def _check(settings: Settings, timeout_s: float) -> int:
     started_s = time.monotonic()
     while True:
         try:
-            with _get(settings, "/health", _HEALTH_TIMEOUT_S) as response:
-                health = f"healthy at {_url(settings)}, version {json.load(response)['version']}"
+            version = json.loads(_get(settings, "/health", _HEALTH_TIMEOUT_S))["version"]
             break
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             if time.monotonic() - started_s > timeout_s:
-                print(f"not healthy after {timeout_s:.0f} s: {_reason(error)}")
+                print(f"not healthy after {timeout_s:.0f} s: {error}")
                 return 1
         time.sleep(_RETRY_S)
+    host, port = _address(settings)
+    health = f"healthy at http://{f'[{host}]' if ':' in host else host}:{port}, version {version}"
     if not settings.enabled:
         print(f"{health}; switched off in its settings")
         return 0
     started_s = time.monotonic()
     try:
-        with _get(settings, "/snapshot.jpg", _SNAPSHOT_TIMEOUT_S) as response:
-            snapshot = response.read()
+        snapshot = _get(settings, "/snapshot.jpg", _SNAPSHOT_TIMEOUT_S)
     except (OSError, http.client.HTTPException) as error:
-        print(f"{health}; no snapshot: {_reason(error)}")
+        print(f"{health}; no snapshot: {error}")
         return 3
     print(f"{health}; snapshot of {len(snapshot) // 1024} KiB after {time.monotonic() - started_s:.1f} s")
     return 0
 
 
-def _url(settings: Settings) -> str:
+def _address(settings: Settings) -> tuple[str, int]:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)
-    port = settings.port_for(settings.camera_number or 0)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return host, settings.port_for(settings.camera_number or 0)
 
 
-def _get(settings: Settings, path: str, timeout_s: float) -> http.client.HTTPResponse:
+def _get(settings: Settings, path: str, timeout_s: float) -> bytes:
+    """The content at a path of the portal. Raises OSError or HTTPException, with the portal's reason."""
     headers = {"Authorization": value} if (value := _authorization(settings)) else {}
-    request = urllib.request.Request(_url(settings) + path, headers=headers)  # noqa: S310 - the scheme is a literal
-    # Without the proxies of the environment.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    response: http.client.HTTPResponse = opener.open(request, timeout=timeout_s)
-    return response
+    with closing(http.client.HTTPConnection(*_address(settings), timeout=timeout_s)) as connection:
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        content = response.read()
+    if response.status != http.HTTPStatus.OK:
+        detail = ""
+        with suppress(ValueError, KeyError, TypeError):
+            detail = f", {json.loads(content)['detail']}"
+        raise OSError(f"status {response.status}{detail}")
+    return content
 
 
 def _authorization(settings: Settings) -> str:
     key = settings.api_key or settings.view_key  # either can read
     return "" if key is None else "Basic " + base64.b64encode(f"nginx:{key}".encode()).decode()
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        try:
-            detail = json.load(error).get("detail")
-        except (OSError, ValueError, AttributeError):
-            detail = None
-        return f"status {error.code}{f', {detail}' if detail else ''}"
-    return str(getattr(error, "reason", error))
 
 
 if __name__ == "__main__":
