@@ -99,7 +99,7 @@ def test_camera_reopens_when_restart_fails(start: Start, faults: Path) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang-once fail-restart")
-        portal.wait_for_log("Restarting the stream failed: .*does not start again")
+        portal.wait_for_log("Restarting the stream failed: .*does not restart")
         portal.wait_for_log("reopening the camera")
         portal.wait_for_log("Camera recovered")
         viewer.next_where(is_placeholder=False)
