@@ -169,6 +169,7 @@ def hide_tab(page: Page, portal: Portal) -> None:
     page.evaluate(HIDE, False)
 
 
+@pytest.mark.measurement
 @pytest.mark.parametrize("stall", [hiccup, stop_portal, hide_tab])
 def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: Callable[[Page, Portal], None]) -> None:
     portal = start_portal(*SMALL)
@@ -180,6 +181,7 @@ def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: 
     wait_until_close(page)
 
 
+@pytest.mark.measurement
 def test_clock_drift_is_corrected(start_portal: Start, visitor: Visitor) -> None:
     """Without correction the drift would add 0.36 s of latency during the test."""
     page = play(visitor, start_portal(*SMALL), SLOW_CLOCK)
@@ -190,6 +192,7 @@ def test_clock_drift_is_corrected(start_portal: Start, visitor: Visitor) -> None
     assert statistics.mean(paces) > 1
 
 
+@pytest.mark.measurement
 def test_jitter_increases_latency(start_portal: Start, visitor: Visitor) -> None:
     """Between stalls the latency stays higher than before, so that the next stall is not visible."""
     page = play(visitor, start_portal(*SMALL), JITTER)
@@ -198,6 +201,7 @@ def test_jitter_increases_latency(start_portal: Start, visitor: Visitor) -> None
     assert behind_ms(page) < 1000
 
 
+@pytest.mark.measurement
 def test_continues_after_recovery(start_portal: Start, visitor: Visitor, faults: Path) -> None:
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *SMALL)
     page = play(visitor, portal)

@@ -83,7 +83,8 @@ def test_command(command: str, start_portal: Callable[..., Portal], folder: Path
         port = address.rpartition(":")[2]
         text = text.replace(ADDRESS, address).replace("--host 127.0.0.1", f"--host 127.0.0.1 --port {port}")
         text = text.replace("--duration 60", "--duration 3").replace("--limit-frames 500", "--limit-frames 20")
-        text = text.replace("--frames 150", "--frames 20")
+        text = text.replace("--frames 150", "--frames 20").replace("--min-fps 19", "--min-fps 5")  # a busy machine
+        text = text.replace("--max-gap 0.5", "--max-gap 10")
     words = shlex.split(text)
     if words[0] == "curl":
         words[1:1] = ["--fail-with-body", "--silent", "--show-error"]
