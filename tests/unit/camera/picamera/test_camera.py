@@ -71,7 +71,7 @@ def test_padded_rows_without_copy(fake: type[FakePicamera2]) -> None:
 def test_fail_unsupported_format(fake: type[FakePicamera2]) -> None:
     fake.gives = {"format": "XBGR8888"}
     camera = PicameraCamera(0, None, REQUEST)
-    with pytest.raises(CameraError, match="the camera gives XBGR8888"):
+    with pytest.raises(CameraError, match="pixel format XBGR8888 of the camera"):
         camera.open(lambda frame: None)
     assert fake.open_now == 0
 
