@@ -171,9 +171,9 @@ def _hdr_reason(word: str, config: StreamConfig) -> str | None:
     has_single = has_single_exposure_hdr(config)
     match word:
         case "sensor" if not config.has_sensor_hdr:
-            return "mode sensor: the sensor does not support HDR"
+            return "mode sensor: this camera's sensor does not support HDR"
         case "single-exp" if not has_single:
-            return "mode single-exp: not supported; single-exposure HDR requires a Raspberry Pi 5"
+            return "mode single-exp: not supported by this camera; single-exposure HDR requires a Raspberry Pi 5"
         case "auto" if not (has_single or config.has_sensor_hdr):
             return "mode auto: this camera does not support HDR"
     return None

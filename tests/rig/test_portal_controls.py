@@ -60,7 +60,7 @@ def test_unsupported_controls_are_rejected(rig: Rig) -> None:
             answer = send(portal, "POST", f"/v1/camera/{name}", content)
             assert answer.status in (200, 409), (name, answer.body, portal.running.output)
             if answer.status == 409:
-                assert any(what in answer.json["detail"] for what in ("this camera", "the sensor", "Raspberry Pi"))
+                assert "camera" in answer.json["detail"]
             answers[name, str(content)] = answer.status
             viewer.wait_for_pictures(3)
         assert viewer.is_connected
