@@ -78,7 +78,7 @@ def main() -> int:
             ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
         ).stdout.splitlines()
     )
-    faults = []
+    faults: list[str] = []
     for name in names:
         path = PROJECT / name
         if path.suffix in _SUFFIXES and path.is_file() and not name.startswith(_SKIPPED):

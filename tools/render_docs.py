@@ -21,12 +21,16 @@ from softcam.controls import schema  # noqa: E402
 _TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")
 
 
+def _with_table(page: str, table: str) -> str:
+    return _TABLE.sub(lambda _: table, page, count=1)
+
+
 def rendered() -> dict[Path, str]:
     """The current content of each generated file, by path."""
     found = {PROJECT / "env/camera-soft-stream.env": runpy.run_path(str(PROJECT / "env/render.py"))["render"]()}
     for name, table in (("settings", settings.markdown_table()), ("controls", schema.markdown_table())):
         path = PROJECT / f"docs/{name}.md"
-        found[path] = _TABLE.sub(lambda _, table=table: table, path.read_text(), count=1)
+        found[path] = _with_table(path.read_text(), table)
     return found
 
 

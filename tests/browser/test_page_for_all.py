@@ -1,9 +1,10 @@
 """Accessibility, checked with axe-core: contrast, names for screen readers, reduced motion."""
 
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -24,7 +25,8 @@ CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 def judge(page: Page, what: str) -> None:
     """All rules in the dark theme, and contrast in the light theme."""
     page.evaluate(AXE)
-    for scheme, more in (("light", CONTRAST), ("dark", {})):
+    schemes: tuple[tuple[Literal["light", "dark"], Mapping[str, Any]], ...] = (("light", CONTRAST), ("dark", {}))
+    for scheme, more in schemes:
         page.emulate_media(color_scheme=scheme)
         found: list[Any] = page.evaluate(VIOLATIONS, more)
         assert found == [], (what, scheme)

@@ -3,12 +3,13 @@
 import io
 import re
 import socket
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.conftest import Portal
 from tests.support.browser_client import (
@@ -284,6 +285,10 @@ def test_copy_address(portal: Portal, visitor: Visitor, size: tuple[int, int]) -
     shoot(page, f"page-links-{size[0]}")
 
 
+def shows_width(camera: Locator, width: int) -> bool:
+    return bool(camera.locator("img").evaluate("(image) => image.naturalWidth") == width)
+
+
 @pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
 def test_all_cameras(start_portal: Start, visitor: Visitor, size: tuple[int, int]) -> None:
     second = start_portal()
@@ -299,7 +304,7 @@ def test_all_cameras(start_portal: Start, visitor: Visitor, size: tuple[int, int
     page.locator("#wall-toggle").click()
     expect(page.locator(".camera")).to_have_count(2)
     for camera in page.locator(".camera").all():
-        wait_until(lambda camera=camera: camera.locator("img").evaluate("(i) => i.naturalWidth") == 640, "a picture")
+        wait_until(partial(shows_width, camera, 640), "a picture")
         expect(camera).to_contain_text("Live")
     wait_for_status(first, viewers=0)  # the wall needs no stream
     assert page.evaluate("document.documentElement.scrollWidth") <= size[0]

@@ -167,8 +167,8 @@ def test_tls_as_in_the_readme(machine: Machine, password: str) -> None:
         url = "https://127.0.0.1:8081/snapshot.jpg"
         machine.wait_until(lambda: machine.get(url, "-k")[0] == 401, "TLS")
         # For a moment after a reload nginx's old workers still answer.
-        picture = lambda: machine.get(url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")[0]  # noqa: E731
-        machine.wait_until(lambda: picture() == 200, "a snapshot by TLS")
+        snapshot = (url, "-k", "-u", f"camera:{password}", "-o", "/dev/null")
+        machine.wait_until(lambda: machine.get(*snapshot)[0] == 200, "a snapshot by TLS")
         code, answer = machine.get("http://127.0.0.1:8081/snapshot.jpg", "-D", "-")
         assert (code, url in answer) == (301, True)
         # deploy.sh keeps the edited site and accepts its TLS.

@@ -4,6 +4,7 @@ import contextlib
 import json
 import re
 import time
+from functools import partial
 
 import pytest
 
@@ -278,6 +279,10 @@ def test_secrets_are_not_exposed(machine: Machine) -> None:
         assert found.stdout == ""
 
 
+def has_called_hook(machine: Machine, camera: int) -> bool:
+    return bool(machine.status(camera)["hook"]["calls"] > 0)
+
+
 def test_hook_of_the_owner(machine: Machine) -> None:
     hook = "def dark(rgb, metadata):\n    rgb[:] = 0\n    return rgb\n"
     machine.run("install", "-d", "-m", "755", "/srv/hooks")
@@ -286,6 +291,6 @@ def test_hook_of_the_owner(machine: Machine) -> None:
     assert "done: " in machine.deploy().stdout  # it checks the settings, and restarts the instances
     for camera in (0, 1):
         with machine.viewer(camera):
-            machine.wait_until(lambda n=camera: machine.status(n)["hook"]["calls"] > 0, "calls of the hook")
+            machine.wait_until(partial(has_called_hook, machine, camera), "calls of the hook")
             assert machine.status(camera)["hook"]["failures"] == 0
     machine.run("rm", "-r", "/srv/hooks")

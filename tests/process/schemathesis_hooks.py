@@ -1,7 +1,7 @@
 """Additions to the API description for schemathesis, which loads this module in its own process."""
 
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import schemathesis
 
@@ -39,7 +39,7 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     for least, most in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
         low, high = body.get(least), body.get(most)
         if _is_number(low) and _is_number(high):
-            body[least], body[most] = sorted((low, high))
+            body[least], body[most] = min(low, high), max(low, high)
         elif _is_number(low) and most not in body:
             body[most] = None
         elif _is_number(high) and least not in body:
@@ -56,7 +56,7 @@ def _hasten(name: str, body: dict[str, Any]) -> None:
             body[field] = min(max(value, low), high)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

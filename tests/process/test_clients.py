@@ -95,7 +95,8 @@ def test_python_snapshot(small: Portal) -> None:
 
 def test_python_stream_by_boundaries(small: Portal) -> None:
     """Like many scripts: split only at FFD8 and FFD9."""
-    pictures, data = [], b""
+    pictures: list[bytes] = []
+    data = b""
     with urllib.request.urlopen(f"{small.url}/stream.mjpg", timeout=LIMIT_S) as stream:
         assert stream.headers.get_content_type() == "multipart/x-mixed-replace"
         assert stream.headers.get_boundary() == "frame"

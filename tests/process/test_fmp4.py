@@ -17,9 +17,10 @@ from typing import Any, Self
 
 import pytest
 
-from tests.conftest import PATIENCE_S, Portal
+from tests.conftest import Portal
 from tests.support.http_client import StreamClient as PictureViewer
 from tests.support.http_client import ask, port_of, post, status_of, wait_for_status
+from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -246,8 +247,8 @@ def test_test_without_venv_module(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_portal_fixture(portal: Any) -> None:
-    host, port = re.fullmatch(r"http://([\d.]+):(\d+)", portal.url).groups()
-    with socket.create_connection((host, int(port)), timeout=10):
+    address = urllib.parse.urlsplit(portal.url)
+    with socket.create_connection((address.hostname, address.port), timeout=10):
         assert portal.threads()
         assert any(target.startswith("socket:") for target in portal.descriptors())
     assert portal.stop() == 0

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, Portal
+from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
+from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]

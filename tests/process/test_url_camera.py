@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PATIENCE_S, Portal
+from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, decode, port_of, post, size_of, status_of, wait_for_status
 from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
+from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 SOURCE = ("--width", "320", "--height", "180", "--fps", "20")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -89,7 +90,8 @@ def look(page: Page) -> NDArray[np.float32]:
             document.getElementById(transport === "mjpeg" ? "picture" : "video"), 0, 0, 128, 72);
         return [...small.getContext("2d").getImageData(0, 0, 128, 72).data]; }"""
     )
-    return np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)
+    grey: npt.NDArray[np.float32] = np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)
+    return grey
 
 
 def shown(page: Page, selector: str = "#stage") -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from softcam.camera.base import (
     RawStill,
     StillControls,
     StreamConfig,
+    StreamRequest,
     ignore_config,
     no_controls,
 )
@@ -192,6 +193,9 @@ class FakeCamera:
     def is_present(self) -> bool:
         return self.is_there
 
+    def prepare(self, request: StreamRequest) -> None:
+        """The test sets `config`."""
+
     def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
         with self._changed:
             if self.is_open:
@@ -279,6 +283,12 @@ class Flow:
         self._is_over.set()
         self._thread.join(PATIENCE_S)
         assert not self._thread.is_alive()
+
+
+def limited(call: str, limit_s: float) -> SessionLimits:
+    """Limits of which that of one `call` into the camera is `limit_s`."""
+    limits: Any = {f"{call}_s": limit_s}
+    return SessionLimits(**limits)
 
 
 class SessionRig:

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import simplejpeg
 
-from tests.conftest import PATIENCE_S, Portal
+from tests.conftest import Portal
+from tests.support.timeouts import PATIENCE_S
 
 # The placeholder is a few letters on a dark background; no camera frame is as uniform.
 _DARK = 60

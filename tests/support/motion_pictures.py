@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -106,7 +107,7 @@ def write_jpegs(path: Path, jpegs: list[bytes], fps: int) -> Path:
         stream.width, stream.height, stream.pix_fmt = width, height, "yuvj420p"
         for number, jpeg in enumerate(jpegs):
             packet = av.Packet(jpeg)
-            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, 1 / stream.average_rate
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, number, number, Fraction(1, fps)
             packet.is_keyframe = True
             target.mux(packet)
     return path

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from softcam import application
 from softcam.camera.base import StreamConfig
+from softcam.camera.session.lease import LeaseKind
 from softcam.camera.session.manager import SessionLimits
 from softcam.health import Health
 from softcam.imaging import jpeg
@@ -24,7 +25,7 @@ from tests.support.raw_http import make_request
 # Headers of every stream and snapshot.
 COMMON = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Access-Control-Allow-Origin": "*"}
 # Limits of a portal whose requests time out soon.
-IMPATIENT = {"snapshot_timeout_s": 0.05, "stream_timeout_s": 0.05}
+IMPATIENT: Mapping[str, Any] = {"snapshot_timeout_s": 0.05, "stream_timeout_s": 0.05}
 
 
 class Scene:
@@ -88,7 +89,7 @@ class Scene:
         assert self.deaths == []
 
     @property
-    def leases(self) -> Mapping[str, int]:
+    def leases(self) -> Mapping[LeaseKind, int]:
         return self.manager.status().leases
 
     def routes(self) -> list[Route]:

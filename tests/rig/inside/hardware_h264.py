@@ -7,6 +7,7 @@ no more packets after some frames and does not release the frames that it has; `
 
 import os
 import pathlib
+from typing import Any
 
 import av
 from picamera2.encoders.libav_h264_encoder import LibavH264Encoder
@@ -18,7 +19,7 @@ pathlib.Path("/dev/video11").touch()  # the rig has its own /dev
 
 
 class H264Encoder(LibavH264Encoder):
-    def start(self, quality=None):
+    def start(self, quality: Any = None) -> None:
         print(
             f"rig: encoder for {self.width}x{self.height} {self.format} at {self.bitrate}, {self.profile}", flush=True
         )
@@ -28,15 +29,15 @@ class H264Encoder(LibavH264Encoder):
         self.threads = 3 if os.environ["RIG_H264"] == "behind" else 1
         super().start(quality)
 
-    def stop(self):
+    def stop(self) -> None:
         super().stop()
         print(f"rig: encoder stopped after {self.frames_encoded} frames", flush=True)
 
-    def _start(self):
+    def _start(self) -> None:
         super()._start()
         self._stream.codec_context.options["forced-idr"] = "1"  # as with the hardware encoder
 
-    def _encode(self, stream, request):
+    def _encode(self, stream: str, request: Any) -> None:
         if os.environ["RIG_H264"] == "silent" and self.frames_encoded >= _FRAMES_UNTIL_SILENCE:
             request.acquire()
             return
@@ -46,7 +47,7 @@ class H264Encoder(LibavH264Encoder):
         with MappedArray(request, stream) as mapped:
             frame = av.VideoFrame.from_numpy_buffer(mapped.array, format=self._av_input_format, width=self.width)
             frame.pts = self._timestamp(request)
-            if self._key_frames_requested > self._key_frames_generated:
+            if self._key_frames_requested > self._key_frames_generated:  # type: ignore[has-type]  # of the base class
                 self._key_frames_generated = self._key_frames_requested
                 frame.pict_type = 1
             for packet in self._stream.encode(frame):

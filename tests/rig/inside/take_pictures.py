@@ -16,7 +16,7 @@ PICTURES = ("astronaut.png", "coffee.png", "rocket.jpg", "chelsea.png", "hubble_
 SIZE = (1920, 1080)
 
 
-def main(wheel, folder):
+def main(wheel: str, folder: str) -> None:
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(wheel) as archive:
         for number, name in enumerate(PICTURES):

@@ -25,6 +25,8 @@ import os
 import pathlib
 import threading
 import time
+from collections.abc import Callable
+from typing import Any
 
 _CONTROL = pathlib.Path(os.environ.get("RIG_CONTROL", "/run/rig"))
 _LOCKS = pathlib.Path(os.environ.get("RIG_LOCKS", "/run/rig-locks"))
@@ -36,28 +38,28 @@ _SHORTEST_DURATION_US = 16_666  # the pipeline's own limit, at its 60 fps
 class _Sensor:
     """Queues one camera's requests at its frame rate, in its own thread."""
 
-    def __init__(self, camera, queue_request):
+    def __init__(self, camera: Any, queue_request: Callable[[Any, Any], Any]) -> None:
         self._camera = camera
         self._queue_request = queue_request
-        self._requests = collections.deque()  # filled by Picamera2's threads, emptied by the sensor's
+        self._requests = collections.deque[Any]()  # filled by Picamera2's threads, emptied by the sensor's
         self._duration_s = _USUAL_DURATION_US / 1e6
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._expose, name=f"rig-{camera.id}", daemon=True)
 
-    def start(self, duration_us):
+    def start(self, duration_us: int | None) -> None:
         self.set_duration(duration_us)
         self._thread.start()
 
-    def set_duration(self, duration_us):
+    def set_duration(self, duration_us: int | None) -> None:
         if _FIXED_FPS:
             self._duration_s = 1 / float(_FIXED_FPS)
         elif duration_us is not None:
             self._duration_s = max(duration_us, _SHORTEST_DURATION_US) / 1e6
 
-    def take(self, request):
+    def submit_request(self, request: Any) -> None:
         self._requests.append(request)
 
-    def end(self):
+    def end(self) -> None:
         """Queue the waiting requests and accept no more. The caller then stops the camera.
 
         Picamera2 drops these requests unseen, as it does with those that libcamera cancels when a camera stops. They
@@ -69,7 +71,7 @@ class _Sensor:
         while self._requests:
             self._queue_request(self._camera, self._requests.popleft())
 
-    def _expose(self):
+    def _expose(self) -> None:
         freeze = _CONTROL / "freeze"
         due_s = time.monotonic() + self._duration_s
         while not self._ended.wait(max(0.0, due_s - time.monotonic())):
@@ -80,7 +82,7 @@ class _Sensor:
                 self._queue_request(self._camera, self._requests.popleft())
 
 
-def _listed(cameras):
+def _listed(cameras: list[Any]) -> list[Any]:
     try:
         gone = (_CONTROL / "gone").read_text().split()
     except FileNotFoundError:
@@ -88,7 +90,7 @@ def _listed(cameras):
     return [camera for camera in cameras if camera.id not in gone]
 
 
-def _as_nv12(planes, plane_type):
+def _as_nv12(planes: list[Any], plane_type: Callable[[], Any]) -> list[Any]:
     """Split a buffer's only plane into luma and chroma: two thirds and one third, with equal row padding.
 
     The first plane stays the same object: its descriptor is the key that Picamera2's allocator knows the buffer by.
@@ -102,7 +104,7 @@ def _as_nv12(planes, plane_type):
     return [luma, chroma]
 
 
-def bridge(libcamera):
+def bridge(libcamera: Any) -> None:
     camera_type, request_type, manager_type = libcamera.Camera, libcamera.Request, libcamera.CameraManager
     acquire, release = camera_type.acquire, camera_type.release
     start, stop, queue_request = camera_type.start, camera_type.stop, camera_type.queue_request
@@ -110,11 +112,11 @@ def bridge(libcamera):
     cameras = manager_type.cameras
     roles, duration_limits = libcamera.StreamRole, libcamera.controls.FrameDurationLimits
 
-    locks = {}  # camera id: descriptor of its lock file while it is acquired
-    sensors = {}  # camera id: the running one
-    asked_us = {}  # id(request): frame duration requested with a request that is not queued yet
+    locks: dict[str, int] = {}  # camera id: descriptor of its lock file while it is acquired
+    sensors: dict[str, _Sensor] = {}  # camera id: the running one
+    asked_us: dict[int, int] = {}  # id(request): frame duration requested with a request that is not queued yet
 
-    def acquire_alone(camera):
+    def acquire_alone(camera: Any) -> None:
         _LOCKS.mkdir(parents=True, exist_ok=True)
         lock = os.open(_LOCKS / camera.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -128,39 +130,39 @@ def bridge(libcamera):
             raise
         locks[camera.id] = lock
 
-    def release_to_others(camera):
+    def release_to_others(camera: Any) -> None:
         release(camera)
         os.close(locks.pop(camera.id))
 
-    def start_at_pace(camera, controls=None):
+    def start_at_pace(camera: Any, controls: dict[Any, Any] | None = None) -> None:
         controls = {} if controls is None else controls
         start(camera, controls)
         sensors[camera.id] = _Sensor(camera, queue_request)
         sensors[camera.id].start(next((v[0] for k, v in controls.items() if k == duration_limits), None))
 
-    def stop_with_sensor(camera):
+    def stop_with_sensor(camera: Any) -> Any:
         sensor = sensors.pop(camera.id, None)
         if sensor is not None:
             sensor.end()
         return stop(camera)
 
-    def queue_at_pace(camera, request):
+    def queue_at_pace(camera: Any, request: Any) -> Any:
         sensor = sensors.get(camera.id)
         if sensor is None:
             return queue_request(camera, request)  # libcamera returns its error for a camera that is not running
         sensor.set_duration(asked_us.pop(id(request), None))
-        return sensor.take(request)
+        return sensor.submit_request(request)
 
-    def set_control_and_note(request, control, value):
+    def set_control_and_note(request: Any, control: Any, value: Any) -> Any:
         if control == duration_limits:
             asked_us[id(request)] = value[0]
         return set_control(request, control, value)
 
-    def generate_without_raw(camera, wanted):
+    def generate_without_raw(camera: Any, wanted: list[Any]) -> Any:
         return generate_configuration(camera, [roles.VideoRecording if r == roles.Raw else r for r in wanted])
 
     class TwoPlanes(libcamera.FrameBuffer):
-        def __init__(self, planes, cookie=0):
+        def __init__(self, planes: list[Any], cookie: int = 0) -> None:
             super().__init__(_as_nv12(planes, libcamera.FrameBuffer.Plane), cookie)
 
     camera_type.acquire, camera_type.release = acquire_alone, release_to_others

@@ -7,16 +7,18 @@ import json
 import sys
 import threading
 import time
+from typing import Any
 
 import numpy as np
 from picamera2 import MappedArray, Picamera2
 
 place, width, height, count = map(int, sys.argv[1:5])
-came_s, pictures = [], []
+came_s: list[float] = []
+pictures: list[np.ndarray] = []
 is_done = threading.Event()
 
 
-def take(request):
+def keep_frame(request: Any) -> None:
     came_s.append(time.monotonic())
     if len(pictures) < 9:  # copies take time, and the frame rate is measured over all frames
         with MappedArray(request, "main") as mapped:
@@ -27,7 +29,7 @@ def take(request):
 
 camera = Picamera2(place)
 camera.configure(camera.create_video_configuration(main={"size": (width, height), "format": "YUV420"}, queue=False))
-camera.pre_callback = take
+camera.pre_callback = keep_frame
 camera.start()
 in_time = is_done.wait(30)
 stream = camera.camera_configuration()["main"]

@@ -14,7 +14,7 @@ from pathlib import Path
 from picamera2 import Picamera2
 
 
-def open_descriptors():
+def open_descriptors() -> list[str]:
     found = []
     for link in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # the descriptor of the folder, already closed
@@ -22,7 +22,7 @@ def open_descriptors():
     return sorted(target.partition(":[")[0] if target.startswith(("pipe", "socket")) else target for target in found)
 
 
-def one_round(place):
+def one_round(place: int) -> bool:
     has_frame = threading.Event()
     camera = Picamera2(place)
     camera.configure(camera.create_video_configuration(main={"size": (640, 360), "format": "YUV420"}))

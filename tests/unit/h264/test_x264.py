@@ -78,7 +78,8 @@ def to_rgb(luma: Plane, blue: Plane, red: Plane) -> npt.NDArray[np.uint8]:
     y = luma.astype(float)
     cb, cr = (np.repeat(np.repeat(plane, 2, 0), 2, 1)[:height, :width] - 128.0 for plane in (blue, red))
     rgb = np.dstack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb])
-    return np.clip(rgb.round(), 0, 255).astype(np.uint8)
+    pixels: npt.NDArray[np.uint8] = np.clip(rgb.round(), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def movie(encoder: X264, units: Sequence[tuple[bytes, bool]]) -> bytes:
@@ -91,7 +92,7 @@ def decode(data: bytes) -> list[Any]:
     """PyAV's frames."""
     import av
 
-    with av.open(io.BytesIO(data)) as container:
+    with av.open(io.BytesIO(data), "r") as container:
         return list(container.decode(video=0))
 
 

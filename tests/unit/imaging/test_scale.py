@@ -19,7 +19,8 @@ def scene(width: int, height: int) -> npt.NDArray[np.float64]:
     edge = 40.0 * (x + 0.6 * y > 0.9)
     disc = -50.0 * ((x - 0.3) ** 2 + (y - 0.6) ** 2 < 0.02)
     texture = 6 * np.sin(190 * x) * np.sin(130 * y)
-    return (shades + edge + disc + texture).clip(0, 255)
+    picture: npt.NDArray[np.float64] = np.clip(shades + edge + disc + texture, 0, 255)
+    return picture
 
 
 def as_plane(picture: npt.NDArray[np.float64]) -> Plane:
@@ -31,7 +32,8 @@ def area_weights(pixels: int, to: int) -> npt.NDArray[np.float64]:
     ratio = pixels / to
     starts = np.arange(to)[:, None] * ratio
     at = np.arange(pixels)
-    return np.clip(np.minimum(at + 1, starts + ratio) - np.maximum(at, starts), 0, None) / ratio
+    weights: npt.NDArray[np.float64] = np.clip(np.minimum(at + 1, starts + ratio) - np.maximum(at, starts), 0, None)
+    return weights / ratio
 
 
 def area_average(plane: Plane, to: tuple[int, int]) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 
 import pytest
 
@@ -253,6 +254,14 @@ def test_reconnects_after_disconnection(scene: Scene) -> None:
     assert scene.leases == 1
 
 
+def has_attempt_after(scene: Scene, attempts: int) -> bool:
+    return scene.server.count("OPTIONS") > attempts
+
+
+def has_subscription_after(scene: Scene, subscriptions: int) -> bool:
+    return scene.source.subscriptions > subscriptions
+
+
 def test_start_retries_at_once(scene: Scene) -> None:
     scene.source.refusal = NotSupported("no PyAV here")
     scene.publisher.start()
@@ -261,7 +270,7 @@ def test_start_retries_at_once(scene: Scene) -> None:
     for _ in range(4):  # by itself it would pause for many seconds
         attempts = scene.server.count("OPTIONS")
         scene.publisher.start()
-        eventually(lambda attempts=attempts: scene.server.count("OPTIONS") > attempts, "another attempt")
+        eventually(partial(has_attempt_after, scene, attempts), "another attempt")
     scene.source.refusal = None
     scene.publisher.start()
     scene.source.on_format()
@@ -360,7 +369,7 @@ def test_restart_publishes_again(scene: Scene) -> None:
         subscriptions = scene.source.subscriptions
         scene.publisher.stop()
         scene.publisher.start()
-        eventually(lambda subscriptions=subscriptions: scene.source.subscriptions > subscriptions, "a new connection")
+        eventually(partial(has_subscription_after, scene, subscriptions), "a new connection")
         scene.source.on_format()
         scene.wait_for(State.PUBLISHING)
         assert scene.leases == 1

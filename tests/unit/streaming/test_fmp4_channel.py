@@ -264,7 +264,7 @@ def test_slow_client_continues_with_keyframe(stage: Stage) -> None:
     eventually(lambda: stage.video.keyframe_requests > wanted)
     keyframe = stage.send_packets(is_keyframe=True)
     stage.send_packets(3)
-    seen = []
+    seen: list[int] = []
     while not seen or seen[-1] < keyframe:
         seen.append(slow.read_fragment())
     assert seen[-1] == keyframe

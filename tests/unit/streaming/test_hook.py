@@ -148,7 +148,7 @@ def raise_unprintable(_image: Any, _metadata: Mapping[str, Any]) -> Any:
 class Shapeless(np.ndarray):
     """An array whose shape cannot be read."""
 
-    @property
+    @property  # type: ignore[misc]
     def shape(self) -> Any:
         raise RuntimeError("not today")
 
@@ -156,7 +156,7 @@ class Shapeless(np.ndarray):
 class Classless:
     """An object whose class cannot be read."""
 
-    @property
+    @property  # type: ignore[misc]
     def __class__(self) -> Any:
         raise RuntimeError("no class")
 

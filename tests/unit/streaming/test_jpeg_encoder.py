@@ -127,7 +127,7 @@ def test_camera_jpeg_without_memory(
     pool.encoders.set_channels([FakeChannel()])
     pool.wait_idle()
     with monkeypatch.context() as patch:
-        patch.setattr(jpeg_encoder.jpeg, "encode", fail)
+        patch.setattr(jpeg, "encode", fail)
         send_camera_jpeg(pool, photo, 1.0)
     assert "Failed to encode a JPEG" in caplog.text
     send_camera_jpeg(pool, photo, 2.0)
@@ -271,7 +271,7 @@ def test_placeholder_in_the_size_of_each_channel(pool: Pool) -> None:
     pool.slot.clear()
     pool.encoders.show_notice(["NO PICTURE"])
     pool.wait_for(6)
-    sizes = {key: [] for key in (default.variant, small.variant)}
+    sizes: dict[JpegVariant, list[tuple[int, int]]] = {key: [] for key in (default.variant, small.variant)}
     for variant, picture, _, _ in pool.published:
         sizes[variant].append(jpeg.size_of(picture))
     assert sizes[default.variant] == [REQUESTED_SIZE, SIZE, SIZE]

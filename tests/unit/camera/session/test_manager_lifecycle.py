@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from softcam.camera.base import NullListener, StreamConfig
-from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, SessionLimits, State
+from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, State
 from softcam.camera.session.sent_controls import CONTROL_FRAMES
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture, NotSupported
 from softcam.imaging.frame import Frame
@@ -22,6 +22,7 @@ from tests.support.fakes import (
     FakeCamera,
     SessionRig,
     eventually,
+    limited,
     soon_s,
     waiters,
 )
@@ -415,7 +416,7 @@ def test_failed_close(brief: SessionRig) -> None:
 
 @pytest.mark.parametrize("call", ["open", "close", "still"])
 def test_call_that_hangs(call: str) -> None:
-    with SessionRig(linger_s=0.0, limits=SessionLimits(**{f"{call}_s": 0.02})) as brief:
+    with SessionRig(linger_s=0.0, limits=limited(call, 0.02)) as brief:
         brief.camera.block(call)
         lease = brief.manager.lease("stream")
         waiting = None

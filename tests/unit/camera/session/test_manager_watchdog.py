@@ -7,13 +7,14 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
-from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s
+from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, limited, soon_s
 
 SHORT_S = 0.2
 CALM_S = 1.0  # a busy machine keeps a thread waiting, and the frames that it gives
@@ -111,7 +112,7 @@ def test_reopening_after_a_failed_restart(calm: SessionRig) -> None:
 
 @pytest.mark.parametrize("call", ["restart", "close", "open"])
 def test_recovery_call_that_hangs(call: str) -> None:
-    with SessionRig(watchdog_timeout_s=SHORT_S, limits=SessionLimits(**{f"{call}_s": 0.5})) as held:
+    with SessionRig(watchdog_timeout_s=SHORT_S, limits=limited(call, 0.5)) as held:
         lease = held.open()
         held.camera.block(call)
         failure = held.take_failure()
@@ -441,14 +442,18 @@ def test_wait_frame_is_limited_during_recovery() -> None:
         lease.release()
 
 
+def has_counted(camera: FakeCamera, call: str, least: int) -> bool:
+    return camera.count(call) >= least
+
+
 def test_silent_openings_in_a_row_are_a_failure() -> None:
     """Each lease ends before the watchdog acts, and the next one starts when the camera is closed."""
     with SessionRig(watchdog_timeout_s=CALM_S, linger_s=CALM_S + 0.2) as held:
         for opening in (1, 2, 3):
             visit = held.manager.lease("snapshot")
-            eventually(lambda count=opening: held.camera.count("open") == count, "an opening")
+            eventually(partial(has_counted, held.camera, "open", opening), "an opening")
             visit.release()
-            eventually(lambda count=opening: held.camera.count("close") >= count, "a silent opening closed")
+            eventually(partial(has_counted, held.camera, "close", opening), "a silent opening closed")
         assert isinstance(held.take_failure(), CameraStuck)
         assert held.camera.count("restart") == 0, "nobody was there for whom it would have been"
 

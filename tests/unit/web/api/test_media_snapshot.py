@@ -4,7 +4,7 @@ import io
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -323,8 +323,10 @@ def test_concurrent_snapshots(flowing: Scene) -> None:
 # A camera that delivers JPEGs
 
 
-def give_jpeg(scene: Scene, picture: bytes) -> None:
+def sends_until(scene: Scene, picture: bytes, is_over: Callable[[], bool]) -> bool:
+    """A predicate for `eventually`: whether it is over; another frame is sent each time."""
     scene.camera.on_frame(Frame((np.frombuffer(picture, np.uint8),), "MJPEG", *SIZE, metadata=STEADY))
+    return is_over()
 
 
 @pytest.fixture
@@ -344,8 +346,8 @@ def test_damaged_jpeg_is_skipped(whole: bytes, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(scene.pictures, "snapshot", note)
         asked = Background(scene.snapshot)
         eventually(lambda: scene.camera.is_open)
-        eventually(lambda: give_jpeg(scene, whole[:-9]) or is_tried.is_set())
-        eventually(lambda: give_jpeg(scene, whole) or asked.is_over)
+        eventually(lambda: sends_until(scene, whole[:-9], is_tried.is_set))
+        eventually(lambda: sends_until(scene, whole, lambda: asked.is_over))
         assert asked.result().body == whole
 
 
@@ -353,7 +355,7 @@ def test_all_jpegs_damaged(whole: bytes) -> None:
     with Scene(make_camera("MJPEG")) as scene:
         asked = Background(scene.snapshot)
         eventually(lambda: scene.camera.is_open)
-        eventually(lambda: give_jpeg(scene, whole[:-9]) or asked.is_over)
+        eventually(lambda: sends_until(scene, whole[:-9], lambda: asked.is_over))
         with pytest.raises(CameraError, match="damaged"):
             asked.result()
 
@@ -362,6 +364,6 @@ def test_orientation_of_camera_jpeg(whole: bytes) -> None:
     with Scene(make_camera("MJPEG"), controls=SimpleNamespace(orientation=6)) as scene:
         asked = Background(scene.snapshot)
         eventually(lambda: scene.camera.is_open)
-        eventually(lambda: give_jpeg(scene, whole) or asked.is_over)
+        eventually(lambda: sends_until(scene, whole, lambda: asked.is_over))
         picture = Image.open(io.BytesIO(asked.result().body))
     assert picture.getexif()[ExifTags.Base.Orientation] == 6

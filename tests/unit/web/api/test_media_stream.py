@@ -12,7 +12,8 @@ from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import NewestFrame
-from softcam.streaming.fanout import FanOut, StreamClient
+from softcam.streaming.clients import StreamClient
+from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
@@ -89,7 +90,9 @@ def test_explicit_quality_matters_for_camera_jpegs_only(query: str, is_asked: bo
     audience = Audience()
     with Scene(make_camera("MJPEG"), fanout=audience) as scene, scene.camera.flowing():
         start(stream(scene, query))
-        assert audience.viewers[0].source.quality_is_explicit is is_asked
+        variant = audience.viewers[0].source
+        assert isinstance(variant, JpegVariant)
+        assert variant.quality_is_explicit is is_asked
         audience.viewers[0].on_disconnect()
 
 
