@@ -18,16 +18,21 @@ from softcam.h264.packet import Packet, VideoFormat
 
 CONTENT_TYPE: Final = "video/mp4"
 TIMESCALE: Final = 90_000  # ticks per second, as in RTP; divisible by all common frame rates
+MAX_TICKS: Final = 0xFFFFFFFF
+IS_NON_SYNC: Final = 0x10000  # in a sample's flags
 
 _TRACK: Final = 1
 _MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
 # ITU-T H.273 code points for the colours of a JPEG: sRGB with the matrix of BT.601, full range.
 _COLOUR: Final = struct.pack(">4sHHHB", b"nclx", 1, 13, 6, 0x80)
 _KEYFRAME: Final = 0x02000000  # depends on no other sample
-_NON_KEYFRAME: Final = 0x01010000  # depends on others, not a sync sample
+_NON_KEYFRAME: Final = 0x01000000 | IS_NON_SYNC  # depends on others
 _TFHD_FLAGS: Final = 0x020000  # default-base-is-moof
 _TRUN_FLAGS: Final = 0x000701  # data offset; each sample's duration, size and flags
-_MAX_TICKS: Final = 0xFFFFFFFF
+# moof, mfhd, traf, tfhd, tfdt and trun up to its samples, and the variable fields in them: number, time, samples.
+_MOOF: Final = struct.Struct(">I4s I4sII I4s I4sII I4sIq I4sIII")
+_MOOF_FIELDS: Final = struct.Struct(">20xI36xq12xI4x")
+_SAMPLE: Final = struct.Struct(">III")  # ticks, bytes, flags
 
 
 def codec_name(fmt: VideoFormat) -> str:
@@ -37,9 +42,16 @@ def codec_name(fmt: VideoFormat) -> str:
 
 def initial_segment(fmt: VideoFormat, orientation: int = 1) -> bytes:
     """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player."""
-    brands = struct.pack(">4sI", b"iso5", 1) + b"iso5iso6avc1mp41"
-    extends = _box(b"mvex", _full(b"trex", 0, 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return _box(b"ftyp", brands) + _box(b"moov", _mvhd(), _track(fmt, orientation), extends)
+    header = full_box(
+        b"mvhd",
+        0,
+        struct.pack(">4I", 0, 0, TIMESCALE, 0),  # no creation or modification time; unknown duration
+        struct.pack(">iH10x", 0x10000, 0x100),  # normal rate, full volume
+        _MATRIX,
+        struct.pack(">24xI", _TRACK + 1),
+    )
+    extends = box(b"mvex", full_box(b"trex", 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
+    return box(b"ftyp", b"iso5\0\0\0\1iso5iso6avc1mp41") + box(b"moov", header, _track(fmt, orientation), extends)
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:
@@ -56,95 +68,81 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duratio
     if ticks[0] < 0:
         raise ValueError("a packet is earlier than zero_s")
     ends = [*ticks[1:], ticks[-1] + max(1, round(last_duration_s * TIMESCALE))]
-    durations = [min(max(0, end - begin), _MAX_TICKS) for begin, end in zip(ticks, ends, strict=True)]
-    samples = b"".join(
-        struct.pack(">III", duration, len(packet.data), _KEYFRAME if packet.is_keyframe else _NON_KEYFRAME)
-        for packet, duration in zip(packets, durations, strict=True)
-    )
-    decode_time = _full(b"tfdt", 1, 0, struct.pack(">Q", ticks[0]))
-    header = _full(b"tfhd", 0, _TFHD_FLAGS, struct.pack(">I", _TRACK))
-    sequence = _full(b"mfhd", 0, 0, struct.pack(">I", number & _MAX_TICKS))
-    run_bytes = 12 + 8 + len(samples)
-    moof_bytes = 8 + len(sequence) + 8 + len(header) + len(decode_time) + run_bytes
-    run = _full(b"trun", 0, _TRUN_FLAGS, struct.pack(">II", len(packets), moof_bytes + 8), samples)
-    moof = _box(b"moof", sequence, _box(b"traf", header, decode_time, run))
-    size = 8 + sum(len(packet.data) for packet in packets)
-    return b"".join((moof, struct.pack(">I4s", size, b"mdat"), *(packet.data for packet in packets)))
+    samples = [
+        _SAMPLE.pack(
+            min(max(0, end - begin), MAX_TICKS), len(packet.data), _KEYFRAME if packet.is_keyframe else _NON_KEYFRAME
+        )
+        for packet, begin, end in zip(packets, ticks, ends, strict=True)
+    ]
+    mdat_header = struct.pack(">I4s", 8 + sum(len(packet.data) for packet in packets), b"mdat")
+    moof = _moof(number & MAX_TICKS, ticks[0], len(packets))
+    return b"".join((moof, *samples, mdat_header, *(packet.data for packet in packets)))
 
 
-def _mvhd() -> bytes:
-    return _full(
-        b"mvhd",
-        0,
-        0,
-        struct.pack(">4I", 0, 0, TIMESCALE, 0),  # no creation or modification time; unknown duration
-        struct.pack(">iH10x", 0x10000, 0x100),  # normal rate, full volume
-        _MATRIX,
-        bytes(24),
-        struct.pack(">I", _TRACK + 1),
-    )
+def parse_moof(moof: bytes) -> tuple[int, bytes]:
+    """The time of a fragment's first sample, and the table of samples. Raises ValueError if it was not written here."""
+    head, samples = moof[: _MOOF.size], moof[_MOOF.size :]
+    if len(head) == _MOOF.size:
+        number, ticks, count = _MOOF_FIELDS.unpack(head)
+        if 0 < count * _SAMPLE.size == len(samples) and ticks >= 0 and head == _moof(number, ticks, count):
+            return ticks, samples
+    raise ValueError("not a fragment as it is written here")
+
+
+def _moof(number: int, ticks: int, count: int) -> bytes:
+    """The box up to the samples."""
+    size = _MOOF.size + count * _SAMPLE.size
+    run = (size - 68, b"trun", _TRUN_FLAGS, count, size + 8)
+    time = (20, b"tfdt", 1 << 24, ticks)
+    header = (16, b"tfhd", _TFHD_FLAGS, _TRACK)
+    return _MOOF.pack(size, b"moof", 16, b"mfhd", 0, number, size - 24, b"traf", *header, *time, *run)
 
 
 def _track(fmt: VideoFormat, orientation: int) -> bytes:
-    header = _full(
+    # For orientation 6: 90 degrees clockwise, and the result moved back into view.
+    turned = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, fmt.height << 16, 0, 0x40000000)
+    header = full_box(
         b"tkhd",
-        0,
         3,  # enabled, and part of the presentation
-        struct.pack(">5I", 0, 0, _TRACK, 0, 0),
-        struct.pack(">8x4h", 0, 0, 0, 0),
-        _MATRIX if orientation == 1 else _quarter_turn(fmt.height),
+        struct.pack(">5I16x", 0, 0, _TRACK, 0, 0),
+        _MATRIX if orientation == 1 else turned,
         struct.pack(">II", fmt.width << 16, fmt.height << 16),
     )
-    language = struct.pack(">HH", 0x55C4, 0)  # undetermined
-    media_header = _full(b"mdhd", 0, 0, struct.pack(">4I", 0, 0, TIMESCALE, 0), language)
-    handler = _full(b"hdlr", 0, 0, struct.pack(">I4s12x", 0, b"vide"), b"camera\0")
-    here = _full(b"dref", 0, 0, struct.pack(">I", 1), _full(b"url ", 0, 1))
-    tables = _box(
+    tables = box(
         b"stbl",
-        _full(b"stsd", 0, 0, struct.pack(">I", 1), _sample_entry(fmt)),
+        full_box(b"stsd", 0, struct.pack(">I", 1), _sample_entry(fmt)),
         # Empty: the samples are described in the fragments.
-        _full(b"stts", 0, 0, bytes(4)),
-        _full(b"stsc", 0, 0, bytes(4)),
-        _full(b"stsz", 0, 0, bytes(8)),
-        _full(b"stco", 0, 0, bytes(4)),
+        *(full_box(kind, 0, bytes(size)) for kind, size in ((b"stts", 4), (b"stsc", 4), (b"stsz", 8), (b"stco", 4))),
     )
-    information = _box(b"minf", _full(b"vmhd", 0, 1, bytes(8)), _box(b"dinf", here), tables)
-    return _box(b"trak", header, _box(b"mdia", media_header, handler, information))
-
-
-def _quarter_turn(height: int) -> bytes:
-    """The matrix for 90 degrees clockwise: rotates, and moves the result back into view."""
-    return struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, height << 16, 0, 0x40000000)
+    here = box(b"dinf", full_box(b"dref", 0, struct.pack(">I", 1), full_box(b"url ", 1)))
+    media = box(
+        b"mdia",
+        full_box(b"mdhd", 0, struct.pack(">4IHH", 0, 0, TIMESCALE, 0, 0x55C4, 0)),  # undetermined language
+        full_box(b"hdlr", 0, struct.pack(">I4s12x", 0, b"vide"), b"camera\0"),
+        box(b"minf", full_box(b"vmhd", 1, bytes(8)), here, tables),
+    )
+    return box(b"trak", header, media)
 
 
 def _sample_entry(fmt: VideoFormat) -> bytes:
-    configuration = b"".join(
-        (
-            bytes((1,)),
-            fmt.sps[1:4],  # profile, compatibility, level
-            bytes((0xFF, 0xE1)),  # durations of four bytes; one SPS
-            struct.pack(">H", len(fmt.sps)),
-            fmt.sps,
-            bytes((1,)),
-            struct.pack(">H", len(fmt.pps)),
-            fmt.pps,
-        )
-    )
-    return _box(
+    sps, pps = fmt.sps, fmt.pps
+    # Version; profile, compatibility, level; lengths of four bytes; one SPS and one PPS.
+    configuration = struct.pack(">B3sBBH", 1, sps[1:4], 0xFF, 0xE1, len(sps)) + sps
+    configuration += struct.pack(">BH", 1, len(pps)) + pps
+    return box(
         b"avc1",
-        struct.pack(">6xH16x", 1),
-        struct.pack(">HHIIIH", fmt.width, fmt.height, 72 << 16, 72 << 16, 0, 1),
-        bytes(32),  # no compressor name
-        struct.pack(">Hh", 24, -1),
-        _box(b"avcC", configuration),
-        _box(b"colr", _COLOUR),
-        _box(b"pasp", struct.pack(">II", 1, 1)),
+        struct.pack(">6xH16xHHIIIH", 1, fmt.width, fmt.height, 72 << 16, 72 << 16, 0, 1),
+        struct.pack(">32xHh", 24, -1),  # no compressor name
+        box(b"avcC", configuration),
+        box(b"colr", _COLOUR),
+        box(b"pasp", struct.pack(">II", 1, 1)),
     )
 
 
-def _box(kind: bytes, *parts: bytes) -> bytes:
+def box(kind: bytes, *parts: bytes | memoryview) -> bytes:
     return b"".join((struct.pack(">I4s", 8 + sum(map(len, parts)), kind), *parts))
 
 
-def _full(kind: bytes, version: int, flags: int, *parts: bytes) -> bytes:
-    return _box(kind, struct.pack(">I", version << 24 | flags), *parts)
+def full_box(kind: bytes, flags: int, *parts: bytes) -> bytes:
+    """A box with a version, which is 0, and flags."""
+    return box(kind, struct.pack(">I", flags), *parts)

@@ -82,13 +82,10 @@ class Mp4Writer:
                 self._library.close_recording(self.name)
 
     def _append(self, data: bytes) -> None:
-        left, at = memoryview(data), self._size
         try:
-            while left:
-                written = os.pwrite(self._descriptor, left, at)
-                left, at = left[written:], at + written
+            index.write_all(self._descriptor, data, self._size)
         except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, self._size)
             raise
-        self._size = at
+        self._size += len(data)

@@ -21,7 +21,7 @@ from softcam.errors import NoRecording, RecordingError
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging import jpeg
 from softcam.mp4 import index
-from softcam.mp4.index import InvalidMp4, Mp4Info
+from softcam.mp4.index import Mp4Info
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.fakes import make_frame
@@ -293,40 +293,6 @@ def test_interruption_at_any_byte(tmp_path: Path) -> None:
         if duration_s:
             assert len(play(path).numbers) == round(duration_s * FPS)
     assert lengths == {None, 0.0, 0.5}
-
-
-@given(st.binary(max_size=400), st.integers(0, 3000))
-def test_damaged_files_are_read_or_rejected(damage: bytes, at: int) -> None:
-    content = bytearray(_whole_video())
-    at = min(at, len(content))
-    content[at : at + len(damage)] = damage
-    descriptor = os.memfd_create("damaged")
-    try:
-        os.write(descriptor, content)
-        try:
-            video = index.read_mp4(descriptor)
-        except InvalidMp4 as error:
-            message = str(error)
-            assert message
-        else:
-            assert video.duration_s >= 0
-    finally:
-        os.close(descriptor)
-
-
-_CACHE: list[bytes] = []
-
-
-def _whole_video() -> bytes:
-    if not _CACHE:
-        from tempfile import TemporaryDirectory
-
-        with TemporaryDirectory() as folder:
-            library = Library(Path(folder), None)
-            video = open_video(library, count=20)
-            _CACHE.append((library.folder / video.name).read_bytes())
-            video.close()
-    return _CACHE[0]
 
 
 def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
