@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
-from softcam.camera.base import Camera, NullListener, StreamRequest
+from softcam.camera.base import Camera, SessionListener, StreamRequest
 from softcam.camera.picamera.h264_encoder import EncoderFactory
-from softcam.camera.session.manager import CameraManager
+from softcam.camera.session.manager import CameraManager, SessionState
 from softcam.config.settings import Settings
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
@@ -106,13 +106,14 @@ class Application:
         self._camera, self._number = _choose_camera(settings)
         self._manager: CameraManager | None = None
         if self._camera is not None:
-            self._manager = CameraManager(
+            session = SessionState(
                 self._camera,
                 linger_s=settings.linger_s,
                 watchdog_timeout_s=settings.watchdog_timeout_s,
-                autofocus_timeout_s=settings.autofocus_timeout_s,
-                has_autofocus=settings.autofocus,
                 on_failure=self._shutdown.request,
+            )
+            self._manager = CameraManager(
+                session, autofocus_timeout_s=settings.autofocus_timeout_s, has_autofocus=settings.autofocus
             )
         folder = None if settings.state_dir is None else Path(settings.state_dir)
         kind = "pattern" if settings.is_pattern else "cam" if settings.url is None else "url"
@@ -206,7 +207,7 @@ class Application:
         components = [
             # The socket is bound first, and closed when every request has its response.
             _Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S),
-            _Component(_nothing, self._wait_camera_closed),
+            _Component(self._start_camera, self._wait_camera_closed),
             _Component(_nothing, self._video.stop),
             _Component(self._mjpeg.start, self._jpegs.stop),
         ]
@@ -292,6 +293,10 @@ class Application:
         if self._manager is not None:
             self._manager.stop()  # early, since it is the slowest; requests that wait for a frame get their response
 
+    def _start_camera(self) -> None:
+        if self._manager is not None:
+            self._manager.start()
+
     def _wait_camera_closed(self, deadline_s: float) -> bool:
         return self._manager is None or self._manager.join(deadline_s)
 
@@ -308,7 +313,7 @@ class Application:
         return {"hook": None if self._hook is None else self._hook.status()}
 
 
-class _MemoryRelease(NullListener):
+class _MemoryRelease(SessionListener):
     """Frees what snapshots left behind each time the camera was closed."""
 
     def __init__(self, jpegs: JpegEncoderPool) -> None:

@@ -74,8 +74,8 @@ class RawStill:
     timestamp_s: float
 
 
-class SessionListener(Protocol):
-    """Observer of a camera session; see `CameraManager.subscribe`.
+class SessionListener:
+    """Observer of a camera session, see `CameraManager.subscribe`; by itself it ignores every event.
 
     The camera thread calls everything except `on_frame`. No lock of the session is held meanwhile.
     """
@@ -89,8 +89,9 @@ class SessionListener(Protocol):
         If the start fails, `on_closing` and then `on_open_failed` follow.
         """
 
-    def on_open_failed(self, error: CameraError) -> bool:
+    def on_open_failed(self, error: CameraError) -> bool:  # noqa: ARG002 - for subclasses
         """The camera failed to open. Returns True if the listener reverted something, so that a retry makes sense."""
+        return False
 
     def on_stall(self) -> None:
         """The camera delivered no frames for too long and is about to be reopened, or was closed because of that."""
@@ -103,25 +104,6 @@ class SessionListener(Protocol):
 
     def on_closed(self) -> None:
         """The camera was closed because it has no leases left; not called for a reopening."""
-
-
-class NullListener:
-    """A `SessionListener` that ignores every event; base class for listeners of a few events."""
-
-    def on_opening(self) -> None: ...
-
-    def on_configured(self, config: StreamConfig) -> None: ...
-
-    def on_open_failed(self, error: CameraError) -> bool:  # noqa: ARG002 - the protocol's signature
-        return False
-
-    def on_stall(self) -> None: ...
-
-    def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None: ...
-
-    def on_closing(self) -> None: ...
-
-    def on_closed(self) -> None: ...
 
 
 class Camera(Protocol):

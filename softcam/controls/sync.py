@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from softcam.camera.base import NullListener, StreamConfig, StreamRequest
+from softcam.camera.base import SessionListener, StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import CameraManager
 from softcam.controls import capabilities, mapping
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _SEND_TIMEOUT_S: Final = 5.0  # for another thread's turn; sending does not block
 
 
-class ControlSync(NullListener):
+class ControlSync(SessionListener):
     """The session listener that keeps the camera's controls as requested.
 
     The camera thread and the camera's frame thread call the `on_…` methods, request threads the others.

@@ -166,32 +166,29 @@ class NewestFrame:
             on_clear()
 
     def wake(self) -> None:
-        """Let every waiting reader evaluate its `until` again."""
+        """Let every waiting reader evaluate its deadline again."""
         with self._changed:
             self._changed.notify_all()
 
-    def held(self) -> Frame | None:
-        """The newest frame with a hold for the caller, or None."""
+    def held(self, is_wanted: Callable[[Frame], bool] = lambda _: True) -> Frame | None:
+        """The newest frame with a hold for the caller, or None if there is none that `is_wanted`."""
         with self._changed:
-            frame = self._frame
-            return frame if frame is not None and frame.hold() else None
+            return self._held(is_wanted)
 
-    def wait(
-        self,
-        is_wanted: Callable[[Frame], bool],
-        deadline_s: float,
-        until: Callable[[], bool] = lambda: False,
-    ) -> Frame | None:
-        """The first newest frame that `is_wanted`, held for the caller; None at the deadline or once `until()` is true.
+    def wait(self, is_wanted: Callable[[Frame], bool], deadline_s: Callable[[], float]) -> Frame | None:
+        """The first newest frame that `is_wanted`, held for the caller; None at the deadline.
 
-        `deadline_s` is on the monotonic clock. Both functions run under the slot's lock and must be quick.
+        `deadline_s` returns the deadline on the monotonic clock; it is evaluated with each new frame, each `wake` and
+        before the end, so it may change meanwhile. Both functions run under the slot's lock and must be quick.
         """
         with self._changed:
-            while True:
-                frame = self._frame
-                if frame is not None and is_wanted(frame) and frame.hold():
-                    return frame
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0 or until():
-                    return None
+            while (frame := self._held(is_wanted)) is None:
+                left_s = deadline_s() - time.monotonic()
+                if left_s <= 0:
+                    break
                 self._changed.wait(left_s)
+            return frame
+
+    def _held(self, is_wanted: Callable[[Frame], bool]) -> Frame | None:
+        frame = self._frame
+        return frame if frame is not None and is_wanted(frame) and frame.hold() else None

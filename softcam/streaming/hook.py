@@ -186,7 +186,7 @@ class Hook:
         with self._changed:
             while not self._is_stopping:
                 # Not held before the comparison: that could be its last reference, to be released under our lock.
-                frame = self._source.wait(lambda newest: newest.began_s > self._seen_s, deadline_s=0.0)
+                frame = self._source.held(lambda newest: newest.began_s > self._seen_s)
                 if frame is not None:
                     self._seen_s = frame.began_s
                     self._busy_since_s = self._clock()

@@ -252,7 +252,7 @@ class JpegEncoderPool:
 
         Not held before the comparison: that could be its last reference, to be released under our lock.
         """
-        return self._frames.wait(lambda frame: frame.began_s > began_s, deadline_s=0.0)
+        return self._frames.held(lambda frame: frame.began_s > began_s)
 
     def _log_error(self, error: Exception) -> None:
         # A camera that delivers damaged frames does so at its full rate.

@@ -304,17 +304,20 @@ class SessionRig:
         limits: SessionLimits | None = None,
     ) -> None:
         self.camera = camera or FakeCamera()
-        self._limits = limits or SessionLimits()
         self.failures: list[CameraError] = []  # a test that expects one removes it
-        self.manager = CameraManager(
+        self.session = SessionState(
             self.camera,
             linger_s=linger_s,
             watchdog_timeout_s=watchdog_timeout_s,
+            on_failure=self.failures.append,
+            limits=limits,
+        )
+        self.manager = CameraManager(
+            self.session,
             autofocus_timeout_s=autofocus_timeout_s or 5.0,
             has_autofocus=autofocus_timeout_s is not None,
-            on_failure=self.failures.append,
-            limits=self._limits,
         )
+        self.manager.start()
 
     def __enter__(self) -> Self:
         return self
@@ -338,15 +341,10 @@ class SessionRig:
     def state(self) -> State:
         return self.manager.status().state
 
-    @property
-    def session(self) -> SessionState:
-        """The shared state; for tests of the session itself."""
-        return self.manager._state
-
     def decision(self, later_s: float) -> Step | Wait:
         """What the camera thread would do if nothing happened for `later_s`."""
         with self.session.changed:
-            return decide(Snapshot.of(self.session, self._limits.absence_s), time.monotonic() + later_s)
+            return decide(Snapshot.of(self.session), time.monotonic() + later_s)
 
     def frame_waiters(self) -> int:
         """How many threads wait for a frame."""

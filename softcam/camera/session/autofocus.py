@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from softcam.camera.base import NullListener, StreamConfig
-from softcam.camera.session.autofocus_cycle import AfMode, FocusCycle, FocusOutcome
+from softcam.camera.base import SessionListener, StreamConfig
+from softcam.camera.session.autofocus_cycle import START_CONTROLS, AfMode, FocusCycle, FocusOutcome
 from softcam.camera.session.sent_controls import SentControls
 from softcam.errors import CameraError
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 _MIN_USER_TIMEOUT_S: Final = 2.0  # of a cycle that a user requests, also if autofocus is disabled in the settings
 
 
-class Autofocus(NullListener):
+class Autofocus(SessionListener):
     """Autofocus of one camera: one cycle at a time, whose outcome is shared by all threads that request one meanwhile.
 
     Listens to the session; its methods that return an outcome may be called by any thread.
@@ -44,13 +44,6 @@ class Autofocus(NullListener):
         self._user_mode: AfMode | None = None  # None: as the streams need it
         self._cycle: FocusCycle | None = None
         self._resting_mode = AfMode.AUTO  # after a cycle
-        self._last: FocusOutcome | None = None
-
-    @property
-    def last_outcome(self) -> FocusOutcome | None:
-        """The outcome of the newest finished cycle since the camera was opened."""
-        with self._changed:
-            return self._last
 
     @property
     def mode(self) -> AfMode | None:
@@ -80,12 +73,10 @@ class Autofocus(NullListener):
             # Sent before the waiting threads see the outcome, so that it disturbs no image that they take then.
             if resting_mode is AfMode.CONTINUOUS:
                 self._try_send({"AfMode": int(AfMode.CONTINUOUS)})
-            with self._changed:
-                if self._cycle is cycle:  # not closed meanwhile
-                    self._cycle = None
-                    self._last = outcome
-                self._changed.notify_all()
-        _log_outcome(outcome)
+            self._end_cycle(cycle)
+        level = logging.INFO if outcome.is_focused else logging.WARNING
+        where = "" if outcome.lens_position is None else f", lens at {outcome.lens_position:.2f} dioptres"
+        log.log(level, "Autofocus for %s %s after %.2f s%s", outcome.purpose, outcome.verdict, outcome.took_s, where)
 
     # --- any thread -------------------------------------------------------------------------------------------
 
@@ -149,7 +140,6 @@ class Autofocus(NullListener):
             self._is_open = is_open
             self._can_focus = self._can_focus_by_default = can_focus
             self._cycle = None
-            self._last = None
             self._resting_mode = AfMode.AUTO
             self._changed.notify_all()
 
@@ -164,13 +154,16 @@ class Autofocus(NullListener):
                 timeout_s = max(self._timeout_s, _MIN_USER_TIMEOUT_S) if is_requested else self._timeout_s
                 cycle = self._cycle = FocusCycle(purpose, time.monotonic(), timeout_s)
             log.info("Autofocus for %s started", purpose)
-            if self._try_send(cycle.start_controls()):
+            if self._try_send(START_CONTROLS):
                 return cycle
-            with self._changed:
-                if self._cycle is cycle:
-                    self._cycle = None
-                    self._changed.notify_all()
+            self._end_cycle(cycle)
             return None
+
+    def _end_cycle(self, cycle: FocusCycle | None) -> None:
+        with self._changed:
+            if self._cycle is cycle:  # the camera was not closed meanwhile
+                self._cycle = None
+                self._changed.notify_all()
 
     def _wait(self, cycle: FocusCycle | None, deadline_s: float) -> FocusOutcome | None:
         if cycle is None:
@@ -192,9 +185,3 @@ class Autofocus(NullListener):
             log.warning("Autofocus: %s", error)
             return False
         return True
-
-
-def _log_outcome(outcome: FocusOutcome) -> None:
-    level = logging.INFO if outcome.is_focused else logging.WARNING
-    where = "" if outcome.lens_position is None else f", lens at {outcome.lens_position:.2f} dioptres"
-    log.log(level, "Autofocus for %s %s after %.2f s%s", outcome.purpose, outcome.verdict, outcome.took_s, where)

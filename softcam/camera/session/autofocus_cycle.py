@@ -6,9 +6,9 @@ flowing while the lens moves: libcamera accepts AfMode and AfTrigger as controls
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from softcam.camera.session.sent_controls import CONTROL_FRAMES
 
@@ -21,13 +21,6 @@ class AfMode(IntEnum):
     CONTINUOUS = 2
 
 
-class AfTrigger(IntEnum):
-    """libcamera's AfTriggerEnum."""
-
-    START = 0
-    CANCEL = 1
-
-
 class AfState(IntEnum):
     """libcamera's AfStateEnum."""
 
@@ -35,6 +28,9 @@ class AfState(IntEnum):
     SCANNING = 1
     FOCUSED = 2
     FAILED = 3
+
+
+START_CONTROLS: Final[Mapping[str, Any]] = {"AfMode": int(AfMode.AUTO), "AfTrigger": 0}  # AfTriggerEnum's Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +47,16 @@ class FocusOutcome:
         return self.verdict == "focused"
 
 
+@dataclass(slots=True, eq=False)
 class FocusCycle:
-    """One cycle: a trigger, a scan, a verdict. Used by one thread at a time."""
+    """One cycle: a trigger, a scan, a verdict. `START_CONTROLS` start it. Used by one thread at a time."""
 
-    def __init__(self, purpose: str, now_s: float, timeout_s: float) -> None:
-        self.purpose = purpose
-        self.outcome: FocusOutcome | None = None
-        self._began_s = now_s
-        self._deadline_s = now_s + timeout_s
-        self._has_scanned = False
-        self._frames = 0
-
-    @staticmethod
-    def start_controls() -> dict[str, Any]:
-        """The controls that start a cycle."""
-        return {"AfMode": int(AfMode.AUTO), "AfTrigger": int(AfTrigger.START)}
+    purpose: str
+    began_s: float
+    timeout_s: float
+    outcome: FocusOutcome | None = None
+    _has_scanned: bool = field(default=False, init=False)
+    _frames: int = field(default=0, init=False)
 
     def process_frame(self, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome | None:
         """Read one frame's metadata; returns the outcome once there is one."""
@@ -79,10 +70,10 @@ class FocusCycle:
             self._has_scanned or self._frames > CONTROL_FRAMES
         ):
             return self._outcome("focused" if state == AfState.FOCUSED else "failed", metadata, now_s)
-        if now_s >= self._deadline_s:
+        if now_s >= self.began_s + self.timeout_s:
             return self._outcome("timed out", metadata, now_s)
         return None
 
     def _outcome(self, verdict: str, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome:
-        self.outcome = FocusOutcome(self.purpose, verdict, now_s - self._began_s, metadata.get("LensPosition"))
+        self.outcome = FocusOutcome(self.purpose, verdict, now_s - self.began_s, metadata.get("LensPosition"))
         return self.outcome

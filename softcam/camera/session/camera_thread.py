@@ -1,17 +1,18 @@
 """The thread `camera`, which makes every call into the camera that may block or hang."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 from softcam.camera.session.decision import Snapshot, Step, Wait, decide
-from softcam.camera.session.job_runner import JobRunner
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import SessionState, State
 from softcam.errors import CameraError, CameraStuck
+from softcam.imaging.frame import Frame
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -22,45 +23,36 @@ _OVERSLEPT_S: Final = 1.5  # no load delays a thread that long, but SIGSTOP does
 class CameraThread:
     """Sleeps until `decide` returns a step, runs it, and ends the session when one raises."""
 
-    def __init__(
-        self, state: SessionState, lifecycle: Lifecycle, recovery: Recovery, jobs: JobRunner, absence_s: float
-    ) -> None:
-        self._state = state
+    def __init__(self, session: SessionState, lifecycle: Lifecycle, recovery: Recovery) -> None:
+        self._session = session
         self._lifecycle = lifecycle
         self._recovery = recovery
-        self._jobs = jobs
-        self._absence_s = absence_s
-        self._thread = spawn("camera", self._run, self._on_crash)
+        self._thread: threading.Thread | None = None
 
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
+    def start(self) -> None:
+        self._thread = spawn("camera", self._run, lambda reason: self._lifecycle.end_session(CameraStuck(reason)))
 
     def join(self, timeout_s: float) -> bool:
         """Wait for the end of the thread; False if it still runs."""
+        if self._thread is None:
+            return True
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while (call := self._next_call()) is not None:
-            try:
+        try:
+            while (call := self._next_call()) is not None:
                 call()
-            except CameraError as error:
-                self._state.fail(error)
-                self._lifecycle.release_camera()
-                return
-
-    def _on_crash(self, reason: str) -> None:
-        self._state.fail(CameraStuck(reason))
-        self._lifecycle.release_camera()
+        except CameraError as error:
+            self._lifecycle.end_session(error)
 
     def _next_call(self) -> Callable[[], None] | None:
         """Sleep until there is a call to make; None ends the thread."""
-        state = self._state
-        with state.changed:
+        session = self._session
+        with session.changed:
             while True:
                 now_s = time.monotonic()
-                snapshot = Snapshot.of(state, self._absence_s)
+                snapshot = Snapshot.of(session)
                 match decide(snapshot, now_s):
                     case Wait(until_s):
                         self._wait(until_s, now_s)
@@ -75,30 +67,45 @@ class CameraThread:
                     case Step.AWAIT_SOURCE:
                         return self._recovery.await_source
                     case Step.RUN_JOB:
-                        return self._jobs.run_next_job
-                    case step:
-                        self._apply(step, snapshot)
-
-    def _apply(self, step: Step, snapshot: Snapshot) -> None:
-        """Make a change of the shared state alone. The caller holds the lock."""
-        state = self._state
-        match step:
-            case Step.START_LINGER:
-                state.state = State.LINGERING
-            case Step.MARK_RECOVERED:
-                state.state = State.OPEN
-                if state.remote is not None:
-                    # A remote camera disconnects and reconnects; for any other, the cause of the restart stays.
-                    state.last_error = None
-                log.info("Camera recovered")
-            case Step.FORGET_TRIES:
-                state.watchdog.tries = 0
-            case Step.UPDATE_REASON:
-                state.last_error = snapshot.disconnect_reason
+                        return self._run_job
+                    case Step.START_LINGER:
+                        session.state = State.LINGERING
+                    case Step.MARK_RECOVERED:
+                        session.state = State.OPEN
+                        if session.remote is not None:
+                            # A remote camera disconnects and reconnects; for any other, the cause of the restart stays.
+                            session.last_error = None
+                        log.info("Camera recovered")
+                    case Step.FORGET_TRIES:
+                        session.watchdog.tries = 0
+                    case Step.UPDATE_REASON:
+                        session.last_error = snapshot.disconnect_reason
 
     def _wait(self, until_s: float | None, now_s: float) -> None:
         """The caller holds the lock."""
-        self._state.changed.wait(None if until_s is None else max(0.0, until_s - now_s))
+        self._session.changed.wait(None if until_s is None else max(0.0, until_s - now_s))
         if until_s is not None and time.monotonic() - until_s > _OVERSLEPT_S:
             # The process was stopped, or the machine slept: that is not a silence of the camera.
-            self._state.watchdog.excuse_silence(time.monotonic())
+            self._session.watchdog.excuse_silence(time.monotonic())
+
+    def _run_job(self) -> None:
+        """Run the first job and wake the threads that wait for it."""
+        session = self._session
+        with session.changed:
+            job = session.jobs.start_next()
+        result, error = None, None
+        started_s = time.monotonic()
+        try:
+            result = job.run()
+        except CameraError as job_error:
+            log.warning("Camera job failed (%s): %s", job.key[0], job_error)
+            error = job_error
+        with session.changed:
+            now_s = time.monotonic()
+            if error is None:  # as good as a frame of the stream; a still that failed hides no silence
+                session.watchdog.excuse_silence(now_s)
+            pause_s = now_s - started_s if session.has_stream else None
+            is_awaited = session.jobs.finish(job, result, error, pause_s=pause_s)
+            session.changed.notify_all()
+        if isinstance(result, Frame) and not is_awaited:
+            result.release()

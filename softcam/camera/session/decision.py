@@ -48,25 +48,25 @@ class Snapshot:
     last_error: str | None = None
 
     @classmethod
-    def of(cls, state: SessionState, absence_s: float) -> "Snapshot":
+    def of(cls, session: SessionState) -> "Snapshot":
         """The snapshot of a session. The caller holds its lock."""
-        watchdog = state.watchdog
+        watchdog = session.watchdog
         # The frame thread counts meanwhile, without the lock. A frame after this moment wakes the camera thread.
         has_frame, silent_since_s = watchdog.has_frame, watchdog.silent_since_s
         return cls(
-            state=state.state,
-            has_leases=bool(state.leases),
-            has_failed=state.failure is not None,
-            linger_until_s=state.linger_until_s,
-            job_due_s=state.jobs.due_s,
+            state=session.state,
+            has_leases=bool(session.leases),
+            has_failed=session.failure is not None,
+            linger_until_s=session.linger_until_s,
+            job_due_s=session.jobs.due_s,
             has_frame=has_frame,
             silent_since_s=silent_since_s,
             stall_at_s=watchdog.stall_at_s,
             tries=watchdog.tries,
             calm_at_s=watchdog.calm_at_s,
-            disconnect_reason=state.disconnect_reason,
-            absent_from_s=silent_since_s + absence_s,
-            last_error=state.last_error,
+            disconnect_reason=session.disconnect_reason,
+            absent_from_s=silent_since_s + session.limits.absence_s,
+            last_error=session.last_error,
         )
 
 

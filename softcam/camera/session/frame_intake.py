@@ -1,7 +1,6 @@
 """Receives the camera's frames: metadata to the listeners, the frame into the latest-frame slot, a wake-up if awaited.
 
-`FrameIntake` runs on the camera's frame thread, except for `start_epoch`, `end_epoch` and `paused`, which are the
-camera thread's.
+The camera's frame thread runs it, except for `start_epoch`, `end_epoch` and `paused`, which are the camera thread's.
 """
 
 import logging
@@ -11,11 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from softcam.camera.base import OnFrame, Remote, SessionListener
-from softcam.camera.session.frame_rate import FrameRateMeter
-from softcam.camera.session.sent_controls import SentControls
-from softcam.camera.session.settling import Settling
-from softcam.camera.session.state import SessionState
+from softcam.camera.base import OnFrame
+from softcam.camera.session.state import SessionState, State
 from softcam.imaging.frame import Frame
 from softcam.runtime.log_limit import RateLimitedLogger
 
@@ -25,19 +21,8 @@ log = logging.getLogger(__name__)
 class FrameIntake:
     """Fills the slot `SessionState.frames`."""
 
-    def __init__(
-        self,
-        state: SessionState,
-        sent: SentControls,
-        frame_rate: FrameRateMeter,
-        settling: Settling,
-        listeners: SessionListener,
-    ) -> None:
-        self._state = state
-        self._sent = sent
-        self._frame_rate = frame_rate
-        self._settling = settling
-        self._listeners = listeners
+    def __init__(self, session: SessionState) -> None:
+        self._session = session
         self._error_log = RateLimitedLogger(log, math.inf)  # one line until the camera is reopened
         # Without a lock, as single values that are read at worst one frame late. Written by the camera thread:
         self._epoch = 0  # frames of an earlier opening are released
@@ -48,9 +33,9 @@ class FrameIntake:
     def start_epoch(self) -> OnFrame:
         """The camera is being opened; the result is the callback for its frames."""
         self._epoch += 1
-        self._settling.reset()
+        self._session.settling.reset()
         self._error_log.reset()
-        self._frame_rate.reset()
+        self._session.frame_rate.reset()
         return partial(self._receive, self._epoch)
 
     def end_epoch(self) -> None:
@@ -61,7 +46,7 @@ class FrameIntake:
     def paused(self) -> Iterator[None]:
         """Hold no frame meanwhile: a camera that stops needs all its buffers back."""
         self._drops_frames = True
-        self._state.frames.clear()
+        self._session.frames.clear()
         try:
             yield
         finally:
@@ -77,46 +62,36 @@ class FrameIntake:
             )
 
     def _process_frame(self, epoch: int, frame: Frame) -> None:
-        state = self._state
+        session = self._session
         if self._is_unwanted(epoch):
             frame.release()
             return
         now_s = time.monotonic()
         try:
-            self._process_metadata(frame, now_s)
+            is_settled = session.settling.is_exposure_settled(frame.metadata, now_s)
+            for listener in session.listeners:
+                listener.on_frame(frame.metadata, is_settled=is_settled)
+            session.settling.process_frame(frame.metadata, time.monotonic())
         except Exception:
             frame.release()
             raise
         self.arrived_s = now_s
-        self._sent.count_frame()
-        if state.remote is not None:
-            self._follow_config(state.remote)
-        state.frames.put(frame)
+        session.sent.count_frame()
+        if session.remote is not None:
+            with session.changed:
+                if session.config is not None:  # a source that reconnects may have another size or format than before
+                    session.config = session.remote.config
+        session.frames.put(frame)
         if self._is_unwanted(epoch):
             # The camera began to stop since the first check, and waits for its buffers. `paused` sets the flag and then
             # clears the slot; here the slot is filled and then the flag checked. So one of the two sees the frame.
-            state.frames.clear()
+            session.frames.clear()
             return
-        state.frames.notify()
-        self._frame_rate.count_frame(frame.metadata, now_s)
-        # Only a frame from after the moment it was awaited counts: `Watchdog.has_frame` would ignore an earlier one.
-        if state.awaits_frame and now_s > state.watchdog.due_from_s:
-            state.awaits_frame = False
-            state.wake()
+        session.frames.notify()
+        session.frame_rate.count_frame(frame.metadata, now_s)
+        # The camera thread waits for a frame that ends a recovery; `Watchdog.has_frame` ignores one from before it.
+        if session.state is State.RECOVERING and session.watchdog.has_frame:
+            session.wake()
 
     def _is_unwanted(self, epoch: int) -> bool:
         return epoch != self._epoch or self._drops_frames
-
-    def _process_metadata(self, frame: Frame, now_s: float) -> None:
-        is_settled = self._settling.is_exposure_settled(frame.metadata, now_s)
-        self._listeners.on_frame(frame.metadata, is_settled=is_settled)
-        self._settling.process_frame(frame.metadata, time.monotonic())
-
-    def _follow_config(self, remote: Remote) -> None:
-        """A source that reconnects may have another size or format than before."""
-        config = remote.config
-        if self._state.config is None or self._state.config is config:
-            return
-        with self._state.changed:
-            if self._state.config is not None:
-                self._state.config = config

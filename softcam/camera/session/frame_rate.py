@@ -19,9 +19,9 @@ class FrameRateMeter:
     """Measures the frames of one camera, over all its openings."""
 
     def __init__(self, sent: SentControls) -> None:
+        self.frames = 0  # since the process started
         self.last_frame_s = 0.0  # when the newest frame arrived, by the clock of the caller of `count_frame`
         self._sent = sent
-        self._frames = 0
         self._duration_s = 0.0
         self._arrivals_s: deque[float] = deque(maxlen=_FPS_WINDOW)
 
@@ -39,13 +39,8 @@ class FrameRateMeter:
         duration_us = max(metadata.get("FrameDuration") or 0, metadata.get("ExposureTime") or 0)
         self._duration_s = duration_us / 1e6
         self._arrivals_s.append(now_s)
-        self._frames += 1
+        self.frames += 1
         self.last_frame_s = now_s
-
-    @property
-    def frames(self) -> int:
-        """The number of frames since the process started."""
-        return self._frames
 
     @property
     def pipeline_s(self) -> float:

@@ -1,6 +1,6 @@
 """Jobs for the camera thread between two frames, such as stills, and the threads that wait for them.
 
-No thread and no camera in here, and no lock: the caller holds the session's. `JobRunner` submits and runs them.
+No thread and no camera in here, and no lock: the caller holds the session's.
 """
 
 import time
@@ -40,9 +40,6 @@ class JobQueue:
         self._max_waiting_stills = max_waiting_stills
         self._queue: deque[CameraJob] = deque()
         self._not_before_s = 0.0  # so that stills leave the streams their share of time
-
-    def __bool__(self) -> bool:
-        return bool(self._queue)
 
     @property
     def waiting(self) -> int:

@@ -1,7 +1,7 @@
 """Leases: the rights to an open camera. No thread and no camera in here."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self, get_args
 
@@ -27,41 +27,3 @@ class Lease:
 
     def __exit__(self, *exc_info: object) -> None:
         self.release()
-
-
-class LeaseRegistry:
-    """The leases that are not released yet. Has no lock: the caller holds the session's."""
-
-    def __init__(self) -> None:
-        self._leases: set[Lease] = set()
-
-    def __bool__(self) -> bool:
-        return bool(self._leases)
-
-    def add(self, lease: Lease) -> None:
-        self._leases.add(lease)
-
-    def remove(self, lease: Lease) -> bool:
-        """Remove a lease; False if it was released before."""
-        if lease not in self._leases:
-            return False
-        self._leases.remove(lease)
-        return True
-
-    @property
-    def has_stream(self) -> bool:
-        return any(lease.kind in STREAMS for lease in self._leases)
-
-    def counts(self) -> dict[LeaseKind, int]:
-        """The number of leases of each kind."""
-        counts: dict[LeaseKind, int] = dict.fromkeys(LEASE_KINDS, 0)
-        for lease in self._leases:
-            counts[lease.kind] += 1
-        return counts
-
-    def oldest_s(self) -> Mapping[LeaseKind, float]:
-        """Unix time of the oldest lease of each kind that has one."""
-        oldest_s: dict[LeaseKind, float] = {}
-        for lease in self._leases:
-            oldest_s[lease.kind] = min(lease.since_s, oldest_s.get(lease.kind, lease.since_s))
-        return oldest_s

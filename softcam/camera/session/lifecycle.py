@@ -3,12 +3,9 @@
 import logging
 import time
 
-from softcam.camera.base import Camera, SessionListener, StreamConfig
+from softcam.camera.base import StreamConfig
 from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.frame_intake import FrameIntake
-from softcam.camera.session.hang_guard import HangGuard
-from softcam.camera.session.limits import SessionLimits
-from softcam.camera.session.sent_controls import SentControls
 from softcam.camera.session.state import SessionState, State
 from softcam.camera.session.watchdog import MAX_TRIES
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
@@ -19,57 +16,43 @@ log = logging.getLogger(__name__)
 class Lifecycle:
     """The way of one camera from closed to open and back."""
 
-    def __init__(
-        self,
-        camera: Camera,
-        state: SessionState,
-        intake: FrameIntake,
-        guard: HangGuard,
-        sent: SentControls,
-        autofocus: Autofocus,
-        listeners: SessionListener,
-        limits: SessionLimits,
-    ) -> None:
-        self._camera = camera
-        self._state = state
+    def __init__(self, session: SessionState, intake: FrameIntake, autofocus: Autofocus) -> None:
+        self._session = session
         self._intake = intake
-        self._guard = guard
-        self._sent = sent
         self._autofocus = autofocus
-        self._listeners = listeners
-        self._limits = limits
 
     def open(self) -> None:
         """Open the camera for the first lease."""
-        self._state.set_state(State.OPENING)
+        self._session.set_state(State.OPENING)
         self.open_camera(State.OPEN)
 
     def close_unused(self) -> None:
         """Close a camera without leases. Raises CameraStuck if several openings in a row were silent."""
-        state = self._state
-        with state.changed:
-            is_connected = state.disconnect_reason is None
-            silence_s = state.watchdog.count_silent_opening(time.monotonic()) if is_connected else None
-            tries = state.watchdog.tries
+        session = self._session
+        with session.changed:
+            is_connected = session.disconnect_reason is None
+            silence_s = session.watchdog.count_silent_opening(time.monotonic()) if is_connected else None
+            tries = session.watchdog.tries
             if silence_s is not None:
-                state.last_error = f"no frame for {silence_s:.0f} s"
+                session.last_error = f"no frame for {silence_s:.0f} s"
         if silence_s is not None:
             log.warning("No frame for %.1f s and no clients: closing camera", silence_s)
         if tries:
-            self._listeners.on_stall()  # as for a reopening by `Recovery`, which no client waited for
+            self.notify_stall()  # as for a reopening by `Recovery`, which no client waited for
         self.close()
         if tries > MAX_TRIES:
             raise CameraStuck("no frame in several openings in a row")
 
     def close(self) -> None:
         """Close the camera, whatever its clients."""
-        state = self._state
-        state.set_state(State.CLOSING)
+        session = self._session
+        session.set_state(State.CLOSING)
         self.close_camera()
-        with state.changed:
-            state.state = State.CLOSED
-            state.config = None
-        self._listeners.on_closed()
+        with session.changed:
+            session.state = State.CLOSED
+            session.config = None
+        for listener in session.listeners:
+            listener.on_closed()
         log.info("Camera closed")
 
     def reopen(self) -> None:
@@ -78,14 +61,13 @@ class Lifecycle:
         Raises the error with which the camera refused it, after an opening without it.
         """
         log.info("Reopening camera to apply configuration")
-        self._state.set_state(State.OPENING)
+        self._session.set_state(State.OPENING)
         try:
             self.close_camera()
             refusal = self.open_camera(State.OPEN)
         except CameraError as error:
             # There is no stream left that could continue: the end, as if the first opening had failed.
-            self._state.fail(error)
-            self.release_camera()
+            self.end_session(error)
             raise  # the thread that waits must not get a success
         if refusal is not None:
             raise refusal
@@ -97,7 +79,8 @@ class Lifecycle:
         except (CameraMissing, CameraBusy, CameraStuck):
             raise
         except CameraError as error:
-            if not self._listeners.on_open_failed(error):
+            has_reverted = [listener.on_open_failed(error) for listener in self._session.listeners]
+            if not any(has_reverted):
                 raise
             refusal = error
         else:
@@ -109,51 +92,63 @@ class Lifecycle:
     def close_camera(self) -> None:
         """Close the camera without a change of state."""
         self._intake.end_epoch()
-        self._listeners.on_closing()
-        with self._intake.paused(), self._guard.limit("closing the camera", self._limits.close_s):
-            self._camera.close()
+        self._notify_closing()
+        with self._intake.paused(), self._session.guard("closing the camera", self._session.limits.close_s):
+            self._session.camera.close()
 
-    def release_camera(self) -> None:
+    def end_session(self, error: CameraError) -> None:
         """After a failure: close what may still be open, so that the process can exit in order. Never raises."""
-        state = self._state
+        session = self._session
+        session.fail(error)
         try:
             self.close_camera()
-        except CameraError as error:
-            log.warning("Closing the camera failed: %s", error)
-        with state.changed:
-            state.config = None
-            if state.state is not State.MISSING:
-                state.state = State.CLOSED
+        except CameraError as close_error:
+            log.warning("Closing the camera failed: %s", close_error)
+        with session.changed:
+            session.config = None
+            if session.state is not State.MISSING:
+                session.state = State.CLOSED
+
+    def notify_stall(self) -> None:
+        for listener in self._session.listeners:
+            listener.on_stall()
+
+    def _notify_closing(self) -> None:
+        for listener in self._session.listeners:
+            listener.on_closing()
 
     def _open_once(self, then: State) -> None:
-        state = self._state
+        session, camera = self._session, self._session.camera
         on_frame = self._intake.start_epoch()
         started_s = time.monotonic()
-        with self._guard.limit("opening the camera", self._limits.open_s):
-            if not self._camera.is_present():
-                raise CameraMissing(f"camera {self._camera.name} is missing")
-            self._listeners.on_opening()
+        with session.guard("opening the camera", session.limits.open_s):
+            if not camera.is_present():
+                raise CameraMissing(f"camera {camera.name} is missing")
+            for listener in session.listeners:
+                listener.on_opening()
             try:
-                config = self._camera.open(on_frame, self._on_configured)
+                config = camera.open(on_frame, self._on_configured)
             except CameraError:
-                self._listeners.on_closing()
+                self._notify_closing()
                 raise
-        disconnect_reason = state.disconnect_reason
-        with state.changed:
-            state.config = config
-            state.state = then if disconnect_reason is None else State.RECOVERING
-            if state.remote is not None:
-                state.last_error = disconnect_reason
+        disconnect_reason = session.disconnect_reason
+        with session.changed:
+            now_s = time.monotonic()
+            session.config = config
+            session.state = then
+            if session.remote is not None:
+                session.last_error = disconnect_reason
             if disconnect_reason is not None:
-                state.recovering_since_s = time.monotonic()
-            state.opens += 1
-            state.expect_frames()
-            has_stream = state.leases.has_stream
-        state.frames.wake()
+                session.state = State.RECOVERING
+                session.recovering_since_s = now_s
+            session.opens += 1
+            session.watchdog.restart(now_s)
+            has_stream = session.has_stream
+        session.frames.wake()
         log.info(
             "Camera open after %.2f s: %s, streaming %dx%d %s",
-            time.monotonic() - started_s,
-            self._camera.name,
+            now_s - started_s,
+            camera.name,
             config.width,
             config.height,
             config.pixel_format,
@@ -163,6 +158,7 @@ class Lifecycle:
 
     def _on_configured(self, config: StreamConfig) -> None:
         """The camera is about to start; what listeners send now applies from the first frame."""
-        self._sent.clear()
-        self._listeners.on_configured(config)
-        self._sent.mark_visible()
+        self._session.sent.clear()
+        for listener in self._session.listeners:
+            listener.on_configured(config)
+        self._session.sent.mark_visible()

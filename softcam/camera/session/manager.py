@@ -4,13 +4,13 @@
                           |^
                        RECOVERING        MISSING (the end: a fresh process starts when the camera is back)
 
-`CameraManager` is the public side; the work is done by the pieces around one `SessionState`, which get it passed in:
+The threads of a session share one `SessionState`, and each kind has its module:
 
-- `CameraThread` makes every call that may block or hang (open, restart, still, close); `decide` selects it.
-  While the camera is closed it sleeps without a timeout.
-- `Lifecycle` opens and closes, `Recovery` acts when no frames arrive, `JobRunner` runs stills between two frames.
-- `FrameIntake` receives frames on the camera's frame thread, `FrameWaiter` waits for them on a caller's.
-- `HangGuard` reports a call that hangs.
+- `CameraManager`, here, is what callers' threads use: leases, waiting for frames, stills, the status.
+- `CameraThread` makes every call that may block or hang (open, restart, still, close); `decide` selects it, `Lifecycle`
+  and `Recovery` do it. While the camera is closed it sleeps without a timeout.
+- `FrameIntake` receives frames on the camera's frame thread.
+- `SessionState.guard` reports a call that hangs, from a timer's thread.
 
 If no frame arrives while there is a client, the stream is restarted, then the camera reopened. If that does not help,
 or a call hangs, the error is passed to `on_failure`, once, and the process is expected to exit: only a new one can free
@@ -18,124 +18,164 @@ a camera that hangs in the kernel (picamera2 #1264, #1065). A camera that belong
 (`Remote`) is waited for instead, for as long as there is a client.
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from softcam.camera.base import Camera, RawStill, SessionListener, StillControls, StreamConfig, no_controls
+from softcam.camera.base import RawStill, SessionListener, StillControls, StreamConfig, no_controls
 from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.camera_thread import CameraThread
 from softcam.camera.session.frame_intake import FrameIntake
-from softcam.camera.session.frame_rate import FrameRateMeter
-from softcam.camera.session.frame_waiter import FrameWaiter
-from softcam.camera.session.hang_guard import HangGuard
-from softcam.camera.session.job_runner import JobRunner
-from softcam.camera.session.jobs import JobQueue
 from softcam.camera.session.lease import LEASE_KINDS, STREAMS, Lease, LeaseKind
 from softcam.camera.session.lifecycle import Lifecycle
-from softcam.camera.session.limits import SessionLimits
-from softcam.camera.session.listeners import ListenerGroup
 from softcam.camera.session.recovery import Recovery
-from softcam.camera.session.sent_controls import SentControls
-from softcam.camera.session.settling import Settling
-from softcam.camera.session.state import RUNNING, SessionState, SessionStatus, State
-from softcam.camera.session.watchdog import Watchdog
-from softcam.errors import CameraError
+from softcam.camera.session.state import RUNNING, SessionLimits, SessionState, SessionStatus, State
+from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
 
-__all__ = ["LEASE_KINDS", "CameraManager", "Lease", "LeaseKind", "SessionLimits", "SessionStatus", "State"]
+__all__ = [
+    "LEASE_KINDS",
+    "CameraManager",
+    "Lease",
+    "LeaseKind",
+    "SessionLimits",
+    "SessionState",
+    "SessionStatus",
+    "State",
+]
 
 
 class CameraManager:
     """Owns one camera and its thread. Any thread may call any method.
 
     `frames` is the latest-frame slot; it notifies its subscribers on the camera's frame thread. `sent` is the record of
-    the controls in effect.
+    the controls in effect. Deadlines are on the monotonic clock.
     """
 
-    def __init__(
-        self,
-        camera: Camera,
-        *,
-        linger_s: float,
-        watchdog_timeout_s: float,
-        autofocus_timeout_s: float,
-        has_autofocus: bool,
-        on_failure: Callable[[CameraError], None],
-        limits: SessionLimits | None = None,
-    ) -> None:
-        """`watchdog_timeout_s` 0 disables the watchdog; without `has_autofocus` the lens moves only if a user requests
-        it. `on_failure` is called by any thread with the error that ended the session."""
-        self._limits = limits = limits or SessionLimits()
-        self._linger_s = linger_s
-        self.camera = camera
-        self.sent = sent = SentControls()
-        self._frame_rate = rate = FrameRateMeter(sent)
-        self.autofocus = Autofocus(self._send_focus_controls, sent, autofocus_timeout_s, is_enabled=has_autofocus)
-        self._listeners = ListenerGroup()
-        self._listeners.subscribe(self.autofocus)
-        queue = JobQueue(limits.still_pause_s, limits.max_waiting_stills)
-        self._state = state = SessionState(camera, Watchdog(watchdog_timeout_s, rate), queue, on_failure)
-        self.frames = state.frames
-        settling = Settling(sent)
-        self._intake = FrameIntake(state, sent, rate, settling, self._listeners)
-        self._waiter = FrameWaiter(state, self._intake, rate, sent, settling, limits)
-        self._guard = HangGuard(state.fail, rate)
-        self._lifecycle = Lifecycle(
-            camera, state, self._intake, self._guard, sent, self.autofocus, self._listeners, limits
+    def __init__(self, session: SessionState, *, autofocus_timeout_s: float, has_autofocus: bool) -> None:
+        """Without `has_autofocus` the lens moves only if a user requests it."""
+        self._session = session
+        self.camera = session.camera
+        self.frames = session.frames
+        self.sent = session.sent
+        self.autofocus = Autofocus(
+            self._send_focus_controls, session.sent, autofocus_timeout_s, is_enabled=has_autofocus
         )
-        recovery = Recovery(camera, state, self._lifecycle, self._intake, self._guard, rate, self._listeners, limits)
-        self._jobs = JobRunner(state, rate)
-        if state.remote is not None:
-            state.remote.on_disconnect(state.wake)
-        self._thread = CameraThread(state, self._lifecycle, recovery, self._jobs, limits.absence_s)
+        self.subscribe(self.autofocus)
+        self._intake = FrameIntake(session)
+        self._lifecycle = Lifecycle(session, self._intake, self.autofocus)
+        recovery = Recovery(session, self._intake, self._lifecycle)
+        self._thread = CameraThread(session, self._lifecycle, recovery)
+        if session.remote is not None:
+            session.remote.on_disconnect(session.wake)
+
+    def start(self) -> None:
+        """Start the camera thread, which opens the camera when there is a lease."""
+        self._thread.start()
 
     def subscribe(self, listener: SessionListener) -> None:
         """Add a listener, before the first lease; listeners are notified in the order of subscription."""
-        self._listeners.subscribe(listener)
+        self._session.listeners = (*self._session.listeners, listener)
 
     def lease(self, kind: LeaseKind) -> Lease:
         """Request an open camera; returns at once. Raises the CameraError that ended the session."""
-        state = self._state
+        session = self._session
         lease = Lease(kind, self._release)
-        with state.changed:
-            state.raise_failure()
-            is_first_stream = kind in STREAMS and not state.leases.has_stream and state.state in RUNNING
-            state.leases.add(lease)
-            if state.state is State.LINGERING:
+        with session.changed:
+            session.raise_failure()
+            is_first_stream = kind in STREAMS and not session.has_stream and session.state in RUNNING
+            session.leases.add(lease)
+            if session.state is State.LINGERING:
                 # At once, for the next caller. A silence that started while there was no client counts: otherwise a
                 # client that polls with pauses would never see the camera recovered.
-                state.state = State.OPEN
-            state.changed.notify_all()
+                session.state = State.OPEN
+            session.changed.notify_all()
         if is_first_stream:
             self.autofocus.on_stream_started()
         return lease
 
     def _release(self, lease: Lease) -> None:
-        state = self._state
-        with state.changed:
-            if state.leases.remove(lease) and not state.leases:
-                if state.state is State.OPEN:
-                    state.state = State.LINGERING
-                state.linger_until_s = time.monotonic() + self._linger_s
-                state.changed.notify_all()
+        session = self._session
+        with session.changed:
+            if lease not in session.leases:
+                return
+            session.leases.remove(lease)
+            if not session.leases:
+                if session.state is State.OPEN:
+                    session.state = State.LINGERING
+                session.linger_until_s = time.monotonic() + session.linger_s
+                session.changed.notify_all()
+
+    # --- frames and stills: the caller holds a lease ----------------------------------------------------------
 
     def wait_ready(self, deadline_s: float, max_age_s: float = 0.0) -> StreamConfig:
-        """Wait until the open camera delivers frames, or is being recovered; the caller holds a lease.
+        """Wait until the open camera delivers frames, or is being recovered.
 
         A frame may be up to `max_age_s` old if that is more than the age of a live one.
 
-        Raises the CameraError that ended the session, or NoPicture at the deadline (monotonic clock).
+        Raises the CameraError that ended the session, or NoPicture at the deadline.
         """
-        return self._waiter.wait_ready(deadline_s, max_age_s)
+        session = self._session
+
+        # A frame may arrive before open() has returned; only then is the configuration known.
+        # A frame from before a silence is not live. Its age counts from its arrival: a long exposure began long ago.
+        def is_live(_: Frame) -> bool:
+            fresh_s = max(session.limits.fresh_s + session.frame_rate.pipeline_s, max_age_s)
+            return session.config is not None and time.monotonic() - self._intake.arrived_s <= fresh_s
+
+        frame = self._wait(is_live, lambda: -math.inf if session.state is State.RECOVERING else deadline_s)
+        if frame is not None:
+            frame.release()
+        with session.changed:
+            session.raise_failure()
+            if session.config is not None and (frame is not None or session.state is State.RECOVERING):
+                return session.config
+            raise NoPicture(f"no frame from the camera in time (it is {session.state})")
 
     def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
         """The first frame of a settled camera whose exposure began after that moment, held for the caller.
 
         It shows the controls that had been sent by then. Raises the CameraError that ended the session, or NoPicture at
-        the deadline, earlier if the camera is being recovered; both moments are on the monotonic clock.
+        the deadline, earlier if the camera is being recovered.
         """
-        return self._waiter.wait_frame(began_after_s, deadline_s)
+        session = self._session
+        shows_change = session.sent.visible_since(began_after_s)
+        change_deadline_s = time.monotonic() + session.limits.change_s + session.frame_rate.pipeline_s
+
+        def is_wanted(newest: Frame) -> bool:
+            if not session.settling.is_settled or newest.began_s < began_after_s:
+                return False
+            return shows_change(newest.metadata) or time.monotonic() >= change_deadline_s
+
+        def limit_s() -> float:
+            if session.state is not State.RECOVERING:
+                return deadline_s
+            return min(deadline_s, session.recovering_since_s + session.limits.recovery_wait_s)
+
+        frame = self._wait(is_wanted, limit_s)
+        if frame is not None:
+            return frame
+        with session.changed:
+            session.raise_failure()
+            reason = f": {session.last_error}" if session.state is State.RECOVERING else ""
+            raise NoPicture(f"no frame from the camera in time (it is {session.state}{reason})")
+
+    def _wait(self, is_wanted: Callable[[Frame], bool], deadline_s: Callable[[], float]) -> Frame | None:
+        """As `NewestFrame.wait`, until the session ends; a long exposure extends the deadline.
+
+        Evaluates the deadline without the lock, which the frame thread may hold while it wakes this one: single reads
+        of current values.
+        """
+        session = self._session
+        longest_s = 0.0  # of this wait: exposures may become longer and shorter
+
+        def extended_s() -> float:
+            nonlocal longest_s
+            longest_s = max(longest_s, session.frame_rate.pipeline_s)
+            return deadline_s() + longest_s if session.failure is None else -math.inf
+
+        return session.frames.wait(is_wanted, extended_s)
 
     def still(
         self, size: tuple[int, int] | None, deadline_s: float, controls_for: StillControls = no_controls
@@ -143,32 +183,56 @@ class CameraManager:
         """A still in a dedicated sensor mode, while the stream pauses; None is the whole sensor. The caller's frame.
 
         `controls_for` is as in `Camera.still`. Callers that request the same still with equal controls before it is
-        started share it. The caller holds a lease. Raises CameraError, or NoPicture at the deadline.
+        started share it. Raises CameraError, or NoPicture at the deadline.
         """
-
-        def take_still() -> Frame:
-            with self._intake.paused(), self._guard.limit("taking a still", self._limits.still_s):
-                return self.camera.still(size, controls_for)
-
-        frame: Frame = self._jobs.submit_and_wait(("still", size, controls_for), take_still, deadline_s)
+        key = ("still", size, controls_for)
+        frame: Frame = self._take_still(key, lambda: self.camera.still(size, controls_for), deadline_s)
         return frame
 
     def raw_still(self, deadline_s: float) -> RawStill:
         """The sensor's raw image as a DNG file; otherwise as `still`. Also raises NotSupported."""
-
-        def take_raw_still() -> RawStill:
-            with self._intake.paused(), self._guard.limit("taking a raw still", self._limits.still_s):
-                return self.camera.raw_still()
-
-        still: RawStill = self._jobs.submit_and_wait(("raw still",), take_raw_still, deadline_s)
+        still: RawStill = self._take_still(("raw still",), self.camera.raw_still, deadline_s)
         return still
 
     def reopen(self, deadline_s: float) -> None:
         """Close an open camera and open it again, which applies what its listeners prepare; clients wait meanwhile.
 
-        The caller holds a lease. Raises the CameraError with which the camera refused, even though it is open again.
+        Raises the CameraError with which the camera refused, even though it is open again.
         """
-        self._jobs.submit_and_wait(("reopening",), self._lifecycle.reopen, deadline_s, is_still=False)
+        self._run_job(("reopening",), self._lifecycle.reopen, deadline_s, is_still=False)
+
+    def _take_still(self, key: tuple[Any, ...], take: Callable[[], Any], deadline_s: float) -> Any:
+        def run() -> Any:
+            with self._intake.paused(), self._session.guard(f"taking a {key[0]}", self._session.limits.still_s):
+                return take()
+
+        return self._run_job(key, run, deadline_s, is_still=True)
+
+    def _run_job(self, key: tuple[Any, ...], run: Callable[[], Any], deadline_s: float, *, is_still: bool) -> Any:
+        """Return what `run` returns on the camera thread; a queued job with an equal key is shared.
+
+        Raises what `run` raises, the CameraError that ended the session, or NoPicture at the deadline, which a long
+        exposure extends.
+        """
+        session = self._session
+        with session.changed:
+            session.raise_failure()
+            job = session.jobs.submit(key, run, is_still=is_still)
+            session.changed.notify_all()
+            longest_s = 0.0  # as in `_wait`
+            while not job.is_done and session.failure is None:
+                longest_s = max(longest_s, session.frame_rate.pipeline_s)
+                left_s = deadline_s + longest_s - time.monotonic()
+                if left_s <= 0:
+                    break
+                session.changed.wait(left_s)
+            if job.is_done:
+                return job.outcome()
+            session.jobs.cancel(job)
+            session.raise_failure()
+            raise NoPicture(f"{key[0]}: not started by the camera in time (it is {session.state})")
+
+    # --- controls ---------------------------------------------------------------------------------------------
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """Send libcamera controls with the next frame; does nothing while the camera is closed. Raises NotSupported.
@@ -183,10 +247,12 @@ class CameraManager:
         self.camera.set_controls(controls)
         self.sent.record(controls, time.monotonic(), is_awaited=False)
 
+    # --- status -----------------------------------------------------------------------------------------------
+
     @property
     def state(self) -> State:
         """The present state; `status` has the rest."""
-        return self._state.state  # a single value: read without the lock
+        return self._session.state  # a single value: read without the lock
 
     def status(self) -> SessionStatus:
         """A snapshot of the session."""
@@ -195,54 +261,55 @@ class CameraManager:
         if newest is not None:
             metadata = newest.metadata
             newest.release()
-        state = self._state
-        with state.changed:
+        session = self._session
+        with session.changed:
+            since_s = {kind: [each.since_s for each in session.leases if each.kind == kind] for kind in LEASE_KINDS}
             return SessionStatus(
-                state.state,
-                state.config,
-                self._frame_rate.fps(time.monotonic()) if state.state in RUNNING else None,
-                state.leases.counts(),
-                state.last_error,
-                state.restarts,
-                state.opens,
-                self._frame_rate.frames,
-                metadata,
-                state.leases.oldest_s(),
+                state=session.state,
+                config=session.config,
+                fps=session.frame_rate.fps(time.monotonic()) if session.state in RUNNING else None,
+                leases={kind: len(moments) for kind, moments in since_s.items()},
+                last_error=session.last_error,
+                restarts=session.restarts,
+                opens=session.opens,
+                frames=session.frame_rate.frames,
+                metadata=metadata,
+                held_since={kind: min(moments) for kind, moments in since_s.items() if moments},
             )
 
     def health_error(self) -> str | None:
         """An error that is not being recovered from in time; None while there is none."""
-        state, limits = self._state, self._limits
-        with state.changed:
-            if state.failure is not None:
-                return f"camera failed: {state.failure}"
-            if not self._thread.is_alive:
-                return "camera thread exited"
-            if not state.leases or not state.watchdog.timeout_s:
+        session, limits = self._session, self._session.limits
+        with session.changed:
+            if session.failure is not None:
+                return f"camera failed: {session.failure}"
+            if not session.leases or not session.watchdog.timeout_s:
                 return None
-            if state.state not in RUNNING or state.disconnect_reason is not None:
+            if session.state not in RUNNING or session.disconnect_reason is not None:
                 return None  # a call that hangs is reported by the guard
             # The longest recovery: a stall, a restart that does not help, a reopening, and a stall again.
-            allowed_s = 2 * state.watchdog.timeout_s + limits.restart_s + limits.close_s + limits.open_s
-            silence_s = time.monotonic() - state.watchdog.silent_since_s - self._frame_rate.pipeline_s
+            allowed_s = 2 * session.watchdog.timeout_s + limits.restart_s + limits.close_s + limits.open_s
+            silence_s = time.monotonic() - session.watchdog.silent_since_s - session.frame_rate.pipeline_s
             return f"no frame for {silence_s:.0f} s" if silence_s > allowed_s else None
 
     @property
     def recovery_reason(self) -> str | None:
         """Why clients see a placeholder now; None if they see the camera."""
-        with self._state.changed:
-            return self._state.last_error if self._state.state is State.RECOVERING else None
+        with self._session.changed:
+            return self._session.last_error if self._session.state is State.RECOVERING else None
+
+    # --- the end ----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Close the camera and end the thread; does not wait for it: see `join`."""
-        state = self._state
-        with state.changed:
-            if state.failure is None:
-                state.failure = CameraError("the portal is stopping")
-            state.changed.notify_all()
+        session = self._session
+        with session.changed:
+            if session.failure is None:
+                session.failure = CameraError("the portal is stopping")
+            session.changed.notify_all()
         self.frames.wake()
-        if state.remote is not None:
-            state.remote.cancel_open()
+        if session.remote is not None:
+            session.remote.cancel_open()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread after `stop`; False if the camera hangs and is still not closed."""

@@ -16,7 +16,6 @@ CONTROL_FRAMES: Final = 12
 # One-off controls: they start something and are not a value in effect. Sent again, they would start it again.
 MOMENTARY_CONTROLS: Final = frozenset({"AfTrigger", "AfPause"})
 _TOLERANCE: Final = 0.02  # exposures are whole lines of the sensor, and gains have steps
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 def min_frame_duration_s(controls: Mapping[str, Any]) -> float:
@@ -34,35 +33,23 @@ class _Change:
     controls: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _FrameDuration:
-    """The frame duration requested by controls, expected up to and including the frame number `until_frame`."""
-
-    duration_s: float = 0.0
-    until_frame: int = 0
-
-
 class SentControls:
-    """The record of the controls that were sent since the camera was opened; `clear()` is called for each opening."""
+    """The record of the controls that were sent since the camera was opened; `clear()` is called for each opening.
+
+    `values` has the newest value of each control, without one-off controls.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # serializes the writers
         self._frames = 0  # written by the frame thread only
-        self._values: Mapping[str, Any] = _NOTHING
-        self._change = _Change()
-        self._requested = _FrameDuration()
-
-    @property
-    def values(self) -> Mapping[str, Any]:
-        """The newest value of each control, without one-off controls."""
-        return self._values
+        self.clear()
 
     def clear(self) -> None:
         """The camera is being opened: it has its own defaults."""
         with self._lock:
-            self._values = _NOTHING
+            self.values: Mapping[str, Any] = MappingProxyType({})
             self._change = _Change()
-            self._requested = _FrameDuration()
+            self._requested = (0.0, 0)  # a frame duration, and the last frame number for which it is expected
 
     def mark_visible(self) -> None:
         """The camera is about to start: what was sent so far applies from its first frame."""
@@ -71,17 +58,14 @@ class SentControls:
 
     def record(self, controls: Mapping[str, Any], now_s: float, *, is_awaited: bool = True) -> None:
         """These controls were sent. With `is_awaited` False, `visible_since` does not wait for them."""
-        duration_s = min_frame_duration_s(controls)
         kept = {name: value for name, value in controls.items() if name not in MOMENTARY_CONTROLS}
         with self._lock:
-            self._values = MappingProxyType({**self._values, **kept})
+            self.values = MappingProxyType({**self.values, **kept})
             until_frame = self._frames + CONTROL_FRAMES
-            if duration_s:
-                self._requested = _FrameDuration(duration_s, until_frame)
+            if duration_s := min_frame_duration_s(controls):
+                self._requested = (duration_s, until_frame)
             if is_awaited:
-                change = self._change
-                if self._frames >= change.until_frame:
-                    change = _Change(now_s)
+                change = self._change if self._frames < self._change.until_frame else _Change(now_s)
                 self._change = _Change(change.since_s, until_frame, {**change.controls, **controls})
 
     def count_frame(self) -> None:
@@ -94,8 +78,8 @@ class SentControls:
 
         Lasts for one frame longer than the metadata needs: the frame is counted here before it ends a silence.
         """
-        requested = self._requested
-        return requested.duration_s if self._frames <= requested.until_frame else 0.0
+        duration_s, until_frame = self._requested
+        return duration_s if self._frames <= until_frame else 0.0
 
     def visible_since(self, moment_s: float) -> Callable[[Mapping[str, Any]], bool]:
         """A predicate over the newest frame's metadata: whether the frame shows what had been sent at that moment."""

@@ -31,7 +31,7 @@ class ExposureSettling:
             return True
         values = (
             float(exposure_us) * float(metadata.get("AnalogueGain") or 1.0),
-            *(float(gain) for gain in metadata.get("ColourGains") or ()),
+            *map(float, metadata.get("ColourGains") or ()),
         )
         previous, self._previous = self._previous, values
         is_stable = (
@@ -57,16 +57,13 @@ class Settling:
 
     def __init__(self, sent: SentControls) -> None:
         self._sent = sent
-        self.is_settled = False
-        self._exposure: ExposureSettling | None = None
-        self._is_exposure_settled = False
-        self._shows_controls: Callable[[Mapping[str, Any]], bool] | None = None
-        self._is_shown = False
+        self.reset()
 
     def reset(self) -> None:
         """The camera is being opened."""
         self.is_settled = self._is_exposure_settled = self._is_shown = False
-        self._exposure = self._shows_controls = None
+        self._exposure: ExposureSettling | None = None
+        self._shows_controls: Callable[[Mapping[str, Any]], bool] | None = None
 
     def is_exposure_settled(self, metadata: Mapping[str, Any], now_s: float) -> bool:
         """Whether the exposure of this frame shows how much light there is; called before the listeners."""

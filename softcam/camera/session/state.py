@@ -1,22 +1,25 @@
 """The shared state of one camera session, and the terms in which it is reported.
 
 `SessionState` owns the condition variable of the session; the pieces around it get it passed in. Callers' threads, the
-camera thread, the camera's frame thread and the hang guard's timer all use it.
+camera thread, the camera's frame thread and the timers of `guard` all use it.
 """
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from softcam.camera.base import Camera, Remote, StreamConfig
+from softcam.camera.base import Camera, Remote, SessionListener, StreamConfig
+from softcam.camera.session.frame_rate import FrameRateMeter
 from softcam.camera.session.jobs import JobQueue
-from softcam.camera.session.lease import STREAMS, LeaseKind, LeaseRegistry
+from softcam.camera.session.lease import STREAMS, Lease, LeaseKind
+from softcam.camera.session.sent_controls import SentControls
+from softcam.camera.session.settling import Settling
 from softcam.camera.session.watchdog import Watchdog
-from softcam.errors import CameraError, CameraMissing
+from softcam.errors import CameraError, CameraMissing, CameraStuck
 from softcam.imaging.frame import NewestFrame
 
 log = logging.getLogger(__name__)
@@ -35,6 +38,28 @@ class State(StrEnum):
 
 
 RUNNING: Final = frozenset({State.OPEN, State.LINGERING, State.RECOVERING})
+
+
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Limits in seconds; constants of the product, not settings. Tests pass shorter ones."""
+
+    # How long a call into the camera may take before the process is given up. Generous: a Pi Zero opens in some
+    # seconds, and libcamera's own timeouts are shorter.
+    open_s: float = 20.0
+    restart_s: float = 10.0
+    still_s: float = 15.0
+    close_s: float = 10.0
+
+    absence_s: float = 2.0  # a remote camera that is back sooner was hardly away
+    fresh_s: float = 1.0  # an older frame, beyond what the camera needs for one, is not a live image
+    change_s: float = 2.0  # how long one image waits for a slow camera to show a control change
+    # How long one image waits for a camera that is being recovered. A restart of the stream is over by then; for what
+    # takes longer, the client has to ask again.
+    recovery_wait_s: float = 3.0
+
+    still_pause_s: float = 0.5  # streams run at least this long between two stills
+    max_waiting_stills: int = 8  # different ones; one more would not be in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +84,36 @@ class SessionStatus:
 
 
 class SessionState:
-    """The fields that the threads of one session share."""
+    """What the threads of one session share."""
 
     def __init__(
-        self, camera: Camera, watchdog: Watchdog, jobs: JobQueue, on_failure: Callable[[CameraError], None]
+        self,
+        camera: Camera,
+        *,
+        linger_s: float,
+        watchdog_timeout_s: float,
+        on_failure: Callable[[CameraError], None],
+        limits: SessionLimits | None = None,
     ) -> None:
-        """`on_failure` is called once, with the error that ends the session."""
-        self.frames = NewestFrame()
+        """`watchdog_timeout_s` 0 disables the watchdog; any thread calls `on_failure`, once, with the error that ended
+        the session."""
+        self.camera = camera
         self.remote = camera if isinstance(camera, Remote) else None
+        self.linger_s = linger_s
+        self.limits = limits or SessionLimits()
         self._on_failure = on_failure
+        self.listeners: tuple[SessionListener, ...] = ()  # complete before the first lease, so it needs no lock
+        # These have their own rules for threads.
+        self.frames = NewestFrame()
+        self.sent = SentControls()
+        self.frame_rate = FrameRateMeter(self.sent)
+        self.settling = Settling(self.sent)
 
-        self.changed = threading.Condition()  # guards the fields down to the next comment
+        self.changed = threading.Condition()  # guards the fields below
         self.state = State.CLOSED
-        self.leases = LeaseRegistry()
-        self.jobs = jobs
-        self.watchdog = watchdog
+        self.leases: set[Lease] = set()
+        self.jobs = JobQueue(self.limits.still_pause_s, self.limits.max_waiting_stills)
+        self.watchdog = Watchdog(watchdog_timeout_s, self.frame_rate)
         self.linger_until_s = 0.0
         self.config: StreamConfig | None = None
         self.failure: CameraError | None = None  # the end of the session, also when the process stops
@@ -82,13 +122,14 @@ class SessionState:
         self.opens = 0
         self.recovering_since_s = 0.0
 
-        # Without the lock: set by the camera thread, cleared by the frame thread with the frame that is awaited.
-        self.awaits_frame = False
-
     @property
     def disconnect_reason(self) -> str | None:
         """Why a remote camera is disconnected; None if it is connected, and for every other camera."""
         return None if self.remote is None else self.remote.disconnect_reason
+
+    @property
+    def has_stream(self) -> bool:
+        return any(lease.kind in STREAMS for lease in self.leases)
 
     @property
     def is_abandoned(self) -> bool:
@@ -125,7 +166,19 @@ class SessionState:
         log.error("%s", error)
         self._on_failure(error)
 
-    def expect_frames(self) -> None:
-        """Restart the watchdog; the next frame wakes the camera thread. The caller holds the lock."""
-        self.watchdog.restart(time.monotonic())
-        self.awaits_frame = True
+    @contextmanager
+    def guard(self, call: str, limit_s: float) -> Iterator[None]:
+        """End the session with a CameraStuck if the block takes longer; `call` names it, as in "closing the camera".
+
+        A timer does it, since the thread that hangs cannot.
+        """
+        limit_s += self.frame_rate.pipeline_s  # it may wait for the frame that is being exposed
+        error = CameraStuck(f"{call} takes more than {limit_s:.0f} s: the camera hangs")
+        timer = threading.Timer(limit_s, self.fail, [error])
+        timer.name = "camera-guard"
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

@@ -115,7 +115,7 @@ def test_slot_holds_the_newest_frame() -> None:
 def test_wait_returns_the_present_frame() -> None:
     maker, slot = Maker(), NewestFrame()
     slot.put(maker.frame())
-    frame = slot.wait(any_frame, time.monotonic() - 1)  # be the deadline over
+    frame = slot.wait(any_frame, lambda: time.monotonic() - 1)  # be the deadline over
     assert frame is not None
     frame.release()
     slot.clear()
@@ -123,11 +123,12 @@ def test_wait_returns_the_present_frame() -> None:
 
 
 def test_wait_until_the_deadline() -> None:
-    slot = NewestFrame()
-    assert slot.wait(any_frame, time.monotonic() + 0.02) is None
+    slot, deadline_s = NewestFrame(), time.monotonic() + 0.02
+    assert slot.wait(any_frame, lambda: deadline_s) is None
     frame = make_frame()
     slot.put(frame)
-    assert slot.wait(lambda _: False, time.monotonic() + 0.02) is None
+    assert slot.wait(lambda _: False, lambda: deadline_s) is None
+    assert slot.held(lambda _: False) is None
     slot.clear()
     assert not frame.hold(), "a frame that was not wanted is not held"
 
@@ -141,7 +142,8 @@ def test_all_waiting_threads_get_the_frame() -> None:
         asked.release()
         return frame.began_s >= 2.0
 
-    waiting = [Background(lambda: slot.wait(is_new, soon_s())) for _ in range(2)]
+    deadline_s = soon_s()
+    waiting = [Background(lambda: slot.wait(is_new, lambda: deadline_s)) for _ in range(2)]
     for _ in waiting:
         assert asked.acquire(timeout=5)
     wanted = maker.frame(began_s=2.0)
@@ -169,15 +171,15 @@ def test_subscribers_are_called_in_order() -> None:
 def test_wake() -> None:
     slot = NewestFrame()
     looked = threading.Event()
-    is_over = False
+    deadline_s = soon_s()
 
-    def until() -> bool:
+    def deadline() -> float:
         looked.set()
-        return is_over
+        return deadline_s
 
-    waiting = Background(lambda: slot.wait(any_frame, soon_s(), until))
+    waiting = Background(lambda: slot.wait(any_frame, deadline))
     assert looked.wait(5)
-    is_over = True
+    deadline_s = 0.0
     slot.wake()
     assert waiting.result() is None
     eventually(lambda: waiting.is_over)

@@ -55,7 +55,8 @@ class RunningHook:
 
     def shown(self, after: Frame) -> int:
         """The luma of the first frame shown that is not older than `after`."""
-        frame = self.hook.frames.wait(lambda frame: frame.began_s >= after.began_s, soon_s())
+        deadline_s = soon_s()
+        frame = self.hook.frames.wait(lambda frame: frame.began_s >= after.began_s, lambda: deadline_s)
         assert frame is not None
         level = round(float(frame.planes[0].mean()))
         frame.release()

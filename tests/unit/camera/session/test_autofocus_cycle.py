@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from softcam.camera.session.autofocus_cycle import AfState, FocusCycle, FocusOutcome
+from softcam.camera.session.autofocus_cycle import START_CONTROLS, AfState, FocusCycle, FocusOutcome
 
 IDLE, SCANNING, FOCUSED, FAILED = AfState.IDLE, AfState.SCANNING, AfState.FOCUSED, AfState.FAILED
 FRAME_S = 0.1
@@ -23,8 +23,8 @@ def run(states: Sequence[int | None], timeout_s: float = 5.0) -> tuple[int, Focu
 
 
 def test_cycle_starts_with_a_trigger() -> None:
-    assert FocusCycle.start_controls() == {"AfMode": 1, "AfTrigger": 0}
-    assert all(type(value) is int for value in FocusCycle.start_controls().values())
+    assert START_CONTROLS == {"AfMode": 1, "AfTrigger": 0}
+    assert all(type(value) is int for value in START_CONTROLS.values())
 
 
 @pytest.mark.parametrize(

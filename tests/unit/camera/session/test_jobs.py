@@ -27,9 +27,9 @@ def test_cancelled_job_is_not_started() -> None:
     job = queue.submit(("still",), _nothing, is_still=True)
     queue.submit(("still",), _nothing, is_still=True)
     queue.cancel(job)
-    assert queue
+    assert queue.due_s is not None
     queue.cancel(job)
-    assert not queue
+    assert queue.due_s is None
     assert queue.due_s is None
 
 

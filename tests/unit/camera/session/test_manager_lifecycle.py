@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.base import NullListener, StreamConfig
+from softcam.camera.base import SessionListener, StreamConfig
 from softcam.camera.session.manager import LEASE_KINDS, Lease, LeaseKind, State
 from softcam.camera.session.sent_controls import CONTROL_FRAMES
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture, NotSupported
@@ -383,7 +383,7 @@ def test_failed_open_is_raised_by_all_callers(
         Background(lambda: held.manager.wait_frame(0.0, soon_s())),
         Background(lambda: held.manager.still(None, soon_s())),
     ]
-    eventually(lambda: held.frame_waiters() == 2 and held.session.jobs, "all wait")
+    eventually(lambda: held.frame_waiters() == 2 and held.session.jobs.waiting, "all wait")
     held.camera.unblock()
     raised = []
     for background in waiting:
@@ -586,7 +586,7 @@ def test_still_while_closing(brief: SessionRig) -> None:
     brief.camera.wait_inside("close")
     lease = brief.manager.lease("snapshot")
     waiting = Background(lambda: brief.manager.still(None, soon_s()))
-    eventually(lambda: brief.session.jobs, "the order")
+    eventually(lambda: brief.session.jobs.waiting, "the order")
     brief.camera.unblock()
     waiting.result().release()
     assert brief.camera.calls == ["open", "close", "open", "still"]
@@ -710,7 +710,7 @@ def test_set_controls(held: SessionRig) -> None:
         held.manager.set_controls({"Sharpness": 1})
 
 
-class OneControlListener(NullListener):
+class OneControlListener(SessionListener):
     """Sends one control with each opening, and records the events."""
 
     def __init__(self, held: SessionRig) -> None:
@@ -759,7 +759,7 @@ def test_listener_events_of_a_failed_start(held: SessionRig) -> None:
 def test_all_listeners_are_notified_in_order(brief: SessionRig) -> None:
     events: list[tuple[int, str]] = []
 
-    class Recorder(NullListener):
+    class Recorder(SessionListener):
         def __init__(self, number: int) -> None:
             self._number = number
 

@@ -152,7 +152,7 @@ class RandomRun:
             return True
         session = self.held.session
         with session.changed:
-            has_work = bool(self.leases and session.jobs)
+            has_work = bool(self.leases and session.jobs.waiting)
             return waiters(session.changed) > 0 and not has_work and session.state is self.expected()
 
     def expected(self) -> State:

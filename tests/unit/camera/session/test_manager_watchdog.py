@@ -161,9 +161,12 @@ def test_camera_missing_before_reopening(held: SessionRig) -> None:
 
 
 def test_single_frame_keeps_the_tries(calm: SessionRig) -> None:
+    calm.camera.block("restart")
     lease = calm.open()
-    wait_for_calls(calm, "open", "restart")
-    eventually(lambda: calm.session.awaits_frame, "a frame is waited for")
+    calm.camera.wait_inside("restart")
+    before_s = calm.session.watchdog.due_from_s
+    calm.camera.unblock()
+    eventually(lambda: calm.session.watchdog.due_from_s > before_s, "the restart is over")
     calm.camera.emit()
     wait_for_calls(calm, "open", "restart", "close", "open")
     lease.release()
@@ -337,10 +340,8 @@ def test_frame_from_before_the_restart_does_not_end_recovery() -> None:
         with held.session.changed:
             held.session.state = State.RECOVERING
             held.session.watchdog.due_from_s = time.monotonic() + 0.02
-            held.session.awaits_frame = True
         held.camera.emit()
         assert held.state is State.RECOVERING
-        assert held.session.awaits_frame
         with held.camera.flowing():
             held.wait_for(State.OPEN)
             lease.release()

@@ -29,11 +29,11 @@ JSON["Content-Type"] = "application/json"
 class Controls(Scene):
     """A camera with controls, and the API."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, linger_s: float = 60.0) -> None:
         camera = ControllableCamera()
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
         camera.config = replace(camera.config, controls={**CONTROLS, **more})
-        super().__init__(camera)
+        super().__init__(camera, linger_s=linger_s)
         self.control_manager = ControlManager(self.manager, StreamRequest(32, 16, 20.0), Store(folder, "cam0"))
         self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0)
 
@@ -158,18 +158,16 @@ def test_values_are_those_that_the_open_camera_applies(scene: Controls) -> None:
             assert {field: scene.value(name, field) for field in values} == values
 
 
-def test_closed_camera_reports_no_deviation_of_an_untried_size(
-    scene: Controls, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(scene.manager, "_linger_s", 0.0)
-    with scene.held.open():
-        assert "the camera delivers" in scene.post("stream", width=64, fps=240.0)["note"]
-    scene.held.wait_for(State.CLOSED)
-    assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.config.width, 100.0]
-    assert scene.post("stream", width=96, fps=125.0)["note"] is None
-    assert [scene.value("stream", field) for field in ("width", "fps")] == [96, 125.0]
-    assert "opens" in scene.post("roi", x=0.5, y=0.5, width=0.5, height=0.25)["note"]
-    assert scene.value("roi", "height") == 0.25
-    with scene.held.open():
-        assert scene.value("stream", "width") == scene.camera.config.width
-        assert scene.value("roi", "height") == 0.5
+def test_closed_camera_reports_no_deviation_of_an_untried_size(tmp_path: Path) -> None:
+    with Controls(tmp_path, linger_s=0.0) as scene:
+        with scene.held.open():
+            assert "the camera delivers" in scene.post("stream", width=64, fps=240.0)["note"]
+        scene.held.wait_for(State.CLOSED)
+        assert [scene.value("stream", field) for field in ("width", "fps")] == [scene.camera.config.width, 100.0]
+        assert scene.post("stream", width=96, fps=125.0)["note"] is None
+        assert [scene.value("stream", field) for field in ("width", "fps")] == [96, 125.0]
+        assert "opens" in scene.post("roi", x=0.5, y=0.5, width=0.5, height=0.25)["note"]
+        assert scene.value("roi", "height") == 0.25
+        with scene.held.open():
+            assert scene.value("stream", "width") == scene.camera.config.width
+            assert scene.value("roi", "height") == 0.5
