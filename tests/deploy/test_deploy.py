@@ -133,7 +133,7 @@ def test_update_by_a_user_with_sudo_and_rollback(machine: Machine, project: Path
     second = current(machine)
     assert second.startswith(f"{version}-")
     assert {first, second} <= set(releases(machine))
-    assert f'"version": "{version}"' in machine.get("http://127.0.0.1:18082/health")[1]
+    assert f'"version":"{version}"' in machine.get("http://127.0.0.1:18082/health")[1]
     # Only root could enter during the copy, and nobody else could write at any time.
     assert seen[0] == ["root", "root", "700", "d", ""]
     assert len(seen) > 50
@@ -154,7 +154,7 @@ def test_update_by_a_user_with_sudo_and_rollback(machine: Machine, project: Path
     assert everything(machine) == before
     assert f"done: release {first}" in machine.deploy("--rollback").stdout
     assert current(machine) == first
-    assert f'"version": "{version}"' not in machine.get("http://127.0.0.1:18082/health")[1]
+    assert f'"version":"{version}"' not in machine.get("http://127.0.0.1:18082/health")[1]
 
 
 @pytest.mark.parametrize("how", ["Ctrl+C", "connection lost"])

@@ -49,7 +49,7 @@ def test_curl_stream(small: Portal) -> None:
 
 def test_curl_error_response(small: Portal) -> None:
     answer = run("curl", "-sS", "-w", "%{http_code}", f"{small.url}/snapshot.jpg?quality=0")
-    assert answer.stdout.startswith(b'{"detail": "quality')
+    assert answer.stdout.startswith(b'{"detail":"quality')
     assert answer.stdout.endswith(b"400")
 
 

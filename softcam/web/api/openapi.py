@@ -3,14 +3,13 @@
 The routes carry their schemas, which come from the control schema. Only what all routes share is written here.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
-from softcam.web.http.messages import ALLOW_ANY_ORIGIN, AnyResponse, Request, Response
+from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc, Parameter, Route
 
 _ERROR: Final = {"$ref": "#/components/schemas/Error"}
@@ -42,11 +41,10 @@ class OpenApi:
 
     def __init__(self, routes: Iterable[Route], *, has_key: bool) -> None:
         """`has_key`: whether an API key is required, except for public routes."""
-        self.document = describe(routes, has_key=has_key)
-        self._body = json.dumps(self.document, ensure_ascii=False, indent=1).encode() + b"\n"
+        self._response = json_response(describe(routes, has_key=has_key), headers={"Cache-Control": "no-cache"})
 
     def answer(self, _request: Request) -> AnyResponse:
-        return Response(self._body, "application/json", headers={"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN})
+        return self._response
 
 
 def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:

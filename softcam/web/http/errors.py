@@ -19,7 +19,7 @@ _STATUSES: Final = (  # subclasses first
     (CameraError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
-_BUSY_DETAIL: Final = b'{"detail": "too many connections at once"}\n'
+_BUSY_DETAIL: Final = b'{"detail":"too many connections at once"}\n'
 # Sent by the accepting thread where no thread is left to read the request.
 BUSY_RESPONSE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"

@@ -89,8 +89,11 @@ AnyResponse = Response | FileResponse | StreamingResponse
 def json_response(
     content: Any, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """`content` as JSON in UTF-8, with headers that forbid caching."""
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    """`content` as JSON in UTF-8, with headers that forbid caching.
+
+    Compact, as other services write it: shell scripts search for `"status":"ok"`.
+    """
+    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     return Response(body, "application/json", status, {**NO_STORE, **ALLOW_ANY_ORIGIN, **(headers or {})})
 
 

@@ -40,7 +40,7 @@ def test_ok_targets(target: str, path: str, query: dict[str, str]) -> None:
 
 def test_json_response() -> None:
     response = json_response({"name": "Küche", "none": None})
-    assert response.body == '{"name": "Küche", "none": null}\n'.encode()
+    assert response.body == '{"name":"Küche","none":null}\n'.encode()
     assert response.status is HTTPStatus.OK
     assert response.content_type == "application/json"
     assert response.headers == {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
