@@ -12,23 +12,21 @@ from html import escape
 from urllib.parse import quote, unquote, urlsplit
 
 from softcam.web.http.router import Route
-from softcam.web.pages import Page, page_doc
-
-_PARTS = ("webrtc.css", "webrtc.js")
+from softcam.web.pages import TRANSPORTS, page_doc, page_handler
 
 
 def webrtc_routes(webrtc_url: str | None) -> list[Route]:
-    """The page and its assets; `webrtc_url` is a WHEP URL or the URL of the media server's page."""
+    """The page and `transports.js`; `webrtc_url` is a WHEP URL or the URL of the media server's page."""
     if webrtc_url is None:
-        page, summary = Page("webrtc.html"), "How to set up WebRTC"
+        page, summary = page_handler("webrtc.html"), "How to set up WebRTC"
     else:
         fill = {"whep": escape(whep_address(webrtc_url)), "authorization": escape(_authorization(webrtc_url))}
-        page, summary = Page("whep.html", fill=fill, connect_origin=_origin(webrtc_url)), "The live picture over WebRTC"
-    transports = Page("transports.js", fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
+        page = page_handler("whep.html", fill=fill, connect_origin=_origin(webrtc_url))
+        summary = "The live picture over WebRTC"
+    transports = page_handler(TRANSPORTS, fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
     return [
-        Route(("/webrtc",), page.answer, doc=page_doc(summary)),
-        Route(("/assets/transports.js",), transports.answer),
-        *(Route((f"/assets/{name}",), Page(name).answer) for name in _PARTS),
+        Route(("/webrtc",), page, doc=page_doc(summary)),
+        Route((f"/assets/{TRANSPORTS}",), transports),
     ]
 
 

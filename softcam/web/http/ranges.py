@@ -3,11 +3,12 @@
 Pure functions, except for one `fstat`.
 """
 
+import math
 import os
 import re
 import time
 from collections.abc import Mapping
-from datetime import datetime
+from contextlib import ExitStack
 from email.message import Message
 from email.utils import formatdate, parsedate_to_datetime
 from http import HTTPStatus
@@ -17,7 +18,7 @@ from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Requ
 
 _RANGE: Final = re.compile(r"bytes[ \t]*=[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.IGNORECASE)
 _MAX_DIGITS: Final = 18  # int() itself raises ValueError above some thousand digits; no file is that large
-_ETAG: Final = re.compile(r'(?:W/)?("[^"]*")')
+_ETAG: Final = re.compile(r'(?:W/)?("[^"]*")')  # a compressing proxy turns a tag into a weak one
 # Dates have a resolution of one second: a younger one could stand for two states of the file (RFC 9110, 8.8.2.2).
 _SETTLED_S: Final = 2.0
 
@@ -29,8 +30,8 @@ def file_response(
 
     Raises HttpError 416 for a range beyond them. Several ranges at once return the whole file, as RFC 9110 permits.
     """
-    keeps_file = False
-    try:
+    with ExitStack() as stack:
+        stack.callback(file.close)
         stat = os.fstat(file.fileno())
         etag = f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{size:x}"'
         common = {
@@ -39,23 +40,18 @@ def file_response(
             "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
             **(headers or {}),
         }
-        if _is_unchanged(request.headers, etag, stat.st_mtime):
+        if is_unchanged(request.headers, etag, stat.st_mtime):
             return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, common)
         part = None
         # A range has no meaning for HEAD (RFC 9110, 14.2).
         if request.expects_body and _range_applies(request.headers, etag, stat.st_mtime):
             part = requested_range(request.headers.get("Range"), size)
+        stack.pop_all()  # the response contains the file
         if part is None:
-            response = FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
-        else:
-            begin, end = part
-            common["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-            response = FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
-        keeps_file = True
-        return response
-    finally:
-        if not keeps_file:
-            file.close()
+            return FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
+        begin, end = part
+        common["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+        return FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
 
 
 def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
@@ -63,7 +59,7 @@ def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
 
     Raises HttpError 416 if the range contains no byte of the file. A malformed range is ignored (RFC 9110, 14.2).
     """
-    found = None if text is None else _RANGE.fullmatch(text)
+    found = _RANGE.fullmatch(text or "")
     if found is None or found[1] == found[2] == "":
         return None
     first, last = _number(found[1]), _number(found[2])
@@ -83,16 +79,16 @@ def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
 
 
 def _number(digits: str) -> int | None:
-    return int(digits[:_MAX_DIGITS] if len(digits.lstrip("0")) > _MAX_DIGITS else digits) if digits else None
+    return int(digits.lstrip("0")[:_MAX_DIGITS] or "0") if digits else None
 
 
-def _is_unchanged(headers: Message, etag: str, modified_s: float) -> bool:
-    """Whether the client already has this state of the file."""
+def is_unchanged(headers: Message, etag: str, modified_s: float = math.inf) -> bool:
+    """Whether the client already has this state of the content."""
     tags = headers.get("If-None-Match")
     if tags is not None:
         return tags.strip() == "*" or etag in _ETAG.findall(tags)
     since_s = _date(headers.get("If-Modified-Since"))
-    return since_s is not None and int(modified_s) <= since_s
+    return since_s is not None and modified_s < since_s + 1
 
 
 def _range_applies(headers: Message, etag: str, modified_s: float) -> bool:
@@ -106,10 +102,7 @@ def _range_applies(headers: Message, etag: str, modified_s: float) -> bool:
 
 
 def _date(text: str | None) -> float | None:
-    if text is None:
-        return None
     try:
-        moment: datetime = parsedate_to_datetime(text)
-        return moment.timestamp()
+        return None if text is None else parsedate_to_datetime(text).timestamp()
     except (ValueError, TypeError, OverflowError):  # an invalid date is ignored
         return None

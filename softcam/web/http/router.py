@@ -14,6 +14,8 @@ from softcam.web.http.messages import AnyResponse, HttpError, Request
 
 _MAX_SHOWN: Final = 80  # characters of an unknown path or action in the error
 
+Handler = Callable[[Request], AnyResponse]
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
@@ -44,7 +46,7 @@ class Route:
     """A handler under all its paths; `/?action=NAME` is also a path. GET implies HEAD."""
 
     paths: tuple[str, ...]
-    handle: Callable[[Request], AnyResponse]
+    handle: Handler
     method: str = "GET"
     is_public: bool = False  # answered without an API key
     is_read_only: bool = False  # changes nothing, although it is not a GET
@@ -61,17 +63,15 @@ class Router:
     def __init__(self, routes: Iterable[Route]) -> None:
         """Raises ValueError if two routes have the same method and path."""
         self._by_path: dict[str, dict[str, Route]] = {}
-        self._patterns: list[tuple[re.Pattern[str], str]] = []
-        self.all = tuple(routes)
-        for route in self.all:
+        for route in routes:
             for path in route.paths:
-                if "{" in path and path not in self._by_path:
-                    self._patterns.append((_pattern(path), path))
                 methods = self._by_path.setdefault(path, {})
                 for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                     if method in methods:
                         raise ValueError(f"two routes for {method} {path}")
                     methods[method] = route
+        placeholders = [path for path in self._by_path if "{" in path]
+        self._by_pattern = [(_pattern(path), self._by_path.pop(path)) for path in placeholders]
 
     def find(self, method: str, path: str, query: Mapping[str, str]) -> Route:
         """The route of a request. Raises HttpError 404, 405 or, for an unknown `action`, 400."""
@@ -83,34 +83,31 @@ class Router:
                     HTTPStatus.BAD_REQUEST,
                     f"action {query['action'][:_MAX_SHOWN]!r}: must be one of {', '.join(actions)}",
                 )
-        methods = self._by_path.get(self._route_path(path))
-        if methods is None:
+        methods, _ = self._match(path)
+        if not methods:
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path: {path[:_MAX_SHOWN]}")
         if method not in methods:
-            raise HttpError(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                f"{path[:_MAX_SHOWN]}: method {method} not allowed; must be one of {', '.join(self.allowed(path))}",
-                {"Allow": ", ".join(self.allowed(path))},
-            )
+            allowed = self.allowed(path)
+            detail = f"{path[:_MAX_SHOWN]}: method {method} not allowed; must be one of {allowed}"
+            raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
         return methods[method]
 
-    def allowed(self, path: str) -> list[str]:
+    def allowed(self, path: str) -> str:
         """The methods of a path, for `Allow`."""
-        return sorted({*self._by_path.get(self._route_path(path), {}), "OPTIONS"})
+        return ", ".join(sorted({*self._match(path)[0], "OPTIONS"}))
 
     def path_parameters(self, path: str) -> Mapping[str, str]:
         """The decoded values of the placeholders. They may contain anything, including slashes."""
-        if path not in self._by_path:
-            for pattern, _ in self._patterns:
-                if found := pattern.fullmatch(path):
-                    return {name: unquote(part) for name, part in found.groupdict().items()}
-        return {}
+        return self._match(path)[1]
 
-    def _route_path(self, path: str) -> str:
-        """The path as it is in the table. Literal paths precede placeholders."""
+    def _match(self, path: str) -> tuple[Mapping[str, Route], Mapping[str, str]]:
+        """The routes of a path by method, and the values of its placeholders. Literal paths precede placeholders."""
         if path in self._by_path:
-            return path
-        return next((known for pattern, known in self._patterns if pattern.fullmatch(path)), path)
+            return self._by_path[path], {}
+        for pattern, methods in self._by_pattern:
+            if found := pattern.fullmatch(path):
+                return methods, {name: unquote(part) for name, part in found.groupdict().items()}
+        return {}, {}
 
 
 def _pattern(path: str) -> re.Pattern[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from softcam.web.http.messages import Request, Response
 from softcam.web.http.router import Router
-from softcam.web.pages import Page, page_routes
+from softcam.web.pages import page_handler, page_routes
 from softcam.web.webrtc import webrtc_routes
 from tests.support.raw_http import Site, make_request
 
@@ -101,7 +101,7 @@ def test_distinct_etags() -> None:
 
 def test_fail_missing_file() -> None:
     with pytest.raises(FileNotFoundError):
-        Page("absent.html")
+        page_handler("absent.html")
 
 
 def test_page_over_http() -> None:

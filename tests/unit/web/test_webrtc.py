@@ -7,13 +7,16 @@ import pytest
 
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Router
+from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes, whep_address
 from tests.support.raw_http import make_request
 
 
 def answer(path: str, webrtc_url: str | None) -> Response:
     request = make_request(path)
-    response = Router(webrtc_routes(webrtc_url)).find("GET", request.path, request.query).handle(request)
+    response = (
+        Router([*page_routes(), *webrtc_routes(webrtc_url)]).find("GET", request.path, request.query).handle(request)
+    )
     assert isinstance(response, Response)
     return response
 

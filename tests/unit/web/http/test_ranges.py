@@ -310,9 +310,10 @@ def test_path_parameters() -> None:
     with Site([*routes, Route(("/v1/things/start",), handle, "POST")]) as site:
         assert site.ask("/v1/things/some.mp4").status == 200
         assert site.ask("/v1/things/..%2F..%2Fetc/part").status == 200
+        assert site.ask("/v1/things/{name}").status == 200
         assert site.ask("/v1/things/a/b").status == 404
         assert site.ask("/v1/things/").status == 404
         reply = site.ask("/v1/things/x", method="DELETE")
         assert (reply.status, reply.headers["Allow"]) == (405, "GET, HEAD, OPTIONS")
         assert site.ask("/v1/things/start").status == 405  # literal paths precede placeholders
-    assert seen == [{"name": "some.mp4"}, {"name": "../../etc"}]
+    assert seen == [{"name": "some.mp4"}, {"name": "../../etc"}, {"name": "{name}"}]
