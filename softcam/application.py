@@ -263,7 +263,7 @@ class Application:
 
     def wait_answered(self) -> None:
         """Give pending requests the time for their error responses."""
-        self._bound_server().wait_answered(Deadline.after(_ANSWER_TIMEOUT_S).at_s)
+        self._bound_server().connections.wait_answered(Deadline.after(_ANSWER_TIMEOUT_S).at_s)
 
     # --- starting and stopping single components --------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class Application:
 
     def _close_server(self, deadline_s: float) -> None:
         server = self._bound_server()
-        server.wait_answered(deadline_s)
+        server.connections.wait_answered(deadline_s)
         server.server_close()
 
     def _serve(self) -> None:

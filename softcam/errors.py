@@ -1,21 +1,22 @@
-"""The exception tree, with the exit code of each error that ends the process.
+"""The exception tree, with the exit code of each error that ends the process, and the status of an HTTP response.
 
     PortalError
-    ├── ConfigurationError      78, or 2 where a flag is invalid
-    ├── AddressNotReady         69   the address to listen on is not available yet
-    ├── RecordingError               a recording cannot be started or deleted; never ends the process
-    │   └── NoRecording              there is no recording of that name
-    └── CameraError             70
-        ├── CameraMissing       66   not connected, or Picamera2 is not installed
-        ├── CameraBusy          69   connected, and in use by another program
-        ├── CameraStuck         70   does not respond, and cannot be recovered by this process
-        ├── NotSupported             the camera does not support the request; never ends the process
-        └── NoPicture                no frame in time; never ends the process
+    ├── ConfigurationError      78        or 2 where a flag is invalid
+    ├── AddressNotReady         69        the address to listen on is not available yet
+    ├── RecordingError               409  a recording cannot be started or deleted; never ends the process
+    │   └── NoRecording              404  there is no recording of that name
+    └── CameraError             70   503
+        ├── CameraMissing       66   503  not connected, or Picamera2 is not installed
+        ├── CameraBusy          69   503  connected, and in use by another program
+        ├── CameraStuck         70   503  does not respond, and cannot be recovered by this process
+        ├── NotSupported             409  the camera does not support the request; never ends the process
+        └── NoPicture                503  no frame in time; never ends the process
 
 Every message is one line that can appear in a log, in the status and in an HTTP response.
 """
 
 from collections.abc import Sequence
+from http import HTTPStatus
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -26,9 +27,10 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG
 
 
 class PortalError(Exception):
-    """The base class; `exit_code` is that of the process, for errors that end it."""
+    """The base class; `exit_code` is that of the process, for errors that end it, `status` that of HTTP."""
 
     exit_code = EXIT_STUCK
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class ConfigurationError(PortalError):
@@ -49,13 +51,19 @@ class AddressNotReady(PortalError):
 class RecordingError(PortalError):
     """The requested recording operation is not possible now; the message states the reason."""
 
+    status = HTTPStatus.CONFLICT
+
 
 class NoRecording(RecordingError):
     """There is no recording of that name."""
 
+    status = HTTPStatus.NOT_FOUND
+
 
 class CameraError(PortalError):
     """A camera failure without a more specific class."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
 class CameraMissing(CameraError):
@@ -72,6 +80,8 @@ class CameraStuck(CameraError):
 
 class NotSupported(CameraError):
     """The camera works, but does not support the request."""
+
+    status = HTTPStatus.CONFLICT
 
 
 class NoPicture(CameraError):

@@ -43,7 +43,7 @@ def integer(low: int, high: int, *, is_even: bool = False) -> Callable[[str], in
     return parse
 
 
-def number(low: float, high: float, unit: str = "") -> Parser:
+def number(low: float, high: float, unit: str = "") -> Callable[[str], float]:
     rule = f"a number {unit and f'of {unit} '}from {low:g} to {high:.15g}"
 
     def parse(text: str) -> float:

@@ -32,7 +32,7 @@ from softcam.web.http.messages import (
     StreamingResponse,
     camera_disabled,
 )
-from softcam.web.http.router import Doc, Parameter
+from softcam.web.http.router import Doc
 
 _RETRY_AFTER_S: Final = 5
 _MAX_CONCURRENT: Final = 2  # snapshots that hold a camera buffer: with slot and encoders, five of its six buffers
@@ -43,21 +43,24 @@ MIN_SIZE_PX: Final = 16
 MAX_SIZE_PX: Final = 8192
 DNG_TYPE: Final = "image/x-adobe-dng"
 
-_QUALITY: Final = Parameter("quality", "JPEG quality", {"type": "integer", "minimum": 1, "maximum": 100})
-_SIZE_SCHEMA: Final = {"type": "integer", "minimum": MIN_SIZE_PX, "maximum": MAX_SIZE_PX}
-_BOOLEAN_SCHEMA: Final = {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]}
+_EVEN: Final = "in pixels, rounded down to an even number; "
+_QUALITY: Final = query.integer("quality", "JPEG quality", 1, 100)
+_FPS: Final = query.number("fps", "maximum frame rate", 0.01, 1000)
+_STREAM_WIDTH: Final = query.integer(
+    "width", f"{_EVEN}at most the width of the camera's stream", MIN_SIZE_PX, MAX_SIZE_PX
+)
+_WIDTH: Final = query.integer("width", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX)
+_HEIGHT: Final = query.integer("height", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX)
+_MAX_AGE: Final = query.number("max_age", "maximum age of the frame in seconds", 0, 3600)
+_AUTOFOCUS: Final = query.boolean("autofocus", "whether to focus first")
+_FULL: Final = query.boolean("full", "the full resolution of the sensor")
+_FORMAT: Final = query.choice("format", "dng returns the sensor's raw image", "jpeg", "dng")
 STREAM_DOC: Final = Doc(
     "Live stream, MJPEG",
     "pictures",
     {200: {CONTENT_TYPE: None}},
     description="Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
-    parameters=(
-        _QUALITY,
-        Parameter("fps", "maximum frame rate", {"type": "number", "minimum": 0.01, "maximum": 1000}),
-        Parameter(
-            "width", "in pixels, rounded down to an even number; at most the width of the camera's stream", _SIZE_SCHEMA
-        ),
-    ),
+    parameters=(_QUALITY, _FPS, _STREAM_WIDTH),
     errors=(400, 503),
 )
 SNAPSHOT_DOC: Final = Doc(
@@ -65,15 +68,7 @@ SNAPSHOT_DOC: Final = Doc(
     "pictures",
     {200: {"image/jpeg": None, DNG_TYPE: None}},
     description="A JPEG exposed after the request, unless max_age allows an older one.",
-    parameters=(
-        _QUALITY,
-        Parameter("width", "in pixels, rounded down to an even number; alone, keeps the aspect ratio", _SIZE_SCHEMA),
-        Parameter("height", "in pixels, rounded down to an even number; alone, keeps the aspect ratio", _SIZE_SCHEMA),
-        Parameter("max_age", "maximum age of the frame in seconds", {"type": "number", "minimum": 0, "maximum": 3600}),
-        Parameter("autofocus", "whether to focus first", _BOOLEAN_SCHEMA),
-        Parameter("full", "the full resolution of the sensor", _BOOLEAN_SCHEMA),
-        Parameter("format", "dng returns the sensor's raw image", {"type": "string", "enum": ["jpeg", "dng"]}),
-    ),
+    parameters=(_QUALITY, _WIDTH, _HEIGHT, _MAX_AGE, _AUTOFOCUS, _FULL, _FORMAT),
     errors=(400, 409, 503),
 )
 
@@ -141,9 +136,9 @@ class MediaApi:
 
     def stream(self, request: Request) -> AnyResponse:
         """MJPEG; see STREAM_DOC."""
-        quality = query.integer(request.query, "quality", 1, 100)
-        fps = query.number(request.query, "fps", 0.01, 1000)
-        width = query.integer(request.query, "width", MIN_SIZE_PX, MAX_SIZE_PX) or 0
+        quality = _QUALITY.read(request.query)
+        fps = _FPS.read(request.query)
+        width = _STREAM_WIDTH.read(request.query) or 0
         manager = self.require_camera()
         if not request.expects_body:
             return Response(b"", CONTENT_TYPE, headers=HEADERS)
@@ -201,14 +196,14 @@ class MediaApi:
         """One JPEG, or with `format=dng` the sensor's raw image; see SNAPSHOT_DOC."""
         parameters = request.query
         options = SnapshotOptions(
-            quality=query.integer(parameters, "quality", 1, 100),
-            width=query.integer(parameters, "width", MIN_SIZE_PX, MAX_SIZE_PX),
-            height=query.integer(parameters, "height", MIN_SIZE_PX, MAX_SIZE_PX),
-            max_age_s=query.number(parameters, "max_age", 0, 3600) or 0.0,
-            autofocus=query.boolean(parameters, "autofocus"),
-            full_sensor=query.boolean(parameters, "full") or False,
+            quality=_QUALITY.read(parameters),
+            width=_WIDTH.read(parameters),
+            height=_HEIGHT.read(parameters),
+            max_age_s=_MAX_AGE.read(parameters) or 0.0,
+            autofocus=_AUTOFOCUS.read(parameters),
+            full_sensor=_FULL.read(parameters) or False,
         )
-        is_raw = query.choice(parameters, "format", ("jpeg", "dng")) == "dng"
+        is_raw = _FORMAT.read(parameters) == "dng"
         self.require_camera()
         if not request.expects_body:
             return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)

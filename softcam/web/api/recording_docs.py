@@ -8,6 +8,7 @@ from softcam.recording.names import NAME_PATTERN
 from softcam.recording.recorder import RecordingOptions
 from softcam.recording.timelapse import TimelapseOptions
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX
+from softcam.web.http import query
 from softcam.web.http.router import Doc, Parameter
 
 _MAX_DURATION_S: Final = 366 * 86_400
@@ -138,11 +139,7 @@ RECORDING_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
 _NAME: Final = Parameter(
     "name", "a name from the list", {"type": "string", "pattern": f"^{NAME_PATTERN}$".replace(r"\d", "[0-9]")}, "path"
 )
-_DOWNLOAD: Final = Parameter(
-    "download",
-    "whether the browser saves the file instead of showing it",
-    {"type": "string", "enum": ["1", "0", "true", "false", "yes", "no", "on", "off"]},
-)
+DOWNLOAD: Final = query.boolean("download", "whether the browser saves the file instead of showing it")
 _FILE: Final = {"video/mp4": None, "image/jpeg": None}
 LIST_DOC: Final = Doc(
     "All recordings, the newest first", "recordings", {200: {"application/json": _LIST}}, errors=(409,)
@@ -170,7 +167,7 @@ FILE_DOC: Final = Doc(
     {200: _FILE, 206: _FILE, 304: {}},
     "Supports Range, If-Range, If-None-Match and If-Modified-Since. A running recording ends with its last whole "
     "fragment.",
-    parameters=(_NAME, _DOWNLOAD),
+    parameters=(_NAME, DOWNLOAD),
     errors=(400, 404, 409, 416),
 )
 DELETE_DOC: Final = Doc(

@@ -14,6 +14,7 @@ from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOption
 from softcam.web.api.media import MediaApi, SnapshotOptions
 from softcam.web.api.recording_docs import (
     DELETE_DOC,
+    DOWNLOAD,
     FILE_DOC,
     LIST_DOC,
     STILL,
@@ -25,7 +26,7 @@ from softcam.web.api.recording_docs import (
     start_doc,
     video_group,
 )
-from softcam.web.http import body, query
+from softcam.web.http import body
 from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
     AnyResponse,
@@ -143,7 +144,7 @@ class RecordingsApi:
         """Raises RecordingError."""
         name = request.path_parameters["name"]
         headers = dict(_HEADERS)
-        if query.boolean(request.query, "download"):
+        if DOWNLOAD.read(request.query):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
         file, whole = self._require_service().library.open(name)
         return file_response(request, file, whole, _CONTENT_TYPES[name[-4:]], headers)

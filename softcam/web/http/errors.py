@@ -1,23 +1,14 @@
-"""Translates exceptions of handlers into responses: the only place that decides status and text of an error.
-
-Every error is `{"detail": …}`. Runs on the request threads.
-"""
+"""Translates exceptions of handlers into responses; every error is `{"detail": …}`. Runs on the request threads."""
 
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
 
-from softcam.errors import CameraError, NoRecording, NotSupported, RecordingError
+from softcam.errors import PortalError
 from softcam.web.http.messages import HttpError, Response, json_response
 
 _RETRY_AFTER_S: Final = 2
 RETRY_SOON: Final = {"Retry-After": str(_RETRY_AFTER_S)}
-_STATUSES: Final = (  # subclasses first
-    (NoRecording, HTTPStatus.NOT_FOUND),
-    (RecordingError, HTTPStatus.CONFLICT),
-    (NotSupported, HTTPStatus.CONFLICT),
-    (CameraError, HTTPStatus.SERVICE_UNAVAILABLE),
-)
 
 _BUSY_DETAIL: Final = b'{"detail":"too many connections at once"}\n'
 # Sent by the accepting thread where no thread is left to read the request.
@@ -38,13 +29,14 @@ _UNAUTHORIZED_PAGE: Final = b"""<!doctype html>
 
 def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
     """The response for an exception; 500, without its text, where the exception is not an expected one."""
+    status = error.status if isinstance(error, PortalError) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return json_response({"detail": "internal server error"}, status)
     if isinstance(error, HttpError):
-        response = json_response({"detail": str(error)}, error.status, error.headers)
-        if error.status is HTTPStatus.UNAUTHORIZED and accepts_html:
-            return replace(response, body=_UNAUTHORIZED_PAGE, content_type="text/html; charset=utf-8")
-        return response
-    for kind, status in _STATUSES:
-        if isinstance(error, kind):
-            headers = RETRY_SOON if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
-            return json_response({"detail": str(error)}, status, headers)
-    return json_response({"detail": "internal server error"}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        headers = error.headers
+    else:
+        headers = RETRY_SOON if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
+    response = json_response({"detail": str(error)}, status, headers)
+    if status is HTTPStatus.UNAUTHORIZED and accepts_html:
+        return replace(response, body=_UNAUTHORIZED_PAGE, content_type="text/html; charset=utf-8")
+    return response

@@ -1,65 +1,62 @@
-"""Parses query parameters with the parsers of the settings; an invalid value is a 400 that names the parameter."""
+"""Query parameters: the description of each, with its parser, which is that of the settings."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from softcam.config import parsers
 from softcam.web.http.messages import HttpError
+from softcam.web.http.router import Parameter
+
+T = TypeVar("T")
 
 _WITH_EXPONENT: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[eE][+-]?[0-9]{1,4}")
 _MAX_SHOWN: Final = 80  # characters of an invalid value in the error
 
 
-def integer(query: Mapping[str, str], name: str, low: int, high: int) -> int | None:
-    """An integer; None if the parameter is absent."""
-    value = _read(query, name, parsers.integer(low, high))
-    return value if isinstance(value, int) else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryParameter(Parameter, Generic[T]):
+    """A parameter with its parser, which raises ValueError with the rule."""
+
+    parse: Callable[[str], T]
+
+    def read(self, query: Mapping[str, str]) -> T | None:
+        """The value; None if the parameter is absent. Raises HttpError 400 that names parameter, value and rule."""
+        text = query.get(self.name)
+        if text is None:
+            return None
+        try:
+            return self.parse(text)
+        except ValueError as error:
+            raise HttpError(HTTPStatus.BAD_REQUEST, f"{self.name} {text[:_MAX_SHOWN]!r}: must be {error}") from error
 
 
-def number(query: Mapping[str, str], name: str, low: float, high: float) -> float | None:
-    """A number; None if the parameter is absent."""
-    value = _read(query, name, _number(low, high))
-    return value if isinstance(value, float) else None
+def integer(name: str, summary: str, low: int, high: int) -> QueryParameter[int]:
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return QueryParameter(name, summary, schema, parse=parsers.integer(low, high))
 
 
-def _number(low: float, high: float) -> parsers.Parser:
-    """The settings' parser, extended by the exponents that programs write."""
+def number(name: str, summary: str, low: float, high: float) -> QueryParameter[float]:
     plain = parsers.number(low, high)
 
-    def parse(text: str) -> object:
-        if not _WITH_EXPONENT.fullmatch(text):
-            return plain(text)
-        value = float(text)
-        return value if low <= value <= high else plain("")  # raises ValueError with the range
+    def parse(text: str) -> float:
+        # Unlike people who write settings, programs write exponents.
+        return plain(f"{float(text):.30f}" if _WITH_EXPONENT.fullmatch(text) else text)
 
-    return parse
+    return QueryParameter(name, summary, {"type": "number", "minimum": low, "maximum": high}, parse=parse)
 
 
-def boolean(query: Mapping[str, str], name: str) -> bool | None:
-    """A boolean in the usual words; None if the parameter is absent."""
-    value = _read(query, name, parsers.boolean)
-    return value if isinstance(value, bool) else None
+def boolean(name: str, summary: str) -> QueryParameter[bool]:
+    words = ["1", "0", "true", "false", "yes", "no", "on", "off"]
+    return QueryParameter(name, summary, {"type": "string", "enum": words}, parse=parsers.boolean)
 
 
-def choice(query: Mapping[str, str], name: str, words: Sequence[str]) -> str | None:
-    """One of `words`; None if the parameter is absent."""
-
+def choice(name: str, summary: str, *words: str) -> QueryParameter[str]:
     def parse(text: str) -> str:
         if text not in words:
             raise ValueError(f"one of {', '.join(words)}")
         return text
 
-    value = _read(query, name, parse)
-    return value if isinstance(value, str) else None
-
-
-def _read(query: Mapping[str, str], name: str, parse: parsers.Parser) -> object:
-    text = query.get(name)
-    if text is None:
-        return None
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise HttpError(HTTPStatus.BAD_REQUEST, f"{name} {text[:_MAX_SHOWN]!r}: must be {error}") from error
+    return QueryParameter(name, summary, {"type": "string", "enum": list(words)}, parse=parse)

@@ -12,7 +12,7 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 from softcam.web.http.messages import FileResponse
@@ -36,54 +36,35 @@ class ResponseWriter:
         self._poll = select.poll()
         self._poll.register(connection, select.POLLOUT)
 
-    def send(self, *pieces: bytes) -> None:
-        """Send all pieces, together where possible: a header sent alone would wait for its acknowledgement."""
-        left: Sequence[memoryview] = [memoryview(piece) for piece in pieces if piece]
-        while left:
+    def send(self, header: bytes, body: bytes | FileResponse = b"") -> None:
+        """Send a header and a body. Raises ConnectionAbortedError if the file of the body became shorter."""
+        length = body.length if isinstance(body, FileResponse) else len(body)
+        # Sent alone, the header would delay the body until it is acknowledged.
+        self._send_bytes(header, socket.MSG_MORE if length else 0)
+        if isinstance(body, FileResponse):
+            source, target, begin = body.file.fileno(), self._connection.fileno(), body.begin
+            self._send_all(lambda at: os.sendfile(target, source, begin + at, min(length - at, _MAX_CHUNK)), length)
+        else:
+            self._send_bytes(body)
+
+    def _send_bytes(self, content: bytes, flags: int = 0) -> None:
+        view = memoryview(content)
+        self._send_all(lambda at: self._connection.send(view[at:], flags), len(content))
+
+    def _send_all(self, send_from: Callable[[int], int], length: int) -> None:
+        at = 0
+        while at < length:
             try:
-                sent = self._connection.sendmsg(left)
+                sent = send_from(at)
             except BlockingIOError:
-                self._wait_writable()
-                continue
-            self._add_sent(sent)
-            while left and sent >= len(left[0]):
-                sent -= len(left[0])
-                left = left[1:]
-            if sent:
-                left = [left[0][sent:], *left[1:]]
-
-    def send_file(self, header: bytes, part: FileResponse) -> None:
-        """Send a header and a part of a file. Raises ConnectionAbortedError if the file became shorter."""
-        self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
-        try:
-            self.send(header)
-            self._send_bytes(part)
-        finally:
-            # Uncorking also sends the rest.
-            self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 0)
-
-    def _send_bytes(self, part: FileResponse) -> None:
-        source, target = part.file.fileno(), self._connection.fileno()
-        at, end = part.begin, part.begin + part.length
-        while at < end:
-            try:
-                sent = os.sendfile(target, source, at, min(end - at, _MAX_CHUNK))
-            except BlockingIOError:
-                self._wait_writable()
-                continue
-            if not sent:
-                raise ConnectionAbortedError("the file became shorter while being sent")
-            at += sent
-            self._add_sent(sent)
-
-    def _wait_writable(self) -> None:
-        left_s = self._deadline_s - time.monotonic()
-        self._poll.poll(min(_POLL_MS, max(1, int(left_s * 1000) + 1)))
-        self._check_progress()
-
-    def _add_sent(self, sent: int) -> None:
-        self._sent += sent
-        self._check_progress()
+                left_s = self._deadline_s - time.monotonic()
+                self._poll.poll(min(_POLL_MS, max(1, int(left_s * 1000) + 1)))
+            else:
+                if not sent:
+                    raise ConnectionAbortedError("the file became shorter while being sent")
+                at += sent
+                self._sent += sent
+            self._check_progress()
 
     def _check_progress(self) -> None:
         now_s = time.monotonic()

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
 from softcam.web.http.auth import AccessControl
-from softcam.web.http.body import require_json
+from softcam.web.http.body import FramingError, body_length, check_framing, require_json
 from softcam.web.http.connections import Connections, RequestReader
 from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
-from softcam.web.http.framing import FramingError, body_length, check_framing
 from softcam.web.http.messages import (
     AnyResponse,
     FileResponse,
@@ -99,9 +98,7 @@ class PortalServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The portal's URL as seen from this machine."""
-        host = self.server_name
-        if host in ("0.0.0.0", "::"):
-            host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server_name, self.server_name)
         return f"http://[{host}]:{self.server_port}/" if ":" in host else f"http://{host}:{self.server_port}/"
 
     def serve(self) -> None:
@@ -118,10 +115,6 @@ class PortalServer(ThreadingHTTPServer):
         except OSError:
             log.debug("The listening socket was already closed")
 
-    def wait_answered(self, deadline_s: float) -> bool:
-        """Wait until every request that was read is answered; False if the deadline (monotonic clock) passes first."""
-        return self.connections.wait_answered(deadline_s)
-
     def get_request(self) -> tuple[Any, Any]:
         try:
             return super().get_request()
@@ -135,11 +128,9 @@ class PortalServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._reserve_thread():
             log.warning("Connection limit reached, rejecting %s", client_address[0])
-            try:
+            with contextlib.suppress(OSError):
                 request.settimeout(0)
                 request.send(BUSY_RESPONSE)
-            except OSError:
-                pass
             self.shutdown_request(request)
             return
         try:
@@ -186,12 +177,6 @@ class _Handler(BaseHTTPRequestHandler):
         self._reader = RequestReader(self.connection, self.server.idle_timeout_s, self.server.request_timeout_s)
         self.rfile = io.BufferedReader(self._reader)
         self.server.connections.mark_waiting(self.connection)
-
-    def handle(self) -> None:
-        try:
-            super().handle()
-        except ConnectionError as error:
-            log.debug("Client %s disconnected: %s", self.address_string(), error)
 
     def handle_one_request(self) -> None:
         super().handle_one_request()
@@ -241,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         except HttpError as error:
             self._has_unread |= isinstance(error, FramingError)
             self.close_connection |= self._has_unread
-            self._write(self._error_response(error))
+            self._send(self._error_response(error))
             return
         if not self.server.connections.start_response(self.connection):
             raise ConnectionAbortedError("evicted")
@@ -280,7 +265,9 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             if route is None:
                 return self._preflight(request)
-            self._limit_requests(route)
+            if not route.is_public and self.server.connections.answering > self.server.max_requests:
+                self.close_connection = True
+                raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             parameters = self.server.router.path_parameters(request.path)
             return route.handle(replace(request, path_parameters=parameters))
         except (ConnectionError, TimeoutError):
@@ -294,17 +281,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _preflight(self, request: Request) -> Response:
         """CORS preflight: a page of another origin may read, with a key in a header, and change nothing."""
         headers = {
-            "Allow": ", ".join(self.server.router.allowed(request.path)),
+            "Allow": self.server.router.allowed(request.path),
             "Access-Control-Allow-Origin": "*",
             "Access-Control-Allow-Methods": "GET, HEAD",
             "Access-Control-Allow-Headers": "Authorization, X-API-Key",
         }
         return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
-
-    def _limit_requests(self, route: Route) -> None:
-        if not route.is_public and self.server.connections.answering > self.server.max_requests:
-            self.close_connection = True
-            raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
 
     def _error_response(self, error: Exception) -> Response:
         return error_response(error, accepts_html="text/html" in self.headers.get("Accept", ""))
@@ -314,32 +296,27 @@ class _Handler(BaseHTTPRequestHandler):
             self._detach(response)
         elif isinstance(response, FileResponse):
             with response.file:
-                self._write_file(response)
+                self._write(response, response, response.length)
         else:
-            self._write(response)
+            self._write(response, response.body, len(response.body))
 
-    def _write(self, response: Response) -> None:
-        headers = {"Content-Type": response.content_type, "Content-Length": str(len(response.body)), **response.headers}
+    def _write(self, response: Response | FileResponse, body: bytes | FileResponse, length: int) -> None:
+        headers = {"Content-Type": response.content_type, "Content-Length": str(length), **response.headers}
         if response.status is HTTPStatus.NO_CONTENT:
             del headers["Content-Type"], headers["Content-Length"]
-        elif not response.body and (self.command == "HEAD" or response.status is HTTPStatus.NOT_MODIFIED):
+        elif not body and (self.command == "HEAD" or response.status is HTTPStatus.NOT_MODIFIED):
             # It would have to be the length of the response to GET, which was not made (RFC 9110, 8.6).
             del headers["Content-Length"]
-        body = response.body if self.command != "HEAD" else b""
-        self._writer().send(self._delimited_header(response.status, headers), body)
-        self.log_request(response.status, len(body))
-
-    def _write_file(self, response: FileResponse) -> None:
-        headers = {"Content-Type": response.content_type, "Content-Length": str(response.length), **response.headers}
-        header = self._delimited_header(response.status, headers)
+        if self.close_connection:
+            headers["Connection"] = "close"
+        elif self.request_version == "HTTP/1.0":
+            # The client requested keep-alive; without the header it would wait for the connection to close.
+            headers["Connection"] = "keep-alive"
         if self.command == "HEAD":
-            self._writer().send(header)
-        else:
-            self._writer().send_file(header, response)
-        self.log_request(response.status, response.length)
-
-    def _writer(self) -> ResponseWriter:
-        return ResponseWriter(self.connection, self.server.idle_timeout_s)
+            body, length = b"", 0
+        writer = ResponseWriter(self.connection, self.server.idle_timeout_s)
+        writer.send(self._header(response.status, headers), body)
+        self.log_request(response.status, length)
 
     def _detach(self, response: StreamingResponse) -> None:
         """Send the header of a stream, then pass its socket on; this thread ends."""
@@ -354,15 +331,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.log_request(HTTPStatus.OK)
         # Detached, not duplicated: when this thread ends, http.server shuts down the socket that it knows.
         response.start(socket.socket(fileno=self.connection.detach()))
-
-    def _delimited_header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
-        """The header of a response with a known length; says whether the connection persists."""
-        if self.close_connection:
-            return self._header(status, {**headers, "Connection": "close"})
-        if self.request_version == "HTTP/1.0":
-            # The client requested keep-alive; without the header it would wait for the connection to close.
-            return self._header(status, {**headers, "Connection": "keep-alive"})
-        return self._header(status, headers)
 
     def _header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
         lines = [
@@ -380,7 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._has_unread = True
         self.command = self.command or ""  # None if http.server could not parse the request line
         detail = message or explain or status.phrase
-        self._write(json_response({"detail": detail[:_MAX_DETAIL]}, status))
+        self._send(json_response({"detail": detail[:_MAX_DETAIL]}, status))
 
     def version_string(self) -> str:
         return self.server_version

@@ -201,13 +201,13 @@ def test_reject_when_all_threads_are_busy(handlers: Handlers, no_leaks: NoLeaks)
 
 
 def test_wait_answered(site: Site, handlers: Handlers) -> None:
-    assert site.server.wait_answered(time.monotonic())
+    assert site.server.connections.wait_answered(time.monotonic())
     with site.client() as client:
         client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert handlers.inside.acquire(timeout=PATIENCE_S)
-        assert not site.server.wait_answered(time.monotonic() + 0.01)
+        assert not site.server.connections.wait_answered(time.monotonic() + 0.01)
         handlers.gate.set()
-        assert site.server.wait_answered(time.monotonic() + PATIENCE_S)
+        assert site.server.connections.wait_answered(time.monotonic() + PATIENCE_S)
         assert client.reply().status == 200
 
 

@@ -7,10 +7,15 @@ import pytest
 from softcam.web.http import query
 from softcam.web.http.messages import HttpError
 
+QUALITY = query.integer("quality", "JPEG quality", 1, 100)
+FPS = query.number("fps", "maximum frame rate", 0.01, 1000)
+FULL = query.boolean("full", "the whole sensor")
+FORMAT = query.choice("format", "of the image", "jpeg", "dng")
+
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("80", 80), ("100", 100), ("080", 80)])
 def test_ok_integer(text: str, value: int) -> None:
-    assert query.integer({"quality": text}, "quality", 1, 100) == value
+    assert QUALITY.read({"quality": text}) == value
 
 
 @pytest.mark.parametrize(
@@ -18,7 +23,7 @@ def test_ok_integer(text: str, value: int) -> None:
 )
 def test_fail_integer(text: str) -> None:
     with pytest.raises(HttpError) as caught:
-        query.integer({"quality": text}, "quality", 1, 100)
+        QUALITY.read({"quality": text})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert str(caught.value).startswith("quality '")
     assert str(caught.value).endswith(" from 1 to 100")
@@ -27,10 +32,11 @@ def test_fail_integer(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0), ("2e-1", 0.2)]
+    ("text", "value"),
+    [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0), ("2e-1", 0.2), ("1.5E+2", 150.0)],
 )
 def test_ok_number(text: str, value: float) -> None:
-    assert query.number({"fps": text}, "fps", 0.01, 1000) == value
+    assert FPS.read({"fps": text}) == value
 
 
 @pytest.mark.parametrize(
@@ -38,24 +44,36 @@ def test_ok_number(text: str, value: float) -> None:
 )
 def test_fail_number(text: str) -> None:
     with pytest.raises(HttpError, match=r"^fps .*: must be a number from 0\.01 to 1000$"):
-        query.number({"fps": text}, "fps", 0.01, 1000)
+        FPS.read({"fps": text})
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("true", True), ("YES", True), ("on", True), ("0", False), ("No", False)]
 )
 def test_ok_boolean(text: str, value: bool) -> None:
-    assert query.boolean({"full": text}, "full") is value
+    assert FULL.read({"full": text}) is value
 
 
 @pytest.mark.parametrize("text", ["", "2", "ja", "null", "truely"])
 def test_fail_boolean(text: str) -> None:
     with pytest.raises(HttpError, match=r"^full .*: must be 1 or 0"):
-        query.boolean({"full": text}, "full")
+        FULL.read({"full": text})
 
 
 def test_absent_parameter() -> None:
     parameters = {"timestamp": "123"}  # unknown parameters are ignored
-    assert query.integer(parameters, "quality", 1, 100) is None
-    assert query.number(parameters, "fps", 0.01, 1000) is None
-    assert query.boolean(parameters, "full") is None
+    assert [parameter.read(parameters) for parameter in (QUALITY, FPS, FULL, FORMAT)] == [None] * 4
+
+
+def test_choice() -> None:
+    assert FORMAT.read({"format": "dng"}) == "dng"
+    with pytest.raises(HttpError, match=r"^format 'DNG': must be one of jpeg, dng$"):
+        FORMAT.read({"format": "DNG"})
+
+
+def test_schema() -> None:
+    assert QUALITY.schema == {"type": "integer", "minimum": 1, "maximum": 100}
+    assert FPS.schema == {"type": "number", "minimum": 0.01, "maximum": 1000}
+    assert FORMAT.schema == {"type": "string", "enum": ["jpeg", "dng"]}
+    for word in FULL.schema["enum"]:
+        assert FULL.read({"full": word}) in (True, False)
