@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from deploy.system import Failed, Host, instance, last_line, read_text
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 _OLDEST_SYSTEMD = 247
+_LINK = re.compile(r"\.wants/camera-soft-cam@(\d+)\.service$")
 _LIST_CAMERAS = """\
 from picamera2 import Picamera2
 for place, camera in enumerate(Picamera2.global_camera_info()):
@@ -79,10 +81,10 @@ def take_inventory(host: Host, *, needs_picamera2: bool = False) -> Inventory:
     return Inventory(host, cameras, [name for name, _ in settings], {name.lower(): value for name, value in settings})
 
 
-def enabled_instances(host: Host, units: Path | None = None) -> list[int]:
-    """The instances that systemd starts, by the links below `units`."""
-    links = (units or host.units).glob("*.wants/camera-soft-cam@*.service")
-    found = {int(match[1]) for link in links if (match := re.search(r"@(\d+)\.service$", link.name))}
+def enabled_instances(host: Host, names: Iterable[str] | None = None) -> list[int]:
+    """The instances that systemd starts, by the links to them, or by those among `names`."""
+    links = map(str, host.units.glob("*.wants/*")) if names is None else names
+    found = {int(match[1]) for link in links if (match := _LINK.search(link))}
     return sorted(number for number in found if not is_masked(host, number))
 
 

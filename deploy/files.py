@@ -3,9 +3,10 @@
 import hashlib
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from deploy.system import Host, read_text
+from deploy.system import Host, last_line, read_text
 
 _REDACTED = (
     (r"^([+ -]?[#\s]*\w*(?:KEY|PASSWORD|TOKEN|SECRET)\w*\s*=).+", r"\1(not shown)"),
@@ -26,25 +27,25 @@ def redact(text: str) -> str:
 
 def reason(output: str) -> str:
     """Why a program failed: nginx's `[emerg]` line, otherwise the last line; without secrets."""
-    lines = [line for line in output.splitlines() if line.strip()]
-    emergencies = [line for line in lines if "[emerg]" in line]
-    return redact((emergencies or lines or [""])[-1].strip())
+    emergencies = [line for line in output.splitlines() if "[emerg]" in line]
+    return redact(last_line("\n".join(emergencies) or output))
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> bool:
-    """Replaces the file in one step; whether it was written. If the disk is full, the old file stays.
+    """Replaces the file in one step, also if the power fails; whether it was written. On a full disk the old one stays.
 
     An equal file is not written, since an instance is restarted if one of its files is newer.
     """
     if path.is_file() and path.read_bytes() == data:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
+    new = _make_room(path)
     try:
-        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            os.fchmod(file.fileno(), mode)
+        new.touch(mode, exist_ok=False)
+        new.chmod(mode)  # whatever the umask is
+        with new.open("wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file)
         new.replace(path)
     except BaseException:
         new.unlink(missing_ok=True)
@@ -54,11 +55,25 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> bool:
 
 def link(path: Path, target: str) -> None:
     """Creates or replaces a symbolic link in one step."""
+    new = _make_room(path)
+    new.symlink_to(target)
+    new.replace(path)
+
+
+def _make_room(path: Path) -> Path:
+    """The name under which the next content of `path` is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
-    new.symlink_to(target)
-    new.replace(path)
+    return new
+
+
+def remove(path: Path) -> None:
+    """Removes the file, and its folder if that is empty then, except for those of the system."""
+    path.unlink(missing_ok=True)
+    if path.parent.name not in ("system", "rules.d"):
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _shipped_hashes(host: Host) -> dict[str, str]:
@@ -77,12 +92,11 @@ def ship(host: Host, data: bytes, path: Path, mode: int, *, set_names: str = "")
 
     `set_names` are the names of the settings in the file, shown with the edited one; never a value.
     """
-    is_env = path == host.env_file
     if is_edited(host, path) and path.read_bytes() != data:
         host.say(f"{path} was edited and is kept; new lines in the shipped file:")
-        for line in _new_lines(path.read_text(errors="replace"), data.decode(), is_env=is_env):
+        for line in _new_lines(path.read_text(errors="replace"), data.decode(), is_env=path == host.env_file):
             host.say(f"    +{line}")
-        if is_env:
+        if path == host.env_file:
             host.say(f"    set in your file: {set_names}")
         return
     # The hash is written first: a file written during a power failure is still recognized as shipped.

@@ -14,8 +14,8 @@ import fcntl
 import os
 import shutil
 import signal
-import socket
 import sys
+import syslog
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,13 +46,8 @@ def install(host: Host, release: str, folder: str = "") -> None:
         instances.preflight(host, release, numbers)
         if host.options.with_nginx:
             nginx.preflight(host, requested)
-        # A camera must deliver a picture if it does now, or if nothing ran here before.
-        running = [number for number in numbers if host.is_active(instance(number))]
-        required = [number for number in numbers if number not in running and not before]
-        if before not in ("", release):
-            checks = {number: instances.healthcheck(host, before, "health", number, "5") for number in running}
-            required = [number for number in running if checks[number].returncode == 0]
-        rollback.save_rollback_point(host, numbers)
+        required = _required_pictures(host, release, before, numbers)
+        point = rollback.save_point(host, numbers)
     except (instances.BrokenRelease, OSError) as error:
         if release != before:  # the next deployment copies it again
             releases.drop(host, release)
@@ -64,18 +59,28 @@ def install(host: Host, release: str, folder: str = "") -> None:
     except (OSError, Failed) as error:
         problem = f"settings or units of release {release} could not be written: {error}"
     if problem:
-        raise Failed(_undo(host, release, before, problem))
+        raise Failed(f"{problem}{_undo(host, release, point)}")
     if before in ("", release):
-        rollback.forget_rollback_point(host)
+        rollback.forget_point(host)
     else:
-        files.link(host.top / "previous", f"releases/{before}")
-        rollback.remember_change(host)
+        rollback.finish_switch(host, point)
     if host.options.with_nginx:
         nginx.install_sites(host, release, requested)
     nginx.renew_keys(host, release, numbers)
     releases.prune(host)
     note = ", unchanged" if before == release else f", previous release {before}" if before else ""
     host.say(f"done: release {release}{note}")
+
+
+def _required_pictures(host: Host, release: str, before: str, numbers: Sequence[int]) -> list[int]:
+    """The cameras that must deliver a picture: those that do now, or all that start if nothing ran here before."""
+    running = [number for number in numbers if host.is_active(instance(number))]
+    if not before:
+        return [number for number in numbers if number not in running]
+    if before == release:
+        return []
+    checks = {number: instances.healthcheck(host, before, "health", number, "5") for number in running}
+    return [number for number, check in checks.items() if check.returncode == 0]
 
 
 def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Sequence[int]) -> None:
@@ -95,30 +100,31 @@ def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Seque
         host.run("systemctl", "--quiet", "enable", *units, check=True)
 
 
-def _undo(host: Host, release: str, before: str, problem: str) -> str:
-    """Rolls back a failed installation; the problem and the result."""
-    if before == release and not rollback.changed_names(host, host.pending / "before"):
-        rollback.forget_rollback_point(host)
-        return f"{problem} any more, with this host and its settings as they are; it was not changed"
+def _undo(host: Host, release: str, point: rollback.Point) -> str:
+    """Rolls back a failed installation; how the message about it ends."""
+    before = point.release
+    if before == release and not rollback.changes_since(host, point):
+        rollback.forget_point(host)
+        return " any more, with this host and its settings as they are; it was not changed"
     if before:
         host.say(f"rolling back to {before}")
-    works = rollback.roll_back(host)
+    works = rollback.roll_back(host, point)
     if before != release:
         releases.drop(host, release)
     if not before:
-        return f"{problem}, and no earlier release exists: everything of it was removed"
+        return ", and no earlier release exists: everything of it was removed"
     if not works:
-        return f"{problem}, and {before} does not work either"
+        return f", and {before} does not work either"
     if before == release:
-        return f"{problem} with these options; rolled back to the options before"
-    return f"{problem}; rolled back to {before}"
+        return " with these options; rolled back to the options before"
+    return f"; rolled back to {before}"
 
 
 def plan_install(host: Host, release: str) -> None:
     numbers = wanted_cameras(host, take_inventory(host))
     before = releases.linked(host, "current")
-    if host.pending.is_dir():
-        before = rollback.pending_release(host)
+    if point := rollback.pending_point(host):
+        before = point.release
         host.say(f"a deployment is running or was interrupted; if so, would roll back to {before or 'nothing'} first")
     if before == release:
         host.say(f"would keep release {release}, which is in use")
@@ -155,18 +161,13 @@ def uninstall(host: Host) -> None:
     masked = host.units.glob(f"*.wants/{INSTANCES}")  # `disable` ignores these
     bindings = host.units.glob("camera-soft-cam@*.service.d/binding.conf")
     for path in (*masked, *bindings, host.unit, host.python_drop_in, host.rules):
-        path.unlink(missing_ok=True)
-    own = []
-    for folder in sorted(host.units.glob("camera-soft-cam@*.service.d")):
-        if any(folder.iterdir()):
-            own.append(str(folder))
-        else:
-            folder.rmdir()
+        files.remove(path)
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "reset-failed", INSTANCES)
     nginx.remove_sites(host)
     shutil.rmtree(host.top, ignore_errors=True)
-    host.say(f"done: uninstalled. Kept: {_KEPT}" + (f", your own {' '.join(own)}" if own else ""))
+    own = " ".join(map(str, sorted(host.units.glob("camera-soft-cam@*.service.d"))))
+    host.say(f"done: uninstalled. Kept: {_KEPT}" + (f", your own {own}" if own else ""))
 
 
 def plan_uninstall(host: Host) -> None:
@@ -182,12 +183,11 @@ def say(line: str) -> None:
         os.write(1, f"{line}\n".encode())
 
 
-def say_and_log(line: str, journal: str = "/run/systemd/journal/socket") -> None:
+def say_and_log(line: str) -> None:
+    """Prints a line, and logs it to the host's journal."""
     say(line)
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
-        connection.connect(journal)
-        text = line.replace("\n", " ")
-        connection.send(f"SYSLOG_IDENTIFIER=camera-soft-stream\nPRIORITY=6\nMESSAGE={text}\n".encode())
+    syslog.openlog("camera-soft-stream")
+    syslog.syslog(syslog.LOG_INFO, line.replace("\n", " "))
 
 
 def detach() -> None:

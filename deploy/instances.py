@@ -5,7 +5,6 @@ import re
 import subprocess
 import time
 from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
 
 from deploy import files, video_node
 from deploy.cameras import Inventory, python_path, run_in_settings, take_inventory
@@ -13,9 +12,7 @@ from deploy.system import INSTANCES, Failed, Host, instance, read_text
 
 _SETTINGS_CHECK_S = 60  # with the owner's hook, whose import may take long
 _DEVICE_TRIES = 20  # udev notifies systemd a moment after a rule is installed
-_LISTEN = "0A"
-# As in /proc/net/tcp.
-_LOCAL_ADDRESSES = ("00000000", "0100007F", "0" * 32, "0" * 24 + "01000000", "0000000000000000FFFF00000100007F")
+_LOCAL_ADDRESSES = ("0.0.0.0", "127.0.0.1", "*", "[::]", "[::1]", "[::ffff:127.0.0.1]")  # as ss prints them
 
 
 class BrokenRelease(Failed):
@@ -31,51 +28,53 @@ def bind(host: Host, number: int, inventory: Inventory) -> None:
     # A node from --bind, now or in an earlier deployment; `none`; or `auto`.
     earlier = re.match(r"# Written by deploy.sh --bind \d+=(.*)\.\n", read_text(binding))
     requested = host.options.bind.get(number) or (earlier[1] if earlier else "auto")
-    node, reason = (requested, "") if requested != "none" else ("", "as requested")
-    if requested == "auto":
-        node, reason = _find_node(host, inventory.camera_id(number))
-    if node and not host.path(node).exists():
-        reason = f"{node} does not exist"
+    node, reason = _find_node(host, requested, inventory.camera_id(number))
     is_absent = reason in (_ABSENT, f"{node} does not exist")
     if is_absent and number not in host.options.bind and binding.exists():
         host.say(f"camera {number}: binding unchanged: {reason}")
         return
-    device = host.run("systemd-escape", "--path", "--suffix=device", node).stdout if node else ""
-    if device and not _is_known(host, device, node):
-        device, reason = "", reason or f"systemd does not know {node}"
+    device = "" if reason else host.run("systemd-escape", "--path", "--suffix=device", node).stdout
+    if device and not _is_known(host, device):
+        reason = f"systemd does not know {node}"
     text = f"# Written by deploy.sh{'' if requested == 'auto' else f' --bind {number}={requested}'}.\n"
-    if device:
+    if reason:
+        text += f"# Not bound to a device: {reason}.\n[Unit]\nDescription=Soft Stream, camera %i\n"
+    else:
         text += (
             "# The instance stops when its camera's device is removed, and starts when it returns.\n"
             f"[Unit]\nDescription=Soft Stream, camera %i, bound to {node}\nBindsTo={device}\nAfter={device}\n\n"
             f"[Install]\nWantedBy=\nWantedBy={device}\n"
         )
-    else:
-        text += f"# Not bound to a device: {reason}.\n[Unit]\nDescription=Soft Stream, camera %i\n"
     files.write(binding, text.encode())
-    host.say(f"camera {number}: {f'bound to {node}' if device else f'not bound to a device: {reason}'}")
+    host.say(f"camera {number}: {f'not bound to a device: {reason}' if reason else f'bound to {node}'}")
 
 
 _ABSENT = "the camera is missing"
+_WITHOUT_NODE = {"": _ABSENT, "pattern": "a test picture has none", "elsewhere": "not a camera of this portal"}
 
 
-def _find_node(host: Host, camera_id: str) -> tuple[str, str]:
-    """The camera's node, or an empty string and the reason."""
-    reasons = {"": _ABSENT, "pattern": "a test picture has none", "elsewhere": "not a camera of this portal"}
-    if camera_id in reasons:
-        return "", reasons[camera_id]
-    try:
-        return video_node.find_node(camera_id, root=host.root), ""
-    except video_node.NotFound as error:
-        return "", str(error)
+def _find_node(host: Host, requested: str, camera_id: str) -> tuple[str, str]:
+    """The node, and the reason not to bind the instance to it."""
+    node, reason = requested, ""
+    if requested == "none":
+        reason = "as requested"
+    elif requested == "auto":
+        try:
+            reason = _WITHOUT_NODE.get(camera_id, "")
+            node = "" if reason else video_node.find_node(camera_id, root=host.root)
+        except video_node.NotFound as error:
+            reason = str(error)
+    if not reason and not host.path(node).exists():
+        reason = f"{node} does not exist"
+    return node, reason
 
 
-def _is_known(host: Host, device: str, node: str) -> bool:
+def _is_known(host: Host, device: str) -> bool:
     """Whether systemd knows the device; waits for udev if it is running."""
     for _ in range(_DEVICE_TRIES):
         if host.is_active(device):
             return True
-        if not (host.path(node).exists() and host.path("run/udev/control").exists()):
+        if not host.path("run/udev/control").exists():
             break
         host.sleep(0.2)
     return False
@@ -117,19 +116,13 @@ def port_in_use(port: int) -> str:
     return f"port {port} is in use by another program (sudo ss -ltnp 'sport = :{port}' shows it)"
 
 
-def has_other_listener(host: Host, port: int, pids: Iterable[str], *, anywhere: bool) -> bool:
+def has_other_listener(host: Host, port: int, pids: Collection[str], *, anywhere: bool) -> bool:
     """Whether a process not in `pids` listens on the port, at any address or (not `anywhere`) at a local one."""
-    own = set()
-    for entry in (entry for pid in pids for entry in host.path(f"proc/{pid}/fd").glob("*")):
-        with suppress(OSError):  # closed meanwhile
-            own.add(str(entry.readlink()))
-    for name in ("tcp", "tcp6"):
-        for line in read_text(host.path(f"proc/net/{name}")).splitlines()[1:]:
-            fields = line.split()
-            address, _, listening_port = fields[1].partition(":")
-            is_listener = fields[3] == _LISTEN and int(listening_port, 16) == port
-            if is_listener and (anywhere or address in _LOCAL_ADDRESSES) and f"socket:[{fields[9]}]" not in own:
-                return True
+    for line in host.run("ss", "-Hltnp", f"sport = :{port}").stdout.splitlines():
+        address = line.split()[3].rpartition(":")[0]
+        is_own = any(f"pid={pid}," in line for pid in pids)
+        if not is_own and (anywhere or address in _LOCAL_ADDRESSES):
+            return True
     return False
 
 

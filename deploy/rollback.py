@@ -1,194 +1,175 @@
 """Rolling back: what is recorded before anything is changed, and how it is restored.
 
-The folder `pending` is the rollback point of a deployment in progress: the files as they were (`before`), and the
-instances that ran (`active`). It stays if the deployment is cut short (power failure, SIGKILL); the next deployment or
-rollback then restores it first. After a switch to another release it becomes the folder `changed`, which records for
---rollback how the switch changed the host's own files: `before` and `after`.
+`pending.json` is the rollback point of a deployment in progress. It stays if the deployment is cut short (power
+failure, SIGKILL); the next deployment or rollback then restores it first. After a switch to another release
+`changed.json` records for --rollback how the switch changed the host's own files. Each is written in one step.
 """
 
-import shutil
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy import files, instances, releases
 from deploy.cameras import enabled_instances
 from deploy.system import Failed, Host, instance, read_text
 
-_UNITS = "etc/systemd/system"
-# What belongs to this host: another Python, bindings, which instances are enabled.
-_HOST_FILES = (
-    f"{_UNITS}/camera-soft-cam@.service.d/python.conf",
-    f"{_UNITS}/camera-soft-cam@*.service.d/binding.conf",
-    f"{_UNITS}/*.wants/camera-soft-cam@*.service",
-)
-_CURRENT = "opt/camera-soft-stream/current"
-_ALL_FILES = (
-    *_HOST_FILES,
-    f"{_UNITS}/camera-soft-cam@.service",
-    "etc/udev/rules.d/70-camera-soft-cam.rules",
-    "etc/camera-streamer/camera-soft-stream.env",
-    "etc/camera-streamer/.shipped",
-    "opt/camera-soft-stream/previous",
-    _CURRENT,
-)
+
+@dataclass(frozen=True)
+class Point:
+    """The state of the host before a deployment."""
+
+    release: str  # empty if there was none
+    active: list[int]  # the instances that ran
+    files: dict[str, str]  # by their paths: `file` and the content, or `link` and the target
 
 
-def _names(folder: Path, patterns: Sequence[str]) -> set[Path]:
-    return {path.relative_to(folder) for pattern in patterns for path in folder.glob(pattern)}
+def pending_point(host: Host) -> Point | None:
+    """The state to return to if a deployment is running or was interrupted."""
+    text = read_text(host.pending)
+    return Point(**json.loads(text)) if text else None
 
 
-def _content(path: Path) -> str | bytes | None:
-    """A link's target, a file's content, or None if it is missing."""
-    if path.is_symlink():
-        return str(path.readlink())
-    return path.read_bytes() if path.exists() else None
+def save_point(host: Host, numbers: Iterable[int]) -> Point:
+    """Records the state of the host, and which of these instances run."""
+    active = [number for number in numbers if host.is_active(instance(number))]
+    point = Point(releases.linked(host, "current"), active, _read_files(host))
+    files.write(host.pending, json.dumps(asdict(point)).encode(), 0o600)  # the settings may include keys
+    return point
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Makes `target` like `source`, also if that is missing; then a folder that is empty without it is removed."""
-    content = _content(source)
-    if isinstance(content, str):
-        files.link(target, content)
-    elif content is not None:
-        files.write(target, content, source.stat().st_mode & 0o777)
-    else:
-        target.unlink(missing_ok=True)
-        if target.parent.name not in ("system", "rules.d"):
-            with suppress(OSError):
-                target.parent.rmdir()
+def forget_point(host: Host) -> None:
+    host.pending.unlink(missing_ok=True)
 
 
-def _save(host: Host, target: Path, patterns: Sequence[str]) -> None:
-    for name in _names(host.root, patterns):
-        _copy(host.root / name, target / name)
+def _read_files(host: Host) -> dict[str, str]:
+    """Every file and link that a switch changes."""
+    patterns = ("camera-soft-cam@*.service.d/binding.conf", "*.wants/camera-soft-cam@*.service")
+    own = [host.python_drop_in, *(path for pattern in patterns for path in host.units.glob(pattern))]
+    links = [host.top / "previous", host.top / "current"]
+    found = {}
+    for path in (*own, host.unit, host.rules, host.env_file, host.shipped, *links):
+        if path.is_symlink():
+            found[str(path)] = f"link {path.readlink()}"
+        elif path.exists():
+            found[str(path)] = f"file {path.read_bytes().decode(errors='surrogateescape')}"
+    return found
 
 
-def changed_names(host: Host, before: Path, patterns: Sequence[str] = _ALL_FILES) -> list[Path]:
-    """The files that differ from those in `before`, by their paths below the root."""
-    names = _names(before, patterns) | _names(host.root, patterns)
-    return sorted(name for name in names if _content(before / name) != _content(host.root / name))
+def changes_since(host: Host, point: Point) -> dict[str, tuple[str, str]]:
+    """The files that differ: before and now. An empty state is a missing file."""
+    before, now = point.files, _read_files(host)
+    pairs = {name: (before.get(name, ""), now.get(name, "")) for name in sorted({*before, *now})}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _restore(host: Host, before: Path, patterns: Sequence[str], after: Path | None = None) -> bool:
-    """Restores the files from `before`; with `after`, only those unchanged since. Whether any changed.
-
-    A settings file that was edited since it was shipped stays. A file that cannot be restored is reported.
-    """
-    kept = [host.env_file] if files.is_edited(host, host.env_file) else []
-    names = [
-        name
-        for name in changed_names(host, before, patterns)
-        if host.root / name not in kept and (after is None or _content(after / name) == _content(host.root / name))
-    ]
-    for name in names:
+def _restore(host: Host, states: Mapping[str, str]) -> None:
+    """Restores these files. One that cannot be restored is reported."""
+    for name, state in states.items():
+        path = Path(name)
+        kind, _, content = state.partition(" ")
         try:
-            _copy(before / name, host.root / name)
-            if host.root / name == host.rules:
+            if kind == "link":
+                files.link(path, content)
+            elif kind == "file":
+                mode = 0o600 if path == host.env_file else 0o644
+                files.write(path, content.encode(errors="surrogateescape"), mode)
+            else:
+                files.remove(path)
+            if path == host.rules:
                 releases.reload_udev(host)
         except (OSError, Failed) as error:
-            host.say(f"could not restore {host.root / name}: {error}")
-    return names != []
+            host.say(f"could not restore {name}: {error}")
 
 
-def save_rollback_point(host: Host, numbers: Iterable[int]) -> None:
-    """Records the state of the host, and which of these instances run."""
-    point = host.pending.with_name("pending.new")
-    shutil.rmtree(point, ignore_errors=True)
-    try:
-        point.mkdir(mode=0o700, parents=True)
-        (point / "before").mkdir()
-        _save(host, point / "before", _ALL_FILES)
-        active = [str(number) for number in numbers if host.is_active(instance(number))]
-        (point / "active").write_text(" ".join(active))
-        point.rename(host.pending)
-    except OSError:
-        shutil.rmtree(point, ignore_errors=True)
-        raise
+def roll_back(host: Host, point: Point) -> bool:
+    """Restores the rollback point and starts the instances that ran or were enabled before; whether they work.
 
-
-def forget_rollback_point(host: Host) -> None:
-    done = host.pending.with_name("pending.new")
-    shutil.rmtree(done, ignore_errors=True)
-    host.pending.rename(done)  # in one step, so that a half-deleted folder is never taken for a rollback point
-    shutil.rmtree(done, ignore_errors=True)
-
-
-def remember_change(host: Host) -> None:
-    """Makes the rollback point the record for --rollback; if that fails, a rollback keeps the host's own files."""
-    changed = host.top / "changed"
-    shutil.rmtree(changed, ignore_errors=True)
-    try:
-        _save(host, host.pending / "after", _HOST_FILES)
-        host.pending.rename(changed)
-    except OSError:
-        forget_rollback_point(host)
-    shutil.rmtree(changed / "before/etc/camera-streamer", ignore_errors=True)  # the settings may include keys
-
-
-def pending_release(host: Host) -> str:
-    return releases.linked(host, f"pending/before/{_CURRENT}")
-
-
-def roll_back(host: Host) -> bool:
-    """Restores the rollback point and starts the instances that ran or were enabled before; whether they work."""
-    before = pending_release(host)
-    active = {int(number) for number in read_text(host.pending / "active").split()}
-    used = sorted(active | {*enabled_instances(host, host.pending / "before" / _UNITS)}) if before else []
+    A settings file that was edited since it was shipped stays.
+    """
+    used = sorted({*point.active, *enabled_instances(host, point.files)}) if point.release else []
     for number in enabled_instances(host):
         if number not in used:
             host.run("systemctl", "stop", instance(number))
-    is_forced = _restore(host, host.pending / "before", _ALL_FILES)
+    states = {name: before for name, (before, _) in changes_since(host, point).items()}
+    if files.is_edited(host, host.env_file):
+        states.pop(str(host.env_file), None)
+    _restore(host, states)
     host.run("systemctl", "daemon-reload")
-    works = instances.start(host, before, used, is_forced=is_forced)
-    forget_rollback_point(host)
+    works = instances.start(host, point.release, used, is_forced=bool(states))
+    forget_point(host)
     return works
 
 
 def recover_interrupted(host: Host) -> bool:
     """Rolls back a deployment that was interrupted; whether there was one."""
-    if not host.pending.is_dir():
+    point = pending_point(host)
+    if point is None:
         return False
-    before = pending_release(host)
-    if not (host.pending / "before").is_dir() or (before and not host.release(before).is_dir()):
-        forget_rollback_point(host)
+    if point.release and not host.release(point.release).is_dir():
+        forget_point(host)
         return False
-    host.say(f"the previous deployment was interrupted; rolling back to {before or 'the state before it'} first")
-    if not roll_back(host):
-        host.say(f"{before} does not work either")
+    to = point.release or "the state before it"
+    host.say(f"the previous deployment was interrupted; rolling back to {to} first")
+    if not roll_back(host, point):
+        host.say(f"{point.release} does not work either")
     return True
+
+
+def finish_switch(host: Host, point: Point) -> None:
+    """Makes the release before the previous one, and records the changes for --rollback.
+
+    Without a record, a rollback keeps the host's own files: another Python, bindings, which instances are enabled.
+    """
+    files.link(host.top / "previous", f"releases/{point.release}")
+    host.changed.unlink(missing_ok=True)
+    changes = {
+        name: change
+        for name, change in changes_since(host, point).items()
+        if name.startswith(f"{host.units}/") and name != str(host.unit)
+    }
+    with suppress(OSError):
+        files.write(host.changed, json.dumps(changes).encode())
+    forget_point(host)
+
+
+def _recorded_changes(host: Host) -> dict[str, tuple[str, str]]:
+    changes: dict[str, tuple[str, str]] = json.loads(read_text(host.changed) or "{}")
+    return changes
 
 
 def roll_back_release(host: Host) -> None:
     """Switches to the previous release. Raises Failed, with everything as before, if that does not work."""
-    is_done = recover_interrupted(host)
-    before = releases.linked(host, "current")
-    if is_done:
+    if recover_interrupted(host):
+        before = releases.linked(host, "current")
         host.say(f"done: {f'release {before}' if before else 'no release is in use'}")
         return
     previous = _require_previous(host)
     were_enabled = enabled_instances(host)
-    save_rollback_point(host, were_enabled)
-    # What came with this release (a Python, a binding, a camera) is restored too, unless the owner changed it since.
-    is_forced = _restore(host, host.top / "changed/before", _HOST_FILES, host.top / "changed/after")
+    point = save_point(host, were_enabled)
+    # What came with this release is restored too, unless the owner changed it since.
+    states = {
+        name: before for name, (before, after) in _recorded_changes(host).items() if point.files.get(name, "") == after
+    }
+    _restore(host, states)
     numbers = enabled_instances(host)
     for number in were_enabled:
         if number not in numbers:
-            host.say(f"camera {number}: not enabled before release {before}, stopping")
+            host.say(f"camera {number}: not enabled before release {point.release}, stopping")
             host.run("systemctl", "stop", instance(number))
     try:
         releases.activate(host, previous)
         host.run("systemctl", "daemon-reload", check=True)
-        works = instances.start(host, previous, numbers, is_forced=is_forced)
+        works = instances.start(host, previous, numbers, is_forced=bool(states))
     except (OSError, Failed) as error:
         host.say(f"release {previous} could not be activated: {error}")
         works = False
     if not works:
-        roll_back(host)
-        raise Failed(f"release {previous} does not work; {before} stays")
-    files.link(host.top / "previous", f"releases/{before}")
-    remember_change(host)
-    host.say(f"done: release {previous}, previous release {before}")
+        roll_back(host, point)
+        raise Failed(f"release {previous} does not work; {point.release} stays")
+    finish_switch(host, point)
+    host.say(f"done: release {previous}, previous release {point.release}")
 
 
 def _require_previous(host: Host) -> str:
@@ -199,15 +180,15 @@ def _require_previous(host: Host) -> str:
 
 
 def plan_rollback(host: Host) -> None:
-    if host.pending.is_dir():
-        before = pending_release(host) or "nothing"
-        host.say(f"a deployment is running or was interrupted; if so, would roll back to {before} only")
+    if point := pending_point(host):
+        to = point.release or "nothing"
+        host.say(f"a deployment is running or was interrupted; if so, would roll back to {to} only")
         return
     before = releases.linked(host, "current")
     host.say(f"would switch back from {before or 'nothing'} to release {_require_previous(host)}")
-    earlier, later = (enabled_instances(host, host.top / "changed" / part / _UNITS) for part in ("before", "after"))
+    new = [name for name, (earlier, _) in _recorded_changes(host).items() if not earlier]
     for number in enabled_instances(host):
-        if number in later and number not in earlier:
+        if number in enabled_instances(host, new):
             host.say(f"would stop {instance(number)}, which was not enabled before release {before}")
         else:
             host.say(f"would restart {instance(number)}")

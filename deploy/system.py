@@ -54,7 +54,7 @@ class Host:
         self.options, self.root, self._execute = options, root, execute
         self.say, self.sleep, self.clock = say, sleep, clock
         self.top = root / "opt/camera-soft-stream"
-        self.pending = self.top / "pending"  # the rollback point of a deployment that is running or was interrupted
+        self.pending, self.changed = self.top / "pending.json", self.top / "changed.json"  # see rollback.py
         self.env_file = root / "etc/camera-streamer/camera-soft-stream.env"
         self.shipped = root / "etc/camera-streamer/.shipped"  # hashes of the files that the owner may edit
         self.units = root / "etc/systemd/system"

@@ -24,13 +24,13 @@ class NotFound(Exception):
 def find_node(camera_id: str, *, root: Path = Path("/")) -> str:
     """The node's path under /dev. `root` is the folder with sys and dev. Raises NotFound."""
     nodes = [*(root / "sys/class/video4linux").glob("video[0-9]*")]
+    tree = root / "sys/firmware/devicetree"
     if not nodes:
         raise NotFound("no video nodes on this machine")
-    usb = _USB_ID.fullmatch(camera_id)
-    if usb:
-        found = [node for node in nodes if _is_usb(node, usb[1], usb[2], root)]
+    if usb := _USB_ID.fullmatch(camera_id):
+        found = [node for node in nodes if _is_usb(node, tree / usb[1].lstrip("/"), usb[2])]
     elif camera_id.startswith("/base/"):
-        receiver = _receiver_of(root / "sys/firmware/devicetree" / camera_id.lstrip("/"), root)
+        receiver = _receiver_of(tree / camera_id.lstrip("/"), tree)
         found = [node for node in nodes if _is_of(node, receiver)]
     else:
         raise NotFound(f"{camera_id} is not in the device tree and not on USB")
@@ -46,27 +46,25 @@ def _place(node: Path) -> tuple[int, int]:
     return int(read_text(node / "index") or 0), int(node.name.removeprefix("video"))
 
 
-def _receiver_of(sensor: Path, root: Path) -> Path:
+def _receiver_of(sensor: Path, tree: Path) -> Path:
     """The device-tree node at the other end of the sensor's link."""
     wanted = {path.read_bytes() for path in sensor.rglob("remote-endpoint")}
     if not wanted:
         raise NotFound(f"{sensor.name} has no link in the device tree")
-    for phandle in (root / "sys/firmware/devicetree/base").rglob("phandle"):
+    for phandle in (tree / "base").rglob("phandle"):
         if phandle.read_bytes() in wanted and not phandle.is_relative_to(sensor):
             return phandle.parent
     raise NotFound(f"{sensor.name} is linked to a receiver that is not in the device tree")
 
 
 def _is_of(node: Path, endpoint: Path) -> bool:
-    """Whether `endpoint` is within the device-tree node of this video node's device."""
     device = node / "device/of_node"
     return device.exists() and endpoint.resolve().is_relative_to(device.resolve())
 
 
-def _is_usb(node: Path, controller: str, interface: str, root: Path) -> bool:
+def _is_usb(node: Path, controller: Path, interface: str) -> bool:
     """Whether the node belongs to this interface, and to this controller if the device tree has it."""
     device = (node / "device").resolve()
-    if device.name.partition("-")[2] != interface:
-        return False
-    wanted = root / "sys/firmware/devicetree" / controller.lstrip("/")
-    return not wanted.exists() or any((above / "of_node").resolve() == wanted.resolve() for above in device.parents)
+    is_interface = device.name.partition("-")[2] == interface
+    above = [(folder / "of_node").resolve() for folder in device.parents]
+    return is_interface and (not controller.exists() or controller.resolve() in above)

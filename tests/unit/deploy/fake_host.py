@@ -13,6 +13,11 @@ WELL: Answer = (0, "", "")
 SITE = "listen @OUTSIDE@;\nlisten [::]:@OUTSIDE@;\nserver 127.0.0.1:@INSIDE@; # @N@\n"
 
 
+def listener(address: str, port: int, pid: int) -> str:
+    """A line of ss."""
+    return f'LISTEN 0      128    {address}:{port}      *:*    users:(("program",pid={pid},fd=3))\n'
+
+
 class FakeHost:
     """Two cameras, systemd 257, and every program successful, until a test says otherwise with `answer`."""
 

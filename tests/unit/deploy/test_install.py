@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import time
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import pytest
 
 from deploy import files, instances, releases, rollback
 from deploy import host as program
-from deploy.system import Failed
-from tests.unit.deploy.fake_host import FakeHost
+from deploy.system import Failed, Host
+from tests.unit.deploy.fake_host import FakeHost, listener
 
 UNITS = "etc/systemd/system"
 
@@ -74,7 +75,7 @@ def test_update_and_rollback(fake: FakeHost) -> None:
     program.run_command(host, "rollback")
     assert fake.said().endswith("done: release 1.0-a, previous release 2.0-b")
     assert (current(fake), releases.linked(host, "previous")) == ("1.0-a", "2.0-b")
-    assert not (host.top / "changed/before/etc/camera-streamer").exists()  # the settings may include keys
+    assert "CAMERA_WIDTH" not in host.changed.read_text()  # the settings may include keys
     assert host.unit.read_text() == "# unit of 1.0-a\n"
     program.run_command(host, "rollback")
     assert current(fake) == "2.0-b"
@@ -169,9 +170,10 @@ def test_disk_full_while_writing_units(fake: FakeHost) -> None:
 def test_disk_full_before_the_first_change(fake: FakeHost) -> None:
     install(fake, "1.0-a")
     before = fake.files()
-    (fake.host().pending.with_name("pending.new")).write_text("in the way")  # rmtree leaves a file alone
+    in_the_way = fake.host().pending.with_name("pending.json.new")
+    in_the_way.mkdir()
     reason = fail_install(fake, "2.0-b")
-    fake.host().pending.with_name("pending.new").unlink(missing_ok=True)
+    in_the_way.rmdir()
     assert reason.startswith("nothing was changed: ")
     assert fake.files() == before
 
@@ -182,7 +184,7 @@ def test_interrupted_deployment_is_rolled_back_first(fake: FakeHost, command: st
     before = fake.files()
     host = fake.host()
     releases.adopt(host, "2.0-b", str(fake.add_release("2.0-b")))
-    rollback.save_rollback_point(host, [0, 1])
+    rollback.save_point(host, [0, 1])
     releases.activate(host, "2.0-b")  # and the power fails
     program.run_command(host, "plan", "rollback")
     program.run_command(host, "plan", "install", "3.0-c")
@@ -201,7 +203,7 @@ def test_interrupted_deployment_is_rolled_back_first(fake: FakeHost, command: st
 def test_interrupted_first_installation(fake: FakeHost) -> None:
     host = fake.host()
     releases.adopt(host, "1.0-a", str(fake.add_release("1.0-a")))
-    rollback.save_rollback_point(host, [0])
+    rollback.save_point(host, [0])
     releases.activate(host, "1.0-a")
     rollback.roll_back_release(host)
     assert fake.said().endswith("done: no release is in use")
@@ -211,26 +213,17 @@ def test_interrupted_first_installation(fake: FakeHost) -> None:
 
 def test_rollback_point_of_a_release_that_is_gone(fake: FakeHost) -> None:
     install(fake, "1.0-a")
-    rollback.save_rollback_point(fake.host(), [0])
+    rollback.save_point(fake.host(), [0])
     shutil.rmtree(fake.host().release("1.0-a"))
     assert rollback.recover_interrupted(fake.host()) is False
     assert not fake.host().pending.exists()
-
-
-def test_incomplete_rollback_point(fake: FakeHost) -> None:
-    install(fake, "1.0-a")
-    before = fake.files()
-    fake.host().pending.mkdir()
-    assert rollback.recover_interrupted(fake.host()) is False
-    assert not fake.host().pending.exists()
-    assert fake.files() == before
 
 
 def test_interrupted_after_the_switch_of_the_previous_release(fake: FakeHost) -> None:
     install(fake, "1.0-a")
     install(fake, "2.0-b")
     before, host = fake.files(), fake.host()
-    rollback.save_rollback_point(host, [0, 1])
+    rollback.save_point(host, [0, 1])
     files.link(host.top / "previous", "releases/2.0-b")
     assert rollback.recover_interrupted(host)
     assert fake.files() == before
@@ -240,7 +233,7 @@ def test_interrupted_after_the_switch_of_the_previous_release(fake: FakeHost) ->
 def test_recovery_keeps_settings_edited_since(fake: FakeHost, edited: str) -> None:
     install(fake, "1.0-a", "#CAMERA_OLD=1\n")
     host = fake.host()
-    rollback.save_rollback_point(host, [0, 1])
+    rollback.save_point(host, [0, 1])
     files.ship(host, b"#CAMERA_NEW=1\n", host.env_file, 0o600)
     host.env_file.write_text(f"#CAMERA_NEW=1\n{edited}")
     assert rollback.recover_interrupted(host)
@@ -328,33 +321,38 @@ def test_settings_check_shows_no_secret(fake: FakeHost) -> None:
 def test_port_in_use(fake: FakeHost) -> None:
     install(fake, "1.0-a")
     fake.answer("healthcheck.py port 1", (0, "18999\n", ""))
-    header = "  sl  local_address rem_address   st\n"
-    socket_line = f"   0: 0100007F:{18999:04X} 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 4711 1\n"
-    (fake.root / "proc/net/tcp").write_text(header + socket_line)
+    fake.answer("ss -Hltnp sport = :18999", (0, listener("127.0.0.1", 18999, pid=77), ""))
+    fake.answer("--property=MainPID", (0, "0\n7\n", ""))
     assert fail_install(fake, "2.0-b").startswith("camera 1: port 18999 is in use by another program")
-    # It is the portal's own.
-    (fake.root / "proc/77/fd").mkdir(parents=True)
-    (fake.root / "proc/77/fd/3").symlink_to("socket:[4711]")
-    fake.answer("--property=MainPID", (0, "0\n77\n", ""))
+    fake.answer("--property=MainPID", (0, "0\n77\n", ""))  # it is the portal's own
     assert "done: release 2.0-b" in install(fake, "2.0-b")
 
 
 @pytest.mark.parametrize(
-    ("address", "state", "anywhere", "expected"),
+    ("address", "anywhere", "expected"),
     [
-        ("0A00000A", "0A", False, False),  # 10.0.0.10, another address of this machine
-        ("0A00000A", "0A", True, True),
-        ("00000000", "0A", False, True),
-        ("00000000", "01", True, False),  # a connection
-        ("0" * 32, "0A", False, True),
-        ("0000000000000000FFFF00000100007F", "0A", False, True),
+        ("10.0.0.10", False, False),  # another address of this machine
+        ("10.0.0.10", True, True),
+        ("0.0.0.0", False, True),
+        ("*", False, True),
+        ("[::]", False, True),
+        ("[::ffff:127.0.0.1]", False, True),
     ],
 )
-def test_listener_addresses(fake: FakeHost, address: str, state: str, anywhere: bool, expected: bool) -> None:
-    name = "tcp6" if len(address) > 8 else "tcp"
-    line = f"0: {address}:0050 {address}:0000 {state} 0:0 0:0 0 0 0 1 1"
-    (fake.root / "proc/net" / name).write_text(f"header\n{line}\n")
-    assert instances.has_other_listener(fake.host(), 80, [], anywhere=anywhere) is expected
+def test_listener_addresses(fake: FakeHost, address: str, anywhere: bool, expected: bool) -> None:
+    fake.answer("^ss ", (0, listener(address, 80, pid=1), ""))
+    assert instances.has_other_listener(fake.host(), 80, ["7"], anywhere=anywhere) is expected
+    assert not instances.has_other_listener(fake.host(), 80, ["7", "1"], anywhere=anywhere)
+
+
+def test_listener_of_this_machine(fake: FakeHost) -> None:
+    """The real ss prints what is expected of it."""
+    host = Host()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert instances.has_other_listener(host, port, [], anywhere=False)
+        assert not instances.has_other_listener(host, port, [str(os.getpid())], anywhere=True)
+    assert not instances.has_other_listener(host, port, [], anywhere=True)
 
 
 def test_camera_that_was_not_requested_continues(fake: FakeHost) -> None:

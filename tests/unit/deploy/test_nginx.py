@@ -8,7 +8,7 @@ import pytest
 
 from deploy import nginx
 from deploy.system import Failed
-from tests.unit.deploy.fake_host import FakeHost
+from tests.unit.deploy.fake_host import FakeHost, listener
 
 REASON = "nginx: [emerg] no such file: snippets/camera-soft-cam.conf"
 
@@ -166,8 +166,7 @@ def test_preflight(installed: FakeHost) -> None:
     installed.answer("nginx -t", (1, "", "nginx: [emerg] unknown directive in other.conf"))
     with pytest.raises(Failed, match=r"nginx rejects its present configuration, nothing was changed: .* in other.conf"):
         nginx.preflight(host, [0])
-    line = f"0: 0A00000A:{8081:04X} 00000000:0000 0A 0:0 0:0 0 0 0 11 1"
-    (installed.root / "proc/net/tcp").write_text(f"header\n{line}\n")
+    installed.answer("^ss ", (0, listener("10.0.0.10", 8081, pid=5), ""))
     with pytest.raises(
         Failed, match=r"camera 0: nginx's port 8081 is in use by another program .*, nothing was changed"
     ):
