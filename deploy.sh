@@ -45,52 +45,42 @@ cameras='' with_nginx='' install_packages='' python='' bind='' no_rsync=''
 hosts=()
 ssh_options=()
 
-value_of() { # FLAG PATTERN EXPECTED [VALUE]
-  [[ $# -ge 4 && -n $4 ]] || usage_error "$1 requires a value"
-  [[ $4 =~ ^$2$ ]] || usage_error "$1 $4: must be $3"
+check_value() { # PATTERN EXPECTED: that of the option at hand
+  [[ -n $value ]] || usage_error "$flag requires a value"
+  [[ $value =~ ^$1$ ]] || usage_error "$flag $value: must be $2"
+  has_value=1
 }
 
 while (($#)); do
-  case $1 in
-    --with-nginx=* | --install-packages=* | --dry-run=* | --rollback=* | --uninstall=* | --no-rsync=* | --help=*)
-      usage_error "$1: ${1%%=*} takes no value"
-      ;;
-    --*=*)
-      flag=${1%%=*} value=${1#*=}
-      shift
-      set -- "$flag" "$value" "$@"
-      continue
-      ;;
+  flag=$1 value=${2-} is_joined='' has_value=''
+  if [[ $1 == --*=* ]]; then flag=${1%%=*} value=${1#*=} is_joined=1; fi
+  case $flag in
     --cameras)
-      value_of "$1" "$NUMBER(,$NUMBER)*" 'numbers separated by commas, such as 0,1' "${@:2}"
-      cameras=$2
-      shift
+      check_value "$NUMBER(,$NUMBER)*" 'numbers separated by commas, such as 0,1'
+      cameras=$value
       ;;
     --with-nginx) with_nginx=1 ;;
     --install-packages) install_packages=1 ;;
     --dry-run) dry_run=1 ;;
     --rollback | --uninstall)
-      [[ $goal == install ]] || usage_error "--$goal and $1: only one of them at a time"
-      goal=${1#--}
+      [[ $goal == install ]] || usage_error "--$goal and $flag: only one of them at a time"
+      goal=${flag#--}
       ;;
     --python)
-      value_of "$1" '/[A-Za-z0-9._/+-]+' 'a path on the host, such as /usr/bin/python3' "${@:2}"
-      python=$2
-      shift
+      check_value '/[A-Za-z0-9._/+-]+' 'a path on the host, such as /usr/bin/python3'
+      python=$value
       ;;
     --bind)
-      value_of "$1" "$NUMBER=(none|auto|/dev/[A-Za-z0-9._:/-]+)" 'N=/dev/videoM, N=none or N=auto' "${@:2}"
-      bind=${bind:+$bind,}$2
-      shift
+      check_value "$NUMBER=(none|auto|/dev/[A-Za-z0-9._:/-]+)" 'N=/dev/videoM, N=none or N=auto'
+      bind=${bind:+$bind,}$value
       ;;
     --ssh-option | -o)
-      value_of "$1" '.*' 'an option of ssh' "${@:2}"
-      ssh_options+=(-o "$2")
-      shift
+      check_value '.*' 'an option of ssh'
+      ssh_options+=(-o "$value")
       ;;
     --no-rsync) no_rsync=1 ;;
-    -h | --help) usage && exit ;;
-    -*) usage_error "$1: unknown option" ;;
+    -h | --help) [[ -n $is_joined ]] || { usage && exit; } ;;
+    -*) usage_error "$flag: unknown option" ;;
     '') usage_error 'empty host name' ;;
     *)
       name=$(tr -d '[]' <<<"$1") # pi@[fd00::1] as well
@@ -100,6 +90,8 @@ while (($#)); do
       hosts+=("$name")
       ;;
   esac
+  [[ -z $is_joined || -n $has_value ]] || usage_error "$1: $flag takes no value"
+  if [[ -n $has_value && -z $is_joined ]]; then shift; fi
   shift
 done
 ((${#hosts[@]})) || { usage >&2; exit 2; }
@@ -117,19 +109,18 @@ trap 'rm -rf "$work"' EXIT
 trap interrupted INT TERM HUP
 
 interrupted() { # ends all local processes and reports the state of each host
-  local host pid stage
+  local pid stage
   trap '' INT TERM HUP PIPE # the terminal may be gone
   exec 2>/dev/null          # bash reports each process that ends
   for pid in ${pids[@]+"${pids[@]}"}; do
     end_tree "$pid"
   done
   wait || true # then none of them can open a connection or write a file
-  for host in "${hosts[@]}"; do
-    stage=$(cat "$work/stage-$(name_of "$host")" 2>/dev/null || true)
-    case $stage in
-      /*) on_host "$host" discard "$stage" >/dev/null 2>&1 || true ;;
-    esac
-    close_connection "$host"
+  for ((i = 0; i < ${#hosts[@]}; i++)); do
+    select_host "$i"
+    stage=$(cat "$mine/stage" 2>/dev/null || true)
+    if [[ $stage == /* ]]; then on_host discard "$stage" >/dev/null 2>&1 || true; fi
+    close_connection
     case $stage in
       changing) printf '%s: interrupted here; %s\n' "$host" "$CONTINUES" ;;
       done) ;;
@@ -183,10 +174,16 @@ readonly SAY_MARK="printf '\n%s\n' '$MARK'"
 readonly UNPACK_AND_RUN='folder=$(mktemp -d /run/camera-soft-stream.XXXXXX) && tar -xf - -C "$folder" && cd "$folder" &&
   sh deploy/bootstrap.sh "$@"; status=$?; rm -rf "$folder"; exit $status'
 
-on_host() { # HOST COMMAND…: runs deploy/host.py there as root
-  local host=$1
-  shift
-  tar -cf - --format=ustar --exclude=__pycache__ deploy | "$work/ssh" "$host" "$SAY_MARK; $(as_root "$host") sh -c \
+select_host() { # INDEX: the one that the functions below work on
+  host=${hosts[$1]}
+  mine=$work/$1 # facts, why ssh failed, the stage, and `failed`
+  mkdir -p "$mine"
+}
+
+on_host() { # COMMAND…: runs deploy/host.py there as root
+  local as_root='exec sudo -n'
+  if grep -qs '^root$' "$mine/facts"; then as_root='exec'; fi
+  tar -cf - --format=ustar --exclude=__pycache__ deploy | "$work/ssh" "$host" "$SAY_MARK; $as_root sh -c \
 '$UNPACK_AND_RUN' sh --python=$python --cameras=$cameras --bind=$bind ${with_nginx:+--with-nginx} $*" | after_mark
 }
 
@@ -201,109 +198,106 @@ after_mark() { # prints each line as soon as it arrives
   done
 }
 
-close_connection() { # HOST
-  "$work/ssh" -O exit "$1" 2>/dev/null || true
+close_connection() {
+  "$work/ssh" -O exit "$host" 2>/dev/null || true
 }
 
-as_root() { # HOST
-  if [[ $(cat "$work/facts-$(name_of "$1")") == *root* ]]; then printf 'exec'; else printf 'exec sudo -n'; fi
+ask_host() { # COMMAND…: sets `answer`, or prints why it failed
+  answer=$(on_host "$@") && return
+  printf '%s\n' "${answer:-FAILED: SSH connection lost; nothing was changed}"
+  return 1
 }
 
-name_of() { # HOST: usable in a file name
-  printf '%s' "$1" | tr -c 'A-Za-z0-9.@-' '_'
+enter_stage() { # for `interrupted`: the folder that is copied to, packages, changing or done
+  printf '%s\n' "$1" >"$mine/stage"
 }
 
-deploy() { # HOST: prints lines without its name
-  local host=$1 folder facts output plan
+change_host() { # COMMAND…: one that continues there if the connection is lost
+  local status=0
+  enter_stage changing
+  on_host "$@" || status=$?
+  if ((status == 255)); then printf 'FAILED: SSH connection lost; %s\n' "$CONTINUES"; fi
+  enter_stage 'done'
+  return "$status"
+}
+
+gather_facts() { # root or sudo, rsync, older; or prints why the host cannot be used
+  local output facts
   # shellcheck disable=SC2016 # for the shell of the host
   output=$("$work/ssh" "$host" "$SAY_MARK;"'if [ "$(id -u)" = 0 ]; then echo root
     elif said=$(sudo -n true 2>&1); then echo sudo; else printf "%s\n" "$said" | tail -n 1 | sed "s/^/why: /"; fi
     command -v rsync >/dev/null && echo rsync
-    if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$work/why-$(name_of "$host")") || {
-    printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$work/why-$(name_of "$host")")"
+    if [ -d /opt/camera-soft-stream/current ]; then echo older; fi' </dev/null 2>"$mine/why") || {
+    printf 'FAILED: no SSH: %s\n' "$(tail -n 1 "$mine/why")"
     return 1
   }
   facts=$(after_mark <<<"$output")
   # The output of a login would break rsync's protocol.
   [[ ${output%%"$MARK"*} =~ ^[[:space:]]*$ ]] || facts=$(sed '/^rsync$/d' <<<"$facts")
-  printf '%s\n' "$facts" >"$work/facts-$(name_of "$host")"
-  if [[ $facts == *why:* ]]; then
-    printf 'FAILED: sudo requires a password: %s; log in as root, or allow NOPASSWD with visudo\n' \
-      "$(sed -n 's/^why: //p' <<<"$facts")"
-    return 1
-  fi
+  printf '%s\n' "$facts" >"$mine/facts"
+  [[ $facts == *why:* ]] || return 0
+  printf 'FAILED: sudo requires a password: %s; log in as root, or allow NOPASSWD with visudo\n' \
+    "$(sed -n 's/^why: //p' <<<"$facts")"
+  return 1
+}
+
+deploy() { # prints lines without the host's name
+  gather_facts || return
   if [[ $goal != install ]]; then
-    if [[ -n $dry_run ]]; then on_host "$host" plan "$goal"; else change "$host" "$goal"; fi
+    if [[ -n $dry_run ]]; then on_host plan "$goal"; else change_host "$goal"; fi
     return
   fi
   if [[ -n $install_packages && -n $dry_run ]]; then
-    plan=$(on_host "$host" plan packages) || {
-      printf '%s\n' "${plan:-FAILED: SSH connection lost; nothing was changed}"
-      return 1
-    }
-    if [[ -n $plan ]]; then
-      printf '%s\n' "$plan"
+    ask_host plan packages || return
+    if [[ -n $answer ]]; then
+      printf '%s\n' "$answer"
       return
     fi
   elif [[ -n $install_packages ]]; then
-    change "$host" packages || return
-    stage "$host" packages
+    change_host packages || return
+    enter_stage packages
   fi
-  on_host "$host" check || return
+  on_host check || return
   if [[ -n $dry_run ]]; then
-    on_host "$host" plan install "$release"
+    on_host plan install "$release"
     return
   fi
-  folder=$(on_host "$host" incoming "$release") || {
-    printf '%s\n' "${folder:-FAILED: SSH connection lost; nothing was changed}"
-    return 1
-  }
-  if [[ -n $folder ]]; then
-    stage "$host" "$folder"
-    copy "$host" "$folder" "$facts" 2>"$work/why-$(name_of "$host")" || {
-      printf 'FAILED: could not copy to %s, nothing was changed: %s\n' "$folder" \
-        "$(grep -im 1 'no space left' "$work/why-$(name_of "$host")" || tail -n 1 "$work/why-$(name_of "$host")")"
-      on_host "$host" discard "$folder" >/dev/null 2>&1 || true
-      return 1
-    }
-  fi
-  change "$host" install "$release" "$folder"
+  ask_host incoming "$release" || return
+  if [[ -n $answer ]]; then copy "$answer" || return; fi
+  change_host install "$release" "$answer"
 }
 
-stage() { # HOST STAGE: for `interrupted`: the folder that is copied to, packages, changing or done
-  printf '%s\n' "$2" >"$work/stage-$(name_of "$1")"
+copy() { # FOLDER
+  enter_stage "$1"
+  copy_release "$1" 2>"$mine/why" && return
+  printf 'FAILED: could not copy to %s, nothing was changed: %s\n' "$1" \
+    "$(grep -im 1 'no space left' "$mine/why" || tail -n 1 "$mine/why")"
+  on_host discard "$1" >/dev/null 2>&1 || true
+  return 1
 }
 
-change() { # HOST COMMAND…: one that continues there if the connection is lost
-  local host=$1 status=0
-  stage "$host" changing
-  on_host "$@" || status=$?
-  if ((status == 255)); then printf 'FAILED: SSH connection lost; %s\n' "$CONTINUES"; fi
-  stage "$host" 'done'
-  return "$status"
-}
-
-copy() { # HOST FOLDER FACTS
+copy_release() { # FOLDER
   # Without owners, so that root owns everything from the start, and without dates, so that unchanged files are hard
   # links to those of the current release. --checksum: a changed file may have the same size and date.
-  local host=$1 folder=$2 sudo='' options=(--recursive --links --perms --checksum) target=$1
+  local facts sudo='' target=$host options=(--recursive --links --perms --checksum)
+  facts=$(<"$mine/facts")
   if [[ $target == *:* ]]; then target=${target%"${target##*@}"}[${target##*@}]; fi # an IPv6 address
-  if [[ $3 != *root* ]]; then sudo='sudo -n '; fi
-  if [[ $3 == *older* ]]; then options+=(--link-dest=/opt/camera-soft-stream/current/); fi
-  if [[ -z $no_rsync && $3 == *rsync* ]] && command -v rsync >/dev/null; then
-    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$target:$folder/" &&
+  if [[ $facts != *root* ]]; then sudo='sudo -n '; fi
+  if [[ $facts == *older* ]]; then options+=(--link-dest=/opt/camera-soft-stream/current/); fi
+  if [[ -z $no_rsync && $facts == *rsync* ]] && command -v rsync >/dev/null; then
+    rsync "${options[@]}" --rsh="$work/ssh" --rsync-path="${sudo}rsync" "$work/release/" "$target:$1/" &&
       printf 'copied release %s (rsync)\n' "$release"
   else
-    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar --no-same-owner -xzpf - -C $folder" >/dev/null &&
+    tar -C "$work/release" -czf - . | "$work/ssh" "$host" "${sudo}tar --no-same-owner -xzpf - -C $1" >/dev/null &&
       printf 'copied release %s (tar)\n' "$release"
   fi
 }
 
-prefix_lines() { # HOST: prints each line with its name, and records a failure
+prefix_lines() { # prints each line with the host's name, and records a failure
   local line
   while IFS= read -r line || [[ -n $line ]]; do
-    printf '%s: %s\n' "$1" "$line"
-    if [[ $line == FAILED:* ]]; then : >"$work/failed-$(name_of "$1")"; fi
+    printf '%s: %s\n' "$host" "$line"
+    if [[ $line == FAILED:* ]]; then : >"$mine/failed"; fi
   done
 }
 
@@ -329,18 +323,18 @@ if [[ $goal == install ]]; then
   }
 fi
 
-for host in "${hosts[@]}"; do
+for ((i = 0; i < ${#hosts[@]}; i++)); do
+  select_host "$i"
   {
     set +e
-    deploy "$host" 2>&1 | prefix_lines "$host"
+    deploy 2>&1 | prefix_lines
     status=$?
     # Every failure has a message; ssh prints none if the connection is lost.
-    if ((status)) && [[ ! -e $work/failed-$(name_of "$host") ]]; then
-      if ((status == 255)); then printf '%s: FAILED: SSH connection lost\n' "$host"; else
-        printf '%s: FAILED: exited with code %d and no output\n' "$host" "$status"
-      fi
+    if ((status)) && [[ ! -e $mine/failed ]]; then
+      if ((status == 255)); then words='SSH connection lost'; else words="exited with code $status and no output"; fi
+      printf '%s: FAILED: %s\n' "$host" "$words"
     fi
-    close_connection "$host"
+    close_connection
     exit "$status"
   } &
   pids+=($!)

@@ -38,7 +38,7 @@ def current(machine: Machine) -> str:
 
 
 def is_pending(machine: Machine) -> bool:
-    return machine.run("test", "-d", f"{TOP}/pending", check=False).returncode == 0
+    return machine.run("test", "-e", f"{TOP}/pending.json", check=False).returncode == 0
 
 
 def everything(machine: Machine, top: str = TOP) -> str:
