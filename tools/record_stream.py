@@ -29,10 +29,8 @@ from typing import Any
 OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
 
 _COPIED_CODECS = ("h264", "hevc")
-_OPEN_TIMEOUT_S = 15.0
-_READ_TIMEOUT_S = 15.0
+_TIMEOUT_S = 15.0  # for opening, and for each read
 _POLL_S = 0.2  # how often signals and the duration are checked
-_DISCONNECT_TIMEOUT_S = 1.0
 _QUEUE_PACKETS = 200  # for a slow disk or encoder; when it is full, the server waits
 _PROGRESS_S = 0.5
 _CLOCK_HZ = 90_000  # as in RTP and MPEG
@@ -49,164 +47,131 @@ def main(argv: list[str] | None = None) -> int:
     try:
         import av
     except ImportError as error:
-        print(f"record_stream.py: needs PyAV (apt install python3-av, or pip install av): {error}", file=sys.stderr)
-        return USAGE
+        return _fail(USAGE, f"needs PyAV (apt install python3-av, or pip install av): {error}")
     is_interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_interrupted.set())
-    reader = _Reader(av, options.url, is_interrupted)
+    reader = Reader(av, options.url, is_interrupted)
     try:
-        video = reader.video()
+        video = next((item for item in reader.items() if item is not None), None)
         return OK if video is None else _record(av, reader, video, options)
-    except _NoStream as error:
-        print(f"record_stream.py: no stream from {_redacted(options.url)}: {error}", file=sys.stderr)
-        return NO_STREAM
-    finally:
-        reader.stop()
+    except NoStream as error:
+        return _fail(NO_STREAM, f"no stream from {_redacted(options.url)}: {error}")
 
 
-class _NoStream(Exception):
+class NoStream(Exception):
     """The stream cannot be opened or read; the message is the reason."""
 
 
-class _Reader:
-    """Reads the stream in a thread, since FFmpeg blocks while it stalls; callers can still check signals and time."""
+class Reader:
+    """Reads the stream in a thread, since FFmpeg blocks while it stalls; callers can still check signals and time.
+
+    The thread is never waited for. The source stays open as long as the reader exists.
+    """
 
     def __init__(self, av: Any, url: str, is_interrupted: threading.Event) -> None:
+        self.is_interrupted = is_interrupted
         self._av = av
         self._url = url
-        self._is_interrupted = is_interrupted
-        self._is_stopped = threading.Event()
-        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_PACKETS)  # the video stream, packets, then _END or the error
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._source: Any = None
+        self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_PACKETS)
+        threading.Thread(target=self._run, daemon=True).start()
 
-    @property
-    def is_interrupted(self) -> bool:
-        return self._is_interrupted.is_set()
+    def items(self) -> Iterator[Any]:
+        """Yield the video stream first, then each packet with its time of arrival; None now and then while it waits.
 
-    def video(self) -> Any:
-        """Return the video stream, valid until `stop`; None after a signal. Raises _NoStream."""
-        while not self.is_interrupted:
-            if (video := self._next()) is not None:
-                return video
-        return None
-
-    def packets(self) -> Iterator[tuple[Any, float] | None]:
-        """Yield each packet with its time of arrival, and None now and then while there is none. Raises _NoStream."""
-        while not self.is_interrupted and (packet := self._next()) is not _END:
-            yield packet
-
-    def stop(self) -> None:
-        """Close the connection; does not wait longer than a moment for it."""
-        self._is_stopped.set()
-        with contextlib.suppress(queue.Empty):
-            while True:  # the thread may wait for room in the queue
-                self._queue.get_nowait()
-        self._thread.join(_DISCONNECT_TIMEOUT_S)
-
-    def _next(self) -> Any:
-        try:
-            item = self._queue.get(timeout=_POLL_S)
-        except queue.Empty:
-            return None
-        if isinstance(item, BaseException):
-            raise _NoStream(_reason(item))
-        return item
+        Ends with the stream or after a signal. Raises NoStream.
+        """
+        while not self.is_interrupted.is_set():
+            try:
+                item = self._queue.get(timeout=_POLL_S)
+            except queue.Empty:
+                item = None
+            if item is _END:
+                return
+            if isinstance(item, Exception):
+                raise NoStream(_reason(item))
+            yield item
 
     def _run(self) -> None:
-        with contextlib.ExitStack() as stack:
-            end: Any = _END
-            try:
-                self._read(stack.enter_context(_open(self._av, self._url)))
-            except Exception as error:  # noqa: BLE001 - raised to the caller of video() or packets()
-                end = error
-            self._queue.put(end)
-            self._is_stopped.wait()  # closing the source invalidates its stream and packets
+        try:
+            self._read()
+            self._queue.put(_END)
+        except Exception as error:  # noqa: BLE001 - raised by items()
+            self._queue.put(error)
 
-    def _read(self, source: Any) -> None:
-        video = next((stream for stream in source.streams if stream.type == "video"), None)
+    def _read(self) -> None:
+        options = {"rtsp_transport": "tcp"} if self._url.lower().startswith(("rtsp://", "rtsps://")) else {}
+        self._source = self._av.open(self._url, options=options, timeout=_TIMEOUT_S)
+        video = next((stream for stream in self._source.streams if stream.type == "video"), None)
         if video is None:
             raise OSError("no video stream")
         if video.codec_context is None:
             raise OSError("unknown video codec")
         self._queue.put(video)
-        for packet in source.demux(video):
+        for packet in self._source.demux(video):
             if packet.size:
                 self._queue.put((packet, time.monotonic()))
-            if self._is_stopped.is_set():
-                break
 
 
-def _record(av: Any, reader: _Reader, video: Any, options: argparse.Namespace) -> int:
-    progress = _Progress(options.output)
+def _record(av: Any, reader: Reader, video: Any, options: argparse.Namespace) -> int:
     try:
         options.output.open("wb").close()  # PyAV would report an error only at the first frame
         fragmented = _FRAGMENTED if av.library_versions["libavformat"] >= (61, 7) else {}
         target = av.open(str(options.output), "w", format="mp4", options=fragmented)
     except (OSError, av.error.FFmpegError) as error:
-        print(f"record_stream.py: {options.output} cannot be written: {_reason(error)}", file=sys.stderr)
-        return NO_OUTPUT
+        return _fail(NO_OUTPUT, f"{options.output} cannot be written: {_reason(error)}")
+    writer = Copy(target, video) if video.codec_context.name in _COPIED_CODECS else _Encode(av, target, video)
+    progress = _Progress(options.output)
+
+    def write_packets() -> None:
+        for item in reader.items():
+            if item is not None:
+                progress.count(writer.write(*item), writer.last_s)
+            progress.show()
+            if progress.seconds >= (options.duration or math.inf):
+                break
+            if progress.frames >= (options.limit_frames or math.inf):
+                break
+
     errors: list[Exception] = []
-
-    @contextlib.contextmanager
-    def collect_errors() -> Iterator[None]:
+    for step in (write_packets, writer.finish, target.close):  # after an error the file is still completed
         try:
-            yield
-        except (_NoStream, OSError, ValueError, av.error.FFmpegError) as error:
+            step()
+        except (NoStream, OSError, ValueError, av.error.FFmpegError) as error:
             errors.append(error)
-
-    # After an error the received frames are still written and the file is completed.
-    with collect_errors():
-        copies = video.codec_context.name in _COPIED_CODECS
-        writer = _Copy(target, video) if copies else _Encode(av, target, video)
-        with collect_errors():
-            for packet in reader.packets():
-                if packet is not None:
-                    progress.count(writer.write(*packet), writer.last_s)
-                progress.show()
-                if options.duration and progress.seconds >= options.duration:
-                    break
-                if options.limit_frames and progress.frames >= options.limit_frames:
-                    break
-        writer.finish()
-    with collect_errors():
-        target.close()
     progress.show(is_last=True)
-    code = NO_OUTPUT if errors and not isinstance(errors[0], _NoStream) else NO_STREAM
+    code = NO_OUTPUT if errors and not isinstance(errors[0], NoStream) else NO_STREAM
     if not progress.frames:
         options.output.unlink(missing_ok=True)
-        reason = _reason(errors[0]) if errors else "no frames received"
-        print(f"record_stream.py: nothing recorded: {reason}", file=sys.stderr)
-        return OK if reader.is_interrupted else code
-    if errors:
-        print(f"record_stream.py: ended early: {_reason(errors[0])}", file=sys.stderr)
-        return code
-    return OK
+        _fail(code, f"nothing recorded: {_reason(errors[0]) if errors else 'no frames received'}")
+        return OK if reader.is_interrupted.is_set() else code
+    return _fail(code, f"ended early: {_reason(errors[0])}") if errors else OK
 
 
-class _Copy:
+class Copy:
     """Copies packets, starting with a keyframe at time 0."""
 
     def __init__(self, target: Any, video: Any) -> None:
-        self._target = target
-        self._stream = (
-            target.add_stream_from_template(video)
-            if hasattr(target, "add_stream_from_template")
-            else target.add_stream(template=video)
-        )
-        self._first_dts: int | None = None
-        self._last_dts = -1
         self.last_s = 0.0  # time of the last frame in the file
+        self._target = target
+        self._video = video
+        self._stream: Any = None
+        self._first_dts = 0
+        self._last_dts = -1
 
     def write(self, packet: Any, _arrived_s: float) -> int:
         """Return the number of frames written."""
         if packet.dts is None or packet.pts is None:
             return 0
-        if self._first_dts is None:
+        if self._stream is None:
             if not packet.is_keyframe:
                 return 0
             self._first_dts = packet.dts
+            if hasattr(self._target, "add_stream_from_template"):
+                self._stream = self._target.add_stream_from_template(self._video)
+            else:
+                self._stream = self._target.add_stream(template=self._video)
         packet.dts -= self._first_dts
         packet.pts -= self._first_dts
         if packet.dts <= self._last_dts:  # the server restarted its clock
@@ -225,6 +190,7 @@ class _Encode:
     """Decodes and encodes as H.264. Frames have their time of arrival, as an MJPEG stream has no timestamps."""
 
     def __init__(self, av: Any, target: Any, video: Any) -> None:
+        self.last_s = 0.0
         self._av = av
         self._target = target
         self._decoder = video.codec_context
@@ -232,10 +198,8 @@ class _Encode:
         self._began_s = 0.0
         self._last_pts = -1
         self._keyframe_s = 0.0
-        self.last_s = 0.0  # time of the last frame in the file
 
     def write(self, packet: Any, arrived_s: float) -> int:
-        """Return the number of frames written."""
         try:
             frames = self._decoder.decode(packet)
         except self._av.error.InvalidDataError:  # one damaged JPEG
@@ -277,16 +241,16 @@ class _Progress:
     def __init__(self, output: Path) -> None:
         self.frames = 0
         self._output = output
-        self._began_s: float | None = None  # arrival of the first frame
+        self._began_s = math.inf  # arrival of the first frame
         self._last_s = 0.0
         self._next_s = 0.0
 
     def count(self, frames: int, last_s: float) -> None:
         """Add written frames; `last_s` is the time of the last one in the file."""
-        if frames and self._began_s is None:
-            self._began_s = time.monotonic()
         self.frames += frames
         self._last_s = last_s
+        if frames:
+            self._began_s = min(self._began_s, time.monotonic())
 
     @property
     def seconds(self) -> float:
@@ -295,8 +259,6 @@ class _Progress:
         PyAV reads ahead for a second or two before it returns packets, so the file may be ahead of the clock; when the
         stream stalls, the clock is ahead.
         """
-        if self._began_s is None:
-            return 0.0
         last_frame_s = self._last_s / (self.frames - 1) if self.frames > 1 else 0.0
         return max(self._last_s + last_frame_s, time.monotonic() - self._began_s)
 
@@ -314,9 +276,9 @@ class _Progress:
         print(f"\r\033[K{line}" if is_terminal else line, end=end, file=sys.stderr, flush=True)
 
 
-def _open(av: Any, url: str) -> Any:
-    options = {"rtsp_transport": "tcp"} if url.lower().startswith(("rtsp://", "rtsps://")) else {}
-    return av.open(url, options=options, timeout=(_OPEN_TIMEOUT_S, _READ_TIMEOUT_S))
+def _fail(code: int, message: str) -> int:
+    print(f"record_stream.py: {message}", file=sys.stderr)
+    return code
 
 
 def _redacted(url: str) -> str:
@@ -353,4 +315,4 @@ def _positive(kind: type) -> Any:
 if __name__ == "__main__":
     code = main()
     sys.stderr.flush()
-    os._exit(code)  # the reader may still be blocked in FFmpeg, which crashes when the interpreter shuts down
+    os._exit(code)  # disconnects, although the reader may be blocked in FFmpeg, which crashes at a regular exit

@@ -212,16 +212,12 @@ import importlib.util, sys, threading, av
 spec = importlib.util.spec_from_file_location("record_stream", sys.argv[1])
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
-reader = tool._Reader(av, sys.argv[2], threading.Event())
-video = reader.video()
-packets = list(reader.packets())
-reader._thread.join(0.2)
+reader = tool.Reader(av, sys.argv[2], threading.Event())
+video, *packets = [item for item in reader.items() if item is not None]
 with av.open(sys.argv[3], "w", format="mp4") as target:
-    copy = tool._Copy(target, video)
+    copy = tool.Copy(target, video)
     for packet in packets:
         copy.write(*packet)
-reader.stop()
-assert not reader._thread.is_alive()
 """
 
 
