@@ -18,8 +18,8 @@ ADDRESS = "127.0.0.1:18081"
 
 # Commands that need another environment, and the tests that run them.
 ELSEWHERE = {
-    "make run": "tests/process/test_project.py",
-    "make run CAMERA=0": "tests/process/test_project.py",
+    "make run": "tests/process/test_make.py",
+    "make run CAMERA=0": "tests/process/test_make.py",
     "sudo apt install python3-picamera2 python3-simplejpeg": "tests/rig/root.py",
     "./deploy.sh --dry-run pi@camera.local": "tests/deploy/",
     "./deploy.sh --with-nginx pi@camera.local": "tests/deploy/",
