@@ -45,18 +45,18 @@ from softcam.streaming.fmp4_channel import Fmp4Stream
 from softcam.streaming.hook import Hook, load_hook
 from softcam.streaming.jpeg_encoder import JpegEncoderPool
 from softcam.streaming.mjpeg import MjpegStream
-from softcam.web.api.cameras import CAMERAS_DOC, CameraList
+from softcam.web.api.cameras import CameraList
 from softcam.web.api.controls import ControlApi
 from softcam.web.api.h264_stream import H264StreamApi
-from softcam.web.api.media import SNAPSHOT_DOC, STREAM_DOC, MediaApi, MediaDefaults, SnapshotOptions
-from softcam.web.api.metrics import METRICS_DOC, Metrics
+from softcam.web.api.media import MediaApi, MediaDefaults, SnapshotOptions
+from softcam.web.api.metrics import Metrics
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.recordings import RecordingsApi, take_still
-from softcam.web.api.status import HEALTH_DOC, STATUS_DOC, StatusApi
+from softcam.web.api.status import StatusApi
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.csrf import CsrfGuard
-from softcam.web.http.router import Route, Router
+from softcam.web.http.router import Router
 from softcam.web.http.server import PortalServer
 from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes
@@ -148,7 +148,7 @@ class Application:
         self._fmp4 = Fmp4Stream(self._video, self._fanout.notify)
         if manager is not None:
             manager.subscribe(_MemoryRelease(self._jpegs))
-        self._media = MediaApi(manager, self._jpegs, self._fanout, _media_defaults(settings), controls)
+        self._media = MediaApi(manager, controls, self._jpegs, self._fanout, _media_defaults(settings))
 
     def _build_outputs(self) -> None:
         """The RTSP publisher and the recorders."""
@@ -186,19 +186,18 @@ class Application:
         recordings = RecordingsApi(self._recorders, media)
         status = StatusApi(
             manager,
+            self._controls,
             lambda: self._fanout.client_count,
             lambda: self._jpegs.encoded_count,
             settings.autofocus,
-            self._controls,
-            [h264.status, publishing.status, recordings.status, self._hook_status],
+            [h264.status, publishing.status, self._hook_status, recordings.status],
         )
         controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
         self._access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
         cameras = CameraList(settings.neighbours, settings.port_for(self._number))
         routes = [*page_routes(cameras.image_origins), *webrtc_routes(settings.webrtc_url)]
-        routes += [*media_routes(media, status), *h264.routes(), *publishing.routes()]
-        routes += [*recordings.routes(), *controls.routes()]
-        routes.append(Route(("/v1/cameras",), cameras.answer, doc=CAMERAS_DOC))
+        for api in (media, status, Metrics(status.content), h264, publishing, recordings, controls, cameras):
+            routes += api.routes()
         self._router = Router([*routes, *openapi_routes(routes, has_key=self._access.requires_key)])
         self._server: PortalServer | None = None  # bound by `start`
 
@@ -425,15 +424,3 @@ def _media_defaults(settings: Settings) -> MediaDefaults:
         autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
         max_clients=settings.max_clients,
     )
-
-
-def media_routes(media: MediaApi, status: StatusApi) -> list[Route]:
-    """The routes of the stream, of snapshots and of the status."""
-    snapshots = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
-    return [
-        Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), media.stream, doc=STREAM_DOC),
-        Route(snapshots, media.snapshot, doc=SNAPSHOT_DOC),
-        Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), status.status, doc=STATUS_DOC),
-        Route(("/health",), status.health, is_public=True, doc=HEALTH_DOC),
-        Route(("/metrics",), Metrics(status.content).answer, doc=METRICS_DOC),
-    ]

@@ -3,18 +3,21 @@
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Any, Self
 
-from softcam import application
-from softcam.camera.base import StreamConfig
+from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.lease import LeaseKind
-from softcam.camera.session.manager import SessionLimits
+from softcam.camera.session.manager import CameraManager, SessionLimits
+from softcam.controls.controller import ControlManager
+from softcam.controls.store import Store
 from softcam.health import Health
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
 from softcam.streaming.mjpeg import MjpegStream
 from softcam.web.api.media import MediaApi, MediaDefaults
+from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Route
@@ -43,9 +46,13 @@ class Scene:
         session_limits: SessionLimits | None = None,
         fanout: Any = None,
         controls: Any = None,
+        folder: Path | None = None,
         **limits: float,
     ) -> None:
-        """`fanout` and `controls` replace those of the media handlers; `limits` are further fields of MediaDefaults."""
+        """`fanout` and `controls` replace those of the media handlers; `limits` are further fields of MediaDefaults.
+
+        The controls are saved in `folder`.
+        """
         self.held = SessionRig(
             camera,
             linger_s=linger_s,
@@ -69,12 +76,15 @@ class Scene:
             max_clients=max_clients,
             **limits,
         )
-        self.media = MediaApi(self.manager, self.pictures, fanout or self.fan, defaults, controls)
+        self.control_manager = controls or make_controls(self.manager, folder)
+        self.media = MediaApi(self.manager, self.control_manager, self.pictures, fanout or self.fan, defaults)
         self.api = StatusApi(
             self.manager,
+            self.control_manager,
             lambda: self.fan.client_count,
             lambda: self.pictures.encoded_count,
             autofocus_timeout_s is not None,
+            [PublishingApi(None, has_camera=True).status],
         )
 
     def __enter__(self) -> Self:
@@ -93,12 +103,17 @@ class Scene:
         return self.manager.status().leases
 
     def routes(self) -> list[Route]:
-        return [*page_routes(), *application.media_routes(self.media, self.api)]
+        return [*page_routes(), *self.media.routes(), *self.api.routes()]
 
     def snapshot(self, query: str = "", method: str = "GET") -> Response:
         answer = self.media.snapshot(make_request(f"/snapshot.jpg?{query}", method=method))
         assert isinstance(answer, Response)
         return answer
+
+
+def make_controls(manager: CameraManager | None = None, folder: Path | None = None) -> ControlManager:
+    """Controls that are saved in `folder`; without a manager, those of a disabled camera."""
+    return ControlManager(manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"))
 
 
 def make_camera(

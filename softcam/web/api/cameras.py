@@ -5,48 +5,38 @@ cameras (8081, 8082 outside; 18081, 18082 inside): the offset between two portal
 browser used. Where that does not hold, complete URLs can be configured.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 from urllib.parse import urlsplit
 
 from softcam.config import parsers
+from softcam.web.api.json_schema import BOOLEAN, STRING, json_ok, note, record
 from softcam.web.http.messages import AnyResponse, Request, json_response
-from softcam.web.http.router import Doc
+from softcam.web.http.router import Doc, Route
 
-_CAMERA: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "name": {"type": "string"},
-        "url": {"type": "string", "description": "of its page; starts with // if the scheme is that of this response"},
-        "is_self": {"type": "boolean"},
-    },
-    "required": ["name", "url", "is_self"],
-    "additionalProperties": False,
+_CAMERA: Final = {
+    "name": STRING,
+    "url": STRING | note("of its page; starts with // if the scheme is that of this response"),
+    "is_self": BOOLEAN,
 }
-CAMERAS_DOC: Final = Doc(
+_DOC: Final = Doc(
     "The cameras of this machine",
     "camera",
-    {
-        200: {
-            "application/json": {
-                "type": "object",
-                "properties": {"cameras": {"type": "array", "items": _CAMERA}},
-                "required": ["cameras"],
-                "additionalProperties": False,
-            }
-        }
-    },
-    description="Includes this camera; empty if it is the only one.",
+    json_ok(record({"cameras": {"type": "array", "items": record(_CAMERA)}})),
+    "Includes this camera; empty if it is the only one.",
 )
 
 
 class CameraList:
-    """The handler of `/v1/cameras`."""
+    """Handles `/v1/cameras`."""
 
     def __init__(self, cameras: Sequence[tuple[str, int | str]], own_port: int) -> None:
         """`cameras` are names, each with a port of this machine or the URL of a page."""
         self._cameras = tuple(cameras)
         self._own_port = own_port
+
+    def routes(self) -> list[Route]:
+        return [Route(("/v1/cameras",), self.answer, doc=_DOC)]
 
     def answer(self, request: Request) -> AnyResponse:
         found = [(name, self._url(where, request), where == self._own_port) for name, where in self._cameras]

@@ -1,6 +1,5 @@
 """The live H.264 stream as fragmented MP4: `/stream.mp4`. Runs on the threads of requests."""
 
-from collections.abc import Mapping
 from socket import socket
 from typing import Any, Final, get_args
 
@@ -10,6 +9,7 @@ from softcam.mp4.fragment import CONTENT_TYPE
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Fmp4Stream
+from softcam.web.api.json_schema import INTEGER, note, nullable, record
 from softcam.web.api.media import HEADERS, MediaApi
 from softcam.web.http.messages import AnyResponse, Request, Response, StreamingResponse
 from softcam.web.http.router import Doc, Route
@@ -24,25 +24,18 @@ _DOC: Final = Doc(
     f"request it again. {_ZERO} is the Unix time of media time 0.",
     errors=(409, 503),
 )
-_H264: Final[Mapping[str, Mapping[str, Any]]] = {
-    "width": {"type": "integer"},
-    "height": {"type": "integer"},
-    "encoder": {"enum": [*get_args(BackendName)], "description": "hardware, or libx264 on the processor"},
-    "bitrate": {"type": "integer", "description": "measured, in bits per second"},
-    "encoded": {"type": "integer", "description": "frames since the portal started"},
-    "skipped": {"type": "integer", "description": "frames that arrived while the encoder was busy"},
-    "keyframes": {"type": "integer"},
-    "last_error": {"type": ["string", "null"]},
+_H264: Final = {
+    "width": INTEGER,
+    "height": INTEGER,
+    "encoder": {"enum": [*get_args(BackendName)]} | note("hardware, or libx264 on the processor"),
+    "bitrate": INTEGER | note("measured, in bits per second"),
+    "encoded": INTEGER | note("frames since the portal started"),
+    "skipped": INTEGER | note("frames that arrived while the encoder was busy"),
+    "keyframes": INTEGER,
+    "last_error": nullable("string"),
 }
-H264_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "h264": {
-        "type": ["object", "null"],
-        "properties": _H264,
-        "required": list(_H264),
-        "additionalProperties": False,
-        "description": "the encoder; null while it does not run",
-    }
-}
+# The field of the camera's status.
+H264_SHAPE: Final = {"h264": record(_H264) | nullable("object") | note("the encoder; null while it does not run")}
 
 
 class H264StreamApi:
@@ -88,6 +81,6 @@ class H264StreamApi:
         }
         return {"h264": h264}
 
-    def _headers(self) -> Mapping[str, str]:
+    def _headers(self) -> dict[str, str]:
         zero = f"{self._stream.zero_timestamp_s:.6f}"
         return {**HEADERS, "Access-Control-Expose-Headers": _ZERO, _ZERO: zero}

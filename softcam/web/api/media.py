@@ -3,14 +3,15 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import socket
 from typing import Any, Final
 
-from softcam.camera.base import RawStill, StreamConfig, no_controls
+from softcam.camera.base import RawStill, StreamConfig
 from softcam.camera.session.manager import CameraManager
 from softcam.controls.controller import ControlManager
 from softcam.errors import CameraError, NoPicture, NotSupported
@@ -32,7 +33,7 @@ from softcam.web.http.messages import (
     StreamingResponse,
     camera_disabled,
 )
-from softcam.web.http.router import Doc
+from softcam.web.http.router import Doc, Route
 
 _RETRY_AFTER_S: Final = 5
 _MAX_CONCURRENT: Final = 2  # snapshots that hold a camera buffer: with slot and encoders, five of its six buffers
@@ -55,22 +56,24 @@ _MAX_AGE: Final = query.number("max_age", "maximum age of the frame in seconds",
 _AUTOFOCUS: Final = query.boolean("autofocus", "whether to focus first")
 _FULL: Final = query.boolean("full", "the full resolution of the sensor")
 _FORMAT: Final = query.choice("format", "dng returns the sensor's raw image", "jpeg", "dng")
-STREAM_DOC: Final = Doc(
+_STREAM_DOC: Final = Doc(
     "Live stream, MJPEG",
     "pictures",
     {200: {CONTENT_TYPE: None}},
-    description="Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
+    "Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
     parameters=(_QUALITY, _FPS, _STREAM_WIDTH),
     errors=(400, 503),
 )
-SNAPSHOT_DOC: Final = Doc(
+_SNAPSHOT_DOC: Final = Doc(
     "Snapshot",
     "pictures",
     {200: {"image/jpeg": None, DNG_TYPE: None}},
-    description="A JPEG exposed after the request, unless max_age allows an older one.",
+    "A JPEG exposed after the request, unless max_age allows an older one.",
     parameters=(_QUALITY, _WIDTH, _HEIGHT, _MAX_AGE, _AUTOFOCUS, _FULL, _FORMAT),
     errors=(400, 409, 503),
 )
+_STREAM_PATHS: Final = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream")
+_SNAPSHOT_PATHS: Final = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +108,25 @@ class SnapshotOptions:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A JPEG with the headers that state its time of exposure."""
+    """A JPEG, and the Unix time of its exposure."""
 
     jpeg: bytes
     size: Size
-    headers: Mapping[str, str]
+    timestamp_s: float
 
 
 class MediaApi:
-    """The handlers of `/stream.mjpg` and `/snapshot.jpg`."""
+    """Handles the MJPEG stream and snapshots."""
 
     def __init__(
         self,
         manager: CameraManager | None,
+        control_manager: ControlManager,
         jpegs: JpegEncoderPool,
         fanout: FanOut,
         defaults: MediaDefaults,
-        control_manager: ControlManager | None = None,
     ) -> None:
-        """`manager` is None if the camera is disabled, `control_manager` if the camera has no controls."""
+        """`manager` is None if the camera is disabled."""
         self._manager = manager
         self._control_manager = control_manager
         self._jpegs = jpegs
@@ -132,12 +135,17 @@ class MediaApi:
         self._turns = threading.BoundedSemaphore(_MAX_CONCURRENT)
         self._slots = threading.BoundedSemaphore(defaults.max_clients)
 
+    def routes(self) -> list[Route]:
+        return [
+            Route(_STREAM_PATHS, self.stream, doc=_STREAM_DOC),
+            Route(_SNAPSHOT_PATHS, self.snapshot, doc=_SNAPSHOT_DOC),
+        ]
+
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def stream(self, request: Request) -> AnyResponse:
-        """MJPEG; see STREAM_DOC."""
-        quality = _QUALITY.read(request.query)
-        fps = _FPS.read(request.query)
+        """MJPEG."""
+        quality, fps = _QUALITY.read(request.query), _FPS.read(request.query)
         width = _STREAM_WIDTH.read(request.query) or 0
         manager = self.require_camera()
         if not request.expects_body:
@@ -168,32 +176,22 @@ class MediaApi:
 
         Raises HttpError 503 if `max_clients` are connected, and CameraError.
         """
-        if not self._slots.acquire(blocking=False):
-            raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"client limit reached ({self._defaults.max_clients})",
-                {"Retry-After": str(_RETRY_AFTER_S)},
-            )
-        try:
-            lease = manager.lease("stream")
-        except BaseException:
-            self._slots.release()
-            raise
-
-        def release() -> None:
-            lease.release()
-            self._slots.release()
-
-        try:
-            return manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s), release
-        except BaseException:
-            release()
-            raise
+        with ExitStack() as stack:
+            if not self._slots.acquire(blocking=False):
+                raise HttpError(
+                    HTTPStatus.SERVICE_UNAVAILABLE,
+                    f"client limit reached ({self._defaults.max_clients})",
+                    {"Retry-After": str(_RETRY_AFTER_S)},
+                )
+            stack.callback(self._slots.release)
+            stack.callback(manager.lease("stream").release)
+            config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
+            return config, stack.pop_all().close
 
     # --- snapshots ---------------------------------------------------------------------------------------------------
 
     def snapshot(self, request: Request) -> AnyResponse:
-        """One JPEG, or with `format=dng` the sensor's raw image; see SNAPSHOT_DOC."""
+        """One JPEG, or with `format=dng` the sensor's raw image."""
         parameters = request.query
         options = SnapshotOptions(
             quality=_QUALITY.read(parameters),
@@ -209,13 +207,11 @@ class MediaApi:
             return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)
         if is_raw:
             raw = self._take_raw(options.autofocus)
-            headers = {
-                **_frame_headers(raw.timestamp_s),
-                "Content-Disposition": 'attachment; filename="snapshot.dng"',
-            }
-            return Response(turned(raw.dng, self._orientation), DNG_TYPE, headers=headers)
+            name = {"Content-Disposition": 'attachment; filename="snapshot.dng"'}
+            dng = turned(raw.dng, self._control_manager.orientation)
+            return Response(dng, DNG_TYPE, headers=_frame_headers(raw.timestamp_s) | name)
         snapshot = self.take_snapshot(options)
-        return Response(snapshot.jpeg, "image/jpeg", headers=snapshot.headers)
+        return Response(snapshot.jpeg, "image/jpeg", headers=_frame_headers(snapshot.timestamp_s))
 
     def take_snapshot(self, options: SnapshotOptions) -> Snapshot:
         """Open the camera if necessary, focus, and encode one frame. Raises CameraError, NoPicture among them."""
@@ -228,7 +224,7 @@ class MediaApi:
             if autofocus is None and options.max_age_s:
                 autofocus = False  # a client that accepts an older frame does not wait for the lens
             has_focused = self._focus(manager, autofocus, deadline_s)
-            size = self._snapshot_size(options, (config.width, config.height))
+            size = _scaled(options, self._defaults.snapshot_size or (config.width, config.height))
             if options.full_sensor or size[0] > config.width or size[1] > config.height:
                 return self._encode_still(options, manager, deadline_s, size, config)
             not_before_s = time.monotonic() if has_focused else requested_s - options.max_age_s
@@ -246,11 +242,7 @@ class MediaApi:
         """A snapshot that is larger than the stream: a still, which pauses the stream."""
         manager.wait_frame(0.0, deadline_s).release()  # the still uses the current exposure, which must have settled
         still_size = None if options.full_sensor else _within(size, config.sensor_size)
-        controls_for = (
-            no_controls
-            if self._control_manager is None
-            else self._control_manager.still_view(is_whole=options.full_sensor)
-        )
+        controls_for = self._control_manager.still_view(is_whole=options.full_sensor)
         frame = manager.still(still_size, deadline_s, controls_for)
         if options.full_sensor:  # the sensor has its own aspect ratio, not the stream's
             size = _scaled(options, frame.size)
@@ -287,15 +279,10 @@ class MediaApi:
                 quality_is_explicit=options.quality is not None,
             )
             size = size_of(jpeg)
-            headers = _frame_headers(frame.timestamp_s)
-            return Snapshot(_with_exif(jpeg, size, frame, config, self._orientation), size, headers)
+            jpeg = _with_exif(jpeg, size, frame, config, self._control_manager.orientation)
+            return Snapshot(jpeg, size, frame.timestamp_s)
         finally:
             frame.release()
-
-    @property
-    def _orientation(self) -> int:
-        """The EXIF orientation of every image."""
-        return 1 if self._control_manager is None else self._control_manager.orientation
 
     def _take_raw(self, autofocus: bool | None) -> RawStill:
         deadline_s = time.monotonic() + self._defaults.raw_timeout_s
@@ -313,18 +300,11 @@ class MediaApi:
 
         A running stream is in continuous focus, which is not disturbed unless the request asks for it.
         """
+        budget_s = self._defaults.autofocus_timeout_s
         if autofocus is None:
-            if manager.status().is_streaming:
-                return False
-            budget_s = min(self._defaults.focus_budget_s, self._defaults.autofocus_timeout_s)
-        elif autofocus:
-            budget_s = self._defaults.autofocus_timeout_s
-        else:
-            return False
-        return manager.autofocus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
-
-    def _snapshot_size(self, options: SnapshotOptions, stream: Size) -> Size:
-        return _scaled(options, self._defaults.snapshot_size or stream)
+            budget_s = min(self._defaults.focus_budget_s, budget_s)
+            autofocus = not manager.status().is_streaming
+        return autofocus and manager.autofocus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
 
 
 def _scaled(options: SnapshotOptions, default: Size) -> Size:
@@ -369,9 +349,5 @@ def _finite(value: Any) -> float | None:
     return value if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _frame_headers(timestamp_s: float) -> Mapping[str, str]:
-    return {
-        **HEADERS,
-        "Last-Modified": formatdate(timestamp_s, usegmt=True),
-        "X-Timestamp": f"{timestamp_s:.6f}",
-    }
+def _frame_headers(timestamp_s: float) -> dict[str, str]:
+    return {**HEADERS, "Last-Modified": formatdate(timestamp_s, usegmt=True), "X-Timestamp": f"{timestamp_s:.6f}"}

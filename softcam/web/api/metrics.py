@@ -6,60 +6,47 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 import os
 import resource
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from softcam.camera.session.manager import State
 from softcam.web.http.messages import NO_STORE, AnyResponse, Request, Response
-from softcam.web.http.router import Doc
+from softcam.web.http.router import Doc, Route
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-METRICS_DOC: Final = Doc("Metrics for Prometheus", "camera", {200: {CONTENT_TYPE: None}})
+_DOC: Final = Doc("Metrics for Prometheus", "camera", {200: {CONTENT_TYPE: None}})
 
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_LABELS: Final = ("version", "backend", "camera")
 
-
-@dataclass(frozen=True, slots=True)
-class _Metric:
-    """One metric family and its field of the status; `factor` converts to base units."""
-
-    name: str
-    kind: Literal["gauge", "counter"]
-    help: str
-    field: str
-    factor: float = 1.0
-
-
+# Name, help, field of the status, and factor to base units. A name that ends with _total is a counter.
 _METRICS: Final = (
-    _Metric("soft_stream_camera_available", "gauge", "1 if the camera can deliver frames.", "available"),
-    _Metric("soft_stream_viewers", "gauge", "Connected stream clients.", "viewers"),
-    _Metric(
-        "soft_stream_fps",
-        "gauge",
-        "Measured frame rate in frames per second; absent while the camera is closed.",
-        "fps",
-    ),
-    _Metric("soft_stream_frames_total", "counter", "Frames received from the camera.", "frames"),
-    _Metric("soft_stream_pictures_encoded_total", "counter", "JPEGs encoded for streams.", "pictures_encoded"),
-    _Metric("soft_stream_camera_opens_total", "counter", "Number of times the camera was opened.", "opens"),
-    _Metric("soft_stream_restarts_total", "counter", "Number of stream restarts by the watchdog.", "restarts"),
-    _Metric("soft_stream_uptime_seconds", "gauge", "Time since the portal started.", "uptime_s"),
-    _Metric("soft_stream_exposure_seconds", "gauge", "Exposure time of the newest frame.", "exposure_us", 1e-6),
-    _Metric("soft_stream_analogue_gain", "gauge", "Analogue gain of the newest frame.", "analogue_gain"),
-    _Metric("soft_stream_lux", "gauge", "Estimated scene brightness in lux.", "lux"),
-    _Metric("soft_stream_colour_temperature_kelvin", "gauge", "Colour temperature of the scene.", "colour_temperature"),
-    _Metric("soft_stream_lens_position_dioptres", "gauge", "Lens position.", "lens_position"),
-    _Metric("soft_stream_sensor_temperature_celsius", "gauge", "Temperature of the sensor.", "sensor_temperature_c"),
+    ("camera_available", "1 if the camera can deliver frames.", "available", 1),
+    ("viewers", "Connected stream clients.", "viewers", 1),
+    ("fps", "Measured frame rate in frames per second; absent while the camera is closed.", "fps", 1),
+    ("frames_total", "Frames received from the camera.", "frames", 1),
+    ("pictures_encoded_total", "JPEGs encoded for streams.", "pictures_encoded", 1),
+    ("camera_opens_total", "Number of times the camera was opened.", "opens", 1),
+    ("restarts_total", "Number of stream restarts by the watchdog.", "restarts", 1),
+    ("uptime_seconds", "Time since the portal started.", "uptime_s", 1),
+    ("exposure_seconds", "Exposure time of the newest frame.", "exposure_us", 1e-6),
+    ("analogue_gain", "Analogue gain of the newest frame.", "analogue_gain", 1),
+    ("lux", "Estimated scene brightness in lux.", "lux", 1),
+    ("colour_temperature_kelvin", "Colour temperature of the scene.", "colour_temperature", 1),
+    ("lens_position_dioptres", "Lens position.", "lens_position", 1),
+    ("sensor_temperature_celsius", "Temperature of the sensor.", "sensor_temperature_c", 1),
 )
 
 
 class Metrics:
-    """The handler of `/metrics`."""
+    """Handles `/metrics`."""
 
     def __init__(self, content: Callable[[], Mapping[str, Any]]) -> None:
         """`content` returns the fields of the status; metrics whose field is null are omitted."""
         self._content = content
+
+    def routes(self) -> list[Route]:
+        return [Route(("/metrics",), self.answer, doc=_DOC)]
 
     def answer(self, _request: Request) -> AnyResponse:
         lines = [*_camera_lines(self._content()), *_process_lines()]
@@ -67,41 +54,31 @@ class Metrics:
 
 
 def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:
-    labels = ",".join(
-        f'{name}="{_escaped(content[field] or "")}"'
-        for name, field in (("version", "version"), ("backend", "backend"), ("camera", "camera"))
-    )
-    yield from _family("soft_stream_info", "gauge", "Always 1; version, backend and camera in the labels.")
-    yield f"soft_stream_info{{{labels}}} 1"
-    yield from _family("soft_stream_camera_state", "gauge", "1 for the current state of the camera, 0 for the others.")
-    for state in State:
-        yield f'soft_stream_camera_state{{state="{state.value}"}} {int(content["state"] == state)}'
-    for metric in _METRICS:
-        value = content[metric.field]
-        if value is not None:
-            yield from _family(metric.name, metric.kind, metric.help)
-            yield f"{metric.name} {_number(value * metric.factor)}"
+    labels = ",".join(f'{name}="{_escaped(content[name] or "")}"' for name in _LABELS)
+    info = "Always 1; version, backend and camera in the labels."
+    yield from _family("soft_stream_info", info, {f"{{{labels}}}": 1})
+    states = {f'{{state="{state.value}"}}': int(content["state"] == state) for state in State}
+    yield from _family("soft_stream_camera_state", "1 for the current state of the camera, 0 for the others.", states)
+    for name, summary, field, factor in _METRICS:
+        if content[field] is not None:
+            yield from _family(f"soft_stream_{name}", summary, {"": content[field] * factor})
 
 
 def _process_lines() -> Iterator[str]:
     """The process metrics of Prometheus client libraries, under their usual names."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    yield from _family("process_cpu_seconds_total", "counter", "User and system CPU time.")
-    yield f"process_cpu_seconds_total {_number(usage.ru_utime + usage.ru_stime)}"
-    resident_pages = int(Path("/proc/self/statm").read_text().split()[1])
-    yield from _family("process_resident_memory_bytes", "gauge", "Resident memory.")
-    yield f"process_resident_memory_bytes {resident_pages * _PAGE_BYTES}"
-    yield from _family("process_open_fds", "gauge", "Open file descriptors.")
-    yield f"process_open_fds {sum(1 for _ in Path('/proc/self/fd').iterdir())}"
+    yield from _family("process_cpu_seconds_total", "User and system CPU time.", {"": usage.ru_utime + usage.ru_stime})
+    resident_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    yield from _family("process_resident_memory_bytes", "Resident memory.", {"": resident_bytes})
+    descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    yield from _family("process_open_fds", "Open file descriptors.", {"": descriptors})
 
 
-def _family(name: str, kind: str, help_text: str) -> Iterator[str]:
-    yield f"# HELP {name} {help_text}"
-    yield f"# TYPE {name} {kind}"
-
-
-def _number(value: float) -> str:
-    return f"{value:.10g}"
+def _family(name: str, summary: str, samples: Mapping[str, float]) -> Iterator[str]:
+    """One metric with its samples, by their labels."""
+    yield f"# HELP {name} {summary}"
+    yield f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}"
+    yield from (f"{name}{labels} {value:.10g}" for labels, value in samples.items())
 
 
 def _escaped(text: str) -> str:

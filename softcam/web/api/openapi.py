@@ -3,16 +3,18 @@
 The routes carry their schemas, which come from the control schema. Only what all routes share is written here.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
-from softcam.web.http.messages import AnyResponse, Request, json_response
+from softcam.web.api.json_schema import STRING, json_ok, record
+from softcam.web.http.messages import json_response
 from softcam.web.http.router import Doc, Parameter, Route
 
-_ERROR: Final = {"$ref": "#/components/schemas/Error"}
+_ACTION: Final = "/?action="
+_ERROR: Final = {"application/json": {"$ref": "#/components/schemas/Error"}}
 _SECURITY: Final[Mapping[str, Any]] = {
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
     "bearer": {"type": "http", "scheme": "bearer"},
@@ -36,40 +38,32 @@ _ANY_REQUEST: Final = (400, 408, 411, 413, 503)
 _WITH_BODY: Final = (403, 415)
 
 
-class OpenApi:
-    """The document and its handler."""
-
-    def __init__(self, routes: Iterable[Route], *, has_key: bool) -> None:
-        """`has_key`: whether an API key is required, except for public routes."""
-        self._response = json_response(describe(routes, has_key=has_key), headers={"Cache-Control": "no-cache"})
-
-    def answer(self, _request: Request) -> AnyResponse:
-        return self._response
-
-
 def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
-    """The route of the description, which includes itself."""
-    doc = Doc("OpenAPI description", "pages", {200: {"application/json": {"type": "object"}}})
-    placeholder = Route(("/openapi.json",), _not_implemented, doc=doc)
-    return [replace(placeholder, handle=OpenApi([*routes, placeholder], has_key=has_key).answer)]
+    """The route of the description, which includes itself.
+
+    `has_key`: whether an API key is required, except for public routes.
+    """
+    doc = Doc("OpenAPI description", "pages", json_ok({"type": "object"}))
+    own = Route(("/openapi.json",), lambda _: response, doc=doc)
+    response = json_response(describe([*routes, own], has_key=has_key), headers={"Cache-Control": "no-cache"})
+    return [own]
 
 
-def _not_implemented(_request: Request) -> AnyResponse:
-    raise NotImplementedError  # in the table only while the description is generated
-
-
-def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
+def describe(routes: Sequence[Route], *, has_key: bool) -> dict[str, Any]:
+    described = [(path, route, route.doc) for route in routes if route.doc is not None for path in route.paths]
+    actions = {path.removeprefix(_ACTION): doc for path, _, doc in described if path.startswith(_ACTION)}
     paths: dict[str, dict[str, Any]] = {}
-    for route in _with_actions([*routes]):
-        if route.doc is None:
-            continue
-        for path in route.paths:
-            if path.startswith("/?"):
-                continue  # the page's path, where it is described as a parameter
-            operations = paths.setdefault(path, {})
-            operations[route.method.lower()] = _operation(route, route.doc, path, has_key=has_key)
-            if route.method == "GET":
-                operations["head"] = _operation(route, route.doc, path, has_key=has_key, is_head=True)
+    for path, route, doc in described:
+        if path.startswith(_ACTION):
+            continue  # OpenAPI paths have no query
+        operations, method = paths.setdefault(path, {}), route.method.lower()
+        operation = _operation(route, _with_actions(doc, actions) if path == "/" else doc, has_key=has_key)
+        name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
+        operations[method] = operation | {"operationId": f"{method}_{name}"}
+        if method == "get":
+            responses = operation["responses"].items()
+            no_content = {status: {"description": each["description"]} for status, each in responses}
+            operations["head"] = operation | {"operationId": f"head_{name}", "responses": no_content}
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -83,14 +77,7 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
         "servers": [{"url": "./", "description": "the server of this description"}],
         "paths": dict(sorted(paths.items())),
         "components": {
-            "schemas": {
-                "Error": {
-                    "type": "object",
-                    "properties": {"detail": {"type": "string"}},
-                    "required": ["detail"],
-                    "additionalProperties": False,
-                }
-            }
+            "schemas": {"Error": record({"detail": STRING})},
         },
     }
     if has_key:
@@ -99,96 +86,62 @@ def describe(routes: Iterable[Route], *, has_key: bool) -> dict[str, Any]:
     return document
 
 
-def _with_actions(routes: Sequence[Route]) -> Iterator[Route]:
-    """The routes, with `/?action=NAME` described as a parameter of the page, since OpenAPI paths have no query."""
-    actions = {
-        path.partition("=")[2]: route.doc
-        for route in routes
-        for path in route.paths
-        if path.startswith("/?action=") and route.doc is not None
-    }
-    for route in routes:
-        if "/" not in route.paths or route.doc is None or not actions:
-            yield route
-            continue
-        others = tuple(path for path in route.paths if path != "/")
-        if others:
-            yield replace(route, paths=others)
-        yield replace(route, paths=("/",), doc=_doc_with(route.doc, actions))
-
-
-def _doc_with(doc: Doc, actions: Mapping[str, Doc]) -> Doc:
-    responses = {status: dict(contents) for status, contents in doc.responses.items()}
-    parameters = [
-        Parameter(
-            "action", "the live stream or a snapshot instead of the page", {"type": "string", "enum": sorted(actions)}
-        )
-    ]
-    errors = {*doc.errors}
-    for name, each in sorted(actions.items()):
-        for status, contents in each.responses.items():
+def _with_actions(page: Doc, actions: Mapping[str, Doc]) -> Doc:
+    """The page's description, with `/?action=NAME` as a parameter."""
+    if not actions:
+        return page
+    responses = {status: dict(contents) for status, contents in page.responses.items()}
+    names = {"type": "string", "enum": sorted(actions)}
+    parameters = {"action": Parameter("action", "the live stream or a snapshot instead of the page", names)}
+    for name, doc in sorted(actions.items()):
+        for status, contents in doc.responses.items():
             responses.setdefault(status, {}).update(contents)
-        errors.update(each.errors)
-        for parameter in each.parameters:
-            known = next((known for known in parameters if known.name == parameter.name), None)
-            if known is None:
-                parameters.append(replace(parameter, help=f"with action {name}: {parameter.help}"))
-            else:
-                parameters[parameters.index(known)] = replace(
-                    known, help=f"{known.help}; with {name}: {parameter.help}"
-                )
-    description = "; ".join(
-        f"with action {name}: {each.summary[0].lower()}{each.summary[1:]}" for name, each in actions.items()
+        for parameter in doc.parameters:
+            known = parameters.get(parameter.name)
+            start = "with action " if known is None else f"{known.help}; with "
+            parameters[parameter.name] = replace(known or parameter, help=f"{start}{name}: {parameter.help}")
+    summaries = "; ".join(
+        f"with action {name}: {doc.summary[0].lower()}{doc.summary[1:]}" for name, doc in actions.items()
     )
+    errors = {*page.errors}.union(*(doc.errors for doc in actions.values()))
     return replace(
-        doc,
+        page,
         responses=responses,
-        description=f"{doc.description} {description[0].upper()}{description[1:]}.".strip(),
-        parameters=(*doc.parameters, *parameters),
+        description=f"{page.description} {summaries[0].upper()}{summaries[1:]}.".strip(),
+        parameters=(*page.parameters, *parameters.values()),
         errors=tuple(sorted(errors)),
     )
 
 
-def _operation(route: Route, doc: Doc, path: str, *, has_key: bool, is_head: bool = False) -> dict[str, Any]:
-    method = "head" if is_head else route.method.lower()
-    name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
+def _operation(route: Route, doc: Doc, *, has_key: bool) -> dict[str, Any]:
+    """The description of a route, without its name."""
     statuses = {*doc.errors, *_ANY_REQUEST}
-    if has_key and not route.is_public:
-        statuses.add(401)
     if route.method != "GET":
         statuses.update(_WITH_BODY)
-    responses: dict[str, Any] = {}
-    for status, contents in doc.responses.items():
-        responses[str(status)] = {"description": HTTPStatus(status).phrase}
-        if contents and not is_head:
-            responses[str(status)]["content"] = {
-                kind: {} if schema is None else {"schema": schema} for kind, schema in contents.items()
-            }
-    for status in sorted(statuses):
-        responses.setdefault(str(status), {"description": _REASONS[status]})
-        if not is_head:
-            responses[str(status)]["content"] = {"application/json": {"schema": _ERROR}}
-            if status == HTTPStatus.UNAUTHORIZED:
-                responses[str(status)]["content"]["text/html"] = {}  # for browsers
-    operation: dict[str, Any] = {
-        "operationId": f"{method}_{name}",
+    contents = {**doc.responses, **dict.fromkeys(sorted(statuses), _ERROR)}
+    if has_key and not route.is_public:
+        contents[401] = {**_ERROR, "text/html": None}  # HTML for browsers
+    parameters = [
+        {"name": each.name, "in": each.place, "description": each.help, "schema": each.schema}
+        | ({"required": True} if each.place == "path" else {})
+        for each in doc.parameters
+    ]
+    body = {"required": doc.is_body_required, "content": {"application/json": {"schema": doc.body}}}
+    operation = {
         "tags": [doc.tag],
         "summary": doc.summary,
-        "responses": responses,
+        "description": doc.description or None,
+        "parameters": parameters or None,
+        "requestBody": None if doc.body is None else body,
+        "responses": {str(status): _response(status, doc, content) for status, content in contents.items()},
+        "security": [] if route.is_public else None,
     }
-    if doc.description:
-        operation["description"] = doc.description
-    if doc.parameters:
-        operation["parameters"] = [
-            {"name": each.name, "in": each.place, "description": each.help, "schema": each.schema}
-            | ({"required": True} if each.place == "path" else {})
-            for each in doc.parameters
-        ]
-    if doc.body is not None:
-        operation["requestBody"] = {
-            "required": doc.is_body_required,
-            "content": {"application/json": {"schema": doc.body}},
-        }
-    if route.is_public:
-        operation["security"] = []
-    return operation
+    return {name: value for name, value in operation.items() if value is not None}
+
+
+def _response(status: int, doc: Doc, contents: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:
+    text = HTTPStatus(status).phrase if status in doc.responses else _REASONS[status]
+    if not contents:
+        return {"description": text}
+    schemas = {kind: {} if schema is None else {"schema": schema} for kind, schema in contents.items()}
+    return {"description": text, "content": schemas}

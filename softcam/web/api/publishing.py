@@ -1,48 +1,36 @@
 """Publishing to an RTSP server over HTTP: start, stop, status. Runs on the threads of requests."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from softcam.errors import NotSupported
 from softcam.rtsp.publisher import Publisher, State
+from softcam.web.api.json_schema import BOOLEAN, INTEGER, STATUS_OK, STRING, json_ok, note, nullable, record
 from softcam.web.http import body
-from softcam.web.http.body import NO_FIELDS
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
 
-_RESPONSE: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {"status": {"const": "ok"}, "streaming": {"type": "boolean"}},
-    "required": ["status", "streaming"],
-    "additionalProperties": False,
-}
+_RESPONSE: Final = json_ok(record({**STATUS_OK, "streaming": BOOLEAN}))
 _START_DOC: Final = Doc(
     "Publish H.264 to the RTSP server",
     "streaming",
-    {200: {"application/json": _RESPONSE}},
+    _RESPONSE,
     "Returns at once, also while the server is unreachable; the portal retries until it is stopped. `publishing` in "
     "the camera's status reports the state.",
     errors=(400, 409, 503),
 )
-_STOP_DOC: Final = Doc("Stop publishing H.264", "streaming", {200: {"application/json": _RESPONSE}}, errors=(400, 503))
+_STOP_DOC: Final = Doc("Stop publishing H.264", "streaming", _RESPONSE, errors=(400, 503))
 
-_PUBLISHING: Final[Mapping[str, Mapping[str, Any]]] = {
+_PUBLISHING: Final = {
     "state": {"enum": [state.value for state in State]},
-    "url": {"type": "string", "description": "the server's address, without user, password and query"},
-    "since": {"type": ["number", "null"], "description": "Unix seconds"},
-    "reconnects": {"type": "integer"},
-    "last_error": {"type": ["string", "null"]},
+    "url": STRING | note("the server's address, without user, password and query"),
+    "since": nullable("number") | note("Unix seconds"),
+    "reconnects": INTEGER,
+    "last_error": nullable("string"),
 }
 # The fields of the camera's status.
-STREAMING_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "streaming": {"type": "boolean", "description": "whether publishing is requested; `publishing` has its state"},
-    "publishing": {
-        "type": ["object", "null"],
-        "properties": _PUBLISHING,
-        "required": list(_PUBLISHING),
-        "additionalProperties": False,
-        "description": "null if rtsp_url is not configured",
-    },
+STREAMING_SHAPE: Final = {
+    "streaming": BOOLEAN | note("whether publishing is requested; `publishing` has its state"),
+    "publishing": record(_PUBLISHING) | nullable("object") | note("null if rtsp_url is not configured"),
 }
 
 
@@ -62,7 +50,7 @@ class PublishingApi:
 
     def start(self, request: Request) -> AnyResponse:
         """Raises NotSupported if no address is configured, and CameraError if the camera is unavailable."""
-        body.read(request, NO_FIELDS)
+        body.read(request, body.NO_FIELDS)
         if not self._has_camera:
             raise camera_disabled()
         if self._publisher is None:
@@ -72,7 +60,7 @@ class PublishingApi:
 
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is published."""
-        body.read(request, NO_FIELDS)
+        body.read(request, body.NO_FIELDS)
         if self._publisher is not None:
             self._publisher.stop()
         return json_response({"status": "ok", "streaming": False})
@@ -82,13 +70,11 @@ class PublishingApi:
         if self._publisher is None:
             return {"streaming": False, "publishing": None}
         status = self._publisher.status()
-        return {
-            "streaming": status.state is not State.OFF,
-            "publishing": {
-                "state": status.state,
-                "url": status.url,
-                "since": None if status.since_s is None else round(status.since_s, 3),
-                "reconnects": status.reconnects,
-                "last_error": status.last_error,
-            },
+        publishing = {
+            "state": status.state,
+            "url": status.url,
+            "since": None if status.since_s is None else round(status.since_s, 3),
+            "reconnects": status.reconnects,
+            "last_error": status.last_error,
         }
+        return {"streaming": status.state is not State.OFF, "publishing": publishing}

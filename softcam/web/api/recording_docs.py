@@ -1,12 +1,24 @@
 """Request fields and OpenAPI descriptions of `/v1/recordings`. Tables only; no thread."""
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from softcam.controls.fields import Field, Group
 from softcam.recording.names import NAME_PATTERN
 from softcam.recording.recorder import RecordingOptions
 from softcam.recording.timelapse import TimelapseOptions
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STATUS_OK,
+    STRING,
+    UNIX_TIME,
+    Schema,
+    json_ok,
+    note,
+    nullable,
+    record,
+)
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX
 from softcam.web.http import query
 from softcam.web.http.router import Doc, Parameter
@@ -32,15 +44,19 @@ TIMELAPSE: Final = Group(
     is_optional=True,
 )
 STOP: Final = Group("stop", "Stop a recording.", (_KIND,), is_optional=True)
+
+
+def _size_field(name: str) -> Field:
+    return Field(name, "integer", f"{name}; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels")
+
+
 STILL: Final = Group(
     "still",
     "Save a photo.",
     (
         Field("full", "boolean", "the full sensor", False),
-        Field("width", "integer", "width; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"),
-        Field(
-            "height", "integer", "height; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels"
-        ),
+        _size_field("width"),
+        _size_field("height"),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("autofocus", "boolean", "whether to focus first"),
     ),
@@ -50,24 +66,16 @@ STILL: Final = Group(
 
 def video_group(max_preroll_s: float) -> Group:
     """The fields of a video recording; `max_preroll_s` is what is configured."""
-    segment_s = RecordingOptions().segment_s
+    setting = "--recordings-preroll"
+    summary = f"pre-roll; all that {setting} keeps by default"
     return Group(
         "video",
         "Record video.",
         (
             _KIND,
             _DURATION,
-            Field("segment_s", "number", "duration of each file", segment_s, 2, 3600, "seconds"),
-            Field(
-                "preroll_s",
-                "number",
-                "pre-roll; all that --recordings-preroll keeps by default",
-                None,
-                0,
-                max_preroll_s,
-                "seconds",
-                high_of="--recordings-preroll",
-            ),
+            Field("segment_s", "number", "duration of each file", RecordingOptions().segment_s, 2, 3600, "seconds"),
+            Field("preroll_s", "number", summary, None, 0, max_preroll_s, "seconds", high_of=setting),
         ),
         is_optional=True,
     )
@@ -76,63 +84,50 @@ def video_group(max_preroll_s: float) -> Group:
 # --- responses
 
 
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _or_null(schema: Mapping[str, Any]) -> dict[str, Any]:
+def _or_null(schema: Schema) -> Schema:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-_BEGAN: Final = {"type": "number", "description": "Unix seconds"}
-_NEWEST: Final = {"type": ["string", "null"], "description": "the newest file; null before the first"}
-_ENTRY: Final = _object(
+_ENTRY: Final = record(
     {
-        "name": {"type": "string", "description": "contains the start time in UTC"},
+        "name": STRING | note("contains the start time in UTC"),
         "kind": {"enum": ["video", "timelapse", "still"]},
-        "began": _BEGAN,
-        "duration_s": {"type": ["number", "null"]},
-        "bytes": {"type": "integer", "description": "size, including the stills of a time-lapse"},
-        "width": {"type": ["integer", "null"]},
-        "height": {"type": ["integer", "null"]},
-        "is_running": {"type": "boolean"},
-        "has_thumbnail": {"type": "boolean"},
+        "began": UNIX_TIME,
+        "duration_s": nullable("number"),
+        "bytes": INTEGER | note("size, including the stills of a time-lapse"),
+        "width": nullable("integer"),
+        "height": nullable("integer"),
+        "is_running": BOOLEAN,
+        "has_thumbnail": BOOLEAN,
     }
 )
-_RUNNING: Final = {"name": _NEWEST, "began": _BEGAN, "elapsed_s": {"type": "number"}, "bytes": {"type": "integer"}}
-_VIDEO: Final = _object({**_RUNNING, "segments": {"type": "integer"}})
-_TIMELAPSE: Final = _object(
-    {
-        **_RUNNING,
-        "stills": {"type": "integer"},
-        "failures": {"type": "integer"},
-        "interval_s": {"type": "number"},
-    }
-)
-_BOTH: Final = _object({"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)})
-_LIST: Final = _object(
-    {
-        "recordings": {"type": "array", "items": _ENTRY},
-        "running": _BOTH,
-        "used_bytes": {"type": "integer"},
-        "max_bytes": {"type": ["integer", "null"]},
-        "free_bytes": {"type": ["integer", "null"]},
-        "last_error": {"type": ["string", "null"]},
-    }
-)
-_STATUS: Final = {"status": {"const": "ok"}}
-# The field of the camera's status.
-RECORDING_SHAPE: Final[Mapping[str, Mapping[str, Any]]] = {
-    "recording": {
-        **_or_null(_object({**_BOTH["properties"], "last_error": {"type": ["string", "null"]}})),
-        "description": "recordings in progress and the last error; null if no folder is configured",
-    }
+_RUNNING: Final = {
+    "name": nullable("string") | note("the newest file; null before the first"),
+    "began": UNIX_TIME,
+    "elapsed_s": NUMBER,
+    "bytes": INTEGER,
 }
+_VIDEO: Final = record({**_RUNNING, "segments": INTEGER})
+_TIMELAPSE: Final = record({**_RUNNING, "stills": INTEGER, "failures": INTEGER, "interval_s": NUMBER})
+_BOTH: Final = {"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)}
+_LIST: Final = {
+    "recordings": {"type": "array", "items": _ENTRY},
+    "running": record(_BOTH),
+    "used_bytes": INTEGER,
+    "max_bytes": nullable("integer"),
+    "free_bytes": nullable("integer"),
+    "last_error": nullable("string"),
+}
+# The field of the camera's status.
+RECORDING_SHAPE: Final = {
+    "recording": _or_null(record({**_BOTH, "last_error": nullable("string")}))
+    | note("recordings in progress and the last error; null if no folder is configured")
+}
+
+
+def _result(recording: Schema) -> Schema:
+    return record({**STATUS_OK, "recording": recording})
+
 
 # --- routes
 
@@ -141,13 +136,11 @@ _NAME: Final = Parameter(
 )
 DOWNLOAD: Final = query.boolean("download", "whether the browser saves the file instead of showing it")
 _FILE: Final = {"video/mp4": None, "image/jpeg": None}
-LIST_DOC: Final = Doc(
-    "All recordings, the newest first", "recordings", {200: {"application/json": _LIST}}, errors=(409,)
-)
+LIST_DOC: Final = Doc("All recordings, the newest first", "recordings", json_ok(record(_LIST)), errors=(409,))
 STOP_DOC: Final = Doc(
     "Stop a recording",
     "recordings",
-    {200: {"application/json": _object({**_STATUS, "recording": {"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]}})}},
+    json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]})),
     "Without a kind, stops all recordings. When it returns, the last file is complete.",
     body=STOP.schema(),
     is_body_required=False,
@@ -156,7 +149,7 @@ STOP_DOC: Final = Doc(
 STILL_DOC: Final = Doc(
     "Save a photo",
     "recordings",
-    {200: {"application/json": _object({**_STATUS, "recording": _ENTRY})}},
+    json_ok(_result(_ENTRY)),
     body=STILL.schema(),
     is_body_required=False,
     errors=(400, 409, 503),
@@ -171,35 +164,26 @@ FILE_DOC: Final = Doc(
     errors=(400, 404, 409, 416),
 )
 DELETE_DOC: Final = Doc(
-    "Delete a recording",
-    "recordings",
-    {200: {"application/json": _object(_STATUS)}},
-    parameters=(_NAME,),
-    errors=(404, 409),
+    "Delete a recording", "recordings", json_ok(record(STATUS_OK)), parameters=(_NAME,), errors=(404, 409)
 )
 THUMBNAIL_DOC: Final = Doc(
-    "The thumbnail of a recording",
-    "recordings",
-    {200: {"image/jpeg": None}},
-    parameters=(_NAME,),
-    errors=(404, 409),
+    "The thumbnail of a recording", "recordings", {200: {"image/jpeg": None}}, parameters=(_NAME,), errors=(404, 409)
 )
 
 
 def start_doc(video: Group) -> Doc:
     """The description of starting a recording, with the fields of `video` or of a time-lapse."""
-    schemas = []
-    for group, is_kind_required in ((video, False), (TIMELAPSE, True)):
-        schema = group.schema()
-        schema["properties"]["kind"] = {"const": group.name, "description": group.help}
-        schemas.append(schema | ({"required": ["kind"]} if is_kind_required else {}))
+    schemas = {group.name: group.schema() for group in (video, TIMELAPSE)}
+    for group in (video, TIMELAPSE):
+        schemas[group.name]["properties"]["kind"] = {"const": group.name} | note(group.help)
+    schemas["timelapse"]["required"] = ["kind"]  # without it, the recording is a video
     return Doc(
         "Record video or a time-lapse",
         "recordings",
-        {200: {"application/json": _object({**_STATUS, "recording": {"anyOf": [_VIDEO, _TIMELAPSE]}})}},
+        json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE]})),
         "Records until it is stopped: if the disk is full or missing, it retries every few seconds. A restart of the "
         "portal ends the recording.",
-        body={"oneOf": schemas},
+        body={"oneOf": list(schemas.values())},
         is_body_required=False,
         errors=(400, 409, 503),
     )

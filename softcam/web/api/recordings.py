@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -84,61 +85,55 @@ class RecordingsApi:
             used, free = library.used_bytes(), library.free_bytes()
         except OSError as error:
             error_text = f"the recordings folder cannot be read: {error.strerror or error}"
-        return json_response(
-            {
-                "recordings": [_entry(entry) for entry in entries],
-                "running": _running(service),
-                "used_bytes": used,
-                "max_bytes": library.max_bytes,
-                "free_bytes": free,
-                "last_error": error_text or service.last_error,
-            }
-        )
+        content = {
+            "recordings": [_entry(entry) for entry in entries],
+            "running": _running(service),
+            "used_bytes": used,
+            "max_bytes": library.max_bytes,
+            "free_bytes": free,
+            "last_error": error_text or service.last_error,
+        }
+        return json_response(content)
 
     def start(self, request: Request) -> AnyResponse:
         """Raises RecordingError if one of this kind is running or nothing can be written."""
         group = TIMELAPSE if _kind_of(request) == "timelapse" else self._video
         values = dict(body.read(request, group))
         service = self._require_service()
-        video, timelapse = service.video, service.timelapse
-        if video is None or timelapse is None:
+        if service.video is None or service.timelapse is None:
             raise camera_disabled()
+        running: RunningVideo | RunningTimelapse
         if values.pop("kind", None) == "timelapse":
             full_sensor = values.pop("full", False)
-            running = _timelapse_status(timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor)))
+            running = service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor))
         else:
-            running = _video_status(video.start(RecordingOptions(**values)))
-        return json_response({"status": "ok", "recording": running})
+            running = service.video.start(RecordingOptions(**values))
+        return _result(_running_status(running))
 
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is running."""
         kind = body.read(request, STOP).get("kind")
         service = self._require_service()
         deadline_s = time.monotonic() + _STOP_LIMIT_S
-        ended: list[dict[str, Any]] = []
-        if kind != "timelapse" and service.video is not None and (video := service.video.stop(deadline_s)):
-            ended.append(_video_status(video))
-        if kind != "video" and service.timelapse is not None and (lapse := service.timelapse.stop(deadline_s)):
-            ended.append(_timelapse_status(lapse))
-        return json_response({"status": "ok", "recording": ended[0] if ended else None})
+        recorders = {"video": service.video, "timelapse": service.timelapse}
+        ended = [
+            recorder.stop(deadline_s)
+            for name, recorder in recorders.items()
+            if recorder is not None and kind in (None, name)
+        ]
+        return _result(next((_running_status(running) for running in ended if running is not None), None))
 
     def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
-        values = body.read(request, STILL)
+        values = dict(body.read(request, STILL))
         library = self._require_service().library
-        options = SnapshotOptions(
-            quality=values.get("quality"),
-            width=values.get("width"),
-            height=values.get("height"),
-            autofocus=values.get("autofocus"),
-            full_sensor=values.get("full", False),
-        )
-        taken = take_still(self._media, options)
+        full_sensor = values.pop("full", False)
+        taken = take_still(self._media, SnapshotOptions(**values, full_sensor=full_sensor))
         try:
             entry = library.add_still(taken.jpeg, taken.taken_s, thumbnail.of_jpeg(taken.jpeg))
         except OSError as error:
             raise HttpError(HTTPStatus.CONFLICT, f"the photo cannot be saved: {error.strerror}") from error
-        return json_response({"status": "ok", "recording": _entry(entry)})
+        return _result(_entry(entry))
 
     def file(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
@@ -168,7 +163,7 @@ class RecordingsApi:
 def take_still(media: MediaApi, options: SnapshotOptions) -> Still:
     """A snapshot as a still. Raises CameraError."""
     taken = media.take_snapshot(options)
-    return Still(taken.jpeg, float(taken.headers["X-Timestamp"]))
+    return Still(taken.jpeg, taken.timestamp_s)
 
 
 def _kind_of(request: Request) -> Any:
@@ -180,12 +175,30 @@ def _kind_of(request: Request) -> Any:
     return content.get("kind") if isinstance(content, dict) else None
 
 
+def _result(recording: Mapping[str, Any] | None) -> AnyResponse:
+    return json_response({"status": "ok", "recording": recording})
+
+
 def _running(service: RecordingService) -> dict[str, Any]:
-    video = None if service.video is None else service.video.running
-    timelapse = None if service.timelapse is None else service.timelapse.running
+    recorders = {"video": service.video, "timelapse": service.timelapse}
+    running = {name: None if recorder is None else recorder.running for name, recorder in recorders.items()}
+    return {name: None if status is None else _running_status(status) for name, status in running.items()}
+
+
+def _running_status(running: RunningVideo | RunningTimelapse) -> dict[str, Any]:
+    status = {
+        "name": running.name,
+        "began": round(running.began_s, 3),
+        "elapsed_s": round(running.elapsed_s, 1),
+        "bytes": running.size,
+    }
+    if isinstance(running, RunningVideo):
+        return {**status, "segments": running.segments}
     return {
-        "video": None if video is None else _video_status(video),
-        "timelapse": None if timelapse is None else _timelapse_status(timelapse),
+        **status,
+        "stills": running.stills,
+        "failures": running.failures,
+        "interval_s": running.interval_s,
     }
 
 
@@ -200,26 +213,4 @@ def _entry(entry: Recording) -> dict[str, Any]:
         "height": entry.height,
         "is_running": entry.is_running,
         "has_thumbnail": entry.has_thumbnail,
-    }
-
-
-def _video_status(running: RunningVideo) -> dict[str, Any]:
-    return {
-        "name": running.name,
-        "began": round(running.began_s, 3),
-        "elapsed_s": round(running.elapsed_s, 1),
-        "bytes": running.size,
-        "segments": running.segments,
-    }
-
-
-def _timelapse_status(running: RunningTimelapse) -> dict[str, Any]:
-    return {
-        "name": running.name,
-        "began": round(running.began_s, 3),
-        "elapsed_s": round(running.elapsed_s, 1),
-        "bytes": running.size,
-        "stills": running.stills,
-        "failures": running.failures,
-        "interval_s": running.interval_s,
     }

@@ -14,6 +14,7 @@ from softcam.errors import PortalError
 # Mainsail and Fluidd fetch streams and snapshots from another origin. No response depends on cookies.
 ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
 NO_STORE: Final = {"Cache-Control": "no-store"}
+CAMERA_DISABLED: Final = "the camera is disabled (CAMERA_ENABLED=0)"
 
 
 class HttpError(PortalError):
@@ -27,7 +28,7 @@ class HttpError(PortalError):
 
 def camera_disabled() -> HttpError:
     """The error if the camera is disabled by configuration. No Retry-After: it stays disabled until a restart."""
-    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the camera is disabled (CAMERA_ENABLED=0)")
+    return HttpError(HTTPStatus.SERVICE_UNAVAILABLE, CAMERA_DISABLED)
 
 
 @dataclass(frozen=True, slots=True)

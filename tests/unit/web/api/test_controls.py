@@ -10,11 +10,8 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.base import StreamRequest
 from softcam.camera.session.manager import State
-from softcam.controls.controller import ControlManager
 from softcam.controls.schema import BY_NAME
-from softcam.controls.store import Store
 from softcam.errors import CameraError
 from softcam.web.api.controls import ControlApi
 from softcam.web.http.messages import Request, Response
@@ -33,8 +30,7 @@ class Controls(Scene):
         camera = ControllableCamera()
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
         camera.config = replace(camera.config, controls={**CONTROLS, **more})
-        super().__init__(camera, linger_s=linger_s)
-        self.control_manager = ControlManager(self.manager, StreamRequest(32, 16, 20.0), Store(folder, "cam0"))
+        super().__init__(camera, linger_s=linger_s, folder=folder)
         self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0)
 
     def post(self, name: str, **values: Any) -> Mapping[str, Any]:

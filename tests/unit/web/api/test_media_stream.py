@@ -25,7 +25,7 @@ from tests.support.fakes import (
     soon_s,
 )
 from tests.support.raw_http import Client, Site, make_request
-from tests.support.web_app import COMMON, IMPATIENT, Scene, make_camera
+from tests.support.web_app import COMMON, IMPATIENT, Scene, make_camera, make_controls
 
 STREAM_PATHS = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream", "/?action=stream?nonce=1")
 SNAPSHOT_PATHS = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
@@ -173,7 +173,7 @@ def test_head_opens_no_stream(scene: Scene) -> None:
 def test_camera_disabled(method: str) -> None:
     pictures = JpegEncoderPool(NewestFrame(), SIZE)
     fan = FanOut(pictures.set_channels, lambda: None, lambda _: None)
-    media = MediaApi(None, pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
+    media = MediaApi(None, make_controls(), pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):
         with pytest.raises(HttpError, match="disabled"):
             handle(make_request("/", method=method))

@@ -31,7 +31,7 @@ def samples(content: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], .
 @pytest.fixture
 def content() -> Iterator[dict[str, Any]]:
     with Scene() as scene:
-        yield StatusApi(scene.manager, lambda: 3, lambda: 7, True).content()
+        yield StatusApi(scene.manager, scene.control_manager, lambda: 3, lambda: 7, True).content()
 
 
 def test_status_metrics(content: dict[str, Any]) -> None:
