@@ -66,35 +66,23 @@ class _Loader:
         self.has_invalid_flag = False
         self.warnings: list[str] = []
 
-    def reject_flag(self, message: str) -> None:
+    def reject(self, message: str, *, is_flag: bool = True) -> None:
         self.messages.append(message)
-        self.has_invalid_flag = True
+        self.has_invalid_flag |= is_flag
 
     def apply(self, raw: _RawValue) -> None:
         """Parse a value, and use it unless its setting already has one; the last of a repeated flag is used."""
+        name = raw.row.name
         try:
             value = raw.row.parse(raw.text)
         except ValueError as error:
             shown = "(not shown)" if raw.row.secret else _quoted(raw.text)
-            message = f"{raw.key} {shown}: must be {error}"
-            self.rejected.add(raw.row.name)
-            if raw.is_flag:
-                self.reject_flag(message)
-            else:
-                self.messages.append(message)
+            self.rejected.add(name)
+            self.reject(f"{raw.key} {shown}: must be {error}", is_flag=raw.is_flag)
             return
-        name = raw.row.name
         if raw.is_flag or name not in self.values:
             self.values[name] = value
             self.origins[name] = raw.key
-
-    def warn_conflicts(self, values: Sequence[_RawValue]) -> None:
-        """Warn if one source has the same setting under two names with different values; the first is used."""
-        first: dict[str, _RawValue] = {}
-        for value in values:
-            used = first.setdefault(value.row.name, value)
-            if used.text != value.text:
-                self.warnings.append(f"{value.key}: ignored, overridden by {used.key}, which is the same setting")
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -106,16 +94,23 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     values, commands = _read_flags(argv, loader)
     for each in values:
         loader.apply(each)
-    shared = _read_shared(environ, loader)
+    shared = _read_variables(
+        environ,
+        [key for key, text in environ.items() if _SHARED_KEY.fullmatch(key) and not _is_foreign(key, text)],
+        {variable: row for row in SETTINGS if row.is_shared for variable in row.variables},
+        loader,
+    )
     for each in shared:
         if each.row.name == "camera":
             loader.apply(each)
     if len(commands) > 1:
-        loader.reject_flag(f"{' and '.join(commands)}: must not be combined")
+        loader.reject(f"{' and '.join(commands)}: must not be combined")
 
     number = _camera_number(environ, loader)
     if number is not None:
-        for each in _read_per_camera(environ, number, loader):
+        keys = [key for key in environ if (match := _CAMERA_KEY.fullmatch(key)) and int(match[1]) == number]
+        known = {f"cam{number}_{name}": row for row in SETTINGS if row.is_per_camera for name in row.names}
+        for each in _read_variables(environ, keys, known, loader):
             loader.apply(each)
     for each in shared:
         if each.row.name != "camera":
@@ -167,17 +162,17 @@ def _read_flags(argv: Sequence[str], loader: _Loader) -> tuple[list[_RawValue], 
         if not flag.startswith("-"):
             # A key that contains a blank and was not quoted arrives in several words.
             shown = "argument (not shown)" if may_be_secret else _quoted(word)
-            loader.reject_flag(f"{shown}: unexpected argument")
+            loader.reject(f"{shown}: unexpected argument")
             continue
         row = BY_FLAG.get(flag)
         may_be_secret = row is not None and row.secret
         if row is None and flag not in KNOWN_FLAGS:
-            loader.reject_flag(f"{_plain_or_quoted(flag)}: unknown flag{_suggestion(flag, KNOWN_FLAGS)}")
+            loader.reject(f"{_plain_or_quoted(flag)}: unknown flag{_suggestion(flag, KNOWN_FLAGS)}")
             while words and not words[-1].startswith("-"):
                 words.pop()  # its value, which is not an error by itself, and may be the secret of a misspelt flag
         elif row is None or not row.metavar:
             if has_text:
-                loader.reject_flag(f"{flag}: must not have a value")
+                loader.reject(f"{flag}: must not have a value")
             elif row is not None:
                 values.append(_RawValue(row, flag, "on" if flag in row.flags else "off", is_flag=True))
             elif flag not in COMMANDS:
@@ -190,7 +185,7 @@ def _read_flags(argv: Sequence[str], loader: _Loader) -> tuple[list[_RawValue], 
         elif words and _is_value(words[-1], row):
             values.append(_RawValue(row, flag, words.pop(), is_flag=True))
         else:
-            loader.reject_flag(f"{flag}: must have a value")
+            loader.reject(f"{flag}: must have a value")
     return values, commands
 
 
@@ -201,55 +196,33 @@ def _is_value(word: str, row: Setting) -> bool:
     return not word.startswith("-") or word[1:2].isdigit()
 
 
-def _read_shared(environ: Mapping[str, str], loader: _Loader) -> list[_RawValue]:
-    """The values of `CAMERA_<NAME>`."""
-    values: list[_RawValue] = []
-    for key, text in environ.items():
-        match = _SHARED_KEY.fullmatch(key)
-        if match is None or _is_foreign(key, text):
-            continue
-        name = match[1] or "CAMERA"
-        row = BY_NAME.get(name.lower()) if name == name.upper() else None
-        if row is not None and row.is_shared:
-            values.append(_RawValue(row, key, _value(text, row), is_flag=False))
-        else:
-            known = [variable for row in SETTINGS if row.is_shared for variable in row.variables]
-            loader.warnings.append(f"{_plain_or_quoted(key)}: unknown variable, ignored{_suggestion(key, known)}")
-    return _ordered(values, loader)
+def _read_variables(
+    environ: Mapping[str, str], keys: Sequence[str], known: Mapping[str, Setting], loader: _Loader
+) -> list[_RawValue]:
+    """The values of `keys` that are set, in the order of `known`; `cam0_` before `CAM0_`.
+
+    Warns of unknown variables, and if one setting has two names with different values, of which the first is used.
+    """
+    order = list(known)
+    ranked: list[tuple[int, str, _RawValue]] = []
+    for key in keys:
+        name = key if key in known else key.lower()
+        if name not in known:
+            loader.warnings.append(f"{_plain_or_quoted(key)}: unknown variable, ignored{_suggestion(key, order)}")
+        elif text := _value(environ[key], known[name]):
+            ranked.append((order.index(name), key.swapcase(), _RawValue(known[name], key, text, is_flag=False)))
+    values = [value for _, _, value in sorted(ranked)]
+    first: dict[str, _RawValue] = {}
+    for value in values:
+        used = first.setdefault(value.row.name, value)
+        if used.text != value.text:
+            loader.warnings.append(f"{value.key}: ignored, overridden by {used.key}, which is the same setting")
+    return values
 
 
 def _is_foreign(key: str, text: str) -> bool:
     """Whether Docker or Kubernetes set the variable; they also set `CAMERA_PORT=tcp://10.0.0.1:80`."""
     return _FOREIGN.fullmatch(key) is not None or (key == "CAMERA_PORT" and _FOREIGN_PORT.fullmatch(text) is not None)
-
-
-def _read_per_camera(environ: Mapping[str, str], number: int, loader: _Loader) -> list[_RawValue]:
-    """The values of `cam<N>_<name>` for this number."""
-    values: list[_RawValue] = []
-    for key, text in environ.items():
-        match = _CAMERA_KEY.fullmatch(key)
-        if match is None or int(match[1]) != number:
-            continue
-        row = BY_NAME.get(match[2].lower())
-        if row is not None and row.is_per_camera:
-            values.append(_RawValue(row, key, _value(text, row), is_flag=False))
-        else:
-            known = [f"cam{number}_{name}" for row in SETTINGS if row.is_per_camera for name in row.names]
-            loader.warnings.append(f"{_plain_or_quoted(key)}: unknown variable, ignored{_suggestion(key, known)}")
-    return _ordered(values, loader)
-
-
-def _ordered(values: Sequence[_RawValue], loader: _Loader) -> list[_RawValue]:
-    """The values that are set, in the order of the table; canonical names before aliases, `cam0_` before `CAM0_`."""
-
-    def rank(each: _RawValue) -> tuple[int, int, int, str]:
-        name = each.key.lower().partition("_")[2] or "camera"
-        # The longer key first: CAMERA_CAMERA before the bare CAMERA.
-        return SETTINGS.index(each.row), each.row.names.index(name), -len(each.key), each.key.swapcase()
-
-    ordered = sorted((each for each in values if each.text), key=rank)
-    loader.warn_conflicts(ordered)
-    return ordered
 
 
 def _camera_number(environ: Mapping[str, str], loader: _Loader) -> int | None:

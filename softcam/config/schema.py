@@ -4,7 +4,7 @@ A new setting is a row here and a field of `softcam.config.settings.Settings`, n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -37,24 +37,33 @@ _MAX_S: Final = 31_536_000  # a year; lock and socket timeouts overflow only far
 class Setting:
     """One row. `default_text` describes a default that depends on another setting.
 
-    `aliases` are further names for the variables: `framerate` makes `CAMERA_FRAMERATE` and `cam0_framerate`. A switch
-    has no `metavar`, and may have `off_flags`. `attribute` is the field in `Settings`, if it differs from `name`.
+    `aliases` are further names for the variables: `framerate` makes `CAMERA_FRAMERATE` and `cam0_framerate`. The flag
+    is made from the name, unless `flag` is set. A switch has no `metavar`, and a second flag, `off_flag` or `--no-…`.
+    `attribute` is the field in `Settings`, if it differs from `name`.
     """
 
-    group: str
     name: str
-    flags: tuple[str, ...]
     default: object
     parse: Parser
     help: str
     metavar: str = ""
     aliases: tuple[str, ...] = ()
-    off_flags: tuple[str, ...] = ()
+    flag: str = ""
+    off_flag: str = ""
     default_text: str = ""
     attribute: str = ""
     secret: bool = False
-    is_shared: bool = True  # has CAMERA_<NAME>
+    is_shared: bool = True  # has a flag and CAMERA_<NAME>
     is_per_camera: bool = True  # has cam<N>_<name>
+    group: str = ""
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return (self.flag or f"--{self.name.replace('_', '-')}",) if self.is_shared else ()
+
+    @property
+    def off_flags(self) -> tuple[str, ...]:
+        return () if self.metavar else tuple(self.off_flag or flag.replace("--", "--no-", 1) for flag in self.flags)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,151 +86,85 @@ class Setting:
 _SECONDS: Final = number(0, _MAX_S, "seconds")
 _SIDE: Final = integer(64, 8192, is_even=True)  # chroma has half the resolution; no sensor is larger
 _QUALITY: Final = integer(1, 100)
+_FOLDER: Final = plain_text("the path of a folder")
 SAME_AS_STREAM: Final = "as the stream"
 
-SETTINGS: Final[tuple[Setting, ...]] = (
-    Setting(
-        "Camera", "camera", ("--camera",), 0, camera_choice(has_numbers=True),
-        f"number, id, URL or file of the camera, or {PATTERN} for a test pattern",
-        metavar="CAMERA", is_per_camera=False,
+_GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
+    "Camera": (
+        Setting("camera", 0, camera_choice(has_numbers=True),
+                f"number, id, URL or file of the camera, or {PATTERN} for a test pattern", "CAMERA",
+                is_per_camera=False),
+        Setting("id", None, camera_choice(has_numbers=False),
+                "stable id or URL of camera N (numbers may change between boots)",
+                attribute="camera_id", is_shared=False),
+        Setting("enabled", True, boolean, "use the camera; off: only the web interface", off_flag="--disabled"),
+        Setting("tuning_file", None, plain_text("the name or path of a tuning file"),
+                "libcamera tuning file, name or path; overrides --noir", "FILE"),
+        Setting("is_noir", False, boolean, "camera without infrared filter: use the NoIR tuning file",
+                flag="--noir", aliases=("noir",)),
+        Setting("camera_model", None, plain_text("the name of a sensor, such as imx708"),
+                "sensor model for --noir", "MODEL", aliases=("model",), default_text="as detected"),
+        Setting("pattern_faults", None, plain_text("the path of a file"),
+                "file with faults for the pattern camera, for tests", "FILE"),
     ),
-    Setting(
-        "Camera", "id", (), None, camera_choice(has_numbers=False),
-        "stable id or URL of camera N (numbers may change between boots)",
-        attribute="camera_id", is_shared=False,
+    "Server": (
+        Setting("host", "127.0.0.1", host, "address to listen on; 0.0.0.0 for all", "HOST"),
+        Setting("port", None, integer(0, 65535), "port to listen on; 0 for any free port", "PORT",
+                default_text=f"{FIRST_PORT} + number"),
+        Setting("api_key", None, api_key, "key for full access; prefer the variable, flags are public", "KEY",
+                secret=True),
+        Setting("view_key", None, api_key, "read-only API key", "KEY", secret=True),
+        Setting("host_names", None, host_names, "host names trusted without TLS and key", "NAMES",
+                default_text="those of this host"),
+        Setting("state_dir", None, _FOLDER, "folder for controls", "FOLDER",
+                default_text="$STATE_DIRECTORY, else $XDG_STATE_HOME/soft-stream"),
+        Setting("max_clients", 200, integer(1, 100_000),
+                "maximum number of stream clients; more are rejected with 503", "COUNT"),
+        Setting("neighbours", None, camera_list, "cameras on the page: name=port or name=URL, …", "LIST",
+                default_text="those with cam<N>_"),
     ),
-    Setting(
-        "Camera", "enabled", ("--enabled",), True, boolean, "use the camera; off: only the web interface",
-        off_flags=("--disabled",),
+    "Stream": (
+        Setting("width", 1536, _SIDE, "width of the stream", "PIXELS"),
+        Setting("height", 864, _SIDE, "height of the stream", "PIXELS"),
+        Setting("fps", 20.0, number(0.1, 240), "frames per second", "RATE", aliases=("framerate",)),
+        Setting("quality", 80, _QUALITY, "JPEG quality of the stream, 1 to 100", "Q"),
+        Setting("linger", 5.0, _SECONDS, "how long the camera stays open after the last client, in seconds", "SECONDS",
+                attribute="linger_s"),
+        Setting("watchdog_timeout", 10.0, _SECONDS, "restart after this time without a frame; 0 disables", "SECONDS",
+                attribute="watchdog_timeout_s"),
     ),
-    Setting(
-        "Camera", "tuning_file", ("--tuning-file",), None, plain_text("the name or path of a tuning file"),
-        "libcamera tuning file, name or path; overrides --noir", metavar="FILE",
+    "Snapshots": (
+        Setting("snapshot_width", None, _SIDE, "width of a snapshot", "PIXELS", default_text=SAME_AS_STREAM),
+        Setting("snapshot_height", None, _SIDE, "height of a snapshot", "PIXELS", default_text=SAME_AS_STREAM),
+        Setting("snapshot_quality", 90, _QUALITY, "JPEG quality of a snapshot, 1 to 100", "Q"),
     ),
-    Setting(
-        "Camera", "is_noir", ("--noir",), False, boolean, "camera without infrared filter: use the NoIR tuning file",
-        off_flags=("--no-noir",), aliases=("noir",),
+    "Autofocus": (
+        Setting("autofocus", True, boolean, "focus before streaming and before snapshots"),
+        Setting("autofocus_timeout", 5.0, _SECONDS, "time limit for autofocus, in seconds", "SECONDS",
+                attribute="autofocus_timeout_s"),
     ),
-    Setting(
-        "Camera", "camera_model", ("--camera-model",), None, plain_text("the name of a sensor, such as imx708"),
-        "sensor model for --noir", metavar="MODEL", aliases=("model",), default_text="as detected",
+    "H.264": (
+        Setting("rtsp_url", None, url("rtsp", "rtsps"), "RTSP server to publish H.264 to", "URL"),
+        Setting("rtsp_autostart", True, boolean, "publish from the start on; off: only on request"),
+        Setting("bitrate", 8_000_000, integer(100_000, 100_000_000), "H.264 bit rate, in bits per second", "BITS"),
+        Setting("webrtc_url", None, web_url, "URL of that server for WebRTC (WHEP)", "URL"),
     ),
-    Setting(
-        "Camera", "pattern_faults", ("--pattern-faults",), None, plain_text("the path of a file"),
-        "file with faults for the pattern camera, for tests", metavar="FILE",
+    "Recordings": (
+        Setting("recordings", None, _FOLDER, "folder for recordings", "FOLDER"),
+        Setting("recordings_max_bytes", None, integer(10_000_000, 10**15),
+                "total size limit; the oldest are deleted", "BYTES", default_text="disk size"),
+        Setting("recordings_preroll", 0.0, number(0, 60, "seconds"), "seconds of pre-roll; keeps the camera open",
+                "SECONDS", attribute="recordings_preroll_s"),
     ),
-    Setting("Server", "host", ("--host",), "127.0.0.1", host, "address to listen on; 0.0.0.0 for all", metavar="HOST"),
-    Setting(
-        "Server", "port", ("--port",), None, integer(0, 65535),
-        "port to listen on; 0 for any free port", metavar="PORT",
-        default_text=f"{FIRST_PORT} + number",
+    "Hooks": (
+        Setting("hook", None, function_name, "function that is called with each frame and may replace it", "MOD:FUNC"),
     ),
-    Setting(
-        "Server", "api_key", ("--api-key",), None, api_key,
-        "key for full access; prefer the variable, flags are public", metavar="KEY", secret=True,
+    "Logging": (
+        Setting("log_level", "INFO", log_level, "minimum level of log messages: DEBUG, INFO, WARNING or ERROR",
+                "LEVEL"),
     ),
-    Setting(
-        "Server", "view_key", ("--view-key",), None, api_key,
-        "read-only API key", metavar="KEY", secret=True,
-    ),
-    Setting(
-        "Server", "host_names", ("--host-names",), None, host_names,
-        "host names trusted without TLS and key", metavar="NAMES",
-        default_text="those of this host",
-    ),
-    Setting(
-        "Server", "state_dir", ("--state-dir",), None, plain_text("the path of a folder"),
-        "folder for controls", metavar="FOLDER",
-        default_text="$STATE_DIRECTORY, else $XDG_STATE_HOME/soft-stream",
-    ),
-    Setting(
-        "Server", "max_clients", ("--max-clients",), 200, integer(1, 100_000),
-        "maximum number of stream clients; more are rejected with 503",
-        metavar="COUNT",
-    ),
-    Setting(
-        "Server", "neighbours", ("--neighbours",), None, camera_list,
-        "cameras on the page: name=port or name=URL, …", metavar="LIST",
-        default_text="those with cam<N>_",
-    ),
-    Setting("Stream", "width", ("--width",), 1536, _SIDE, "width of the stream", metavar="PIXELS"),
-    Setting("Stream", "height", ("--height",), 864, _SIDE, "height of the stream", metavar="PIXELS"),
-    Setting(
-        "Stream", "fps", ("--fps",), 20.0, number(0.1, 240), "frames per second", metavar="RATE",
-        aliases=("framerate",),
-    ),
-    Setting("Stream", "quality", ("--quality",), 80, _QUALITY, "JPEG quality of the stream, 1 to 100", metavar="Q"),
-    Setting(
-        "Stream", "linger", ("--linger",), 5.0, _SECONDS,
-        "how long the camera stays open after the last client, in seconds",
-        metavar="SECONDS", attribute="linger_s",
-    ),
-    Setting(
-        "Stream", "watchdog_timeout", ("--watchdog-timeout",), 10.0, _SECONDS,
-        "restart after this time without a frame; 0 disables",
-        metavar="SECONDS", attribute="watchdog_timeout_s",
-    ),
-    Setting(
-        "Snapshots", "snapshot_width", ("--snapshot-width",), None, _SIDE, "width of a snapshot", metavar="PIXELS",
-        default_text=SAME_AS_STREAM,
-    ),
-    Setting(
-        "Snapshots", "snapshot_height", ("--snapshot-height",), None, _SIDE, "height of a snapshot", metavar="PIXELS",
-        default_text=SAME_AS_STREAM,
-    ),
-    Setting(
-        "Snapshots", "snapshot_quality", ("--snapshot-quality",), 90, _QUALITY, "JPEG quality of a snapshot, 1 to 100",
-        metavar="Q",
-    ),
-    Setting(
-        "Autofocus", "autofocus", ("--autofocus",), True, boolean, "focus before streaming and before snapshots",
-        off_flags=("--no-autofocus",),
-    ),
-    Setting(
-        "Autofocus", "autofocus_timeout", ("--autofocus-timeout",), 5.0, _SECONDS,
-        "time limit for autofocus, in seconds",
-        metavar="SECONDS", attribute="autofocus_timeout_s",
-    ),
-    Setting(
-        "H.264", "rtsp_url", ("--rtsp-url",), None, url("rtsp", "rtsps"),
-        "RTSP server to publish H.264 to", metavar="URL",
-    ),
-    Setting(
-        "H.264", "rtsp_autostart", ("--rtsp-autostart",), True, boolean,
-        "publish from the start on; off: only on request",
-        off_flags=("--no-rtsp-autostart",),
-    ),
-    Setting(
-        "H.264", "bitrate", ("--bitrate",), 8_000_000, integer(100_000, 100_000_000),
-        "H.264 bit rate, in bits per second",
-        metavar="BITS",
-    ),
-    Setting(
-        "H.264", "webrtc_url", ("--webrtc-url",), None, web_url,
-        "URL of that server for WebRTC (WHEP)", metavar="URL",
-    ),
-    Setting(
-        "Recordings", "recordings", ("--recordings",), None, plain_text("the path of a folder"),
-        "folder for recordings", metavar="FOLDER",
-    ),
-    Setting(
-        "Recordings", "recordings_max_bytes", ("--recordings-max-bytes",), None, integer(10_000_000, 10**15),
-        "total size limit; the oldest are deleted", metavar="BYTES", default_text="disk size",
-    ),
-    Setting(
-        "Recordings", "recordings_preroll", ("--recordings-preroll",), 0.0, number(0, 60, "seconds"),
-        "seconds of pre-roll; keeps the camera open", metavar="SECONDS",
-        attribute="recordings_preroll_s",
-    ),
-    Setting(
-        "Hooks", "hook", ("--hook",), None, function_name,
-        "function that is called with each frame and may replace it", metavar="MOD:FUNC",
-    ),
-    Setting(
-        "Logging", "log_level", ("--log-level",), "INFO", log_level,
-        "minimum level of log messages: DEBUG, INFO, WARNING or ERROR", metavar="LEVEL"
-    ),
-)  # fmt: skip
+}  # fmt: skip
+SETTINGS: Final = tuple(replace(row, group=group) for group, rows in _GROUPS.items() for row in rows)
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType({"--check": "check", "--list-cameras": "list-cameras"})
 _COMMANDS_HELP: Final = (
@@ -254,14 +197,12 @@ def help_text() -> str:
         "Every setting can also be an environment variable: the one in brackets applies to all cameras,",
         "cam<N>_<name> (cam0_width) to camera N. A flag overrides cam<N>_, which overrides CAMERA_.",
     ]
-    group = ""
-    for row in SETTINGS:
-        if row.group != group:
-            group = row.group
-            lines += ["", f"{group}:"]
-        left = ", ".join((*row.flags, *row.off_flags)) or row.variables[0]
-        source = f", {row.variables[0]}" if row.flags else ""
-        lines.append(f"  {f'{left} {row.metavar}'.strip():<31} {row.help} [{row.shown_default}{source}]")
+    for group, rows in _GROUPS.items():
+        lines += ["", f"{group}:"]
+        for row in rows:
+            left = ", ".join((*row.flags, *row.off_flags)) or row.variables[0]
+            source = f", {row.variables[0]}" if row.flags else ""
+            lines.append(f"  {f'{left} {row.metavar}'.strip():<31} {row.help} [{row.shown_default}{source}]")
     lines += ["", "Instead of running:", *(f"  {flag:<31} {meaning}" for flag, meaning in _COMMANDS_HELP)]
     lines += [
         "",

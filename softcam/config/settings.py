@@ -4,7 +4,7 @@ The rows are in `softcam.config.schema`, `softcam.config.loader` reads the value
 `softcam.application` use `Settings`; components get plain arguments. No logging, no files, no thread.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from softcam.config.parsers import PATTERN
@@ -75,10 +75,7 @@ class Settings:
 
 def describe(settings: Settings) -> str:
     """The effective configuration, a line `name = value  (source)` per setting; secrets as `set` or `not set`."""
-    return "\n".join(_description_lines(settings))
-
-
-def _description_lines(settings: Settings) -> Iterator[str]:
+    lines = []
     for row in SETTINGS:
         if row.name == "id":  # included in `camera`
             continue
@@ -89,5 +86,5 @@ def _description_lines(settings: Settings) -> Iterator[str]:
             shown = str(settings.port_for(settings.camera_number))
         else:
             shown = row.default_text if value is None and row.default_text else format_value(value)
-            shown = without_secrets(shown)
-        yield f"{row.name} = {shown}  ({settings.origins.get(row.name, 'default')})"
+        lines.append(f"{row.name} = {without_secrets(shown)}  ({settings.origins.get(row.name, 'default')})")
+    return "\n".join(lines)

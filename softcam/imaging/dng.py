@@ -1,4 +1,4 @@
-"""The orientation in a DNG file, which Picamera2 writes. A DNG is a TIFF. Pure functions; any thread may call them."""
+"""The orientation in a TIFF, such as an EXIF block or a DNG, which Picamera2 writes. Pure functions; any thread."""
 
 import struct
 from typing import Final
@@ -7,18 +7,25 @@ _SHORT: Final = 3
 _ORIENTATION: Final = 274
 
 
-def turned(dng: bytes, orientation: int) -> bytes:
-    """`dng` with this EXIF `orientation`; unchanged if it has no such field, or is not a TIFF."""
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(dng[:4])
+def find_orientation(tiff: bytes) -> tuple[int, str] | None:
+    """The position and the `struct` format of that field; None if there is none, or `tiff` is not a TIFF."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     try:
-        if order is None:
-            return dng
-        (at,) = struct.unpack_from(f"{order}I", dng, 4)
-        (count,) = struct.unpack_from(f"{order}H", dng, at)
-        for entry in range(at + 2, at + 2 + 12 * count, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", dng, entry)
-            if (tag, kind) == (_ORIENTATION, _SHORT):
-                return b"".join((dng[: entry + 8], struct.pack(f"{order}H", orientation), dng[entry + 10 :]))
+        if order is not None:
+            (at,) = struct.unpack_from(f"{order}I", tiff, 4)
+            (count,) = struct.unpack_from(f"{order}H", tiff, at)
+            for entry in range(at + 2, at + 2 + 12 * count, 12):
+                if struct.unpack_from(f"{order}HH6x", tiff, entry) == (_ORIENTATION, _SHORT):
+                    return entry + 8, f"{order}H"
     except struct.error:
         pass  # truncated: another orientation would not help
-    return dng
+    return None
+
+
+def turned(dng: bytes, orientation: int) -> bytes:
+    """`dng` with this EXIF `orientation`; unchanged if it has no such field, or is not a TIFF."""
+    found = find_orientation(dng)
+    if found is None:
+        return dng
+    at, layout = found
+    return b"".join((dng[:at], struct.pack(layout, orientation), dng[at + 2 :]))

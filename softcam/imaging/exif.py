@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from softcam import __version__
+from softcam.imaging.dng import find_orientation
 
 # Field types of TIFF.
 _ASCII: Final = 2
@@ -23,6 +24,7 @@ _UNDEFINED: Final = 7
 _ORIENTATION: Final = 0x0112
 _EXIF_POINTER: Final = 0x8769
 _MAX_LONG: Final = 0xFFFFFFFF  # as the numerator of the subject distance it means infinity
+_APP1: Final = b"\xff\xe1"
 _HEADER: Final = b"Exif\0\0"
 _LITTLE_ENDIAN_TIFF: Final = struct.pack("<2sHI", b"II", 42, 8)  # the first directory follows directly
 
@@ -63,10 +65,7 @@ def exif_segment(
         (0xA000, _UNDEFINED, 4, b"0100"),
         _short(0xA001, 1),  # sRGB
     ]
-    if make is not None:
-        image.append(_text(0x010F, make))
-    if model is not None:
-        image.append(_text(0x0110, model))
+    image += (_text(tag, name) for tag, name in ((0x010F, make), (0x0110, model)) if name is not None)
     if taken_at_s is not None:
         # Rounded first, so that .9999 carries over to the seconds.
         milliseconds = round(taken_at_s * 1000)
@@ -75,12 +74,9 @@ def exif_segment(
         offset = moment.isoformat(timespec="seconds")[19:25]
         fraction = f"{milliseconds % 1000:03d}"
         image.append(_text(0x0132, date))
-        for tags, text in (
-            ((0x9003, 0x9004), date),
-            ((0x9010, 0x9011, 0x9012), offset),
-            ((0x9290, 0x9291, 0x9292), fraction),
-        ):
-            details += (_text(tag, text) for tag in tags)
+        details += (_text(tag, date) for tag in (0x9003, 0x9004))
+        details += (_text(tag, offset) for tag in (0x9010, 0x9011, 0x9012))
+        details += (_text(tag, fraction) for tag in (0x9290, 0x9291, 0x9292))
     if size is not None:
         details += (_long(0xA002, size[0]), _long(0xA003, size[1]))
     if exposure_us is not None and exposure_us > 0:
@@ -92,7 +88,7 @@ def exif_segment(
         details.append(_rational(0x9206, distance_m))
     tiff = _directories(image, details)
     # The length includes itself, but not the marker.
-    return b"\xff\xe1" + struct.pack(">H", 2 + len(_HEADER) + len(tiff)) + _HEADER + tiff
+    return _APP1 + struct.pack(">H", 2 + len(_HEADER) + len(tiff)) + _HEADER + tiff
 
 
 def make_of(properties: Mapping[str, Any]) -> str | None:
@@ -111,16 +107,14 @@ def with_exif(jpeg: bytes, segment: bytes) -> bytes:
 
 
 def orientation_of(jpeg: bytes) -> int:
-    """The orientation in a segment written by this module; 1, the default, for any other JPEG."""
-    at = 12  # of the TIFF header: after SOI, marker and length of the first segment, and the EXIF header
-    if jpeg[2:4] != b"\xff\xe1" or jpeg[6:at] != _HEADER or jpeg[at : at + 8] != _LITTLE_ENDIAN_TIFF:
+    """The orientation in a JPEG whose first segment is EXIF, as this module writes it; 1, the default, for others."""
+    tiff = 4 + 2 + len(_HEADER)  # after the markers of the JPEG and of the segment, and the length
+    if jpeg[2:4] != _APP1 or jpeg[6:tiff] != _HEADER:
         return 1
-    first, count = at + 10, int.from_bytes(jpeg[at + 8 : at + 10], "little")
-    for entry in range(first, min(first + 12 * count, len(jpeg) - 11), 12):
-        tag, orientation = struct.unpack_from("<H6xH", jpeg, entry)
-        if tag == _ORIENTATION:
-            return orientation if 1 <= orientation <= 8 else 1
-    return 1
+    block = jpeg[tiff : 4 + int.from_bytes(jpeg[4:6], "big")]
+    found = find_orientation(block)
+    orientation: int = struct.unpack_from(found[1], block, found[0])[0] if found else 1
+    return orientation if 1 <= orientation <= 8 else 1
 
 
 def with_orientation(jpeg: bytes, orientation: int) -> bytes:
@@ -154,9 +148,9 @@ def _directories(image: Sequence[_Field], details: Sequence[_Field]) -> bytes:
     """A TIFF block: the directory of the image, followed by that of the exposure, to which it points."""
     at = len(_LITTLE_ENDIAN_TIFF)
     # The value of the pointer does not change the length of the directory, so a dummy is used to measure it.
-    length = len(_directory([*image, _long(_EXIF_POINTER, 0)], at))
-    first = _directory([*image, _long(_EXIF_POINTER, at + length)], at)
-    return _LITTLE_ENDIAN_TIFF + first + _directory(details, at + length)
+    details_at = at + len(_directory([*image, _long(_EXIF_POINTER, 0)], at))
+    first = _directory([*image, _long(_EXIF_POINTER, details_at)], at)
+    return _LITTLE_ENDIAN_TIFF + first + _directory(details, details_at)
 
 
 def _directory(fields: Sequence[_Field], at: int) -> bytes:

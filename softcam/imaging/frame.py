@@ -8,7 +8,8 @@ drops it with `release()`, and the last release drops the planes and returns the
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,8 @@ import numpy.typing as npt
 PixelFormat = Literal["YUV420", "NV12", "YUYV", "MJPEG"]
 Plane = npt.NDArray[np.uint8]
 
-_NO_PLANES: Final[tuple[Plane, ...]] = ()
 
-
+@dataclass(eq=False, slots=True, repr=False)
 class Frame:
     """One frame of a camera, in full-range YCbCr (as in JPEG: BT.601 matrix, 0 to 255) or as a JPEG.
 
@@ -32,49 +32,25 @@ class Frame:
     `began_s` is when the exposure began, on the clock of `time.monotonic()`; `timestamp_s` is the same moment as Unix
     time. `metadata` is libcamera's, by its control names; it may be read after the last release. `origin` is the
     camera's own object for the frame, for hardware that shares its memory; None if there is none, or after the release.
+    `on_release` is called after the last release.
     """
 
-    __slots__ = (
-        "_holds",
-        "_lock",
-        "_on_release",
-        "began_s",
-        "height",
-        "metadata",
-        "origin",
-        "pixel_format",
-        "planes",
-        "sequence",
-        "timestamp_s",
-        "width",
-    )
+    planes: tuple[Plane, ...]
+    pixel_format: PixelFormat
+    width: int
+    height: int
+    _: KW_ONLY
+    sequence: int = 0
+    began_s: float = field(default_factory=time.monotonic)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    on_release: Callable[[], None] | None = None
+    origin: object = None
+    timestamp_s: float = field(init=False)
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)  # guards _holds
+    _holds: int = field(init=False, default=1)
 
-    def __init__(
-        self,
-        planes: tuple[Plane, ...],
-        pixel_format: PixelFormat,
-        width: int,
-        height: int,
-        *,
-        sequence: int = 0,
-        began_s: float | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        on_release: Callable[[], None] | None = None,
-        origin: object = None,
-    ) -> None:
-        self.planes = planes
-        self.pixel_format = pixel_format
-        self.width = width
-        self.height = height
-        self.sequence = sequence
-        now_s = time.monotonic()
-        self.began_s = now_s if began_s is None else began_s
-        self.timestamp_s = time.time() - (now_s - self.began_s)
-        self.metadata: Mapping[str, Any] = {} if metadata is None else metadata
-        self.origin = origin
-        self._on_release = on_release
-        self._lock = threading.Lock()  # guards _holds
-        self._holds = 1
+    def __post_init__(self) -> None:
+        self.timestamp_s = time.time() - (time.monotonic() - self.began_s)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -98,24 +74,19 @@ class Frame:
             if self._holds:
                 return
         # The views go first: a mapped buffer cannot be unmapped while an array points into it.
-        self.planes = _NO_PLANES
+        self.planes = ()
         self.origin = None
-        on_release, self._on_release = self._on_release, None
+        on_release, self.on_release = self.on_release, None
         if on_release is not None:
             on_release()
 
+    def derive(self, planes: tuple[Plane, ...], **changes: Any) -> "Frame":
+        """A frame of the same exposure with other planes and fields, and with one hold for the caller."""
+        return replace(self, planes=planes, on_release=None, origin=None, **changes)
 
-def copy_of(frame: Frame) -> Frame:
-    """A copy in separate memory, so that the caller can release the original and the camera gets its buffer back."""
-    return Frame(
-        tuple(plane.copy() for plane in frame.planes),
-        frame.pixel_format,
-        frame.width,
-        frame.height,
-        sequence=frame.sequence,
-        began_s=frame.began_s,
-        metadata=frame.metadata,
-    )
+    def copy(self) -> "Frame":
+        """A copy in separate memory, so that the camera gets its buffer back when the caller releases the original."""
+        return self.derive(tuple(plane.copy() for plane in self.planes))
 
 
 class NewestFrame:

@@ -6,6 +6,7 @@ once, and simplejpeg releases the interpreter lock.
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -14,6 +15,7 @@ import simplejpeg
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, Plane
+from softcam.imaging.planes import plane_shapes
 from softcam.imaging.scale import shrink, shrink_plane
 
 Planes = tuple[Plane, Plane, Plane]
@@ -78,44 +80,29 @@ def separate(frame: Frame) -> Planes:
 
     Raises CameraError for a JPEG, and for a frame that does not match its format.
     """
-    width, height = frame.size
-    half_width, half_height = (width + 1) // 2, (height + 1) // 2
-    match frame.pixel_format:
-        case "YUV420":
-            half = (half_height, half_width)
-            y, u, v = _checked(frame, (height, width), half, half)
-            return y, u, v
-        case "NV12":
-            y, chroma = _checked(frame, (height, width), (half_height, 2 * half_width))
-            return y, *_split_pairs(chroma)
-        case "YUYV":
-            (packed,) = _checked(frame, (height, 2 * width))
-            if width % 2:  # each row ends with half a pair, without V; no known camera does this
-                packed = np.pad(packed, ((0, 0), (0, 2)), mode="edge")
-                packed[:, -1] = packed[:, -5] if width > 1 else 128
-            return _first_of_pairs(packed)[:, :width], packed[:, 1::4].copy(), packed[:, 3::4].copy()
-        case other:
-            raise CameraError(f"cannot encode frames of format {other}")
-
-
-def _checked(frame: Frame, *shapes: tuple[int, int]) -> tuple[Plane, ...]:
-    """The planes of the frame, if they have these shapes; others would be read beyond their end, or look skewed."""
     planes = frame.planes
+    shapes = plane_shapes(frame.pixel_format, *frame.size)
     if len(planes) != len(shapes):
         # A frame that was released has an empty tuple.
         raise CameraError(f"a {frame.pixel_format} frame has {len(shapes)} planes, not {len(planes)}")
     for number, (plane, shape) in enumerate(zip(planes, shapes, strict=True)):
+        # Others would be read beyond their end, or look skewed.
         if plane.shape != shape or plane.dtype != np.uint8 or plane.strides[-1] != 1:
             raise CameraError(
                 f"plane {number} of a {frame.pixel_format} frame of {frame.width}x{frame.height} is {plane.dtype} "
                 f"{plane.shape} with strides {plane.strides}, not uint8 {shape} with contiguous rows"
             )
-    return planes
-
-
-def _split_pairs(plane: Plane) -> tuple[Plane, Plane]:
-    """The even and the odd columns of a plane of even width, as two planes."""
-    return _first_of_pairs(plane), (plane.view(np.uint16) >> 8).astype(np.uint8)
+    match planes:
+        case (y, u, v):  # YUV420
+            return y, u, v
+        case (y, chroma):  # NV12
+            return y, _first_of_pairs(chroma), (chroma.view(np.uint16) >> 8).astype(np.uint8)
+    (packed,) = planes  # YUYV
+    width = frame.width
+    if width % 2:  # each row ends with half a pair, without V; no known camera does this
+        packed = np.pad(packed, ((0, 0), (0, 2)), mode="edge")
+        packed[:, -1] = packed[:, -5] if width > 1 else 128
+    return _first_of_pairs(packed)[:, :width], packed[:, 1::4].copy(), packed[:, 3::4].copy()
 
 
 def _first_of_pairs(plane: Plane) -> Plane:
@@ -188,7 +175,7 @@ def _read_header(data: bytes) -> _Header:
     size: tuple[int, int] | None = None
     quantisation = b""
     has_huffman_tables = False
-    for marker, start, payload in _segments(data, len(_SOI)):
+    for marker, start, payload in _segments(data):
         if marker in _FRAME_HEADERS:
             if len(payload) < 5:
                 raise ValueError("its frame header is truncated")
@@ -204,9 +191,9 @@ def _read_header(data: bytes) -> _Header:
     raise ValueError("it has no image data")
 
 
-def _segments(data: bytes, at: int) -> list[tuple[int, int, bytes]]:
-    """(marker, position, payload) of each segment from `at` to the header of the first scan, inclusive."""
-    found = []
+def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(marker, position, payload) of each segment after SOI, to the header of the first scan, inclusive."""
+    at = len(_SOI)
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             raise ValueError(f"there is no marker at byte {at}")
@@ -217,11 +204,10 @@ def _segments(data: bytes, at: int) -> list[tuple[int, int, bytes]]:
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if length < 2 or at + 2 + length > len(data):
             raise ValueError(f"the segment at byte {at} is truncated")
-        found.append((marker, at, data[at + 4 : at + 2 + length]))
+        yield marker, at, data[at + 4 : at + 2 + length]
         if marker == _SCAN:
-            break
+            return
         at += 2 + length
-    return found
 
 
 # In image data, FF is followed by 00 or a restart marker; FF before a marker is a fill byte.
@@ -266,7 +252,5 @@ def _default_huffman_tables() -> bytes:
     grey = np.full((8, 8), 128, np.uint8)
     sample = _compress((grey, grey[:4, :4], grey[:4, :4]), 50)
     return b"".join(
-        sample[start : start + 4 + len(payload)]
-        for marker, start, payload in _segments(sample, len(_SOI))
-        if marker == _HUFFMAN
+        sample[start : start + 4 + len(payload)] for marker, start, payload in _segments(sample) if marker == _HUFFMAN
     )

@@ -24,16 +24,12 @@ _MAX_CELL: Final = 1 / 18
 _CACHED: Final = 8  # two or three sizes, each with the texts of a few states
 
 
-def placeholder(size: tuple[int, int], lines: Sequence[str]) -> bytes:
+@lru_cache(maxsize=_CACHED)
+def placeholder(size: tuple[int, int], lines: tuple[str, ...]) -> bytes:
     """A JPEG of `size` (width, height) with `lines` centred on it, wrapped and scaled down until they fit.
 
     Lines that do not fit in the smallest size are omitted at the end.
     """
-    return _draw(size, tuple(lines))
-
-
-@lru_cache(maxsize=_CACHED)
-def _draw(size: tuple[int, int], lines: tuple[str, ...]) -> bytes:
     width, height = size
     half = ((height + 1) // 2, (width + 1) // 2)
     y = np.full((height, width), _BACKGROUND[0], np.uint8)

@@ -1,11 +1,25 @@
-"""Divides the buffer of a camera into planes, as views without a copy. Pure functions."""
+"""The layout of planes: divides the buffer of a camera into them, and crops them, as views without a copy.
+
+Pure functions.
+"""
+
+from typing import Final, get_args
 
 import numpy as np
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 
-PIXEL_FORMATS: tuple[PixelFormat, ...] = ("YUV420", "NV12", "YUYV", "MJPEG")
+PIXEL_FORMATS: Final[tuple[PixelFormat, ...]] = get_args(PixelFormat)
+
+
+# Of the samples of each plane: their size in bytes, and how many pixels each covers across and down.
+_LUMA: Final = (1, 1, 1)
+_SAMPLES: Final[dict[str, tuple[tuple[int, int, int], ...]]] = {
+    "YUV420": (_LUMA, (1, 2, 2), (1, 2, 2)),
+    "NV12": (_LUMA, (2, 2, 2)),
+    "YUYV": ((2, 1, 1),),
+}
 
 
 def pixel_format_of(name: str) -> PixelFormat:
@@ -16,6 +30,13 @@ def pixel_format_of(name: str) -> PixelFormat:
     raise CameraError(f"pixel format {name} of the camera: must be one of {', '.join(PIXEL_FORMATS)}")
 
 
+def plane_shapes(pixel_format: str, width: int, height: int) -> list[tuple[int, int]]:
+    """(rows, bytes of a row) of each plane. Raises CameraError for a format without planes."""
+    if pixel_format not in _SAMPLES:
+        raise CameraError(f"cannot encode frames of format {pixel_format}")
+    return [(_ceil(height, down), sample * _ceil(width, across)) for sample, across, down in _SAMPLES[pixel_format]]
+
+
 def planes_of(buffer: Plane, pixel_format: PixelFormat, width: int, height: int, stride: int) -> tuple[Plane, ...]:
     """The planes of the frame in `buffer` (bytes,), in the shapes described at `Frame`.
 
@@ -24,17 +45,13 @@ def planes_of(buffer: Plane, pixel_format: PixelFormat, width: int, height: int,
     """
     if pixel_format == "MJPEG":
         return (buffer,)
-    if pixel_format == "YUYV":
-        return (_rows(buffer, 0, height, stride, 2 * width),)
-    chroma_width, chroma_height = (width + 1) // 2, (height + 1) // 2
-    luma = _rows(buffer, 0, height, stride, width)
-    chroma_at = stride * height
-    if pixel_format == "NV12":
-        return luma, _rows(buffer, chroma_at, chroma_height, stride, 2 * chroma_width)
-    chroma_stride = stride // 2
-    blue = _rows(buffer, chroma_at, chroma_height, chroma_stride, chroma_width)
-    red = _rows(buffer, chroma_at + chroma_stride * chroma_height, chroma_height, chroma_stride, chroma_width)
-    return luma, blue, red
+    planes: list[Plane] = []
+    at = 0
+    for rows, row_bytes in plane_shapes(pixel_format, width, height):
+        row_stride = stride // 2 if pixel_format == "YUV420" and planes else stride
+        planes.append(_rows(buffer, at, rows, row_stride, row_bytes))
+        at += row_stride * rows
+    return tuple(planes)
 
 
 def _rows(buffer: Plane, at: int, rows: int, stride: int, width: int) -> Plane:
@@ -63,24 +80,12 @@ def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
     left = (width - part_width) // 4 * 2
     top = (height - part_height) // 4 * 2
     right, bottom = left + part_width, top + part_height
-    chroma_left, chroma_right = left // 2, (right + 1) // 2
-    chroma_rows = slice(top // 2, (bottom + 1) // 2)
-    if frame.pixel_format == "YUYV":
-        planes: tuple[Plane, ...] = (frame.planes[0][top:bottom, 2 * left : 2 * right],)
-    else:
-        luma = frame.planes[0][top:bottom, left:right]
-        chroma: tuple[Plane, ...]
-        if frame.pixel_format == "NV12":
-            chroma = (frame.planes[1][chroma_rows, 2 * chroma_left : 2 * chroma_right],)
-        else:
-            chroma = tuple(plane[chroma_rows, chroma_left:chroma_right] for plane in frame.planes[1:])
-        planes = (luma, *chroma)
-    return Frame(
-        planes,
-        frame.pixel_format,
-        part_width,
-        part_height,
-        sequence=frame.sequence,
-        began_s=frame.began_s,
-        metadata=frame.metadata,
+    planes = tuple(
+        plane[top // down : _ceil(bottom, down), sample * (left // across) : sample * _ceil(right, across)]
+        for plane, (sample, across, down) in zip(frame.planes, _SAMPLES[frame.pixel_format], strict=True)
     )
+    return frame.derive(planes, width=part_width, height=part_height)
+
+
+def _ceil(pixels: int, pixels_per_sample: int) -> int:
+    return -(-pixels // pixels_per_sample)

@@ -38,12 +38,10 @@ def rgb_of(frame: Frame) -> Rgb:
 def frame_of(rgb: Rgb, like: Frame) -> Frame:
     """A copy of an array (height, width, 3) as a YUV420 frame, with the time and metadata of `like`."""
     height, width, _ = rgb.shape
-    picture = (
-        import_pyav(_FEATURE)
-        .VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-        .reformat(format=_FULL_RANGE)
-    )
-    return _made(tuple(rows.copy() for rows in _rows_of(picture)), width, height, like)
+    picture = import_pyav(_FEATURE).VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
+    picture = picture.reformat(format=_FULL_RANGE)
+    planes = tuple(rows.copy() for rows in _rows_of(picture))
+    return like.derive(planes, pixel_format="YUV420", width=width, height=height)
 
 
 def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[int, int]]) -> Frame:
@@ -59,15 +57,7 @@ def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[in
         picture = picture.reformat(*choose_size((picture.width, picture.height)), format=_FULL_RANGE)
     except (av.error.FFmpegError, ValueError) as error:
         raise CameraError(f"cannot decode the still: {error}") from error
-    planes = tuple(
-        np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-        for plane in picture.planes
-    )
-    return Frame(planes, "YUV420", picture.width, picture.height)
-
-
-def _made(planes: tuple[Plane, ...], width: int, height: int, like: Frame) -> Frame:
-    return Frame(planes, "YUV420", width, height, sequence=like.sequence, began_s=like.began_s, metadata=like.metadata)
+    return Frame(tuple(_rows_of(picture)), "YUV420", picture.width, picture.height)
 
 
 def _rows_of(picture: Any) -> list[Plane]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 Plane = npt.NDArray[np.uint8]
 Size = tuple[int, int]  # (width, height) in pixels
+_Sums = npt.NDArray[np.uint16]
 
 # The largest box whose sum still fits 16 bits: 16 * 16 * 255, and half a box for rounding.
 _MAX_BOX = 16
@@ -104,8 +105,8 @@ class _Taps(NamedTuple):
 
     first: npt.NDArray[np.intp]
     second: npt.NDArray[np.intp]
-    first_weight: npt.NDArray[np.uint16]
-    second_weight: npt.NDArray[np.uint16]
+    first_weight: _Sums
+    second_weight: _Sums
 
 
 @lru_cache(maxsize=_CACHED_TABLES)
@@ -142,12 +143,7 @@ def _interpolate(plane: Plane, across: _Taps, down: _Taps) -> Plane:
     return result
 
 
-def _blend(
-    a: npt.NDArray[np.uint16],
-    a_weight: npt.NDArray[np.uint16],
-    b: npt.NDArray[np.uint16],
-    b_weight: npt.NDArray[np.uint16],
-) -> None:
+def _blend(a: _Sums, a_weight: _Sums, b: _Sums, b_weight: _Sums) -> None:
     """Store the weighted, rounded sum of `a` and `b`, both below 256, in `a`; overwrites `b`. Never overflows."""
     a *= a_weight
     b *= b_weight

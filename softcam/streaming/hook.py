@@ -22,7 +22,7 @@ import numpy as np
 
 from softcam.errors import CameraError, ConfigurationError
 from softcam.hook_api import HookFunction
-from softcam.imaging.frame import Frame, NewestFrame, copy_of
+from softcam.imaging.frame import Frame, NewestFrame
 from softcam.imaging.rgb import frame_of, rgb_of, shape_error
 from softcam.runtime.deadline import Deadline
 from softcam.runtime.log_limit import RateLimitedLogger
@@ -149,7 +149,7 @@ class Hook:
         if frame is None:
             return
         try:
-            shown = copy_of(frame)
+            shown = frame.copy()
         finally:
             frame.release()
         self._show(shown, clearings)
@@ -168,7 +168,7 @@ class Hook:
         while (work := self._wait_for_frame()) is not None:
             frame, clearings = work
             try:
-                shown = copy_of(frame)
+                shown = frame.copy()
             finally:
                 frame.release()
             try:

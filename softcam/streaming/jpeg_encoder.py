@@ -281,7 +281,7 @@ class JpegEncoderPool:
         if 0 < width < size[0]:
             size = scaled_size(size, width)
         now_s = time.monotonic()
-        publish(channel.variant, placeholder(size, lines), timestamp_s=time.time(), made_s=now_s)
+        publish(channel.variant, placeholder(size, tuple(lines)), timestamp_s=time.time(), made_s=now_s)
 
 
 def _needs_no_encoding(frame: Frame, variant: JpegVariant) -> bool:

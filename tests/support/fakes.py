@@ -67,7 +67,13 @@ def make_frame(
     luma = np.full((height, width), 128, np.uint8)
     chroma = np.full(((height + 1) // 2, (width + 1) // 2), 128, np.uint8)
     return Frame(
-        (luma, chroma, chroma), "YUV420", width, height, metadata=metadata, began_s=began_s, on_release=on_release
+        (luma, chroma, chroma),
+        "YUV420",
+        width,
+        height,
+        metadata={} if metadata is None else metadata,
+        began_s=time.monotonic() if began_s is None else began_s,
+        on_release=on_release,
     )
 
 

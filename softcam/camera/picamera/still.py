@@ -14,7 +14,7 @@ from softcam.camera.base import RawStill
 from softcam.camera.picamera.library import root_cause
 from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.errors import CameraError
-from softcam.imaging.frame import Frame, copy_of
+from softcam.imaging.frame import Frame
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
     def make(request: Any, config: Mapping[str, Any]) -> Frame:
         frame = frame_of(request, config, 0, OutstandingFrames())
         try:
-            return copy_of(frame)
+            return frame.copy()
         finally:
             frame.release()
 

@@ -52,28 +52,28 @@ def test_encoded_like_the_stream() -> None:
 
 def test_words_are_not_split_if_they_fit() -> None:
     """A long word makes the letters smaller; so the text is lower than with short ones."""
-    short = lit_box(grey(placeholder((640, 360), ["camera"])))
-    long = lit_box(grey(placeholder((640, 360), ["c" * 80])))
+    short = lit_box(grey(placeholder((640, 360), ("camera",))))
+    long = lit_box(grey(placeholder((640, 360), ("c" * 80,))))
     assert long[3] - long[1] < short[3] - short[1]
     assert long[2] - long[0] > 640 * 0.5
 
 
 def test_long_lines_are_wrapped() -> None:
-    one = lit_box(grey(placeholder((640, 360), ["word"])))
-    many = lit_box(grey(placeholder((640, 360), ["word " * 40])))
+    one = lit_box(grey(placeholder((640, 360), ("word",))))
+    many = lit_box(grey(placeholder((640, 360), ("word " * 40,))))
     assert many[3] - many[1] > 3 * (one[3] - one[1])
 
 
-@pytest.mark.parametrize("lines", [[], [""], ["", ""], ["   "]])
-def test_empty_lines(lines: list[str]) -> None:
+@pytest.mark.parametrize("lines", [(), ("",), ("", ""), ("   ",)])
+def test_empty_lines(lines: tuple[str, ...]) -> None:
     picture = grey(placeholder((320, 240), lines))
     assert int(picture.max()) - int(picture.min()) <= 4
 
 
 def test_non_ascii_characters() -> None:
-    assert (grey(placeholder((320, 240), ["Tür \N{CAMERA} zu\n"])) > 110).any()
+    assert (grey(placeholder((320, 240), ("Tür \N{CAMERA} zu\n",))) > 110).any()
 
 
 def test_cached() -> None:
-    assert placeholder((640, 360), list(LINES)) is placeholder((640, 360), LINES)
-    assert placeholder((640, 360), ["another"]) != placeholder((640, 360), LINES)
+    assert placeholder((640, 360), (*LINES,)) is placeholder((640, 360), LINES)
+    assert placeholder((640, 360), ("another",)) != placeholder((640, 360), LINES)

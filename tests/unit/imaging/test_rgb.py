@@ -6,7 +6,7 @@ import simplejpeg
 
 from softcam.errors import CameraError
 from softcam.imaging import jpeg
-from softcam.imaging.frame import Frame, copy_of
+from softcam.imaging.frame import Frame
 from softcam.imaging.rgb import frame_of, rgb_of, shape_error
 
 SIZES = [(64, 48), (1536, 864), (66, 50), (62, 34)]
@@ -70,7 +70,7 @@ def test_copy_of_frame() -> None:
     given_back: list[bool] = []
     half = np.zeros((24, 32), np.uint8)
     frame = Frame((buffer, half, half), "YUV420", 64, 48, sequence=3, on_release=lambda: given_back.append(True))
-    copy = copy_of(frame)
+    copy = frame.copy()
     frame.release()
     buffer[:] = 0
     assert given_back == [True]
