@@ -27,7 +27,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from http import client
+from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from itertools import pairwise
 from statistics import median, quantiles
 from typing import Any, Final, Literal, NamedTuple, NoReturn, TextIO
@@ -66,9 +66,6 @@ ENDED_TEXT: Final[dict[Ended, str]] = {
 
 class ProbeError(Exception):
     """There is no MJPEG to measure; the message is one line for the user."""
-
-
-# --- parsers, without I/O ----------------------------------------------------------------------------------------
 
 
 class JpegWalk:
@@ -213,9 +210,6 @@ class PictureReader:
         return True
 
 
-# --- statistics --------------------------------------------------------------------------------------------------
-
-
 class Statistics:
     """The measurements: 24 bytes for each frame, 62 MB for a day at 30 fps."""
 
@@ -263,9 +257,6 @@ def spread(name: str, values: Sequence[float]) -> dict[str, float | None]:
     p95 = quantiles(values, n=20, method="inclusive")[-1] if len(values) > 1 else max(values, default=None)
     middle = median(values) if values else None
     return {f"{name}_median_s": middle, f"{name}_p95_s": p95, f"{name}_longest_s": max(values, default=None)}
-
-
-# --- the client --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,30 +340,36 @@ class Wire(io.RawIOBase):
 
 
 @contextlib.contextmanager
-def open_stream(
-    target: Target, timeout_s: float, *, is_verified: bool
-) -> Iterator[tuple[Target, Wire, client.HTTPResponse]]:
+def open_stream(target: Target, timeout_s: float, *, is_verified: bool) -> Iterator[tuple[Target, Wire, HTTPResponse]]:
     """The response, and the target after redirects. Connecting and the header may take `timeout_s` each."""
     for _ in range(REDIRECT_LIMIT + 1):
         with contextlib.closing(_connect(target, timeout_s, is_verified=is_verified)) as connection:
             wire, response = _request(target, connection, timeout_s)
             location = response.getheader("Location")
-            if response.status not in (301, 302, 303, 307, 308) or location is None:
-                _check(target, response)
-                yield target, wire, response
-                return
-        target = target.redirect(location)
+            if response.status in (301, 302, 303, 307, 308) and location is not None:
+                target = target.redirect(location)
+                continue
+            if response.status != 200:
+                needs_hint = response.status == 401 and target.authorization is None
+                hint = " (use user:password@ in the URL, or --header)" if needs_hint else ""
+                answer = f"the server answers {response.status} {response.reason}".rstrip()
+                raise ProbeError(f"{target.url}: {answer}{hint}")
+            kind = response.getheader("Content-Type", "").partition(";")[0].strip().lower()
+            if kind.startswith(("text/", "image/")) or kind.endswith("json"):
+                raise ProbeError(f"{target.url}: the answer is {kind}, not an MJPEG stream")
+            yield target, wire, response
+            return
     raise ProbeError(f"more than {REDIRECT_LIMIT} redirects")
 
 
-def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> client.HTTPConnection:
-    connection = client.HTTPConnection(target.host, target.port, timeout=timeout_s)
+def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> HTTPConnection:
+    connection = HTTPConnection(target.host, target.port, timeout=timeout_s)
     if target.scheme == "https":
         context = ssl.create_default_context()
         if not is_verified:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        connection = client.HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
+        connection = HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
     try:
         connection.connect()
     except (OSError, UnicodeError) as error:
@@ -386,10 +383,10 @@ def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> client.H
     return connection
 
 
-def _request(target: Target, connection: client.HTTPConnection, timeout_s: float) -> tuple[Wire, client.HTTPResponse]:
+def _request(target: Target, connection: HTTPConnection, timeout_s: float) -> tuple[Wire, HTTPResponse]:
     deadline_s = time.monotonic() + timeout_s
     wire = Wire(connection.sock, lambda: deadline_s - time.monotonic())
-    response = client.HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
+    response = HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
     try:
         connection.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
         for name, value in target.fields:
@@ -398,67 +395,17 @@ def _request(target: Target, connection: client.HTTPConnection, timeout_s: float
         response.begin()
     except TimeoutError as error:
         raise ProbeError(f"{target.url}: no answer within {timeout_s:g} s") from error
-    except client.RemoteDisconnected as error:
+    except RemoteDisconnected as error:
         raise ProbeError(f"{target.url}: the connection ended before an answer") from error
-    except client.BadStatusLine as error:
+    except BadStatusLine as error:
         if str(error).startswith("HTTP/"):
             raise ProbeError(f"invalid status line: {str(error)[:80]!r}") from error
         raise ProbeError("the server does not speak HTTP") from error
-    except client.HTTPException as error:
+    except HTTPException as error:
         raise ProbeError(f"invalid HTTP header: {error}") from error
     except OSError as error:
         raise ProbeError(f"{target.url}: {error.strerror or error}") from error
     return wire, response
-
-
-def _check(target: Target, response: client.HTTPResponse) -> None:
-    if response.status != 200:
-        needs_hint = response.status == 401 and target.authorization is None
-        hint = " (use user:password@ in the URL, or --header)" if needs_hint else ""
-        raise ProbeError(f"{target.url}: the server answers {response.status} {response.reason}".rstrip() + hint)
-    kind = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
-    if kind.startswith(("text/", "image/")) or kind.endswith("json"):
-        raise ProbeError(f"{target.url}: the answer is {kind}, not an MJPEG stream")
-
-
-class Limits(NamedTuple):
-    """When a measurement ends: enough frames, `duration_s` since the first frame, `timeout_s` without a frame."""
-
-    frames: float
-    duration_s: float
-    timeout_s: float
-
-
-def measure(
-    wire: Wire, response: client.HTTPResponse, statistics: Statistics, live: "LiveLine", limits: Limits
-) -> Ended:
-    """Read frames until a limit is reached, or the server ends the stream."""
-    reader = PictureReader()
-    end_s, stall_s = math.inf, time.monotonic() + limits.timeout_s
-
-    def left_s() -> float:
-        now_s = time.monotonic()
-        live.show(statistics, now_s)
-        return min(end_s, stall_s) - now_s
-
-    wire.left_s = left_s
-    try:
-        while received := response.read1(RECEIVE_BYTES):
-            now_s, unix_s = time.monotonic(), time.time()
-            for picture in reader.feed(received, now_s):
-                statistics.record(picture, unix_s)
-                end_s = statistics.arrivals_s[0] + limits.duration_s
-                stall_s = picture.arrived_s + limits.timeout_s
-                if statistics.frames == limits.frames:
-                    return "frames"
-    except TimeoutError:
-        return "duration" if end_s < stall_s else "stalled"
-    except (OSError, client.HTTPException):
-        pass
-    return "closed"
-
-
-# --- the report --------------------------------------------------------------------------------------------------
 
 
 class LiveLine:
@@ -489,6 +436,36 @@ class LiveLine:
         if self._output.isatty():
             # Return to the start of the line and erase it.
             print(f"\r\x1b[K{text}", end="", file=self._output, flush=True)
+
+
+def measure(
+    wire: Wire, response: HTTPResponse, statistics: Statistics, live: LiveLine, options: argparse.Namespace
+) -> Ended:
+    """Read until there are enough frames, `duration` since the first one, or `timeout` without one."""
+    reader = PictureReader()
+    end_s: float = math.inf
+    stall_s: float = time.monotonic() + options.timeout
+
+    def left_s() -> float:
+        now_s = time.monotonic()
+        live.show(statistics, now_s)
+        return min(end_s, stall_s) - now_s
+
+    wire.left_s = left_s
+    try:
+        while received := response.read1(RECEIVE_BYTES):
+            now_s, unix_s = time.monotonic(), time.time()
+            for picture in reader.feed(received, now_s):
+                statistics.record(picture, unix_s)
+                end_s = statistics.arrivals_s[0] + (options.duration or math.inf)
+                stall_s = picture.arrived_s + options.timeout
+                if statistics.frames == options.frames:
+                    return "frames"
+    except TimeoutError:
+        return "duration" if end_s < stall_s else "stalled"
+    except (OSError, HTTPException):
+        pass
+    return "closed"
 
 
 def summarise(url: str, statistics: Statistics, ended: Ended, asked_s: float, ended_s: float) -> Figures:
@@ -560,8 +537,6 @@ def to_text(figures: Figures) -> str:
     )
     return "\n".join(f"{name:<9}{text}" for name, text in rows if text is not None)
 
-
-# --- main --------------------------------------------------------------------------------------------------------
 
 EPILOG = f"""\
 Without --frames and --duration it measures {DEFAULT_FRAMES} frames or {DEFAULT_DURATION_S:g} s, whichever is reached
@@ -636,15 +611,14 @@ def build_parser() -> Parser:
 def run(options: argparse.Namespace, target: Target) -> Figures:
     """The figures of a measurement with these options. Raises ProbeError if no frame arrived."""
     timeout_s = options.timeout
-    limits = Limits(options.frames or math.inf, options.duration or math.inf, timeout_s)
     if options.frames is None and options.duration is None:
-        limits = Limits(DEFAULT_FRAMES, DEFAULT_DURATION_S, timeout_s)
+        options.frames, options.duration = DEFAULT_FRAMES, DEFAULT_DURATION_S
     statistics, live = Statistics(), LiveLine(sys.stderr)
     asked_s = time.monotonic()
     ended: Ended = "interrupted"
     try:
         with open_stream(target, timeout_s, is_verified=not options.insecure) as (target, wire, response):
-            ended = measure(wire, response, statistics, live, limits)
+            ended = measure(wire, response, statistics, live, options)
     except KeyboardInterrupt:
         pass
     finally:

@@ -280,7 +280,7 @@ class VideoEncoder:
                     return _PACKETS
                 if backend is None or not backend.is_full:
                     self._progress_s = time.monotonic()
-                    frame = self._frames.held(lambda newest: newest.began_s > self._last_began_s)
+                    frame = self._frames.held(newer_than_s=self._last_began_s)
                     if frame is not None:
                         self._skipped += max(0, self._arrived - 1)
                         self._arrived = min(self._arrived, 1) - 1  # -1: read from the slot before its notification

@@ -5,6 +5,7 @@ frames are reference counted: the source passes on a frame with one hold, every 
 drops it with `release()`, and the last release drops the planes and returns the buffer. No thread and no camera here.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -141,10 +142,13 @@ class NewestFrame:
         with self._changed:
             self._changed.notify_all()
 
-    def held(self, is_wanted: Callable[[Frame], bool] = lambda _: True) -> Frame | None:
-        """The newest frame with a hold for the caller, or None if there is none that `is_wanted`."""
+    def held(self, newer_than_s: float = -math.inf) -> Frame | None:
+        """The newest frame with a hold for the caller, if its exposure began later than that; or None.
+
+        An older one is not held for the comparison, since a release of its last hold runs the code of the source.
+        """
         with self._changed:
-            return self._held(is_wanted)
+            return self._held(lambda frame: frame.began_s > newer_than_s)
 
     def wait(self, is_wanted: Callable[[Frame], bool], deadline_s: Callable[[], float]) -> Frame | None:
         """The first newest frame that `is_wanted`, held for the caller; None at the deadline.

@@ -6,6 +6,7 @@ a callback.
 """
 
 import logging
+import math
 import os
 import socket
 import threading
@@ -30,20 +31,21 @@ class Notifier:
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         name = environ.get("NOTIFY_SOCKET", "")
-        # The name of an abstract socket starts with an at sign in place of the zero byte.
-        self._address = f"\0{name[1:]}" if name.startswith("@") else name
-        self._is_usable = name.startswith(("@", "/"))
-        if name and not self._is_usable:
+        self._address = ""  # where notifications are not sent
+        if name.startswith(("@", "/")):
+            # The name of an abstract socket starts with an at sign in place of the zero byte.
+            self._address = f"\0{name[1:]}" if name.startswith("@") else name
+        elif name:
             log.warning("NOTIFY_SOCKET must be a path or an abstract socket; systemd notifications are disabled")
-        self.watchdog_s = _read_watchdog_s(environ) if self._is_usable else None
+        self.watchdog_s = _read_watchdog_s(environ) if self._address else None
 
     def __bool__(self) -> bool:
         """Whether notifications are sent."""
-        return self._is_usable
+        return bool(self._address)
 
     def send(self, **states: object) -> None:
         """Send states, as in `send(READY=1, STATUS="closed")`. Line breaks in values are replaced by blanks."""
-        if not self._is_usable:
+        if not self:
             return
         text = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in states.items())
         try:
@@ -88,18 +90,17 @@ class Watch:
         self._notifier.send(STOPPING=1, STATUS=status)
 
     def _run(self) -> None:
-        watchdog_s = self._notifier.watchdog_s
-        ping_interval_s = None if watchdog_s is None else watchdog_s / _PINGS_PER_TIMEOUT
-        poll_s = _POLL_S if ping_interval_s is None else min(_POLL_S, ping_interval_s)
+        ping_interval_s = (self._notifier.watchdog_s or math.inf) / _PINGS_PER_TIMEOUT
+        poll_s = min(_POLL_S, ping_interval_s)
         sent_status = ""
         error: str | None = None
-        next_ping_s = time.monotonic()
+        next_ping_s = time.monotonic() if self._notifier.watchdog_s else math.inf
         while not self._stopping.wait(poll_s):
             status = self._status()
             if status != sent_status and not self._stopping.is_set():
                 self._notifier.send(STATUS=status)
                 sent_status = status
-            if ping_interval_s is None or time.monotonic() < next_ping_s:
+            if time.monotonic() < next_ping_s:
                 continue
             next_ping_s = time.monotonic() + ping_interval_s
             previous, error = error, self._health_error()

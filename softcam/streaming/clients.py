@@ -63,6 +63,7 @@ class StreamClient:
         return not self.interval_s or now_s >= self.due_s
 
 
+@dataclass(eq=False, slots=True)
 class ReadySet:
     """The clients that have received everything and get every frame: a new part is sent to all of them at once.
 
@@ -70,10 +71,9 @@ class ReadySet:
     when it is removed.
     """
 
-    def __init__(self) -> None:
-        self.clients: list[StreamClient] = []
-        self.fds: list[int] = []  # of the sockets, in the same order
-        self._fd_array: FdArray | None = None
+    clients: list[StreamClient] = field(default_factory=list)
+    fds: list[int] = field(default_factory=list)  # of the sockets, in the same order
+    _fd_array: FdArray | None = None
 
     @property
     def fd_array(self) -> FdArray:

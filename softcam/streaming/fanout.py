@@ -115,10 +115,8 @@ class FanOut:
 
         `made_s` (monotonic) orders the JPEGs: an older one that arrives later is dropped.
         """
-        header = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\nX-Timestamp: %.6f\r\n\r\n" % (
-            len(jpeg),
-            timestamp_s,
-        )
+        header = b"Content-Type: image/jpeg\r\nContent-Length: %d\r\nX-Timestamp: %.6f\r\n\r\n"
+        header %= (len(jpeg), timestamp_s)
         self._jpegs.append((variant, b"".join((header, jpeg, _NEXT_BOUNDARY)), made_s))
         self._wake()
 
@@ -207,20 +205,16 @@ class FanOut:
         now_s = self._clock()
         client.connected_s = client.progress_s = now_s
         self._clients[client.fd] = client
-        source = client.source
-        channel = client.channel = self._jpeg_channel(source) if isinstance(source, JpegVariant) else source
+        channel: JpegVariant | Channel = client.source
+        if isinstance(channel, JpegVariant):
+            channel = self._channels.setdefault(channel, JpegChannel(channel))
+        client.channel = channel
         channel.clients.add(client)
         log.info("Client %s connected; %d connected", client.address, len(self._clients))
         first = channel.subscribe(client, now_s)
         self._on_channels(tuple(self._channels.values()))
         if first and self._start_part(client, first):
             self._send_next(client, channel, now_s)
-
-    def _jpeg_channel(self, variant: JpegVariant) -> JpegChannel:
-        channel = self._channels.get(variant)
-        if channel is None:
-            channel = self._channels[variant] = JpegChannel(variant)
-        return channel
 
     def _broadcast_jpeg(self, variant: JpegVariant, part: bytes, made_s: float) -> None:
         """Publish a part in its channel, and start it for each client that is idle and due."""
@@ -262,15 +256,11 @@ class FanOut:
     def _start_part(self, client: StreamClient, part: bytes) -> bool:
         """Send the first bytes of a part; False where the client turned out to be disconnected."""
         client.unsent, client.sent_bytes, client.progress_s = part, 0, self._clock()
-        self._send(client)
+        self._on_sent(client, sockets.send(client.fd, part))
         return self._is_connected(client)
 
     def _is_connected(self, client: StreamClient) -> bool:
         return self._clients.get(client.fd) is client
-
-    def _send(self, client: StreamClient) -> None:
-        """Send what the kernel accepts of the client's current part."""
-        self._on_sent(client, sockets.send(client.fd, client.unsent, client.sent_bytes))
 
     def _on_sent(self, client: StreamClient, sent: int) -> None:
         """The kernel accepted `sent` bytes of the unsent part; a negative number is an errno."""
@@ -296,7 +286,7 @@ class FanOut:
                 if len(client.connection.recv(_DRAIN_BYTES)) == _DRAIN_BYTES:
                     self._epoll.modify(client.fd, _EVENTS)
         if events & select.EPOLLOUT and client.unsent:
-            self._send(client)
+            self._on_sent(client, sockets.send(client.fd, client.unsent, client.sent_bytes))
             if client.channel is not None and self._is_connected(client):
                 self._send_next(client, client.channel, self._clock())
 

@@ -65,7 +65,6 @@ class Fmp4Stream:
         self._format_number = 0  # increases with each format
         self._initial = b""  # empty without clients, and before the encoder has started
         self._ring: deque[_Fragment] = deque()
-        self._keyframe: _Fragment | None = None  # the latest one in the ring
         self._slow_keyframe_s = 0.0  # when slow clients may request a keyframe again
 
     @property
@@ -138,13 +137,13 @@ class Fmp4Stream:
             self._video.unsubscribe(self)
             self._is_subscribed = False
             self._initial = b""  # fragments that are still in the queue of the fan-out are dropped
-            self._clear()
+            self._ring.clear()
 
     def _start_format(self, initial: bytes) -> None:
         if self.clients:
             self._format_number += 1
             self._initial = initial
-            self._clear()
+            self._ring.clear()
 
     def _append(self, new: _Fragment) -> None:
         if not self._initial:
@@ -153,14 +152,6 @@ class Fmp4Stream:
         ring.append(new)
         while len(ring) > _MIN_RING and new.began_s - ring[0].began_s > _RING_S:
             ring.popleft()
-        if new.is_keyframe:
-            self._keyframe = new
-        elif self._keyframe is not None and self._keyframe.number < ring[0].number:
-            self._keyframe = None
-
-    def _clear(self) -> None:
-        self._ring.clear()
-        self._keyframe = None
 
     def _skip_to_keyframe(self, client: StreamClient, now_s: float) -> None:
         """Its next fragment has left the ring: it continues with the latest keyframe, or with a requested one."""
@@ -171,6 +162,11 @@ class Fmp4Stream:
             if now_s >= self._slow_keyframe_s:
                 self._slow_keyframe_s = now_s + _SLOW_KEYFRAME_INTERVAL_S
                 self._video.request_keyframe()
+
+    @property
+    def _keyframe(self) -> _Fragment | None:
+        """The latest one in the ring."""
+        return next((each for each in reversed(self._ring) if each.is_keyframe), None)
 
     @property
     def _next_number(self) -> int:

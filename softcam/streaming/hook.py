@@ -111,22 +111,21 @@ class Hook:
 
     def on_frame(self) -> None:
         """There is a new frame in the source."""
+        is_newly_bypassed = False
         with self._changed:
-            is_busy = self._busy_since_s is not None
-            busy_s = 0.0 if self._busy_since_s is None else self._clock() - self._busy_since_s
-            if is_busy:
+            if self._busy_since_s is not None:
                 self._skipped += 1
-            is_newly_bypassed = busy_s > self._max_call_s and not self._is_bypassed
+                is_late = self._clock() - self._busy_since_s > self._max_call_s
+                is_newly_bypassed = is_late and not self._is_bypassed
             if is_newly_bypassed:
                 self._is_bypassed = True
                 self._last_error = f"a call takes more than {self._max_call_s:g} s"
-            is_bypassed = self._is_bypassed
-            clearings = self._clearings
+            is_bypassed, clearings = self._is_bypassed, self._clearings
             self._changed.notify()
         if is_newly_bypassed:
             log.warning("Hook %s takes more than %g s, bypassing it", self._name, self._max_call_s)
-        if is_bypassed:
-            self._bypass(clearings)
+        if is_bypassed and (frame := self._source.held()) is not None:
+            self._show(_copy_and_release(frame), clearings)
 
     def stop(self, deadline_s: float) -> None:
         """End the thread; waits until the deadline (monotonic clock), not for a function that does not return."""
@@ -144,16 +143,6 @@ class Hook:
             self._seen_s = self._shown_s = 0.0
         self.frames.clear()
 
-    def _bypass(self, clearings: int) -> None:
-        frame = self._source.held()
-        if frame is None:
-            return
-        try:
-            shown = frame.copy()
-        finally:
-            frame.release()
-        self._show(shown, clearings)
-
     def _show(self, frame: Frame, clearings: int) -> None:
         with self._changed:
             if clearings != self._clearings or frame.began_s <= self._shown_s:
@@ -167,16 +156,11 @@ class Hook:
     def _run(self) -> None:
         while (work := self._wait_for_frame()) is not None:
             frame, clearings = work
-            try:
-                shown = frame.copy()
-            finally:
-                frame.release()
+            shown = _copy_and_release(frame)
             try:
                 shown = self._apply(shown)
-            except CameraError as error:
-                self._on_failure(str(error), error)
             except BaseException as error:  # noqa: BLE001 - foreign code: no exception of it may end the stream
-                self._on_failure(_describe(error), error)
+                self._on_failure(str(error) if isinstance(error, CameraError) else _describe(error), error)
             if self._has_recovered():
                 log.info("Hook %s recovered", self._name)
             self._show(shown, clearings)
@@ -185,9 +169,7 @@ class Hook:
         """Wait for a frame that the function has not seen; returns it held. None at the end."""
         with self._changed:
             while not self._is_stopping:
-                # Not held before the comparison: that could be its last reference, to be released under our lock.
-                frame = self._source.held(lambda newest: newest.began_s > self._seen_s)
-                if frame is not None:
+                if (frame := self._source.held(newer_than_s=self._seen_s)) is not None:
                     self._seen_s = frame.began_s
                     self._busy_since_s = self._clock()
                     self._calls += 1
@@ -230,6 +212,13 @@ class Hook:
             self._failures += 1
             self._last_error = reason
         self._errors.error("Hook %s failed, passing frames through: %s", self._name, reason, exc_info=error)
+
+
+def _copy_and_release(frame: Frame) -> Frame:
+    try:
+        return frame.copy()
+    finally:
+        frame.release()
 
 
 def _describe(error: BaseException) -> str:

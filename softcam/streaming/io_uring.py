@@ -11,12 +11,13 @@ import mmap
 import os
 import socket
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from softcam.streaming import sockets
+from softcam.streaming.clients import ReadySet
 from softcam.streaming.sockets import SEND_FLAGS, FdArray, address_of, send
 
 log = logging.getLogger(__name__)
@@ -35,23 +36,10 @@ _SINGLE_MMAP: Final = 1  # both rings in one mapping, since Linux 5.4
 _OFFSET_SQES: Final = 0x1000_0000
 _32_BITS: Final = 0xFFFF_FFFF
 
-_PARAMETERS: Final = np.dtype(
-    [
-        ("sq_entries", "u4"),
-        ("cq_entries", "u4"),
-        ("flags", "u4"),
-        ("sq_thread_cpu", "u4"),
-        ("sq_thread_idle", "u4"),
-        ("features", "u4"),
-        ("wq_fd", "u4"),
-        ("reserved", "u4", 3),
-        # Offsets of these fields in the mapping.
-        *((f"sq_{name}_at", "u4") for name in ("head", "tail", "mask", "entries", "flags", "dropped", "array")),
-        ("sq_reserved", "u4", 3),
-        *((f"cq_{name}_at", "u4") for name in ("head", "tail", "mask", "entries", "overflow", "cqes", "flags")),
-        ("cq_reserved", "u4", 3),
-    ]
-)
+# Positions of the 32-bit fields of io_uring_params; those with _AT hold offsets in the mapping.
+_PARAMETERS: Final = 30
+_SQ_ENTRIES, _CQ_ENTRIES, _FEATURES = 0, 1, 5
+_SQ_TAIL_AT, _SQ_ARRAY_AT, _CQ_HEAD_AT, _CQ_TAIL_AT, _CQ_CQES_AT = 11, 16, 20, 21, 25
 _SUBMISSION: Final = np.dtype(
     [
         ("opcode", "u1"),
@@ -86,12 +74,12 @@ class IoUringSender:
         """
         self._syscall = syscall
         self._send_opcode = send_opcode
-        params = np.zeros(1, _PARAMETERS)
-        self._ring_fd: int = syscall(SETUP, entries, ctypes.c_void_p(params.ctypes.data))
+        params = (ctypes.c_uint32 * _PARAMETERS)()
+        self._ring_fd: int = syscall(SETUP, entries, params)
         if self._ring_fd < 0:
             raise OSError(ctypes.get_errno(), "io_uring_setup: " + os.strerror(ctypes.get_errno()))
         try:
-            self._map(params[0])
+            self._map(params)
         except BaseException:
             os.close(self._ring_fd)
             raise
@@ -125,11 +113,11 @@ class IoUringSender:
         self._submissions.close()
         os.close(self._ring_fd)
 
-    def _map(self, params: Any) -> None:
-        if not params["features"] & _SINGLE_MMAP:
+    def _map(self, params: "ctypes.Array[ctypes.c_uint32]") -> None:
+        if not params[_FEATURES] & _SINGLE_MMAP:
             raise OSError(errno.ENOSYS, "io_uring needs Linux 5.4")
-        sq, cq = int(params["sq_entries"]), int(params["cq_entries"])
-        order_at, results_at = int(params["sq_array_at"]), int(params["cq_cqes_at"])
+        sq, cq = params[_SQ_ENTRIES], params[_CQ_ENTRIES]
+        order_at, results_at = params[_SQ_ARRAY_AT], params[_CQ_CQES_AT]
         size = max(order_at + 4 * sq, results_at + _COMPLETION.itemsize * cq)
         how = mmap.MAP_SHARED | mmap.MAP_POPULATE
         self._rings = mmap.mmap(self._ring_fd, size, how)
@@ -137,7 +125,7 @@ class IoUringSender:
         # The kernel reads and writes these only within io_uring_enter, on this thread, so no barriers are needed.
         self._words = memoryview(self._rings).cast("I")
         self._sq_tail, self._cq_head, self._cq_tail = (
-            int(params[name]) // 4 for name in ("sq_tail_at", "cq_head_at", "cq_tail_at")
+            params[at] // 4 for at in (_SQ_TAIL_AT, _CQ_HEAD_AT, _CQ_TAIL_AT)
         )
         self._order = self._words[order_at // 4 : order_at // 4 + sq]
         # Two rounds of 0, 1, 2 …: a slice from any position is the order in which that position is the first one.
@@ -197,16 +185,6 @@ class IoUringSender:
         return [(index, int(results[index])) for index in np.flatnonzero(results != len(part)).tolist()]
 
 
-class SocketSet(Protocol):
-    """The sockets to send to, in two forms."""
-
-    fds: list[int]
-
-    @property
-    def fd_array(self) -> FdArray:
-        """`fds` as an array: the same object until the set changes."""
-
-
 class BatchSender:
     """Sends parts to many sockets: through a ring where there are enough of them and the kernel allows it."""
 
@@ -218,7 +196,7 @@ class BatchSender:
         self._make_ring = make_ring
         self._ring: IoUringSender | None = None
 
-    def send_to_each(self, to: SocketSet, part: bytes) -> list[tuple[int, int]]:
+    def send_to_each(self, to: ReadySet, part: bytes) -> list[tuple[int, int]]:
         """As `sockets.send_to_each`."""
         if len(to.fds) < self._min_ring_sockets:
             return sockets.send_to_each(to.fds, part)

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from softcam.errors import NoPicture
@@ -55,12 +55,8 @@ class JpegVariant(NamedTuple):
 class Channel(Protocol):
     """The clients of one variant."""
 
-    @property
-    def variant(self) -> JpegVariant: ...
-
-    @property
-    def due_s(self) -> float:
-        """When the next frame is due (monotonic clock); earlier frames are dropped."""
+    variant: JpegVariant
+    due_s: float  # when the next frame is due (monotonic clock); earlier frames are dropped
 
 
 class PublishJpeg(Protocol):
@@ -99,15 +95,14 @@ class JpegEncoderPool:
         self._is_stopping = False
         self._encoded_count = 0
         self._snapshots: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
-        self._publish: PublishJpeg | None = None
+        self._publish: PublishJpeg = lambda *_, **__: None  # until the start
         self._threads: list[threading.Thread] = []  # used by the thread that starts and stops the components
         frames.subscribe(self.on_frame)
 
     def start(self, publish: PublishJpeg, on_crash: Callable[[str], None]) -> None:
         """Start the encoders; `publish` is called on their threads, and on the camera's for JPEGs that it delivered."""
         self._publish = publish
-        run = partial(self._run, publish)
-        self._threads = [spawn(f"encoder-{n + 1}", run, on_crash) for n in range(_ENCODERS)]
+        self._threads = [spawn(f"encoder-{n + 1}", self._run, on_crash) for n in range(_ENCODERS)]
 
     @property
     def encoded_count(self) -> int:
@@ -128,11 +123,12 @@ class JpegEncoderPool:
             return
         try:
             channels = self._schedule(frame)
-            picture = self._camera_jpeg(frame) if channels else None
+            picture = jpeg.encode(frame, None, _ANY_QUALITY) if channels else b""
+        except Exception as error:  # noqa: BLE001 - one bad JPEG must not end the camera's thread
+            self._log_error(error)
+            return
         finally:
             frame.release()
-        if picture is None or self._publish is None:
-            return
         with self._changed:
             self._encoded_count += len(channels)
         for channel in channels:
@@ -160,14 +156,6 @@ class JpegEncoderPool:
                 self._changed.notify(due)
         return unchanged
 
-    def _camera_jpeg(self, frame: Frame) -> bytes | None:
-        """The JPEG that the camera delivered; None for a damaged one."""
-        try:
-            return jpeg.encode(frame, None, _ANY_QUALITY)
-        except Exception as error:  # noqa: BLE001 - one bad JPEG must not end the camera's thread
-            self._log_error(error)
-            return None
-
     def show_notice(self, lines: Sequence[str]) -> None:
         """Send a placeholder with these lines to every client."""
         with self._changed:
@@ -180,12 +168,10 @@ class JpegEncoderPool:
         """A JPEG of a frame that the caller holds; for another aspect ratio its centre. Raises CameraError."""
         key = (frame.began_s, frame.size, size, quality, quality_is_explicit)
         with self._changed:
-            shared = self._snapshots.get(key)
-            is_first = shared is None
-            if shared is None:
-                shared = self._snapshots[key] = Future()
-                if len(self._snapshots) > _SHARED_SNAPSHOTS:
-                    self._snapshots.popitem(last=False)
+            is_first = key not in self._snapshots
+            shared = self._snapshots.setdefault(key, Future())
+            if len(self._snapshots) > _SHARED_SNAPSHOTS:
+                self._snapshots.popitem(last=False)
         if is_first:
             try:
                 part = centre_crop(frame, size)
@@ -194,8 +180,7 @@ class JpegEncoderPool:
                 # Whatever it is: requests that share this snapshot would otherwise wait for their timeout.
                 shared.set_exception(error)
                 with self._changed:
-                    if self._snapshots.get(key) is shared:
-                        del self._snapshots[key]
+                    self._snapshots.pop(key, None)
                 raise
         try:
             return shared.result(self._snapshot_timeout_s)
@@ -217,14 +202,14 @@ class JpegEncoderPool:
 
     # --- the encoder threads ----------------------------------------------------------------------------------
 
-    def _run(self, publish: PublishJpeg) -> None:
+    def _run(self) -> None:
         while (work := self._wait_for_work()) is not None:
             channel, frame, notice = work
             try:
                 if frame is None:
-                    self._publish_placeholder(channel, notice, publish)
+                    self._publish_placeholder(channel.variant, notice)
                 else:
-                    self._publish_frame(channel, frame, publish)
+                    self._publish_frame(channel.variant, frame)
             except Exception as error:  # noqa: BLE001 - one bad frame must not end the thread
                 self._log_error(error)
 
@@ -233,12 +218,13 @@ class JpegEncoderPool:
         with self._changed:
             while not self._is_stopping:
                 # The channel served longest ago is first: under overload each channel loses some frames.
-                for state in sorted((state for state in self._states.values() if state.is_due), key=_last_served):
+                due = [state for state in self._states.values() if state.is_due]
+                for state in sorted(due, key=attrgetter("began_s")):
                     state.is_due = False
                     notice, state.notice = state.notice, None
                     if notice is not None:
                         return state.channel, None, notice
-                    frame = self._newer_than(state.began_s)
+                    frame = self._frames.held(newer_than_s=state.began_s)
                     if frame is None:  # none at all, or the other encoder was faster
                         continue
                     state.began_s = frame.began_s
@@ -247,24 +233,17 @@ class JpegEncoderPool:
                 self._changed.wait()
             return None
 
-    def _newer_than(self, began_s: float) -> Frame | None:
-        """The latest frame, held, if it is a later one.
-
-        Not held before the comparison: that could be its last reference, to be released under our lock.
-        """
-        return self._frames.held(lambda frame: frame.began_s > began_s)
-
     def _log_error(self, error: Exception) -> None:
         # A camera that delivers damaged frames does so at its full rate.
         self._errors.error("Failed to encode a JPEG: %s", error, exc_info=error)
 
-    def _publish_frame(self, channel: Channel, frame: Frame, publish: PublishJpeg) -> None:
+    def _publish_frame(self, variant: JpegVariant, frame: Frame) -> None:
         """Encode a frame, release it, and publish the JPEG.
 
         In this order: the fan-out needs the interpreter once it is woken, and every step that this thread still does
         delays all clients.
         """
-        width, quality, quality_is_explicit = channel.variant
+        width, quality, quality_is_explicit = variant
         try:
             size = scaled_size(frame.size, width) if 0 < width < frame.width else None
             picture = jpeg.encode(frame, size, quality, quality_is_explicit=quality_is_explicit)
@@ -272,22 +251,17 @@ class JpegEncoderPool:
             frame.release()
         with self._changed:
             self._encoded_count += 1
-        publish(channel.variant, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
+        self._publish(variant, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
-    def _publish_placeholder(self, channel: Channel, lines: Sequence[str], publish: PublishJpeg) -> None:
+    def _publish_placeholder(self, variant: JpegVariant, lines: Sequence[str]) -> None:
         with self._changed:
             size = self._size
-        width = channel.variant.width
-        if 0 < width < size[0]:
-            size = scaled_size(size, width)
-        now_s = time.monotonic()
-        publish(channel.variant, placeholder(size, tuple(lines)), timestamp_s=time.time(), made_s=now_s)
+        if variant.width:
+            size = scaled_size(size, variant.width)
+        made_s = time.monotonic()
+        self._publish(variant, placeholder(size, tuple(lines)), timestamp_s=time.time(), made_s=made_s)
 
 
 def _needs_no_encoding(frame: Frame, variant: JpegVariant) -> bool:
     """Whether the frame is a JPEG that is neither scaled down nor compressed again for this variant."""
     return frame.pixel_format == "MJPEG" and not variant.quality_is_explicit and not 0 < variant.width < frame.width
-
-
-def _last_served(state: _ChannelState) -> float:
-    return state.began_s

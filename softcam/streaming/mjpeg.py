@@ -15,14 +15,9 @@ from softcam.streaming.jpeg_encoder import Channel, JpegEncoderPool, JpegVariant
 class ActivityListener(Protocol):
     """Notified of the progress of the stream, for health checks; must be quick."""
 
-    def report_channels(self, channels: Iterable[Channel]) -> None:
-        """The channels with clients changed."""
-
-    def report_tick(self) -> None:
-        """The fan-out loop runs; about once a second while there are clients."""
-
-    def report_encoded(self) -> None:
-        """A JPEG was encoded."""
+    def report_channels(self, channels: Iterable[Channel]) -> None: ...
+    def report_tick(self) -> None: ...
+    def report_encoded(self) -> None: ...
 
 
 class MjpegStream:

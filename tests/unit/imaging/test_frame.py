@@ -1,5 +1,6 @@
 """`Frame` is released once, and `NewestFrame` holds the newest one only."""
 
+import math
 import threading
 import time
 
@@ -128,7 +129,7 @@ def test_wait_until_the_deadline() -> None:
     frame = make_frame()
     slot.put(frame)
     assert slot.wait(lambda _: False, lambda: deadline_s) is None
-    assert slot.held(lambda _: False) is None
+    assert slot.held(newer_than_s=math.inf) is None
     slot.clear()
     assert not frame.hold(), "a frame that was not wanted is not held"
 
