@@ -5,16 +5,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from softcam.camera.pattern.renderer import Background, Buffer, Planes
+from softcam.camera.base import StreamRequest
+from softcam.camera.pattern.renderer import Planes, allocate, draw_background, draw_frame
 from softcam.camera.pattern.sensor import CARD, Scene, Sensor, Shot, normalise
 
-WIDTH, HEIGHT, FPS = 256, 144, 20
+WIDTH, HEIGHT = 256, 144
+REQUEST: Final = StreamRequest(WIDTH, HEIGHT, 20)
 NEAR: Final = Scene(wall_dioptres=2.6)
 ON_THE_CARD: Final = [(CARD[0] + 100, CARD[1] + 100, 200, 200)]
-
-
-def normalised(controls: dict[str, Any]) -> dict[str, Any]:
-    return {name: normalise(name, value) for name, value in controls.items()}
 
 
 def shoot(sensor: Sensor, frames: int, scene: Scene | None = None) -> list[Shot]:
@@ -23,16 +21,16 @@ def shoot(sensor: Sensor, frames: int, scene: Scene | None = None) -> list[Shot]
 
 def settled_sensor(**controls: Any) -> Sensor:
     """A sensor with settled exposure and white balance, and these controls just set."""
-    sensor = Sensor(WIDTH, HEIGHT, FPS)
+    sensor = Sensor(REQUEST)
     shoot(sensor, 20)
-    sensor.apply(normalised(controls))
+    sensor.apply(normalise(controls))
     return sensor
 
 
 def render(shot: Shot, width: int = WIDTH, height: int = HEIGHT, unix_s: float = 1_700_000_000.25) -> Planes:
-    buffer = Buffer(width, height)
-    buffer.draw(Background(width, height, shot.look), 7, unix_s)
-    return buffer.planes
+    planes = allocate(width, height)
+    draw_frame(planes, draw_background(width, height, shot.look), shot.look, 7, unix_s)
+    return planes
 
 
 def detail(plane: npt.NDArray[np.uint8]) -> float:

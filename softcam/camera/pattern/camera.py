@@ -2,10 +2,9 @@
 
 It is used without a real camera, and by tests: it opens, runs out of buffers, hangs and disappears as a camera on
 libcamera does. This module implements the protocol. `stream` has the thread, `sensor` and `lens` the reaction to
-controls, `scene` and `renderer` the picture, `faults` what can be made to fail. No thread is started here.
+controls, `renderer` the picture, `faults` what can be made to fail. No thread is started here.
 """
 
-import threading
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -33,21 +32,14 @@ _STOP_TIMEOUT_S: Final = 5.0
 _STILL_TIMEOUT_S: Final = 10.0
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
-_PROPERTIES: Final[Mapping[str, Any]] = {
-    "Model": "imx708",
-    "Location": 2,
-    "Rotation": 180,
-    "UnitCellSize": (1400, 1400),
-    "ColorFilterArrangement": 0,
-    "PixelArraySize": SENSOR_SIZE,
-    "PixelArrayActiveAreas": [(16, 24, *SENSOR_SIZE)],
-    "ScalerCropMaximum": (0, 0, *SENSOR_SIZE),
-    "SensorSensitivity": 1.0,
-}
+_PROPERTIES: Final = {"Model": "imx708", "ColorFilterArrangement": 0, "PixelArraySize": SENSOR_SIZE}
 
 
 class PatternCamera:
     """Implements `softcam.camera.base.Camera`."""
+
+    backend = "pattern"
+    name = "Pattern camera (behaves like an imx708)"
 
     def __init__(
         self,
@@ -62,16 +54,8 @@ class PatternCamera:
         self._faults = Faults(faults_file)
         self._stop_timeout_s = stop_timeout_s
         self._still_timeout_s = still_timeout_s
-        self._lock = threading.Lock()  # guards _stream, which `set_controls` reads on any thread
+        # Written by the camera thread, read by any: replaced as a whole.
         self._stream: PatternStream | None = None
-
-    @property
-    def backend(self) -> str:
-        return "pattern"
-
-    @property
-    def name(self) -> str:
-        return "Pattern camera (behaves like an imx708)"
 
     def prepare(self, request: StreamRequest) -> None:
         self._request = request
@@ -90,27 +74,14 @@ class PatternCamera:
         width, height = _possible_size(min(request.width, most[0]), min(request.height, most[1]))
         if "refuse" in self._faults.words() and (request.hflip or request.vflip):
             raise CameraError("the pattern camera does not start mirrored")
-        stream = PatternStream(
-            replace(request, width=width, height=height),
-            on_frame,
-            self._faults,
-            stop_timeout_s=self._stop_timeout_s,
-            still_timeout_s=self._still_timeout_s,
-        )
+        request = replace(request, width=width, height=height)
+        controls = advertise(width, height)
         config = StreamConfig(
-            width,
-            height,
-            "YUV420",
-            SENSOR_SIZE,
-            advertise(width, height),
-            dict(_PROPERTIES),
-            has_sensor_hdr=True,
-            has_hdr_modes=True,
+            width, height, "YUV420", SENSOR_SIZE, controls, _PROPERTIES, has_sensor_hdr=True, has_hdr_modes=True
         )
-        with self._lock:
-            self._stream = stream
+        self._stream = PatternStream(request, on_frame, self._faults, self._stop_timeout_s, self._still_timeout_s)
         on_configured(config)
-        stream.start()
+        self._stream.start()
         return config
 
     def restart(self) -> None:
@@ -128,18 +99,16 @@ class PatternCamera:
         stream = self._open_stream()
         self._faults.wait_while("hang-still")
         size = SENSOR_SIZE if size is None else _possible_size(*size)
-        controls = controls_for(advertise(*size), size)
-        return stream.still(size, {name: normalise(name, value) for name, value in controls.items()})
+        return stream.still(size, normalise(controls_for(advertise(*size), size)))
 
     def raw_still(self) -> RawStill:
         raise NotSupported("the pattern camera has no raw pictures")
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """See `Camera.set_controls`; a value out of a control's range is clamped to it."""
-        with self._lock:
-            stream = self._stream
+        stream = self._stream
         if stream is not None:
-            stream.send({name: normalise(name, value) for name, value in controls.items()})
+            stream.send(normalise(controls))
 
     def close(self) -> None:
         """See `Camera.close`; raises CameraStuck when `on_frame` does not return."""
@@ -149,8 +118,7 @@ class PatternCamera:
         stream.stop()
         self._faults.wait_while("hang-stop")
         self._faults.wait_while("hang-close")
-        with self._lock:
-            self._stream = None
+        self._stream = None
 
     def _open_stream(self) -> PatternStream:
         if self._stream is None:

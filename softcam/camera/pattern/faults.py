@@ -5,7 +5,6 @@ faults. Any thread may call everything here; none is started.
 """
 
 import logging
-import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -31,7 +30,7 @@ KNOWN: Final = frozenset(
     }
 )
 
-_POLL_S: Final = 0.05  # how often a hanging call reads the file
+POLL_S: Final = 0.05  # how often a hanging call reads the file
 
 
 class Faults:
@@ -39,38 +38,28 @@ class Faults:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._lock = threading.Lock()  # guards the two below
-        self._reported: set[str] = set()
-        self._has_hung_once = False
+        self._reported: set[str] = set()  # unknown words; at worst, two threads report one twice
+        self._has_hung_once = False  # of the thread that calls `is_new_hang_once`
 
     def words(self) -> frozenset[str]:
         """Return the faults in the file now; an unknown word is logged once."""
         if self._path is None:
             return frozenset()
         try:
-            words = set(self._path.read_text(encoding="utf-8", errors="replace").split())
+            words = frozenset(self._path.read_text(encoding="utf-8", errors="replace").split())
         except OSError:
             return frozenset()
-        unknown = words - KNOWN
-        if unknown:
-            self._report(unknown)
-        return frozenset(words & KNOWN)
+        for word in sorted(words - KNOWN - self._reported):
+            self._reported.add(word)
+            log.error("Faults file %s: unknown fault %r", self._path, word)
+        return words & KNOWN
 
     def is_new_hang_once(self, words: frozenset[str]) -> bool:
         """Whether `hang-once` is new in the file: it has to be removed before it has an effect again."""
-        is_set = "hang-once" in words
-        with self._lock:
-            is_new, self._has_hung_once = is_set and not self._has_hung_once, is_set
-        return is_new
+        had_hung_once, self._has_hung_once = self._has_hung_once, "hang-once" in words
+        return self._has_hung_once and not had_hung_once
 
     def wait_while(self, word: str) -> None:
         """Block while `word` is in the file."""
         while word in self.words():
-            time.sleep(_POLL_S)
-
-    def _report(self, unknown: set[str]) -> None:
-        with self._lock:
-            new = sorted(unknown - self._reported)
-            self._reported |= unknown
-        for word in new:
-            log.error("Faults file %s: unknown fault %r", self._path, word)
+            time.sleep(POLL_S)

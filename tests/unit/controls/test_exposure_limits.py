@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from softcam.camera.base import StreamRequest
 from softcam.camera.pattern.sensor import Scene, Sensor, normalise
 from softcam.controls.exposure_limits import ExposureLimiter, Limits
 
@@ -16,7 +17,7 @@ class Rig:
     """A sensor whose automatic exposure is limited."""
 
     def __init__(self, limits: Limits, fps: float = 10) -> None:
-        self.sensor = Sensor(640, 360, fps)
+        self.sensor = Sensor(StreamRequest(640, 360, fps))
         self.limiter = ExposureLimiter(limits, LEAST_GAIN)
         self.changes = 0
 
@@ -25,7 +26,7 @@ class Rig:
             shot = self.sensor.shoot(Scene(lux=lux))
             if self.limiter.process_metadata(shot.metadata):
                 self.changes += 1
-                self.sensor.apply({name: normalise(name, value) for name, value in self.limiter.controls.items()})
+                self.sensor.apply(normalise(self.limiter.controls))
         return shot.metadata
 
 

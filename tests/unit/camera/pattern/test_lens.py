@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.pattern.sensor import Scene, Shot
+from softcam.camera.pattern.sensor import Scene, Shot, normalise
 from softcam.camera.session.autofocus_cycle import AfState
-from tests.support.pattern_sensor import NEAR, normalised, settled_sensor, shoot
+from tests.support.pattern_sensor import NEAR, settled_sensor, shoot
 
 
 def states(shots: list[Shot]) -> list[int]:
@@ -17,9 +17,9 @@ def states(shots: list[Shot]) -> list[int]:
 
 def test_lens_position_only_in_manual_mode() -> None:
     sensor = settled_sensor(AfMode=1)
-    sensor.apply(normalised({"LensPosition": 9.0}))
+    sensor.apply(normalise({"LensPosition": 9.0}))
     assert sensor.shoot(Scene()).metadata["LensPosition"] == 1.0
-    sensor.apply(normalised({"LensPosition": 9.0, "AfMode": 0}))
+    sensor.apply(normalise({"LensPosition": 9.0, "AfMode": 0}))
     assert sensor.shoot(Scene()).metadata["LensPosition"] == 9.0
 
 
@@ -69,27 +69,6 @@ def test_continuous_focus() -> None:
     shots = shoot(sensor, 20, NEAR)
     assert states(shots) == [AfState.SCANNING, AfState.FOCUSED]
     assert shots[-1].metadata["LensPosition"] == pytest.approx(2.6)
-
-
-def test_pause_continuous_focus() -> None:
-    sensor = settled_sensor(AfMode=2)
-    shoot(sensor, 20)
-    sensor.apply({"AfPause": 0})
-    paused = shoot(sensor, 10, NEAR)
-    assert states(paused) == [AfState.FOCUSED]
-    assert paused[-1].metadata["AfPauseState"] == 2
-    sensor.apply({"AfPause": 2})
-    assert states(shoot(sensor, 20, NEAR)) == [AfState.SCANNING, AfState.FOCUSED]
-
-
-def test_deferred_pause() -> None:
-    sensor = settled_sensor(AfMode=2)
-    shoot(sensor, 2)
-    sensor.apply({"AfPause": 1})
-    shots = shoot(sensor, 20)
-    assert shots[0].metadata["AfPauseState"] == 1
-    assert shots[-1].metadata["AfPauseState"] == 2
-    assert shots[-1].metadata["AfState"] == AfState.FOCUSED
 
 
 def test_manual_after_continuous_focus() -> None:
