@@ -20,7 +20,7 @@ from softcam.camera.base import (
     ignore_config,
     no_controls,
 )
-from softcam.camera.url.reader import Reader, config_of
+from softcam.camera.url.reader import Reader
 from softcam.camera.url.source import READ_TIMEOUT_S, Source, path_of, require_pyav
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
@@ -147,7 +147,7 @@ class UrlCamera:
     def _expected_config(self) -> StreamConfig:
         """Return the configuration of the last opening, or else the requested one."""
         size = (self._request.width, self._request.height)
-        return self._last_config or config_of(*size, "YUV420", size)
+        return self._last_config or StreamConfig(*size, "YUV420", size, can_flip=False)
 
     def _disconnected(self) -> None:
         if self._on_disconnect is not None:

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
 from softcam.camera.session.frame_rate import FrameDecimator
-from softcam.camera.url.source import Picture, Size, covering, fitted
+from softcam.camera.url.source import Picture, Size, Source, covering, fitted
 from softcam.errors import CameraError
-from softcam.imaging.frame import Frame, PixelFormat
+from softcam.imaging.frame import Frame
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -31,30 +31,12 @@ _MAX_STEP_S: Final = 5.0  # between two images of a file; more is a discontinuit
 _MAX_DURATION_S: Final = 1.0  # of a frame in the metadata; the watchdog adds a multiple of it to its timeout
 
 
-def config_of(width: int, height: int, pixel_format: PixelFormat, source_size: Size) -> StreamConfig:
-    """Return the configuration of a camera without controls."""
-    return StreamConfig(width, height, pixel_format, source_size, can_flip=False)
-
-
-class OpenedSource(Protocol):
-    """The part of `source.Source` that is used here."""
-
-    is_paced: bool
-    is_endless: bool
-    interval_s: float
-
-    def pictures(self) -> Iterator[Picture | None]: ...
-    def rewind(self) -> None: ...
-    def close(self) -> None: ...
-
-
 @dataclass(eq=False, slots=True)
 class _StillJob:
-    """A requested still of about this size, None for the source's own; the reader's lock guards the other fields."""
+    """A requested still of about this size, None for the source's own; the reader's lock guards the result."""
 
     size: Size | None
-    frame: Frame | None = None
-    error: CameraError | None = None
+    result: Frame | CameraError | None = None
 
 
 class Reader:
@@ -63,7 +45,7 @@ class Reader:
     def __init__(
         self,
         name: str,
-        open_source: Callable[[], OpenedSource],
+        open_source: Callable[[], Source],
         request: StreamRequest,
         on_frame: OnFrame,
         config: StreamConfig,
@@ -118,15 +100,11 @@ class Reader:
         job = _StillJob(size)
         with self._changed:
             self._still = job
-            self._changed.wait_for(
-                lambda: job.frame is not None or job.error is not None or self._is_stopping, timeout_s
-            )
+            self._changed.wait_for(lambda: job.result is not None, timeout_s)
             self._still = None
-            if job.error is not None:
-                raise job.error
-            if job.frame is None:
-                raise CameraError(self.disconnect_reason or f"{self._name} delivered no image in time")
-            return job.frame
+        if isinstance(job.result, Frame):
+            return job.result
+        raise job.result or CameraError(self.disconnect_reason or f"{self._name} delivered no image in time")
 
     @property
     def has_delivered(self) -> bool:
@@ -150,9 +128,9 @@ class Reader:
         """Connect and read until the connection ends; returns the reason. Raises CameraError."""
         source = self._open_source()
         try:
-            pictures = self._read_paced(source) if source.is_paced else self._read_live(source)
+            live = ((picture, time.monotonic()) for picture in source.pictures())
             damaged_since_s = time.monotonic()
-            for picture, due_s in pictures:
+            for picture, due_s in self._read_paced(source) if source.is_paced else live:
                 if self._is_stopping:
                     return "stopping"
                 now_s = time.monotonic()
@@ -164,11 +142,7 @@ class Reader:
         finally:
             source.close()
 
-    def _read_live(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
-        for picture in source.pictures():
-            yield picture, time.monotonic()
-
-    def _read_paced(self, source: OpenedSource) -> Iterator[tuple[Picture | None, float]]:
+    def _read_paced(self, source: Source) -> Iterator[tuple[Picture | None, float]]:
         """Yield each picture when it is due, and restart at the end of the source."""
         due_s = time.monotonic()
         step_s = 0.0  # before the very first picture
@@ -205,8 +179,7 @@ class Reader:
     def _process(self, picture: Picture, due_s: float) -> bool:
         """Deliver a picture that is due or requested as a still; False for a damaged one."""
         still = self._still
-        is_due = self._decimator.should_pass(due_s)
-        if still is None and not is_due:
+        if not self._decimator.should_pass(due_s) and still is None:
             return True
         most = (self._request.width, self._request.height)
         began_s = time.monotonic()
@@ -222,7 +195,6 @@ class Reader:
         self._delivered_s = began_s
         self._update_config(frame, picture.size)
         if self._is_stopping:
-            frame.release()
             return True
         self.on_frame(frame)
         if self.disconnect_reason is not None:
@@ -230,23 +202,21 @@ class Reader:
         return True
 
     def _finish_still(self, job: _StillJob, picture: Picture, began_s: float) -> None:
-        frame, failure = None, None
+        result: Frame | CameraError
         try:
-            frame = picture.frame(_smaller(picture.size, job.size, covering), self._sequence, began_s, None)
+            result = picture.frame(_smaller(picture.size, job.size, covering), self._sequence, began_s, None)
         except CameraError as error:
-            failure = error
+            result = error
         with self._changed:
+            job.result = result
             if self._still is job:
                 self._still = None
-                job.frame, job.error = frame, failure
-                self._changed.notify_all()
-            elif frame is not None:
-                frame.release()
+            self._changed.notify_all()
 
     def _update_config(self, frame: Frame, source_size: Size) -> None:
-        config = config_of(frame.width, frame.height, frame.pixel_format, source_size)
+        stream = (frame.width, frame.height, frame.pixel_format)
+        config = StreamConfig(*stream, source_size, can_flip=False)
         if config != self.config:
-            stream = (frame.width, frame.height, frame.pixel_format)
             log.info("%s delivers %dx%d, streamed as %dx%d %s", self._name, *source_size, *stream)
             self.config = config
 

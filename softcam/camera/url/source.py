@@ -6,15 +6,16 @@ it. JPEGs are passed on unchanged, and decoded only to scale them down.
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.url.pipe import Pipe
 from softcam.errors import CameraError, CameraMissing, NotSupported
-from softcam.imaging.frame import Frame, Plane
+from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.jpeg import size_of
 from softcam.runtime.pyav import import_pyav
 
@@ -46,17 +47,9 @@ def require_pyav() -> Any:
         raise CameraMissing(str(error)) from error
 
 
-def is_url(address: str) -> bool:
-    return "://" in address
-
-
-def is_device(address: str) -> bool:
-    return address.startswith("/dev/")
-
-
 def path_of(address: str) -> Path | None:
     """Return the path of a file or a device; None for a URL."""
-    return None if is_url(address) else Path(address).expanduser().absolute()
+    return None if "://" in address else Path(address).expanduser().absolute()
 
 
 def fitted(size: Size, most: Size) -> Size:
@@ -72,14 +65,28 @@ def covering(size: Size, least: Size) -> Size:
     return tuple(min(side, -(-int(side * factor + 0.5) // 2) * 2) for side in size)  # type: ignore[return-value]
 
 
-class Picture(Protocol):
+@dataclass(frozen=True, slots=True)
+class Picture:
     """One picture of a source; `time_s` has an arbitrary origin, and is None in sources without timestamps."""
 
     size: Size
     time_s: float | None
+    image: Any  # PyAV's frame, or the bytes of a JPEG with a valid header and an end marker
+    converter: "Converter"
 
     def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
         """Return a frame of this size, None for its own without an odd row or column. Raises CameraError if damaged."""
+        metadata = {} if duration_s is None else {"FrameDuration": round(duration_s * 1e6)}
+        image = self.image
+        planes: tuple[Plane, ...]
+        pixel_format: PixelFormat = "YUV420"
+        if isinstance(image, bytes) and size is None:
+            size, pixel_format, planes = self.size, "MJPEG", (np.frombuffer(image, np.uint8),)
+        else:
+            size = size or fitted(self.size, self.size)
+            decoded = self.converter.decode_jpeg(image) if isinstance(image, bytes) else image
+            planes = self.converter.planes(decoded, size)
+        return Frame(planes, pixel_format, *size, sequence=sequence, began_s=began_s, metadata=metadata)
 
 
 class Source:
@@ -93,39 +100,33 @@ class Source:
         """Open the source. Raises CameraError, with a message without passwords."""
         self._av = require_pyav()
         self._address = address
+        self._path = path_of(address)
+        self._is_device = address.startswith("/dev/")
+        self._is_rtsp = address.startswith("rtsp")
         self._request = request
         self._read_timeout_s = read_timeout_s
-        self._pipe: Pipe | None = None
         self._open()
 
     def _open(self) -> None:
-        av = self._av
-        path = path_of(self._address)
-        try:
-            self._pipe = Pipe(path, self._read_timeout_s) if path is not None and path.is_fifo() else None
-            self._container = self._open_container()
-        except (OSError, ValueError, av.error.FFmpegError) as error:
-            if self._pipe is not None:
-                self._pipe.close()
-            raise CameraError(_reason(error)) from error
-        try:
-            self._find_video()
-        except CameraError:
-            self.close()
-            raise
+        with _camera_errors(), contextlib.ExitStack() as opened:
+            pipe = None
+            if self._path is not None and self._path.is_fifo():
+                pipe = opened.enter_context(contextlib.closing(Pipe(self._path, self._read_timeout_s)))
+            self._container = opened.enter_context(self._open_container(pipe))
+            self._find_video(is_file=self._path is not None and not self._is_device and pipe is None)
+            self._opened = opened.pop_all()
 
-    def _open_container(self) -> Any:
-        av, address, request = self._av, self._address, self._request
-        if self._pipe is not None:
-            return av.open(self._pipe, options=_LIVE_OPTIONS)
-        path = path_of(address)
+    def _open_container(self, pipe: Pipe | None) -> Any:
+        av, path = self._av, self._path
+        if pipe is not None:
+            return av.open(pipe, options=_LIVE_OPTIONS)
         if path is None:
-            options = dict(_LIVE_OPTIONS)
-            if address.startswith("rtsp"):
-                options["rtsp_transport"] = "tcp"  # complete pictures, and through every router
-            return av.open(address, options=options, timeout=(_OPEN_TIMEOUT_S, self._read_timeout_s))
-        if not is_device(address):
+            # TCP: complete pictures, and through every router.
+            options = _LIVE_OPTIONS | ({"rtsp_transport": "tcp"} if self._is_rtsp else {})
+            return av.open(self._address, options=options, timeout=(_OPEN_TIMEOUT_S, self._read_timeout_s))
+        if not self._is_device:
             return av.open(f"file:{path}")  # with the prefix, a colon in the name does not end a URL scheme
+        request = self._request
         size_and_rate = {"video_size": f"{request.width}x{request.height}", "framerate": f"{request.fps:g}"}
         # USB cameras reach their full frame rate only in MJPEG; not every one has this format, or this size and rate.
         for options in ({**size_and_rate, "input_format": "mjpeg"}, size_and_rate):
@@ -133,18 +134,17 @@ class Source:
                 return av.open(str(path), format="video4linux2", options=options)
         return av.open(str(path), format="video4linux2")
 
-    def _find_video(self) -> None:
-        video = next((stream for stream in self._container.streams if stream.type == "video"), None)
+    def _find_video(self, *, is_file: bool) -> None:
+        container = self._container
+        video = next((stream for stream in container.streams if stream.type == "video"), None)
         if video is None:
             raise CameraError("contains no video")
         if video.codec_context is None:
             raise CameraError("FFmpeg does not support its video format")
         self._video = video
-        is_known_length = bool(self._container.duration and self._container.duration > 0)
-        is_file = not is_url(self._address) and not is_device(self._address) and self._pipe is None
-        self.is_endless = is_file or (is_known_length and not self._address.startswith("rtsp"))
-        self.is_paced = self.is_endless or self._container.format.name == "hls"  # segments of seconds arrive at once
-        self._is_jpeg = video.codec_context.name == "mjpeg"
+        is_known_length = bool(container.duration and container.duration > 0)
+        self.is_endless = is_file or (is_known_length and not self._is_rtsp)
+        self.is_paced = self.is_endless or container.format.name == "hls"  # segments of seconds arrive at once
         video.thread_type = "SLICE"  # frame threads would each delay the output by one picture
         if not self.is_endless:
             video.codec_context.flags |= _LOW_DELAY
@@ -154,51 +154,53 @@ class Source:
 
     def pictures(self) -> Iterator[Picture | None]:
         """Yield pictures to the end of the stream, None for damaged ones. Raises CameraError when the source fails."""
-        av = self._av
-        try:
+        errors = self._av.error
+        is_jpeg = self._video.codec_context.name == "mjpeg"
+        with _camera_errors(), contextlib.suppress(errors.EOFError):
             for packet in self._container.demux(self._video):
-                if self._is_jpeg:
+                if is_jpeg:
                     if packet.size:
                         yield self._jpeg(packet)
                     continue
                 try:
                     decoded = packet.decode()
-                except (av.error.InvalidDataError, av.error.PatchWelcomeError):
+                except (errors.InvalidDataError, errors.PatchWelcomeError):
                     yield None
                     continue
-                for picture in decoded:
-                    # Before the first keyframe, and after a loss.
-                    yield None if picture.is_corrupt else _Decoded(picture, self._converter)
-        except av.error.EOFError:
-            return
-        except (OSError, ValueError, av.error.FFmpegError) as error:
-            raise CameraError(_reason(error)) from error
+                for image in decoded:
+                    size = (image.width, image.height)
+                    # Corrupt before the first keyframe, and after a loss.
+                    yield None if image.is_corrupt else Picture(size, image.time, image, self._converter)
 
     def rewind(self) -> None:
         """Seek to the beginning. Raises CameraError."""
-        av = self._av
         if self._container.format.name not in _SEEKABLE:
             self.close()
             self._open()
             return
-        try:
+        with _camera_errors():
             self._container.seek(0 if self._container.start_time is None else self._container.start_time)
             self._video.codec_context.flush_buffers()
-        except (OSError, ValueError, av.error.FFmpegError) as error:
-            raise CameraError(_reason(error)) from error
 
     def close(self) -> None:
-        self._container.close()
-        if self._pipe is not None:
-            self._pipe.close()
+        self._opened.close()
 
-    def _jpeg(self, packet: Any) -> "Picture | None":
+    def _jpeg(self, packet: Any) -> Picture | None:
         data = bytes(packet)
         size = size_of_jpeg(data)
         if size is None:
             return None
         time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
-        return _Jpeg(data, size, time_s, self._converter)
+        return Picture(size, time_s, data, self._converter)
+
+
+@contextlib.contextmanager
+def _camera_errors(what: str = "") -> Iterator[None]:
+    """Raise CameraError for the errors of PyAV and of files."""
+    try:
+        yield
+    except (OSError, ValueError, require_pyav().error.FFmpegError) as error:
+        raise CameraError(f"{what}{_reason(error)}") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -215,31 +217,27 @@ class Converter:
 
         self._av = av
         self._reformatter = VideoReformatter()
-        self._jpeg_decoder: Any = None
+        self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
+        self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one picture
 
     def planes(self, picture: Any, size: Size) -> tuple[Plane, ...]:
         """Return Y, U and V of a PyAV picture at `size`. Raises CameraError."""
         name = picture.format.name
         is_yuv = name.startswith(("yuv", "nv", "yuyv", "uyvy", "yvyu", "p0", "y2"))
-        matrix = source_range = None
-        if is_yuv:
-            is_jpeg = name.startswith("yuvj") or picture.color_range == _JPEG_RANGE
-            source_range = _JPEG_RANGE if is_jpeg else _MPEG_RANGE
-            matrix = _matrix_of(picture, is_jpeg=name.startswith("yuvj"))
+        is_jpeg = name.startswith("yuvj")
+        is_full = is_jpeg or picture.color_range == _JPEG_RANGE
         from av.video.reformatter import Colorspace
 
-        try:
+        with _camera_errors(f"{name} cannot be converted: "):
             picture = self._reformatter.reformat(
                 picture,
                 *size,
                 _FULL_RANGE,
-                src_colorspace=None if matrix is None else Colorspace[matrix],
+                src_colorspace=Colorspace[_matrix_of(picture, is_jpeg=is_jpeg)] if is_yuv else None,
                 dst_colorspace=Colorspace.ITU601,
-                src_color_range=source_range,
+                src_color_range=(_JPEG_RANGE if is_full else _MPEG_RANGE) if is_yuv else None,
                 dst_color_range=_JPEG_RANGE,
             )
-        except (OSError, ValueError, self._av.error.FFmpegError) as error:
-            raise CameraError(f"{name} cannot be converted: {_reason(error)}") from error
         # Views, which keep the memory alive.
         return tuple(
             np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
@@ -248,14 +246,8 @@ class Converter:
 
     def decode_jpeg(self, data: bytes) -> Any:
         """Raises CameraError."""
-        av = self._av
-        if self._jpeg_decoder is None:
-            self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
-            self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one picture
-        try:
-            pictures = self._jpeg_decoder.decode(av.Packet(data))
-        except (OSError, ValueError, av.error.FFmpegError) as error:
-            raise CameraError(f"JPEG cannot be decoded: {_reason(error)}") from error
+        with _camera_errors("JPEG cannot be decoded: "):
+            pictures = self._jpeg_decoder.decode(self._av.Packet(data))
         if not pictures:
             raise CameraError("JPEG cannot be decoded")
         return pictures[0]
@@ -269,50 +261,6 @@ def _matrix_of(picture: Any, *, is_jpeg: bool) -> str:
         return "BT2020"
     is_hd = picture.width >= _HD_WIDTH or picture.height > _HD_HEIGHT
     return "ITU709" if space == _UNSPECIFIED and is_hd and not is_jpeg else "ITU601"
-
-
-class _Decoded:
-    """A decoded picture."""
-
-    def __init__(self, picture: Any, converter: Converter) -> None:
-        self._picture = picture
-        self._converter = converter
-        self.size: Size = (picture.width, picture.height)
-        self.time_s: float | None = picture.time
-
-    def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
-        size = size or fitted(self.size, self.size)
-        planes = self._converter.planes(self._picture, size)
-        return _make_frame(planes, size, sequence, began_s, duration_s)
-
-
-class _Jpeg:
-    """A JPEG with a valid header and an end marker."""
-
-    def __init__(self, data: bytes, size: Size, time_s: float | None, converter: Converter) -> None:
-        self._data = data
-        self._converter = converter
-        self.size = size
-        self.time_s = time_s
-
-    def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
-        if size is None:
-            plane = np.frombuffer(self._data, np.uint8)
-            return Frame(
-                (plane,), "MJPEG", *self.size, sequence=sequence, began_s=began_s, metadata=_metadata(duration_s)
-            )
-        planes = self._converter.planes(self._converter.decode_jpeg(self._data), size)
-        return _make_frame(planes, size, sequence, began_s, duration_s)
-
-
-def _make_frame(
-    planes: tuple[Plane, ...], size: Size, sequence: int, began_s: float, duration_s: float | None
-) -> Frame:
-    return Frame(planes, "YUV420", *size, sequence=sequence, began_s=began_s, metadata=_metadata(duration_s))
-
-
-def _metadata(duration_s: float | None) -> dict[str, Any]:
-    return {} if duration_s is None else {"FrameDuration": round(duration_s * 1e6)}
 
 
 def size_of_jpeg(data: bytes) -> Size | None:
