@@ -226,8 +226,18 @@ def _make(root: Path, source: str) -> None:
             _run(what, *argv)
 
 
+# A step that is interrupted leaves neither processes nor mounts: both belong to it, and end with it. Otherwise the next
+# build, which removes what this one left, would find this machine's /dev and /proc in there.
+_ENDS_AS_ONE = (
+    *("setpriv", "--pdeathsig", "KILL"),
+    *("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"),
+)
+
+
 def _run(what: str, *argv: str) -> None:
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    done = subprocess.run(
+        (*_ENDS_AS_ONE, *argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     if done.returncode != 0:
         sys.stderr.write(done.stdout)
         lines = [line for line in done.stdout.splitlines() if line.strip()] or ["no output"]
