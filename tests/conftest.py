@@ -26,6 +26,7 @@ from tests.support.timeouts import PATIENCE_S, TEST_LIMIT_S
 
 PROJECT = Path(__file__).resolve().parent.parent
 _WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+BYTECODE = PROJECT / ".cache" / "bytecode"  # of the portals, which would compile the package at each start without it
 LISTENING = re.compile(r"Listening on (http://\S+)")
 
 
@@ -215,9 +216,11 @@ def portals(state_home: Path) -> Iterator[Callable[..., Portal]]:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not re.match(r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_", name)
+            if not re.match(
+                r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_|PYTHONDONTWRITEBYTECODE$", name
+            )
         }
-        clean["XDG_STATE_HOME"] = str(state_home)
+        clean |= {"XDG_STATE_HOME": str(state_home), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
         arguments = [*([] if camera is None else ["--camera", camera]), *flags]
         if "--port" not in flags:
             arguments += ["--port", "0"]
@@ -250,12 +253,31 @@ def start_shared_portal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ca
         yield start
 
 
+@pytest.fixture(scope="module")
+def portal_flags() -> tuple[str, ...]:
+    """The flags of the portal that a module shares; modules override them."""
+    return ()
+
+
+@pytest.fixture(scope="module")
+def _shared_portals() -> list[Portal]:
+    return []
+
+
 @pytest.fixture
-def portal(start_portal: Callable[..., Portal]) -> Portal:
-    """The portal on the pattern camera, listening."""
-    portal = start_portal()
-    portal.wait_for_log(LISTENING)
-    return portal
+def portal(
+    start_shared_portal: Callable[..., Portal], portal_flags: tuple[str, ...], _shared_portals: list[Portal]
+) -> Portal:
+    """A portal on the pattern camera, listening: shared by a module, without controls, clients and log of other tests.
+
+    Its counters and files remain. If a test has stopped it, the next test gets a new one.
+    """
+    from tests.support.http_client import reset  # imports this module
+
+    if not _shared_portals or _shared_portals[-1].process.poll() is not None:
+        _shared_portals.append(start_shared_portal(*portal_flags))
+    reset(_shared_portals[-1])
+    return _shared_portals[-1]
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Fixtures of the browser tests: Debian's Chromium, and pages whose console messages are collected."""
+"""Fixtures of the browser tests: Debian's Chromium, the portals that a module shares, pages with their messages."""
 
 import shutil
 from collections.abc import Iterator
@@ -9,38 +9,70 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import Portal
-from tests.support.browser_client import LIMIT_MS, Start, Visitor
+from tests.support.browser_client import LIMIT_MS, Start, Visitor, ask
+from tests.support.http_client import reset
 
-ARGUMENTS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+ARGUMENTS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    # WebRTC over the loopback interface: addresses, and not names for multicast DNS.
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+    "--allow-loopback-in-peer-connection",
+)
+FPS = ("--fps", "10")  # a browser without a GPU needs much time for each frame
 
 expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too few beside other tests
 
 
-@pytest.fixture(scope="module")
-def browser_flags() -> tuple[str, ...]:
-    """Additional flags of Chromium; a module may override them."""
-    return ()
-
-
-@pytest.fixture(scope="module")
-def browser(browser_flags: tuple[str, ...]) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests of a worker; each test has its own contexts."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs chromium")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=[*ARGUMENTS, *browser_flags])
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
 
 
 @pytest.fixture
 def start_portal(start_portal: Start) -> Start:
-    """10 fps by default: a browser without a GPU needs much time for each frame."""
+    """As everywhere, at 10 fps by default."""
 
     def start(*flags: str, **options: Any) -> Portal:
-        return start_portal(*flags, *(() if "--fps" in flags else ("--fps", "10")), **options)
+        return start_portal(*flags, *(() if "--fps" in flags else FPS), **options)
 
     return start
+
+
+@pytest.fixture(scope="module")
+def portal_flags() -> tuple[str, ...]:
+    return FPS
+
+
+@pytest.fixture(scope="module")
+def shared_recorder(start_shared_portal: Start, tmp_path_factory: pytest.TempPathFactory) -> Portal:
+    return start_shared_portal(
+        *FPS,
+        "--recordings",
+        str(tmp_path_factory.mktemp("kept")),
+        "--rtsp-url",
+        "rtsp://127.0.0.1:9/garden",
+        "--no-rtsp-autostart",
+    )
+
+
+@pytest.fixture
+def recorder(shared_recorder: Portal) -> Portal:
+    """A portal with all features, without recordings; shared by the tests of a module."""
+    reset(shared_recorder)
+    ask(shared_recorder, "/v1/streaming/stop", {})
+    for recording in ask(shared_recorder, "/v1/recordings")["recordings"]:
+        ask(shared_recorder, f"/v1/recordings/{recording['name']}", method="DELETE")
+    return shared_recorder
 
 
 @pytest.fixture

@@ -1,57 +1,35 @@
 """The API documentation in a real browser: everything is shown, can be tried, and is self-contained."""
 
-import shutil
+from playwright.sync_api import Locator, Page, expect
 
-import pytest
-from playwright.sync_api import ConsoleMessage, Locator, Page, expect, sync_playwright
-
-from tests.conftest import PROJECT, Portal
-from tests.support.browser_client import KEY, Start, Visitor
-
-SHOTS = PROJECT / "build" / "screenshots"
+from tests.conftest import Portal
+from tests.support.browser_client import DESK, KEY, PHONE, Start, Visitor, resize, shoot
 
 
-@pytest.mark.parametrize("size", [(1440, 900), (390, 844)])
-def test_show_and_try(portal: Portal, size: tuple[int, int]) -> None:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("needs chromium")
-    complaints: list[str] = []
-    asked: list[str] = []
-
-    def hear(message: ConsoleMessage) -> None:
-        # An invalid body is sent on purpose below, and the browser logs every 400.
-        if "400" not in message.text:
-            complaints.append(message.text)
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        page.on("console", hear)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(f"{portal.url}/docs")
-        expect(page.locator("h1")).to_contain_text("Soft Stream")
-        expect(page.locator("section h2")).to_have_count(6)
-        status = page.locator("details", has_text="/v1/camera/status")
-        status.locator("summary").click()
-        status.get_by_role("button", name="Try it").click()
-        expect(status.locator("output")).to_contain_text("200 OK")
-        lens = page.locator("details", has_text="/v1/camera/lens_position")
-        lens.locator("summary").click()
-        lens.locator("textarea").fill('{"position": 99}')
-        lens.get_by_role("button", name="Try it").click()
-        expect(lens.locator("output")).to_contain_text("position: must be a number from 0 to 15")
-        lens.locator("textarea").fill('{"position": 2.5}')
-        lens.get_by_role("button", name="Try it").click()
-        expect(lens.locator("output")).to_contain_text('"status":"ok"')
-        SHOTS.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=SHOTS / f"docs-{size[0]}.png")
-        width = page.evaluate("document.documentElement.scrollWidth")
-        browser.close()
-    assert complaints == []
-    assert {url for url in asked if not url.startswith(portal.url)} == set()
-    assert width <= size[0]
+def test_show_and_try(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.page()
+    page.goto(f"{portal.url}/docs")
+    expect(page.locator("h1")).to_contain_text("Soft Stream")
+    expect(page.locator("section h2")).to_have_count(6)
+    status = page.locator("details", has_text="/v1/camera/status")
+    status.locator("summary").click()
+    status.get_by_role("button", name="Try it").click()
+    expect(status.locator("output")).to_contain_text("200 OK")
+    lens = page.locator("details", has_text="/v1/camera/lens_position")
+    lens.locator("summary").click()
+    lens.locator("textarea").fill('{"position": 99}')
+    lens.get_by_role("button", name="Try it").click()
+    expect(lens.locator("output")).to_contain_text("position: must be a number from 0 to 15")
+    lens.locator("textarea").fill('{"position": 2.5}')
+    lens.get_by_role("button", name="Try it").click()
+    expect(lens.locator("output")).to_contain_text('"status":"ok"')
+    for size in (DESK, PHONE):
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        shoot(page, f"docs-{size[0]}")
+    # The browser logs the response to the invalid body.
+    assert [text for text in visitor.complaints if "400" not in text] == []
+    assert visitor.foreign(portal) == []
 
 
 def test_parameters(portal: Portal, visitor: Visitor) -> None:

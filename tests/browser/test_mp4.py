@@ -15,7 +15,7 @@ from playwright.sync_api import Page
 from tests.conftest import Portal
 from tests.support.browser_client import HIDE, Start, Visitor, wait_until
 
-WATCHED_S = 12
+WATCHED_S = 8
 MOST_BEHIND_MS = 300  # the documented bound
 MOST_DRIFT_MS = 100
 SMALL = ("--width", "640", "--height", "360", "--fps", "20")
@@ -50,7 +50,7 @@ SLOW_CLOCK = """
 const rate = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "playbackRate");
 Object.defineProperty(HTMLMediaElement.prototype, "playbackRate", {
   get() { return this.asked ?? 1; },
-  set(asked) { this.asked = asked; rate.set.call(this, 0.97 * asked); },
+  set(asked) { this.asked = asked; rate.set.call(this, 0.955 * asked); },
 });
 """
 # A line that stalls for 0.3 s again and again.
@@ -59,7 +59,7 @@ window.hinder = (answer) => {
   let free_ms = performance.now();
   const stalls = new TransformStream({
     async transform(chunk, controller) {
-      if (performance.now() - free_ms > 3000) {
+      if (performance.now() - free_ms > 2000) {
         await new Promise((resolve) => setTimeout(resolve, 300));
         free_ms = performance.now();
       }
@@ -89,6 +89,11 @@ async () => {
   window.snapshot = image;
 }
 """
+
+
+@pytest.fixture(scope="module")
+def portal_flags() -> tuple[str, ...]:
+    return SMALL
 
 
 def play(visitor: Visitor, portal: Portal, *scripts: str) -> Page:
@@ -171,8 +176,7 @@ def hide_tab(page: Page, portal: Portal) -> None:
 
 @pytest.mark.measurement
 @pytest.mark.parametrize("stall", [hiccup, stop_portal, hide_tab])
-def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: Callable[[Page, Portal], None]) -> None:
-    portal = start_portal(*SMALL)
+def test_catches_up_after_a_stall(portal: Portal, visitor: Visitor, stall: Callable[[Page, Portal], None]) -> None:
     page = play(visitor, portal)
     wait_until_close(page)
     seen = len(shown(page))
@@ -182,9 +186,9 @@ def test_catches_up_after_a_stall(start_portal: Start, visitor: Visitor, stall: 
 
 
 @pytest.mark.measurement
-def test_clock_drift_is_corrected(start_portal: Start, visitor: Visitor) -> None:
+def test_clock_drift_is_corrected(portal: Portal, visitor: Visitor) -> None:
     """Without correction the drift would add 0.36 s of latency during the test."""
-    page = play(visitor, start_portal(*SMALL), SLOW_CLOCK)
+    page = play(visitor, portal, SLOW_CLOCK)
     page.evaluate("() => { player.video.playbackRate = 1; }")
     watch(page, WATCHED_S)
     wait_until_close(page)
@@ -193,9 +197,9 @@ def test_clock_drift_is_corrected(start_portal: Start, visitor: Visitor) -> None
 
 
 @pytest.mark.measurement
-def test_jitter_increases_latency(start_portal: Start, visitor: Visitor) -> None:
+def test_jitter_increases_latency(portal: Portal, visitor: Visitor) -> None:
     """Between stalls the latency stays higher than before, so that the next stall is not visible."""
-    page = play(visitor, start_portal(*SMALL), JITTER)
+    page = play(visitor, portal, JITTER)
     watch(page, WATCHED_S)
     wait_until(lambda: min(delay for _, delay, _ in shown(page, 4)) > 230, "a higher latency")
     assert behind_ms(page) < 1000
@@ -214,8 +218,8 @@ def test_continues_after_recovery(start_portal: Start, visitor: Visitor, faults:
     wait_until_close(page)
 
 
-def test_colours_match_snapshot(start_portal: Start, visitor: Visitor) -> None:
-    page = play(visitor, start_portal(*SMALL))
+def test_colours_match_snapshot(portal: Portal, visitor: Visitor) -> None:
+    page = play(visitor, portal)
     page.evaluate(SNAPSHOT)
     shown_colour = page.evaluate(f"({COLOUR})(player.video)")
     snapshot = page.evaluate(f"({COLOUR})(snapshot)")

@@ -27,6 +27,7 @@ from tests.support.browser_client import (
     Visitor,
     ask,
     look,
+    resize,
     shoot,
     shown,
     told,
@@ -49,27 +50,28 @@ FIRST_PICTURE = """() => new Promise((resolve) => { const look = () => {
     if (isThere) resolve(performance.now()); else setTimeout(look, 5); }; look(); })"""
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_live_picture(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size, color_scheme="dark")
+def test_live_picture(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal, color_scheme="dark")
     first = look(page)
     wait_until(lambda: np.abs(look(page) - first).max() > 20, "a moving picture")
     assert page.evaluate("[document.getElementById('picture').width, document.getElementById('picture').height]") == [
         1536,
         864,
     ]
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
     assert page.locator("#notice").is_hidden()
     assert page.locator("#age").is_hidden()
     assert page.locator("#name").inner_text().startswith("Pattern camera")
     expect(page.locator("#facts")).to_contain_text("lux")
-    edges = page.locator("#frame").bounding_box()  # all of the picture is in the first view, and it is large
-    assert edges is not None
-    assert edges["y"] + edges["height"] <= size[1]
-    assert edges["width"] > 0.6 * size[0]
+    for size in SIZES.values():
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        edges = page.locator("#frame").bounding_box()  # all of the picture is in the first view, and it is large
+        assert edges is not None
+        assert edges["y"] + edges["height"] <= size[1]
+        assert edges["width"] > 0.6 * size[0]
+        shoot(page, f"page-{size[0]}x{size[1]}")
     assert visitor.complaints == []
     assert visitor.foreign(portal) == []
-    shoot(page, f"page-{size[0]}x{size[1]}")
 
 
 def test_small_phones(start_portal: Start, visitor: Visitor) -> None:
@@ -79,7 +81,7 @@ def test_small_phones(start_portal: Start, visitor: Visitor) -> None:
     expect(page.locator("#cameras")).to_be_visible()
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
     for width, height in SMALL_PHONES:
-        page.set_viewport_size({"width": width, "height": height})
+        resize(page, (width, height))
         for name in ("controls", "graphs", "recordings", "links"):
             page.locator(f"#tab-{name}").click()
             assert page.evaluate("document.documentElement.scrollWidth") <= width, (width, name)
@@ -96,11 +98,10 @@ def test_small_phones(start_portal: Start, visitor: Visitor) -> None:
         shoot(page, f"page-{width}x{height}")
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.measurement
-def test_first_image_within_a_second(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_first_image_within_a_second(portal: Portal, visitor: Visitor) -> None:
     ask(portal, "/camera/start", {})
-    page = visitor.page(size)
+    page = visitor.page()
     page.goto(portal.url + "/", wait_until="commit")
     passed_ms = page.evaluate(FIRST_PICTURE)
     print(f"first picture after {passed_ms:.0f} ms")
@@ -204,15 +205,14 @@ def test_camera_states(start_portal: Start, visitor: Visitor, faults: Path) -> N
     assert visitor.complaints == []
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_frozen_portal(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size)
+def test_frozen_portal(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
     bright = shown(page).mean()
     page.evaluate(LISTEN)
     portal.process.send_signal(signal.SIGSTOP)
     try:
         wait_until(lambda: shown(page).mean() < 0.8 * bright, "a dimmed picture")
-        shoot(page, f"page-frozen-{size[0]}")
+        shoot(page, "page-frozen")
         wait_for_state(page, "No connection")  # after the request timed out
         assert re.fullmatch(r"\d\.\d s old", told(page, "age")[0])
         states = told(page, "state")  # may begin with "Live": a status that came before the portal was stopped

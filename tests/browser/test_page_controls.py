@@ -16,6 +16,7 @@ from tests.support.browser_client import (
     SIZES,
     Visitor,
     ask,
+    resize,
     shoot,
     value_of,
     wait_for_state,
@@ -50,9 +51,8 @@ def drag(page: Page, slider: Locator, *parts: float) -> None:
     page.mouse.up()
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_all_controls(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size)
+def test_all_controls(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
     unfold(page)
     controls = ask(portal, CONTROLS)["controls"]
     wanted = {
@@ -75,14 +75,15 @@ def test_all_controls(portal: Portal, visitor: Visitor, size: tuple[int, int]) -
     assert row(page, "manual_exposure.exposure_us").locator(".unit").inner_text() == "µs"
     assert row(page, "image_processing.brightness").locator(".default").count() == 1
     assert [words for words in page.locator(".help").all_inner_texts() if "null" in words] == []  # programs say that
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    edge = page.locator("#sections *").evaluate_all(
-        "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
-    )
-    assert edge <= size[0]
+    for size in SIZES.values():
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        edge = page.locator("#sections *").evaluate_all(
+            "(all) => Math.max(...all.map((each) => each.getBoundingClientRect().right))"
+        )
+        assert edge <= size[0]
+        shoot(page, f"page-controls-{size[0]}")
     assert visitor.complaints == []
-    page.locator("#sections").screenshot()
-    shoot(page, f"page-controls-{size[0]}")
 
 
 def test_unsupported_controls(portal: Portal, visitor: Visitor) -> None:
@@ -115,9 +116,8 @@ def test_panel_starts_at_top(portal: Portal, visitor: Visitor) -> None:
     assert tabs["y"] < PHONE[1] / 2  # and the picture is still in sight
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_drag_sends_limited_requests(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size)
+def test_drag_sends_limited_requests(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
     bodies: list[dict[str, Any]] = []
     lock = threading.Lock()
     under_way = most_under_way = 0
@@ -283,15 +283,15 @@ def test_manual_exposure_starts_at_automatic_value(portal: Portal, visitor: Visi
     expect(page.locator("#control-auto_exposure-enabled")).not_to_be_checked(timeout=LIMIT_MS)
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_keyboard(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size)
-    page.locator("#tab-controls").focus()
-    page.keyboard.press("ArrowRight")
-    shown = "graphs" if size == PHONE else "recordings"
-    expect(page.locator(f"#{shown}")).to_be_visible()
-    page.keyboard.press("Home")
-    expect(page.locator("#controls")).to_be_visible()
+def test_keyboard(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal, PHONE)
+    for size, second in ((PHONE, "graphs"), (DESK, "recordings")):
+        resize(page, size)
+        page.locator("#tab-controls").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f"#{second}")).to_be_visible()
+        page.keyboard.press("Home")
+        expect(page.locator("#controls")).to_be_visible()
     names: list[str] = []
     for _ in range(14):
         page.keyboard.press("Tab")

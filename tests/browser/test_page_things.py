@@ -20,6 +20,7 @@ from tests.support.browser_client import (
     Start,
     Visitor,
     ask,
+    resize,
     shoot,
     shown,
     wait_for_state,
@@ -52,30 +53,23 @@ def least_gap(page: Page, panel: str) -> float:
     return gap
 
 
-@pytest.fixture
-def recorder(start_portal: Start, tmp_path: Path) -> Portal:
-    """A portal with recordings."""
-    portal = start_portal("--recordings", str(tmp_path / "kept"))
-    portal.wait_for_log("Listening")
-    return portal
-
-
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_histogram_and_graphs(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size)
-    open_tab(page, "graphs")
+def test_histogram_and_graphs(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
     histogram = page.locator("#histogram")
-    wait_until(lambda: min(histogram.evaluate(DRAWN)) > 0, "a histogram from black to white")
+    for size in SIZES.values():
+        resize(page, size)
+        open_tab(page, "graphs")
+        wait_until(lambda: min(histogram.evaluate(DRAWN)) > 0, "a histogram from black to white")
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        shoot(page, f"page-curves-{size[0]}")
     for name in ("fps", "bandwidth", "lux", "exposure", "gain", "focus"):
         tile = page.locator(f"#plot-{name}")
         expect(tile.locator(".value")).to_have_text(re.compile(r"\d"), timeout=LIMIT_MS)
         expect(tile.locator("canvas")).to_have_attribute("aria-label", re.compile(r"now .*\d"), timeout=LIMIT_MS)
     assert "Mbit/s" in page.locator("#plot-bandwidth .value").inner_text()
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    shoot(page, f"page-curves-{size[0]}")
     # A dark picture has nothing on the right.
     ask(portal, "/v1/camera/manual_exposure", {"exposure_us": 400, "gain": 1.2})
     wait_until(lambda: histogram.evaluate(DRAWN)[4] < 0.02 * sum(histogram.evaluate(DRAWN)), "a dark histogram")
@@ -120,9 +114,8 @@ def test_snapshot_error(portal: Portal, visitor: Visitor) -> None:
     expect(page.locator("#toast")).to_have_text("Snapshot failed: no frame came in time")
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-def test_record_play_download_delete(recorder: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(recorder, size)
+def test_record_play_download_delete(recorder: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(recorder)
     open_tab(page, "recordings")
     expect(page.locator("#recordings-empty")).to_be_visible()
     page.locator("#record").click()
@@ -130,8 +123,10 @@ def test_record_play_download_delete(recorder: Portal, visitor: Visitor, size: t
     expect(page.locator("#record .detail")).to_have_text(
         re.compile(r"\d:(0[1-9]|[1-5]\d) · .*\s[kM]B"), timeout=LIMIT_MS
     )
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    shoot(page, f"page-recording-{size[0]}")
+    for size in SIZES.values():
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        shoot(page, f"page-recording-{size[0]}")
     page.locator("#record").click()
     expect(page.locator("#toast")).to_have_text("Recording saved")
     entry = page.locator(".recording")
@@ -149,13 +144,13 @@ def test_record_play_download_delete(recorder: Portal, visitor: Visitor, size: t
     wait_until(lambda: video.evaluate("(video) => video.currentTime") > 0.3, "the recording plays")
     assert video.evaluate("(video) => video.videoWidth") == 1536
     video.evaluate("(video) => { video.currentTime = 0; }")  # with ranges
-    shoot(page, f"page-player-{size[0]}")
+    shoot(page, "page-player")
     page.keyboard.press("Escape")
     expect(page.locator("#player")).to_be_hidden()
 
     page.locator("#save-photo").click()
     expect(entry).to_have_count(2, timeout=LIMIT_MS)
-    shoot(page, f"page-recordings-{size[0]}")
+    shoot(page, "page-recordings")
     page.get_by_role("button", name="Delete: Photo").click()
     expect(page.locator("#confirm")).to_contain_text("cannot be undone")
     page.get_by_role("button", name="Cancel").click()
@@ -272,43 +267,45 @@ def test_publishing(start_portal: Start, visitor: Visitor) -> None:
     assert visitor.complaints == []
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_copy_address(portal: Portal, visitor: Visitor, size: tuple[int, int]) -> None:
-    page = visitor.watch(portal, size, permissions=["clipboard-read", "clipboard-write"])
+def test_copy_address(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal, permissions=["clipboard-read", "clipboard-write"])
     open_tab(page, "links")
     for program in ("OctoPrint", "Home Assistant", "VLC"):
         expect(page.locator("#programs")).to_contain_text(program)
     page.get_by_role("button", name="Copy: OctoPrint, Mainsail, Fluidd, Snapshot URL").click()
     expect(page.locator("#toast")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{portal.url}/snapshot.jpg"
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    shoot(page, f"page-links-{size[0]}")
+    for size in (DESK, PHONE):
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        shoot(page, f"page-links-{size[0]}")
 
 
 def shows_width(camera: Locator, width: int) -> bool:
     return bool(camera.locator("img").evaluate("(image) => image.naturalWidth") == width)
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desk", "phone"])
-def test_all_cameras(start_portal: Start, visitor: Visitor, size: tuple[int, int]) -> None:
+def test_all_cameras(start_portal: Start, visitor: Visitor) -> None:
     second = start_portal()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     first = start_portal("--port", str(port), "--neighbours", f"Door={port},Garden={second.url.rpartition(':')[2]}")
-    page = visitor.watch(first, size)
+    page = visitor.watch(first, PHONE)
     wait_until(lambda: page.locator("#cameras a").count() == 2, "tabs")
     for tab in page.locator("#cameras a").all():
         edges = tab.bounding_box()  # all of them can be seen, on a phone as well
         assert edges is not None
-        assert edges["x"] + edges["width"] <= size[0]
+        assert edges["x"] + edges["width"] <= PHONE[0]
     page.locator("#wall-toggle").click()
     expect(page.locator(".camera")).to_have_count(2)
     for camera in page.locator(".camera").all():
         wait_until(partial(shows_width, camera, 640), "a picture")
         expect(camera).to_contain_text("Live")
     wait_for_status(first, viewers=0)  # the wall needs no stream
-    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
-    shoot(page, f"page-wall-{size[0]}")
+    for size in (PHONE, DESK):
+        resize(page, size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        shoot(page, f"page-wall-{size[0]}")
     before = shown(page, ".camera:last-child img")
     wait_until(lambda: np.abs(shown(page, ".camera:last-child img") - before).max() > 20, "moving pictures")
     assert visitor.complaints == []

@@ -9,19 +9,12 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import Portal
-from tests.support.browser_client import HIDE, Visitor, look, wait_for_state
+from tests.support.browser_client import HIDE, LIMIT_MS, Visitor, look, wait_for_state
 from tests.support.http_client import wait_for_status
 from tests.support.whep_peer import HEIGHT, WIDTH, WhepPeer, stay_on_loopback
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
-LIMIT_MS = 30_000
-
-
-@pytest.fixture(scope="module")
-def browser_flags() -> tuple[str, ...]:
-    # Addresses as they are and not as names for multicast DNS, and the loopback interface too.
-    return ("--disable-features=WebRtcHideLocalIpsWithMdns", "--allow-loopback-in-peer-connection")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Helpers for the browser tests: open the page, wait for its states, read its picture."""
 
+import base64
 import io
 import json
 import time
@@ -15,12 +16,13 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import PROJECT, Portal
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
 SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
 SHOTS = PROJECT / "build" / "screenshots"
-LIMIT_MS = 30_000  # reached only on failure
+LIMIT_MS = 30_000 * TIMEOUT_FACTOR  # reached only on failure
 PAUSE_S = 0.05  # between two polls, so that the portal gets processor time
 # Records the states of the page: a transient state could be missed by polling.
 LISTEN = """() => { window.told = {state: [], age: [], stage: []};
@@ -71,6 +73,10 @@ class Visitor:
         return [url for url in self.asked if not url.startswith((portal.url + "/", "blob:" + portal.url, "data:"))]
 
 
+def resize(page: Page, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+
+
 def told(page: Page, what: str) -> list[str]:
     """Since LISTEN: the texts of the state or the age, or the classes of the stage."""
     heard: list[str] = page.evaluate("(what) => window.told[what]", what)
@@ -86,11 +92,13 @@ def look(page: Page) -> NDArray[np.float32]:
     text = page.evaluate(
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
         const transport = document.getElementById("stage").dataset.transport;
-        small.getContext("2d").drawImage(
-            document.getElementById(transport === "mjpeg" ? "picture" : "video"), 0, 0, 128, 72);
-        return [...small.getContext("2d").getImageData(0, 0, 128, 72).data]; }"""
+        const context = small.getContext("2d", {willReadFrequently: true});
+        context.drawImage(document.getElementById(transport === "mjpeg" ? "picture" : "video"), 0, 0, 128, 72);
+        const {data} = context.getImageData(0, 0, 128, 72);
+        return btoa(String.fromCharCode(...data.filter((_, at) => at % 4 < 3))); }"""
     )
-    grey: npt.NDArray[np.float32] = np.asarray(text, dtype=np.float32).reshape(72, 128, 4)[..., :3].mean(axis=2)
+    pixels = np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(72, 128, 3)
+    grey: npt.NDArray[np.float32] = pixels.mean(axis=2, dtype=np.float32)
     return grey
 
 
@@ -120,7 +128,7 @@ def ask(portal: Portal, path: str, body: Any = None, method: str | None = None) 
     data = None if body is None else json.dumps(body).encode()
     headers = {} if body is None else {"Content-Type": "application/json"}
     request = urllib.request.Request(portal.url + path, data=data, headers=headers, method=method)
-    with urllib.request.urlopen(request, timeout=20) as answer:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
         return json.load(answer)
 
 
