@@ -3,6 +3,7 @@
     PortalError
     ├── ConfigurationError      78        or 2 where a flag is invalid
     ├── AddressNotReady         69        the address to listen on is not available yet
+    ├── BadValue                    400  a value of a request is invalid; never ends the process
     ├── RecordingError               409  a recording cannot be started or deleted; never ends the process
     │   └── NoRecording              404  there is no recording of that name
     └── CameraError             70   503
@@ -46,6 +47,12 @@ class AddressNotReady(PortalError):
     """The address to listen on is in use, or does not exist; both may resolve by themselves."""
 
     exit_code = EXIT_BUSY
+
+
+class BadValue(PortalError):
+    """Values of a request are invalid; the message has every error as "field: must be …"."""
+
+    status = HTTPStatus.BAD_REQUEST
 
 
 class RecordingError(PortalError):

@@ -8,96 +8,80 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from softcam.camera.base import ControlRange, StreamConfig
-from softcam.controls.fields import Field, Group
+from softcam.controls.fields import Field, Group, is_number
 from softcam.controls.schema import GROUPS, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 HDR_SINGLE_EXPOSURE: Final = 3  # libcamera's HdrModeEnum
 _TOLERANCE: Final = 1.01  # frame durations are whole microseconds, and people round frame rates
-_NUMBERS: Final = frozenset(
-    row.control for group in GROUPS for row in group.fields if row.kind in ("integer", "number")
-)
+_NUMBERS: Final = frozenset(row.control for group in GROUPS for row in group.fields if row.is_numeric)
 
 
 def unsupported_reason(group: Group, values: Values, config: StreamConfig) -> str | None:
     """Why this camera does not support these values, as "field: reason"; None if it does."""
-    reasons = [
-        reason for name, value in values.items() if (reason := _value_reason(group, name, value, config)) is not None
-    ]
-    return "; ".join(reasons) if reasons else None
+    reasons = (_reason(group, group.row(name), value, config) for name, value in values.items())
+    return "; ".join(reason for reason in reasons if reason is not None) or None
 
 
 def unavailable_reason(group: Group, row: Field, config: StreamConfig) -> str | None:
     """Why this camera does not have this field, whatever its value; None if it has."""
     match row.kind:
         case "choice":
-            words = [word for word in row.choices if word != "off"] if group.name == "hdr" else list(row.choices)
-            reasons = [_value_reason(group, row.name, word, config) for word in words]
-            return reasons[0] if all(reasons) else None
+            values: list[Any] = [word for word in row.choices if (group.name, word) != ("hdr", "off")]
         case "boolean":
-            return _value_reason(group, row.name, True, config)
-    if group.name == "roi":
-        return _missing_control("ScalerCrop", config)
-    return None if row.control is None else _missing_control(row.control, config)
+            values = [True]
+        case _:
+            return _missing_control(group, row, None, config)
+    reasons = [_reason(group, row, value, config) for value in values]
+    return reasons[0] if all(reasons) else None
 
 
 def not_applied(requested: RequestedControls, config: StreamConfig) -> tuple[str, ...]:
     """All requested controls that an open camera does not apply, each with the reason and the value used instead."""
-    reasons = (
-        f"{reason}{_replacement(group, name, value, config)}"
-        for group in GROUPS
-        for name, value in requested.groups.get(group.name, {}).items()
-        if (reason := _value_reason(group, name, value, config)) is not None
-    )
-    return tuple(dict.fromkeys([*reasons, *stream_deviations(requested, config)]))
+    reasons = []
+    for group in GROUPS:
+        for name, value in requested.groups.get(group.name, {}).items():
+            row = group.row(name)
+            if (reason := _reason(group, row, value, config)) is not None:
+                nearest = clamped(row.control, value, config)
+                reasons.append(reason if nearest == value else f"{reason}; using {nearest:.12g}")
+    return (*reasons, *stream_deviations(requested, config))
 
 
-def _replacement(group: Group, name: str, value: Any, config: StreamConfig) -> str:
-    nearest = clamped(group.row(name).control, value, config)
-    return "" if nearest == value else f"; using {nearest:.12g}"
-
-
-def clamped(control: str | None, value: Any, config: StreamConfig | None) -> Any:
+def clamped(control: str, value: Any, config: StreamConfig | None) -> Any:
     """The supported number nearest to `value`, which may have been set before the camera's ranges were known."""
-    if config is None or control is None or value is None or control not in _NUMBERS or control not in config.controls:
+    if config is None or value is None or control not in _NUMBERS or control not in config.controls:
         return value
     if isinstance(value, tuple):
         return tuple(clamped(control, each, config) for each in value)
-    low, high = (_number(limit, None) for limit in config.controls[control][:2])
-    return value if low is None or high is None or low >= high else type(value)(min(max(value, low), high))
+    low, high = (_number(limit, math.nan) for limit in config.controls[control][:2])
+    return type(value)(min(max(value, low), high)) if low < high else value
 
 
 def clamped_fps(fps: float, config: StreamConfig | None) -> float:
     """The supported frame rate nearest to `fps`."""
-    shortest_us, longest_us = frame_limits_us(config)
-    highest = 1e6 / shortest_us if shortest_us > 0 else math.inf
-    lowest = 1e6 / longest_us if longest_us > 0 else 0.0
+    lowest, highest = _fps_limits(config)
     # A rate within the tolerance is reported as requested.
     return fps if lowest / _TOLERANCE <= fps <= highest * _TOLERANCE else round(min(max(fps, lowest), highest), 3)
 
 
-def frame_limits_us(config: StreamConfig | None) -> tuple[float, float]:
-    """The shortest and the longest frame duration; 0 if unknown."""
-    if config is None or "FrameDurationLimits" not in config.controls:
-        return 0.0, 0.0
-    shortest_us, longest_us = (float(_number(each, 0)) for each in config.controls["FrameDurationLimits"][:2])
-    return shortest_us, longest_us
+def _fps_limits(config: StreamConfig | None) -> tuple[float, float]:
+    limits_us = () if config is None else config.controls.get("FrameDurationLimits", ())[:2]
+    shortest_us, longest_us = (_number(each, 0) for each in limits_us or (0, 0))
+    return 1e6 / longest_us if longest_us > 0 else 0.0, 1e6 / shortest_us if shortest_us > 0 else math.inf
 
 
 def stream_deviations(requested: RequestedControls, config: StreamConfig) -> Iterator[str]:
     """Where an open camera's size and frame rate differ from the request, by field; unknown before it is opened."""
     for name, actual in (("width", config.width), ("height", config.height)):
-        value = requested.get("stream", name)
-        if value is not None and value != actual:
+        if requested.get("stream", name) not in (None, actual):
             yield f"{name}: the camera delivers {actual}"
     fps = requested.get("stream", "fps")
-    if fps is None:
-        return
-    shortest_us, longest_us = frame_limits_us(config)
-    if shortest_us > 0 and fps > 1e6 / shortest_us * _TOLERANCE:
-        yield f"fps: the camera delivers at most {1e6 / shortest_us:.3g} in its current mode"
-    elif longest_us > 0 and fps < 1e6 / longest_us / _TOLERANCE:
-        yield f"fps: the camera delivers at least {1e6 / longest_us:.3g} in its current mode"
+    lowest, highest = _fps_limits(config)
+    if fps is not None and fps > highest * _TOLERANCE:
+        yield f"fps: the camera delivers at most {highest:.3g} in its current mode"
+    elif fps is not None and fps < lowest / _TOLERANCE:
+        yield f"fps: the camera delivers at least {lowest:.3g} in its current mode"
 
 
 def has_single_exposure_hdr(config: StreamConfig) -> bool:
@@ -109,62 +93,55 @@ def has_single_exposure_hdr(config: StreamConfig) -> bool:
     )
 
 
-def out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
-    """Why a value is outside this camera's own range; None if it is within."""
-    low, high = effective_limits(row, limits)
-    if row.kind == "choice":
-        number = row.choices[value]
-        supported = [word for word, each in row.choices.items() if low is None or high is None or low <= each <= high]
-        return (
-            None
-            if value in supported
-            else f"{row.name}: this camera supports {', '.join(supported)}; {value} is {number}"
-        )
-    if low is None or high is None or not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    # A gain below the sensor's minimum is a request for the minimum.
-    if low <= value <= high or (row.control == "AnalogueGain" and value <= high):
-        return None
-    return f"{row.name}: this camera supports {low:.12g} to {high:.12g}"
-
-
-def effective_limits(row: Field, limits: ControlRange | None) -> tuple[float | None, float | None]:
-    """The intersection of the schema's range and the camera's, where both are numbers."""
-    if limits is None or row.kind in ("boolean", "window"):
-        return row.low, row.high
-    low, high = _number(limits[0], row.low), _number(limits[1], row.high)
-    if row.kind == "choice" or row.low is None or row.high is None:
-        return low, high
-    if low is None or high is None or low >= high:
+def effective_limits(row: Field, limits: ControlRange | None) -> tuple[float, float]:
+    """The intersection of a number's range in the schema and the camera's."""
+    low, high = (row.low, row.high) if limits is None else (_number(limits[0], row.low), _number(limits[1], row.high))
+    if low >= high:
         return row.low, row.high
     # libcamera reports 0 for a maximum that it does not know.
     return max(row.low, low), min(row.high, high) if high > 0 or row.high <= 0 else row.high
 
 
-def _value_reason(group: Group, name: str, value: Any, config: StreamConfig) -> str | None:
-    row = group.field_named(name)
-    if row is None or value is None:
+def _reason(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
+    """Why this camera does not support the value of a field, as "field: reason"."""
+    if value is None:
         return None
     if group.name == "hdr":
         return _hdr_reason(value, config)
-    if group.name == "roi":
-        return _missing_control("ScalerCrop", config)
-    if group.name == "transform" and value and not config.can_flip and (name != "rotation" or value != 90):
-        return f"{name}: this camera cannot mirror or rotate the image"
-    if (group.name, name) == ("autofocus", "trigger"):
-        return _missing_control("AfMode", config) if value else None
-    if (group.name, name) == ("lens_correction", "enabled") and not value:
-        return None
-    if name in ("preset", "night_awb_preset"):
-        return _missing_control("ColourGains" if value in NOIR_PRESETS else "AwbMode", config)
-    if row.control is None:
-        return None
-    reason = _missing_control(row.control, config)
-    return reason if reason is not None else out_of_range(row, value, config.controls[row.control])
+    if group.name == "transform" and value and not config.can_flip and (row.name, value) != ("rotation", 90):
+        return f"{row.name}: this camera cannot mirror or rotate the image"
+    reason = _missing_control(group, row, value, config)
+    if reason is None and row.control in config.controls:
+        return _out_of_range(row, value, config.controls[row.control])
+    return reason
 
 
-def _missing_control(name: str, config: StreamConfig) -> str | None:
-    return None if name in config.controls else f"this camera does not support {name}"
+def _missing_control(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
+    control = row.control
+    match group.name, row.name:
+        case "roi", _:
+            control = "ScalerCrop"
+        case "autofocus", "trigger":
+            control = "AfMode" if value else ""
+        case "lens_correction", _:
+            control = row.control if value else ""
+        case _, "preset" | "night_awb_preset":
+            control = "ColourGains" if value in NOIR_PRESETS else "AwbMode"
+    return None if not control or control in config.controls else f"{row.name}: this camera does not support {control}"
+
+
+def _out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
+    if row.kind == "choice":
+        low, high = _number(limits[0], -math.inf), _number(limits[1], math.inf)
+        supported = [word for word, number in row.choices.items() if low <= number <= high]
+        if value not in supported:
+            return f"{row.name}: this camera supports {', '.join(supported)}; {value} is {row.choices[value]}"
+    elif row.is_numeric:
+        low, high = effective_limits(row, limits)
+        # A gain below the sensor's minimum is a request for the minimum.
+        if value > high or (value < low and row.control != "AnalogueGain"):
+            return f"{row.name}: this camera supports {low:.12g} to {high:.12g}"
+    return None
 
 
 def _hdr_reason(word: str, config: StreamConfig) -> str | None:
@@ -179,6 +156,5 @@ def _hdr_reason(word: str, config: StreamConfig) -> str | None:
     return None
 
 
-def _number(value: Any, default: Any) -> Any:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and value == value
-    return value if is_number else default
+def _number(value: Any, default: float) -> float:
+    return value if is_number(value) and value == value else default

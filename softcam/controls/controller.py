@@ -11,13 +11,13 @@ from softcam.camera.session.autofocus_cycle import AfMode, FocusOutcome
 from softcam.camera.session.manager import CameraManager
 from softcam.controls import capabilities, geometry, mapping
 from softcam.controls.day_night import Light, Scene
-from softcam.controls.fields import BadValue, Group
+from softcam.controls.fields import Group
 from softcam.controls.safe_mode import SafeMode
 from softcam.controls.state import RequestedControls, contradiction
 from softcam.controls.store import Store
 from softcam.controls.sync import ControlSync
 from softcam.controls.writer import BackgroundWriter
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import BadValue, CameraError, NotSupported
 
 _REOPEN_TIMEOUT_S: Final = 40.0  # above the session's own limits for closing and opening
 _CHANGE_TIMEOUT_S: Final = 10.0  # for the change before, which may reopen the camera
@@ -45,13 +45,19 @@ class ControlManager:
         self._writer = writer or BackgroundWriter()
         self._store = store
         self._safe_mode = SafeMode(configured, store, self._writer)
-        self._sync = ControlSync(manager, configured, self._safe_mode, light or Light())
+        self._light = light or Light()  # read here without the lock of `_sync`, at worst one frame late
+        self._sync = ControlSync(manager, self._safe_mode, self._light)
         self._change_timeout_s = change_timeout_s
         self._changing = threading.Lock()  # held during a change; no thread of the camera acquires it
 
     @property
     def requested(self) -> RequestedControls:
         return self._safe_mode.requested
+
+    @property
+    def in_effect(self) -> RequestedControls:
+        """As `requested`, with the night profile at night."""
+        return mapping.at_night(self.requested) if self.is_night else self.requested
 
     @property
     def config(self) -> StreamConfig | None:
@@ -70,7 +76,7 @@ class ControlManager:
 
     @property
     def is_night(self) -> bool:
-        return self._sync.is_night
+        return self._light.is_night
 
     @property
     def orientation(self) -> int:
@@ -79,7 +85,7 @@ class ControlManager:
 
     def scene(self, lux: float | None) -> Scene | None:
         """The scene for the status, by the light of the newest frame."""
-        return self._sync.scene(lux)
+        return self._light.scene(lux)
 
     def problems(self) -> dict[str, Any]:
         """The fields of the status that report what differs from the request, and why."""
@@ -126,7 +132,7 @@ class ControlManager:
 
     def still_view(self, *, is_whole: bool) -> mapping.StillView:
         """The controls of a still: the zoom in the still's own shape, or none if it is of the whole sensor."""
-        return mapping.still_view(self.requested, is_whole=is_whole)
+        return mapping.StillView(None if is_whole else self.requested.groups.get("roi"))
 
     def _open_camera(self) -> CameraManager:
         if self._manager is None:

@@ -10,7 +10,6 @@ from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import capabilities, mapping
 from softcam.controls.fields import Field, Group
-from softcam.controls.schema import AWB_MODES
 from softcam.controls.state import RequestedControls
 
 
@@ -20,41 +19,29 @@ def effective_values(
     stream: StreamRequest,
     config: StreamConfig | None,
     focus: AfMode | None,
-    *,
-    is_night: bool,
 ) -> Mapping[str, Any]:
     """The values of a group by field; None if the camera decides. `focus` is the focus mode sent last, None if none.
 
-    Values that were set before the camera's ranges were known are returned as the camera applies them.
+    `requested` has the night profile applied at night. Values that were set before the camera's ranges were known are
+    returned as the camera applies them.
     """
     values = {row.name: _applied(group, row, requested.get(group.name, row.name), config) for row in group.fields}
     match group.name:
         case "auto_exposure":
             return {"enabled": not mapping.is_exposure_fixed(requested)}
         case "awb":
-            return {"enabled": not mapping.is_balance_fixed(requested, is_night=is_night)}
+            return {"enabled": not mapping.is_balance_fixed(requested)}
+        case "awb_preset" if not requested.has(group.name) and mapping.is_balance_fixed(requested):
+            return {"preset": None}
         case "awb_preset":
-            preset = mapping.awb_preset(requested, is_night=is_night)
-            is_fixed = preset is None and mapping.is_balance_fixed(requested, is_night=is_night)
-            return {"preset": None if is_fixed else preset or next(iter(AWB_MODES))}
+            return {"preset": requested.get(group.name, "preset")}
         case "manual_exposure" if not requested.has(group.name):
-            return dict.fromkeys(values)
-        case "manual_awb" if mapping.awb_preset(requested, is_night=is_night) is not None:
             return dict.fromkeys(values)
         case "autofocus_mode":
             focus = mapping.focus_mode(requested) if focus is None else focus
             return {"mode": None if focus is None else focus.name.lower()}
-        case "image_processing" if is_night:
-            overridden = {name: field for (of, name), field in mapping.NIGHT_FIELDS.items() if of == group.name}
-            at_night = {name: requested.get("day_night_mode", field) for name, field in overridden.items()}
-            return values | {
-                name: _applied(group, group.row(name), value, config)
-                for name, value in at_night.items()
-                if value is not None
-            }
-        case "roi":
-            crop = mapping.stream_crop(requested, config)
-            return values if crop is None else crop.shown
+        case "roi" if (crop := mapping.stream_crop(requested, config)) is not None:
+            return crop.shown
         case "stream":
             size = stream if config is None else config
             return {"width": size.width, "height": size.height, "fps": capabilities.clamped_fps(stream.fps, config)}

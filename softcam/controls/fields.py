@@ -3,21 +3,24 @@
 Immutable, so any thread may read them.
 """
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeGuard
+
+from softcam.errors import BadValue
 
 Kind = Literal["boolean", "integer", "number", "choice", "window"]
 
-_WINDOW_SIDES: Final = ("x", "y", "width", "height")
 _SMALLEST_PART: Final = 0.01  # of the image's side; no sensor can crop to less
 _FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that starts beyond it lies outside the image
 
 
-class BadValue(ValueError):
-    """A body is invalid; the message has every error as "field: must be …"."""
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number of JSON or Python, and not a boolean; NaN is one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Field:
     """One value: a row of the table.
 
     `low` and `high` are inclusive. `choices` maps each word to libcamera's number, if the control is that number alone.
-    `control` is libcamera's name, None if there is none or more than one. `usual` is the range of a slider. A field
+    `control` is libcamera's name, empty if there is none or more than one. `usual` is the range of a slider. A field
     with a `default` of None is unset at first; `is_nullable` allows it to be unset again. `high_of` is the setting that
     determines `high`, if one does.
     """
@@ -34,16 +37,20 @@ class Field:
     kind: Kind
     help: str
     default: Any = None
-    low: float | None = None
-    high: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
     unit: str = ""
-    control: str | None = None
+    control: str = ""
     choices: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     usual: tuple[float, float] | None = None
     multiple: int = 1
     is_required: bool = False
     is_nullable: bool = False
     high_of: str = ""
+
+    @property
+    def is_numeric(self) -> bool:
+        return self.kind in ("integer", "number")
 
     @property
     def rule(self) -> str:
@@ -70,37 +77,19 @@ class Field:
         if value is None and self.is_nullable:
             return None
         match self.kind:
-            case "boolean":
-                if isinstance(value, bool):
-                    return value
-            case "choice":
-                if isinstance(value, str) and value in self.choices:
-                    return value
-            case "window":
-                return self._parse_window(value)
-            case "integer" | "number":
-                return self._parse_number(value)
+            case "boolean" if isinstance(value, bool):
+                return value
+            case "choice" if isinstance(value, str) and value in self.choices:
+                return value
+            case "window" if isinstance(value, Mapping) and value.keys() == _WINDOW.keys():
+                with contextlib.suppress(ValueError):  # its rule is of a number and does not name the side
+                    return {side: row.parse(value[side]) for side, row in _WINDOW.items()}
+            # Compared before any conversion: a huge integer overflows a float. NaN is in no range.
+            case "number" if is_number(value) and self.low <= value <= self.high:
+                return float(value)
+            case "integer" if is_number(value) and self.low <= value <= self.high and value % self.multiple == 0:
+                return int(value)
         raise ValueError(self.rule)
-
-    def _parse_number(self, value: Any) -> int | float:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        # Compared before any conversion: a huge integer overflows a float. NaN is in no range.
-        low = -math.inf if self.low is None else self.low
-        high = math.inf if self.high is None else self.high
-        if not is_number or not low <= value <= high:
-            raise ValueError(self.rule)
-        if self.kind == "integer" and (value != int(value) or value % self.multiple):
-            raise ValueError(self.rule)
-        return int(value) if self.kind == "integer" else float(value)
-
-    def _parse_window(self, value: Any) -> dict[str, float]:
-        if not isinstance(value, Mapping) or set(value) != set(_WINDOW_SIDES):
-            raise ValueError(self.rule)
-        try:
-            parts = {side: _window_side(side).parse(value[side]) for side in _WINDOW_SIDES}
-        except ValueError as error:  # its rule is of a number and does not name the side
-            raise ValueError(self.rule) from error
-        return {side: float(part) for side, part in parts.items()}
 
     def schema(self) -> dict[str, Any]:
         """The field's JSON Schema."""
@@ -109,7 +98,7 @@ class Field:
             case "choice":
                 schema = {"type": "string", "enum": list(self.choices)}
             case "window":
-                sides = {side: _window_side(side).schema() for side in _WINDOW_SIDES}
+                sides = {side: row.schema() for side, row in _WINDOW.items()}
                 schema = {"type": "object", "properties": sides, "required": list(sides), "additionalProperties": False}
             case "integer" | "number":
                 schema |= {"minimum": self.low, "maximum": self.high}
@@ -123,10 +112,6 @@ class Field:
             schema["default"] = self.default
         unit = f" ({self.unit})" if self.unit else ""
         return schema | {"description": f"{self.help}{unit}"}
-
-    def answer_schema(self) -> dict[str, Any]:
-        """The field's JSON Schema in an answer: without the default, which applies to requests only."""
-        return {name: value for name, value in self.schema().items() if name != "default"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,28 +138,23 @@ class Group:
         """The field with this name, which must exist."""
         return next(each for each in self.fields if each.name == name)
 
-    def field_named(self, name: str) -> Field | None:
-        return next((each for each in self.fields if each.name == name), None)
-
     def parse(self, body: Any) -> dict[str, Any]:
         """The values of a request's body. Raises BadValue with every error."""
         if not isinstance(body, Mapping):
             raise BadValue(f"body: must be a JSON object with {self._names()}")
+        known = {each.name for each in self.fields}
         errors = [
-            f"{name[:60]!r}: unknown field; expected one of {self._names()}"
-            for name in body
-            if self.field_named(name) is None
+            f"{name[:60]!r}: unknown field; expected one of {self._names()}" for name in body if name not in known
         ]
         values: dict[str, Any] = {}
         for each in self.fields:
-            if each.name not in body:
-                if each.is_required:
-                    errors.append(f"{each.name}: is missing; must be {each.rule}")
-                continue
-            try:
-                values[each.name] = each.parse(body[each.name])
-            except ValueError as error:
-                errors.append(f"{each.name}: must be {error}")
+            if each.name in body:
+                try:
+                    values[each.name] = each.parse(body[each.name])
+                except ValueError as error:
+                    errors.append(f"{each.name}: must be {error}")
+            elif each.is_required:
+                errors.append(f"{each.name}: is missing; must be {each.rule}")
         if not errors and not values and not self.is_optional:
             errors.append(f"body: must have at least one of {self._names()}")
         if errors:
@@ -204,12 +184,16 @@ def fraction(name: str, help_: str, default: float | None = None, *, is_required
     return Field(name, "number", help_, default, low, 1.0, is_required=is_required)
 
 
-def _window_side(side: str) -> Field:
-    row = fraction(side, f"{side} of the window, as a fraction of the image")
-    return replace(row, high=_FARTHEST_EDGE) if side in ("x", "y") else row
-
-
 def choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:
     """A choice of words, which are numbered in order or mapped to libcamera's numbers."""
     numbered = choices if isinstance(choices, Mapping) else {word: index for index, word in enumerate(choices)}
     return Field(name, "choice", help_, choices=MappingProxyType(dict(numbered)), **more)
+
+
+_WINDOW: Final = {
+    side: replace(
+        fraction(side, f"{side} of the window, as a fraction of the image"),
+        high=_FARTHEST_EDGE if side in ("x", "y") else 1.0,
+    )
+    for side in ("x", "y", "width", "height")
+}

@@ -1,6 +1,6 @@
 """Maps requested controls to libcamera controls and to the request with which the camera is opened.
 
-Pure functions over values. Keys of `ControlPlan.controls` and of the tables below are libcamera names.
+Pure functions over values. Keys of `camera_controls` and of the tables below are libcamera names.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from softcam.controls import geometry
 from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_single_exposure_hdr
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.fields import Group
-from softcam.controls.geometry import Crop, Rectangle
+from softcam.controls.geometry import Crop
 from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
@@ -50,17 +50,17 @@ NIGHT_FIELDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("manual_awb", "blue_gain"): "night_awb_preset",
     }
 )
-_ONE_TO_ONE: Final = ("image_processing", "autofocus_range", "lens_correction")
+_ONE_TO_ONE: Final = ("image_processing", "autofocus", "autofocus_range", "lens_correction")
+_WHOLE: Final = MappingProxyType({"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0})
 
 
-@dataclass(frozen=True, slots=True)
-class ControlPlan:
-    """Everything to configure in a camera; `focus` is None if no focus mode was requested."""
-
-    stream: StreamRequest
-    controls: Mapping[str, Any]
-    focus: AfMode | None
-    limits: Limits
+def at_night(requested: RequestedControls) -> RequestedControls:
+    """The request as the night profile changes it."""
+    for (name, field), night_field in NIGHT_FIELDS.items():
+        value = requested.get("day_night_mode", night_field)
+        if value is not None and name not in BY_NAME["awb_preset"].replaces:
+            requested = requested.with_values(BY_NAME[name], {field: value})
+    return requested
 
 
 def stream_request(requested: RequestedControls, configured: StreamRequest) -> StreamRequest:
@@ -79,18 +79,8 @@ def stream_request(requested: RequestedControls, configured: StreamRequest) -> S
     )
 
 
-def build_plan(
-    requested: RequestedControls, configured: StreamRequest, config: StreamConfig | None, *, is_night: bool
-) -> ControlPlan:
-    """The plan for a camera with this configuration; without one, the controls that depend on it are omitted."""
-    stream = stream_request(requested, configured)
-    controls = {
-        name: clamped(name, value, config) for name, value in _controls(requested, stream, config, is_night=is_night)
-    }
-    return ControlPlan(stream, controls, focus_mode(requested), _limits(requested, config))
-
-
-def _limits(requested: RequestedControls, config: StreamConfig | None) -> Limits:
+def exposure_limits(requested: RequestedControls, config: StreamConfig) -> Limits:
+    """The limits of the automatic exposure, within the camera's range; none while the exposure is fixed."""
     if is_exposure_fixed(requested):
         return Limits()
     group = BY_NAME["exposure_limits"]
@@ -111,63 +101,53 @@ def is_exposure_fixed(requested: RequestedControls) -> bool:
     return requested.has("manual_exposure") or not requested.get("auto_exposure", "enabled")
 
 
-def is_balance_fixed(requested: RequestedControls, *, is_night: bool = False) -> bool:
+def is_balance_fixed(requested: RequestedControls) -> bool:
     """Whether automatic white balance is off."""
-    preset = awb_preset(requested, is_night=is_night)
-    if preset is not None:
-        return preset in NOIR_PRESETS
+    if requested.has("awb_preset"):
+        return requested.get("awb_preset", "preset") in NOIR_PRESETS
     return requested.has("manual_awb") or not requested.get("awb", "enabled")
 
 
-def awb_preset(requested: RequestedControls, *, is_night: bool) -> str | None:
-    """The white balance preset in effect; the one of the night profile takes precedence. None if there is none."""
-    at_night: str | None = requested.get("day_night_mode", "night_awb_preset") if is_night else None
-    by_day: str | None = requested.groups["awb_preset"]["preset"] if requested.has("awb_preset") else None
-    return at_night or by_day
+def camera_controls(requested: RequestedControls, stream: StreamRequest, config: StreamConfig) -> dict[str, Any]:
+    """The controls that a camera with this configuration is to have in effect, clamped to its ranges."""
+    return {name: clamped(name, value, config) for name, value in _controls(requested, stream, config)}
 
 
-def _controls(
-    requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None, *, is_night: bool
-) -> Iterator[tuple[str, Any]]:
-    """Pairs of name and value; a later one overrides an earlier one."""
+def _controls(requested: RequestedControls, stream: StreamRequest, config: StreamConfig) -> Iterator[tuple[str, Any]]:
     for name in _ONE_TO_ONE:
-        yield from _plain(BY_NAME[name], requested.groups.get(name, {}))
-    flicker = requested.groups.get("image_processing", {}).get("flicker")
-    if flicker is not None and FLICKER[flicker][1] is not None:
-        yield "AeFlickerPeriod", FLICKER[flicker][1]
+        values = requested.groups.get(name, {})
+        for row in BY_NAME[name].fields:
+            if row.control and row.kind != "window" and row.name in values:
+                value = values[row.name]
+                yield row.control, row.choices[value] if row.kind == "choice" else value
+    _, flicker_us = FLICKER[requested.get("image_processing", "flicker")]
+    if flicker_us is not None:
+        yield "AeFlickerPeriod", flicker_us
     yield from _exposure(requested, stream, config)
-    yield from _balance(requested, is_night=is_night)
-    yield from _focus(requested)
-    if is_night:
-        saturation = requested.get("day_night_mode", "night_saturation")
-        exposure_value = requested.get("day_night_mode", "night_exposure_value")
-        if saturation is not None:
-            yield "Saturation", saturation
-        if exposure_value is not None:
-            yield "ExposureValue", exposure_value
-    if config is not None and has_single_exposure_hdr(config):
-        hdr = requested.get("hdr", "mode")
-        if hdr == "single-exp" or (hdr == "auto" and not config.has_sensor_hdr):
-            yield "HdrMode", HDR_SINGLE_EXPOSURE
-    yield from _regions(requested, config)
+    yield from _balance(requested)
+    if (mode := focus_mode(requested)) is AfMode.MANUAL:
+        yield "AfMode", int(mode)
+        yield from requested.frozen.get("autofocus_mode", {}).items()
+    if requested.has("lens_position"):
+        yield "LensPosition", requested.get("lens_position", "position")
+    hdr = requested.get("hdr", "mode")
+    if has_single_exposure_hdr(config) and (hdr == "single-exp" or (hdr == "auto" and not config.has_sensor_hdr)):
+        yield "HdrMode", HDR_SINGLE_EXPOSURE
+    crop = _crop(requested.groups.get("roi"), config.controls, (config.width, config.height))
+    if crop is not None and requested.has("roi"):
+        yield "ScalerCrop", crop.pixels
+    window = requested.get("autofocus", "window")
+    if crop is not None and window is not None:
+        yield "AfMetering", _AF_WINDOWS
+        yield "AfWindows", [geometry.focus_window(window, crop.pixels)]
 
 
-def _plain(group: Group, values: Values) -> Iterator[tuple[str, Any]]:
-    """Fields that map to one control each."""
-    for row in group.fields:
-        if row.control is not None and row.name in values:
-            value = values[row.name]
-            yield row.control, row.choices[value] if row.kind == "choice" else value
-
-
-def _exposure(
-    requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None
-) -> Iterator[tuple[str, Any]]:
+def _exposure(requested: RequestedControls, stream: StreamRequest, config: StreamConfig) -> Iterator[tuple[str, Any]]:
     if requested.has("manual_exposure"):
         yield "AeEnable", False
         yield "ExposureTime", requested.get("manual_exposure", "exposure_us")
         yield "AnalogueGain", requested.get("manual_exposure", "gain")
-    elif not requested.get("auto_exposure", "enabled") and "auto_exposure" in requested.frozen:
+    elif "auto_exposure" in requested.frozen:
         yield "AeEnable", False
         yield from requested.frozen["auto_exposure"].items()
     duration_us = frame_duration_us(requested, stream, config)
@@ -175,15 +155,29 @@ def _exposure(
         yield "FrameDurationLimits", (duration_us, duration_us)
 
 
+def _balance(requested: RequestedControls) -> Iterator[tuple[str, Any]]:
+    preset = requested.get("awb_preset", "preset") if requested.has("awb_preset") else None
+    gains: tuple[float, ...] | None = None if preset is None else NOIR_PRESETS.get(preset)
+    if requested.has("manual_awb"):
+        gains = requested.get("manual_awb", "red_gain"), requested.get("manual_awb", "blue_gain")
+    elif "awb" in requested.frozen:
+        gains = tuple(requested.frozen["awb"]["ColourGains"])
+    if gains is not None:
+        yield "AwbEnable", False
+        yield "ColourGains", gains
+    elif preset is not None:
+        yield "AwbEnable", True
+        yield "AwbMode", AWB_MODES[preset]
+
+
 def frame_duration_us(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> int | None:
     """The frame duration that a requested exposure time longer than a frame needs; None if the frame rate suffices.
 
     The frame duration bounds the exposure time, so a longer exposure lowers the frame rate.
     """
-    if requested.has("manual_exposure"):
-        exposure_us = requested.get("manual_exposure", "exposure_us")
-    elif not requested.get("auto_exposure", "enabled"):
-        exposure_us = requested.frozen.get("auto_exposure", {}).get("ExposureTime", 0)
+    if is_exposure_fixed(requested):
+        frozen = requested.frozen.get("auto_exposure", {})
+        exposure_us = requested.get("manual_exposure", "exposure_us") or frozen.get("ExposureTime", 0)
     else:
         exposure_us = requested.get("exposure_limits", "min_exposure_us") or 0
     duration_us = int(clamped("ExposureTime", exposure_us, config)) + _READOUT_US
@@ -219,55 +213,19 @@ def night_notes(group: Group, values: Values, requested: RequestedControls) -> I
             yield f"{name}: overridden at night by {night_field}, which is {word}"
 
 
-def _balance(requested: RequestedControls, *, is_night: bool) -> Iterator[tuple[str, Any]]:
-    preset = awb_preset(requested, is_night=is_night)
-    if preset is not None and preset in NOIR_PRESETS:
-        yield "AwbEnable", False
-        yield "ColourGains", NOIR_PRESETS[preset]
-    elif preset is not None:
-        yield "AwbEnable", True
-        yield "AwbMode", AWB_MODES[preset]
-    elif requested.has("manual_awb"):
-        yield "AwbEnable", False
-        yield "ColourGains", (requested.get("manual_awb", "red_gain"), requested.get("manual_awb", "blue_gain"))
-    elif not requested.get("awb", "enabled") and "awb" in requested.frozen:
-        yield "AwbEnable", False
-        yield from ((name, tuple(value)) for name, value in requested.frozen["awb"].items())
-
-
-def _focus(requested: RequestedControls) -> Iterator[tuple[str, Any]]:
-    yield from _plain(
-        BY_NAME["autofocus"], {"speed": requested.get("autofocus", "speed")} if requested.has("autofocus") else {}
-    )
-    mode = focus_mode(requested)
-    if mode is AfMode.MANUAL:
-        yield "AfMode", int(AfMode.MANUAL)
-    if requested.has("lens_position"):
-        yield "LensPosition", requested.get("lens_position", "position")
-    elif mode is AfMode.MANUAL:
-        yield from requested.frozen.get("autofocus_mode", {}).items()
-
-
-def _regions(requested: RequestedControls, config: StreamConfig | None) -> Iterator[tuple[str, Any]]:
-    """The crop, and the focus window inside it."""
-    crop = stream_crop(requested, config)
-    if crop is not None:
-        yield "ScalerCrop", crop.pixels
-    window = requested.get("autofocus", "window")
-    view = None if config is None else _full_view(config)
-    if window is not None and view is not None:
-        yield "AfMetering", _AF_WINDOWS
-        yield "AfWindows", [geometry.focus_window(window, view if crop is None else crop.pixels)]
-
-
 def stream_crop(requested: RequestedControls, config: StreamConfig | None) -> Crop | None:
     """The zoom of the stream in sensor pixels; None without zoom or without a known configuration."""
-    if config is None or not requested.has("roi") or "ScalerCrop" not in config.controls:
+    if config is None or not requested.has("roi"):
         return None
-    smallest, largest, _ = config.controls["ScalerCrop"]
-    return geometry.zoom_crop(
-        requested.groups["roi"], tuple(largest), (smallest[2], smallest[3]), (config.width, config.height)
-    )
+    return _crop(requested.groups["roi"], config.controls, (config.width, config.height))
+
+
+def _crop(part: Values | None, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> Crop | None:
+    """The crop that shows `part`, None for all, in an image of this size; None for a camera that cannot crop."""
+    if "ScalerCrop" not in ranges:
+        return None
+    smallest, largest, _ = ranges["ScalerCrop"]
+    return geometry.zoom_crop(part or _WHOLE, tuple(largest), (smallest[2], smallest[3]), size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,22 +238,8 @@ class StillView:
     part: Values | None
 
     def __call__(self, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> dict[str, Any]:
-        if "ScalerCrop" not in ranges:
-            return {}
-        smallest, largest, _ = ranges["ScalerCrop"]
-        if self.part is None:
-            return {"ScalerCrop": geometry.full_view(tuple(largest), size)}
-        return {"ScalerCrop": geometry.zoom_crop(self.part, tuple(largest), (smallest[2], smallest[3]), size).pixels}
-
-
-def still_view(requested: RequestedControls, *, is_whole: bool) -> StillView:
-    """The view of a still: the zoom, or everything if the still is of the whole sensor."""
-    return StillView(None if is_whole or not requested.has("roi") else requested.groups["roi"])
-
-
-def _full_view(config: StreamConfig) -> Rectangle | None:
-    limits = config.controls.get("ScalerCrop")
-    return None if limits is None else geometry.full_view(tuple(limits[1]), (config.width, config.height))
+        crop = _crop(self.part, ranges, size)
+        return {} if crop is None else {"ScalerCrop": crop.pixels}
 
 
 def reset_value(name: str, config: StreamConfig, stream: StreamRequest) -> Any:
@@ -308,5 +252,6 @@ def reset_value(name: str, config: StreamConfig, stream: StreamRequest) -> Any:
         period_us = round(1e6 / stream.fps)
         return period_us, period_us
     if name == "ScalerCrop":
-        return _full_view(config)
+        crop = _crop(None, config.controls, (config.width, config.height))
+        return None if crop is None else crop.pixels
     return config.controls[name][2]

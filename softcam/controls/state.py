@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from softcam.camera.session.autofocus_cycle import AfState
-from softcam.controls.fields import BadValue, Group
+from softcam.controls.fields import Group, is_number
 from softcam.controls.schema import BY_NAME
+from softcam.errors import BadValue
 
 _VERSION: Final = 1
 
@@ -17,30 +18,29 @@ Values = Mapping[str, Any]
 _NO_VALUES: Final[Values] = MappingProxyType({})
 
 # An automatic that is switched off is frozen at its current values: by group, the field and the value that switch it
-# off, and the libcamera values to keep. They are read from a frame, as nothing else reports them.
-_FREEZES: Final[Mapping[str, tuple[str, Any, tuple[str, ...]]]] = MappingProxyType(
+# off, and the libcamera values to keep with the number of their elements. They are read from a frame, as nothing else
+# reports them.
+_FREEZES: Final[Mapping[str, tuple[str, Any, Mapping[str, int]]]] = MappingProxyType(
     {
-        "auto_exposure": ("enabled", False, ("ExposureTime", "AnalogueGain")),
-        "awb": ("enabled", False, ("ColourGains",)),
-        "autofocus_mode": ("mode", "manual", ("LensPosition",)),
+        "auto_exposure": ("enabled", False, {"ExposureTime": 1, "AnalogueGain": 1}),
+        "awb": ("enabled", False, {"ColourGains": 2}),
+        "autofocus_mode": ("mode", "manual", {"LensPosition": 1}),
     }
 )
-_PAIRS: Final = frozenset({"ColourGains"})
-_MAXIMUM: Final[Mapping[str, float]] = MappingProxyType(
-    {
-        str(row.control): math.inf if row.high is None else row.high
-        for name in ("manual_exposure", "manual_awb", "lens_position")
-        for row in BY_NAME[name].fields
-    }
-)
+_MAXIMUM: Final[Mapping[str, float]] = {
+    row.control: row.high for name in ("manual_exposure", "manual_awb", "lens_position") for row in BY_NAME[name].fields
+}
 
 
 @dataclass(frozen=True, slots=True)
 class RequestedControls:
-    """`groups`: the values that were set, by group and field. `frozen`: the libcamera values of frozen automatics."""
+    """`groups`: the values that were set, by group and field. `frozen`: the libcamera values of frozen automatics.
 
-    groups: Mapping[str, Values] = field(default_factory=lambda: MappingProxyType({}))
-    frozen: Mapping[str, Values] = field(default_factory=lambda: MappingProxyType({}))
+    Their values are those of JSON: pairs are lists.
+    """
+
+    groups: Mapping[str, Values] = field(default_factory=lambda: _NO_VALUES)
+    frozen: Mapping[str, Values] = field(default_factory=lambda: _NO_VALUES)
 
     @property
     def is_empty(self) -> bool:
@@ -48,26 +48,24 @@ class RequestedControls:
 
     def get(self, group: str, name: str) -> Any:
         """The value of a field, or its default."""
-        values = self.groups.get(group, _NO_VALUES)
-        return values[name] if name in values else BY_NAME[group].row(name).default
+        return self.groups.get(group, _NO_VALUES).get(name, BY_NAME[group].row(name).default)
 
     def has(self, group: str) -> bool:
         return group in self.groups
 
     def with_values(self, group: Group, values: Values) -> "RequestedControls":
         """A copy with these values set; groups that contradict them are removed."""
-        replaced = {*group.replaces}
-        before = {} if group.replaces else dict(self.groups.get(group.name, _NO_VALUES))
-        groups = {name: each for name, each in self.groups.items() if name not in replaced}
-        merged = {**before, **values}
+        before = {} if group.replaces else self.groups.get(group.name, _NO_VALUES)
         # Null unsets a field, except where null is a value beside a default.
-        kept = {name: each for name, each in merged.items() if each is not None or group.row(name).default is not None}
-        if kept:
-            groups[group.name] = kept
-        else:
-            groups.pop(group.name, None)
-        frozen = {name: each for name, each in self.frozen.items() if name not in replaced and name != group.name}
-        return RequestedControls(groups, frozen)
+        kept = {
+            name: value
+            for name, value in {**before, **values}.items()
+            if value is not None or group.row(name).default is not None
+        }
+        ended = {group.name, *group.replaces}
+        groups = {name: each for name, each in self.groups.items() if name not in ended}
+        frozen = {name: each for name, each in self.frozen.items() if name not in ended}
+        return RequestedControls({**groups, group.name: kept} if kept else groups, frozen)
 
     def with_frozen(self, group: str, controls: Values) -> "RequestedControls":
         """A copy with the values at which an automatic is frozen."""
@@ -76,21 +74,21 @@ class RequestedControls:
     @property
     def pending_freeze(self) -> tuple[str, ...]:
         """The automatics that are switched off and whose values are not known yet."""
-        return tuple(name for name in _FREEZES if self._is_off(name) and name not in self.frozen)
+        return tuple(
+            name
+            for name, (field_name, word, _) in _FREEZES.items()
+            if name not in self.frozen and self.get(name, field_name) == word
+        )
 
     def frozen_at(self, metadata: Values) -> "RequestedControls":
         """A copy in which pending automatics are frozen at the values of a frame; itself if the frame has none."""
-        frozen = self
+        result = self
         for group in self.pending_freeze:
             values = frozen_values(group, metadata)
             is_moving = group == "autofocus_mode" and metadata.get("AfState") == AfState.SCANNING
             if values is not None and not is_moving:
-                frozen = frozen.with_frozen(group, values)
-        return frozen
-
-    def _is_off(self, group: str) -> bool:
-        field_name, word, _ = _FREEZES[group]
-        return bool(self.get(group, field_name) == word)
+                result = result.with_frozen(group, values)
+        return result
 
     def to_json(self) -> str:
         return json.dumps({"version": _VERSION, "asked": self.groups, "held": self.frozen}, indent=1, allow_nan=False)
@@ -109,11 +107,8 @@ class RequestedControls:
             raise ValueError("does not contain controls")
         requested, errors = _parse_groups(groups)
         for name, values in frozen.items():
-            valid = (
-                frozen_values(name, values) if name in requested.pending_freeze and isinstance(values, dict) else None
-            )
-            if valid is not None and valid == {each: _as_pair(each, value) for each, value in values.items()}:
-                requested = requested.with_frozen(name, valid)
+            if name in requested.pending_freeze and isinstance(values, dict) and frozen_values(name, values) == values:
+                requested = requested.with_frozen(name, values)
             elif requested.has(name) or name not in groups:  # otherwise the group's own error says it
                 errors.append(f"{name[:40]}: invalid frozen values")
         return requested, tuple(errors)
@@ -140,35 +135,22 @@ def _parse_groups(groups: Mapping[str, Any]) -> tuple[RequestedControls, list[st
 
 def frozen_values(group: str, reported: Values) -> dict[str, Any] | None:
     """The values at which to freeze an automatic, from a frame's metadata or a file; None if they are incomplete."""
-    if group not in _FREEZES:
-        return None
-    values = {}
-    for name in _FREEZES[group][2]:
+    values: dict[str, Any] = {}
+    for name, length in _FREEZES[group][2].items():
         value = reported.get(name)
-        numbers = value if name in _PAIRS else [value]
-        if not isinstance(numbers, list | tuple) or len(numbers) != (2 if name in _PAIRS else 1):
+        numbers: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
+        # Exposures, gains and dioptres are not negative; NaN is in no range.
+        if len(numbers) != length or not all(is_number(number) and 0 <= number < math.inf for number in numbers):
             return None
-        if not all(_is_number(number) for number in numbers):
-            return None
-        limited = tuple(min(number, _MAXIMUM[name]) for number in numbers)
-        values[name] = limited if name in _PAIRS else limited[0]
+        limited = [min(number, _MAXIMUM[name]) for number in numbers]
+        values[name] = limited if length > 1 else limited[0]
     return values
 
 
 def contradiction(requested: RequestedControls) -> str | None:
     """The error in a combination of values that no camera supports; None if there is none."""
-    limits = requested.groups.get("exposure_limits", {})
     for lower, upper in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
-        low, high = limits.get(lower), limits.get(upper)
+        low, high = requested.get("exposure_limits", lower), requested.get("exposure_limits", upper)
         if low is not None and high is not None and low > high:
             return f"{lower}: must be at most {upper} ({high:.12g})"
     return None
-
-
-def _as_pair(name: str, value: Any) -> Any:
-    return tuple(value) if name in _PAIRS and isinstance(value, list) else value
-
-
-def _is_number(value: Any) -> bool:
-    # Exposures, gains and dioptres are not negative; NaN is in no range.
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf

@@ -9,13 +9,14 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from softcam.camera.base import SessionListener, StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import CameraManager
 from softcam.controls import capabilities, mapping
-from softcam.controls.day_night import Light, Scene
+from softcam.controls.day_night import Light
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.safe_mode import SafeMode
 from softcam.errors import CameraError
@@ -25,28 +26,31 @@ log = logging.getLogger(__name__)
 _SEND_TIMEOUT_S: Final = 5.0  # for another thread's turn; sending does not block
 
 
+@dataclass(eq=False, slots=True)
+class _Opening:
+    """An open camera: its configuration, and the controls that were sent from here; `SentControls` has their values."""
+
+    config: StreamConfig
+    controlled: frozenset[str] = frozenset()  # written by the sending thread
+
+
 class ControlSync(SessionListener):
     """The session listener that keeps the camera's controls as requested.
 
     The camera thread and the camera's frame thread call the `on_…` methods, request threads the others.
     """
 
-    def __init__(
-        self, manager: CameraManager | None, configured: StreamRequest, safe_mode: SafeMode, light: Light
-    ) -> None:
+    def __init__(self, manager: CameraManager | None, safe_mode: SafeMode, light: Light) -> None:
         """Subscribes to the session; without a `manager` the camera stays closed."""
         self._manager = manager
-        self._configured = configured
         self._safe_mode = safe_mode
         self._lock = threading.Lock()  # guards the fields below
         self._idle = threading.Condition(self._lock)  # notified when no thread sends any more
         self._is_sending = False
         self._generation = 0  # counts changes of what is to be sent
-        self._opening = 0  # counts openings, as a freshly opened camera has not been sent anything
-        self._config: StreamConfig | None = None  # None while the camera is closed
+        self._opening: _Opening | None = None  # None while the camera is closed
         self._last_config: StreamConfig | None = None
         self._last_request: StreamRequest | None = None  # which resulted in `_last_config`
-        self._controlled: frozenset[str] = frozenset()  # controls requested from here; `SentControls` has the values
         self._not_applied: tuple[str, ...] = ()
         self._light = light
         self.refresh()
@@ -56,30 +60,19 @@ class ControlSync(SessionListener):
     @property
     def config(self) -> StreamConfig | None:
         """The camera's configuration, the last one while it is closed; None before the first opening."""
-        with self._lock:
-            return self._config or self._last_config
+        return self._last_config
 
     @property
     def current_config(self) -> StreamConfig | None:
         """As `config`, but None if the closed camera has not been opened with the current request yet."""
         with self._lock:
-            is_current = self._last_request == self._safe_mode.stream_request()
-            return self._config or (self._last_config if is_current else None)
+            is_current = self._opening is not None or self._last_request == self._safe_mode.stream_request()
+            return self._last_config if is_current else None
 
     @property
     def not_applied(self) -> tuple[str, ...]:
         """The requested controls that the camera does not apply, each with the reason."""
         return self._not_applied
-
-    @property
-    def is_night(self) -> bool:
-        with self._lock:
-            return self._light.is_night
-
-    def scene(self, lux: float | None) -> Scene | None:
-        """The scene for the status, by the light of the newest frame."""
-        with self._lock:
-            return self._light.scene(lux)
 
     def refresh(self) -> None:
         """Derive the decisions from a new state or a new opening; `send` sends what follows from them."""
@@ -87,12 +80,12 @@ class ControlSync(SessionListener):
             requested = self._safe_mode.requested  # read here, so that the last refresh has the newest state
             self._generation += 1
             self._light.configure(requested)
-            config = self._config
-            if config is None or "ExposureTime" not in config.controls:
-                self._light.set_limits(Limits(), 1.0)
-            else:
-                limits = mapping.build_plan(requested, self._configured, config, is_night=False).limits
-                self._light.set_limits(limits, float(config.controls.get("AnalogueGain", (1.0, 1.0, 1.0))[0]))
+            limits, least_gain = Limits(), 1.0
+            if self._opening is not None and "ExposureTime" in self._opening.config.controls:
+                config = self._opening.config
+                limits = mapping.exposure_limits(requested, config)
+                least_gain = float(config.controls.get("AnalogueGain", (1.0,))[0])
+            self._light.set_limits(limits, least_gain)
 
     def send(self, *, is_strict: bool = False) -> None:
         """Send to an open camera what it has not been sent yet. Raises its CameraError if `is_strict`.
@@ -124,10 +117,8 @@ class ControlSync(SessionListener):
 
     def on_configured(self, config: StreamConfig) -> None:
         with self._lock:
-            self._config = self._last_config = config
-            self._last_request = self._safe_mode.opened_with
-            self._controlled = frozenset()
-            self._opening += 1
+            self._opening = _Opening(config)
+            self._last_config, self._last_request = config, self._safe_mode.opened_with
             self._light.reset()
         self.refresh()
         self.send()
@@ -140,8 +131,7 @@ class ControlSync(SessionListener):
 
     def on_closing(self) -> None:
         with self._lock:
-            self._config = None
-            self._controlled = frozenset()
+            self._opening = None
             self._light.reset()
         self._safe_mode.end_attempt()
 
@@ -175,26 +165,28 @@ class ControlSync(SessionListener):
 
     def _send_once(self, *, is_strict: bool) -> bool:
         """Send the difference; returns True if the turn is over, False if there is more to send by now."""
+        manager = self._manager
         with self._lock:
-            generation, opening, config, controlled = self._generation, self._opening, self._config, self._controlled
-            manager = self._manager
-            if config is None or manager is None:
+            generation, opening = self._generation, self._opening
+            if opening is None or manager is None:
                 self._finish_sending()
                 return True
-            requested = self._safe_mode.requested
-            plan = mapping.build_plan(requested, self._configured, config, is_night=self._light.is_night)
-            wanted = {**plan.controls, **self._light.controls}
+            config, controlled = opening.config, opening.controlled
+            requested, stream = self._safe_mode.requested, self._safe_mode.stream_request()
+            in_effect = mapping.at_night(requested) if self._light.is_night else requested
+            wanted = {**mapping.camera_controls(in_effect, stream, config), **self._light.controls}
             not_applied = capabilities.not_applied(requested, config)
         wanted = {name: value for name, value in wanted.items() if name in config.controls}
         sent = manager.sent.values
         # A control that was released meanwhile is sent again even if its value is the same, as with the lens position.
         news = {name: value for name, value in wanted.items() if name not in controlled or sent.get(name) != value}
         released = controlled - wanted.keys()
-        resets = {name: mapping.reset_value(name, config, plan.stream) for name in released}
+        resets = {name: mapping.reset_value(name, config, stream) for name in released}
         focus = manager.autofocus
-        if plan.focus is AfMode.MANUAL:
+        focus_mode = mapping.focus_mode(requested)
+        if focus_mode is AfMode.MANUAL:
             # First, so that no autofocus control follows.
-            focus.set_user_mode(plan.focus, has_lens=config.has_autofocus)
+            focus.set_user_mode(focus_mode, has_lens=config.has_autofocus)
         try:
             changes = news | {name: value for name, value in resets.items() if value is not None}
             if changes:
@@ -204,10 +196,8 @@ class ControlSync(SessionListener):
                 raise
             not_applied = (*not_applied, str(error))
         else:
-            with self._lock:
-                if opening == self._opening:
-                    self._controlled = frozenset(wanted)
-        if plan.focus is not AfMode.MANUAL and focus.set_user_mode(plan.focus, has_lens=config.has_autofocus):
+            opening.controlled = frozenset(wanted)
+        if focus_mode is not AfMode.MANUAL and focus.set_user_mode(focus_mode, has_lens=config.has_autofocus):
             if manager.status().is_streaming:
                 focus.on_stream_started()
             else:

@@ -74,7 +74,7 @@ def test_unsupported_controls_are_rejected(rig: Rig) -> None:
     assert described["controls"]["lens_position"]["fields"]["position"]["available"] is False
     assert (
         described["controls"]["lens_position"]["fields"]["position"]["reason"]
-        == "this camera does not support LensPosition"
+        == "position: this camera does not support LensPosition"
     )
     assert "Traceback" not in portal.running.output
     assert send(portal, "DELETE", "/v1/camera/controls").status == 200

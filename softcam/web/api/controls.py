@@ -3,10 +3,9 @@
 import base64
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from softcam.camera.base import StreamConfig
 from softcam.camera.session.autofocus_cycle import AfMode
@@ -14,18 +13,17 @@ from softcam.camera.session.manager import CameraManager, Lease, State
 from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
 from softcam.controls.effective import effective_values
-from softcam.controls.fields import BadValue, Field, Group
+from softcam.controls.fields import Field, Group, Kind
 from softcam.controls.schema import GROUPS
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
-from softcam.web.http.messages import AnyResponse, HttpError, Request, camera_disabled, json_response
+from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
 
 _READY_TIMEOUT_S: Final = 30.0  # above the session's own limits for opening
 _MIN_AUTOFOCUS_S: Final = 2.0  # for a requested cycle, whatever the configuration says
 _OUTCOME_MARGIN_S: Final = 1.0  # so that the cycle's own timeout ends it first
 
-_CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
 SNAPSHOT: Final = Group(
     "snapshot",
     "A snapshot in JSON, Base64-encoded.",
@@ -42,80 +40,86 @@ SNAPSHOT: Final = Group(
     is_optional=True,
 )  # fmt: skip
 
+
+def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The schema of an object whose fields are all required, unless `required` has others."""
+    return {"type": "object", "properties": properties, "required": list(properties)} | more
+
+
+def _nullable(kind: str, description: str = "", **more: Any) -> dict[str, Any]:
+    return {"type": [kind, "null"], **more} | ({"description": description} if description else {})
+
+
 _OK: Final = {"status": {"const": "ok"}}
-_HOLD_SCHEMA: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {**_OK, "held": {"type": "boolean"}, "state": {"enum": [state.value for state in State]}},
-    "required": ["status", "held", "state"],
-}
-_SNAPSHOT_SCHEMA: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {
+_HOLD: Final = _object(_OK | {"held": {"type": "boolean"}, "state": {"enum": [state.value for state in State]}})
+_SNAPSHOT: Final = _object(
+    {
         **_OK,
         "image_base64": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/jpeg"},
         "width": {"type": "integer"},
         "height": {"type": "integer"},
-    },
-    "required": ["status", "image_base64", "width", "height"],
-}
-_NULLABLE_NUMBER: Final = {"type": ["number", "null"]}
-_FIELD_SCHEMA: Final[Mapping[str, Any]] = {
+    }
+)
+_FIELD: Final[Mapping[str, Any]] = {
     "type": "object",
     "properties": {
-        "type": {"enum": ["boolean", "integer", "number", "choice", "window"]},
+        "type": {"enum": list(get_args(Kind))},
         "help": {"type": "string"},
-        "unit": {"type": ["string", "null"]},
-        "control": {"type": ["string", "null"], "description": "name of the libcamera control"},
-        "minimum": _NULLABLE_NUMBER,
-        "maximum": _NULLABLE_NUMBER,
-        "usual": {"type": ["array", "null"], "items": {"type": "number"}, "description": "range for a slider"},
-        "choices": {"type": ["array", "null"], "items": {"type": "string"}},
+        "unit": _nullable("string"),
+        "control": _nullable("string", "name of the libcamera control"),
+        "minimum": _nullable("number"),
+        "maximum": _nullable("number"),
+        "usual": _nullable("array", "range for a slider", items={"type": "number"}),
+        "choices": _nullable("array", items={"type": "string"}),
         "nullable": {"type": "boolean"},
         "required": {"type": "boolean"},
         "default": {"description": "value in effect until one is set"},
         "value": {"description": "value in effect; null if the camera decides"},
         "is_set": {"type": "boolean", "description": "whether it was set; another control may override it"},
-        "available": {"type": ["boolean", "null"], "description": "null before the camera is first opened"},
-        "reason": {"type": ["string", "null"], "description": "why it is not available"},
+        "available": _nullable("boolean", "null before the camera is first opened"),
+        "reason": _nullable("string", "why it is not available"),
     },
 }
-_PROBLEMS_SCHEMA: Final[Mapping[str, Any]] = {
-    "controls_set_aside": {"type": ["string", "null"]},
-    "controls_not_kept": {"type": ["string", "null"]},
-    "controls_not_applied": {"type": "array", "items": {"type": "string"}},
-}
-CONTROLS_SCHEMA: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "controls": {
-            "type": "object",
-            "additionalProperties": {
-                "type": "object",
-                "properties": {
-                    "help": {"type": "string"},
-                    "path": {"type": "string"},
-                    "restarts": {"type": "boolean", "description": "whether a change may restart the stream"},
-                    "fields": {"type": "object", "additionalProperties": _FIELD_SCHEMA},
-                },
-                "required": ["help", "path", "restarts", "fields"],
-            },
-        },
-        **_PROBLEMS_SCHEMA,
-    },
-    "required": ["controls", *_PROBLEMS_SCHEMA],
-}
-_NOTE: Final = {"type": ["string", "null"], "description": "how the result differs from the request, and why"}
+_GROUP: Final = _object(
+    {
+        "help": {"type": "string"},
+        "path": {"type": "string"},
+        "restarts": {"type": "boolean", "description": "whether a change may restart the stream"},
+        "fields": {"type": "object", "additionalProperties": _FIELD},
+    }
+)
+CONTROLS_SCHEMA: Final = _object(
+    {
+        "controls": {"type": "object", "additionalProperties": _GROUP},
+        "controls_set_aside": _nullable("string"),
+        "controls_not_kept": _nullable("string"),
+        "controls_not_applied": {"type": "array", "items": {"type": "string"}},
+    }
+)
+_NOTE: Final = {"note": _nullable("string", "how the result differs from the request, and why")}
 # Fields of the answer to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus": {
-        "focused": {"type": ["boolean", "null"], "description": "with trigger; null if autofocus timed out"},
-        "lens_position": {"type": ["number", "null"], "description": "with trigger; in dioptres"},
+        "focused": _nullable("boolean", "with trigger; null if autofocus timed out"),
+        "lens_position": _nullable("number", "with trigger; in dioptres"),
     },
-    "exposure_limits": {"note": _NOTE},
-    "roi": {"note": _NOTE},
-    "stream": {"note": _NOTE},
-    **{name: {"note": _NOTE} for name, _ in mapping.NIGHT_FIELDS},
+    **dict.fromkeys(("exposure_limits", "roi", "stream", *(name for name, _ in mapping.NIGHT_FIELDS)), _NOTE),
 }
+
+
+def _doc(summary: str, tag: str, schema: Mapping[str, Any], *errors: int, **more: Any) -> Doc:
+    return Doc(summary, tag, {200: {"application/json": schema}}, errors=errors, **more)
+
+
+_CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
+_LIST_DOC: Final = _doc("List all controls", "controls", CONTROLS_SCHEMA)
+_RESET_DOC: Final = _doc("Reset all controls", "controls", CONTROLS_SCHEMA, 400, 409, 503)
+_START_DOC: Final = _doc("Open the camera and hold it open", "camera", _HOLD, 400, 503)
+_RELEASE: Final = "The camera closes once it has no other clients."
+_STOP_DOC: Final = _doc("Release the camera held by start", "camera", _HOLD, 400, 503, description=_RELEASE)
+_SNAPSHOT_DOC: Final = _doc(
+    "A snapshot in JSON", "pictures", _SNAPSHOT, 400, 503, body=SNAPSHOT.schema(), is_body_required=False
+)
 
 
 class ControlApi:
@@ -138,79 +142,45 @@ class ControlApi:
         self._stops = 0  # counts `stop`, which also ends a `start` in progress
 
     def routes(self) -> list[Route]:
-        controls = {200: {"application/json": CONTROLS_SCHEMA}}
-        hold = {200: {"application/json": _HOLD_SCHEMA}}
         return [
-            *(_control_route(group, partial(self.set, group)) for group in GROUPS),
-            Route(
-                ("/v1/camera/snapshot", "/camera/snapshot"),
-                self.snapshot,
-                "POST",
-                is_read_only=True,
-                doc=Doc(
-                    "A snapshot in JSON",
-                    "pictures",
-                    {200: {"application/json": _SNAPSHOT_SCHEMA}},
-                    body=SNAPSHOT.schema(),
-                    is_body_required=False,
-                    errors=(400, 503),
-                ),
-            ),
-            Route(_CONTROLS_PATHS, self.list_controls, doc=Doc("List all controls", "controls", controls)),
-            Route(
-                _CONTROLS_PATHS,
-                self.reset,
-                "DELETE",
-                doc=Doc("Reset all controls", "controls", controls, errors=(400, 409, 503)),
-            ),
-            Route(
-                ("/camera/start", "/v1/camera/start"),
-                self.start,
-                "POST",
-                doc=Doc("Open the camera and hold it open", "camera", hold, errors=(400, 503)),
-            ),
-            Route(
-                ("/camera/stop", "/v1/camera/stop"),
-                self.stop,
-                "POST",
-                doc=Doc(
-                    "Release the camera held by start",
-                    "camera",
-                    hold,
-                    description="The camera closes once it has no other clients.",
-                    errors=(400, 503),
-                ),
-            ),
+            *(Route(group.paths, partial(self.set, group), "POST", doc=_control_doc(group)) for group in GROUPS),
+            Route(SNAPSHOT.paths, self.snapshot, "POST", is_read_only=True, doc=_SNAPSHOT_DOC),
+            Route(_CONTROLS_PATHS, self.list_controls, doc=_LIST_DOC),
+            Route(_CONTROLS_PATHS, self.reset, "DELETE", doc=_RESET_DOC),
+            Route(("/camera/start", "/v1/camera/start"), self.start, "POST", doc=_START_DOC),
+            Route(("/camera/stop", "/v1/camera/stop"), self.stop, "POST", doc=_STOP_DOC),
         ]
 
     def set(self, group: Group, request: Request) -> AnyResponse:
         """Set the values of one group."""
         values = body.read(request, group)
+        if group.name == "autofocus" and values.get("trigger"):
+            return json_response(group.answer(values) | self._run_autofocus(group, values))
+        self._control_manager.change(group, values)
+        return json_response(group.answer(values) | self._result(group, values))
+
+    def _result(self, group: Group, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the answer beside those that were set: what became of the request, and why."""
         manager = self._control_manager
-        answer = group.answer(values)
-        try:
-            if group.name == "autofocus" and values.get("trigger"):
-                answer |= self._run_autofocus(group, values)
-            else:
-                manager.change(group, values)
-        except BadValue as error:
-            raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        requested, config = manager.requested, manager.current_config
+        notes: Iterable[str]
         match group.name:
             case "manual_exposure":
-                answer.setdefault("gain", manager.requested.get("manual_exposure", "gain"))
-            case "exposure_limits":
-                notes = mapping.limits_notes(manager.requested, manager.stream_request, manager.config)
-                answer["note"] = "; ".join(notes) or None
+                return {"gain": requested.get("manual_exposure", "gain")}
             case "roi":
-                answer |= self._zoom_result()
+                crop = mapping.stream_crop(requested, config)
+                if crop is None:
+                    return {"note": "applied when the camera opens"}
+                return {**crop.shown, "note": ", ".join(crop.notes) or None}
+            case "exposure_limits":
+                notes = mapping.limits_notes(requested, manager.stream_request, manager.config)
             case "stream":
-                config = manager.current_config
-                deviations = () if config is None else capabilities.stream_deviations(manager.requested, config)
-                answer["note"] = "; ".join(deviations) or None
-            case name if manager.is_night and any(name == of for of, _ in mapping.NIGHT_FIELDS):
-                note = "; ".join(mapping.night_notes(group, values, manager.requested))
-                answer |= {"note": note} if note else {}  # without a note, programs expect exactly the answer above
-        return json_response(answer)
+                notes = () if config is None else capabilities.stream_deviations(requested, config)
+            case _:
+                notes = mapping.night_notes(group, values, requested) if manager.is_night else ()
+                note = "; ".join(notes)
+                return {"note": note} if note else {}  # without a note, programs expect exactly the fields above
+        return {"note": "; ".join(notes) or None}
 
     def snapshot(self, request: Request) -> AnyResponse:
         """Take one snapshot, Base64-encoded."""
@@ -295,34 +265,21 @@ class ControlApi:
             "lens_position": None if position is None else round(float(position), 2),
         }
 
-    def _zoom_result(self) -> dict[str, Any]:
-        """The part of the image that is shown, and why it differs from the request."""
-        crop = mapping.stream_crop(self._control_manager.requested, self._control_manager.current_config)
-        if crop is None:
-            return {"note": "applied when the camera opens"}
-        return {**crop.shown, "note": ", ".join(crop.notes) or None}
 
-
-def _control_route(group: Group, handle: Callable[[Request], AnyResponse]) -> Route:
-    fields = {group.answers.get(each.name, each.name): each.answer_schema() for each in group.fields}
-    schema = {
-        "type": "object",
-        "properties": {**_OK, **fields, **_RESULT_FIELDS.get(group.name, {})},
-        "required": ["status"],
-        "additionalProperties": False,
-    }
-    return Route(
-        group.paths,
-        handle,
-        "POST",
-        doc=Doc(
-            group.help.partition(".")[0].partition(":")[0],
-            "controls",
-            {200: {"application/json": schema}},
-            description=group.help,
-            body=group.schema(),
-            errors=(400, 409, 503),
-        ),
+def _control_doc(group: Group) -> Doc:
+    # A default applies to requests only.
+    schemas = {row.name: {key: each for key, each in row.schema().items() if key != "default"} for row in group.fields}
+    fields = {group.answers.get(name, name): schema for name, schema in schemas.items()}
+    result = {**_OK, **fields, **_RESULT_FIELDS.get(group.name, {})}
+    return _doc(
+        group.help.partition(".")[0].partition(":")[0],
+        "controls",
+        _object(result, required=["status"], additionalProperties=False),
+        400,
+        409,
+        503,
+        description=group.help,
+        body=group.schema(),
     )
 
 
@@ -330,7 +287,7 @@ def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None)
     requested, config = manager.requested, manager.config
     # These depend on the shape of the next image, which is known only if the last opening had the same request.
     known = manager.current_config if group.name in ("stream", "roi") else config
-    values = effective_values(group, requested, manager.stream_request, known, focus, is_night=manager.is_night)
+    values = effective_values(group, manager.in_effect, manager.stream_request, known, focus)
     set_values = requested.groups.get(group.name, {})
     fields = {
         row.name: _describe_field(group, row, config) | {"value": values[row.name], "is_set": row.name in set_values}
@@ -340,27 +297,25 @@ def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None)
 
 
 def _describe_field(group: Group, row: Field, config: StreamConfig | None) -> dict[str, Any]:
-    limits = None if config is None or row.control is None else config.controls.get(row.control)
+    limits = None if config is None else config.controls.get(row.control)
     low, high = capabilities.effective_limits(row, limits)
-    choices = list(row.choices)
-    reason = None
+    default, choices, reason = row.default, list(row.choices), None
+    if row.is_numeric and default is not None:
+        default = min(max(default, low), high)
     if config is not None:
-        supported = [
-            word for word in choices if capabilities.unsupported_reason(group, {row.name: word}, config) is None
-        ]
-        choices = supported or choices
         reason = capabilities.unavailable_reason(group, row, config)
-    default = row.default
-    if limits is not None and isinstance(default, int | float) and not isinstance(default, bool):
-        default = min(max(default, low or default), high or default)
+        supported = (
+            word for word in choices if capabilities.unsupported_reason(group, {row.name: word}, config) is None
+        )
+        choices = list(supported) or choices
     return {
         "type": row.kind,
         "help": row.help,
         "unit": row.unit or None,
-        "control": row.control,
-        "minimum": None if row.kind == "choice" else low,
-        "maximum": None if row.kind == "choice" else high,
-        "usual": None if row.usual is None else list(row.usual),
+        "control": row.control or None,
+        "minimum": low if row.is_numeric else None,
+        "maximum": high if row.is_numeric else None,
+        "usual": row.usual,
         "choices": choices or None,
         "nullable": row.is_nullable,
         "required": row.is_required,

@@ -208,7 +208,7 @@ class StatusApi:
         knows_exposure = "AeEnable" in controls or requested.has("auto_exposure") or requested.has("manual_exposure")
         knows_balance = "AwbEnable" in controls or any(map(requested.has, ("awb", "manual_awb", "awb_preset")))
         knows_lens = "LensDewarpEnable" in controls or (config is None and requested.has("lens_correction"))
-        is_balance_fixed = mapping.is_balance_fixed(requested, is_night=manager.is_night)
+        is_balance_fixed = mapping.is_balance_fixed(manager.in_effect)
         return {
             "auto_exposure": not mapping.is_exposure_fixed(requested) if knows_exposure else None,
             "awb_enabled": not is_balance_fixed if knows_balance else None,

@@ -12,7 +12,8 @@ from email.message import Message
 from http import HTTPStatus
 from typing import Any, Final
 
-from softcam.controls.fields import BadValue, Group
+from softcam.controls.fields import Group
+from softcam.errors import BadValue
 from softcam.web.http.messages import HttpError, Request
 
 _JSON: Final = "application/json"
@@ -72,14 +73,12 @@ def require_json(headers: Message, length: int) -> None:
 
 
 def read(request: Request, group: Group) -> Mapping[str, Any]:
-    """The validated values of a body. Raises HttpError 400 that lists every invalid field."""
+    """The validated values of a body. Raises BadValue that lists every invalid field, or HttpError 400."""
     if not request.body and group.is_optional:
         return {}
     try:
         text = request.body.decode("utf-8")
         return group.parse(json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_unique))
-    except BadValue as error:
-        raise HttpError(HTTPStatus.BAD_REQUEST, str(error)) from error
     except (ValueError, RecursionError) as error:
         # The body is not quoted: it may contain anything.
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""

@@ -2,18 +2,19 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from softcam.camera.session.manager import State
 from softcam.controls import mapping
 from softcam.controls.controller import ControlManager
-from softcam.controls.fields import BadValue
 from softcam.controls.schema import BY_NAME
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
-from softcam.errors import CameraError, NotSupported
+from softcam.errors import BadValue, CameraError, NotSupported
 from tests.support.control_scene import CONFIGURED, ControlScene
 from tests.support.fakes import STEADY, Background, eventually
 
@@ -27,7 +28,7 @@ def scene(tmp_path: Path) -> Iterator[ControlScene]:
 
 def test_unsupported_values_are_rejected(scene: ControlScene) -> None:
     with scene.held.open():
-        with pytest.raises(NotSupported, match="this camera does not support Sharpness"):
+        with pytest.raises(NotSupported, match="sharpness: this camera does not support Sharpness"):
             scene.change("image_processing", brightness=0.5, sharpness=2.0)
         with pytest.raises(NotSupported, match="contrast: this camera supports 0 to 4"):
             scene.change("image_processing", contrast=5.0)
@@ -35,6 +36,24 @@ def test_unsupported_values_are_rejected(scene: ControlScene) -> None:
             scene.change("exposure_limits", min_exposure_us=900, max_exposure_us=500)
         assert scene.take_sent() == {}
         assert scene.control_manager.requested.is_empty
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reason"),
+    [
+        ("autofocus", {"trigger": True}, "trigger: this camera does not support AfMode"),
+        ("autofocus_mode", {"mode": "auto"}, "mode: this camera does not support AfMode"),
+        ("awb_preset", {"preset": "ir_850nm"}, "preset: this camera does not support ColourGains"),
+        ("awb_preset", {"preset": "cloudy"}, "preset: this camera does not support AwbMode"),
+        ("hdr", {"mode": "sensor"}, "mode sensor: this camera's sensor does not support HDR"),
+        ("roi", dict.fromkeys(("x", "y", "width", "height"), 0.5), "width: this camera does not support ScalerCrop"),
+    ],
+)
+def test_rejection_names_the_field(scene: ControlScene, name: str, values: dict[str, Any], reason: str) -> None:
+    scene.camera.config = replace(scene.camera.config, controls={})
+    with scene.held.open(), pytest.raises(NotSupported) as caught:
+        scene.change(name, **values)
+    assert reason in str(caught.value).split("; ")
 
 
 def test_value_that_the_camera_rejects_is_reverted(scene: ControlScene) -> None:
@@ -60,7 +79,7 @@ def test_values_set_before_the_first_opening_are_clamped(scene: ControlScene) ->
             "exposure_us: this camera supports 10 to 1000000; using 1000000",
             "gain: this camera supports 1 to 16; using 16",
             "contrast: this camera supports 0 to 4; using 4",
-            "this camera does not support Sharpness",
+            "sharpness: this camera does not support Sharpness",
         }
 
 
@@ -68,7 +87,7 @@ def test_unsupported_control_set_while_closed_is_reported(scene: ControlScene) -
     scene.change("image_processing", brightness=0.5, sharpness=2.0)
     with scene.held.open():
         assert scene.take_sent() == {"Brightness": 0.5}
-        assert scene.problem("not_applied") == ["this camera does not support Sharpness"]
+        assert scene.problem("not_applied") == ["sharpness: this camera does not support Sharpness"]
 
 
 def test_different_rate_or_size_is_reported(scene: ControlScene) -> None:

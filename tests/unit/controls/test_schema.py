@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from softcam.controls.fields import BadValue
 from softcam.controls.schema import BY_NAME, GROUPS
+from softcam.errors import BadValue
 
 # Part of the API; names may be added, not renamed.
 API_NAMES = {

@@ -72,7 +72,7 @@ def test_contradiction() -> None:
     ("name", "values", "frozen"),
     [
         ("auto_exposure", {"enabled": False}, {"ExposureTime": 9000, "AnalogueGain": 1.5}),
-        ("awb", {"enabled": False}, {"ColourGains": (1.5, 2.5)}),
+        ("awb", {"enabled": False}, {"ColourGains": [1.5, 2.5]}),
         ("autofocus_mode", {"mode": "manual"}, {"LensPosition": 0.0}),
     ],
 )
@@ -94,5 +94,5 @@ def test_incomplete_metadata_freezes_nothing() -> None:
 def test_frozen_values_are_limited_to_the_schema() -> None:
     reported = {"ExposureTime": 9000, "AnalogueGain": 1.5, "ColourGains": [1.5, 40.0], "LensPosition": 32.0}
     assert frozen_values("auto_exposure", reported) == {"ExposureTime": 9000, "AnalogueGain": 1.5}
-    assert frozen_values("awb", reported) == {"ColourGains": (1.5, 32.0)}
+    assert frozen_values("awb", reported) == {"ColourGains": [1.5, 32.0]}
     assert frozen_values("autofocus_mode", reported) == {"LensPosition": 15.0}

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import pytest
 
-from softcam.errors import CameraBusy, NoPicture, NoRecording, NotSupported, PortalError, RecordingError
+from softcam.errors import BadValue, CameraBusy, NoPicture, NoRecording, NotSupported, PortalError, RecordingError
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import HttpError
 
@@ -16,6 +16,7 @@ from softcam.web.http.messages import HttpError
         (HttpError(HTTPStatus.CONFLICT, "hdr: camera must be closed", {"Retry-After": "7"}), 409, "7"),
         (NoRecording("no recording of that name"), 404, None),
         (RecordingError("a recording is running"), 409, None),
+        (BadValue("gain: must be a number from 0.1 to 64"), 400, None),
         (NotSupported("this camera has no autofocus"), 409, None),
         (CameraBusy("another program has the camera"), 503, "2"),
         (NoPicture("no picture in time"), 503, "2"),
