@@ -4,7 +4,8 @@ One thread at a time calls a `Store`: the main thread while it loads, then the w
 properties is safe from any thread.
 
 - A write replaces the file atomically and is synced, so a crash leaves the old content or the new.
-- A file that is damaged, or that keeps the camera from starting, is quarantined: moved to `….json.bad`.
+- A file that is damaged, or that keeps the camera from starting, is quarantined: moved to `….json.bad`. An earlier
+  quarantined file with another content is kept: it is renamed to `….json.bad.1`, or the next free number.
 - Parts that this version does not know or accept are ignored, and the whole file is copied to `….json.bad`, so that a
   downgrade loses only what the newer version added.
 - The attempt mark `….trial` holds the state with which the camera is being opened. If the process hangs or crashes
@@ -12,9 +13,11 @@ properties is safe from any thread.
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,7 @@ from softcam.controls.state import RequestedControls
 log = logging.getLogger(__name__)
 
 _LARGEST: Final = 64 * 1024  # bytes; a file with every control is below a tenth of it
+_EMPTY: Final = RequestedControls()
 
 
 class Store:
@@ -47,134 +51,114 @@ class Store:
         if self._path is None:
             self.error = "no state directory (--state-dir)"
             log.warning("Controls will not be saved: %s", self.error)
-            return RequestedControls()
-        self._remove_temporary_files(self._path)
-        quarantine = _quarantine_path(self._path)
-        if quarantine.exists():
-            self._reason = f"{quarantine.name} was quarantined in an earlier run; delete or restore it"
-            self._has_quarantine = True
+            return _EMPTY
+        path, quarantine = self._path, _quarantine_path(self._path)
+        for temporary in path.parent.glob(f".{path.stem}.*"):  # of writes during which a process crashed
+            with self._reporting_errors():
+                temporary.unlink(missing_ok=True)
+        with self._reporting_errors():
+            if quarantine.exists():
+                self._reason = f"{quarantine.name} was quarantined in an earlier run; delete or restore it"
+                self._has_quarantine = True
+        requested, errors = _EMPTY, tuple[str, ...]()
         try:
-            if self._path.stat().st_size > _LARGEST:
+            if path.stat().st_size > _LARGEST:
                 raise ValueError("is too large")
-            text = self._path.read_text(encoding="utf-8")
-            requested, errors = RequestedControls.from_json(text)
+            requested, errors = RequestedControls.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            self.end_attempt()
-            return RequestedControls()
+            pass
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-            self.quarantine(f"{self._path.name} {error}")
-            return RequestedControls()
+            self.quarantine(f"{path.name} {error}")
+            return requested
         except OSError as error:
-            self._read_error = f"{self._path.name} could not be read ({error.strerror or error})"
+            self._read_error = f"{path.name} could not be read ({error.strerror or error})"
             self._report_error(error)
-            return RequestedControls()
-        if self._was_interrupted(self._path, requested):
+            return requested
+        if not requested.is_empty and requested == self._attempted(path):
             self.quarantine("the process hung or crashed while it opened the camera with these controls")
-            return RequestedControls()
+            return _EMPTY
         self.end_attempt()
+        reason = "; ".join(errors)
         if errors and requested.is_empty:
-            self.quarantine(f"{self._path.name} {'; '.join(errors)}")
+            self.quarantine(f"{path.name} {reason}")
         elif errors:
-            self._drop_invalid(self._path, text, "; ".join(errors))
+            log.warning(
+                "Some saved controls are invalid and were ignored (original saved as %s): %s", quarantine, reason
+            )
+            self._reason = f"in part: {reason}"
+            with self._reporting_errors():
+                self._move_to_quarantine(path, keep=True)  # the next change rewrites the file
         return requested
 
     def save(self, requested: RequestedControls) -> bool:
         """Write the state and sync it to disk; returns False if that fails, with the reason in `error`."""
         if self._path is None:
             return False
-        try:
+        with self._reporting_errors():
             self._backup_unreadable(self._path)
             if not requested.is_empty:
                 self._write(self._path, requested.to_json())
             elif self._path.exists():
                 self._path.unlink()
                 _sync_directory(self._path.parent)
-        except OSError as error:
-            self._report_error(error)
-            return False
-        self.error = None
-        return True
+            self.error = None
+            return True
+        return False
 
-    def quarantine(self, reason: str, replacement: RequestedControls | None = None) -> None:
+    def quarantine(self, reason: str, replacement: RequestedControls = _EMPTY) -> None:
         """Move the file out of the way and save `replacement` instead; ends the attempt."""
         self._reason, self._has_quarantine = reason, False
-        if self._path is None:
-            log.error("Controls dropped: %s", reason)
-            return
-        quarantine = _quarantine_path(self._path)
-        try:
-            if replacement is None or replacement.is_empty:
-                self._path.replace(quarantine)
+        with self._reporting_errors():
+            if self._path is None or not self._path.exists():
+                log.error("Controls dropped: %s", reason)
             else:
-                # A copy, so that there is a file at every moment.
-                self._write(quarantine, self._path.read_text(encoding="utf-8"))
-                self._write(self._path, replacement.to_json())
-            self._has_quarantine = True
-            log.error("Saved controls moved to %s: %s", quarantine, reason)
-        except FileNotFoundError:
-            log.error("Controls dropped: %s", reason)
-        except OSError as error:
-            self._report_error(error)
+                # Copied if there is a replacement, so that there is a file at every moment.
+                self._move_to_quarantine(self._path, keep=not replacement.is_empty)
+                if not replacement.is_empty:
+                    self._write(self._path, replacement.to_json())
+                log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), reason)
         self.end_attempt()
 
     def start_attempt(self, requested: RequestedControls) -> None:
         """Write the attempt mark: the camera is about to be opened with this state for the first time."""
-        if self._path is None:
-            return
-        try:
-            self._write(_mark_path(self._path), requested.to_json())
-        except OSError as error:
-            self._report_error(error)
+        if self._path is not None:
+            with self._reporting_errors():
+                self._write(_mark_path(self._path), requested.to_json())
 
     def end_attempt(self) -> None:
         """Remove the attempt mark: the process neither hung nor crashed."""
-        if self._path is None:
-            return
-        try:
-            _mark_path(self._path).unlink()
-            _sync_directory(self._path.parent)  # a mark that a power cut brings back would count against the state
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            self._report_error(error)
+        if self._path is not None:
+            with self._reporting_errors(), contextlib.suppress(FileNotFoundError):
+                _mark_path(self._path).unlink()
+                _sync_directory(self._path.parent)  # a mark that a power cut brings back would count against the state
 
     @staticmethod
-    def _was_interrupted(path: Path, requested: RequestedControls) -> bool:
-        """Whether an earlier process left a mark of this state, and not of a change that it had not saved yet."""
+    def _attempted(path: Path) -> RequestedControls | None:
+        """The state of the mark that an earlier process left; it may be a change that it had not saved yet."""
         try:
-            return RequestedControls.from_json(_mark_path(path).read_text(encoding="utf-8"))[0] == requested
+            return RequestedControls.from_json(_mark_path(path).read_text(encoding="utf-8"))[0]
         except (OSError, ValueError, RecursionError):
-            return False
+            return None
 
     def _backup_unreadable(self, path: Path) -> None:
         """Keep a file that could not be read, which may be good, from being overwritten. Raises OSError."""
-        if self._read_error is None:
-            return
-        with contextlib.suppress(FileNotFoundError):
-            path.replace(_quarantine_path(path))
-            self._reason, self._has_quarantine = self._read_error, True
+        if self._read_error is not None and path.exists():
+            self._move_to_quarantine(path)
+            self._reason = self._read_error
             log.error("Saved controls moved to %s: %s", _quarantine_path(path), self._read_error)
         self._read_error = None
 
-    def _drop_invalid(self, path: Path, text: str, reason: str) -> None:
-        """Keep a copy of a file of which parts are ignored, as the next change rewrites the file."""
+    def _move_to_quarantine(self, path: Path, *, keep: bool = False) -> None:
+        """Move the file, or copy it to `keep` it. An earlier quarantined file is not overwritten. Raises OSError."""
         quarantine = _quarantine_path(path)
-        self._reason, self._has_quarantine = f"in part: {reason}", False
-        log.warning("Some saved controls are invalid and were ignored (original saved as %s): %s", quarantine, reason)
-        try:
-            self._write(quarantine, text)
-            self._has_quarantine = True
-        except OSError as error:
-            self._report_error(error)
-
-    def _remove_temporary_files(self, file: Path) -> None:
-        """Remove what crashes during a write left behind."""
-        for path in (file, _mark_path(file)):
-            for temporary in file.parent.glob(f".{path.name}.*"):
-                try:
-                    temporary.unlink(missing_ok=True)
-                except OSError as error:
-                    self._report_error(error)
+        if quarantine.exists() and not _is_same(path, quarantine):
+            names = (quarantine.with_name(f"{quarantine.name}.{number}") for number in itertools.count(1))
+            quarantine.replace(next(name for name in names if not name.exists()))
+        if keep:
+            self._write(quarantine, path.read_text(encoding="utf-8"))
+        else:
+            path.replace(quarantine)
+        self._has_quarantine = True
 
     def _write(self, path: Path, text: str) -> None:
         """Replace a file atomically and sync it."""
@@ -191,9 +175,23 @@ class Store:
             raise
         _sync_directory(path.parent)
 
+    @contextlib.contextmanager
+    def _reporting_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._report_error(error)
+
     def _report_error(self, error: OSError) -> None:
         self.error = f"{error.filename or self._path}: {error.strerror or error}"
         log.warning("Failed to save controls: %s", self.error)
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return path.read_bytes() == other.read_bytes()
+    except OSError:  # one of them is unreadable
+        return False
 
 
 def _quarantine_path(path: Path) -> Path:

@@ -24,59 +24,46 @@ class BackgroundWriter:
         """A job that takes longer than `timeout_s` is reported, and not waited for."""
         self._timeout_s = timeout_s
         self._clock = clock
-        self._changed = threading.Condition()  # guards the fields below
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._submitted = 0
-        self._finished = 0
-        self._is_running = False
+        self._lock = threading.Lock()  # guards the fields below
+        self._jobs: deque[tuple[Callable[[], None], threading.Event]] = deque()  # the first one is running
         self._started_s: float | None = None  # when the current job was started
 
     def health_error(self) -> str | None:
         """The error of a disk that does not respond; None if there is none."""
-        with self._changed:
+        with self._lock:
             elapsed_s = 0.0 if self._started_s is None else self._clock() - self._started_s
         return None if elapsed_s < self._timeout_s else f"state directory has not responded for {elapsed_s:.0f} s"
 
-    def submit(self, job: Callable[[], None]) -> int:
-        """Run `job` soon; returns its number."""
-        with self._changed:
-            self._jobs.append(job)
-            self._submitted += 1
-            number = self._submitted
-            is_first, self._is_running = not self._is_running, True
+    def submit(self, job: Callable[[], None]) -> threading.Event:
+        """Run `job` soon; returns the event of its end."""
+        finished = threading.Event()
+        with self._lock:
+            self._jobs.append((job, finished))
+            is_first = len(self._jobs) == 1
         if is_first:
             spawn("state-writer", self._run, log.error)
-        return number
+        return finished
 
     def run(self, job: Callable[[], None]) -> bool:
         """Submit `job` and wait for it; returns False if it timed out, in which case it still runs later."""
-        number = self.submit(job)
-        deadline_s = self._clock() + self._timeout_s
-        with self._changed:
-            while self._finished < number:
-                # Time that the current job has already taken counts.
-                until_s = deadline_s if self._started_s is None else min(deadline_s, self._started_s + self._timeout_s)
-                left_s = until_s - self._clock()
-                if left_s <= 0:
-                    break
-                self._changed.wait(left_s)
-            else:
-                return True
+        finished = self.submit(job)
+        if self.health_error() is None and finished.wait(self._timeout_s):
+            return True
         log.warning("State directory write timed out after %.0f s", self._timeout_s)
         return False
 
     def _run(self) -> None:
-        while (job := self._next_job()) is not None:
+        is_over = False
+        while not is_over:
+            with self._lock:
+                job, finished = self._jobs[0]
+                self._started_s = self._clock()
             try:
                 job()
             except Exception:  # the thread's edge; later jobs are independent of this one
                 log.exception("Failed to save state")
-
-    def _next_job(self) -> Callable[[], None] | None:
-        with self._changed:
-            if self._started_s is not None:
-                self._finished += 1
-            self._started_s = self._clock() if self._jobs else None
-            self._is_running = bool(self._jobs)
-            self._changed.notify_all()
-            return self._jobs.popleft() if self._jobs else None
+            with self._lock:
+                self._jobs.popleft()
+                self._started_s = None
+                is_over = not self._jobs
+            finished.set()

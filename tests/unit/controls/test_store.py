@@ -179,6 +179,24 @@ def test_quarantine_with_a_replacement(tmp_path: Path) -> None:
     assert set(Store(tmp_path, "cam0").load().groups) == {"hdr"}
 
 
+def test_earlier_quarantined_files_are_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cam0.json"
+    for content in ("{", "[", "[", "{}"):  # one of them twice, as by a program that restores it
+        path.write_text(content)
+        store = Store(tmp_path, "cam0")
+        store.load()
+        assert store.quarantine_reason is not None
+    contents = {name.name: name.read_text() for name in tmp_path.iterdir()}
+    assert contents == {"cam0.json.bad.1": "{", "cam0.json.bad.2": "[", "cam0.json.bad": "{}"}
+
+
+def test_copy_of_a_partly_invalid_file_is_made_once(tmp_path: Path) -> None:
+    (tmp_path / "cam0.json").write_text('{"version": 1, "asked": {"zoom": {}, "awb": {"enabled": true}}, "held": {}}')
+    for _ in range(3):
+        assert not Store(tmp_path, "cam0").load().is_empty
+    assert {name.name for name in tmp_path.iterdir()} == {"cam0.json", "cam0.json.bad"}
+
+
 def test_reason_ends_with_the_quarantined_file(tmp_path: Path) -> None:
     (tmp_path / "cam0.json").write_text("{")
     store = Store(tmp_path, "cam0")
