@@ -2,22 +2,21 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from softcam.camera.base import StreamConfig, StreamRequest
-from softcam.camera.session.autofocus_cycle import AfMode, FocusOutcome
+from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import CameraManager
 from softcam.controls import capabilities, geometry, mapping
 from softcam.controls.day_night import Light, Scene
 from softcam.controls.fields import Group
 from softcam.controls.safe_mode import SafeMode
-from softcam.controls.state import RequestedControls, contradiction
+from softcam.controls.state import RequestedControls
 from softcam.controls.store import Store
 from softcam.controls.sync import ControlSync
 from softcam.controls.writer import BackgroundWriter
-from softcam.errors import BadValue, CameraError, NotSupported
+from softcam.errors import CameraError, NotSupported
 
 _REOPEN_TIMEOUT_S: Final = 40.0  # above the session's own limits for closing and opening
 _CHANGE_TIMEOUT_S: Final = 10.0  # for the change before, which may reopen the camera
@@ -98,68 +97,48 @@ class ControlManager:
     def change(self, group: Group, values: Mapping[str, Any]) -> None:
         """Set these validated values, all or none; returns when they were sent, at once if the camera is closed.
 
-        A requested autofocus cycle is checked here, and started by `trigger_autofocus`.
-
-        Raises BadValue for contradictions, NotSupported if the camera does not support the values, and the CameraError
-        with which it rejected them.
+        A requested autofocus cycle is only checked here. Raises BadValue for contradictions, NotSupported if the camera
+        does not support the values, and the CameraError with which it rejected them.
         """
         stored = {name: value for name, value in values.items() if (group.name, name) != ("autofocus", "trigger")}
 
         def merge(requested: RequestedControls) -> RequestedControls:
+            reason = None if self.config is None else capabilities.unsupported_reason(group, values, self.config)
+            if reason is not None:
+                raise NotSupported(reason)
             if group.name == "autofocus" and values.get("trigger") and mapping.focus_mode(requested) is AfMode.MANUAL:
                 raise NotSupported("trigger: the focus is manual; set autofocus_mode to auto or continuous first")
-            requested = requested.with_values(group, stored) if stored else requested
-            if (error := contradiction(requested)) is not None:
-                raise BadValue(error)
-            return requested
+            return requested.with_values(group, stored)
 
-        with self._turn():
-            config = self.config
-            if config is not None:
-                reason = capabilities.unsupported_reason(group, values, config)
-                if reason is not None:
-                    raise NotSupported(reason)
-            self._apply(merge)
+        self._apply(merge)
 
     def reset(self) -> None:
         """Reset all controls to their defaults."""
-        with self._turn():
-            self._apply(lambda _: RequestedControls())
-
-    def trigger_autofocus(self, timeout_s: float) -> FocusOutcome | None:
-        """Run one autofocus cycle; returns None if the focus is manual or the cycle timed out."""
-        return self._open_camera().autofocus.trigger(time.monotonic() + timeout_s)
+        self._apply(lambda _: RequestedControls())
 
     def still_view(self, *, is_whole: bool) -> mapping.StillView:
         """The controls of a still: the zoom in the still's own shape, or none if it is of the whole sensor."""
         return mapping.StillView(None if is_whole else self.requested.groups.get("roi"))
 
-    def _open_camera(self) -> CameraManager:
-        if self._manager is None:
-            raise CameraError("the camera is disabled (CAMERA_ENABLED=0)")
-        return self._manager
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        """Hold the right to change; waits for another change. Raises CameraError if that exceeds the timeout."""
+    def _apply(self, change: Callable[[RequestedControls], RequestedControls]) -> None:
+        """Send a change to the camera, then save it; reverts it if the camera rejects it. Waits for another change."""
         if not self._changing.acquire(timeout=self._change_timeout_s):
             raise CameraError("another control change is in progress; retry later")
         try:
-            yield
+            needs_reopening = self._safe_mode.start_change(change)
+            if needs_reopening is not None:
+                self._send(needs_reopening=needs_reopening)
+                if not self._safe_mode.accept_change():
+                    raise CameraError("change reverted: the camera delivered no frames with it")
         finally:
             self._changing.release()
 
-    def _apply(self, change: Callable[[RequestedControls], RequestedControls]) -> None:
-        """Send a change to the camera, then save it; reverts it if the camera rejects it. Within a turn."""
-        needs_reopening = self._safe_mode.start_change(change)
-        if needs_reopening is None:
-            return
+    def _send(self, *, needs_reopening: bool) -> None:
         self._sync.refresh()
         try:
-            if needs_reopening:
-                manager = self._open_camera()
-                with manager.lease("hold"):
-                    manager.reopen(time.monotonic() + _REOPEN_TIMEOUT_S)
+            if needs_reopening and self._manager is not None:
+                with self._manager.lease("hold"):
+                    self._manager.reopen(time.monotonic() + _REOPEN_TIMEOUT_S)
             else:
                 self._sync.send(is_strict=True)
         except CameraError:
@@ -167,5 +146,3 @@ class ControlManager:
             self._sync.refresh()
             self._sync.send()
             raise
-        if not self._safe_mode.accept_change():
-            raise CameraError("change reverted: the camera delivered no frames with it")

@@ -1,9 +1,10 @@
 """Decisions from the light that the camera measures: the night profile, and the exposure within its limits.
 
-Fed with each frame's metadata. No camera, no clock, no thread; each object is used by one thread at a time.
+Fed with each frame's metadata. No camera, no clock, no thread.
 """
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
@@ -16,53 +17,26 @@ Scene = Literal["day", "low_light", "night"]
 
 _LOW_LIGHT: Final = 5.0  # times the threshold
 _DELAY_S: Final = 2.0  # shorter changes are headlights, or a hand in front of the lens
-
-
-class DayNight:
-    """Switches between day and night with hysteresis, once the light has changed for `delay_s`."""
-
-    def __init__(self, threshold_lux: float = 10.0, hysteresis: float = 2.0, delay_s: float = _DELAY_S) -> None:
-        """Night is below `threshold_lux`; day is above `hysteresis` times `threshold_lux`."""
-        self.threshold_lux = threshold_lux
-        self.is_night = False
-        self._hysteresis = hysteresis
-        self._delay_s = delay_s
-        self._changed_since_s: float | None = None  # since when the light has contradicted `is_night`
-
-    def set_thresholds(self, threshold_lux: float, hysteresis: float) -> None:
-        self.threshold_lux, self._hysteresis = threshold_lux, hysteresis
-
-    def decide_now(self, lux: float) -> None:
-        """Decide without a delay, by the first light after a pause."""
-        self.is_night = lux < self._boundary_lux
-        self._changed_since_s = None
-
-    def update(self, lux: float, now_s: float) -> bool:
-        """Process the light of one frame; returns whether it is night."""
-        if (lux < self._boundary_lux) == self.is_night:
-            self._changed_since_s = None
-        elif self._changed_since_s is None:
-            self._changed_since_s = now_s
-        elif now_s - self._changed_since_s >= self._delay_s:
-            self.is_night = not self.is_night
-            self._changed_since_s = None
-        return self.is_night
-
-    @property
-    def _boundary_lux(self) -> float:
-        return self.threshold_lux * (self._hysteresis if self.is_night else 1.0)
+_LONG_AGO_S: Final = -math.inf
 
 
 class Light:
-    """The day or night mode and the exposure limiter of one camera, over all its openings."""
+    """Day or night with hysteresis, and the exposure limiter of one camera, over all its openings.
+
+    One thread at a time changes it; any thread may read it, at worst one frame late.
+    """
 
     def __init__(self, delay_s: float = _DELAY_S) -> None:
         """In mode auto, a change of the light has to last for `delay_s`."""
         self.is_night = False
+        self._delay_s = delay_s
         self._mode = "day"
-        self._day_night = DayNight(delay_s=delay_s)
+        self._threshold_lux = 0.0
+        self._hysteresis = 1.0
+        # Since when the light has contradicted `is_night`. After an opening, and a change to mode auto, the first frame
+        # decides without a delay.
+        self._changed_since_s: float | None = _LONG_AGO_S
         self._limiter: ExposureLimiter | None = None
-        self._has_measured = False  # since the opening, and since the mode is auto
 
     @property
     def controls(self) -> Mapping[str, Any]:
@@ -71,18 +45,17 @@ class Light:
 
     def configure(self, requested: RequestedControls) -> None:
         """Apply the requested mode and thresholds."""
-        self._day_night.set_thresholds(
-            requested.get("day_night_mode", "threshold_lux"), requested.get("day_night_mode", "hysteresis")
-        )
         before, self._mode = self._mode, requested.get("day_night_mode", "mode")
+        self._threshold_lux = requested.get("day_night_mode", "threshold_lux")
+        self._hysteresis = requested.get("day_night_mode", "hysteresis")
         if self._mode != "auto":
             self.is_night = self._mode == "night"
         elif before != "auto":
-            self._has_measured = False  # `is_night` stays until the next frame, which decides without a delay
+            self._changed_since_s = _LONG_AGO_S
 
     def set_limits(self, limits: Limits, least_gain: float) -> None:
         """Set the limits of the automatic exposure; `least_gain` is the sensor's."""
-        if limits.is_none:
+        if limits == Limits():
             self._limiter = None
         elif self._limiter is None or self._limiter.limits != limits:
             self._limiter = ExposureLimiter(limits, least_gain)
@@ -90,24 +63,29 @@ class Light:
     def reset(self) -> None:
         """The camera was opened or closed: earlier measurements no longer count."""
         self._limiter = None
-        self._has_measured = False
+        self._changed_since_s = _LONG_AGO_S
 
     def process_metadata(self, metadata: Mapping[str, Any], now_s: float) -> bool:
         """Process one frame of a settled camera; returns whether other controls are needed now."""
-        was_night = self.is_night
         lux = metadata.get("Lux")
-        if isinstance(lux, int | float):
-            if not self._has_measured:
-                self._day_night.decide_now(lux)
-            elif self._mode == "auto":
-                self._day_night.update(lux, now_s)
-            self._has_measured = True
-            if self._mode == "auto":
-                self.is_night = self._day_night.is_night
-            if self.is_night != was_night:
-                log.info("%s at %.1f lux", "Night" if self.is_night else "Day", lux)
+        has_switched = self._mode == "auto" and isinstance(lux, int | float) and self._is_contradicted(lux, now_s)
+        if has_switched:
+            self.is_night = not self.is_night
+            self._changed_since_s = None
+            log.info("%s at %.1f lux", "Night" if self.is_night else "Day", lux)
         has_limited = self._limiter is not None and self._limiter.process_metadata(metadata)
-        return has_limited or self.is_night != was_night
+        return has_limited or has_switched
+
+    def _is_contradicted(self, lux: float, now_s: float) -> bool:
+        """Whether the light has contradicted `is_night` for the delay."""
+        is_dark = lux < self._threshold_lux * (self._hysteresis if self.is_night else 1.0)
+        if is_dark == self.is_night:
+            self._changed_since_s = None
+        elif self._changed_since_s is None:
+            self._changed_since_s = now_s
+        else:
+            return now_s - self._changed_since_s >= self._delay_s
+        return False
 
     def scene(self, lux: float | None) -> Scene | None:
         """The scene for the status; None if unknown, as with a closed camera in mode auto."""
@@ -117,4 +95,4 @@ class Light:
             return "night"
         if lux is None:
             return None
-        return "low_light" if lux < self._day_night.threshold_lux * _LOW_LIGHT else "day"
+        return "low_light" if lux < self._threshold_lux * _LOW_LIGHT else "day"

@@ -34,10 +34,6 @@ class Limits:
     min_gain: float | None = None
     max_gain: float | None = None
 
-    @property
-    def is_none(self) -> bool:
-        return self == Limits()
-
 
 class ExposureLimiter:
     """Decides by each frame's metadata what to fix while the exposure is automatic. Used by one thread at a time."""
@@ -62,34 +58,31 @@ class ExposureLimiter:
     def process_metadata(self, metadata: Mapping[str, Any]) -> bool:
         """Process one frame; returns whether `controls` has changed."""
         exposure_us, gain = metadata.get("ExposureTime"), metadata.get("AnalogueGain")
-        if exposure_us is None or gain is None or self.limits.is_none:
+        if exposure_us is None or gain is None:
             return False
+        exposure_us, gain = float(exposure_us), float(gain)
         self._frames += 1
-        before, self._product = self._product, float(exposure_us) * float(gain)
-        if not self._is_stable(float(exposure_us), float(gain)):
+        before, self._product = self._product, exposure_us * gain
+        if not self._is_stable(exposure_us, gain):
             return False
         lux = max(_LEAST_LUX, float(metadata.get("Lux") or 0.0))
-        fixed_us, fixed_gain = self._decide(float(exposure_us), float(gain), lux)
-        if not before or before / _STEADY <= self._product <= before * _STEADY:
+        fixed_us, fixed_gain = self._decide(exposure_us, gain, lux)
+        if not before or _is_near(self._product, before, _STEADY):
             longest_us = float(metadata.get("FrameDuration") or math.inf)
             fixed_us, fixed_gain = self._predict(fixed_us, fixed_gain, longest_us)
         if (fixed_us, fixed_gain) == (self._exposure_us, self._gain):
             return False
         self._exposure_us, self._gain = fixed_us, fixed_gain
-        self._before = (float(exposure_us), float(gain), lux)
-        self._lux = None
-        self._frames = 0
+        self._before = (exposure_us, gain, lux)
+        self._lux, self._frames = None, 0
         return True
 
     def _is_stable(self, exposure_us: float, gain: float) -> bool:
         """Whether the metadata is of the current `controls`; only time shows that a value was released."""
         if self._frames < _STABLE_FRAMES:
             return False
-        is_shown = all(
-            fixed / _SHOWN <= reported <= fixed * _SHOWN
-            for fixed, reported in ((self._exposure_us, exposure_us), (self._gain, gain))
-            if fixed
-        )
+        shown = ((self._exposure_us, exposure_us), (self._gain, gain))
+        is_shown = all(_is_near(reported, fixed, _SHOWN) for fixed, reported in shown if fixed)
         return is_shown or self._frames >= _MAX_STABLE_FRAMES
 
     def _decide(self, exposure_us: float, gain: float, lux: float) -> tuple[int, float]:
@@ -98,9 +91,7 @@ class ExposureLimiter:
         if self._exposure_us and self._gain:
             return (0, 0.0) if self._has_light_changed(lux) else (self._exposure_us, self._gain)
         fixed_us, fixed_gain = self._exposure_us, self._gain
-        if fixed_us and limits.min_exposure_us == limits.max_exposure_us:
-            pass  # no other value is within the limits
-        elif fixed_us:
+        if fixed_us and limits.min_exposure_us != limits.max_exposure_us:  # else no other value is within the limits
             # A gain at its minimum means that the scene is bright: then a time at its lower limit is right, and one at
             # its upper limit too long.
             is_bright = gain <= self._least_gain * _TOLERANCE

@@ -36,9 +36,9 @@ _RESETS: Final[Mapping[str, Any]] = {
     "NoiseReductionMode": 1,
     "AeFlickerMode": 0,
     "LensDewarpEnable": True,
+    # No default to return to; another control makes them ineffective.
+    **dict.fromkeys(("AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode")),
 }
-# Controls without a default to return to; another control makes them ineffective.
-_NO_RESET: Final = frozenset({"AfWindows", "AeFlickerPeriod", "LensPosition", "AfMode"})
 # Fields that the night profile overrides, as (group, field), and the field of the profile that does.
 NIGHT_FIELDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
     {
@@ -244,8 +244,6 @@ class StillView:
 
 def reset_value(name: str, config: StreamConfig, stream: StreamRequest) -> Any:
     """The value that returns a control to the camera's default; None if nothing has to be sent."""
-    if name in _NO_RESET:
-        return None
     if name in _RESETS:
         return _RESETS[name]
     if name == "FrameDurationLimits":

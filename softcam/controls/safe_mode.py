@@ -43,7 +43,7 @@ class SafeMode:
         self._current = _Revision(requested, requested.is_empty)
         self._previous: _Revision | None = None  # while a change is in progress
         self._fallback = RequestedControls()  # the last confirmed state of this process
-        self._opened_with: StreamRequest | None = None  # None while the camera is closed
+        self.opened_with: StreamRequest | None = None  # None while the camera is closed
         self._attempted: StreamRequest | None = None  # of the last opening, also after the closing
         self._has_mark = False
 
@@ -54,11 +54,6 @@ class SafeMode:
     @property
     def is_confirmed(self) -> bool:
         return self._current.is_confirmed
-
-    @property
-    def opened_with(self) -> StreamRequest | None:
-        """The request with which the camera was opened; None while it is closed."""
-        return self._opened_with
 
     def stream_request(self) -> StreamRequest:
         """The request of the current state, with which the camera would be opened now."""
@@ -73,9 +68,9 @@ class SafeMode:
             requested = change(before.requested)
             if requested is before.requested:
                 return None
-            needs_reopening = self._opened_with not in (None, stream_request(requested, self._configured))
+            needs_reopening = self.opened_with not in (None, stream_request(requested, self._configured))
             # What the running camera accepts without being reopened does not keep it from starting.
-            is_applied = self._opened_with is not None and not needs_reopening and before.is_confirmed
+            is_applied = self.opened_with is not None and not needs_reopening and before.is_confirmed
             self._previous = before
             self._current = _Revision(requested, requested.is_empty or is_applied)
             if before.is_confirmed:
@@ -113,8 +108,8 @@ class SafeMode:
         """The camera is about to be opened: returns the request. Writes the mark if the state is not confirmed."""
         with self._lock:
             current = self._current
-            self._opened_with = self._attempted = stream_request(current.requested, self._configured)
-            request = self._opened_with
+            self.opened_with = self._attempted = stream_request(current.requested, self._configured)
+            request = self.opened_with
             self._has_mark = self._has_mark or not current.is_confirmed
         if not current.is_confirmed:
             self._writer.run(partial(self._store.start_attempt, current.requested))
@@ -133,7 +128,7 @@ class SafeMode:
     def end_attempt(self) -> None:
         """The camera is being closed. Waits until the mark is removed, as the process may exit next."""
         with self._lock:
-            self._opened_with = None
+            self.opened_with = None
             has_mark, self._has_mark = self._has_mark, False
         if has_mark:
             self._writer.run(self._store.end_attempt)

@@ -54,7 +54,12 @@ class RequestedControls:
         return group in self.groups
 
     def with_values(self, group: Group, values: Values) -> "RequestedControls":
-        """A copy with these values set; groups that contradict them are removed."""
+        """A copy with these values set; groups that contradict them are removed.
+
+        Raises BadValue for a combination of values that no camera supports.
+        """
+        if not values:
+            return self
         before = {} if group.replaces else self.groups.get(group.name, _NO_VALUES)
         # Null unsets a field, except where null is a value beside a default.
         kept = {
@@ -62,6 +67,10 @@ class RequestedControls:
             for name, value in {**before, **values}.items()
             if value is not None or group.row(name).default is not None
         }
+        for lower, upper in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
+            low, high = kept.get(lower), kept.get(upper)
+            if low is not None and high is not None and low > high:
+                raise BadValue(f"{lower}: must be at most {upper} ({high:.12g})")
         ended = {group.name, *group.replaces}
         groups = {name: each for name, each in self.groups.items() if name not in ended}
         frozen = {name: each for name, each in self.frozen.items() if name not in ended}
@@ -123,8 +132,6 @@ def _parse_groups(groups: Mapping[str, Any]) -> tuple[RequestedControls, list[st
             continue
         try:
             after = requested.with_values(BY_NAME[name], BY_NAME[name].parse(values))
-            if (error := contradiction(after)) is not None:
-                raise BadValue(error)
         except BadValue as error:
             errors.append(f"{name}: {error}")
             continue
@@ -145,12 +152,3 @@ def frozen_values(group: str, reported: Values) -> dict[str, Any] | None:
         limited = [min(number, _MAXIMUM[name]) for number in numbers]
         values[name] = limited if length > 1 else limited[0]
     return values
-
-
-def contradiction(requested: RequestedControls) -> str | None:
-    """The error in a combination of values that no camera supports; None if there is none."""
-    for lower, upper in (("min_exposure_us", "max_exposure_us"), ("min_gain", "max_gain")):
-        low, high = requested.get("exposure_limits", lower), requested.get("exposure_limits", upper)
-        if low is not None and high is not None and low > high:
-            return f"{lower}: must be at most {upper} ({high:.12g})"
-    return None

@@ -49,30 +49,21 @@ class ControlSync(SessionListener):
         self._is_sending = False
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
-        self._last_config: StreamConfig | None = None
-        self._last_request: StreamRequest | None = None  # which resulted in `_last_config`
-        self._not_applied: tuple[str, ...] = ()
+        self._last_request: StreamRequest | None = None  # which resulted in `config`
+        # These two may be read by any thread.
+        self.config: StreamConfig | None = None  # the last one while the camera is closed
+        self.not_applied: tuple[str, ...] = ()  # the requested controls that the camera does not apply, with the reason
         self._light = light
         self.refresh()
         if manager is not None:
             manager.subscribe(self)
 
     @property
-    def config(self) -> StreamConfig | None:
-        """The camera's configuration, the last one while it is closed; None before the first opening."""
-        return self._last_config
-
-    @property
     def current_config(self) -> StreamConfig | None:
-        """As `config`, but None if the closed camera has not been opened with the current request yet."""
+        """As `config`, but None if it is of another request than the current one."""
         with self._lock:
             is_current = self._opening is not None or self._last_request == self._safe_mode.stream_request()
-            return self._last_config if is_current else None
-
-    @property
-    def not_applied(self) -> tuple[str, ...]:
-        """The requested controls that the camera does not apply, each with the reason."""
-        return self._not_applied
+            return self.config if is_current else None
 
     def refresh(self) -> None:
         """Derive the decisions from a new state or a new opening; `send` sends what follows from them."""
@@ -118,7 +109,7 @@ class ControlSync(SessionListener):
     def on_configured(self, config: StreamConfig) -> None:
         with self._lock:
             self._opening = _Opening(config)
-            self._last_config, self._last_request = config, self._safe_mode.opened_with
+            self.config, self._last_request = config, self._safe_mode.opened_with
             self._light.reset()
         self.refresh()
         self.send()
@@ -203,8 +194,8 @@ class ControlSync(SessionListener):
             else:
                 focus.refocus()
         with self._lock:
-            is_new = not_applied != self._not_applied
-            self._not_applied = not_applied
+            is_new = not_applied != self.not_applied
+            self.not_applied = not_applied
             is_last = generation == self._generation
             if is_last:
                 self._finish_sending()

@@ -256,7 +256,7 @@ class ControlApi:
         with manager.lease("snapshot"):
             manager.wait_ready(time.monotonic() + _READY_TIMEOUT_S)
             self._control_manager.change(group, values)
-            outcome = self._control_manager.trigger_autofocus(self._autofocus_timeout_s)
+            outcome = manager.autofocus.trigger(time.monotonic() + self._autofocus_timeout_s)
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position

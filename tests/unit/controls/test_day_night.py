@@ -2,18 +2,12 @@
 
 import pytest
 
-from softcam.controls.day_night import DayNight, Light
+from softcam.controls.day_night import Light
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.schema import BY_NAME
 from softcam.controls.state import RequestedControls
 
 FPS = 20
-
-
-def feed(day_night: DayNight, lux: float, seconds: float, from_s: float = 0.0) -> float:
-    for frame in range(round(seconds * FPS)):
-        day_night.update(lux, from_s + frame / FPS)
-    return from_s + seconds
 
 
 def requested(**values: object) -> RequestedControls:
@@ -27,30 +21,28 @@ def light(**values: object) -> Light:
 
 
 def test_delay_and_hysteresis() -> None:
-    day_night = DayNight(10.0, 2.0)
-    now_s = feed(day_night, 400, 5)
-    assert not day_night.is_night
-    now_s = feed(day_night, 5, 1.5, now_s)
-    assert not day_night.is_night  # a hand in front of the lens
-    now_s = feed(day_night, 5, 1.5, now_s)
-    assert day_night.is_night
-    now_s = feed(day_night, 15, 10, now_s)
-    assert day_night.is_night  # between the threshold and the start of the day
-    now_s = feed(day_night, 25, 1, now_s)
-    now_s = feed(day_night, 5, 1, now_s)
-    feed(day_night, 25, 1.5, now_s)
-    assert day_night.is_night  # headlights
-    feed(day_night, 25, 3, now_s + 1.5)
-    assert not day_night.is_night
+    automatic, now_s = light(mode="auto", threshold_lux=10.0, hysteresis=2.0), 0.0
+    for lux, seconds, is_night, why in (
+        (400, 5, False, "day"),
+        (5, 1.5, False, "a hand in front of the lens"),
+        (5, 1.5, True, "night"),
+        (15, 10, True, "between the threshold and the start of the day"),
+        (25, 1, True, "headlights"),
+        (5, 1, True, "night"),
+        (25, 1.5, True, "headlights again"),
+        (25, 3, False, "day"),
+    ):
+        for _ in range(round(seconds * FPS)):
+            automatic.process_metadata({"Lux": lux}, now_s)
+            now_s += 1 / FPS
+        assert automatic.is_night is is_night, why
 
 
 def test_no_flapping_at_the_threshold() -> None:
-    day_night = DayNight(10.0, 2.0)
-    changes = 0
-    for frame in range(60 * FPS):
-        before = day_night.is_night
-        changes += day_night.update(9.0 if frame // 70 % 2 else 11.0, frame / FPS) is not before
-    assert changes <= 1
+    automatic = light(mode="auto", threshold_lux=10.0, hysteresis=2.0)
+    lux = (9.0 if frame // 70 % 2 else 11.0 for frame in range(60 * FPS))
+    changes = [automatic.process_metadata({"Lux": each}, frame / FPS) for frame, each in enumerate(lux)]
+    assert sum(changes) <= 1
 
 
 def test_opening_decides_without_delay() -> None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from softcam.controls.schema import BY_NAME
-from softcam.controls.state import RequestedControls, contradiction, frozen_values
+from softcam.controls.state import RequestedControls, frozen_values
+from softcam.errors import BadValue
 
 ZOOM = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 VALUES: Mapping[str, Mapping[str, object]] = {
@@ -62,10 +63,9 @@ def test_omitted_field_of_manual_exposure_is_reset() -> None:
 
 
 def test_contradiction() -> None:
-    limits = {"min_exposure_us": 900, "max_exposure_us": 500}
-    error = "min_exposure_us: must be at most max_exposure_us (500)"
-    assert contradiction(requested(exposure_limits=limits)) == error
-    assert contradiction(requested(exposure_limits={"min_exposure_us": 900})) is None
+    state = requested(exposure_limits={"min_exposure_us": 900})
+    with pytest.raises(BadValue, match=r"min_exposure_us: must be at most max_exposure_us \(500\)"):
+        state.with_values(BY_NAME["exposure_limits"], {"max_exposure_us": 500})
 
 
 @pytest.mark.parametrize(
