@@ -6,7 +6,7 @@ Immutable, so any thread may read them.
 import contextlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Literal, TypeGuard
 
@@ -178,10 +178,10 @@ class Group:
         return ", ".join(each.name for each in self.fields) or "none"
 
 
-def fraction(name: str, help_: str, default: float | None = None, *, is_required: bool = False) -> Field:
-    """A fraction of the image's width or height."""
+def fraction(name: str, help_: str, default: float | None = None, high: float = 1.0) -> Field:
+    """A required fraction of the image's width or height."""
     low = _SMALLEST_PART if name in ("width", "height") else 0.0
-    return Field(name, "number", help_, default, low, 1.0, is_required=is_required)
+    return Field(name, "number", help_, default, low, high, is_required=True)
 
 
 def choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:
@@ -191,9 +191,6 @@ def choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], 
 
 
 _WINDOW: Final = {
-    side: replace(
-        fraction(side, f"{side} of the window, as a fraction of the image"),
-        high=_FARTHEST_EDGE if side in ("x", "y") else 1.0,
-    )
-    for side in ("x", "y", "width", "height")
+    side: fraction(side, f"{side} of the window, as a fraction of the image", high=high)
+    for side, high in (("x", _FARTHEST_EDGE), ("y", _FARTHEST_EDGE), ("width", 1.0), ("height", 1.0))
 }

@@ -15,10 +15,11 @@ from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_sing
 from softcam.controls.exposure_limits import Limits
 from softcam.controls.fields import Group
 from softcam.controls.geometry import Crop
-from softcam.controls.schema import AWB_MODES, BY_NAME, FLICKER, NOIR_PRESETS
+from softcam.controls.schema import AWB_MODES, BY_NAME, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 _READOUT_US: Final = 1_000  # upper bound of the time a frame needs beyond its exposure
+_FLICKER_US: Final = {"50hz": 10_000, "60hz": 8_333}  # AeFlickerPeriod: a lamp flickers twice in each mains period
 _AF_WINDOWS: Final = 1  # libcamera's AfMeteringEnum
 
 # Values that reset a control for which the camera reports no usable default: 0 returns an exposure time or a gain to
@@ -120,9 +121,8 @@ def _controls(requested: RequestedControls, stream: StreamRequest, config: Strea
             if row.control and row.kind != "window" and row.name in values:
                 value = values[row.name]
                 yield row.control, row.choices[value] if row.kind == "choice" else value
-    _, flicker_us = FLICKER[requested.get("image_processing", "flicker")]
-    if flicker_us is not None:
-        yield "AeFlickerPeriod", flicker_us
+    if (flicker := requested.get("image_processing", "flicker")) in _FLICKER_US:
+        yield "AeFlickerPeriod", _FLICKER_US[flicker]
     yield from _exposure(requested, stream, config)
     yield from _balance(requested)
     if (mode := focus_mode(requested)) is AfMode.MANUAL:
@@ -167,7 +167,7 @@ def _balance(requested: RequestedControls) -> Iterator[tuple[str, Any]]:
         yield "ColourGains", gains
     elif preset is not None:
         yield "AwbEnable", True
-        yield "AwbMode", AWB_MODES[preset]
+        yield "AwbMode", AWB_MODES.index(preset)
 
 
 def frame_duration_us(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> int | None:

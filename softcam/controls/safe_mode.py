@@ -108,9 +108,8 @@ class SafeMode:
         """The camera is about to be opened: returns the request. Writes the mark if the state is not confirmed."""
         with self._lock:
             current = self._current
-            self.opened_with = self._attempted = stream_request(current.requested, self._configured)
-            request = self.opened_with
-            self._has_mark = self._has_mark or not current.is_confirmed
+            self.opened_with = self._attempted = request = self.stream_request()
+            self._has_mark |= not current.is_confirmed
         if not current.is_confirmed:
             self._writer.run(partial(self._store.start_attempt, current.requested))
         return request
@@ -155,7 +154,7 @@ class SafeMode:
 
     def _is_attempted(self) -> bool:
         """Whether the camera was opened with the current state, not before it. The caller holds the lock."""
-        return stream_request(self._current.requested, self._configured) == self._attempted
+        return self.stream_request() == self._attempted
 
     def _save(self) -> None:
         """On the writer's thread."""

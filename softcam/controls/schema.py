@@ -7,7 +7,7 @@ any thread may read it.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from softcam.controls.fields import Field, Group, choice, fraction
 
@@ -16,64 +16,59 @@ from softcam.controls.fields import Field, Group, choice, fraction
 NOIR_PRESETS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {"daylight_noir": (1.5, 1.6), "ir_850nm": (1.05, 1.15), "ir_940nm": (1.0, 1.0), "indoor_noir": (1.3, 2.4)}
 )
-# libcamera's AwbModeEnum
-AWB_MODES: Final[Mapping[str, int]] = MappingProxyType(
-    {"auto": 0, "incandescent": 1, "tungsten": 2, "fluorescent": 3, "indoor": 4, "daylight": 5, "cloudy": 6}
-)
-# libcamera's AeFlickerModeEnum, and AeFlickerPeriod in microseconds: a lamp flickers twice in each mains period.
-FLICKER: Final[Mapping[str, tuple[int, int | None]]] = MappingProxyType(
-    {"off": (0, None), "50hz": (1, 10_000), "60hz": (1, 8_333), "auto": (2, None)}
-)
-_AF_MODES: Final = MappingProxyType({"manual": 0, "auto": 1, "continuous": 2})
-_LONGEST_EXPOSURE_US: Final = 1_000_000_000
-_LARGEST_GAIN: Final = 64.0
-_ENABLED: Final = "enabled"
+# The order of libcamera's AwbModeEnum
+AWB_MODES: Final = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy")
 _PRESETS: Final = (*NOIR_PRESETS, *AWB_MODES)
+
+
+def _exposure_us(name: str, help_: str, **more: Any) -> Field:
+    return Field(name, "integer", help_, None, 1, 1_000_000_000, "µs", "ExposureTime", usual=(100, 100_000), **more)
+
+
+def _gain(name: str, help_: str, default: float | None = None, low: float = 1.0, **more: Any) -> Field:
+    return Field(name, "number", help_, default, low, 64.0, "times", "AnalogueGain", usual=(1, 16), **more)
+
+
+def _colour_gain(name: str, help_: str) -> Field:
+    return Field(name, "number", help_, None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5), is_required=True)
+
+
+def _enabled(help_: str, control: str) -> Field:
+    return Field("enabled", "boolean", help_, True, control=control, is_required=True)
+
 
 GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "auto_exposure", "Automatic exposure on, or frozen at its current values.",
-        (Field(_ENABLED, "boolean", "off freezes exposure time and gain at their current values", True,
-               control="AeEnable", is_required=True),),
-        replaces=("manual_exposure",), answers={_ENABLED: "auto_exposure"},
+        (_enabled("off freezes exposure time and gain at their current values", "AeEnable"),),
+        replaces=("manual_exposure",), answers={"enabled": "auto_exposure"},
     ),
     Group(
         "manual_exposure", "Fixed exposure time and gain. An exposure time longer than a frame reduces the frame rate.",
         (
-            Field("exposure_us", "integer", "exposure time", None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime",
-                  usual=(100, 100_000), is_required=True),
-            Field("gain", "number", "analogue gain; 1.0 if omitted", 1.0, 0.1, _LARGEST_GAIN, "times",
-                  "AnalogueGain", usual=(1, 16)),
+            _exposure_us("exposure_us", "exposure time", is_required=True),
+            _gain("gain", "analogue gain; 1.0 if omitted", 1.0, 0.1),
         ),
         replaces=("auto_exposure",),
     ),
     Group(
         "exposure_limits", "Limits of the automatic exposure; null removes a limit.",
         (
-            Field("min_exposure_us", "integer", "minimum exposure time; reduces the frame rate if longer than a frame",
-                  None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
-            Field("max_exposure_us", "integer", "maximum exposure time; does not reduce the frame rate",
-                  None, 1, _LONGEST_EXPOSURE_US, "µs", "ExposureTime", usual=(100, 100_000), is_nullable=True),
-            Field("min_gain", "number", "minimum analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
-                  usual=(1, 16), is_nullable=True),
-            Field("max_gain", "number", "maximum analogue gain", None, 1.0, _LARGEST_GAIN, "times", "AnalogueGain",
-                  usual=(1, 16), is_nullable=True),
+            _exposure_us("min_exposure_us", "minimum exposure time; reduces the frame rate if longer than a frame",
+                         is_nullable=True),
+            _exposure_us("max_exposure_us", "maximum exposure time; does not reduce the frame rate", is_nullable=True),
+            _gain("min_gain", "minimum analogue gain", is_nullable=True),
+            _gain("max_gain", "maximum analogue gain", is_nullable=True),
         ),
     ),
     Group(
         "awb", "Automatic white balance on, or frozen at its current values.",
-        (Field(_ENABLED, "boolean", "off freezes the colour gains at their current values", True, control="AwbEnable",
-               is_required=True),),
-        replaces=("manual_awb", "awb_preset"), answers={_ENABLED: "awb_enabled"},
+        (_enabled("off freezes the colour gains at their current values", "AwbEnable"),),
+        replaces=("manual_awb", "awb_preset"), answers={"enabled": "awb_enabled"},
     ),
     Group(
         "manual_awb", "Fixed white balance.",
-        (
-            Field("red_gain", "number", "red gain", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
-                  is_required=True),
-            Field("blue_gain", "number", "blue gain", None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5),
-                  is_required=True),
-        ),
+        (_colour_gain("red_gain", "red gain"), _colour_gain("blue_gain", "blue gain")),
         replaces=("awb", "awb_preset"),
     ),
     Group(
@@ -86,14 +81,15 @@ GROUPS: Final[tuple[Group, ...]] = (
         "autofocus", "Run autofocus once; autofocus speed and window.",
         (
             Field("trigger", "boolean", "run one autofocus cycle and wait for its result", None),
-            choice("speed", "autofocus speed", {"normal": 0, "fast": 1}, default="normal", control="AfSpeed"),
+            choice("speed", "autofocus speed", ("normal", "fast"), default="normal", control="AfSpeed"),
             Field("window", "window", "part of the image to focus on, relative to the zoomed image and cropped to it; "
                   "null is the centre", None, control="AfWindows", is_nullable=True),
         ),
     ),
     Group(
         "autofocus_mode", "Focus mode: manual, auto (single cycles) or continuous.",
-        (choice("mode", "manual keeps the lens where it is", _AF_MODES, control="AfMode", is_required=True),),
+        (choice("mode", "manual keeps the lens where it is", ("manual", "auto", "continuous"), control="AfMode",
+                is_required=True),),
         replaces=("lens_position",),
     ),
     Group(
@@ -104,7 +100,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     ),
     Group(
         "autofocus_range", "Focus range of autofocus.",
-        (choice("range_mode", "distances to search", {"normal": 0, "macro": 1, "full": 2},
+        (choice("range_mode", "distances to search", ("normal", "macro", "full"),
                  default="normal", control="AfRange", is_required=True),),
     ),
     Group(
@@ -121,34 +117,29 @@ GROUPS: Final[tuple[Group, ...]] = (
                   "EV", "ExposureValue", usual=(-3, 3)),
             choice("metering", "exposure metering mode", ("centre", "spot", "matrix"), default="centre",
                     control="AeMeteringMode"),
-            choice("flicker", "flicker avoidance, by mains frequency",
-                    {word: mode for word, (mode, _) in FLICKER.items()}, default="off", control="AeFlickerMode"),
+            choice("flicker", "flicker avoidance, by mains frequency", {"off": 0, "50hz": 1, "60hz": 1, "auto": 2},
+                   default="off", control="AeFlickerMode"),
         ),
     ),
     Group(
         "hdr", "High dynamic range. sensor: HDR of the Camera Module 3's sensor, at half resolution; "
         "single-exp: single-exposure HDR of a Raspberry Pi 5; auto: the best one available.",
-        (choice("mode", "HDR mode", ("off", "auto", "sensor", "single-exp"), default="off",
-                 is_required=True),),
+        (choice("mode", "HDR mode", ("off", "auto", "sensor", "single-exp"), default="off", is_required=True),),
         restarts=True,
     ),
     Group(
         "roi", "Digital zoom: the part of the unzoomed image to show. The part is enlarged to the aspect ratio of the "
         "stream, and moved to lie within the image.",
-        tuple(
-            fraction(side, help_, default, is_required=True)
-            for side, help_, default in (
-                ("x", "left edge, as a fraction of the image width", 0.0),
-                ("y", "top edge, as a fraction of the image height", 0.0),
-                ("width", "width, as a fraction of the image width", 1.0),
-                ("height", "height, as a fraction of the image height", 1.0),
-            )
+        (
+            fraction("x", "left edge, as a fraction of the image width", 0.0),
+            fraction("y", "top edge, as a fraction of the image height", 0.0),
+            fraction("width", "width, as a fraction of the image width", 1.0),
+            fraction("height", "height, as a fraction of the image height", 1.0),
         ),
     ),
     Group(
         "lens_correction", "Lens distortion correction, if the camera supports it.",
-        (Field(_ENABLED, "boolean", "correct lens distortion", True, control="LensDewarpEnable", is_required=True),),
-        answers={_ENABLED: "lens_correction_enabled"},
+        (_enabled("correct lens distortion", "LensDewarpEnable"),), answers={"enabled": "lens_correction_enabled"},
     ),
     Group(
         "transform", "Rotate and flip. The camera flips the image and rotates it by 180°; 90° and 270° are set as the "

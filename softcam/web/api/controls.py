@@ -1,6 +1,7 @@
 """The HTTP API of the controls, of holding the camera open, and of snapshots in JSON. Runs on request threads."""
 
 import base64
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -24,14 +25,13 @@ _READY_TIMEOUT_S: Final = 30.0  # above the session's own limits for opening
 _MIN_AUTOFOCUS_S: Final = 2.0  # for a requested cycle, whatever the configuration says
 _OUTCOME_MARGIN_S: Final = 1.0  # so that the cycle's own timeout ends it first
 
+_SIZE: Final[Mapping[str, Any]] = {"low": MIN_SIZE_PX, "high": MAX_SIZE_PX, "unit": "pixels"}
 SNAPSHOT: Final = Group(
     "snapshot",
     "A snapshot in JSON, Base64-encoded.",
     (
-        Field("width", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", None,
-              MIN_SIZE_PX, MAX_SIZE_PX, "pixels"),
-        Field("height", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", None,
-              MIN_SIZE_PX, MAX_SIZE_PX, "pixels"),
+        Field("width", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **_SIZE),
+        Field("height", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **_SIZE),
         Field("autofocus_trigger", "boolean", "run autofocus first"),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("max_age", "number", "maximum age of the frame", None, 0, 3600, "seconds"),
@@ -39,6 +39,8 @@ SNAPSHOT: Final = Group(
     ),
     is_optional=True,
 )  # fmt: skip
+# The fields that `SnapshotOptions` names otherwise
+_SNAPSHOT_OPTIONS: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
 
 
 def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -107,18 +109,19 @@ _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
 }
 
 
-def _doc(summary: str, tag: str, schema: Mapping[str, Any], *errors: int, **more: Any) -> Doc:
+def _doc(summary: str, tag: str, schema: Mapping[str, Any], errors: tuple[int, ...] = (), **more: Any) -> Doc:
     return Doc(summary, tag, {200: {"application/json": schema}}, errors=errors, **more)
 
 
 _CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
+_ERRORS: Final = (400, 409, 503)
 _LIST_DOC: Final = _doc("List all controls", "controls", CONTROLS_SCHEMA)
-_RESET_DOC: Final = _doc("Reset all controls", "controls", CONTROLS_SCHEMA, 400, 409, 503)
-_START_DOC: Final = _doc("Open the camera and hold it open", "camera", _HOLD, 400, 503)
+_RESET_DOC: Final = _doc("Reset all controls", "controls", CONTROLS_SCHEMA, _ERRORS)
+_START_DOC: Final = _doc("Open the camera and hold it open", "camera", _HOLD, (400, 503))
 _RELEASE: Final = "The camera closes once it has no other clients."
-_STOP_DOC: Final = _doc("Release the camera held by start", "camera", _HOLD, 400, 503, description=_RELEASE)
+_STOP_DOC: Final = _doc("Release the camera held by start", "camera", _HOLD, (400, 503), description=_RELEASE)
 _SNAPSHOT_DOC: Final = _doc(
-    "A snapshot in JSON", "pictures", _SNAPSHOT, 400, 503, body=SNAPSHOT.schema(), is_body_required=False
+    "A snapshot in JSON", "pictures", _SNAPSHOT, (400, 503), body=SNAPSHOT.schema(), is_body_required=False
 )
 
 
@@ -177,24 +180,16 @@ class ControlApi:
             case "stream":
                 notes = () if config is None else capabilities.stream_deviations(requested, config)
             case _:
-                notes = mapping.night_notes(group, values, requested) if manager.is_night else ()
-                note = "; ".join(notes)
-                return {"note": note} if note else {}  # without a note, programs expect exactly the fields above
+                notes = [*mapping.night_notes(group, values, requested)] if manager.is_night else []
+                if not notes:
+                    return {}  # programs expect exactly the fields that were set
         return {"note": "; ".join(notes) or None}
 
     def snapshot(self, request: Request) -> AnyResponse:
         """Take one snapshot, Base64-encoded."""
         values = body.read(request, SNAPSHOT)
-        snapshot = self._media.take_snapshot(
-            SnapshotOptions(
-                quality=values.get("quality"),
-                width=values.get("width"),
-                height=values.get("height"),
-                max_age_s=values.get("max_age", 0.0),
-                autofocus=values.get("autofocus_trigger"),
-                full_sensor=values.get("full", False),
-            )
-        )
+        options = {_SNAPSHOT_OPTIONS.get(name, name): value for name, value in values.items()}
+        snapshot = self._media.take_snapshot(SnapshotOptions(**options))
         width, height = snapshot.size
         text = base64.b64encode(snapshot.jpeg).decode("ascii")
         return json_response({"status": "ok", "image_base64": text, "width": width, "height": height})
@@ -215,18 +210,15 @@ class ControlApi:
         """Hold the camera open until `stop`; answers once it delivers frames."""
         body.read(request, body.NO_FIELDS)
         manager = self._enabled_manager()
-        with self._lock:
-            stops = self._stops
+        stops = self._stops
         # Each request has its own lease, so that one that fails does not release what another one waits for.
-        lease: Lease | None = manager.lease("hold")
-        try:
+        with contextlib.ExitStack() as leases:
+            lease = leases.enter_context(manager.lease("hold"))
             manager.wait_ready(time.monotonic() + _READY_TIMEOUT_S)
             with self._lock:
                 if self._hold is None and stops == self._stops:
-                    self._hold, lease = lease, None
-        finally:
-            if lease is not None:
-                lease.release()
+                    self._hold = lease
+                    leases.pop_all()
         return self._hold_answer()
 
     def stop(self, request: Request) -> AnyResponse:
@@ -240,10 +232,8 @@ class ControlApi:
         return self._hold_answer()
 
     def _hold_answer(self) -> AnyResponse:
-        with self._lock:
-            is_held = self._hold is not None
         state = State.CLOSED if self._manager is None else self._manager.state
-        return json_response({"status": "ok", "held": is_held, "state": state})
+        return json_response({"status": "ok", "held": self._hold is not None, "state": state})
 
     def _enabled_manager(self) -> CameraManager:
         if self._manager is None:
@@ -260,10 +250,7 @@ class ControlApi:
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
-        return {
-            "focused": outcome.is_focused,
-            "lens_position": None if position is None else round(float(position), 2),
-        }
+        return {"focused": outcome.is_focused, "lens_position": None if position is None else round(position, 2)}
 
 
 def _control_doc(group: Group) -> Doc:
@@ -275,9 +262,7 @@ def _control_doc(group: Group) -> Doc:
         group.help.partition(".")[0].partition(":")[0],
         "controls",
         _object(result, required=["status"], additionalProperties=False),
-        400,
-        409,
-        503,
+        _ERRORS,
         description=group.help,
         body=group.schema(),
     )
