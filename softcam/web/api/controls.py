@@ -16,6 +16,17 @@ from softcam.controls.controller import ControlManager
 from softcam.controls.effective import effective_values
 from softcam.controls.fields import Field, Group, Kind
 from softcam.controls.schema import GROUPS
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STATUS_OK,
+    STRING,
+    json_ok,
+    note,
+    nullable,
+    record,
+)
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
@@ -42,86 +53,68 @@ SNAPSHOT: Final = Group(
 # The fields that `SnapshotOptions` names otherwise
 _SNAPSHOT_OPTIONS: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
 
-
-def _object(properties: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The schema of an object whose fields are all required, unless `required` has others."""
-    return {"type": "object", "properties": properties, "required": list(properties)} | more
-
-
-def _nullable(kind: str, description: str = "", **more: Any) -> dict[str, Any]:
-    return {"type": [kind, "null"], **more} | ({"description": description} if description else {})
-
-
-_OK: Final = {"status": {"const": "ok"}}
-_HOLD: Final = _object(_OK | {"held": {"type": "boolean"}, "state": {"enum": [state.value for state in State]}})
-_SNAPSHOT: Final = _object(
+_HOLD: Final = record({**STATUS_OK, "held": BOOLEAN, "state": {"enum": [state.value for state in State]}})
+_IMAGE: Final = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/jpeg"}
+_SNAPSHOT: Final = record({**STATUS_OK, "image_base64": _IMAGE, "width": INTEGER, "height": INTEGER})
+_FIELD: Final = record(
     {
-        **_OK,
-        "image_base64": {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/jpeg"},
-        "width": {"type": "integer"},
-        "height": {"type": "integer"},
+        "type": {"enum": list(get_args(Kind))},
+        "help": STRING,
+        "unit": nullable("string"),
+        "control": nullable("string") | note("name of the libcamera control"),
+        "minimum": nullable("number"),
+        "maximum": nullable("number"),
+        "usual": nullable("array") | {"items": NUMBER} | note("range for a slider"),
+        "choices": nullable("array") | {"items": STRING},
+        "nullable": BOOLEAN,
+        "required": BOOLEAN,
+        "default": note("value in effect until one is set"),
+        "value": note("value in effect; null if the camera decides"),
+        "is_set": BOOLEAN | note("whether it was set; another control may override it"),
+        "available": nullable("boolean") | note("null before the camera is first opened"),
+        "reason": nullable("string") | note("why it is not available"),
     }
 )
-_FIELD: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "properties": {
-        "type": {"enum": list(get_args(Kind))},
-        "help": {"type": "string"},
-        "unit": _nullable("string"),
-        "control": _nullable("string", "name of the libcamera control"),
-        "minimum": _nullable("number"),
-        "maximum": _nullable("number"),
-        "usual": _nullable("array", "range for a slider", items={"type": "number"}),
-        "choices": _nullable("array", items={"type": "string"}),
-        "nullable": {"type": "boolean"},
-        "required": {"type": "boolean"},
-        "default": {"description": "value in effect until one is set"},
-        "value": {"description": "value in effect; null if the camera decides"},
-        "is_set": {"type": "boolean", "description": "whether it was set; another control may override it"},
-        "available": _nullable("boolean", "null before the camera is first opened"),
-        "reason": _nullable("string", "why it is not available"),
-    },
-}
-_GROUP: Final = _object(
+_GROUP: Final = record(
     {
-        "help": {"type": "string"},
-        "path": {"type": "string"},
-        "restarts": {"type": "boolean", "description": "whether a change may restart the stream"},
+        "help": STRING,
+        "path": STRING,
+        "restarts": BOOLEAN | note("whether a change may restart the stream"),
         "fields": {"type": "object", "additionalProperties": _FIELD},
     }
 )
-CONTROLS_SCHEMA: Final = _object(
+_CONTROLS: Final = record(
     {
         "controls": {"type": "object", "additionalProperties": _GROUP},
-        "controls_set_aside": _nullable("string"),
-        "controls_not_kept": _nullable("string"),
-        "controls_not_applied": {"type": "array", "items": {"type": "string"}},
+        "controls_set_aside": nullable("string"),
+        "controls_not_kept": nullable("string"),
+        "controls_not_applied": {"type": "array", "items": STRING},
     }
 )
-_NOTE: Final = {"note": _nullable("string", "how the result differs from the request, and why")}
+_NOTE: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
 # Fields of the answer to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus": {
-        "focused": _nullable("boolean", "with trigger; null if autofocus timed out"),
-        "lens_position": _nullable("number", "with trigger; in dioptres"),
+        "focused": nullable("boolean") | note("with trigger; null if autofocus timed out"),
+        "lens_position": nullable("number") | note("with trigger; in dioptres"),
     },
     **dict.fromkeys(("exposure_limits", "roi", "stream", *(name for name, _ in mapping.NIGHT_FIELDS)), _NOTE),
 }
 
-
-def _doc(summary: str, tag: str, schema: Mapping[str, Any], errors: tuple[int, ...] = (), **more: Any) -> Doc:
-    return Doc(summary, tag, {200: {"application/json": schema}}, errors=errors, **more)
-
-
 _CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
 _ERRORS: Final = (400, 409, 503)
-_LIST_DOC: Final = _doc("List all controls", "controls", CONTROLS_SCHEMA)
-_RESET_DOC: Final = _doc("Reset all controls", "controls", CONTROLS_SCHEMA, _ERRORS)
-_START_DOC: Final = _doc("Open the camera and hold it open", "camera", _HOLD, (400, 503))
+_LIST_DOC: Final = Doc("List all controls", "controls", json_ok(_CONTROLS))
+_RESET_DOC: Final = Doc("Reset all controls", "controls", json_ok(_CONTROLS), errors=_ERRORS)
+_START_DOC: Final = Doc("Open the camera and hold it open", "camera", json_ok(_HOLD), errors=(400, 503))
 _RELEASE: Final = "The camera closes once it has no other clients."
-_STOP_DOC: Final = _doc("Release the camera held by start", "camera", _HOLD, (400, 503), description=_RELEASE)
-_SNAPSHOT_DOC: Final = _doc(
-    "A snapshot in JSON", "pictures", _SNAPSHOT, (400, 503), body=SNAPSHOT.schema(), is_body_required=False
+_STOP_DOC: Final = Doc("Release the camera held by start", "camera", json_ok(_HOLD), _RELEASE, errors=(400, 503))
+_SNAPSHOT_DOC: Final = Doc(
+    "A snapshot in JSON",
+    "pictures",
+    json_ok(_SNAPSHOT),
+    body=SNAPSHOT.schema(),
+    is_body_required=False,
+    errors=(400, 503),
 )
 
 
@@ -257,15 +250,9 @@ def _control_doc(group: Group) -> Doc:
     # A default applies to requests only.
     schemas = {row.name: {key: each for key, each in row.schema().items() if key != "default"} for row in group.fields}
     fields = {group.answers.get(name, name): schema for name, schema in schemas.items()}
-    result = {**_OK, **fields, **_RESULT_FIELDS.get(group.name, {})}
-    return _doc(
-        group.help.partition(".")[0].partition(":")[0],
-        "controls",
-        _object(result, required=["status"], additionalProperties=False),
-        _ERRORS,
-        description=group.help,
-        body=group.schema(),
-    )
+    result = record({**STATUS_OK, **fields, **_RESULT_FIELDS.get(group.name, {})}) | {"required": ["status"]}
+    summary = group.help.partition(".")[0].partition(":")[0]
+    return Doc(summary, "controls", json_ok(result), group.help, body=group.schema(), errors=_ERRORS)
 
 
 def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None) -> dict[str, Any]:
