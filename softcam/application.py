@@ -10,8 +10,9 @@ import math
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final
 
 from softcam.camera.base import Camera, SessionListener, StreamRequest
 from softcam.camera.picamera.h264_encoder import EncoderFactory
@@ -27,7 +28,6 @@ from softcam.errors import (
     ConfigurationError,
     PortalError,
 )
-from softcam.h264.backend import OpenBackend
 from softcam.h264.encoder import VideoEncoder
 from softcam.health import Health
 from softcam.imaging.frame import NewestFrame
@@ -103,7 +103,8 @@ class Application:
 
     def _build_camera(self) -> None:
         settings = self._settings
-        self._camera, self._number = _choose_camera(settings)
+        request = StreamRequest(settings.width, settings.height, settings.fps)
+        self._camera, self._number = _choose_camera(settings, request)
         self._manager: CameraManager | None = None
         if self._camera is not None:
             session = SessionState(
@@ -118,7 +119,7 @@ class Application:
         folder = None if settings.state_dir is None else Path(settings.state_dir)
         kind = "pattern" if settings.is_pattern else "cam" if settings.url is None else "url"
         store = Store(folder, f"controls-{kind}{'' if settings.is_pattern else self._number}")
-        self._controls = ControlManager(self._manager, _stream_request(settings), store)
+        self._controls = ControlManager(self._manager, request, store)
 
     def _build_media(self) -> None:
         """From frames to JPEGs, H.264 and the fan-out."""
@@ -129,26 +130,31 @@ class Application:
             self._hook = Hook(settings.hook, load_hook(settings.hook), frames, lambda: self.url.rstrip("/"))
             frames = self._hook.frames
         self._jpegs = JpegEncoderPool(frames, (settings.width, settings.height))
-        self._video = VideoEncoder(
-            frames,
-            lambda: controls.stream_request.fps,
-            settings.bitrate,
-            self.on_fatal,
-            **_backends(settings, self._camera),
-        )
-        self._health = Health(manager, lambda: self._fanout.client_count)
+        make_encoder: Callable[..., VideoEncoder] = VideoEncoder
+        if self._camera is not None and self._camera.backend == "picamera2" and self._hook is None:
+            hardware = EncoderFactory()  # reads the buffers of the camera
+            make_encoder = partial(VideoEncoder, require=hardware.require, open_backend=hardware.open)
+        self._video = make_encoder(frames, lambda: controls.stream_request.fps, settings.bitrate, self.on_fatal)
         self._mjpeg = MjpegStream(
             self._jpegs,
             lambda: controls.orientation,
             lambda: None if manager is None else manager.recovery_reason,
-            self._health,
             self.on_fatal,
         )
         self._fanout = self._mjpeg.fanout
         self._fmp4 = Fmp4Stream(self._video, self._fanout.notify)
+        self._health = Health(manager, lambda: self._fanout.client_count, self._mjpeg.activity)
         if manager is not None:
             manager.subscribe(_MemoryRelease(self._jpegs))
-        self._media = MediaApi(manager, controls, self._jpegs, self._fanout, _media_defaults(settings))
+        size, snapshot_size = (settings.width, settings.height), (settings.snapshot_width, settings.snapshot_height)
+        defaults = MediaDefaults(
+            quality=settings.quality,
+            snapshot_size=None if snapshot_size == size else snapshot_size,
+            snapshot_quality=settings.snapshot_quality,
+            autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
+            max_clients=settings.max_clients,
+        )
+        self._media = MediaApi(manager, controls, self._jpegs, self._fanout, defaults)
 
     def _build_outputs(self) -> None:
         """The RTSP publisher and the recorders."""
@@ -159,28 +165,29 @@ class Application:
         self._recorders: RecordingService | None = None
         if settings.recordings is None:
             return
-        library = Library(Path(settings.recordings), settings.recordings_max_bytes)
-        preroll_s = settings.recordings_preroll_s
-        if manager is None:
-            self._recorders = RecordingService(library, preroll_s)
-            return
+        library, preroll_s = (
+            Library(Path(settings.recordings), settings.recordings_max_bytes),
+            settings.recordings_preroll_s,
+        )
+        video = timelapse = None
+        if manager is not None:
+            frames = manager.frames
 
-        def orientation() -> int:
-            return controls.orientation
+            def orientation() -> int:
+                return controls.orientation
 
-        def thumbnail() -> bytes | None:
-            return thumbnails.of_newest(manager.frames, orientation())
+            def thumbnail() -> bytes | None:
+                return thumbnails.of_newest(frames, orientation())
 
-        def still(full_sensor: bool) -> Still:
-            return take_still(self._media, SnapshotOptions(full_sensor=full_sensor))
+            def still(full_sensor: bool) -> Still:
+                return take_still(self._media, SnapshotOptions(full_sensor=full_sensor))
 
-        video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
-        timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation)
+            video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
+            timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation)
         self._recorders = RecordingService(library, preroll_s, video, timelapse)
 
     def _build_web(self) -> None:
-        settings, manager = self._settings, self._manager
-        media = self._media
+        settings, manager, media = self._settings, self._manager, self._media
         h264 = H264StreamApi(media, self._video, self._fmp4, self._fanout)
         publishing = PublishingApi(self._publisher, has_camera=manager is not None)
         recordings = RecordingsApi(self._recorders, media)
@@ -193,32 +200,33 @@ class Application:
             [h264.status, publishing.status, self._hook_status, recordings.status],
         )
         controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
-        self._access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
         cameras = CameraList(settings.neighbours, settings.port_for(self._number))
         routes = [*page_routes(cameras.image_origins), *webrtc_routes(settings.webrtc_url)]
         for api in (media, status, Metrics(status.content), h264, publishing, recordings, controls, cameras):
             routes += api.routes()
-        self._router = Router([*routes, *openapi_routes(routes, has_key=self._access.requires_key)])
-        self._server: PortalServer | None = None  # bound by `start`
+        access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
+        router = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])
+        self._make_server = partial(
+            PortalServer, settings.host, settings.port_for(self._number), router, access, settings.max_clients
+        )
+        self._server: PortalServer  # bound by `start`
 
     def _component_list(self) -> list[_Component]:
         """All components in the order in which they start; they stop in reverse."""
-        components = [
-            # The socket is bound first, and closed when every request has its response.
-            _Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S),
-            _Component(self._start_camera, self._wait_camera_closed),
-            _Component(_nothing, self._video.stop),
-            _Component(self._mjpeg.start, self._jpegs.stop),
-        ]
-        if self._hook is not None:
-            hook = self._hook
+        # The socket is bound first, and closed when every request has its response.
+        components = [_Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S)]
+        if (manager := self._manager) is not None:
+            components.append(_Component(manager.start, manager.join))
+        components.append(_Component(_nothing, self._video.stop))
+        components.append(_Component(self._mjpeg.start, self._jpegs.stop))
+        if (hook := self._hook) is not None:
             components.append(_Component(lambda: hook.start(self.on_fatal), hook.stop, _HOOK_TIMEOUT_S))
         components.append(_Component(_nothing, self._fanout.stop, _FAN_OUT_TIMEOUT_S))
-        if self._recorders is not None:
-            recorders = self._recorders
+        if (recorders := self._recorders) is not None:
             components.append(_Component(lambda: recorders.open(self.on_fatal), recorders.close, _RECORDERS_TIMEOUT_S))
-        if self._publisher is not None:
-            components.append(_Component(self._start_publisher, self._stop_publisher, _PUBLISHER_TIMEOUT_S))
+        if (publisher := self._publisher) is not None:
+            start = publisher.start if self._settings.rtsp_autostart else _nothing
+            components.append(_Component(start, self._stop_publisher, _PUBLISHER_TIMEOUT_S))
         components.append(_Component(self._serve, self._reject_requests))
         return components
 
@@ -244,7 +252,7 @@ class Application:
     @property
     def url(self) -> str:
         """The URL of the portal; available once the application was started."""
-        return self._bound_server().url
+        return self._server.url
 
     def status_line(self) -> str:
         """The status in one line, for systemd."""
@@ -252,8 +260,8 @@ class Application:
 
     def health_error(self) -> str | None:
         """An error that will not resolve by itself; None while the portal is healthy."""
-        server = self._bound_server()
-        return self._health.health_error((server.server_name, server.server_port)) or self._video.health_error()
+        address = self._server.server_name, self._server.server_port
+        return self._health.health_error(address) or self._video.health_error()
 
     def show_exit_reason(self, reason: CameraMissing | CameraBusy) -> None:
         """Show stream clients why the portal exits."""
@@ -262,54 +270,33 @@ class Application:
 
     def wait_answered(self) -> None:
         """Give pending requests the time for their error responses."""
-        self._bound_server().connections.wait_answered(Deadline.after(_ANSWER_TIMEOUT_S).at_s)
+        self._server.connections.wait_answered(Deadline.after(_ANSWER_TIMEOUT_S).at_s)
+
+    def _hook_status(self) -> dict[str, Any]:
+        return {"hook": None if self._hook is None else self._hook.status()}
 
     # --- starting and stopping single components --------------------------------------------------------------
 
-    def _bound_server(self) -> PortalServer:
-        if self._server is None:
-            raise RuntimeError("the application has not been started")
-        return self._server
-
     def _bind(self) -> None:
-        host, port = self._settings.host, self._settings.port_for(self._number)
-
-        def make() -> PortalServer:
-            return PortalServer(host, port, self._router, self._access, self._settings.max_clients)
-
-        self._server = listen(make, f"host {host}, port {port}", self._shutdown)
-
-    def _close_server(self, deadline_s: float) -> None:
-        server = self._bound_server()
-        server.connections.wait_answered(deadline_s)
-        server.server_close()
+        address = f"host {self._settings.host}, port {self._settings.port_for(self._number)}"
+        self._server = listen(self._make_server, address, self._shutdown)
 
     def _serve(self) -> None:
-        spawn("server", self._bound_server().serve, self.on_fatal)
-
-    def _reject_requests(self, deadline_s: float) -> None:  # noqa: ARG002 - does not wait
-        self._bound_server().stop()
-        if self._manager is not None:
-            self._manager.stop()  # early, since it is the slowest; requests that wait for a frame get their response
-
-    def _start_camera(self) -> None:
-        if self._manager is not None:
-            self._manager.start()
-
-    def _wait_camera_closed(self, deadline_s: float) -> bool:
-        return self._manager is None or self._manager.join(deadline_s)
-
-    def _start_publisher(self) -> None:
-        if self._publisher is not None and self._settings.rtsp_autostart:
-            self._publisher.start()
+        spawn("server", self._server.serve, self.on_fatal)
 
     def _stop_publisher(self, deadline_s: float) -> None:
         if self._publisher is not None:
             self._publisher.stop()
             self._publisher.join(deadline_s)
 
-    def _hook_status(self) -> dict[str, Any]:
-        return {"hook": None if self._hook is None else self._hook.status()}
+    def _reject_requests(self, deadline_s: float) -> None:  # noqa: ARG002 - does not wait
+        self._server.stop()
+        if self._manager is not None:
+            self._manager.stop()  # early, since it is the slowest; requests that wait for a frame get their response
+
+    def _close_server(self, deadline_s: float) -> None:
+        self._server.connections.wait_answered(deadline_s)
+        self._server.server_close()
 
 
 class _MemoryRelease(SessionListener):
@@ -366,12 +353,11 @@ def _nothing() -> None:
     """For components that start by themselves when they are needed."""
 
 
-def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
+def _choose_camera(settings: Settings, request: StreamRequest) -> tuple[Camera | None, int]:
     """The camera, None where it is disabled, and its number. Raises CameraMissing."""
     number = settings.camera_number
     if not settings.enabled:
         return None, number or 0
-    request = _stream_request(settings)
     if settings.is_pattern:
         from softcam.camera.pattern.camera import PatternCamera
 
@@ -396,31 +382,3 @@ def _choose_camera(settings: Settings) -> tuple[Camera | None, int]:
     if not camera.is_present():
         raise CameraMissing(f"camera {camera.name} is missing")
     return camera, number or 0
-
-
-class _Backends(TypedDict, total=False):
-    require: Callable[[], None]
-    open_backend: OpenBackend
-
-
-def _backends(settings: Settings, camera: Camera | None) -> _Backends:
-    """The H.264 backends where libx264 is not the only one: the hardware encoder reads the buffers of the camera."""
-    if camera is None or camera.backend != "picamera2" or settings.hook is not None:
-        return {}
-    hardware = EncoderFactory()
-    return {"require": hardware.require, "open_backend": hardware.open}
-
-
-def _stream_request(settings: Settings) -> StreamRequest:
-    return StreamRequest(settings.width, settings.height, settings.fps)
-
-
-def _media_defaults(settings: Settings) -> MediaDefaults:
-    size, snapshot_size = (settings.width, settings.height), (settings.snapshot_width, settings.snapshot_height)
-    return MediaDefaults(
-        quality=settings.quality,
-        snapshot_size=None if snapshot_size == size else snapshot_size,
-        snapshot_quality=settings.snapshot_quality,
-        autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
-        max_clients=settings.max_clients,
-    )

@@ -2,19 +2,18 @@
 
 The components are checked from outside: the camera session by its own error, the JPEG encoders by what they deliver,
 the fan-out by its ticks, and the HTTP server by a real request. A component that hangs in a lock also hangs the check,
-which counts as a failure: see `softcam.runtime.systemd.Watch`. Checks run on that thread; components report on theirs.
+which counts as a failure: see `softcam.runtime.systemd.Watch`, whose thread runs the checks.
 """
 
-import contextlib
 import errno
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from softcam.camera.session.manager import CameraManager, SessionStatus, State
-from softcam.streaming.jpeg_encoder import Channel
+from softcam.streaming.mjpeg import Activity
 from softcam.web.http.errors import BUSY_RESPONSE
 
 # A component that had to work and did nothing for this long hangs. Far above what a loaded Pi Zero needs.
@@ -38,7 +37,7 @@ def probe_server(address: Address, timeout_s: float = _ANSWER_TIMEOUT_S) -> byte
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
     deadline_s = time.monotonic() + timeout_s
     answer = b""
-    with contextlib.closing(socket.create_connection((host, address[1]), timeout_s)) as connection:
+    with socket.create_connection((host, address[1]), timeout_s) as connection:
         try:
             connection.sendall(_REQUEST)
             while len(answer) < _MAX_ANSWER_BYTES and (left_s := deadline_s - time.monotonic()) > 0:
@@ -56,47 +55,28 @@ def probe_server(address: Address, timeout_s: float = _ANSWER_TIMEOUT_S) -> byte
 
 
 class Health:
-    """Collects the signs of life of the components, and judges them."""
+    """Judges the signs of life of the components."""
 
     def __init__(
         self,
         manager: CameraManager | None,
         client_count: Callable[[], int],
+        activity: Activity,
         *,
         probe: Callable[[Address], bytes] = probe_server,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`manager` is None if the camera is disabled; `client_count` returns the clients of the fan-out."""
+        """`manager` is None if the camera is disabled; `client_count` returns the clients of the fan-out, `activity` is
+        what they are sent."""
         self._manager = manager
         self._client_count = client_count
+        self._activity = activity
         self._probe = probe
         self._clock = clock
-        # Each written by one component's thread and read by the check: single values, replaced as a whole.
-        self._channels: tuple[Channel, ...] = ()
-        self._channels_since_s = 0.0
-        self._ticked_s = 0.0
-        self._encoded_s = 0.0
-        # Of the checking thread only.
+        # Of the checking thread only:
         self._clients_since_s: float | None = None
         self._busy_since_s: float | None = None
         self._reported_fps = 0.0
-
-    # --- reports of the components ----------------------------------------------------------------------------
-
-    def report_channels(self, channels: Iterable[Channel]) -> None:
-        """The channels of the fan-out changed."""
-        self._channels = tuple(channels)
-        self._channels_since_s = self._clock()
-
-    def report_tick(self) -> None:
-        """The fan-out's loop runs; reported about once a second while it has clients."""
-        self._ticked_s = self._clock()
-
-    def report_encoded(self) -> None:
-        """A JPEG was encoded."""
-        self._encoded_s = self._clock()
-
-    # --- the check --------------------------------------------------------------------------------------------
 
     def status_line(self) -> str:
         """The status for `systemctl status`: `closed`, `open, 3 clients, 29.9 fps`, `restarting: no frame for 10 s`."""
@@ -137,16 +117,16 @@ class Health:
             return None
         if self._clients_since_s is None:
             self._clients_since_s = now_s
-        stalled_s = now_s - max(self._clients_since_s, self._ticked_s)
+        stalled_s = now_s - max(self._clients_since_s, self._activity.ticked_s)
         return None if stalled_s <= STALL_LIMIT_S else f"fan-out stalled for {stalled_s:.0f} s"
 
     def _encoder_error(self, now_s: float) -> str | None:
         status = None if self._manager is None else self._manager.status()
         if status is None or status.state is not State.OPEN or not status.fps or status.fps < 1 / STALL_LIMIT_S:
             return None
-        if not any(channel.due_s <= now_s - STALL_LIMIT_S for channel in self._channels):
+        if not any(channel.due_s <= now_s - STALL_LIMIT_S for channel in self._activity.channels):
             return None  # no clients, or only clients with a low frame rate
-        stalled_s = now_s - max(self._encoded_s, self._channels_since_s)
+        stalled_s = now_s - max(self._activity.encoded_s, self._activity.channels_since_s)
         return None if stalled_s <= STALL_LIMIT_S else f"frames arrive, but no JPEG was encoded for {stalled_s:.0f} s"
 
     def _server_error(self, now_s: float, address: Address) -> str | None:

@@ -3,8 +3,9 @@
 No dedicated thread: the callbacks run on the encoder threads and on the fan-out thread.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from softcam.imaging.exif import with_orientation
 from softcam.streaming.clients import JpegChannel
@@ -12,12 +13,14 @@ from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import Channel, JpegEncoderPool, JpegVariant
 
 
-class ActivityListener(Protocol):
-    """Notified of the progress of the stream, for health checks; must be quick."""
+@dataclass(slots=True)
+class Activity:
+    """The progress of the stream, for health checks: single values, each written by one thread; monotonic clock."""
 
-    def report_channels(self, channels: Iterable[Channel]) -> None: ...
-    def report_tick(self) -> None: ...
-    def report_encoded(self) -> None: ...
+    channels: tuple[Channel, ...] = ()  # those with clients
+    channels_since_s: float = 0.0
+    ticked_s: float = 0.0  # when the fan-out loop ran last; about once a second while there are clients
+    encoded_s: float = 0.0  # when a JPEG was encoded last
 
 
 class MjpegStream:
@@ -28,7 +31,6 @@ class MjpegStream:
         encoders: JpegEncoderPool,
         orientation: Callable[[], int],
         recovery_reason: Callable[[], str | None],
-        activity: ActivityListener,
         on_crash: Callable[[str], None],
     ) -> None:
         """`orientation` returns that of EXIF, 1 to 8; `recovery_reason` is not None while the camera is recovering."""
@@ -36,7 +38,7 @@ class MjpegStream:
         self._orientation = orientation
         self._recovery_reason = recovery_reason
         self._on_crash = on_crash
-        self._activity = activity
+        self.activity = Activity()
         self.fanout = FanOut(self._on_channels, self._on_tick, on_crash)
 
     def start(self) -> None:
@@ -49,16 +51,16 @@ class MjpegStream:
         self._encoders.show_notice(lines)
 
     def _on_channels(self, channels: tuple[JpegChannel, ...]) -> None:
-        self._activity.report_channels(channels)
+        self.activity.channels, self.activity.channels_since_s = channels, time.monotonic()
         self._encoders.set_channels(channels)
 
     def _on_tick(self) -> None:
-        self._activity.report_tick()
+        self.activity.ticked_s = time.monotonic()
         reason = self._recovery_reason()
         if reason is not None:
             self._encoders.show_notice(["RECONNECTING TO THE CAMERA", reason])
 
     def _publish(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
-        self._activity.report_encoded()
+        self.activity.encoded_s = time.monotonic()
         oriented = with_orientation(jpeg, self._orientation())
         self.fanout.publish_jpeg(variant, oriented, timestamp_s=timestamp_s, made_s=made_s)

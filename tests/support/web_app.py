@@ -11,7 +11,6 @@ from softcam.camera.session.lease import LeaseKind
 from softcam.camera.session.manager import CameraManager, SessionLimits
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
-from softcam.health import Health
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
@@ -64,8 +63,7 @@ class Scene:
         self.manager = self.held.manager
         self.deaths: list[str] = []
         self.pictures = JpegEncoderPool(self.manager.frames, SIZE)
-        health = Health(self.manager, lambda: self.fan.client_count)
-        self.mjpeg = MjpegStream(self.pictures, lambda: 1, lambda: None, health, self.deaths.append)
+        self.mjpeg = MjpegStream(self.pictures, lambda: 1, lambda: None, self.deaths.append)
         self.mjpeg.start()
         self.fan = self.mjpeg.fanout
         defaults = MediaDefaults(

@@ -17,6 +17,7 @@ from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing
 from softcam.health import STALL_LIMIT_S, Address, Health, probe_server
 from softcam.streaming.jpeg_encoder import JpegVariant
+from softcam.streaming.mjpeg import Activity
 from softcam.web.http.errors import BUSY_RESPONSE
 from tests.support.fakes import SessionRig, eventually
 
@@ -61,9 +62,11 @@ class Parts:
         self.clock = Clock()
         self.manager = FakeManager()
         self.viewers = 0
+        self.activity = Activity()
         self.health = Health(
             self.manager,  # type: ignore[arg-type]
             lambda: self.viewers,
+            self.activity,
             probe=probe,
             clock=self.clock,
         )
@@ -71,8 +74,14 @@ class Parts:
     def watch(self, *channels: FakeChannel) -> None:
         self.manager.state, self.manager.fps = State.OPEN, 20.0
         self.viewers = len(channels)
-        self.health.report_channels(channels)
-        self.health.report_tick()
+        self.activity.channels, self.activity.channels_since_s = channels, self.clock.now_s
+        self.report_tick()
+
+    def report_tick(self) -> None:
+        self.activity.ticked_s = self.clock.now_s
+
+    def report_encoded(self) -> None:
+        self.activity.encoded_s = self.clock.now_s
 
 
 @pytest.fixture
@@ -144,12 +153,12 @@ def test_status_line_ignores_small_changes_of_the_rate(parts: Parts) -> None:
 
 
 def test_status_line_of_a_disabled_camera() -> None:
-    assert Health(None, lambda: 0).status_line() == "camera disabled"
+    assert Health(None, lambda: 0, Activity()).status_line() == "camera disabled"
 
 
 def test_closed_camera_is_healthy(parts: Parts, server: tuple[str, int]) -> None:
     assert parts.health.health_error(server) is None
-    assert Health(None, lambda: 0).health_error(server) is None
+    assert Health(None, lambda: 0, Activity()).health_error(server) is None
 
 
 def test_wildcard_address_is_probed_at_loopback(parts: Parts, server: tuple[str, int]) -> None:
@@ -222,8 +231,8 @@ def test_streaming_is_healthy(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     for _ in range(20):
         parts.clock.now_s += 5
-        parts.health.report_tick()
-        parts.health.report_encoded()
+        parts.report_tick()
+        parts.report_encoded()
         assert parts.health.health_error(server) is None
 
 
@@ -231,7 +240,7 @@ def test_stalled_fanout(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     assert parts.health.health_error(server) is None
     parts.clock.now_s += LATE_S
-    parts.health.report_encoded()
+    parts.report_encoded()
     assert parts.health.health_error(server) == "fan-out stalled for 11 s"
     parts.viewers = 0
     assert parts.health.health_error(server) is None
@@ -246,14 +255,14 @@ def test_fanout_with_a_new_first_client(parts: Parts, server: tuple[str, int]) -
 def test_stalled_encoder(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel())
     parts.clock.now_s += LATE_S
-    parts.health.report_tick()
+    parts.report_tick()
     assert parts.health.health_error(server) == "frames arrive, but no JPEG was encoded for 11 s"
 
 
 def test_client_with_a_low_frame_rate(parts: Parts, server: tuple[str, int]) -> None:
     parts.watch(FakeChannel(due_s=parts.clock.now_s + 60))
     parts.clock.now_s += LATE_S
-    parts.health.report_tick()
+    parts.report_tick()
     assert parts.health.health_error(server) is None
 
 
@@ -262,7 +271,7 @@ def test_encoders_are_idle_while_the_camera_is_not_open(parts: Parts, server: tu
     parts.watch(FakeChannel())
     parts.manager.state = state
     parts.clock.now_s += LATE_S
-    parts.health.report_tick()
+    parts.report_tick()
     assert parts.health.health_error(server) is None
 
 
@@ -270,7 +279,7 @@ def test_encoders_are_idle_without_frames(parts: Parts, server: tuple[str, int])
     parts.watch(FakeChannel())
     parts.manager.fps = 0.0
     parts.clock.now_s += LATE_S
-    parts.health.report_tick()
+    parts.report_tick()
     assert parts.health.health_error(server) is None
 
 
