@@ -28,8 +28,8 @@ from softcam.camera.session.manager import CameraManager, Lease, SessionLimits, 
 from softcam.camera.session.state import SessionState
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
+from tests.support.timeouts import PATIENCE_S as PATIENCE_S
 
-PATIENCE_S = 10.0  # only a fault takes so long
 SIZE = (32, 16)
 SENSOR_SIZE = (64, 32)
 FRAME_S = 0.01
@@ -77,6 +77,21 @@ def make_frame(
     )
 
 
+class ReadDeadline(float):
+    """A deadline that reports when it is first compared with the time."""
+
+    def __init__(self, _at_s: float) -> None:
+        self.was_read = threading.Event()
+
+    def __add__(self, other: float) -> float:
+        self.was_read.set()
+        return float(self) + other
+
+    def __sub__(self, other: float) -> float:
+        self.was_read.set()
+        return float(self) - other
+
+
 class Background:
     """Runs a call in another thread, and keeps its result or its error for the test's thread."""
 
@@ -86,6 +101,17 @@ class Background:
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="test background", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def waiting(cls, call: Callable[[float], Any], deadline_s: ReadDeadline | None = None) -> "Background":
+        """Run `call` with a deadline; return when it waits, that is, when it has looked how long it may wait.
+
+        It does so with the lock held that every change needs, so that no change can be missed from then on.
+        """
+        deadline_s = deadline_s or ReadDeadline(soon_s())
+        background = cls(lambda: call(deadline_s))
+        assert deadline_s.was_read.wait(PATIENCE_S), "the call does not wait"
+        return background
 
     @property
     def is_over(self) -> bool:
@@ -158,10 +184,22 @@ class FakeCamera:
             return self.calls.count(call)
 
     @property
+    def callback(self) -> OnFrame | None:
+        """That of the present opening; a test may keep it, to deliver a frame too late. None while closed."""
+        with self._changed:
+            return self._on_frame
+
+    @property
     def on_frame(self) -> OnFrame:
-        """The callback of the present opening; a test may keep it, to deliver a frame too late."""
-        assert self._on_frame is not None, "the camera is closed"
-        return self._on_frame
+        """The callback of a camera that is open."""
+        callback = self.callback
+        assert callback is not None, "the camera is closed"
+        return callback
+
+    def is_blocked(self) -> bool:
+        """Whether a thread is in a call that blocks."""
+        with self._changed:
+            return not self._blocked.isdisjoint(self._inside)
 
     def emit(
         self, metadata: Mapping[str, Any] | None = None, *, to: OnFrame | None = None, began_s: float | None = None
@@ -209,7 +247,7 @@ class FakeCamera:
             self._on_frame = on_frame  # frames may arrive before open() returns
         on_configured(self.config)
         try:
-            self._pass("open")
+            self.enter("open")
         except BaseException:
             with self._changed:
                 self._on_frame = None
@@ -221,19 +259,19 @@ class FakeCamera:
 
     def restart(self) -> None:
         self._check_open("restart")
-        self._pass("restart")
+        self.enter("restart")
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         self._check_open("still")
         self.still_sent.append(controls_for(self.config.controls, size or self.config.sensor_size))
-        self._pass("still")
+        self.enter("still")
         with self._changed:
             self.stills_out += 1
         return make_frame(size=size or self.config.sensor_size, on_release=self._on_still_released)
 
     def raw_still(self) -> RawStill:
         self._check_open("raw_still")
-        self._pass("raw_still")
+        self.enter("raw_still")
         return RawStill(b"a raw picture", time.time())
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
@@ -243,14 +281,15 @@ class FakeCamera:
             self.sent.append(dict(controls))
 
     def close(self) -> None:
-        self._pass("close")
+        self.enter("close")
         with self._changed:
             self.is_open = False
             self._on_frame = None
 
     # Inside
 
-    def _pass(self, call: str) -> None:
+    def enter(self, call: str) -> None:
+        """A thread is in `call`: it is counted, blocks and fails as the test has asked for."""
         with self._changed:
             self.calls.append(call)
             self._inside.append(call)
@@ -352,9 +391,43 @@ class SessionRig:
         with self.session.changed:
             return decide(Snapshot.of(self.session), time.monotonic() + later_s)
 
-    def frame_waiters(self) -> int:
-        """How many threads wait for a frame."""
-        return waiters(self.manager.frames._changed)
+    def end_still_pause(self) -> None:
+        """As if the pause between two stills were over."""
+        with self.session.changed:
+            self.session.jobs.not_before_s = 0.0
+        self.session.wake()
+
+    def pass_time(self, elapsed_s: float) -> None:
+        """Move everything that the watchdog remembers into the past."""
+        watchdog = self.session.watchdog
+        with self.session.changed:
+            due_from_s = watchdog.due_from_s
+            watchdog.restart(watchdog.calm_at_s - watchdog.timeout_s - elapsed_s)
+            watchdog.excuse_silence(due_from_s - elapsed_s)
+            self.session.frame_rate.last_frame_s -= elapsed_s
+
+    def fall_silent(self) -> None:
+        """As if no frame had arrived for a second more than the watchdog allows."""
+        self.pass_time(self.session.watchdog.timeout_s + self.session.frame_rate.pipeline_s + 1.0)
+        self.session.wake()
+
+    def end_linger(self) -> None:
+        """As if the linger time were over."""
+        with self.session.changed:
+            self.session.linger_until_s = 0.0
+        self.session.wake()
+
+    def stall(self) -> None:
+        """Fall silent, and return when the stream was restarted."""
+        restarts = self.camera.count("restart")
+        self.fall_silent()
+        eventually(lambda: self.camera.count("restart") > restarts, "a restart")
+        eventually(lambda: isinstance(self.decision(0), Wait), "its end")
+
+    def waiting_for_jobs(self) -> int:
+        """How many threads wait for a job that was not started yet."""
+        with self.session.changed:
+            return self.session.jobs.waiting
 
     def wait_for(self, state: State) -> None:
         eventually(lambda: self.state is state, f"state {state}")

@@ -6,7 +6,7 @@ No thread and no camera in here, and no lock: the caller holds the session's.
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from softcam.errors import CameraError, NoPicture
@@ -31,15 +31,14 @@ class CameraJob:
         return self.result
 
 
+@dataclass(slots=True)
 class JobQueue:
     """The jobs that were not started yet, in their order. Jobs with an equal key are one."""
 
-    def __init__(self, still_pause_s: float, max_waiting_stills: int) -> None:
-        """Streams run at least `still_pause_s` between two jobs; at most so many different stills wait."""
-        self._still_pause_s = still_pause_s
-        self._max_waiting_stills = max_waiting_stills
-        self._queue: deque[CameraJob] = deque()
-        self._not_before_s = 0.0  # so that stills leave the streams their share of time
+    still_pause_s: float  # streams run at least this long between two jobs
+    max_waiting_stills: int  # different ones
+    not_before_s: float = 0.0  # so that stills leave the streams their share of time
+    _queue: deque[CameraJob] = field(default_factory=deque, init=False)
 
     @property
     def waiting(self) -> int:
@@ -49,13 +48,13 @@ class JobQueue:
     @property
     def due_s(self) -> float | None:
         """When the next job may start; None if there is none."""
-        return self._not_before_s if self._queue else None
+        return self.not_before_s if self._queue else None
 
     def submit(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
         """The queued job of that key, with one more thread that waits, or a new one. Raises NoPicture when full."""
         job = next((each for each in self._queue if each.key == key), None)
         if job is None:
-            if is_still and len(self._queue) >= self._max_waiting_stills:
+            if is_still and len(self._queue) >= self.max_waiting_stills:
                 raise NoPicture("too many different stills requested at once")
             job = CameraJob(key, run)
             self._queue.append(job)
@@ -76,7 +75,7 @@ class JobQueue:
         """Store the outcome; False if nobody waits for it. `pause_s`: how long the job interrupted streams, if any."""
         if pause_s is not None:
             # The next job waits as long: streams stand still half of the time at most.
-            self._not_before_s = time.monotonic() + max(self._still_pause_s, pause_s)
+            self.not_before_s = time.monotonic() + max(self.still_pause_s, pause_s)
         job.result, job.error, job.is_done = result, error, True
         if isinstance(result, Frame):
             for _ in range(job.waiting - 1):

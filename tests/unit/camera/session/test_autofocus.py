@@ -14,7 +14,7 @@ from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.autofocus_cycle import START_CONTROLS, AfMode, FocusOutcome
 from softcam.camera.session.sent_controls import SentControls
 from softcam.errors import NotSupported
-from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, Background, eventually, soon_s, waiters
+from tests.support.fakes import AUTOFOCUS, PATIENCE_S, SENSOR_SIZE, SIZE, Background, soon_s
 
 SCANNING: Mapping[str, Any] = {"AfState": 1}
 FOCUSED: Mapping[str, Any] = {"AfState": 2, "LensPosition": 1.25}
@@ -45,8 +45,8 @@ class Lens:
 
     def acquire(self, *, beginnings: int = 1) -> Background:
         """A thread that waits for a cycle that was started."""
-        waiting = Background(lambda: self.focus.acquire(soon_s()))
-        eventually(lambda: self.sent.count(TRIGGER) == beginnings, "the trigger")
+        waiting = Background.waiting(self.focus.acquire)
+        assert self.sent.count(TRIGGER) == beginnings
         return waiting
 
     def _send(self, controls: Mapping[str, Any]) -> None:
@@ -89,7 +89,6 @@ def test_concurrent_requests_share_a_cycle() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     waiting = [lens.acquire(), lens.acquire()]
-    eventually(lambda: waiters(lens.focus._changed) == 2, "both wait")
     lens.see(SCANNING, FOCUSED)
     outcomes = [background.result() for background in waiting]
     assert lens.sent == [TRIGGER, CONTINUOUS]
@@ -174,7 +173,6 @@ def test_outcome_if_the_resting_mode_is_rejected() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
     waiting = lens.acquire()
-    eventually(lambda: waiters(lens.focus._changed) == 1, "it shares the stream's cycle")
     lens.refuses = True
     lens.see(SCANNING, FOCUSED)
     assert waiting.result().is_focused
@@ -189,12 +187,12 @@ def test_no_older_outcome_while_a_cycle_is_rejected() -> None:
 
     def refuse(_: Mapping[str, Any]) -> None:
         is_asked.set()
-        assert may_refuse.wait(5)
+        assert may_refuse.wait(PATIENCE_S)
         raise NotSupported("busy")
 
     lens.send = refuse
     first = Background(lambda: lens.focus.acquire(soon_s()))
-    assert is_asked.wait(5)
+    assert is_asked.wait(PATIENCE_S)
     second = Background(lambda: lens.focus.acquire(soon_s()))
     may_refuse.set()
     assert first.result() is None
@@ -224,12 +222,12 @@ def test_end_of_cycle_does_not_override_manual_focus() -> None:
 
     def send(controls: Mapping[str, Any]) -> None:
         is_sending.set()
-        assert may_send.wait(5)
+        assert may_send.wait(PATIENCE_S)
         sent.append(controls)
 
     lens.send = send
     stepping = Background(lambda: lens.see(FOCUSED))
-    assert is_sending.wait(5), "the cycle has ended, and continuous focus is about to be sent"
+    assert is_sending.wait(PATIENCE_S), "the cycle has ended, and continuous focus is about to be sent"
     preferring = Background(lambda: lens.focus.set_user_mode(AfMode.MANUAL, has_lens=True))
     may_send.set()
     stepping.result()

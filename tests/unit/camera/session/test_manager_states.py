@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from softcam.camera.base import OnFrame
+from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import Lease, LeaseKind, State
 from softcam.errors import CameraBusy, CameraError
 from softcam.imaging.frame import Frame
-from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s, waiters
+from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s
 
 KINDS: tuple[LeaseKind, ...] = ("stream", "snapshot", "hold")
 CALLS = ("open", "still", "close", "restart")
@@ -88,14 +89,11 @@ class RandomRun:
             lease.release()
 
     def emit(self, _: int) -> None:
-        with self.camera._changed:
-            self.earlier = self.camera._on_frame or self.earlier
+        self.earlier = self.camera.callback or self.earlier
         self.camera.emit_if_open()
 
     def emit_too_late(self, _: int) -> None:
-        with self.camera._changed:
-            is_late = self.earlier is not None and self.earlier is not self.camera._on_frame
-        if is_late:
+        if self.earlier is not None and self.earlier is not self.camera.callback:
             self.camera.emit(to=self.earlier)
 
     def encode(self, _: int) -> None:
@@ -125,10 +123,9 @@ class RandomRun:
         if self.held.session.watchdog.timeout_s:
             return
         eventually(self.is_at_rest, "rest")
-        with self.camera._changed:
-            if not self.camera._inside:
-                assert self.camera.is_open == (self.expected() is not State.CLOSED)
-                assert self.camera.frames_out <= len(self.encoding) + int(self.camera.is_open)
+        if not self.camera.is_blocked():
+            assert self.camera.is_open == (self.expected() is not State.CLOSED)
+            assert self.camera.frames_out <= len(self.encoding) + int(self.camera.is_open)
 
     def fail_restart(self, _: int) -> None:
         self.camera.fail_next("restart", CameraError("does not start"))
@@ -143,17 +140,12 @@ class RandomRun:
 
     # Predicates
 
-    def is_blocked(self) -> bool:
-        with self.camera._changed:
-            return bool(self.camera._blocked.intersection(self.camera._inside))
-
     def is_at_rest(self) -> bool:
-        if self.is_blocked():
+        """Whether a call blocks, or the camera thread has nothing left to do."""
+        if self.camera.is_blocked():
             return True
-        session = self.held.session
-        with session.changed:
-            has_work = bool(self.leases and session.jobs.waiting)
-            return waiters(session.changed) > 0 and not has_work and session.state is self.expected()
+        has_work = bool(self.leases and self.held.waiting_for_jobs())
+        return self.held.state is self.expected() and not has_work and isinstance(self.held.decision(0), Wait)
 
     def expected(self) -> State:
         if self.leases:
@@ -162,7 +154,7 @@ class RandomRun:
 
     def is_open_or_failed(self) -> bool:
         is_well = self.held.state in (State.OPEN, State.LINGERING, State.CLOSED)
-        return is_well or self.is_blocked() or self.held.session.failure is not None
+        return is_well or self.camera.is_blocked() or self.held.session.failure is not None
 
 
 def steps_of(names: Sequence[str]) -> st.SearchStrategy[Steps]:

@@ -285,11 +285,8 @@ def test_concurrent_stills_share_one() -> None:
         # Streams have their share of time, in which all requests for the next still arrive.
         first = taken_at_s(flowing.snapshot("full=1"))
         waiting = [Background(lambda: flowing.snapshot("full=1")) for _ in range(7)]
-        session = flowing.held.session
-        eventually(lambda: session.jobs.waiting == 7, "that all wait for one")
-        with session.changed:
-            session.jobs._not_before_s = 0.0
-            session.changed.notify_all()
+        eventually(lambda: flowing.held.waiting_for_jobs() == 7, "that all wait for one")
+        flowing.held.end_still_pause()
         others = {response.headers["X-Timestamp"] for response in (still.result() for still in waiting)}
         assert len(others) == 1
         assert float(others.pop()) > first - time.monotonic() + time.time()
