@@ -50,10 +50,11 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
 def test_controls_of_closed_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
-    portal = start_portal(*state_flags)
-    paths = ["--include-path-regex", "^/v1/camera/", "--exclude-path-regex", "snapshot|start|autofocus$"]
-    cases = run(portal, tmp_path, *paths, "-n", "150")
-    assert cases > 2000
+    """With an API key, for the checks of schemathesis that requests without it are rejected."""
+    portal = start_portal(*state_flags, environment={"CAMERA_API_KEY": "the-key"})
+    paths = ["--include-path-regex", "^/v1/camera/|^/health", "--exclude-path-regex", "snapshot|start|autofocus$"]
+    cases = run(portal, tmp_path, *paths, "-H", "X-API-Key: the-key", "-n", "30")
+    assert cases > 1000
 
 
 @pytest.mark.timeout(PATIENCE_S + 60)
@@ -69,7 +70,7 @@ def test_all_routes_with_open_camera(
         "--exclude-path-regex",
         rf"{ENDLESS}|^/camera/(?!st)|^/api|^/frame|^/snapshot$|^/v1/recordings",
         "-n",
-        "8",
+        "4",
         camera="open camera",
     )
     assert cases > 1000
@@ -77,26 +78,10 @@ def test_all_routes_with_open_camera(
 
 
 @pytest.mark.timeout(PATIENCE_S + 60)
-def test_all_routes_with_api_key(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
-    portal = start_portal(environment={"CAMERA_API_KEY": "the-key"})
-    cases = run(
-        portal,
-        tmp_path,
-        "--include-path-regex",
-        "awb|status|lens|health|transform",
-        "-H",
-        "X-API-Key: the-key",
-        "-n",
-        "10",
-    )
-    assert cases > 200
-
-
-@pytest.mark.timeout(PATIENCE_S + 60)
 def test_recordings(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "1")
-    cases = run(portal, tmp_path, "--include-path-regex", "^/v1/recordings|status$", "-n", "15")
-    assert cases > 300
+    cases = run(portal, tmp_path, "--include-path-regex", "^/v1/recordings", "-n", "8")
+    assert cases > 150
     assert list(folder.glob("*.mp4"))
     assert ask(portal, "/health").status == 200

@@ -50,6 +50,11 @@ RUN_HERE = [command for command in commands() if command not in ELSEWHERE]
 
 
 @pytest.fixture(scope="module")
+def portal_flags(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    return "--recordings", str(tmp_path_factory.mktemp("recordings"))
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the commands use as the checkout."""
     folder = tmp_path_factory.mktemp("checkout")
@@ -66,20 +71,19 @@ def test_commands_are_found() -> None:
 
 
 @pytest.mark.parametrize("command", RUN_HERE)
-def test_command(command: str, start_portal: Callable[..., Portal], folder: Path, tmp_path: Path) -> None:
+def test_command(
+    command: str, portal: Portal, start_portal: Callable[..., Portal], folder: Path, tmp_path: Path
+) -> None:
     text = command.replace("/srv/recordings", str(tmp_path)).replace("recording.mp4", str(tmp_path / "recording.mp4"))
     if text.startswith("python3 soft_stream.py"):
-        portal = start_portal(*shlex.split(text)[2:])
-        assert portal.url
-        assert portal.stop() == 0
+        started = start_portal(*shlex.split(text)[2:])
+        assert started.url
+        assert started.stop() == 0
         return
     if "18081" in text or "--host 127.0.0.1" in text:
-        flags = [
-            "--recordings",
-            str(tmp_path),
-            *(["--rtsp-url", "rtsp://127.0.0.1:9/cam0"] if "/streaming/" in text else []),
-        ]
-        address = start_portal(*flags, "--no-rtsp-autostart").url.removeprefix("http://")
+        if "/streaming/" in text:
+            portal = start_portal("--rtsp-url", "rtsp://127.0.0.1:9/cam0", "--no-rtsp-autostart")
+        address = portal.url.removeprefix("http://")
         port = address.rpartition(":")[2]
         text = text.replace(ADDRESS, address).replace("--host 127.0.0.1", f"--host 127.0.0.1 --port {port}")
         text = text.replace("--duration 60", "--duration 3").replace("--limit-frames 500", "--limit-frames 20")
@@ -96,9 +100,9 @@ def test_command(command: str, start_portal: Callable[..., Portal], folder: Path
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-def test_python_examples(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+def test_python_examples(portal: Portal, tmp_path: Path) -> None:
     (example,) = [block for _, block in code_blocks("python") if "urllib.request" in block]
-    address = start_portal().url.removeprefix("http://")
+    address = portal.url.removeprefix("http://")
     answer = subprocess.run(
         [sys.executable, "-c", example.replace(ADDRESS, address)],
         cwd=tmp_path,
@@ -110,13 +114,13 @@ def test_python_examples(start_portal: Callable[..., Portal], tmp_path: Path) ->
     assert (tmp_path / "now.jpg").read_bytes().startswith(b"\xff\xd8")
 
 
-def test_node_example(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
+def test_node_example(portal: Portal, tmp_path: Path) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     ((_, example),) = code_blocks("js")
     script = tmp_path / "example.mjs"
-    script.write_text(example.replace(ADDRESS, start_portal().url.removeprefix("http://")))
+    script.write_text(example.replace(ADDRESS, portal.url.removeprefix("http://")))
     answer = subprocess.run([node, script], capture_output=True, text=True, timeout=60)
     assert (answer.returncode, answer.stderr) == (0, "")
 

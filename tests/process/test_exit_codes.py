@@ -113,7 +113,7 @@ def test_stop_while_recovering(start_portal: Start, faults: Path) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
-        wait_for_status(portal, state="recovering")
+        portal.wait_for_log("restarting the stream")
         began_s = time.monotonic()
         assert portal.stop() == 0, portal.log
         assert time.monotonic() - began_s < GONE_WITHIN_S

@@ -29,17 +29,17 @@ FRAME_S = 0.05
 KEYFRAME_S = 2.0
 
 
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The file that injects faults into the pattern camera; initially empty."""
-    path = tmp_path / "faults"
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file that injects faults into the pattern camera; empty."""
+    path = tmp_path_factory.mktemp("faults") / "faults"
     path.write_text("")
     return path
 
 
-@pytest.fixture
-def portal(start_portal: Start, faults: Path) -> Portal:
-    return start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "1", *FLAGS)
+@pytest.fixture(scope="module")
+def portal_flags(faults: Path) -> tuple[str, ...]:
+    return ("--pattern-faults", str(faults), "--watchdog-timeout", "1", *FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +157,19 @@ def test_ffprobe(portal: Portal) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [("-c", "copy", "-f", "null"), ("-fps_mode", "passthrough", "-f", "null"), ("-c", "copy", "-f", "mp4", "-y")]
+    "how", [("-fps_mode", "passthrough", "-f", "null"), ("-c", "copy", "-f", "mp4", "-y")], ids=["decode", "copy"]
 )
 def test_ffmpeg_without_warnings(portal: Portal, tmp_path: Path, how: tuple[str, ...]) -> None:
     target = str(tmp_path / "copy.mp4") if "mp4" in how else "-"
     _, complaints = run(
-        "ffmpeg", "-nostdin", "-v", "warning", "-t", "3", "-i", f"{portal.url}/stream.mp4", *how, target
+        "ffmpeg", "-nostdin", "-v", "warning", "-t", "2", "-i", f"{portal.url}/stream.mp4", *how, target
     )
     assert complaints == ""
     wait_for_status(portal, viewers=0)
     if target != "-":
         shown, complaints = run("ffprobe", "-v", "warning", "-of", "json", "-show_streams", "-count_packets", target)
         assert complaints == ""
-        assert 40 <= int(json.loads(shown)["streams"][0]["nb_read_packets"]) <= 61
+        assert 25 <= int(json.loads(shown)["streams"][0]["nb_read_packets"]) <= 41
 
 
 def test_response_headers(portal: Portal) -> None:
@@ -212,7 +212,7 @@ def test_clients_start_with_keyframe(portal: Portal, capsys: pytest.CaptureFixtu
 def test_encoder_runs_only_with_clients(portal: Portal) -> None:
     with PictureViewer(portal) as pictures:
         pictures.next()
-        assert status_of(portal)["h264"] is None
+        wait_for_status(portal, viewers=1, h264=None)
         with Fmp4Client(portal) as viewer:
             viewer.read_header()
             for _ in range(5):
@@ -239,7 +239,7 @@ def test_encoder_runs_only_with_clients(portal: Portal) -> None:
 
 
 def test_slow_client_skips_to_keyframe(start_portal: Start) -> None:
-    portal = start_portal("--width", "1280", "--height", "720", "--fps", "20", "--bitrate", "50000000")
+    portal = start_portal("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "50000000")
     with Fmp4Client(portal, receive_bytes=4096) as slow, Fmp4Client(portal) as quick:
         slow.read_header()
         seen = [slow.fragment()]
@@ -313,7 +313,9 @@ def test_without_pyav_only_fmp4_is_unavailable(start_portal: Start, tmp_path: Pa
     assert "Traceback" not in portal.log
 
 
-def test_pyav_is_loaded_only_for_fmp4(portal: Portal) -> None:
+def test_pyav_is_loaded_only_for_fmp4(start_portal: Start) -> None:
+    portal = start_portal(*FLAGS)
+
     def has_pyav() -> bool:
         return "libavcodec" in Path(f"/proc/{portal.pid}/maps").read_text()
 

@@ -73,7 +73,7 @@ def videos(folder: Path) -> list[Path]:
 
 def test_ffprobe_recordings(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
     running = start(portal, segment_s=2)
-    wait_until(lambda: elapsed_s(portal) > 6.5)
+    wait_until(lambda: elapsed_s(portal) > 4.6)
     ended = stop(portal)
     assert status_of(portal)["recording"] == {"video": None, "timelapse": None, "last_error": None}
     files = videos(folder)

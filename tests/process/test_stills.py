@@ -15,7 +15,7 @@ from tests.support.http_client import StreamClient, ask, ask_for_still, size_of,
 
 Start = Callable[..., Portal]
 VIEWERS = 10
-SECONDS = 60.0
+SECONDS = 12.0
 # The documented limits: clients lose at most a second, a still takes at most three. On a busy machine one still in ten
 # may take three times as long.
 GAP_LIMIT_S = 1.0
@@ -61,11 +61,10 @@ class Watcher:
         self._thread.join(30)
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.measurement
 def test_full_stills_with_ten_clients(start_portal: Start) -> None:
     portal = start_portal("--width", "640", "--height", "360", "--fps", "15")
-    for _ in range(2):  # other processes may disturb one minute, but hardly two
+    for _ in range(3):  # other processes may disturb one run, but hardly three
         took_s, gaps_s = stills_beside_viewers(portal)
         print(
             f"{len(took_s)} stills: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s; "

@@ -86,7 +86,7 @@ def test_new_client_gets_notice_during_recovery(start: Start, faults: Path) -> N
     with StreamClient(portal) as first:
         first.next()
         faults.write_text("hang")
-        wait_for_status(portal, state="recovering")
+        portal.wait_for_log("restarting the stream")
         with StreamClient(portal) as second:
             # At most one frame from the second in which the camera stalled comes first.
             assert second.next().is_placeholder or second.next().is_placeholder
@@ -126,7 +126,7 @@ def test_snapshot_during_recovery(start: Start, faults: Path) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
-        wait_for_status(portal, state="recovering")
+        portal.wait_for_log("restarting the stream")
         asked_s = time.time()
         answers: list[Answer] = []
         waiting = Thread(target=lambda: answers.append(ask(portal, "/snapshot.jpg?max_age=3600")))
@@ -168,7 +168,7 @@ def test_watchdog_disabled(start: Start, faults: Path) -> None:
 def test_long_exposure_is_not_a_stall(start: Start) -> None:
     portal = start("--fps", "0.5", "--watchdog-timeout", "1.5")
     with StreamClient(portal) as viewer:
-        pictures = [viewer.next(timeout_s=10) for _ in range(3)]
+        pictures = [viewer.next() for _ in range(3)]
         assert status_of(portal)["restarts"] == 0
     assert not any(picture.is_placeholder for picture in pictures)
     assert pictures[2].timestamp_s - pictures[1].timestamp_s > 1.5
@@ -180,7 +180,6 @@ def test_no_recovery_without_clients(start: Start, faults: Path) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
-    wait_for_status(portal, state="lingering")
     portal.wait_for_log("Camera closed")
     assert status_of(portal)["restarts"] == 0
     assert "No frame" not in portal.log
@@ -194,7 +193,7 @@ def test_camera_closes_when_last_client_leaves_during_recovery(start: Start, fau
     with StreamClient(portal) as viewer:
         viewer.next()
         faults.write_text("hang")
-        wait_for_status(portal, state="recovering")
+        portal.wait_for_log("restarting the stream")
     portal.wait_for_log("Camera closed")
     wait_for_status(portal, state="closed", available=True)
     faults.write_text("")
