@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.rig import root as rig_root
+from tests.support.timeouts import PATIENCE_S
 
 PYTHON = rig_root.PYTHON
 PROJECT = "/opt/project"
@@ -27,14 +28,15 @@ BOTH = ("Virtual0", "Virtual1")
 MODELS = {"Virtual0": "imx708_wide", "Virtual1": "imx477"}
 
 _CAMERA_LIST = "/usr/share/libcamera/pipeline/virtual/virtual.yaml"
+_BYTECODE = "/run/rig-bytecode"  # shared by the programs of a session, as their own files are discarded
 _ENV = {
     "LD_PRELOAD": "/opt/rig/dmabuf_shim.so",
     "PYTHONPATH": "/opt/rig",
     "PYTHONUNBUFFERED": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONPYCACHEPREFIX": _BYTECODE,
     "LANG": "C.UTF-8",
 }
-_LEAVE_S = 10.0  # between SIGTERM and SIGKILL at the end of a test
+_LEAVE_S = PATIENCE_S  # between SIGTERM and SIGKILL at the end of a test
 
 
 class Running:
@@ -70,7 +72,7 @@ class Running:
         with self._changed:
             return "\n".join(self._lines)
 
-    def wait_for_line(self, pattern: str, within_s: float = 20.0, *, count: int = 1) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, within_s: float = PATIENCE_S, *, count: int = 1) -> re.Match[str]:
         """Return the match of the `count`-th line with `pattern`, including earlier lines. Raises AssertionError."""
         deadline_s = time.monotonic() + within_s
         wanted = re.compile(pattern)
@@ -89,7 +91,7 @@ class Running:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, within_s: float = 10.0) -> int:
+    def wait(self, within_s: float = PATIENCE_S) -> int:
         """Return the exit status, negative for a signal. Raises AssertionError if the process still runs."""
         try:
             status = self._process.wait(within_s)
@@ -169,7 +171,7 @@ class Rig:
         fps: float | None = None,
         env: Mapping[str, str] = {},
         shared: Mapping[str, Path] = {},
-        timeout_s: float = 60.0,
+        timeout_s: float = 3 * PATIENCE_S,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program to its end; does not check its status. Arguments as for `start`."""
         command, _ = self._command(argv, cameras, fps, env, shared)
@@ -234,7 +236,8 @@ class Rig:
     ) -> tuple[list[str], Path]:
         place = Path(tempfile.mkdtemp(dir=self.scratch))
         layer, control, locks = place / "layer", place / "control", self.scratch / "locks"
-        for folder in (layer, control, locks):
+        bytecode = self.scratch / "bytecode"
+        for folder in (layer, control, locks, bytecode):
             folder.mkdir(exist_ok=True)
         listed = [(rig_root.INSIDE / f"{camera.lower()}.yaml").read_text() for camera in cameras]
         (place / "virtual.yaml").write_text("%YAML 1.1\n---\n" + ("".join(listed) or "{}\n"))
@@ -247,9 +250,10 @@ class Rig:
                 _CAMERA_LIST: place / "virtual.yaml",
                 "/run/rig": control,
                 "/run/rig-locks": locks,
+                _BYTECODE: bytecode,
                 **shared,
             },
-            writable=("/run/rig", "/run/rig-locks", *shared),
+            writable=("/run/rig", "/run/rig-locks", _BYTECODE, *shared),
             env={**_ENV, **({"RIG_FPS": str(fps)} if fps is not None else {}), **env},
             cwd=PROJECT,
         )
