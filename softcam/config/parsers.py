@@ -111,14 +111,12 @@ def url(*schemes: str) -> Callable[[str], str]:
     rule = f"a URL with a host that starts with {' or '.join(f'{scheme}://' for scheme in schemes)}"
 
     def parse(text: str) -> str:
-        if not _is_plain(text, 2048) or " " in text:
-            raise ValueError(rule)
         try:
             parts = urlsplit(text)
-            has_host = bool(parts.hostname) and (parts.port is None or parts.port > 0)
-        except ValueError as error:  # an invalid port, an incomplete IPv6 address
-            raise ValueError(rule) from error
-        if parts.scheme not in schemes or not has_host:
+            is_valid = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # an invalid port, an incomplete IPv6 address
+            is_valid = False
+        if not is_valid or not _is_plain(text, 2048) or " " in text:
             raise ValueError(rule)
         return text
 
@@ -129,8 +127,7 @@ def web_url(text: str) -> str:
     """A URL for browsers, restricted to the characters of RFC 3986: it appears in pages and in a content policy."""
     rule = "a URL with a host that starts with http:// or https://, without characters that URLs do not contain"
     try:
-        name = urlsplit(url("http", "https")(text)).hostname or ""
-        host(name)
+        host(urlsplit(url("http", "https")(text)).hostname or "")
     except ValueError as error:
         raise ValueError(rule) from error
     if not _WEB_URL.fullmatch(text):
@@ -185,17 +182,12 @@ def camera_choice(*, has_numbers: bool) -> Parser:
                 return url(*_URL_SCHEMES)(f"{scheme.lower()}:{rest}")  # FFmpeg expects lower case
             except ValueError as error:
                 raise ValueError(url_rule) from error
-        if is_external(text):
-            if not _is_plain(text, 4096) or text.endswith("/"):
-                raise ValueError(rule)
-            return text
-        if not _is_plain(text, 255):
-            raise ValueError(rule)
         if _LIKE_NUMBER.fullmatch(text):
-            if not has_numbers or not _INTEGER.fullmatch(text) or int(text) > HIGHEST_CAMERA:
-                raise ValueError(rule)
-            return int(text)
-        return text
+            if has_numbers and _INTEGER.fullmatch(text) and int(text) <= HIGHEST_CAMERA:
+                return int(text)
+        elif _is_plain(text, 4096 if is_external(text) else 255) and not (is_external(text) and text.endswith("/")):
+            return text
+        raise ValueError(rule)
 
     return parse
 

@@ -68,11 +68,10 @@ def _rows_of(picture: Any) -> list[Plane]:
     ]
 
 
-def shape_error(given: Any, size: tuple[int, int]) -> CameraError | None:
-    """Why the result of a hook cannot replace a frame of `size` (width, height); None if it can."""
+def check_shape(given: Any, size: tuple[int, int]) -> None:
+    """Raises CameraError if the result of a hook cannot replace a frame of `size` (width, height)."""
     wanted = (size[1], size[0], 3)
     if not isinstance(given, np.ndarray):
-        return CameraError(f"returned {type(given).__name__}, must be an array or None")
+        raise CameraError(f"returned {type(given).__name__}, must be an array or None")
     if given.shape != wanted or given.dtype != np.uint8:
-        return CameraError(f"returned {given.dtype} {given.shape}, must be uint8 {wanted}")
-    return None
+        raise CameraError(f"returned {given.dtype} {given.shape}, must be uint8 {wanted}")

@@ -48,8 +48,4 @@ class Deadline:
 
         The predicate is evaluated at least once, also after the deadline.
         """
-        while not (result := predicate()):
-            if self.is_expired:
-                break
-            condition.wait(self.timeout_s)
-        return result
+        return condition.wait_for(predicate, self.timeout_s)

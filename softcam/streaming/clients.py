@@ -50,7 +50,6 @@ class StreamClient:
     sent_bytes: int = 0  # of `unsent`
     part_number: int = 0  # the last part that was started; of an fMP4 stream, the next one
     due_s: float = 0.0
-    index: int = -1  # in the ready set; -1 outside of it
     waits_for_keyframe: bool = False  # fMP4 only
     format_number: int = 0  # fMP4 only: of the initial segment that was sent; 0 before the first one
     progress_s: float = 0.0
@@ -64,61 +63,31 @@ class StreamClient:
 
 
 @dataclass(eq=False, slots=True)
-class ReadySet:
-    """The clients that have received everything and get every frame: a new part is sent to all of them at once.
-
-    What is the same for all of them is not stored per client: `part_number` and `frames` of a client are valid again
-    when it is removed.
-    """
-
-    clients: list[StreamClient] = field(default_factory=list)
-    fds: list[int] = field(default_factory=list)  # of the sockets, in the same order
-    _fd_array: FdArray | None = None
-
-    @property
-    def fd_array(self) -> FdArray:
-        """`fds` as an array: the same object until a client is added or removed."""
-        if self._fd_array is None:
-            self._fd_array = np.array(self.fds, np.int32)
-        return self._fd_array
-
-    def add(self, client: StreamClient, part_number: int) -> None:
-        """`part_number` is the last part that the client received."""
-        client.index = len(self.clients)
-        client.frames -= part_number
-        self.clients.append(client)
-        self.fds.append(client.fd)
-        self._fd_array = None
-
-    def remove(self, client: StreamClient, part_number: int) -> None:
-        """`part_number` is the last part that all clients of the set received."""
-        last = self.clients.pop()
-        self.fds.pop()
-        if last is not client:
-            last.index = client.index
-            self.clients[last.index] = last
-            self.fds[last.index] = last.fd
-        client.index = -1
-        client.part_number = part_number
-        client.frames += part_number
-        self._fd_array = None
-
-
-@dataclass(eq=False, slots=True)
 class JpegChannel:
     """The clients of one JPEG variant: each gets the latest part. Written by the loop; encoder threads read `due_s`.
 
-    A part is header, JPEG and the boundary after it. A client is either in the ready set or in `lagging`.
+    A part is header, JPEG and the boundary after it. A client is either in `ready` or in `lagging`. The ready clients
+    have received everything and get every frame: a new part is sent to all of them at once. So what is the same for all
+    of them is not stored per client: `part_number` and `frames` of a client are valid again when it has left the set.
     """
 
     variant: JpegVariant
     clients: set[StreamClient] = field(default_factory=set)
-    ready: ReadySet = field(default_factory=ReadySet)
+    ready: dict[StreamClient, None] = field(default_factory=dict)
     lagging: set[StreamClient] = field(default_factory=set)  # still receiving a part, or with a frame rate limit
     due_s: float = 0.0  # when the next frame is due for the first of them; encoders drop earlier frames
     part: bytes = b""
     part_made_s: float = -math.inf  # monotonic time starts with the boot: 0 would be recent
     part_number: int = 0  # increases with each part
+    _batch: tuple[list[StreamClient], list[int], FdArray] | None = None
+
+    @property
+    def ready_batch(self) -> tuple[list[StreamClient], list[int], FdArray]:
+        """The ready clients, and their sockets as a list and as an array: the same objects until the set changes."""
+        if self._batch is None:
+            fds = [client.fd for client in self.ready]
+            self._batch = list(self.ready), fds, np.array(fds, np.int32)
+        return self._batch
 
     def subscribe(self, client: StreamClient, now_s: float) -> bytes:
         self.lagging.add(client)
@@ -144,7 +113,9 @@ class JpegChannel:
         if client.part_number == self.part_number:
             if not client.interval_s:
                 self.lagging.discard(client)
-                self.ready.add(client, self.part_number)
+                client.frames -= self.part_number
+                self.ready[client] = None
+                self._batch = None
             return b""
         if not client.is_due(now_s):
             return b""
@@ -156,11 +127,17 @@ class JpegChannel:
 
     def on_partial_send(self, client: StreamClient) -> None:
         """A client of the ready set did not accept all of the latest part."""
-        self.ready.remove(client, self.part_number)
+        self._remove_ready(client)
         client.frames -= 1
         self.lagging.add(client)
 
     def unsubscribe(self, client: StreamClient) -> None:
-        if client.index >= 0:
-            self.ready.remove(client, self.part_number)
+        if client in self.ready:
+            self._remove_ready(client)
         self.lagging.discard(client)
+
+    def _remove_ready(self, client: StreamClient) -> None:
+        del self.ready[client]
+        client.part_number = self.part_number
+        client.frames += self.part_number
+        self._batch = None

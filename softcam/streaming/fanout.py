@@ -222,14 +222,14 @@ class FanOut:
         if channel is None or not channel.publish(part, made_s):
             return  # the last client has disconnected, or there is a newer part
         now_s = self._clock()
-        ready = channel.ready
-        if ready.clients:
-            partial = [(ready.clients[index], sent) for index, sent in self._sender.send_to_each(ready, part)]
-            for client, sent in partial:
+        if channel.ready:
+            clients, fds, fd_array = channel.ready_batch
+            for index, sent in self._sender.send_to_each(fds, fd_array, part):
+                client = clients[index]
                 channel.on_partial_send(client)
                 client.unsent, client.sent_bytes, client.progress_s = part, 0, now_s
                 self._on_sent(client, sent)
-        due_s = 0.0 if ready.clients else math.inf
+        due_s = 0.0 if channel.ready else math.inf
         for client in tuple(channel.lagging):
             if not client.unsent:
                 self._send_next(client, channel, now_s)

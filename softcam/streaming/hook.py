@@ -23,7 +23,7 @@ import numpy as np
 from softcam.errors import CameraError, ConfigurationError
 from softcam.hook_api import HookFunction
 from softcam.imaging.frame import Frame, NewestFrame
-from softcam.imaging.rgb import frame_of, rgb_of, shape_error
+from softcam.imaging.rgb import check_shape, frame_of, rgb_of
 from softcam.runtime.deadline import Deadline
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.pyav import import_pyav
@@ -110,7 +110,6 @@ class Hook:
             return self._busy_since_s is not None
 
     def on_frame(self) -> None:
-        """There is a new frame in the source."""
         is_newly_bypassed = False
         with self._changed:
             if self._busy_since_s is not None:
@@ -202,9 +201,7 @@ class Hook:
             return frame
         if isinstance(result, np.ndarray):
             result = np.asarray(result)  # a subclass may override anything
-        error = shape_error(result, frame.size)
-        if error is not None:
-            raise error
+        check_shape(result, frame.size)
         return frame_of(result, frame)
 
     def _on_failure(self, reason: str, error: BaseException) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 
 from softcam.streaming import sockets
-from softcam.streaming.clients import ReadySet
 from softcam.streaming.sockets import SEND_FLAGS, FdArray, address_of, send
 
 log = logging.getLogger(__name__)
@@ -41,18 +40,12 @@ _PARAMETERS: Final = 30
 _SQ_ENTRIES, _CQ_ENTRIES, _FEATURES = 0, 1, 5
 _SQ_TAIL_AT, _SQ_ARRAY_AT, _CQ_HEAD_AT, _CQ_TAIL_AT, _CQ_CQES_AT = 11, 16, 20, 21, 25
 _SUBMISSION: Final = np.dtype(
-    [
-        ("opcode", "u1"),
-        ("flags", "u1"),
-        ("ioprio", "u2"),
-        ("fd", "i4"),
-        ("off", "u8"),
-        ("addr", "u8"),
-        ("len", "u4"),
-        ("msg_flags", "u4"),
-        ("user_data", "u8"),
-        ("rest", "u8", 3),
-    ]
+    {
+        "names": ["opcode", "fd", "addr", "len", "msg_flags", "user_data"],
+        "formats": ["u1", "i4", "u8", "u4", "u4", "u8"],
+        "offsets": [0, 4, 16, 24, 28, 32],
+        "itemsize": 64,
+    }
 )
 _COMPLETION: Final = np.dtype([("user_data", "u8"), ("res", "i4"), ("flags", "u4")])
 _NO_SIZE: Final = ctypes.c_size_t(0)
@@ -104,7 +97,6 @@ class IoUringSender:
         return partial
 
     def close(self) -> None:
-        """Release the ring and its mappings."""
         # Views refer to the mappings, which cannot be closed before them.
         del self._fd, self._addr, self._len, self._results
         for view in (self._order, self._words):
@@ -196,17 +188,17 @@ class BatchSender:
         self._make_ring = make_ring
         self._ring: IoUringSender | None = None
 
-    def send_to_each(self, to: ReadySet, part: bytes) -> list[tuple[int, int]]:
-        """As `sockets.send_to_each`."""
-        if len(to.fds) < self._min_ring_sockets:
-            return sockets.send_to_each(to.fds, part)
+    def send_to_each(self, fds: list[int], fd_array: FdArray, part: bytes) -> list[tuple[int, int]]:
+        """As `sockets.send_to_each`; the sockets in two forms, of which each way of sending needs one."""
+        if len(fds) < self._min_ring_sockets:
+            return sockets.send_to_each(fds, part)
         if self._ring is None:
             try:
                 self._ring = self._make_ring(_RING_ENTRIES)
             except OSError as error:
                 self._disable_ring(f"unavailable, using send(): {error}", logging.INFO)
-                return sockets.send_to_each(to.fds, part)
-        partial = self._ring.send_to_each(to.fd_array, part)
+                return sockets.send_to_each(fds, part)
+        partial = self._ring.send_to_each(fd_array, part)
         if self._ring.has_failed:
             self._disable_ring("failed, using send(): some sends have no result", logging.ERROR)
         return partial

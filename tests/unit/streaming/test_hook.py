@@ -194,7 +194,7 @@ def test_failures_are_counted_and_logged_once(
     assert len([record for record in caplog.records if reason in record.getMessage()]) == 1
 
 
-@pytest.mark.parametrize("step", ["rgb_of", "shape_error", "frame_of"])
+@pytest.mark.parametrize("step", ["rgb_of", "check_shape", "frame_of"])
 def test_memory_error_affects_one_frame(start_hook: StartHook, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: Any) -> None:
         raise MemoryError
