@@ -49,10 +49,10 @@ from softcam.web.api.cameras import CameraList
 from softcam.web.api.controls import ControlApi
 from softcam.web.api.h264_stream import H264StreamApi
 from softcam.web.api.media import MediaApi, MediaDefaults, SnapshotOptions
-from softcam.web.api.metrics import Metrics
+from softcam.web.api.metrics import metrics_routes
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.publishing import PublishingApi
-from softcam.web.api.recordings import RecordingsApi, take_still
+from softcam.web.api.recordings import RecordingsApi
 from softcam.web.api.status import StatusApi
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.csrf import CsrfGuard
@@ -180,7 +180,7 @@ class Application:
                 return thumbnails.of_newest(frames, orientation())
 
             def still(full_sensor: bool) -> Still:
-                return take_still(self._media, SnapshotOptions(full_sensor=full_sensor))
+                return self._media.take_snapshot(SnapshotOptions(full_sensor=full_sensor))
 
             video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
             timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation)
@@ -188,7 +188,7 @@ class Application:
 
     def _build_web(self) -> None:
         settings, manager, media = self._settings, self._manager, self._media
-        h264 = H264StreamApi(media, self._video, self._fmp4, self._fanout)
+        h264 = H264StreamApi(media, self._video, self._fmp4)
         publishing = PublishingApi(self._publisher, has_camera=manager is not None)
         recordings = RecordingsApi(self._recorders, media)
         status = StatusApi(
@@ -202,7 +202,8 @@ class Application:
         controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
         cameras = CameraList(settings.neighbours, settings.port_for(self._number))
         routes = [*page_routes(cameras.image_origins), *webrtc_routes(settings.webrtc_url)]
-        for api in (media, status, Metrics(status.content), h264, publishing, recordings, controls, cameras):
+        routes += metrics_routes(status.content)
+        for api in (media, status, h264, publishing, recordings, controls, cameras):
             routes += api.routes()
         access = AccessControl(settings.api_key, settings.view_key, CsrfGuard(settings.host_names or ()))
         router = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])

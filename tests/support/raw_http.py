@@ -53,7 +53,7 @@ class Client:
 
     def __init__(self, address: tuple[Any, ...]) -> None:
         self.socket = socket.create_connection(address[:2], PATIENCE_S)
-        self._buffer = b""
+        self._buffer = bytearray()
 
     def __enter__(self) -> Self:
         return self
@@ -91,14 +91,15 @@ class Client:
     def read(self, size: int) -> bytes:
         while len(self._buffer) < size:
             received = self.socket.recv(65536)
-            assert received, f"the connection ended after {self._buffer!r}"
+            assert received, f"the connection ended after {bytes(self._buffer)!r}"
             self._buffer += received
-        taken, self._buffer = self._buffer[:size], self._buffer[size:]
+        taken = bytes(self._buffer[:size])
+        del self._buffer[:size]
         return taken
 
     def is_closed(self) -> bool:
         """Wait for the end of the connection; nothing may precede it."""
-        assert self._buffer == b""
+        assert not self._buffer
         with contextlib.suppress(ConnectionResetError):
             return self.socket.recv(1) == b""
         return True

@@ -6,6 +6,7 @@ browser used. Where that does not hold, complete URLs can be configured.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -27,39 +28,38 @@ _DOC: Final = Doc(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class CameraList:
-    """Handles `/v1/cameras`."""
+    """Handles `/v1/cameras`. `cameras` are names, each with a port of this machine or the URL of a page."""
 
-    def __init__(self, cameras: Sequence[tuple[str, int | str]], own_port: int) -> None:
-        """`cameras` are names, each with a port of this machine or the URL of a page."""
-        self._cameras = tuple(cameras)
-        self._own_port = own_port
+    cameras: Sequence[tuple[str, int | str]]
+    own_port: int
 
     def routes(self) -> list[Route]:
         return [Route(("/v1/cameras",), self.answer, doc=_DOC)]
 
     def answer(self, request: Request) -> AnyResponse:
-        found = [(name, self._url(where, request), where == self._own_port) for name, where in self._cameras]
+        found = [(name, self._url(where, request), where == self.own_port) for name, where in self.cameras]
         return json_response(
             {"cameras": [{"name": name, "url": url, "is_self": is_self} for name, url, is_self in found if url]}
         )
 
     def image_origins(self, request: Request) -> list[str]:
         """The origins of the other cameras' images, for the page's Content-Security-Policy."""
-        urls = (urlsplit(self._url(where, request) or "") for _, where in self._cameras if where != self._own_port)
+        urls = (urlsplit(self._url(where, request) or "") for _, where in self.cameras if where != self.own_port)
         return sorted({f"{url.scheme}://{url.netloc}" if url.scheme else url.netloc for url in urls if url.netloc})
 
     def _url(self, where: int | str, request: Request) -> str | None:
         """None if it is unknown: behind a proxy that serves all cameras on one port."""
         if isinstance(where, str):
             return where
-        if where == self._own_port:
+        if where == self.own_port:
             return "./"
         try:
             seen = urlsplit(f"//{request.headers.get('Host', '')}")
             host, port = parsers.host(seen.hostname or ""), seen.port
         except ValueError:
             return None
-        if port is None or not 0 < (outside := port + where - self._own_port) < 65536:
+        if port is None or not 0 < (outside := port + where - self.own_port) < 65536:
             return None
         return f"//[{host}]:{outside}/" if ":" in host else f"//{host}:{outside}/"

@@ -16,6 +16,7 @@ from softcam.controls.controller import ControlManager
 from softcam.controls.effective import effective_values
 from softcam.controls.fields import Field, Group, Kind
 from softcam.controls.schema import GROUPS
+from softcam.imaging.jpeg import size_of
 from softcam.web.api.json_schema import (
     BOOLEAN,
     INTEGER,
@@ -183,7 +184,7 @@ class ControlApi:
         values = body.read(request, SNAPSHOT)
         options = {_SNAPSHOT_OPTIONS.get(name, name): value for name, value in values.items()}
         snapshot = self._media.take_snapshot(SnapshotOptions(**options))
-        width, height = snapshot.size
+        width, height = size_of(snapshot.jpeg)
         text = base64.b64encode(snapshot.jpeg).decode("ascii")
         return json_response({"status": "ok", "image_base64": text, "width": width, "height": height})
 

@@ -1,17 +1,15 @@
 """The live H.264 stream as fragmented MP4: `/stream.mp4`. Runs on the threads of requests."""
 
-from socket import socket
+from dataclasses import dataclass
 from typing import Any, Final, get_args
 
 from softcam.h264.backend import BackendName
 from softcam.h264.encoder import VideoEncoder
 from softcam.mp4.fragment import CONTENT_TYPE
-from softcam.streaming.clients import StreamClient
-from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Fmp4Stream
 from softcam.web.api.json_schema import INTEGER, note, nullable, record
 from softcam.web.api.media import HEADERS, MediaApi
-from softcam.web.http.messages import AnyResponse, Request, Response, StreamingResponse
+from softcam.web.http.messages import AnyResponse, Request
 from softcam.web.http.router import Doc, Route
 
 # The Unix time of media time 0: a player can compute the age of what it shows.
@@ -38,35 +36,26 @@ _H264: Final = {
 H264_SHAPE: Final = {"h264": record(_H264) | nullable("object") | note("the encoder; null while it does not run")}
 
 
+@dataclass(frozen=True, slots=True)
 class H264StreamApi:
-    """Handles `/stream.mp4`."""
+    """Handles `/stream.mp4`. `media` connects the clients of all streams."""
 
-    def __init__(self, media: MediaApi, video: VideoEncoder, stream: Fmp4Stream, fanout: FanOut) -> None:
-        """`media` has the client slots, which all streams share."""
-        self._media = media
-        self._video = video
-        self._stream = stream
-        self._fanout = fanout
+    media: MediaApi
+    video: VideoEncoder
+    fmp4: Fmp4Stream
 
     def routes(self) -> list[Route]:
         return [Route(("/stream.mp4",), self.stream, doc=_DOC)]
 
     def stream(self, request: Request) -> AnyResponse:
         """Raises NotSupported if this machine cannot encode."""
-        manager = self._media.require_camera()
-        self._video.require()
-        if not request.expects_body:
-            return Response(b"", CONTENT_TYPE, headers=self._headers())
-        _, release = self._media.acquire_slot(manager)
-
-        def start(connection: socket) -> None:
-            self._fanout.add(StreamClient(connection, request.client, self._stream, 0.0, release))
-
-        return StreamingResponse(start, release, CONTENT_TYPE, self._headers())
+        self.media.require_camera()
+        self.video.require()
+        return self.media.connect(request, CONTENT_TYPE, self._headers, lambda _: self.fmp4)
 
     def status(self) -> dict[str, Any]:
         """The field of the camera's status, described by `H264_SHAPE`."""
-        status = self._video.status()
+        status = self.video.status()
         if status.fmt is None:  # then the backend is None too
             return {"h264": None}
         h264 = {
@@ -82,5 +71,5 @@ class H264StreamApi:
         return {"h264": h264}
 
     def _headers(self) -> dict[str, str]:
-        zero = f"{self._stream.zero_timestamp_s:.6f}"
+        zero = f"{self.fmp4.zero_timestamp_s:.6f}"
         return {**HEADERS, "Access-Control-Expose-Headers": _ZERO, _ZERO: zero}

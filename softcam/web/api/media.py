@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -19,7 +19,8 @@ from softcam.imaging.dng import turned
 from softcam.imaging.exif import exif_segment, make_of, with_exif, with_orientation
 from softcam.imaging.frame import Frame
 from softcam.imaging.jpeg import size_of
-from softcam.streaming.clients import StreamClient
+from softcam.recording.timelapse import Still
+from softcam.streaming.clients import Channel, StreamClient
 from softcam.streaming.fanout import CONTENT_TYPE, FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant, Size
 from softcam.web.http import query
@@ -106,15 +107,6 @@ class SnapshotOptions:
     full_sensor: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A JPEG, and the Unix time of its exposure."""
-
-    jpeg: bytes
-    size: Size
-    timestamp_s: float
-
-
 class MediaApi:
     """Handles the MJPEG stream and snapshots."""
 
@@ -146,36 +138,32 @@ class MediaApi:
     def stream(self, request: Request) -> AnyResponse:
         """MJPEG."""
         quality, fps = _QUALITY.read(request.query), _FPS.read(request.query)
-        width = _STREAM_WIDTH.read(request.query) or 0
+        width = (_STREAM_WIDTH.read(request.query) or 0) // 2 * 2
+
+        def variant(config: StreamConfig) -> JpegVariant:
+            # Requests for the same JPEG share one variant, which is encoded once: widths are even in any case, and an
+            # explicit quality differs from the default only for a camera that delivers JPEGs.
+            quality_is_explicit = quality is not None and config.pixel_format == "MJPEG"
+            even_width = width if width < config.width else 0
+            return JpegVariant(even_width, quality or self._defaults.quality, quality_is_explicit)
+
+        return self.connect(request, CONTENT_TYPE, lambda: HEADERS, variant, 1 / fps if fps else 0.0)
+
+    def connect(
+        self,
+        request: Request,
+        content_type: str,
+        headers: Callable[[], Mapping[str, str]],
+        source: Callable[[StreamConfig], JpegVariant | Channel],
+        interval_s: float = 0.0,
+    ) -> AnyResponse:
+        """The response that passes the client to the fan-out, once the camera is open.
+
+        Raises HttpError 503 if the camera is disabled or `max_clients` are connected, and CameraError.
+        """
         manager = self.require_camera()
         if not request.expects_body:
-            return Response(b"", CONTENT_TYPE, headers=HEADERS)
-        config, release = self.acquire_slot(manager)
-        # Requests for the same JPEG share one variant, which is encoded once: widths are even in any case, and an
-        # explicit quality differs from the default only for a camera that delivers JPEGs.
-        width = width // 2 * 2
-        quality_is_explicit = quality is not None and config.pixel_format == "MJPEG"
-        variant = JpegVariant(
-            width if width < config.width else 0, quality or self._defaults.quality, quality_is_explicit
-        )
-        interval_s = 1 / fps if fps else 0.0
-
-        def start(connection: socket) -> None:
-            self._fanout.add(StreamClient(connection, request.client, variant, interval_s, release))
-
-        return StreamingResponse(start, release, CONTENT_TYPE, HEADERS)
-
-    def require_camera(self) -> CameraManager:
-        """The camera's manager. Raises HttpError 503 if the camera is disabled."""
-        if self._manager is None:
-            raise camera_disabled()
-        return self._manager
-
-    def acquire_slot(self, manager: CameraManager) -> tuple[StreamConfig, Callable[[], None]]:
-        """A client's slot, with the camera open: the stream's config, and what releases the slot, to be called once.
-
-        Raises HttpError 503 if `max_clients` are connected, and CameraError.
-        """
+            return Response(b"", content_type, headers=headers())
         with ExitStack() as stack:
             if not self._slots.acquire(blocking=False):
                 raise HttpError(
@@ -186,7 +174,18 @@ class MediaApi:
             stack.callback(self._slots.release)
             stack.callback(manager.lease("stream").release)
             config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
-            return config, stack.pop_all().close
+            release = stack.pop_all().close
+
+        def start(connection: socket) -> None:
+            self._fanout.add(StreamClient(connection, request.client, source(config), interval_s, release))
+
+        return StreamingResponse(start, release, content_type, headers())
+
+    def require_camera(self) -> CameraManager:
+        """The camera's manager. Raises HttpError 503 if the camera is disabled."""
+        if self._manager is None:
+            raise camera_disabled()
+        return self._manager
 
     # --- snapshots ---------------------------------------------------------------------------------------------------
 
@@ -211,9 +210,9 @@ class MediaApi:
             dng = turned(raw.dng, self._control_manager.orientation)
             return Response(dng, DNG_TYPE, headers=_frame_headers(raw.timestamp_s) | name)
         snapshot = self.take_snapshot(options)
-        return Response(snapshot.jpeg, "image/jpeg", headers=_frame_headers(snapshot.timestamp_s))
+        return Response(snapshot.jpeg, "image/jpeg", headers=_frame_headers(snapshot.taken_s))
 
-    def take_snapshot(self, options: SnapshotOptions) -> Snapshot:
+    def take_snapshot(self, options: SnapshotOptions) -> Still:
         """Open the camera if necessary, focus, and encode one frame. Raises CameraError, NoPicture among them."""
         requested_s = time.monotonic()
         deadline_s = requested_s + self._defaults.snapshot_timeout_s
@@ -238,7 +237,7 @@ class MediaApi:
 
     def _encode_still(
         self, options: SnapshotOptions, manager: CameraManager, deadline_s: float, size: Size, config: StreamConfig
-    ) -> Snapshot:
+    ) -> Still:
         """A snapshot that is larger than the stream: a still, which pauses the stream."""
         manager.wait_frame(0.0, deadline_s).release()  # the still uses the current exposure, which must have settled
         still_size = None if options.full_sensor else _within(size, config.sensor_size)
@@ -256,7 +255,7 @@ class MediaApi:
         deadline_s: float,
         size: Size,
         config: StreamConfig,
-    ) -> Snapshot:
+    ) -> Still:
         """A snapshot of the next intact frame: a camera that delivers JPEGs occasionally delivers a damaged one."""
         damaged = 0
         while True:
@@ -269,7 +268,7 @@ class MediaApi:
                     raise
             not_before_s = math.nextafter(frame.began_s, math.inf)
 
-    def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Snapshot:
+    def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Still:
         """The snapshot of a frame, which is released."""
         try:
             jpeg = self._jpegs.snapshot(
@@ -278,9 +277,7 @@ class MediaApi:
                 options.quality or self._defaults.snapshot_quality,
                 quality_is_explicit=options.quality is not None,
             )
-            size = size_of(jpeg)
-            jpeg = _with_exif(jpeg, size, frame, config, self._control_manager.orientation)
-            return Snapshot(jpeg, size, frame.timestamp_s)
+            return Still(_with_exif(jpeg, frame, config, self._control_manager.orientation), frame.timestamp_s)
         finally:
             frame.release()
 
@@ -327,13 +324,13 @@ def _even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(jpeg: bytes, size: Size, frame: Frame, config: StreamConfig, orientation: int) -> bytes:
+def _with_exif(jpeg: bytes, frame: Frame, config: StreamConfig, orientation: int) -> bytes:
     if frame.pixel_format == "MJPEG":  # the camera's JPEG may already have EXIF
         return with_orientation(jpeg, orientation)
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
-        size=size,
+        size=size_of(jpeg),
         exposure_us=_finite(metadata.get("ExposureTime")),
         gain=_finite(metadata.get("AnalogueGain")),
         lens_dioptres=_finite(metadata.get("LensPosition")),

@@ -38,19 +38,14 @@ _METRICS: Final = (
 )
 
 
-class Metrics:
-    """Handles `/metrics`."""
+def metrics_routes(content: Callable[[], Mapping[str, Any]]) -> list[Route]:
+    """`content` returns the fields of the status; metrics whose field is null are omitted."""
 
-    def __init__(self, content: Callable[[], Mapping[str, Any]]) -> None:
-        """`content` returns the fields of the status; metrics whose field is null are omitted."""
-        self._content = content
-
-    def routes(self) -> list[Route]:
-        return [Route(("/metrics",), self.answer, doc=_DOC)]
-
-    def answer(self, _request: Request) -> AnyResponse:
-        lines = [*_camera_lines(self._content()), *_process_lines()]
+    def answer(_request: Request) -> AnyResponse:
+        lines = [*_camera_lines(content()), *_process_lines()]
         return Response("".join(f"{line}\n" for line in lines).encode(), CONTENT_TYPE, headers=NO_STORE)
+
+    return [Route(("/metrics",), answer, doc=_DOC)]
 
 
 def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:

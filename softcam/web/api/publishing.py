@@ -1,5 +1,6 @@
 """Publishing to an RTSP server over HTTP: start, stop, status. Runs on the threads of requests."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from softcam.errors import NotSupported
@@ -34,13 +35,12 @@ STREAMING_SHAPE: Final = {
 }
 
 
+@dataclass(frozen=True, slots=True)
 class PublishingApi:
-    """Handles `/v1/streaming`."""
+    """Handles `/v1/streaming`. `publisher` is None if no address is configured or the camera is disabled."""
 
-    def __init__(self, publisher: Publisher | None, *, has_camera: bool) -> None:
-        """`publisher` is None if no address is configured or the camera is disabled."""
-        self._publisher = publisher
-        self._has_camera = has_camera
+    publisher: Publisher | None
+    has_camera: bool
 
     def routes(self) -> list[Route]:
         return [
@@ -51,25 +51,25 @@ class PublishingApi:
     def start(self, request: Request) -> AnyResponse:
         """Raises NotSupported if no address is configured, and CameraError if the camera is unavailable."""
         body.read(request, body.NO_FIELDS)
-        if not self._has_camera:
+        if not self.has_camera:
             raise camera_disabled()
-        if self._publisher is None:
+        if self.publisher is None:
             raise NotSupported("rtsp_url: not configured; set the server by --rtsp-url or CAMERA_RTSP_URL")
-        self._publisher.start()
+        self.publisher.start()
         return json_response({"status": "ok", "streaming": True})
 
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is published."""
         body.read(request, body.NO_FIELDS)
-        if self._publisher is not None:
-            self._publisher.stop()
+        if self.publisher is not None:
+            self.publisher.stop()
         return json_response({"status": "ok", "streaming": False})
 
     def status(self) -> dict[str, Any]:
         """The fields of the camera's status, described by `STREAMING_SHAPE`."""
-        if self._publisher is None:
+        if self.publisher is None:
             return {"streaming": False, "publishing": None}
-        status = self._publisher.status()
+        status = self.publisher.status()
         publishing = {
             "state": status.state,
             "url": status.url,

@@ -3,6 +3,8 @@
 import json
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -11,22 +13,9 @@ from softcam.recording import thumbnail
 from softcam.recording.catalog import Recording
 from softcam.recording.recorder import RecordingOptions, RunningVideo
 from softcam.recording.service import RecordingService
-from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions
+from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions
+from softcam.web.api import recording_docs as docs
 from softcam.web.api.media import MediaApi, SnapshotOptions
-from softcam.web.api.recording_docs import (
-    DELETE_DOC,
-    DOWNLOAD,
-    FILE_DOC,
-    LIST_DOC,
-    STILL,
-    STILL_DOC,
-    STOP,
-    STOP_DOC,
-    THUMBNAIL_DOC,
-    TIMELAPSE,
-    start_doc,
-    video_group,
-)
 from softcam.web.http import body
 from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
@@ -42,6 +31,8 @@ from softcam.web.http.router import Route
 
 _STOP_LIMIT_S: Final = 15.0  # a slow disk may need some seconds to finish a file
 _CONTENT_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
+_NAMES: Final = {"began_s": "began", "size": "bytes"}
+_DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3}
 # Browsers revalidate each time, and get 304 while the file is unchanged.
 _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
@@ -53,18 +44,18 @@ class RecordingsApi:
         """`service` is None if no folder is configured."""
         self._service = service
         self._media = media
-        self._video = video_group(0.0 if service is None else service.preroll_s)
+        self._video = docs.video_group(0.0 if service is None else service.preroll_s)
 
     def routes(self) -> list[Route]:
         place = "/v1/recordings"
         return [
-            Route((place,), self.get_list, doc=LIST_DOC),
-            Route((f"{place}/start",), self.start, "POST", doc=start_doc(self._video)),
-            Route((f"{place}/stop",), self.stop, "POST", doc=STOP_DOC),
-            Route((f"{place}/still",), self.still, "POST", doc=STILL_DOC),
-            Route((f"{place}/{{name}}",), self.file, doc=FILE_DOC),
-            Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=DELETE_DOC),
-            Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=THUMBNAIL_DOC),
+            Route((place,), self.get_list, doc=docs.LIST_DOC),
+            Route((f"{place}/start",), self.start, "POST", doc=docs.start_doc(self._video)),
+            Route((f"{place}/stop",), self.stop, "POST", doc=docs.STOP_DOC),
+            Route((f"{place}/still",), self.still, "POST", doc=docs.STILL_DOC),
+            Route((f"{place}/{{name}}",), self.file, doc=docs.FILE_DOC),
+            Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=docs.DELETE_DOC),
+            Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=docs.THUMBNAIL_DOC),
         ]
 
     def status(self) -> dict[str, Any]:
@@ -86,7 +77,7 @@ class RecordingsApi:
         except OSError as error:
             error_text = f"the recordings folder cannot be read: {error.strerror or error}"
         content = {
-            "recordings": [_entry(entry) for entry in entries],
+            "recordings": [_fields(entry) for entry in entries],
             "running": _running(service),
             "used_bytes": used,
             "max_bytes": library.max_bytes,
@@ -97,7 +88,7 @@ class RecordingsApi:
 
     def start(self, request: Request) -> AnyResponse:
         """Raises RecordingError if one of this kind is running or nothing can be written."""
-        group = TIMELAPSE if _kind_of(request) == "timelapse" else self._video
+        group = docs.TIMELAPSE if _kind_of(request) == "timelapse" else self._video
         values = dict(body.read(request, group))
         service = self._require_service()
         if service.video is None or service.timelapse is None:
@@ -108,11 +99,11 @@ class RecordingsApi:
             running = service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor))
         else:
             running = service.video.start(RecordingOptions(**values))
-        return _result(_running_status(running))
+        return _result(_fields(running))
 
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is running."""
-        kind = body.read(request, STOP).get("kind")
+        kind = body.read(request, docs.STOP).get("kind")
         service = self._require_service()
         deadline_s = time.monotonic() + _STOP_LIMIT_S
         recorders = {"video": service.video, "timelapse": service.timelapse}
@@ -121,25 +112,25 @@ class RecordingsApi:
             for name, recorder in recorders.items()
             if recorder is not None and kind in (None, name)
         ]
-        return _result(next((_running_status(running) for running in ended if running is not None), None))
+        return _result(next((_fields(running) for running in ended if running is not None), None))
 
     def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
-        values = dict(body.read(request, STILL))
+        values = dict(body.read(request, docs.STILL))
         library = self._require_service().library
         full_sensor = values.pop("full", False)
-        taken = take_still(self._media, SnapshotOptions(**values, full_sensor=full_sensor))
+        taken = self._media.take_snapshot(SnapshotOptions(**values, full_sensor=full_sensor))
         try:
             entry = library.add_still(taken.jpeg, taken.taken_s, thumbnail.of_jpeg(taken.jpeg))
         except OSError as error:
             raise HttpError(HTTPStatus.CONFLICT, f"the photo cannot be saved: {error.strerror}") from error
-        return _result(_entry(entry))
+        return _result(_fields(entry))
 
     def file(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
         name = request.path_parameters["name"]
         headers = dict(_HEADERS)
-        if DOWNLOAD.read(request.query):
+        if docs.DOWNLOAD.read(request.query):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
         file, whole = self._require_service().library.open(name)
         return file_response(request, file, whole, _CONTENT_TYPES[name[-4:]], headers)
@@ -160,19 +151,11 @@ class RecordingsApi:
         return self._service
 
 
-def take_still(media: MediaApi, options: SnapshotOptions) -> Still:
-    """A snapshot as a still. Raises CameraError."""
-    taken = media.take_snapshot(options)
-    return Still(taken.jpeg, taken.timestamp_s)
-
-
 def _kind_of(request: Request) -> Any:
     """The kind in the body, not validated yet."""
-    try:
-        content = json.loads(request.body)
-    except (ValueError, RecursionError):
-        return None
-    return content.get("kind") if isinstance(content, dict) else None
+    with suppress(ValueError, RecursionError, AttributeError):
+        return json.loads(request.body).get("kind")
+    return None
 
 
 def _result(recording: Mapping[str, Any] | None) -> AnyResponse:
@@ -182,35 +165,13 @@ def _result(recording: Mapping[str, Any] | None) -> AnyResponse:
 def _running(service: RecordingService) -> dict[str, Any]:
     recorders = {"video": service.video, "timelapse": service.timelapse}
     running = {name: None if recorder is None else recorder.running for name, recorder in recorders.items()}
-    return {name: None if status is None else _running_status(status) for name, status in running.items()}
+    return {name: None if status is None else _fields(status) for name, status in running.items()}
 
 
-def _running_status(running: RunningVideo | RunningTimelapse) -> dict[str, Any]:
-    status = {
-        "name": running.name,
-        "began": round(running.began_s, 3),
-        "elapsed_s": round(running.elapsed_s, 1),
-        "bytes": running.size,
-    }
-    if isinstance(running, RunningVideo):
-        return {**status, "segments": running.segments}
-    return {
-        **status,
-        "stills": running.stills,
-        "failures": running.failures,
-        "interval_s": running.interval_s,
-    }
-
-
-def _entry(entry: Recording) -> dict[str, Any]:
-    return {
-        "name": entry.name,
-        "kind": entry.kind,
-        "began": entry.began_s,
-        "duration_s": None if entry.duration_s is None else round(entry.duration_s, 3),
-        "bytes": entry.size,
-        "width": entry.width,
-        "height": entry.height,
-        "is_running": entry.is_running,
-        "has_thumbnail": entry.has_thumbnail,
-    }
+def _fields(status: Recording | RunningVideo | RunningTimelapse) -> dict[str, Any]:
+    """The fields for JSON, with names and precision as described."""
+    fields = {_NAMES.get(name, name): value for name, value in asdict(status).items()}
+    for name in _DECIMALS.keys() & fields.keys():
+        if fields[name] is not None:
+            fields[name] = round(fields[name], _DECIMALS[name])
+    return fields

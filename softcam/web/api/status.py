@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -101,29 +102,21 @@ _HEALTH_DOC: Final = Doc(
 )
 
 
+@dataclass(frozen=True, slots=True)
 class StatusApi:
-    """Handles `/health` and the status."""
+    """Handles `/health` and the status.
 
-    def __init__(
-        self,
-        manager: CameraManager | None,
-        control_manager: ControlManager,
-        viewers: Callable[[], int],
-        encoded: Callable[[], int],
-        has_autofocus: bool,
-        sections: Sequence[Callable[[], Mapping[str, Any]]] = (),
-    ) -> None:
-        """`manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams.
+    `manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams. Each of
+    `sections` returns the status fields of another component.
+    """
 
-        Each of `sections` returns the status fields of another component.
-        """
-        self._manager = manager
-        self._control_manager = control_manager
-        self._viewers = viewers
-        self._encoded = encoded
-        self._has_autofocus = has_autofocus
-        self._sections = sections
-        self._began_s = time.monotonic()
+    manager: CameraManager | None
+    control_manager: ControlManager
+    viewers: Callable[[], int]
+    encoded: Callable[[], int]
+    has_autofocus: bool
+    sections: Sequence[Callable[[], Mapping[str, Any]]] = ()
+    began_s: float = field(default_factory=time.monotonic)
 
     def routes(self) -> list[Route]:
         return [
@@ -134,10 +127,10 @@ class StatusApi:
     def health(self, _request: Request) -> AnyResponse:
         """200 if the camera can deliver frames or is disabled, else 503."""
         status = self._session_status()
-        is_healthy = self._manager is None or self._is_available(status)
+        is_healthy = self.manager is None or self._is_available(status)
         content: dict[str, Any] = {
             "status": "healthy" if is_healthy else "unhealthy",
-            "camera_configured": self._manager is not None,
+            "camera_configured": self.manager is not None,
             "streaming_active": status.is_streaming,
             "version": __version__,
         }
@@ -150,13 +143,13 @@ class StatusApi:
 
     def content(self) -> dict[str, Any]:
         """The fields of the status; null where a value is unknown, for example while the camera is closed."""
-        manager, status = self._manager, self._session_status()
+        manager, status = self.manager, self._session_status()
         content: dict[str, Any] = {
             "state": status.state,
             "backend": None if manager is None else manager.camera.backend,
             "camera": None if manager is None else manager.camera.name,
             "available": self._is_available(status),
-            "viewers": self._viewers(),
+            "viewers": self.viewers(),
             **{name: getattr(status.config, name, None) for name in ("width", "height", "pixel_format")},
             "fps": status.fps,
             "last_error": status.last_error,
@@ -167,33 +160,33 @@ class StatusApi:
                 for kind, since_s in sorted(status.held_since.items())
             ],
             "frames": status.frames,
-            "pictures_encoded": self._encoded(),
-            "uptime_s": round(time.monotonic() - self._began_s, 1),
+            "pictures_encoded": self.encoded(),
+            "uptime_s": round(time.monotonic() - self.began_s, 1),
             "version": __version__,
             **self._metadata_fields(status),
         }
         content |= self._control_fields(content["lux"])
-        for section in self._sections:
+        for section in self.sections:
             content |= section()
         return content
 
     def _session_status(self) -> SessionStatus:
-        return _DISABLED if self._manager is None else self._manager.status()
+        return _DISABLED if self.manager is None else self.manager.status()
 
     def _is_available(self, status: SessionStatus) -> bool:
         """Whether a client can expect frames: the camera is neither recovering nor missing, and has not failed."""
-        return self._manager is not None and status.state not in _UNAVAILABLE and self._manager.health_error() is None
+        return self.manager is not None and status.state not in _UNAVAILABLE and self.manager.health_error() is None
 
     def _metadata_fields(self, status: SessionStatus) -> Mapping[str, Any]:
         """What the newest frame was taken with."""
         metadata = status.metadata or {}
         has_autofocus = status.config is not None and "AfMode" in status.config.controls
-        af_mode = None if self._manager is None else self._manager.autofocus.mode
+        af_mode = None if self.manager is None else self.manager.autofocus.mode
         if af_mode is None:
-            af_mode = mapping.focus_mode(self._control_manager.requested)  # the mode that is sent when the camera opens
+            af_mode = mapping.focus_mode(self.control_manager.requested)  # the mode that is sent when the camera opens
         return {
             **{field: _number(metadata.get(name), decimals) for field, name, decimals in _FROM_METADATA},
-            "autofocus": self._has_autofocus if has_autofocus else None,
+            "autofocus": self.has_autofocus if has_autofocus else None,
             "autofocus_mode": None if af_mode is None else af_mode.name.lower(),
             "colour_gains": _numbers(metadata.get("ColourGains"), 3),
             "sensor_black_levels": _numbers(metadata.get("SensorBlackLevels"), 0),
@@ -201,7 +194,7 @@ class StatusApi:
 
     def _control_fields(self, lux: float | None) -> Mapping[str, Any]:
         """The requested controls, and why some of them are not in effect."""
-        manager = self._control_manager
+        manager = self.control_manager
         requested, config = manager.requested, manager.config
         controls = {} if config is None else config.controls
         crop = mapping.stream_crop(requested, manager.current_config)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from typing import Final
@@ -62,18 +63,14 @@ def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:
 
 
 def _from_authorization(value: str | None) -> list[str]:
-    if value is None:
-        return []
-    scheme, _, credentials = value.strip().partition(" ")
-    credentials = credentials.strip()
-    if scheme.lower() == "bearer":
-        return [credentials]
-    if scheme.lower() == "basic":
-        try:
-            _, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
-        except ValueError:  # not Base64, or not UTF-8 inside
-            return []
-        return [password] if colon else []
+    scheme, _, credentials = (value or "").strip().partition(" ")
+    match scheme.lower():
+        case "bearer":
+            return [credentials.strip()]
+        case "basic":
+            with suppress(ValueError):  # not Base64, or not UTF-8 inside
+                _, colon, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
+                return [password] if colon else []
     return []
 
 

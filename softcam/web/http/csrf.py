@@ -7,6 +7,8 @@ origin as the portal. See docs/decisions/0012. Any thread may call.
 import ipaddress
 import socket
 from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
 from pathlib import Path
@@ -32,13 +34,12 @@ _PRIVATE_DOMAINS: Final = (
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
 
+@dataclass(frozen=True, slots=True)
 class CsrfGuard:
-    """Knows the host names of this portal."""
+    """Knows the host names of this portal. `host_names` are the configured ones, in lower case."""
 
-    def __init__(self, host_names: Collection[str] = (), *, resolver: Path = _RESOLV_CONF) -> None:
-        """`host_names` are the configured names, in lower case."""
-        self._host_names = frozenset(host_names)
-        self._resolver = resolver
+    host_names: Collection[str] = ()
+    resolver: Path = _RESOLV_CONF
 
     def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a request from a page of another origin; non-browser clients send neither header.
@@ -66,7 +67,7 @@ class CsrfGuard:
         if not host or scheme == "https" or "Sec-Fetch-Site" in headers:
             return
         name = _without_port(host)
-        if _is_private_name(name) or name in self._host_names or _is_proxied(headers) or name in self._machine_names():
+        if _is_private_name(name) or name in self.host_names or _is_proxied(headers) or name in self._machine_names():
             return
         raise HttpError(
             HTTPStatus.FORBIDDEN,
@@ -78,13 +79,10 @@ class CsrfGuard:
         """This machine's names in the local network. Read at each call: the network may come up late, and change."""
         own = socket.gethostname().lower()
         names = {own}
-        try:
-            lines = self._resolver.read_text("utf-8", "replace").splitlines()
-        except OSError:
-            lines = []
-        for words in map(str.split, lines):
-            if words and words[0] in ("search", "domain"):
-                names |= {f"{own.partition('.')[0]}.{domain.strip('.').lower()}" for domain in words[1:]}
+        with suppress(OSError):
+            for words in map(str.split, self.resolver.read_text("utf-8", "replace").splitlines()):
+                if words and words[0] in ("search", "domain"):
+                    names |= {f"{own.partition('.')[0]}.{domain.strip('.').lower()}" for domain in words[1:]}
         return names
 
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 from softcam.web.http.messages import AnyResponse, HttpError, Request
 
+_PLACEHOLDER: Final = re.compile(r"\\\{(\w+)\\\}")  # after re.escape()
 _MAX_SHOWN: Final = 80  # characters of an unknown path or action in the error
 
 Handler = Callable[[Request], AnyResponse]
@@ -70,8 +71,11 @@ class Router:
                     if method in methods:
                         raise ValueError(f"two routes for {method} {path}")
                     methods[method] = route
-        placeholders = [path for path in self._by_path if "{" in path]
-        self._by_pattern = [(_pattern(path), self._by_path.pop(path)) for path in placeholders]
+        self._by_pattern = [
+            (re.compile(_PLACEHOLDER.sub(r"(?P<\1>[^/]+)", re.escape(path))), self._by_path.pop(path))
+            for path in [*self._by_path]
+            if "{" in path
+        ]
 
     def find(self, method: str, path: str, query: Mapping[str, str]) -> Route:
         """The route of a request. Raises HttpError 404, 405 or, for an unknown `action`, 400."""
@@ -108,10 +112,3 @@ class Router:
             if found := pattern.fullmatch(path):
                 return methods, {name: unquote(part) for name, part in found.groupdict().items()}
         return {}, {}
-
-
-def _pattern(path: str) -> re.Pattern[str]:
-    parts = re.split(r"\{(\w+)\}", path)  # literals and placeholder names, alternating
-    return re.compile(
-        "".join(f"(?P<{part}>[^/]+)" if place % 2 else re.escape(part) for place, part in enumerate(parts))
-    )

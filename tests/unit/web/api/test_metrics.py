@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from softcam import __version__
 from softcam.camera.session.manager import State
-from softcam.web.api.metrics import CONTENT_TYPE, Metrics
+from softcam.web.api.metrics import CONTENT_TYPE, metrics_routes
 from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from tests.support.raw_http import make_request
@@ -16,7 +16,8 @@ from tests.support.web_app import Scene
 
 
 def samples(content: dict[str, Any]) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
-    answer = Metrics(lambda: content).answer(make_request("/metrics"))
+    (route,) = metrics_routes(lambda: content)
+    answer = route.handle(make_request("/metrics"))
     assert isinstance(answer, Response)
     assert answer.content_type == CONTENT_TYPE
     found = {}

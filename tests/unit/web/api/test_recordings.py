@@ -16,7 +16,7 @@ from softcam.recording.recorder import VideoRecorder
 from softcam.recording.service import RecordingService
 from softcam.recording.timelapse import TimelapseRecorder
 from softcam.web.api.media import SnapshotOptions
-from softcam.web.api.recordings import RecordingsApi, take_still
+from softcam.web.api.recordings import RecordingsApi
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import AnyResponse, FileResponse, Request, Response, parse_target
 from softcam.web.http.router import Router
@@ -50,7 +50,7 @@ class Client:
             video = VideoRecorder(self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append)
             timelapse = TimelapseRecorder(
                 library,
-                lambda full: take_still(scene.media, SnapshotOptions(full_sensor=full)),
+                lambda full: scene.media.take_snapshot(SnapshotOptions(full_sensor=full)),
                 10**6,
                 scene.deaths.append,
             )
