@@ -3,7 +3,7 @@
 #
 #   tools/setup.sh run [CAMERA]   prints the Python to run the portal with
 #   tools/setup.sh lint           .venv-test, shellcheck
-#   tools/setup.sh test           .venv-test, and the Debian packages of tests/packages.txt
+#   tools/setup.sh test           .venv-test, the Debian packages of tests/packages.txt, the images that tests boot
 #   tools/setup.sh bench          .venv-test, a compiler and ustreamer
 #
 # An error is one line and exit code 1. All files are created in the checkout (.venv, .venv-test, .cache), except Debian
@@ -192,6 +192,7 @@ case $goal in
   test)
     mapfile -t packages < <(sed 's/ *#.*//; /^$/d' tests/packages.txt)
     for_tests "${packages[@]}"
+    .venv-test/bin/python -m tests.deploy.virtual 2>&3
     ;;
   *) fail "no such goal" ;;
 esac
