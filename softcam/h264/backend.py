@@ -1,15 +1,14 @@
 """The interface between the encoder's thread and what encodes: libx264, or the Raspberry Pi's hardware. No thread here.
 
 A backend may have several frames in flight: the hardware encoder reaches its speed only when it gets the next frame
-before the last one is done. An encoder that returns each packet at once is a `FrameEncoder`, adapted by `SyncBackend`.
+before the last one is done.
 """
 
 from collections.abc import Callable
-from typing import Final, Literal, Protocol
+from typing import Literal, Protocol
 
 from softcam.errors import CameraError
 from softcam.h264.packet import Packet
-from softcam.h264.x264 import X264
 from softcam.imaging.frame import Frame, PixelFormat
 
 BackendName = Literal["hardware", "libx264"]
@@ -72,55 +71,3 @@ class OpenBackend(Protocol):
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, wake: Callable[[], None], /
     ) -> Backend:
         """A backend with frames in flight calls `wake` on any thread when a packet is finished. Raises CameraError."""
-
-
-class FrameEncoder(Protocol):
-    """An encoder that returns a frame's packet at once."""
-
-    size: tuple[int, int]
-    sps: bytes
-    pps: bytes
-
-    def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
-        """The AVCC access unit of a frame that the caller holds, and whether it is a keyframe. Raises CameraError."""
-
-    def close(self) -> None: ...
-
-
-class SyncBackend:
-    """Adapts a `FrameEncoder` to `Backend`."""
-
-    name: Final = "libx264"  # the only FrameEncoder
-    keeps_buffers = False
-    is_full = False
-    is_busy = False
-
-    def __init__(self, encoder: FrameEncoder) -> None:
-        self._encoder = encoder
-        self._packet: Packet | None = None
-        self.size = encoder.size
-        self.parameter_sets = encoder.sps, encoder.pps
-
-    def has_output(self) -> bool:
-        return self._packet is not None
-
-    def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
-        data, is_keyframe = self._encoder.encode(frame, is_keyframe=is_keyframe)
-        self._packet = Packet(data, is_keyframe, frame.began_s, frame.timestamp_s)
-
-    def receive_packet(self) -> Packet | None:
-        packet, self._packet = self._packet, None
-        return packet
-
-    def close(self) -> None:
-        self._encoder.close()
-
-
-def open_x264(
-    size: tuple[int, int],
-    pixel_format: PixelFormat,
-    fps: float,
-    bitrate: int,
-    wake: Callable[[], None],  # noqa: ARG001 - the protocol's signature
-) -> Backend:
-    return SyncBackend(X264(size, pixel_format, fps, bitrate))

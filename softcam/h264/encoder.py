@@ -6,18 +6,17 @@ is done by a `Backend`, libx264 or hardware; a frame of another size or format o
 thread.
 """
 
-import enum
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from softcam.errors import CameraError
 from softcam.h264 import x264
-from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend, open_x264
+from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.h264.timing import is_gap
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
@@ -52,26 +51,8 @@ class VideoStatus:
     last_error: str | None
 
 
-@dataclass(eq=False, slots=True)
-class _Subscription:
-    """A sink, and the format that was passed to it last, which only the encoder's thread changes."""
-
-    sink: PacketSink
-    fmt: VideoFormat | None = None
-
-
-class _Step(enum.Enum):
-    """What the thread does next if it does not encode a frame."""
-
-    PACKETS = enum.auto()  # deliver the backend's packets
-    RELEASE = enum.auto()  # release the camera's memory
-    END = enum.auto()
-
-
-_PACKETS: Final = _Step.PACKETS
-_RELEASE: Final = _Step.RELEASE
-_END: Final = _Step.END
-
+# What the thread does next if it does not encode a frame; `release` means the camera's memory.
+_Step = Literal["deliver packets", "release", "end"]
 _Config = tuple[tuple[int, int], PixelFormat, float]  # size, format, frames per second: fixed for a backend's lifetime
 
 
@@ -95,21 +76,21 @@ class VideoEncoder:
         on_crash: Callable[[str], None],
         *,
         require: Callable[[], None] = x264.require_libx264,
-        open_backend: OpenBackend = open_x264,
+        open_backend: OpenBackend = x264.X264,
         stall_limit_s: float = _STALL_LIMIT_S,
     ) -> None:
         """`fps` returns the frame rate requested from the camera, and is called for every frame; `bitrate` is in bits
-        per second; `require` raises NotSupported if the backend is not available."""
+        per second; `require` raises NotSupported where this machine cannot encode; its first call may take a second."""
         self._frames = frames
         self._fps = fps
         self._bitrate = bitrate
         self._on_crash = on_crash
-        self._require = require
+        self.require = require
         self._open_backend = open_backend
         self._stall_limit_s = stall_limit_s
 
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
-        self._subscriptions: dict[PacketSink, _Subscription] = {}
+        self._sinks: dict[PacketSink, VideoFormat | None] = {}  # with the format that was passed to each last
         self._thread: threading.Thread | None = None
         self._is_stopping = False
         self._is_keyframe_requested = False
@@ -135,20 +116,13 @@ class VideoEncoder:
 
     # --- any thread -------------------------------------------------------------------------------------------
 
-    def require(self) -> None:
-        """Raises NotSupported where this machine cannot encode; the first call may take a second."""
-        self._require()
-
     def subscribe(self, sink: PacketSink) -> None:
-        """Deliver packets to `sink`, starting with a keyframe that is encoded for it at once.
-
-        Raises NotSupported, and CameraError where the thread cannot be started; then the sink is not subscribed.
-        """
-        self._require()
+        """See `VideoSource`. Raises NotSupported, and CameraError where the thread cannot be started."""
+        self.require()
         with self._changed:
-            if self._is_stopping or sink in self._subscriptions:
+            if self._is_stopping or sink in self._sinks:
                 return
-            self._subscriptions[sink] = _Subscription(sink)
+            self._sinks[sink] = None
             self._has_new_sink = True
             if self._thread is None:
                 self._arrived = 0
@@ -157,18 +131,16 @@ class VideoEncoder:
                 try:
                     self._thread = spawn("h264", self._run, self._on_crash)
                 except RuntimeError as error:  # no memory, or too many threads
-                    del self._subscriptions[sink]
+                    del self._sinks[sink]
                     raise CameraError(f"the H.264 encoder cannot be started: {error}") from error
             self._changed.notify_all()
 
     def unsubscribe(self, sink: PacketSink) -> None:
-        """Deliver no more packets; a call in progress may still complete. Harmless if not subscribed."""
         with self._changed:
-            if self._subscriptions.pop(sink, None) is not None:
-                self._changed.notify_all()
+            self._sinks.pop(sink, None)
+            self._changed.notify_all()
 
     def request_keyframe(self) -> None:
-        """Encode the next frame as a keyframe, or the first one that keeps the minimum distance to the last."""
         with self._changed:
             self._is_keyframe_requested = True
 
@@ -192,7 +164,7 @@ class VideoEncoder:
             return VideoStatus(
                 self._format if is_running else None,
                 self._backend_name if is_running else None,
-                len(self._subscriptions),
+                len(self._sinks),
                 self._encoded,
                 self._skipped,
                 self._keyframes,
@@ -212,7 +184,7 @@ class VideoEncoder:
         """End the thread; sinks receive no more packets. Waits until the deadline (monotonic clock)."""
         with self._changed:
             self._is_stopping = True
-            self._subscriptions.clear()
+            self._sinks.clear()
             thread = self._thread
             self._changed.notify_all()
         if thread is not None:
@@ -230,54 +202,48 @@ class VideoEncoder:
         run: _Run | None = None
         failures = 0
         try:
-            while (step := self._wait_for_step(run)) is not _END:
-                if step is _RELEASE:
-                    self._close(run)
-                    run = None
-                    continue
+            while (step := self._wait_for_step(run)) != "end":
+                must_close = step == "release"
                 try:
                     if isinstance(step, Frame):
                         run = self._get_run(step, run)
-                        self._encode(run, step)
-                    while run is not None and (packet := run.backend.receive_packet()) is not None:
+                        run.backend.send_frame(step, is_keyframe=self._is_keyframe_due(step.began_s, run.config[2]))
+                    while run is not None and not must_close and (packet := run.backend.receive_packet()) is not None:
                         self._publish(run, packet)
                     failures = 0
                 except BackendLost:
-                    self._close(run)
-                    run = None
+                    must_close = True
                     self._keyframe_s = 0.0
                 except Exception as error:  # noqa: BLE001 - the thread survives a bad frame: the next one may be good
                     self._report_error(error)
                     self._keyframe_s = 0.0  # the frame may have been the keyframe
                     failures += 1
-                    if failures >= _MAX_FAILURES:
-                        self._close(run)
-                        run = None
+                    must_close = failures >= _MAX_FAILURES
                 finally:
                     if isinstance(step, Frame):
                         step.release()
+                if must_close and run is not None:
+                    run.backend.close()
+                    run = None
         finally:
-            self._close(run)
-
-    def _close(self, run: _Run | None) -> None:
-        if run is not None:
-            run.backend.close()
+            if run is not None:
+                run.backend.close()
 
     def _wait_for_step(self, run: _Run | None) -> Frame | _Step:
         """Sleep until there is a newer frame, which is returned held, or another step to do."""
         backend = None if run is None else run.backend
         with self._changed:
             while True:
-                if not self._subscriptions:
+                if not self._sinks:
                     # Under the lock: a sink that subscribes from now on finds no thread, and starts one.
                     self._thread = None
                     self._sent.clear()
-                    return _END
+                    return "end"
                 was_stopping, self._is_camera_stopping = self._is_camera_stopping, False
                 if was_stopping and backend is not None and backend.keeps_buffers:
-                    return _RELEASE
+                    return "release"
                 if backend is not None and backend.has_output():
-                    return _PACKETS
+                    return "deliver packets"
                 if backend is None or not backend.is_full:
                     self._progress_s = time.monotonic()
                     frame = self._frames.held(newer_than_s=self._last_began_s)
@@ -302,14 +268,9 @@ class VideoEncoder:
         if run is not None and run.config == config:
             return run
         fresh = _Run(self._open_backend(*config, self._bitrate, self._wake), config)
-        self._close(run)
+        if run is not None:
+            run.backend.close()
         return fresh
-
-    def _encode(self, run: _Run, frame: Frame) -> None:
-        """Raises CameraError."""
-        is_keyframe = self._is_keyframe_due(frame.began_s, run.config[2])
-        self._last_delta_s = self._delta_s
-        run.backend.send_frame(frame, is_keyframe=is_keyframe)
 
     def _publish(self, run: _Run, packet: Packet) -> None:
         """Deliver the packet to all sinks; packets before the run's first keyframe are dropped."""
@@ -328,11 +289,11 @@ class VideoEncoder:
             if packet.is_keyframe:
                 self._keyframes += 1
                 self._keyframe_s = max(self._keyframe_s, packet.began_s)
-            subscriptions = tuple(self._subscriptions.values())
-        for subscription in subscriptions:
-            if self._deliver(subscription, run.fmt, packet):
-                # A new sink knows no earlier frame: the next one is judged as if there had been none.
-                self._last_delta_s = 0.0
+            sinks = tuple(self._sinks.items())
+        for sink, sink_fmt in sinks:
+            is_first = sink_fmt is not run.fmt
+            if packet.is_keyframe or not is_first:
+                self._deliver(sink, run.fmt if is_first else None, packet)
 
     def _format_of(self, run: _Run) -> VideoFormat:
         """The same object while nothing changes, also in another run: then sinks need no new format."""
@@ -345,6 +306,7 @@ class VideoEncoder:
     def _is_keyframe_due(self, began_s: float, fps: float) -> bool:
         since_s = began_s - self._keyframe_s
         is_after_gap = is_gap(self._delta_s, self._last_delta_s, fps)
+        self._last_delta_s = self._delta_s
         with self._changed:
             is_requested = self._has_new_sink or (self._is_keyframe_requested and since_s >= _MIN_KEYFRAME_S)
             is_due = is_requested or is_after_gap or since_s >= KEYFRAME_S
@@ -354,21 +316,20 @@ class VideoEncoder:
             self._keyframe_s = began_s
         return is_due
 
-    def _deliver(self, subscription: _Subscription, fmt: VideoFormat, packet: Packet) -> bool:
-        """Deliver the packet to a sink; returns whether it is the sink's first of this format."""
-        is_first = subscription.fmt is not fmt
-        if is_first and not packet.is_keyframe:
-            return False
-        sink = subscription.sink
+    def _deliver(self, sink: PacketSink, fmt: VideoFormat | None, packet: Packet) -> None:
+        """Deliver the packet to a sink, after `fmt` if it is the sink's first of this format."""
         try:
-            if is_first:
-                subscription.fmt = fmt
+            if fmt is not None:
+                with self._changed:
+                    if sink in self._sinks:
+                        self._sinks[sink] = fmt
+                # A new sink knows no earlier frame: the next one is judged as if there had been none.
+                self._last_delta_s = 0.0
                 sink.on_format(fmt)
             sink.on_packet(packet)
         except Exception:  # the other sinks must still receive theirs
             log.exception("%s raised, unsubscribed", type(sink).__name__)
             self.unsubscribe(sink)
-        return is_first
 
     def _report_error(self, error: Exception) -> None:
         with self._changed:

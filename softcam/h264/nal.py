@@ -21,9 +21,7 @@ def split(stream: bytes) -> Iterator[bytes]:
         begin = at + len(_START)
         at = stream.find(_START, begin)
         # Zeros before a start code are not part of the unit, which ends with a one bit.
-        unit = stream[begin:] if at < 0 else stream[begin:at]
-        unit = unit.rstrip(b"\x00")
-        if unit:
+        if unit := stream[begin : None if at < 0 else at].rstrip(b"\x00"):
             yield unit
 
 
@@ -34,18 +32,12 @@ def kind_of(unit: bytes) -> int:
 
 def only_slices(stream: bytes) -> bytes:
     """The slices of a byte stream in AVCC; other units (parameter sets, SEI) are dropped."""
-    parts: list[bytes] = []
-    for unit in split(stream):
-        if kind_of(unit) in _SLICES:
-            parts += (len(unit).to_bytes(4, "big"), unit)
-    return b"".join(parts)
+    return b"".join(len(unit).to_bytes(4) + unit for unit in split(stream) if kind_of(unit) in _SLICES)
 
 
 def parameter_sets(stream: bytes) -> tuple[bytes, bytes]:
     """The first SPS and PPS of a byte stream. Raises ValueError where one is missing."""
-    found: dict[int, bytes] = {}
-    for unit in split(stream):
-        found.setdefault(kind_of(unit), unit)
+    found = {kind_of(unit): unit for unit in reversed(list(split(stream)))}
     if SPS not in found or PPS not in found:
         raise ValueError("no parameter sets in the encoder's header")
     return found[SPS], found[PPS]

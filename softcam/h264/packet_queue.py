@@ -8,22 +8,9 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from itertools import chain
 
 from softcam.h264.packet import Packet, VideoFormat
-
-
-def _ignore() -> None:
-    """The default callback."""
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """Packets from a keyframe on; the first group after a `take` may continue the one before."""
-
-    fmt: VideoFormat
-    packets: list[Packet] = field(default_factory=list)
-    size: int = 0  # bytes
 
 
 class PacketQueue:
@@ -37,9 +24,9 @@ class PacketQueue:
 
     def __init__(
         self,
-        on_packets: Callable[[], None] = _ignore,
+        on_packets: Callable[[], None] = lambda: None,
         *,
-        on_overflow: Callable[[], None] = _ignore,
+        on_overflow: Callable[[], None] = lambda: None,
         max_s: float = math.inf,
         max_bytes: float = math.inf,
         preroll_s: float = 0.0,
@@ -52,89 +39,62 @@ class PacketQueue:
         self._max_s = max_s
         self._max_bytes = max_bytes
         self._preroll_s = preroll_s
-        self._lock = threading.Lock()  # guards the fields below
-        self._fmt: VideoFormat | None = None
-        self._groups: deque[_Group] = deque()
-        self._size = 0  # bytes
+        self._lock = threading.Lock()  # guards the fields below; those without underscore are read without it
+        self.fmt: VideoFormat | None = None  # of the newest packets; None before the encoder has delivered any
+        self.size = 0  # bytes in the queue
+        self.discarded = 0  # packets so far, including those before the first keyframe
+        self.awaits_keyframe = True  # packets are discarded until the next one
         self._is_consumed = is_consumed
-        self._awaits_keyframe = True
-        self._discarded = 0
+        # Packets from a keyframe on, with their formats; the first group after a `take` may continue the one before.
+        self._groups: deque[list[tuple[VideoFormat, Packet]]] = deque()
 
     # --- the encoder's thread ---------------------------------------------------------------------------------
 
     def on_format(self, fmt: VideoFormat) -> None:
         with self._lock:
-            self._fmt = fmt
-            self._awaits_keyframe = True
+            self.fmt = fmt
+            self.awaits_keyframe = True
         self._on_packets()
 
     def on_packet(self, packet: Packet) -> None:
         with self._lock:
-            if self._fmt is None or (self._awaits_keyframe and not packet.is_keyframe):
-                self._discarded += 1
+            if self.fmt is None or (self.awaits_keyframe and not packet.is_keyframe):
+                self.discarded += 1
                 return
-            if self._is_consumed and self._size > self._max_bytes:
-                is_first = not self._awaits_keyframe
-                self._awaits_keyframe = True
-                self._discarded += 1
+            is_overflow = self._is_consumed and self.size > self._max_bytes
+            is_first = is_overflow and not self.awaits_keyframe
+            if is_overflow:
+                self.awaits_keyframe = True
+                self.discarded += 1
             else:
-                is_first = False
-                self._append(packet, self._fmt)
+                self._append(packet, self.fmt)
         if is_first:
             self._on_overflow()
         self._on_packets()
 
     def _append(self, packet: Packet, fmt: VideoFormat) -> None:
-        """Under the lock."""
-        self._awaits_keyframe = False
+        self.awaits_keyframe = False
         if packet.is_keyframe or not self._groups:
-            self._groups.append(_Group(fmt))
-        self._groups[-1].packets.append(packet)
-        self._groups[-1].size += len(packet.data)
-        self._size += len(packet.data)
+            self._groups.append([])
+        self._groups[-1].append((fmt, packet))
+        self.size += len(packet.data)
         if not self._is_consumed:
             self._trim(packet.began_s - self._preroll_s if self._preroll_s else None)
-            while self._size > self._max_bytes and len(self._groups) > 1:
+            while self.size > self._max_bytes and len(self._groups) > 1:
                 self._drop_oldest()
-        elif packet.began_s - self._groups[0].packets[0].began_s > self._max_s:
-            self._discarded += sum(len(group.packets) for group in self._groups)
+        elif packet.began_s - self._groups[0][0][1].began_s > self._max_s:
+            self.discarded += sum(map(len, self._groups))
             self._clear()
 
     # --- the consumer -----------------------------------------------------------------------------------------
 
-    @property
-    def fmt(self) -> VideoFormat | None:
-        """The format of the newest packets; None before the encoder has delivered any."""
-        with self._lock:
-            return self._fmt
-
-    @property
-    def discarded(self) -> int:
-        """Packets discarded so far, including those before the first keyframe."""
-        with self._lock:
-            return self._discarded
-
-    @property
-    def awaits_keyframe(self) -> bool:
-        """Whether packets are discarded until the next keyframe."""
-        with self._lock:
-            return self._awaits_keyframe
-
-    @property
-    def size(self) -> int:
-        """Bytes in the queue."""
-        with self._lock:
-            return self._size
-
-    @property
-    def is_empty(self) -> bool:
-        with self._lock:
-            return not self._groups
-
     def take(self) -> list[tuple[VideoFormat, Packet]]:
         """Remove and return all packets in order, each with its format."""
         with self._lock:
-            return self._take()
+            taken = list(chain.from_iterable(self._groups))
+            self._groups.clear()
+            self.size = 0
+            return taken
 
     def start_consuming(self, from_s: float | None) -> None:
         """Hold all packets from now on, and of the pre-roll those from the last keyframe at or before `from_s`
@@ -146,28 +106,22 @@ class PacketQueue:
     def stop_consuming(self) -> list[tuple[VideoFormat, Packet]]:
         """Take all packets, and hold the pre-roll from now on; it starts with the next keyframe."""
         with self._lock:
-            taken = self._take()
+            taken = list(chain.from_iterable(self._groups))
+            self._clear()
             self._is_consumed = False
-            self._awaits_keyframe = True
             return taken
-
-    def _take(self) -> list[tuple[VideoFormat, Packet]]:
-        taken = [(group.fmt, packet) for group in self._groups for packet in group.packets]
-        self._groups.clear()
-        self._size = 0
-        return taken
 
     def _trim(self, from_s: float | None) -> None:
         if from_s is None:
             self._clear()
             return
-        while len(self._groups) > 1 and self._groups[1].packets[0].began_s <= from_s:
+        while len(self._groups) > 1 and self._groups[1][0][1].began_s <= from_s:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        self._size -= self._groups.popleft().size
+        self.size -= sum(len(packet.data) for _, packet in self._groups.popleft())
 
     def _clear(self) -> None:
         self._groups.clear()
-        self._size = 0
-        self._awaits_keyframe = True
+        self.size = 0
+        self.awaits_keyframe = True

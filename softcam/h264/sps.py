@@ -4,6 +4,7 @@ The syntax is that of ITU-T H.264, 7.3.2.1.1 and E.1.1. A hardware encoder decla
 players then show full-range video with too much contrast.
 """
 
+import re
 from typing import Final
 
 from softcam.h264.x264 import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
@@ -15,17 +16,17 @@ _OWN_RATIO: Final = 255
 
 
 class _Bits:
-    """A bit reader that can copy ranges of what it has read."""
+    """A bit reader; `all` are the bits as text, of which ranges can be copied."""
 
     def __init__(self, data: bytes) -> None:
-        self._bits = "".join(f"{byte:08b}" for byte in data)
+        self.all = "".join(f"{byte:08b}" for byte in data)
         self.at = 0
 
     def read(self, count: int) -> int:
         end = self.at + count
-        if end > len(self._bits):
+        if end > len(self.all):
             raise ValueError("truncated parameter set")
-        value = int(self._bits[self.at : end] or "0", 2)
+        value = int(self.all[self.at : end] or "0", 2)
         self.at = end
         return value
 
@@ -36,28 +37,24 @@ class _Bits:
             zeros += 1
         return (1 << zeros) - 1 + self.read(zeros)
 
-    def between(self, begin: int, end: int | None = None) -> str:
-        return self._bits[begin:end]
-
 
 def with_colours(sps: bytes) -> bytes:
     """The set with the colours of a JPEG: sRGB as full-range BT.601. Raises ValueError for an invalid set."""
     bits = _Bits(sps.replace(b"\x00\x00\x03", b"\x00\x00"))
     frames = _skip_to_vui(bits)
-    before = bits.at
-    parts = [bits.between(0, before), "1"]
+    parts = [bits.all[: bits.at], "1"]
     if bits.read(1):
         begin = bits.at
         if bits.read(1) and bits.read(8) == _OWN_RATIO:
             bits.read(32)
         if bits.read(1):  # overscan
             bits.read(1)
-        parts.append(bits.between(begin, bits.at))
+        parts.append(bits.all[begin : bits.at])
         if bits.read(1):
             bits.read(4)
             if bits.read(1):
                 bits.read(24)
-        rest = bits.between(bits.at)
+        rest = bits.all[bits.at :]
     else:
         # No chroma location, timing or buffers, but a bitstream restriction without reordering: otherwise a decoder may
         # hold back as many frames as there are references.
@@ -104,19 +101,11 @@ def _skip_to_vui(bits: _Bits) -> int:
 def _code(number: int) -> str:
     """The Exp-Golomb code ue(v) of a number."""
     digits = f"{number + 1:b}"
-    return "0" * (len(digits) - 1) + digits
+    return digits.zfill(2 * len(digits) - 1)
 
 
 def _escaped(bits: str) -> bytes:
     """The bits as a NAL unit, with emulation prevention bytes; zeros after the stop bit fill the last byte."""
     bits = bits.rstrip("0")
-    raw = bytes(int(bits[at : at + 8].ljust(8, "0"), 2) for at in range(0, len(bits), 8))
-    out = bytearray()
-    zeros = 0
-    for byte in raw:
-        if zeros == 2 and byte <= 3:
-            out.append(3)
-            zeros = 0
-        out.append(byte)
-        zeros = zeros + 1 if byte == 0 else 0
-    return bytes(out)
+    size = (len(bits) + 7) // 8
+    return re.sub(rb"\0\0(?=[\0-\3])", b"\0\0\3", int(bits.ljust(8 * size, "0"), 2).to_bytes(size))

@@ -7,6 +7,7 @@ otherwise they are copied once.
 """
 
 import os
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
+from softcam.h264.packet import Packet
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.runtime.pyav import import_pyav
 
@@ -49,9 +51,21 @@ def _codec(av: Any) -> Any:
 
 
 class X264:
-    """An encoder for frames of one size and format."""
+    """An encoder for frames of one size and format; implements `Backend`."""
 
-    def __init__(self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int) -> None:
+    name: Final = "libx264"
+    keeps_buffers = False
+    is_full = False
+    is_busy = False
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        pixel_format: PixelFormat,
+        fps: float,
+        bitrate: int,
+        _wake: Callable[[], None] | None = None,
+    ) -> None:
         """`bitrate` is in bits per second. An odd column or row at the edge is cropped, because H.264 has even sizes.
 
         Raises NotSupported, CameraError.
@@ -75,7 +89,7 @@ class X264:
         context.colorspace = COLOUR_MATRIX
         context.color_primaries = COLOUR_PRIMARIES
         context.color_trc = COLOUR_TRANSFER
-        context.thread_count = _threads(width * height * fps)
+        context.thread_count = min(2 if width * height * fps > _PIXELS_PER_THREAD else 1, os.cpu_count() or 1)
         context.options = {
             "preset": "ultrafast",  # implies constrained baseline, which WebRTC requires
             "tune": "zerolatency",
@@ -89,12 +103,24 @@ class X264:
         except av.error.FFmpegError as error:
             raise CameraError(f"libx264 rejected {width}x{height}: {error}") from error
         try:
-            self.sps, self.pps = parameter_sets(context.extradata or b"")
+            self.parameter_sets = parameter_sets(context.extradata or b"")
         except ValueError as error:
             raise CameraError(f"libx264 returned no header: {error}") from error
         self._decoder: Any = None  # for cameras that deliver JPEGs
         self._copy: Any = None  # the frame that non-contiguous planes are copied to
         self._count = 0
+        self._packet: Packet | None = None
+
+    def has_output(self) -> bool:
+        return self._packet is not None
+
+    def send_frame(self, frame: Frame, *, is_keyframe: bool) -> None:
+        data, is_keyframe = self.encode(frame, is_keyframe=is_keyframe)
+        self._packet = Packet(data, is_keyframe, frame.began_s, frame.timestamp_s)
+
+    def receive_packet(self) -> Packet | None:
+        packet, self._packet = self._packet, None
+        return packet
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
         """The access unit of a frame that the caller holds, and whether it is a keyframe.
@@ -119,7 +145,6 @@ class X264:
         return data, is_idr(data)
 
     def close(self) -> None:
-        """Release the memory; the last call."""
         self._context = self._decoder = self._copy = None
 
     def _picture(self, planes: tuple[Plane, ...]) -> Any:
@@ -180,10 +205,6 @@ class X264:
             grey = np.full((height // 2, width // 2), 128, np.uint8)
             return planes[0], grey, grey
         return planes[0], *(_halved(plane, frame.size) for plane in planes[1:])
-
-
-def _threads(pixels_per_s: float) -> int:
-    return min(2 if pixels_per_s > _PIXELS_PER_THREAD else 1, os.cpu_count() or 1)
 
 
 def _checked(frame: Frame) -> tuple[Plane, ...]:

@@ -209,7 +209,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         """The packets since the last call, and whether they are the last ones."""
         with self._changed:
             self._changed.wait_for(
-                lambda: run.is_stopping or (run.name is None and not self._queue.is_empty), self._limits.flush_s
+                lambda: run.is_stopping or (run.name is None and self._queue.size > 0), self._limits.flush_s
             )
             packets = self._queue.take()
             is_last = run.is_stopping

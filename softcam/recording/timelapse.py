@@ -237,7 +237,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
 
     def _open_file(self, run: _Run, still: Still, size: tuple[int, int]) -> None:
         encoder = X264(size, "YUV420", run.options.fps, self._bitrate)
-        fmt = VideoFormat(*encoder.size, run.options.fps, encoder.sps, encoder.pps)
+        fmt = VideoFormat(*encoder.size, run.options.fps, *encoder.parameter_sets)
         try:
             file = Mp4Writer(self._library, "timelapse", fmt, still.taken_s, 0.0, self._orientation())
         except OSError:

@@ -46,7 +46,7 @@ class FakeSource:
             self._encoder.close()
         self._size = size
         self._encoder = X264(size, "YUV420", FPS, 1_000_000)
-        self.fmt = VideoFormat(*size, FPS, self._encoder.sps, self._encoder.pps)
+        self.fmt = VideoFormat(*size, FPS, *self._encoder.parameter_sets)
         self._is_keyframe_wanted = True
         self._joined.clear()
 

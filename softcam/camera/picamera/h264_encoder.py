@@ -23,7 +23,7 @@ from softcam.camera.picamera.library import h264_encoder, root_cause
 from softcam.camera.picamera.request import RequestHandle
 from softcam.errors import CameraError
 from softcam.h264 import x264
-from softcam.h264.backend import Backend, BackendLost, OpenBackend, open_x264
+from softcam.h264.backend import Backend, BackendLost, OpenBackend
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
 from softcam.h264.packet import Packet
 from softcam.h264.sps import with_colours
@@ -66,7 +66,7 @@ class EncoderFactory:
         self,
         find: Callable[[], tuple[Any, Any] | None] = h264_encoder,
         *,
-        fallback: OpenBackend = open_x264,
+        fallback: OpenBackend = x264.X264,
         require_fallback: Callable[[], None] = x264.require_libx264,
         timeouts: EncoderTimeouts = EncoderTimeouts(),
     ) -> None:

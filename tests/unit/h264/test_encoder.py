@@ -10,11 +10,11 @@ import pytest
 
 from softcam.errors import CameraError, NotSupported
 from softcam.h264 import encoder, timing
-from softcam.h264.backend import SyncBackend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
 from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.support.h264_backend import InstantBackend
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 FPS = 20.0
@@ -22,13 +22,12 @@ FRAME_S = 1 / FPS
 SIZE = (32, 16)
 
 
-class FakeBackend:
+class FakeBackend(InstantBackend):
     """Encodes a frame as its time; can be blocked by the test, or fail."""
 
     def __init__(self, stage: "Stage", size: tuple[int, int]) -> None:
+        super().__init__(size, b"sps%d" % len(stage.backends))
         self._stage = stage
-        self.size = size
-        self.sps, self.pps = b"sps%d" % len(stage.backends), b"pps"
         self.is_closed = False
         self.keyframes_requested: list[bool] = []
         self.thread = threading.current_thread()
@@ -134,11 +133,11 @@ class Stage:
 
     def _open(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
-    ) -> SyncBackend:
+    ) -> FakeBackend:
         assert (pixel_format, fps, bitrate) == ("YUV420", self.fps, 1000)
         backend = FakeBackend(self, size)
         self.backends.append(backend)
-        return SyncBackend(backend)
+        return backend
 
 
 @pytest.fixture

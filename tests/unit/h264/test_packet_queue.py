@@ -28,12 +28,12 @@ def test_starts_with_a_keyframe() -> None:
     queue.on_packet(packet(0.9))
     queue.on_format(FORMAT)
     queue.on_packet(packet(1.0))
-    assert queue.is_empty
+    assert queue.size == 0
     assert queue.awaits_keyframe
     first, second = packet(1.05, is_keyframe=True), packet(1.1)
     queue.on_packet(first)
     queue.on_packet(second)
-    assert not queue.is_empty
+    assert queue.size > 0
     assert not queue.awaits_keyframe
     assert queue.take() == [(FORMAT, first), (FORMAT, second)]
     assert queue.take() == []
@@ -81,7 +81,7 @@ def test_size_limit_discards_new_packets_up_to_a_keyframe() -> None:
     assert queue.awaits_keyframe
     assert moments(queue) == [number * 0.05 for number in range(6)]
     queue.on_packet(packet(0.5))
-    assert queue.is_empty
+    assert queue.size == 0
     queue.on_packet(packet(1.0, is_keyframe=True))
     assert moments(queue) == [1.0]
     assert (len(overflows), queue.discarded) == (1, 5)
@@ -119,7 +119,7 @@ def test_without_preroll_nothing_is_kept() -> None:
     queue = PacketQueue(is_consumed=False)
     queue.on_format(FORMAT)
     send(queue, 50)
-    assert queue.is_empty
+    assert queue.size == 0
 
 
 def test_preroll_keeps_to_the_size_limit() -> None:
@@ -136,6 +136,6 @@ def test_stop_consuming_returns_the_rest() -> None:
     send(queue, 10)
     assert len(queue.stop_consuming()) == 10
     queue.on_packet(packet(0.5))
-    assert queue.is_empty, "a pre-roll starts with a keyframe"
+    assert queue.size == 0, "a pre-roll starts with a keyframe"
     queue.on_packet(packet(1.0, is_keyframe=True))
     assert moments(queue) == [1.0]

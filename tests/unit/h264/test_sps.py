@@ -50,7 +50,7 @@ def without_vui(set_: bytes) -> bytes:
     """As a simple encoder writes it."""
     bits = sps._Bits(set_.replace(b"\x00\x00\x03", b"\x00\x00"))
     sps._skip_to_vui(bits)
-    return sps._escaped(bits.between(0, bits.at) + "01")
+    return sps._escaped(bits.all[: bits.at] + "01")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_ok_without_vui_no_frame_is_delayed() -> None:
     told = sps.with_colours(without_vui(before))
     bits = sps._Bits(told.replace(b"\x00\x00\x03", b"\x00\x00"))
     frames = sps._skip_to_vui(bits)
-    assert bits.between(bits.at).rstrip("0").endswith(sps._code(0) + sps._code(frames) + "1")
+    assert bits.all[bits.at :].rstrip("0").endswith(sps._code(0) + sps._code(frames) + "1")
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def to_rgb(luma: Plane, blue: Plane, red: Plane) -> npt.NDArray[np.uint8]:
 
 
 def movie(encoder: X264, units: Sequence[tuple[bytes, bool]]) -> bytes:
-    fmt = VideoFormat(*encoder.size, FPS, encoder.sps, encoder.pps)
+    fmt = VideoFormat(*encoder.size, FPS, *encoder.parameter_sets)
     packets = [Packet(data, is_keyframe, n / FPS, 0.0) for n, (data, is_keyframe) in enumerate(units)]
     return fragment.initial_segment(fmt) + fragment.fragment(1, packets, 0.0, 1 / FPS)
 
@@ -159,9 +159,10 @@ def test_keyframes_on_request_only() -> None:
 
 def test_constrained_baseline_and_slices_only() -> None:
     encoder, units = encode(make("NV12"))
-    assert encoder.sps[0] & 0x1F == nal.SPS
-    assert encoder.sps[1] == 66
-    assert encoder.sps[2] & 0x40
+    sps, _ = encoder.parameter_sets
+    assert sps[0] & 0x1F == nal.SPS
+    assert sps[1] == 66
+    assert sps[2] & 0x40
     for data, is_keyframe in units:
         at = 0
         while at < len(data):

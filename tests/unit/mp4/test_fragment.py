@@ -143,7 +143,7 @@ def units() -> tuple[VideoFormat, list[tuple[bytes, bool]]]:
         chroma = np.full((24, 32), 128, np.uint8)
         frame = Frame((luma, chroma, chroma), "YUV420", *SIZE)
         made.append(encoder.encode(frame, is_keyframe=n % 20 == 0))
-    return VideoFormat(*SIZE, FPS, encoder.sps, encoder.pps), made
+    return VideoFormat(*SIZE, FPS, *encoder.parameter_sets), made
 
 
 def read(data: bytes) -> tuple[Any, list[tuple[float, float]]]:

@@ -11,12 +11,13 @@ import pytest
 from softcam.camera.picamera.h264_encoder import EncoderFactory, EncoderTimeouts
 from softcam.camera.picamera.request import OutstandingFrames, RequestHandle
 from softcam.errors import NotSupported
-from softcam.h264.backend import Backend, SyncBackend
+from softcam.h264.backend import Backend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
 from tests.support.fake_h264_encoder import PPS, SPS, START, FakeH264Encoder, FakeOutput, FakeRequest, OlderH264Encoder
 from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.support.h264_backend import InstantBackend
 from tests.unit.h264.test_encoder import FRAME_S, SIZE, Sink
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
@@ -24,17 +25,14 @@ FPS = 20.0
 BITRATE = 1_000_000
 
 
-class FakeX264:
+class FakeX264(InstantBackend):
     def __init__(self, size: tuple[int, int]) -> None:
-        self.size = size
-        self.sps, self.pps = b"x264", b"pps"
+        super().__init__(size, b"x264")
         self._count = 0
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
         self._count += 1
         return b"%.3f" % frame.began_s, is_keyframe or self._count == 1
-
-    def close(self) -> None: ...
 
 
 class Scene:
@@ -105,7 +103,7 @@ class Scene:
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
     ) -> Backend:
         assert (pixel_format, fps, bitrate) == ("YUV420", FPS, BITRATE)
-        return SyncBackend(FakeX264(size))
+        return FakeX264(size)
 
     def _require(self) -> None:
         if not self.has_pyav:
