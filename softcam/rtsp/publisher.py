@@ -8,15 +8,16 @@ at once; the encoder runs only while there is a server. PyAV is not used: see
 docs/decisions/0009-publishing-without-pyav.md.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from softcam.camera.session.manager import CameraManager, Lease
 from softcam.errors import CameraError, NotSupported
@@ -73,20 +74,16 @@ class Publisher:
         self._manager = manager
         self._on_crash = on_crash
 
-        self._lock = threading.Lock()  # guards the fields down to the next comment
-        self._requested = 0  # the number of the current request, 0 if there is none
-        self._requests = 0
+        self._status = PublishStatus(State.OFF, self._address.shown, None, 0, None)  # replaced as a whole
+
+        self._lock = threading.Lock()  # guards what replaces the status, and the fields down to the next comment
+        self._lease: Lease | None = None  # that of the current request, None if there is none
         self._thread: threading.Thread | None = None
         self._waker: Waker | None = None
-        self._lease: Lease | None = None
-        self._state = State.OFF
-        self._since_s: float | None = None
-        self._reconnects = 0
-        self._last_error: str | None = None
         self._is_retry_now = False
 
         # Owned by the publisher's thread:
-        self._request = 0  # the request that it serves
+        self._served: Lease | None = None  # that of the request that it serves
         self._has_published = False  # since the request
         self._published_from_s: float | None = None  # None while not publishing
         self._sent = 0
@@ -97,49 +94,33 @@ class Publisher:
 
     # --- any thread -------------------------------------------------------------------------------------------
 
-    @property
-    def is_requested(self) -> bool:
-        return self._requested != 0  # a single value: read without the lock
+    def status(self) -> PublishStatus:
+        return self._status
 
     def start(self) -> None:
         """Start publishing and return at once; if it waits for its next attempt, retry now. Raises CameraError."""
         with self._lock:
-            if self._requested:
-                self._is_retry_now = True
-                self._wake()
-                return
-        lease = self._manager.lease("publish")
-        with self._lock:
-            if self._requested:  # by another thread meanwhile
-                lease.release()
-                return
-            self._requests += 1
-            self._requested = self._requests
-            self._lease = lease
-            self._set_state(State.CONNECTING)
-            self._last_error = None
-            if self._thread is not None:
-                self._wake()
-                return
-            try:
-                self._start_thread()
-            except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
-                self._requested, self._lease = 0, None
-                self._set_state(State.OFF)
-                lease.release()
-                raise CameraError(f"publishing cannot be started: {error}") from error
+            if self._lease is None:
+                lease = self._manager.lease("publish")
+                try:
+                    if self._thread is None:
+                        self._start_thread()
+                except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
+                    lease.release()
+                    raise CameraError(f"publishing cannot be started: {error}") from error
+                self._lease = lease
+                self._set_status(State.CONNECTING, last_error=None)
+            self._is_retry_now = True
+            self._wake()
 
     def stop(self) -> None:
         """Stop publishing; returns at once, see `join`."""
         with self._lock:
-            if not self._requested:
-                return
-            self._requested = 0
             lease, self._lease = self._lease, None
-            self._set_state(State.OFF)
-            self._wake()
-        if lease is not None:
-            lease.release()
+            if lease is not None:
+                lease.release()
+                self._set_status(State.OFF)
+                self._wake()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread to end after `stop`; False at the deadline (monotonic clock)."""
@@ -150,16 +131,11 @@ class Publisher:
         thread.join(max(0.0, deadline_s - time.monotonic()))
         return not thread.is_alive()
 
-    def status(self) -> PublishStatus:
-        with self._lock:
-            return PublishStatus(self._state, self._address.shown, self._since_s, self._reconnects, self._last_error)
-
     # --- under the lock ---------------------------------------------------------------------------------------
 
-    def _set_state(self, state: State) -> None:
-        if state is not self._state:
-            self._state = state
-            self._since_s = time.time()
+    def _set_status(self, state: State, **changes: Any) -> None:
+        since_s = self._status.since_s if state is self._status.state else time.time()
+        self._status = replace(self._status, state=state, since_s=since_s, **changes)
 
     def _start_thread(self) -> None:
         """Raises OSError, RuntimeError; then nothing was started."""
@@ -180,24 +156,22 @@ class Publisher:
     def _run(self, waker: Waker) -> None:
         while True:
             with self._lock:
-                if not self._requested:
+                self._served = self._lease
+                if self._served is None:
                     self._thread = self._waker = None
                     break
-                self._request = self._requested
-            try:
+            with contextlib.suppress(Cancelled):
                 self._serve_request(waker)
-            except Cancelled:
-                continue
         waker.close()
 
     def _serve_request(self, waker: Waker) -> None:
         """Publish, and retry after each failure, until the request ends; then raises Cancelled."""
         log.info("Publishing to %s", self._address.shown)
         self._failures, self._has_published = 0, False
-        self._published_from_s = None
         try:
             while True:
                 began_s = time.monotonic()
+                self._published_from_s = None
                 try:
                     self._publish_once(waker)
                 except RtspError as error:
@@ -207,14 +181,13 @@ class Publisher:
             self._result = ""
 
     def _check(self) -> None:
-        if self._requested != self._request:
+        if self._lease is not self._served:
             raise Cancelled
 
     def _pause(self, waker: Waker, began_s: float, error: RtspError) -> None:
         """Report a failure, and wait until the next attempt is due."""
         now_s = time.monotonic()
-        published_from_s, self._published_from_s = self._published_from_s, None
-        if published_from_s is not None and now_s - published_from_s >= _STABLE_S:
+        if self._published_from_s is not None and now_s - self._published_from_s >= _STABLE_S:
             self._failures = 0
         self._report_failure(str(error), now_s)
         max_pause_s = _REJECTED_PAUSE_S if isinstance(error, RtspRejected) else _MAX_PAUSE_S
@@ -222,26 +195,19 @@ class Publisher:
         self._failures += 1
         # From start to start: an attempt may have taken some seconds.
         until_s = max(began_s + pause_s, now_s + _FIRST_PAUSE_S)
-        with self._lock:
-            self._is_retry_now = False
-        while time.monotonic() < until_s:
+        self._is_retry_now = False
+        while time.monotonic() < until_s and not self._is_retry_now:
             waker.wait(until_s)
             self._check()
-            with self._lock:
-                if self._is_retry_now:
-                    return
 
     def _report_failure(self, reason: str, now_s: float) -> None:
         with self._lock:
-            if self._requested != self._request:
-                return
-            is_new = self._state is not State.FAILED or self._last_error != reason
-            was_failed = self._state is State.FAILED
-            self._set_state(State.FAILED)
-            self._last_error = reason
-        if not was_failed:
+            self._check()
+            before = self._status
+            self._set_status(State.FAILED, last_error=reason)
+        if before.state is not State.FAILED:
             self._failing_from_s = now_s
-        if is_new:
+        if before.state is not State.FAILED or before.last_error != reason:
             log.warning("Publishing to %s failed%s: %s; retrying", self._address.shown, self._result, reason)
             self._logged_s, self._result = now_s, ""
         elif now_s - self._logged_s >= _SUMMARY_S:
@@ -292,22 +258,17 @@ class Publisher:
 
     def _publishing_started(self, fmt: VideoFormat) -> None:
         with self._lock:
-            if self._requested != self._request:
-                raise Cancelled
-            self._set_state(State.PUBLISHING)
-            self._last_error = None
-            if self._has_published:
-                self._reconnects += 1
-        size = f"{fmt.width}x{fmt.height}"
-        if self._failures:
-            failing_s = time.monotonic() - self._failing_from_s
-            log.info(
-                "Publishing %s to %s after %d failures in %.0f s", size, self._address.shown, self._failures, failing_s
-            )
-        else:
-            log.info("Publishing %s to %s", size, self._address.shown)
-        self._has_published = True
+            self._check()
+            reconnects = self._status.reconnects + self._has_published
+            self._set_status(State.PUBLISHING, last_error=None, reconnects=reconnects)
+        started = f"Publishing {fmt.width}x{fmt.height} to {self._address.shown}"
         self._published_from_s = time.monotonic()
+        if self._failures:
+            failing_s = self._published_from_s - self._failing_from_s
+            log.info("%s after %d failures in %.0f s", started, self._failures, failing_s)
+        else:
+            log.info("%s", started)
+        self._has_published = True
         self._sent = 0
 
     def _send_packets(
@@ -318,8 +279,8 @@ class Publisher:
         packetizer: Packetizer,
         fmt: VideoFormat,
     ) -> None:
-        report_at_s = time.monotonic()
-        keyframe_at_s = report_at_s
+        """Returns when the size of the video changes."""
+        report_at_s = keyframe_at_s = time.monotonic()
         while True:
             now_s = time.monotonic()
             if not connection.unsent:
@@ -346,8 +307,7 @@ class _KeepAlive:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._polled_s = time.monotonic()  # a response was just received
-        self._is_pending = False
+        self._polled_s = connection.received_s
 
     def poll(self) -> float:
         """Poll the server if it is due; returns when to call again. Raises RtspError without a response in time."""
@@ -355,14 +315,12 @@ class _KeepAlive:
         connection = self._connection
         if connection.unsent and now_s - connection.sent_s >= _SILENCE_S:
             raise RtspError("the server accepts no more data")
-        if self._is_pending and connection.received_s >= self._polled_s:
-            self._is_pending = False
-        if self._is_pending:
+        if connection.received_s < self._polled_s:  # no response yet
             if now_s - self._polled_s >= _SILENCE_S:
                 raise RtspError("the server no longer responds")
             return self._polled_s + _SILENCE_S
         if now_s - self._polled_s >= _POLL_EVERY_S:
             connection.send_request("OPTIONS")
-            self._polled_s, self._is_pending = now_s, True
+            self._polled_s = now_s
             return now_s + _SILENCE_S
         return self._polled_s + _POLL_EVERY_S

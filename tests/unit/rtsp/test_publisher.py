@@ -201,7 +201,7 @@ def test_fail_to_start_without_thread(
         patch.setattr(publisher, part, no_thread)
         with pytest.raises(CameraError, match="can't start new thread"):
             scene.publisher.start()
-    assert (scene.publisher.is_requested, scene.state, scene.leases) == (False, State.OFF, 0)
+    assert (scene.state, scene.leases) == (State.OFF, 0)
     scene.publish()
 
 
