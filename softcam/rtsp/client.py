@@ -5,7 +5,6 @@ ends it early. Used by the publisher's thread only. Knows no camera and no encod
 """
 
 import errno
-import math
 import os
 import select
 import socket
@@ -25,6 +24,10 @@ _PORTS: Final = {"rtsp": 554, "rtsps": 322}  # as registered with IANA
 CONNECT_LIMIT_S: Final = 3.0  # Linux repeats a SYN after one and after three seconds
 _RESPONSE_LIMIT_S: Final = 5.0  # MediaMTX takes two seconds to reject a password
 _TEARDOWN_LIMIT_S: Final = 0.2
+# A server that hangs still receives data for long, into kernel buffers. So it is polled, and has to respond; a response
+# is delayed by at most a send buffer full of video.
+_POLL_EVERY_S: Final = 2.0
+_SILENCE_S: Final = 5.0
 # Limits what the kernel buffers: more would hide a stalled server for long, and arrive late in the end.
 _SEND_BUFFER_BYTES: Final = 128 * 1024
 _TCP_USER_TIMEOUT_MS: Final = 6000  # a machine that lost power acknowledges nothing
@@ -71,7 +74,7 @@ class Address:
 
 
 class Connection:
-    """A connection to a server. `check` is called after each wake, and raises Cancelled to end a wait."""
+    """A connection to a server. `check` is called after each wait, and raises Cancelled to end it."""
 
     def __init__(
         self, address: Address, waker: Waker, check: Callable[[], None], connect_limit_s: float = CONNECT_LIMIT_S
@@ -93,7 +96,8 @@ class Connection:
         self._responses: dict[int, Message | None] = {}  # to the requests with these numbers; None while awaited
         self._end: RtspError | None = None
         self.server = ""  # the server's numeric address
-        self.received_s = self.sent_s = time.monotonic()  # when data was last received, and last accepted for sending
+        self._received_s = self._sent_s = time.monotonic()  # when data was last received, and last accepted for sending
+        self._polled_s = self._received_s
         self._socket = self._connect()
 
     @property
@@ -124,7 +128,7 @@ class Connection:
     def send_request(
         self, method: str, url: str = "", headers: Mapping[str, str] = _NO_HEADERS, body: bytes = b""
     ) -> int:
-        """Send a request without waiting; its response updates `received_s`. Returns the CSeq."""
+        """Send a request without waiting for its response. Returns the CSeq."""
         self._cseq += 1
         url = url or self._address.url
         fields = {"CSeq": str(self._cseq), "User-Agent": "soft-stream"}
@@ -140,7 +144,7 @@ class Connection:
     def send(self, data: bytes) -> None:
         """Send bytes; what the kernel does not accept is kept, see `unsent`. Raises RtspError."""
         if not self._unsent:
-            self.sent_s = time.monotonic()
+            self._sent_s = time.monotonic()
         self._unsent += data
         self._flush()
 
@@ -154,6 +158,24 @@ class Connection:
         if self._is_ready(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0), deadline_s):
             self._flush()
             self._receive()
+
+    def keep_alive(self) -> float:
+        """Send OPTIONS if it is due, which also keeps the session alive; returns when to call again.
+
+        Raises RtspError if the server has not responded in time, or accepts no more data.
+        """
+        now_s = time.monotonic()
+        if self._unsent and now_s - self._sent_s >= _SILENCE_S:
+            raise RtspError("the server accepts no more data")
+        if self._received_s < self._polled_s:  # no response yet
+            if now_s - self._polled_s >= _SILENCE_S:
+                raise RtspError("the server no longer responds")
+            return self._polled_s + _SILENCE_S
+        if now_s - self._polled_s >= _POLL_EVERY_S:
+            self.send_request("OPTIONS")
+            self._polled_s = now_s
+            return now_s + _SILENCE_S
+        return self._polled_s + _POLL_EVERY_S
 
     def close(self) -> None:
         """End the session, if there is one, within a short limit, and close the connection."""
@@ -229,16 +251,9 @@ class Connection:
                 raise RtspError(f"no response from {self._address.host} within {self._connect_limit_s:.0f} s")
 
     def _is_ready(self, connection: socket.socket, events: int, deadline_s: float) -> bool:
-        """Sleep until an event of the socket, a wake, or the deadline; returns whether there was an event."""
-        poll = select.poll()
-        poll.register(connection, events)
-        poll.register(self._waker.fileno(), select.POLLIN)
-        # poll counts in whole milliseconds: round up, to avoid waking twice.
-        ready = dict(poll.poll(math.ceil(max(0.0, deadline_s - time.monotonic()) * 1000)))
-        if self._waker.fileno() in ready:
-            self._waker.drain()
-            self._check()
-        return connection.fileno() in ready
+        is_ready = self._waker.wait(deadline_s, connection, events)
+        self._check()
+        return is_ready
 
     # --- requests and responses ---------------------------------------------------------------------------------
 
@@ -256,7 +271,7 @@ class Connection:
             while self._unsent:
                 sent = self._socket.send(self._unsent)
                 del self._unsent[:sent]
-                self.sent_s = time.monotonic()
+                self._sent_s = time.monotonic()
         except _NOT_READY:
             pass
         except OSError as error:
@@ -267,7 +282,7 @@ class Connection:
         try:
             while data := self._socket.recv(_RECEIVE_BYTES):
                 self._received += data
-                self.received_s = time.monotonic()
+                self._received_s = time.monotonic()
                 if len(data) < _RECEIVE_BYTES and not self._address.is_encrypted:
                     break
             else:

@@ -37,10 +37,6 @@ _MAX_PAUSE_S: Final = 4.0  # between the starts of two attempts: a server that r
 _REJECTED_PAUSE_S: Final = 10.0  # a server that refused will most likely refuse again
 _STABLE_S: Final = 5.0  # publishing for so long resets the pause
 _SUMMARY_S: Final = 60.0  # repeated failures are logged so often
-# A server that hangs still receives data for long, into kernel buffers. So it is polled, and has to respond; a response
-# is delayed by at most a send buffer full of video.
-_POLL_EVERY_S: Final = 2.0
-_SILENCE_S: Final = 5.0
 _REPORT_EVERY_S: Final = 5.0
 _KEYFRAME_EVERY_S: Final = 0.5  # repeated requests while waiting for one
 
@@ -230,12 +226,11 @@ class Publisher:
                 raise RtspRejected(str(error)) from error
             except CameraError as error:
                 raise RtspError(str(error)) from error
-            keep_alive = _KeepAlive(connection)
             while (fmt := queue.fmt) is None:
-                connection.wait(keep_alive.poll())
+                connection.wait(connection.keep_alive())
             packetizer = self._announce(connection, fmt)
             self._publishing_started(fmt)
-            self._send_packets(connection, keep_alive, queue, packetizer, fmt)
+            self._send_packets(connection, queue, packetizer, fmt)
         finally:
             self._source.unsubscribe(queue)
             connection.close()
@@ -272,12 +267,7 @@ class Publisher:
         self._sent = 0
 
     def _send_packets(
-        self,
-        connection: Connection,
-        keep_alive: "_KeepAlive",
-        queue: PacketQueue,
-        packetizer: Packetizer,
-        fmt: VideoFormat,
+        self, connection: Connection, queue: PacketQueue, packetizer: Packetizer, fmt: VideoFormat
     ) -> None:
         """Returns when the size of the video changes."""
         report_at_s = keyframe_at_s = time.monotonic()
@@ -296,31 +286,7 @@ class Publisher:
                 if queue.awaits_keyframe and now_s >= keyframe_at_s:
                     self._source.request_keyframe()
                     keyframe_at_s = now_s + _KEYFRAME_EVERY_S
-            wake_at_s = keep_alive.poll()
+            wake_at_s = connection.keep_alive()
             if queue.awaits_keyframe:
                 wake_at_s = min(wake_at_s, max(keyframe_at_s, now_s + _KEYFRAME_EVERY_S))
             connection.wait(wake_at_s)
-
-
-class _KeepAlive:
-    """Polls the server with OPTIONS, which also keeps the RTSP session alive."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self._polled_s = connection.received_s
-
-    def poll(self) -> float:
-        """Poll the server if it is due; returns when to call again. Raises RtspError without a response in time."""
-        now_s = time.monotonic()
-        connection = self._connection
-        if connection.unsent and now_s - connection.sent_s >= _SILENCE_S:
-            raise RtspError("the server accepts no more data")
-        if connection.received_s < self._polled_s:  # no response yet
-            if now_s - self._polled_s >= _SILENCE_S:
-                raise RtspError("the server no longer responds")
-            return self._polled_s + _SILENCE_S
-        if now_s - self._polled_s >= _POLL_EVERY_S:
-            connection.send_request("OPTIONS")
-            self._polled_s = now_s
-            return now_s + _SILENCE_S
-        return self._polled_s + _POLL_EVERY_S

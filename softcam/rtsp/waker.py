@@ -1,8 +1,9 @@
-"""Wakes a thread that waits in `poll`: an eventfd that any thread may signal."""
+"""Wakes a thread that waits for a socket or a moment: an eventfd that any thread may signal."""
 
-import contextlib
+import math
 import os
 import select
+import socket
 import threading
 import time
 
@@ -19,20 +20,17 @@ class Waker:
             if self._descriptor >= 0:
                 os.eventfd_write(self._descriptor, 1)
 
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def drain(self) -> None:
-        """Discard earlier wakes."""
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self._descriptor)
-
-    def wait(self, deadline_s: float) -> None:
-        """Sleep until `wake` or until the deadline (monotonic clock)."""
+    def wait(self, deadline_s: float, connection: socket.socket | None = None, events: int = 0) -> bool:
+        """Sleep until `wake`, an event of a socket, or the deadline (monotonic clock); whether there was an event."""
         poll = select.poll()
         poll.register(self._descriptor, select.POLLIN)
-        poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000)
-        self.drain()
+        if connection is not None:
+            poll.register(connection, events)
+        # poll counts in whole milliseconds: round up, to avoid waking twice.
+        ready = dict(poll.poll(math.ceil(max(0.0, deadline_s - time.monotonic()) * 1000)))
+        if ready.pop(self._descriptor, 0):
+            os.eventfd_read(self._descriptor)
+        return bool(ready)
 
     def close(self) -> None:
         with self._lock:
