@@ -177,8 +177,6 @@ class X264:
         if self._decoder is None:
             self._decoder = av.CodecContext.create("mjpeg", "r")
             self._decoder.thread_count = 1  # with more, each would delay a frame
-        if len(frame.planes) != 1:
-            raise CameraError(f"an MJPEG frame has 1 plane, not {len(frame.planes)}")
         data = frame.planes[0].tobytes()
         if not data:  # FFmpeg would take it as the end of the stream
             raise CameraError("the camera delivered an empty JPEG")

@@ -35,11 +35,6 @@ _MOOF_FIELDS: Final = struct.Struct(">20xI36xq12xI4x")
 _SAMPLE: Final = struct.Struct(">III")  # ticks, bytes, flags
 
 
-def codec_name(fmt: VideoFormat) -> str:
-    """The codecs parameter that browsers require (RFC 6381): `avc1.` and three bytes of the SPS."""
-    return f"avc1.{fmt.sps[1:4].hex()}"
-
-
 def initial_segment(fmt: VideoFormat, orientation: int = 1) -> bytes:
     """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player."""
     header = full_box(

@@ -74,10 +74,6 @@ def test_initial_segment() -> None:
     assert inside["/pasp"] == struct.pack(">II", 1, 1)
 
 
-def test_codec_name() -> None:
-    assert fragment.codec_name(FORM) == "avc1.42c01e"
-
-
 def test_fragment_of_one_packet() -> None:
     data = fragment.fragment(7, [packet(12.5, is_keyframe=True)], 10.0, 0.04)
     found = dict(boxes(data))

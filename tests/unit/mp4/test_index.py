@@ -15,34 +15,12 @@ from hypothesis import strategies as st
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.mp4 import fragment, index
 from softcam.mp4.index import MDAT_PLACEHOLDER, InvalidMp4
-from tests.support.h264_samples import FPS, FakeSource, play
+from tests.support.h264_samples import FPS, play
+from tests.support.recordings import packets
 
 FORMAT = VideoFormat(64, 48, 20.0, b"\x67\x42\xc0\x1e\x01", b"\x68\xce")
 FRAGMENTS = 4
 FRAMES = 10  # per fragment
-
-
-class Tape:
-    """A sink that records packets."""
-
-    def __init__(self) -> None:
-        self.packets: list[Packet] = []
-        self.formats: list[VideoFormat] = []
-
-    def on_format(self, fmt: VideoFormat) -> None:
-        self.formats.append(fmt)
-
-    def on_packet(self, packet: Packet) -> None:
-        self.packets.append(packet)
-
-
-@pytest.fixture(scope="module")
-def tape() -> Tape:
-    """Two seconds of real packets, with a keyframe in each."""
-    source, tape = FakeSource(), Tape()
-    source.subscribe(tape)
-    source.give(FRAGMENTS * FRAMES)
-    return tape
 
 
 def unfinished(fmt: VideoFormat, fragments: list[bytes]) -> bytes:
@@ -56,17 +34,16 @@ def made(times: list[list[float]], last_duration_s: float = 0.05) -> bytes:
     """An unfinished file with packets at these times, in fragments; the first of each is a keyframe."""
     fragments = []
     for number, moments in enumerate(times, 1):
-        packets = [Packet(b"\0\0\0\1\x41", moment == moments[0], moment, 0.0) for moment in moments]
-        fragments.append(fragment.fragment(number, packets, 0.0, last_duration_s))
+        given = [Packet(b"\0\0\0\1\x41", moment == moments[0], moment, 0.0) for moment in moments]
+        fragments.append(fragment.fragment(number, given, 0.0, last_duration_s))
     return unfinished(FORMAT, fragments)
 
 
-def real(tape: Tape) -> bytes:
+def real(fmt: VideoFormat, taken: list[Packet]) -> bytes:
     fragments = []
-    for number, at in enumerate(range(0, len(tape.packets), FRAMES), 1):
-        packets = tape.packets[at : at + FRAMES]
-        fragments.append(fragment.fragment(number, packets, tape.packets[0].began_s, 1 / FPS))
-    return unfinished(tape.formats[0], fragments)
+    for number, at in enumerate(range(0, len(taken), FRAMES), 1):
+        fragments.append(fragment.fragment(number, taken[at : at + FRAMES], taken[0].began_s, 1 / FPS))
+    return unfinished(fmt, fragments)
 
 
 @contextmanager
@@ -124,9 +101,10 @@ def test_tables_of_the_index() -> None:
     assert b"mvex" not in content[content.rindex(b"moov") :]
 
 
-def test_players_read_the_index(tape: Tape, tmp_path: Path) -> None:
+def test_players_read_the_index(tmp_path: Path) -> None:
     path = tmp_path / "video.mp4"
-    path.write_bytes(real(tape))
+    fmt, taken = packets(FRAGMENTS * FRAMES)
+    path.write_bytes(real(fmt, taken))
     before = play(path)
     with path.open("r+b") as file:
         written = index.write_index(file.fileno())
@@ -138,7 +116,7 @@ def test_players_read_the_index(tape: Tape, tmp_path: Path) -> None:
         stream = container.streams.video[0]
         assert stream.frames == FRAGMENTS * FRAMES
         keyframes = [number for number, packet in enumerate(container.demux(stream)) if packet.is_keyframe]
-    assert keyframes == [number for number, packet in enumerate(tape.packets) if packet.is_keyframe]
+    assert keyframes == [number for number, packet in enumerate(taken) if packet.is_keyframe]
 
 
 def test_finished_file_is_not_changed() -> None:
