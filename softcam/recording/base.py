@@ -44,19 +44,13 @@ class Recorder(ABC, Generic[RunT, StatusT]):
         self._stop_limit_s = stop_limit_s
         self._changed = threading.Condition(threading.Lock())  # guards the fields below, and those of the run
         self._run: RunT | None = None
-        self._last_error: str | None = None
+        self.last_error: str | None = None  # why something is not recorded; None once it is recorded again
 
     @property
     def running(self) -> StatusT | None:
         """The status of the recording in progress."""
         with self._changed:
             return None if self._run is None else self._status(self._run)
-
-    @property
-    def last_error(self) -> str | None:
-        """Why something is not recorded; None once it is recorded again."""
-        with self._changed:
-            return self._last_error
 
     def stop(self, deadline_s: float | None = None) -> StatusT | None:
         """Stop the recording and finish its last file; None if there is none.
@@ -86,12 +80,11 @@ class Recorder(ABC, Generic[RunT, StatusT]):
         if self._run is not None:
             raise RecordingError(f"a {self.kind} is already running; stop it first")
         self._run = run
-        self._last_error = None
+        self.last_error = None
 
-    def _end(self, run: RunT) -> None:
+    def _end(self) -> None:
         with self._changed:
-            if self._run is run:
-                self._run = None
+            self._run = None
             self._changed.notify_all()
 
     def _require_space(self) -> None:
@@ -112,7 +105,7 @@ class Recorder(ABC, Generic[RunT, StatusT]):
     def _report_error(self, reason: str) -> None:
         """Keep the error for the status, and log it unless it is the same as before."""
         with self._changed:
-            is_new = reason != self._last_error
-            self._last_error = reason
+            is_new = reason != self.last_error
+            self.last_error = reason
         if is_new:
             log.warning("%s: %s", self.kind.capitalize(), reason)

@@ -4,21 +4,20 @@ Nothing about the files is stored elsewhere, so they may be added and removed by
 file is cached until the file changes.
 """
 
+import contextlib
 import os
-import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
-from softcam.mp4.index import Mp4Info, read_mp4
+from softcam.mp4.index import Mp4Info
 from softcam.recording import names
 from softcam.recording.files import NOT_FOUND, is_locked, open_file
 from softcam.recording.names import Kind
-from softcam.recording.running import RunningFiles
 
 _JPEG_HEAD_BYTES: Final = 1 << 18  # the size of a JPEG is within them
 
@@ -39,6 +38,15 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
+class RunningFile:
+    """A file that this process is writing, and how far it is complete, as reported by its writer."""
+
+    descriptor: int
+    whole: int = 0  # bytes
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _CachedInfo:
     """What was read from a file while it had this inode, size and modification time."""
 
@@ -51,108 +59,119 @@ class _CachedInfo:
 
 
 class Catalog:
-    """Lists, reads and removes the recordings of one folder."""
+    """Lists and reads the recordings of one folder."""
 
-    def __init__(self, folder: Path, running: RunningFiles, read_file: Callable[[int], Mp4Info] = read_mp4) -> None:
+    def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info]) -> None:
         """`read_file` reads an MP4 file from a descriptor; raises ValueError, OSError."""
-        self._folder = folder
-        self._running = running
+        self.folder = folder
         self._read_mp4 = read_file
-        self._lock = threading.Lock()  # guards the caches
+        self._lock = threading.Lock()  # guards the fields below
+        self._running: dict[str, RunningFile] = {}
         self._info: dict[str, _CachedInfo] = {}
         self._stills: dict[str, tuple[int, int]] = {}  # of time-lapses: modification time of the folder, bytes
-        self._thumbnails: dict[str, int] = {}  # bytes
-
-    # --- entries ----------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Recording]:
         """All recordings, the newest first. Raises OSError if the folder cannot be read."""
-        present = {entry.name for entry in os.scandir(self._folder) if entry.is_file(follow_symlinks=False)}
-        found = [
-            entry for name in present if names.is_recording(name) and (entry := self._entry(name, present)) is not None
-        ]
+        present = {entry.name for entry in os.scandir(self.folder) if entry.is_file(follow_symlinks=False)}
         with self._lock:
             for name in self._info.keys() - present:
                 del self._info[name]
-        return sorted(found, key=lambda entry: names.sort_key(entry.name), reverse=True)
+        recordings = sorted(filter(names.is_recording, present), key=names.sort_key, reverse=True)
+        found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in present) for name in recordings)
+        return [entry for entry in found if entry is not None]
 
     def entry(self, name: str) -> Recording:
         """Raises NoRecording."""
-        path = self.path(name)
-        thumbnail = names.thumbnail_of(name)
-        entry = self._entry(path.name, {thumbnail} if (self._folder / thumbnail).exists() else set())
+        self._path(name)
+        entry = self._entry(name, has_thumbnail=(self.folder / names.thumbnail_of(name)).exists())
         if entry is None:
             raise NoRecording(NOT_FOUND)
         return entry
 
     def open(self, name: str) -> tuple[BinaryIO, int]:
         """The file, and how many of its bytes are complete. Raises NoRecording."""
-        file = open_file(self.path(name))
-        progress = self._running.progress(name)
-        if progress is not None:
-            return file, progress.whole
+        file = open_file(self._path(name))
+        running = self._running_file(name)
+        if running is not None:
+            return file, running.whole
         info = self._read(name, file)
         # Another portal may be writing the file, or was interrupted: bytes after the last whole fragment are invalid.
         return file, info.state[1] if info.is_finished or names.kind_of(name) == "still" else info.end
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG. Raises NoRecording if there is none."""
-        self.path(name)
+        self._path(name)
         try:
-            return (self._folder / names.thumbnail_of(name)).read_bytes()
+            return (self.folder / names.thumbnail_of(name)).read_bytes()
         except OSError as error:
             raise NoRecording("no thumbnail of a recording with this name") from error
 
-    def set_thumbnail(self, name: str, picture: bytes) -> None:
-        """Raises OSError."""
-        path = self._folder / names.thumbnail_of(name)
-        with self._lock:
-            self._thumbnails.pop(path.name, None)
-        try:
-            path.write_bytes(picture)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+    def used_bytes(self) -> int:
+        """The size of all recordings. Raises OSError."""
+        return sum(self._sizes().values())
 
-    def path(self, name: str) -> Path:
+    def _sizes(self) -> dict[str, int]:
+        """All recordings and their bytes, with thumbnails and stills, also stills whose MP4 file is missing.
+
+        Raises OSError.
+        """
+        present = {entry.name: entry for entry in os.scandir(self.folder)}
+        sizes: dict[str, int] = {}
+        for name, entry in present.items():
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                if names.is_recording(name) and entry.is_file(follow_symlinks=False):
+                    thumbnail = present.get(names.thumbnail_of(name))
+                    thumbnail_bytes = 0 if thumbnail is None else thumbnail.stat(follow_symlinks=False).st_size
+                    sizes[name] = entry.stat().st_size + thumbnail_bytes + self._stills_size(name)
+                elif (mp4 := f"{name}.mp4") not in present and names.is_timelapse(mp4):
+                    sizes[mp4] = self._stills_size(mp4)
+        return sizes
+
+    def _stills_size(self, name: str) -> int:
+        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""
+        if not names.is_timelapse(name):
+            return 0
+        folder = self.folder / names.stills_of(name)
+        try:
+            changed_ns = folder.stat().st_mtime_ns
+            with self._lock:
+                known_ns, size = self._stills.get(name, (0, 0))
+            if known_ns != changed_ns:
+                size = sum(entry.stat().st_size for entry in os.scandir(folder))
+        except OSError:  # there are none, or they are being deleted
+            return 0
+        with self._lock:
+            self._stills[name] = changed_ns, size
+        return size
+
+    def _running_file(self, name: str) -> RunningFile | None:
+        """None for a file that this process is not writing."""
+        with self._lock:
+            return self._running.get(name)
+
+    def _path(self, name: str) -> Path:
         """The file's path; other names than those of recordings never reach the disk. Raises NoRecording."""
         if not names.is_recording(name):
             raise NoRecording(NOT_FOUND)
-        return self._folder / name
+        return self.folder / name
 
-    def is_finished(self, name: str, file: BinaryIO) -> bool:
-        """Whether an MP4 file has its index."""
-        return self._read(name, file).is_finished
-
-    def remove(self, name: str) -> None:
-        """Remove the file with its thumbnail and stills. Raises OSError."""
-        (self._folder / names.thumbnail_of(name)).unlink(missing_ok=True)
-        if names.kind_of(name) == "timelapse":
-            shutil.rmtree(self._folder / names.stills_of(name), ignore_errors=True)
-        (self._folder / name).unlink(missing_ok=True)
-        with self._lock:
-            self._info.pop(name, None)
-            self._stills.pop(name, None)
-
-    def _entry(self, name: str, present: set[str]) -> Recording | None:
+    def _entry(self, name: str, *, has_thumbnail: bool) -> Recording | None:
         try:
-            with open_file(self._folder / name) as file:
+            with open_file(self.folder / name) as file:
                 info = self._read(name, file)
         except RecordingError:  # deleted meanwhile
             return None
-        progress = self._running.progress(name)
-        kind = names.kind_of(name)
-        size = info.state[1] if progress is None else progress.whole
+        running = self._running_file(name)
         return Recording(
             name,
-            kind,
+            names.kind_of(name),
             names.start_of(name),
             info.duration_s,
-            size + (self._stills_size(name) if kind == "timelapse" else 0),
+            (info.state[1] if running is None else running.whole) + self._stills_size(name),
             info.width,
             info.height,
-            is_running=progress is not None or (not info.is_finished and is_locked(self._folder / name)),
-            has_thumbnail=names.thumbnail_of(name) in present,
+            is_running=running is not None or (not info.is_finished and is_locked(self.folder / name)),
+            has_thumbnail=has_thumbnail,
         )
 
     def _read(self, name: str, file: BinaryIO) -> _CachedInfo:
@@ -161,10 +180,10 @@ class Catalog:
         state = (status.st_ino, status.st_size, status.st_mtime_ns)
         with self._lock:
             info = self._info.get(name)
+            running = self._running.get(name)
         if info is not None and info.state == state:
             return info
-        progress = self._running.progress(name)
-        duration_s = None if progress is None else progress.duration_s
+        duration_s = None if running is None else running.duration_s
         if info is not None and info.width is not None and info.state[0] == state[0] and duration_s is not None:
             # The same file has grown. Reading it again would take seconds with a fragment for each second of a day.
             return replace(info, state=state, duration_s=duration_s)
@@ -180,53 +199,3 @@ class Catalog:
         with self._lock:
             self._info[name] = info
         return info
-
-    # --- sizes ------------------------------------------------------------------------------------------------
-
-    def sizes(self) -> Iterator[tuple[str, int]]:
-        """All recordings and their bytes, including stills whose MP4 file is missing. Raises OSError."""
-        present = {entry.name: entry for entry in os.scandir(self._folder)}
-        with self._lock:
-            for gone in self._thumbnails.keys() - present.keys():
-                del self._thumbnails[gone]
-        for entry in present.values():
-            mp4 = f"{entry.name}.mp4"
-            if mp4 not in present and names.is_recording(mp4) and names.kind_of(mp4) == "timelapse":
-                if entry.is_dir(follow_symlinks=False):
-                    yield mp4, self._stills_size(mp4)
-                continue
-            if not names.is_recording(entry.name) or not entry.is_file(follow_symlinks=False):
-                continue
-            try:
-                size = entry.stat().st_size + self._thumbnail_size(present.get(names.thumbnail_of(entry.name)))
-            except OSError:  # deleted meanwhile
-                continue
-            yield entry.name, size + (self._stills_size(entry.name) if names.kind_of(entry.name) == "timelapse" else 0)
-
-    def _thumbnail_size(self, entry: os.DirEntry[str] | None) -> int:
-        """Read once: thumbnails do not change. Raises OSError."""
-        if entry is None:
-            return 0
-        with self._lock:
-            size = self._thumbnails.get(entry.name)
-        if size is None:
-            size = entry.stat(follow_symlinks=False).st_size
-            with self._lock:
-                self._thumbnails[entry.name] = size
-        return size
-
-    def _stills_size(self, name: str) -> int:
-        """The bytes of a time-lapse's stills; summed again when a still was added or removed."""
-        folder = self._folder / names.stills_of(name)
-        try:
-            changed_ns = folder.stat().st_mtime_ns
-            with self._lock:
-                known = self._stills.get(name)
-            if known is not None and known[0] == changed_ns:
-                return known[1]
-            size = sum(entry.stat().st_size for entry in os.scandir(folder))
-        except OSError:  # there are none, or they are being deleted
-            return 0
-        with self._lock:
-            self._stills[name] = changed_ns, size
-        return size

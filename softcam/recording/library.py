@@ -1,78 +1,48 @@
 """The folder of recordings, as recorders and the API use it. Starts no thread; any thread may call."""
 
 import contextlib
+import errno
+import fcntl
 import logging
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
 
 from softcam.errors import NoRecording, RecordingError
-from softcam.mp4.index import Mp4Info, read_mp4
-from softcam.recording import recovery
-from softcam.recording.catalog import Catalog, Recording
+from softcam.mp4.index import InvalidMp4, Mp4Info, read_mp4, write_index
+from softcam.recording import names
+from softcam.recording.catalog import Catalog, Recording, RunningFile
 from softcam.recording.disk import Disk
-from softcam.recording.files import NOT_FOUND, is_locked
-from softcam.recording.names import Kind, kind_of, stills_of
-from softcam.recording.quota import Quota
-from softcam.recording.running import Progress, RunningFiles
+from softcam.recording.files import NOT_FOUND, is_locked, lock_file, open_file
+from softcam.recording.names import Kind
 
 log = logging.getLogger(__name__)
 
 
-class Library:
-    """One folder of recordings: creates, lists, deletes and recovers them, and keeps to the size limit."""
+class Library(Catalog):
+    """A catalog that can be changed: creates, deletes and recovers recordings, and keeps to the size limit."""
 
     def __init__(self, folder: Path, max_bytes: int | None, read_file: Callable[[int], Mp4Info] = read_mp4) -> None:
-        """Creates the folder if possible; it may also appear later, as a USB stick does."""
-        self.folder = folder
+        """Creates the folder if possible; it may also appear later, as a USB stick does.
+
+        `max_bytes` limits the size of all recordings; `quota` is that limit, or what the disk has room for if that is
+        less. Both are None without a limit.
+        """
+        super().__init__(folder, read_file)
+        self.max_bytes = max_bytes
+        self.quota = max_bytes
+        self._enforcing = threading.Lock()  # one thread at a time deletes
         self._disk = Disk(folder)
-        self._running = RunningFiles(folder)
-        self._catalog = Catalog(folder, self._running, read_file)
-        self._quota = Quota(self._disk, max_bytes, self._catalog.sizes, self.delete)
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             log.warning("Recordings folder %s is not available: %s", folder, error.strerror)
         with contextlib.suppress(OSError):
             self._disk.require()
-
-    # --- reading ----------------------------------------------------------------------------------------------
-
-    def entries(self) -> list[Recording]:
-        """All recordings, the newest first. Raises OSError if the folder cannot be read."""
-        return self._catalog.entries()
-
-    def entry(self, name: str) -> Recording:
-        """Raises NoRecording."""
-        return self._catalog.entry(name)
-
-    def open(self, name: str) -> tuple[BinaryIO, int]:
-        """The file, and how many of its bytes are complete. Raises NoRecording."""
-        return self._catalog.open(name)
-
-    def thumbnail(self, name: str) -> bytes:
-        """A small JPEG. Raises NoRecording if there is none."""
-        return self._catalog.thumbnail(name)
-
-    def used_bytes(self) -> int:
-        """The size of all recordings. Raises OSError."""
-        return sum(size for _, size in self._catalog.sizes())
-
-    def free_bytes(self) -> int:
-        """What the disk has available for recordings. Raises OSError."""
-        return self._disk.free()[0]
-
-    @property
-    def max_bytes(self) -> int | None:
-        """The configured limit on the size of all recordings."""
-        return self._quota.max_bytes
-
-    @property
-    def quota(self) -> int | None:
-        """The limit in bytes, or what the disk has room for if that is less; None without a limit."""
-        return self._quota.limit
 
     # --- writing ----------------------------------------------------------------------------------------------
 
@@ -82,11 +52,30 @@ class Library:
         Raises OSError.
         """
         self._disk.require()
-        return self._running.create(kind, began_s)
+        for number in range(1, names.MAX_PER_SECOND + 1):
+            name = names.format_name(kind, began_s, number)
+            # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
+            with self._lock:
+                try:
+                    descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+                except FileExistsError:
+                    continue
+                self._running[name] = RunningFile(descriptor)
+            lock_file(descriptor, name)
+            return name, descriptor
+        raise OSError(errno.EEXIST, "too many recordings start in one second")
 
     def check(self, name: str) -> None:
         """Raises OSError if a running file is no longer in the folder: then what is written to it is lost."""
-        self._running.check(name)
+        with self._lock:
+            descriptor = self._running[name].descriptor
+        try:
+            is_same = os.path.samestat((self.folder / name).lstat(), os.fstat(descriptor))
+        except FileNotFoundError:
+            self.folder.stat()  # raises its own error if the folder is missing
+            is_same = False
+        if not is_same:
+            raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
 
     def check_writable(self) -> None:
         """Raises OSError if no file can be created and written in the folder."""
@@ -96,12 +85,15 @@ class Library:
 
     def update_progress(self, name: str, whole: int, duration_s: float | None = None) -> None:
         """`whole` bytes of a running recording are complete, with a duration of `duration_s`."""
-        self._running.update(name, Progress(whole, duration_s))
+        with self._lock:
+            self._running[name] = replace(self._running[name], whole=whole, duration_s=duration_s)
 
     def close_recording(self, name: str) -> None:
         """The recording is finished; a file without content is removed."""
-        if not self._running.remove(name).whole:
-            self._catalog.remove(name)
+        with self._lock:
+            running = self._running.pop(name)
+        if not running.whole:
+            self._remove(name)
 
     def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Save a JPEG. Raises OSError."""
@@ -121,42 +113,109 @@ class Library:
 
     def add_to_timelapse(self, name: str, number: int, picture: bytes) -> None:
         """Save a still to the folder of a running time-lapse. Raises OSError."""
-        folder = self.folder / stills_of(name)
+        folder = self.folder / names.stills_of(name)
         folder.mkdir(mode=0o755, exist_ok=True)
-        path = folder / f"{number:06}.jpg"
         part = folder / f".{number:06}.jpg"
         try:
             part.write_bytes(picture)
-            part.replace(path)
+            part.replace(folder / f"{number:06}.jpg")
         except OSError:
             part.unlink(missing_ok=True)
             raise
 
     def set_thumbnail(self, name: str, picture: bytes) -> None:
         """Raises OSError."""
-        self._catalog.set_thumbnail(name, picture)
+        path = self.folder / names.thumbnail_of(name)
+        try:
+            path.write_bytes(picture)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     # --- deleting and recovering ------------------------------------------------------------------------------
 
     def delete(self, name: str) -> None:
         """Raises NoRecording, and RecordingError while it is being written."""
-        path = self._catalog.path(name)
-        if self._running.progress(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
+        path = self._path(name)
+        if self._running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
             raise RecordingError(f"{name} is being written; stop the recording first")
-        if not path.exists() and not (kind_of(name) == "timelapse" and (self.folder / stills_of(name)).is_dir()):
+        if not path.exists() and not (names.is_timelapse(name) and (self.folder / names.stills_of(name)).is_dir()):
             raise NoRecording(NOT_FOUND)
         try:
-            self._catalog.remove(name)
+            self._remove(name)
         except OSError as error:
             raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
 
-    def enforce_quota(self, needed: int = 0) -> None:
-        """Make sure that `needed` bytes may be written, deleting the oldest recordings if there is a limit.
+    def free_bytes(self) -> int:
+        """What the disk has available for recordings. Raises OSError."""
+        return self._disk.free()[0]
 
-        Raises OSError if the disk or the limit is reached.
+    def enforce_quota(self, needed: int = 0) -> None:
+        """Make sure that `needed` bytes may be written. Raises OSError if the disk or the limit is reached.
+
+        With a limit the oldest recordings are deleted, also where the disk is smaller than the limit; without one,
+        nothing is ever deleted.
         """
-        self._quota.enforce(needed)
+        with self._enforcing:
+            self._disk.require()
+            free, reserve = self._disk.free()
+            excess = needed + reserve - free
+            if self.max_bytes is None:
+                if excess > 0:
+                    raise OSError(errno.ENOSPC, f"the disk is full, {free // 1_000_000} MB free")
+                return
+            sizes = self._sizes()
+            used = sum(sizes.values())
+            self.quota = min(self.max_bytes, max(0, used + free - reserve))
+            excess = max(excess, used + needed - self.max_bytes)
+            for name in sorted(sizes, key=names.sort_key):
+                if excess <= 0:
+                    return
+                try:
+                    self.delete(name)
+                except RecordingError as error:
+                    log.debug("%s not deleted: %s", name, error)
+                    continue
+                log.info("Deleted %s, the oldest recording, to free space", name)
+                excess -= sizes[name]
+            if excess > 0:
+                raise OSError(errno.ENOSPC, "no space left, and no older recording to delete")
 
     def recover(self) -> int:
-        """Recover files that a crash interrupted; returns their number. Raises OSError."""
-        return recovery.recover(self.folder, self._catalog, self._running)
+        """Recover what a crash or a power cut interrupted: remove the incomplete end of files and write their index.
+
+        Returns the number of files. Raises OSError if the folder cannot be read.
+        """
+        recovered = 0
+        for name in sorted(entry.name for entry in os.scandir(self.folder) if names.is_recording(entry.name)):
+            if names.kind_of(name) == "still" or self._running_file(name) is not None:
+                continue
+            try:
+                recovered += self._recover_file(name)
+            except InvalidMp4 as error:
+                log.debug("%s is not a recording: %s", name, error)
+            except BlockingIOError:
+                log.debug("%s is being written by another portal", name)
+            except (OSError, RecordingError) as error:
+                log.warning("Failed to recover %s: %s", name, error)
+        return recovered
+
+    def _recover_file(self, name: str) -> bool:
+        with open_file(self.folder / name, os.O_RDWR) as file:
+            if self._read(name, file).is_finished:
+                return False
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while another portal is writing the file
+            mp4 = write_index(file.fileno())
+        if mp4.is_finished:
+            log.info("Recovered interrupted recording %s (%.1f s)", name, mp4.duration_s)
+        return mp4.is_finished
+
+    def _remove(self, name: str) -> None:
+        """Remove the file with its thumbnail and stills. Raises OSError."""
+        (self.folder / names.thumbnail_of(name)).unlink(missing_ok=True)
+        if names.is_timelapse(name):
+            shutil.rmtree(self.folder / names.stills_of(name), ignore_errors=True)
+        (self.folder / name).unlink(missing_ok=True)
+        with self._lock:
+            self._info.pop(name, None)
+            self._stills.pop(name, None)

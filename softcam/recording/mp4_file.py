@@ -32,9 +32,9 @@ class Mp4Writer:
         self.fmt = fmt
         self.orientation = orientation
         self.zero_s = zero_s
+        self.size = 0  # bytes of the header and of whole fragments
+        self.fragments = 0
         self._library = library
-        self._size = 0
-        self._fragments = 0
         self.name, self._descriptor = library.create(kind, began_s)
         try:
             head = fragment.initial_segment(fmt, orientation)
@@ -45,21 +45,11 @@ class Mp4Writer:
             library.close_recording(self.name)
             raise
 
-    @property
-    def size(self) -> int:
-        """Bytes of the header and of whole fragments."""
-        return self._size
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it has exactly one fragment."""
-        return self._fragments == 1
-
     def add(self, packets: Sequence[Packet], last_duration_s: float) -> None:
         """Write consecutive packets as a fragment; the last one lasts `last_duration_s`. Raises OSError."""
-        self._append(fragment.fragment(self._fragments + 1, packets, self.zero_s, last_duration_s))
-        self._fragments += 1
-        self._library.update_progress(self.name, self._size, packets[-1].began_s - self.zero_s + last_duration_s)
+        self._append(fragment.fragment(self.fragments + 1, packets, self.zero_s, last_duration_s))
+        self.fragments += 1
+        self._library.update_progress(self.name, self.size, packets[-1].began_s - self.zero_s + last_duration_s)
 
     def sync(self) -> None:
         """Return when everything is on the disk; slow on a slow one. Raises OSError."""
@@ -68,12 +58,10 @@ class Mp4Writer:
     def close(self) -> None:
         """Write the index if possible, and close the file. A file without fragments is removed."""
         try:
-            if self._fragments:
+            if self.fragments:
                 # A disk that is full or gone has no room for the index: the file plays without it.
                 with contextlib.suppress(OSError, InvalidMp4):
                     index.write_index(self._descriptor)
-            else:
-                self._library.update_progress(self.name, 0)
         finally:
             # Closing may report the missing disk again.
             with contextlib.suppress(OSError):
@@ -83,9 +71,9 @@ class Mp4Writer:
 
     def _append(self, data: bytes) -> None:
         try:
-            index.write_all(self._descriptor, data, self._size)
+            index.write_all(self._descriptor, data, self.size)
         except OSError:
             with contextlib.suppress(OSError):
-                os.ftruncate(self._descriptor, self._size)
+                os.ftruncate(self._descriptor, self.size)
             raise
-        self._size += len(data)
+        self.size += len(data)

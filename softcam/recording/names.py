@@ -35,6 +35,10 @@ def kind_of(name: str) -> Kind:
     return "timelapse" if name.endswith(_SUFFIXES["timelapse"]) else "video"
 
 
+def is_timelapse(name: str) -> bool:
+    return is_recording(name) and kind_of(name) == "timelapse"
+
+
 def sort_key(name: str) -> tuple[str, int, str]:
     """Orders recordings by their start; within a second by number."""
     match = _NAME.fullmatch(name)

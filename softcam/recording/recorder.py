@@ -9,9 +9,10 @@ few seconds. While the camera is away the last frame is shown; after a long gap 
 portal ends the recording.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -158,7 +159,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             raise
         log.info("Video recording started")
         with self._changed:
-            self._changed.wait_for(lambda: run.name or run.is_over or self._last_error, _FIRST_FILE_S)
+            self._changed.wait_for(lambda: run.name or run.is_over or self.last_error, _FIRST_FILE_S)
             return self._status(run)
 
     def close(self, deadline_s: float) -> None:
@@ -203,7 +204,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         if not run.is_over:  # it has not started, or its thread crashed
             self._queue.stop_consuming()
             run.is_over = True
-        self._end(run)
+        self._end()
 
     def _take(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:
         """The packets since the last call, and whether they are the last ones."""
@@ -227,55 +228,84 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         for fmt, packet in packets:
             if run.ends_s is not None and packet.began_s >= run.ends_s:
                 break
-            if self._begins_file(run, fmt, packet, pending):
-                self._write(run, pending, packet)
-                pending = []
-                self._next_file(run, fmt, packet)
-            elif pending and packet.began_s - pending[0].began_s >= _MAX_FRAGMENT_S:
-                self._write(run, pending, packet)
-                pending = []
+            with self._retrying(run):
+                begins_file = self._begins_file(run, fmt, packet, pending)
+                if begins_file or (pending and packet.began_s - pending[0].began_s >= _MAX_FRAGMENT_S):
+                    fragment, pending = pending, []
+                    self._write(run, fragment, packet)
+                if begins_file:
+                    self._next_file(run, fmt, packet)
             if run.file is not None:
                 pending.append(packet)
-        self._write(run, pending)
-        if run.file is not None and time.monotonic() - run.synced_s >= self._limits.sync_s:
-            self._try(run, self._sync)
+        with self._retrying(run):
+            self._write(run, pending)
+            if time.monotonic() - run.synced_s >= self._limits.sync_s:
+                self._sync(run)
+
+    @contextlib.contextmanager
+    def _retrying(self, run: _Run) -> Iterator[None]:
+        """A file that cannot be written ends there, and another one is tried later."""
+        try:
+            yield
+        except OSError as error:
+            self._report_error(f"recording paused, retrying: {error.strerror or error}")
+            self._end_file(run)
+            run.retry_at_s = time.monotonic() + self._limits.retry_s
 
     def _begins_file(self, run: _Run, fmt: VideoFormat, packet: Packet, pending: Sequence[Packet]) -> bool:
         """Whether the packet begins a file; requests a keyframe if one should begin soon."""
-        if not packet.is_keyframe:
-            if run.file is not None and not run.is_cut_requested and self._is_complete(run, packet):
-                run.is_cut_requested = True
-                self._source.request_keyframe()
-            return False
         if run.file is None or run.file.fmt != fmt:
-            return True
-        last_s = pending[-1].began_s if pending else run.last_s
-        return self._is_complete(run, packet) or packet.began_s - last_s > _LONG_GAP_S
-
-    def _is_complete(self, run: _Run, packet: Packet) -> bool:
-        """Whether the file has its full length, is too large to keep to the quota, or has another orientation."""
-        if run.file is None or packet.began_s - run.file.zero_s >= run.options.segment_s:
-            return True
-        if run.file.orientation != self._orientation():
-            return True
+            return packet.is_keyframe
         quota = self._library.quota
-        return quota is not None and run.file.size >= quota // _MIN_FILES_IN_QUOTA
+        is_complete = (
+            packet.began_s - run.file.zero_s >= run.options.segment_s
+            or run.file.orientation != self._orientation()
+            or (quota is not None and run.file.size >= quota // _MIN_FILES_IN_QUOTA)
+        )
+        if packet.is_keyframe:
+            last_s = pending[-1].began_s if pending else run.last_s
+            return is_complete or packet.began_s - last_s > _LONG_GAP_S
+        if is_complete and not run.is_cut_requested:
+            run.is_cut_requested = True
+            self._source.request_keyframe()
+        return False
+
+    def _capped(self, size: int) -> int:
+        """At most one file's share of the quota."""
+        quota = self._library.quota
+        return size if quota is None else min(size, quota // _MIN_FILES_IN_QUOTA)
 
     def _next_file(self, run: _Run, fmt: VideoFormat, packet: Packet) -> None:
         self._end_file(run)
-        if time.monotonic() >= run.retry_at_s:
-            self._try(run, lambda run: self._open_file(run, fmt, packet))
-
-    def _open_file(self, run: _Run, fmt: VideoFormat, packet: Packet) -> None:
+        if time.monotonic() < run.retry_at_s:
+            return
         self._library.enforce_quota(max(self._capped(run.needed_bytes), len(packet.data)))
         run.file = Mp4Writer(self._library, "video", fmt, packet.timestamp_s, packet.began_s, self._orientation())
         run.last_s, run.delta_s, run.is_cut_requested = packet.began_s, 0.0, False
         run.synced_s, run.synced_bytes = time.monotonic(), 0
 
-    def _capped(self, needed_bytes: int) -> int:
-        """At most one file's share of the quota."""
-        quota = self._library.quota
-        return needed_bytes if quota is None else min(needed_bytes, quota // _MIN_FILES_IN_QUOTA)
+    def _write(self, run: _Run, packets: Sequence[Packet], following: Packet | None = None) -> None:
+        """Write a fragment; `following` is the packet after it, if that is known. Raises OSError."""
+        file = run.file
+        if file is None or not packets:
+            return
+        for packet in packets:
+            run.delta_s, run.last_s = packet.began_s - run.last_s, packet.began_s
+        # The duration of the last packet may be unknown; the start of the next fragment corrects it.
+        last_duration_s = min(run.delta_s or 1 / file.fmt.fps, _MAX_FRAGMENT_S)
+        if following is not None and following.began_s - run.last_s <= _LONG_GAP_S:
+            last_duration_s = following.began_s - run.last_s
+        new_bytes = sum(len(packet.data) for packet in packets)
+        run.needed_bytes = new_bytes * _FRAGMENTS_AHEAD  # if this fails
+        if self._library.max_bytes is None:  # with a limit, `_sync` checks once a second: many files take time
+            self._library.enforce_quota(new_bytes)
+        size = file.size
+        file.add(packets, last_duration_s)
+        run.needed_bytes = 0
+        with self._changed:
+            run.size += file.size - size
+        if file.fragments == 1:
+            self._count_file(run, file)
 
     def _count_file(self, run: _Run, file: Mp4Writer) -> None:
         """The file has its first fragment: without one, it would be removed again."""
@@ -291,33 +321,8 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         except (OSError, CameraError) as error:
             log.debug("No thumbnail of %s: %s", file.name, error)
 
-    def _write(self, run: _Run, packets: Sequence[Packet], following: Packet | None = None) -> None:
-        """Write a fragment; `following` is the packet after it, if that is known."""
-        if packets and run.file is not None:
-            self._try(run, lambda run: self._add(run, packets, following))
-
-    def _add(self, run: _Run, packets: Sequence[Packet], following: Packet | None) -> None:
-        file = run.file
-        if file is None:
-            return
-        for packet in packets:
-            run.delta_s, run.last_s = packet.began_s - run.last_s, packet.began_s
-        # The duration of the last packet may be unknown; the start of the next fragment corrects it.
-        usual_s = min(run.delta_s or 1 / file.fmt.fps, _MAX_FRAGMENT_S)
-        is_gap = following is None or following.began_s - run.last_s > _LONG_GAP_S
-        new_bytes = sum(len(packet.data) for packet in packets)
-        run.needed_bytes = new_bytes * _FRAGMENTS_AHEAD  # if this fails
-        if self._library.max_bytes is None:  # with a limit, `_sync` checks once a second: many files take time
-            self._library.enforce_quota(new_bytes)
-        size = file.size
-        file.add(packets, usual_s if following is None or is_gap else following.began_s - run.last_s)
-        run.needed_bytes = 0
-        with self._changed:
-            run.size += file.size - size
-        if file.is_first:
-            self._count_file(run, file)
-
     def _sync(self, run: _Run) -> None:
+        """Raises OSError."""
         if run.file is None:
             return
         run.file.sync()
@@ -334,16 +339,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             self._library.enforce_quota(self._capped(grown_bytes))
         with self._changed:
             if not self._queue.awaits_keyframe:  # no frames are dropped
-                self._last_error = None
-
-    def _try(self, run: _Run, write: Callable[[_Run], None]) -> None:
-        """Call `write`; if it fails, the file ends there, and another one is tried later."""
-        try:
-            write(run)
-        except OSError as error:
-            self._report_error(f"recording paused, retrying: {error.strerror or error}")
-            self._end_file(run)
-            run.retry_at_s = time.monotonic() + self._limits.retry_s
+                self.last_error = None
 
     def _end_file(self, run: _Run) -> None:
         if run.file is not None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from softcam.errors import CameraError, NoPicture
+from softcam.errors import CameraError, NoPicture, RecordingError
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.h264.x264 import X264, require_libx264
 from softcam.imaging.frame import Frame
@@ -68,6 +68,18 @@ class RunningTimelapse:
     interval_s: float
 
 
+@dataclass(eq=False, slots=True)
+class _Video:
+    """An MP4 file while it is written."""
+
+    file: Mp4Writer
+    encoder: X264
+    saved: int = 0  # stills next to the file
+    frames: int = 0  # in the file
+    needs_keyframe: bool = True  # the encoder's reference frame is not in the file
+    synced_s: float = 0.0
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Run(Run):
     """A time-lapse in progress. The recorder's lock guards `stills` and `failures`; the thread owns the rest."""
@@ -76,13 +88,8 @@ class _Run(Run):
     stills: int = 0
     failures: int = 0
 
-    file: Mp4Writer | None = None
-    encoder: X264 | None = None
-    saved: int = 0  # stills next to the file
-    frames: int = 0  # in the file
+    video: _Video | None = None
     still_thread: threading.Thread | None = None  # takes the newest still
-    needs_keyframe: bool = True  # the encoder's reference frame is not in the file
-    synced_s: float = 0.0
 
 
 class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
@@ -117,7 +124,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             self._begin(run)
             try:
                 self._start_thread(run, "timelapse", self._record)
-            except BaseException:
+            except RecordingError:
                 self._run = None
                 raise
             log.info("Time-lapse started: a still every %g s", options.interval_s)
@@ -145,7 +152,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
                     self._count_failure(run, f"the still cannot be written: {error.strerror or error}")
         finally:
             self._end_file(run)
-            self._end(run)
+            self._end()
             log.info("Time-lapse ended: %d stills, %d failed", run.stills, run.failures)
 
     def _wait_until_due(self, run: _Run) -> bool:
@@ -164,18 +171,16 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         hangs = f"the camera delivered no still within {self._still_limit_s:g} s"
         if run.still_thread is not None and run.still_thread.is_alive():  # only one request to a camera that hangs
             raise NoPicture(hangs)
-        outcomes: list[Still | CameraError | None] = []
+        outcomes: list[Still | CameraError] = []
 
         def take() -> None:
-            outcome: Still | CameraError | None = None
             try:
-                outcome = self._take_still(run.options.full_sensor)
+                outcome: Still | CameraError = self._take_still(run.options.full_sensor)
             except CameraError as error:  # raised below, on the waiting thread
                 outcome = error
-            finally:
-                with self._changed:
-                    outcomes.append(outcome)
-                    self._changed.notify_all()
+            with self._changed:
+                outcomes.append(outcome)
+                self._changed.notify_all()
 
         try:
             run.still_thread = spawn("timelapse still", take, self._on_crash)
@@ -195,47 +200,44 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         self._library.enforce_quota(len(still.jpeg))
         self._end_removed_file(run)
         frame = _decode(still)
-        if run.file is not None and run.file.orientation != self._orientation():
+        if run.video is not None and run.video.file.orientation != self._orientation():
             self._end_file(run)
-        if run.file is None or run.encoder is None:
-            self._open_file(run, still, frame.size)
-        file, encoder = run.file, run.encoder
-        if file is None or encoder is None:
-            return
-        if frame.size != encoder.size:
-            frame = _decode(still, encoder.size)
-        self._library.add_to_timelapse(file.name, run.saved + 1, still.jpeg)
-        run.saved += 1
+        video = run.video or self._open_file(run, still, frame.size)
+        if frame.size != video.encoder.size:
+            frame = _decode(still, video.encoder.size)
+        self._library.add_to_timelapse(video.file.name, video.saved + 1, still.jpeg)
+        video.saved += 1
         with self._changed:
             run.stills += 1
             run.size += len(still.jpeg)
         frame_s = 1 / run.options.fps
-        is_keyframe = run.needs_keyframe or run.frames % max(1, round(_KEYFRAME_S / frame_s)) == 0
-        run.needs_keyframe = True  # unless this frame is written
-        data, is_keyframe = encoder.encode(frame, is_keyframe=is_keyframe)
-        size = file.size
-        file.add([Packet(data, is_keyframe, run.frames * frame_s, still.taken_s)], frame_s)
-        run.frames += 1
-        run.needs_keyframe = False
+        is_keyframe = video.needs_keyframe or video.frames % max(1, round(_KEYFRAME_S / frame_s)) == 0
+        video.needs_keyframe = True  # unless this frame is written
+        data, is_keyframe = video.encoder.encode(frame, is_keyframe=is_keyframe)
+        size = video.file.size
+        video.file.add([Packet(data, is_keyframe, video.frames * frame_s, still.taken_s)], frame_s)
+        video.frames += 1
+        video.needs_keyframe = False
         with self._changed:
-            run.size += file.size - size
-        if time.monotonic() - run.synced_s >= _SYNC_S:
-            file.sync()
-            run.synced_s = time.monotonic()
+            run.size += video.file.size - size
+        if time.monotonic() - video.synced_s >= _SYNC_S:
+            video.file.sync()
+            video.synced_s = time.monotonic()
         with self._changed:
-            self._last_error = None
+            self.last_error = None
 
     def _end_removed_file(self, run: _Run) -> None:
         """End a file that is no longer in its folder, if the folder is there: a disk may return with the file."""
-        if run.file is None:
+        if run.video is None:
             return
+        name = run.video.file.name
         try:
-            self._library.check(run.file.name)
+            self._library.check(name)
         except FileNotFoundError as error:
-            log.warning("Time-lapse: %s: %s; starting another file", run.file.name, error.strerror)
+            log.warning("Time-lapse: %s: %s; starting another file", name, error.strerror)
             self._end_file(run)
 
-    def _open_file(self, run: _Run, still: Still, size: tuple[int, int]) -> None:
+    def _open_file(self, run: _Run, still: Still, size: tuple[int, int]) -> _Video:
         encoder = X264(size, "YUV420", run.options.fps, self._bitrate)
         fmt = VideoFormat(*encoder.size, run.options.fps, *encoder.parameter_sets)
         try:
@@ -243,20 +245,18 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         except OSError:
             encoder.close()
             raise
-        run.encoder, run.file = encoder, file
-        run.saved, run.frames, run.needs_keyframe = 0, 0, True
+        run.video = _Video(file, encoder)
         with self._changed:
             run.name = file.name
             self._changed.notify_all()
         self._library.set_thumbnail(file.name, thumbnail.of_jpeg(still.jpeg, file.orientation))
+        return run.video
 
     def _end_file(self, run: _Run) -> None:
-        file, encoder = run.file, run.encoder
-        run.file = run.encoder = None
-        if encoder is not None:
-            encoder.close()
-        if file is not None:
-            file.close()
+        if run.video is not None:
+            video, run.video = run.video, None
+            video.encoder.close()
+            video.file.close()
 
     def _count_failure(self, run: _Run, reason: str) -> None:
         self._report_error(reason)

@@ -1,15 +1,9 @@
-"""The folder of recordings: names, the list, the quota, deletion, and recovery after a crash."""
+"""The folder of recordings: names, the list, what files contain, and deletion."""
 
-import errno
-import fcntl
 import os
 import subprocess
-import sys
 import threading
 import time
-from collections import namedtuple
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,66 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softcam.errors import NoRecording, RecordingError
-from softcam.h264.packet import Packet, VideoFormat
-from softcam.imaging import jpeg
+from softcam.h264.packet import Packet
 from softcam.mp4 import index
 from softcam.mp4.index import Mp4Info
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
-from tests.support.fakes import make_frame
-from tests.support.h264_samples import FPS, FakeSource, play
+from tests.support.h264_samples import FPS, play
+from tests.support.recordings import LONG_AGO_S, STILL, make_video, open_video, packets
 
-LONG_AGO_S = 1_795_216_502.0  # 2026-11-20 23:15:02 UTC
 FFPROBE = ("ffprobe", "-v", "error", "-show_entries")
-STILL = jpeg.encode(make_frame(size=(32, 16)), None, 80)
-
-
-class Tape:
-    """A sink that records packets."""
-
-    def __init__(self) -> None:
-        self.packets: list[Packet] = []
-        self.fmt: VideoFormat | None = None
-
-    def on_format(self, fmt: VideoFormat) -> None:
-        self.fmt = fmt
-
-    def on_packet(self, packet: Packet) -> None:
-        self.packets.append(packet)
-
-
-def packets(count: int) -> tuple[VideoFormat, list[Packet]]:
-    source, tape = FakeSource(), Tape()
-    source.subscribe(tape)
-    source.give(count)
-    assert tape.fmt is not None
-    return tape.fmt, tape.packets
-
-
-def open_video(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -> Mp4Writer:
-    """An open file with fragments of ten frames."""
-    fmt, taken = packets(count)
-    video = Mp4Writer(library, "video", fmt, began_s, taken[0].began_s)
-    for place in range(0, count, 10):
-        video.add(taken[place : place + 10], 1 / FPS)
-    return video
-
-
-def make_video(library: Library, began_s: float = LONG_AGO_S) -> str:
-    video = open_video(library, began_s=began_s)
-    video.close()
-    return video.name
-
-
-def interrupt(video: Mp4Writer, library: Library) -> None:
-    """Leave the file as a crash does: without an index, and not locked."""
-    path = library.folder / video.name
-    content = path.read_bytes()
-    video.close()
-    path.write_bytes(content)
-
-
-# --- Names and the list
 
 
 def test_names(tmp_path: Path) -> None:
@@ -197,9 +140,6 @@ def test_fail_missing_folder(tmp_path: Path) -> None:
         library.add_still(STILL, LONG_AGO_S)
 
 
-# --- MP4 files
-
-
 def test_finished_file(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     name = make_video(library)
@@ -220,7 +160,8 @@ def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     (entry,) = library.entries()
     assert (entry.is_running, entry.size) == (True, video.size)
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
-    os.pwrite(video._descriptor, b"half a fragment", video.size)
+    with (tmp_path / video.name).open("ab") as end:
+        end.write(b"half a fragment")
     file, whole = library.open(video.name)
     with file:
         assert whole == video.size
@@ -256,45 +197,6 @@ def test_growing_file_is_read_once(tmp_path: Path) -> None:
     assert entry.duration_s == pytest.approx(60 / FPS, abs=0.001)
 
 
-@pytest.mark.parametrize("missing", [0, 1, 100, 3000])
-def test_interrupted_file_is_recovered(missing: int, tmp_path: Path) -> None:
-    library = Library(tmp_path, None)
-    video = open_video(library)
-    interrupt(video, library)
-    path = tmp_path / video.name
-    os.truncate(path, path.stat().st_size - missing)
-    (entry,) = library.entries()
-    assert not entry.is_running
-    assert entry.duration_s == pytest.approx(
-        2.0 if not missing else 1.5 if missing < 3000 else entry.duration_s, abs=0.01
-    )
-    assert library.recover() == 1
-    (recovered,) = library.entries()
-    seen = play(path)
-    assert recovered.duration_s == pytest.approx(entry.duration_s, abs=0.001)
-    assert seen.duration_s == pytest.approx(recovered.duration_s, abs=0.01)
-    assert len(seen.numbers) == pytest.approx(seen.duration_s * FPS)
-    assert library.recover() == 0
-
-
-def test_interruption_at_any_byte(tmp_path: Path) -> None:
-    """At any byte: the frames of whole fragments are readable, and recovery does not fail."""
-    library = Library(tmp_path, None)
-    video = open_video(library, count=20)
-    interrupt(video, library)
-    path = tmp_path / video.name
-    content = path.read_bytes()
-    lengths = set()
-    for end in range(0, len(content), 41):
-        path.write_bytes(content[:end])
-        library.recover()
-        duration_s = library.entry(video.name).duration_s
-        lengths.add(None if duration_s is None else round(duration_s, 2))
-        if duration_s:
-            assert len(play(path).numbers) == round(duration_s * FPS)
-    assert lengths == {None, 0.0, 0.5}
-
-
 def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     fmt, (keyframe, other, *_) = packets(2)
@@ -316,58 +218,6 @@ def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
     assert int(count) == len(lines) == 10_000
     assert [line.partition(",")[2][0] for line in lines[:40]] == ["K", *"_" * 19] * 2
     assert float(lines[-1].partition(",")[0]) == pytest.approx(at_s - 0.001, abs=0.001)
-
-
-def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Two portals may record to one folder."""
-    program = (
-        "import fcntl, os, sys\n"
-        "file = open(sys.argv[1], 'r+b')\n"
-        "fcntl.flock(file, fcntl.LOCK_EX)\n"
-        "print('locked', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    library = Library(tmp_path, 10)
-    video = open_video(library)
-    interrupt(video, library)
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path / video.name)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"locked\n"
-        assert library.entries()[0].is_running
-        assert library.recover() == 0
-        assert caplog.text == ""
-        with pytest.raises(RecordingError):
-            library.delete(video.name)
-        with pytest.raises(OSError, match="no older recording"):
-            library.enforce_quota()
-        other.communicate(b"")
-    assert not library.entries()[0].is_running
-    library.enforce_quota()
-    assert library.entries() == []
-
-
-# --- Quota
-
-
-def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
-    library = Library(tmp_path, 5 * (len(STILL) + 1000) - 1)
-    for after_s in range(10):
-        library.add_still(STILL, LONG_AGO_S + after_s, bytes(1000))
-    assert [entry.name[17:19] for entry in library.entries()] == ["11", "10", "09", "08"]
-    assert library.used_bytes() == 4 * (len(STILL) + 1000)  # thumbnails count
-    assert len(list(tmp_path.iterdir())) == 8  # with their thumbnails
-
-
-def test_quota_keeps_running_file(tmp_path: Path) -> None:
-    library = Library(tmp_path, 20_000_000)
-    video = open_video(library)
-    library.add_still(STILL, LONG_AGO_S + 100)
-    with pytest.raises(OSError, match="no older recording"):
-        Library(tmp_path, 1).enforce_quota()
-    assert [entry.name for entry in library.entries()] == [video.name]
-    video.close()
 
 
 def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
@@ -398,133 +248,6 @@ def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     library.add_still(STILL, LONG_AGO_S + 10)
     Library(tmp_path, len(STILL)).enforce_quota()
     assert [path.name for path in tmp_path.iterdir()] == ["2026-11-20_23-15-12.jpg"]
-
-
-def test_removed_running_file_is_detected(tmp_path: Path) -> None:
-    folder = tmp_path / "stick"
-    library = Library(folder, None)
-    video = open_video(library)
-    library.check(video.name)
-    folder.rename(tmp_path / "away")
-    with pytest.raises(FileNotFoundError, match="No such file"):
-        library.check(video.name)
-    folder.mkdir()
-    with pytest.raises(FileNotFoundError, match="was removed"):
-        library.check(video.name)
-    (folder / video.name).write_bytes(b"another one")
-    with pytest.raises(FileNotFoundError, match="was removed"):
-        library.check(video.name)
-    video.close()
-    assert (folder / video.name).read_bytes() == b"another one"
-
-
-def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library, other = Library(tmp_path, None), Library(tmp_path, None)
-    flock, asked = fcntl.flock, list[int]()
-
-    def looked_at(file: Any, operation: int) -> None:
-        asked.append(operation)
-        if len(asked) == 1:
-            assert [entry.is_running for entry in library.entries()] == [True]
-            assert len(asked) == 1  # our own list does not try the lock
-            raise BlockingIOError  # as if another portal did
-        flock(file, operation)
-
-    monkeypatch.setattr(fcntl, "flock", looked_at)
-    name, descriptor = library.create("video", LONG_AGO_S)
-    monkeypatch.undo()
-    assert [entry.is_running for entry in other.entries()] == [True]
-    os.close(descriptor)
-    library.close_recording(name)
-
-
-Disk = namedtuple("Disk", "f_bavail f_frsize f_blocks")  # noqa: PYI024 - as statvfs has it
-
-
-@contextmanager
-def disk(monkeypatch: pytest.MonkeyPatch, free: int, total: int) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "statvfs", lambda _: Disk(free, 1, total))
-        yield
-
-
-@pytest.mark.parametrize(("free", "total"), [(199_000_000, 10**12), (400_000, 10_000_000)])
-def test_without_limit_nothing_is_deleted_and_a_reserve_is_kept(
-    free: int, total: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    library = Library(tmp_path, None)
-    library.add_still(STILL, LONG_AGO_S)
-    with disk(monkeypatch, free, total), pytest.raises(OSError, match="the disk is full") as raised:
-        library.enforce_quota()
-    assert raised.value.errno == errno.ENOSPC
-    with disk(monkeypatch, free + 2_000_000, total):
-        library.enforce_quota()
-    assert len(library.entries()) == 1
-
-
-def test_quota_deletes_the_oldest_on_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library(tmp_path, 10**12)
-    for after_s in range(3):
-        library.add_still(STILL, LONG_AGO_S + after_s)
-    with disk(monkeypatch, 500_000 - len(STILL) - 1, 10_000_000):
-        library.enforce_quota()
-    assert [entry.name[17:19] for entry in library.entries()] == ["04"]
-
-
-def test_quota_is_limited_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library(tmp_path, 10**12)
-    library.add_still(STILL, LONG_AGO_S)
-    with disk(monkeypatch, 700_000, 10_000_000):
-        library.enforce_quota()
-    assert library.quota == 200_000 + len(STILL)
-    small = Library(tmp_path, 100_000)
-    small.enforce_quota()
-    assert small.quota == 100_000
-
-
-class Mounts:
-    """The mount points of disks with their device numbers."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.numbers: dict[Path, int] = {}
-        self._stat = Path.stat
-        monkeypatch.setattr(Path, "stat", lambda path, **how: self._stat_of(path, **how))
-
-    def _stat_of(self, path: Path, **how: Any) -> os.stat_result:
-        status = self._stat(path, **how)
-        for mount, number in self.numbers.items():
-            if path.is_relative_to(mount):
-                return os.stat_result((status[0], status[1], number, *status[3:]))
-        return status
-
-
-def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounts = Mounts(monkeypatch)
-    stick = tmp_path / "stick"
-    library = Library(stick / "cam0", None)
-    library.add_still(STILL, LONG_AGO_S)
-    mounts.numbers[stick] = 7  # mounted above the existing folder
-    library.add_still(STILL, LONG_AGO_S)
-    mounts.numbers.clear()
-    for step in (library.enforce_quota, library.check_writable, lambda: library.create("video", LONG_AGO_S)):
-        with pytest.raises(OSError, match=r"the disk mounted at .*stick is gone"):
-            step()
-    assert len(list((stick / "cam0").iterdir())) == 2
-    mounts.numbers[stick] = 8  # mounted again with another number
-    library.add_still(STILL, LONG_AGO_S)
-    assert len(library.entries()) == 3
-
-
-def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library = Library(tmp_path, None)
-
-    def fail(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
-    with pytest.raises(OSError, match="No space left"):
-        library.add_still(STILL, LONG_AGO_S)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""A video recorder with packets from the test and a camera that delivers frames by itself."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from softcam.recording.library import Library
+from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
+from tests.support.fakes import Background, SessionRig, eventually, soon_s
+from tests.support.h264_samples import FPS, FakeSource, Seen, play
+
+PICTURE = b"a thumbnail"
+
+
+class Studio:
+    """A recorder with a source of packets and a camera that delivers frames by itself."""
+
+    def __init__(
+        self, folder: Path, held: SessionRig, preroll_s: float, max_bytes: int | None, limits: RecorderLimits
+    ) -> None:
+        self.library = Library(folder, max_bytes)
+        self.source = FakeSource()
+        self.crashes: list[str] = []
+        self.held = held
+        self.orientation = 1
+        self.recorder = VideoRecorder(
+            self.source,
+            held.manager,
+            self.library,
+            preroll_s,
+            lambda: PICTURE,
+            self.crashes.append,
+            lambda: self.orientation,
+            limits,
+        )
+        self.recorder.open()
+
+    def start(self, **options: float) -> None:
+        """Start a recording and send its first second."""
+        # A running encoder delivers packets while `start` waits for the first file.
+        started = Background(lambda: self.recorder.start(RecordingOptions(**options)))
+        eventually(lambda: self.source.sinks or started.is_over)
+        eventually(lambda: self.recorder.running is not None or started.is_over)
+        self.source.give(int(FPS))
+        started.result()
+
+    def stop(self) -> None:
+        self.recorder.stop(soon_s())
+
+    @property
+    def segments(self) -> int:
+        running = self.recorder.running
+        return 0 if running is None else running.segments
+
+    def videos(self) -> list[Seen]:
+        """The content of all files, the oldest first."""
+        return [play(self.library.folder / entry.name) for entry in reversed(self.library.entries())]
+
+    def numbers(self) -> list[int]:
+        return [number for video in self.videos() for number in video.numbers]
+
+
+@contextmanager
+def studio(
+    folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None, limits: RecorderLimits | None = None
+) -> Iterator[Studio]:
+    with SessionRig() as held, held.camera.flowing():
+        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits())
+        yield studio
+        studio.recorder.close(soon_s())
+        assert not any(held.manager.status().leases.values())
+        assert studio.source.sinks == []
+        assert studio.crashes == []
+
+
+def numbers_from(first: int, count: int) -> list[int]:
+    return [number % 16 for number in range(first, first + count)]
+
+
+def running_name(s: Studio) -> str:
+    running = s.recorder.running
+    assert running is not None
+    assert running.name is not None
+    return running.name
