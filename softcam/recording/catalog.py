@@ -118,12 +118,13 @@ class Catalog:
         present = {entry.name: entry for entry in os.scandir(self.folder)}
         sizes: dict[str, int] = {}
         for name, entry in present.items():
+            mp4 = f"{name}.mp4"  # of a folder of stills
             with contextlib.suppress(OSError):  # deleted meanwhile
                 if names.is_recording(name) and entry.is_file(follow_symlinks=False):
                     thumbnail = present.get(names.thumbnail_of(name))
                     thumbnail_bytes = 0 if thumbnail is None else thumbnail.stat(follow_symlinks=False).st_size
                     sizes[name] = entry.stat().st_size + thumbnail_bytes + self._stills_size(name)
-                elif (mp4 := f"{name}.mp4") not in present and names.is_timelapse(mp4):
+                elif names.is_timelapse(mp4) and mp4 not in present and entry.is_dir(follow_symlinks=False):
                     sizes[mp4] = self._stills_size(mp4)
         return sizes
 
