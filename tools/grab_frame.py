@@ -15,19 +15,17 @@ import json
 import os
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OK, USAGE, NO_ANSWER, REFUSED = 0, 2, 3, 4
 FIRST_PORT = 18081
 
 _LIMIT_S = 20.0  # a closed camera must open, focus and settle first
-_LARGEST = 64 << 20
 _WINDOW = "Soft Stream (q: quit)"
-
-
-class Rejected(Exception):
-    """The portal answered with an error; the message is its reason."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,15 +35,14 @@ def main(argv: list[str] | None = None) -> int:
         if options.stream:
             return _show(options)
         began_s = time.monotonic()
-        answer = _get(options, "/api/camera/status" if options.status else f"/api/camera/frame{_query(options)}")
+        with _request(options, "status" if options.status else "frame") as response:
+            answer = response.read()
         took_s = time.monotonic() - began_s
         status = json.loads(answer) if options.status else None
-    except Rejected as error:
-        print(f"grab_frame.py: {error}", file=sys.stderr)
-        return REFUSED
+    except urllib.error.HTTPError as error:
+        return _fail(REFUSED, f"{error.code} {error.reason}: {_detail(error.read())}")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        print(f"grab_frame.py: no answer from {options.host}:{options.port}: {error}", file=sys.stderr)
-        return NO_ANSWER
+        return _fail(NO_ANSWER, f"no answer from {options.host}:{options.port}: {getattr(error, 'reason', error)}")
     except KeyboardInterrupt:
         return OK
     if options.status:
@@ -54,10 +51,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options.save.write_bytes(answer)
     except OSError as error:
-        print(f"grab_frame.py: cannot write {options.save}: {error.strerror}", file=sys.stderr)
-        return USAGE
+        return _fail(USAGE, f"cannot write {options.save}: {error.strerror}")
     print(f"{options.save}: {len(answer) / 1000:.0f} kB after {took_s:.2f} s")
     return OK
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"grab_frame.py: {message}", file=sys.stderr)
+    return code
 
 
 def _show(options: argparse.Namespace) -> int:
@@ -65,8 +66,7 @@ def _show(options: argparse.Namespace) -> int:
         import cv2
         import numpy as np
     except ImportError as error:
-        print(f"grab_frame.py: --stream needs OpenCV (apt install python3-opencv): {error}", file=sys.stderr)
-        return USAGE
+        return _fail(USAGE, f"--stream needs OpenCV (apt install python3-opencv): {error}")
     try:
         for jpeg in _jpegs(options):
             image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
@@ -76,14 +76,13 @@ def _show(options: argparse.Namespace) -> int:
                 break
         cv2.destroyAllWindows()
     except cv2.error as error:  # built without windows, or no screen
-        print(f"grab_frame.py: OpenCV cannot open a window: {str(error).strip()}", file=sys.stderr)
-        return USAGE
+        return _fail(USAGE, f"OpenCV cannot open a window: {str(error).strip()}")
     return OK
 
 
 def _jpegs(options: argparse.Namespace) -> Iterator[bytes]:
     """Yield the JPEGs of the stream until it ends."""
-    with _ask(options, f"/api/camera/stream{_query(options)}") as answer:
+    with _request(options, "stream") as answer:
         while True:
             length = None
             while line := answer.readline():
@@ -97,27 +96,15 @@ def _jpegs(options: argparse.Namespace) -> Iterator[bytes]:
             yield jpeg
 
 
-def _get(options: argparse.Namespace, target: str) -> bytes:
-    with _ask(options, target) as answer:
-        body = answer.read(_LARGEST)
-        if answer.length:  # read(size) does not raise this by itself
-            raise http.client.IncompleteRead(body, answer.length)
-        return body
-
-
-def _ask(options: argparse.Namespace, target: str) -> http.client.HTTPResponse:
-    """Send the request; closing the response closes its connection. Raises Rejected for any status but 200."""
-    connection = http.client.HTTPConnection(options.host, options.port, timeout=_LIMIT_S)
+def _request(options: argparse.Namespace, name: str) -> Any:
+    """The portal's response. Raises HTTPError for any status but 200."""
+    parameters = {"quality": options.quality, "fps": options.fps if options.stream else None}
+    query = "&".join(f"{key}={value:g}" for key, value in parameters.items() if value is not None)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{options.port}/api/camera/{name}{'?' if query else ''}{query}"
     key = os.environ.get("CAMERA_API_KEY")
-    try:
-        connection.request("GET", target, headers={"Connection": "close", **({"X-API-Key": key} if key else {})})
-        answer = connection.getresponse()
-        if answer.status != http.client.OK:
-            raise Rejected(f"{answer.status} {answer.reason}: {_detail(answer.read(65536))}")
-    except BaseException:
-        connection.close()
-        raise
-    return answer
+    request = urllib.request.Request(url, headers={"X-API-Key": key} if key else {})
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=_LIMIT_S)
 
 
 def _detail(body: bytes) -> str:
@@ -125,12 +112,6 @@ def _detail(body: bytes) -> str:
         return str(json.loads(body)["detail"])
     except (ValueError, KeyError, TypeError):
         return body[:200].decode(errors="replace").strip()
-
-
-def _query(options: argparse.Namespace) -> str:
-    asked = {"quality": options.quality, "fps": options.fps if options.stream else None}
-    given = [f"{name}={value:g}" for name, value in asked.items() if value is not None]
-    return f"?{'&'.join(given)}" if given else ""
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

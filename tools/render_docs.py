@@ -8,8 +8,8 @@ With `--check` it writes nothing and exits with 1 if a file is out of date.
 
 import argparse
 import re
-import runpy
 import sys
+import textwrap
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -18,6 +18,25 @@ sys.path.insert(0, str(PROJECT))
 from softcam.config import schema as settings  # noqa: E402
 from softcam.controls import schema  # noqa: E402
 
+_ENV_HEAD = """\
+# The settings of Soft Stream on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every
+# camera-soft-cam@N. Remove the # from the lines to change, then: sudo systemctl restart 'camera-soft-cam@*'
+#
+# CAMERA_WIDTH=1280 applies to all cameras; cam0_width=1280 applies to camera 0 and overrides it.
+# Comments need separate lines. Quote values that contain a \\ or a blank with single quotes. Lines that start with
+# export are ignored by systemd.
+#
+# An empty value selects the default. Only root may read this file, since it may contain keys. deploy.sh never
+# overwrites it after it was edited.
+
+# Settings for one camera, for example the second one:
+#cam1_id=/base/axi/pcie@120000/rp1/i2c@80000/imx708@1a
+#cam1_width=1280
+#cam1_height=720
+#cam1_autofocus=off
+"""
+# What camera-soft-cam@N.service sets.
+_CAMERA_NOTE = "; set by the unit: camera-soft-cam@1 is camera 1; cam1_id selects another one"
 _TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")
 
 
@@ -25,9 +44,27 @@ def _with_table(page: str, table: str) -> str:
     return _TABLE.sub(lambda _: table, page, count=1)
 
 
+def env_file() -> str:
+    """The settings, commented out, each with its help."""
+    parts = [_ENV_HEAD]
+    group = ""
+    for row in settings.SETTINGS:
+        if row.group != group:
+            group = row.group
+            parts.append(f"\n# ---- {group} {'-' * (100 - len(group))}\n")
+        note = _CAMERA_NOTE if row.name == "camera" else ""
+        words = f"{row.help}{note} [{row.shown_default}]"
+        text = textwrap.fill(words, 118, initial_indent="# ", subsequent_indent="#   ")
+        name, value = row.variables[0].replace("<N>", "0"), "" if row.default is None else row.shown_default
+        if row.name == "port":  # the same port for all cameras would be available to the first instance only
+            name, value = "cam0_port", "18081"
+        parts.append(f"\n{text}\n#{name}={value}\n")
+    return "".join(parts)
+
+
 def rendered() -> dict[Path, str]:
     """The current content of each generated file, by path."""
-    found = {PROJECT / "env/camera-soft-stream.env": runpy.run_path(str(PROJECT / "env/render.py"))["render"]()}
+    found = {PROJECT / "env/camera-soft-stream.env": env_file()}
     for name, table in (("settings", settings.markdown_table()), ("controls", schema.markdown_table())):
         path = PROJECT / f"docs/{name}.md"
         found[path] = _with_table(path.read_text(), table)
