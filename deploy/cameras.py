@@ -94,7 +94,7 @@ def is_masked(host: Host, number: int) -> bool:
 
 
 def is_kept_off(host: Host, number: int) -> bool:
-    """Whether the instance was installed before and then disabled; only its owner enables it again."""
+    """Whether the owner disabled the instance after it was installed."""
     return is_masked(host, number) or (host.binding(number).exists() and number not in enabled_instances(host))
 
 
@@ -108,16 +108,14 @@ def wanted_cameras(host: Host, inventory: Inventory) -> list[int]:
 def missing_packages(host: Host) -> list[str]:
     """Packages the portal needs, and nginx if requested. Raises Failed if --python is not there."""
     python = python_path(host)
-    has_python = host.run(python, "-V").returncode != 127
-    if not has_python and python != SYSTEM_PYTHON:
+    if host.run(python, "-V").returncode == 127:
         raise Failed(f"{python} does not exist. --python must be a Python with picamera2, usually {SYSTEM_PYTHON}")
-    missing = [] if has_python else ["python3"]
-    for module in ("picamera2", "simplejpeg"):
-        code = f"import importlib.util as u, sys; sys.exit(u.find_spec('{module}') is None)"
-        if not has_python or not host.succeeds(python, "-c", code):
-            missing.append(f"python3-{module}")
-    for program, package in (("nginx", "nginx-light"), ("openssl", "openssl")):
-        if host.options.with_nginx and not host.succeeds("sh", "-c", f"command -v {program}"):
+    find = "import importlib.util as u, sys; sys.exit(u.find_spec(sys.argv[1]) is None)"
+    modules = ("picamera2", "simplejpeg")
+    missing = [f"python3-{module}" for module in modules if not host.succeeds(python, "-c", find, module)]
+    programs = {"nginx": "nginx-light", "openssl": "openssl"} if host.options.with_nginx else {}
+    for program, package in programs.items():
+        if not host.succeeds("sh", "-c", f"command -v {program}"):
             missing.append(package)
     return missing
 
@@ -149,8 +147,7 @@ def check(host: Host) -> None:
     if not host.path("run/systemd/system").is_dir():
         raise Failed("systemd is not running")
     found = re.match(r"systemd (\d+)", host.run("systemctl", "--version").stdout)
-    systemd = int(found[1]) if found else 0
-    if systemd < _OLDEST_SYSTEMD:
+    if (systemd := int(found[1]) if found else 0) < _OLDEST_SYSTEMD:
         raise Failed(f"systemd {systemd} is too old: {_OLDEST_SYSTEMD} or newer is required")
     if names := " ".join(missing_packages(host)):
         raise Failed(f"missing: {names}. Run again with --install-packages, or on the host: sudo apt install {names}")

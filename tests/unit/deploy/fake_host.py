@@ -5,9 +5,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from deploy.system import Host, Options
+import pytest
 
+from deploy import host as program
+from deploy import releases
+from deploy.system import Failed, Host, Options
+
+UNITS = "etc/systemd/system"
 Answer = tuple[int, str, str]
 WELL: Answer = (0, "", "")
 SITE = "listen @OUTSIDE@;\nlisten [::]:@OUTSIDE@;\nserver 127.0.0.1:@INSIDE@; # @N@\n"
@@ -165,3 +171,20 @@ class FakeHost:
             self.passed_s += 60
             return 1, "not healthy after 3 s: connection refused\n", ""
         return 0, f"healthy, version {release}\n", ""
+
+
+def install(fake: FakeHost, name: str, env: str = "#CAMERA_WIDTH=1536\n", **options: Any) -> str:
+    """Installs the release; what was printed."""
+    folder = fake.add_release(name, env)
+    program.install(fake.host(**options), name, str(folder))
+    return fake.said()
+
+
+def fail_install(fake: FakeHost, name: str, env: str = "#CAMERA_WIDTH=1536\n", **options: Any) -> str:
+    with pytest.raises(Failed) as caught:
+        install(fake, name, env, **options)
+    return str(caught.value)
+
+
+def current(fake: FakeHost) -> str:
+    return releases.linked(fake.host(), "current")
