@@ -17,7 +17,7 @@ for place, camera in enumerate(Picamera2.global_camera_info()):
     print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\\t")
 """
 # The name of each setting, and the value of `id` and `enabled` only.
-_READ_SETTINGS = r"""
+READ_SETTINGS = r"""
 import os, re
 for key, text in sorted(os.environ.items()):
     match = re.fullmatch(r"(?:CAMERA|(?i:cam(?:0|[1-9][0-9]?)))_(\w+)", key, re.ASCII)
@@ -76,7 +76,7 @@ def take_inventory(host: Host, *, needs_picamera2: bool = False) -> Inventory:
         raise Failed(f"picamera2 does not work with {python} ({cause}): {last_line(done.stderr)}")
     rows = (line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2)
     cameras = {int(number): (model, camera_id) for number, model, camera_id in rows}
-    read = run_in_settings(host, python, "-c", _READ_SETTINGS).stdout.splitlines()
+    read = run_in_settings(host, python, "-c", READ_SETTINGS).stdout.splitlines()
     settings = [(name, value) for name, tab, value in (line.partition("\t") for line in read) if tab]
     return Inventory(host, cameras, [name for name, _ in settings], {name.lower(): value for name, value in settings})
 

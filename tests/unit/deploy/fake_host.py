@@ -38,6 +38,7 @@ class FakeHost:
         self._started_us: dict[str, int] = {}
         self._answers: list[tuple[str, Callable[[], Answer]]] = []
         self.passed_s = 0.0
+        self.on_sleep: Callable[[], object] = lambda: None
         for folder in ("etc/systemd/system", "etc/udev/rules.d", "run/systemd/system", "opt", "proc/net"):
             (root / folder).mkdir(parents=True)
         (root / "etc/os-release").write_text('PRETTY_NAME="Debian 13"\n')
@@ -105,6 +106,7 @@ class FakeHost:
 
     def _sleep(self, seconds: float) -> None:
         self.passed_s += seconds
+        self.on_sleep()
 
     def _execute(self, argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
         call = " ".join(argv)

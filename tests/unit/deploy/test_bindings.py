@@ -3,7 +3,6 @@
 import pytest
 
 from deploy import cameras, instances
-from deploy.system import Host
 from tests.unit.deploy.fake_host import FakeHost
 from tests.unit.deploy.test_video_node import PI5_CAM0, Tree
 
@@ -76,12 +75,5 @@ def test_device_that_udev_reports_late(pi5: FakeHost) -> None:
     (pi5.root / "run/udev").mkdir()
     (pi5.root / "run/udev/control").touch()
     pi5.active.clear()
-    host = pi5.host()
-    later = Host(
-        root=host.root,
-        execute=host._execute,
-        say=host.say,
-        sleep=lambda _: pi5.active.add(DEVICE),
-    )
-    instances.bind(later, 1, cameras.take_inventory(later))
-    assert pi5.said() == f"camera 1: bound to {NODE}"
+    pi5.on_sleep = lambda: pi5.active.add(DEVICE)
+    assert bind(pi5) == f"camera 1: bound to {NODE}"

@@ -12,14 +12,12 @@ from deploy import cameras
 from deploy.system import Failed
 from tests.unit.deploy.fake_host import Answer, FakeHost
 
-READ_SETTINGS = cameras._READ_SETTINGS
-
 
 def settings(fake: FakeHost, *lines: str) -> cameras.Inventory:
     """The inventory of a host with these variables, read by the program that runs there."""
     variables = dict(line.split("=", 1) for line in lines)
     done = subprocess.run(
-        [sys.executable, "-c", READ_SETTINGS], env=variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", cameras.READ_SETTINGS], env=variables, capture_output=True, text=True, check=True
     )
     fake.settings = done.stdout.splitlines()
     return cameras.take_inventory(fake.host())
