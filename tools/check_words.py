@@ -72,12 +72,7 @@ def faults_in(path: Path, name: str) -> Iterator[str]:
 
 
 def main() -> int:
-    names = (
-        sys.argv[1:]
-        or subprocess.run(
-            ["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=True
-        ).stdout.splitlines()
-    )
+    names = sys.argv[1:] or subprocess.check_output(["git", "ls-files"], cwd=PROJECT, text=True).splitlines()
     faults: list[str] = []
     for name in names:
         path = PROJECT / name

@@ -27,18 +27,13 @@ fail() {
   exit 1
 }
 
-start_work() { # FOLDER…: checks that they are writable, takes the lock and empties the log
-  local folder
-  mkdir -p .cache 2>/dev/null || true
-  for folder in . .cache "$@"; do
-    [[ -w $folder || ! -e $folder ]] || fail "cannot write to $(realpath "$folder")"
-  done
-  if [[ -z ${is_working:-} ]]; then
-    exec 9>.cache/setup.lock
-    flock 9 # two set-ups at once would write into the same folder
-    : >"$log"
-    is_working=1
-  fi
+start_work() { # takes the lock, as two set-ups at once would write into the same folder, and empties the log
+  if [[ -n ${is_working:-} ]]; then return; fi
+  { mkdir -p .cache && : >>.cache/setup.lock; } 2>/dev/null || fail "cannot write to $PWD/.cache"
+  exec 9>.cache/setup.lock
+  flock 9
+  : >"$log"
+  is_working=1
 }
 
 # --- Debian packages
@@ -117,12 +112,12 @@ make_venv() { # FOLDER REQUIREMENTS MODULE [venv's option]: creates it unless MO
     if [[ -f $folder/stamp && $(<"$folder/stamp") == "$stamp" ]] && imports "$folder/bin/python" "$module"; then
       return
     fi
-    start_work "$folder"
+    start_work
   done
   python=$(python_for_venv)
   say "Setting up $folder with ${python##*/}: about a minute, only the first time"
+  rm -rf "$folder" 2>>"$log" || fail "cannot write to $folder (see $log)"
   trap 'rm -rf "$folder"' EXIT
-  rm -rf "$folder"
   {
     # shellcheck disable=SC2086 # an option or none
     "$python" -m venv $option "$folder" || fail "could not make $folder with $python (see $log)"
