@@ -161,7 +161,10 @@ def test_masked_camera(fake: FakeHost) -> None:
 
 def test_missing_node(fake: FakeHost) -> None:
     with pytest.raises(Failed, match="--bind: /dev/video77 does not exist"):
-        cameras.check(fake.host(bind={0: "/dev/video77", 1: "none"}))
+        cameras.check(fake.host(bind={0: "none", 1: "/dev/video77"}))
+    (fake.root / "dev").mkdir()
+    (fake.root / "dev/video77").touch()
+    cameras.check(fake.host(bind={1: "/dev/video77"}))
 
 
 def test_packages(fake: FakeHost) -> None:
@@ -169,8 +172,10 @@ def test_packages(fake: FakeHost) -> None:
     assert fake.said() == ""
     cameras.install_packages(fake.host())
     assert fake.said() == "packages: all installed"
-    fake.answer("command -v (nginx|openssl)", (1, "", ""))
     host = fake.host(nginx=True)
+    cameras.plan_packages(host)
+    assert fake.said() == ""
+    fake.answer("command -v (nginx|openssl)", (1, "", ""))
     cameras.plan_packages(host)
     assert fake.said() == "would install nginx-light openssl; run again afterwards to see the other steps"
     cameras.install_packages(host)

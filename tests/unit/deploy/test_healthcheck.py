@@ -16,9 +16,13 @@ class _Portal(BaseHTTPRequestHandler):
     status = 200
     snapshot_length = 4096
     authorization: str | None = None
+    requests, healthy_at = 0, 0  # the request from which on it is healthy
 
     def do_GET(self) -> None:
         type(self).authorization = self.headers["Authorization"]
+        type(self).requests += 1
+        if self.requests == self.healthy_at:
+            type(self).status = 200
         is_health = self.path == "/health"
         body = b'{"version": "9", "detail": "no frames"}' if is_health else bytes(4096)
         self.send_response(self.status)
@@ -80,6 +84,15 @@ def test_not_healthy(
     portal.status = 503
     assert run(monkeypatch, "health", "0", "0") == 1
     assert capsys.readouterr().out == "not healthy after 0 s: status 503, no frames\n"
+
+
+def test_portal_that_becomes_healthy(
+    portal: type[_Portal], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portal.status = 503
+    portal.healthy_at = 3
+    assert run(monkeypatch, "health", "0", "60") == 0
+    assert ", version 9; snapshot of 4 KiB" in capsys.readouterr().out
 
 
 def test_port_and_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ import pytest
 
 from deploy import host as program
 from deploy.system import Failed
-from tests.unit.deploy.fake_host import UNITS, FakeHost, current, install
+from tests.unit.deploy.conftest import Site
+from tests.unit.deploy.fake_host import UNITS, FakeHost, current, fail_install, install, listener
 
 
 def test_first_installation(fake: FakeHost) -> None:
@@ -99,3 +100,27 @@ def test_settings_file_is_private_also_after_an_edit(fake: FakeHost) -> None:
     assert f"{file} was edited and is kept; new lines in the shipped file:\n    +#CAMERA_NEW=1\n" in said
     assert "secret" not in said
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("CAMERA_API_KEY=secret\n", 0o600)
+
+
+def test_installation_with_nginx(fake: FakeHost, site: tuple[int, type[Site]]) -> None:
+    host = fake.host(cameras=(0,), nginx=True)
+    for name in ("sites-enabled", "sites-available"):
+        (host.nginx / name).mkdir(parents=True)
+    (host.nginx / "sites-available/camera-soft-cam0.conf").write_text(f"  listen {site[0]};\n")
+    said = install(fake, "1.0-a", cameras=(0,), nginx=True)
+    assert f"camera 0: nginx serves it at port {site[0]}, password in {host.nginx_users}\n" in said
+    fake.answer(f"^ss .* = :{site[0]}$", (0, listener("0.0.0.0", site[0], pid=5), ""))
+    assert "nginx's port" in fail_install(fake, "2.0-b", cameras=(0,), nginx=True)
+
+
+def test_systemd_that_cannot_enable_again(fake: FakeHost) -> None:
+    fake.answer("reenable", (1, "", ""))
+    install(fake, "1.0-a", cameras=(0,))
+    assert fake.has_called(r"^systemctl --quiet enable camera-soft-cam@0\.service$")
+
+
+def test_release_in_use_that_no_longer_runs_is_kept(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    fake.answer("--check", (1, "", "broken"))
+    assert fail_install(fake, "1.0-a") == "release 1.0-a does not run here, nothing was changed: broken"
+    assert fake.host().release("1.0-a").is_dir()

@@ -1,42 +1,13 @@
 """Sites, key and password of nginx in front of the portal."""
 
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-
 import pytest
 
 from deploy import nginx
 from deploy.system import Failed
+from tests.unit.deploy.conftest import Site
 from tests.unit.deploy.fake_host import FakeHost, listener
 
 REASON = "nginx: [emerg] no such file: snippets/camera-soft-cam.conf"
-
-
-class _Site(BaseHTTPRequestHandler):
-    status = 401
-
-    def do_GET(self) -> None:
-        self.send_response(self.status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def site() -> Iterator[tuple[int, type[_Site]]]:
-    """The port of a site that requests a password, and its handler."""
-    handler = type("_Site", (_Site,), {})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port, handler
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.fixture
@@ -56,7 +27,7 @@ def edit_site(fake: FakeHost, port: int) -> None:
     (fake.root / "etc/nginx/sites-available/camera-soft-cam0.conf").write_text(f"  listen {port};\n")
 
 
-def test_sites(installed: FakeHost, site: tuple[int, type[_Site]]) -> None:
+def test_sites(installed: FakeHost, site: tuple[int, type[Site]]) -> None:
     edit_site(installed, site[0])
     host = installed.host()
     nginx.install_sites(host, "1.0", [0])
@@ -103,8 +74,9 @@ def test_site_that_nginx_rejects(installed: FakeHost) -> None:
     assert [path.name for path in link.parent.iterdir()] == [link.name]
 
 
-def test_site_without_a_password(installed: FakeHost, site: tuple[int, type[_Site]]) -> None:
-    site[1].status = 200
+@pytest.mark.parametrize("status", [200, 500])
+def test_site_without_a_password(installed: FakeHost, site: tuple[int, type[Site]], status: int) -> None:
+    site[1].status = status
     edit_site(installed, site[0])
     with pytest.raises(Failed, match=f"nginx does not request a password; maybe port {site[0]} is in use"):
         nginx.install_sites(installed.host(), "1.0", [0])

@@ -63,6 +63,17 @@ def test_needs_root(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
     assert capfd.readouterr().out == "FAILED: must run as root\n"
 
 
+def test_change_holds_the_lock(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    steps: list[str] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "chdir", lambda _: None)
+    for name in ("lock", "detach"):
+        monkeypatch.setattr(program, name, lambda *_, name=name: steps.append(name))
+    monkeypatch.setattr(program, "uninstall", lambda _: steps.append("uninstall"))
+    assert program.main(["uninstall"]) == 0
+    assert steps == ["lock", "detach", "uninstall"]
+
+
 def test_failed_program(fake: FakeHost) -> None:
     fake.answer("daemon-reload", (3, "", "first\nno bus\n"))
     with pytest.raises(Failed) as caught:

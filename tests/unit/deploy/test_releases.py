@@ -37,8 +37,9 @@ def test_incoming_folder(fake: FakeHost) -> None:
 def test_abandoned_copies_are_removed(fake: FakeHost) -> None:
     old = fake.add_release("old").parent
     os.utime(old, (0, 0))
+    new = fake.add_release("new").parent  # another deployment's
     program.run_command(fake.host(), "incoming", "1.0-a")
-    assert not old.exists()
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_incomplete_copy(fake: FakeHost) -> None:

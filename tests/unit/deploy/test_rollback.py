@@ -219,3 +219,32 @@ def test_rollback_keeps_what_the_owner_changed_since(fake: FakeHost) -> None:
     assert host.binding(1).read_text() == "by the owner"
     assert (host.binding(0).parent / "own.conf").exists()
     assert not host.binding(2).parent.exists()
+
+
+def test_rollback_to_a_release_without_a_unit(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    install(fake, "2.0-b")
+    before = fake.files()
+    unit = fake.host().release("1.0-a") / "systemd/camera-soft-cam@.service"
+    text = unit.read_text()
+    unit.unlink()
+    with pytest.raises(Failed, match=r"release 1\.0-a does not work; 2\.0-b stays"):
+        rollback.roll_back_release(fake.host())
+    assert "release 1.0-a could not be activated: [Errno 2]" in fake.said()
+    unit.write_text(text)
+    assert fake.files() == before
+
+
+def test_file_that_cannot_be_restored(fake: FakeHost) -> None:
+    install(fake, "1.0-a")
+    host = fake.host()
+    rollback.save_point(host, [0, 1])
+    shutil.rmtree(host.binding(0).parent)
+    host.binding(0).parent.touch()  # a file in place of the folder
+    host.binding(1).unlink()
+    fake.broken = {"1.0-a"}
+    assert rollback.recover_interrupted(host)
+    said = fake.said()
+    assert f"could not restore {host.binding(0)}: " in said
+    assert host.binding(1).exists()
+    assert said.endswith("1.0-a does not work either")

@@ -133,3 +133,10 @@ def test_receiver_without_a_driver(tree: Tree) -> None:
     tree.node(0, "platform/other", of_node="/base/other")
     with pytest.raises(NotFound, match="no video node found for"):
         tree.found(PI5_CAM0)
+
+
+def test_receiver_that_is_not_in_the_tree(pi5: Tree) -> None:
+    endpoint = pi5.root / f"sys/firmware/devicetree/{PI5_CAM0.lstrip('/')}/port/endpoint/remote-endpoint"
+    endpoint.write_bytes(b"9999")
+    with pytest.raises(NotFound, match="imx708@1a is linked to a receiver that is not in the device tree"):
+        pi5.found(PI5_CAM0)
