@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from itertools import pairwise
 from statistics import median, quantiles
-from typing import Any, Final, Literal, NamedTuple, NoReturn, TextIO
+from typing import Any, Final, NamedTuple, NoReturn, TextIO
 from urllib.parse import quote, unquote, urljoin, urlsplit, urlunsplit
 
 EXIT_OK: Final = 0
@@ -54,8 +54,7 @@ SOI: Final = b"\xff\xd8"  # the markers at the start and at the end of a JPEG
 EOI: Final = b"\xff\xd9"
 
 Figures = dict[str, Any]  # named as in the JSON output; None if unknown
-Ended = Literal["frames", "duration", "stalled", "closed", "interrupted"]
-ENDED_TEXT: Final[dict[Ended, str]] = {
+ENDED_TEXT: Final = {
     "frames": "enough frames",
     "duration": "enough time",
     "stalled": "no more frames",
@@ -440,7 +439,7 @@ class LiveLine:
 
 def measure(
     wire: Wire, response: HTTPResponse, statistics: Statistics, live: LiveLine, options: argparse.Namespace
-) -> Ended:
+) -> str:
     """Read until there are enough frames, `duration` since the first one, or `timeout` without one."""
     reader = PictureReader()
     end_s: float = math.inf
@@ -468,7 +467,7 @@ def measure(
     return "closed"
 
 
-def summarise(url: str, statistics: Statistics, ended: Ended, asked_s: float, ended_s: float) -> Figures:
+def summarise(url: str, statistics: Statistics, ended: str, asked_s: float, ended_s: float) -> Figures:
     """The figures of at least one frame; `asked_s` and `ended_s` are on the clock of the arrivals."""
     arrivals_s, sizes_bytes = statistics.arrivals_s, statistics.sizes_bytes[: statistics.frames]
     dimensions = statistics.dimensions.most_common()
@@ -615,7 +614,7 @@ def run(options: argparse.Namespace, target: Target) -> Figures:
         options.frames, options.duration = DEFAULT_FRAMES, DEFAULT_DURATION_S
     statistics, live = Statistics(), LiveLine(sys.stderr)
     asked_s = time.monotonic()
-    ended: Ended = "interrupted"
+    ended = "interrupted"
     try:
         with open_stream(target, timeout_s, is_verified=not options.insecure) as (target, wire, response):
             ended = measure(wire, response, statistics, live, options)

@@ -56,8 +56,6 @@ class _RawValue(NamedTuple):
 
 
 class _Loader:
-    """The state of one `load`."""
-
     def __init__(self) -> None:
         self.values: dict[str, Any] = {}
         self.origins: dict[str, str] = {}
@@ -151,7 +149,6 @@ def _state_dir(environ: Mapping[str, str]) -> str | None:
 
 
 def _read_flags(argv: Sequence[str], loader: _Loader) -> tuple[list[_RawValue], list[str]]:
-    """The values of the flags, and the commands."""
     values: list[_RawValue] = []
     commands: list[str] = []
     words = list(reversed(argv))
@@ -255,7 +252,6 @@ def _is_id(text: str, choice: str) -> bool:
 
 
 def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
-    """Apply the defaults, and derive what depends on other settings."""
     values = {row.name: loader.values.get(row.name, row.default) for row in SETTINGS}
     for side in ("width", "height"):
         if f"snapshot_{side}" not in loader.values:
@@ -291,7 +287,6 @@ def _quoted(text: str) -> str:
 
 
 def _plain_or_quoted(key: str) -> str:
-    """A flag or variable; quoted if it has unusual characters."""
     return key if key.isprintable() and len(key) <= _MAX_SHOWN else _quoted(key)
 
 

@@ -189,7 +189,6 @@ def markdown_table() -> str:
 
 
 def help_text() -> str:
-    """The output of `--help`."""
     lines = [
         "usage: soft_stream.py [flags]",
         "",

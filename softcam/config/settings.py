@@ -69,7 +69,6 @@ class Settings:
         return PATTERN if self.is_pattern else self.url or self.camera_id or str(self.camera_number)
 
     def port_for(self, number: int) -> int:
-        """The port to listen on, given the number of the camera."""
         return FIRST_PORT + number if self.port is None else self.port
 
 

@@ -109,7 +109,6 @@ def draw_text(plane: Grey, text: str, left: int, top: int, scale: float, level: 
 
 
 def draw_centred(plane: Grey, lines: Sequence[str], scale: float, level: int = 255) -> None:
-    """Draw lines of text, centred on a Y plane, in place."""
     height, width = plane.shape
     line_height = round(CELL_HEIGHT * scale * 1.25)
     # The descenders of the last line are not counted, or the text would look too high.

@@ -37,7 +37,7 @@ def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, quality_
         return _encode_mjpeg(frame, size, quality, quality_is_explicit)
     planes = separate(frame)
     if size is not None and size != frame.size:
-        planes = shrink(planes, frame.size, size)
+        planes = shrink(planes, size)
     return _compress(planes, quality)
 
 
@@ -149,8 +149,6 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
 
 
 class _Header(NamedTuple):
-    """What precedes the image data of a JPEG."""
-
     width: int
     height: int
     quantisation: bytes  # the first segment of quantisation tables; empty if there is none

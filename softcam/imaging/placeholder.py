@@ -6,6 +6,7 @@ second costs nothing. Any thread may call.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from textwrap import wrap
 from typing import Final
 
 import numpy as np
@@ -45,20 +46,9 @@ def _fit(lines: Sequence[str], width: int, height: int) -> tuple[list[str], int]
     while True:
         columns = max(1, int(width * _TEXT_SHARE / (CELL_WIDTH * scale)))
         rows = max(1, int(height * _TEXT_SHARE / (CELL_HEIGHT * scale * _LINE_PITCH)))
-        wrapped = [part for line in lines for part in _wrap(line, columns)]
+        # An empty line stays one.
+        wrapped = [part for line in lines for part in wrap(line, columns, break_on_hyphens=False) or [""]]
         has_whole_words = all(len(word) <= columns for line in lines for word in line.split())
         if scale == 1 or (len(wrapped) <= rows and has_whole_words):
             return wrapped[:rows], scale
         scale -= 1
-
-
-def _wrap(line: str, columns: int) -> list[str]:
-    """Split `line` into parts of at most `columns` characters, between words if possible; an empty line stays one."""
-    parts = [""]
-    for word in line.split():
-        if parts[-1] and len(parts[-1]) + 1 + len(word) <= columns:
-            parts[-1] += " " + word
-            continue
-        pieces = [word[at : at + columns] for at in range(0, len(word), columns)]
-        parts[-1:] = pieces if not parts[-1] else [parts[-1], *pieces]
-    return parts

@@ -4,7 +4,6 @@ Boxes of pixels are averaged first, which is fast and loses no light; the remain
 Independent of frames and JPEG, and stateless: any thread may call, several at once.
 """
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -41,15 +40,13 @@ def scaled_size(size: Size, width: int) -> Size:
     return min(even_width, full_width), min(even_height, full_height)
 
 
-def shrink(planes: Sequence[Plane], size: Size, to: Size) -> tuple[Plane, Plane, Plane]:
-    """The Y, U and V planes of an image of `size`, scaled down to the 4:2:0 planes of an image of `to`.
+def shrink(planes: tuple[Plane, Plane, Plane], to: Size) -> tuple[Plane, Plane, Plane]:
+    """The Y, U and V planes of an image, scaled down to the 4:2:0 planes of an image of `to`.
 
     The planes are uint8 (rows, columns) with any strides, and chroma subsampled no more than in 4:2:0. A plane that
     already has its size is returned unchanged. Raises ValueError if a plane would have to be enlarged.
     """
     y, u, v = planes
-    if y.shape != (size[1], size[0]):
-        raise ValueError(f"luma plane is {y.shape[1]}x{y.shape[0]}, not {size[0]}x{size[1]}")
     chroma_to = ((to[0] + 1) // 2, (to[1] + 1) // 2)
     return shrink_plane(y, to), shrink_plane(u, chroma_to), shrink_plane(v, chroma_to)
 
@@ -119,7 +116,6 @@ def _taps(pixels: int, extent: float, to: int) -> _Taps:
 
 
 def _interpolate(plane: Plane, across: _Taps, down: _Taps) -> Plane:
-    """Bilinear interpolation with the taps of both axes: vertically first, then horizontally."""
     source_width, width, height = plane.shape[1], len(across.first), len(down.first)
     result = np.empty((height, width), np.uint8)
     plane = np.ascontiguousarray(plane)  # otherwise `take` would do it for every strip

@@ -38,7 +38,6 @@ class RateLimitedLogger:
         self.log(logging.WARNING, message, *args, exc_info=exc_info)
 
     def log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        """Log or suppress one message; the parameters are those of `logging.Logger.log`."""
         now_s = self._clock()
         with self._lock:
             is_first = self._logged_at_s is None

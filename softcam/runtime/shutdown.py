@@ -34,7 +34,6 @@ class ShutdownSignal:
             signal.signal(number, lambda received, _: self.request(signal.Signals(received)))
 
     def request(self, reason: ShutdownReason) -> None:
-        """Append a reason and wake the waiting thread."""
         self._reasons.put(reason)
         with contextlib.suppress(BlockingIOError):  # a full pipe wakes the reader, too
             os.write(self._write_fd, b"\0")

@@ -74,7 +74,8 @@ class FanOut:
         self._tick_s = min(_TICK_S, stall_timeout_s)
         self._clock = clock
         self._epoll = select.epoll()
-        self._wake_lock = threading.Lock()  # guards _wake_fd: after the end the number may belong to another file
+        self._wake_lock = threading.Lock()  # guards _wake_fd, and that no client is added after the end
+        # None after the end of the loop, when the number may belong to another file.
         self._wake_fd: int | None = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         # Edge-triggered: each write wakes the loop, and the counter is never read.
         self._epoll.register(self._wake_fd, select.EPOLLIN | select.EPOLLET)
@@ -82,7 +83,6 @@ class FanOut:
         self._jpegs: deque[tuple[JpegVariant, bytes, float]] = deque()
         self._updates: deque[tuple[Channel, Callable[[], None]]] = deque()
         self._is_stopping = threading.Event()
-        self._is_over = threading.Event()  # set before the queue of new clients is emptied for the last time
         self._thread: threading.Thread | None = None
 
         # Used by the loop alone, except for len(), which any thread reads.
@@ -97,7 +97,6 @@ class FanOut:
 
     @property
     def client_count(self) -> int:
-        """How many clients are connected."""
         return len(self._clients) + len(self._added)
 
     def add(self, client: StreamClient) -> None:
@@ -105,10 +104,14 @@ class FanOut:
 
         After the end of the loop the client is disconnected at once, by the calling thread.
         """
-        self._added.append(client)
-        self._wake()
-        if self._is_over.is_set():
-            self._reject_added()
+        with self._wake_lock:
+            is_running = self._wake_fd is not None
+            if is_running:
+                self._added.append(client)
+        if is_running:
+            self._wake()
+        else:
+            self._close(client)
 
     def publish_jpeg(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
         """Send a JPEG to all clients of `variant`; it was exposed at `timestamp_s` (Unix time).
@@ -156,29 +159,19 @@ class FanOut:
                     self._broadcast(channel, self._clock())
                 self._tick(self._clock())
         finally:
-            self._is_over.set()
-            for client in self._clients.values():
-                self._close(client)
-            self._clients.clear()
-            self._updates.clear()
-            self._reject_added()
             with self._wake_lock:
                 self._wake_fd = None
+            for client in (*self._clients.values(), *self._added):
+                self._close(client)
+            for pending in (self._clients, self._added, self._updates):
+                pending.clear()
             if wake_fd is not None:
                 os.close(wake_fd)
             self._epoll.close()
             self._sender.release_ring()
 
-    def _reject_added(self) -> None:
-        """Close the clients still in the queue; two threads may do so at once, and each client is popped by one."""
-        with contextlib.suppress(IndexError):
-            while True:
-                self._close(self._added.popleft())
-
     def _timeout_s(self) -> float | None:
-        if not self._clients:
-            return None
-        return max(0.0, self._next_tick_s - self._clock())
+        return max(0.0, self._next_tick_s - self._clock()) if self._clients else None
 
     def _tick(self, now_s: float) -> None:
         if not self._clients or now_s < self._next_tick_s:
@@ -254,7 +247,7 @@ class FanOut:
                 return
 
     def _start_part(self, client: StreamClient, part: bytes) -> bool:
-        """Send the first bytes of a part; False where the client turned out to be disconnected."""
+        """False if the client turned out to be disconnected."""
         client.unsent, client.sent_bytes, client.progress_s = part, 0, self._clock()
         self._on_sent(client, sockets.send(client.fd, part))
         return self._is_connected(client)

@@ -105,7 +105,6 @@ class Hook:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the function is running."""
         with self._changed:
             return self._busy_since_s is not None
 
@@ -159,7 +158,11 @@ class Hook:
             try:
                 shown = self._apply(shown)
             except BaseException as error:  # noqa: BLE001 - foreign code: no exception of it may end the stream
-                self._on_failure(str(error) if isinstance(error, CameraError) else _describe(error), error)
+                reason = str(error) if isinstance(error, CameraError) else _describe(error)
+                with self._changed:
+                    self._failures += 1
+                    self._last_error = reason
+                self._errors.error("Hook %s failed, passing frames through: %s", self._name, reason, exc_info=error)
             if self._has_recovered():
                 log.info("Hook %s recovered", self._name)
             self._show(shown, clearings)
@@ -203,12 +206,6 @@ class Hook:
             result = np.asarray(result)  # a subclass may override anything
         check_shape(result, frame.size)
         return frame_of(result, frame)
-
-    def _on_failure(self, reason: str, error: BaseException) -> None:
-        with self._changed:
-            self._failures += 1
-            self._last_error = reason
-        self._errors.error("Hook %s failed, passing frames through: %s", self._name, reason, exc_info=error)
 
 
 def _copy_and_release(frame: Frame) -> Frame:

@@ -106,7 +106,6 @@ class JpegEncoderPool:
 
     @property
     def encoded_count(self) -> int:
-        """How many JPEGs were made for streams so far."""
         with self._changed:
             return self._encoded_count
 
@@ -117,7 +116,6 @@ class JpegEncoderPool:
             self._changed.notify_all()
 
     def on_frame(self) -> None:
-        """There is a new frame in the slot."""
         frame = self._frames.held()
         if frame is None:
             return

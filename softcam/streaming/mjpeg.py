@@ -42,12 +42,10 @@ class MjpegStream:
         self.fanout = FanOut(self._on_channels, self._on_tick, on_crash)
 
     def start(self) -> None:
-        """Start the encoder threads and the fan-out."""
         self.fanout.start()
         self._encoders.start(self._publish, self._on_crash)
 
     def show_notice(self, lines: Sequence[str]) -> None:
-        """Send an image with these lines to every client."""
         self._encoders.show_notice(lines)
 
     def _on_channels(self, channels: tuple[JpegChannel, ...]) -> None:
