@@ -27,6 +27,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from itertools import pairwise
 from statistics import median, quantiles
@@ -318,9 +319,9 @@ class Target:
 class Wire(io.RawIOBase):
     """The socket as `http.client` reads it, with an overall deadline. It waits in slices, for the live line."""
 
-    def __init__(self, connected: socket.socket, left_s: Callable[[], float]) -> None:
-        """`left_s` is called before each wait and returns the seconds until the deadline."""
-        self.left_s = left_s
+    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
+        self.deadline_s = time.monotonic() + timeout_s
+        self.on_wait: Callable[[float], None] = lambda _: None  # called before each wait
         self._socket = connected
 
     def readable(self) -> bool:
@@ -331,8 +332,9 @@ class Wire(io.RawIOBase):
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
         """Raises TimeoutError at the deadline."""
-        while (left_s := self.left_s()) > 0:
-            self._socket.settimeout(min(SLICE_S, left_s))
+        while (now_s := time.monotonic()) < self.deadline_s:
+            self.on_wait(now_s)
+            self._socket.settimeout(min(SLICE_S, self.deadline_s - now_s))
             with contextlib.suppress(TimeoutError):
                 return self._socket.recv_into(buffer)
         raise TimeoutError
@@ -383,8 +385,7 @@ def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> HTTPConn
 
 
 def _request(target: Target, connection: HTTPConnection, timeout_s: float) -> tuple[Wire, HTTPResponse]:
-    deadline_s = time.monotonic() + timeout_s
-    wire = Wire(connection.sock, lambda: deadline_s - time.monotonic())
+    wire = Wire(connection.sock, timeout_s)
     response = HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
     try:
         connection.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
@@ -442,26 +443,19 @@ def measure(
 ) -> str:
     """Read until there are enough frames, `duration` since the first one, or `timeout` without one."""
     reader = PictureReader()
-    end_s: float = math.inf
-    stall_s: float = time.monotonic() + options.timeout
-
-    def left_s() -> float:
-        now_s = time.monotonic()
-        live.show(statistics, now_s)
-        return min(end_s, stall_s) - now_s
-
-    wire.left_s = left_s
+    wire.on_wait = partial(live.show, statistics)
+    wire.deadline_s = stall_s = time.monotonic() + options.timeout
     try:
         while received := response.read1(RECEIVE_BYTES):
             now_s, unix_s = time.monotonic(), time.time()
             for picture in reader.feed(received, now_s):
                 statistics.record(picture, unix_s)
-                end_s = statistics.arrivals_s[0] + (options.duration or math.inf)
                 stall_s = picture.arrived_s + options.timeout
+                wire.deadline_s = min(stall_s, statistics.arrivals_s[0] + (options.duration or math.inf))
                 if statistics.frames == options.frames:
                     return "frames"
     except TimeoutError:
-        return "duration" if end_s < stall_s else "stalled"
+        return "stalled" if wire.deadline_s == stall_s else "duration"
     except (OSError, HTTPException):
         pass
     return "closed"
