@@ -66,9 +66,8 @@ def at_night(requested: RequestedControls) -> RequestedControls:
 
 def stream_request(requested: RequestedControls, configured: StreamRequest) -> StreamRequest:
     """The request with which to open the camera: the configured one, overridden by the requested controls."""
-    hflip, vflip = geometry.camera_flips(
-        requested.get("transform", "hflip"), requested.get("transform", "vflip"), requested.get("transform", "rotation")
-    )
+    hflip, vflip = geometry.camera_flips(*(requested.get("transform", each) for each in ("hflip", "vflip", "rotation")))
+    hdr = requested.get("hdr", "mode")
     return replace(
         configured,
         width=requested.get("stream", "width") or configured.width,
@@ -76,7 +75,7 @@ def stream_request(requested: RequestedControls, configured: StreamRequest) -> S
         fps=requested.get("stream", "fps") or configured.fps,
         hflip=hflip,
         vflip=vflip,
-        hdr=requested.get("hdr", "mode") if requested.get("hdr", "mode") in ("sensor", "auto") else "off",
+        hdr=hdr if hdr in ("sensor", "auto") else "off",  # the single-exposure HDR is a control
     )
 
 

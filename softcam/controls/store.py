@@ -95,7 +95,11 @@ class Store:
         if self._path is None:
             return False
         with self._reporting_errors():
-            self._backup_unreadable(self._path)
+            if self._read_error is not None and self._path.exists():  # it may be good
+                self._move_to_quarantine(self._path)
+                self._reason = self._read_error
+                log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), self._read_error)
+            self._read_error = None
             if not requested.is_empty:
                 self._write(self._path, requested.to_json())
             elif self._path.exists():
@@ -139,14 +143,6 @@ class Store:
             return RequestedControls.from_json(_mark_path(path).read_text(encoding="utf-8"))[0]
         except (OSError, ValueError, RecursionError):
             return None
-
-    def _backup_unreadable(self, path: Path) -> None:
-        """Keep a file that could not be read, which may be good, from being overwritten. Raises OSError."""
-        if self._read_error is not None and path.exists():
-            self._move_to_quarantine(path)
-            self._reason = self._read_error
-            log.error("Saved controls moved to %s: %s", _quarantine_path(path), self._read_error)
-        self._read_error = None
 
     def _move_to_quarantine(self, path: Path, *, keep: bool = False) -> None:
         """Move the file, or copy it to `keep` it. An earlier quarantined file is not overwritten. Raises OSError."""

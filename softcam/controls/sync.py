@@ -44,9 +44,9 @@ class ControlSync(SessionListener):
         """Subscribes to the session; without a `manager` the camera stays closed."""
         self._manager = manager
         self._safe_mode = safe_mode
+        self._turn = threading.Lock()  # held while controls are sent
+        self._sent_generation = 0  # written within a turn
         self._lock = threading.Lock()  # guards the fields below
-        self._idle = threading.Condition(self._lock)  # notified when no thread sends any more
-        self._is_sending = False
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
         self._last_request: StreamRequest | None = None  # which resulted in `config`
@@ -83,21 +83,16 @@ class ControlSync(SessionListener):
 
         Otherwise controls that the camera rejects are reported in `not_applied`.
         """
-        with self._lock:
-            if self._is_sending and not is_strict:
-                return  # the sending thread checks for news before it ends
-            if not self._idle.wait_for(lambda: not self._is_sending, _SEND_TIMEOUT_S):
-                raise CameraError("the camera does not accept controls")
-            self._is_sending = True
-        is_last = False
-        try:
-            while not is_last:
-                is_last = self._send_once(is_strict=is_strict)
-                is_strict = False  # news that arrive meanwhile are another caller's
-        finally:
-            if not is_last:
-                with self._lock:
-                    self._finish_sending()
+        while is_strict or self._sent_generation != self._generation:
+            if not self._turn.acquire(timeout=_SEND_TIMEOUT_S if is_strict else 0):
+                if is_strict:
+                    raise CameraError("the camera does not accept controls")
+                return  # the sending thread checks for news after its turn
+            try:
+                self._send_once(is_strict=is_strict)
+            finally:
+                self._turn.release()
+            is_strict = False  # news that arrive meanwhile are another caller's
 
     # --- the camera session -----------------------------------------------------------------------------------
 
@@ -154,14 +149,13 @@ class ControlSync(SessionListener):
             self.refresh()
             self.send()
 
-    def _send_once(self, *, is_strict: bool) -> bool:
-        """Send the difference; returns True if the turn is over, False if there is more to send by now."""
+    def _send_once(self, *, is_strict: bool) -> None:
+        """Send the difference. Within a turn."""
         manager = self._manager
         with self._lock:
-            generation, opening = self._generation, self._opening
+            self._sent_generation, opening = self._generation, self._opening
             if opening is None or manager is None:
-                self._finish_sending()
-                return True
+                return
             config, controlled = opening.config, opening.controlled
             requested, stream = self._safe_mode.requested, self._safe_mode.stream_request()
             in_effect = mapping.at_night(requested) if self._light.is_night else requested
@@ -193,17 +187,6 @@ class ControlSync(SessionListener):
                 focus.on_stream_started()
             else:
                 focus.refocus()
-        with self._lock:
-            is_new = not_applied != self.not_applied
-            self.not_applied = not_applied
-            is_last = generation == self._generation
-            if is_last:
-                self._finish_sending()
+        is_new, self.not_applied = not_applied != self.not_applied, not_applied
         if is_new and not_applied:
             log.warning("Unsupported controls ignored: %s", "; ".join(not_applied))
-        return is_last
-
-    def _finish_sending(self) -> None:
-        """The caller holds the lock, and has just seen that nothing is left to send, or failed."""
-        self._is_sending = False
-        self._idle.notify_all()

@@ -17,17 +17,7 @@ from softcam.controls.effective import effective_values
 from softcam.controls.fields import Field, Group, Kind
 from softcam.controls.schema import GROUPS
 from softcam.imaging.jpeg import size_of
-from softcam.web.api.json_schema import (
-    BOOLEAN,
-    INTEGER,
-    NUMBER,
-    STATUS_OK,
-    STRING,
-    json_ok,
-    note,
-    nullable,
-    record,
-)
+from softcam.web.api.json_schema import BOOLEAN, INTEGER, NUMBER, STATUS_OK, STRING, json_ok, note, nullable, record
 from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
