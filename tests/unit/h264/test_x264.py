@@ -2,8 +2,6 @@
 
 import io
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from softcam.h264.x264 import X264
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.planes import planes_of
 from softcam.mp4 import fragment
+from tests.support.fakes import eventually
 
 pytest.importorskip("av")
 
@@ -247,7 +246,4 @@ def test_closed_encoder_leaves_no_thread() -> None:
     for _ in range(5):
         encoder, _ = encode(make("YUV420"))
         encoder.close()
-    deadline_s = time.monotonic() + 5
-    while len(list(Path("/proc/self/task").iterdir())) > before and time.monotonic() < deadline_s:
-        threading.Event().wait(0.01)
-    assert len(list(Path("/proc/self/task").iterdir())) <= before
+    eventually(lambda: len(list(Path("/proc/self/task").iterdir())) <= before, "the end of its threads")

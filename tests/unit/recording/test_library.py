@@ -19,6 +19,7 @@ from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.h264_samples import FPS, play
 from tests.support.recordings import LONG_AGO_S, STILL, make_video, open_video, packets
+from tests.support.timeouts import PATIENCE_S
 
 FFPROBE = ("ffprobe", "-v", "error", "-show_entries")
 
@@ -212,7 +213,7 @@ def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     *lines, count = answer.stdout.split()
     assert int(count) == len(lines) == 10_000
@@ -269,5 +270,5 @@ def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:
         assert len(library.entries()) <= 1
         assert library.used_bytes() <= len(STILL)
     is_over.set()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert faults == []

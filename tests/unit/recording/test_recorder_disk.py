@@ -184,7 +184,7 @@ def test_hanging_disk_drops_frames_and_keeps_memory_bounded(tmp_path: Path, monk
         sync, may_continue = os.fdatasync, threading.Event()
 
         def fdatasync(descriptor: int) -> None:
-            may_continue.wait(10)
+            may_continue.wait(PATIENCE_S)
             sync(descriptor)
 
         monkeypatch.setattr(os, "fdatasync", fdatasync)

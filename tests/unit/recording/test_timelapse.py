@@ -21,6 +21,7 @@ from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
 from tests.support.fakes import eventually, soon_s
 from tests.support.h264_samples import numbered_frame, play
+from tests.support.timeouts import PATIENCE_S
 
 
 class Stills:
@@ -41,7 +42,7 @@ class Stills:
         self.requested_s.append(time.monotonic())
         self.full_sensor.append(full_sensor)
         self.is_blocked = not self.may_deliver.is_set()
-        self.may_deliver.wait(10)
+        self.may_deliver.wait(PATIENCE_S)
         if self.fails:
             raise NoPicture("the lens is covered")
         picture = jpeg.encode(numbered_frame(self.taken, self.size), None, 95)
@@ -157,7 +158,7 @@ def test_missed_stills_are_skipped(tmp_path: Path) -> None:
         eventually(lambda: time.monotonic() > until_s)
         assert len(stills.requested_s) == 1
         stills.may_deliver.set()
-        lapse_start.join(10)
+        lapse_start.join(PATIENCE_S)
         eventually(lambda: running(lapse).stills >= 2)
         assert running(lapse).stills < 20
 
