@@ -83,18 +83,19 @@ def _run(settings: Settings) -> int:
         log.info("Stopped")
         return EXIT_OK
     log.info("Listening on %s", application.url)
-    watch = Watch(Notifier(os.environ), application.status_line, application.health_error)
+    watch = Watch(Notifier(os.environ), application.health.status_line, application.health_error)
     watch.start(application.on_fatal)
     reason = shutdown.wait()
-    watch.stop(str(reason) if isinstance(reason, PortalError) else "stopping")
-    code = EXIT_OK
     if isinstance(reason, PortalError):
         code = reason.exit_code
+        watch.stop(str(reason))
         if isinstance(reason, CameraMissing | CameraBusy):
             application.show_exit_reason(reason)
             shutdown.wait(_EXIT_NOTICE_TIMEOUT_S)
         application.wait_answered()
     else:
+        code = EXIT_OK
+        watch.stop("stopping")
         log.info("Stopping: %s", reason and reason.name)
     if not application.stop(Deadline.after(_STOP_TIMEOUT_S)):
         log.error("Camera did not close in time; forcing exit")

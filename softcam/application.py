@@ -39,6 +39,7 @@ from softcam.recording.timelapse import Still, TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.shutdown import ShutdownSignal
 from softcam.runtime.threads import spawn
 from softcam.streaming.fmp4_channel import Fmp4Stream
@@ -66,15 +67,10 @@ log = logging.getLogger("softcam")
 # Limits of the components that must not use up the time for stopping; the camera is the slowest and gets the rest.
 _FAN_OUT_TIMEOUT_S: Final = 0.5
 _HOOK_TIMEOUT_S: Final = 0.2  # it may be in a function that does not return
-_RECORDERS_TIMEOUT_S: Final = (
-    1.5  # to write the index to a slow card; a file without one is recovered at the next start
-)
+_RECORDERS_TIMEOUT_S: Final = 1.5  # to write the index to a slow card; a file without one is recovered later
 _PUBLISHER_TIMEOUT_S: Final = 0.4  # a healthy server needs none of it; a name lookup could take minutes
 _ANSWER_TIMEOUT_S: Final = 0.5  # for pending requests to get their error response, which they do at once
 
-# An address may become available late: that of the network at boot, or the port of an instance that is just exiting.
-_LISTEN_TIMEOUT_S: Final = 5.0
-_LISTEN_INTERVAL_S: Final = 0.25
 # Errors that no waiting changes: a low port without permission, no IPv6 in this kernel, an invalid address.
 _PERMANENT_BIND_ERRORS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL})
 
@@ -143,7 +139,7 @@ class Application:
         )
         self._fanout = self._mjpeg.fanout
         self._fmp4 = Fmp4Stream(self._video, self._fanout.notify)
-        self._health = Health(manager, lambda: self._fanout.client_count, self._mjpeg.activity)
+        self.health = Health(manager, lambda: self._fanout.client_count, self._mjpeg.activity)
         if manager is not None:
             manager.subscribe(_MemoryRelease(self._jpegs))
         size, snapshot_size = (settings.width, settings.height), (settings.snapshot_width, settings.snapshot_height)
@@ -255,14 +251,10 @@ class Application:
         """The URL of the portal; available once the application was started."""
         return self._server.url
 
-    def status_line(self) -> str:
-        """The status in one line, for systemd."""
-        return self._health.status_line()
-
     def health_error(self) -> str | None:
         """An error that will not resolve by itself; None while the portal is healthy."""
         address = self._server.server_name, self._server.server_port
-        return self._health.health_error(address) or self._video.health_error()
+        return self.health.health_error(address) or self._video.health_error()
 
     def show_exit_reason(self, reason: CameraMissing | CameraBusy) -> None:
         """Show stream clients why the portal exits."""
@@ -320,15 +312,17 @@ def listen(
     address: str,
     shutdown: ShutdownSignal,
     *,
-    timeout_s: float = _LISTEN_TIMEOUT_S,
-    interval_s: float = _LISTEN_INTERVAL_S,
+    timeout_s: float = 5.0,
+    interval_s: float = 0.25,
 ) -> PortalServer:
     """Call `make` until it succeeds: the address may become available late.
+
+    It may be that of the network at boot, or the port of an instance that is just exiting.
 
     Raises ConfigurationError where it never can be bound, AddressNotReady after `timeout_s`, StoppedWhileStarting.
     """
     deadline = Deadline.after(timeout_s)
-    has_waited = False
+    first_error_log = RateLimitedLogger(log, math.inf)
     while True:
         try:
             return make()
@@ -340,9 +334,7 @@ def listen(
                 raise ConfigurationError([message]) from error
             if deadline.is_expired:
                 raise AddressNotReady(message) from error
-        if not has_waited:
-            log.warning("%s; retrying for %.0f s", message, timeout_s)
-            has_waited = True
+        first_error_log.warning("%s; retrying for %.0f s", message, timeout_s)
         reason = shutdown.wait(interval_s)
         if isinstance(reason, PortalError):
             raise reason

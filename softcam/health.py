@@ -26,7 +26,6 @@ _MAX_ANSWER_BYTES: Final = 4096  # /health needs a tenth
 _NETWORK_DOWN: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.ENETDOWN})
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 [1-5]\d\d [^\r\n]*\r\n")
 _FPS_STEP: Final = 0.5  # smaller changes are not worth a message to systemd
-
 _REQUEST: Final = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 Address = tuple[str, int]

@@ -13,6 +13,7 @@ from softcam import application
 from softcam.errors import AddressNotReady, CameraStuck, ConfigurationError
 from softcam.runtime.shutdown import ShutdownSignal
 from softcam.web.http.server import PortalServer
+from tests.support.timeouts import PATIENCE_S
 
 SERVER = cast(PortalServer, object())
 BUSY = OSError(errno.EADDRINUSE, "Address already in use")
@@ -41,9 +42,11 @@ def failing(*errors: Exception) -> Callable[[], PortalServer]:
     return make
 
 
-def listen(make: Callable[[], PortalServer], shutdown: ShutdownSignal | None = None) -> Any:
+def listen(
+    make: Callable[[], PortalServer], shutdown: ShutdownSignal | None = None, *, timeout_s: float = PATIENCE_S
+) -> Any:
     return application.listen(
-        make, "host camera, port 1", shutdown or ShutdownSignal(), timeout_s=0.05, interval_s=0.01
+        make, "host camera, port 1", shutdown or ShutdownSignal(), timeout_s=timeout_s, interval_s=0.01
     )
 
 
@@ -51,14 +54,14 @@ def listen(make: Callable[[], PortalServer], shutdown: ShutdownSignal | None = N
 def test_address_that_becomes_available(error: OSError, caplog: pytest.LogCaptureFixture) -> None:
     assert listen(failing(error, error)) is SERVER
     (record,) = caplog.records
-    assert record.getMessage() == f"host camera, port 1: {error.strerror}; retrying for 0 s"
+    assert record.getMessage() == f"host camera, port 1: {error.strerror}; retrying for {PATIENCE_S:.0f} s"
 
 
 @pytest.mark.parametrize("error", LATE, ids=str)
 def test_address_that_stays_unavailable(error: OSError) -> None:
     started_s = time.monotonic()
     with pytest.raises(AddressNotReady, match=f"host camera, port 1: {error.strerror}") as caught:
-        listen(failing(*[error] * 1000))
+        listen(failing(*[error] * 1000), timeout_s=0.05)
     assert caught.value.exit_code == 69
     assert time.monotonic() - started_s >= 0.05
 

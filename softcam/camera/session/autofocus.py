@@ -169,12 +169,10 @@ class Autofocus(SessionListener):
         if cycle is None:
             return None
         with self._changed:
-            while self._cycle is cycle:
-                left_s = deadline_s - time.monotonic()
-                if left_s <= 0:
-                    log.info("Autofocus for %s timed out, continuing", cycle.purpose)
-                    return None
-                self._changed.wait(left_s)
+            left_s = max(0.0, deadline_s - time.monotonic())
+            if not self._changed.wait_for(lambda: self._cycle is not cycle, left_s):
+                log.info("Autofocus for %s timed out, continuing", cycle.purpose)
+                return None
             return cycle.outcome  # None if the camera was closed meanwhile, or refused
 
     def _try_send(self, controls: Mapping[str, Any]) -> bool:

@@ -27,6 +27,12 @@ class CameraThread:
         self._session = session
         self._lifecycle = lifecycle
         self._recovery = recovery
+        self._calls = {
+            Step.OPEN: lifecycle.open,
+            Step.CLOSE: lifecycle.close_unused,
+            Step.AWAIT_SOURCE: recovery.await_source,
+            Step.RUN_JOB: self._run_job,
+        }
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -58,16 +64,8 @@ class CameraThread:
                         self._wait(until_s, now_s)
                     case Step.EXIT:
                         return None
-                    case Step.OPEN:
-                        return self._lifecycle.open
-                    case Step.CLOSE:
-                        return self._lifecycle.close_unused
                     case Step.RECOVER:
                         return partial(self._recovery.recover, now_s - snapshot.silent_since_s)
-                    case Step.AWAIT_SOURCE:
-                        return self._recovery.await_source
-                    case Step.RUN_JOB:
-                        return self._run_job
                     case Step.START_LINGER:
                         session.state = State.LINGERING
                     case Step.MARK_RECOVERED:
@@ -80,6 +78,8 @@ class CameraThread:
                         session.watchdog.tries = 0
                     case Step.UPDATE_REASON:
                         session.last_error = snapshot.disconnect_reason
+                    case step:
+                        return self._calls[step]
 
     def _wait(self, until_s: float | None, now_s: float) -> None:
         """The caller holds the lock."""

@@ -1,13 +1,11 @@
 """Receives the camera's frames: metadata to the listeners, the frame into the latest-frame slot, a wake-up if awaited.
 
-The camera's frame thread runs it, except for `start_epoch`, `end_epoch` and `paused`, which are the camera thread's.
+The camera's frame thread runs it, except for `start_epoch` and `end_epoch`, which are the camera thread's.
 """
 
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from softcam.camera.base import OnFrame
@@ -24,11 +22,9 @@ class FrameIntake:
     def __init__(self, session: SessionState) -> None:
         self._session = session
         self._error_log = RateLimitedLogger(log, math.inf)  # one line until the camera is reopened
-        # Without a lock, as single values that are read at worst one frame late. Written by the camera thread:
-        self._epoch = 0  # frames of an earlier opening are released
-        self._drops_frames = False
-        # Written by the frame thread:
-        self.arrived_s = 0.0  # when the frame in the slot arrived
+        # Without a lock, as single values that are read at worst one frame late.
+        self._epoch = 0  # written by the camera thread; frames of an earlier opening are released
+        self.arrived_s = 0.0  # written by the frame thread: when the frame in the slot arrived
 
     def start_epoch(self) -> OnFrame:
         """The camera is being opened; the result is the callback for its frames."""
@@ -41,16 +37,6 @@ class FrameIntake:
     def end_epoch(self) -> None:
         """The camera is being closed: frames that still arrive are released."""
         self._epoch += 1
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Hold no frame meanwhile: a camera that stops needs all its buffers back."""
-        self._drops_frames = True
-        self._session.frames.clear()
-        try:
-            yield
-        finally:
-            self._drops_frames = False
 
     def _receive(self, epoch: int, frame: Frame) -> None:
         try:
@@ -83,8 +69,8 @@ class FrameIntake:
                     session.config = session.remote.config
         session.frames.put(frame)
         if self._is_unwanted(epoch):
-            # The camera began to stop since the first check, and waits for its buffers. `paused` sets the flag and then
-            # clears the slot; here the slot is filled and then the flag checked. So one of the two sees the frame.
+            # The camera began to stop since the first check, and waits for its buffers. `guard_stop` sets the flag and
+            # then clears the slot; here the slot is filled and then the flag checked. So one of the two sees the frame.
             session.frames.clear()
             return
         session.frames.notify()
@@ -94,4 +80,4 @@ class FrameIntake:
             session.wake()
 
     def _is_unwanted(self, epoch: int) -> bool:
-        return epoch != self._epoch or self._drops_frames
+        return epoch != self._epoch or self._session.drops_frames

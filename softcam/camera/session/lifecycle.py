@@ -93,7 +93,7 @@ class Lifecycle:
         """Close the camera without a change of state."""
         self._intake.end_epoch()
         self._notify_closing()
-        with self._intake.paused(), self._session.guard("closing the camera", self._session.limits.close_s):
+        with self._session.guard_stop("closing the camera", self._session.limits.close_s):
             self._session.camera.close()
 
     def end_session(self, error: CameraError) -> None:

@@ -65,8 +65,7 @@ class CameraManager:
         self.subscribe(self.autofocus)
         self._intake = FrameIntake(session)
         self._lifecycle = Lifecycle(session, self._intake, self.autofocus)
-        recovery = Recovery(session, self._intake, self._lifecycle)
-        self._thread = CameraThread(session, self._lifecycle, recovery)
+        self._thread = CameraThread(session, self._lifecycle, Recovery(session, self._lifecycle))
         if session.remote is not None:
             session.remote.on_disconnect(session.wake)
 
@@ -98,10 +97,9 @@ class CameraManager:
     def _release(self, lease: Lease) -> None:
         session = self._session
         with session.changed:
-            if lease not in session.leases:
-                return
-            session.leases.remove(lease)
-            if not session.leases:
+            is_last = session.leases == {lease}
+            session.leases.discard(lease)
+            if is_last:
                 if session.state is State.OPEN:
                     session.state = State.LINGERING
                 session.linger_until_s = time.monotonic() + session.linger_s
@@ -203,7 +201,7 @@ class CameraManager:
 
     def _take_still(self, key: tuple[Any, ...], take: Callable[[], Any], deadline_s: float) -> Any:
         def run() -> Any:
-            with self._intake.paused(), self._session.guard(f"taking a {key[0]}", self._session.limits.still_s):
+            with self._session.guard_stop(f"taking a {key[0]}", self._session.limits.still_s):
                 return take()
 
         return self._run_job(key, run, deadline_s, is_still=True)
@@ -247,12 +245,7 @@ class CameraManager:
         self.camera.set_controls(controls)
         self.sent.record(controls, time.monotonic(), is_awaited=False)
 
-    # --- status -----------------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> State:
-        """The present state; `status` has the rest."""
-        return self._session.state  # a single value: read without the lock
+    # --- status and end ---------------------------------------------------------------------------------------
 
     def status(self) -> SessionStatus:
         """A snapshot of the session."""
@@ -297,8 +290,6 @@ class CameraManager:
         """Why clients see a placeholder now; None if they see the camera."""
         with self._session.changed:
             return self._session.last_error if self._session.state is State.RECOVERING else None
-
-    # --- the end ----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Close the camera and end the thread; does not wait for it: see `join`."""

@@ -6,7 +6,6 @@ Every method runs on the camera thread. A remote camera, which belongs to anothe
 import logging
 import time
 
-from softcam.camera.session.frame_intake import FrameIntake
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.state import SessionState, State
 from softcam.camera.session.watchdog import MAX_TRIES
@@ -18,9 +17,8 @@ log = logging.getLogger(__name__)
 class Recovery:
     """The steps against a silence of one camera."""
 
-    def __init__(self, session: SessionState, intake: FrameIntake, lifecycle: Lifecycle) -> None:
+    def __init__(self, session: SessionState, lifecycle: Lifecycle) -> None:
         self._session = session
-        self._intake = intake
         self._lifecycle = lifecycle
 
     def recover(self, silence_s: float) -> None:
@@ -77,7 +75,7 @@ class Recovery:
         """False if the camera refuses, which counts as the last try before a reopening."""
         session = self._session
         try:
-            with self._intake.paused(), session.guard("restarting the stream", session.limits.restart_s):
+            with session.guard_stop("restarting the stream", session.limits.restart_s):
                 session.camera.restart()
         except CameraError as error:
             log.warning("Restarting the stream failed: %s", error)

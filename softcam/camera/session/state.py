@@ -121,6 +121,8 @@ class SessionState:
         self.restarts = 0
         self.opens = 0
         self.recovering_since_s = 0.0
+        # Without the lock: written by the camera thread, read by the frame thread.
+        self.drops_frames = False
 
     @property
     def disconnect_reason(self) -> str | None:
@@ -182,3 +184,14 @@ class SessionState:
             yield
         finally:
             timer.cancel()
+
+    @contextmanager
+    def guard_stop(self, call: str, limit_s: float) -> Iterator[None]:
+        """As `guard`, and without frames meanwhile: a camera that stops needs all its buffers back."""
+        self.drops_frames = True
+        self.frames.clear()
+        try:
+            with self.guard(call, limit_s):
+                yield
+        finally:
+            self.drops_frames = False

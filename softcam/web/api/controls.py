@@ -216,7 +216,7 @@ class ControlApi:
         return self._hold_answer()
 
     def _hold_answer(self) -> AnyResponse:
-        state = State.CLOSED if self._manager is None else self._manager.state
+        state = State.CLOSED if self._manager is None else self._manager.status().state
         return json_response({"status": "ok", "held": self._hold is not None, "state": state})
 
     def _enabled_manager(self) -> CameraManager:

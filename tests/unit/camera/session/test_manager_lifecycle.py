@@ -31,9 +31,9 @@ def test_thread_starts_with_the_manager() -> None:
     manager = CameraManager(session, autofocus_timeout_s=5.0, has_autofocus=False)
     assert manager.lease("stream").kind == "stream"
     assert manager.join(soon_s()), "there is no thread to wait for"
-    assert manager.state is State.CLOSED
+    assert session.state is State.CLOSED
     manager.start()
-    eventually(lambda: manager.state is State.OPEN, "open")
+    eventually(lambda: session.state is State.OPEN, "open")
     manager.stop()
     assert manager.join(soon_s())
     assert failures == []

@@ -27,7 +27,6 @@ from tests.support.fakes import (
     Background,
     eventually,
     make_frame,
-    waiters,
 )
 from tests.support.web_app import COMMON, Scene, make_camera, size_of, taken_at_s
 
@@ -52,11 +51,10 @@ def test_frame_is_exposed_after_request(scene: Scene) -> None:
         for _ in range(5):  # settled, and one lies there
             scene.camera.emit()
         asking = Background(scene.snapshot)
-        eventually(lambda: waiters(scene.manager.frames._changed) == 1, "the request waits")
+        eventually(lambda: scene.leases["snapshot"] == 1, "the request")
         asked_s = time.monotonic()
         # Exposed before the request and delivered after it: it does not count.
         scene.camera.emit(began_s=asked_s - 1.0)
-        eventually(lambda: waiters(scene.manager.frames._changed) == 1)
         assert not asking.is_over
         scene.camera.emit()
         assert taken_at_s(asking.result()) >= asked_s - SOME_MS
@@ -229,9 +227,8 @@ def test_autofocus_before_snapshot(focusing: Scene) -> None:
         assert not asking.is_over
         camera.emit({**STEADY, "AfState": 2})
         focused_s = time.monotonic()
-        eventually(lambda: waiters(focusing.manager.frames._changed) == 1)
-        camera.emit({**STEADY, "AfState": 2})
-        assert taken_at_s(asking.result()) >= focused_s - SOME_MS
+        with camera.flowing():
+            assert taken_at_s(asking.result()) >= focused_s - SOME_MS
 
 
 def test_autofocus_budget() -> None:
