@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,6 @@ _CLOCK_HZ = 90_000  # as in RTP and MPEG
 _KEYFRAME_S = 2.0
 # A fragmented file, which is playable while it is written, converted to a plain one at the end. Since libavformat 61.7.
 _FRAGMENTED = {"movflags": "hybrid_fragmented+frag_keyframe"}
-_FULL_RANGE_FORMATS = ("yuvj420p", "yuvj422p", "yuvj444p")
 _END = object()
 
 
@@ -127,7 +126,7 @@ def _record(av: Any, reader: Reader, video: Any, options: argparse.Namespace) ->
     def write_packets() -> None:
         for item in reader.items():
             if item is not None:
-                progress.count(writer.write(*item), writer.last_s)
+                progress.add(writer.write(*item))
             progress.show()
             if progress.seconds >= (options.duration or math.inf):
                 break
@@ -153,20 +152,19 @@ class Copy:
     """Copies packets, starting with a keyframe at time 0."""
 
     def __init__(self, target: Any, video: Any) -> None:
-        self.last_s = 0.0  # time of the last frame in the file
         self._target = target
         self._video = video
         self._stream: Any = None
         self._first_dts = 0
         self._last_dts = -1
 
-    def write(self, packet: Any, _arrived_s: float) -> int:
-        """Return the number of frames written."""
+    def write(self, packet: Any, _arrived_s: float) -> list[float]:
+        """Return the time in the file of each frame that was written."""
         if packet.dts is None or packet.pts is None:
-            return 0
+            return []
         if self._stream is None:
             if not packet.is_keyframe:
-                return 0
+                return []
             self._first_dts = packet.dts
             if hasattr(self._target, "add_stream_from_template"):
                 self._stream = self._target.add_stream_from_template(self._video)
@@ -175,12 +173,12 @@ class Copy:
         packet.dts -= self._first_dts
         packet.pts -= self._first_dts
         if packet.dts <= self._last_dts:  # the server restarted its clock
-            return 0
+            return []
         self._last_dts = packet.dts
-        self.last_s = float(packet.dts * packet.time_base)
+        time_s = float(packet.dts * packet.time_base)
         packet.stream = self._stream
         self._target.mux(packet)
-        return 1
+        return [time_s]
 
     def finish(self) -> None:
         """Do nothing: all packets are written."""
@@ -190,7 +188,6 @@ class _Encode:
     """Decodes and encodes as H.264. Frames have their time of arrival, as an MJPEG stream has no timestamps."""
 
     def __init__(self, av: Any, target: Any, video: Any) -> None:
-        self.last_s = 0.0
         self._av = av
         self._target = target
         self._decoder = video.codec_context
@@ -199,11 +196,12 @@ class _Encode:
         self._last_pts = -1
         self._keyframe_s = 0.0
 
-    def write(self, packet: Any, arrived_s: float) -> int:
+    def write(self, packet: Any, arrived_s: float) -> list[float]:
         try:
             frames = self._decoder.decode(packet)
         except self._av.error.InvalidDataError:  # one damaged JPEG
-            return 0
+            return []
+        times_s = []
         for frame in frames:
             if self._stream is None:
                 self._stream = self._new_stream(frame)
@@ -211,14 +209,14 @@ class _Encode:
             picture = frame.reformat(self._stream.width, self._stream.height, "yuv420p")
             picture.pts = self._last_pts = max(self._last_pts + 1, round((arrived_s - self._began_s) * _CLOCK_HZ))
             picture.time_base = Fraction(1, _CLOCK_HZ)
-            self.last_s = picture.pts / _CLOCK_HZ
+            times_s.append(picture.pts / _CLOCK_HZ)
             kinds = self._av.video.frame.PictureType
             picture.pict_type = kinds.NONE
             if arrived_s >= self._keyframe_s:
                 picture.pict_type = kinds.I
                 self._keyframe_s = arrived_s + _KEYFRAME_S
             self._target.mux(self._stream.encode(picture))
-        return len(frames)
+        return times_s
 
     def finish(self) -> None:
         """Write the frames that the encoder has buffered."""
@@ -230,7 +228,7 @@ class _Encode:
         stream.width, stream.height = frame.width // 2 * 2, frame.height // 2 * 2
         stream.pix_fmt = "yuv420p"
         stream.codec_context.time_base = Fraction(1, _CLOCK_HZ)
-        if frame.format.name in _FULL_RANGE_FORMATS:  # converted to limited range by reformat()
+        if frame.format.name.startswith("yuvj"):  # full range, converted to limited range by reformat()
             stream.codec_context.color_range = 1
         return stream
 
@@ -245,11 +243,11 @@ class _Progress:
         self._last_s = 0.0
         self._next_s = 0.0
 
-    def count(self, frames: int, last_s: float) -> None:
-        """Add written frames; `last_s` is the time of the last one in the file."""
-        self.frames += frames
-        self._last_s = last_s
-        if frames:
+    def add(self, times_s: Sequence[float]) -> None:
+        """Add written frames by their times in the file."""
+        self.frames += len(times_s)
+        if times_s:
+            self._last_s = times_s[-1]
             self._began_s = min(self._began_s, time.monotonic())
 
     @property
