@@ -79,6 +79,7 @@ def test_listener_addresses(fake: FakeHost, address: str, anywhere: bool, expect
     assert not instances.has_other_listener(fake.host(), 80, ["7", "1"], anywhere=anywhere)
 
 
+@pytest.mark.skipif(shutil.which("ss") is None, reason="ss is not installed")
 def test_listener_of_this_machine(fake: FakeHost) -> None:
     """The real ss prints what is expected of it."""
     host = Host()
