@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _list_cameras() -> int:
     print("pattern  the embedded test pattern, always available")
-    from softcam.camera.picamera.camera import list_cameras
+    from softcam.camera.picamera.library import list_cameras
 
     for entry in list_cameras():
         print(f"{entry.number:<8} {entry.model}  {entry.id}")

@@ -28,8 +28,6 @@ from softcam.imaging.frame import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
 _HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR combines four pixels into one
-_STOP_TIMEOUT_S: Final = 5.0
-_STILL_TIMEOUT_S: Final = 10.0
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
 _PROPERTIES: Final = {"Model": "imx708", "ColorFilterArrangement": 0, "PixelArraySize": SENSOR_SIZE}
@@ -46,8 +44,8 @@ class PatternCamera:
         request: StreamRequest,
         *,
         faults_file: Path | None = None,
-        stop_timeout_s: float = _STOP_TIMEOUT_S,
-        still_timeout_s: float = _STILL_TIMEOUT_S,
+        stop_timeout_s: float = 5.0,
+        still_timeout_s: float = 10.0,
     ) -> None:
         """`faults_file` injects faults while the camera runs, see `faults`; the timeouts are `PatternStream`'s."""
         self._request = request
@@ -71,7 +69,7 @@ class PatternCamera:
         self._raise_if_unavailable()
         request = self._request
         most = _HDR_SIZE if request.hdr != "off" else SENSOR_SIZE
-        width, height = _possible_size(min(request.width, most[0]), min(request.height, most[1]))
+        width, height = _possible_size((request.width, request.height), most)
         if "refuse" in self._faults.words() and (request.hflip or request.vflip):
             raise CameraError("the pattern camera does not start mirrored")
         request = replace(request, width=width, height=height)
@@ -98,7 +96,7 @@ class PatternCamera:
         """See `Camera.still`; the size is rounded down to even numbers and limited to the sensor's."""
         stream = self._open_stream()
         self._faults.wait_while("hang-still")
-        size = SENSOR_SIZE if size is None else _possible_size(*size)
+        size = SENSOR_SIZE if size is None else _possible_size(size, SENSOR_SIZE)
         return stream.still(size, normalise(controls_for(advertise(*size), size)))
 
     def raw_still(self) -> RawStill:
@@ -133,10 +131,7 @@ class PatternCamera:
             raise CameraBusy("the pattern camera is in use by another program")
 
 
-def _possible_size(width: int, height: int) -> tuple[int, int]:
+def _possible_size(size: tuple[int, int], most: tuple[int, int]) -> tuple[int, int]:
     """Return the nearest even size that the sensor supports."""
-    longest, highest = SENSOR_SIZE
-    return (
-        min(max(width, _SMALLEST_SIDE_PX), longest) // 2 * 2,
-        min(max(height, _SMALLEST_SIDE_PX), highest) // 2 * 2,
-    )
+    width, height = (min(max(side, _SMALLEST_SIDE_PX), limit) // 2 * 2 for side, limit in zip(size, most, strict=True))
+    return width, height

@@ -82,10 +82,6 @@ class Shot(NamedTuple):
     look: Look
     metadata: Mapping[str, Any]
 
-    @property
-    def exposure_s(self) -> float:
-        return float(self.metadata["ExposureTime"]) / 1e6
-
 
 def fitting_crop(width: int, height: int) -> Rectangle:
     """Return the largest centred part of the sensor with the aspect ratio of width x height."""
@@ -140,12 +136,7 @@ def _clamped(name: str, value: Any) -> Any:
         raise NotSupported(f"{name} is not a control of this camera")
     least, most, _ = _ADVERTISED[name]
     match name:
-        case "ScalerCrop":
-            x, y, width, height = value
-            width = min(max(width, _SMALLEST_CROP), SENSOR_SIZE[0])
-            height = min(max(height, _SMALLEST_CROP), SENSOR_SIZE[1])
-            return min(max(x, 0), SENSOR_SIZE[0] - width), min(max(y, 0), SENSOR_SIZE[1] - height), width, height
-        case "AfWindows":
+        case "ScalerCrop" | "AfWindows":
             return tuple(value)
         case "ColourGains" | "FrameDurationLimits":
             return tuple(min(max(part, least), most) for part in value)

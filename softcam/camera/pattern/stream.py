@@ -22,9 +22,12 @@ from softcam.imaging.frame import Frame
 log = logging.getLogger(__name__)
 
 BUFFERS: Final = 6  # as libcamera allocates for a video configuration
-_USUAL_SCENE: Final = Scene()
-_DARK_LUX: Final = 1.0
-_NEAR_DIOPTRES: Final = 3.2
+_CHANGES: Final[Mapping[str, Any]] = {  # of the scene, by the faults
+    "dark": {"lux": 1.0},
+    "near": {"wall_dioptres": 3.2},
+    "no-focus": {"focus": "never"},
+    "endless-focus": {"focus": "endless"},
+}
 
 
 class PatternStream:
@@ -91,7 +94,7 @@ class PatternStream:
             shot = self._shoot(scene, size, controls.get("ScalerCrop"))
             planes = allocate(*size)
             draw_frame(planes, draw_background(*size, shot.look), shot.look, self._sequence, _unix_s(began_s))
-            time.sleep(max(0.0, began_s + shot.exposure_s - time.monotonic()))
+            time.sleep(max(0.0, began_s + shot.metadata["ExposureTime"] / 1e6 - time.monotonic()))
             return self._make_frame(planes, shot, began_s)
         finally:
             self._resume()
@@ -130,7 +133,7 @@ class PatternStream:
             self._background = shot.look, draw_background(*self._size, shot.look)
         # Drawn during its exposure, so that it is delivered on time.
         draw_frame(buffer, self._background[1], shot.look, self._sequence, _unix_s(began_s))
-        if self._wait(began_s + shot.exposure_s - time.monotonic()):
+        if self._wait(began_s + shot.metadata["ExposureTime"] / 1e6 - time.monotonic()):
             self._release_buffer(buffer)
             return began_s
         self._on_frame(self._make_frame(buffer, shot, began_s, partial(self._release_buffer, buffer)))
@@ -145,11 +148,7 @@ class PatternStream:
             self._hangs_until_start = True
         if self._hangs_until_start or "hang" in words:
             return None
-        return Scene(
-            lux=_DARK_LUX if "dark" in words else _USUAL_SCENE.lux,
-            wall_dioptres=_NEAR_DIOPTRES if "near" in words else _USUAL_SCENE.wall_dioptres,
-            focus="never" if "no-focus" in words else "endless" if "endless-focus" in words else "sharp",
-        )
+        return Scene(**{name: value for word in words for name, value in _CHANGES.get(word, {}).items()})
 
     def _shoot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
         self._sensor.apply(self._delayed)

@@ -26,8 +26,7 @@ class Buffers:
     def __init__(self, picam2: Any) -> None:
         """Replace the allocator of `picam2`."""
         self._picam2 = picam2
-        self._stream_set: str | None = None
-        self._still_set: str | None = None
+        self._kept: dict[bool, str] = {}  # the names of the stream's set (True) and of the last still's
         self._configured: str | None = None
         self._allocator = persistent_allocator()
         if self._allocator is not None:
@@ -39,18 +38,14 @@ class Buffers:
             self._picam2.configure(_copy(config))
             return
         name = _name_of(config)
-        if is_stream:
-            self._stream_set = name
-        else:
-            self._still_set = name
-        self._free_except(self._stream_set, self._still_set)
+        self._kept[is_stream] = name
+        self._free_except(*self._kept.values())
         try:
             self._allocate(config, name)
         except OSError as error:
-            if not any(other != name for other in self._allocator.buffer_dict):
+            if not self._free_except(name):
                 raise
             log.info("Not enough memory for two sets of buffers (%s); freed the unused one", error)
-            self._free_except(name)
             self._allocate(config, name)
 
     def free_unused(self) -> bool:
@@ -58,20 +53,16 @@ class Buffers:
 
         When it starts, libcamera allocates in the same scarce memory.
         """
-        if self._allocator is None or all(name == self._configured for name in self._allocator.buffer_dict):
-            return False
-        self._free_except(self._configured)
-        return True
+        return self._allocator is not None and self._free_except(self._configured)
 
     def close(self) -> None:
         """Free all buffers of a camera that is closed."""
-        allocator, self._allocator = self._allocator, None
-        if allocator is None:
+        if self._allocator is None:
             return
-        for name in list(allocator.buffer_dict):
-            self._free(allocator, name)
+        self._free_except()
         # PersistentAllocator's own close leaks the descriptor of the heap.
-        heap, allocator.dmaHeap = allocator.dmaHeap, None
+        heap, self._allocator.dmaHeap = self._allocator.dmaHeap, None
+        self._allocator = None
         if heap is not None:
             heap.close()
 
@@ -83,9 +74,12 @@ class Buffers:
             self._free_partial(name)
             raise
 
-    def _free_except(self, *kept: str | None) -> None:
-        for name in [name for name in self._allocator.buffer_dict if name not in kept]:
-            self._free(self._allocator, name)
+    def _free_except(self, *kept: str | None) -> bool:
+        """Free all other sets; returns if there were any."""
+        unused = self._allocator.buffer_dict.keys() - set(kept)
+        for name in unused:
+            self._free(name)
+        return bool(unused)
 
     def _free_partial(self, name: str) -> None:
         """Free what was allocated before the memory was exhausted: the allocator has not registered it yet."""
@@ -99,19 +93,18 @@ class Buffers:
             allocator.mapped_buffers,
             allocator.mapped_buffers_used,
         )
-        self._free(allocator, name)
+        self._free(name)
         allocator.open_fds, allocator.libcamera_fds, allocator.frame_buffers = [], [], {}
         allocator.mapped_buffers, allocator.mapped_buffers_used = {}, {}
 
-    @staticmethod
-    def _free(allocator: Any, name: str) -> None:
+    def _free(self, name: str) -> None:
         try:
-            allocator.deallocate(name)
+            self._allocator.deallocate(name)
         except (KeyError, *LIBRARY_ERRORS) as error:
             # A buffer is still mapped; its memory is freed with the mapping, which does not need the descriptors. The
             # list is emptied because the allocator's destructor closes the descriptors in it.
             log.warning("Failed to free camera buffers: %s", error)
-            descriptors = allocator.buffer_dict.pop(name, ([],))[0]
+            descriptors = self._allocator.buffer_dict.pop(name, ([],))[0]
             # An OSError means that closing them failed: some are closed, and their numbers may be in use again.
             if not isinstance(error, OSError):
                 for descriptor in descriptors:
@@ -127,11 +120,6 @@ def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _name_of(config: Mapping[str, Any]) -> str:
     """Return a name with everything that the sizes and the number of buffers depend on."""
-    parts = [f"{config['buffer_count']} buffers"]
-    for name in ("main", "lores", "raw"):
-        stream = config.get(name)
-        if stream is not None:
-            parts.append(f"{name} {stream.get('format')} {stream.get('size')}")
-    if config.get("sensor"):
-        parts.append(f"sensor {config['sensor']}")
-    return ", ".join(parts)
+    streams = ((name, config.get(name)) for name in ("main", "lores", "raw"))
+    sizes = [f"{name} {stream.get('format')} {stream.get('size')}" for name, stream in streams if stream is not None]
+    return ", ".join([f"{config['buffer_count']} buffers", *sizes, f"sensor {config.get('sensor')}"])

@@ -19,8 +19,9 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import wait
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from softcam.camera.base import (
     OnConfigured,
@@ -49,13 +50,11 @@ from softcam.camera.picamera.library import (
 )
 from softcam.camera.picamera.request import OutstandingFrames, frame_of
 from softcam.camera.picamera.sensor_modes import SensorModes, frame_rate_controls, is_too_fast
-from softcam.camera.picamera.tuning import find_tuning_file, use_noir_tuning, use_tuning_file
+from softcam.camera.picamera.tuning import use_noir_tuning, use_tuning_file
 from softcam.camera.session.frame_rate import PIPELINE_FRAMES, FrameDecimator
-from softcam.errors import CameraBusy, CameraError, CameraMissing, ConfigurationError, NotSupported
+from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 from softcam.imaging.planes import pixel_format_of
-
-__all__ = ["CameraEntry", "PicameraCamera", "list_cameras"]
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +64,6 @@ _BUFFERS: Final = 6
 _RETURN_TIMEOUT_S: Final = 2.0  # a frame is held while it is encoded, tens of milliseconds on a small Pi
 _STILL_TIMEOUT_S: Final = 10.0  # for the first frame of a still, beyond its exposure
 _STILL_BUFFERS: Final = 2  # a full-resolution buffer has 18 MB, and CMA memory is scarce (picamera2 #869)
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +105,7 @@ class PicameraCamera:
         self._stream_request = request
         self._return_timeout_s = return_timeout_s
         self._still_timeout_s = still_timeout_s
-        self._tuning_file = None if tuning_file is None else find_tuning_file(tuning_file)
-        if tuning_file is not None:
-            if self._tuning_file is None:
-                raise ConfigurationError(
-                    [f"tuning_file {tuning_file}: must be a file, or the name of one of libcamera's tuning files"]
-                )
-            use_tuning_file(self._tuning_file)
+        self._tuning_file = None if tuning_file is None else use_tuning_file(tuning_file)
         entry = self._find()
         if is_noir and tuning_file is None:
             self._tuning_file = use_noir_tuning(noir_model or entry.model)
@@ -356,7 +346,7 @@ class PicameraCamera:
 
     # --- stills -----------------------------------------------------------------------------------------------
 
-    def _capture(self, still: stills.Still[T], controls_for: StillControls) -> T:
+    def _capture(self, still: stills.Still[stills.T], controls_for: StillControls) -> stills.T:
         """Switch the sensor mode for one request, and back."""
         device = self._open_device()
         picam2 = device.picam2
@@ -381,7 +371,7 @@ class PicameraCamera:
                 self._on_request = still
                 self._start({}, controls)
                 timeout_s = self._still_timeout_s + PIPELINE_FRAMES * device.controls.frame_s(controls)
-                is_in_time = still.wait(timeout_s)
+                is_in_time = bool(wait([still.future], timeout_s).done)
                 self._on_request = _ignore_request
                 picam2.stop()
             finally:
@@ -390,7 +380,7 @@ class PicameraCamera:
                 self._start(self._frame_rate())
             if not is_in_time:
                 raise CameraError(f"no frame within {timeout_s:.0f} s")
-            return still.result()
+            return still.future.result()
         except (CameraError, *LIBRARY_ERRORS) as error:
             raise CameraError(f"no still from camera {self.name}: {root_cause(error)}") from error
 

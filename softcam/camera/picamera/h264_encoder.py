@@ -76,7 +76,7 @@ class EncoderFactory:
         self._require_fallback = require_fallback
         self._timeouts = timeouts
         self._retry_at_s = -math.inf
-        self._fallback_reason: str | None = None  # the one that was logged last
+        self._unsupported: str | None = None  # why the last stream is not supported, which was logged
 
     def require(self) -> None:
         """Raises NotSupported if neither encoder is available."""
@@ -89,23 +89,16 @@ class EncoderFactory:
         """Raises CameraError if libx264 cannot be opened; the hardware encoder is opened with the first frame."""
         classes = self._find()
         if classes is not None:
-            reason = _unsupported_reason(size, pixel_format)
-            if reason is None and time.monotonic() >= self._retry_at_s:
-                self._fallback_reason = None
+            before, self._unsupported = self._unsupported, _unsupported_reason(size, pixel_format)
+            if self._unsupported is None and time.monotonic() >= self._retry_at_s:
                 return HardwareBackend(classes, size, fps, bitrate, wake, self._on_failure, self._timeouts)
-            if reason is not None:
-                self._report_fallback(reason)
+            if self._unsupported not in (None, before):
+                log.warning("Falling back to libx264: %s", self._unsupported)
         return self._fallback(size, pixel_format, fps, bitrate, wake)
 
     def _on_failure(self, reason: str) -> None:
         self._retry_at_s = time.monotonic() + self._timeouts.retry_s
-        self._fallback_reason = None
-        self._report_fallback(reason)
-
-    def _report_fallback(self, reason: str) -> None:
-        if reason != self._fallback_reason:
-            self._fallback_reason = reason
-            log.warning("Falling back to libx264: %s", reason)
+        log.warning("Falling back to libx264: %s", reason)
 
 
 def _unsupported_reason(size: tuple[int, int], pixel_format: PixelFormat) -> str | None:
@@ -153,7 +146,7 @@ class HardwareBackend:
 
         self._lock = threading.Lock()  # guards the fields below; while it is held, only containers are called
         self._in_flight: deque[_BorrowedRequest] = deque()  # without a packet yet
-        self._borrowed: set[_BorrowedRequest] = set()  # not released yet
+        self._held: list[_BorrowedRequest] = []  # one entry for each hold of the encoder
         self._finished: deque[tuple[Packet, tuple[bytes, bytes] | None]] = deque()
         self._last_packet_s = 0.0  # or when a frame was submitted while none was in flight
 
@@ -189,13 +182,12 @@ class HardwareBackend:
                 self._force_keyframe()
             if self._first_us is None:
                 self._first_us = time_us
-            borrowed = _BorrowedRequest(frame, origin.request, time_us - self._first_us, self._on_released)
+            borrowed = _BorrowedRequest(frame, origin.request, time_us - self._first_us, self)
             with self._lock:
                 if not self._in_flight:
                     self._last_packet_s = time.monotonic()
                     self._polls = 0
                 self._in_flight.append(borrowed)
-                self._borrowed.add(borrowed)
             self._encoder.encode("main", borrowed)
         except Exception as error:
             raise self._fail(root_cause(error)) from error
@@ -222,9 +214,9 @@ class HardwareBackend:
                 with contextlib.suppress(OSError):
                     device.close()
         with self._lock:
-            kept = list(self._borrowed)
-        for borrowed in kept:
-            borrowed.release_all()
+            kept, self._held = self._held, []
+        for borrowed in kept:  # by an encoder that failed
+            borrowed.frame.release()
         release_memory, self._release_memory = self._release_memory, None
         if release_memory is not None:
             release_memory()
@@ -296,50 +288,37 @@ class HardwareBackend:
                 return borrowed
         return None
 
-    def _on_released(self, borrowed: "_BorrowedRequest") -> None:
+    def hold(self, borrowed: "_BorrowedRequest") -> None:
+        if not borrowed.frame.hold():
+            raise RuntimeError("the frame was already released")
         with self._lock:
-            self._borrowed.discard(borrowed)
+            self._held.append(borrowed)
+
+    def release(self, borrowed: "_BorrowedRequest") -> None:
+        with self._lock:
+            if borrowed not in self._held:
+                return
+            self._held.remove(borrowed)
+        borrowed.frame.release()
 
 
+@dataclass(eq=False, slots=True)
 class _BorrowedRequest:
     """A request as Picamera2's encoder expects it, which holds and releases the frame, so that the camera counts it."""
 
-    def __init__(
-        self, frame: Frame, request: Any, time_us: int, on_released: "Callable[[_BorrowedRequest], None]"
-    ) -> None:
-        self.frame = frame
-        self.time_us = time_us  # since the backend's first frame
-        self._request = request
-        self._on_released = on_released
-        self._lock = threading.Lock()  # guards _holds
-        self._holds = 0
+    frame: Frame
+    request: Any
+    time_us: int  # since the backend's first frame
+    backend: HardwareBackend
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._request, name)
+        return getattr(self.request, name)
 
     def acquire(self) -> None:
-        if not self.frame.hold():
-            raise RuntimeError("the frame was already released")
-        with self._lock:
-            self._holds += 1
+        self.backend.hold(self)
 
     def release(self) -> None:
-        with self._lock:
-            if not self._holds:
-                return
-            self._holds -= 1
-            is_last = not self._holds
-        if is_last:
-            self._on_released(self)
-        self.frame.release()
-
-    def release_all(self) -> None:
-        """Release what an encoder that failed still holds."""
-        with self._lock:
-            holds, self._holds = self._holds, 0
-        self._on_released(self)
-        for _ in range(holds):
-            self.frame.release()
+        self.backend.release(self)
 
 
 def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:
@@ -356,14 +335,8 @@ def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:
 def _make_output(output_class: Any, on_output: Callable[[bytes, int | None], None]) -> Any:
     """Return an instance of Picamera2's output class, which its encoders require, that passes packets on."""
 
-    def outputframe(
-        _self: Any,
-        frame: bytes,
-        _keyframe: bool = True,
-        timestamp: int | None = None,
-        *_more: Any,
-        **_others: Any,
-    ) -> None:
+    # Releases differ in what they pass after the timestamp.
+    def outputframe(_self: Any, frame: bytes, _is_key: bool, timestamp: int | None, *_: Any, **_more: Any) -> None:
         on_output(frame, timestamp)
 
     return type("PacketOutput", (output_class,), {"outputframe": outputframe})()

@@ -45,7 +45,7 @@ class OutstandingFrames:
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())  # guards _held
         self._held: set[object] = set()
-        self._errors = RateLimitedLogger(log, math.inf)  # each frame may fail the same way
+        self.errors = RateLimitedLogger(log, math.inf)  # once per opening: each frame may fail the same way
 
     def acquire(self) -> Callable[[], None]:
         """Count one more frame, and return the function to call once it is released."""
@@ -68,10 +68,6 @@ class OutstandingFrames:
             self._held.clear()
         return late
 
-    def report_error(self, error: Exception) -> None:
-        """Log that a request could not be released, once per opening."""
-        self._errors.warning("Failed to release request: %s", error, exc_info=error)
-
 
 def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding: OutstandingFrames) -> Frame:
     """Return a frame over the request's buffer; releasing the frame returns the request to Picamera2.
@@ -85,7 +81,8 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding
     buffer = mapped.__enter__().array
     try:
         if pixel_format == "MJPEG":
-            buffer = buffer[: _bytes_used(request)]
+            metadata_of_buffer = request.request.buffers[request.stream_map["main"]].metadata
+            buffer = buffer[: metadata_of_buffer.planes[0].bytes_used]
         planes = planes_of(buffer, pixel_format, width, height, config["stride"])
     except CameraError:
         del buffer
@@ -104,7 +101,7 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding
                 both.callback(request.release)
                 both.callback(mapped.__exit__, None, None, None)  # called first: the mapping ends before the release
         except Exception as error:  # noqa: BLE001 - the edge to foreign code
-            outstanding.report_error(error)
+            outstanding.errors.warning("Failed to release request: %s", error, exc_info=error)
         finally:
             release()
 
@@ -119,12 +116,6 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding
         on_release=give_back,
         origin=RequestHandle(request, outstanding.acquire),
     )
-
-
-def _bytes_used(request: Any) -> int:
-    """Return the length of the JPEG in an MJPEG camera's buffer."""
-    buffer = request.request.buffers[request.stream_map["main"]]
-    return int(buffer.metadata.planes[0].bytes_used)
 
 
 def _exposure_began_s(metadata: Mapping[str, Any]) -> float:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from softcam.camera.picamera.library import LIBRARY_ERRORS, root_cause
-from softcam.errors import CameraError
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +38,14 @@ class SensorMode:
 
 def parse_modes(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
     """Convert Picamera2's `sensor_modes`; entries without a size, as of cameras without raw images, are skipped."""
-    return tuple(
-        SensorMode(
-            (int(mode["size"][0]), int(mode["size"][1])),
-            int(mode["bit_depth"]),
-            float(mode["fps"]),
-            _to_rectangle(mode["crop_limits"]),
-        )
-        for mode in listing
-        if "size" in mode
-    )
+    modes = []
+    for mode in listing:
+        if "size" in mode:
+            crop = mode["crop_limits"]
+            # Old releases have libcamera's own rectangle here.
+            x, y, width, height = crop if isinstance(crop, tuple | list) else crop.to_tuple()
+            modes.append(SensorMode(tuple(mode["size"]), mode["bit_depth"], mode["fps"], (x, y, width, height)))
+    return tuple(modes)
 
 
 def choose_mode(
@@ -103,15 +100,6 @@ def is_too_fast(ranges: Mapping[str, Any], fps: float) -> bool:
     return isinstance(longest_us, int) and longest_us < round(1e6 / fps)
 
 
-def _to_rectangle(value: Any) -> tuple[int, int, int, int]:
-    """Convert a tuple, or libcamera's own rectangle, which old releases have here."""
-    try:
-        x, y, width, height = value if isinstance(value, tuple | list) else value.to_tuple()
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CameraError(f"invalid crop of a sensor mode: {value!r}") from error
-    return int(x), int(y), int(width), int(height)
-
-
 class SensorModes:
     """The modes of a camera, read once for each state of its HDR, which changes them, and kept over all openings."""
 
@@ -130,7 +118,7 @@ class SensorModes:
             began_s = time.monotonic()
             try:
                 self._known[key] = parse_modes(picam2.sensor_modes)
-            except (AttributeError, KeyError, CameraError, *LIBRARY_ERRORS) as error:
+            except (AttributeError, KeyError, *LIBRARY_ERRORS) as error:
                 log.warning("Failed to read sensor modes, Picamera2 will choose one: %s", root_cause(error))
                 return
             log.info("Sensor has %d modes (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)

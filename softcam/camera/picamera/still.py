@@ -5,8 +5,8 @@ of which the first one is used.
 """
 
 import tempfile
-import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,31 +30,19 @@ class Still(Generic[T]):
         self.streams = streams
         self.least_size = least_size
         self.config: Mapping[str, Any] = {}  # the negotiated main stream; set before the start
+        self.future: Future[T] = Future()  # raises CameraError if `make` has failed
         self._make = make
-        self._results: list[T] = []
-        self._error: Exception | None = None
-        self._is_over = threading.Event()
 
     def __call__(self, request: Any) -> None:
         """Handle a completed request; if the first one fails, no other is tried."""
-        if self._is_over.is_set():
+        if self.future.done():
             return
         try:
-            self._results.append(self._make(request, self.config))
-        except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread: reported by `result`
-            self._error = error
-        finally:
-            self._is_over.set()
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for a request; False after the timeout."""
-        return self._is_over.wait(timeout_s)
-
-    def result(self) -> T:
-        """Return the result. Raises CameraError if `make` failed."""
-        if self._error is not None:
-            raise CameraError(root_cause(self._error)) from self._error
-        return self._results[0]
+            self.future.set_result(self._make(request, self.config))
+        except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread
+            failure = CameraError(root_cause(error))
+            failure.__cause__ = error
+            self.future.set_exception(failure)
 
 
 def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from softcam.camera.picamera.library import is_pisp, picamera2
+from softcam.errors import ConfigurationError
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +26,25 @@ def find_tuning_file(name: str) -> Path | None:
     return None
 
 
-def use_tuning_file(path: Path) -> None:
-    """Let libcamera use this file for the cameras that it detects from now on."""
+def use_tuning_file(name: str) -> Path:
+    """Let libcamera use a file for the cameras that it detects from now on. Raises ConfigurationError if missing."""
+    path = find_tuning_file(name)
+    if path is None:
+        rule = "must be a file, or the name of one of libcamera's tuning files"
+        raise ConfigurationError([f"tuning_file {name}: {rule}"])
     os.environ[_VARIABLE] = str(path)
+    return path
 
 
 def use_noir_tuning(model: str) -> Path | None:
     """Use and return the file for this sensor without infrared filter; None, with a warning, if there is none."""
     name = f"{model.removesuffix('_noir')}_noir.json"
-    path = find_tuning_file(name)
-    if path is None:
+    try:
+        path = use_tuning_file(name)
+    except ConfigurationError:
         log.warning("No tuning file %s for a camera without infrared filter, using the usual one", name)
         return None
     log.info("Tuning file for a camera without infrared filter: %s", path)
-    use_tuning_file(path)
     # Listing the cameras has loaded the usual tuning; a new camera manager loads this one.
     picamera2().Picamera2._cm.reset()
     return path

@@ -48,7 +48,7 @@ class UrlCamera:
         self._path = path_of(address)
         self._request = request
         self.name = display_url(address)
-        self._on_disconnect: Callable[[], None] | None = None
+        self._on_disconnect: Callable[[], None] = lambda: None
         self._is_cancelled = False  # set once, by any thread
         # Written by the camera thread, read by any: references, replaced as a whole.
         self._reader: Reader | None = None
@@ -103,7 +103,7 @@ class UrlCamera:
     def restart(self) -> None:
         """Reconnect to the source; `disconnect_reason` is set until the first frame."""
         reader = self._open_reader()
-        self._stop()
+        self.close()
         self._start(reader.on_frame)
 
     def still(self, size: tuple[int, int] | None, _controls_for: StillControls = no_controls) -> Frame:
@@ -118,19 +118,6 @@ class UrlCamera:
             raise NotSupported(f"camera {self.name} has no controls: {', '.join(sorted(controls))}")
 
     def close(self) -> None:
-        self._stop()
-
-    def _start(self, on_frame: OnFrame) -> None:
-        request = self._request
-        open_source = partial(Source, self._address, request, self._read_timeout_s)
-        self._reader = Reader(self.name, open_source, request, on_frame, self._expected_config(), self._disconnected)
-        try:
-            self._reader.start()
-        except RuntimeError as error:  # no memory, or too many threads
-            self._reader = None
-            raise CameraError(f"camera {self.name} cannot be read: {error}") from error
-
-    def _stop(self) -> None:
         reader = self._reader
         if reader is None:
             return
@@ -138,6 +125,17 @@ class UrlCamera:
         if reader.has_delivered:
             self._last_config = reader.config
         self._reader = None
+
+    def _start(self, on_frame: OnFrame) -> None:
+        request = self._request
+        open_source = partial(Source, self._address, request, self._read_timeout_s)
+        config = self._expected_config()
+        self._reader = Reader(self.name, open_source, request, on_frame, config, lambda: self._on_disconnect())
+        try:
+            self._reader.start()
+        except RuntimeError as error:  # no memory, or too many threads
+            self._reader = None
+            raise CameraError(f"camera {self.name} cannot be read: {error}") from error
 
     def _open_reader(self) -> Reader:
         if self._reader is None:
@@ -148,7 +146,3 @@ class UrlCamera:
         """Return the configuration of the last opening, or else the requested one."""
         size = (self._request.width, self._request.height)
         return self._last_config or StreamConfig(*size, "YUV420", size, can_flip=False)
-
-    def _disconnected(self) -> None:
-        if self._on_disconnect is not None:
-            self._on_disconnect()

@@ -54,7 +54,7 @@ class Reader:
         """`config` is the configuration until the first frame; `on_disconnect` is called after each disconnect."""
         self._name = name
         self._open_source = open_source
-        self._request = request
+        self._most = (request.width, request.height)
         self.on_frame = on_frame
         self._on_disconnect = on_disconnect
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
@@ -181,13 +181,12 @@ class Reader:
         still = self._still
         if not self._decimator.should_pass(due_s) and still is None:
             return True
-        most = (self._request.width, self._request.height)
         began_s = time.monotonic()
         duration_s = None if self._delivered_s is None else min(began_s - self._delivered_s, _MAX_DURATION_S)
         try:
             if still is not None:
                 self._finish_still(still, picture, began_s)
-            frame = picture.frame(_smaller(picture.size, most, fitted), self._sequence, began_s, duration_s)
+            frame = picture.frame(_smaller(picture.size, self._most, fitted), self._sequence, began_s, duration_s)
         except CameraError as error:
             log.debug("%s: %s", self._name, error)
             return False

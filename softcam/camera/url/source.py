@@ -5,6 +5,8 @@ it. JPEGs are passed on unchanged, and decoded only to scale them down.
 """
 
 import contextlib
+import os
+import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,6 @@ from typing import Any, Final
 import numpy as np
 
 from softcam.camera.base import StreamRequest
-from softcam.camera.url.pipe import Pipe
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.jpeg import size_of
@@ -87,6 +88,31 @@ class Picture:
             decoded = self.converter.decode_jpeg(image) if isinstance(image, bytes) else image
             planes = self.converter.planes(decoded, size)
         return Frame(planes, pixel_format, *size, sequence=sequence, began_s=began_s, metadata=metadata)
+
+
+class Pipe:
+    """A named pipe into which another program writes its video, as a file object with a timeout for each read.
+
+    FFmpeg itself would block in the kernel until another process opens the other end.
+    """
+
+    def __init__(self, path: Path, timeout_s: float) -> None:
+        """Open the pipe, even without a writer. Raises OSError."""
+        self.name = str(path)  # FFmpeg derives the format from the extension
+        self._timeout_ms = round(timeout_s * 1000)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll = select.poll()
+        self._poll.register(self._descriptor, select.POLLIN)
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes, none when the writer has closed the pipe. Raises TimeoutError."""
+        while self._poll.poll(self._timeout_ms):
+            with contextlib.suppress(BlockingIOError):  # another reader was faster
+                return os.read(self._descriptor, size)
+        raise TimeoutError(0, "no data")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 class Source:

@@ -18,8 +18,6 @@ from tests.support.pattern_sensor import settled_sensor, shoot
         ("AnalogueGain", 100, 16.0),
         ("LensPosition", 99, 15.0),
         ("FrameDurationLimits", (1, 6_000_000), (17_849, 6_000_000)),
-        ("ScalerCrop", (4000, 2000, 2304, 1296), (2304, 1296, 2304, 1296)),
-        ("ScalerCrop", (-5, 0, 1, 1), (0, 0, 128, 128)),
         ("AfWindows", [(1, 2, 3, 4)], ((1, 2, 3, 4),)),
         ("AfMode", 2, 2),
     ],

@@ -11,7 +11,8 @@ import pytest
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.picamera.buffers import Buffers
-from softcam.camera.picamera.camera import PicameraCamera, list_cameras
+from softcam.camera.picamera.camera import PicameraCamera
+from softcam.camera.picamera.library import list_cameras
 from softcam.errors import CameraBusy, CameraError, CameraMissing
 from tests.support.fake_picamera2 import (
     CONTROLS,
