@@ -74,7 +74,7 @@ class FakeH264Encoder:
 
     def encode(self, stream: str, request: Any) -> None:
         assert self.scene.threads() == 1
-        assert request.stream_map[stream] == "the stream"
+        assert request.request.buffers[request.stream_map[stream]] == "the buffer"
         if self.scene.encode_error is not None:
             raise self.scene.encode_error
         request.acquire()
@@ -112,12 +112,18 @@ class Device:
 
 
 @dataclass
+class FakeLibcameraRequest:
+    buffers: dict[str, str]
+
+
+@dataclass
 class FakeRequest:
     """The part of Picamera2's request that encoders use."""
 
     metadata: dict[str, int]
     config: dict[str, Any]
     stream_map: dict[str, str]
+    request: "FakeLibcameraRequest"
 
     def get_metadata(self) -> dict[str, int]:
         return self.metadata

@@ -307,18 +307,18 @@ class _BorrowedRequest:
     """A request as Picamera2's encoder expects it, which holds and releases the frame, so that the camera counts it."""
 
     frame: Frame
-    request: Any
+    _request: Any  # all else is this one's, also its own attribute `request`
     time_us: int  # since the backend's first frame
-    backend: HardwareBackend
+    _backend: HardwareBackend
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.request, name)
+        return getattr(self._request, name)
 
     def acquire(self) -> None:
-        self.backend.hold(self)
+        self._backend.hold(self)
 
     def release(self) -> None:
-        self.backend.release(self)
+        self._backend.release(self)
 
 
 def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:

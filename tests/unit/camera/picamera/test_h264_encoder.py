@@ -15,7 +15,16 @@ from softcam.h264.backend import Backend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
-from tests.support.fake_h264_encoder import PPS, SPS, START, FakeH264Encoder, FakeOutput, FakeRequest, OlderH264Encoder
+from tests.support.fake_h264_encoder import (
+    PPS,
+    SPS,
+    START,
+    FakeH264Encoder,
+    FakeLibcameraRequest,
+    FakeOutput,
+    FakeRequest,
+    OlderH264Encoder,
+)
 from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
 from tests.support.h264_backend import InstantBackend
 from tests.unit.h264.test_encoder import FRAME_S, SIZE, Sink
@@ -81,7 +90,8 @@ class Scene:
     def put(self, after_s: float = FRAME_S) -> None:
         self.now_s += after_s
         metadata = {"SensorTimestamp": round(self.now_s * 1e9)}
-        request = FakeRequest(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"})
+        inner = FakeLibcameraRequest({"the stream": "the buffer"})
+        request = FakeRequest(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"}, inner)
         frame = make_frame(metadata, size=self.size, began_s=self.now_s, on_release=self.outstanding.acquire())
         frame.origin = RequestHandle(request, self.outstanding.acquire) if self.has_origin else None
         self.slot.put(frame)
