@@ -60,6 +60,5 @@ class Faults:
         return self._has_hung_once and not had_hung_once
 
     def wait_while(self, word: str) -> None:
-        """Block while `word` is in the file."""
         while word in self.words():
             time.sleep(POLL_S)

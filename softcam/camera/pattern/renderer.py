@@ -46,6 +46,7 @@ _STRIDE: Final = 64  # rows of Y are padded as on a Raspberry Pi 5
 _GAMMA: Final = 2.2
 # How far, as a share of the whole view's width, a point spreads when the focus is one dioptre off.
 _BLUR_PER_DIOPTRE: Final = 0.0033
+_BEND: Final = 0.16  # how much an uncorrected lens enlarges the middle; the edges are compressed
 _CACHE_BYTES: Final = 1 << 16  # a plane is blurred in strips of this size, which stay in the processor's cache
 _PLATE_DOTS: Final = (80, 42)  # size of the clock, in dots of its font
 
@@ -138,16 +139,20 @@ def _paint(planes: Planes, shape: Rectangle, levels: Plane, look: Look) -> None:
 
 def _place(plane: Plane, shape: Rectangle, look: Look) -> tuple[slice, slice]:
     """Return the rows and columns of a rectangle of the scene."""
-    height, width = plane.shape
-    x, y, shape_width, shape_height = shape
-    seen_x, seen_y, seen_width, seen_height = look.crop
+    x, y, width, height = shape
     if look.hflip:
-        x = SENSOR_SIZE[0] - x - shape_width
+        x = SENSOR_SIZE[0] - x - width
     if look.vflip:
-        y = SENSOR_SIZE[1] - y - shape_height
-    left, right = (round((edge - seen_x) * width / seen_width) for edge in (x, x + shape_width))
-    top, bottom = (round((edge - seen_y) * height / seen_height) for edge in (y, y + shape_height))
-    return slice(max(top, 0), max(bottom, 0)), slice(max(left, 0), max(right, 0))
+        y = SENSOR_SIZE[1] - y - height
+
+    def span(start: int, length: int, axis: int) -> slice:
+        first, last = (2 * (edge - look.crop[axis]) / look.crop[axis + 2] - 1 for edge in (start, start + length))
+        if not look.is_corrected:
+            first, last = (place * (1 + _BEND) / (1 + _BEND * min(place**2, 1)) for place in (first, last))
+        pixels = plane.shape[1 - axis] / 2
+        return slice(max(0, round((first + 1) * pixels)), max(0, round((last + 1) * pixels)))
+
+    return span(y, height, 1), span(x, width, 0)
 
 
 def _levels(colours: list[Colour], look: Look) -> Plane:

@@ -74,6 +74,7 @@ class Look:
     sharpness: float
     noise: int
     lifts_shadows: bool
+    is_corrected: bool  # or the lens distorts
 
 
 class Shot(NamedTuple):
@@ -224,6 +225,7 @@ class Sensor:
             sharpness=values["Sharpness"],
             noise=int(_NOISE[values["NoiseReductionMode"]] * math.sqrt(self._gain)),
             lifts_shadows=request.hdr != "off" or values["HdrMode"] != 0,
+            is_corrected=values["LensDewarpEnable"],
         )
         sharpness_seen = 1 / (1 + (2 * abs(lens.position_dioptres - focus_dioptres)) ** 2)
         metadata = {
@@ -271,7 +273,6 @@ class Sensor:
         return 2 if self._settled_frames >= 2 else 1
 
     def _balance(self) -> None:
-        """Advance the automatic white balance."""
         if not all(self._values["ColourGains"]):
             change = _KELVIN[self._values["AwbMode"]] - self._kelvin
             self._kelvin += change if abs(change) < 20 else change * 0.4

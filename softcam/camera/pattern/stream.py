@@ -101,9 +101,8 @@ class PatternStream:
 
     def _resume(self) -> None:
         self._is_stopping = False
-        self._sensor.apply(self._delayed)
+        self._sensor.apply(self._delayed | self._take_sent())
         self._delayed = {}
-        self._sensor.apply(self._take_sent())
         self._thread = threading.Thread(target=self._run, name="pattern", daemon=True)
         self._thread.start()
 

@@ -31,10 +31,6 @@ class SensorMode:
         """Return the share of the pixel array that it shows, from 0 to 1."""
         return self.crop[2] * self.crop[3] / (array_size[0] * array_size[1])
 
-    def to_configuration(self) -> dict[str, Any]:
-        """Return the `sensor` entry of a Picamera2 configuration."""
-        return {"output_size": self.size, "bit_depth": self.bit_depth}
-
 
 def parse_modes(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
     """Convert Picamera2's `sensor_modes`; entries without a size, as of cameras without raw images, are skipped."""
@@ -130,7 +126,7 @@ class SensorModes:
         chosen = choose_mode(self._current, array_size, size, fps)
         if chosen is None:
             return
-        config["sensor"] = chosen.to_configuration()
+        config["sensor"] = {"output_size": chosen.size, "bit_depth": chosen.bit_depth}
         log.info(
             "Sensor mode for %dx%d: %dx%d, %d bit, up to %g fps, crop %s of %dx%d",
             *size,

@@ -108,7 +108,6 @@ class Reader:
 
     @property
     def has_delivered(self) -> bool:
-        """Whether any frame was delivered."""
         return self._sequence > 0
 
     # --- the thread -------------------------------------------------------------------------------------------

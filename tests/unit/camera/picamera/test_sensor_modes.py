@@ -80,7 +80,7 @@ def test_choose_mode(
 ) -> None:
     mode = choose_mode(parse_modes(_listing(array_size)), array_size, size, fps)
     assert mode is not None
-    assert mode.to_configuration() == {"output_size": chosen, "bit_depth": bits}
+    assert (mode.size, mode.bit_depth) == (chosen, bits)
 
 
 def test_camera_without_modes() -> None:
