@@ -19,7 +19,7 @@ from softcam.health import STALL_LIMIT_S, Address, Health, probe_server
 from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.streaming.mjpeg import Activity
 from softcam.web.http.errors import BUSY_RESPONSE
-from tests.support.fakes import SessionRig, eventually
+from tests.support.fakes import PATIENCE_S, SessionRig, eventually
 
 UNUSED_ADDRESS = ("127.0.0.1", 9)  # the discard port: nothing listens there
 LATE_S = STALL_LIMIT_S + 1.0
@@ -119,7 +119,7 @@ def answers() -> Iterator[Answers]:
         thread.start()
         yield answers
         listening.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(PATIENCE_S)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_server_that_stops_within_its_answer() -> None:
         thread.start()
         error = Parts(impatient_probe).health.health_error(listening.getsockname())
         assert error == "the server does not answer: timed out"
-        thread.join(5)
+        thread.join(PATIENCE_S)
         taken[0].close()
 
 

@@ -135,11 +135,10 @@ class Lifecycle:
         with session.changed:
             now_s = time.monotonic()
             session.config = config
-            session.state = then
+            session.state = then if disconnect_reason is None else State.RECOVERING
             if session.remote is not None:
                 session.last_error = disconnect_reason
             if disconnect_reason is not None:
-                session.state = State.RECOVERING
                 session.recovering_since_s = now_s
             session.opens += 1
             session.watchdog.restart(now_s)
