@@ -33,9 +33,7 @@ def webrtc_routes(webrtc_url: str | None) -> list[Route]:
 def whep_address(url: str) -> str:
     """The URL that receives the offer, without credentials: MediaMTX has it at `/whep` below the stream's page."""
     parts = urlsplit(url)
-    path = parts.path.rstrip("/")
-    if path.rpartition("/")[2] != "whep":
-        path += "/whep"
+    path = parts.path.rstrip("/").removesuffix("/whep") + "/whep"
     return f"{_origin(url)}{path}" + (f"?{parts.query}" if parts.query else "")
 
 

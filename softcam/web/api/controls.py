@@ -18,7 +18,7 @@ from softcam.controls.fields import Field, Group, Kind
 from softcam.controls.schema import GROUPS
 from softcam.imaging.jpeg import size_of
 from softcam.web.api.json_schema import BOOLEAN, INTEGER, NUMBER, STATUS_OK, STRING, json_ok, note, nullable, record
-from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX, MediaApi, SnapshotOptions
+from softcam.web.api.media import SIZE_LIMITS, MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
@@ -27,13 +27,12 @@ _READY_TIMEOUT_S: Final = 30.0  # above the session's own limits for opening
 _MIN_AUTOFOCUS_S: Final = 2.0  # for a requested cycle, whatever the configuration says
 _OUTCOME_MARGIN_S: Final = 1.0  # so that the cycle's own timeout ends it first
 
-_SIZE: Final[Mapping[str, Any]] = {"low": MIN_SIZE_PX, "high": MAX_SIZE_PX, "unit": "pixels"}
 SNAPSHOT: Final = Group(
     "snapshot",
     "A snapshot in JSON, Base64-encoded.",
     (
-        Field("width", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **_SIZE),
-        Field("height", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **_SIZE),
+        Field("width", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **SIZE_LIMITS),
+        Field("height", "integer", "rounded down to an even number; alone, it keeps the aspect ratio", **SIZE_LIMITS),
         Field("autofocus_trigger", "boolean", "run autofocus first"),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("max_age", "number", "maximum age of the frame", None, 0, 3600, "seconds"),
@@ -41,8 +40,6 @@ SNAPSHOT: Final = Group(
     ),
     is_optional=True,
 )  # fmt: skip
-# The fields that `SnapshotOptions` names otherwise
-_SNAPSHOT_OPTIONS: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
 
 _HOLD: Final = record({**STATUS_OK, "held": BOOLEAN, "state": {"enum": [state.value for state in State]}})
 _IMAGE: Final = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/jpeg"}
@@ -171,9 +168,7 @@ class ControlApi:
 
     def snapshot(self, request: Request) -> AnyResponse:
         """Take one snapshot, Base64-encoded."""
-        values = body.read(request, SNAPSHOT)
-        options = {_SNAPSHOT_OPTIONS.get(name, name): value for name, value in values.items()}
-        snapshot = self._media.take_snapshot(SnapshotOptions(**options))
+        snapshot = self._media.take_snapshot(SnapshotOptions.of(body.read(request, SNAPSHOT)))
         width, height = size_of(snapshot.jpeg)
         text = base64.b64encode(snapshot.jpeg).decode("ascii")
         return json_response({"status": "ok", "image_base64": text, "width": width, "height": height})

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import socket
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from softcam.camera.base import RawStill, StreamConfig
 from softcam.camera.session.manager import CameraManager
@@ -43,26 +43,28 @@ HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no"}
 
 MIN_SIZE_PX: Final = 16
 MAX_SIZE_PX: Final = 8192
+SIZE_LIMITS: Final[Mapping[str, Any]] = {"low": MIN_SIZE_PX, "high": MAX_SIZE_PX, "unit": "pixels"}  # of a Field
 DNG_TYPE: Final = "image/x-adobe-dng"
 
 _EVEN: Final = "in pixels, rounded down to an even number; "
 _QUALITY: Final = query.integer("quality", "JPEG quality", 1, 100)
 _FPS: Final = query.number("fps", "maximum frame rate", 0.01, 1000)
-_STREAM_WIDTH: Final = query.integer(
-    "width", f"{_EVEN}at most the width of the camera's stream", MIN_SIZE_PX, MAX_SIZE_PX
+_WIDTH: Final = query.integer("width", f"{_EVEN}at most the width of the camera's stream", MIN_SIZE_PX, MAX_SIZE_PX)
+_OPTIONS: Final = (
+    _QUALITY,
+    query.integer("width", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX),
+    query.integer("height", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX),
+    query.number("max_age", "maximum age of the frame in seconds", 0, 3600),
+    query.boolean("autofocus", "whether to focus first"),
+    query.boolean("full", "the full resolution of the sensor"),
 )
-_WIDTH: Final = query.integer("width", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX)
-_HEIGHT: Final = query.integer("height", f"{_EVEN}alone, keeps the aspect ratio", MIN_SIZE_PX, MAX_SIZE_PX)
-_MAX_AGE: Final = query.number("max_age", "maximum age of the frame in seconds", 0, 3600)
-_AUTOFOCUS: Final = query.boolean("autofocus", "whether to focus first")
-_FULL: Final = query.boolean("full", "the full resolution of the sensor")
 _FORMAT: Final = query.choice("format", "dng returns the sensor's raw image", "jpeg", "dng")
 _STREAM_DOC: Final = Doc(
     "Live stream, MJPEG",
     "pictures",
     {200: {CONTENT_TYPE: None}},
     "Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
-    parameters=(_QUALITY, _FPS, _STREAM_WIDTH),
+    parameters=(_QUALITY, _FPS, _WIDTH),
     errors=(400, 503),
 )
 _SNAPSHOT_DOC: Final = Doc(
@@ -70,9 +72,11 @@ _SNAPSHOT_DOC: Final = Doc(
     "pictures",
     {200: {"image/jpeg": None, DNG_TYPE: None}},
     "A JPEG exposed after the request, unless max_age allows an older one.",
-    parameters=(_QUALITY, _WIDTH, _HEIGHT, _MAX_AGE, _AUTOFOCUS, _FULL, _FORMAT),
+    parameters=(*_OPTIONS, _FORMAT),
     errors=(400, 409, 503),
 )
+# Fields and parameters that `SnapshotOptions` names otherwise.
+_NAMES: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
 _STREAM_PATHS: Final = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream")
 _SNAPSHOT_PATHS: Final = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
 
@@ -106,6 +110,11 @@ class SnapshotOptions:
     autofocus: bool | None = None
     full_sensor: bool = False
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The options by the names of fields and parameters; None as a value is no option."""
+        return cls(**{_NAMES.get(name, name): value for name, value in values.items() if value is not None})
+
 
 class MediaApi:
     """Handles the MJPEG stream and snapshots."""
@@ -138,7 +147,7 @@ class MediaApi:
     def stream(self, request: Request) -> AnyResponse:
         """MJPEG."""
         quality, fps = _QUALITY.read(request.query), _FPS.read(request.query)
-        width = (_STREAM_WIDTH.read(request.query) or 0) // 2 * 2
+        width = (_WIDTH.read(request.query) or 0) // 2 * 2
 
         def variant(config: StreamConfig) -> JpegVariant:
             # Requests for the same JPEG share one variant, which is encoded once: widths are even in any case, and an
@@ -191,16 +200,8 @@ class MediaApi:
 
     def snapshot(self, request: Request) -> AnyResponse:
         """One JPEG, or with `format=dng` the sensor's raw image."""
-        parameters = request.query
-        options = SnapshotOptions(
-            quality=_QUALITY.read(parameters),
-            width=_WIDTH.read(parameters),
-            height=_HEIGHT.read(parameters),
-            max_age_s=_MAX_AGE.read(parameters) or 0.0,
-            autofocus=_AUTOFOCUS.read(parameters),
-            full_sensor=_FULL.read(parameters) or False,
-        )
-        is_raw = _FORMAT.read(parameters) == "dng"
+        options = SnapshotOptions.of({parameter.name: parameter.read(request.query) for parameter in _OPTIONS})
+        is_raw = _FORMAT.read(request.query) == "dng"
         self.require_camera()
         if not request.expects_body:
             return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)

@@ -6,20 +6,8 @@ from softcam.controls.fields import Field, Group
 from softcam.recording.names import NAME_PATTERN
 from softcam.recording.recorder import RecordingOptions
 from softcam.recording.timelapse import TimelapseOptions
-from softcam.web.api.json_schema import (
-    BOOLEAN,
-    INTEGER,
-    NUMBER,
-    STATUS_OK,
-    STRING,
-    UNIX_TIME,
-    Schema,
-    json_ok,
-    note,
-    nullable,
-    record,
-)
-from softcam.web.api.media import MAX_SIZE_PX, MIN_SIZE_PX
+from softcam.web.api import json_schema as schema
+from softcam.web.api.media import SIZE_LIMITS
 from softcam.web.http import query
 from softcam.web.http.router import Doc, Parameter
 
@@ -44,19 +32,13 @@ TIMELAPSE: Final = Group(
     is_optional=True,
 )
 STOP: Final = Group("stop", "Stop a recording.", (_KIND,), is_optional=True)
-
-
-def _size_field(name: str) -> Field:
-    return Field(name, "integer", f"{name}; alone, it keeps the aspect ratio", None, MIN_SIZE_PX, MAX_SIZE_PX, "pixels")
-
-
 STILL: Final = Group(
     "still",
     "Save a photo.",
     (
         Field("full", "boolean", "the full sensor", False),
-        _size_field("width"),
-        _size_field("height"),
+        Field("width", "integer", "width; alone, it keeps the aspect ratio", **SIZE_LIMITS),
+        Field("height", "integer", "height; alone, it keeps the aspect ratio", **SIZE_LIMITS),
         Field("quality", "integer", "JPEG quality", None, 1, 100),
         Field("autofocus", "boolean", "whether to focus first"),
     ),
@@ -84,49 +66,51 @@ def video_group(max_preroll_s: float) -> Group:
 # --- responses
 
 
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
+def _or_null(other: schema.Schema) -> schema.Schema:
+    return {"anyOf": [other, {"type": "null"}]}
 
 
-_ENTRY: Final = record(
+_ENTRY: Final = schema.record(
     {
-        "name": STRING | note("contains the start time in UTC"),
+        "name": schema.STRING | schema.note("contains the start time in UTC"),
         "kind": {"enum": ["video", "timelapse", "still"]},
-        "began": UNIX_TIME,
-        "duration_s": nullable("number"),
-        "bytes": INTEGER | note("size, including the stills of a time-lapse"),
-        "width": nullable("integer"),
-        "height": nullable("integer"),
-        "is_running": BOOLEAN,
-        "has_thumbnail": BOOLEAN,
+        "began": schema.UNIX_TIME,
+        "duration_s": schema.nullable("number"),
+        "bytes": schema.INTEGER | schema.note("size, including the stills of a time-lapse"),
+        "width": schema.nullable("integer"),
+        "height": schema.nullable("integer"),
+        "is_running": schema.BOOLEAN,
+        "has_thumbnail": schema.BOOLEAN,
     }
 )
 _RUNNING: Final = {
-    "name": nullable("string") | note("the newest file; null before the first"),
-    "began": UNIX_TIME,
-    "elapsed_s": NUMBER,
-    "bytes": INTEGER,
+    "name": schema.nullable("string") | schema.note("the newest file; null before the first"),
+    "began": schema.UNIX_TIME,
+    "elapsed_s": schema.NUMBER,
+    "bytes": schema.INTEGER,
 }
-_VIDEO: Final = record({**_RUNNING, "segments": INTEGER})
-_TIMELAPSE: Final = record({**_RUNNING, "stills": INTEGER, "failures": INTEGER, "interval_s": NUMBER})
+_VIDEO: Final = schema.record({**_RUNNING, "segments": schema.INTEGER})
+_TIMELAPSE: Final = schema.record(
+    {**_RUNNING, "stills": schema.INTEGER, "failures": schema.INTEGER, "interval_s": schema.NUMBER}
+)
 _BOTH: Final = {"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)}
 _LIST: Final = {
     "recordings": {"type": "array", "items": _ENTRY},
-    "running": record(_BOTH),
-    "used_bytes": INTEGER,
-    "max_bytes": nullable("integer"),
-    "free_bytes": nullable("integer"),
-    "last_error": nullable("string"),
+    "running": schema.record(_BOTH),
+    "used_bytes": schema.INTEGER,
+    "max_bytes": schema.nullable("integer"),
+    "free_bytes": schema.nullable("integer"),
+    "last_error": schema.nullable("string"),
 }
 # The field of the camera's status.
 RECORDING_SHAPE: Final = {
-    "recording": _or_null(record({**_BOTH, "last_error": nullable("string")}))
-    | note("recordings in progress and the last error; null if no folder is configured")
+    "recording": _or_null(schema.record({**_BOTH, "last_error": schema.nullable("string")}))
+    | schema.note("recordings in progress and the last error; null if no folder is configured")
 }
 
 
-def _result(recording: Schema) -> Schema:
-    return record({**STATUS_OK, "recording": recording})
+def _result(recording: schema.Schema) -> schema.Schema:
+    return schema.record({**schema.STATUS_OK, "recording": recording})
 
 
 # --- routes
@@ -136,11 +120,13 @@ _NAME: Final = Parameter(
 )
 DOWNLOAD: Final = query.boolean("download", "whether the browser saves the file instead of showing it")
 _FILE: Final = {"video/mp4": None, "image/jpeg": None}
-LIST_DOC: Final = Doc("All recordings, the newest first", "recordings", json_ok(record(_LIST)), errors=(409,))
+LIST_DOC: Final = Doc(
+    "All recordings, the newest first", "recordings", schema.json_ok(schema.record(_LIST)), errors=(409,)
+)
 STOP_DOC: Final = Doc(
     "Stop a recording",
     "recordings",
-    json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]})),
+    schema.json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]})),
     "Without a kind, stops all recordings. When it returns, the last file is complete.",
     body=STOP.schema(),
     is_body_required=False,
@@ -149,7 +135,7 @@ STOP_DOC: Final = Doc(
 STILL_DOC: Final = Doc(
     "Save a photo",
     "recordings",
-    json_ok(_result(_ENTRY)),
+    schema.json_ok(_result(_ENTRY)),
     body=STILL.schema(),
     is_body_required=False,
     errors=(400, 409, 503),
@@ -164,7 +150,11 @@ FILE_DOC: Final = Doc(
     errors=(400, 404, 409, 416),
 )
 DELETE_DOC: Final = Doc(
-    "Delete a recording", "recordings", json_ok(record(STATUS_OK)), parameters=(_NAME,), errors=(404, 409)
+    "Delete a recording",
+    "recordings",
+    schema.json_ok(schema.record(schema.STATUS_OK)),
+    parameters=(_NAME,),
+    errors=(404, 409),
 )
 THUMBNAIL_DOC: Final = Doc(
     "The thumbnail of a recording", "recordings", {200: {"image/jpeg": None}}, parameters=(_NAME,), errors=(404, 409)
@@ -175,12 +165,12 @@ def start_doc(video: Group) -> Doc:
     """The description of starting a recording, with the fields of `video` or of a time-lapse."""
     schemas = {group.name: group.schema() for group in (video, TIMELAPSE)}
     for group in (video, TIMELAPSE):
-        schemas[group.name]["properties"]["kind"] = {"const": group.name} | note(group.help)
+        schemas[group.name]["properties"]["kind"] = {"const": group.name} | schema.note(group.help)
     schemas["timelapse"]["required"] = ["kind"]  # without it, the recording is a video
     return Doc(
         "Record video or a time-lapse",
         "recordings",
-        json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE]})),
+        schema.json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE]})),
         "Records until it is stopped: if the disk is full or missing, it retries every few seconds. A restart of the "
         "portal ends the recording.",
         body={"oneOf": list(schemas.values())},

@@ -1,9 +1,7 @@
 """Recordings over HTTP: list, start, stop, download with ranges, delete, stills. Runs on the threads of requests."""
 
-import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Final
@@ -88,8 +86,7 @@ class RecordingsApi:
 
     def start(self, request: Request) -> AnyResponse:
         """Raises RecordingError if one of this kind is running or nothing can be written."""
-        group = docs.TIMELAPSE if _kind_of(request) == "timelapse" else self._video
-        values = dict(body.read(request, group))
+        values = dict(body.read(request, self._video, docs.TIMELAPSE))
         service = self._require_service()
         if service.video is None or service.timelapse is None:
             raise camera_disabled()
@@ -116,10 +113,9 @@ class RecordingsApi:
 
     def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
-        values = dict(body.read(request, docs.STILL))
+        options = SnapshotOptions.of(body.read(request, docs.STILL))
         library = self._require_service().library
-        full_sensor = values.pop("full", False)
-        taken = self._media.take_snapshot(SnapshotOptions(**values, full_sensor=full_sensor))
+        taken = self._media.take_snapshot(options)
         try:
             entry = library.add_still(taken.jpeg, taken.taken_s, thumbnail.of_jpeg(taken.jpeg))
         except OSError as error:
@@ -149,13 +145,6 @@ class RecordingsApi:
         if self._service is None:
             raise NotSupported("recordings: not configured; set the folder by --recordings or CAMERA_RECORDINGS")
         return self._service
-
-
-def _kind_of(request: Request) -> Any:
-    """The kind in the body, not validated yet."""
-    with suppress(ValueError, RecursionError, AttributeError):
-        return json.loads(request.body).get("kind")
-    return None
 
 
 def _result(recording: Mapping[str, Any] | None) -> AnyResponse:

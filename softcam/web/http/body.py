@@ -37,8 +37,8 @@ class FramingError(HttpError):
     """The end of the request is unknown: the connection must be closed after the response."""
 
 
-def check_framing(method: str, version: str, headers: Message) -> None:
-    """Raises FramingError 400 for a malformed header line, method or Host."""
+def body_length(method: str, version: str, headers: Message) -> int:
+    """The length of the body in bytes. Raises FramingError 400, 411 or 413, also for a malformed header."""
     if any(isinstance(defect, _HEADER_DEFECTS) for defect in headers.defects):
         raise FramingError(HTTPStatus.BAD_REQUEST, "malformed header line: must be NAME: VALUE")
     if not _METHOD.fullmatch(method):
@@ -46,10 +46,6 @@ def check_framing(method: str, version: str, headers: Message) -> None:
     hosts = len(headers.get_all("Host", []))
     if hosts > 1 or (hosts == 0 and version >= "HTTP/1.1"):  # RFC 9112, 3.2
         raise FramingError(HTTPStatus.BAD_REQUEST, "Host: must be present exactly once")
-
-
-def body_length(headers: Message) -> int:
-    """The length of the body in bytes. Raises FramingError 400, 411 or 413."""
     if "Transfer-Encoding" in headers:
         raise FramingError(
             HTTPStatus.LENGTH_REQUIRED, "Transfer-Encoding: not supported; a body must have a Content-Length"
@@ -72,17 +68,22 @@ def require_json(headers: Message, length: int) -> None:
         raise HttpError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{shown}: must be {_JSON}")
 
 
-def read(request: Request, group: Group) -> Mapping[str, Any]:
-    """The validated values of a body. Raises BadValue that lists every invalid field, or HttpError 400."""
+def read(request: Request, group: Group, *others: Group) -> Mapping[str, Any]:
+    """The validated values of a body. Raises BadValue that lists every invalid field, or HttpError 400.
+
+    A field `kind` may select one of the `others` by its name.
+    """
     if not request.body and group.is_optional:
         return {}
     try:
         text = request.body.decode("utf-8")
-        return group.parse(json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_unique))
+        content = json.loads(text, parse_constant=_reject_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         # The body is not quoted: it may contain anything.
         where = f" (line {error.lineno}, column {error.colno})" if isinstance(error, json.JSONDecodeError) else ""
         raise HttpError(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON{where}") from error
+    kind = content.get("kind") if isinstance(content, dict) else None
+    return next((each for each in others if each.name == kind), group).parse(content)
 
 
 def _reject_constant(word: str) -> None:

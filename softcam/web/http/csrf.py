@@ -5,6 +5,7 @@ origin as the portal. See docs/decisions/0012. Any thread may call.
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Collection
 from contextlib import suppress
@@ -16,20 +17,10 @@ from typing import Final
 
 from softcam.web.http.messages import HttpError
 
-# Domains in which nobody can register a name: RFC 6761, 6762 with its appendix G, 8375, and ICANN's resolution on
-# .internal.
-_PRIVATE_DOMAINS: Final = (
-    "local",
-    "localhost",
-    "test",
-    "home.arpa",
-    "internal",
-    "lan",
-    "home",
-    "intranet",
-    "private",
-    "corp",
-    "localdomain",
+# A single label, or a domain in which nobody can register a name: RFC 6761, 6762 with its appendix G, 8375, and ICANN's
+# resolution on .internal.
+_PRIVATE_NAME: Final = re.compile(
+    r"[^.]*|.*\.(local|localhost|test|home\.arpa|internal|lan|home|intranet|private|corp|localdomain)", re.DOTALL
 )
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
 
@@ -88,11 +79,10 @@ class CsrfGuard:
 
 def _is_private_name(name: str) -> bool:
     """Whether it is an IP address, or a name that nobody can register in the public DNS."""
-    try:
+    with suppress(ValueError):
         ipaddress.ip_address(name.strip("[]"))
-    except ValueError:
-        return "." not in name or any(name.endswith(f".{domain}") for domain in _PRIVATE_DOMAINS)
-    return True
+        return True
+    return _PRIVATE_NAME.fullmatch(name) is not None
 
 
 def _is_proxied(headers: Message) -> bool:

@@ -107,7 +107,5 @@ def parse_target(target: str) -> tuple[str, dict[str, str]]:
     path, _, query = target.partition("?")
     if "://" in path and not path.startswith("/"):  # the absolute form, for proxies
         path = "/" + path.partition("://")[2].partition("/")[2]
-    values: dict[str, str] = {}
-    for name, value in parse_qsl(query.replace("?", "&"), keep_blank_values=True):
-        values.setdefault(name, value)
-    return path, values
+    values = parse_qsl(query.replace("?", "&"), keep_blank_values=True)
+    return path, dict(reversed(values))

@@ -53,10 +53,6 @@ class Route:
     is_read_only: bool = False  # changes nothing, although it is not a GET
     doc: Doc | None = None  # None for assets of a page, which are not part of the API
 
-    @property
-    def is_change(self) -> bool:
-        return self.method != "GET" and not self.is_read_only
-
 
 class Router:
     """All routes by path and method. Immutable, so any thread may call."""

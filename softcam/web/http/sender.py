@@ -80,5 +80,4 @@ class ResponseWriter:
     def _unacknowledged(self) -> int:
         """Bytes in the kernel's send buffer, unsent or unacknowledged."""
         packed = fcntl.ioctl(self._connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-        count: int = struct.unpack("i", packed)[0]
-        return count
+        return int(struct.unpack("i", packed)[0])

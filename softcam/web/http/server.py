@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
 from softcam.web.http.auth import AccessControl
-from softcam.web.http.body import FramingError, body_length, check_framing, require_json
+from softcam.web.http.body import FramingError, body_length, require_json
 from softcam.web.http.connections import Connections, RequestReader
 from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
 from softcam.web.http.messages import (
@@ -53,6 +53,12 @@ _EXHAUSTED_PAUSE_S: Final = 0.5
 # How much of a rejected request is still read, and for how long, before the connection is closed.
 _DRAIN_BYTES: Final = 1024 * 1024
 _DRAIN_S: Final = 1.0
+# CORS preflight: a page of another origin may read, with a key in a header, and change nothing.
+_PREFLIGHT: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Methods": "GET, HEAD",
+    "Access-Control-Allow-Headers": "Authorization, X-API-Key",
+}
 _MAX_DETAIL: Final = 200  # characters; http.server quotes the whole malformed line
 
 
@@ -165,7 +171,6 @@ class _Handler(BaseHTTPRequestHandler):
     server: PortalServer
     protocol_version = "HTTP/1.1"
     server_version = f"SoftStream/{__version__}"
-    sys_version = ""
     disable_nagle_algorithm = True
     command = ""  # until a request line was read
     path = ""
@@ -216,8 +221,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, query = parse_target(self.path)
         request = Request(self.command, path, query, self.headers, self.address_string())
         try:
-            check_framing(self.command, self.request_version, self.headers)
-            length = body_length(self.headers)
+            length = body_length(self.command, self.request_version, self.headers)
             # A request that is rejected by its header alone is answered without waiting for its body.
             self._has_unread = length > 0
             route = None if self.command == "OPTIONS" else self._authorized_route(request, length)
@@ -244,7 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
             access.authorize(self.headers)  # first: without a key a client does not learn which paths exist
             raise
         if not route.is_public:
-            access.authorize(self.headers, is_change=route.is_change)
+            access.authorize(self.headers, is_change=route.method != "GET" and not route.is_read_only)
         if route.method != "GET":
             access.reject_cross_origin(self.headers)
             require_json(self.headers, length)
@@ -264,7 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The handler's response; an exception becomes an error response."""
         try:
             if route is None:
-                return self._preflight(request)
+                headers = {"Allow": self.server.router.allowed(request.path), **_PREFLIGHT}
+                return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
             if not route.is_public and self.server.connections.answering > self.server.max_requests:
                 self.close_connection = True
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
@@ -277,16 +282,6 @@ class _Handler(BaseHTTPRequestHandler):
             if response.status is HTTPStatus.INTERNAL_SERVER_ERROR:
                 log.exception("%s %r failed", self.command, request.path)
             return response
-
-    def _preflight(self, request: Request) -> Response:
-        """CORS preflight: a page of another origin may read, with a key in a header, and change nothing."""
-        headers = {
-            "Allow": self.server.router.allowed(request.path),
-            "Access-Control-Allow-Origin": "*",
-            "Access-Control-Allow-Methods": "GET, HEAD",
-            "Access-Control-Allow-Headers": "Authorization, X-API-Key",
-        }
-        return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
 
     def _error_response(self, error: Exception) -> Response:
         return error_response(error, accepts_html="text/html" in self.headers.get("Accept", ""))
@@ -335,7 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
         lines = [
             f"{self.protocol_version} {status.value} {status.phrase}",
-            f"Server: {self.version_string()}",
+            f"Server: {self.server_version}",
             f"Date: {self.date_time_string()}",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
@@ -349,9 +344,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.command = self.command or ""  # None if http.server could not parse the request line
         detail = message or explain or status.phrase
         self._send(json_response({"detail": detail[:_MAX_DETAIL]}, status))
-
-    def version_string(self) -> str:
-        return self.server_version
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # Without the query, which may contain a key.
