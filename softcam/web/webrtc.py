@@ -24,10 +24,7 @@ def webrtc_routes(webrtc_url: str | None) -> list[Route]:
         page = page_handler("whep.html", fill=fill, connect_origin=_origin(webrtc_url))
         summary = "The live picture over WebRTC"
     transports = page_handler(TRANSPORTS, fill={"has_webrtc": "no" if webrtc_url is None else "yes"})
-    return [
-        Route(("/webrtc",), page, doc=page_doc(summary)),
-        Route((f"/assets/{TRANSPORTS}",), transports),
-    ]
+    return [Route(("/webrtc",), page, doc=page_doc(summary)), Route((f"/assets/{TRANSPORTS}",), transports)]
 
 
 def whep_address(url: str) -> str:

@@ -18,7 +18,6 @@ def nullable(kind: str) -> Schema:
 
 
 def note(text: str) -> Schema:
-    """A description, to be merged with a type."""
     return {"description": text}
 
 

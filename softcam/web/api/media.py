@@ -77,7 +77,6 @@ _SNAPSHOT_DOC: Final = Doc(
 )
 # Fields and parameters that `SnapshotOptions` names otherwise.
 _NAMES: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
-_STREAM_PATHS: Final = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream")
 _SNAPSHOT_PATHS: Final = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
 
 
@@ -138,14 +137,13 @@ class MediaApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route(_STREAM_PATHS, self.stream, doc=_STREAM_DOC),
+            Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), self.stream, doc=_STREAM_DOC),
             Route(_SNAPSHOT_PATHS, self.snapshot, doc=_SNAPSHOT_DOC),
         ]
 
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def stream(self, request: Request) -> AnyResponse:
-        """MJPEG."""
         quality, fps = _QUALITY.read(request.query), _FPS.read(request.query)
         width = (_WIDTH.read(request.query) or 0) // 2 * 2
 

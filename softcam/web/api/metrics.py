@@ -50,8 +50,7 @@ def metrics_routes(content: Callable[[], Mapping[str, Any]]) -> list[Route]:
 
 def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:
     labels = ",".join(f'{name}="{_escaped(content[name] or "")}"' for name in _LABELS)
-    info = "Always 1; version, backend and camera in the labels."
-    yield from _family("soft_stream_info", info, {f"{{{labels}}}": 1})
+    yield from _family("soft_stream_info", "Always 1; version, backend and camera in the labels.", {f"{{{labels}}}": 1})
     states = {f'{{state="{state.value}"}}': int(content["state"] == state) for state in State}
     yield from _family("soft_stream_camera_state", "1 for the current state of the camera, 0 for the others.", states)
     for name, summary, field, factor in _METRICS:

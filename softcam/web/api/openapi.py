@@ -76,9 +76,7 @@ def describe(routes: Sequence[Route], *, has_key: bool) -> dict[str, Any]:
         },
         "servers": [{"url": "./", "description": "the server of this description"}],
         "paths": dict(sorted(paths.items())),
-        "components": {
-            "schemas": {"Error": record({"detail": STRING})},
-        },
+        "components": {"schemas": {"Error": record({"detail": STRING})}},
     }
     if has_key:
         document["components"]["securitySchemes"] = dict(_SECURITY)
@@ -114,7 +112,6 @@ def _with_actions(page: Doc, actions: Mapping[str, Doc]) -> Doc:
 
 
 def _operation(route: Route, doc: Doc, *, has_key: bool) -> dict[str, Any]:
-    """The description of a route, without its name."""
     statuses = {*doc.errors, *_ANY_REQUEST}
     if route.method != "GET":
         statuses.update(_WITH_BODY)

@@ -1,5 +1,6 @@
 """Request fields and OpenAPI descriptions of `/v1/recordings`. Tables only; no thread."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from softcam.controls.fields import Field, Group
@@ -109,8 +110,8 @@ RECORDING_SHAPE: Final = {
 }
 
 
-def _result(recording: schema.Schema) -> schema.Schema:
-    return schema.record({**schema.STATUS_OK, "recording": recording})
+def _result(recording: schema.Schema) -> Mapping[int, Mapping[str, schema.Schema]]:
+    return schema.json_ok(schema.record({**schema.STATUS_OK, "recording": recording}))
 
 
 # --- routes
@@ -126,7 +127,7 @@ LIST_DOC: Final = Doc(
 STOP_DOC: Final = Doc(
     "Stop a recording",
     "recordings",
-    schema.json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]})),
+    _result({"anyOf": [_VIDEO, _TIMELAPSE, {"type": "null"}]}),
     "Without a kind, stops all recordings. When it returns, the last file is complete.",
     body=STOP.schema(),
     is_body_required=False,
@@ -135,7 +136,7 @@ STOP_DOC: Final = Doc(
 STILL_DOC: Final = Doc(
     "Save a photo",
     "recordings",
-    schema.json_ok(_result(_ENTRY)),
+    _result(_ENTRY),
     body=STILL.schema(),
     is_body_required=False,
     errors=(400, 409, 503),
@@ -170,7 +171,7 @@ def start_doc(video: Group) -> Doc:
     return Doc(
         "Record video or a time-lapse",
         "recordings",
-        schema.json_ok(_result({"anyOf": [_VIDEO, _TIMELAPSE]})),
+        _result({"anyOf": [_VIDEO, _TIMELAPSE]}),
         "Records until it is stopped: if the disk is full or missing, it retries every few seconds. A restart of the "
         "portal ends the recording.",
         body={"oneOf": list(schemas.values())},

@@ -1,11 +1,11 @@
 """Recordings over HTTP: list, start, stop, download with ranges, delete, stills. Runs on the threads of requests."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
+from softcam.controls.fields import Group
 from softcam.errors import NotSupported
 from softcam.recording import thumbnail
 from softcam.recording.catalog import Recording
@@ -29,20 +29,23 @@ from softcam.web.http.router import Route
 
 _STOP_LIMIT_S: Final = 15.0  # a slow disk may need some seconds to finish a file
 _CONTENT_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
+_Status = Recording | RunningVideo | RunningTimelapse | None
 _NAMES: Final = {"began_s": "began", "size": "bytes"}
 _DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3}
 # Browsers revalidate each time, and get 304 while the file is unchanged.
 _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
 
+@dataclass(frozen=True, slots=True)
 class RecordingsApi:
-    """Handles `/v1/recordings`."""
+    """Handles `/v1/recordings`. `service` is None if no folder is configured."""
 
-    def __init__(self, service: RecordingService | None, media: MediaApi) -> None:
-        """`service` is None if no folder is configured."""
-        self._service = service
-        self._media = media
-        self._video = docs.video_group(0.0 if service is None else service.preroll_s)
+    service: RecordingService | None
+    media: MediaApi
+
+    @property
+    def _video(self) -> Group:
+        return docs.video_group(0.0 if self.service is None else self.service.preroll_s)
 
     def routes(self) -> list[Route]:
         place = "/v1/recordings"
@@ -58,7 +61,7 @@ class RecordingsApi:
 
     def status(self) -> dict[str, Any]:
         """The field of the camera's status, described by `RECORDING_SHAPE`."""
-        service = self._service
+        service = self.service
         if service is None:
             return {"recording": None}
         return {"recording": {**_running(service), "last_error": service.last_error}}
@@ -90,37 +93,33 @@ class RecordingsApi:
         service = self._require_service()
         if service.video is None or service.timelapse is None:
             raise camera_disabled()
-        running: RunningVideo | RunningTimelapse
         if values.pop("kind", None) == "timelapse":
             full_sensor = values.pop("full", False)
-            running = service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor))
-        else:
-            running = service.video.start(RecordingOptions(**values))
-        return _result(_fields(running))
+            return _result(service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor)))
+        return _result(service.video.start(RecordingOptions(**values)))
 
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is running."""
         kind = body.read(request, docs.STOP).get("kind")
         service = self._require_service()
         deadline_s = time.monotonic() + _STOP_LIMIT_S
-        recorders = {"video": service.video, "timelapse": service.timelapse}
         ended = [
             recorder.stop(deadline_s)
-            for name, recorder in recorders.items()
+            for name, recorder in (("video", service.video), ("timelapse", service.timelapse))
             if recorder is not None and kind in (None, name)
         ]
-        return _result(next((_fields(running) for running in ended if running is not None), None))
+        return _result(next((status for status in ended if status is not None), None))
 
     def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
         options = SnapshotOptions.of(body.read(request, docs.STILL))
         library = self._require_service().library
-        taken = self._media.take_snapshot(options)
+        taken = self.media.take_snapshot(options)
         try:
             entry = library.add_still(taken.jpeg, taken.taken_s, thumbnail.of_jpeg(taken.jpeg))
         except OSError as error:
             raise HttpError(HTTPStatus.CONFLICT, f"the photo cannot be saved: {error.strerror}") from error
-        return _result(_fields(entry))
+        return _result(entry)
 
     def file(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
@@ -142,23 +141,24 @@ class RecordingsApi:
         return Response(picture, "image/jpeg", headers=_HEADERS)
 
     def _require_service(self) -> RecordingService:
-        if self._service is None:
+        if self.service is None:
             raise NotSupported("recordings: not configured; set the folder by --recordings or CAMERA_RECORDINGS")
-        return self._service
+        return self.service
 
 
-def _result(recording: Mapping[str, Any] | None) -> AnyResponse:
-    return json_response({"status": "ok", "recording": recording})
+def _result(status: _Status) -> AnyResponse:
+    return json_response({"status": "ok", "recording": _fields(status)})
 
 
 def _running(service: RecordingService) -> dict[str, Any]:
     recorders = {"video": service.video, "timelapse": service.timelapse}
-    running = {name: None if recorder is None else recorder.running for name, recorder in recorders.items()}
-    return {name: None if status is None else _fields(status) for name, status in running.items()}
+    return {name: None if recorder is None else _fields(recorder.running) for name, recorder in recorders.items()}
 
 
-def _fields(status: Recording | RunningVideo | RunningTimelapse) -> dict[str, Any]:
+def _fields(status: _Status) -> dict[str, Any] | None:
     """The fields for JSON, with names and precision as described."""
+    if status is None:
+        return None
     fields = {_NAMES.get(name, name): value for name, value in asdict(status).items()}
     for name in _DECIMALS.keys() & fields.keys():
         if fields[name] is not None:

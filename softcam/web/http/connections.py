@@ -23,7 +23,6 @@ class Connections:
 
     @property
     def answering(self) -> int:
-        """The number of requests being answered."""
         with self._changed:
             return self._answering
 

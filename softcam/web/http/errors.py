@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from http import HTTPStatus
+from importlib.resources import files
 from typing import Final
 
 from softcam.errors import PortalError
@@ -17,15 +18,6 @@ BUSY_RESPONSE: Final = (
     b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(_BUSY_DETAIL), _BUSY_DETAIL)
 )
 
-# Shown to a person who dismissed the browser's password dialog; programs get JSON.
-_UNAUTHORIZED_PAGE: Final = b"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="dark light"><title>Authentication required</title>
-<h1>Authentication required</h1>
-<p>Reload this page and enter the camera's API key as the password. Any user name is accepted.</p>
-</html>
-"""
-
 
 def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
     """The response for an exception; 500, without its text, where the exception is not an expected one."""
@@ -38,5 +30,7 @@ def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
         headers = RETRY_SOON if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
     response = json_response({"detail": str(error)}, status, headers)
     if status is HTTPStatus.UNAUTHORIZED and accepts_html:
-        return replace(response, body=_UNAUTHORIZED_PAGE, content_type="text/html; charset=utf-8")
+        # For a person who dismissed the browser's password dialog.
+        page = files("softcam.web").joinpath("assets", "unauthorized.html").read_bytes()
+        return replace(response, body=page, content_type="text/html; charset=utf-8")
     return response

@@ -62,7 +62,7 @@ def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
     found = _RANGE.fullmatch(text or "")
     if found is None or found[1] == found[2] == "":
         return None
-    first, last = _number(found[1]), _number(found[2])
+    first, last = (int(digits.lstrip("0")[:_MAX_DIGITS] or "0") if digits else None for digits in found.groups())
     if first is None:
         begin, end = size - min(last or 0, size), size
     else:
@@ -76,10 +76,6 @@ def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
             {"Content-Range": f"bytes */{size}"},
         )
     return begin, end
-
-
-def _number(digits: str) -> int | None:
-    return int(digits.lstrip("0")[:_MAX_DIGITS] or "0") if digits else None
 
 
 def is_unchanged(headers: Message, etag: str, modified_s: float = math.inf) -> bool:
