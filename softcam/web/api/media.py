@@ -111,7 +111,7 @@ class SnapshotOptions:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """The options by the names of fields and parameters; None as a value is no option."""
+        """The options by the names of fields and parameters; a value of None selects the default."""
         return cls(**{_NAMES.get(name, name): value for name, value in values.items() if value is not None})
 
 
