@@ -89,9 +89,7 @@ class Light:
 
     def scene(self, lux: float | None) -> Scene | None:
         """The scene for the status; None if unknown, as with a closed camera in mode auto."""
-        if lux is None and self._mode == "auto":
-            return None
-        if self.is_night:
+        if self.is_night and (lux is not None or self._mode == "night"):
             return "night"
         if lux is None:
             return None

@@ -165,8 +165,7 @@ class ControlSync(SessionListener):
         sent = manager.sent.values
         # A control that was released meanwhile is sent again even if its value is the same, as with the lens position.
         news = {name: value for name, value in wanted.items() if name not in controlled or sent.get(name) != value}
-        released = controlled - wanted.keys()
-        resets = {name: mapping.reset_value(name, config, stream) for name in released}
+        resets = {name: mapping.reset_value(name, config, stream) for name in controlled - wanted.keys()}
         focus = manager.autofocus
         focus_mode = mapping.focus_mode(requested)
         if focus_mode is AfMode.MANUAL:
