@@ -259,7 +259,7 @@ class Application:
     def show_exit_reason(self, reason: CameraMissing | CameraBusy) -> None:
         """Show stream clients why the portal exits."""
         title = "CAMERA MISSING" if isinstance(reason, CameraMissing) else "CAMERA BUSY"
-        self._mjpeg.show_notice([title, str(reason)])
+        self._jpegs.show_notice([title, str(reason)])
 
     def wait_answered(self) -> None:
         """Give pending requests the time for their error responses."""

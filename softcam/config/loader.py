@@ -19,7 +19,7 @@ No logging, no files, no environment except the one passed in; no thread.
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -68,19 +68,19 @@ class _Loader:
         self.messages.append(message)
         self.has_invalid_flag |= is_flag
 
-    def apply(self, raw: _RawValue) -> None:
-        """Parse a value, and use it unless its setting already has one; the last of a repeated flag is used."""
-        name = raw.row.name
-        try:
-            value = raw.row.parse(raw.text)
-        except ValueError as error:
-            shown = "(not shown)" if raw.row.secret else _quoted(raw.text)
-            self.rejected.add(name)
-            self.reject(f"{raw.key} {shown}: must be {error}", is_flag=raw.is_flag)
-            return
-        if raw.is_flag or name not in self.values:
-            self.values[name] = value
-            self.origins[name] = raw.key
+    def apply(self, raw_values: Iterable[_RawValue]) -> None:
+        """Parse values, and use each unless its setting already has one; the last of a repeated flag is used."""
+        for row, key, text, is_flag in raw_values:
+            try:
+                value = row.parse(text)
+            except ValueError as error:
+                shown = "(not shown)" if row.secret else _quoted(text)
+                self.rejected.add(row.name)
+                self.reject(f"{key} {shown}: must be {error}", is_flag=is_flag)
+                continue
+            if is_flag or row.name not in self.values:
+                self.values[row.name] = value
+                self.origins[row.name] = key
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
@@ -90,17 +90,14 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     """
     loader = _Loader()
     values, commands = _read_flags(argv, loader)
-    for each in values:
-        loader.apply(each)
+    loader.apply(values)
     shared = _read_variables(
         environ,
         [key for key, text in environ.items() if _SHARED_KEY.fullmatch(key) and not _is_foreign(key, text)],
         {variable: row for row in SETTINGS if row.is_shared for variable in row.variables},
         loader,
     )
-    for each in shared:
-        if each.row.name == "camera":
-            loader.apply(each)
+    loader.apply(each for each in shared if each.row.name == "camera")
     if len(commands) > 1:
         loader.reject(f"{' and '.join(commands)}: must not be combined")
 
@@ -108,11 +105,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     if number is not None:
         keys = [key for key in environ if (match := _CAMERA_KEY.fullmatch(key)) and int(match[1]) == number]
         known = {f"cam{number}_{name}": row for row in SETTINGS if row.is_per_camera for name in row.names}
-        for each in _read_variables(environ, keys, known, loader):
-            loader.apply(each)
-    for each in shared:
-        if each.row.name != "camera":
-            loader.apply(each)
+        loader.apply(_read_variables(environ, keys, known, loader))
+    loader.apply(each for each in shared if each.row.name != "camera")
     if loader.messages:
         raise ConfigurationError(loader.messages, from_flags=loader.has_invalid_flag)
     loader.values.setdefault("state_dir", _state_dir(environ))

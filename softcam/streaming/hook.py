@@ -82,10 +82,7 @@ class Hook:
         self._shown_s = 0.0  # exposure of the latest frame in the slot
         self._busy_since_s: float | None = None
         self._is_bypassed = False  # the last call took too long, or the current one does
-        self._calls = 0
-        self._failures = 0
-        self._skipped = 0
-        self._last_error: str | None = None
+        self._status: dict[str, Any] = {"name": name, "calls": 0, "failures": 0, "skipped": 0, "last_error": None}
         self._thread: threading.Thread | None = None  # used by the thread that starts and stops the components
         source.subscribe(self.on_frame, self._clear)
 
@@ -95,13 +92,7 @@ class Hook:
     def status(self) -> dict[str, Any]:
         """The fields of `hook` in the status: counts of calls, failures and frames that were skipped."""
         with self._changed:
-            return {
-                "name": self._name,
-                "calls": self._calls,
-                "failures": self._failures,
-                "skipped": self._skipped,
-                "last_error": self._last_error,
-            }
+            return self._status.copy()
 
     @property
     def is_busy(self) -> bool:
@@ -112,12 +103,12 @@ class Hook:
         is_newly_bypassed = False
         with self._changed:
             if self._busy_since_s is not None:
-                self._skipped += 1
+                self._status["skipped"] += 1
                 is_late = self._clock() - self._busy_since_s > self._max_call_s
                 is_newly_bypassed = is_late and not self._is_bypassed
             if is_newly_bypassed:
                 self._is_bypassed = True
-                self._last_error = f"a call takes more than {self._max_call_s:g} s"
+                self._status["last_error"] = f"a call takes more than {self._max_call_s:g} s"
             is_bypassed, clearings = self._is_bypassed, self._clearings
             self._changed.notify()
         if is_newly_bypassed:
@@ -160,8 +151,8 @@ class Hook:
             except BaseException as error:  # noqa: BLE001 - foreign code: no exception of it may end the stream
                 reason = str(error) if isinstance(error, CameraError) else _describe(error)
                 with self._changed:
-                    self._failures += 1
-                    self._last_error = reason
+                    self._status["failures"] += 1
+                    self._status["last_error"] = reason
                 self._errors.error("Hook %s failed, passing frames through: %s", self._name, reason, exc_info=error)
             if self._has_recovered():
                 log.info("Hook %s recovered", self._name)
@@ -174,7 +165,7 @@ class Hook:
                 if (frame := self._source.held(newer_than_s=self._seen_s)) is not None:
                     self._seen_s = frame.began_s
                     self._busy_since_s = self._clock()
-                    self._calls += 1
+                    self._status["calls"] += 1
                     return frame, self._clearings
                 self._changed.wait()
             return None

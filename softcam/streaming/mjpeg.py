@@ -4,7 +4,7 @@ No dedicated thread: the callbacks run on the encoder threads and on the fan-out
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from softcam.imaging.exif import with_orientation
@@ -44,9 +44,6 @@ class MjpegStream:
     def start(self) -> None:
         self.fanout.start()
         self._encoders.start(self._publish, self._on_crash)
-
-    def show_notice(self, lines: Sequence[str]) -> None:
-        self._encoders.show_notice(lines)
 
     def _on_channels(self, channels: tuple[JpegChannel, ...]) -> None:
         self.activity.channels, self.activity.channels_since_s = channels, time.monotonic()
