@@ -36,7 +36,7 @@ def test_sibling_cameras_are_those_with_variables(environ: dict[str, str], expec
 
 
 # A loaded machine may be slow with an example.
-unhurried = hypothesis_settings(deadline=None, database=None)
+unhurried = hypothesis_settings(deadline=None, database=None, max_examples=40)
 
 
 @unhurried

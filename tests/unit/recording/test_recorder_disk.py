@@ -166,7 +166,7 @@ def test_fail_to_start_in_unwritable_folder() -> None:
 
 
 def test_files_are_small_with_small_quota(tmp_path: Path) -> None:
-    with studio(tmp_path, max_bytes=40_000) as s:
+    with studio(tmp_path, max_bytes=40_000, limits=RecorderLimits(flush_s=0.02)) as s:
         s.start()
         for _ in range(20):
             s.source.give(20)

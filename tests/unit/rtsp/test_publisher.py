@@ -269,6 +269,7 @@ def test_start_retries_at_once(scene: Scene) -> None:
     scene.wait_for(State.FAILED)
     assert scene.publisher.status().last_error == "no PyAV here"
     for _ in range(4):  # by itself it would pause for many seconds
+        scene.wait_for(State.FAILED)  # an attempt that is under way is not repeated
         attempts = scene.server.count("OPTIONS")
         scene.publisher.start()
         eventually(partial(has_attempt_after, scene, attempts), "another attempt")

@@ -129,7 +129,7 @@ def test_reconnect_after_read_timeout(make_camera: MakeCamera) -> None:
         over.wait(PATIENCE_S)
 
     with MjpegServer(serve_one) as server:
-        camera = make_camera(server.url)
+        camera = make_camera(server.url, read_timeout_s=1.0)
         recorder = open_with(camera)
         eventually(lambda: 2 in {each.number for each in recorder.frames}, "a second connection")
         assert 1 in {each.number for each in recorder.frames}

