@@ -6,6 +6,7 @@ from typing import Any, TypeGuard
 import schemathesis
 
 from softcam.controls.schema import BY_NAME
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 # On an open camera some valid values delay frames: the limits used there, by group and field. A closed camera is tested
 # with all values.
@@ -16,7 +17,7 @@ QUICK = {
     "stream": {"width": (64, 640), "height": (64, 480), "fps": (30, 240)},
 }
 TRIES = 3
-REQUEST_LIMIT_S = 30
+REQUEST_LIMIT_S = 30 * TIMEOUT_FACTOR
 UNKNOWN = "x-schemathesis-unknown-property"
 
 

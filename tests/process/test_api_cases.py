@@ -12,10 +12,11 @@ import pytest
 
 from tests.conftest import HAS_FRESH_CASES, Portal
 from tests.support.http_client import ask
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOOKS = "tests.process.schemathesis_hooks"
-PATIENCE_S = 600  # a run takes a minute or two; hanging requests have their own limit
+LIMIT_S = 300 * TIMEOUT_FACTOR  # a run takes a minute or two; hanging requests have their own limit
 # Streams, and the page with `?action=stream`, have no end; they are tested elsewhere.
 ENDLESS = r"^/stream(\.mjpg|\.mp4)?$|^/$"
 
@@ -38,7 +39,7 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
     command += ["--suppress-health-check", "all"]  # these check the speed of the generator, not the portal
     command += [] if HAS_FRESH_CASES else ["--seed", "1"]
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(PROJECT), "CASES_ON": camera}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{portal.log}"
     assert "Traceback" not in portal.log
     found = re.search(r"(\d+) generated", done.stdout)
@@ -46,7 +47,7 @@ def run(portal: Portal, folder: Path, *arguments: str, camera: str = "closed cam
     return int(found[1])
 
 
-@pytest.mark.timeout(PATIENCE_S + 60)
+@pytest.mark.timeout(LIMIT_S + 60)
 def test_controls_of_closed_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -57,7 +58,7 @@ def test_controls_of_closed_camera(
     assert cases > 1000
 
 
-@pytest.mark.timeout(PATIENCE_S + 60)
+@pytest.mark.timeout(LIMIT_S + 60)
 def test_all_routes_with_open_camera(
     start_portal: Callable[..., Portal], state_flags: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -77,7 +78,7 @@ def test_all_routes_with_open_camera(
     assert ask(portal, "/health").status == 200
 
 
-@pytest.mark.timeout(PATIENCE_S + 60)
+@pytest.mark.timeout(LIMIT_S + 60)
 def test_recordings(start_portal: Callable[..., Portal], tmp_path: Path) -> None:
     folder = tmp_path / "recordings"
     portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "1")

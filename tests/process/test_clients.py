@@ -12,10 +12,11 @@ import pytest
 
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import size_of, wait_for_status
+from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 SIZE = (640, 360)
-LIMIT_S = 60.0
+LIMIT_S = 3 * PATIENCE_S
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Tests of controls on the real Picamera2; controls that libcamera's virtual camera does not support are rejected."""
 
-import contextlib
-import http.client
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.rig.rig import Rig
-from tests.support.rig_client import PATIENCE_S, Answer, Portal, start_portal
+from tests.support.http_client import Answer, ask
+from tests.support.rig_client import Portal, start_portal
 
 CAMERA = ("--camera", "Virtual0", "--width", "640", "--height", "360", "--linger", "0.2")
 # The documented bodies of earlier services, and more; a virtual camera supports few of them.
@@ -42,12 +41,8 @@ CHANGES: list[tuple[str, Mapping[str, Any]]] = [
 
 
 def send(portal: Portal, method: str, target: str, content: Mapping[str, Any] | None = None) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", portal.port, timeout=PATIENCE_S)
-    with contextlib.closing(connection):
-        body = None if content is None else json.dumps(content).encode()
-        connection.request(method, target, body, {"Content-Type": "application/json"} if body else {})
-        answer = connection.getresponse()
-        return Answer(answer.status, answer.headers, answer.read(), 0.0)
+    body = None if content is None else json.dumps(content).encode()
+    return ask(portal, target, method=method, body=body, headers={"Content-Type": "application/json"} if body else {})
 
 
 def test_unsupported_controls_are_rejected(rig: Rig) -> None:

@@ -117,7 +117,7 @@ def test_hardware_encoder_runs_while_clients_are_connected(rig: Rig, how: str) -
     assert len(times) > 40
     assert all(before < after for before, after in pairwise(times))
     portal.wait_for_status(viewers=0, h264=None)
-    wait_until(lambda: stops(portal) == 1, 10, lambda: portal.running.output)
+    wait_until(lambda: stops(portal) == 1, lambda: portal.running.output)
     portal.running.wait_for_line("rig: encoder for 1280x720 NV12 at 3000000, baseline")
     shown = run(
         *("ffmpeg", "-nostdin", "-v", "error", "-t", "2", "-i", f"{portal.url}/stream.mp4"),
@@ -133,14 +133,14 @@ def test_hardware_encoder_runs_while_clients_are_connected(rig: Rig, how: str) -
 def test_hardware_encoder_stops_during_stills(rig: Rig, films: Films) -> None:
     portal = start_portal(rig, *_HD, env=_WELL)
     film = films(portal)
-    wait_until(lambda: film.size > 100_000, 20, lambda: portal.running.output)
+    wait_until(lambda: film.size > 100_000, lambda: portal.running.output)
     for number in range(1, 4):
         answer = portal.get("/snapshot.jpg?full=1")
         assert answer.status == 200
         decode(answer.body)
         assert stops(portal) == number
         before = film.size
-        wait_until(lambda: film.size > before + 50_000, 20, lambda: portal.running.output)  # noqa: B023
+        wait_until(lambda: film.size > before + 50_000, lambda: portal.running.output)  # noqa: B023
     packets = packets_of(film.end())
     moments = [moment for moment, _ in packets]
     assert all(earlier < later for earlier, later in pairwise(moments))
@@ -154,9 +154,9 @@ def test_hardware_encoder_stops_during_stills(rig: Rig, films: Films) -> None:
 def test_hardware_encoder_after_reopening(rig: Rig, films: Films) -> None:
     portal = start_portal(rig, *_HD, env=_WELL)
     first = films(portal)
-    wait_until(lambda: first.size > 100_000, 20, lambda: portal.running.output)
+    wait_until(lambda: first.size > 100_000, lambda: portal.running.output)
     second = films(portal)
-    wait_until(lambda: second.size > 100_000, 20, lambda: portal.running.output)
+    wait_until(lambda: second.size > 100_000, lambda: portal.running.output)
     assert packets_of(first.end())[0][1]
     assert packets_of(second.end())[0][1]
     assert starts(portal) == 1
@@ -164,13 +164,13 @@ def test_hardware_encoder_after_reopening(rig: Rig, films: Films) -> None:
     descriptors, threads = len(portal.running.descriptors()), len(portal.running.threads())
     for _ in range(3):
         film = films(portal)
-        wait_until(lambda: film.size > 100_000, 20, lambda: portal.running.output)  # noqa: B023
+        wait_until(lambda: film.size > 100_000, lambda: portal.running.output)  # noqa: B023
         film.end()
         portal.wait_for_status(state="closed")
-    wait_until(lambda: stops(portal) == 4, 10, lambda: portal.running.output)
+    wait_until(lambda: stops(portal) == 4, lambda: portal.running.output)
     # The connection of the last status request may still be open.
-    wait_until(lambda: len(portal.running.descriptors()) <= descriptors, 10, lambda: f"{portal.running.descriptors()}")
-    wait_until(lambda: len(portal.running.threads()) <= threads, 10, lambda: f"{portal.running.threads()}")
+    wait_until(lambda: len(portal.running.descriptors()) <= descriptors, lambda: f"{portal.running.descriptors()}")
+    wait_until(lambda: len(portal.running.threads()) <= threads, lambda: f"{portal.running.threads()}")
     assert portal.status["opens"] == 4
 
 
@@ -188,7 +188,7 @@ def test_fallback_to_libx264(rig: Rig, films: Films, how: str, reason: str) -> N
         portal.running.wait_for_line(f"WARNING Falling back to libx264: {reason}")
         viewer.wait_for_pictures(30)
         again = films(portal)
-        wait_until(lambda: again.size > 100_000, 20, lambda: portal.running.output)
+        wait_until(lambda: again.size > 100_000, lambda: portal.running.output)
         assert packets_of(again.end())[0][1]
         film.end()
         assert portal.get("/snapshot.jpg?full=1").status == 200
@@ -205,7 +205,7 @@ def test_fallback_when_device_is_not_an_encoder(rig: Rig, films: Films, tmp_path
     portal = Portal(rig.start(rig.portal(*_HD), shared={"/dev/video11": device}))
     film = films(portal)
     portal.running.wait_for_line("WARNING Falling back to libx264: .*Inappropriate ioctl")
-    wait_until(lambda: film.size > 100_000, 20, lambda: portal.running.output)
+    wait_until(lambda: film.size > 100_000, lambda: portal.running.output)
     assert packets_of(film.end())[0][1]
     assert "/dev/video11" not in portal.running.descriptors().values()
     portal.wait_for_status(state="closed")

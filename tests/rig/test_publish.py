@@ -48,7 +48,7 @@ def test_publish_and_reconnect(rig: Rig, tmp_path: Path) -> None:
     with portal.watch() as viewer:
         portal.wait_for_status(state="open", streaming=True)
         for number in range(2):
-            wait_until(lambda: portal.status["publishing"]["state"] == "failed", 20, lambda: f"{portal.status}")
+            wait_until(lambda: portal.status["publishing"]["state"] == "failed", lambda: f"{portal.status}")
             film = tmp_path / f"film{number}.mp4"
             began_s = time.monotonic()
             take_film(url, film)

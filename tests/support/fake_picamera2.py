@@ -22,12 +22,12 @@ import pytest
 from softcam.camera.base import StreamRequest
 from softcam.camera.picamera.camera import PicameraCamera
 from softcam.imaging.frame import Frame
+from tests.support.timeouts import PATIENCE_S as PATIENCE_S
 
 CSI = "/base/soc/i2c0mux/i2c@1/imx708@1a"
 USB = "/base/scb/pcie@7d500000/pci@0,0/usb@0,0-1.2:1.0-046d:0825"
 SENSOR = (4608, 2592)
 REQUEST = StreamRequest(640, 360, 20)
-PATIENCE_S = 10.0
 TUNING_VARIABLE = "LIBCAMERA_RPI_TUNING_FILE"
 SYCC = object()
 # The controls before the camera is configured, the same for every sensor, and after.

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -27,6 +27,16 @@ from tests.support.timeouts import PATIENCE_S
 _DARK = 60
 _EVEN = 0.8  # of all pixels
 _POLL_S = 0.01
+
+
+class Listening(Protocol):
+    """A portal that listens on this machine: a process of the tests, or one in the rig."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def log(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +53,11 @@ class Answer:
         return json.loads(self.body)
 
     @property
+    def exposed_s(self) -> float:
+        """The time of the exposure, Unix time."""
+        return float(self.headers["X-Timestamp"])
+
+    @property
     def detail(self) -> str:
         """The message of an error, its only field."""
         content = self.json
@@ -52,7 +67,7 @@ class Answer:
 
 
 def ask(
-    portal: Portal,
+    portal: Listening,
     target: str,
     *,
     method: str = "GET",
@@ -71,7 +86,7 @@ def ask(
         connection.close()
 
 
-def ask_for_still(portal: Portal, target: str) -> Answer:
+def ask_for_still(portal: Listening, target: str) -> Answer:
     """Request a full-sensor still, again after a 503 with Retry-After.
 
     The pattern camera renders it in a second on an idle machine; a busy one may exceed the limit of a snapshot.
@@ -83,7 +98,7 @@ def ask_for_still(portal: Portal, target: str) -> Answer:
     return answer
 
 
-def post(portal: Portal, target: str, content: Any, *, timeout_s: float = PATIENCE_S) -> Answer:
+def post(portal: Listening, target: str, content: Any, *, timeout_s: float = PATIENCE_S) -> Answer:
     """POST `content` as JSON."""
     body = json.dumps(content).encode()
     headers = {"Content-Type": "application/json"}
@@ -97,20 +112,20 @@ def reset(portal: Portal) -> None:
     portal.forget_log()
 
 
-def port_of(portal: Portal) -> int:
+def port_of(portal: Listening) -> int:
     return urlsplit(portal.url).port or 0
 
 
-def status_of(portal: Portal) -> Mapping[str, Any]:
+def status_of(portal: Listening) -> Mapping[str, Any]:
     answer = ask(portal, "/v1/camera/status")
     assert answer.status == 200, answer.body
     status: Mapping[str, Any] = answer.json
     return status
 
 
-def wait_for_status(portal: Portal, *, timeout_s: float = PATIENCE_S, **wanted: object) -> Mapping[str, Any]:
+def wait_for_status(portal: Listening, **wanted: object) -> Mapping[str, Any]:
     """Wait until the status has these values; return it."""
-    deadline_s = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + PATIENCE_S
     while True:
         status = status_of(portal)
         if all(status[name] == value for name, value in wanted.items()):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+from tests.support.timeouts import PATIENCE_S
+
 _CHUNK = 65_536
 
 
@@ -35,7 +37,7 @@ def below(url: str, path: str, login: str | None = None, port: int = 0) -> Itera
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            connection = http.client.HTTPConnection(inside, timeout=20)
+            connection = http.client.HTTPConnection(inside, timeout=PATIENCE_S)
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name: value for name, value in self.headers.items() if name.lower() != "connection"}
             try:

@@ -5,14 +5,11 @@ one thread, which ends with its connection.
 """
 
 import contextlib
-import http.client
 import io
-import json
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -24,37 +21,15 @@ import numpy.typing as npt
 from PIL import Image
 
 from tests.rig.rig import BOTH, Rig, Running
+from tests.support.http_client import Answer, ask, status_of, wait_for_status
+from tests.support.timeouts import PATIENCE_S
 
-PATIENCE_S = 20.0
 _BLOCKS = (16, 9)  # images are recognised by the mean colours of this many columns and rows
 _SAME = 5.0  # mean colour difference (of 255) that scaling, limited chroma and two JPEG codings may cause
 _SHRUNK = (320, 180)
 _POLL_S = 0.01
 
 Picture = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The response to a request."""
-
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    took_s: float
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-    @property
-    def picture(self) -> Picture:
-        return decode(self.body)
-
-    @property
-    def exposed_s(self) -> float:
-        """The time of the exposure, Unix time."""
-        return float(self.headers["X-Timestamp"])
 
 
 class Part(NamedTuple):
@@ -74,33 +49,20 @@ class Portal:
         self.url = running.wait_for_line(r"Listening on (http://\S+)")[1].rstrip("/")
         self.port = urlsplit(self.url).port or 0
 
+    @property
+    def log(self) -> str:
+        return self.running.output
+
     def get(self, target: str, *, timeout_s: float = PATIENCE_S) -> Answer:
-        began_s = time.monotonic()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
-        with contextlib.closing(connection):
-            connection.request("GET", target)
-            answer = connection.getresponse()
-            body = answer.read()
-        return Answer(answer.status, answer.headers, body, time.monotonic() - began_s)
+        return ask(self, target, timeout_s=timeout_s)
 
     @property
     def status(self) -> Mapping[str, Any]:
-        answer = self.get("/v1/camera/status")
-        assert answer.status == 200, answer.body
-        status: Mapping[str, Any] = answer.json
-        return status
+        return status_of(self)
 
-    def wait_for_status(self, within_s: float = PATIENCE_S, **wanted: object) -> Mapping[str, Any]:
+    def wait_for_status(self, **wanted: object) -> Mapping[str, Any]:
         """Wait until the status has these values; return it."""
-        seen: Mapping[str, Any] = {}
-
-        def has_come() -> bool:
-            nonlocal seen
-            seen = self.status
-            return all(seen[name] == value for name, value in wanted.items())
-
-        wait_until(has_come, within_s, lambda: f"{wanted} in {seen}; the log:\n{self.running.output}")
-        return seen
+        return wait_for_status(self, **wanted)
 
     def watch(self, target: str = "/stream.mjpg") -> "StreamClient":
         return StreamClient(self.port, target)
@@ -211,11 +173,11 @@ def in_background(call: Callable[[], Answer]) -> Callable[[], Answer]:
     return wait
 
 
-def wait_until(predicate: Callable[[], bool], within_s: float, what: Callable[[], str]) -> None:
+def wait_until(predicate: Callable[[], bool], what: Callable[[], str]) -> None:
     """Poll until the predicate is true. Raises AssertionError with `what()` after the limit."""
-    deadline_s = time.monotonic() + within_s
+    deadline_s = time.monotonic() + PATIENCE_S
     while not predicate():
-        assert time.monotonic() < deadline_s, f"within {within_s} s there was no {what()}"
+        assert time.monotonic() < deadline_s, f"within {PATIENCE_S} s there was no {what()}"
         time.sleep(_POLL_S)
 
 

@@ -10,10 +10,10 @@ from softcam.camera.base import StreamRequest
 from softcam.camera.url.camera import UrlCamera
 from softcam.imaging.frame import Frame
 from tests.support.motion_pictures import number_in
+from tests.support.timeouts import PATIENCE_S as PATIENCE_S
 
 REQUEST: Final = StreamRequest(640, 480, 100)
 FPS: Final = 20
-PATIENCE_S: Final = 20.0
 
 MakeCamera = Callable[..., UrlCamera]
 

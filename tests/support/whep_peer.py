@@ -17,8 +17,9 @@ import pytest
 from aiortc import RTCPeerConnection, RTCSessionDescription, VideoStreamTrack
 from av import VideoFrame
 
+from tests.support.timeouts import PATIENCE_S
+
 WIDTH, HEIGHT = 320, 240
-LIMIT_S = 20.0
 ALLOWED = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "OPTIONS, GET, POST, PATCH, DELETE",
@@ -71,9 +72,9 @@ class WhepPeer:
         self.stop()
         with self._lock:
             self._is_over = True
-        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(2 * LIMIT_S)
+        asyncio.run_coroutine_threadsafe(_settle(), self._loop).result(2 * PATIENCE_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._threads[0].join(LIMIT_S)
+        self._threads[0].join(PATIENCE_S)
         self._loop.close()
 
     @property
@@ -106,13 +107,13 @@ class WhepPeer:
     def drop(self, place: str) -> bool:
         peer = self._peers.pop(place, None)
         if peer is not None:
-            self._do(peer.close()).result(LIMIT_S)
+            self._do(peer.close()).result(PATIENCE_S)
         return peer is not None
 
     def answer(self, offer: str) -> tuple[str, str]:
         """The SDP of the answer, and the path of the session."""
         place = f"/cam/whep/{len(self.asked)}"
-        return self._do(self._join(place, offer)).result(LIMIT_S), place
+        return self._do(self._join(place, offer)).result(PATIENCE_S), place
 
     async def _join(self, place: str, offer: str) -> str:
         peer = RTCPeerConnection()
@@ -135,7 +136,7 @@ async def _settle() -> None:
     """Wait until all tasks of the loop have ended."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     if others:
-        _, late = await asyncio.wait(others, timeout=LIMIT_S)
+        _, late = await asyncio.wait(others, timeout=PATIENCE_S)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
-
-PATIENCE_S = 10.0
+from tests.support.timeouts import PATIENCE_S
 
 
 class Listener:
