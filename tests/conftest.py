@@ -281,6 +281,14 @@ def portal(
 
 
 @pytest.fixture
+def faults(tmp_path: Path) -> Path:
+    """The file that injects faults into the pattern camera; initially empty."""
+    path = tmp_path / "faults"
+    path.write_text("")
+    return path
+
+
+@pytest.fixture
 def wait_until() -> Callable[..., None]:
     """`wait_until(predicate, what="…")` polls a condition that no event reports; it fails on a timeout."""
     return _wait_until

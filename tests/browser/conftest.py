@@ -2,14 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import Portal
-from tests.support.browser_client import LIMIT_MS, Start, Visitor, ask
+from tests.support.browser_client import HEIGHT, LIMIT_MS, WIDTH, Start, Visitor, ask
 from tests.support.http_client import reset
 
 ARGUMENTS = (
@@ -22,6 +21,7 @@ ARGUMENTS = (
     "--allow-loopback-in-peer-connection",
 )
 FPS = ("--fps", "10")  # a browser without a GPU needs much time for each frame
+SHARED = (*FPS, "--width", str(WIDTH), "--height", str(HEIGHT))
 
 expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too few beside other tests
 
@@ -50,13 +50,13 @@ def start_portal(start_portal: Start) -> Start:
 
 @pytest.fixture(scope="module")
 def portal_flags() -> tuple[str, ...]:
-    return FPS
+    return SHARED
 
 
 @pytest.fixture(scope="module")
 def shared_recorder(start_shared_portal: Start, tmp_path_factory: pytest.TempPathFactory) -> Portal:
     return start_shared_portal(
-        *FPS,
+        *SHARED,
         "--recordings",
         str(tmp_path_factory.mktemp("kept")),
         "--rtsp-url",
@@ -84,11 +84,3 @@ def visitor(browser: Browser) -> Iterator[Visitor]:
             # A response that a route of the test is still changing would fail there, and with it the next test.
             page.unroute_all(behavior="ignoreErrors")
         context.close()
-
-
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The file that controls faults of the pattern camera; initially empty."""
-    path = tmp_path / "faults"
-    path.write_text("")
-    return path

@@ -14,6 +14,7 @@ from tests.support.browser_client import (
     LIMIT_MS,
     PHONE,
     SIZES,
+    WIDTH,
     Visitor,
     ask,
     resize,
@@ -265,7 +266,7 @@ def test_reset_without_default(portal: Portal, visitor: Visitor) -> None:
     expect(width).to_have_class(re.compile(r"\bset\b"))
     assert width.get_by_role("switch").count() == 0  # a stream always has a width
     width.get_by_role("button").click()
-    wait_until(lambda: value_of(portal, "stream", "width") == 1536, "the width of the configuration")
+    wait_until(lambda: value_of(portal, "stream", "width") == WIDTH, "the width of the configuration")
     assert (value_of(portal, "stream", "height"), value_of(portal, "stream", "fps")) == (360, 10)
     expect(width.get_by_role("button")).to_be_hidden()
     assert visitor.complaints == []
@@ -334,6 +335,6 @@ def test_stream_restarts_only_when_the_hand_lets_go(portal: Portal, visitor: Vis
     posts: list[str] = []
     page.on("request", lambda request: posts.append(request.url) if request.method == "POST" else None)
     drag(page, page.locator("#control-stream-width-slider"), 0.3, 0.15)
-    wait_until(lambda: (value_of(portal, "stream", "width") or 9999) < 1536, "another width")
+    wait_until(lambda: (value_of(portal, "stream", "width") or 9999) < WIDTH, "another width")
     page.evaluate("1")  # events of requests are delivered during calls
     assert len(posts) == 1

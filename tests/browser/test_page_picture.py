@@ -14,6 +14,7 @@ from tests.support.browser_client import (
     LIMIT_MS,
     PHONE,
     SIZES,
+    WIDTH,
     Start,
     Visitor,
     ask,
@@ -203,7 +204,8 @@ def test_no_focus_window_support(portal: Portal, visitor: Visitor) -> None:
     assert value_of(portal, "autofocus", "window") is None
 
 
-def test_fit_fill_and_real_size(portal: Portal, visitor: Visitor) -> None:
+def test_fit_fill_and_real_size(start_portal: Start, visitor: Visitor) -> None:
+    portal = start_portal()  # its picture is larger than every window
     page = visitor.watch(portal)
 
     def choose(name: str) -> tuple[float, float, float, float]:
@@ -260,7 +262,7 @@ def test_rotate_and_flip(portal: Portal, visitor: Visitor) -> None:
     page.locator("#hflip").click()
     wait_for_status(portal, transform={"hflip": False, "vflip": False, "rotation": 0})
     page.locator("#rotate").click()
-    wait_until(lambda: page.evaluate("document.getElementById('picture').height") == 1536, "a picture on its end")
+    wait_until(lambda: page.evaluate("document.getElementById('picture').height") == WIDTH, "a picture on its end")
     frame = page.locator("#frame").bounding_box()
     assert frame is not None
     assert frame["height"] > frame["width"]
@@ -287,7 +289,7 @@ def test_select_mp4(portal: Portal, visitor: Visitor) -> None:
     wait_for_state(page, "Live")
     first = look(page)
     wait_until(lambda: np.abs(look(page) - first).max() > 20, "a moving film")
-    assert page.evaluate("document.getElementById('video').videoWidth") == 1536
+    assert page.evaluate("document.getElementById('video').videoWidth") == WIDTH
     expect(page.locator("#age")).to_be_hidden()
     shoot(page, "page-mp4")
     choose_in_view(page, "MJPEG")

@@ -14,9 +14,11 @@ from playwright.sync_api import Locator, Page, expect
 from tests.conftest import Portal
 from tests.support.browser_client import (
     DESK,
+    HEIGHT,
     LIMIT_MS,
     PHONE,
     SIZES,
+    WIDTH,
     Start,
     Visitor,
     ask,
@@ -92,7 +94,7 @@ def test_value_under_pointer(portal: Portal, visitor: Visitor) -> None:
 # --- pictures and recordings ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("button", "size"), [("snapshot", (1536, 864)), ("full", (4608, 2592))])
+@pytest.mark.parametrize(("button", "size"), [("snapshot", (WIDTH, HEIGHT)), ("full", (4608, 2592))])
 def test_save_snapshot(portal: Portal, visitor: Visitor, button: str, size: tuple[int, int]) -> None:
     page = visitor.watch(portal)
     # A still of the whole sensor is much work, and the page itself waits longer for it than a test usually does.
@@ -132,7 +134,7 @@ def test_record_play_download_delete(recorder: Portal, visitor: Visitor) -> None
     entry = page.locator(".recording")
     expect(entry).to_have_count(1, timeout=LIMIT_MS)
     expect(entry.get_by_role("link")).to_be_visible(timeout=LIMIT_MS)
-    expect(entry.locator(".facts")).to_contain_text("Video · 1536")
+    expect(entry.locator(".facts")).to_contain_text(f"Video · {WIDTH}")
     wait_until(lambda: entry.locator("img").evaluate("(image) => image.naturalWidth") > 100, "the thumbnail")
     with page.expect_download() as started:
         entry.get_by_role("link").click()
@@ -142,7 +144,7 @@ def test_record_play_download_delete(recorder: Portal, visitor: Visitor) -> None
     entry.get_by_role("button", name="Play").click()
     video = page.locator("#player video")
     wait_until(lambda: video.evaluate("(video) => video.currentTime") > 0.3, "the recording plays")
-    assert video.evaluate("(video) => video.videoWidth") == 1536
+    assert video.evaluate("(video) => video.videoWidth") == WIDTH
     video.evaluate("(video) => { video.currentTime = 0; }")  # with ranges
     shoot(page, "page-player")
     page.keyboard.press("Escape")

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Request
 
 from tests.conftest import Portal
-from tests.support.browser_client import Visitor
+from tests.support.browser_client import WIDTH, Visitor
 from tests.support.http_client import ask, post
 
 LENGTH_S = 3
@@ -59,7 +59,7 @@ def test_play_and_seek(recorder: Portal, visitor: Visitor, wait_until: Callable[
     assert seen["duration"] == pytest.approx(entry["duration_s"], abs=0.1)
     assert seen["end"] == pytest.approx(seen["duration"], abs=0.1)
     assert seen["seekable"] == pytest.approx(seen["duration"], abs=0.1)
-    assert seen["width"] == 1536
+    assert seen["width"] == WIDTH
     assert seen["shown"] > 5
     ranges = [request.headers["range"] for request in asked if "range" in request.headers]
     assert ranges

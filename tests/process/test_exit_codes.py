@@ -27,14 +27,6 @@ class Picamera2:
 """
 
 
-@pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The file that injects faults into the pattern camera; initially empty."""
-    path = tmp_path / "faults"
-    path.write_text("")
-    return path
-
-
 def fake_picamera2(folder: Path, source: str) -> Mapping[str, str]:
     """An environment in which `import picamera2` imports this source."""
     package = folder / "picamera2"

@@ -21,14 +21,6 @@ FLAGS = ("--width", "640", "--height", "360")
 
 
 @pytest.fixture
-def faults(tmp_path: Path) -> Path:
-    """The file that injects faults into the pattern camera; initially empty."""
-    path = tmp_path / "faults"
-    path.write_text("")
-    return path
-
-
-@pytest.fixture
 def start(start_portal: Start, faults: Path) -> Start:
     """Starts a portal with small frames, the faults file and more flags."""
     return lambda *flags: start_portal("--pattern-faults", str(faults), *FLAGS, *flags)

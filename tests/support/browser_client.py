@@ -21,6 +21,7 @@ from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 Start = Callable[..., Portal]
 DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
 SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
+WIDTH, HEIGHT = 960, 540  # of the shared portals' pictures, which a browser without a GPU draws
 SHOTS = PROJECT / "build" / "screenshots"
 LIMIT_MS = 30_000 * TIMEOUT_FACTOR  # reached only on failure
 PAUSE_S = 0.05  # between two polls, so that the portal gets processor time
