@@ -4,6 +4,7 @@ The rule follows "must be" and does not repeat the text, which may be a secret. 
 functions.
 """
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Callable
@@ -86,14 +87,12 @@ def plain_text(rule: str) -> Parser:
 
 def host(text: str) -> str:
     if _is_plain(text, 253) and text.isascii() and " " not in text:  # 253: the limit of the DNS
-        try:
+        with contextlib.suppress(ValueError):
             ipaddress.ip_address(text)
-        except ValueError:
-            labels = text.removesuffix(".").split(".")
-            # A last label of digits is an invalid address (300.1.1.1), never a name.
-            if all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit():
-                return text
-        else:
+            return text
+        labels = text.removesuffix(".").split(".")
+        # A last label of digits is an invalid address (300.1.1.1), never a name.
+        if all(_LABEL.fullmatch(label) for label in labels) and not labels[-1].isdigit():
             return text
     raise ValueError("an IP address or a host name")
 

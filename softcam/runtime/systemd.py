@@ -92,9 +92,9 @@ class Watch:
     def _run(self) -> None:
         ping_interval_s = (self._notifier.watchdog_s or math.inf) / _PINGS_PER_TIMEOUT
         poll_s = min(_POLL_S, ping_interval_s)
+        next_ping_s = math.inf if self._notifier.watchdog_s is None else time.monotonic()
         sent_status = ""
         error: str | None = None
-        next_ping_s = time.monotonic() if self._notifier.watchdog_s else math.inf
         while not self._stopping.wait(poll_s):
             status = self._status()
             if status != sent_status and not self._stopping.is_set():
@@ -114,9 +114,6 @@ class Watch:
 
 class JournalFormatter(logging.Formatter):
     """Prefixes each line, including those of a traceback, with its priority; the journal adds the time."""
-
-    def __init__(self) -> None:
-        super().__init__("%(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
         priority = next(number for level, number in _PRIORITIES if record.levelno >= level)

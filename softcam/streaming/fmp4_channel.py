@@ -94,19 +94,19 @@ class Fmp4Stream:
     # --- the fan-out loop -------------------------------------------------------------------------------------
 
     def subscribe(self, client: StreamClient, now_s: float) -> bytes:
+        client.format_number = 0
+        client.waits_for_keyframe = True
         keyframe = self._keyframe
+        if keyframe is not None and now_s - keyframe.made_s < self._fresh_keyframe_s:
+            client.part_number = keyframe.number
+            return self.next_part(client, now_s) or b""
+        client.part_number = self._next_number
         if not self._is_subscribed:
             try:
                 self._video.subscribe(self)
                 self._is_subscribed = True
             except CameraError as error:  # the client waits until it disconnects, or the next client succeeds
                 log.error("Failed to start the fMP4 stream: %s", error)
-        elif keyframe is not None and now_s - keyframe.made_s < self._fresh_keyframe_s:
-            client.format_number, client.part_number = self._format_number, keyframe.number + 1
-            return self._initial + keyframe.data
-        client.format_number = 0
-        client.waits_for_keyframe = True
-        client.part_number = self._next_number
         self._video.request_keyframe()
         return b""
 
