@@ -44,8 +44,8 @@ def test_motion_starts_recording_without_clients(start_portal: Start, tmp_path: 
         "--recordings", str(folder), "--recordings-preroll", "1", "--hook", "integrations.hooks.motion:watch",
         environment={"MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
     )  # fmt: skip
-    name = portal.wait_for_log(r"Motion detected, recording (\S+\.mp4)", timeout_s=60)[1]
-    portal.wait_for_log("Video recording ended: 1 files", timeout_s=60)
+    name = portal.wait_for_log(r"Motion detected, recording (\S+\.mp4)")[1]
+    portal.wait_for_log("Video recording ended: 1 files")
     assert (folder / name).stat().st_size > 10_000
     status = status_of(portal)
     assert (status["viewers"], status["hook"]["failures"]) == (0, 0)
@@ -56,7 +56,7 @@ def test_motion_starts_recording_without_clients(start_portal: Start, tmp_path: 
 def test_motion_logs_why_recording_failed(start_portal: Start) -> None:
     portal = start_portal(*SMALL, "--hook", "integrations.hooks.motion:watch", environment={"MOTION_SHARE": "0.001"})
     with StreamClient(portal) as viewer:
-        portal.wait_for_log("Motion detected, but recording failed: .*CAMERA_RECORDINGS", timeout_s=60)
+        portal.wait_for_log("Motion detected, but recording failed: .*CAMERA_RECORDINGS")
         viewer.next()
     assert status_of(portal)["hook"]["failures"] == 0
 
@@ -74,8 +74,8 @@ def test_motion_uses_configured_portal(start_portal: Start, tmp_path: Path) -> N
     request = urllib.request.Request(f"{watching.url}/stream.mjpg", headers={"X-API-Key": "a-key-for-the-test"})
     with urllib.request.urlopen(request, timeout=30) as stream:
         assert stream.read(1)
-        name = watching.wait_for_log(r"Motion detected, recording (\S+)", timeout_s=60)[1]
-    recording.wait_for_log(f"Recording {name}", timeout_s=30)
+        name = watching.wait_for_log(r"Motion detected, recording (\S+)")[1]
+    recording.wait_for_log(f"Recording {name}")
 
 
 def test_hanging_and_failing_hook(start_portal: Start, tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
-from tests.support.timeouts import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
 SERVER = Path(__file__).resolve().parents[1] / "support/rtsp_server.py"
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
 SMALL = ("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "1000000")
-BACK_S = 5.0  # the documented limit for publishing again after the server returns
-END_S = 2 * 3.0  # twice the documented limit for the exit, for busy machines
+BACK_S = 5.0 * TIMEOUT_FACTOR  # the documented limit for publishing again after the server returns
+END_S = 2 * 3.0 * TIMEOUT_FACTOR  # twice the documented limit for the exit
 
 
 class Server:
@@ -215,7 +215,7 @@ def test_hanging_server_is_detected_without_effect_on_clients(
         detected_s = time.monotonic() - began_s
         show(f"hanging server: detected after {detected_s:.2f} s")
         assert publishing["last_error"] == "the server no longer responds"
-        assert detected_s < 10
+        assert detected_s < 10 * TIMEOUT_FACTOR
         portal.wait_for_log(r"no response to OPTIONS; retrying")
         server.process.send_signal(signal.SIGCONT)
         began_s = time.monotonic()
@@ -344,7 +344,18 @@ def test_ffmpeg_server(start_portal: Start, wait_until: Until, tmp_path: Path) -
     portal = start_portal(*SMALL, "--rtsp-url", url_of(port))
     wait_for_publishing(portal, "failed", wait_until)
     film = tmp_path / "film.mp4"
-    argv = ["ffmpeg", "-nostdin", "-loglevel", "error", "-rtsp_flags", "listen", "-timeout", "20", "-i", url_of(port)]
+    argv = [
+        "ffmpeg",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-rtsp_flags",
+        "listen",
+        "-timeout",
+        str(int(PATIENCE_S)),
+        "-i",
+        url_of(port),
+    ]
     server = Server(*argv, "-c", "copy", "-frames:v", "60", str(film))
     try:
         assert server.process.wait(PATIENCE_S) == 0

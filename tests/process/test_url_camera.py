@@ -13,13 +13,13 @@ import pytest
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, decode, port_of, post, size_of, status_of, wait_for_status
 from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
-from tests.support.timeouts import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 SOURCE = ("--width", "320", "--height", "180", "--fps", "20")
 SYSTEM_PYTHON = "/usr/bin/python3"  # Debian's, which has gi
 RTSP_SOURCE = Path(__file__).resolve().parents[1] / "support/rtsp_source.py"
-BACK_S = 8.0  # limit for showing a source again after it has restarted
+BACK_S = 8.0 * TIMEOUT_FACTOR  # limit for showing a source again after it has restarted
 
 
 def free_port() -> int:
@@ -135,7 +135,7 @@ def test_exit_with_hanging_source(start_portal: Start) -> None:
             connection.recv(100)
             began_s = time.monotonic()
             assert portal.stop() == 0
-            assert time.monotonic() - began_s < 6
+            assert time.monotonic() - began_s < 6 * TIMEOUT_FACTOR
             asked.join(PATIENCE_S)
 
 

@@ -73,7 +73,7 @@ def ensure(base: Path | None = None) -> Path:
         return wanted
     if shutil.which("mmdebstrap") is None:
         raise CannotMake("the rig needs mmdebstrap: apt-get install mmdebstrap")
-    source = _debian_source()
+    source = debian_source()
     wanted.parent.mkdir(parents=True, exist_ok=True)
     with lock(wanted.parent / "lock"):
         if not wanted.is_dir():
@@ -244,7 +244,7 @@ def _run(what: str, *argv: str) -> None:
         raise CannotMake(f"the rig could not {what} (is there a network?): {lines[-1].strip()}")
 
 
-def _debian_source(etc: Path = Path("/etc")) -> str:
+def debian_source(etc: Path = Path("/etc")) -> str:
     """A line of sources.list for the suite, with this machine's mirror."""
     release = (etc / "os-release").read_text() if (etc / "os-release").exists() else ""
     if re.search(r'^ID(_LIKE)?="?debian"?$', release, re.MULTILINE) is None or "ID=ubuntu" in release:

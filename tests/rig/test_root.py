@@ -72,7 +72,7 @@ def _etc(folder: Path, files: Mapping[str, str]) -> Path:
 def test_ok_mirror(tmp_path: Path, files: Mapping[str, str]) -> None:
     etc = _etc(tmp_path, {"os-release": _DEBIAN, **files})
     expected = f"deb [signed-by={rig_root.KEYRING}] http://mirror.example/debian {rig_root.SUITE} main"
-    assert rig_root._debian_source(etc) == expected
+    assert rig_root.debian_source(etc) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_ok_mirror(tmp_path: Path, files: Mapping[str, str]) -> None:
 def test_fail_mirror(tmp_path: Path, release: str, sources: str, reason: str) -> None:
     etc = _etc(tmp_path, {"os-release": release, "apt/sources.list": sources})
     with pytest.raises(rig_root.CannotMake, match=reason):
-        rig_root._debian_source(etc)
+        rig_root.debian_source(etc)
 
 
 def test_pip_settings_come_from_files_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
