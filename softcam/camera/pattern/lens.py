@@ -55,12 +55,12 @@ class Lens:
         is_scanning = self.state is AfState.SCANNING
         if (scene_dioptres, outcome) != self._scanned and (is_scanning or self.mode is AfMode.CONTINUOUS):
             self._start_scan(frame_s, scene_dioptres, outcome)
-        elif is_scanning and self._path:
-            self.position_dioptres = self._path.pop(0)
-        elif is_scanning and outcome == "endless":
-            self._start_scan(frame_s, scene_dioptres, outcome)
         elif is_scanning:
-            self.state = self._verdict
+            self.position_dioptres = self._path.pop(0)
+            if not self._path and outcome == "endless":
+                self._start_scan(frame_s, scene_dioptres, outcome)
+            elif not self._path:
+                self.state = self._verdict
 
     def _start_scan(self, frame_s: float, scene_dioptres: float, outcome: FocusOutcome) -> None:
         self._scanned = scene_dioptres, outcome
