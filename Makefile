@@ -5,6 +5,9 @@ ARGS ?=
 WORKERS ?= 4
 VENV_TEST := .venv-test/bin
 PYTHON_TEST := $(VENV_TEST)/python
+# Each pytest worker imports all tests: with this cache in half the time.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
+unexport PYTHONDONTWRITEBYTECODE
 SHELL_FILES := $(wildcard *.sh */*.sh */*/*.sh .ci/run)
 
 .PHONY: help run check test lint format docs coverage bench
