@@ -52,6 +52,7 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _EXHAUSTED_PAUSE_S: Final = 0.5
 # How much of a rejected request is still read, and for how long, before the connection is closed.
 _DRAIN_BYTES: Final = 1024 * 1024
+_LINE_BYTES: Final = 65537  # of a request line, as http.server reads it
 _DRAIN_S: Final = 1.0
 # CORS preflight: a page of another origin may read, with a key in a header, and change nothing.
 _PREFLIGHT: Final = {
@@ -174,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     command = ""  # until a request line was read
     path = ""
+    raw_requestline = b""
     _has_unread = False  # whether a part of the last request was not read
 
     def setup(self) -> None:
@@ -188,6 +190,11 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.close_connection:
             self._reader.expect_next()
             self.server.connections.mark_waiting(self.connection)
+
+    def parse_request(self) -> bool:
+        if self.raw_requestline in (b"\r\n", b"\n"):  # an empty line before a request is ignored (RFC 9112, 2.2)
+            self.raw_requestline = self.rfile.readline(_LINE_BYTES)
+        return super().parse_request()
 
     def finish(self) -> None:
         if self._has_unread:

@@ -50,6 +50,21 @@ def test_ok_pipelining(site: Site) -> None:
         assert [client.reply().json["query"]["n"] for _ in range(10)] == [str(number) for number in range(10)]
 
 
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n"])
+def test_ok_empty_line_before_request(site: Site, empty: bytes) -> None:
+    """Some clients send one after the body of a request."""
+    with site.client() as client:
+        for _ in range(2):
+            client.send(empty + b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.reply().status == 200
+
+
+def test_ok_only_empty_lines(site: Site) -> None:
+    with site.client() as client:
+        client.send(b"\r\n\r\n")
+        assert client.is_closed()
+
+
 def test_ok_request_byte_by_byte(site: Site) -> None:
     with site.client() as client:
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
