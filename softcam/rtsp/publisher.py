@@ -182,6 +182,7 @@ class Publisher:
 
     def _pause(self, waker: Waker, began_s: float, error: RtspError) -> None:
         """Report a failure, and wait until the next attempt is due."""
+        self._is_retry_now = False  # from here on: a client that reads the failure may request another attempt
         now_s = time.monotonic()
         if self._published_from_s is not None and now_s - self._published_from_s >= _STABLE_S:
             self._failures = 0
@@ -191,7 +192,6 @@ class Publisher:
         self._failures += 1
         # From start to start: an attempt may have taken some seconds.
         until_s = max(began_s + pause_s, now_s + _FIRST_PAUSE_S)
-        self._is_retry_now = False
         while time.monotonic() < until_s and not self._is_retry_now:
             waker.wait(until_s)
             self._check()
