@@ -26,9 +26,9 @@ SHARED = (*FPS, "--width", str(WIDTH), "--height", str(HEIGHT))
 expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too few beside other tests
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser for all tests of a worker; each test has its own contexts."""
+    """One browser for a module, as a thread runs only one Playwright and the rig starts its own; contexts per test."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("needs chromium")
