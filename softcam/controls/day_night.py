@@ -36,6 +36,7 @@ class Light:
         # Since when the light has contradicted `is_night`. After an opening, and a change to mode auto, the first frame
         # decides without a delay.
         self._changed_since_s: float | None = _LONG_AGO_S
+        self._is_night_measured = False  # `is_night` is the former mode's until the first frame in mode auto
         self._limiter: ExposureLimiter | None = None
 
     @property
@@ -50,6 +51,7 @@ class Light:
         self._hysteresis = requested.get("day_night_mode", "hysteresis")
         if self._mode != "auto":
             self.is_night = self._mode == "night"
+            self._is_night_measured = False
         elif before != "auto":
             self._changed_since_s = _LONG_AGO_S
 
@@ -78,7 +80,9 @@ class Light:
 
     def _is_contradicted(self, lux: float, now_s: float) -> bool:
         """Whether the light has contradicted `is_night` for the delay."""
-        is_dark = lux < self._threshold_lux * (self._hysteresis if self.is_night else 1.0)
+        has_hysteresis = self.is_night and self._is_night_measured
+        is_dark = lux < self._threshold_lux * (self._hysteresis if has_hysteresis else 1.0)
+        self._is_night_measured = True
         if is_dark == self.is_night:
             self._changed_since_s = None
         elif self._changed_since_s is None:

@@ -63,7 +63,7 @@ class FrameIntake:
             raise
         self.arrived_s = now_s
         session.sent.count_frame()
-        if session.remote is not None:
+        if session.remote is not None and session.remote.config is not session.config:
             with session.changed:
                 if session.config is not None:  # a source that reconnects may have another size or format than before
                     session.config = session.remote.config

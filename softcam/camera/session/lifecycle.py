@@ -135,11 +135,11 @@ class Lifecycle:
         with session.changed:
             now_s = time.monotonic()
             session.config = config
+            if disconnect_reason is not None:
+                session.recovering_since_s = now_s  # before the state: threads that wait read both without the lock
             session.state = then if disconnect_reason is None else State.RECOVERING
             if session.remote is not None:
                 session.last_error = disconnect_reason
-            if disconnect_reason is not None:
-                session.recovering_since_s = now_s
             session.opens += 1
             session.watchdog.restart(now_s)
             has_stream = session.has_stream

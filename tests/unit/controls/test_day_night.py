@@ -80,6 +80,22 @@ def test_change_to_auto_decides_by_the_next_frame(mode: str) -> None:
         fixed.configure(requested(mode=mode))
 
 
+def test_forced_night_does_not_count_for_the_hysteresis() -> None:
+    fixed = light(mode="night", threshold_lux=10.0, hysteresis=2.0)
+    fixed.configure(requested(mode="auto", threshold_lux=10.0, hysteresis=2.0))
+    fixed.reset()  # the camera is opened
+    assert fixed.process_metadata({"Lux": 15.0}, 0.0) is True
+    assert not fixed.is_night
+
+
+def test_measured_night_counts_for_the_hysteresis_of_the_next_opening() -> None:
+    automatic = light(mode="auto", threshold_lux=10.0, hysteresis=2.0)
+    for lux in (5.0, 15.0):
+        automatic.reset()
+        automatic.process_metadata({"Lux": lux}, 0.0)
+        assert automatic.is_night
+
+
 def test_new_threshold_does_not_end_the_night() -> None:
     automatic = light(mode="auto", threshold_lux=10.0)
     automatic.reset()
