@@ -1,4 +1,7 @@
-"""Requests to read and change one camera's controls: validation, capabilities, saving, and errors of the camera."""
+"""Requests to read and change one camera's controls: validation, capabilities, saving, and errors of the camera.
+
+Any thread may call it.
+"""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The requested controls as an immutable value, and its JSON form. `store` has the file."""
+"""The requested controls as an immutable value, and its JSON form; for any thread. `store` has the file."""
 
 import json
 import math

@@ -1,8 +1,8 @@
 """Sends the requested controls to the camera: after each opening, and whenever the request or the light changes.
 
 Only the difference to what was sent since the opening goes out. One thread sends at a time: a thread that has news
-while another one sends leaves them to it, and a request waits for its turn, because it reports the camera's error. No
-lock is held while controls are sent.
+while another one sends leaves them to it, and a request waits for its turn, because it reports the camera's error. The
+turn is the only lock that is held while controls are sent; threads of the camera never wait for it.
 """
 
 import logging
@@ -50,9 +50,9 @@ class ControlSync(SessionListener):
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
         self._last_request: StreamRequest | None = None  # which resulted in `config`
-        # These two may be read by any thread.
-        self.config: StreamConfig | None = None  # the last one while the camera is closed
-        self.not_applied: tuple[str, ...] = ()  # the requested controls that the camera does not apply, with the reason
+        self.config: StreamConfig | None = None  # the last one while the camera is closed; read without the lock
+        # The requested controls that the camera does not apply, with the reason: written within a turn, read without.
+        self.not_applied: tuple[str, ...] = ()
         self._light = light
         self.refresh()
         if manager is not None:

@@ -109,7 +109,8 @@ class SessionState:
         self.frame_rate = FrameRateMeter(self.sent)
         self.settling = Settling(self.sent)
 
-        self.changed = threading.Condition()  # guards the fields below
+        self.changed = threading.Condition()  # guards changes of the fields below
+        # Waiting threads and the frame thread read `state`, `config`, `failure` and the start of a recovery without it.
         self.state = State.CLOSED
         self.leases: set[Lease] = set()
         self.jobs = JobQueue(self.limits.still_pause_s, self.limits.max_waiting_stills)

@@ -121,7 +121,7 @@ class ControlApi:
         self._control_manager = control_manager
         self._media = media
         self._autofocus_timeout_s = max(autofocus_timeout_s, _MIN_AUTOFOCUS_S) + _OUTCOME_MARGIN_S
-        self._lock = threading.Lock()  # guards the fields below
+        self._lock = threading.Lock()  # guards changes of the fields below; each may be read without it
         self._hold: Lease | None = None
         self._stops = 0  # counts `stop`, which also ends a `start` in progress
 
