@@ -66,7 +66,10 @@ class Mp4Info:
 
 
 def read_mp4(descriptor: int) -> Mp4Info:
-    """Read a file; samples are listed for unfinished files only. Raises InvalidMp4, OSError."""
+    """Read a file, up to the first damaged fragment; samples are listed for unfinished files only.
+
+    Raises InvalidMp4, also if the first fragment is not one of this program, and OSError.
+    """
     size = os.fstat(descriptor).st_size
     mp4: Mp4Info | None = None
     at, header_at, moof, is_finished = 0, None, b"", False
@@ -85,7 +88,12 @@ def read_mp4(descriptor: int) -> Mp4Info:
         elif kind == b"moof":
             moof = os.pread(descriptor, min(length, _MAX_READ_BYTES), at)
         elif kind == b"mdat" and moof:
-            _add_fragment(mp4, moof, at + body)
+            try:
+                _add_fragment(mp4, moof, at + body, length - body)
+            except InvalidMp4:
+                if not mp4.chunks:
+                    raise  # perhaps of another program
+                break  # damaged, as by a power cut: what is before it remains readable
             mp4.end, moof = at + length, b""
         at += length
     if mp4 is None:
@@ -165,12 +173,15 @@ def _read_moov(moov: bytes, *, is_finished: bool, end: int, header_at: int | Non
     return Mp4Info(width, height, ticks_per_s, duration if is_finished else 0, is_finished, end, header_at, moov)
 
 
-def _add_fragment(mp4: Mp4Info, moof: bytes, data_at: int) -> None:
+def _add_fragment(mp4: Mp4Info, moof: bytes, data_at: int, data_bytes: int) -> None:
     try:
         begin_ticks, samples = parse_moof(moof)
+        table = np.frombuffer(samples, _SAMPLE)
+        if table["size"].sum(dtype=np.uint64) != data_bytes:
+            raise ValueError("the samples are not as long as their data")
     except ValueError as error:
         raise InvalidMp4(f"damaged fragment at {data_at - 8 - len(moof)}") from error
-    ticks = np.frombuffer(samples, _SAMPLE)["ticks"]
+    ticks = table["ticks"]
     mp4.chunks.append(_Chunk(data_at, begin_ticks, len(ticks)))
     mp4.samples += samples
     mp4.duration_ticks = begin_ticks + int(ticks.sum(dtype=np.uint64))

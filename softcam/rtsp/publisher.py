@@ -95,28 +95,27 @@ class Publisher:
 
     def start(self) -> None:
         """Start publishing and return at once; if it waits for its next attempt, retry now. Raises CameraError."""
-        with self._lock:
-            if self._lease is None:
+        with contextlib.ExitStack() as surplus:
+            if self._lease is None:  # read without the lock, under which nothing may call the camera
                 lease = self._manager.lease("publish")
-                try:
-                    if self._thread is None:
-                        self._start_thread()
-                except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
-                    lease.release()
-                    raise CameraError(f"publishing cannot be started: {error}") from error
-                self._lease = lease
-                self._set_status(State.CONNECTING, last_error=None)
-            self._is_retry_now = True
-            self._wake()
+                surplus.callback(lease.release)
+                with self._lock:
+                    if self._lease is None:
+                        self._begin_request(lease)
+                        surplus.pop_all()
+            with self._lock:
+                self._is_retry_now = True
+                self._wake()
 
     def stop(self) -> None:
         """Stop publishing; returns at once, see `join`."""
         with self._lock:
             lease, self._lease = self._lease, None
             if lease is not None:
-                lease.release()
                 self._set_status(State.OFF)
                 self._wake()
+        if lease is not None:
+            lease.release()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread to end after `stop`; False at the deadline (monotonic clock)."""
@@ -132,6 +131,16 @@ class Publisher:
     def _set_status(self, state: State, **changes: Any) -> None:
         since_s = self._status.since_s if state is self._status.state else time.time()
         self._status = replace(self._status, state=state, since_s=since_s, **changes)
+
+    def _begin_request(self, lease: Lease) -> None:
+        """Raises CameraError."""
+        try:
+            if self._thread is None:
+                self._start_thread()
+        except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
+            raise CameraError(f"publishing cannot be started: {error}") from error
+        self._lease = lease
+        self._set_status(State.CONNECTING, last_error=None)
 
     def _start_thread(self) -> None:
         """Raises OSError, RuntimeError; then nothing was started."""

@@ -70,6 +70,9 @@ def recorder(shared_recorder: Portal) -> Portal:
     """A portal with all features, without recordings; shared by the tests of a module."""
     reset(shared_recorder)
     ask(shared_recorder, "/v1/streaming/stop", {})
+    for kind, running in ask(shared_recorder, "/v1/recordings")["running"].items():
+        if running is not None:  # or just ended: then stopping it again changes nothing
+            ask(shared_recorder, "/v1/recordings/stop", {"kind": kind})
     for recording in ask(shared_recorder, "/v1/recordings")["recordings"]:
         ask(shared_recorder, f"/v1/recordings/{recording['name']}", method="DELETE")
     return shared_recorder

@@ -33,7 +33,7 @@ async ([address, to]) => {
     await next;
     const at = video.currentTime;
     next = came("ended");
-    video.playbackRate = 0.5;  // a busy machine decodes enough frames too
+    video.playbackRate = 0.25;  // a busy machine decodes enough frames too
     await video.play();
     await next;
     return {

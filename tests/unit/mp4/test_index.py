@@ -162,6 +162,23 @@ def test_finished_file_of_another_program() -> None:
     assert (mp4.is_finished, mp4.width, mp4.duration_s) == (True, 64, (5 << 32) / 1000)
 
 
+@pytest.mark.parametrize("damaged", [2, 3, 4])
+@pytest.mark.parametrize("at", [0, 8, 40, 60, 90])
+def test_damaged_fragment_is_the_end(damaged: int, at: int) -> None:
+    """Zeros after a power cut, at a place in the description of a fragment."""
+    times = [[round(0.5 * part + number / 20, 2) for number in range(10)] for part in range(4)]
+    whole = made(times[: damaged - 1])
+    content = bytearray(made(times))
+    content[len(whole) + at : len(whole) + 60 + at] = bytes(60)
+    with opened(bytes(content)) as descriptor:
+        mp4 = index.read_mp4(descriptor)
+        assert mp4.end == len(whole)
+        assert mp4.duration_s == pytest.approx(0.5 * (damaged - 1))
+        assert index.write_index(descriptor).is_finished
+        assert index.read_mp4(descriptor).duration_s == pytest.approx(0.5 * (damaged - 1))
+        assert content_of(descriptor)[len(whole) :][4:8] == b"moov"
+
+
 def replaced(old: bytes, new: bytes) -> bytes:
     content = made([[0.0, 0.05]])
     assert old in content

@@ -36,6 +36,28 @@ def test_interrupted_file_is_recovered(missing: int, tmp_path: Path) -> None:
     assert library.recover() == 0
 
 
+@pytest.mark.parametrize("damaged", [2, 4])
+def test_fragments_before_a_damaged_one_are_recovered(damaged: int, tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    video = open_video(library)
+    interrupt(video, library)
+    path = tmp_path / video.name
+    content = bytearray(path.read_bytes())
+    at = -1
+    for _ in range(damaged):
+        at = content.index(b"moof", at + 1)
+    content[at + 20 : at + 80] = bytes(60)
+    path.write_bytes(content)
+    duration_s = pytest.approx(0.5 * (damaged - 1), abs=0.01)
+    assert library.entries()[0].duration_s == duration_s
+    file, whole = library.open(video.name)
+    file.close()
+    assert whole == at - 4
+    assert library.recover() == 1
+    assert library.entries()[0].duration_s == duration_s
+    assert play(path).duration_s == duration_s
+
+
 def test_interruption_at_any_byte(tmp_path: Path) -> None:
     """At any byte: the frames of whole fragments are readable, and recovery does not fail."""
     library = Library(tmp_path, None)

@@ -10,11 +10,12 @@ from functools import partial
 
 import pytest
 
+from softcam.camera.session.lease import Lease, LeaseKind
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp import publisher
 from softcam.rtsp.publisher import Publisher, State
-from tests.support.fakes import PATIENCE_S, SessionRig, eventually, soon_s
+from tests.support.fakes import PATIENCE_S, Background, SessionRig, eventually, soon_s
 from tests.support.timeouts import TIMEOUT_FACTOR
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
@@ -322,6 +323,46 @@ def test_server_that_no_longer_responds(scene: Scene) -> None:
     scene.server.is_answering = False
     eventually(lambda: scene.state is State.FAILED, "the time limit")
     assert scene.publisher.status().last_error == "the server no longer responds"
+
+
+def test_stop_and_status_while_the_camera_hangs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new lease may start autofocus, a call into the camera."""
+    is_inside, may_return = threading.Event(), threading.Event()
+    lease = scene.held.manager.lease
+
+    def hang(kind: LeaseKind) -> Lease:
+        is_inside.set()
+        assert may_return.wait(PATIENCE_S)
+        return lease(kind)
+
+    monkeypatch.setattr(scene.held.manager, "lease", hang)
+    starting = Background(scene.publisher.start)
+    assert is_inside.wait(PATIENCE_S)
+
+    def stop() -> bool:
+        scene.publisher.stop()
+        return scene.publisher.join(time.monotonic())
+
+    try:
+        assert Background(stop).result()
+    finally:
+        may_return.set()
+    starting.result()
+    assert scene.leases == 1  # `start` returned last
+
+
+def test_two_threads_that_start_hold_one_lease(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+    lease = scene.held.manager.lease
+
+    def meet(kind: LeaseKind) -> Lease:
+        both.wait(PATIENCE_S)
+        return lease(kind)
+
+    monkeypatch.setattr(scene.held.manager, "lease", meet)
+    for starting in [Background(scene.publisher.start) for _ in range(2)]:
+        starting.result()
+    assert scene.leases == 1
 
 
 @pytest.mark.parametrize("stage", ["connecting", "camera", "publishing", "failed"])
