@@ -28,7 +28,11 @@ class Point:
 def pending_point(host: Host) -> Point | None:
     """The state to return to if a deployment is running or was interrupted."""
     text = read_text(host.pending)
-    return Point(**json.loads(text)) if text else None
+    try:
+        return Point(**json.loads(text)) if text else None
+    except (ValueError, TypeError):
+        host.say(f"{host.pending}: damaged or of another version; ignored")
+        return None
 
 
 def save_point(host: Host, numbers: Iterable[int]) -> Point:
@@ -135,7 +139,10 @@ def finish_switch(host: Host, point: Point) -> None:
 
 
 def _recorded_changes(host: Host) -> dict[str, tuple[str, str]]:
-    changes: dict[str, tuple[str, str]] = json.loads(read_text(host.changed) or "{}")
+    try:
+        changes: dict[str, tuple[str, str]] = json.loads(read_text(host.changed) or "{}")
+    except ValueError:  # damaged: only the release itself is rolled back
+        return {}
     return changes
 
 

@@ -210,7 +210,8 @@ class VideoEncoder:
                         run.backend.send_frame(step, is_keyframe=self._is_keyframe_due(step.began_s, run.config[2]))
                     while run is not None and not must_close and (packet := run.backend.receive_packet()) is not None:
                         self._publish(run, packet)
-                    failures = 0
+                    if not must_close:
+                        failures = 0
                 except BackendLost:
                     must_close = True
                     self._keyframe_s = 0.0

@@ -6,7 +6,7 @@ second costs nothing. Any thread may call.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from textwrap import wrap
+from textwrap import TextWrapper
 from typing import Final
 
 import numpy as np
@@ -40,6 +40,11 @@ def placeholder(size: tuple[int, int], lines: tuple[str, ...]) -> bytes:
     return encode(Frame(planes, "YUV420", width, height), None, _QUALITY)
 
 
+def _wrap(line: str, columns: int) -> list[str]:
+    """Lines of whole words; a word that is longer than a line has its own."""
+    return TextWrapper(columns, break_long_words=False, break_on_hyphens=False).wrap(line) or [""]
+
+
 def _fit(lines: Sequence[str], width: int, height: int) -> tuple[list[str], int]:
     """The wrapped lines, and the largest scale at which they fit into an image of this size."""
     scale = max(1, round(height * _MAX_CELL / CELL_HEIGHT))
@@ -47,7 +52,8 @@ def _fit(lines: Sequence[str], width: int, height: int) -> tuple[list[str], int]
         columns = max(1, int(width * _TEXT_SHARE / (CELL_WIDTH * scale)))
         rows = max(1, int(height * _TEXT_SHARE / (CELL_HEIGHT * scale * _LINE_PITCH)))
         # An empty line stays one.
-        wrapped = [part for line in lines for part in wrap(line, columns, break_on_hyphens=False) or [""]]
+        whole = [part for line in lines for part in _wrap(" ".join(line.split()), columns)]
+        wrapped = [part[at : at + columns] for part in whole for at in range(0, max(1, len(part)), columns)]
         has_whole_words = all(len(word) <= columns for line in lines for word in line.split())
         if scale == 1 or (len(wrapped) <= rows and has_whole_words):
             return wrapped[:rows], scale

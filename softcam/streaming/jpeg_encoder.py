@@ -127,6 +127,8 @@ class JpegEncoderPool:
             return
         finally:
             frame.release()
+        if not channels:
+            return
         with self._changed:
             self._encoded_count += len(channels)
         for channel in channels:

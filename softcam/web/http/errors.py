@@ -1,6 +1,7 @@
 """Translates exceptions of handlers into responses; every error is `{"detail": …}`. Runs on the request threads."""
 
 from dataclasses import replace
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
@@ -31,6 +32,10 @@ def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
     response = json_response({"detail": str(error)}, status, headers)
     if status is HTTPStatus.UNAUTHORIZED and accepts_html:
         # For a person who dismissed the browser's password dialog.
-        page = files("softcam.web").joinpath("assets", "unauthorized.html").read_bytes()
-        return replace(response, body=page, content_type="text/html; charset=utf-8")
+        return replace(response, body=_unauthorized_page(), content_type="text/html; charset=utf-8")
     return response
+
+
+@cache
+def _unauthorized_page() -> bytes:
+    return files("softcam.web").joinpath("assets", "unauthorized.html").read_bytes()

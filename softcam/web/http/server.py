@@ -194,6 +194,10 @@ class _Handler(BaseHTTPRequestHandler):
     def parse_request(self) -> bool:
         if self.raw_requestline in (b"\r\n", b"\n"):  # an empty line before a request is ignored (RFC 9112, 2.2)
             self.raw_requestline = self.rfile.readline(_LINE_BYTES)
+            if len(self.raw_requestline) >= _LINE_BYTES:
+                self.requestline = self.request_version = self.command = ""
+                self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
+                return False
         return super().parse_request()
 
     def finish(self) -> None:

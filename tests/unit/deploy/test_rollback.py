@@ -168,6 +168,20 @@ def test_rollback_point_of_a_release_that_is_gone(fake: FakeHost) -> None:
     assert not fake.host().pending.exists()
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"release": "1.0-a"}', '{"other": 1}'])
+def test_damaged_records_are_ignored(fake: FakeHost, content: str) -> None:
+    install(fake, "1.0-a")
+    install(fake, "2.0-b")
+    host = fake.host()
+    host.pending.write_text(content)
+    host.changed.write_text("{")
+    program.run_command(host, "plan", "rollback")
+    assert ("damaged or of another version" in fake.said()) is bool(content)
+    program.run_command(host, "rollback")
+    assert current(fake) == "1.0-a"
+    assert not host.pending.exists()
+
+
 def test_interrupted_after_the_switch_of_the_previous_release(fake: FakeHost) -> None:
     install(fake, "1.0-a")
     install(fake, "2.0-b")

@@ -59,6 +59,12 @@ def test_ok_empty_line_before_request(site: Site, empty: bytes) -> None:
             assert client.reply().status == 200
 
 
+def test_fail_long_line_after_empty_line(site: Site) -> None:
+    with site.client() as client:
+        client.send(b"\r\nGET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n")
+        assert client.reply().status == 414
+
+
 def test_ok_only_empty_lines(site: Site) -> None:
     with site.client() as client:
         client.send(b"\r\n\r\n")
