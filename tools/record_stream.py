@@ -74,7 +74,7 @@ class Reader:
         self._url = url
         self._source: Any = None
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_PACKETS)
-        threading.Thread(target=self._run, daemon=True).start()
+        threading.Thread(target=self._run, name="reader", daemon=True).start()
 
     def items(self) -> Iterator[Any]:
         """Yield the video stream first, then each packet with its time of arrival; None now and then while it waits.
