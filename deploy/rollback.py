@@ -2,10 +2,12 @@
 
 `pending.json` is the rollback point of a deployment in progress. It stays if the deployment is cut short (power
 failure, SIGKILL); the next deployment or rollback then restores it first. After a switch to another release
-`changed.json` records for --rollback how the switch changed the host's own files. Each is written in one step.
+`changed.json` records for --rollback how the switch changed the host's own files. Each is written in one step. A record
+that is damaged or of another version is reported, ignored and replaced by the next one.
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +16,9 @@ from pathlib import Path
 from deploy import files, instances, releases
 from deploy.cameras import enabled_instances
 from deploy.system import Failed, Host, instance, read_text
+
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)  # JSON of any other shape
+_OLDER_RECORDS = ("pending", "pending.new", "changed")  # folders with copies of the settings, from earlier versions
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,27 @@ def pending_point(host: Host) -> Point | None:
     """The state to return to if a deployment is running or was interrupted."""
     text = read_text(host.pending)
     try:
-        return Point(**json.loads(text)) if text else None
-    except (ValueError, TypeError):
-        host.say(f"{host.pending}: damaged or of another version; ignored")
+        return _parse_point(text) if text else None
+    except _UNREADABLE:
+        host.say(f"{host.pending}: damaged or of another version, ignored: nothing is rolled back")
         return None
+
+
+def _parse_point(text: str) -> Point:
+    record = json.loads(text)
+    states = {str(name): str(state) for name, state in record["files"].items()}
+    point = Point(str(record["release"]), [int(number) for number in record["active"]], states)
+    if asdict(point) != record:
+        raise ValueError("values of other types, or further ones")
+    return point
 
 
 def save_point(host: Host, numbers: Iterable[int]) -> Point:
     """Records the state of the host, and which of these instances run."""
     active = [number for number in numbers if host.is_active(instance(number))]
     point = Point(releases.linked(host, "current"), active, _read_files(host))
+    for name in _OLDER_RECORDS:
+        shutil.rmtree(host.top / name, ignore_errors=True)
     files.write(host.pending, json.dumps(asdict(point)).encode(), 0o600)  # the settings may include keys
     return point
 
@@ -139,11 +155,13 @@ def finish_switch(host: Host, point: Point) -> None:
 
 
 def _recorded_changes(host: Host) -> dict[str, tuple[str, str]]:
+    """What `finish_switch` recorded: the host's own files before and after the switch to the current release."""
     try:
-        changes: dict[str, tuple[str, str]] = json.loads(read_text(host.changed) or "{}")
-    except ValueError:  # damaged: only the release itself is rolled back
+        record = json.loads(read_text(host.changed) or "{}")
+        return {name: (str(before), str(after)) for name, (before, after) in record.items()}
+    except _UNREADABLE:
+        host.say(f"{host.changed}: damaged or of another version, ignored: the host's own files stay as they are")
         return {}
-    return changes
 
 
 def roll_back_release(host: Host) -> None:

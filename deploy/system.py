@@ -105,8 +105,8 @@ def last_line(text: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """The file's text; empty if it cannot be read."""
+    """The file's text, also of one that is not UTF-8; empty if it cannot be read."""
     try:
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError:
         return ""

@@ -91,7 +91,7 @@ def test_check(fake: FakeHost) -> None:
 def test_check_reports_lines_that_systemd_ignores(fake: FakeHost) -> None:
     host = fake.host()
     host.env_file.parent.mkdir()
-    host.env_file.write_text("A=1\nexport CAMERA_FPS=7\n")
+    host.env_file.write_bytes(b"# \xfcber\nexport CAMERA_FPS=7\n")  # not UTF-8
     cameras.check(host)
     assert f"{host.env_file}, line 2: systemd ignores lines that begin with `export`" in fake.said()
 

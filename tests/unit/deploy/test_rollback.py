@@ -168,18 +168,75 @@ def test_rollback_point_of_a_release_that_is_gone(fake: FakeHost) -> None:
     assert not fake.host().pending.exists()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"release": "1.0-a"}', '{"other": 1}'])
-def test_damaged_records_are_ignored(fake: FakeHost, content: str) -> None:
+OTHER_SHAPES = ["{", "[]", "null", "5", '"text"', '{"a": 1}', '{"a": ["one"]}', "\udcff"]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        *OTHER_SHAPES,
+        '{"release": "1.0-a", "active": [0]}',
+        '{"release": "1.0-a", "active": [0], "files": []}',
+        '{"release": "1.0-a", "active": [0], "files": {"name": 1}}',
+        '{"release": "1.0-a", "active": 0, "files": {}}',
+        '{"release": "1.0-a", "active": ["x"], "files": {}}',
+        '{"release": null, "active": [0], "files": {}}',
+        '{"release": "1.0-a", "active": [0], "files": {}, "more": 1}',
+    ],
+)
+def test_rollback_point_of_another_shape(fake: FakeHost, record: str) -> None:
+    install(fake, "1.0-a")
+    before, host = fake.files(), fake.host()
+    message = f"{host.pending}: damaged or of another version, ignored: nothing is rolled back"
+    host.pending.write_text(record, errors="surrogateescape")
+    program.run_command(host, "plan", "install", "2.0-b")
+    assert fake.said().startswith(message)
+    said = install(fake, "1.0-a")
+    assert said.startswith(message)
+    assert said.endswith("done: release 1.0-a, unchanged")
+    assert fake.files() == before
+
+
+def test_empty_record(fake: FakeHost) -> None:
     install(fake, "1.0-a")
     install(fake, "2.0-b")
     host = fake.host()
-    host.pending.write_text(content)
-    host.changed.write_text("{")
-    program.run_command(host, "plan", "rollback")
-    assert ("damaged or of another version" in fake.said()) is bool(content)
-    program.run_command(host, "rollback")
+    host.pending.touch()
+    host.changed.write_text("")
+    rollback.roll_back_release(host)
+    assert "damaged" not in fake.said()
     assert current(fake) == "1.0-a"
     assert not host.pending.exists()
+
+
+@pytest.mark.parametrize("record", OTHER_SHAPES)
+def test_recorded_changes_of_another_shape(fake: FakeHost, record: str) -> None:
+    install(fake, "1.0-a")
+    install(fake, "2.0-b", bind={1: "none"})
+    host = fake.host()
+    host.changed.write_text(record, errors="surrogateescape")
+    message = f"{host.changed}: damaged or of another version, ignored: the host's own files stay as they are"
+    program.run_command(host, "plan", "rollback")
+    assert message in fake.said()
+    program.run_command(host, "rollback")
+    assert message in fake.said()
+    assert current(fake) == "1.0-a"
+    assert "--bind 1=none" in host.binding(1).read_text()
+    program.run_command(host, "rollback")  # with the record that replaced the damaged one
+    assert "damaged" not in fake.said()
+    assert current(fake) == "2.0-b"
+
+
+def test_records_of_earlier_versions_are_removed(fake: FakeHost) -> None:
+    """They have copies of the settings."""
+    install(fake, "1.0-a")
+    before, top = fake.files(), fake.host().top
+    for name in ("pending/before", "pending.new/before", "changed/after"):
+        (top / name).mkdir(parents=True)
+        (top / name / "camera-soft-stream.env").write_text("CAMERA_API_KEY=secret\n")
+    install(fake, "1.0-a")
+    assert fake.files() == before
+    assert sorted(path.name for path in top.iterdir()) == ["current", "releases"]
 
 
 def test_interrupted_after_the_switch_of_the_previous_release(fake: FakeHost) -> None:
