@@ -60,12 +60,12 @@ class Health:
         self,
         manager: CameraManager | None,
         client_count: Callable[[], int],
-        activity: Activity,
+        activity: Callable[[], Activity],
         *,
         probe: Callable[[Address], bytes] = probe_server,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`manager` is None if the camera is disabled; `client_count` returns the clients of the fan-out, `activity` is
+        """`manager` is None if the camera is disabled; `client_count` returns the clients of the fan-out, `activity`
         what they are sent."""
         self._manager = manager
         self._client_count = client_count
@@ -116,16 +116,17 @@ class Health:
             return None
         if self._clients_since_s is None:
             self._clients_since_s = now_s
-        stalled_s = now_s - max(self._clients_since_s, self._activity.ticked_s)
+        stalled_s = now_s - max(self._clients_since_s, self._activity().ticked_s)
         return None if stalled_s <= STALL_LIMIT_S else f"fan-out stalled for {stalled_s:.0f} s"
 
     def _encoder_error(self, now_s: float) -> str | None:
         status = None if self._manager is None else self._manager.status()
         if status is None or status.state is not State.OPEN or not status.fps or status.fps < 1 / STALL_LIMIT_S:
             return None
-        if not any(channel.due_s <= now_s - STALL_LIMIT_S for channel in self._activity.channels):
+        activity = self._activity()
+        if not any(channel.due_s <= now_s - STALL_LIMIT_S for channel in activity.channels):
             return None  # no clients, or only clients with a low frame rate
-        stalled_s = now_s - max(self._activity.encoded_s, self._activity.channels_since_s)
+        stalled_s = now_s - max(activity.encoded_s, activity.channels_since_s)
         return None if stalled_s <= STALL_LIMIT_S else f"frames arrive, but no JPEG was encoded for {stalled_s:.0f} s"
 
     def _server_error(self, now_s: float, address: Address) -> str | None:

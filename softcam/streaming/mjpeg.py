@@ -1,6 +1,7 @@
 """The MJPEG stream: connects the JPEG encoders and the fan-out, and shows notices while there are no frames.
 
-No dedicated thread: the callbacks run on the encoder threads and on the fan-out thread.
+No dedicated thread: JPEGs are published on the encoder threads, and on the camera's thread for JPEGs that it delivered;
+the other callbacks run on the fan-out thread.
 """
 
 import time
@@ -13,9 +14,9 @@ from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import Channel, JpegEncoderPool, JpegVariant
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Activity:
-    """The progress of the stream, for health checks: single values, each written by one thread; monotonic clock."""
+    """The progress of the stream at one moment, for health checks; times are of the monotonic clock."""
 
     channels: tuple[Channel, ...] = ()  # those with clients
     channels_since_s: float = 0.0
@@ -32,30 +33,40 @@ class MjpegStream:
         orientation: Callable[[], int],
         recovery_reason: Callable[[], str | None],
         on_crash: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`orientation` returns that of EXIF, 1 to 8; `recovery_reason` is not None while the camera is recovering."""
         self._encoders = encoders
         self._orientation = orientation
         self._recovery_reason = recovery_reason
         self._on_crash = on_crash
-        self.activity = Activity()
+        self._clock = clock
+        # Replaced as whole values, and read by any thread without a lock:
+        self._channels: tuple[tuple[JpegChannel, ...], float] = (), 0.0  # by the fan-out thread, with the time
+        self._ticked_s = 0.0  # by the fan-out thread
+        self._encoded_s = 0.0  # by the threads that publish
         self.fanout = FanOut(self._on_channels, self._on_tick, on_crash)
 
     def start(self) -> None:
         self.fanout.start()
         self._encoders.start(self._publish, self._on_crash)
 
+    def activity(self) -> Activity:
+        """Any thread may call it."""
+        return Activity(*self._channels, self._ticked_s, self._encoded_s)
+
     def _on_channels(self, channels: tuple[JpegChannel, ...]) -> None:
-        self.activity.channels, self.activity.channels_since_s = channels, time.monotonic()
+        self._channels = channels, self._clock()
         self._encoders.set_channels(channels)
 
     def _on_tick(self) -> None:
-        self.activity.ticked_s = time.monotonic()
+        self._ticked_s = self._clock()
         reason = self._recovery_reason()
         if reason is not None:
             self._encoders.show_notice(["RECONNECTING TO THE CAMERA", reason])
 
     def _publish(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:
-        self.activity.encoded_s = time.monotonic()
+        self._encoded_s = self._clock()
         oriented = with_orientation(jpeg, self._orientation())
         self.fanout.publish_jpeg(variant, oriented, timestamp_s=timestamp_s, made_s=made_s)

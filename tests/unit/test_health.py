@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -66,7 +66,7 @@ class Parts:
         self.health = Health(
             self.manager,  # type: ignore[arg-type]
             lambda: self.viewers,
-            self.activity,
+            lambda: self.activity,
             probe=probe,
             clock=self.clock,
         )
@@ -74,14 +74,14 @@ class Parts:
     def watch(self, *channels: FakeChannel) -> None:
         self.manager.state, self.manager.fps = State.OPEN, 20.0
         self.viewers = len(channels)
-        self.activity.channels, self.activity.channels_since_s = channels, self.clock.now_s
+        self.activity = replace(self.activity, channels=channels, channels_since_s=self.clock.now_s)
         self.report_tick()
 
     def report_tick(self) -> None:
-        self.activity.ticked_s = self.clock.now_s
+        self.activity = replace(self.activity, ticked_s=self.clock.now_s)
 
     def report_encoded(self) -> None:
-        self.activity.encoded_s = self.clock.now_s
+        self.activity = replace(self.activity, encoded_s=self.clock.now_s)
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ def test_status_line_ignores_small_changes_of_the_rate(parts: Parts) -> None:
 
 
 def test_status_line_of_a_disabled_camera() -> None:
-    assert Health(None, lambda: 0, Activity()).status_line() == "camera disabled"
+    assert Health(None, lambda: 0, Activity).status_line() == "camera disabled"
 
 
 def test_closed_camera_is_healthy(parts: Parts, server: tuple[str, int]) -> None:
     assert parts.health.health_error(server) is None
-    assert Health(None, lambda: 0, Activity()).health_error(server) is None
+    assert Health(None, lambda: 0, Activity).health_error(server) is None
 
 
 def test_wildcard_address_is_probed_at_loopback(parts: Parts, server: tuple[str, int]) -> None:
