@@ -9,15 +9,18 @@ import threading
 from collections.abc import Sequence
 from typing import Final
 
-from softcam.application import Application, StoppedWhileStarting
+from softcam import __version__
+from softcam.application import Application
 from softcam.config.loader import load
 from softcam.config.settings import Settings, describe
-from softcam.errors import EXIT_OK, EXIT_STUCK, CameraBusy, CameraMissing, ConfigurationError, PortalError
+from softcam.errors import EXIT_OK, EXIT_STUCK, EXIT_USAGE, CameraBusy, CameraMissing, ConfigurationError, PortalError
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.redact import without_secrets
 from softcam.runtime.shutdown import ShutdownSignal
 from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
 from softcam.streaming.hook import load_hook
+from softcam.web.http.listen import StoppedWhileStarting
 
 log = logging.getLogger("softcam")
 
@@ -57,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PortalError as error:
         log.error("%s", error)
         Notifier(os.environ).send(STATUS=error)
-        return error.exit_code
+        is_flag = isinstance(error, ConfigurationError) and settings.is_flag(*error.settings)
+        return EXIT_USAGE if is_flag else error.exit_code
 
 
 def _list_cameras() -> int:
@@ -70,6 +74,10 @@ def _list_cameras() -> int:
 
 
 def _run(settings: Settings) -> int:
+    camera = without_secrets(settings.camera) if settings.enabled else "disabled"
+    stream = f"{settings.width}x{settings.height} at {settings.fps:g} fps"
+    state_dir = settings.state_dir or "none"
+    log.info("Starting Soft Stream %s: camera %s, %s, state folder %s", __version__, camera, stream, state_dir)
     memory.use_single_arena()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     # Signals are handled from here on, also while the application is being built.
@@ -82,7 +90,6 @@ def _run(settings: Settings) -> int:
         log.info("Stopping: %s", stopped)
         log.info("Stopped")
         return EXIT_OK
-    log.info("Listening on %s", application.url)
     watch = Watch(Notifier(os.environ), application.health.status_line, application.health_error)
     watch.start(application.on_fatal)
     reason = shutdown.wait()

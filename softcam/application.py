@@ -4,10 +4,7 @@ Four builders assemble the components, bottom up; `Application.start` walks one 
 walks it backward. Only this module and `softcam.app` use the settings; components get plain arguments.
 """
 
-import errno
-import logging
 import math
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,14 +17,7 @@ from softcam.camera.session.manager import CameraManager, SessionState
 from softcam.config.settings import Settings
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
-from softcam.errors import (
-    AddressNotReady,
-    CameraBusy,
-    CameraMissing,
-    CameraStuck,
-    ConfigurationError,
-    PortalError,
-)
+from softcam.errors import CameraBusy, CameraMissing, CameraStuck
 from softcam.h264.encoder import VideoEncoder
 from softcam.health import Health
 from softcam.imaging.frame import NewestFrame
@@ -39,7 +29,6 @@ from softcam.recording.timelapse import Still, TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline
-from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.shutdown import ShutdownSignal
 from softcam.runtime.threads import spawn
 from softcam.streaming.fmp4_channel import Fmp4Stream
@@ -57,12 +46,11 @@ from softcam.web.api.recordings import RecordingsApi
 from softcam.web.api.status import StatusApi
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.csrf import CsrfGuard
+from softcam.web.http.listen import listen, log_listening
 from softcam.web.http.router import Router
 from softcam.web.http.server import PortalServer
 from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes
-
-log = logging.getLogger("softcam")
 
 # Limits of the components that must not use up the time for stopping; the camera is the slowest and gets the rest.
 _FAN_OUT_TIMEOUT_S: Final = 0.5
@@ -70,9 +58,6 @@ _HOOK_TIMEOUT_S: Final = 0.2  # it may be in a function that does not return
 _RECORDERS_TIMEOUT_S: Final = 1.5  # to write the index to a slow card; a file without one is recovered later
 _PUBLISHER_TIMEOUT_S: Final = 0.4  # a healthy server needs none of it; a name lookup could take minutes
 _ANSWER_TIMEOUT_S: Final = 0.5  # for pending requests to get their error response, which they do at once
-
-# Errors that no waiting changes: a low port without permission, no IPv6 in this kernel, an invalid address.
-_PERMANENT_BIND_ERRORS: Final = frozenset({errno.EACCES, errno.EPERM, errno.EAFNOSUPPORT, errno.EINVAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +108,20 @@ class Application:
         frames = NewestFrame() if manager is None else manager.frames
         self._hook: Hook | None = None
         if settings.hook is not None:
-            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, lambda: self.url.rstrip("/"))
+            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, self._portal_url)
             frames = self._hook.frames
         self._jpegs = JpegEncoderPool(frames, (settings.width, settings.height))
-        make_encoder: Callable[..., VideoEncoder] = VideoEncoder
-        if self._camera is not None and self._camera.backend == "picamera2" and self._hook is None:
-            hardware = EncoderFactory()  # reads the buffers of the camera
-            make_encoder = partial(VideoEncoder, require=hardware.require, open_backend=hardware.open)
-        self._video = make_encoder(frames, lambda: controls.stream_request.fps, settings.bitrate, self.on_fatal)
+        # The hardware encoder reads the buffers of the camera.
+        has_buffers = self._camera is not None and self._camera.backend == "picamera2" and self._hook is None
+        encoders = EncoderFactory() if has_buffers else EncoderFactory(find=lambda: None)
+        self._video = VideoEncoder(
+            frames,
+            lambda: controls.stream_request.fps,
+            settings.bitrate,
+            self.on_fatal,
+            require=encoders.require,
+            open_backend=encoders.open,
+        )
         self._mjpeg = MjpegStream(
             self._jpegs,
             lambda: controls.orientation,
@@ -161,10 +152,8 @@ class Application:
         self._recorders: RecordingService | None = None
         if settings.recordings is None:
             return
-        library, preroll_s = (
-            Library(Path(settings.recordings), settings.recordings_max_bytes),
-            settings.recordings_preroll_s,
-        )
+        library = Library(Path(settings.recordings), settings.recordings_max_bytes)
+        preroll_s = settings.recordings_preroll_s
         video = timelapse = None
         if manager is not None:
             frames = manager.frames
@@ -206,7 +195,8 @@ class Application:
         self._make_server = partial(
             PortalServer, settings.host, settings.port_for(self._number), router, access, settings.max_clients
         )
-        self._server: PortalServer  # bound by `start`
+        self._has_key = access.requires_key
+        self._bound_server: PortalServer | None = None
 
     def _component_list(self) -> list[_Component]:
         """All components in the order in which they start; they stop in reverse."""
@@ -247,9 +237,11 @@ class Application:
         self._shutdown.request(CameraStuck(reason))
 
     @property
-    def url(self) -> str:
-        """The URL of the portal; available once the application was started."""
-        return self._server.url
+    def _server(self) -> PortalServer:
+        """The server; available once the application was started."""
+        if self._bound_server is None:
+            raise RuntimeError("the application was not started")
+        return self._bound_server
 
     def health_error(self) -> str | None:
         """An error that will not resolve by itself; None while the portal is healthy."""
@@ -268,14 +260,19 @@ class Application:
     def _hook_status(self) -> dict[str, Any]:
         return {"hook": None if self._hook is None else self._hook.status()}
 
+    def _portal_url(self) -> str:
+        return self._server.url.rstrip("/")
+
     # --- starting and stopping single components --------------------------------------------------------------
 
     def _bind(self) -> None:
-        address = f"host {self._settings.host}, port {self._settings.port_for(self._number)}"
-        self._server = listen(self._make_server, address, self._shutdown)
+        settings = self._settings
+        address = f"host {settings.host}, port {settings.port_for(self._number)}"
+        self._bound_server = listen(self._make_server, address, self._shutdown)
 
     def _serve(self) -> None:
         spawn("server", self._server.serve, self.on_fatal)
+        log_listening(self._server.url, self._server.server_name, has_key=self._has_key)
 
     def _stop_publisher(self, deadline_s: float) -> None:
         if self._publisher is not None:
@@ -301,45 +298,6 @@ class _MemoryRelease(SessionListener):
     def on_closed(self) -> None:
         self._jpegs.clear_snapshots()
         memory.release_unused()
-
-
-class StoppedWhileStarting(Exception):
-    """A signal, which the message names, arrived before the portal was listening."""
-
-
-def listen(
-    make: Callable[[], PortalServer],
-    address: str,
-    shutdown: ShutdownSignal,
-    *,
-    timeout_s: float = 5.0,
-    interval_s: float = 0.25,
-) -> PortalServer:
-    """Call `make` until it succeeds: the address may become available late.
-
-    It may be that of the network at boot, or the port of an instance that is just exiting.
-
-    Raises ConfigurationError where it never can be bound, AddressNotReady after `timeout_s`, StoppedWhileStarting.
-    """
-    deadline = Deadline.after(timeout_s)
-    first_error_log = RateLimitedLogger(log, math.inf)
-    while True:
-        try:
-            return make()
-        except UnicodeError as error:  # from a name that is invalid, such as `a..b`
-            raise ConfigurationError([f"{address}: {error}"]) from error
-        except OSError as error:
-            message = f"{address}: {error.strerror or error}"
-            if error.errno in _PERMANENT_BIND_ERRORS and not isinstance(error, socket.gaierror):
-                raise ConfigurationError([message]) from error
-            if deadline.is_expired:
-                raise AddressNotReady(message) from error
-        first_error_log.warning("%s; retrying for %.0f s", message, timeout_s)
-        reason = shutdown.wait(interval_s)
-        if isinstance(reason, PortalError):
-            raise reason
-        if reason is not None:
-            raise StoppedWhileStarting(reason.name)
 
 
 def _nothing() -> None:

@@ -35,11 +35,15 @@ class PortalError(Exception):
 
 
 class ConfigurationError(PortalError):
-    """One or more settings are invalid; `messages` has a line for each, with name, value and rule."""
+    """One or more settings are invalid; `messages` has a line for each, with name, value and rule.
 
-    def __init__(self, messages: Sequence[str], *, from_flags: bool = False) -> None:
+    `settings` names those whose value turned out to be invalid only when it was used.
+    """
+
+    def __init__(self, messages: Sequence[str], *, from_flags: bool = False, settings: Sequence[str] = ()) -> None:
         super().__init__("; ".join(messages))
         self.messages = tuple(messages)
+        self.settings = tuple(settings)
         self.exit_code = EXIT_USAGE if from_flags else EXIT_CONFIGURATION
 
 

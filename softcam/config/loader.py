@@ -1,4 +1,4 @@
-"""Reads flags and environment into one frozen `Settings`, and reports all errors at once.
+"""Reads flags and environment into one frozen `Settings`, and reports all errors at once, warnings among them.
 
 No logging, no files, no environment except the one passed in; no thread.
 
@@ -108,7 +108,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         loader.apply(_read_variables(environ, keys, known, loader))
     loader.apply(each for each in shared if each.row.name != "camera")
     if loader.messages:
-        raise ConfigurationError(loader.messages, from_flags=loader.has_invalid_flag)
+        raise ConfigurationError([*loader.messages, *loader.warnings], from_flags=loader.has_invalid_flag)
     loader.values.setdefault("state_dir", _state_dir(environ))
     loader.values.setdefault("neighbours", _sibling_cameras(environ, number))
     return _resolve(loader, COMMANDS[commands[0]] if commands else "run", number)

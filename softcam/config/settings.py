@@ -68,6 +68,10 @@ class Settings:
         """The selected camera: `pattern`, the URL including a password, the id, or the number."""
         return PATTERN if self.is_pattern else self.url or self.camera_id or str(self.camera_number)
 
+    def is_flag(self, *names: str) -> bool:
+        """Whether the value of one of these settings is from a flag."""
+        return any(self.origins.get(name, "").startswith("-") for name in names)
+
     def port_for(self, number: int) -> int:
         return FIRST_PORT + number if self.port is None else self.port
 

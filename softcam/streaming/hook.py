@@ -46,9 +46,9 @@ def load_hook(name: str) -> HookFunction:
         found = getattr(importlib.import_module(module_name), function_name)
     except BaseException as error:  # foreign code: any error in it is an invalid setting here
         log.debug("Failed to load the hook", exc_info=True)
-        raise ConfigurationError([f"hook {name}: {_describe(error)}"]) from error
+        raise ConfigurationError([f"hook {name}: {_describe(error)}"], settings=["hook"]) from error
     if not callable(found):
-        raise ConfigurationError([f"hook {name}: must be a function"])
+        raise ConfigurationError([f"hook {name}: must be a function"], settings=["hook"])
     hook: HookFunction = found
     return hook
 

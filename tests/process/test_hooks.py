@@ -109,12 +109,16 @@ def test_hanging_and_failing_hook(start_portal: Start, tmp_path: Path) -> None:
     ("name", "reason"),
     [("nowhere_at_all:f", "No module named"), ("json:nothing", "nothing"), ("json:__doc__", "must be a function")],
 )
-@pytest.mark.parametrize("flags", [(), ("--check",)])
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [((), 78), (("--check",), 78), (("--hook", "NAME"), 2), (("--check", "--hook", "NAME"), 2)],
+)
 def test_unloadable_hook_is_a_configuration_error(
-    start_portal: Start, name: str, reason: str, flags: tuple[str, ...]
+    start_portal: Start, name: str, reason: str, flags: tuple[str, ...], code: int
 ) -> None:
-    portal = start_portal("--hook", name, *flags)
-    assert portal.wait() == 78
+    flags = tuple(flag.replace("NAME", name) for flag in flags)
+    portal = start_portal(*flags, environment={"CAMERA_HOOK": name})
+    assert portal.wait() == code
     assert f"hook {name}: " in portal.log
     assert reason in portal.log
     assert "Traceback" not in portal.log

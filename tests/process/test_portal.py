@@ -112,7 +112,7 @@ def test_head_does_not_open_camera(start_portal: Start) -> None:
         assert answer.headers["Content-Type"] != ""
     assert "multipart" in ask(fresh, "/stream.mjpg", method="HEAD").headers["Content-Type"]
     assert status_of(fresh)["opens"] == 0  # the camera stayed closed
-    assert fresh.log.count("\n") == 1
+    assert fresh.log.count("\n") == 2, fresh.log
 
 
 def test_pages(portal: Portal) -> None:
@@ -247,3 +247,19 @@ def test_api_key_is_never_shown(start_portal: Start) -> None:
     bad = start_portal(environment={"CAMERA_API_KEY": f"{KEY} # which it is"})
     assert bad.wait() == 78
     assert KEY not in bad.log
+
+
+# The first lines of the log
+
+
+def test_first_lines_of_the_log(start_portal: Start, tmp_path: Path) -> None:
+    portal = start_portal(*SMALL, "--fps", "12.5", "--host", "0.0.0.0", "--state-dir", str(tmp_path))
+    port = portal.url.rpartition(":")[2]
+    portal.wait_for_log("No API key")
+    starting, listening, warning = (line.split(" ", 2)[2] for line in portal.log.splitlines()[:3])
+    assert re.fullmatch(
+        rf"INFO Starting Soft Stream \S+: camera pattern, 640x360 at 12\.5 fps, state folder {tmp_path}", starting
+    )
+    assert listening == f"INFO Listening on http://127.0.0.1:{port}/ and all other addresses of this machine (0.0.0.0)"
+    assert warning.startswith("WARNING No API key is set: ")
+    assert "CAMERA_API_KEY" in warning

@@ -31,7 +31,7 @@ def use_tuning_file(name: str) -> Path:
     path = find_tuning_file(name)
     if path is None:
         rule = "must be a file, or the name of one of libcamera's tuning files"
-        raise ConfigurationError([f"tuning_file {name}: {rule}"])
+        raise ConfigurationError([f"tuning_file {name}: {rule}"], settings=["tuning_file"])
     os.environ[_VARIABLE] = str(path)
     return path
 

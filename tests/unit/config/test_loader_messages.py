@@ -47,6 +47,13 @@ def test_overridden_value_is_checked() -> None:
     )
 
 
+def test_unknown_variable_is_reported_beside_an_invalid_value() -> None:
+    assert messages_of([], {"CAMERA_WIDTH": "wide", "CAMERA_HEIHGT": "480"}) == (
+        "CAMERA_WIDTH 'wide': must be an even integer from 64 to 8192",
+        "CAMERA_HEIHGT: unknown variable, ignored; did you mean CAMERA_HEIGHT?",
+    )
+
+
 def test_invalid_camera_hides_no_other_error() -> None:
     messages = messages_of(["--camera", "gopher://x"], {"CAMERA_WIDTH": "wide", "cam0_width": "of an unknown number"})
     assert [message.partition(" ")[0] for message in messages] == ["--camera", "CAMERA_WIDTH"]

@@ -1,4 +1,4 @@
-"""`describe`, the report of `--check`."""
+"""`describe`, the report of `--check`, and where a setting is from."""
 
 from softcam.config.loader import load
 from softcam.config.schema import SETTINGS
@@ -34,3 +34,11 @@ def test_describe_camera_with_id() -> None:
     assert "camera = Virtual0  (--camera)" in lines
     assert "port = 18081 + number  (default)" in lines
     assert "camera = pattern  (CAMERA)" in describe(load([], {"CAMERA": "pattern"})).splitlines()
+
+
+def test_is_flag() -> None:
+    settings = load(["--no-autofocus"], {"cam0_width": "640"})
+    assert settings.is_flag("autofocus")
+    assert settings.is_flag("width", "autofocus")
+    assert not settings.is_flag("width", "height")
+    assert not settings.is_flag()

@@ -1,6 +1,7 @@
-"""The address to listen on: errors that are retried, and errors that are not."""
+"""The address to listen on: errors that are retried, errors that are not, and what is logged once it is bound."""
 
 import errno
+import logging
 import signal
 import socket
 import time
@@ -9,9 +10,9 @@ from typing import Any, cast
 
 import pytest
 
-from softcam import application
-from softcam.errors import AddressNotReady, CameraStuck, ConfigurationError
+from softcam.errors import AddressNotReady, CameraStuck, ConfigurationError, PortalError
 from softcam.runtime.shutdown import ShutdownSignal
+from softcam.web.http import listen as listening
 from softcam.web.http.server import PortalServer
 from tests.support.timeouts import PATIENCE_S
 
@@ -45,7 +46,7 @@ def failing(*errors: Exception) -> Callable[[], PortalServer]:
 def listen(
     make: Callable[[], PortalServer], shutdown: ShutdownSignal | None = None, *, timeout_s: float = PATIENCE_S
 ) -> Any:
-    return application.listen(
+    return listening.listen(
         make, "host camera, port 1", shutdown or ShutdownSignal(), timeout_s=timeout_s, interval_s=0.01
     )
 
@@ -54,7 +55,9 @@ def listen(
 def test_address_that_becomes_available(error: OSError, caplog: pytest.LogCaptureFixture) -> None:
     assert listen(failing(error, error)) is SERVER
     (record,) = caplog.records
-    assert record.getMessage() == f"host camera, port 1: {error.strerror}; retrying for {PATIENCE_S:.0f} s"
+    message = record.getMessage()
+    assert message.startswith(f"host camera, port 1: {error.strerror}")
+    assert message.endswith(f"; retrying for {PATIENCE_S:.0f} s")
 
 
 @pytest.mark.parametrize("error", LATE, ids=str)
@@ -76,7 +79,7 @@ def test_invalid_address_is_not_retried(error: Exception) -> None:
 def test_signal_stops_retrying() -> None:
     shutdown = ShutdownSignal()
     shutdown.request(signal.SIGTERM)
-    with pytest.raises(application.StoppedWhileStarting, match="SIGTERM"):
+    with pytest.raises(listening.StoppedWhileStarting, match="SIGTERM"):
         listen(failing(BUSY), shutdown)
 
 
@@ -85,3 +88,38 @@ def test_fatal_error_stops_retrying() -> None:
     shutdown.request(CameraStuck("thread camera crashed"))
     with pytest.raises(CameraStuck, match="crashed"):
         listen(failing(BUSY), shutdown)
+
+
+@pytest.mark.parametrize(
+    ("error", "cure"),
+    [
+        (BUSY, "Address already in use; stop the program that listens there, or set another --port"),
+        (LATE[1], "Cannot assign requested address; --host must be an address of this machine"),
+        (NEVER[0], "Permission denied; ports below 1024 need a privilege: set another --port"),
+    ],
+    ids=str,
+)
+def test_error_names_the_cure(error: OSError, cure: str) -> None:
+    with pytest.raises(PortalError) as caught:
+        listen(failing(*[error] * 1000), timeout_s=0.0)
+    assert str(caught.value) == f"host camera, port 1: {cure}"
+
+
+@pytest.mark.parametrize(
+    ("address", "has_key", "lines"),
+    [
+        ("127.0.0.1", False, ["Listening on URL"]),
+        ("::1", False, ["Listening on URL"]),
+        ("0.0.0.0", True, ["Listening on URL and all other addresses of this machine (0.0.0.0)"]),
+        ("192.168.1.7", True, ["Listening on URL"]),
+        ("192.168.1.7", False, ["Listening on URL", "No API key is set: "]),
+        ("0.0.0.0", False, ["Listening on URL and all", "No API key is set: "]),
+        ("::", False, ["Listening on URL and all", "No API key is set: "]),
+    ],
+)
+def test_warning_without_a_key(address: str, has_key: bool, lines: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        listening.log_listening("URL", address, has_key=has_key)
+    assert len(caplog.messages) == len(lines)
+    assert all(message.startswith(line) for message, line in zip(caplog.messages, lines, strict=True))
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"][: len(lines)]
