@@ -107,7 +107,7 @@ class Pipeline:
             height, width = planes[0].shape
             self._now_s += 1 / self._fps
             self._count += 1
-            self._slot.put(Frame(planes, "YUV420", width, height, began_s=self._now_s))
+            self._slot.put_frame(Frame(planes, "YUV420", width, height, began_s=self._now_s))
             self._video.on_frame()
             if not self._fed.acquire(timeout=LIMIT_S):
                 raise SystemExit("timed out waiting for a packet")

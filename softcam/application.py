@@ -21,11 +21,12 @@ from softcam.errors import CameraBusy, CameraMissing, CameraStuck
 from softcam.h264.encoder import VideoEncoder
 from softcam.health import Health
 from softcam.imaging.frame import NewestFrame
+from softcam.imaging.snapshot import Snapshot
 from softcam.recording import thumbnail as thumbnails
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
 from softcam.recording.service import RecordingService
-from softcam.recording.timelapse import Still, TimelapseRecorder
+from softcam.recording.timelapse import TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline
@@ -164,7 +165,7 @@ class Application:
             def thumbnail() -> bytes | None:
                 return thumbnails.of_newest(frames, orientation())
 
-            def still(full_sensor: bool) -> Still:
+            def still(full_sensor: bool) -> Snapshot:
                 return self._media.take_snapshot(SnapshotOptions(full_sensor=full_sensor))
 
             video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
@@ -277,7 +278,7 @@ class Application:
     def _stop_publisher(self, deadline_s: float) -> None:
         if self._publisher is not None:
             self._publisher.stop()
-            self._publisher.join(deadline_s)
+            self._publisher.wait_stopped(deadline_s)
 
     def _reject_requests(self, deadline_s: float) -> None:  # noqa: ARG002 - does not wait
         self._server.stop()

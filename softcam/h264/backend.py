@@ -34,7 +34,7 @@ class Backend(Protocol):
         """SPS and PPS of the packet last returned by `receive_packet`."""
 
     @property
-    def keeps_buffers(self) -> bool:
+    def is_keeping_buffers(self) -> bool:
         """Whether it keeps the camera's memory beyond a frame: then it is closed before the camera stops."""
 
     @property

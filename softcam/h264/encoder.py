@@ -241,7 +241,7 @@ class VideoEncoder:
                     self._sent.clear()
                     return "end"
                 was_stopping, self._is_camera_stopping = self._is_camera_stopping, False
-                if was_stopping and backend is not None and backend.keeps_buffers:
+                if was_stopping and backend is not None and backend.is_keeping_buffers:
                     return "release"
                 if backend is not None and backend.has_output():
                     return "deliver packets"

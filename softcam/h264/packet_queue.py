@@ -43,9 +43,9 @@ class PacketQueue:
         self.fmt: VideoFormat | None = None  # of the newest packets; None before the encoder has delivered any
         self.size = 0  # bytes in the queue
         self.discarded = 0  # packets so far, including those before the first keyframe
-        self.awaits_keyframe = True  # packets are discarded until the next one
+        self.is_awaiting_keyframe = True  # packets are discarded until the next one
         self._is_consumed = is_consumed
-        # Packets from a keyframe on, with their formats; the first group after a `take` may continue the one before.
+        # Packets from a keyframe on, with their formats; the first group may continue one that was taken.
         self._groups: deque[list[tuple[VideoFormat, Packet]]] = deque()
 
     # --- the encoder's thread ---------------------------------------------------------------------------------
@@ -53,18 +53,18 @@ class PacketQueue:
     def on_format(self, fmt: VideoFormat) -> None:
         with self._lock:
             self.fmt = fmt
-            self.awaits_keyframe = True
+            self.is_awaiting_keyframe = True
         self._on_packets()
 
     def on_packet(self, packet: Packet) -> None:
         with self._lock:
-            if self.fmt is None or (self.awaits_keyframe and not packet.is_keyframe):
+            if self.fmt is None or (self.is_awaiting_keyframe and not packet.is_keyframe):
                 self.discarded += 1
                 return
             is_overflow = self._is_consumed and self.size > self._max_bytes
-            is_first = is_overflow and not self.awaits_keyframe
+            is_first = is_overflow and not self.is_awaiting_keyframe
             if is_overflow:
-                self.awaits_keyframe = True
+                self.is_awaiting_keyframe = True
                 self.discarded += 1
             else:
                 self._append(packet, self.fmt)
@@ -73,7 +73,7 @@ class PacketQueue:
         self._on_packets()
 
     def _append(self, packet: Packet, fmt: VideoFormat) -> None:
-        self.awaits_keyframe = False
+        self.is_awaiting_keyframe = False
         if packet.is_keyframe or not self._groups:
             self._groups.append([])
         self._groups[-1].append((fmt, packet))
@@ -88,7 +88,7 @@ class PacketQueue:
 
     # --- the consumer -----------------------------------------------------------------------------------------
 
-    def take(self) -> list[tuple[VideoFormat, Packet]]:
+    def take_packets(self) -> list[tuple[VideoFormat, Packet]]:
         """Remove and return all packets in order, each with its format."""
         with self._lock:
             taken = list(chain.from_iterable(self._groups))
@@ -124,4 +124,4 @@ class PacketQueue:
     def _clear(self) -> None:
         self._groups.clear()
         self.size = 0
-        self.awaits_keyframe = True
+        self.is_awaiting_keyframe = True

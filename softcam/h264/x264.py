@@ -54,7 +54,7 @@ class X264:
     """An encoder for frames of one size and format; implements `Backend`."""
 
     name: Final = "libx264"
-    keeps_buffers = False
+    is_keeping_buffers = False
     is_full = False
     is_busy = False
 

@@ -81,9 +81,13 @@ class Frame:
         if on_release is not None:
             on_release()
 
-    def derive(self, planes: tuple[Plane, ...], **changes: Any) -> "Frame":
-        """A frame of the same exposure with other planes and fields, and with one hold for the caller."""
-        return replace(self, planes=planes, on_release=None, origin=None, **changes)
+    def derive(
+        self, planes: tuple[Plane, ...], size: tuple[int, int] | None = None, pixel_format: PixelFormat | None = None
+    ) -> "Frame":
+        """A frame of the same exposure with other planes, of this size and format by default; held by the caller."""
+        width, height = size or self.size
+        form = pixel_format or self.pixel_format
+        return replace(self, planes=planes, pixel_format=form, width=width, height=height, on_release=None, origin=None)
 
     def copy(self) -> "Frame":
         """A copy in separate memory, so that the camera gets its buffer back when the caller releases the original."""
@@ -93,8 +97,8 @@ class Frame:
 class NewestFrame:
     """The observable slot that holds the newest frame of a source.
 
-    One producer thread calls `put` and then `notify`; any thread reads. Nothing queues: a slow reader gets the newest
-    frame and never an older one.
+    One producer thread calls `put_frame` and then `notify`; any thread reads. Nothing queues: a slow reader gets the
+    newest frame and never an older one.
     """
 
     def __init__(self) -> None:
@@ -116,11 +120,11 @@ class NewestFrame:
             self._on_clear = (*self._on_clear, on_clear)
 
     def notify(self) -> None:
-        """Call the subscribers after `put`; separate, so that a producer can withdraw the frame in between."""
+        """Call the subscribers after `put_frame`; separate, so that a producer can withdraw the frame in between."""
         for on_frame in self._on_frame:
             on_frame()
 
-    def put(self, frame: Frame) -> None:
+    def put_frame(self, frame: Frame) -> None:
         """Store `frame`, with the caller's hold on it, and release the previous one."""
         with self._changed:
             before, self._frame = self._frame, frame

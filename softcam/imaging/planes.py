@@ -84,7 +84,7 @@ def centre_crop(frame: Frame, size: tuple[int, int]) -> Frame:
         plane[top // down : _ceil(bottom, down), sample * (left // across) : sample * _ceil(right, across)]
         for plane, (sample, across, down) in zip(frame.planes, _SAMPLES[frame.pixel_format], strict=True)
     )
-    return frame.derive(planes, width=part_width, height=part_height)
+    return frame.derive(planes, (part_width, part_height))
 
 
 def _ceil(pixels: int, pixels_per_sample: int) -> int:

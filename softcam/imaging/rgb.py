@@ -41,7 +41,7 @@ def frame_of(rgb: Rgb, like: Frame) -> Frame:
     picture = import_pyav(_FEATURE).VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
     picture = picture.reformat(format=_FULL_RANGE)
     planes = tuple(rows.copy() for rows in _rows_of(picture))
-    return like.derive(planes, pixel_format="YUV420", width=width, height=height)
+    return like.derive(planes, (width, height), "YUV420")
 
 
 def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[int, int]]) -> Frame:

@@ -75,14 +75,14 @@ class Recorder(ABC, Generic[RunT, StatusT]):
     def _status(self, run: RunT) -> StatusT:
         """Called with the lock held."""
 
-    def _begin(self, run: RunT) -> None:
+    def _begin_run(self, run: RunT) -> None:
         """Make `run` the recording in progress; with the lock held. Raises RecordingError if there is one already."""
         if self._run is not None:
             raise RecordingError(f"a {self.kind} is already running; stop it first")
         self._run = run
         self.last_error = None
 
-    def _end(self) -> None:
+    def _end_run(self) -> None:
         with self._changed:
             self._run = None
             self._changed.notify_all()
@@ -91,7 +91,7 @@ class Recorder(ABC, Generic[RunT, StatusT]):
         """Raises RecordingError if nothing can be written."""
         try:
             self._library.enforce_quota()
-            self._library.check_writable()
+            self._library.require_writable()
         except OSError as error:
             raise RecordingError(f"cannot record: {error.strerror}") from error
 

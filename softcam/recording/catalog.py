@@ -88,7 +88,7 @@ class Catalog:
             raise NoRecording(NOT_FOUND)
         return entry
 
-    def open(self, name: str) -> tuple[BinaryIO, int]:
+    def open_recording(self, name: str) -> tuple[BinaryIO, int]:
         """The file, and how many of its bytes are complete. Raises NoRecording."""
         file = open_file(self._path(name))
         running = self._running_file(name)

@@ -19,7 +19,7 @@ class Disk:
         self._lock = threading.Lock()  # guards _known
         self._known: tuple[int, Path] | None = None  # device number and mount point; None: not seen yet
 
-    def require(self) -> None:
+    def require_mounted(self) -> None:
         """Raises OSError if the disk was unmounted and the folder below its mount point is visible instead.
 
         A disk may be mounted later, also above a folder that was in use, and return under another device number.
@@ -34,7 +34,7 @@ class Disk:
                 raise OSError(errno.ENODEV, f"the disk mounted at {known[1]} is gone")
             self._known = number, mount
 
-    def free(self) -> tuple[int, int]:
+    def space(self) -> tuple[int, int]:
         """Bytes available to this process, and how many of them must stay free. Raises OSError."""
         status = os.statvfs(self._folder)
         reserve = min(_RESERVE_BYTES, int(status.f_blocks * status.f_frsize * _RESERVE_PART))

@@ -42,16 +42,16 @@ class Library(Catalog):
         except OSError as error:
             log.warning("Recordings folder %s is not available: %s", folder, error.strerror)
         with contextlib.suppress(OSError):
-            self._disk.require()
+            self._disk.require_mounted()
 
     # --- writing ----------------------------------------------------------------------------------------------
 
-    def create(self, kind: Kind, began_s: float) -> tuple[str, int]:
+    def create_recording(self, kind: Kind, began_s: float) -> tuple[str, int]:
         """A new empty file: its name and a locked descriptor, which the caller closes before `close_recording`.
 
         Raises OSError.
         """
-        self._disk.require()
+        self._disk.require_mounted()
         for number in range(1, names.MAX_PER_SECOND + 1):
             name = names.format_name(kind, began_s, number)
             # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
@@ -65,7 +65,7 @@ class Library(Catalog):
             return name, descriptor
         raise OSError(errno.EEXIST, "too many recordings start in one second")
 
-    def check(self, name: str) -> None:
+    def require_present(self, name: str) -> None:
         """Raises OSError if a running file is no longer in the folder: then what is written to it is lost."""
         with self._lock:
             descriptor = self._running[name].descriptor
@@ -77,9 +77,9 @@ class Library(Catalog):
         if not is_same:
             raise FileNotFoundError(errno.ENOENT, "the file was removed while it was written")
 
-    def check_writable(self) -> None:
+    def require_writable(self) -> None:
         """Raises OSError if no file can be created and written in the folder."""
-        self._disk.require()
+        self._disk.require_mounted()
         with tempfile.TemporaryFile(dir=self.folder, prefix=".") as file:
             file.write(b"x")
 
@@ -98,7 +98,7 @@ class Library(Catalog):
     def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Save a JPEG. Raises OSError."""
         self.enforce_quota(len(picture) + len(thumbnail or b""))
-        name, descriptor = self.create("still", taken_s)
+        name, descriptor = self.create_recording("still", taken_s)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(picture)
@@ -134,7 +134,7 @@ class Library(Catalog):
 
     # --- deleting and recovering ------------------------------------------------------------------------------
 
-    def delete(self, name: str) -> None:
+    def delete_recording(self, name: str) -> None:
         """Raises NoRecording, and RecordingError while it is being written."""
         path = self._path(name)
         if self._running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
@@ -148,7 +148,7 @@ class Library(Catalog):
 
     def free_bytes(self) -> int:
         """What the disk has available for recordings. Raises OSError."""
-        return self._disk.free()[0]
+        return self._disk.space()[0]
 
     def enforce_quota(self, needed: int = 0) -> None:
         """Make sure that `needed` bytes may be written. Raises OSError if the disk or the limit is reached.
@@ -157,8 +157,8 @@ class Library(Catalog):
         nothing is ever deleted.
         """
         with self._enforcing:
-            self._disk.require()
-            free, reserve = self._disk.free()
+            self._disk.require_mounted()
+            free, reserve = self._disk.space()
             excess = needed + reserve - free
             if self.max_bytes is None:
                 if excess > 0:
@@ -172,7 +172,7 @@ class Library(Catalog):
                 if excess <= 0:
                     return
                 try:
-                    self.delete(name)
+                    self.delete_recording(name)
                 except RecordingError as error:
                     log.debug("%s not deleted: %s", name, error)
                     continue

@@ -35,7 +35,7 @@ class Mp4Writer:
         self.size = 0  # bytes of the header and of whole fragments
         self.fragments = 0
         self._library = library
-        self.name, self._descriptor = library.create(kind, began_s)
+        self.name, self._descriptor = library.create_recording(kind, began_s)
         try:
             head = fragment.initial_segment(fmt, orientation)
             ftyp_size = int.from_bytes(head[:4])
@@ -45,7 +45,7 @@ class Mp4Writer:
             library.close_recording(self.name)
             raise
 
-    def add(self, packets: Sequence[Packet], last_duration_s: float) -> None:
+    def add_fragment(self, packets: Sequence[Packet], last_duration_s: float) -> None:
         """Write consecutive packets as a fragment; the last one lasts `last_duration_s`. Raises OSError."""
         self._append(fragment.fragment(self.fragments + 1, packets, self.zero_s, last_duration_s))
         self.fragments += 1

@@ -141,7 +141,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         run = _Run(options=options)
         preroll_s = self._preroll_s if options.preroll_s is None else min(options.preroll_s, self._preroll_s)
         with self._changed:
-            self._begin(run)
+            self._begin_run(run)
             self._queue.start_consuming(run.started_s - preroll_s if preroll_s else None)
         try:
             self._require_space()
@@ -189,7 +189,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         try:
             is_last = False
             while not is_last:
-                packets, is_last = self._take(run)
+                packets, is_last = self._take_packets(run)
                 self._write_all(run, packets)
         finally:
             self._end_file(run)
@@ -204,15 +204,15 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         if not run.is_over:  # it has not started, or its thread crashed
             self._queue.stop_consuming()
             run.is_over = True
-        self._end()
+        self._end_run()
 
-    def _take(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:
+    def _take_packets(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:
         """The packets since the last call, and whether they are the last ones."""
         with self._changed:
             self._changed.wait_for(
                 lambda: run.is_stopping or (run.name is None and self._queue.size > 0), self._limits.flush_s
             )
-            packets = self._queue.take()
+            packets = self._queue.take_packets()
             is_last = run.is_stopping
             if run.ends_s is not None and not is_last:
                 # By the time of the frames; by the clock if there are none.
@@ -229,11 +229,11 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             if run.ends_s is not None and packet.began_s >= run.ends_s:
                 break
             with self._retrying(run):
-                begins_file = self._begins_file(run, fmt, packet, pending)
-                if begins_file or (pending and packet.began_s - pending[0].began_s >= _MAX_FRAGMENT_S):
+                is_file_start = self._is_file_start(run, fmt, packet, pending)
+                if is_file_start or (pending and packet.began_s - pending[0].began_s >= _MAX_FRAGMENT_S):
                     fragment, pending = pending, []
                     self._write(run, fragment, packet)
-                if begins_file:
+                if is_file_start:
                     self._next_file(run, fmt, packet)
             if run.file is not None:
                 pending.append(packet)
@@ -252,7 +252,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             self._end_file(run)
             run.retry_at_s = time.monotonic() + self._limits.retry_s
 
-    def _begins_file(self, run: _Run, fmt: VideoFormat, packet: Packet, pending: Sequence[Packet]) -> bool:
+    def _is_file_start(self, run: _Run, fmt: VideoFormat, packet: Packet, pending: Sequence[Packet]) -> bool:
         """Whether the packet begins a file; requests a keyframe if one should begin soon."""
         if run.file is None or run.file.fmt != fmt:
             return packet.is_keyframe
@@ -300,7 +300,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         if self._library.max_bytes is None:  # with a limit, `_sync` checks once a second: many files take time
             self._library.enforce_quota(new_bytes)
         size = file.size
-        file.add(packets, last_duration_s)
+        file.add_fragment(packets, last_duration_s)
         run.needed_bytes = 0
         with self._changed:
             run.size += file.size - size
@@ -329,7 +329,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         grown_bytes = run.file.size - run.synced_bytes
         run.synced_s, run.synced_bytes = time.monotonic(), run.file.size
         try:
-            self._library.check(run.file.name)
+            self._library.require_present(run.file.name)
         except FileNotFoundError as error:
             self._report_error(f"{run.file.name}: {error.strerror}; starting another file")
             self._end_file(run)
@@ -338,7 +338,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         if self._library.quota is not None:  # room for a second like the last one
             self._library.enforce_quota(self._capped(grown_bytes))
         with self._changed:
-            if not self._queue.awaits_keyframe:  # no frames are dropped
+            if not self._queue.is_awaiting_keyframe:  # no frames are dropped
                 self.last_error = None
 
     def _end_file(self, run: _Run) -> None:

@@ -20,6 +20,7 @@ from softcam.h264.x264 import X264, require_libx264
 from softcam.imaging.frame import Frame
 from softcam.imaging.rgb import decode_yuv420
 from softcam.imaging.scale import scaled_size
+from softcam.imaging.snapshot import Snapshot
 from softcam.recording import thumbnail
 from softcam.recording.base import Recorder, Run
 from softcam.recording.library import Library
@@ -48,14 +49,6 @@ class TimelapseOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Still:
-    """A JPEG, and the Unix time of its exposure."""
-
-    jpeg: bytes
-    taken_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class RunningTimelapse:
     """The status of a time-lapse; `name` is None until the first still."""
 
@@ -76,7 +69,7 @@ class _Video:
     encoder: X264
     saved: int = 0  # stills next to the file
     frames: int = 0  # in the file
-    needs_keyframe: bool = True  # the encoder's reference frame is not in the file
+    is_keyframe_needed: bool = True  # the encoder's reference frame is not in the file
     synced_s: float = 0.0
 
 
@@ -100,7 +93,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
     def __init__(
         self,
         library: Library,
-        take_still: Callable[[bool], Still],
+        take_still: Callable[[bool], Snapshot],
         bitrate: int,
         on_crash: Callable[[str], None],
         orientation: Callable[[], int] = upright,
@@ -121,7 +114,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         self._require_space()
         run = _Run(options=options)
         with self._changed:
-            self._begin(run)
+            self._begin_run(run)
             try:
                 self._start_thread(run, "timelapse", self._record)
             except RecordingError:
@@ -145,14 +138,14 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
                 try:
                     still = self._get_still(run)
                     if still is not None:
-                        self._add(run, still)
+                        self._add_still(run, still)
                 except CameraError as error:
                     self._count_failure(run, str(error))
                 except OSError as error:
                     self._count_failure(run, f"the still cannot be written: {error.strerror or error}")
         finally:
             self._end_file(run)
-            self._end()
+            self._end_run()
             log.info("Time-lapse ended: %d stills, %d failed", run.stills, run.failures)
 
     def _wait_until_due(self, run: _Run) -> bool:
@@ -166,16 +159,16 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         with self._changed:
             return not self._changed.wait_for(lambda: run.is_stopping, max(0.0, due_s - elapsed_s))
 
-    def _get_still(self, run: _Run) -> Still | None:
+    def _get_still(self, run: _Run) -> Snapshot | None:
         """A still, or None if the time-lapse was stopped before it was ready. Raises CameraError."""
         hangs = f"the camera delivered no still within {self._still_limit_s:g} s"
         if run.still_thread is not None and run.still_thread.is_alive():  # only one request to a camera that hangs
             raise NoPicture(hangs)
-        outcomes: list[Still | CameraError] = []
+        outcomes: list[Snapshot | CameraError] = []
 
         def take() -> None:
             try:
-                outcome: Still | CameraError = self._take_still(run.options.full_sensor)
+                outcome: Snapshot | CameraError = self._take_still(run.options.full_sensor)
             except CameraError as error:  # raised below, on the waiting thread
                 outcome = error
             with self._changed:
@@ -195,7 +188,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             raise outcome
         return outcome
 
-    def _add(self, run: _Run, still: Still) -> None:
+    def _add_still(self, run: _Run, still: Snapshot) -> None:
         """Raises CameraError, OSError."""
         self._library.enforce_quota(len(still.jpeg))
         self._end_removed_file(run)
@@ -211,13 +204,13 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             run.stills += 1
             run.size += len(still.jpeg)
         frame_s = 1 / run.options.fps
-        is_keyframe = video.needs_keyframe or video.frames % max(1, round(_KEYFRAME_S / frame_s)) == 0
-        video.needs_keyframe = True  # unless this frame is written
+        is_keyframe = video.is_keyframe_needed or video.frames % max(1, round(_KEYFRAME_S / frame_s)) == 0
+        video.is_keyframe_needed = True  # unless this frame is written
         data, is_keyframe = video.encoder.encode(frame, is_keyframe=is_keyframe)
         size = video.file.size
-        video.file.add([Packet(data, is_keyframe, video.frames * frame_s, still.taken_s)], frame_s)
+        video.file.add_fragment([Packet(data, is_keyframe, video.frames * frame_s, still.taken_s)], frame_s)
         video.frames += 1
-        video.needs_keyframe = False
+        video.is_keyframe_needed = False
         with self._changed:
             run.size += video.file.size - size
         if time.monotonic() - video.synced_s >= _SYNC_S:
@@ -232,12 +225,12 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             return
         name = run.video.file.name
         try:
-            self._library.check(name)
+            self._library.require_present(name)
         except FileNotFoundError as error:
             log.warning("Time-lapse: %s: %s; starting another file", name, error.strerror)
             self._end_file(run)
 
-    def _open_file(self, run: _Run, still: Still, size: tuple[int, int]) -> _Video:
+    def _open_file(self, run: _Run, still: Snapshot, size: tuple[int, int]) -> _Video:
         encoder = X264(size, "YUV420", run.options.fps, self._bitrate)
         fmt = VideoFormat(*encoder.size, run.options.fps, *encoder.parameter_sets)
         try:
@@ -265,6 +258,6 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             self._changed.notify_all()
 
 
-def _decode(still: Still, size: tuple[int, int] | None = None) -> Frame:
+def _decode(still: Snapshot, size: tuple[int, int] | None = None) -> Frame:
     """The still as a frame of `size`; by default at its own size, limited to the video's. Raises CameraError."""
     return decode_yuv420(still.jpeg, lambda own: size or scaled_size(own, min(_MAX_WIDTH, own[0])))

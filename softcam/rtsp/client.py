@@ -74,10 +74,14 @@ class Address:
 
 
 class Connection:
-    """A connection to a server. `check` is called after each wait, and raises Cancelled to end it."""
+    """A connection to a server. `raise_if_cancelled` is called after each wait, and raises Cancelled to end it."""
 
     def __init__(
-        self, address: Address, waker: Waker, check: Callable[[], None], connect_limit_s: float = CONNECT_LIMIT_S
+        self,
+        address: Address,
+        waker: Waker,
+        raise_if_cancelled: Callable[[], None],
+        connect_limit_s: float = CONNECT_LIMIT_S,
     ) -> None:
         """Connects, each address of the host within `connect_limit_s`. Raises RtspError, Cancelled.
 
@@ -86,7 +90,7 @@ class Connection:
         self._address = address
         self._waker = waker
         self._connect_limit_s = connect_limit_s
-        self._check = check
+        self._raise_if_cancelled = raise_if_cancelled
         self._cseq = 0
         self._session = ""
         self._challenges: list[str] = []
@@ -151,7 +155,7 @@ class Connection:
     def wait(self, deadline_s: float) -> None:
         """Send and receive; sleep until an event, a wake, or the deadline (monotonic clock).
 
-        Raises RtspError when the server has disconnected, and what `check` raises.
+        Raises RtspError when the server has disconnected, and what `raise_if_cancelled` raises.
         """
         if self._end is not None:
             raise self._end
@@ -181,7 +185,7 @@ class Connection:
         """End the session, if there is one, within a short limit, and close the connection."""
         try:
             if self._session:
-                self._check = lambda: None
+                self._raise_if_cancelled = lambda: None
                 self._response_to(self.send_request("TEARDOWN"), "TEARDOWN", time.monotonic() + _TEARDOWN_LIMIT_S)
         except RtspError:
             pass  # disconnected: then the session has ended too
@@ -196,7 +200,7 @@ class Connection:
             candidates = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
         except (socket.gaierror, UnicodeError) as error:
             raise RtspError(f"unknown host {address.host} ({getattr(error, 'strerror', error)})") from error
-        self._check()
+        self._raise_if_cancelled()
         failure: RtspError | None = None
         for family, kind, protocol, _, sockaddr in candidates:
             try:
@@ -252,7 +256,7 @@ class Connection:
 
     def _is_ready(self, connection: socket.socket, events: int, deadline_s: float) -> bool:
         is_ready = self._waker.wait(deadline_s, connection, events)
-        self._check()
+        self._raise_if_cancelled()
         return is_ready
 
     # --- requests and responses ---------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class Publisher:
                 self._wake()
 
     def stop(self) -> None:
-        """Stop publishing; returns at once, see `join`."""
+        """Stop publishing; returns at once, see `wait_stopped`."""
         with self._lock:
             lease, self._lease = self._lease, None
             if lease is not None:
@@ -117,7 +117,7 @@ class Publisher:
         if lease is not None:
             lease.release()
 
-    def join(self, deadline_s: float) -> bool:
+    def wait_stopped(self, deadline_s: float) -> bool:
         """Wait for the thread to end after `stop`; False at the deadline (monotonic clock)."""
         with self._lock:
             thread = self._thread
@@ -185,7 +185,7 @@ class Publisher:
             log.info("Publishing stopped%s", self._result)
             self._result = ""
 
-    def _check(self) -> None:
+    def _raise_if_cancelled(self) -> None:
         if self._lease is not self._served:
             raise Cancelled
 
@@ -203,11 +203,11 @@ class Publisher:
         until_s = max(began_s + pause_s, now_s + _FIRST_PAUSE_S)
         while time.monotonic() < until_s and not self._is_retry_now:
             waker.wait(until_s)
-            self._check()
+            self._raise_if_cancelled()
 
     def _report_failure(self, reason: str, now_s: float) -> None:
         with self._lock:
-            self._check()
+            self._raise_if_cancelled()
             before = self._status
             self._set_status(State.FAILED, last_error=reason)
         if before.state is not State.FAILED:
@@ -225,7 +225,7 @@ class Publisher:
 
     def _publish_once(self, waker: Waker) -> None:
         """Connect and publish. Returns when the stream must be announced again; raises RtspError, Cancelled."""
-        connection = Connection(self._address, waker, self._check)
+        connection = Connection(self._address, waker, self._raise_if_cancelled)
         queue = PacketQueue(waker.wake, max_s=_QUEUE_S)
         try:
             connection.request("OPTIONS")
@@ -262,7 +262,7 @@ class Publisher:
 
     def _publishing_started(self, fmt: VideoFormat) -> None:
         with self._lock:
-            self._check()
+            self._raise_if_cancelled()
             reconnects = self._status.reconnects + self._has_published
             self._set_status(State.PUBLISHING, last_error=None, reconnects=reconnects)
         started = f"Publishing {fmt.width}x{fmt.height} to {self._address.shown}"
@@ -283,7 +283,7 @@ class Publisher:
         while True:
             now_s = time.monotonic()
             if not connection.unsent:
-                for current, packet in queue.take():
+                for current, packet in queue.take_packets():
                     if (current.width, current.height) != (fmt.width, fmt.height):
                         self._published_from_s = None
                         return
@@ -292,10 +292,10 @@ class Publisher:
                 if self._sent and now_s >= report_at_s:
                     connection.send(packetizer.report(1, time.time()))
                     report_at_s = now_s + _REPORT_EVERY_S
-                if queue.awaits_keyframe and now_s >= keyframe_at_s:
+                if queue.is_awaiting_keyframe and now_s >= keyframe_at_s:
                     self._source.request_keyframe()
                     keyframe_at_s = now_s + _KEYFRAME_EVERY_S
             wake_at_s = connection.keep_alive()
-            if queue.awaits_keyframe:
+            if queue.is_awaiting_keyframe:
                 wake_at_s = min(wake_at_s, max(keyframe_at_s, now_s + _KEYFRAME_EVERY_S))
             connection.wait(wake_at_s)

@@ -50,7 +50,7 @@ class StreamClient:
     sent_bytes: int = 0  # of `unsent`
     part_number: int = 0  # the last part that was started; of an fMP4 stream, the next one
     due_s: float = 0.0
-    waits_for_keyframe: bool = False  # fMP4 only
+    is_awaiting_keyframe: bool = False  # fMP4 only
     format_number: int = 0  # fMP4 only: of the initial segment that was sent; 0 before the first one
     progress_s: float = 0.0
     connected_s: float = 0.0

@@ -1,9 +1,9 @@
 """Sends every stream client the latest JPEG, or an fMP4 stream: one thread, one epoll, no queue per client.
 
-Request threads pass a client's socket with `add`, encoders pass a finished JPEG with `publish_jpeg`, channels of other
-kinds call `notify`. All three append to a queue first and wake the loop second; there is no other entry point. The loop
-never blocks and never encodes. A client with unsent bytes finishes its part and continues with the latest one: a slow
-client loses frames, delays no other client, and costs the same memory however slow it is.
+Request threads pass a client's socket with `add_client`, encoders pass a finished JPEG with `publish_jpeg`, channels of
+other kinds call `notify`. All three append to a queue first and wake the loop second; there is no other entry point.
+The loop never blocks and never encodes. A client with unsent bytes finishes its part and continues with the latest one:
+a slow client loses frames, delays no other client, and costs the same memory however slow it is.
 
 What a client gets next is decided by its channel: `clients.JpegChannel` or `fmp4_channel.Fmp4Stream`.
 """
@@ -99,7 +99,7 @@ class FanOut:
     def client_count(self) -> int:
         return len(self._clients) + len(self._added)
 
-    def add(self, client: StreamClient) -> None:
+    def add_client(self, client: StreamClient) -> None:
         """Pass a client whose HTTP header was sent; the loop owns its socket now, and calls `on_disconnect` once.
 
         After the end of the loop the client is disconnected at once, by the calling thread.

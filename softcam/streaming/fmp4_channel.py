@@ -95,7 +95,7 @@ class Fmp4Stream:
 
     def subscribe(self, client: StreamClient, now_s: float) -> bytes:
         client.format_number = 0
-        client.waits_for_keyframe = True
+        client.is_awaiting_keyframe = True
         keyframe = self._keyframe
         if keyframe is not None and now_s - keyframe.made_s < self._fresh_keyframe_s:
             client.part_number = keyframe.number
@@ -115,14 +115,14 @@ class Fmp4Stream:
             return None
         if not self._ring or client.part_number > self._ring[-1].number:
             return b""
-        if client.part_number < self._ring[0].number and not client.waits_for_keyframe:
+        if client.part_number < self._ring[0].number and not client.is_awaiting_keyframe:
             self._skip_to_keyframe(client, now_s)
-        if client.waits_for_keyframe:
+        if client.is_awaiting_keyframe:
             keyframe = self._keyframe
             if keyframe is None or keyframe.number < client.part_number:
                 return b""
             client.dropped += keyframe.number - client.part_number if client.format_number else 0
-            client.waits_for_keyframe = False
+            client.is_awaiting_keyframe = False
             client.part_number = keyframe.number + 1
             if client.format_number:
                 return keyframe.data
@@ -155,7 +155,7 @@ class Fmp4Stream:
 
     def _skip_to_keyframe(self, client: StreamClient, now_s: float) -> None:
         """Its next fragment has left the ring: it continues with the latest keyframe, or with a requested one."""
-        client.waits_for_keyframe = True
+        client.is_awaiting_keyframe = True
         if self._keyframe is None:
             client.dropped += self._next_number - client.part_number
             client.part_number = self._next_number

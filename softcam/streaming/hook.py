@@ -137,7 +137,7 @@ class Hook:
             if clearings != self._clearings or frame.began_s <= self._shown_s:
                 return  # the camera has stopped since, or a newer frame has bypassed the function
             self._shown_s = frame.began_s
-            self.frames.put(frame)
+            self.frames.put_frame(frame)
         self.frames.notify()
 
     # --- the hook thread --------------------------------------------------------------------------------------

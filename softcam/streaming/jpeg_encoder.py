@@ -144,7 +144,7 @@ class JpegEncoderPool:
                 if state.channel.due_s > now_s:
                     continue
                 is_newer = state.notice is None and state.began_s < frame.began_s
-                if is_newer and _needs_no_encoding(frame, state.channel.variant):
+                if is_newer and _is_usable_unchanged(frame, state.channel.variant):
                     state.is_due = False
                     state.began_s = frame.began_s
                     self._size = frame.size
@@ -262,6 +262,6 @@ class JpegEncoderPool:
         self._publish(variant, placeholder(size, tuple(lines)), timestamp_s=time.time(), made_s=made_s)
 
 
-def _needs_no_encoding(frame: Frame, variant: JpegVariant) -> bool:
+def _is_usable_unchanged(frame: Frame, variant: JpegVariant) -> bool:
     """Whether the frame is a JPEG that is neither scaled down nor compressed again for this variant."""
     return frame.pixel_format == "MJPEG" and not variant.quality_is_explicit and not 0 < variant.width < frame.width

@@ -101,7 +101,7 @@ class Stage:
     def connect(self, *, small_buffers: bool = False) -> Fmp4Reader:
         ours, theirs = connect(small_buffers)
         before = self.client_count
-        self.fan.add(StreamClient(ours, "192.0.2.1", self.stream, 0.0, self._on_disconnect))
+        self.fan.add_client(StreamClient(ours, "192.0.2.1", self.stream, 0.0, self._on_disconnect))
         reader = Fmp4Reader(theirs)
         self.readers.append(reader)
         eventually(lambda: self.client_count > before, "a client")

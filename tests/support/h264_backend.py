@@ -10,7 +10,7 @@ class InstantBackend:
     """Returns each packet at once."""
 
     name: Final = "libx264"
-    keeps_buffers = False
+    is_keeping_buffers = False
     is_full = False
     is_busy = False
 

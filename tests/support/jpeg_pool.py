@@ -71,7 +71,7 @@ class Pool:
         """The camera delivers a frame."""
         with self._lock:
             self.frames_out += 1
-        self.slot.put(make_frame(size=size, began_s=began_s, on_release=self._on_release))
+        self.slot.put_frame(make_frame(size=size, began_s=began_s, on_release=self._on_release))
         self.slot.notify()
 
     def wait_for(self, count: int) -> None:

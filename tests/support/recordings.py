@@ -38,7 +38,7 @@ def open_video(library: Library, count: int = 40, began_s: float = LONG_AGO_S) -
     fmt, taken = packets(count)
     video = Mp4Writer(library, "video", fmt, began_s, taken[0].began_s)
     for place in range(0, count, 10):
-        video.add(taken[place : place + 10], 1 / FPS)
+        video.add_fragment(taken[place : place + 10], 1 / FPS)
     return video
 
 

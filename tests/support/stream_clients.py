@@ -125,7 +125,9 @@ class Stage:
     def add(self, ours: socket.socket, variant: JpegVariant = VARIANT, interval_s: float = 0.0) -> int:
         number = self.added
         self.added += 1
-        self.fan.add(StreamClient(ours, "192.0.2.1", variant, interval_s, lambda: self.disconnected.append(number)))
+        self.fan.add_client(
+            StreamClient(ours, "192.0.2.1", variant, interval_s, lambda: self.disconnected.append(number))
+        )
         return number
 
     def publish(self, jpeg: bytes, made_s: float = 1.0, variant: JpegVariant = VARIANT) -> None:

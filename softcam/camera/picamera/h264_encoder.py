@@ -114,7 +114,7 @@ class HardwareBackend:
     """Implements `Backend` for frames of one size and format. It starts with the first frame, whose stride it needs."""
 
     name: Final = "hardware"
-    keeps_buffers = True  # the kernel does, until the encoder is stopped
+    is_keeping_buffers = True  # the kernel does, until the encoder is stopped
 
     def __init__(
         self,

@@ -67,7 +67,7 @@ class FrameIntake:
             with session.changed:
                 if session.config is not None:  # a source that reconnects may have another size or format than before
                     session.config = session.remote.config
-        session.frames.put(frame)
+        session.frames.put_frame(frame)
         if self._is_unwanted(epoch):
             # The camera began to stop since the first check, and waits for its buffers. `guard_stop` sets the flag and
             # then clears the slot; here the slot is filled and then the flag checked. So one of the two sees the frame.

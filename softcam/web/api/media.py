@@ -19,7 +19,7 @@ from softcam.imaging.dng import turned
 from softcam.imaging.exif import exif_segment, make_of, with_exif, with_orientation
 from softcam.imaging.frame import Frame
 from softcam.imaging.jpeg import size_of
-from softcam.recording.timelapse import Still
+from softcam.imaging.snapshot import Snapshot
 from softcam.streaming.clients import Channel, StreamClient
 from softcam.streaming.fanout import CONTENT_TYPE, FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant, Size
@@ -184,7 +184,7 @@ class MediaApi:
             release = stack.pop_all().close
 
         def start(connection: socket) -> None:
-            self._fanout.add(StreamClient(connection, request.client, source(config), interval_s, release))
+            self._fanout.add_client(StreamClient(connection, request.client, source(config), interval_s, release))
 
         return StreamingResponse(start, release, content_type, headers())
 
@@ -211,7 +211,7 @@ class MediaApi:
         snapshot = self.take_snapshot(options)
         return Response(snapshot.jpeg, "image/jpeg", headers=_frame_headers(snapshot.taken_s))
 
-    def take_snapshot(self, options: SnapshotOptions) -> Still:
+    def take_snapshot(self, options: SnapshotOptions) -> Snapshot:
         """Open the camera if necessary, focus, and encode one frame. Raises CameraError, NoPicture among them."""
         requested_s = time.monotonic()
         deadline_s = requested_s + self._defaults.snapshot_timeout_s
@@ -236,7 +236,7 @@ class MediaApi:
 
     def _encode_still(
         self, options: SnapshotOptions, manager: CameraManager, deadline_s: float, size: Size, config: StreamConfig
-    ) -> Still:
+    ) -> Snapshot:
         """A snapshot that is larger than the stream: a still, which pauses the stream."""
         manager.wait_frame(0.0, deadline_s).release()  # the still uses the current exposure, which must have settled
         still_size = None if options.full_sensor else _within(size, config.sensor_size)
@@ -254,7 +254,7 @@ class MediaApi:
         deadline_s: float,
         size: Size,
         config: StreamConfig,
-    ) -> Still:
+    ) -> Snapshot:
         """A snapshot of the next intact frame: a camera that delivers JPEGs occasionally delivers a damaged one."""
         damaged = 0
         while True:
@@ -267,7 +267,7 @@ class MediaApi:
                     raise
             not_before_s = math.nextafter(frame.began_s, math.inf)
 
-    def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Still:
+    def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Snapshot:
         """The snapshot of a frame, which is released."""
         try:
             jpeg = self._jpegs.snapshot(
@@ -276,7 +276,7 @@ class MediaApi:
                 options.quality or self._defaults.snapshot_quality,
                 quality_is_explicit=options.quality is not None,
             )
-            return Still(_with_exif(jpeg, frame, config, self._control_manager.orientation), frame.timestamp_s)
+            return Snapshot(_with_exif(jpeg, frame, config, self._control_manager.orientation), frame.timestamp_s)
         finally:
             frame.release()
 

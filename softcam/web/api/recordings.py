@@ -127,12 +127,12 @@ class RecordingsApi:
         headers = dict(_HEADERS)
         if docs.DOWNLOAD.read(request.query):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        file, whole = self._require_service().library.open(name)
+        file, whole = self._require_service().library.open_recording(name)
         return file_response(request, file, whole, _CONTENT_TYPES[name[-4:]], headers)
 
     def delete(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        self._require_service().library.delete(request.path_parameters["name"])
+        self._require_service().library.delete_recording(request.path_parameters["name"])
         return json_response({"status": "ok"})
 
     def thumbnail(self, request: Request) -> AnyResponse:

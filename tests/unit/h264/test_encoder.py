@@ -111,7 +111,7 @@ class Stage:
     def put(self, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:
         self.now_s += after_s
         self.frames += 1
-        self.slot.put(make_frame(size=size, began_s=self.now_s, on_release=self._came_back))
+        self.slot.put_frame(make_frame(size=size, began_s=self.now_s, on_release=self._came_back))
         self.encoder.on_frame()
 
     def show(self, sink: Sink, count: int = 1, after_s: float = FRAME_S, size: tuple[int, int] = SIZE) -> None:

@@ -18,7 +18,7 @@ def send(queue: PacketQueue, count: int, from_s: float = 0.0) -> None:
 
 
 def moments(queue: PacketQueue) -> list[float]:
-    return [each.began_s for _, each in queue.take()]
+    return [each.began_s for _, each in queue.take_packets()]
 
 
 def test_starts_with_a_keyframe() -> None:
@@ -29,14 +29,14 @@ def test_starts_with_a_keyframe() -> None:
     queue.on_format(FORMAT)
     queue.on_packet(packet(1.0))
     assert queue.size == 0
-    assert queue.awaits_keyframe
+    assert queue.is_awaiting_keyframe
     first, second = packet(1.05, is_keyframe=True), packet(1.1)
     queue.on_packet(first)
     queue.on_packet(second)
     assert queue.size > 0
-    assert not queue.awaits_keyframe
-    assert queue.take() == [(FORMAT, first), (FORMAT, second)]
-    assert queue.take() == []
+    assert not queue.is_awaiting_keyframe
+    assert queue.take_packets() == [(FORMAT, first), (FORMAT, second)]
+    assert queue.take_packets() == []
     assert (queue.discarded, len(calls), queue.fmt) == (2, 3, FORMAT)
 
 
@@ -47,14 +47,14 @@ def test_packets_keep_their_format() -> None:
     queue.on_format(LARGE)
     queue.on_packet(packet(0.1))
     queue.on_packet(packet(0.2, is_keyframe=True))
-    assert [(fmt.width, each.began_s) for fmt, each in queue.take()] == [(640, 0.0), (1280, 0.2)]
+    assert [(fmt.width, each.began_s) for fmt, each in queue.take_packets()] == [(640, 0.0), (1280, 0.2)]
 
 
 def test_continues_after_take() -> None:
     queue = PacketQueue()
     queue.on_format(FORMAT)
     queue.on_packet(packet(0.0, is_keyframe=True))
-    queue.take()
+    queue.take_packets()
     queue.on_packet(packet(0.1))
     assert moments(queue) == [0.1]
 
@@ -65,8 +65,8 @@ def test_duration_limit_discards_all() -> None:
     queue.on_packet(packet(0.0, is_keyframe=True))
     for number in range(1, 40):
         queue.on_packet(packet(number * 0.05))
-    assert queue.take() == []
-    assert queue.awaits_keyframe
+    assert queue.take_packets() == []
+    assert queue.is_awaiting_keyframe
     queue.on_packet(packet(2.0, is_keyframe=True))
     assert moments(queue) == [2.0]
     assert queue.discarded == 40
@@ -78,7 +78,7 @@ def test_size_limit_discards_new_packets_up_to_a_keyframe() -> None:
     queue.on_format(FORMAT)
     send(queue, 10)
     assert len(overflows) == 1
-    assert queue.awaits_keyframe
+    assert queue.is_awaiting_keyframe
     assert moments(queue) == [number * 0.05 for number in range(6)]
     queue.on_packet(packet(0.5))
     assert queue.size == 0

@@ -97,9 +97,9 @@ def test_slot_holds_the_newest_frame() -> None:
     maker, slot = Maker(), NewestFrame()
     assert slot.held() is None
     first, second = maker.frame(), maker.frame()
-    slot.put(first)
+    slot.put_frame(first)
     assert maker.returned == 0
-    slot.put(second)
+    slot.put_frame(second)
     assert maker.returned == 1
     assert first.planes == ()
     held = slot.held()
@@ -115,7 +115,7 @@ def test_slot_holds_the_newest_frame() -> None:
 
 def test_wait_returns_the_present_frame() -> None:
     maker, slot = Maker(), NewestFrame()
-    slot.put(maker.frame())
+    slot.put_frame(maker.frame())
     frame = slot.wait(any_frame, lambda: time.monotonic() - 1)  # be the deadline over
     assert frame is not None
     frame.release()
@@ -127,7 +127,7 @@ def test_wait_until_the_deadline() -> None:
     slot, deadline_s = NewestFrame(), time.monotonic() + 0.02
     assert slot.wait(any_frame, lambda: deadline_s) is None
     frame = make_frame()
-    slot.put(frame)
+    slot.put_frame(frame)
     assert slot.wait(lambda _: False, lambda: deadline_s) is None
     assert slot.held(newer_than_s=math.inf) is None
     slot.clear()
@@ -136,7 +136,7 @@ def test_wait_until_the_deadline() -> None:
 
 def test_all_waiting_threads_get_the_frame() -> None:
     maker, slot = Maker(), NewestFrame()
-    slot.put(maker.frame(began_s=1.0))
+    slot.put_frame(maker.frame(began_s=1.0))
     asked = threading.Semaphore(0)
 
     def is_new(frame: Frame) -> bool:
@@ -148,7 +148,7 @@ def test_all_waiting_threads_get_the_frame() -> None:
     for _ in waiting:
         assert asked.acquire(timeout=5)
     wanted = maker.frame(began_s=2.0)
-    slot.put(wanted)
+    slot.put_frame(wanted)
     frames = [background.result() for background in waiting]
     assert frames == [wanted, wanted]
     slot.clear()
@@ -162,7 +162,7 @@ def test_subscribers_are_called_in_order() -> None:
     slot, calls = NewestFrame(), list[str]()
     slot.subscribe(lambda: calls.append("first"), lambda: calls.append("first cleared"))
     slot.subscribe(lambda: calls.append("second"))
-    slot.put(make_frame())
+    slot.put_frame(make_frame())
     assert calls == [], "the producer may still withdraw the frame"
     slot.notify()
     slot.clear()

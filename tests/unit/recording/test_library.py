@@ -26,7 +26,7 @@ FFPROBE = ("ffprobe", "-v", "error", "-show_entries")
 
 def test_names(tmp_path: Path) -> None:
     library = Library(tmp_path / "deep" / "folder", None)
-    names = [library.create(kind, LONG_AGO_S) for kind in ("video", "video", "timelapse", "still")]
+    names = [library.create_recording(kind, LONG_AGO_S) for kind in ("video", "video", "timelapse", "still")]
     for _, descriptor in names:
         os.close(descriptor)
     assert [name for name, _ in names] == [
@@ -79,7 +79,7 @@ def test_invalid_file_is_listed_without_duration(tmp_path: Path) -> None:
         assert [(entry.duration_s, entry.width) for entry in entries] == [(None, None)] * 2
         assert library.recover() == 0
     for entry in entries:
-        library.delete(entry.name)
+        library.delete_recording(entry.name)
     assert library.entries() == []
 
 
@@ -104,7 +104,7 @@ def test_fail_invalid_names(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path / "folder", None)
     (tmp_path / "2026-11-20_23-15-02.mp4").touch()
     (tmp_path / "folder" / ".2026-11-20_23-15-02.mp4.jpg").touch()
-    for call in (library.open, library.delete, library.entry, library.thumbnail):
+    for call in (library.open_recording, library.delete_recording, library.entry, library.thumbnail):
         with pytest.raises(NoRecording, match=r"^no (recording|thumbnail)"):
             call(name)
     assert (tmp_path / "2026-11-20_23-15-02.mp4").exists()
@@ -114,7 +114,7 @@ def test_fail_invalid_names(name: str, tmp_path: Path) -> None:
 def test_fail_any_other_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     library = Library(tmp_path_factory.getbasetemp(), None)
     with pytest.raises(NoRecording):
-        library.open(name)
+        library.open_recording(name)
 
 
 def test_links_and_fifos_are_not_opened(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_links_and_fifos_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "folder" / "2026-11-20_23-15-02.mp4").symlink_to(tmp_path / "secret")
     with pytest.raises(RecordingError):
-        library.open("2026-11-20_23-15-02.mp4")
+        library.open_recording("2026-11-20_23-15-02.mp4")
     os.mkfifo(tmp_path / "folder" / "2026-11-20_23-15-03.mp4")  # opening it would wait for a writer
     with pytest.raises(NoRecording):
-        library.open("2026-11-20_23-15-03.mp4")
+        library.open_recording("2026-11-20_23-15-03.mp4")
     assert library.entries() == []
     assert library.recover() == 0
 
@@ -147,7 +147,7 @@ def test_finished_file(tmp_path: Path) -> None:
     (entry,) = library.entries()
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
     assert (entry.width, entry.height, entry.is_running) == (64, 48, False)
-    file, whole = library.open(name)
+    file, whole = library.open_recording(name)
     with file:
         assert whole == entry.size == len(file.read())
     seen = play(tmp_path / name)
@@ -163,15 +163,15 @@ def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
     with (tmp_path / video.name).open("ab") as end:
         end.write(b"half a fragment")
-    file, whole = library.open(video.name)
+    file, whole = library.open_recording(video.name)
     with file:
         assert whole == video.size
     with pytest.raises(RecordingError, match="stop the recording first"):
-        library.delete(video.name)
+        library.delete_recording(video.name)
     assert library.recover() == 0
     video.close()
     assert len(play(tmp_path / video.name).numbers) == 40
-    library.delete(video.name)
+    library.delete_recording(video.name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,7 +187,7 @@ def test_growing_file_is_read_once(tmp_path: Path) -> None:
     video = open_video(library, 40)
     last = library.entries()[0]
     for number in range(40, 60):
-        video.add([Packet(given[0].data, True, video.zero_s + number / FPS, 0.0)], 1 / FPS)
+        video.add_fragment([Packet(given[0].data, True, video.zero_s + number / FPS, 0.0)], 1 / FPS)
         (entry,) = library.entries()
         assert entry.duration_s == pytest.approx((number + 1) / FPS, abs=0.001)
         assert (entry.is_running, entry.size, entry.width) == (True, video.size, last.width)
@@ -206,7 +206,7 @@ def test_10000_frames_at_uneven_times(tmp_path: Path) -> None:
     for number in range(10_000):
         at_s += 0.001 * (number % 7 + 1)
         data = (keyframe if number % 20 == 0 else other).data
-        video.add([Packet(data, number % 20 == 0, at_s, at_s)], 0.001)
+        video.add_fragment([Packet(data, number % 20 == 0, at_s, at_s)], 0.001)
     video.close()
     answer = subprocess.run(
         [*FFPROBE, "packet=pts_time,flags:stream=nb_frames", "-of", "csv=p=0", str(tmp_path / video.name)],
@@ -225,7 +225,7 @@ def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     fmt, taken = packets(1)
     video = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S, taken[0].began_s)
-    video.add(taken, 0.04)
+    video.add_fragment(taken, 0.04)
     for number in (1, 2):
         library.add_to_timelapse(video.name, number, STILL)
     video.close()
@@ -234,7 +234,7 @@ def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     assert entry.size == library.used_bytes() == (tmp_path / video.name).stat().st_size + 2 * len(STILL)
     folder = tmp_path / "2026-11-20_23-15-02_timelapse"
     assert sorted(path.name for path in folder.iterdir()) == ["000001.jpg", "000002.jpg"]
-    library.delete(video.name)
+    library.delete_recording(video.name)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -243,7 +243,7 @@ def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     lonely = "2026-11-20_23-15-02_timelapse.mp4"
     library.add_to_timelapse(lonely, 1, STILL)
     assert library.used_bytes() == len(STILL)
-    library.delete(lonely)
+    library.delete_recording(lonely)
     assert list(tmp_path.iterdir()) == []
     library.add_to_timelapse(lonely, 1, STILL)
     library.add_still(STILL, LONG_AGO_S + 10)
@@ -259,7 +259,7 @@ def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:
     def churn() -> None:
         try:
             while not is_over.is_set():
-                library.delete(library.add_still(STILL, LONG_AGO_S).name)
+                library.delete_recording(library.add_still(STILL, LONG_AGO_S).name)
         except Exception as error:  # noqa: BLE001 - asserted below
             faults.append(error)
 

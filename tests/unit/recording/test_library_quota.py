@@ -100,7 +100,11 @@ def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     mounts.numbers[stick] = 7  # mounted above the existing folder
     library.add_still(STILL, LONG_AGO_S)
     mounts.numbers.clear()
-    for step in (library.enforce_quota, library.check_writable, lambda: library.create("video", LONG_AGO_S)):
+    for step in (
+        library.enforce_quota,
+        library.require_writable,
+        lambda: library.create_recording("video", LONG_AGO_S),
+    ):
         with pytest.raises(OSError, match=r"the disk mounted at .*stick is gone"):
             step()
     assert len(list((stick / "cam0").iterdir())) == 2

@@ -50,7 +50,7 @@ def test_fragments_before_a_damaged_one_are_recovered(damaged: int, tmp_path: Pa
     path.write_bytes(content)
     duration_s = pytest.approx(0.5 * (damaged - 1), abs=0.01)
     assert library.entries()[0].duration_s == duration_s
-    file, whole = library.open(video.name)
+    file, whole = library.open_recording(video.name)
     file.close()
     assert whole == at - 4
     assert library.recover() == 1
@@ -97,7 +97,7 @@ def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCapture
         assert library.recover() == 0
         assert caplog.text == ""
         with pytest.raises(RecordingError):
-            library.delete(video.name)
+            library.delete_recording(video.name)
         with pytest.raises(OSError, match="no older recording"):
             library.enforce_quota()
         other.communicate(b"")
@@ -119,7 +119,7 @@ def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: p
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", looked_at)
-    name, descriptor = library.create("video", LONG_AGO_S)
+    name, descriptor = library.create_recording("video", LONG_AGO_S)
     monkeypatch.undo()
     assert [entry.is_running for entry in other.entries()] == [True]
     os.close(descriptor)
@@ -130,15 +130,15 @@ def test_removed_running_file_is_detected(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     library = Library(folder, None)
     video = open_video(library)
-    library.check(video.name)
+    library.require_present(video.name)
     folder.rename(tmp_path / "away")
     with pytest.raises(FileNotFoundError, match="No such file"):
-        library.check(video.name)
+        library.require_present(video.name)
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match="was removed"):
-        library.check(video.name)
+        library.require_present(video.name)
     (folder / video.name).write_bytes(b"another one")
     with pytest.raises(FileNotFoundError, match="was removed"):
-        library.check(video.name)
+        library.require_present(video.name)
     video.close()
     assert (folder / video.name).read_bytes() == b"another one"

@@ -59,7 +59,7 @@ def test_interrupted_file_plays_and_is_recovered(tmp_path: Path) -> None:
         running = s.recorder.running
         assert running is not None
         name = str(running.name)
-        file, whole = s.library.open(name)
+        file, whole = s.library.open_recording(name)
         file.close()
         eventually(lambda: _whole(s.library, name) > whole, "another fragment")
         cut = Library(tmp_path / "two", None)
@@ -78,7 +78,7 @@ def test_interrupted_file_plays_and_is_recovered(tmp_path: Path) -> None:
 
 
 def _whole(library: Library, name: str) -> int:
-    file, whole = library.open(name)
+    file, whole = library.open_recording(name)
     file.close()
     return whole
 
@@ -234,5 +234,5 @@ def test_20_recordings_leak_nothing(tmp_path: Path, no_leaks: Callable[..., Abst
             s.stop()
         assert len(s.library.entries()) == 20
         for entry in s.library.entries():
-            s.library.delete(entry.name)
+            s.library.delete_recording(entry.name)
     assert list(tmp_path.iterdir()) == []

@@ -15,10 +15,11 @@ from PIL import Image
 from softcam.errors import NoPicture, RecordingError
 from softcam.h264.packet import Packet
 from softcam.imaging import jpeg
+from softcam.imaging.snapshot import Snapshot
 from softcam.recording import base
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
-from softcam.recording.timelapse import RunningTimelapse, Still, TimelapseOptions, TimelapseRecorder
+from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
 from tests.support.fakes import eventually, soon_s
 from tests.support.h264_samples import numbered_frame, play
 from tests.support.timeouts import PATIENCE_S
@@ -38,7 +39,7 @@ class Stills:
         self.orientation = 1
         self.is_blocked = False  # a still waits for `may_deliver`
 
-    def take(self, full_sensor: bool) -> Still:
+    def take(self, full_sensor: bool) -> Snapshot:
         self.requested_s.append(time.monotonic())
         self.full_sensor.append(full_sensor)
         self.is_blocked = not self.may_deliver.is_set()
@@ -47,7 +48,7 @@ class Stills:
             raise NoPicture("the lens is covered")
         picture = jpeg.encode(numbered_frame(self.taken, self.size), None, 95)
         self.taken += 1
-        return Still(picture, time.time())
+        return Snapshot(picture, time.time())
 
 
 @contextmanager
@@ -221,7 +222,7 @@ def test_new_folder_gets_another_file(tmp_path: Path) -> None:
 def test_keyframe_after_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with recorder(tmp_path) as (lapse, _, library):
         lapse.start(TimelapseOptions(0.02))
-        add, failed, added = Mp4Writer.add, list[bool](), list[bool]()
+        add, failed, added = Mp4Writer.add_fragment, list[bool](), list[bool]()
 
         def fail_once(self: Mp4Writer, packets: Sequence[Packet], last_duration_s: float) -> None:
             if not failed:
@@ -230,7 +231,7 @@ def test_keyframe_after_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
             added.append(packets[0].is_keyframe)
             add(self, packets, last_duration_s)
 
-        monkeypatch.setattr(Mp4Writer, "add", fail_once)
+        monkeypatch.setattr(Mp4Writer, "add_fragment", fail_once)
         eventually(lambda: len(added) >= 4)
         lapse.stop()
         (entry,) = library.entries()
@@ -314,7 +315,7 @@ def test_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
 
 def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
     with recorder(tmp_path, 1) as (lapse, _, library):
-        _, descriptor = library.create("video", 0.0)  # running, so it cannot be deleted
+        _, descriptor = library.create_recording("video", 0.0)  # running, so it cannot be deleted
         os.close(descriptor)
         (tmp_path / "1970-01-01_00-00-00.mp4").write_bytes(b"xx")
         with pytest.raises(RecordingError, match="cannot record"):

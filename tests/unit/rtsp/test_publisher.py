@@ -179,7 +179,7 @@ def scene() -> Iterator[Scene]:
         scene = Scene(held)
         yield scene
         scene.publisher.stop()
-        assert scene.publisher.join(soon_s())
+        assert scene.publisher.wait_stopped(soon_s())
         scene.server.close()
         assert scene.crashes == []
         assert scene.source.sinks == []
@@ -192,7 +192,7 @@ def test_off_without_thread(scene: Scene) -> None:
     assert status.url == f"rtsp://127.0.0.1:{scene.server.port}/cam"
     assert "publisher" not in [thread.name for thread in threading.enumerate()]
     scene.publisher.stop()
-    assert scene.publisher.join(time.monotonic())
+    assert scene.publisher.wait_stopped(time.monotonic())
 
 
 @pytest.mark.parametrize("part", ["spawn", "Waker"])
@@ -229,7 +229,7 @@ def test_publishes_until_stop(scene: Scene) -> None:
     scene.publisher.stop()
     assert scene.state is State.OFF
     assert scene.leases == 0
-    assert scene.publisher.join(soon_s())
+    assert scene.publisher.wait_stopped(soon_s())
     eventually(lambda: scene.server.count("TEARDOWN") == 1, "the teardown")
     assert "publisher" not in [thread.name for thread in threading.enumerate()]
 
@@ -341,7 +341,7 @@ def test_stop_and_status_while_the_camera_hangs(scene: Scene, monkeypatch: pytes
 
     def stop() -> bool:
         scene.publisher.stop()
-        return scene.publisher.join(time.monotonic())
+        return scene.publisher.wait_stopped(time.monotonic())
 
     try:
         assert Background(stop).result()
@@ -385,14 +385,14 @@ def test_stop_at_every_stage(scene: Scene, stage: str) -> None:
             scene.wait_for(State.FAILED)
     began_s = time.monotonic()
     scene.publisher.stop()
-    assert scene.publisher.join(soon_s())
+    assert scene.publisher.wait_stopped(soon_s())
     assert time.monotonic() - began_s < TIMEOUT_FACTOR  # half a second is promised
 
 
 def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeaks) -> None:
     scene.publish()
     scene.publisher.stop()
-    assert scene.publisher.join(soon_s())
+    assert scene.publisher.wait_stopped(soon_s())
     eventually(lambda: "test session" not in [thread.name for thread in threading.enumerate()], "the server's threads")
     with no_leaks():
         for number in range(50):
@@ -402,7 +402,7 @@ def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeak
             if number % 3 == 2:
                 scene.wait_for(State.PUBLISHING)
             scene.publisher.stop()
-            assert scene.publisher.join(soon_s())
+            assert scene.publisher.wait_stopped(soon_s())
         scene.server.connections.clear()
 
 
@@ -434,4 +434,4 @@ def test_many_threads_start_and_stop(scene: Scene) -> None:
     scene.publisher.stop()
     scene.publisher.stop()
     assert scene.leases == 0
-    assert scene.publisher.join(soon_s())
+    assert scene.publisher.wait_stopped(soon_s())

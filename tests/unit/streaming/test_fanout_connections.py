@@ -101,7 +101,7 @@ def test_reused_file_descriptor_belongs_to_new_client(stage: Stage) -> None:
 
     numbers = {ours.fileno() for ours, _ in leaving}
     for ours, theirs in leaving:
-        stage.fan.add(StreamClient(ours, "192.0.2.2", VARIANT, 0.0, connect_at_once))
+        stage.fan.add_client(StreamClient(ours, "192.0.2.2", VARIANT, 0.0, connect_at_once))
         StreamReader(theirs).read_boundary()
     stage.on_channels = hold
     third = connect()

@@ -173,7 +173,7 @@ def test_keyframe_requests_of_slow_clients_are_limited(stage: Stage) -> None:
     for reader in slow:
         assert reader.read_fragment() == 1
         assert reader.read_fragment() == 2
-    eventually(lambda: sum(viewer.waits_for_keyframe for viewer in stage.stream.clients) == 5)
+    eventually(lambda: sum(viewer.is_awaiting_keyframe for viewer in stage.stream.clients) == 5)
     assert stage.video.keyframe_requests == wanted + 1
 
 

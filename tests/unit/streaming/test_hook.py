@@ -49,7 +49,7 @@ class RunningHook:
         """The camera delivers a grey frame."""
         frame = make_frame(size=SIZE, **options)
         frame.planes[0][:] = level
-        self.source.put(frame)
+        self.source.put_frame(frame)
         self.source.notify()
         return frame
 
@@ -319,7 +319,7 @@ def test_result_from_before_a_camera_stop_is_dropped(start_hook: StartHook) -> N
 def test_undecodable_frame_is_shown_unchanged(start_hook: StartHook) -> None:
     running = start_hook(lambda image, _: image)
     damaged = Frame((np.zeros(9, np.uint8),), "MJPEG", *SIZE)
-    running.source.put(damaged)
+    running.source.put_frame(damaged)
     running.source.notify()
     assert running.shown(damaged) == 0
     assert "cannot decode" in running.hook.status()["last_error"]

@@ -68,7 +68,7 @@ def photo() -> bytes:
 
 def send_camera_jpeg(pool: Pool, photo: bytes, began_s: float) -> None:
     plane = np.frombuffer(photo, np.uint8)
-    pool.slot.put(Frame((plane,), "MJPEG", *SIZE, began_s=began_s))
+    pool.slot.put_frame(Frame((plane,), "MJPEG", *SIZE, began_s=began_s))
     pool.encoders.on_frame()
 
 

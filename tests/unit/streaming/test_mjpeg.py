@@ -31,7 +31,7 @@ class Scene:
 
     def connect(self) -> StreamReader:
         ours, theirs = connect()
-        self.stream.fanout.add(StreamClient(ours, "192.0.2.1", VARIANT, 0.0, lambda: None))
+        self.stream.fanout.add_client(StreamClient(ours, "192.0.2.1", VARIANT, 0.0, lambda: None))
         eventually(lambda: self.stream.activity().channels)
         self.readers.append(StreamReader(theirs).read_boundary())
         return self.readers[-1]
@@ -60,7 +60,7 @@ def test_activity(scene: Scene) -> None:
     assert (connected.channels_since_s, connected.encoded_s) == (100.0, 0.0)
     eventually(lambda: scene.stream.activity().ticked_s == 100.0)
     scene.now_s = 107.0
-    scene.slot.put(make_frame(size=SIZE))
+    scene.slot.put_frame(make_frame(size=SIZE))
     scene.slot.notify()
     reader.read_jpeg()
     assert scene.stream.activity().encoded_s == 107.0
@@ -72,7 +72,7 @@ def test_activity(scene: Scene) -> None:
 
 def test_jpeg_has_the_orientation(scene: Scene) -> None:
     reader = scene.connect()
-    scene.slot.put(make_frame(size=SIZE))
+    scene.slot.put_frame(make_frame(size=SIZE))
     scene.slot.notify()
     jpeg = reader.read_jpeg()
     assert (size_of(jpeg), orientation_of(jpeg)) == (SIZE, 6)

@@ -94,7 +94,7 @@ class Scene:
         request = FakeRequest(metadata, {"main": {"format": "YUV420", "stride": 64}}, {"main": "the stream"}, inner)
         frame = make_frame(metadata, size=self.size, began_s=self.now_s, on_release=self.outstanding.acquire())
         frame.origin = RequestHandle(request, self.outstanding.acquire) if self.has_origin else None
-        self.slot.put(frame)
+        self.slot.put_frame(frame)
         self.video.on_frame()
 
     def show(self, sink: Sink, count: int = 1) -> None:

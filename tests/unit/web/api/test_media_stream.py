@@ -40,7 +40,7 @@ class Audience:
     def __init__(self) -> None:
         self.viewers: list[StreamClient] = []
 
-    def add(self, viewer: StreamClient) -> None:
+    def add_client(self, viewer: StreamClient) -> None:
         self.viewers.append(viewer)
 
 
