@@ -62,13 +62,11 @@ class Field:
             case "choice":
                 return f"one of {', '.join(self.choices)}{tail}"
             case "window":
-                return (
-                    "an object with x, y, width and height, fractions of the image from 0 to 1, "
-                    f"x and y at most {_FARTHEST_EDGE:g}{tail}"
-                )
+                sides = f"x and y from 0 to {_FARTHEST_EDGE:g}, width and height from {_SMALLEST_PART:g} to 1"
+                return f"an object with the fractions {sides}{tail}"
         number = "an integer" if self.kind == "integer" else "a number"
         if self.multiple > 1:
-            number = f"a multiple of {self.multiple}"
+            number = "an even integer" if self.multiple == 2 else f"a multiple of {self.multiple}"
         why = f" (set by {self.high_of})" if self.high_of else ""
         return f"{number} from {self.low:.12g} to {self.high:.12g}{why}{tail}"
 
@@ -144,7 +142,7 @@ class Group:
             raise BadValue(f"body: must be a JSON object with {self._names()}")
         known = {each.name for each in self.fields}
         errors = [
-            f"{name[:60]!r}: unknown field; expected one of {self._names()}" for name in body if name not in known
+            f"{name[:60]!r}: unknown field; the body may have {self._names()}" for name in body if name not in known
         ]
         values: dict[str, Any] = {}
         for each in self.fields:
@@ -175,7 +173,7 @@ class Group:
         return {"status": "ok"} | {self.answers.get(name, name): value for name, value in values.items()}
 
     def _names(self) -> str:
-        return ", ".join(each.name for each in self.fields) or "none"
+        return ", ".join(each.name for each in self.fields) or "no fields"
 
 
 def fraction(name: str, help_: str, default: float | None = None, high: float = 1.0) -> Field:

@@ -15,7 +15,7 @@ from softcam.errors import NoRecording, RecordingError
 
 log = logging.getLogger(__name__)
 
-NOT_FOUND: Final = "no recording with this name"
+NOT_FOUND: Final = "no recording with this name; GET /v1/recordings lists all"
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.01  # longer than another portal needs to check the lock
 

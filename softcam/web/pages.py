@@ -1,17 +1,24 @@
-"""The page and the API documentation: files of the folder `assets`, read once at start."""
+"""The page and the API documentation: files of the folder `assets`, read once at start.
+
+The handlers run on the request threads.
+"""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import PurePath
 from typing import Final
 
+from softcam.errors import ConfigurationError
 from softcam.web.http.messages import AnyResponse, Request, Response
 from softcam.web.http.ranges import is_unchanged
 from softcam.web.http.router import Doc, Handler, Route
 
-_ASSETS: Final = files("softcam.web").joinpath("assets")
+_ASSETS: Final[Traversable] = files("softcam.web").joinpath("assets")
+_REFERENCE: Final = re.compile(rb'"(?:assets|\.)/([\w.-]+)"')  # in HTML and in JavaScript
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -37,13 +44,16 @@ def page_handler(
     fill: Mapping[str, str] | None = None,
     connect_origin: str | None = None,
     image_origins: Callable[[Request], Sequence[str]] | None = None,
+    assets: Traversable = _ASSETS,
 ) -> Handler:
-    """The handler of one file. Raises FileNotFoundError if the installation is incomplete.
+    """The handler of one file. Raises ConfigurationError if the file, or one that it refers to, is missing.
 
     `fill` replaces the file's {{names}} by text that is already escaped. `connect_origin` is an additional origin that
     the page may connect to. `image_origins` returns the additional origins of its images, as seen by the client.
     """
-    body = _ASSETS.joinpath(name).read_bytes()
+    body = _read(assets, name)
+    for reference in _REFERENCE.findall(body):
+        _read(assets, reference.decode())
     for field, value in (fill or {}).items():
         body = body.replace(b"{{%s}}" % field.encode(), value.encode())
     etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
@@ -66,15 +76,25 @@ def page_handler(
     return answer
 
 
-def page_routes(image_origins: Callable[[Request], Sequence[str]] | None = None) -> list[Route]:
+def _read(assets: Traversable, name: str) -> bytes:
+    try:
+        return assets.joinpath(name).read_bytes()
+    except OSError as error:
+        reason = f"{error.strerror}; the installation is incomplete: install Soft Stream again"
+        raise ConfigurationError([f"{assets.joinpath(name)}: {reason}"]) from error
+
+
+def page_routes(
+    image_origins: Callable[[Request], Sequence[str]] | None = None, assets: Traversable = _ASSETS
+) -> list[Route]:
     """The page at `/`, the documentation, and the parts of all pages, whose addresses are relative.
 
     So the portal works under a sub-path. `image_origins` returns the origins of other cameras' images.
     """
-    page = page_handler("index.html", image_origins=image_origins)
-    names = sorted(file.name for file in _ASSETS.iterdir() if PurePath(file.name).suffix in (".css", ".js", ".svg"))
+    page = page_handler("index.html", image_origins=image_origins, assets=assets)
+    names = sorted(file.name for file in assets.iterdir() if PurePath(file.name).suffix in (".css", ".js", ".svg"))
     return [
         Route(("/", "/index.html"), page, doc=page_doc("The page with the live picture and the controls")),
-        Route(("/docs",), page_handler("docs.html"), doc=page_doc("This API description as a page")),
-        *(Route((f"/assets/{name}",), page_handler(name)) for name in names if name != TRANSPORTS),
+        Route(("/docs",), page_handler("docs.html", assets=assets), doc=page_doc("This API description as a page")),
+        *(Route((f"/assets/{name}",), page_handler(name, assets=assets)) for name in names if name != TRANSPORTS),
     ]

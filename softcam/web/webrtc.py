@@ -5,6 +5,8 @@ is available.
 
 The player speaks WHEP with the configured media server, directly from the browser; the portal is not involved. A user
 name and password in the URL are for clients: the page passes them to everybody who may open it.
+
+Pure functions; the handlers run on the request threads.
 """
 
 import base64

@@ -162,7 +162,7 @@ def test_read_only_key(start_portal: Start, visitor: Visitor) -> None:
     page.locator("#control-auto_exposure-enabled").click()
     expect(page.locator("#toast")).to_contain_text("read-only")
     expect(page.locator("#control-auto_exposure-enabled")).to_be_checked()  # the actual value
-    expect(page.locator("#read-only")).to_have_text("This key is read-only.")
+    expect(page.locator("#read-only")).to_have_text("This key is read-only: changes require the key of CAMERA_API_KEY.")
     for control in ("#control-auto_exposure-enabled", "#reset-all", "#rotate"):
         expect(page.locator(control)).to_be_disabled()
 

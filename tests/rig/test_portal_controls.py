@@ -79,7 +79,7 @@ def test_raw_still_is_rejected(rig: Rig) -> None:
     portal = start_portal(rig, *CAMERA)
     answer = portal.get("/snapshot.jpg?format=dng")
     assert answer.status == 409
-    assert answer.json["detail"] == "format dng: this camera has no raw images"
+    assert answer.json["detail"] == "format: must be jpeg, this camera has no raw images"
     assert portal.get("/snapshot.jpg").status == 200
 
 

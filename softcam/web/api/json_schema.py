@@ -1,4 +1,4 @@
-"""What the JSON Schemas of responses are made of."""
+"""What the JSON Schemas of responses are made of. Pure functions."""
 
 from collections.abc import Mapping
 from typing import Any, Final

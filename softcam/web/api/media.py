@@ -175,7 +175,7 @@ class MediaApi:
             if not self._slots.acquire(blocking=False):
                 raise HttpError(
                     HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"client limit reached ({self._defaults.max_clients})",
+                    f"client limit reached ({self._defaults.max_clients}); disconnect a client, or raise --max-clients",
                     {"Retry-After": str(_RETRY_AFTER_S)},
                 )
             stack.callback(self._slots.release)
@@ -286,7 +286,7 @@ class MediaApi:
         with manager.lease("snapshot"):
             config = manager.wait_ready(deadline_s)
             if not config.has_raw:
-                raise NotSupported("format dng: this camera has no raw images")
+                raise NotSupported("format: must be jpeg, this camera has no raw images")
             self._focus(manager, autofocus, deadline_s)
             manager.wait_frame(0.0, deadline_s).release()
             return manager.raw_still(deadline_s)

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 description of the API, generated once from the routing table.
 
-The routes carry their schemas, which come from the control schema. Only what all routes share is written here.
+The routes carry their schemas, which come from the control schema. Only what all routes share is written here. Runs
+on the main thread, at start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ _REASONS: Final[Mapping[int, str]] = {
     401: "The API key is missing or wrong",
     403: "The key is read-only, or a cross-origin request would change something",
     404: "Not found",
-    408: "Timed out reading the body",
+    408: "Timed out reading the request",
     409: "Not supported by this camera, or not possible in its current state",
     411: "The body has no Content-Length",
     413: "The body is too large",

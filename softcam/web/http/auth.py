@@ -3,13 +3,17 @@
 import base64
 import hashlib
 import hmac
+import logging
 from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from typing import Final
 
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
+
+log = logging.getLogger(__name__)
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
 
@@ -20,6 +24,7 @@ class AccessControl:
     def __init__(self, api_key: str | None, view_key: str | None = None, csrf: CsrfGuard | None = None) -> None:
         """`view_key` grants read-only access. With a view key alone, nobody can change anything."""
         self._csrf = csrf or CsrfGuard()
+        self._wrong_key_log = RateLimitedLogger(log)
         self._digest = None if api_key is None else _digest(api_key)
         self._view_digest = None if view_key is None else _digest(view_key)
 
@@ -27,28 +32,29 @@ class AccessControl:
     def requires_key(self) -> bool:
         return self._digest is not None or self._view_digest is not None
 
-    def authorize(self, headers: Message, *, is_change: bool = False) -> None:
+    def authorize(self, headers: Message, client: str, *, is_change: bool = False) -> None:
         """Raises HttpError 401 unless `X-API-Key`, `Authorization: Bearer` or Basic (as the password) has a valid key.
 
         Raises HttpError 403 if the key is read-only and `is_change`. The challenge is Basic, so a browser shows its
-        password dialog; any user name is accepted.
+        password dialog; any user name is accepted. A wrong key is logged with the address of the client.
         """
         if not self.requires_key:
             return
         # Every pair is compared, in constant time and as digests: the time reveals neither which key matched nor how
         # much of it.
         texts = [headers.get("X-API-Key"), *_from_authorization(headers.get("Authorization"))]
-        offered = [_digest(text) for text in texts if text is not None]
+        offered = [_digest(text) for text in texts if text]
         may_change = _is_among(self._digest, offered)
         may_read = _is_among(self._view_digest, offered)
         if not may_change and not may_read:
-            raise HttpError(
-                HTTPStatus.UNAUTHORIZED,
-                "an API key is required: X-API-Key, Authorization: Bearer, or Basic with the key as the password",
-                _CHALLENGE,
-            )
+            forms = "X-API-Key, Authorization: Bearer, or Basic with the key as the password"
+            detail = f"an API key is required: {forms}"
+            if offered:
+                self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
+                detail = "the API key is wrong: must be the value of CAMERA_API_KEY or CAMERA_VIEW_KEY"
+            raise HttpError(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
         if is_change and not may_change:
-            raise HttpError(HTTPStatus.FORBIDDEN, "this key is read-only")
+            raise HttpError(HTTPStatus.FORBIDDEN, "this key is read-only: changes require the key of CAMERA_API_KEY")
 
     def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a change requested by a page of another origin; non-browser clients pass."""

@@ -77,10 +77,13 @@ class RequestReader(io.RawIOBase):
         self._idle_timeout_s = idle_timeout_s
         self._request_timeout_s = request_timeout_s
         self._deadline_s: float | None = time.monotonic() + request_timeout_s
+        self._has_begun = False
+        self.has_timed_out = False  # in the middle of a request
 
     def expect_next(self) -> None:
         """The next byte starts another request."""
         self._deadline_s = None
+        self._has_begun = False
 
     def readable(self) -> bool:
         return True
@@ -88,10 +91,15 @@ class RequestReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         """Raises TimeoutError when the deadline has passed."""
         left_s = self._idle_timeout_s
-        if self._deadline_s is not None and (left_s := self._deadline_s - time.monotonic()) <= 0:
-            raise TimeoutError("timed out reading the request")
-        self._connection.settimeout(left_s)
-        received = self._connection.recv_into(buffer)
+        try:
+            if self._deadline_s is not None and (left_s := self._deadline_s - time.monotonic()) <= 0:
+                raise TimeoutError("timed out reading the request")
+            self._connection.settimeout(left_s)
+            received = self._connection.recv_into(buffer)
+        except TimeoutError:
+            self.has_timed_out = self._has_begun
+            raise
+        self._has_begun = True
         if self._deadline_s is None:
             self._deadline_s = time.monotonic() + self._request_timeout_s
         return received

@@ -40,7 +40,10 @@ class CsrfGuard:
         """
         site = headers.get("Sec-Fetch-Site")
         if site is not None and site.strip().lower() not in ("same-origin", "none"):
-            raise HttpError(HTTPStatus.FORBIDDEN, f"Sec-Fetch-Site {site[:40]!r}: cross-origin request rejected")
+            raise HttpError(
+                HTTPStatus.FORBIDDEN,
+                f"Sec-Fetch-Site: must be same-origin or none, not {site[:40]!r}: cross-origin request rejected",
+            )
         origin = headers.get("Origin")
         if origin is None:
             return
@@ -48,7 +51,10 @@ class CsrfGuard:
         hosts = [headers.get("Host"), headers.get("X-Forwarded-Host")]
         own = [_with_port(name.strip().lower(), scheme) for name in hosts if name]
         if not host or _with_port(host, scheme) not in own:
-            raise HttpError(HTTPStatus.FORBIDDEN, f"Origin {origin[:80]!r}: cross-origin request rejected")
+            raise HttpError(
+                HTTPStatus.FORBIDDEN,
+                f"Origin: must be that of the portal, not {origin[:80]!r}: cross-origin request rejected",
+            )
 
     def reject_dns_rebinding(self, headers: Message) -> None:
         """Raises HttpError 403 for a request from a page whose host name anybody could have pointed here."""

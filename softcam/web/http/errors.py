@@ -1,9 +1,7 @@
 """Translates exceptions of handlers into responses; every error is `{"detail": …}`. Runs on the request threads."""
 
 from dataclasses import replace
-from functools import cache
 from http import HTTPStatus
-from importlib.resources import files
 from typing import Final
 
 from softcam.errors import PortalError
@@ -19,6 +17,15 @@ BUSY_RESPONSE: Final = (
     b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(_BUSY_DETAIL), _BUSY_DETAIL)
 )
 
+_UNAUTHORIZED_PAGE: Final = b"""\
+<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="dark light"><title>Authentication required</title>
+<h1>Authentication required</h1>
+<p>Reload this page and enter the camera's API key as the password. Any user name is accepted.</p>
+</html>
+"""
+
 
 def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
     """The response for an exception; 500, without its text, where the exception is not an expected one."""
@@ -32,10 +39,5 @@ def error_response(error: Exception, *, accepts_html: bool = False) -> Response:
     response = json_response({"detail": str(error)}, status, headers)
     if status is HTTPStatus.UNAUTHORIZED and accepts_html:
         # For a person who dismissed the browser's password dialog.
-        return replace(response, body=_unauthorized_page(), content_type="text/html; charset=utf-8")
+        return replace(response, body=_UNAUTHORIZED_PAGE, content_type="text/html; charset=utf-8")
     return response
-
-
-@cache
-def _unauthorized_page() -> bytes:
-    return files("softcam.web").joinpath("assets", "unauthorized.html").read_bytes()

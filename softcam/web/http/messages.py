@@ -1,4 +1,4 @@
-"""Requests and responses as values; no I/O. `server` reads requests and writes responses."""
+"""Requests and responses as values; no I/O, any thread. `server` reads requests and writes responses."""
 
 import json
 import socket

@@ -1,4 +1,4 @@
-"""Query parameters: the description of each, with its parser, which is that of the settings."""
+"""Query parameters: the description of each, with its parser, which is that of the settings. Any thread."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -13,7 +13,6 @@ from softcam.web.http.router import Parameter
 T = TypeVar("T")
 
 _WITH_EXPONENT: Final = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?[eE][+-]?[0-9]{1,4}")
-_MAX_SHOWN: Final = 80  # characters of an invalid value in the error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +22,14 @@ class QueryParameter(Parameter, Generic[T]):
     parse: Callable[[str], T]
 
     def read(self, query: Mapping[str, str]) -> T | None:
-        """The value; None if the parameter is absent. Raises HttpError 400 that names parameter, value and rule."""
+        """The value; None if the parameter is absent. Raises HttpError 400 that names parameter and rule."""
         text = query.get(self.name)
         if text is None:
             return None
         try:
             return self.parse(text)
         except ValueError as error:
-            raise HttpError(HTTPStatus.BAD_REQUEST, f"{self.name} {text[:_MAX_SHOWN]!r}: must be {error}") from error
+            raise HttpError(HTTPStatus.BAD_REQUEST, f"{self.name}: must be {error}") from error
 
 
 def integer(name: str, summary: str, low: int, high: int) -> QueryParameter[int]:

@@ -72,7 +72,7 @@ def requested_range(text: str | None, size: int) -> tuple[int, int] | None:
     if begin >= end:
         raise HttpError(
             HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
-            f"Range: not satisfiable, the file has {size} bytes",
+            f"Range: must start within the file, which has {size} bytes",
             {"Content-Range": f"bytes */{size}"},
         )
     return begin, end

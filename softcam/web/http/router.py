@@ -1,4 +1,4 @@
-"""The routing table with all aliases, and the lookup in it.
+"""The routing table with all aliases, and the lookup in it. Any thread.
 
 A placeholder in braces, as in `/v1/recordings/{name}`, matches any one path segment.
 """
@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from softcam.web.http.messages import AnyResponse, HttpError, Request
 
 _PLACEHOLDER: Final = re.compile(r"\\\{(\w+)\\\}")  # after re.escape()
-_MAX_SHOWN: Final = 80  # characters of an unknown path or action in the error
+_MAX_SHOWN: Final = 80  # characters of a path in the error
 
 Handler = Callable[[Request], AnyResponse]
 
@@ -79,16 +79,13 @@ class Router:
             path = f"/?action={query['action']}"
             if path not in self._by_path:
                 actions = sorted(known.partition("=")[2] for known in self._by_path if known.startswith("/?"))
-                raise HttpError(
-                    HTTPStatus.BAD_REQUEST,
-                    f"action {query['action'][:_MAX_SHOWN]!r}: must be one of {', '.join(actions)}",
-                )
+                raise HttpError(HTTPStatus.BAD_REQUEST, f"action: must be one of {', '.join(actions)}")
         methods, _ = self._match(path)
         if not methods:
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path: {path[:_MAX_SHOWN]}")
         if method not in methods:
             allowed = self.allowed(path)
-            detail = f"{path[:_MAX_SHOWN]}: method {method} not allowed; must be one of {allowed}"
+            detail = f"method: must be one of {allowed} for {path[:_MAX_SHOWN]}"
             raise HttpError(HTTPStatus.METHOD_NOT_ALLOWED, detail, {"Allow": allowed})
         return methods[method]
 

@@ -7,6 +7,7 @@ its thread ends, so stream clients use no threads.
 import contextlib
 import errno
 import io
+import ipaddress
 import logging
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from softcam import __version__
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.body import FramingError, body_length, require_json
+from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
 from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
 from softcam.web.http.messages import (
@@ -60,7 +62,14 @@ _PREFLIGHT: Final = {
     "Access-Control-Allow-Methods": "GET, HEAD",
     "Access-Control-Allow-Headers": "Authorization, X-API-Key",
 }
-_MAX_DETAIL: Final = 200  # characters; http.server quotes the whole malformed line
+# The rules of http.server, whose errors are reported by status only.
+_RULES: Final = {
+    HTTPStatus.BAD_REQUEST: "request line: must be METHOD PATH HTTP/1.1",
+    HTTPStatus.REQUEST_TIMEOUT: "request: must be complete in time; timed out reading it",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "request line: must have at most 65536 bytes",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "header: must have at most 99 lines of at most 65536 bytes each",
+    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "request line: must end with HTTP/1.1 or HTTP/1.0",
+}
 
 
 class PortalServer(ThreadingHTTPServer):
@@ -87,6 +96,7 @@ class PortalServer(ThreadingHTTPServer):
         self.idle_timeout_s = idle_timeout_s
         self.request_timeout_s = request_timeout_s
         self.connections = Connections()
+        self.changes = ChangeLog()
         self.max_requests = max_clients + _SPARE_THREADS
         self._exhausted_pause_s = exhausted_pause_s
         self._free_threads = threading.BoundedSemaphore(self.max_requests + _RESERVE_THREADS)
@@ -186,8 +196,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections.mark_waiting(self.connection)
 
     def handle_one_request(self) -> None:
+        self.command = ""
         super().handle_one_request()
-        if not self.close_connection:
+        if self._reader.has_timed_out:
+            with contextlib.suppress(OSError):
+                self.send_error(HTTPStatus.REQUEST_TIMEOUT)
+        elif not self.close_connection:
             self._reader.expect_next()
             self.server.connections.mark_waiting(self.connection)
 
@@ -230,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _handle_request(self) -> None:
         path, query = parse_target(self.path)
-        request = Request(self.command, path, query, self.headers, self.address_string())
+        request = Request(self.command, path, query, self.headers, self._client())
         try:
             length = body_length(self.command, self.request_version, self.headers)
             # A request that is rejected by its header alone is answered without waiting for its body.
@@ -250,16 +264,24 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.connections.finish_response()
 
+    def _client(self) -> str:
+        """The client's address; behind a proxy on this machine, the one that the proxy reports."""
+        peer = self.address_string()
+        with contextlib.suppress(ValueError):
+            if ipaddress.ip_address(peer).is_loopback:
+                return str(ipaddress.ip_address(self.headers.get("X-Real-IP", "").strip()))
+        return peer
+
     def _authorized_route(self, request: Request, length: int) -> Route:
         """The route of a request that its header permits. Raises HttpError."""
         access = self.server.access
         try:
             route = self.server.router.find(request.method, request.path, request.query)
         except HttpError:
-            access.authorize(self.headers)  # first: without a key a client does not learn which paths exist
+            access.authorize(self.headers, request.client)  # first: without a key, existing paths are not revealed
             raise
         if not route.is_public:
-            access.authorize(self.headers, is_change=route.method != "GET" and not route.is_read_only)
+            access.authorize(self.headers, request.client, is_change=route.method != "GET" and not route.is_read_only)
         if route.method != "GET":
             access.reject_cross_origin(self.headers)
             require_json(self.headers, length)
@@ -267,12 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _read_body(self, length: int) -> bytes:
         """The body, also for a route that ignores it."""
-        try:
-            body = self.rfile.read(length)
-        except TimeoutError as error:
-            raise FramingError(HTTPStatus.REQUEST_TIMEOUT, "timed out reading the body") from error
+        body = self.rfile.read(length)
         if len(body) < length:
-            raise FramingError(HTTPStatus.BAD_REQUEST, "the body is shorter than its Content-Length")
+            raise FramingError(HTTPStatus.BAD_REQUEST, "body: must be as long as its Content-Length")
         return body
 
     def _dispatch(self, route: Route | None, request: Request) -> AnyResponse:
@@ -285,7 +304,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "too many requests at once", RETRY_SOON)
             parameters = self.server.router.path_parameters(request.path)
-            return route.handle(replace(request, path_parameters=parameters))
+            response = route.handle(replace(request, path_parameters=parameters))
+            if route.method != "GET" and not route.is_read_only:
+                self.server.changes.log_change(request)
+            return response
         except (ConnectionError, TimeoutError):
             raise  # the client disconnected or stalled
         except Exception as error:
@@ -347,14 +369,13 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
         """An error that `http.server` itself found in a request, as JSON; the connection is closed."""
         status = HTTPStatus(code)
         self.close_connection = True
         self._has_unread = True
         self.command = self.command or ""  # None if http.server could not parse the request line
-        detail = message or explain or status.phrase
-        self._send(json_response({"detail": detail[:_MAX_DETAIL]}, status))
+        self._send(json_response({"detail": _RULES.get(status, status.phrase)}, status))
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # Without the query, which may contain a key.

@@ -1,16 +1,21 @@
 """The pages: files, caching, Content-Security-Policy, and relative addresses."""
 
 import re
+import shutil
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 
+import softcam.web
+from softcam.errors import ConfigurationError
 from softcam.web.http.messages import Request, Response
 from softcam.web.http.router import Router
-from softcam.web.pages import page_handler, page_routes
+from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes
 from tests.support.raw_http import Site, make_request
 
+ASSETS = Path(softcam.web.__file__).parent / "assets"
 PATHS = ("/", "/index.html", "/assets/page.css", "/assets/page.js", "/assets/icon.svg", "/webrtc")
 
 
@@ -99,11 +104,6 @@ def test_distinct_etags() -> None:
     assert len({answer(path).headers["ETag"] for path in PATHS}) == len(PATHS) - 1  # two of them are one file
 
 
-def test_fail_missing_file() -> None:
-    with pytest.raises(FileNotFoundError):
-        page_handler("absent.html")
-
-
 def test_page_over_http() -> None:
     with Site(page_routes()) as site, site.client() as client:
         page = client.ask("/?cacheBust=1")
@@ -112,3 +112,14 @@ def test_page_over_http() -> None:
         assert client.ask("/", method="HEAD").headers["Content-Length"] == str(len(page.body))
         for escape in ("/assets/../server.py", "/assets/..%2fserver.py", "/assets/", "/assets/page.html"):
             assert client.ask(escape).status == 404
+
+
+@pytest.mark.parametrize("missing", ["index.html", "page.css", "dom.js", "docs.js"])
+def test_incomplete_installation(tmp_path: Path, missing: str) -> None:
+    assets = tmp_path / "assets"
+    shutil.copytree(ASSETS, assets)
+    assert len(page_routes(assets=assets)) == len(page_routes())
+    (assets / missing).unlink()
+    with pytest.raises(ConfigurationError, match=f"{missing}: .*the installation is incomplete") as caught:
+        page_routes(assets=assets)
+    assert caught.value.exit_code == 78

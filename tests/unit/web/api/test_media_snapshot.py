@@ -196,7 +196,7 @@ def test_unknown_metadata(scene: Scene, value: object) -> None:
 )
 def test_fail_invalid_parameter(scene: Scene, query: str, name: str) -> None:
     for method in ("GET", "HEAD"):
-        with pytest.raises(HttpError, match=f"^{name} '.*: must be ") as caught:
+        with pytest.raises(HttpError, match=f"^{name}: must be ") as caught:
             scene.snapshot(query, method)
         assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert scene.camera.opens == 0

@@ -101,7 +101,7 @@ def test_explicit_quality_matters_for_camera_jpegs_only(query: str, is_asked: bo
     [("quality=0", "quality"), ("fps=0", "fps"), ("fps=1001", "fps"), ("fps=x", "fps"), ("width=8", "width")],
 )
 def test_fail_invalid_parameter(scene: Scene, query: str, name: str) -> None:
-    with pytest.raises(HttpError, match=f"^{name} '.*: must be ") as caught:
+    with pytest.raises(HttpError, match=f"^{name}: must be ") as caught:
         stream(scene, query)
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert scene.camera.opens == 0
@@ -113,7 +113,9 @@ def test_fail_invalid_parameter(scene: Scene, query: str, name: str) -> None:
 def test_client_limit() -> None:
     with Scene(max_clients=2) as scene, scene.camera.flowing():
         first, second = stream(scene), stream(scene)
-        with pytest.raises(HttpError, match=r"client limit reached \(2\)") as caught:
+        with pytest.raises(
+            HttpError, match=r"client limit reached \(2\); disconnect a client, or raise --max-clients"
+        ) as caught:
             stream(scene)
         assert caught.value.status is HTTPStatus.SERVICE_UNAVAILABLE
         assert int(caught.value.headers["Retry-After"]) > 0
@@ -245,7 +247,7 @@ def test_no_frame_is_503(impatient: Scene) -> None:
 def test_invalid_parameter_is_400(scene: Scene) -> None:
     with Site(scene.routes()) as site:
         reply = site.ask("/api/camera/frame?quality=500")
-        assert (reply.status, reply.detail) == (400, "quality '500': must be an integer from 1 to 100")
+        assert (reply.status, reply.detail) == (400, "quality: must be an integer from 1 to 100")
 
 
 def test_disconnect_while_camera_opens() -> None:

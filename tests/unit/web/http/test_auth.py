@@ -44,7 +44,7 @@ def basic(credentials: str | bytes) -> dict[str, str]:
     ],
 )
 def test_ok_key(headers: Mapping[str, str]) -> None:
-    AccessControl(KEY).authorize(make_headers(headers))
+    AccessControl(KEY).authorize(make_headers(headers), "client")
 
 
 @pytest.mark.parametrize(
@@ -79,15 +79,27 @@ def test_ok_key(headers: Mapping[str, str]) -> None:
 )
 def test_fail_wrong_key(headers: Mapping[str, str]) -> None:
     with pytest.raises(HttpError) as caught:
-        AccessControl(KEY).authorize(make_headers(headers))
+        AccessControl(KEY).authorize(make_headers(headers), "client")
     assert caught.value.status is HTTPStatus.UNAUTHORIZED
     assert caught.value.headers == {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
     assert KEY not in str(caught.value)
 
 
+def test_wrong_key_is_logged_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    access = AccessControl(KEY)
+    for headers in ({}, {"X-API-Key": ""}, {"Authorization": "Token x"}):
+        with pytest.raises(HttpError, match="an API key is required"):
+            access.authorize(make_headers(headers), "192.168.1.7")
+    assert caplog.messages == []
+    for _ in range(3):
+        with pytest.raises(HttpError, match="the API key is wrong"):
+            access.authorize(make_headers({"X-API-Key": "guess"}), "192.168.1.7")
+    assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]  # at a limited rate
+
+
 def test_no_key_configured() -> None:
-    AccessControl(None).authorize(make_headers({}))
-    AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}))
+    AccessControl(None).authorize(make_headers({}), "client")
+    AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}), "client")
 
 
 def test_constant_time_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,8 +113,8 @@ def test_constant_time_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hmac, "compare_digest", spy)
     access = AccessControl(KEY)
     with pytest.raises(HttpError):
-        access.authorize(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}))
-    access.authorize(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}))
+        access.authorize(make_headers({"X-API-Key": "x", "Authorization": "Bearer " + "x" * 1000}), "client")
+    access.authorize(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}), "client")
     # Digests of equal length, and every pair, whichever matches.
     assert compared == [(32, 32)] * 4
 

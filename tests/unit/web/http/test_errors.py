@@ -38,5 +38,6 @@ def test_unauthorized_page_for_browsers() -> None:
     error = HttpError(HTTPStatus.UNAUTHORIZED, "an API key is required", {"WWW-Authenticate": "Basic"})
     page = error_response(error, accepts_html=True)
     assert page.content_type.startswith("text/html")
+    assert b"enter the camera's API key as the password" in page.body
     assert page.headers["WWW-Authenticate"] == "Basic"
     assert error_response(error).content_type == "application/json"

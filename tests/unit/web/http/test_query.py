@@ -25,9 +25,8 @@ def test_fail_integer(text: str) -> None:
     with pytest.raises(HttpError) as caught:
         QUALITY.read({"quality": text})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
-    assert str(caught.value).startswith("quality '")
+    assert str(caught.value).startswith("quality: must be ")
     assert str(caught.value).endswith(" from 1 to 100")
-    assert ": must be " in str(caught.value)
     assert len(str(caught.value)) < 200
 
 
@@ -43,7 +42,7 @@ def test_ok_number(text: str, value: float) -> None:
     "text", ["", "0", "0.001", "1001", "-1", "nan", "inf", "1e4", "-1e1", "1e", "1e99999", "1,5", "five"]
 )
 def test_fail_number(text: str) -> None:
-    with pytest.raises(HttpError, match=r"^fps .*: must be a number from 0\.01 to 1000$"):
+    with pytest.raises(HttpError, match=r"^fps: must be a number from 0\.01 to 1000$"):
         FPS.read({"fps": text})
 
 
@@ -56,7 +55,7 @@ def test_ok_boolean(text: str, value: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "2", "ja", "null", "truely"])
 def test_fail_boolean(text: str) -> None:
-    with pytest.raises(HttpError, match=r"^full .*: must be 1 or 0"):
+    with pytest.raises(HttpError, match=r"^full: must be 1 or 0"):
         FULL.read({"full": text})
 
 
@@ -67,7 +66,7 @@ def test_absent_parameter() -> None:
 
 def test_choice() -> None:
     assert FORMAT.read({"format": "dng"}) == "dng"
-    with pytest.raises(HttpError, match=r"^format 'DNG': must be one of jpeg, dng$"):
+    with pytest.raises(HttpError, match=r"^format: must be one of jpeg, dng$"):
         FORMAT.read({"format": "DNG"})
 
 

@@ -56,7 +56,7 @@ def test_fail_not_found(path: str) -> None:
     ],
 )
 def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str], allowed: str) -> None:
-    with pytest.raises(HttpError, match=f"method {method} not allowed; must be one of {allowed}") as caught:
+    with pytest.raises(HttpError, match=f"^method: must be one of {allowed} for {path}") as caught:
         ROUTER.find(method, path, query)
     assert caught.value.status is HTTPStatus.METHOD_NOT_ALLOWED
     assert caught.value.headers == {"Allow": allowed}
@@ -64,7 +64,7 @@ def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str
 
 @pytest.mark.parametrize("action", ["", "command", "stream_0", "x" * 5000])
 def test_fail_unknown_action(action: str) -> None:
-    with pytest.raises(HttpError, match=r"^action .*: must be one of snapshot, stream$") as caught:
+    with pytest.raises(HttpError, match=r"^action: must be one of snapshot, stream$") as caught:
         ROUTER.find("GET", "/", {"action": action})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
     assert len(str(caught.value)) < 200
