@@ -56,10 +56,10 @@ EOI: Final = b"\xff\xd9"
 
 Figures = dict[str, Any]  # named as in the JSON output; None if unknown
 ENDED_TEXT: Final = {
-    "frames": "enough frames",
-    "duration": "enough time",
-    "stalled": "no more frames",
-    "closed": "the server ended the stream",
+    "frames": "frame limit reached",
+    "duration": "time limit reached",
+    "stalled": "stream stalled",
+    "closed": "the server closed the stream",
     "interrupted": "interrupted",
 }
 
@@ -81,10 +81,10 @@ class JpegWalk:
 
     def __init__(self, length_bytes: int = 0) -> None:
         self.length_bytes = length_bytes  # as announced; 0 if unknown
-        self.searched_bytes = 0  # for a delimiter
         self.dimensions: tuple[int, int] | None = None  # (width, height) in pixels
         self._at = len(SOI)
         self._is_in_scan = False
+        self._searched_bytes = 0  # for a delimiter
 
     def find_end(self, data: bytes | bytearray) -> int:
         """The length of the JPEG, or -1 if it continues after `data`, which starts with what it was before."""
@@ -110,6 +110,12 @@ class JpegWalk:
         end = data.find(EOI, self._at)
         self._at = max(self._at, len(data) - 1)
         return -1 if end < 0 else end + len(EOI)
+
+    def find_delimiter(self, data: bytearray, delimiter: bytes) -> int:
+        """The position of the delimiter, or -1 if it is not in `data`, which starts with what it was before."""
+        found = data.find(delimiter, self._searched_bytes)
+        self._searched_bytes = max(0, len(data) - len(delimiter))
+        return found
 
 
 class Picture(NamedTuple):
@@ -186,13 +192,11 @@ class PictureReader:
             walk.find_end(self._data[:end])
         else:
             end = walk.find_end(self._data)
-            needle = b"\n" + self._delimiter
             # Two dashes alone may occur in coded data.
-            found = self._data.find(needle, walk.searched_bytes) if len(self._delimiter) > 2 else -1
+            found = walk.find_delimiter(self._data, b"\n" + self._delimiter) if len(self._delimiter) > 2 else -1
             if found >= 0 and not 0 <= end <= found:
                 end = found - (self._data[found - 1 : found] == b"\r")
             if end < 0:
-                walk.searched_bytes = max(0, len(self._data) - len(needle))
                 if len(self._data) <= JPEG_LIMIT_BYTES:
                     return False
                 end = len(self._data)
@@ -277,7 +281,7 @@ class Target:
         if parts.scheme not in DEFAULT_PORTS:
             raise ValueError(f"must be http or https, not {parts.scheme!r}")
         if not parts.hostname:
-            raise ValueError("has no host")
+            raise ValueError("must have a host")
         port = parts.port or DEFAULT_PORTS[parts.scheme]
         authorization = None
         if parts.username is not None:
@@ -317,12 +321,15 @@ class Target:
 
 
 class Wire(io.RawIOBase):
-    """The socket as `http.client` reads it, with an overall deadline. It waits in slices, for the live line."""
+    """The socket as `http.client` reads it, with a deadline for all reads. Calls `on_wait` at least every `SLICE_S`."""
 
-    def __init__(self, connected: socket.socket, timeout_s: float) -> None:
-        self.deadline_s = time.monotonic() + timeout_s
-        self.on_wait: Callable[[float], None] = lambda _: None  # called before each wait
+    def __init__(self, connected: socket.socket, timeout_s: float, on_wait: Callable[[float], None]) -> None:
         self._socket = connected
+        self._deadline_s = time.monotonic() + timeout_s
+        self._on_wait = on_wait
+
+    def set_deadline(self, deadline_s: float) -> None:
+        self._deadline_s = deadline_s
 
     def readable(self) -> bool:
         return True
@@ -332,20 +339,23 @@ class Wire(io.RawIOBase):
 
     def readinto(self, buffer: "memoryview") -> int:  # type: ignore[override]
         """Raises TimeoutError at the deadline."""
-        while (now_s := time.monotonic()) < self.deadline_s:
-            self.on_wait(now_s)
-            self._socket.settimeout(min(SLICE_S, self.deadline_s - now_s))
+        while (now_s := time.monotonic()) < self._deadline_s:
+            self._on_wait(now_s)
+            self._socket.settimeout(min(SLICE_S, self._deadline_s - now_s))
             with contextlib.suppress(TimeoutError):
                 return self._socket.recv_into(buffer)
         raise TimeoutError
 
 
 @contextlib.contextmanager
-def open_stream(target: Target, timeout_s: float, *, is_verified: bool) -> Iterator[tuple[Target, Wire, HTTPResponse]]:
+def open_stream(
+    target: Target, timeout_s: float, on_wait: Callable[[float], None], *, is_verified: bool
+) -> Iterator[tuple[Target, Wire, HTTPResponse]]:
     """The response, and the target after redirects. Connecting and the header may take `timeout_s` each."""
     for _ in range(REDIRECT_LIMIT + 1):
         with contextlib.closing(_connect(target, timeout_s, is_verified=is_verified)) as connection:
-            wire, response = _request(target, connection, timeout_s)
+            wire = Wire(connection.sock, timeout_s, on_wait)
+            response = _request(target, connection, wire, timeout_s)
             location = response.getheader("Location")
             if response.status in (301, 302, 303, 307, 308) and location is not None:
                 target = target.redirect(location)
@@ -353,11 +363,11 @@ def open_stream(target: Target, timeout_s: float, *, is_verified: bool) -> Itera
             if response.status != 200:
                 needs_hint = response.status == 401 and target.authorization is None
                 hint = " (use user:password@ in the URL, or --header)" if needs_hint else ""
-                answer = f"the server answers {response.status} {response.reason}".rstrip()
-                raise ProbeError(f"{target.url}: {answer}{hint}")
+                status = f"{response.status} {response.reason}".rstrip()
+                raise ProbeError(f"{target.url}: the server returned {status}{hint}")
             kind = response.getheader("Content-Type", "").partition(";")[0].strip().lower()
             if kind.startswith(("text/", "image/")) or kind.endswith("json"):
-                raise ProbeError(f"{target.url}: the answer is {kind}, not an MJPEG stream")
+                raise ProbeError(f"{target.url}: the server returned {kind}, not an MJPEG stream")
             yield target, wire, response
             return
     raise ProbeError(f"more than {REDIRECT_LIMIT} redirects")
@@ -377,15 +387,14 @@ def _connect(target: Target, timeout_s: float, *, is_verified: bool) -> HTTPConn
         connection.close()
         reason = str(getattr(error, "strerror", None) or error)
         if isinstance(error, TimeoutError):
-            reason = f"no answer within {timeout_s:g} s"
+            reason = f"no response within {timeout_s:g} s"
         elif isinstance(error, ssl.SSLCertVerificationError):
             reason = f"{error.verify_message} (--insecure accepts any certificate)"
         raise ProbeError(f"cannot connect to {target.host} port {target.port}: {reason}") from error
     return connection
 
 
-def _request(target: Target, connection: HTTPConnection, timeout_s: float) -> tuple[Wire, HTTPResponse]:
-    wire = Wire(connection.sock, timeout_s)
+def _request(target: Target, connection: HTTPConnection, wire: Wire, timeout_s: float) -> HTTPResponse:
     response = HTTPResponse(wire, method="GET")  # type: ignore[arg-type]
     try:
         connection.putrequest("GET", target.path, skip_host=True, skip_accept_encoding=True)
@@ -394,9 +403,9 @@ def _request(target: Target, connection: HTTPConnection, timeout_s: float) -> tu
         connection.endheaders()
         response.begin()
     except TimeoutError as error:
-        raise ProbeError(f"{target.url}: no answer within {timeout_s:g} s") from error
+        raise ProbeError(f"{target.url}: no response within {timeout_s:g} s") from error
     except RemoteDisconnected as error:
-        raise ProbeError(f"{target.url}: the connection ended before an answer") from error
+        raise ProbeError(f"{target.url}: the server closed the connection without a response") from error
     except BadStatusLine as error:
         if str(error).startswith("HTTP/"):
             raise ProbeError(f"invalid status line: {str(error)[:80]!r}") from error
@@ -405,7 +414,7 @@ def _request(target: Target, connection: HTTPConnection, timeout_s: float) -> tu
         raise ProbeError(f"invalid HTTP header: {error}") from error
     except OSError as error:
         raise ProbeError(f"{target.url}: {error.strerror or error}") from error
-    return wire, response
+    return response
 
 
 class LiveLine:
@@ -438,24 +447,23 @@ class LiveLine:
             print(f"\r\x1b[K{text}", end="", file=self._output, flush=True)
 
 
-def measure(
-    wire: Wire, response: HTTPResponse, statistics: Statistics, live: LiveLine, options: argparse.Namespace
-) -> str:
+def measure(wire: Wire, response: HTTPResponse, statistics: Statistics, options: argparse.Namespace) -> str:
     """Read until there are enough frames, `duration` since the first one, or `timeout` without one."""
     reader = PictureReader()
-    wire.on_wait = partial(live.show, statistics)
-    wire.deadline_s = stall_s = time.monotonic() + options.timeout
+    stall_s = deadline_s = time.monotonic() + options.timeout
+    wire.set_deadline(deadline_s)
     try:
         while received := response.read1(RECEIVE_BYTES):
             now_s, unix_s = time.monotonic(), time.time()
             for picture in reader.feed(received, now_s):
                 statistics.record(picture, unix_s)
                 stall_s = picture.arrived_s + options.timeout
-                wire.deadline_s = min(stall_s, statistics.arrivals_s[0] + (options.duration or math.inf))
+                deadline_s = min(stall_s, statistics.arrivals_s[0] + (options.duration or math.inf))
+                wire.set_deadline(deadline_s)
                 if statistics.frames == options.frames:
                     return "frames"
     except TimeoutError:
-        return "stalled" if wire.deadline_s == stall_s else "duration"
+        return "stalled" if deadline_s == stall_s else "duration"
     except (OSError, HTTPException):
         pass
     return "closed"
@@ -493,14 +501,14 @@ def judge(figures: Figures, min_fps: float | None, max_gap_s: float | None) -> l
     fps, silence_s = figures["fps"], figures["silence_at_end_s"]
     if min_fps is not None:
         if fps is None:
-            missed.append(f"no frame rate from {figures['frames']} frame(s), wanted {min_fps:g} fps")
+            missed.append(f"fps: unknown after {figures['frames']} frame(s); minimum {min_fps:g}")
         elif fps < min_fps:
-            missed.append(f"{fps:.2f} fps, wanted {min_fps:g}")
+            missed.append(f"fps: {fps:.2f}; minimum {min_fps:g}")
         elif figures["ended"] == "stalled":
-            missed.append(f"no frame for the last {silence_s:.1f} s, wanted {min_fps:g} fps")
+            missed.append(f"fps: no frame for the last {silence_s:.1f} s; minimum {min_fps:g}")
     longest_s = max(figures["gap_longest_s"] or 0, silence_s)
     if max_gap_s is not None and longest_s > max_gap_s:
-        missed.append(f"a gap of {longest_s:.3f} s, allowed {max_gap_s:g} s")
+        missed.append(f"longest gap: {longest_s:.3f} s; maximum {max_gap_s:g} s")
     return missed
 
 
@@ -514,12 +522,12 @@ def to_text(figures: Figures) -> str:
         return f"median {ms(f'{kind}_median_s')}, 95th {ms(f'{kind}_p95_s')}, longest {ms(f'{kind}_longest_s')}"
 
     fps, mbit_per_s, sizes = figures["fps"], figures["mbit_per_s"], figures["picture_sizes"]
-    pictures = ", ".join(f"{size} ({count})" for size, count in sizes.items()) or "size not known"
+    pictures = ", ".join(f"{size} ({count})" for size, count in sizes.items()) or "unknown size"
     lightest, middle, heaviest = (figures[f"frame_{which}_bytes"] for which in ("min", "median", "max"))
-    stall = f" for {figures['silence_at_end_s']:.1f} s" if figures["ended"] == "stalled" else ""
+    stall = f": no frame for {figures['silence_at_end_s']:.1f} s" if figures["ended"] == "stalled" else ""
     rows = (
-        ("frames", f"{figures['frames']} in {figures['span_s']:.2f} s, the first after {ms('first_frame_s')}"),
-        ("fps", "not known" if fps is None else f"{fps:.2f}"),
+        ("frames", f"{figures['frames']} in {figures['span_s']:.2f} s, first frame after {ms('first_frame_s')}"),
+        ("fps", "unknown" if fps is None else f"{fps:.2f}"),
         ("gaps", spread_of("gap")),
         ("picture", f"{figures['width']} x {figures['height']}" if len(sizes) == 1 else pictures),
         ("bytes", f"median {middle:,}, from {lightest:,} to {heaviest:,} a frame"),
@@ -558,24 +566,23 @@ class Parser(argparse.ArgumentParser):
     """Prints errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see --help)\n")
+        self.exit(EXIT_USAGE, f"{self.prog}: {message.removeprefix('argument ')} (see --help)\n")
 
 
-def _positive(parse: Callable[[str], float], name: str) -> Callable[[str], float]:
+def _positive(parse: Callable[[str], float], kind: str) -> Callable[[str], float]:
     def parse_positive(text: str) -> float:
-        value = parse(text)
-        if not 0 < value < math.inf:
-            raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
-        return value
+        with contextlib.suppress(ValueError):
+            if 0 < (value := parse(text)) < math.inf:
+                return value
+        raise argparse.ArgumentTypeError(f"must be {kind} above 0, not {text!r}")
 
-    parse_positive.__name__ = name  # argparse uses it in its messages
     return parse_positive
 
 
 def _header(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([^\r\n\0]*)", text)
     if match is None:
-        raise argparse.ArgumentTypeError("must look like 'Name: value'")
+        raise argparse.ArgumentTypeError("must be 'Name: value'")
     return match[1], match[2].strip()
 
 
@@ -586,14 +593,14 @@ def build_parser() -> Parser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, seconds, count = parser.add_argument, _positive(float, "number"), _positive(int, "whole number")
-    add("url", metavar="URL", help="http or https, user:password@ allowed; redirects are followed")
+    add, seconds, count = parser.add_argument, _positive(float, "a number"), _positive(int, "an integer")
+    add("url", metavar="URL", help="http or https, optionally with user:password@; redirects are followed")
     add("--frames", type=count, metavar="N", help="stop after N frames")
     add("--duration", type=seconds, metavar="S", help="stop S seconds after the first frame")
     add("--json", action="store_true", help="print one JSON object instead of the table")
     add("--min-fps", type=seconds, metavar="F", help="exit 1 below F frames per second")
     add("--max-gap", type=seconds, metavar="S", help="exit 1 after a gap of more than S seconds")
-    patience = "stop after S seconds without an answer or a complete frame (%(default)g)"
+    patience = "stop after S seconds without a response or a complete frame (%(default)g)"
     add("--timeout", type=seconds, default=DEFAULT_TIMEOUT_S, metavar="S", help=patience)
     header_help = "additional header; may be repeated"
     add("--header", type=_header, action="append", default=[], metavar="'NAME: VALUE'", help=header_help)
@@ -607,11 +614,12 @@ def run(options: argparse.Namespace, target: Target) -> Figures:
     if options.frames is None and options.duration is None:
         options.frames, options.duration = DEFAULT_FRAMES, DEFAULT_DURATION_S
     statistics, live = Statistics(), LiveLine(sys.stderr)
+    on_wait = partial(live.show, statistics)
     asked_s = time.monotonic()
     ended = "interrupted"
     try:
-        with open_stream(target, timeout_s, is_verified=not options.insecure) as (target, wire, response):
-            ended = measure(wire, response, statistics, live, options)
+        with open_stream(target, timeout_s, on_wait, is_verified=not options.insecure) as (target, wire, response):
+            ended = measure(wire, response, statistics, options)
     except KeyboardInterrupt:
         pass
     finally:

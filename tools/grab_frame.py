@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-OK, USAGE, NO_ANSWER, REFUSED = 0, 2, 3, 4
+OK, USAGE, NO_RESPONSE, REFUSED = 0, 2, 3, 4
 FIRST_PORT = 18081
 
 _LIMIT_S = 20.0  # a closed camera must open, focus and settle first
@@ -29,7 +29,7 @@ _WINDOW = "Soft Stream (q: quit)"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0 success, 2 usage, 3 no answer, 4 the portal answered with an error."""
+    """Return the exit code: 0 success, 2 usage, 3 no response, 4 the portal returned an error."""
     options = _parse(argv)
     try:
         if options.stream:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     except urllib.error.HTTPError as error:
         return _fail(REFUSED, f"{error.code} {error.reason}: {_detail(error.read())}")
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return _fail(NO_ANSWER, f"no answer from {options.host}:{options.port}: {getattr(error, 'reason', error)}")
+        return _fail(NO_RESPONSE, f"no response from {options.host}:{options.port}: {getattr(error, 'reason', error)}")
     except KeyboardInterrupt:
         return OK
     if options.status:

@@ -158,7 +158,7 @@ static int digest(viewer_t *viewer) {
     size_t behind = viewer->held - taken;
     if (viewer->phase == ANSWER) {
         if (strncmp(viewer->head, "HTTP/1.", 7) != 0 || strncmp(viewer->head + 8, " 200", 4) != 0)
-            quit("the server answers %.60s", viewer->head);
+            quit("the server returned %.60s", viewer->head);
         viewer->phase = HEADER;
     } else {
         char first = *end;

@@ -352,7 +352,7 @@ def test_grab_with_api_key(start_portal: Start) -> None:
 
 def test_grab_without_portal() -> None:
     done = run("grab_frame.py", "--host", "127.0.0.1", "--port", "1", "--status")
-    assert (done.returncode, "no answer from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
+    assert (done.returncode, "no response from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
 
 
 class _CutShort(BaseHTTPRequestHandler):

@@ -74,7 +74,7 @@ def test_statistics() -> None:
     assert figures["mbit_per_s"] == pytest.approx(40.0)
     assert (figures["bytes"], figures["width"], figures["height"]) == (4_000_000, 640, 480)
     missed = probe.judge(figures, min_fps=4.9, max_gap_s=0.5)
-    assert missed == ["a gap of 1.000 s, allowed 0.5 s"]  # the silence at the end counts as a gap
+    assert missed == ["longest gap: 1.000 s; maximum 0.5 s"]  # the silence at the end counts as a gap
 
 
 def test_endless_input_uses_little_memory() -> None:
