@@ -26,7 +26,7 @@ ELSEWHERE = {
     "systemctl status camera-soft-cam@0": "tests/deploy/",
     "journalctl -u camera-soft-cam@0 -n 50": "tests/deploy/",
     "make bench": "tests/process/test_bench.py",
-    "tools/grab_frame.py --host 127.0.0.1 --stream": "tests/process/test_tools.py",
+    "tools/grab_frame.py --host 127.0.0.1 --stream": "tests/process/test_grab_frame.py",
 }
 
 

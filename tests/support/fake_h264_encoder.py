@@ -5,7 +5,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tests.support.fakes import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S
 
 SPS = bytes.fromhex("6742801f95a010204a40")  # Baseline, 128x128, no VUI
 PPS = bytes.fromhex("68ce0f2c80")

@@ -11,8 +11,9 @@ from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Fmp4Stream
-from tests.support.fakes import PATIENCE_S, eventually, soon_s
+from tests.support.background import eventually, soon_s
 from tests.support.stream_clients import connect
+from tests.support.timeouts import PATIENCE_S
 
 FPS = 20.0
 FRAME_S = 1 / FPS

@@ -6,7 +6,9 @@ from typing import Any
 
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
-from tests.support.fakes import PATIENCE_S, SIZE, eventually, make_frame, soon_s, waiters
+from tests.support.background import eventually, soon_s, waiters
+from tests.support.fakes import SIZE, make_frame
+from tests.support.timeouts import PATIENCE_S
 
 DEFAULT = JpegVariant(0, 80)
 REQUESTED_SIZE = (160, 96)  # of the camera; frames are smaller, to be quick

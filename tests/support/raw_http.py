@@ -23,7 +23,7 @@ from softcam.web.http.messages import (
 )
 from softcam.web.http.router import Route, Router
 from softcam.web.http.server import PortalServer
-from tests.support.fakes import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
-from tests.support.fakes import Background, SessionRig, eventually, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import SessionRig
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
 PICTURE = b"a thumbnail"

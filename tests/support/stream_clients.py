@@ -11,7 +11,8 @@ from softcam.streaming.clients import JpegChannel, StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.io_uring import BatchSender
 from softcam.streaming.jpeg_encoder import JpegVariant
-from tests.support.fakes import PATIENCE_S, eventually, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.timeouts import PATIENCE_S
 
 VARIANT = JpegVariant(0, 80)
 SMALL_VARIANT = JpegVariant(320, 80)

@@ -21,7 +21,8 @@ from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Route
 from softcam.web.pages import page_routes
-from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig, eventually, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig
 from tests.support.raw_http import make_request
 
 # Headers of every stream and snapshot.

@@ -19,7 +19,9 @@ from softcam.health import STALL_LIMIT_S, Address, Health, probe_server
 from softcam.streaming.jpeg_encoder import JpegVariant
 from softcam.streaming.mjpeg import Activity
 from softcam.web.http.errors import BUSY_RESPONSE
-from tests.support.fakes import PATIENCE_S, SessionRig, eventually
+from tests.support.background import eventually
+from tests.support.fakes import SessionRig
+from tests.support.timeouts import PATIENCE_S
 
 UNUSED_ADDRESS = ("127.0.0.1", 9)  # the discard port: nothing listens there
 LATE_S = STALL_LIMIT_S + 1.0

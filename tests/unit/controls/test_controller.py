@@ -15,8 +15,9 @@ from softcam.controls.schema import BY_NAME
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
 from softcam.errors import BadValue, CameraError, NotSupported
+from tests.support.background import Background, eventually
 from tests.support.control_scene import CONFIGURED, ControlScene
-from tests.support.fakes import STEADY, Background, eventually
+from tests.support.fakes import STEADY
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from softcam.controls.state import RequestedControls
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraBusy, CameraError, NotSupported
+from tests.support.background import Background, Flow, eventually
 from tests.support.control_scene import CONFIGURED, ControlScene
-from tests.support.fakes import Background, Flow, eventually
 
 
 @pytest.fixture

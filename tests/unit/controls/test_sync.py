@@ -13,8 +13,9 @@ import pytest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import State
 from softcam.errors import NotSupported
+from tests.support.background import Background, eventually, soon_s
 from tests.support.control_scene import CONTROLS, DARK, FOCUSED, ControlScene
-from tests.support.fakes import STEADY, Background, eventually, soon_s
+from tests.support.fakes import STEADY
 
 
 @pytest.fixture

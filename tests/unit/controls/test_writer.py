@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from softcam.controls.writer import BackgroundWriter
-from tests.support.fakes import Background, eventually
+from tests.support.background import Background, eventually
 
 
 def test_order() -> None:

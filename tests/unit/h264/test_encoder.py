@@ -13,8 +13,10 @@ from softcam.h264 import encoder, timing
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
-from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import make_frame
 from tests.support.h264_backend import InstantBackend
+from tests.support.timeouts import PATIENCE_S
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 FPS = 20.0

@@ -18,7 +18,7 @@ from softcam.h264.x264 import X264
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.planes import planes_of
 from softcam.mp4 import fragment
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 
 pytest.importorskip("av")
 

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from softcam.imaging.frame import Frame, NewestFrame
-from tests.support.fakes import Background, eventually, make_frame, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import make_frame
 
 
 def any_frame(_: Frame) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from integrations.hooks import motion
-from tests.support.fakes import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S
 
 
 class _Proxy(BaseHTTPRequestHandler):

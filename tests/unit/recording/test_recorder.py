@@ -11,7 +11,7 @@ from softcam.errors import CameraError, RecordingError
 from softcam.recording import base
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecordingOptions
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 from tests.support.h264_samples import FPS, play
 from tests.support.recording_studio import PICTURE, numbers_from, studio
 

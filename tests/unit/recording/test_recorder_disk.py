@@ -10,8 +10,9 @@ import pytest
 
 from softcam.errors import RecordingError
 from softcam.recording.recorder import RecorderLimits, RecordingOptions
-from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.background import eventually
 from tests.support.recording_studio import numbers_from, running_name, studio
+from tests.support.timeouts import PATIENCE_S
 
 
 def test_folder_is_removed_and_returns(tmp_path: Path) -> None:

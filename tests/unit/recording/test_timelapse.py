@@ -20,7 +20,7 @@ from softcam.recording import base
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
-from tests.support.fakes import eventually, soon_s
+from tests.support.background import eventually, soon_s
 from tests.support.h264_samples import numbered_frame, play
 from tests.support.timeouts import PATIENCE_S
 

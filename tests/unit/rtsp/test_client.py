@@ -18,8 +18,8 @@ from softcam.rtsp.auth import authorization
 from softcam.rtsp.client import CONNECT_LIMIT_S, Address, Connection
 from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
 from softcam.rtsp.waker import Waker
-from tests.support.fakes import PATIENCE_S, Background
-from tests.support.timeouts import TIMEOUT_FACTOR
+from tests.support.background import Background
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
 

@@ -15,8 +15,9 @@ from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp import publisher
 from softcam.rtsp.publisher import Publisher, State
-from tests.support.fakes import PATIENCE_S, Background, SessionRig, eventually, soon_s
-from tests.support.timeouts import TIMEOUT_FACTOR
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import SessionRig
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from softcam.streaming import fanout
 from softcam.streaming.jpeg_encoder import JpegVariant
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 from tests.support.stream_clients import LARGE, SMALL_VARIANT, VARIANT, Stage
 
 

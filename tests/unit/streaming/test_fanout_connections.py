@@ -16,8 +16,9 @@ import pytest
 from softcam.streaming import io_uring
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.io_uring import BatchSender, IoUringSender
-from tests.support.fakes import PATIENCE_S, eventually, soon_s
+from tests.support.background import eventually, soon_s
 from tests.support.stream_clients import LARGE, SMALL_VARIANT, VARIANT, Stage, StreamReader, connect
+from tests.support.timeouts import PATIENCE_S
 from tests.unit.streaming.conftest import NoLeaks, check
 
 

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from softcam.streaming.io_uring import BatchSender
-from tests.support.fakes import eventually, soon_s
+from tests.support.background import eventually, soon_s
 from tests.support.stream_clients import LARGE, Stage
 from tests.unit.streaming.conftest import NoLeaks, check
 

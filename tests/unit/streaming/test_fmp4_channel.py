@@ -11,8 +11,9 @@ import pytest
 
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet
-from tests.support.fakes import PATIENCE_S, eventually, soon_s
+from tests.support.background import eventually, soon_s
 from tests.support.fmp4_clients import FRAME_S, Stage
+from tests.support.timeouts import PATIENCE_S
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 LARGE = 400_000

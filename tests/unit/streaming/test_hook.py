@@ -15,7 +15,9 @@ from softcam.errors import ConfigurationError
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming import hook
 from softcam.streaming.hook import Hook, load_hook
-from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import make_frame
+from tests.support.timeouts import PATIENCE_S
 
 SIZE = (32, 16)
 

@@ -14,8 +14,10 @@ from softcam.imaging.frame import Frame, NewestFrame
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.streaming import jpeg_encoder
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
-from tests.support.fakes import PATIENCE_S, SIZE, eventually, make_frame, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import SIZE, make_frame
 from tests.support.jpeg_pool import DEFAULT, REQUESTED_SIZE, Encoder, FakeChannel, Pool
+from tests.support.timeouts import PATIENCE_S
 from tests.unit.streaming.conftest import NoLeaks
 
 # Streams

@@ -4,7 +4,8 @@ import pytest
 
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
-from tests.support.fakes import SIZE, Background, eventually, make_frame, waiters
+from tests.support.background import Background, eventually, waiters
+from tests.support.fakes import SIZE, make_frame
 from tests.support.jpeg_pool import Encoder, Pool
 from tests.unit.streaming.conftest import NoLeaks
 

@@ -10,7 +10,8 @@ from softcam.imaging.jpeg import size_of
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.jpeg_encoder import JpegEncoderPool
 from softcam.streaming.mjpeg import Activity, MjpegStream
-from tests.support.fakes import SIZE, eventually, make_frame, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import SIZE, make_frame
 from tests.support.stream_clients import VARIANT, StreamReader, connect
 
 

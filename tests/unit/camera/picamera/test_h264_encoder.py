@@ -15,6 +15,7 @@ from softcam.h264.backend import Backend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from tests.support.background import eventually, soon_s
 from tests.support.fake_h264_encoder import (
     PPS,
     SPS,
@@ -25,8 +26,9 @@ from tests.support.fake_h264_encoder import (
     FakeRequest,
     OlderH264Encoder,
 )
-from tests.support.fakes import PATIENCE_S, eventually, make_frame, soon_s
+from tests.support.fakes import make_frame
 from tests.support.h264_backend import InstantBackend
+from tests.support.timeouts import PATIENCE_S
 from tests.unit.h264.test_encoder import FRAME_S, SIZE, Sink
 
 NoLeaks = Callable[[], AbstractContextManager[None]]

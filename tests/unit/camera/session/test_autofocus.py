@@ -14,7 +14,9 @@ from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.autofocus_cycle import START_CONTROLS, AfMode, FocusOutcome
 from softcam.camera.session.sent_controls import SentControls
 from softcam.errors import NotSupported
-from tests.support.fakes import AUTOFOCUS, PATIENCE_S, SENSOR_SIZE, SIZE, Background, soon_s
+from tests.support.background import Background, soon_s
+from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE
+from tests.support.timeouts import PATIENCE_S
 
 SCANNING: Mapping[str, Any] = {"AfState": 1}
 FOCUSED: Mapping[str, Any] = {"AfState": 2, "LensPosition": 1.25}

@@ -10,7 +10,8 @@ import pytest
 from softcam.camera.session.manager import State
 from softcam.camera.session.sent_controls import CONTROL_FRAMES
 from softcam.errors import NoPicture
-from tests.support.fakes import STEADY, Background, FakeCamera, ReadDeadline, SessionRig, eventually, soon_s
+from tests.support.background import Background, ReadDeadline, eventually, soon_s
+from tests.support.fakes import STEADY, FakeCamera, SessionRig
 
 # Waiting
 

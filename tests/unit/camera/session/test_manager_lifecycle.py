@@ -10,7 +10,8 @@ import pytest
 from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionState, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
-from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, limited, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import FakeCamera, SessionRig, limited
 
 # Opening, lingering, closing
 

@@ -11,7 +11,8 @@ import pytest
 from softcam.camera.base import SessionListener, StreamConfig
 from softcam.camera.session.manager import LeaseKind, State
 from softcam.errors import CameraError, NotSupported
-from tests.support.fakes import AUTOFOCUS, Background, FakeCamera, SessionRig, eventually, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import AUTOFOCUS, FakeCamera, SessionRig
 
 
 def triggers(camera: FakeCamera) -> int:

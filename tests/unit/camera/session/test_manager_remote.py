@@ -10,7 +10,8 @@ from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging.frame import Frame
-from tests.support.fakes import FakeCamera, SessionRig, eventually, soon_s
+from tests.support.background import eventually, soon_s
+from tests.support.fakes import FakeCamera, SessionRig
 
 AWAY = "rtsp://camera/: Connection refused"
 OTHER = StreamConfig(32, 24, "YUV420", (64, 48), can_flip=False)

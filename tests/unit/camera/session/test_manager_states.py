@@ -14,7 +14,8 @@ from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import Lease, LeaseKind, State
 from softcam.errors import CameraBusy, CameraError
 from softcam.imaging.frame import Frame
-from tests.support.fakes import Background, FakeCamera, SessionRig, eventually, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import FakeCamera, SessionRig
 
 KINDS: tuple[LeaseKind, ...] = ("stream", "snapshot", "hold")
 CALLS = ("open", "still", "close", "restart")

@@ -9,7 +9,8 @@ import pytest
 from softcam.camera.session.manager import Lease, SessionLimits, State
 from softcam.errors import CameraError, CameraStuck, NoPicture, NotSupported
 from softcam.imaging.frame import Frame
-from tests.support.fakes import SENSOR_SIZE, SIZE, Background, SessionRig, soon_s
+from tests.support.background import Background, soon_s
+from tests.support.fakes import SENSOR_SIZE, SIZE, SessionRig
 
 
 @pytest.fixture

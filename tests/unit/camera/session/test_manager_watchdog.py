@@ -15,7 +15,8 @@ import pytest
 from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, NoPicture
-from tests.support.fakes import Background, SessionRig, eventually, limited, soon_s
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import SessionRig, limited
 from tests.support.timeouts import TIMEOUT_FACTOR
 
 SHORT_S = 0.2 * TIMEOUT_FACTOR

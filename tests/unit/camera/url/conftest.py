@@ -7,7 +7,7 @@ import pytest
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.url.camera import UrlCamera
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 from tests.support.url_client import REQUEST, MakeCamera
 
 

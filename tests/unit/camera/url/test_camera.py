@@ -11,7 +11,7 @@ import pytest
 
 from softcam.camera.base import Remote, StreamRequest
 from softcam.errors import CameraError, NotSupported
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 from tests.support.motion_pictures import MjpegServer, grey_rgb, jpeg_of, send_part, write_movie
 from tests.support.url_client import FPS, PATIENCE_S, REQUEST, FrameRecorder, MakeCamera, open_with
 

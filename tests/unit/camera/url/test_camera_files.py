@@ -10,7 +10,7 @@ import pytest
 from softcam.camera.base import StreamRequest
 from softcam.camera.url import reader
 from softcam.errors import CameraError, CameraMissing
-from tests.support.fakes import eventually
+from tests.support.background import eventually
 from tests.support.motion_pictures import grey_rgb, jpeg_of, write_jpegs, write_movie, write_unknown
 from tests.support.url_client import FPS, FrameRecorder, MakeCamera, Recorded, open_with
 

@@ -15,8 +15,9 @@ from softcam.controls.schema import BY_NAME
 from softcam.errors import CameraError
 from softcam.web.api.controls import ControlApi
 from softcam.web.http.messages import Request, Response
+from tests.support.background import Background, eventually
 from tests.support.control_scene import CONTROLS, DARK, ControllableCamera
-from tests.support.fakes import STEADY, Background, eventually
+from tests.support.fakes import STEADY
 from tests.support.web_app import Scene
 
 JSON = Message()

@@ -19,15 +19,8 @@ from softcam.errors import CameraError, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame
 from softcam.web.http.messages import HttpError
-from tests.support.fakes import (
-    AUTOFOCUS,
-    SENSOR_SIZE,
-    SIZE,
-    STEADY,
-    Background,
-    eventually,
-    make_frame,
-)
+from tests.support.background import Background, eventually
+from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, STEADY, make_frame
 from tests.support.web_app import COMMON, Scene, make_camera, size_of, taken_at_s
 
 SOME_MS = 0.01  # the clocks of frames and of Unix time are read one after the other

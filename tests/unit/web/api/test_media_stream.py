@@ -17,13 +17,8 @@ from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
-from tests.support.fakes import (
-    SIZE,
-    Background,
-    eventually,
-    make_frame,
-    soon_s,
-)
+from tests.support.background import Background, eventually, soon_s
+from tests.support.fakes import SIZE, make_frame
 from tests.support.raw_http import Client, Site, make_request
 from tests.support.web_app import COMMON, IMPATIENT, Scene, make_camera, make_controls
 

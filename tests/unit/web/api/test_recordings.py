@@ -20,7 +20,7 @@ from softcam.web.api.recordings import RecordingsApi
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import AnyResponse, FileResponse, Request, Response, parse_target
 from softcam.web.http.router import Router
-from tests.support.fakes import Background, eventually, soon_s
+from tests.support.background import Background, eventually, soon_s
 from tests.support.h264_samples import FPS, FakeSource
 from tests.support.raw_http import Site
 from tests.support.web_app import Scene

@@ -13,7 +13,8 @@ from softcam.errors import CameraBusy
 from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import AnyResponse, Request, Response
-from tests.support.fakes import AUTOFOCUS, SIZE, STEADY, eventually
+from tests.support.background import eventually
+from tests.support.fakes import AUTOFOCUS, SIZE, STEADY
 from tests.support.raw_http import Site, make_request
 from tests.support.web_app import Scene, make_camera, make_controls
 

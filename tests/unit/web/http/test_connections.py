@@ -12,8 +12,9 @@ import pytest
 
 from softcam.web.http.messages import AnyResponse, Request
 from softcam.web.http.router import Route
-from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.background import eventually
 from tests.support.raw_http import Handlers, Site, request_threads
+from tests.support.timeouts import PATIENCE_S
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 

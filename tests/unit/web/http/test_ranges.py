@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from softcam.web.http.messages import AnyResponse, FileResponse, HttpError, Request, Response
 from softcam.web.http.ranges import file_response, requested_range
 from softcam.web.http.router import Route
-from tests.support.fakes import PATIENCE_S, Background, eventually
+from tests.support.background import Background, eventually
 from tests.support.raw_http import Client, Site, make_request
+from tests.support.timeouts import PATIENCE_S
 
 CONTENT = bytes(range(256)) * 40
 LONG_AGO_S = 1_700_000_000

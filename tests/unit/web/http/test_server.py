@@ -13,8 +13,9 @@ import pytest
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.router import Router
 from softcam.web.http.server import PortalServer
-from tests.support.fakes import PATIENCE_S, eventually
+from tests.support.background import eventually
 from tests.support.raw_http import ERRORS, Client, Handlers, Site, request_threads
+from tests.support.timeouts import PATIENCE_S
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 

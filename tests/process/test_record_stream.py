@@ -1,26 +1,24 @@
-"""Tests of the programs in tools/ with a running portal."""
+"""tools/record_stream.py with a running portal and with streams of other servers."""
 
 import contextlib
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-import simplejpeg
 
 from softcam.imaging import jpeg
 from tests.conftest import PROJECT, Portal
-from tests.support.fakes import eventually, make_frame
-from tests.support.http_client import port_of
+from tests.support.background import eventually
+from tests.support.fakes import make_frame
 from tests.support.motion_pictures import write_unknown
 
 LIMIT_S = 60
@@ -28,13 +26,12 @@ SMALL = ("--width", "320", "--height", "180")
 Start = Callable[..., Portal]
 
 
-def run(tool: str, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(PROJECT / "tools" / tool), *arguments],
+        [sys.executable, str(PROJECT / "tools/record_stream.py"), *arguments],
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
-        env={**os.environ, **(environment or {})},
     )
 
 
@@ -54,7 +51,7 @@ def probed(path: Path) -> dict[str, Any]:
 def test_record_limit_frames(start_portal: Start, tmp_path: Path, path: str) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
-    done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--limit-frames", "30")
+    done = run("--url", f"{portal.url}{path}", "--output", str(output), "--limit-frames", "30")
     assert done.returncode == 0, done.stderr
     stream = probed(output)
     assert (stream["codec_name"], stream["width"], stream["height"]) == ("h264", 320, 180)
@@ -171,7 +168,7 @@ def test_record_stalled_stream_for_duration(stalling: Any, tmp_path: Path) -> No
     output = tmp_path / "recording.mp4"
     url = f"http://127.0.0.1:{stalling.server_port}/"
     began_s = time.monotonic()
-    done = run("record_stream.py", "--url", url, "--output", str(output), "--duration", "1")
+    done = run("--url", url, "--output", str(output), "--duration", "1")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began_s < 13, "FFmpeg would wait for 15 s"
     assert int(probed(output)["nb_read_frames"]) > 10
@@ -181,7 +178,7 @@ def test_record_stalled_stream_for_duration(stalling: Any, tmp_path: Path) -> No
 def test_record_duration(start_portal: Start, tmp_path: Path, path: str) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
-    done = run("record_stream.py", "--url", f"{portal.url}{path}", "--output", str(output), "--duration", "2")
+    done = run("--url", f"{portal.url}{path}", "--output", str(output), "--duration", "2")
     assert done.returncode == 0, done.stderr
     stream = probed(output)
     assert int(stream["nb_read_frames"]) > 5
@@ -200,7 +197,7 @@ def test_record_until_stream_ends(start_portal: Start, tmp_path: Path) -> None:
 
     ending = threading.Thread(target=end)
     ending.start()
-    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", str(output))
+    done = run("--url", f"{portal.url}/stream.mjpg", "--output", str(output))
     ending.join()
     assert done.returncode in (0, 3), done.stderr
     assert int(probed(output)["nb_read_frames"]) > 5
@@ -273,10 +270,10 @@ def no_stream() -> Any:
 
 def test_fail_record_without_stream(no_stream: str, tmp_path: Path) -> None:
     output = tmp_path / "recording.mp4"
-    away = run("record_stream.py", "--url", "http://user:secret@127.0.0.1:1/", "--output", str(output))
+    away = run("--url", "http://user:secret@127.0.0.1:1/", "--output", str(output))
     assert away.returncode == 3
     assert away.stderr.startswith("record_stream.py: no stream from http://user:***@127.0.0.1:1/: ")
-    other = run("record_stream.py", "--url", f"http://{no_stream}/", "--output", str(output))
+    other = run("--url", f"http://{no_stream}/", "--output", str(output))
     assert (other.returncode, "no stream from" in other.stderr) == (3, True), other.stderr
     assert "secret" not in away.stderr
     assert "Traceback" not in away.stderr + other.stderr
@@ -292,7 +289,7 @@ def test_fail_record_without_stream(no_stream: str, tmp_path: Path) -> None:
     ],
 )
 def test_fail_record_hides_password(tmp_path: Path, place: str, shown: str) -> None:
-    done = run("record_stream.py", "--url", f"rtsp://{place}", "--output", str(tmp_path / "recording.mp4"))
+    done = run("--url", f"rtsp://{place}", "--output", str(tmp_path / "recording.mp4"))
     assert done.returncode == 3
     assert done.stderr.startswith(f"record_stream.py: no stream from rtsp://{shown}: ")
 
@@ -300,7 +297,7 @@ def test_fail_record_hides_password(tmp_path: Path, place: str, shown: str) -> N
 def test_fail_record_unknown_codec(tmp_path: Path) -> None:
     path = write_unknown(tmp_path / "unknown.mp4")
     output = tmp_path / "recording.mp4"
-    done = run("record_stream.py", "--url", str(path), "--output", str(output))
+    done = run("--url", str(path), "--output", str(output))
     assert (done.returncode, done.stderr) == (
         3,
         f"record_stream.py: no stream from {path}: unknown video codec\n",
@@ -310,7 +307,7 @@ def test_fail_record_unknown_codec(tmp_path: Path) -> None:
 
 def test_fail_record_output(start_portal: Start) -> None:
     portal = start_portal(*SMALL)
-    done = run("record_stream.py", "--url", f"{portal.url}/stream.mjpg", "--output", "/nowhere/at/all.mp4")
+    done = run("--url", f"{portal.url}/stream.mjpg", "--output", "/nowhere/at/all.mp4")
     assert (done.returncode, "/nowhere/at/all.mp4 cannot be written" in done.stderr) == (4, True), done.stderr
 
 
@@ -325,101 +322,4 @@ def test_fail_record_output(start_portal: Start) -> None:
     ],
 )
 def test_fail_record_usage(arguments: tuple[str, ...]) -> None:
-    assert run("record_stream.py", *arguments).returncode == 2
-
-
-def test_grab_status_and_snapshot(start_portal: Start, tmp_path: Path) -> None:
-    portal = start_portal(*SMALL)
-    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)))
-    status = run("grab_frame.py", *where, "--status")
-    assert status.returncode == 0, status.stderr
-    assert json.loads(status.stdout)["backend"] == "pattern"
-    photo = tmp_path / "photo.jpg"
-    saved = run("grab_frame.py", *where, "--save", str(photo), "--quality", "60")
-    assert saved.returncode == 0, saved.stderr
-    assert simplejpeg.decode_jpeg(photo.read_bytes(), "RGB").shape == (180, 320, 3)
-    assert run("grab_frame.py", *where, "--save", "/nowhere/at/all.jpg").returncode == 2
-
-
-def test_grab_with_api_key(start_portal: Start) -> None:
-    portal = start_portal(*SMALL, environment={"CAMERA_API_KEY": "a-key-for-the-test"})
-    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)), "--status")
-    assert run("grab_frame.py", *where, environment={"CAMERA_API_KEY": "a-key-for-the-test"}).returncode == 0
-    refused = run("grab_frame.py", *where, environment={"CAMERA_API_KEY": "another"})
-    assert (refused.returncode, "401" in refused.stderr) == (4, True), refused.stderr
-    assert "another" not in refused.stderr
-
-
-def test_grab_without_portal() -> None:
-    done = run("grab_frame.py", "--host", "127.0.0.1", "--port", "1", "--status")
-    assert (done.returncode, "no response from 127.0.0.1:1" in done.stderr) == (3, True), done.stderr
-
-
-class _CutShort(BaseHTTPRequestHandler):
-    """A portal that disconnects in the middle of a response."""
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b"x" * 500)
-
-    def log_message(self, *_: Any) -> None: ...
-
-
-def test_grab_discards_truncated_snapshot(tmp_path: Path) -> None:
-    photo = tmp_path / "photo.jpg"
-    with ThreadingHTTPServer(("127.0.0.1", 0), _CutShort) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        done = run("grab_frame.py", "--host", "127.0.0.1", "--port", str(server.server_port), "--save", str(photo))
-        server.shutdown()
-        thread.join()
-    assert (done.returncode, "500 more expected" in done.stderr) == (3, True), done.stderr
-    assert not photo.exists()
-
-
-# A replacement for OpenCV's windows, which records the shapes of the images and presses q after the third.
-_WINDOW = """
-import pathlib, simplejpeg
-IMREAD_COLOR = 1
-class error(Exception):
-    pass
-shown = []
-def imdecode(data, how):
-    return simplejpeg.decode_jpeg(data.tobytes(), "BGR")
-def imshow(title, image):
-    shown.append(image.shape)
-    pathlib.Path(__file__).with_name("shown").write_text(str(shown))
-def waitKey(ms):
-    return ord("q") if len(shown) == 3 else -1
-def destroyAllWindows():
-    shown.clear()
-"""
-
-
-def test_grab_stream_until_q(start_portal: Start, tmp_path: Path) -> None:
-    portal = start_portal(*SMALL)
-    (tmp_path / "cv2.py").write_text(_WINDOW)
-    done = run(
-        "grab_frame.py", "--host", "127.0.0.1", "--port", str(port_of(portal)), "--stream", "--fps", "10",
-        environment={"PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "shown").read_text() == str([(180, 320, 3)] * 3)
-
-
-def test_grab_without_display(start_portal: Start, tmp_path: Path) -> None:
-    portal = start_portal(*SMALL)
-    no_screen = 'def imshow(title, image):\n    raise error("cannot open display")\n'
-    (tmp_path / "cv2.py").write_text(_WINDOW + no_screen)
-    where = ("--host", "127.0.0.1", "--port", str(port_of(portal)))
-    done = run("grab_frame.py", *where, "--stream", environment={"PYTHONPATH": str(tmp_path)})
-    assert (done.returncode, done.stderr) == (2, "grab_frame.py: OpenCV cannot open a window: cannot open display\n")
-
-
-def test_grab_stream_needs_opencv(tmp_path: Path) -> None:
-    (tmp_path / "cv2.py").write_text("raise ImportError('No module named cv2')")
-    where = ("--host", "127.0.0.1", "--port", "1")
-    done = run("grab_frame.py", *where, "--stream", environment={"PYTHONPATH": str(tmp_path)})
-    assert (done.returncode, "python3-opencv" in done.stderr) == (2, True), done.stderr
+    assert run(*arguments).returncode == 2
