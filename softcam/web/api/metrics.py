@@ -27,7 +27,12 @@ _METRICS: Final = (
     ("frames_total", "Frames received from the camera.", "frames", 1),
     ("pictures_encoded_total", "JPEGs encoded for streams.", "pictures_encoded", 1),
     ("camera_opens_total", "Number of times the camera was opened.", "opens", 1),
-    ("restarts_total", "Number of stream restarts by the watchdog.", "restarts", 1),
+    (
+        "restarts_total",
+        "Restarts of the stream because no frames arrived, and reconnections of a URL source.",
+        "restarts",
+        1,
+    ),
     ("uptime_seconds", "Time since the portal started.", "uptime_s", 1),
     ("exposure_seconds", "Exposure time of the newest frame.", "exposure_us", 1e-6),
     ("analogue_gain", "Analogue gain of the newest frame.", "analogue_gain", 1),

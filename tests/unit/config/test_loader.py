@@ -59,46 +59,13 @@ def test_load_returns_settings_or_raises_messages(argv: list[str], value: str) -
 
 def test_defaults() -> None:
     settings = load([], {})
-    assert settings == Settings(
-        command="run",
-        camera_number=0,
-        camera_id=None,
-        url=None,
-        is_pattern=False,
-        enabled=True,
-        tuning_file=None,
-        is_noir=False,
-        camera_model=None,
-        pattern_faults=None,
-        host="127.0.0.1",
-        port=None,
-        api_key=None,
-        view_key=None,
-        host_names=None,
-        state_dir=None,
-        max_clients=200,
-        neighbours=(),
-        width=1536,
-        height=864,
-        fps=20.0,
-        quality=80,
-        linger_s=5.0,
-        watchdog_timeout_s=10.0,
-        snapshot_width=1536,
-        snapshot_height=864,
-        snapshot_quality=90,
-        autofocus=True,
-        autofocus_timeout_s=5.0,
-        rtsp_url=None,
-        rtsp_autostart=True,
-        bitrate=8_000_000,
-        webrtc_url=None,
-        recordings=None,
-        recordings_max_bytes=None,
-        recordings_preroll_s=0.0,
-        hook=None,
-        log_level="INFO",
-    )
+    assert (settings.command, settings.camera, settings.camera_number, settings.is_pattern) == ("run", "0", 0, False)
+    assert (settings.snapshot_width, settings.snapshot_height) == (settings.width, settings.height) == (1536, 864)
+    assert (settings.neighbours, settings.port_for(0)) == ((), 18081)
+    derived = {"camera", "id", "snapshot_width", "snapshot_height", "neighbours"}
+    for row in SETTINGS:
+        if row.name not in derived:
+            assert getattr(settings, row.attribute or row.name) == row.default, row.name
     assert settings.warnings == ()
     assert set(settings.origins) == {row.name for row in SETTINGS}
 
