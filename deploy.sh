@@ -90,7 +90,7 @@ while (($#)); do
       hosts+=("$name")
       ;;
   esac
-  [[ -z $is_joined || -n $has_value ]] || usage_error "$1: $flag takes no value"
+  [[ -z $is_joined || -n $has_value ]] || usage_error "$1: $flag must not have a value"
   if [[ -n $has_value && -z $is_joined ]]; then shift; fi
   shift
 done

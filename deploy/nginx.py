@@ -101,7 +101,7 @@ def _start(host: Host, numbers: Iterable[int]) -> None:
 
 
 def requires_password(host: Host, port: int) -> bool:
-    """Whether the site answers 401. An edited site may have TLS, with a certificate for another name."""
+    """Whether the site returns 401. An edited site may have TLS, with a certificate for another name."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))

@@ -38,6 +38,12 @@ WORDS: Final = {
     r"movies?": "video, fMP4 stream, MP4 file",
     r"(?:the )?(?:roof|desk|keeper|mender|holder)": "name the component",
     r"farewell|riddle": "plain words",
+    r"answers? (?:with |under |a )?[1-5]\d\d|answers? under|(?:the|of the) answer (?:is|has|to)": "returns, response",
+    r"(?:is|are|be|not) wanted|that want": "requested, required",
+    r"(?:is|are|was|were|be|been) asked(?! to)": "requested, queried",
+    r"tells? when": "is the time of",
+    r"takes no": "accepts no, uses no",
+    r"gives the": "returns, states",
 }
 _PATTERN: Final = re.compile("|".join(rf"(?P<w{i}>\b(?:{word})\b)" for i, word in enumerate(WORDS)), re.IGNORECASE)
 _CODE_SPAN: Final = re.compile(r"``[^`]*``|`[^`\n]*`")

@@ -169,7 +169,7 @@ class Group:
         return schema if self.is_optional else schema | {"minProperties": 1}
 
     def answer(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer to a change; its form is that of the services that this one replaces."""
+        """The response to a change; its form is that of the services that this one replaces."""
         return {"status": "ok"} | {self.answers.get(name, name): value for name, value in values.items()}
 
     def _names(self) -> str:

@@ -189,7 +189,7 @@ def frame_duration_us(requested: RequestedControls, stream: StreamRequest, confi
 
 
 def limits_notes(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> Iterator[str]:
-    """The notes in the answer to a change of the exposure limits."""
+    """The notes in the response to a change of the exposure limits."""
     if is_exposure_fixed(requested):
         yield "the exposure is fixed; the limits apply once it is automatic again"
         return
@@ -203,7 +203,7 @@ def limits_notes(requested: RequestedControls, stream: StreamRequest, config: St
 
 
 def night_notes(group: Group, values: Values, requested: RequestedControls) -> Iterator[str]:
-    """The notes in the answer to a change at night: fields that the night profile overrides."""
+    """The notes in the response to a change at night: fields that the night profile overrides."""
     for name in values:
         night_field = NIGHT_FIELDS.get((group.name, name))
         value = None if night_field is None else requested.get("day_night_mode", night_field)

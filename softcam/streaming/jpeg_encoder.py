@@ -31,7 +31,7 @@ from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
 
-# Each holds a frame while it encodes, and so does the latest-frame slot: at most three of the camera's six buffers.
+# Each holds a frame while it encodes, and so does the newest-frame slot: at most three of the camera's six buffers.
 _ENCODERS: Final = 2
 _SHARED_SNAPSHOTS: Final = 4
 _SNAPSHOT_TIMEOUT_S: Final = 10.0  # a full-resolution JPEG takes a small Pi about a second

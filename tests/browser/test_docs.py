@@ -44,7 +44,7 @@ def test_parameters(portal: Portal, visitor: Visitor) -> None:
     expect(mode.get_by_role("link", name="Open")).to_have_attribute("href", "?action=stream")
     gone = operation(page, "delete", "/v1/recordings/{name}")
     gone.get_by_role("button", name="Try it").click()
-    expect(gone.locator("output")).to_be_empty()  # nothing is asked without a name
+    expect(gone.locator("output")).to_be_empty()  # nothing is requested without a name
     gone.get_by_label("name", exact=True).fill("no such/file")
     with page.expect_request("**/v1/recordings/no%20such%2Ffile") as asked:
         gone.get_by_role("button", name="Try it").click()

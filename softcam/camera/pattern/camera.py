@@ -100,7 +100,7 @@ class PatternCamera:
         return stream.still(size, normalise(controls_for(advertise(*size), size)))
 
     def raw_still(self) -> RawStill:
-        raise NotSupported("the pattern camera has no raw pictures")
+        raise NotSupported("the pattern camera has no raw images")
 
     def set_controls(self, controls: Mapping[str, Any]) -> None:
         """See `Camera.set_controls`; a value out of a control's range is clamped to it."""

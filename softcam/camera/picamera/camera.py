@@ -58,7 +58,7 @@ from softcam.imaging.planes import pixel_format_of
 
 log = logging.getLogger(__name__)
 
-# Picamera2's own number for video. At most five are held: one by the latest-frame slot, one by each of two encoders,
+# Picamera2's own number for video. At most five are held: one by the newest-frame slot, one by each of two encoders,
 # one by each of two concurrent snapshots. With one left the sensor still delivers, at a lower rate meanwhile.
 _BUFFERS: Final = 6
 _RETURN_TIMEOUT_S: Final = 2.0  # a frame is held while it is encoded, tens of milliseconds on a small Pi

@@ -1,4 +1,4 @@
-"""Receives the camera's frames: metadata to the listeners, the frame into the latest-frame slot, a wake-up if awaited.
+"""Receives the camera's frames: metadata to the listeners, the frame into the newest-frame slot, a wake-up if awaited.
 
 The camera's frame thread runs it, except for `start_epoch` and `end_epoch`, which are the camera thread's.
 """

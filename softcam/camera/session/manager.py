@@ -49,7 +49,7 @@ __all__ = [
 class CameraManager:
     """Owns one camera and its thread. Any thread may call any method.
 
-    `frames` is the latest-frame slot; it notifies its subscribers on the camera's frame thread. `sent` is the record of
+    `frames` is the newest-frame slot; it notifies its subscribers on the camera's frame thread. `sent` is the record of
     the controls in effect. Deadlines are on the monotonic clock.
     """
 

@@ -80,7 +80,7 @@ _CONTROLS: Final = record(
     }
 )
 _NOTE: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
-# Fields of the answer to a change beside those that were set.
+# Fields of the response to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus": {
         "focused": nullable("boolean") | note("with trigger; null if autofocus timed out"),
@@ -144,7 +144,7 @@ class ControlApi:
         return json_response(group.answer(values) | self._result(group, values))
 
     def _result(self, group: Group, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of the answer beside those that were set: what became of the request, and why."""
+        """The fields of the response beside those that were set: what became of the request, and why."""
         manager = self._control_manager
         requested, config = manager.requested, manager.current_config
         notes: Iterable[str]
@@ -186,7 +186,7 @@ class ControlApi:
         return self.list_controls(request)
 
     def start(self, request: Request) -> AnyResponse:
-        """Hold the camera open until `stop`; answers once it delivers frames."""
+        """Hold the camera open until `stop`; returns once it delivers frames."""
         body.read(request, body.NO_FIELDS)
         manager = self._enabled_manager()
         stops = self._stops

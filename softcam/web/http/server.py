@@ -46,7 +46,7 @@ _IDLE_TIMEOUT_S: Final = 20.0
 # few packets: a slower client is gone or occupies threads on purpose.
 _REQUEST_TIMEOUT_S: Final = 10.0
 _SPARE_THREADS: Final = 64  # in addition to those that `max_clients` streams need while they are being set up
-# Above `max_requests`, these threads still read requests, answer /health, and answer 503 to the rest.
+# Above `max_requests`, these threads still read requests, answer /health, and reject the rest with 503.
 _RESERVE_THREADS: Final = 8
 _EVICTION_TIMEOUT_S: Final = 0.5  # for the thread of an evicted connection to end
 _BACKLOG: Final = 256  # all clients reload the page at once

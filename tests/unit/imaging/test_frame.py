@@ -132,7 +132,7 @@ def test_wait_until_the_deadline() -> None:
     assert slot.wait(lambda _: False, lambda: deadline_s) is None
     assert slot.held(newer_than_s=math.inf) is None
     slot.clear()
-    assert not frame.hold(), "a frame that was not wanted is not held"
+    assert not frame.hold(), "a rejected frame is not held"
 
 
 def test_all_waiting_threads_get_the_frame() -> None:

@@ -47,7 +47,7 @@ class FakeX264(InstantBackend):
 
 
 class Scene:
-    """The encoder behind a latest-frame slot, into which the test puts frames as a Picamera2 camera does."""
+    """The encoder behind a newest-frame slot, into which the test puts frames as a Picamera2 camera does."""
 
     def __init__(self, timeouts: EncoderTimeouts) -> None:
         self.encoders: list[FakeH264Encoder] = []

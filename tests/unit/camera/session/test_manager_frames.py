@@ -124,7 +124,7 @@ def test_long_exposure_extends_deadlines(held: SessionRig) -> None:
     waiting = Background.waiting(partial(held.manager.wait_frame, asked_s), asked_s)
     held.camera.emit({**STEADY, "ExposureTime": 6_000_000})
     waiting.result().release()
-    # Nor one that was long when it was asked: the next one's length says nothing of how long this one took.
+    # Nor one that was long when it was requested: the next one's length says nothing of how long this one took.
     held.manager.set_controls({"ExposureTime": 1000})
     asked_s = ReadDeadline(time.monotonic())
     waiting = Background.waiting(partial(held.manager.wait_frame, asked_s), asked_s)
