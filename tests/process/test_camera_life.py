@@ -11,7 +11,7 @@ import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, status_of, wait_for_status
-from tests.support.timeouts import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 SMALL = ("--width", "640", "--height", "360")
@@ -168,13 +168,13 @@ def test_failing_autofocus_does_not_delay_frames(start_portal: Start, faults: Pa
     portal = start_portal(*SMALL, "--pattern-faults", str(faults), "--autofocus-timeout", "9")
     answer = ask(portal, "/snapshot.jpg")
     assert answer.status == 200
-    assert answer.took_s < 8  # cold: exposure settles, then 0.6 s for the lens; without the budget nine and more
+    assert answer.took_s < 8 * TIMEOUT_FACTOR  # exposure settles, then 0.6 s for the lens, not nine
     with StreamClient(portal) as viewer:
         # Frames continue during and after the cycle.
         verdict = r"Autofocus for a? ?\w+ (failed|timed out) after"
         while not re.search(verdict, portal.log):
-            assert not viewer.next(timeout_s=2).is_placeholder
-        viewer.next(timeout_s=2)
+            assert not viewer.next(timeout_s=2 * TIMEOUT_FACTOR).is_placeholder
+        viewer.next(timeout_s=2 * TIMEOUT_FACTOR)
         answer = ask(portal, "/snapshot.jpg")
         assert answer.status == 200
     assert status_of(portal)["restarts"] == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
+from tests.support.timeouts import RUN_LIMIT_S
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = (PROJECT / "README.md", *sorted((PROJECT / "docs").glob("*.md")))
@@ -96,7 +97,7 @@ def test_command(
         words.insert(0, sys.executable)
     elif words[0] == "python3":
         words[0] = sys.executable
-    answer = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=60)
+    answer = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=RUN_LIMIT_S)
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
@@ -108,7 +109,7 @@ def test_python_examples(portal: Portal, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=RUN_LIMIT_S,
     )
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "now.jpg").read_bytes().startswith(b"\xff\xd8")
@@ -121,7 +122,7 @@ def test_node_example(portal: Portal, tmp_path: Path) -> None:
     ((_, example),) = code_blocks("js")
     script = tmp_path / "example.mjs"
     script.write_text(example.replace(ADDRESS, portal.url.removeprefix("http://")))
-    answer = subprocess.run([node, script], capture_output=True, text=True, timeout=60)
+    answer = subprocess.run([node, script], capture_output=True, text=True, timeout=RUN_LIMIT_S)
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
@@ -130,7 +131,7 @@ def test_hook_example(start_portal: Callable[..., Portal], tmp_path: Path) -> No
     (tmp_path / "example_hook.py").write_text(example)
     portal = start_portal("--hook", "example_hook:negative", environment={"PYTHONPATH": str(tmp_path)})
     answer = subprocess.run(
-        [sys.executable, PROJECT / "measure_fps.py", f"{portal.url}/stream.mjpg", "--frames", "5"], timeout=60
+        [sys.executable, PROJECT / "measure_fps.py", f"{portal.url}/stream.mjpg", "--frames", "5"], timeout=RUN_LIMIT_S
     )
     assert answer.returncode == 0
 

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import ask, ask_for_still, post, size_of, status_of
+from tests.support.timeouts import RUN_LIMIT_S
 
 Start = Callable[..., Portal]
 EXAMPLES = Path(__file__).with_name("examples")
@@ -56,7 +57,7 @@ def example(name: str, portal: Portal, folder: Path) -> Path:
 def run(*command: str | Path, folder: Path) -> str:
     environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=110
+        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_LIMIT_S
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -11,6 +11,7 @@ import simplejpeg
 
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import StreamClient, ask, status_of
+from tests.support.timeouts import PATIENCE_S
 
 SMALL = ("--width", "320", "--height", "180", "--linger", "0")
 Start = Callable[..., Portal]
@@ -72,7 +73,7 @@ def test_motion_uses_configured_portal(start_portal: Start, tmp_path: Path) -> N
         },
     )  # fmt: skip
     request = urllib.request.Request(f"{watching.url}/stream.mjpg", headers={"X-API-Key": "a-key-for-the-test"})
-    with urllib.request.urlopen(request, timeout=30) as stream:
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as stream:
         assert stream.read(1)
         name = watching.wait_for_log(r"Motion detected, recording (\S+)")[1]
     recording.wait_for_log(f"Recording {name}")

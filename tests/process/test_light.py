@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import StreamClient, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
+from tests.support.timeouts import RUN_LIMIT_S
 
 pytestmark = pytest.mark.measurement
 Start = Callable[..., Portal]
@@ -78,7 +79,7 @@ def test_frame_rate(start_portal: Start) -> None:
             [sys.executable, str(PROJECT / "measure_fps.py"), f"{portal.url}/stream.mjpg", "--frames", "60", "--json"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=RUN_LIMIT_S,
         )
         assert answer.returncode == 0, answer.stderr
         measured = json.loads(answer.stdout)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.timeouts import RUN_LIMIT_S
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -26,7 +28,7 @@ def make(
         env=clean | dict(environment or {}),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=RUN_LIMIT_S,
     )
 
 

@@ -19,6 +19,7 @@ import pytest
 import softcam
 from softcam.config.schema import markdown_table
 from softcam.controls.schema import markdown_table as controls_table
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -65,7 +66,7 @@ def _parts(version: str) -> tuple[int, ...]:
 
 def test_portal_fixture(portal: Any) -> None:
     address = urllib.parse.urlsplit(portal.url)
-    with socket.create_connection((address.hostname, address.port), timeout=10):
+    with socket.create_connection((address.hostname, address.port), timeout=PATIENCE_S):
         assert portal.threads()
         assert any(target.startswith("socket:") for target in portal.descriptors())
     assert portal.stop() == 0
@@ -244,4 +245,4 @@ def pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> tuple[list[
 
 def run_pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command, environment = pytest_on(tests, ci, folder, *arguments)
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=RUN_LIMIT_S)

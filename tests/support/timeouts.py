@@ -7,4 +7,5 @@ import os
 
 TIMEOUT_FACTOR = float(os.environ.get("SOFT_STREAM_TEST_TIMEOUT_FACTOR", "1"))
 PATIENCE_S = 20.0 * TIMEOUT_FACTOR  # for an operation that takes a moment on an idle machine
+RUN_LIMIT_S = 100.0 * TIMEOUT_FACTOR  # for a program that a test runs to its end
 TEST_LIMIT_S = 120.0 * TIMEOUT_FACTOR  # for a test without its own limit

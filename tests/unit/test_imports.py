@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.timeouts import RUN_LIMIT_S
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 # A package or module imports only what stands on a later line; names on one line never import each other. Within a
@@ -242,7 +244,12 @@ print(json.dumps(done))
 
 def done_on_import(names: list[str], folder: Path) -> list[str]:
     answer = subprocess.run(
-        [sys.executable, "-c", WATCH, *names], cwd=folder, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", WATCH, *names],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=RUN_LIMIT_S,
     )
     assert answer.stderr == ""
     told: list[str] = json.loads(answer.stdout)

@@ -173,7 +173,7 @@ class PortalServer(ThreadingHTTPServer):
         if isinstance(error, OSError):
             log.debug("Client %s disconnected: %s", client_address[0], error)
         else:
-            log.error("A request from %s failed", client_address[0], exc_info=error)
+            log.error("Request from %s failed", client_address[0], exc_info=error)
 
 
 class _Handler(BaseHTTPRequestHandler):
