@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
@@ -47,7 +47,7 @@ class RunningFile:
 
 
 @dataclass(frozen=True, slots=True)
-class _CachedInfo:
+class FileInfo:
     """What was read from a file while it had this inode, size and modification time."""
 
     state: tuple[int, int, int]
@@ -59,7 +59,7 @@ class _CachedInfo:
 
 
 class Catalog:
-    """Lists and reads the recordings of one folder."""
+    """Lists and reads the recordings of one folder, and knows which of them this process is writing."""
 
     def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info]) -> None:
         """`read_file` reads an MP4 file from a descriptor; raises ValueError, OSError."""
@@ -67,22 +67,20 @@ class Catalog:
         self._read_mp4 = read_file
         self._lock = threading.Lock()  # guards the fields below
         self._running: dict[str, RunningFile] = {}
-        self._info: dict[str, _CachedInfo] = {}
-        self._stills: dict[str, tuple[int, int]] = {}  # of time-lapses: modification time of the folder, bytes
+        self._info: dict[str, FileInfo] = {}
+        self._stills: dict[str, tuple[int, int]] = {}  # by folder: its modification time, bytes
+        self._thumbnails: dict[str, int] = {}  # by file: bytes; written once
 
     def entries(self) -> list[Recording]:
         """All recordings, the newest first. Raises OSError if the folder cannot be read."""
-        present = {entry.name for entry in os.scandir(self.folder) if entry.is_file(follow_symlinks=False)}
-        with self._lock:
-            for name in self._info.keys() - present:
-                del self._info[name]
+        present = {name for name, entry in self._scan().items() if entry.is_file(follow_symlinks=False)}
         recordings = sorted(filter(names.is_recording, present), key=names.sort_key, reverse=True)
         found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in present) for name in recordings)
         return [entry for entry in found if entry is not None]
 
     def entry(self, name: str) -> Recording:
         """Raises NoRecording."""
-        self._path(name)
+        self.path_of(name)
         entry = self._entry(name, has_thumbnail=(self.folder / names.thumbnail_of(name)).exists())
         if entry is None:
             raise NoRecording(NOT_FOUND)
@@ -90,17 +88,17 @@ class Catalog:
 
     def open_recording(self, name: str) -> tuple[BinaryIO, int]:
         """The file, and how many of its bytes are complete. Raises NoRecording."""
-        file = open_file(self._path(name))
-        running = self._running_file(name)
+        file = open_file(self.path_of(name))
+        running = self.running_file(name)
         if running is not None:
             return file, running.whole
-        info = self._read(name, file)
+        info = self.read_info(name, file)
         # Another portal may be writing the file, or was interrupted: bytes after the last whole fragment are invalid.
         return file, info.state[1] if info.is_finished or names.kind_of(name) == "still" else info.end
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG. Raises NoRecording if there is none."""
-        self._path(name)
+        self.path_of(name)
         try:
             return (self.folder / names.thumbnail_of(name)).read_bytes()
         except OSError as error:
@@ -108,61 +106,105 @@ class Catalog:
 
     def used_bytes(self) -> int:
         """The size of all recordings. Raises OSError."""
-        return sum(self._sizes().values())
+        return sum(self.sizes().values())
 
-    def _sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, int]:
         """All recordings and their bytes, with thumbnails and stills, also stills whose MP4 file is missing.
 
         Raises OSError.
         """
-        present = {entry.name: entry for entry in os.scandir(self.folder)}
+        present = self._scan()
         sizes: dict[str, int] = {}
         for name, entry in present.items():
             mp4 = f"{name}.mp4"  # of a folder of stills
             with contextlib.suppress(OSError):  # deleted meanwhile
                 if names.is_recording(name) and entry.is_file(follow_symlinks=False):
-                    thumbnail = present.get(names.thumbnail_of(name))
-                    thumbnail_bytes = 0 if thumbnail is None else thumbnail.stat(follow_symlinks=False).st_size
+                    thumbnail_bytes = self._thumbnail_size(present.get(names.thumbnail_of(name)))
                     sizes[name] = entry.stat().st_size + thumbnail_bytes + self._stills_size(name)
                 elif names.is_timelapse(mp4) and mp4 not in present and entry.is_dir(follow_symlinks=False):
                     sizes[mp4] = self._stills_size(mp4)
         return sizes
 
-    def _stills_size(self, name: str) -> int:
-        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""
-        if not names.is_timelapse(name):
-            return 0
-        folder = self.folder / names.stills_of(name)
-        try:
-            changed_ns = folder.stat().st_mtime_ns
-            with self._lock:
-                known_ns, size = self._stills.get(name, (0, 0))
-            if known_ns != changed_ns:
-                size = sum(entry.stat().st_size for entry in os.scandir(folder))
-        except OSError:  # there are none, or they are being deleted
-            return 0
-        with self._lock:
-            self._stills[name] = changed_ns, size
-        return size
-
-    def _running_file(self, name: str) -> RunningFile | None:
-        """None for a file that this process is not writing."""
-        with self._lock:
-            return self._running.get(name)
-
-    def _path(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
         """The file's path; other names than those of recordings never reach the disk. Raises NoRecording."""
         if not names.is_recording(name):
             raise NoRecording(NOT_FOUND)
         return self.folder / name
 
+    # --- files that this process is writing -------------------------------------------------------------------
+
+    def create_file(self, name: str) -> int:
+        """Create a file, which is running until `remove_running`; returns its descriptor. Raises OSError."""
+        # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
+        with self._lock:
+            descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            self._info.pop(name, None)  # of a file that was deleted
+            self._running[name] = RunningFile(descriptor)
+        return descriptor
+
+    def update_progress(self, name: str, whole: int, duration_s: float | None = None) -> None:
+        """`whole` bytes of a running recording are complete, with a duration of `duration_s`."""
+        with self._lock:
+            self._running[name] = replace(self._running[name], whole=whole, duration_s=duration_s)
+
+    def running_file(self, name: str) -> RunningFile | None:
+        """None for a file that this process is not writing."""
+        with self._lock:
+            return self._running.get(name)
+
+    def remove_running(self, name: str) -> RunningFile:
+        """The file is complete."""
+        with self._lock:
+            return self._running.pop(name)
+
+    # --- cached facts -----------------------------------------------------------------------------------------
+
+    def _scan(self) -> dict[str, os.DirEntry[str]]:
+        """What is in the folder; what is known of files that are gone is dropped. Raises OSError."""
+        present = {entry.name: entry for entry in os.scandir(self.folder)}
+        caches: tuple[dict[str, Any], ...] = self._info, self._stills, self._thumbnails
+        with self._lock:
+            for cache in caches:
+                for name in cache.keys() - present.keys():
+                    del cache[name]
+        return present
+
+    def _thumbnail_size(self, entry: os.DirEntry[str] | None) -> int:
+        """Raises OSError."""
+        if entry is None:
+            return 0
+        with self._lock:
+            size = self._thumbnails.get(entry.name)
+        if size is None:
+            size = entry.stat(follow_symlinks=False).st_size
+            with self._lock:
+                self._thumbnails[entry.name] = size
+        return size
+
+    def _stills_size(self, name: str) -> int:
+        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""
+        if not names.is_timelapse(name):
+            return 0
+        stills = names.stills_of(name)
+        try:
+            changed_ns = (self.folder / stills).stat().st_mtime_ns
+            with self._lock:
+                known_ns, size = self._stills.get(stills, (0, 0))
+            if known_ns != changed_ns:
+                size = sum(entry.stat().st_size for entry in os.scandir(self.folder / stills))
+        except OSError:  # there are none, or they are being deleted
+            return 0
+        with self._lock:
+            self._stills[stills] = changed_ns, size
+        return size
+
     def _entry(self, name: str, *, has_thumbnail: bool) -> Recording | None:
         try:
             with open_file(self.folder / name) as file:
-                info = self._read(name, file)
+                info = self.read_info(name, file)
         except RecordingError:  # deleted meanwhile
             return None
-        running = self._running_file(name)
+        running = self.running_file(name)
         return Recording(
             name,
             names.kind_of(name),
@@ -175,7 +217,7 @@ class Catalog:
             has_thumbnail=has_thumbnail,
         )
 
-    def _read(self, name: str, file: BinaryIO) -> _CachedInfo:
+    def read_info(self, name: str, file: BinaryIO) -> FileInfo:
         """What the file contains; read again only if the file has changed."""
         status = os.fstat(file.fileno())
         state = (status.st_ino, status.st_size, status.st_mtime_ns)
@@ -191,12 +233,12 @@ class Catalog:
         try:
             if names.kind_of(name) == "still":
                 width, height = jpeg.size_of(os.pread(file.fileno(), _JPEG_HEAD_BYTES, 0))
-                info = _CachedInfo(state, None, width, height)
+                info = FileInfo(state, None, width, height)
             else:
                 mp4 = self._read_mp4(file.fileno())
-                info = _CachedInfo(state, mp4.duration_s, mp4.width, mp4.height, mp4.is_finished, mp4.end)
+                info = FileInfo(state, mp4.duration_s, mp4.width, mp4.height, mp4.is_finished, mp4.end)
         except (ValueError, OSError):  # not an MP4 or JPEG file, or the disk fails
-            info = _CachedInfo(state, is_finished=False)
+            info = FileInfo(state, is_finished=False)
         with self._lock:
             self._info[name] = info
         return info

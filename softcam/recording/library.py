@@ -9,13 +9,12 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.mp4.index import InvalidMp4, Mp4Info, read_mp4, write_index
 from softcam.recording import names
-from softcam.recording.catalog import Catalog, Recording, RunningFile
+from softcam.recording.catalog import Catalog, Recording
 from softcam.recording.disk import Disk
 from softcam.recording.files import NOT_FOUND, is_locked, lock_file, open_file
 from softcam.recording.names import Kind
@@ -35,7 +34,7 @@ class Library(Catalog):
         super().__init__(folder, read_file)
         self.max_bytes = max_bytes
         self.quota = max_bytes
-        self._enforcing = threading.Lock()  # one thread at a time deletes
+        self._enforcing = threading.Lock()  # one thread at a time deletes, and replaces `quota`
         self._disk = Disk(folder)
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -54,23 +53,19 @@ class Library(Catalog):
         self._disk.require_mounted()
         for number in range(1, names.MAX_PER_SECOND + 1):
             name = names.format_name(kind, began_s, number)
-            # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
-            with self._lock:
-                try:
-                    descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-                except FileExistsError:
-                    continue
-                self._running[name] = RunningFile(descriptor)
+            try:
+                descriptor = self.create_file(name)
+            except FileExistsError:
+                continue
             lock_file(descriptor, name)
             return name, descriptor
         raise OSError(errno.EEXIST, "too many recordings start in one second")
 
     def require_present(self, name: str) -> None:
         """Raises OSError if a running file is no longer in the folder: then what is written to it is lost."""
-        with self._lock:
-            descriptor = self._running[name].descriptor
+        file = self.running_file(name)
         try:
-            is_same = os.path.samestat((self.folder / name).lstat(), os.fstat(descriptor))
+            is_same = file is not None and os.path.samestat((self.folder / name).lstat(), os.fstat(file.descriptor))
         except FileNotFoundError:
             self.folder.stat()  # raises its own error if the folder is missing
             is_same = False
@@ -83,61 +78,43 @@ class Library(Catalog):
         with tempfile.TemporaryFile(dir=self.folder, prefix=".") as file:
             file.write(b"x")
 
-    def update_progress(self, name: str, whole: int, duration_s: float | None = None) -> None:
-        """`whole` bytes of a running recording are complete, with a duration of `duration_s`."""
-        with self._lock:
-            self._running[name] = replace(self._running[name], whole=whole, duration_s=duration_s)
-
     def close_recording(self, name: str) -> None:
         """The recording is finished; a file without content is removed."""
-        with self._lock:
-            running = self._running.pop(name)
-        if not running.whole:
+        if not self.remove_running(name).whole:
             self._remove(name)
 
-    def add_still(self, picture: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
+    def add_still(self, jpeg: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Save a JPEG. Raises OSError."""
-        self.enforce_quota(len(picture) + len(thumbnail or b""))
+        self.enforce_quota(len(jpeg) + len(thumbnail or b""))
         name, descriptor = self.create_recording("still", taken_s)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(picture)
+                file.write(jpeg)
                 file.flush()
                 os.fdatasync(file.fileno())
-            self.update_progress(name, len(picture))
+            self.update_progress(name, len(jpeg))
             if thumbnail is not None:
                 self.set_thumbnail(name, thumbnail)
         finally:
             self.close_recording(name)
         return self.entry(name)
 
-    def add_to_timelapse(self, name: str, number: int, picture: bytes) -> None:
+    def add_to_timelapse(self, name: str, number: int, jpeg: bytes) -> None:
         """Save a still to the folder of a running time-lapse. Raises OSError."""
         folder = self.folder / names.stills_of(name)
         folder.mkdir(mode=0o755, exist_ok=True)
-        part = folder / f".{number:06}.jpg"
-        try:
-            part.write_bytes(picture)
-            part.replace(folder / f"{number:06}.jpg")
-        except OSError:
-            part.unlink(missing_ok=True)
-            raise
+        _write_whole(folder / f"{number:06}.jpg", jpeg)
 
-    def set_thumbnail(self, name: str, picture: bytes) -> None:
-        """Raises OSError."""
-        path = self.folder / names.thumbnail_of(name)
-        try:
-            path.write_bytes(picture)
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
+    def set_thumbnail(self, name: str, jpeg: bytes) -> None:
+        """Save the thumbnail of a running recording, once. Raises OSError."""
+        _write_whole(self.folder / names.thumbnail_of(name), jpeg)
 
     # --- deleting and recovering ------------------------------------------------------------------------------
 
     def delete_recording(self, name: str) -> None:
         """Raises NoRecording, and RecordingError while it is being written."""
-        path = self._path(name)
-        if self._running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
+        path = self.path_of(name)
+        if self.running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
             raise RecordingError(f"{name} is being written; stop the recording first")
         if not path.exists() and not (names.is_timelapse(name) and (self.folder / names.stills_of(name)).is_dir()):
             raise NoRecording(NOT_FOUND)
@@ -164,7 +141,7 @@ class Library(Catalog):
                 if excess > 0:
                     raise OSError(errno.ENOSPC, f"the disk is full, {free // 1_000_000} MB free")
                 return
-            sizes = self._sizes()
+            sizes = self.sizes()
             used = sum(sizes.values())
             self.quota = min(self.max_bytes, max(0, used + free - reserve))
             excess = max(excess, used + needed - self.max_bytes)
@@ -188,7 +165,7 @@ class Library(Catalog):
         """
         recovered = 0
         for name in sorted(entry.name for entry in os.scandir(self.folder) if names.is_recording(entry.name)):
-            if names.kind_of(name) == "still" or self._running_file(name) is not None:
+            if names.kind_of(name) == "still" or self.running_file(name) is not None:
                 continue
             try:
                 recovered += self._recover_file(name)
@@ -202,7 +179,7 @@ class Library(Catalog):
 
     def _recover_file(self, name: str) -> bool:
         with open_file(self.folder / name, os.O_RDWR) as file:
-            if self._read(name, file).is_finished:
+            if self.read_info(name, file).is_finished:
                 return False
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while another portal is writing the file
             mp4 = write_index(file.fileno())
@@ -216,6 +193,14 @@ class Library(Catalog):
         if names.is_timelapse(name):
             shutil.rmtree(self.folder / names.stills_of(name), ignore_errors=True)
         (self.folder / name).unlink(missing_ok=True)
-        with self._lock:
-            self._info.pop(name, None)
-            self._stills.pop(name, None)
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears when it is complete. Raises OSError."""
+    part = path.with_name(f".{path.name}")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
