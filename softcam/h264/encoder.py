@@ -329,7 +329,7 @@ class VideoEncoder:
                 sink.on_format(fmt)
             sink.on_packet(packet)
         except Exception:  # the other sinks must still receive theirs
-            log.exception("%s raised, unsubscribed", type(sink).__name__)
+            log.exception("Packet sink %s unsubscribed: it raised an exception", type(sink).__name__)
             self.unsubscribe(sink)
 
     def _report_error(self, error: Exception) -> None:

@@ -3,7 +3,7 @@
 A fragment is sent before the next frame exists, so its duration is an estimate. Chromium drops frames that arrive later
 than twice the announced duration, up to the next keyframe (Media Source Extensions, coded frame processing, step 6).
 Therefore durations are estimated long, and a frame after a gap is encoded as a keyframe. Both rules are in this module
-because they depend on each other.
+because they depend on each other. Any thread may call.
 """
 
 from typing import Final

@@ -1,6 +1,7 @@
 """Writes EXIF segments, and inserts them into JPEGs that have none.
 
-A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Pure functions.
+A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Pure functions; any
+thread.
 
 The tags are defined in https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf.
 """

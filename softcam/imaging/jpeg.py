@@ -17,6 +17,7 @@ from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, Plane
 from softcam.imaging.planes import plane_shapes
 from softcam.imaging.scale import shrink, shrink_plane
+from softcam.runtime.plural import counted
 
 Planes = tuple[Plane, Plane, Plane]
 
@@ -84,7 +85,7 @@ def separate(frame: Frame) -> Planes:
     shapes = plane_shapes(frame.pixel_format, *frame.size)
     if len(planes) != len(shapes):
         # A frame that was released has an empty tuple.
-        raise CameraError(f"a {frame.pixel_format} frame has {len(shapes)} planes, not {len(planes)}")
+        raise CameraError(f"a {frame.pixel_format} frame has {counted(len(shapes), 'plane')}, not {len(planes)}")
     for number, (plane, shape) in enumerate(zip(planes, shapes, strict=True)):
         # Others would be read beyond their end, or look skewed.
         if plane.shape != shape or plane.dtype != np.uint8 or plane.strides[-1] != 1:

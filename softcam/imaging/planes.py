@@ -1,6 +1,6 @@
 """The layout of planes: divides the buffer of a camera into them, and crops them, as views without a copy.
 
-Pure functions.
+Pure functions; any thread.
 """
 
 from typing import Final, get_args

@@ -44,7 +44,8 @@ class Recorder(ABC, Generic[RunT, StatusT]):
         self._stop_limit_s = stop_limit_s
         self._changed = threading.Condition(threading.Lock())  # guards the fields below, and those of the run
         self._run: RunT | None = None
-        self.last_error: str | None = None  # why something is not recorded; None once it is recorded again
+        # Why something is not recorded; None once it is recorded again. Any thread reads it without the lock.
+        self.last_error: str | None = None
 
     @property
     def running(self) -> StatusT | None:

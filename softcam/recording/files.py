@@ -46,7 +46,7 @@ def lock_file(descriptor: int, name: str) -> None:
             break
         else:
             return
-    log.debug("%s cannot be locked", name)
+    log.debug("Recording %s cannot be locked", name)
 
 
 def is_locked(path: Path) -> bool:

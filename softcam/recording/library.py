@@ -151,7 +151,7 @@ class Library(Catalog):
                 try:
                     self.delete_recording(name)
                 except RecordingError as error:
-                    log.debug("%s not deleted: %s", name, error)
+                    log.debug("Recording not deleted: %s", error)
                     continue
                 log.info("Deleted %s, the oldest recording, to free space", name)
                 excess -= sizes[name]
@@ -170,9 +170,9 @@ class Library(Catalog):
             try:
                 recovered += self._recover_file(name)
             except InvalidMp4 as error:
-                log.debug("%s is not a recording: %s", name, error)
+                log.debug("File %s is not a recording: %s", name, error)
             except BlockingIOError:
-                log.debug("%s is being written by another portal", name)
+                log.debug("File %s is being written by another portal", name)
             except (OSError, RecordingError) as error:
                 log.warning("Failed to recover %s: %s", name, error)
         return recovered

@@ -23,6 +23,7 @@ from softcam.h264.packet_queue import PacketQueue
 from softcam.recording.base import STOP_LIMIT_S, Recorder, Run
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.runtime.plural import counted
 
 log = logging.getLogger(__name__)
 
@@ -194,16 +195,17 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         finally:
             self._end_file(run)
             self._release(run)
-            log.info("Video recording ended: %d files, %.1f MB", run.segments, run.size / 1e6)
+            log.info("Video recording ended: %s, %.1f MB", counted(run.segments, "file"), run.size / 1e6)
 
     def _release(self, run: _Run) -> None:
         if self._preroll_lease is None:
             self._source.unsubscribe(self._queue)
         if run.lease is not None:
             run.lease.release()
-        if not run.is_over:  # it has not started, or its thread crashed
-            self._queue.stop_consuming()
-            run.is_over = True
+        with self._changed:
+            if not run.is_over:  # it has not started, or its thread crashed
+                self._queue.stop_consuming()
+                run.is_over = True
         self._end_run()
 
     def _take_packets(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:

@@ -1,4 +1,4 @@
-"""The recorders of one folder as a component that the application starts and stops."""
+"""The recorders of one folder as a component, which the main thread opens and closes; any thread reads its errors."""
 
 import logging
 from collections.abc import Callable

@@ -25,6 +25,7 @@ from softcam.recording import thumbnail
 from softcam.recording.base import Recorder, Run
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         finally:
             self._end_file(run)
             self._end_run()
-            log.info("Time-lapse ended: %d stills, %d failed", run.stills, run.failures)
+            log.info("Time-lapse ended: %s, %d failed", counted(run.stills, "still"), run.failures)
 
     def _wait_until_due(self, run: _Run) -> bool:
         """Sleep until the next still is due; False if the time-lapse is over."""
@@ -227,7 +228,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         try:
             self._library.require_present(name)
         except FileNotFoundError as error:
-            log.warning("Time-lapse: %s: %s; starting another file", name, error.strerror)
+            log.warning("Time-lapse file %s ended: %s; starting another one", name, error.strerror)
             self._end_file(run)
 
     def _open_file(self, run: _Run, still: Snapshot, size: tuple[int, int]) -> _Video:

@@ -1,4 +1,4 @@
-"""The exceptions of the RTSP client.
+"""The exceptions of the RTSP client, raised on the publisher's thread.
 
 RtspError           the stream cannot be published; another try may succeed
 └── RtspRejected    the server answered and refused; frequent tries do not help

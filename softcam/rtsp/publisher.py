@@ -27,6 +27,7 @@ from softcam.rtsp.client import Address, Connection
 from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
 from softcam.rtsp.rtp import Packetizer, describe
 from softcam.rtsp.waker import Waker
+from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -70,13 +71,13 @@ class Publisher:
         self._manager = manager
         self._on_crash = on_crash
 
-        self._status = PublishStatus(State.OFF, self._address.shown, None, 0, None)  # replaced as a whole
-
-        self._lock = threading.Lock()  # guards what replaces the status, and the fields down to the next comment
+        self._lock = threading.Lock()  # guards the fields down to the next comment
+        # The first three are also read without the lock: each is replaced as a whole.
+        self._status = PublishStatus(State.OFF, self._address.shown, None, 0, None)
         self._lease: Lease | None = None  # that of the current request, None if there is none
+        self._is_retry_now = False
         self._thread: threading.Thread | None = None
         self._waker: Waker | None = None
-        self._is_retry_now = False
 
         # Owned by the publisher's thread:
         self._served: Lease | None = None  # that of the request that it serves
@@ -191,7 +192,6 @@ class Publisher:
 
     def _pause(self, waker: Waker, began_s: float, error: RtspError) -> None:
         """Report a failure, and wait until the next attempt is due."""
-        self._is_retry_now = False  # from here on: a client that reads the failure may request another attempt
         now_s = time.monotonic()
         if self._published_from_s is not None and now_s - self._published_from_s >= _STABLE_S:
             self._failures = 0
@@ -209,6 +209,7 @@ class Publisher:
         with self._lock:
             self._raise_if_cancelled()
             before = self._status
+            self._is_retry_now = False  # from here on: a client that reads the failure may request another attempt
             self._set_status(State.FAILED, last_error=reason)
         if before.state is not State.FAILED:
             self._failing_from_s = now_s
@@ -245,7 +246,8 @@ class Publisher:
             connection.close()
             if self._published_from_s is not None:
                 published_s = time.monotonic() - self._published_from_s
-                self._result = f" after {published_s:.0f} s, {self._sent} frames sent, {queue.discarded} dropped"
+                sent = counted(self._sent, "frame")
+                self._result = f" after {published_s:.0f} s, {sent} sent, {queue.discarded} dropped"
 
     def _announce(self, connection: Connection, fmt: VideoFormat) -> Packetizer:
         control = "streamid=0"  # the name that FFmpeg uses, which every server knows
@@ -269,7 +271,7 @@ class Publisher:
         self._published_from_s = time.monotonic()
         if self._failures:
             failing_s = self._published_from_s - self._failing_from_s
-            log.info("%s after %d failures in %.0f s", started, self._failures, failing_s)
+            log.info("%s after %s in %.0f s", started, counted(self._failures, "failure"), failing_s)
         else:
             log.info("%s", started)
         self._has_published = True

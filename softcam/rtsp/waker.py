@@ -12,7 +12,7 @@ class Waker:
     """Ends another thread's wait. A `wake` without a waiting thread ends the next wait."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _descriptor
+        self._lock = threading.Lock()  # guards _descriptor, which the waiting thread alone closes and reads without it
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def wake(self) -> None:

@@ -1,4 +1,4 @@
-"""A point in time by which an operation has to be done, on the monotonic clock."""
+"""A point in time by which an operation has to be done, on the monotonic clock. An immutable value; any thread."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A logger for errors that may repeat with every frame: logs the first one, then at most one line per interval."""
+"""A logger for errors that may repeat with every frame: logs at most one line per interval. Any thread may use it."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""Removes secrets from URLs before they appear in logs, HTTP responses and error messages. Pure functions."""
+"""Removes secrets from URLs for logs, HTTP responses and error messages. Pure functions; any thread."""
 
 import re
 from typing import Final

@@ -1,4 +1,4 @@
-"""Long-lived threads: each has a name and an owner, and a crash is always logged and reported."""
+"""Long-lived threads: each has a name and an owner, and a crash is always logged and reported. Any thread may spawn."""
 
 import logging
 import threading

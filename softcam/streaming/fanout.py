@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Final
 
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 from softcam.streaming import sockets
 from softcam.streaming.clients import BOUNDARY, Channel, JpegChannel, StreamClient
@@ -83,7 +84,7 @@ class FanOut:
         self._jpegs: deque[tuple[JpegVariant, bytes, float]] = deque()
         self._updates: deque[tuple[Channel, Callable[[], None]]] = deque()
         self._is_stopping = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._thread: threading.Thread | None = None  # used by the thread that starts and stops the components
 
         # Used by the loop alone, except for len(), which any thread reads.
         self._clients: dict[int, StreamClient] = {}
@@ -294,11 +295,11 @@ class FanOut:
         self._close(client)
         self._on_channels(tuple(self._channels.values()))
         log.info(
-            "Client %s disconnected (%s): %.0f s, %d frames sent, %d dropped; %d connected",
+            "Client %s disconnected (%s): %.0f s, %s sent, %d dropped; %d connected",
             client.address,
             reason,
             self._clock() - client.connected_s,
-            max(client.frames, 0),
+            counted(max(client.frames, 0), "frame"),
             client.dropped,
             len(self._clients),
         )

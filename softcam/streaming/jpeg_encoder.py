@@ -89,14 +89,15 @@ class JpegEncoderPool:
         self._frames = frames
         self._snapshot_timeout_s = snapshot_timeout_s
         self._errors = RateLimitedLogger(log) if errors is None else errors
-        self._changed = threading.Condition(threading.Lock())  # guards the fields below
+        self._publish: PublishJpeg = lambda *_, **__: None  # replaced once, before there are threads and channels
+        self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
         self._states: dict[Channel, _ChannelState] = {}
         self._size = size
         self._is_stopping = False
         self._encoded_count = 0
         self._snapshots: OrderedDict[tuple[float, Size, Size, int, bool], Future[bytes]] = OrderedDict()
-        self._publish: PublishJpeg = lambda *_, **__: None  # until the start
-        self._threads: list[threading.Thread] = []  # used by the thread that starts and stops the components
+        # Used by the thread that starts and stops the components:
+        self._threads: list[threading.Thread] = []
         frames.subscribe(self.on_frame)
 
     def start(self, publish: PublishJpeg, on_crash: Callable[[str], None]) -> None:

@@ -46,7 +46,7 @@ def test_motion_starts_recording_without_clients(start_portal: Start, tmp_path: 
         environment={"MOTION_SECONDS": "1", "MOTION_SHARE": "0.001"},
     )  # fmt: skip
     name = portal.wait_for_log(r"Motion detected, recording (\S+\.mp4)")[1]
-    portal.wait_for_log("Video recording ended: 1 files")
+    portal.wait_for_log("Video recording ended: 1 file,")
     assert (folder / name).stat().st_size > 10_000
     status = status_of(portal)
     assert (status["viewers"], status["hook"]["failures"]) == (0, 0)

@@ -293,7 +293,9 @@ def test_raising_sink_is_unsubscribed(stage: Stage, caplog: pytest.LogCaptureFix
     stage.show(good, 3)
     assert len(bad.packets) == 1
     assert stage.encoder.status().sinks == 1
-    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == ["Sink raised, unsubscribed"]
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [
+        "Packet sink Sink unsubscribed: it raised an exception"
+    ]
     stage.encoder.unsubscribe(bad)
 
 
