@@ -16,8 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from softcam.camera.session.manager import CameraManager, Lease
 from softcam.errors import CameraError, NotSupported
@@ -70,6 +69,7 @@ class Publisher:
         self._source = source
         self._manager = manager
         self._on_crash = on_crash
+        self._waker = Waker()
 
         self._lock = threading.Lock()  # guards the fields down to the next comment
         # The first three are also read without the lock: each is replaced as a whole.
@@ -77,7 +77,6 @@ class Publisher:
         self._lease: Lease | None = None  # that of the current request, None if there is none
         self._is_retry_now = False
         self._thread: threading.Thread | None = None
-        self._waker: Waker | None = None
 
         # Owned by the publisher's thread:
         self._served: Lease | None = None  # that of the request that it serves
@@ -106,16 +105,16 @@ class Publisher:
                         surplus.pop_all()
             with self._lock:
                 self._is_retry_now = True
-                self._wake()
+            self._waker.wake()
 
     def stop(self) -> None:
         """Stop publishing; returns at once, see `wait_stopped`."""
         with self._lock:
             lease, self._lease = self._lease, None
             if lease is not None:
-                self._set_status(State.OFF)
-                self._wake()
+                self._set_status(replace(self._status, state=State.OFF))
         if lease is not None:
+            self._waker.wake()
             lease.release()
 
     def wait_stopped(self, deadline_s: float) -> bool:
@@ -129,48 +128,34 @@ class Publisher:
 
     # --- under the lock ---------------------------------------------------------------------------------------
 
-    def _set_status(self, state: State, **changes: Any) -> None:
-        since_s = self._status.since_s if state is self._status.state else time.time()
-        self._status = replace(self._status, state=state, since_s=since_s, **changes)
+    def _set_status(self, status: PublishStatus) -> None:
+        """With the time since which its state is the current one."""
+        since_s = self._status.since_s if status.state is self._status.state else time.time()
+        self._status = replace(status, since_s=since_s)
 
     def _begin_request(self, lease: Lease) -> None:
         """Raises CameraError."""
-        try:
-            if self._thread is None:
-                self._start_thread()
-        except (OSError, RuntimeError) as error:  # no descriptor, no memory, or too many threads
-            raise CameraError(f"publishing cannot be started: {error}") from error
+        if self._thread is None:
+            try:
+                self._thread = spawn("publisher", self._run, self._on_crash)
+            except RuntimeError as error:  # no memory, or too many threads
+                raise CameraError(f"publishing cannot be started: {error}") from error
         self._lease = lease
-        self._set_status(State.CONNECTING, last_error=None)
-
-    def _start_thread(self) -> None:
-        """Raises OSError, RuntimeError; then nothing was started."""
-        waker = Waker()
-        try:
-            self._thread = spawn("publisher", partial(self._run, waker), self._on_crash)
-        except RuntimeError:
-            waker.close()
-            raise
-        self._waker = waker
-
-    def _wake(self) -> None:
-        if self._waker is not None:
-            self._waker.wake()
+        self._set_status(replace(self._status, state=State.CONNECTING, last_error=None))
 
     # --- the publisher's thread -------------------------------------------------------------------------------
 
-    def _run(self, waker: Waker) -> None:
+    def _run(self) -> None:
         while True:
             with self._lock:
                 self._served = self._lease
                 if self._served is None:
-                    self._thread = self._waker = None
-                    break
+                    self._thread = None
+                    return
             with contextlib.suppress(Cancelled):
-                self._serve_request(waker)
-        waker.close()
+                self._serve_request()
 
-    def _serve_request(self, waker: Waker) -> None:
+    def _serve_request(self) -> None:
         """Publish, and retry after each failure, until the request ends; then raises Cancelled."""
         log.info("Publishing to %s", self._address.shown)
         self._failures, self._has_published = 0, False
@@ -179,9 +164,9 @@ class Publisher:
                 began_s = time.monotonic()
                 self._published_from_s = None
                 try:
-                    self._publish_once(waker)
+                    self._publish_once()
                 except RtspError as error:
-                    self._pause(waker, began_s, error)
+                    self._pause(began_s, error)
         finally:
             log.info("Publishing stopped%s", self._result)
             self._result = ""
@@ -190,7 +175,7 @@ class Publisher:
         if self._lease is not self._served:
             raise Cancelled
 
-    def _pause(self, waker: Waker, began_s: float, error: RtspError) -> None:
+    def _pause(self, began_s: float, error: RtspError) -> None:
         """Report a failure, and wait until the next attempt is due."""
         now_s = time.monotonic()
         if self._published_from_s is not None and now_s - self._published_from_s >= _STABLE_S:
@@ -202,7 +187,7 @@ class Publisher:
         # From start to start: an attempt may have taken some seconds.
         until_s = max(began_s + pause_s, now_s + _FIRST_PAUSE_S)
         while time.monotonic() < until_s and not self._is_retry_now:
-            waker.wait(until_s)
+            self._waker.wait(until_s)
             self._raise_if_cancelled()
 
     def _report_failure(self, reason: str, now_s: float) -> None:
@@ -210,7 +195,7 @@ class Publisher:
             self._raise_if_cancelled()
             before = self._status
             self._is_retry_now = False  # from here on: a client that reads the failure may request another attempt
-            self._set_status(State.FAILED, last_error=reason)
+            self._set_status(replace(before, state=State.FAILED, last_error=reason))
         if before.state is not State.FAILED:
             self._failing_from_s = now_s
         if before.state is not State.FAILED or before.last_error != reason:
@@ -224,10 +209,10 @@ class Publisher:
             )
             self._logged_s = now_s
 
-    def _publish_once(self, waker: Waker) -> None:
+    def _publish_once(self) -> None:
         """Connect and publish. Returns when the stream must be announced again; raises RtspError, Cancelled."""
-        connection = Connection(self._address, waker, self._raise_if_cancelled)
-        queue = PacketQueue(waker.wake, max_s=_QUEUE_S)
+        connection = Connection(self._address, self._waker, self._raise_if_cancelled)
+        queue = PacketQueue(self._waker.wake, max_s=_QUEUE_S)
         try:
             connection.request("OPTIONS")
             try:
@@ -266,7 +251,7 @@ class Publisher:
         with self._lock:
             self._raise_if_cancelled()
             reconnects = self._status.reconnects + self._has_published
-            self._set_status(State.PUBLISHING, last_error=None, reconnects=reconnects)
+            self._set_status(replace(self._status, state=State.PUBLISHING, last_error=None, reconnects=reconnects))
         started = f"Publishing {fmt.width}x{fmt.height} to {self._address.shown}"
         self._published_from_s = time.monotonic()
         if self._failures:

@@ -4,21 +4,19 @@ import math
 import os
 import select
 import socket
-import threading
 import time
+import weakref
 
 
 class Waker:
     """Ends another thread's wait. A `wake` without a waiting thread ends the next wait."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # guards _descriptor, which the waiting thread alone closes and reads without it
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        weakref.finalize(self, os.close, self._descriptor)
 
     def wake(self) -> None:
-        with self._lock:
-            if self._descriptor >= 0:
-                os.eventfd_write(self._descriptor, 1)
+        os.eventfd_write(self._descriptor, 1)
 
     def wait(self, deadline_s: float, connection: socket.socket | None = None, events: int = 0) -> bool:
         """Sleep until `wake`, an event of a socket, or the deadline (monotonic clock); whether there was an event."""
@@ -31,8 +29,3 @@ class Waker:
         if ready.pop(self._descriptor, 0):
             os.eventfd_read(self._descriptor)
         return bool(ready)
-
-    def close(self) -> None:
-        with self._lock:
-            os.close(self._descriptor)
-            self._descriptor = -1

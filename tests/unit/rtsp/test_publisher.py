@@ -196,12 +196,9 @@ def test_off_without_thread(scene: Scene) -> None:
     assert scene.publisher.wait_stopped(time.monotonic())
 
 
-@pytest.mark.parametrize("part", ["spawn", "Waker"])
-def test_fail_to_start_without_thread(
-    scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch, part: str
-) -> None:
+def test_fail_to_start_without_thread(scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch) -> None:
     with no_leaks(), monkeypatch.context() as patch:
-        patch.setattr(publisher, part, no_thread)
+        patch.setattr(publisher, "spawn", no_thread)
         with pytest.raises(CameraError, match="can't start new thread"):
             scene.publisher.start()
     assert (scene.state, scene.leases) == (State.OFF, 0)
