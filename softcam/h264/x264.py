@@ -151,7 +151,7 @@ class X264:
         """A PyAV frame of the planes, Y first; a view of them if they are contiguous."""
         width, height = self.size
         if self._pixel_format in ("YUV420", "NV12"):
-            buffer = _as_one_buffer(planes, width, height)
+            buffer = as_one_buffer(planes, width, height)
             if buffer is not None:
                 try:
                     return self._av.VideoFrame.from_numpy_buffer(buffer, self._format)
@@ -221,7 +221,7 @@ def _checked(frame: Frame) -> tuple[Plane, ...]:
     return frame.planes
 
 
-def _as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane | None:
+def as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane | None:
     """All planes as one array, of which PyAV creates a frame without a copy; None if they are not contiguous.
 
     PyAV derives the offsets from the first plane's stride, and misreads a height that is not a multiple of four.

@@ -186,7 +186,7 @@ def test_bitrate() -> None:
 def test_contiguous_buffer_is_read_in_place_and_released() -> None:
     for pixel_format in ("YUV420", "NV12"):
         frame = make(pixel_format, padding=64)
-        assert x264._as_one_buffer(frame.planes, *SIZE) is not None
+        assert x264.as_one_buffer(frame.planes, *SIZE) is not None
         encoder = X264(SIZE, pixel_format, FPS, BITRATE)
         base = frame.planes[0]
         before = sys.getrefcount(base)
@@ -196,7 +196,7 @@ def test_contiguous_buffer_is_read_in_place_and_released() -> None:
 
 def test_separate_planes_are_copied() -> None:
     luma, blue, red = planes()
-    assert x264._as_one_buffer((luma.copy(), blue.copy(), red.copy()), *SIZE) is None
+    assert x264.as_one_buffer((luma.copy(), blue.copy(), red.copy()), *SIZE) is None
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from softcam.imaging.frame import Frame, NewestFrame
 from tests.support.background import Background, eventually, soon_s
 from tests.support.fakes import make_frame
+from tests.support.timeouts import PATIENCE_S
 
 
 def any_frame(_: Frame) -> bool:
@@ -147,7 +148,7 @@ def test_all_waiting_threads_get_the_frame() -> None:
     deadline_s = soon_s()
     waiting = [Background(lambda: slot.wait(is_new, lambda: deadline_s)) for _ in range(2)]
     for _ in waiting:
-        assert asked.acquire(timeout=5)
+        assert asked.acquire(timeout=PATIENCE_S)
     wanted = maker.frame(began_s=2.0)
     slot.put_frame(wanted)
     frames = [background.result() for background in waiting]
@@ -180,7 +181,7 @@ def test_wake() -> None:
         return deadline_s
 
     waiting = Background(lambda: slot.wait(any_frame, deadline))
-    assert looked.wait(5)
+    assert looked.wait(PATIENCE_S)
     deadline_s = 0.0
     slot.wake()
     assert waiting.result() is None

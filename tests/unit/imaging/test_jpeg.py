@@ -11,6 +11,7 @@ import simplejpeg
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.jpeg import encode, size_of
+from tests.support.timeouts import PATIENCE_S
 
 Rgb = npt.NDArray[np.float64]
 SIZES = [(160, 96), (161, 97), (130, 51), (64, 64), (7, 5), (2, 2)]
@@ -168,14 +169,14 @@ def test_concurrent_threads(pixel_format: PixelFormat) -> None:
     barrier = threading.Barrier(len(jobs))
 
     def work(number: int) -> None:
-        barrier.wait(10)
+        barrier.wait(PATIENCE_S)
         results[number] = [encode(frame, *jobs[number]) for _ in range(30)]
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(jobs))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert results == [[jpeg] * 30 for jpeg in expected]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from softcam.errors import CameraStuck
 from softcam.runtime.shutdown import ShutdownSignal
+from tests.support.timeouts import PATIENCE_S
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -16,6 +17,7 @@ PROJECT = Path(__file__).resolve().parents[3]
 _PROGRAM = """
 import signal, sys, threading
 from softcam.runtime.shutdown import ShutdownSignal
+from tests.support.timeouts import PATIENCE_S
 
 shutdown = ShutdownSignal()
 shutdown.install_handlers([signal.SIGTERM])
@@ -44,7 +46,7 @@ def test_request_wakes_waiting_thread() -> None:
     reason = CameraStuck("stuck")
     thread = threading.Thread(target=shutdown.request, args=(reason,))
     thread.start()
-    assert shutdown.wait(10) is reason
+    assert shutdown.wait(PATIENCE_S) is reason
     thread.join()
 
 
@@ -66,7 +68,7 @@ def test_signal_handled_by_another_thread_wakes_main_thread() -> None:
         assert process.stdout.readline() == "waits\n"
         process.send_signal(signal.SIGTERM)
         try:
-            answer, _ = process.communicate(timeout=20)
+            answer, _ = process.communicate(timeout=PATIENCE_S)
         finally:
             process.kill()
         assert answer == "SIGTERM\n"

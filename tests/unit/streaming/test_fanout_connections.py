@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from softcam.streaming import io_uring
-from softcam.streaming.clients import StreamClient
+from softcam.streaming.clients import JpegChannel, StreamClient
 from softcam.streaming.io_uring import BatchSender, IoUringSender
 from tests.support.background import eventually, soon_s
 from tests.support.stream_clients import LARGE, SMALL_VARIANT, VARIANT, Stage, StreamReader, connect
@@ -200,14 +200,35 @@ def test_ring_exists_while_there_are_clients(make_stage: Callable[[BatchSender],
 # The loop
 
 
-def test_ticks_only_while_there_are_clients(impatient_stage: Stage) -> None:
-    assert impatient_stage.ticks == 0
-    assert impatient_stage.fan._timeout_s() is None
-    reader = impatient_stage.connect()
-    eventually(lambda: impatient_stage.ticks > 2, "some ticks")
-    reader.close()
-    impatient_stage.wait_empty()
-    assert impatient_stage.fan._timeout_s() is None
+def run_loop(stage: Stage) -> None:
+    """Return after a whole turn of the loop."""
+    for _ in range(2):
+        done = threading.Event()
+        stage.fan.notify(JpegChannel(VARIANT), done.set)
+        assert done.wait(PATIENCE_S)
+
+
+def test_ticks_only_while_there_are_clients(no_leaks: NoLeaks) -> None:
+    clock = [1000.0]
+    with no_leaks():
+        stage = Stage(clock=lambda: clock[0])
+        run_loop(stage)
+        assert stage.ticks == 0
+        reader = stage.connect()
+        run_loop(stage)
+        assert stage.ticks == 1
+        clock[0] += 0.9
+        run_loop(stage)
+        assert stage.ticks == 1
+        clock[0] += 0.2
+        run_loop(stage)
+        assert stage.ticks == 2
+        reader.close()
+        stage.wait_empty()
+        clock[0] += 60.0
+        run_loop(stage)
+        assert stage.ticks == 2
+        stage.stop()
 
 
 def test_first_tick_with_first_client(stage: Stage) -> None:
@@ -232,11 +253,21 @@ def test_stop_with_two_hundred_clients(no_leaks: NoLeaks) -> None:
     assert stage.crashes == []
 
 
+def eventfds() -> set[int]:
+    """The descriptors of this process that are eventfds."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            if str(path.readlink()) == "anon_inode:[eventfd]":
+                found.add(int(path.name))
+    return found
+
+
 def test_no_wake_up_after_stop(no_leaks: NoLeaks) -> None:
     with no_leaks():
+        before = eventfds()
         stage = Stage()
-        number = stage.fan._wake_fd
-        assert number is not None
+        (number,) = eventfds() - before
         reader, writer = os.pipe()
         stage.fan.stop(soon_s())
         os.dup2(writer, number)  # now the descriptor of another file

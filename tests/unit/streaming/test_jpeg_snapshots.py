@@ -4,18 +4,16 @@ import pytest
 
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
-from tests.support.background import Background, eventually, waiters
+from tests.support.background import Background, eventually
 from tests.support.fakes import SIZE, make_frame
 from tests.support.jpeg_pool import Encoder, Pool
 from tests.unit.streaming.conftest import NoLeaks
 
 
 def snapshots(pool: Pool, encoder: Encoder, frame: Frame, count: int) -> list[Background]:
-    """Several requests for one snapshot, all waiting for its only encode."""
+    """Several requests for one snapshot, while its only encode is in progress."""
     requests = [Background(lambda: pool.encoders.snapshot(frame, SIZE, 90)) for _ in range(count)]
     eventually(lambda: encoder.inside == 1)
-    (shared,) = pool.encoders._snapshots.values()
-    eventually(lambda: waiters(shared._condition) == count - 1)
     return requests
 
 
@@ -47,9 +45,12 @@ def test_different_snapshots_are_encoded_separately(encoder: Encoder, pool: Pool
 def test_kept_snapshots_are_limited_and_can_be_cleared(encoder: Encoder, pool: Pool) -> None:
     for began_s in range(20):
         pool.encoders.snapshot(make_frame(began_s=began_s), SIZE, 90)
-    assert 0 < len(pool.encoders._snapshots) <= 4
+    for began_s, count in ((19, 20), (16, 20), (15, 21)):  # the last four are kept
+        pool.encoders.snapshot(make_frame(began_s=began_s), SIZE, 90)
+        assert len(encoder.calls) == count
     pool.encoders.clear_snapshots()
-    assert len(pool.encoders._snapshots) == 0
+    pool.encoders.snapshot(make_frame(began_s=15), SIZE, 90)
+    assert len(encoder.calls) == 22
 
 
 class Foreign(BaseException):
@@ -71,8 +72,6 @@ def test_failed_encode_is_reported_to_all_requests(encoder: Encoder, pool: Pool,
 
     requests = [Background(request) for _ in range(3)]
     eventually(lambda: encoder.inside == 1)
-    (shared,) = pool.encoders._snapshots.values()
-    eventually(lambda: waiters(shared._condition) == 2)
     encoder.release()
     for call in requests:
         call.result()
