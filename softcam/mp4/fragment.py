@@ -22,6 +22,7 @@ MAX_TICKS: Final = 0xFFFFFFFF
 IS_NON_SYNC: Final = 0x10000  # in a sample's flags
 
 _TRACK: Final = 1
+_EPOCH_S: Final = 2_082_844_800  # 1970 as seconds since 1904
 _MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
 # ITU-T H.273 code points for the colours of a JPEG: sRGB with the matrix of BT.601, full range.
 _COLOUR: Final = struct.pack(">4sHHHB", b"nclx", 1, 13, 6, 0x80)
@@ -35,18 +36,26 @@ _MOOF_FIELDS: Final = struct.Struct(">20xI36xq12xI4x")
 _SAMPLE: Final = struct.Struct(">III")  # ticks, bytes, flags
 
 
-def initial_segment(fmt: VideoFormat, orientation: int = 1) -> bytes:
-    """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player."""
+def initial_segment(fmt: VideoFormat, orientation: int = 1, created_s: float | None = None) -> bytes:
+    """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player.
+
+    `created_s` (Unix time) is the date of the file, None for a stream, which has none.
+    """
+    created = 0 if created_s is None else min(int(created_s) + _EPOCH_S, MAX_TICKS)
+    dates = struct.pack(">II", created, created)  # of the creation and of the last modification
     header = full_box(
         b"mvhd",
         0,
-        struct.pack(">4I", 0, 0, TIMESCALE, 0),  # no creation or modification time; unknown duration
+        dates,
+        struct.pack(">II", TIMESCALE, 0),  # unknown duration
         struct.pack(">iH10x", 0x10000, 0x100),  # normal rate, full volume
         _MATRIX,
         struct.pack(">24xI", _TRACK + 1),
     )
     extends = box(b"mvex", full_box(b"trex", 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return box(b"ftyp", b"iso5\0\0\0\1iso5iso6avc1mp41") + box(b"moov", header, _track(fmt, orientation), extends)
+    return box(b"ftyp", b"iso5\0\0\0\1iso5iso6avc1mp41") + box(
+        b"moov", header, _track(fmt, orientation, dates), extends
+    )
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:
@@ -93,13 +102,14 @@ def _moof(number: int, ticks: int, count: int) -> bytes:
     return _MOOF.pack(size, b"moof", 16, b"mfhd", 0, number, size - 24, b"traf", *header, *time, *run)
 
 
-def _track(fmt: VideoFormat, orientation: int) -> bytes:
+def _track(fmt: VideoFormat, orientation: int, dates: bytes) -> bytes:
     # For orientation 6: 90 degrees clockwise, and the result moved back into view.
     turned = struct.pack(">9i", 0, 0x10000, 0, -0x10000, 0, 0, fmt.height << 16, 0, 0x40000000)
     header = full_box(
         b"tkhd",
         3,  # enabled, and part of the presentation
-        struct.pack(">5I16x", 0, 0, _TRACK, 0, 0),
+        dates,
+        struct.pack(">3I16x", _TRACK, 0, 0),
         _MATRIX if orientation == 1 else turned,
         struct.pack(">II", fmt.width << 16, fmt.height << 16),
     )
@@ -112,7 +122,7 @@ def _track(fmt: VideoFormat, orientation: int) -> bytes:
     here = box(b"dinf", full_box(b"dref", 0, struct.pack(">I", 1), full_box(b"url ", 1)))
     media = box(
         b"mdia",
-        full_box(b"mdhd", 0, struct.pack(">4IHH", 0, 0, TIMESCALE, 0, 0x55C4, 0)),  # undetermined language
+        full_box(b"mdhd", 0, dates, struct.pack(">IIHH", TIMESCALE, 0, 0x55C4, 0)),  # undetermined language
         full_box(b"hdlr", 0, struct.pack(">I4s12x", 0, b"vide"), b"camera\0"),
         box(b"minf", full_box(b"vmhd", 1, bytes(8)), here, tables),
     )

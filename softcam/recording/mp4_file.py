@@ -26,8 +26,8 @@ class Mp4Writer:
     def __init__(
         self, library: Library, kind: Kind, fmt: VideoFormat, began_s: float, zero_s: float, orientation: int = 1
     ) -> None:
-        """`began_s` is Unix time and determines the name; `zero_s` is the `began_s` of the first packet; `orientation`
-        is an EXIF orientation that `fragment.initial_segment` supports. Raises OSError.
+        """`began_s` is Unix time, for name and date; `zero_s` is the `began_s` of the first packet; `orientation` is an
+        EXIF orientation that `fragment.initial_segment` supports. Raises OSError.
         """
         self.fmt = fmt
         self.orientation = orientation
@@ -37,7 +37,7 @@ class Mp4Writer:
         self._library = library
         self.name, self._descriptor = library.create_recording(kind, began_s)
         try:
-            head = fragment.initial_segment(fmt, orientation)
+            head = fragment.initial_segment(fmt, orientation, began_s)
             ftyp_size = int.from_bytes(head[:4])
             self._append(head[:ftyp_size] + MDAT_PLACEHOLDER + head[ftyp_size:])
         except BaseException:

@@ -62,6 +62,13 @@ def probe(path: Path) -> tuple[int, float, list[float]]:
     return len(times), float(found["format"]["duration"]), times
 
 
+def has_date_of_its_name(path: Path) -> bool:
+    """Whether the creation date, as FFmpeg reads it, is that of the name."""
+    command = ["ffprobe", "-v", "error", "-show_entries", "format_tags=creation_time", "-of", "csv=p=0", str(path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return answer.stdout.strip() == f"{path.name[:10]}T{path.name[11:19].replace('-', ':')}.000000Z"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "recordings"
@@ -84,6 +91,7 @@ def test_ffprobe_recordings(portal: Portal, folder: Path, wait_until: WaitUntil)
     files = videos(folder)
     assert files[0].name == running["name"]
     assert len(files) == ended["segments"] >= 3
+    assert all(has_date_of_its_name(path) for path in files)
     seen = [probe(path) for path in files]
     lasted_s = ended["elapsed_s"] - running["elapsed_s"]
     assert sum(duration_s for _, duration_s, _ in seen) == pytest.approx(lasted_s, abs=1.0)
@@ -191,6 +199,7 @@ def test_timelapse_opens_camera_for_stills_only(start_portal: Start, folder: Pat
     ended = stop(portal)
     assert ended["stills"] >= 2
     count, duration_s, _ = probe(folder / name)
+    assert has_date_of_its_name(folder / name)
     assert count == ended["stills"]
     assert duration_s == pytest.approx(count / 5, abs=0.01)
     assert "h264" not in portal.threads()

@@ -74,6 +74,18 @@ def test_initial_segment() -> None:
     assert inside["/pasp"] == struct.pack(">II", 1, 1)
 
 
+@pytest.mark.parametrize(
+    ("created_s", "since_1904_s"),
+    [(None, 0), (0.9, 2_082_844_800), (1_795_216_502.0, 3_878_061_302), (2.3e9, 0xFFFFFFFF)],
+    ids=["none", "1970", "2026", "2042"],
+)
+def test_dates(created_s: float | None, since_1904_s: int) -> None:
+    found = dict(boxes(fragment.initial_segment(FORM, created_s=created_s)))
+    for path in ("mvhd", "trak/tkhd", "trak/mdia/mdhd"):
+        version, created, modified = struct.unpack_from(">B3xII", found[f"/moov/{path}"])
+        assert (version, created, modified) == (0, since_1904_s, since_1904_s)
+
+
 def test_fragment_of_one_packet() -> None:
     data = fragment.fragment(7, [packet(12.5, is_keyframe=True)], 10.0, 0.04)
     found = dict(boxes(data))
