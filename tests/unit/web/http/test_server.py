@@ -4,6 +4,7 @@ import errno
 import gc
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
@@ -11,7 +12,8 @@ from contextlib import AbstractContextManager, suppress
 import pytest
 
 from softcam.web.http.auth import AccessControl
-from softcam.web.http.router import Router
+from softcam.web.http.messages import AnyResponse, Request
+from softcam.web.http.router import Route, Router
 from softcam.web.http.server import PortalServer
 from tests.support.background import eventually
 from tests.support.raw_http import ERRORS, Client, Handlers, Site, request_threads
@@ -247,14 +249,18 @@ def test_stream_http_1_0(site: Site, handlers: Handlers) -> None:
         assert client.read(1) == b"x"
 
 
-def test_stream_cancelled_on_disconnect(site: Site, handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+def test_stream_cancelled_on_disconnect(handlers: Handlers) -> None:
+    def stream_late(request: Request) -> AnyResponse:
+        handlers.inside.release()
+        assert handlers.gate.wait(PATIENCE_S)
+        return handlers.stream(request)
 
-    with site.client() as client, monkeypatch.context() as patch:
-        patch.setattr("socketserver._SocketWriter.write", fail)
-        client.send(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert client.is_closed()
+    with Site([Route(("/late",), stream_late)]) as site:
+        with site.client() as client:
+            client.send(b"GET /late HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets on close
+        handlers.gate.set()
         eventually(lambda: handlers.cancelled == 1)
     assert handlers.detached == []
 
