@@ -109,7 +109,7 @@ class Application:
         frames = NewestFrame() if manager is None else manager.frames
         self._hook: Hook | None = None
         if settings.hook is not None:
-            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, self._portal_url)
+            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, lambda: self._server.url.rstrip("/"))
             frames = self._hook.frames
         self._jpegs = JpegEncoderPool(frames, (settings.width, settings.height))
         # The hardware encoder reads the buffers of the camera.
@@ -260,9 +260,6 @@ class Application:
 
     def _hook_status(self) -> dict[str, Any]:
         return {"hook": None if self._hook is None else self._hook.status()}
-
-    def _portal_url(self) -> str:
-        return self._server.url.rstrip("/")
 
     # --- starting and stopping single components --------------------------------------------------------------
 

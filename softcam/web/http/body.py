@@ -33,30 +33,29 @@ _HEADER_DEFECTS: Final = (
 NO_FIELDS: Final = Group("", "No fields.", (), is_optional=True)  # for requests without parameters in the body
 
 
-class FramingError(HttpError):
-    """The end of the request is unknown: the connection must be closed after the response."""
-
-
 def body_length(method: str, version: str, headers: Message) -> int:
-    """The length of the body in bytes. Raises FramingError 400, 411 or 413, also for a malformed header."""
+    """The length of the body in bytes. Raises HttpError 400, 411 or 413, also for a malformed header.
+
+    After an error the end of the request is unknown: the connection must be closed after the response.
+    """
     if any(isinstance(defect, _HEADER_DEFECTS) for defect in headers.defects):
-        raise FramingError(HTTPStatus.BAD_REQUEST, "header: every line must be NAME: VALUE")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "header: every line must be NAME: VALUE")
     if not _METHOD.fullmatch(method):
-        raise FramingError(HTTPStatus.BAD_REQUEST, "method: must be a name such as GET")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "method: must be a name such as GET")
     hosts = len(headers.get_all("Host", []))
     if hosts > 1 or (hosts == 0 and version >= "HTTP/1.1"):  # RFC 9112, 3.2
-        raise FramingError(HTTPStatus.BAD_REQUEST, "Host: must be present exactly once")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Host: must be present exactly once")
     if "Transfer-Encoding" in headers:
-        raise FramingError(
+        raise HttpError(
             HTTPStatus.LENGTH_REQUIRED, "Transfer-Encoding: must be absent; a body must have a Content-Length"
         )
     text, *others = [str(value).strip(" \t") for value in headers.get_all("Content-Length", ["0"])]
     if others:
-        raise FramingError(HTTPStatus.BAD_REQUEST, "Content-Length: must be present at most once")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length: must be present at most once")
     if not (text.isascii() and text.isdigit()):
-        raise FramingError(HTTPStatus.BAD_REQUEST, "Content-Length: must be a number of bytes")
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Content-Length: must be a number of bytes")
     if len(text) > _MAX_DIGITS or int(text) > _MAX_BODY_BYTES:
-        raise FramingError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: must be at most {_MAX_BODY_BYTES}")
+        raise HttpError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"Content-Length: must be at most {_MAX_BODY_BYTES}")
     return int(text)
 
 

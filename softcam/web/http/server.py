@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
 from softcam.web.http.auth import AccessControl
-from softcam.web.http.body import FramingError, body_length, require_json
+from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
 from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
@@ -245,15 +245,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle_request(self) -> None:
         path, query = parse_target(self.path)
         request = Request(self.command, path, query, self.headers, self._client())
+        self._has_unread = True  # as long as its end is unknown
         try:
             length = body_length(self.command, self.request_version, self.headers)
             # A request that is rejected by its header alone is answered without waiting for its body.
             self._has_unread = length > 0
             route = None if self.command == "OPTIONS" else self._authorized_route(request, length)
-            request = replace(request, body=self._read_body(length))
+            body = self.rfile.read(length)  # also for a route that ignores it
+            if len(body) < length:
+                raise HttpError(HTTPStatus.BAD_REQUEST, "body: must be as long as its Content-Length")
+            request = replace(request, body=body)
             self._has_unread = False
         except HttpError as error:
-            self._has_unread |= isinstance(error, FramingError)
             self.close_connection |= self._has_unread
             self._send(self._error_response(error))
             return
@@ -286,13 +289,6 @@ class _Handler(BaseHTTPRequestHandler):
             access.reject_cross_origin(self.headers)
             require_json(self.headers, length)
         return route
-
-    def _read_body(self, length: int) -> bytes:
-        """The body, also for a route that ignores it."""
-        body = self.rfile.read(length)
-        if len(body) < length:
-            raise FramingError(HTTPStatus.BAD_REQUEST, "body: must be as long as its Content-Length")
-        return body
 
     def _dispatch(self, route: Route | None, request: Request) -> AnyResponse:
         """The handler's response; an exception becomes an error response."""
