@@ -306,7 +306,7 @@ class SessionRig:
     def end_still_pause(self) -> None:
         """As if the pause between two stills were over."""
         with self.session.changed:
-            self.session.jobs.not_before_s = 0.0
+            self.session.jobs.start_pause(0.0, 0.0)
         self.session.wake()
 
     def pass_time(self, elapsed_s: float) -> None:
@@ -314,7 +314,7 @@ class SessionRig:
         watchdog = self.session.watchdog
         with self.session.changed:
             due_from_s = watchdog.due_from_s
-            watchdog.restart(watchdog.calm_at_s - watchdog.timeout_s - elapsed_s)
+            watchdog.start_silence(watchdog.calm_at_s - watchdog.timeout_s - elapsed_s)
             watchdog.excuse_silence(due_from_s - elapsed_s)
             self.session.frame_rate.last_frame_s -= elapsed_s
 
@@ -326,7 +326,9 @@ class SessionRig:
     def end_linger(self) -> None:
         """As if the linger time were over."""
         with self.session.changed:
-            self.session.linger_until_s = 0.0
+            lease = Lease("hold", lambda _: None)
+            self.session.add_lease(lease)
+            self.session.remove_lease(lease, -self.session.linger_s)
         self.session.wake()
 
     def stall(self) -> None:

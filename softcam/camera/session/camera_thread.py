@@ -67,17 +67,14 @@ class CameraThread:
                     case Step.RECOVER:
                         return partial(self._recovery.recover, now_s - snapshot.silent_since_s)
                     case Step.START_LINGER:
-                        session.state = State.LINGERING
+                        session.set_state(State.LINGERING)
                     case Step.MARK_RECOVERED:
-                        session.state = State.OPEN
-                        if session.remote is not None:
-                            # A remote camera disconnects and reconnects; for any other, the cause of the restart stays.
-                            session.last_error = None
+                        session.mark_recovered()
                         log.info("Camera recovered")
                     case Step.FORGET_TRIES:
-                        session.watchdog.tries = 0
+                        session.watchdog.forget_tries()
                     case Step.UPDATE_REASON:
-                        session.last_error = snapshot.disconnect_reason
+                        session.mark_recovering(snapshot.disconnect_reason or "", is_restart=False)
                     case step:
                         return self._calls[step]
 
@@ -104,8 +101,9 @@ class CameraThread:
             now_s = time.monotonic()
             if error is None:  # as good as a frame of the stream; a still that failed hides no silence
                 session.watchdog.excuse_silence(now_s)
-            pause_s = now_s - started_s if session.has_stream else None
-            is_awaited = session.jobs.finish(job, result, error, pause_s=pause_s)
+            if session.current.has_stream:
+                session.jobs.start_pause(now_s, now_s - started_s)
+            is_awaited = job.finish(result, error)
             session.changed.notify_all()
         if isinstance(result, Frame) and not is_awaited:
             result.release()

@@ -50,14 +50,14 @@ class Snapshot:
     @classmethod
     def of(cls, session: SessionState) -> "Snapshot":
         """The snapshot of a session. The caller holds its lock."""
-        watchdog = session.watchdog
+        current, watchdog = session.current, session.watchdog
         # The frame thread counts meanwhile, without the lock. A frame after this moment wakes the camera thread.
         has_frame, silent_since_s = watchdog.has_frame, watchdog.silent_since_s
         return cls(
-            state=session.state,
-            has_leases=bool(session.leases),
-            has_failed=session.failure is not None,
-            linger_until_s=session.linger_until_s,
+            state=current.state,
+            has_leases=bool(current.leases),
+            has_failed=current.failure is not None,
+            linger_until_s=current.linger_until_s,
             job_due_s=session.jobs.due_s,
             has_frame=has_frame,
             silent_since_s=silent_since_s,
@@ -66,7 +66,7 @@ class Snapshot:
             calm_at_s=watchdog.calm_at_s,
             disconnect_reason=session.disconnect_reason,
             absent_from_s=silent_since_s + session.limits.absence_s,
-            last_error=session.last_error,
+            last_error=current.last_error,
         )
 
 

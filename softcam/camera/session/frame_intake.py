@@ -63,10 +63,7 @@ class FrameIntake:
             raise
         self.arrived_s = now_s
         session.sent.count_frame()
-        if session.remote is not None and session.remote.config is not session.config:
-            with session.changed:
-                if session.config is not None:  # a source that reconnects may have another size or format than before
-                    session.config = session.remote.config
+        session.update_remote_config()
         session.frames.put_frame(frame)
         if self._is_unwanted(epoch):
             # The camera began to stop since the first check, and waits for its buffers. `guard_stop` sets the flag and
@@ -76,8 +73,8 @@ class FrameIntake:
         session.frames.notify()
         session.frame_rate.count_frame(frame.metadata, now_s)
         # The camera thread waits for a frame that ends a recovery; `Watchdog.has_frame` ignores one from before it.
-        if session.state is State.RECOVERING and session.watchdog.has_frame:
+        if session.current.state is State.RECOVERING and session.watchdog.has_frame:
             session.wake()
 
     def _is_unwanted(self, epoch: int) -> bool:
-        return epoch != self._epoch or self._session.drops_frames
+        return epoch != self._epoch or self._session.is_dropping_frames

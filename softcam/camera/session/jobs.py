@@ -3,7 +3,6 @@
 No thread and no camera in here, and no lock: the caller holds the session's.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,25 +18,36 @@ class CameraJob:
 
     key: tuple[Any, ...]
     run: Callable[[], Any]
-    waiting: int = 0
-    result: Any = None
-    error: CameraError | None = None
-    is_done: bool = False
+    waiting: int = 0  # counted by the queue
+    _outcome: tuple[Any, CameraError | None] | None = field(default=None, init=False)
+
+    @property
+    def is_done(self) -> bool:
+        return self._outcome is not None
+
+    def finish(self, result: Any, error: CameraError | None) -> bool:
+        """Store the outcome; False if nobody waits for it."""
+        self._outcome = result, error
+        if isinstance(result, Frame):
+            for _ in range(self.waiting - 1):
+                result.hold()
+        return bool(self.waiting)
 
     def outcome(self) -> Any:
         """Return the result or raise the error, for each thread that waits as a new object."""
-        if self.error is not None:
-            raise type(self.error)(str(self.error)) from self.error
-        return self.result
+        result, error = self._outcome or (None, None)
+        if error is not None:
+            raise type(error)(str(error)) from error
+        return result
 
 
 @dataclass(slots=True)
 class JobQueue:
     """The jobs that were not started yet, in their order. Jobs with an equal key are one."""
 
-    still_pause_s: float  # streams run at least this long between two jobs
-    max_waiting_stills: int  # different ones
-    not_before_s: float = 0.0  # so that stills leave the streams their share of time
+    _still_pause_s: float  # streams run at least this long between two jobs
+    _max_waiting_stills: int  # different ones
+    _not_before_s: float = field(default=0.0, init=False)  # so that stills leave the streams their share of time
     _queue: deque[CameraJob] = field(default_factory=deque, init=False)
 
     @property
@@ -48,13 +58,13 @@ class JobQueue:
     @property
     def due_s(self) -> float | None:
         """When the next job may start; None if there is none."""
-        return self.not_before_s if self._queue else None
+        return self._not_before_s if self._queue else None
 
     def submit(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
         """The queued job of that key, with one more thread that waits, or a new one. Raises NoPicture when full."""
         job = next((each for each in self._queue if each.key == key), None)
         if job is None:
-            if is_still and len(self._queue) >= self.max_waiting_stills:
+            if is_still and len(self._queue) >= self._max_waiting_stills:
                 raise NoPicture("too many different stills requested at once")
             job = CameraJob(key, run)
             self._queue.append(job)
@@ -71,13 +81,6 @@ class JobQueue:
         """Remove and return the first job."""
         return self._queue.popleft()
 
-    def finish(self, job: CameraJob, result: Any, error: CameraError | None, *, pause_s: float | None) -> bool:
-        """Store the outcome; False if nobody waits for it. `pause_s`: how long the job interrupted streams, if any."""
-        if pause_s is not None:
-            # The next job waits as long: streams stand still half of the time at most.
-            self.not_before_s = time.monotonic() + max(self.still_pause_s, pause_s)
-        job.result, job.error, job.is_done = result, error, True
-        if isinstance(result, Frame):
-            for _ in range(job.waiting - 1):
-                result.hold()
-        return bool(job.waiting)
+    def start_pause(self, now_s: float, took_s: float) -> None:
+        """A job interrupted streams for `took_s`. The next one waits as long, so they run at least half of the time."""
+        self._not_before_s = now_s + max(self._still_pause_s, took_s)

@@ -33,24 +33,20 @@ class Lifecycle:
             is_connected = session.disconnect_reason is None
             silence_s = session.watchdog.count_silent_opening(time.monotonic()) if is_connected else None
             tries = session.watchdog.tries
-            if silence_s is not None:
-                session.last_error = f"no frame for {silence_s:.0f} s"
         if silence_s is not None:
             log.warning("No frame for %.1f s and no clients: closing camera", silence_s)
         if tries:
             self.notify_stall()  # as for a reopening by `Recovery`, which no client waited for
-        self.close()
+        self.close(None if silence_s is None else f"no frame for {silence_s:.0f} s")
         if tries > MAX_TRIES:
             raise CameraStuck("no frame in several openings in a row")
 
-    def close(self) -> None:
-        """Close the camera, whatever its clients."""
+    def close(self, error: str | None = None) -> None:
+        """Close the camera, whatever its clients; `error` is why, for the status."""
         session = self._session
-        session.set_state(State.CLOSING)
+        session.set_state(State.CLOSING, error)
         self.close_camera()
-        with session.changed:
-            session.state = State.CLOSED
-            session.config = None
+        session.mark_closed()
         for listener in session.listeners:
             listener.on_closed()
         log.info("Camera closed")
@@ -104,10 +100,7 @@ class Lifecycle:
             self.close_camera()
         except CameraError as close_error:
             log.warning("Closing the camera failed: %s", close_error)
-        with session.changed:
-            session.config = None
-            if session.state is not State.MISSING:
-                session.state = State.CLOSED
+        session.mark_closed()
 
     def notify_stall(self) -> None:
         for listener in self._session.listeners:
@@ -131,19 +124,8 @@ class Lifecycle:
             except CameraError:
                 self._notify_closing()
                 raise
-        disconnect_reason = session.disconnect_reason
-        with session.changed:
-            now_s = time.monotonic()
-            session.config = config
-            if disconnect_reason is not None:
-                session.recovering_since_s = now_s  # before the state: threads that wait read both without the lock
-            session.state = then if disconnect_reason is None else State.RECOVERING
-            if session.remote is not None:
-                session.last_error = disconnect_reason
-            session.opens += 1
-            session.watchdog.restart(now_s)
-            has_stream = session.has_stream
-        session.frames.wake()
+        now_s = time.monotonic()
+        has_stream = session.mark_open(config, then, now_s)
         log.info(
             "Camera open after %.2f s: %s, streaming %dx%d %s",
             now_s - started_s,

@@ -27,11 +27,11 @@ from softcam.camera.base import RawStill, SessionListener, StillControls, Stream
 from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.camera_thread import CameraThread
 from softcam.camera.session.frame_intake import FrameIntake
-from softcam.camera.session.lease import LEASE_KINDS, STREAMS, Lease, LeaseKind
+from softcam.camera.session.lease import LEASE_KINDS, Lease, LeaseKind
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import RUNNING, SessionLimits, SessionState, SessionStatus, State
-from softcam.errors import CameraError, NoPicture
+from softcam.errors import NoPicture
 from softcam.imaging.frame import Frame
 
 __all__ = [
@@ -75,35 +75,14 @@ class CameraManager:
 
     def subscribe(self, listener: SessionListener) -> None:
         """Add a listener, before the first lease; listeners are notified in the order of subscription."""
-        self._session.listeners = (*self._session.listeners, listener)
+        self._session.subscribe(listener)
 
     def lease(self, kind: LeaseKind) -> Lease:
         """Request an open camera; returns at once. Raises the CameraError that ended the session."""
-        session = self._session
-        lease = Lease(kind, self._release)
-        with session.changed:
-            session.raise_failure()
-            is_first_stream = kind in STREAMS and not session.has_stream and session.state in RUNNING
-            session.leases.add(lease)
-            if session.state is State.LINGERING:
-                # At once, for the next caller. A silence that started while there was no client counts: otherwise a
-                # client that polls with pauses would never see the camera recovered.
-                session.state = State.OPEN
-            session.changed.notify_all()
-        if is_first_stream:
+        lease = Lease(kind, lambda lease: self._session.remove_lease(lease, time.monotonic()))
+        if self._session.add_lease(lease):
             self.autofocus.on_stream_started()
         return lease
-
-    def _release(self, lease: Lease) -> None:
-        session = self._session
-        with session.changed:
-            is_last = session.leases == {lease}
-            session.leases.discard(lease)
-            if is_last:
-                if session.state is State.OPEN:
-                    session.state = State.LINGERING
-                session.linger_until_s = time.monotonic() + session.linger_s
-                session.changed.notify_all()
 
     # --- frames and stills: the caller holds a lease ----------------------------------------------------------
 
@@ -120,16 +99,16 @@ class CameraManager:
         # A frame from before a silence is not live. Its age counts from its arrival: a long exposure began long ago.
         def is_live(_: Frame) -> bool:
             fresh_s = max(session.limits.fresh_s + session.frame_rate.pipeline_s, max_age_s)
-            return session.config is not None and time.monotonic() - self._intake.arrived_s <= fresh_s
+            return session.current.config is not None and time.monotonic() - self._intake.arrived_s <= fresh_s
 
-        frame = self._wait(is_live, lambda: -math.inf if session.state is State.RECOVERING else deadline_s)
+        frame = self._wait(is_live, lambda: -math.inf if session.current.state is State.RECOVERING else deadline_s)
         if frame is not None:
             frame.release()
-        with session.changed:
-            session.raise_failure()
-            if session.config is not None and (frame is not None or session.state is State.RECOVERING):
-                return session.config
-            raise NoPicture(f"no frame from the camera in time (it is {session.state})")
+        session.raise_failure()
+        current = session.current
+        if current.config is not None and (frame is not None or current.state is State.RECOVERING):
+            return current.config
+        raise NoPicture(f"no frame from the camera in time (it is {current.state})")
 
     def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
         """The first frame of a settled camera whose exposure began after that moment, held for the caller.
@@ -147,17 +126,18 @@ class CameraManager:
             return shows_change(newest.metadata) or time.monotonic() >= change_deadline_s
 
         def limit_s() -> float:
-            if session.state is not State.RECOVERING:
+            now = session.current
+            if now.state is not State.RECOVERING:
                 return deadline_s
-            return min(deadline_s, session.recovering_since_s + session.limits.recovery_wait_s)
+            return min(deadline_s, now.recovering_since_s + session.limits.recovery_wait_s)
 
         frame = self._wait(is_wanted, limit_s)
         if frame is not None:
             return frame
-        with session.changed:
-            session.raise_failure()
-            reason = f": {session.last_error}" if session.state is State.RECOVERING else ""
-            raise NoPicture(f"no frame from the camera in time (it is {session.state}{reason})")
+        session.raise_failure()
+        current = session.current
+        reason = f": {current.last_error}" if current.state is State.RECOVERING else ""
+        raise NoPicture(f"no frame from the camera in time (it is {current.state}{reason})")
 
     def _wait(self, is_wanted: Callable[[Frame], bool], deadline_s: Callable[[], float]) -> Frame | None:
         """As `NewestFrame.wait`, until the session ends; a long exposure extends the deadline.
@@ -171,7 +151,7 @@ class CameraManager:
         def extended_s() -> float:
             nonlocal longest_s
             longest_s = max(longest_s, session.frame_rate.pipeline_s)
-            return deadline_s() + longest_s if session.failure is None else -math.inf
+            return deadline_s() + longest_s if session.current.failure is None else -math.inf
 
         return session.frames.wait(is_wanted, extended_s)
 
@@ -218,7 +198,7 @@ class CameraManager:
             job = session.jobs.submit(key, run, is_still=is_still)
             session.changed.notify_all()
             longest_s = 0.0  # as in `_wait`
-            while not job.is_done and session.failure is None:
+            while not job.is_done and session.current.failure is None:
                 longest_s = max(longest_s, session.frame_rate.pipeline_s)
                 left_s = deadline_s + longest_s - time.monotonic()
                 if left_s <= 0:
@@ -228,7 +208,7 @@ class CameraManager:
                 return job.outcome()
             session.jobs.cancel(job)
             session.raise_failure()
-            raise NoPicture(f"{key[0]}: not started by the camera in time (it is {session.state})")
+            raise NoPicture(f"{key[0]}: not started by the camera in time (it is {session.current.state})")
 
     # --- controls ---------------------------------------------------------------------------------------------
 
@@ -254,31 +234,30 @@ class CameraManager:
         if newest is not None:
             metadata = newest.metadata
             newest.release()
-        session = self._session
-        with session.changed:
-            since_s = {kind: [each.since_s for each in session.leases if each.kind == kind] for kind in LEASE_KINDS}
-            return SessionStatus(
-                state=session.state,
-                config=session.config,
-                fps=session.frame_rate.fps(time.monotonic()) if session.state in RUNNING else None,
-                leases={kind: len(moments) for kind, moments in since_s.items()},
-                last_error=session.last_error,
-                restarts=session.restarts,
-                opens=session.opens,
-                frames=session.frame_rate.frames,
-                metadata=metadata,
-                held_since={kind: min(moments) for kind, moments in since_s.items() if moments},
-            )
+        current, frame_rate = self._session.current, self._session.frame_rate
+        since_s = {kind: [each.since_s for each in current.leases if each.kind == kind] for kind in LEASE_KINDS}
+        return SessionStatus(
+            state=current.state,
+            config=current.config,
+            fps=frame_rate.fps(time.monotonic()) if current.state in RUNNING else None,
+            leases={kind: len(moments) for kind, moments in since_s.items()},
+            last_error=current.last_error,
+            restarts=current.restarts,
+            opens=current.opens,
+            frames=frame_rate.frames,
+            metadata=metadata,
+            held_since={kind: min(moments) for kind, moments in since_s.items() if moments},
+        )
 
     def health_error(self) -> str | None:
         """An error that is not being recovered from in time; None while there is none."""
-        session, limits = self._session, self._session.limits
+        session, limits, current = self._session, self._session.limits, self._session.current
         with session.changed:
-            if session.failure is not None:
-                return f"camera failed: {session.failure}"
-            if not session.leases or not session.watchdog.timeout_s:
+            if current.failure is not None:
+                return f"camera failed: {current.failure}"
+            if not current.leases or not session.watchdog.timeout_s:
                 return None
-            if session.state not in RUNNING or session.disconnect_reason is not None:
+            if current.state not in RUNNING or session.disconnect_reason is not None:
                 return None  # a call that hangs is reported by the guard
             # The longest recovery: a stall, a restart that does not help, a reopening, and a stall again.
             allowed_s = 2 * session.watchdog.timeout_s + limits.restart_s + limits.close_s + limits.open_s
@@ -288,19 +267,14 @@ class CameraManager:
     @property
     def recovery_reason(self) -> str | None:
         """Why clients see a placeholder now; None if they see the camera."""
-        with self._session.changed:
-            return self._session.last_error if self._session.state is State.RECOVERING else None
+        current = self._session.current
+        return current.last_error if current.state is State.RECOVERING else None
 
     def stop(self) -> None:
         """Close the camera and end the thread; does not wait for it: see `join`."""
-        session = self._session
-        with session.changed:
-            if session.failure is None:
-                session.failure = CameraError("the portal is stopping")
-            session.changed.notify_all()
-        self.frames.wake()
-        if session.remote is not None:
-            session.remote.cancel_open()
+        self._session.stop()
+        if self._session.remote is not None:
+            self._session.remote.cancel_open()
 
     def join(self, deadline_s: float) -> bool:
         """Wait for the thread after `stop`; False if the camera hangs and is still not closed."""

@@ -26,9 +26,11 @@ class Recovery:
         session = self._session
         session.frames.clear()  # a frame from before the silence is not a current image
         with session.changed:
-            # A remote camera is restarted again and again: a new process could not do more about it.
-            tries = session.watchdog.tries = 1 if session.remote is not None else session.watchdog.tries + 1
-            self._mark_recovering(f"no frame for {silence_s:.0f} s", is_restart=tries <= MAX_TRIES)
+            if session.remote is not None:
+                # It is restarted again and again: a new process could not do more about it.
+                session.watchdog.forget_tries()
+            tries = session.watchdog.count_try()
+            session.mark_recovering(f"no frame for {silence_s:.0f} s", is_restart=tries <= MAX_TRIES)
         session.frames.wake()
         if not self._is_present():
             raise CameraMissing(f"camera {session.camera.name} is gone: no frame for {silence_s:.0f} s")
@@ -57,19 +59,10 @@ class Recovery:
             disconnect_reason = session.disconnect_reason
             if disconnect_reason is None:
                 return
-            self._mark_recovering(disconnect_reason, is_restart=True)
-            session.watchdog.restart(time.monotonic())
+            session.mark_recovering(disconnect_reason, is_restart=True)
+            session.watchdog.start_silence(time.monotonic())
         session.frames.wake()
         log.warning("Source unavailable, retrying: %s", disconnect_reason)
-
-    def _mark_recovering(self, reason: str, *, is_restart: bool) -> None:
-        """The caller holds the lock."""
-        session = self._session
-        if session.state is not State.RECOVERING:
-            session.recovering_since_s = time.monotonic()
-        session.state = State.RECOVERING
-        session.last_error = reason
-        session.restarts += is_restart
 
     def _restart_stream(self) -> bool:
         """False if the camera refuses, which counts as the last try before a reopening."""
@@ -80,13 +73,12 @@ class Recovery:
         except CameraError as error:
             log.warning("Restarting the stream failed: %s", error)
             with session.changed:
-                session.last_error = f"restarting the stream failed: {error}"
-                session.watchdog.tries = MAX_TRIES
-                session.restarts += 1
+                session.mark_recovering(f"restarting the stream failed: {error}", is_restart=True)
+                session.watchdog.count_try()
             return False
         session.frame_rate.reset_rate()
         with session.changed:
-            session.watchdog.restart(time.monotonic())
+            session.watchdog.start_silence(time.monotonic())
         return True
 
     def _is_present(self) -> bool:

@@ -1,14 +1,15 @@
 """The shared state of one camera session, and the terms in which it is reported.
 
-`SessionState` owns the condition variable of the session; the pieces around it get it passed in. Callers' threads, the
-camera thread, the camera's frame thread and the timers of `guard` all use it.
+`SessionState` owns the condition variable of the session and alone assigns its values; the modules around it call its
+methods. Callers' threads, the camera thread, the camera's frame thread and the timers of `guard` all use it.
 """
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -83,8 +84,27 @@ class SessionStatus:
         return any(self.leases[kind] for kind in STREAMS)
 
 
+@dataclass(frozen=True, slots=True)
+class SessionValues:
+    """The values of a session that change, at one moment; moments are on the monotonic clock."""
+
+    state: State = State.CLOSED
+    leases: frozenset[Lease] = frozenset()
+    linger_until_s: float = 0.0
+    config: StreamConfig | None = None
+    failure: CameraError | None = None  # the end of the session, also when the process stops
+    last_error: str | None = None
+    restarts: int = 0
+    opens: int = 0
+    recovering_since_s: float = 0.0
+
+    @property
+    def has_stream(self) -> bool:
+        return any(lease.kind in STREAMS for lease in self.leases)
+
+
 class SessionState:
-    """What the threads of one session share."""
+    """What the threads of one session share. Any thread may call any method."""
 
     def __init__(
         self,
@@ -97,33 +117,29 @@ class SessionState:
     ) -> None:
         """`watchdog_timeout_s` 0 disables the watchdog; any thread calls `on_failure`, once, with the error that ended
         the session."""
-        self.camera = camera
-        self.remote = camera if isinstance(camera, Remote) else None
-        self.linger_s = linger_s
-        self.limits = limits or SessionLimits()
+        self.camera: Final = camera
+        self.remote: Final = camera if isinstance(camera, Remote) else None
+        self.linger_s: Final = linger_s
+        self.limits: Final = limits or SessionLimits()
         self._on_failure = on_failure
         self.listeners: tuple[SessionListener, ...] = ()  # complete before the first lease, so it needs no lock
         # These have their own rules for threads.
-        self.frames = NewestFrame()
-        self.sent = SentControls()
-        self.frame_rate = FrameRateMeter(self.sent)
-        self.settling = Settling(self.sent)
+        self.frames: Final = NewestFrame()
+        self.sent: Final = SentControls()
+        self.frame_rate: Final = FrameRateMeter(self.sent)
+        self.settling: Final = Settling(self.sent)
 
-        self.changed = threading.Condition()  # guards changes of the fields below
-        # Waiting threads and the frame thread read `state`, `config`, `failure` and the start of a recovery without it.
-        self.state = State.CLOSED
-        self.leases: set[Lease] = set()
-        self.jobs = JobQueue(self.limits.still_pause_s, self.limits.max_waiting_stills)
-        self.watchdog = Watchdog(watchdog_timeout_s, self.frame_rate)
-        self.linger_until_s = 0.0
-        self.config: StreamConfig | None = None
-        self.failure: CameraError | None = None  # the end of the session, also when the process stops
-        self.last_error: str | None = None
-        self.restarts = 0
-        self.opens = 0
-        self.recovering_since_s = 0.0
+        self.changed: Final = threading.Condition()  # guards `jobs`, `watchdog` and changes of `current`; reentrant
+        self.jobs: Final = JobQueue(self.limits.still_pause_s, self.limits.max_waiting_stills)
+        self.watchdog: Final = Watchdog(watchdog_timeout_s, self.frame_rate)
+        self._current = SessionValues()
         # Without the lock: written by the camera thread, read by the frame thread.
-        self.drops_frames = False
+        self.is_dropping_frames = False
+
+    @property
+    def current(self) -> SessionValues:
+        """The current values, which belong together; needs no lock."""
+        return self._current
 
     @property
     def disconnect_reason(self) -> str | None:
@@ -131,39 +147,112 @@ class SessionState:
         return None if self.remote is None else self.remote.disconnect_reason
 
     @property
-    def has_stream(self) -> bool:
-        return any(lease.kind in STREAMS for lease in self.leases)
-
-    @property
     def is_abandoned(self) -> bool:
         """Whether there are no leases left, or the session ended, while the camera was being recovered."""
-        with self.changed:
-            return not self.leases or self.failure is not None
+        current = self.current
+        return not current.leases or current.failure is not None
 
     def wake(self) -> None:
         """Wake every thread that waits for a change."""
         with self.changed:
             self.changed.notify_all()
 
-    def set_state(self, state: State) -> None:
+    def subscribe(self, listener: SessionListener) -> None:
+        """Add a listener, before the first lease."""
+        self.listeners = (*self.listeners, listener)
+
+    def add_lease(self, lease: Lease) -> bool:
+        """Returns whether it is the first stream of a running camera. Raises the error that ended the session."""
         with self.changed:
-            self.state = state
+            self.raise_failure()
+            before = self._current
+            # At once, for the next caller. A silence that started while there was no client counts: otherwise a client
+            # that polls with pauses would never see the camera recovered.
+            state = State.OPEN if before.state is State.LINGERING else before.state
+            self._current = replace(before, leases=before.leases | {lease}, state=state)
+            self.changed.notify_all()
+        return lease.kind in STREAMS and not before.has_stream and before.state in RUNNING
+
+    def remove_lease(self, lease: Lease, now_s: float) -> None:
+        """Release a lease; after the last one, the linger time begins."""
+        with self.changed:
+            is_last = self._current.leases == {lease}
+            self._current = replace(self._current, leases=self._current.leases - {lease})
+            if is_last:
+                state = State.LINGERING if self._current.state is State.OPEN else self._current.state
+                self._current = replace(self._current, state=state, linger_until_s=now_s + self.linger_s)
+                self.changed.notify_all()
+
+    def set_state(self, state: State, error: str | None = None) -> None:
+        with self.changed:
+            self._current = replace(self._current, state=state, last_error=error or self._current.last_error)
+
+    def mark_open(self, config: StreamConfig, state: State, now_s: float) -> bool:
+        """The camera was opened, and is now in `state` unless it is disconnected; returns whether there is a stream."""
+        reason = self.disconnect_reason
+        with self.changed:
+            before = self._current
+            self._current = replace(
+                before,
+                config=config,
+                state=state if reason is None else State.RECOVERING,
+                recovering_since_s=before.recovering_since_s if reason is None else now_s,
+                last_error=before.last_error if self.remote is None else reason,
+                opens=before.opens + 1,
+            )
+            self.watchdog.start_silence(now_s)
+        self.frames.wake()
+        return before.has_stream
+
+    def mark_recovering(self, reason: str, *, is_restart: bool) -> None:
+        with self.changed:
+            before = self._current
+            since_s = before.recovering_since_s if before.state is State.RECOVERING else time.monotonic()
+            restarts = before.restarts + is_restart
+            self._current = replace(
+                before, state=State.RECOVERING, recovering_since_s=since_s, last_error=reason, restarts=restarts
+            )
+
+    def mark_recovered(self) -> None:
+        with self.changed:
+            # A remote camera disconnects and reconnects; for any other, the cause of the restart stays.
+            last_error = self._current.last_error if self.remote is None else None
+            self._current = replace(self._current, state=State.OPEN, last_error=last_error)
+
+    def mark_closed(self) -> None:
+        with self.changed:
+            state = State.MISSING if self._current.state is State.MISSING else State.CLOSED
+            self._current = replace(self._current, state=state, config=None)
+
+    def update_remote_config(self) -> None:
+        """A source that reconnects may have another size or format than before."""
+        if self.remote is not None and self.remote.config is not self.current.config:
+            with self.changed:
+                if self._current.config is not None:
+                    self._current = replace(self._current, config=self.remote.config)
 
     def raise_failure(self) -> None:
-        """Raise the error that ended the session, if one did. The caller holds the lock."""
-        if self.failure is not None:
+        """Raise the error that ended the session, if one did."""
+        failure = self.current.failure
+        if failure is not None:
             # A new object: several threads raise it, and each adds its own traceback.
-            raise type(self.failure)(str(self.failure)) from self.failure
+            raise type(failure)(str(failure)) from failure
+
+    def stop(self) -> None:
+        """End the session without reporting a failure."""
+        with self.changed:
+            if self._current.failure is None:
+                self._current = replace(self._current, failure=CameraError("the portal is stopping"))
+            self.changed.notify_all()
+        self.frames.wake()
 
     def fail(self, error: CameraError) -> None:
-        """End the session in this process; the first error counts. Called by any thread."""
+        """End the session in this process; the first error counts."""
         with self.changed:
-            if self.failure is not None:
+            if self._current.failure is not None:
                 return
-            self.failure = error
-            self.last_error = str(error)
-            if isinstance(error, CameraMissing):
-                self.state = State.MISSING
+            state = State.MISSING if isinstance(error, CameraMissing) else self._current.state
+            self._current = replace(self._current, failure=error, last_error=str(error), state=state)
             self.changed.notify_all()
         self.frames.wake()
         log.error("%s", error)
@@ -189,10 +278,10 @@ class SessionState:
     @contextmanager
     def guard_stop(self, call: str, limit_s: float) -> Iterator[None]:
         """As `guard`, and without frames meanwhile: a camera that stops needs all its buffers back."""
-        self.drops_frames = True
+        self.is_dropping_frames = True
         self.frames.clear()
         try:
             with self.guard(call, limit_s):
                 yield
         finally:
-            self.drops_frames = False
+            self.is_dropping_frames = False

@@ -22,13 +22,21 @@ class Watchdog:
         self.due_from_s = 0.0  # the silence is counted from here, or from the last frame
         self._tried_s = 0.0  # when the camera was last opened or restarted
 
-    def restart(self, now_s: float) -> None:
-        """The camera was opened or restarted: count from now on."""
+    def start_silence(self, now_s: float) -> None:
+        """The camera was opened or restarted: the silence is counted from now on."""
         self.due_from_s = self._tried_s = now_s
 
     def excuse_silence(self, now_s: float) -> None:
         """The silence until now is not the camera's: a still was taken, or the machine slept."""
         self.due_from_s = now_s
+
+    def count_try(self) -> int:
+        """Something is tried against the silence; returns how much was tried by now."""
+        self.tries += 1
+        return self.tries
+
+    def forget_tries(self) -> None:
+        self.tries = 0
 
     @property
     def has_frame(self) -> bool:
@@ -58,7 +66,7 @@ class Watchdog:
         So a camera that hangs for good is given up even if each client disconnects before anything is tried.
         """
         if self.has_frame:
-            self.tries = 0
+            self.forget_tries()
             return None
         silence_s = now_s - self.due_from_s
         if not self.timeout_s or silence_s < self.timeout_s + self._frame_rate.pipeline_s:

@@ -1,7 +1,5 @@
 """`JobQueue`: equal jobs are shared, each waiting thread gets the outcome, streams keep their share of time."""
 
-import time
-
 import pytest
 
 from softcam.camera.session.jobs import JobQueue
@@ -49,7 +47,7 @@ def test_frame_is_held_for_each_waiting_thread() -> None:
         queue.submit(("still",), _nothing, is_still=True)
     job = queue.start_next()
     frame = make_frame(on_release=lambda: gone.append(True))
-    assert queue.finish(job, frame, None, pause_s=None)
+    assert job.finish(frame, None)
     for _ in range(3):
         assert not gone
         job.outcome().release()
@@ -60,7 +58,7 @@ def test_each_waiting_thread_raises_a_new_error() -> None:
     queue = JobQueue(0.5, 8)
     queue.submit(("still",), _nothing, is_still=True)
     job = queue.start_next()
-    queue.finish(job, None, CameraError("no still"), pause_s=None)
+    job.finish(None, CameraError("no still"))
     with pytest.raises(CameraError, match="no still") as one:
         job.outcome()
     with pytest.raises(CameraError, match="no still") as other:
@@ -72,9 +70,5 @@ def test_each_waiting_thread_raises_a_new_error() -> None:
 def test_pause_after_a_job(took_s: float, pause_s: float) -> None:
     queue = JobQueue(0.5, 8)
     queue.submit(("still",), _nothing, is_still=True)
-    before_s = time.monotonic()
-    queue.finish(queue.start_next(), None, None, pause_s=took_s)
-    queue.submit(("still",), _nothing, is_still=True)
-    due_s = queue.due_s
-    assert due_s is not None
-    assert before_s + pause_s <= due_s <= time.monotonic() + pause_s
+    queue.start_pause(100.0, took_s)
+    assert queue.due_s == 100.0 + pause_s

@@ -32,9 +32,9 @@ def test_thread_starts_with_the_manager() -> None:
     manager = CameraManager(session, autofocus_timeout_s=5.0, has_autofocus=False)
     assert manager.lease("stream").kind == "stream"
     assert manager.join(soon_s()), "there is no thread to wait for"
-    assert session.state is State.CLOSED
+    assert session.current.state is State.CLOSED
     manager.start()
-    eventually(lambda: session.state is State.OPEN, "open")
+    eventually(lambda: session.current.state is State.OPEN, "open")
     manager.stop()
     assert manager.join(soon_s())
     assert failures == []

@@ -81,7 +81,7 @@ class RandomRun:
         try:
             self.leases.append(self.held.manager.lease(KINDS[number % len(KINDS)]))
         except CameraError:
-            assert self.held.session.failure is not None
+            assert self.held.session.current.failure is not None
 
     def release_lease(self, number: int) -> None:
         if self.leases:
@@ -155,7 +155,7 @@ class RandomRun:
 
     def is_open_or_failed(self) -> bool:
         is_well = self.held.state in (State.OPEN, State.LINGERING, State.CLOSED)
-        return is_well or self.camera.is_blocked() or self.held.session.failure is not None
+        return is_well or self.camera.is_blocked() or self.held.session.current.failure is not None
 
 
 def steps_of(names: Sequence[str]) -> st.SearchStrategy[Steps]:

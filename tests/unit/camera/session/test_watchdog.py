@@ -10,7 +10,7 @@ STEADY = {"FrameDuration": 50_000}
 def _watched(timeout_s: float = 10.0, sent: SentControls | None = None) -> tuple[Watchdog, FrameRateMeter]:
     pace = FrameRateMeter(sent or SentControls())
     watchdog = Watchdog(timeout_s, pace)
-    watchdog.restart(100.0)
+    watchdog.start_silence(100.0)
     return watchdog, pace
 
 
@@ -51,7 +51,7 @@ def test_silent_opening_is_a_try() -> None:
     assert watchdog.tries == 0, "not for long"
     assert watchdog.count_silent_opening(111.0) == 11.0
     assert watchdog.tries == 1
-    watchdog.restart(200.0)
+    watchdog.start_silence(200.0)
     pace.count_frame(STEADY, 201.0)
     assert watchdog.count_silent_opening(300.0) is None
     assert watchdog.tries == 0
