@@ -137,15 +137,15 @@ class ControlManager:
             self._changing.release()
 
     def _send(self, *, needs_reopening: bool) -> None:
-        self._sync.refresh()
+        self._sync.refresh_decisions()
         try:
             if needs_reopening and self._manager is not None:
                 with self._manager.lease("hold"):
                     self._manager.reopen(time.monotonic() + _REOPEN_TIMEOUT_S)
             else:
-                self._sync.send(is_strict=True)
+                self._sync.send_changes(is_strict=True)
         except CameraError:
             self._safe_mode.revert_change()
-            self._sync.refresh()
-            self._sync.send()
+            self._sync.refresh_decisions()
+            self._sync.send_changes()
             raise

@@ -117,7 +117,7 @@ class Group:
     """The values of one request: `POST /v1/camera/NAME`.
 
     Setting it removes the groups in `replaces`, which would contradict it. `answers` renames fields in the answer.
-    `restarts`: a change may restart the stream. `is_optional`: the body may be empty.
+    `has_restart`: a change may restart the stream. `is_optional`: the body may be empty.
     """
 
     name: str
@@ -125,7 +125,7 @@ class Group:
     fields: tuple[Field, ...]
     replaces: tuple[str, ...] = ()
     answers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    restarts: bool = False
+    has_restart: bool = False
     is_optional: bool = False
 
     @property

@@ -82,7 +82,7 @@ class SafeMode:
         with self._lock:
             is_reverted, self._previous = self._previous is None, None
         if not is_reverted:
-            self._writer.run(self._save)
+            self._writer.run_job(self._save)
         return not is_reverted
 
     def revert_change(self) -> None:
@@ -91,7 +91,7 @@ class SafeMode:
             if self._previous is not None:
                 self._current, self._previous = self._previous, None
 
-    def update(self, change: Callable[[RequestedControls], RequestedControls]) -> bool:
+    def update_state(self, change: Callable[[RequestedControls], RequestedControls]) -> bool:
         """Replace the current state by an equivalent one and save it; returns whether it differs. Does not wait."""
         with self._lock:
             before = self._current
@@ -99,7 +99,7 @@ class SafeMode:
             if requested is before.requested:
                 return False
             self._current = _Revision(requested, before.is_confirmed)
-        self._writer.submit(self._save)
+        self._writer.submit_job(self._save)
         return True
 
     # --- the camera starts, or does not -----------------------------------------------------------------------
@@ -111,10 +111,10 @@ class SafeMode:
             self.opened_with = self._attempted = request = self.stream_request()
             self._has_mark |= not current.is_confirmed
         if not current.is_confirmed:
-            self._writer.run(partial(self._store.start_attempt, current.requested))
+            self._writer.run_job(partial(self._store.start_attempt, current.requested))
         return request
 
-    def confirm(self) -> None:
+    def confirm_state(self) -> None:
         """A frame has arrived. Does not wait for the disk."""
         with self._lock:
             if self._current.is_confirmed or not self._is_attempted():
@@ -122,7 +122,7 @@ class SafeMode:
             self._current = _Revision(self._current.requested, is_confirmed=True)
             has_mark, self._has_mark = self._has_mark, False
         if has_mark:
-            self._writer.submit(self._store.end_attempt)
+            self._writer.submit_job(self._store.end_attempt)
 
     def end_attempt(self) -> None:
         """The camera is being closed. Waits until the mark is removed, as the process may exit next."""
@@ -130,7 +130,7 @@ class SafeMode:
             self.opened_with = None
             has_mark, self._has_mark = self._has_mark, False
         if has_mark:
-            self._writer.run(self._store.end_attempt)
+            self._writer.run_job(self._store.end_attempt)
 
     def drop_unconfirmed(self, reason: str) -> bool:
         """The camera does not start: revert to the previous state. Returns False if the state is confirmed."""
@@ -149,7 +149,7 @@ class SafeMode:
         if not fallback.is_empty:
             reason += "; the previous controls are used"
         log.warning("Reverted to previous controls: %s", reason)
-        self._writer.run(partial(self._store.quarantine, reason, fallback))
+        self._writer.run_job(partial(self._store.quarantine, reason, fallback))
         return True
 
     def _is_attempted(self) -> bool:

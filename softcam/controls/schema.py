@@ -125,7 +125,7 @@ GROUPS: Final[tuple[Group, ...]] = (
         "hdr", "High dynamic range. sensor: HDR of the Camera Module 3's sensor, at half resolution; "
         "single-exp: single-exposure HDR of a Raspberry Pi 5; auto: the best one available.",
         (choice("mode", "HDR mode", ("off", "auto", "sensor", "single-exp"), default="off", is_required=True),),
-        restarts=True,
+        has_restart=True,
     ),
     Group(
         "roi", "Digital zoom: the part of the unzoomed image to show. The part is enlarged to the aspect ratio of the "
@@ -149,7 +149,7 @@ GROUPS: Final[tuple[Group, ...]] = (
             Field("vflip", "boolean", "flip vertically", False),
             Field("rotation", "integer", "clockwise", 0, 0, 270, "degrees", multiple=90),
         ),
-        restarts=True,
+        has_restart=True,
     ),
     Group(
         "day_night_mode", "Night profile, switched manually or by the measured light.",
@@ -176,7 +176,7 @@ GROUPS: Final[tuple[Group, ...]] = (
             Field("fps", "number", "frame rate; null returns to the configured one", None, 0.1, 240.0, "1/s",
                   is_nullable=True),
         ),
-        restarts=True,
+        has_restart=True,
     ),
 )  # fmt: skip
 

@@ -87,7 +87,7 @@ class Store:
             )
             self._reason = f"in part: {reason}"
             with self._reporting_errors():
-                self._move_to_quarantine(path, keep=True)  # the next change rewrites the file
+                self._move_to_quarantine(path, is_copied=True)  # the next change rewrites the file
         return requested
 
     def save(self, requested: RequestedControls) -> bool:
@@ -117,7 +117,7 @@ class Store:
                 log.error("Controls dropped: %s", reason)
             else:
                 # Copied if there is a replacement, so that there is a file at every moment.
-                self._move_to_quarantine(self._path, keep=not replacement.is_empty)
+                self._move_to_quarantine(self._path, is_copied=not replacement.is_empty)
                 if not replacement.is_empty:
                     self._write(self._path, replacement.to_json())
                 log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), reason)
@@ -144,13 +144,13 @@ class Store:
         except (OSError, ValueError, RecursionError):
             return None
 
-    def _move_to_quarantine(self, path: Path, *, keep: bool = False) -> None:
-        """Move the file, or copy it to `keep` it. An earlier quarantined file is not overwritten. Raises OSError."""
+    def _move_to_quarantine(self, path: Path, *, is_copied: bool = False) -> None:
+        """Move the file, or copy it. An earlier quarantined file is not overwritten. Raises OSError."""
         quarantine = _quarantine_path(path)
         if quarantine.exists() and not _is_same(path, quarantine):
             names = (quarantine.with_name(f"{quarantine.name}.{number}") for number in itertools.count(1))
             quarantine.replace(next(name for name in names if not name.exists()))
-        if keep:
+        if is_copied:
             self._write(quarantine, path.read_text(encoding="utf-8"))
         else:
             path.replace(quarantine)

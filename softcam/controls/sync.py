@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from softcam.camera.base import SessionListener, StreamConfig, StreamRequest
@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 _SEND_TIMEOUT_S: Final = 5.0  # for another thread's turn; sending does not block
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class _Opening:
     """An open camera: its configuration, and the controls that were sent from here; `SentControls` has their values."""
 
     config: StreamConfig
-    controlled: frozenset[str] = frozenset()  # written by the sending thread
+    controlled: frozenset[str] = frozenset()
 
 
 class ControlSync(SessionListener):
@@ -54,7 +54,7 @@ class ControlSync(SessionListener):
         # The requested controls that the camera does not apply, with the reason: written within a turn, read without.
         self.not_applied: tuple[str, ...] = ()
         self._light = light
-        self.refresh()
+        self.refresh_decisions()
         if manager is not None:
             manager.subscribe(self)
 
@@ -65,8 +65,8 @@ class ControlSync(SessionListener):
             is_current = self._opening is not None or self._last_request == self._safe_mode.stream_request()
             return self.config if is_current else None
 
-    def refresh(self) -> None:
-        """Derive the decisions from a new state or a new opening; `send` sends what follows from them."""
+    def refresh_decisions(self) -> None:
+        """Derive the decisions from a new state or a new opening; `send_changes` sends what follows from them."""
         with self._lock:
             requested = self._safe_mode.requested  # read here, so that the last refresh has the newest state
             self._generation += 1
@@ -78,7 +78,7 @@ class ControlSync(SessionListener):
                 least_gain = float(config.controls.get("AnalogueGain", (1.0,))[0])
             self._light.set_limits(limits, least_gain)
 
-    def send(self, *, is_strict: bool = False) -> None:
+    def send_changes(self, *, is_strict: bool = False) -> None:
         """Send to an open camera what it has not been sent yet. Raises its CameraError if `is_strict`.
 
         Otherwise controls that the camera rejects are reported in `not_applied`.
@@ -106,8 +106,8 @@ class ControlSync(SessionListener):
             self._opening = _Opening(config)
             self.config, self._last_request = config, self._safe_mode.opened_with
             self._light.reset()
-        self.refresh()
-        self.send()
+        self.refresh_decisions()
+        self.send_changes()
 
     def on_open_failed(self, error: CameraError) -> bool:
         return self._drop_unconfirmed(f"the camera did not open with these controls: {error}")
@@ -124,7 +124,7 @@ class ControlSync(SessionListener):
     def on_frame(self, metadata: Mapping[str, Any], *, is_settled: bool) -> None:
         # Both states are read without a lock: a change at this moment is seen with the next frame.
         if not self._safe_mode.is_confirmed:
-            self._safe_mode.confirm()
+            self._safe_mode.confirm_state()
         if not is_settled:
             return
         if self._safe_mode.requested.pending_freeze:
@@ -133,21 +133,21 @@ class ControlSync(SessionListener):
             is_changed = self._light.process_metadata(metadata, time.monotonic())
             self._generation += is_changed
         if is_changed:
-            self.send()
+            self.send_changes()
 
     # --- inside -----------------------------------------------------------------------------------------------
 
     def _drop_unconfirmed(self, reason: str) -> bool:
         is_dropped = self._safe_mode.drop_unconfirmed(reason)
         if is_dropped:
-            self.refresh()
+            self.refresh_decisions()
         return is_dropped
 
     def _freeze(self, metadata: Mapping[str, Any]) -> None:
         """Freeze the automatics that were switched off, now that a frame has their values."""
-        if self._safe_mode.update(lambda requested: requested.frozen_at(metadata)):
-            self.refresh()
-            self.send()
+        if self._safe_mode.update_state(lambda requested: requested.frozen_at(metadata)):
+            self.refresh_decisions()
+            self.send_changes()
 
     def _send_once(self, *, is_strict: bool) -> None:
         """Send the difference. Within a turn."""
@@ -180,7 +180,9 @@ class ControlSync(SessionListener):
                 raise
             not_applied = (*not_applied, str(error))
         else:
-            opening.controlled = frozenset(wanted)
+            with self._lock:
+                if self._opening is opening:
+                    self._opening = replace(opening, controlled=frozenset(wanted))
         if focus_mode is not AfMode.MANUAL and focus.set_user_mode(focus_mode, has_lens=config.has_autofocus):
             if manager.status().is_streaming:
                 focus.on_stream_started()

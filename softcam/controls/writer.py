@@ -34,7 +34,7 @@ class BackgroundWriter:
             elapsed_s = 0.0 if self._started_s is None else self._clock() - self._started_s
         return None if elapsed_s < self._timeout_s else f"state directory has not responded for {elapsed_s:.0f} s"
 
-    def submit(self, job: Callable[[], None]) -> threading.Event:
+    def submit_job(self, job: Callable[[], None]) -> threading.Event:
         """Run `job` soon; returns the event of its end."""
         finished = threading.Event()
         with self._lock:
@@ -44,9 +44,9 @@ class BackgroundWriter:
             spawn("state-writer", self._run, log.error)
         return finished
 
-    def run(self, job: Callable[[], None]) -> bool:
+    def run_job(self, job: Callable[[], None]) -> bool:
         """Submit `job` and wait for it; returns False if it timed out, in which case it still runs later."""
-        finished = self.submit(job)
+        finished = self.submit_job(job)
         if self.health_error() is None and finished.wait(self._timeout_s):
             return True
         log.warning("State directory write timed out after %.0f s", self._timeout_s)

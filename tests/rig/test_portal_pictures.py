@@ -54,7 +54,7 @@ def test_720p_at_30_fps(rig: Rig) -> None:
         if report["fps"] >= 29:
             break
     assert 29 <= report["fps"] <= 31, report
-    portal.running.wait_for_line(r"Negotiated main stream: 1280x720 NV12 \(asked 1280x720 at 30 fps\)", 1)
+    portal.running.wait_for_line(r"Negotiated main stream: 1280x720 NV12 \(requested 1280x720 at 30 fps\)", 1)
 
 
 def test_stream_colours(rig: Rig) -> None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.pattern.renderer import Planes, allocate, draw_background, draw_frame
-from softcam.camera.pattern.sensor import CARD, Scene, Sensor, Shot, normalise
+from softcam.camera.pattern.sensor import CARD, Scene, Sensor, Shot, normalise_controls
 
 WIDTH, HEIGHT = 256, 144
 REQUEST: Final = StreamRequest(WIDTH, HEIGHT, 20)
@@ -16,14 +16,14 @@ ON_THE_CARD: Final = [(CARD[0] + 100, CARD[1] + 100, 200, 200)]
 
 
 def shoot(sensor: Sensor, frames: int, scene: Scene | None = None) -> list[Shot]:
-    return [sensor.shoot(scene or Scene()) for _ in range(frames)]
+    return [sensor.capture_shot(scene or Scene()) for _ in range(frames)]
 
 
 def settled_sensor(**controls: Any) -> Sensor:
     """A sensor with settled exposure and white balance, and these controls just set."""
     sensor = Sensor(REQUEST)
     shoot(sensor, 20)
-    sensor.apply(normalise(controls))
+    sensor.apply_controls(normalise_controls(controls))
     return sensor
 
 

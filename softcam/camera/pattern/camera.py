@@ -21,7 +21,7 @@ from softcam.camera.base import (
     no_controls,
 )
 from softcam.camera.pattern.faults import Faults
-from softcam.camera.pattern.sensor import SENSOR_SIZE, advertise, normalise
+from softcam.camera.pattern.sensor import SENSOR_SIZE, control_ranges, normalise_controls
 from softcam.camera.pattern.stream import PatternStream
 from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
@@ -73,7 +73,7 @@ class PatternCamera:
         if "refuse" in self._faults.words() and (request.hflip or request.vflip):
             raise CameraError("the pattern camera does not start mirrored")
         request = replace(request, width=width, height=height)
-        controls = advertise(width, height)
+        controls = control_ranges(width, height)
         config = StreamConfig(
             width, height, "YUV420", SENSOR_SIZE, controls, _PROPERTIES, has_sensor_hdr=True, has_hdr_modes=True
         )
@@ -97,7 +97,7 @@ class PatternCamera:
         stream = self._open_stream()
         self._faults.wait_while("hang-still")
         size = SENSOR_SIZE if size is None else _possible_size(size, SENSOR_SIZE)
-        return stream.still(size, normalise(controls_for(advertise(*size), size)))
+        return stream.still(size, normalise_controls(controls_for(control_ranges(*size), size)))
 
     def raw_still(self) -> RawStill:
         raise NotSupported("the pattern camera has no raw images")
@@ -106,7 +106,7 @@ class PatternCamera:
         """See `Camera.set_controls`; a value out of a control's range is clamped to it."""
         stream = self._stream
         if stream is not None:
-            stream.send(normalise(controls))
+            stream.send_controls(normalise_controls(controls))
 
     def close(self) -> None:
         """See `Camera.close`; raises CameraStuck when `on_frame` does not return."""

@@ -177,7 +177,7 @@ def _place(plane: Plane, shape: Rectangle, look: Look) -> tuple[slice, slice]:
 def _levels(colours: list[Colour], look: Look) -> Plane:
     """Return Y, U and V of each colour: what the sensor and its pipeline make of the scene."""
     light = (np.array(colours) / 255) ** _GAMMA * look.exposure * (look.red, 1, look.blue)
-    tone = np.minimum(light, 1) ** ((0.7 if look.lifts_shadows else 1) / _GAMMA)
+    tone = np.minimum(light, 1) ** ((0.7 if look.has_lifted_shadows else 1) / _GAMMA)
     tone = np.clip((tone - 0.5) * look.contrast + 0.5 + look.brightness, 0, 1) * 255
     y = tone @ (0.299, 0.587, 0.114)
     u = 128 + 0.564 * (tone[:, 2] - y) * look.saturation

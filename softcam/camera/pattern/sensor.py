@@ -1,8 +1,8 @@
 """The pattern camera's sensor: a model of a Camera Module 3, frame by frame, without a picture.
 
 Exposure, gain, white balance and focus follow the controls and the scene as libcamera's do, slowly enough to be seen;
-`shoot` returns how the next frame looks and its metadata. The pattern camera's thread calls everything here except
-`advertise` and `normalise`, which have no state and may be called by any thread.
+`capture_shot` returns how the next frame looks and its metadata. The pattern camera's thread calls everything here
+except `control_ranges` and `normalise_controls`, which have no state and may be called by any thread.
 """
 
 import math
@@ -12,7 +12,6 @@ from typing import Any, Final, NamedTuple
 
 from softcam.camera.base import ControlRange, StreamRequest
 from softcam.camera.pattern.lens import NEAREST_DIOPTRES, FocusOutcome, Lens
-from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.errors import NotSupported
 
 Rectangle = tuple[int, int, int, int]  # x, y, width, height in pixels of the sensor
@@ -73,7 +72,7 @@ class Look:
     saturation: float
     sharpness: float
     noise: int
-    lifts_shadows: bool
+    has_lifted_shadows: bool
     is_corrected: bool  # or the lens distorts
 
 
@@ -92,7 +91,7 @@ def fitting_crop(width: int, height: int) -> Rectangle:
     return (whole_width - crop_width) // 2, (whole_height - crop_height) // 2, crop_width, crop_height
 
 
-def advertise(width: int, height: int) -> dict[str, ControlRange]:
+def control_ranges(width: int, height: int) -> dict[str, ControlRange]:
     """Return the controls of a stream of width x height pixels in the form of Picamera2's `camera_controls`."""
     return {
         "AeEnable": (False, True, True),
@@ -124,10 +123,10 @@ def advertise(width: int, height: int) -> dict[str, ControlRange]:
     }
 
 
-_ADVERTISED: Final = advertise(*SENSOR_SIZE)
+_ADVERTISED: Final = control_ranges(*SENSOR_SIZE)
 
 
-def normalise(controls: Mapping[str, Any]) -> dict[str, Any]:
+def normalise_controls(controls: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values clamped to the controls' ranges, as libcamera does. Raises NotSupported for an unknown name."""
     return {name: _clamped(name, value) for name, value in controls.items()}
 
@@ -148,7 +147,7 @@ def _clamped(name: str, value: Any) -> Any:
 
 
 class Sensor:
-    """The sensor's state between frames: `apply` sets controls, `shoot` advances it by one frame."""
+    """The sensor's state between frames: `apply_controls` sets controls, `capture_shot` advances it by one frame."""
 
     def __init__(self, request: StreamRequest) -> None:
         self._request = request
@@ -171,8 +170,8 @@ class Sensor:
         self._settled_frames = 0
         self._kelvin = _START_KELVIN
 
-    def apply(self, controls: Mapping[str, Any]) -> None:
-        """Set normalised controls, from the next `shoot` on."""
+    def apply_controls(self, controls: Mapping[str, Any]) -> None:
+        """Set normalised controls, from the next `capture_shot` on."""
         values = self._values
         # By name, so that AeEnable, AwbEnable and AfMode are first: they decide how the others are interpreted.
         for name, value in sorted(controls.items()):
@@ -182,20 +181,12 @@ class Sensor:
                     values["ExposureTime"], values["AnalogueGain"] = frozen
                 case "AwbEnable":
                     values["ColourGains"] = (0.0, 0.0) if value else self._colour_gains()
-                case "AfMode":
-                    self._lens.set_mode(AfMode(value))
-                case "AfRange":
-                    self._lens.range = value
-                case "AfSpeed":
-                    self._lens.speed = value
-                case "AfTrigger":
-                    self._lens.trigger() if value == 0 else self._lens.cancel()
-                case "LensPosition":
-                    self._lens.set_position(value)
+                case "AfMode" | "AfRange" | "AfSpeed" | "AfTrigger" | "LensPosition":
+                    self._lens.set_control(name, value)
                 case _:
                     values[name] = value
 
-    def shoot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
+    def capture_shot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
         """Advance the automatic controls and return the next frame, of `size` (width, height) or the stream's.
 
         `crop` overrides the one that was set.
@@ -209,7 +200,7 @@ class Sensor:
         self._balance()
         red, blue = self._colour_gains()
         focus_dioptres = self._metered_dioptres(scene)
-        lens.step(frame_us / 1e6, focus_dioptres, scene.focus)
+        lens.advance_frame(frame_us / 1e6, focus_dioptres, scene.focus)
         look = Look(
             crop=crop or values["ScalerCrop"] or fitting_crop(*(size or (request.width, request.height))),
             hflip=request.hflip,
@@ -224,7 +215,7 @@ class Sensor:
             saturation=values["Saturation"],
             sharpness=values["Sharpness"],
             noise=int(_NOISE[values["NoiseReductionMode"]] * math.sqrt(self._gain)),
-            lifts_shadows=request.hdr != "off" or values["HdrMode"] != 0,
+            has_lifted_shadows=request.hdr != "off" or values["HdrMode"] != 0,
             is_corrected=values["LensDewarpEnable"],
         )
         sharpness_seen = 1 / (1 + (2 * abs(lens.position_dioptres - focus_dioptres)) ** 2)

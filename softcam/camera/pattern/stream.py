@@ -71,7 +71,7 @@ class PatternStream:
             raise CameraStuck(f"the pattern camera did not stop within {self._stop_timeout_s:.0f} s")
         self._thread = None
 
-    def send(self, controls: Mapping[str, Any]) -> None:
+    def send_controls(self, controls: Mapping[str, Any]) -> None:
         """Queue normalised controls for the frame after the next; any thread may call this."""
         with self._changed:
             self._sent.update(controls)
@@ -91,7 +91,7 @@ class PatternStream:
                     raise CameraError("the pattern camera did not capture the still in time")
                 time.sleep(POLL_S)
             began_s = time.monotonic()
-            shot = self._shoot(scene, size, controls.get("ScalerCrop"))
+            shot = self._capture_shot(scene, size, controls.get("ScalerCrop"))
             planes = allocate(*size)
             draw_frame(planes, draw_background(*size, shot.look), shot.look, self._sequence, _unix_s(began_s))
             time.sleep(max(0.0, began_s + shot.metadata["ExposureTime"] / 1e6 - time.monotonic()))
@@ -101,7 +101,7 @@ class PatternStream:
 
     def _resume(self) -> None:
         self._is_stopping = False
-        self._sensor.apply(self._delayed | self._take_sent())
+        self._sensor.apply_controls(self._delayed | self._take_sent())
         self._delayed = {}
         self._thread = threading.Thread(target=self._run, name="pattern", daemon=True)
         self._thread.start()
@@ -127,7 +127,7 @@ class PatternStream:
         """Capture a frame unless the stream stops meanwhile; returns when the next one is due."""
         with self._changed:
             buffer = self._free.pop()
-        shot = self._shoot(scene)
+        shot = self._capture_shot(scene)
         if self._background is None or self._background[0] != shot.look:
             self._background = shot.look, draw_background(*self._size, shot.look)
         # Drawn during its exposure, so that it is delivered on time.
@@ -149,10 +149,10 @@ class PatternStream:
             return None
         return Scene(**{name: value for word in words for name, value in _CHANGES.get(word, {}).items()})
 
-    def _shoot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
-        self._sensor.apply(self._delayed)
+    def _capture_shot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
+        self._sensor.apply_controls(self._delayed)
         self._delayed = self._take_sent()
-        return self._sensor.shoot(scene, size, crop)
+        return self._sensor.capture_shot(scene, size, crop)
 
     def _take_sent(self) -> dict[str, Any]:
         with self._changed:

@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from softcam.camera.base import (
@@ -136,7 +137,7 @@ class PicameraCamera:
     def open(self, on_frame: OnFrame, on_configured: OnConfigured = ignore_config) -> StreamConfig:
         entry = self._find()
         tuning = None if self._tuning_file is None else str(self._tuning_file)
-        self._hdr.switch(entry.number, self._stream_request.hdr, self.name)
+        self._hdr.switch_mode(entry.number, self._stream_request.hdr, self.name)
         try:
             picam2 = picamera2().Picamera2(entry.number, tuning=tuning)
         except IndexError as error:
@@ -153,7 +154,7 @@ class PicameraCamera:
         try:
             self._has_warned_of_rate = False
             self._device = _Device(picam2, ControlSender(picam2), buffers)
-            self._modes.read(picam2, entry.id, is_hdr=bool(self._hdr.is_on))
+            self._modes.read_modes(picam2, entry.id, is_hdr=bool(self._hdr.is_on))
             config = self._config = self._configure(self._device, on_frame)
             on_configured(config)
             self._start(self._frame_rate())
@@ -199,7 +200,7 @@ class PicameraCamera:
         unknown = [name for name in controls if name not in config.controls]
         if unknown:
             raise NotSupported(f"camera {self.name} has no control {', '.join(unknown)}")
-        device.controls.send(controls)
+        device.controls.send_controls(controls)
 
     def close(self) -> None:
         device, self._device = self._device, None
@@ -255,7 +256,7 @@ class PicameraCamera:
             buffer_count=_BUFFERS,
             queue=False,
         )
-        self._modes.choose(picam2, configuration, (request.width, request.height), request.fps)
+        self._modes.set_mode(picam2, configuration, (request.width, request.height), request.fps)
         # The requested values, not the negotiated ones: a USB camera returns no colour space, which is not accepted.
         self._stream_configuration = configuration
         self._on_stream_request = _ignore_request
@@ -265,7 +266,7 @@ class PicameraCamera:
             raise NotSupported(f"camera {self.name} cannot mirror or rotate its image")
         main = dict(picam2.camera_configuration()["main"])
         size, name, requested = main["size"], main["format"], (request.width, request.height, request.fps)
-        log.info("Negotiated main stream: %dx%d %s (asked %dx%d at %g fps)", *size, name, *requested)
+        log.info("Negotiated main stream: %dx%d %s (requested %dx%d at %g fps)", *size, name, *requested)
         config = StreamConfig(
             size[0],
             size[1],
@@ -361,14 +362,14 @@ class PicameraCamera:
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
-            self._modes.choose(picam2, configuration, still.least_size, 0)
+            self._modes.set_mode(picam2, configuration, still.least_size, 0)
             self._is_stream_configured = False
             try:
                 device.buffers.configure(configuration, is_stream=False)
-                still.config = dict(picam2.camera_configuration()["main"])
-                pixel_format_of(still.config["format"])
-                controls = controls_for(picam2.camera_controls, tuple(still.config["size"]))
-                self._on_request = still
+                main = dict(picam2.camera_configuration()["main"])
+                pixel_format_of(main["format"])
+                controls = controls_for(picam2.camera_controls, tuple(main["size"]))
+                self._on_request = partial(still.process_request, main)
                 self._start({}, controls)
                 timeout_s = self._still_timeout_s + PIPELINE_FRAMES * device.controls.frame_s(controls)
                 is_in_time = bool(wait([still.future], timeout_s).done)

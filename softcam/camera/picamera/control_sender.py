@@ -1,6 +1,6 @@
 """Sends controls to an open Picamera2, and sends them again with each start, which forgets what was set before.
 
-One object per opening. Any thread may call `send`; the session's camera thread calls `start`.
+One object per opening. Any thread may call `send_controls`; the session's camera thread calls `start`.
 
 Picamera2 keeps controls in an object until a request takes them, and replaces that object when a buffer is returned,
 under its `request_lock` (request.py), and when the camera starts, under no lock at all. A control that is set in
@@ -31,7 +31,7 @@ class ControlSender:
         self._lock = threading.Lock()
         self._sent: dict[str, Any] = {}
 
-    def send(self, controls: Mapping[str, Any]) -> None:
+    def send_controls(self, controls: Mapping[str, Any]) -> None:
         """Set controls with the next request and with every start from now on; the camera supports all of them."""
         with self._lock:
             self._sent.update({name: value for name, value in controls.items() if name not in MOMENTARY_CONTROLS})

@@ -26,7 +26,7 @@ class SensorHdr:
         self.is_available = False  # at the last opening
         self.is_on: bool | None = None  # None if unknown
 
-    def switch(self, number: int, mode: HdrMode, name: str) -> None:
+    def switch_mode(self, number: int, mode: HdrMode, name: str) -> None:
         """Set the control before an opening: on for `sensor` and, if available, for `auto`. Raises NotSupported."""
         is_requested = mode != "off"
         device = hdr_device(number)

@@ -103,7 +103,7 @@ class SensorModes:
         self._known: dict[tuple[str, bool], tuple[SensorMode, ...]] = {}  # by libcamera's id and whether HDR is on
         self._current: tuple[SensorMode, ...] = ()
 
-    def read(self, picam2: Any, camera_id: str, *, is_hdr: bool) -> None:
+    def read_modes(self, picam2: Any, camera_id: str, *, is_hdr: bool) -> None:
         """Read the modes of a camera that was just opened: Picamera2 configures each of them, some 50 ms per mode."""
         self._current = ()
         # Only if Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
@@ -120,7 +120,7 @@ class SensorModes:
             log.info("Sensor has %d modes (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)
         self._current = self._known[key]
 
-    def choose(self, picam2: Any, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
+    def set_mode(self, picam2: Any, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
         """Set the sensor mode in `config`: Picamera2 would choose the nearest size, however cropped."""
         array_size = tuple(picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution)
         chosen = choose_mode(self._current, array_size, size, fps)

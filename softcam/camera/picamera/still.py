@@ -29,16 +29,15 @@ class Still(Generic[T]):
         """
         self.streams = streams
         self.least_size = least_size
-        self.config: Mapping[str, Any] = {}  # the negotiated main stream; set before the start
         self.future: Future[T] = Future()  # raises CameraError if `make` has failed
         self._make = make
 
-    def __call__(self, request: Any) -> None:
-        """Handle a completed request; if the first one fails, no other is tried."""
+    def process_request(self, config: Mapping[str, Any], request: Any) -> None:
+        """Handle a completed request of the negotiated main stream; if the first one fails, no other is tried."""
         if self.future.done():
             return
         try:
-            self.future.set_result(self._make(request, self.config))
+            self.future.set_result(self._make(request, config))
         except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread
             failure = CameraError(root_cause(error))
             failure.__cause__ = error

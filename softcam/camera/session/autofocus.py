@@ -115,11 +115,11 @@ class Autofocus(SessionListener):
         """Start a cycle that nobody waits for: the lens was set by hand until now."""
         self._start_cycle("a lens that was set by hand")
 
-    def trigger(self, deadline_s: float) -> FocusOutcome | None:
-        """One cycle that a user requests, also if autofocus is disabled in the settings; otherwise as `acquire`."""
+    def focus_on_request(self, deadline_s: float) -> FocusOutcome | None:
+        """One cycle that a user requests, even if autofocus is disabled; otherwise as `focus_once`."""
         return self._wait(self._start_cycle("a user", is_requested=True), deadline_s)
 
-    def acquire(self, deadline_s: float) -> FocusOutcome | None:
+    def focus_once(self, deadline_s: float) -> FocusOutcome | None:
         """One cycle before a still; blocks until its outcome or the deadline (monotonic clock).
 
         None if the camera has no autofocus, or at the deadline; the cycle then continues by itself.

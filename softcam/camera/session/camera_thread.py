@@ -89,7 +89,7 @@ class CameraThread:
         """Run the first job and wake the threads that wait for it."""
         session = self._session
         with session.changed:
-            job = session.jobs.start_next()
+            job = session.jobs.start_next_job()
         result, error = None, None
         started_s = time.monotonic()
         try:

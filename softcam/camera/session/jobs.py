@@ -60,7 +60,7 @@ class JobQueue:
         """When the next job may start; None if there is none."""
         return self._not_before_s if self._queue else None
 
-    def submit(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
+    def submit_job(self, key: tuple[Any, ...], run: Callable[[], Any], *, is_still: bool) -> CameraJob:
         """The queued job of that key, with one more thread that waits, or a new one. Raises NoPicture when full."""
         job = next((each for each in self._queue if each.key == key), None)
         if job is None:
@@ -71,13 +71,13 @@ class JobQueue:
         job.waiting += 1
         return job
 
-    def cancel(self, job: CameraJob) -> None:
+    def cancel_job(self, job: CameraJob) -> None:
         """One thread stops waiting; a job that nobody waits for is not started."""
         job.waiting -= 1
         if not job.waiting and job in self._queue:
             self._queue.remove(job)
 
-    def start_next(self) -> CameraJob:
+    def start_next_job(self) -> CameraJob:
         """Remove and return the first job."""
         return self._queue.popleft()
 

@@ -195,7 +195,7 @@ class CameraManager:
         session = self._session
         with session.changed:
             session.raise_failure()
-            job = session.jobs.submit(key, run, is_still=is_still)
+            job = session.jobs.submit_job(key, run, is_still=is_still)
             session.changed.notify_all()
             longest_s = 0.0  # as in `_wait`
             while not job.is_done and session.current.failure is None:
@@ -206,7 +206,7 @@ class CameraManager:
                 session.changed.wait(left_s)
             if job.is_done:
                 return job.outcome()
-            session.jobs.cancel(job)
+            session.jobs.cancel_job(job)
             session.raise_failure()
             raise NoPicture(f"{key[0]}: not started by the camera in time (it is {session.current.state})")
 

@@ -86,10 +86,10 @@ class SentControls:
         change = self._change
         if change.since_s > moment_s:
             return lambda _: True
-        return lambda metadata: self._frames >= change.until_frame or _shows(metadata, change.controls)
+        return lambda metadata: self._frames >= change.until_frame or _is_shown(metadata, change.controls)
 
 
-def _shows(metadata: Mapping[str, Any], controls: Mapping[str, Any]) -> bool:
+def _is_shown(metadata: Mapping[str, Any], controls: Mapping[str, Any]) -> bool:
     return all(name in metadata and _is_near(metadata[name], value) for name, value in controls.items())
 
 

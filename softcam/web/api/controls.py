@@ -225,7 +225,7 @@ class ControlApi:
         with manager.lease("snapshot"):
             manager.wait_ready(time.monotonic() + _READY_TIMEOUT_S)
             self._control_manager.change(group, values)
-            outcome = manager.autofocus.trigger(time.monotonic() + self._autofocus_timeout_s)
+            outcome = manager.autofocus.focus_on_request(time.monotonic() + self._autofocus_timeout_s)
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
@@ -251,7 +251,7 @@ def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None)
         row.name: _describe_field(group, row, config) | {"value": values[row.name], "is_set": row.name in set_values}
         for row in group.fields
     }
-    return {"help": group.help, "path": group.paths[0], "restarts": group.restarts, "fields": fields}
+    return {"help": group.help, "path": group.paths[0], "restarts": group.has_restart, "fields": fields}
 
 
 def _describe_field(group: Group, row: Field, config: StreamConfig | None) -> dict[str, Any]:

@@ -300,7 +300,7 @@ class MediaApi:
         if autofocus is None:
             budget_s = min(self._defaults.focus_budget_s, budget_s)
             autofocus = not manager.status().is_streaming
-        return autofocus and manager.autofocus.acquire(min(deadline_s, time.monotonic() + budget_s)) is not None
+        return autofocus and manager.autofocus.focus_once(min(deadline_s, time.monotonic() + budget_s)) is not None
 
 
 def _scaled(options: SnapshotOptions, default: Size) -> Size:

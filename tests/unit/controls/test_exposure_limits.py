@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softcam.camera.base import StreamRequest
-from softcam.camera.pattern.sensor import Scene, Sensor, normalise
+from softcam.camera.pattern.sensor import Scene, Sensor, normalise_controls
 from softcam.controls.exposure_limits import ExposureLimiter, Limits
 
 LEAST_GAIN = 1.1228
@@ -23,10 +23,10 @@ class Rig:
 
     def run(self, lux: float, frames: int = 120) -> Any:
         for _ in range(frames):
-            shot = self.sensor.shoot(Scene(lux=lux))
+            shot = self.sensor.capture_shot(Scene(lux=lux))
             if self.limiter.process_metadata(shot.metadata):
                 self.changes += 1
-                self.sensor.apply(normalise(self.limiter.controls))
+                self.sensor.apply_controls(normalise_controls(self.limiter.controls))
         return shot.metadata
 
 

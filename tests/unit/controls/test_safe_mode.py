@@ -266,10 +266,10 @@ def with_brightness(requested: RequestedControls) -> RequestedControls:
 def test_frames_of_the_opening_before_confirm_nothing(safe_mode: SafeMode) -> None:
     safe_mode.start_attempt()
     assert safe_mode.start_change(with_hflip) is True
-    safe_mode.confirm()  # a frame of the camera that is still to be reopened
+    safe_mode.confirm_state()  # a frame of the camera that is still to be reopened
     assert not safe_mode.is_confirmed
     safe_mode.start_attempt()
-    safe_mode.confirm()
+    safe_mode.confirm_state()
     assert safe_mode.is_confirmed
 
 
@@ -306,7 +306,7 @@ def test_update_during_a_change(safe_mode: SafeMode) -> None:
 
     changing = Background(lambda: safe_mode.start_change(change))
     assert is_inside.wait(10), "the change has read the state"
-    updating = Background(lambda: safe_mode.update(with_hflip))
+    updating = Background(lambda: safe_mode.update_state(with_hflip))
     may_return.set()
     changing.result()
     assert updating.result() is True

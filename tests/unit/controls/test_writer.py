@@ -12,12 +12,12 @@ from tests.support.background import Background, eventually
 def test_order() -> None:
     writer, done = BackgroundWriter(), list[int]()
     for number in range(50):
-        writer.submit(partial(done.append, number))
-    assert writer.run(lambda: done.append(50))
+        writer.submit_job(partial(done.append, number))
+    assert writer.run_job(lambda: done.append(50))
     assert done == list(range(51))
     assert writer.health_error() is None
     eventually(lambda: all(thread.name != "state-writer" for thread in threading.enumerate()), "its thread ends")
-    assert writer.run(lambda: done.append(51))
+    assert writer.run_job(lambda: done.append(51))
 
 
 def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
@@ -25,9 +25,9 @@ def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> 
         raise RuntimeError("broken")
 
     writer = BackgroundWriter()
-    assert writer.run(fail)
+    assert writer.run_job(fail)
     assert "broken" in caplog.text
-    assert writer.run(lambda: None)
+    assert writer.run_job(lambda: None)
 
 
 def test_unresponsive_disk() -> None:
@@ -37,10 +37,10 @@ def test_unresponsive_disk() -> None:
         responds.wait(60)
         done.append("late")
 
-    assert not writer.run(hang)
+    assert not writer.run_job(hang)
     eventually(writer.health_error, "the error")
     assert "state directory has not responded for" in str(writer.health_error())
-    writer.submit(lambda: done.append("next"))
+    writer.submit_job(lambda: done.append("next"))
     responds.set()
     eventually(lambda: done == ["late", "next"], "the disk responds again")
     eventually(lambda: writer.health_error() is None, "the error is over")
@@ -53,8 +53,8 @@ def test_slow_disk_is_waited_for() -> None:
         responds.wait(60)
         done.append("slow")
 
-    writer.submit(wait)
-    next_job = Background(lambda: writer.run(lambda: done.append("next")))
+    writer.submit_job(wait)
+    next_job = Background(lambda: writer.run_job(lambda: done.append("next")))
     responds.set()
     assert next_job.result() is True
     assert done == ["slow", "next"]
@@ -69,8 +69,8 @@ def test_no_wait_behind_a_job_that_timed_out() -> None:
         started.set()
         responds.wait(60)
 
-    writer.submit(hang)
+    writer.submit_job(hang)
     assert started.wait(10)
     now_s[0] += 1000.0
-    assert not writer.run(lambda: None)
+    assert not writer.run_job(lambda: None)
     responds.set()

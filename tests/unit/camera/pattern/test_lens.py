@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.pattern.sensor import Scene, Shot, normalise
+from softcam.camera.pattern.sensor import Scene, Shot, normalise_controls
 from softcam.camera.session.autofocus_cycle import AfState
 from tests.support.pattern_sensor import NEAR, settled_sensor, shoot
 
@@ -17,16 +17,16 @@ def states(shots: list[Shot]) -> list[int]:
 
 def test_lens_position_only_in_manual_mode() -> None:
     sensor = settled_sensor(AfMode=1)
-    sensor.apply(normalise({"LensPosition": 9.0}))
-    assert sensor.shoot(Scene()).metadata["LensPosition"] == 1.0
-    sensor.apply(normalise({"LensPosition": 9.0, "AfMode": 0}))
-    assert sensor.shoot(Scene()).metadata["LensPosition"] == 9.0
+    sensor.apply_controls(normalise_controls({"LensPosition": 9.0}))
+    assert sensor.capture_shot(Scene()).metadata["LensPosition"] == 1.0
+    sensor.apply_controls(normalise_controls({"LensPosition": 9.0, "AfMode": 0}))
+    assert sensor.capture_shot(Scene()).metadata["LensPosition"] == 9.0
 
 
 def test_scan() -> None:
     sensor = settled_sensor(AfMode=1)
     assert states(shoot(sensor, 5)) == [AfState.IDLE]
-    sensor.apply({"AfTrigger": 0})
+    sensor.apply_controls({"AfTrigger": 0})
     shots = shoot(sensor, 20)
     assert states(shots) == [AfState.SCANNING, AfState.FOCUSED]
     scanning = [shot for shot in shots if shot.metadata["AfState"] == AfState.SCANNING]
@@ -51,14 +51,14 @@ def test_cancel_endless_scan() -> None:
     shots = shoot(sensor, 200, Scene(focus="endless"))
     assert states(shots) == [AfState.SCANNING]
     assert len({shot.metadata["LensPosition"] for shot in shots[100:]}) > 5
-    sensor.apply({"AfTrigger": 1})
+    sensor.apply_controls({"AfTrigger": 1})
     assert states(shoot(sensor, 5, Scene(focus="endless"))) == [AfState.IDLE]
 
 
 def test_scan_after_failed_scan() -> None:
     sensor = settled_sensor(AfMode=1, AfTrigger=0)
     shoot(sensor, 20, Scene(focus="never"))
-    sensor.apply({"AfTrigger": 0})
+    sensor.apply_controls({"AfTrigger": 0})
     assert states(shoot(sensor, 20)) == [AfState.SCANNING, AfState.FOCUSED]
 
 
@@ -74,5 +74,5 @@ def test_continuous_focus() -> None:
 def test_manual_after_continuous_focus() -> None:
     sensor = settled_sensor(AfMode=2)
     shoot(sensor, 3)
-    sensor.apply({"AfMode": 0})
+    sensor.apply_controls({"AfMode": 0})
     assert states(shoot(sensor, 3)) == [AfState.IDLE]

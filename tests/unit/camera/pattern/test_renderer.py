@@ -8,7 +8,16 @@ import pytest
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.pattern.renderer import allocate, draw_background, draw_frame
-from softcam.camera.pattern.sensor import CARD, SENSOR_SIZE, Rectangle, Scene, Sensor, Shot, advertise, normalise
+from softcam.camera.pattern.sensor import (
+    CARD,
+    SENSOR_SIZE,
+    Rectangle,
+    Scene,
+    Sensor,
+    Shot,
+    control_ranges,
+    normalise_controls,
+)
 from softcam.camera.session.autofocus_cycle import AfState
 from tests.support.pattern_sensor import (
     HEIGHT,
@@ -54,7 +63,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 
 
 def test_table_has_every_control() -> None:
-    assert set(CHANGES) == set(advertise(WIDTH, HEIGHT))
+    assert set(CHANGES) == set(control_ranges(WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))
@@ -65,7 +74,7 @@ def test_every_control_changes_picture_or_metadata(name: str) -> None:
         sensor = settled_sensor(**before)
         shoot(sensor, 3)
         if with_it:
-            sensor.apply(normalise({name: value}))
+            sensor.apply_controls(normalise_controls({name: value}))
         shots = shoot(sensor, 5) + shoot(sensor, 25, NEAR)
         return shots, shots[-1]
 
@@ -92,12 +101,12 @@ def test_exposure_converges_after_open() -> None:
 @pytest.mark.parametrize(("exposure_us", "factor"), [(2000, 0.11), (10_000, 0.56), (40_000, 2.2)])
 def test_manual_exposure(exposure_us: int, factor: float) -> None:
     sensor = settled_sensor(ExposureTime=exposure_us, AnalogueGain=1.25)
-    shot = sensor.shoot(Scene())
+    shot = sensor.capture_shot(Scene())
     assert shot.metadata["ExposureTime"] == exposure_us
     assert shot.metadata["AnalogueGain"] == 1.25
     assert shot.metadata["AeState"] == 0
     assert shot.look.exposure == pytest.approx(factor, rel=0.02)
-    usual = render(settled_sensor().shoot(Scene()))[0].mean()
+    usual = render(settled_sensor().capture_shot(Scene()))[0].mean()
     assert (render(shot)[0].mean() > usual) == (factor > 1)
 
 
@@ -106,30 +115,30 @@ def test_auto_exposure_converges_at_its_limits_in_the_dark() -> None:
     assert shot.metadata["Lux"] == 1.0
     assert shot.metadata["AnalogueGain"] == 16.0
     assert shot.metadata["AeState"] == 2
-    assert render(shot)[0].mean() < 0.7 * render(settled_sensor().shoot(Scene()))[0].mean()
+    assert render(shot)[0].mean() < 0.7 * render(settled_sensor().capture_shot(Scene()))[0].mean()
 
 
 def test_white_balance() -> None:
     first, *_, last = shoot(Sensor(REQUEST), 20)
     assert first.metadata["ColourTemperature"] < last.metadata["ColourTemperature"] == 4600
     neutral = render(last)
-    red = render(settled_sensor(ColourGains=(4.0, 2.0)).shoot(Scene()))
-    blue = render(settled_sensor(ColourGains=(2.0, 4.0)).shoot(Scene()))
+    red = render(settled_sensor(ColourGains=(4.0, 2.0)).capture_shot(Scene()))
+    blue = render(settled_sensor(ColourGains=(2.0, 4.0)).capture_shot(Scene()))
     assert red[2].mean() > neutral[2].mean() + 3
     assert blue[1].mean() > neutral[1].mean() + 3
 
 
 def test_saturation_brightness_and_contrast() -> None:
-    usual = render(settled_sensor().shoot(Scene()))
-    grey = render(settled_sensor(Saturation=0).shoot(Scene()))
+    usual = render(settled_sensor().capture_shot(Scene()))
+    grey = render(settled_sensor(Saturation=0).capture_shot(Scene()))
     assert set(np.unique(grey[1])) == {128}
-    assert render(settled_sensor(Brightness=0.2).shoot(Scene()))[0].mean() > usual[0].mean() + 20
-    assert render(settled_sensor(Contrast=1.6).shoot(Scene()))[0].std() > usual[0].std() + 5
+    assert render(settled_sensor(Brightness=0.2).capture_shot(Scene()))[0].mean() > usual[0].mean() + 20
+    assert render(settled_sensor(Contrast=1.6).capture_shot(Scene()))[0].std() > usual[0].std() + 5
 
 
 def test_zoom() -> None:
-    whole = render(settled_sensor(LensPosition=1.8).shoot(Scene()))[0].astype(int)
-    zoomed = render(settled_sensor(LensPosition=1.8, ScalerCrop=(0, 0, 2304, 1296)).shoot(Scene()))[0]
+    whole = render(settled_sensor(LensPosition=1.8).capture_shot(Scene()))[0].astype(int)
+    zoomed = render(settled_sensor(LensPosition=1.8, ScalerCrop=(0, 0, 2304, 1296)).capture_shot(Scene()))[0]
     quarter = whole[: HEIGHT // 2, : WIDTH // 2].repeat(2, axis=0).repeat(2, axis=1)
     left_of_the_clock = (slice(None), slice(0, WIDTH // 3))
     off = np.abs(zoomed - quarter)[left_of_the_clock].mean()
@@ -137,8 +146,8 @@ def test_zoom() -> None:
 
 
 def test_manual_focus() -> None:
-    sharp = settled_sensor(LensPosition=1.8).shoot(Scene())
-    blurred = settled_sensor(LensPosition=9.0).shoot(Scene())
+    sharp = settled_sensor(LensPosition=1.8).capture_shot(Scene())
+    blurred = settled_sensor(LensPosition=9.0).capture_shot(Scene())
     assert sharp.metadata["LensPosition"] == 1.8
     assert sharp.metadata["AfState"] == AfState.IDLE
     assert detail(render(sharp)[0]) > 1.3 * detail(render(blurred)[0])
@@ -159,7 +168,7 @@ def test_window_on_near_card() -> None:
 @pytest.mark.parametrize(("hflip", "vflip"), [(True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("crop", [(0, 0, *SENSOR_SIZE), (2304, 1296, 2304, 1296)])
 def test_flips(crop: Rectangle, hflip: bool, vflip: bool) -> None:
-    look = settled_sensor(ScalerCrop=crop).shoot(Scene()).look
+    look = settled_sensor(ScalerCrop=crop).capture_shot(Scene()).look
     x, y, width, height = crop
     seen = (SENSOR_SIZE[0] - x - width if hflip else x, SENSOR_SIZE[1] - y - height if vflip else y, width, height)
     plain = draw_background(WIDTH, HEIGHT, replace(look, crop=seen))[0]
@@ -170,7 +179,7 @@ def test_flips(crop: Rectangle, hflip: bool, vflip: bool) -> None:
 
 
 def test_same_time_renders_same_frame() -> None:
-    look = settled_sensor().shoot(Scene()).look
+    look = settled_sensor().capture_shot(Scene()).look
     background = draw_background(WIDTH, HEIGHT, look)
     frames = []
     for sequence, unix_s in ((1, 1000.0), (1, 1000.0), (2, 1000.05)):
@@ -183,7 +192,7 @@ def test_same_time_renders_same_frame() -> None:
 
 def test_reused_buffer() -> None:
     """Nothing of an earlier frame remains in a buffer."""
-    look = settled_sensor().shoot(Scene()).look
+    look = settled_sensor().capture_shot(Scene()).look
     background = draw_background(WIDTH, HEIGHT, look)
     reused = allocate(WIDTH, HEIGHT)
     for tenth in range(60):
@@ -195,13 +204,13 @@ def test_reused_buffer() -> None:
 
 @pytest.mark.parametrize("size", [(32, 32), (34, 480), (640, 32), (640, 480), (300, 700)])
 def test_sizes(size: tuple[int, int]) -> None:
-    planes = render(Sensor(StreamRequest(*size, 20)).shoot(Scene()), *size)
+    planes = render(Sensor(StreamRequest(*size, 20)).capture_shot(Scene()), *size)
     assert planes[0].shape == (size[1], size[0])
     assert planes[0].std() > 5
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 128, 128), (4480, 2464, 128, 128), (3500, 600, 400, 225), (0, 0, 4608, 300)])
 def test_crops(crop: Rectangle) -> None:
-    shot = settled_sensor(ScalerCrop=crop, AfMode=2).shoot(Scene())
+    shot = settled_sensor(ScalerCrop=crop, AfMode=2).capture_shot(Scene())
     assert shot.metadata["ScalerCrop"] == crop
     assert render(shot)[0].std() > 1

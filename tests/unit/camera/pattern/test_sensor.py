@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.pattern.sensor import SENSOR_SIZE, Scene, advertise, fitting_crop, normalise
+from softcam.camera.pattern.sensor import SENSOR_SIZE, Scene, control_ranges, fitting_crop, normalise_controls
 from tests.support.pattern_sensor import settled_sensor, shoot
 
 
@@ -23,13 +23,13 @@ from tests.support.pattern_sensor import settled_sensor, shoot
     ],
 )
 def test_normalise(name: str, value: Any, taken: Any) -> None:
-    assert normalise({name: value}) == {name: taken}
+    assert normalise_controls({name: value}) == {name: taken}
 
 
 def test_default_crop_has_the_shape_of_the_render() -> None:
     assert fitting_crop(1536, 864) == (0, 0, *SENSOR_SIZE)
     assert fitting_crop(640, 480) == (576, 0, 3456, 2592)
-    assert advertise(640, 480)["ScalerCrop"][2] == (576, 0, 3456, 2592)
+    assert control_ranges(640, 480)["ScalerCrop"][2] == (576, 0, 3456, 2592)
 
 
 def test_automatic_gain_with_manual_exposure_time() -> None:
@@ -37,14 +37,14 @@ def test_automatic_gain_with_manual_exposure_time() -> None:
     shot = shoot(sensor, 10)[-1]
     assert shot.metadata["AnalogueGain"] == pytest.approx(4.5, rel=0.02)
     assert shot.look.exposure == pytest.approx(1, abs=0.01)
-    sensor.apply(normalise({"ExposureTime": 0}))
+    sensor.apply_controls(normalise_controls({"ExposureTime": 0}))
     assert shoot(sensor, 5)[-1].metadata["ExposureTime"] > 15_000
 
 
 def test_disabled_auto_exposure_keeps_its_values() -> None:
     sensor = settled_sensor()
-    settled = sensor.shoot(Scene()).metadata
-    sensor.apply({"AeEnable": False})
+    settled = sensor.capture_shot(Scene()).metadata
+    sensor.apply_controls({"AeEnable": False})
     dark = shoot(sensor, 10, Scene(lux=20))[-1]
     assert dark.metadata["ExposureTime"] == settled["ExposureTime"]
     assert dark.metadata["AnalogueGain"] == pytest.approx(settled["AnalogueGain"], rel=1e-3)
@@ -53,12 +53,12 @@ def test_disabled_auto_exposure_keeps_its_values() -> None:
 
 def test_frame_duration_limits() -> None:
     sensor = settled_sensor(ExposureTime=6_000_000)
-    clamped = sensor.shoot(Scene())
+    clamped = sensor.capture_shot(Scene())
     assert clamped.metadata["FrameDuration"] == 50_000
     assert 45_000 < clamped.metadata["ExposureTime"] < 50_000
-    sensor.apply(normalise({"FrameDurationLimits": (33_333, 10_000_000)}))
-    slow = sensor.shoot(Scene())
+    sensor.apply_controls(normalise_controls({"FrameDurationLimits": (33_333, 10_000_000)}))
+    slow = sensor.capture_shot(Scene())
     assert slow.metadata["ExposureTime"] == 6_000_000
     assert slow.metadata["FrameDuration"] >= 6_000_000
-    sensor.apply(normalise({"ExposureTime": 1000}))
-    assert sensor.shoot(Scene()).metadata["FrameDuration"] == 33_333
+    sensor.apply_controls(normalise_controls({"ExposureTime": 1000}))
+    assert sensor.capture_shot(Scene()).metadata["FrameDuration"] == 33_333

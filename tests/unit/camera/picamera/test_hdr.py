@@ -44,9 +44,9 @@ def switch(monkeypatch: pytest.MonkeyPatch) -> Switch:
 def test_switched_off_after_another_process(switch: Switch, is_readable: bool) -> None:
     switch.is_on, switch.is_readable = True, is_readable
     hdr = SensorHdr()
-    hdr.switch(0, "off", "a camera")
+    hdr.switch_mode(0, "off", "a camera")
     assert (switch.is_on, switch.moves, hdr.is_on) == (False, [False], False)
-    hdr.switch(0, "off", "a camera")
+    hdr.switch_mode(0, "off", "a camera")
     assert switch.moves == [False]
 
 
@@ -54,7 +54,7 @@ def test_switched_off_after_another_process(switch: Switch, is_readable: bool) -
 def test_switched_on_once(switch: Switch, mode: HdrMode) -> None:
     hdr = SensorHdr()
     for _ in range(2):
-        hdr.switch(0, mode, "a camera")
+        hdr.switch_mode(0, mode, "a camera")
     assert (switch.moves, hdr.is_on, hdr.is_available) == ([True], True, True)
 
 
@@ -62,10 +62,10 @@ def test_control_that_cannot_be_set(switch: Switch, caplog: pytest.LogCaptureFix
     switch.is_stuck = True
     hdr = SensorHdr()
     with pytest.raises(NotSupported, match="a camera: the sensor's HDR cannot be switched on now"):
-        hdr.switch(0, "sensor", "a camera")
+        hdr.switch_mode(0, "sensor", "a camera")
     switch.is_on = True
     with caplog.at_level(logging.WARNING):
-        hdr.switch(0, "off", "a camera")  # the camera works without it
+        hdr.switch_mode(0, "off", "a camera")  # the camera works without it
     assert "Failed to switch off the sensor's HDR" in caplog.text
     assert hdr.is_on is True
 
@@ -73,10 +73,10 @@ def test_control_that_cannot_be_set(switch: Switch, caplog: pytest.LogCaptureFix
 def test_sensor_without_hdr(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hdr_module, "hdr_device", lambda number: None)
     hdr = SensorHdr()
-    hdr.switch(0, "auto", "a camera")
+    hdr.switch_mode(0, "auto", "a camera")
     assert (hdr.is_available, hdr.is_on) == (False, None)
     with pytest.raises(NotSupported, match="its sensor has no HDR"):
-        hdr.switch(0, "sensor", "a camera")
+        hdr.switch_mode(0, "sensor", "a camera")
 
 
 def test_unreadable_control() -> None:

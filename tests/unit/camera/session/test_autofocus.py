@@ -45,9 +45,9 @@ class Lens:
         for one in metadata:
             self.focus.on_frame(one, is_settled=True)
 
-    def acquire(self, *, beginnings: int = 1) -> Background:
+    def focus_once(self, *, beginnings: int = 1) -> Background:
         """A thread that waits for a cycle that was started."""
-        waiting = Background.waiting(self.focus.acquire)
+        waiting = Background.waiting(self.focus.focus_once)
         assert self.sent.count(TRIGGER) == beginnings
         return waiting
 
@@ -65,7 +65,7 @@ def test_snapshot_waits_for_the_outcome(
     lens = Lens()
     assert lens.focus.mode is None
     with caplog.at_level(logging.INFO):
-        waiting = lens.acquire()
+        waiting = lens.focus_once()
         assert lens.focus.mode is AfMode.AUTO
         lens.see(SCANNING, SCANNING)
         assert not waiting.is_over
@@ -90,7 +90,7 @@ def test_continuous_focus_after_the_cycle_of_a_stream() -> None:
 def test_concurrent_requests_share_a_cycle() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
-    waiting = [lens.acquire(), lens.acquire()]
+    waiting = [lens.focus_once(), lens.focus_once()]
     lens.see(SCANNING, FOCUSED)
     outcomes = [background.result() for background in waiting]
     assert lens.sent == [TRIGGER, CONTINUOUS]
@@ -100,10 +100,10 @@ def test_concurrent_requests_share_a_cycle() -> None:
 
 def test_outcome_per_cycle() -> None:
     lens = Lens()
-    first = lens.acquire()
+    first = lens.focus_once()
     lens.see(SCANNING, FOCUSED)
     assert first.result().verdict == "focused"
-    second = lens.acquire(beginnings=2)
+    second = lens.focus_once(beginnings=2)
     lens.see(SCANNING)
     assert not second.is_over
     lens.see(FAILED)
@@ -112,7 +112,7 @@ def test_outcome_per_cycle() -> None:
 
 def test_camera_without_autofocus() -> None:
     lens = Lens(is_able=False)
-    assert lens.focus.acquire(soon_s()) is None
+    assert lens.focus.focus_once(soon_s()) is None
     lens.focus.on_stream_started()
     lens.see(FOCUSED)
     assert lens.sent == []
@@ -120,7 +120,7 @@ def test_camera_without_autofocus() -> None:
 
 def test_deadline_before_the_outcome(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens()
-    assert lens.focus.acquire(time.monotonic() + 0.02) is None
+    assert lens.focus.focus_once(time.monotonic() + 0.02) is None
     with caplog.at_level(logging.INFO):
         lens.see(SCANNING, FOCUSED)
     assert "Autofocus for a snapshot focused" in caplog.text, "the cycle continues"
@@ -129,7 +129,7 @@ def test_deadline_before_the_outcome(caplog: pytest.LogCaptureFixture) -> None:
 def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens(timeout_s=0.01)
     with caplog.at_level(logging.WARNING):
-        waiting = lens.acquire()
+        waiting = lens.focus_once()
         while not waiting.is_over:
             lens.see(SCANNING)
     assert waiting.result().verdict == "timed out"
@@ -138,11 +138,11 @@ def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_closing_ends_the_wait() -> None:
     lens = Lens()
-    waiting = lens.acquire()
+    waiting = lens.focus_once()
     lens.focus.on_closing()
     assert waiting.result() is None
     lens.see(FOCUSED)
-    assert lens.focus.acquire(soon_s()) is None
+    assert lens.focus.focus_once(soon_s()) is None
     assert lens.focus.mode is None
 
 
@@ -152,7 +152,7 @@ def test_no_outcome_after_reopening() -> None:
     lens.see(SCANNING, FOCUSED)
     lens.focus.on_closing()
     lens.open()
-    waiting = lens.acquire(beginnings=2)
+    waiting = lens.focus_once(beginnings=2)
     lens.see(SCANNING, FOCUSED)
     assert waiting.result().is_focused
     assert lens.sent == [TRIGGER, CONTINUOUS, TRIGGER], "no stream, no continuous mode"
@@ -163,10 +163,10 @@ def test_camera_that_rejects_focus_controls(caplog: pytest.LogCaptureFixture) ->
     lens.refuses = True
     with caplog.at_level(logging.WARNING):
         lens.focus.on_stream_started()
-        assert lens.focus.acquire(soon_s()) is None
+        assert lens.focus.focus_once(soon_s()) is None
     assert "no control AfTrigger" in caplog.text
     lens.refuses = False
-    waiting = lens.acquire()
+    waiting = lens.focus_once()
     lens.see(SCANNING, FOCUSED)
     assert waiting.result().is_focused, "a refusal is not for ever"
 
@@ -174,7 +174,7 @@ def test_camera_that_rejects_focus_controls(caplog: pytest.LogCaptureFixture) ->
 def test_outcome_if_the_resting_mode_is_rejected() -> None:
     lens = Lens()
     lens.focus.on_stream_started()
-    waiting = lens.acquire()
+    waiting = lens.focus_once()
     lens.refuses = True
     lens.see(SCANNING, FOCUSED)
     assert waiting.result().is_focused
@@ -182,7 +182,7 @@ def test_outcome_if_the_resting_mode_is_rejected() -> None:
 
 def test_no_older_outcome_while_a_cycle_is_rejected() -> None:
     lens = Lens()
-    waiting = lens.acquire()
+    waiting = lens.focus_once()
     lens.see(SCANNING, FOCUSED)
     assert waiting.result().is_focused
     is_asked, may_refuse = threading.Event(), threading.Event()
@@ -193,9 +193,9 @@ def test_no_older_outcome_while_a_cycle_is_rejected() -> None:
         raise NotSupported("busy")
 
     lens.send = refuse
-    first = Background(lambda: lens.focus.acquire(soon_s()))
+    first = Background(lambda: lens.focus.focus_once(soon_s()))
     assert is_asked.wait(PATIENCE_S)
-    second = Background(lambda: lens.focus.acquire(soon_s()))
+    second = Background(lambda: lens.focus.focus_once(soon_s()))
     may_refuse.set()
     assert first.result() is None
     assert second.result() is None

@@ -59,7 +59,7 @@ def test_stream_while_opening_starts_one_cycle() -> None:
 def test_user_requests_focus_with_autofocus_disabled() -> None:
     with SessionRig(FakeCamera(AUTOFOCUS)) as held:
         lease = held.open()
-        waiting = Background.waiting(held.manager.autofocus.trigger)
+        waiting = Background.waiting(held.manager.autofocus.focus_on_request)
         assert triggers(held.camera) == 1
         held.camera.emit({"AfState": 1})
         held.camera.emit({"AfState": 2})
@@ -71,7 +71,7 @@ def test_user_requests_focus_with_autofocus_disabled() -> None:
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
     with SessionRig(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
         lease = held.open()
-        assert held.manager.autofocus.acquire(soon_s()) is None
+        assert held.manager.autofocus.focus_once(soon_s()) is None
         assert held.camera.sent == []
         lease.release()
 
@@ -90,7 +90,7 @@ def test_closing_ends_a_wait_for_focus() -> None:
     with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0, linger_s=0.0) as held:
         lease = held.manager.lease("snapshot")
         held.wait_for(State.OPEN)
-        waiting = Background.waiting(held.manager.autofocus.acquire)
+        waiting = Background.waiting(held.manager.autofocus.focus_once)
         assert triggers(held.camera) == 1
         lease.release()
         assert waiting.result() is None
