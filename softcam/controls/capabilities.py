@@ -1,6 +1,6 @@
 """What a camera supports, judged by its own control ranges: reasons for rejections, clamping, deviations.
 
-Pure functions over values. `mapping` makes libcamera controls of what was requested.
+Pure functions over values, for any thread. `mapping` makes libcamera controls of what was requested.
 """
 
 import math
@@ -36,16 +36,19 @@ def unavailable_reason(group: Group, row: Field, config: StreamConfig) -> str | 
     return reasons[0] if all(reasons) else None
 
 
-def not_applied(requested: RequestedControls, config: StreamConfig) -> tuple[str, ...]:
-    """All requested controls that an open camera does not apply, each with the reason and the value used instead."""
-    reasons = []
+def deviations(requested: RequestedControls, config: StreamConfig) -> tuple[list[str], list[str]]:
+    """The requested controls that an open camera ignores, and those that it limits; each with the reason."""
+    ignored, limited = [], []
     for group in GROUPS:
         for name, value in requested.groups.get(group.name, {}).items():
             row = group.row(name)
             if (reason := _reason(group, row, value, config)) is not None:
                 nearest = clamped(row.control, value, config)
-                reasons.append(reason if nearest == value else f"{reason}; using {nearest:.12g}")
-    return (*reasons, *stream_deviations(requested, config))
+                if nearest == value:
+                    ignored.append(reason)
+                else:
+                    limited.append(f"{reason}; using {nearest:.12g}")
+    return ignored, [*limited, *stream_deviations(requested, config)]
 
 
 def clamped(control: str, value: Any, config: StreamConfig | None) -> Any:
@@ -94,12 +97,16 @@ def has_single_exposure_hdr(config: StreamConfig) -> bool:
 
 
 def effective_limits(row: Field, limits: ControlRange | None) -> tuple[float, float]:
-    """The intersection of a number's range in the schema and the camera's."""
+    """The intersection of a number's range in the schema and the camera's.
+
+    Gains below the sensor's minimum are accepted, too, and set the minimum.
+    """
     low, high = (row.low, row.high) if limits is None else (_number(limits[0], row.low), _number(limits[1], row.high))
     if low >= high:
         return row.low, row.high
     # libcamera reports 0 for a maximum that it does not know.
-    return max(row.low, low), min(row.high, high) if high > 0 or row.high <= 0 else row.high
+    least = row.low if row.control == "AnalogueGain" else max(row.low, low)
+    return least, min(row.high, high) if high > 0 or row.high <= 0 else row.high
 
 
 def _reason(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
@@ -138,8 +145,7 @@ def _out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
             return f"{row.name}: this camera supports {', '.join(supported)}; {value} is {row.choices[value]}"
     elif row.is_numeric:
         low, high = effective_limits(row, limits)
-        # A gain below the sensor's minimum is a request for the minimum.
-        if value > high or (value < low and row.control != "AnalogueGain"):
+        if not low <= value <= high:
             return f"{row.name}: this camera supports {low:.12g} to {high:.12g}"
     return None
 

@@ -1,6 +1,6 @@
 """The values in effect, by the fields of the schema: what was requested unless another control overrides it.
 
-Pure functions over values.
+Pure functions over values, for any thread.
 """
 
 from collections.abc import Mapping

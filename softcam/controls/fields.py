@@ -152,7 +152,7 @@ class Group:
                 except ValueError as error:
                     errors.append(f"{each.name}: must be {error}")
             elif each.is_required:
-                errors.append(f"{each.name}: is missing; must be {each.rule}")
+                errors.append(f"{each.name}: must be {each.rule} (missing)")
         if not errors and not values and not self.is_optional:
             errors.append(f"body: must have at least one of {self._names()}")
         if errors:

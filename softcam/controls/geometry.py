@@ -1,4 +1,7 @@
-"""Geometry of zoom, focus windows and rotation: fractions of the image to pixels of the sensor. Pure functions."""
+"""Geometry of zoom, focus windows and rotation: fractions of the image to pixels of the sensor.
+
+Pure functions, for any thread.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Maps requested controls to libcamera controls and to the request with which the camera is opened.
 
-Pure functions over values. Keys of `camera_controls` and of the tables below are libcamera names.
+Pure functions over values, for any thread. Keys of `camera_controls` and of the tables below are libcamera names.
 """
 
 from collections.abc import Iterator, Mapping

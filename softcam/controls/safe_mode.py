@@ -4,6 +4,8 @@ A state is *confirmed* once frames arrive after the camera was opened with it. *
 and quarantined when the camera does not start with it**: when the camera fails to open, when it delivers no frames, or
 when the process hangs or crashes meanwhile, which the next process recognizes by the mark in the store. The last state
 that this process confirmed is used instead, or the defaults. A confirmed state is never dropped.
+
+Request threads change the state; the camera thread reports openings, the camera's frame thread the first frame.
 """
 
 import logging

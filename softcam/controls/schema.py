@@ -47,7 +47,7 @@ GROUPS: Final[tuple[Group, ...]] = (
         "manual_exposure", "Fixed exposure time and gain. An exposure time longer than a frame reduces the frame rate.",
         (
             _exposure_us("exposure_us", "exposure time", is_required=True),
-            _gain("gain", "analogue gain; 1.0 if omitted", 1.0, 0.1),
+            _gain("gain", "analogue gain, at least the sensor's minimum; 1.0 if omitted", 1.0, 0.1),
         ),
         replaces=("auto_exposure",),
     ),

@@ -110,10 +110,10 @@ class RequestedControls:
         """
         content = json.loads(text)
         if not isinstance(content, dict) or content.get("version") != _VERSION:
-            raise ValueError(f"is not a version {_VERSION} state file")
+            raise ValueError(f"must be a version {_VERSION} state file")
         groups, frozen = content.get("asked"), content.get("held")
         if not isinstance(groups, dict) or not isinstance(frozen, dict):
-            raise ValueError("does not contain controls")
+            raise ValueError("must contain controls")
         requested, errors = _parse_groups(groups)
         for name, values in frozen.items():
             if name in requested.pending_freeze and isinstance(values, dict) and frozen_values(name, values) == values:

@@ -63,16 +63,16 @@ class Store:
         requested, errors = _EMPTY, tuple[str, ...]()
         try:
             if path.stat().st_size > _LARGEST:
-                raise ValueError("is too large")
+                raise ValueError(f"must have at most {_LARGEST} bytes")
             requested, errors = RequestedControls.from_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             pass
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
-            self.quarantine(f"{path.name} {error}")
+            self.quarantine(f"{path.name}: {error}")
             return requested
         except OSError as error:
             self._read_error = f"{path.name} could not be read ({error.strerror or error})"
-            self._report_error(error)
+            self._report_error(error, "read")
             return requested
         if not requested.is_empty and requested == self._attempted(path):
             self.quarantine("the process hung or crashed while it opened the camera with these controls")
@@ -80,7 +80,7 @@ class Store:
         self.end_attempt()
         reason = "; ".join(errors)
         if errors and requested.is_empty:
-            self.quarantine(f"{path.name} {reason}")
+            self.quarantine(f"{path.name}: {reason}")
         elif errors:
             log.warning(
                 "Some saved controls are invalid and were ignored (original saved as %s): %s", quarantine, reason
@@ -178,9 +178,9 @@ class Store:
         except OSError as error:
             self._report_error(error)
 
-    def _report_error(self, error: OSError) -> None:
+    def _report_error(self, error: OSError, action: str = "save") -> None:
         self.error = f"{error.filename or self._path}: {error.strerror or error}"
-        log.warning("Failed to save controls: %s", self.error)
+        log.warning("Failed to %s controls: %s", action, self.error)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -46,7 +46,7 @@ class ControlSync(SessionListener):
         self._safe_mode = safe_mode
         self._turn = threading.Lock()  # held while controls are sent
         self._sent_generation = 0  # written within a turn
-        self._lock = threading.Lock()  # guards the fields below
+        self._lock = threading.Lock()  # guards changes of the fields below
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
         self._last_request: StreamRequest | None = None  # which resulted in `config`
@@ -160,7 +160,7 @@ class ControlSync(SessionListener):
             requested, stream = self._safe_mode.requested, self._safe_mode.stream_request()
             in_effect = mapping.at_night(requested) if self._light.is_night else requested
             wanted = {**mapping.camera_controls(in_effect, stream, config), **self._light.controls}
-            not_applied = capabilities.not_applied(requested, config)
+            ignored, limited = capabilities.deviations(requested, config)
         wanted = {name: value for name, value in wanted.items() if name in config.controls}
         sent = manager.sent.values
         # A control that was released meanwhile is sent again even if its value is the same, as with the lens position.
@@ -178,7 +178,7 @@ class ControlSync(SessionListener):
         except CameraError as error:
             if is_strict:
                 raise
-            not_applied = (*not_applied, str(error))
+            ignored.append(str(error))
         else:
             with self._lock:
                 if self._opening is opening:
@@ -188,6 +188,7 @@ class ControlSync(SessionListener):
                 focus.on_stream_started()
             else:
                 focus.refocus()
-        is_new, self.not_applied = not_applied != self.not_applied, not_applied
-        if is_new and not_applied:
-            log.warning("Unsupported controls ignored: %s", "; ".join(not_applied))
+        before, self.not_applied = self.not_applied, (*ignored, *limited)
+        for text, reasons in (("Unsupported controls ignored", ignored), ("Controls limited by the camera", limited)):
+            if reasons and before != self.not_applied:
+                log.warning("%s: %s", text, "; ".join(reasons))

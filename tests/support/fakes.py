@@ -306,7 +306,7 @@ class SessionRig:
     def end_still_pause(self) -> None:
         """As if the pause between two stills were over."""
         with self.session.changed:
-            self.session.jobs.start_pause(0.0, 0.0)
+            self.session.jobs.start_pause(-self.session.limits.still_pause_s, 0.0)
         self.session.wake()
 
     def pass_time(self, elapsed_s: float) -> None:

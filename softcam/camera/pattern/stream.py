@@ -43,7 +43,7 @@ class PatternStream:
         self._stop_timeout_s = stop_timeout_s
         self._still_timeout_s = still_timeout_s
         self._thread: threading.Thread | None = None
-        self._changed = threading.Condition(threading.Lock())  # guards the three below
+        self._changed = threading.Condition(threading.Lock())  # guards changes of the three below
         self._is_stopping = False
         self._sent: dict[str, Any] = {}  # controls that are not read yet
         self._free = [allocate(*self._size) for _ in range(BUFFERS)]

@@ -341,7 +341,7 @@ class PicameraCamera:
         try:
             late = device.frames.wait(self._return_timeout_s)
             if late:
-                log.warning("%d frames were not released in time", late)
+                log.warning("Frames not released in time: %d", late)
         finally:
             self._on_request = on_request
 

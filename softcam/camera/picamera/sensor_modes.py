@@ -117,7 +117,7 @@ class SensorModes:
             except (AttributeError, KeyError, *LIBRARY_ERRORS) as error:
                 log.warning("Failed to read sensor modes, Picamera2 will choose one: %s", root_cause(error))
                 return
-            log.info("Sensor has %d modes (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)
+            log.info("Sensor modes: %d (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)
         self._current = self._known[key]
 
     def set_mode(self, picam2: Any, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:

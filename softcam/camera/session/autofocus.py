@@ -103,9 +103,8 @@ class Autofocus(SessionListener):
                 if mode is None and (before is None or self._sent_mode is None):
                     return False
                 self._resting_mode = AfMode.AUTO if mode is None else mode
-                if self._cycle is not None and mode is AfMode.MANUAL:
-                    self._cycle = None
-                    self._changed.notify_all()
+                if mode is AfMode.MANUAL:
+                    self._cancel_cycle("the focus is manual now")
                 is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
             if is_to_send:
                 self._try_send({"AfMode": int(AfMode.AUTO if mode is None else mode)})
@@ -139,9 +138,8 @@ class Autofocus(SessionListener):
         with self._changed:
             self._is_open = is_open
             self._can_focus = self._can_focus_by_default = can_focus
-            self._cycle = None
+            self._cancel_cycle("the camera is being closed")
             self._resting_mode = AfMode.AUTO
-            self._changed.notify_all()
 
     def _start_cycle(self, purpose: str, *, is_requested: bool = False) -> FocusCycle | None:
         """The running cycle, or a new one; None if there can be none."""
@@ -159,6 +157,13 @@ class Autofocus(SessionListener):
             self._end_cycle(cycle)
             return None
 
+    def _cancel_cycle(self, reason: str) -> None:
+        """End a running cycle without an outcome. The caller holds `_changed`."""
+        if self._cycle is not None:
+            log.info("Autofocus for %s cancelled: %s", self._cycle.purpose, reason)
+            self._cycle = None
+            self._changed.notify_all()
+
     def _end_cycle(self, cycle: FocusCycle | None) -> None:
         with self._changed:
             if self._cycle is cycle:  # the camera was not closed meanwhile
@@ -169,9 +174,9 @@ class Autofocus(SessionListener):
         if cycle is None:
             return None
         with self._changed:
-            left_s = max(0.0, deadline_s - time.monotonic())
-            if not self._changed.wait_for(lambda: self._cycle is not cycle, left_s):
-                log.info("Autofocus for %s timed out, continuing", cycle.purpose)
+            budget_s = max(0.0, deadline_s - time.monotonic())
+            if not self._changed.wait_for(lambda: self._cycle is not cycle, budget_s):
+                log.info("Autofocus for %s continues beyond the time budget of %.1f s", cycle.purpose, budget_s)
                 return None
             return cycle.outcome  # None if the camera was closed meanwhile, or refused
 

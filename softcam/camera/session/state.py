@@ -255,7 +255,7 @@ class SessionState:
             self._current = replace(self._current, failure=error, last_error=str(error), state=state)
             self.changed.notify_all()
         self.frames.wake()
-        log.error("%s", error)
+        log.error("Camera failed: %s", error)
         self._on_failure(error)
 
     @contextmanager

@@ -57,7 +57,7 @@ class Reader:
         self._most = (request.width, request.height)
         self.on_frame = on_frame
         self._on_disconnect = on_disconnect
-        self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
+        self._changed = threading.Condition(threading.Lock())  # guards changes of the fields down to the next comment
         self._is_stopping = False
         self._failures = 0
         self._still: _StillJob | None = None
@@ -187,7 +187,7 @@ class Reader:
                 self._finish_still(still, picture, began_s)
             frame = picture.frame(_smaller(picture.size, self._most, fitted), self._sequence, began_s, duration_s)
         except CameraError as error:
-            log.debug("%s: %s", self._name, error)
+            log.debug("Source %s: %s", self._name, error)
             return False
         self._sequence += 1
         self._delivered_s = began_s
@@ -215,12 +215,12 @@ class Reader:
         stream = (frame.width, frame.height, frame.pixel_format)
         config = StreamConfig(*stream, source_size, can_flip=False)
         if config != self.config:
-            log.info("%s delivers %dx%d, streamed as %dx%d %s", self._name, *source_size, *stream)
+            log.info("Source %s delivers %dx%d, streamed as %dx%d %s", self._name, *source_size, *stream)
             self.config = config
 
     def _handle_connect(self) -> None:
         if self._is_disconnect_logged:
-            log.info("%s reconnected", self._name)
+            log.info("Source %s reconnected", self._name)
         self._is_disconnect_logged = False
         self._connected_s = time.monotonic()
         with self._changed:
@@ -244,7 +244,7 @@ class Reader:
         if not self._is_disconnect_logged and now_s >= self._log_from_s:
             self._is_disconnect_logged = True
             self._log_from_s = now_s + _LOG_INTERVAL_S
-            log.warning("%s disconnected: %s; reconnecting", self._name, reason)
+            log.warning("Source %s disconnected: %s; reconnecting", self._name, reason)
         self._on_disconnect()
         with self._changed:
             self._changed.wait_for(lambda: self._is_stopping, pause_s)

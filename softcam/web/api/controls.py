@@ -80,6 +80,7 @@ _CONTROLS: Final = record(
     }
 )
 _NOTE: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
+_NOT_YET_APPLIED: Final = {"note": "applied when the camera opens"}
 # Fields of the response to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus": {
@@ -154,12 +155,14 @@ class ControlApi:
             case "roi":
                 crop = mapping.stream_crop(requested, config)
                 if crop is None:
-                    return {"note": "applied when the camera opens"}
+                    return _NOT_YET_APPLIED
                 return {**crop.shown, "note": ", ".join(crop.notes) or None}
             case "exposure_limits":
                 notes = mapping.limits_notes(requested, manager.stream_request, manager.config)
             case "stream":
-                notes = () if config is None else capabilities.stream_deviations(requested, config)
+                if config is None:
+                    return _NOT_YET_APPLIED
+                notes = capabilities.stream_deviations(requested, config)
             case _:
                 notes = [*mapping.night_notes(group, values, requested)] if manager.is_night else []
                 if not notes:

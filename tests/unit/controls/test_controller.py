@@ -67,7 +67,7 @@ def test_value_that_the_camera_rejects_is_reverted(scene: ControlScene) -> None:
         assert scene.value("image_processing", "brightness") == 0.5
 
 
-def test_values_set_before_the_first_opening_are_clamped(scene: ControlScene) -> None:
+def test_values_set_before_the_first_opening_are_clamped(scene: ControlScene, caplog: pytest.LogCaptureFixture) -> None:
     scene.change("manual_exposure", exposure_us=2_000_000, gain=63.0)
     scene.change("image_processing", contrast=9.0, sharpness=2.0)
     scene.change("manual_awb", red_gain=0.5, blue_gain=32.0)
@@ -78,10 +78,13 @@ def test_values_set_before_the_first_opening_are_clamped(scene: ControlScene) ->
         }  # fmt: skip
         assert set(scene.problem("not_applied")) == {
             "exposure_us: this camera supports 10 to 1000000; using 1000000",
-            "gain: this camera supports 1 to 16; using 16",
+            "gain: this camera supports 0.1 to 16; using 16",
             "contrast: this camera supports 0 to 4; using 4",
             "sharpness: this camera does not support Sharpness",
         }
+    lines = [record.getMessage() for record in caplog.records]
+    assert "Unsupported controls ignored: sharpness: this camera does not support Sharpness" in lines
+    assert any(line.startswith("Controls limited by the camera: exposure_us: this camera supports") for line in lines)
 
 
 def test_unsupported_control_set_while_closed_is_reported(scene: ControlScene) -> None:

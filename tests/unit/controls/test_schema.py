@@ -47,7 +47,7 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("stream", {"width": 640, "height": 480, "fps": 12.5}, {"width": 640, "height": 480, "fps": 12.5}),
 ]
 BAD: list[tuple[str, Any, str]] = [
-    ("auto_exposure", {}, "enabled: is missing; must be true or false"),
+    ("auto_exposure", {}, "enabled: must be true or false (missing)"),
     ("auto_exposure", {"enabled": 1}, "enabled: must be true or false"),
     ("auto_exposure", {"enabled": None}, "enabled: must be true or false"),
     ("auto_exposure", [], "body: must be a JSON object with enabled"),
@@ -61,7 +61,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("manual_exposure", {"exposure_us": math.inf}, "exposure_us: must be an integer"),
     ("manual_exposure", {"exposure_us": 1, "gain": 0}, "gain: must be a number from 0.1 to 64"),
     ("manual_exposure", {"exposure_us": 1, "gain": math.nan}, "gain: must be a number"),
-    ("manual_awb", {"red_gain": 1}, "blue_gain: is missing"),
+    ("manual_awb", {"red_gain": 1}, "blue_gain: must be a number from 0.1 to 32 (missing)"),
     ("awb_preset", {"preset": "moonlight"}, "preset: must be one of daylight_noir, ir_850nm"),
     ("autofocus_mode", {"mode": "Continuous"}, "mode: must be one of manual, auto, continuous"),
     ("autofocus", {}, "body: must have at least one of trigger, speed, window"),
@@ -96,7 +96,7 @@ def test_all_errors_are_reported_at_once() -> None:
     message = str(caught.value)
     assert message.startswith("'foo': unknown field; the body may have")
     assert "; red_gain: must be a number" in message
-    assert "; blue_gain: is missing" in message
+    assert "; blue_gain: must be a number from 0.1 to 32 (missing)" in message
 
 
 def test_api_names() -> None:

@@ -33,12 +33,12 @@ def test_round_trip(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         (b"", "cam0.json"),
-        (b"{", "cam0.json"),
+        (b"{", "cam0.json: Expecting"),
         (b"\xff\xfe", "cam0.json"),
         (b"[" * 60_000, "cam0.json"),
-        (b" " * 70_000, "too large"),
-        (b'{"version": 2, "asked": {}, "held": {}}', "not a version 1 state file"),
-        (b'{"version": 1}', "does not contain controls"),
+        (b" " * 70_000, "cam0.json: must have at most 65536 bytes"),
+        (b'{"version": 2, "asked": {}, "held": {}}', "cam0.json: must be a version 1 state file"),
+        (b'{"version": 1}', "cam0.json: must contain controls"),
         (b'{"version": 1, "asked": {"zoom": {}}, "held": {}}', "zoom: unknown control"),
         (b'{"version": 1, "asked": {"roi": {"x": 9}}, "held": {}}', "roi: x: must be"),
         (b'{"version": 1, "asked": {}, "held": {"awb": {}}}', "awb: invalid frozen"),
@@ -100,7 +100,7 @@ def test_invalid_part_is_ignored(tmp_path: Path, part: str, reason: str) -> None
 
 @pytest.mark.parametrize("then", [{"brightness": 0.5}, None])
 def test_unreadable_file_is_not_overwritten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: dict[str, float] | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, then: dict[str, float] | None
 ) -> None:
     assert Store(tmp_path, "cam0").save(requested(roi=ZOOM))
     content = (tmp_path / "cam0.json").read_text()
@@ -113,6 +113,7 @@ def test_unreadable_file_is_not_overwritten(
         patch.setattr(Path, "read_text", deny)
         assert store.load() == RequestedControls()
     assert "Permission denied" in str(store.error)
+    assert f"Failed to read controls: {store.error}" in caplog.text
     assert store.save(RequestedControls() if then is None else requested(image_processing=then))
     assert store.error is None
     assert store.quarantine_reason == "cam0.json could not be read (Permission denied)"

@@ -55,7 +55,7 @@ def test_release_errors_are_logged_once(caplog: pytest.LogCaptureFixture) -> Non
     assert logged.levelname == "WARNING"
     assert logged.exc_info
     opened.camera.close()
-    assert "not released in time" not in caplog.text
+    assert "Frames not released in time" not in caplog.text
 
 
 @pytest.mark.parametrize("call", [PicameraCamera.close, PicameraCamera.restart, lambda camera: camera.still(None)])
@@ -78,7 +78,7 @@ def test_frame_never_released(caplog: pytest.LogCaptureFixture) -> None:
     frame = opened.deliver()
     opened.camera.close()
     assert opened.picam2.steps[-1] == "close"
-    assert "1 frames were not released in time" in caplog.text
+    assert "Frames not released in time: 1" in caplog.text
     frame.release()
 
 
@@ -90,7 +90,7 @@ def test_late_release_does_not_change_count(caplog: pytest.LogCaptureFixture) ->
     late.release()
     caplog.clear()
     opened.camera.restart()
-    assert "1 frames were not released in time" in caplog.text
+    assert "Frames not released in time: 1" in caplog.text
     held.release()
 
 

@@ -120,9 +120,10 @@ def test_camera_without_autofocus() -> None:
 
 def test_deadline_before_the_outcome(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens()
-    assert lens.focus.focus_once(time.monotonic() + 0.02) is None
     with caplog.at_level(logging.INFO):
+        assert lens.focus.focus_once(time.monotonic() + 0.02) is None
         lens.see(SCANNING, FOCUSED)
+    assert "Autofocus for a snapshot continues beyond the time budget of 0.0 s" in caplog.text
     assert "Autofocus for a snapshot focused" in caplog.text, "the cycle continues"
 
 
@@ -136,11 +137,13 @@ def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:
     assert "Autofocus for a snapshot timed out after" in caplog.text
 
 
-def test_closing_ends_the_wait() -> None:
+def test_closing_ends_the_wait(caplog: pytest.LogCaptureFixture) -> None:
     lens = Lens()
     waiting = lens.focus_once()
-    lens.focus.on_closing()
+    with caplog.at_level(logging.INFO):
+        lens.focus.on_closing()
     assert waiting.result() is None
+    assert "Autofocus for a snapshot cancelled: the camera is being closed" in caplog.text
     lens.see(FOCUSED)
     assert lens.focus.focus_once(soon_s()) is None
     assert lens.focus.mode is None
