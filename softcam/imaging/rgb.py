@@ -1,6 +1,6 @@
 """Converts frames to RGB arrays and back, for hooks: with libswscale of PyAV, in a tenth of the time of numpy.
 
-PyAV is imported with the first call. Stateless: any thread may call.
+PyAV is loaded by the first call. Stateless: any thread may call.
 """
 
 from collections.abc import Callable

@@ -6,9 +6,10 @@ from softcam.errors import NotSupported
 
 
 def import_pyav(feature: str) -> Any:
-    """The module `av`. Raises NotSupported, naming the `feature` that requires it, if it cannot be loaded."""
+    """The module `av`, with `av.video.reformatter`. Raises NotSupported, naming the `feature` that requires it, if it cannot be loaded."""
     try:
         import av
+        import av.video.reformatter
     except ImportError as error:
         raise NotSupported(f"{feature} requires PyAV (Debian package python3-av): {error}") from error
     return av

@@ -75,6 +75,7 @@ class EncoderFactory:
         self._fallback = fallback
         self._require_fallback = require_fallback
         self._timeouts = timeouts
+        # The thread `h264` only:
         self._retry_at_s = -math.inf
         self._unsupported: str | None = None  # why the last stream is not supported, which was logged
 
@@ -126,7 +127,7 @@ class HardwareBackend:
         on_failure: Callable[[str], None],
         timeouts: EncoderTimeouts,
     ) -> None:
-        """`on_failure` is called once, on the encoder's thread, with the reason why there will be no more packets."""
+        """`on_failure` is called once, on the thread `h264`, with the reason why there will be no more packets."""
         self._classes = classes
         self.size = size
         self.parameter_sets = b"", b""
@@ -136,7 +137,7 @@ class HardwareBackend:
         self._on_failure = on_failure
         self._timeouts = timeouts
 
-        # The encoder's thread only:
+        # The thread `h264` only:
         self._encoder: Any = None
         self._release_memory: Callable[[], None] | None = None  # notifies the camera that no memory is kept any more
         self._first_us: int | None = None
@@ -144,7 +145,9 @@ class HardwareBackend:
         self._polls = 0  # since the last packet
         self._capacity = _IN_FLIGHT
 
-        self._lock = threading.Lock()  # guards the fields below; while it is held, only containers are called
+        # Guards changes of the fields below, and calls nothing but containers; the thread `h264` reads single values and
+        # lengths without it, at worst one packet late.
+        self._lock = threading.Lock()
         self._in_flight: deque[_BorrowedRequest] = deque()  # without a packet yet
         self._held: list[_BorrowedRequest] = []  # one entry for each hold of the encoder
         self._finished: deque[tuple[Packet, tuple[bytes, bytes] | None]] = deque()
@@ -278,7 +281,7 @@ class HardwareBackend:
         self._wake()
 
     def _pop_frame_at(self, time_us: int | None) -> "_BorrowedRequest | None":
-        """Return the frame of a packet; the ones before it have been skipped by the encoder."""
+        """Return the frame of a packet; the encoder has skipped the ones before it. The caller holds the lock."""
         while self._in_flight:
             late_us = 0 if time_us is None else time_us - self._in_flight[0].time_us
             if late_us < -_SAME_FRAME_S * 1e6:
@@ -289,12 +292,14 @@ class HardwareBackend:
         return None
 
     def hold(self, borrowed: "_BorrowedRequest") -> None:
+        """Picamera2's encoder starts to use a request, on the thread `h264`. Raises RuntimeError after the release."""
         if not borrowed.frame.hold():
             raise RuntimeError("the frame was already released")
         with self._lock:
             self._held.append(borrowed)
 
     def release(self, borrowed: "_BorrowedRequest") -> None:
+        """Picamera2's encoder is done with a request, on its own thread; too many calls have no effect."""
         with self._lock:
             if borrowed not in self._held:
                 return

@@ -1,6 +1,6 @@
 """Opens a network stream, a file or a device with PyAV and yields its pictures.
 
-PyAV is imported when the first source is opened. No thread is started: a `Source` belongs to the reader that opened
+PyAV is loaded when the first source is opened. No thread is started: a `Source` belongs to the reader that opened
 it. JPEGs are passed on unchanged, and decoded only to scale them down.
 """
 
@@ -239,10 +239,8 @@ class Converter:
     """Converts pictures of any format to full-range BT.601 planes with libswscale."""
 
     def __init__(self, av: Any) -> None:
-        from av.video.reformatter import VideoReformatter
-
         self._av = av
-        self._reformatter = VideoReformatter()
+        self._reformatter = av.video.reformatter.VideoReformatter()
         self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
         self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one picture
 
@@ -252,15 +250,14 @@ class Converter:
         is_yuv = name.startswith(("yuv", "nv", "yuyv", "uyvy", "yvyu", "p0", "y2"))
         is_jpeg = name.startswith("yuvj")
         is_full = is_jpeg or picture.color_range == _JPEG_RANGE
-        from av.video.reformatter import Colorspace
-
+        colorspaces = self._av.video.reformatter.Colorspace
         with _camera_errors(f"{name} cannot be converted: "):
             picture = self._reformatter.reformat(
                 picture,
                 *size,
                 _FULL_RANGE,
-                src_colorspace=Colorspace[_matrix_of(picture, is_jpeg=is_jpeg)] if is_yuv else None,
-                dst_colorspace=Colorspace.ITU601,
+                src_colorspace=colorspaces[_matrix_of(picture, is_jpeg=is_jpeg)] if is_yuv else None,
+                dst_colorspace=colorspaces.ITU601,
                 src_color_range=(_JPEG_RANGE if is_full else _MPEG_RANGE) if is_yuv else None,
                 dst_color_range=_JPEG_RANGE,
             )
