@@ -16,7 +16,7 @@ help: ## list the targets
 	@echo 'make TARGET'
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-run: ## start the portal on a moving test image; CAMERA=0 uses the first camera; ARGS="--port 8080 --fps 10"
+run: ## start the portal on the pattern camera, a moving test image; CAMERA=0 uses the first camera; ARGS="--port 8080 --fps 10"
 	@python=$$(tools/setup.sh run '$(CAMERA)') && exec "$$python" soft_stream.py --camera '$(CAMERA)' $(ARGS)
 
 check: lint ## lint, types and unit tests, in under 90 s on two cores: run it after every change

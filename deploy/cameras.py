@@ -181,6 +181,7 @@ def check(host: Host) -> None:
         raise Failed("every camera of this host is disabled: name those to use with --cameras")
     if not wanted:
         raise Failed(
-            "no camera found. Check the ribbon; try: rpicam-hello --list-cameras. For a test picture: --cameras 0, and "
-            f"cam0_id=pattern in {host.env_file}; for the portal without a camera: CAMERA_ENABLED=off"
+            "no camera found. Check the ribbon; try: rpicam-hello --list-cameras. For the pattern camera, a moving "
+            f"test image: --cameras 0, and cam0_id=pattern in {host.env_file}; for the portal without a camera: "
+            "CAMERA_ENABLED=off"
         )

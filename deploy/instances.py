@@ -50,7 +50,7 @@ def bind(host: Host, number: int, inventory: Inventory) -> None:
 
 
 _ABSENT = "the camera is missing"
-_WITHOUT_NODE = {"": _ABSENT, "pattern": "a test picture has none", "elsewhere": "not a camera of this portal"}
+_WITHOUT_NODE = {"": _ABSENT, "pattern": "the pattern camera has none", "elsewhere": "not a camera of this portal"}
 
 
 def _find_node(host: Host, requested: str, camera_id: str) -> tuple[str, str]:

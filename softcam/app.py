@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _list_cameras() -> int:
-    print("pattern  the embedded test pattern, always available")
+    print("pattern  the built-in pattern camera (a moving test image), always available")
     from softcam.camera.picamera.library import list_cameras
 
     for entry in list_cameras():

@@ -92,7 +92,7 @@ SAME_AS_STREAM: Final = "as the stream"
 _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "Camera": (
         Setting("camera", 0, camera_choice(has_numbers=True),
-                f"number, id, URL or file of the camera, or {PATTERN} for a test pattern", "CAMERA",
+                f"number, id, URL or file of the camera, or {PATTERN}: the pattern camera, a moving test image", "CAMERA",
                 is_per_camera=False),
         Setting("id", None, camera_choice(has_numbers=False),
                 "id of camera N, which --list-cameras prints and which is stable, or its URL",
@@ -107,7 +107,7 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
                 "sensor name for --noir, if the camera reports a wrong one", "MODEL", aliases=("model",),
                 default_text="as detected"),
         Setting("pattern_faults", None, plain_text("the path of a file"),
-                "file with faults for the pattern camera, for tests", "FILE"),
+                "file with faults for the pattern camera: see docs/sources.md", "FILE"),
     ),
     "Server": (
         Setting("host", "127.0.0.1", host, "address to listen on; 0.0.0.0 for all", "HOST"),

@@ -1,8 +1,8 @@
-"""The pattern camera: a moving test picture, with the controls and the metadata of a Camera Module 3.
+"""The pattern camera: a moving test image, with the controls and the metadata of a Camera Module 3.
 
 It is used without a real camera, and by tests: it opens, runs out of buffers, hangs and disappears as a camera on
 libcamera does. This module implements the protocol. `stream` has the thread, `sensor` and `lens` the reaction to
-controls, `renderer` the picture, `faults` what can be made to fail. No thread is started here.
+controls, `renderer` the image, `faults` what can be made to fail. No thread is started here.
 """
 
 from collections.abc import Mapping

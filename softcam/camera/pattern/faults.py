@@ -1,7 +1,7 @@
 """Faults of the pattern camera, injected while it runs through a text file.
 
 The file contains one word per line; it may be created, changed and deleted at any time, and without it there are no
-faults. Any thread may call everything here; none is started.
+faults. The words are documented in docs/sources.md. Any thread may call everything here; none is started.
 """
 
 import logging

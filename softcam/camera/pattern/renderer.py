@@ -1,4 +1,4 @@
-"""The pattern camera's pictures: a scene seen through the lens and the sensor, a moving block and a clock.
+"""The pattern camera's frames: a scene seen through the lens and the sensor, a moving block and a clock.
 
 The scene consists of rectangles in pixels of the whole sensor, so that it is sharp at any size and zoom: colour bars,
 gratings, a near card, a lane for the block and grey steps. What does not move is drawn once for each look. Functions

@@ -1,4 +1,4 @@
-"""The pattern camera's sensor: a model of a Camera Module 3, frame by frame, without a picture.
+"""The pattern camera's sensor: a model of a Camera Module 3, frame by frame, without drawing.
 
 Exposure, gain, white balance and focus follow the controls and the scene as libcamera's do, slowly enough to be seen;
 `capture_shot` returns how the next frame looks and its metadata. The pattern camera's thread calls everything here
@@ -256,7 +256,7 @@ class Sensor:
         exposure_us = fixed_us or total_us / gain
         period_us = values["AeFlickerPeriod"]
         if values["AeFlickerMode"] and period_us and exposure_us > period_us and not fixed_us:
-            exposure_us -= exposure_us % period_us  # whole periods of the lamp, or bands would move through the picture
+            exposure_us -= exposure_us % period_us  # whole periods of the lamp, or bands would move through the image
         self._exposure_us = min(max(exposure_us, _SHORTEST_EXPOSURE_US), longest_us)
         self._gain = min(max(fixed_gain or total_us / self._exposure_us, _SMALLEST_GAIN), _LARGEST_GAIN)
         if fixed_us and fixed_gain:

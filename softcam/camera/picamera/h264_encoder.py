@@ -145,8 +145,8 @@ class HardwareBackend:
         self._polls = 0  # since the last packet
         self._capacity = _IN_FLIGHT
 
-        # Guards changes of the fields below, and calls nothing but containers; the thread `h264` reads single values and
-        # lengths without it, at worst one packet late.
+        # Guards changes of the fields below; while it is held, only containers are called. The thread `h264` reads
+        # single values and lengths without it, at worst one packet late.
         self._lock = threading.Lock()
         self._in_flight: deque[_BorrowedRequest] = deque()  # without a packet yet
         self._held: list[_BorrowedRequest] = []  # one entry for each hold of the encoder

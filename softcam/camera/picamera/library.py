@@ -49,7 +49,7 @@ def picamera2() -> Any:
     except ImportError as error:
         raise CameraMissing(
             f"picamera2 is missing ({error}): install it with 'sudo apt install python3-picamera2', "
-            "or use the embedded camera with --camera pattern"
+            "or use the built-in pattern camera with --camera pattern"
         ) from error
     return picamera2
 

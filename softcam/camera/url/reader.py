@@ -13,7 +13,7 @@ from typing import Final
 
 from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
 from softcam.camera.session.frame_rate import FrameDecimator
-from softcam.camera.url.source import Picture, Size, Source, covering, fitted
+from softcam.camera.url.source import Size, Source, SourceImage, covering, fitted
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
 from softcam.runtime.threads import spawn
@@ -127,13 +127,13 @@ class Reader:
         """Connect and read until the connection ends; returns the reason. Raises CameraError."""
         source = self._open_source()
         try:
-            live = ((picture, time.monotonic()) for picture in source.pictures())
+            live = ((image, time.monotonic()) for image in source.images())
             damaged_since_s = time.monotonic()
-            for picture, due_s in self._read_paced(source) if source.is_paced else live:
+            for image, due_s in self._read_paced(source) if source.is_paced else live:
                 if self._is_stopping:
                     return "stopping"
                 now_s = time.monotonic()
-                if picture is not None and self._process(picture, due_s):
+                if image is not None and self._process(image, due_s):
                     damaged_since_s = now_s
                 elif now_s - damaged_since_s > _DAMAGED_TIMEOUT_S:
                     return "images cannot be decoded"
@@ -141,22 +141,22 @@ class Reader:
         finally:
             source.close()
 
-    def _read_paced(self, source: Source) -> Iterator[tuple[Picture | None, float]]:
-        """Yield each picture when it is due, and restart at the end of the source."""
+    def _read_paced(self, source: Source) -> Iterator[tuple[SourceImage | None, float]]:
+        """Yield each image when it is due, and restart at the end of the source."""
         due_s = time.monotonic()
-        step_s = 0.0  # before the very first picture
+        step_s = 0.0  # before the very first image
         while True:
             before_s: float | None = None
             count = 0
-            for picture in source.pictures():
-                if picture is None:
+            for image in source.images():
+                if image is None:
                     yield None, due_s
                     continue
-                if before_s is not None and picture.time_s is not None:
-                    elapsed_s = picture.time_s - before_s
+                if before_s is not None and image.time_s is not None:
+                    elapsed_s = image.time_s - before_s
                     step_s = elapsed_s if 0 <= elapsed_s <= _MAX_STEP_S else source.interval_s
-                if picture.time_s is not None:
-                    before_s = picture.time_s
+                if image.time_s is not None:
+                    before_s = image.time_s
                 due_s += step_s
                 step_s = step_s or source.interval_s
                 count += 1
@@ -166,7 +166,7 @@ class Reader:
                 with self._changed:
                     if self._changed.wait_for(lambda: self._is_stopping, max(0.0, due_s - now_s)):
                         return
-                yield picture, due_s
+                yield image, due_s
             if not source.is_endless:
                 return
             if not count:
@@ -175,8 +175,8 @@ class Reader:
                 step_s = _SINGLE_IMAGE_S
             source.rewind()
 
-    def _process(self, picture: Picture, due_s: float) -> bool:
-        """Deliver a picture that is due or requested as a still; False for a damaged one."""
+    def _process(self, image: SourceImage, due_s: float) -> bool:
+        """Deliver a image that is due or requested as a still; False for a damaged one."""
         still = self._still
         if not self._decimator.should_pass(due_s) and still is None:
             return True
@@ -184,14 +184,14 @@ class Reader:
         duration_s = None if self._delivered_s is None else min(began_s - self._delivered_s, _MAX_DURATION_S)
         try:
             if still is not None:
-                self._finish_still(still, picture, began_s)
-            frame = picture.frame(_smaller(picture.size, self._most, fitted), self._sequence, began_s, duration_s)
+                self._finish_still(still, image, began_s)
+            frame = image.frame(_smaller(image.size, self._most, fitted), self._sequence, began_s, duration_s)
         except CameraError as error:
             log.debug("Source %s: %s", self._name, error)
             return False
         self._sequence += 1
         self._delivered_s = began_s
-        self._update_config(frame, picture.size)
+        self._update_config(frame, image.size)
         if self._is_stopping:
             return True
         self.on_frame(frame)
@@ -199,10 +199,10 @@ class Reader:
             self._handle_connect()  # after the frame, so that one is available then
         return True
 
-    def _finish_still(self, job: _StillJob, picture: Picture, began_s: float) -> None:
+    def _finish_still(self, job: _StillJob, image: SourceImage, began_s: float) -> None:
         result: Frame | CameraError
         try:
-            result = picture.frame(_smaller(picture.size, job.size, covering), self._sequence, began_s, None)
+            result = image.frame(_smaller(image.size, job.size, covering), self._sequence, began_s, None)
         except CameraError as error:
             result = error
         with self._changed:
@@ -251,7 +251,7 @@ class Reader:
 
 
 def _smaller(size: Size, limit: Size | None, scale: Callable[[Size, Size], Size]) -> Size | None:
-    """Return the size to scale to; None if the picture can be used as it is, so that a JPEG need not be decoded."""
+    """Return the size to scale to; None if the image can be used as it is, so that a JPEG need not be decoded."""
     if limit is None:
         return None
     new = scale(size, limit)

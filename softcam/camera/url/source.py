@@ -1,4 +1,4 @@
-"""Opens a network stream, a file or a device with PyAV and yields its pictures.
+"""Opens a network stream, a file or a device with PyAV and yields its images.
 
 PyAV is loaded when the first source is opened. No thread is started: a `Source` belongs to the reader that opened
 it. JPEGs are passed on unchanged, and decoded only to scale them down.
@@ -25,7 +25,7 @@ Size = tuple[int, int]  # (width, height) in pixels
 # An RTSP server may need seconds to start, and its first keyframe some more.
 _OPEN_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 5.0  # a live stream without data for so long is disconnected
-# Analysis may end with the first picture. No `nobuffer`: FFmpeg would discard what it has read by then, including the
+# Analysis may end with the first image. No `nobuffer`: FFmpeg would discard what it has read by then, including the
 # first keyframe, and the next one may be ten seconds away.
 _LIVE_OPTIONS: Final = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
 _LOW_DELAY: Final = 1 << 19  # AV_CODEC_FLAG_LOW_DELAY
@@ -67,25 +67,25 @@ def covering(size: Size, least: Size) -> Size:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """One picture of a source; `time_s` has an arbitrary origin, and is None in sources without timestamps."""
+class SourceImage:
+    """One image of a source; `time_s` has an arbitrary origin, and is None in sources without timestamps."""
 
     size: Size
     time_s: float | None
-    image: Any  # PyAV's frame, or the bytes of a JPEG with a valid header and an end marker
+    data: Any  # PyAV's frame, or the bytes of a JPEG with a valid header and an end marker
     converter: "Converter"
 
     def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
         """Return a frame of this size, None for its own without an odd row or column. Raises CameraError if damaged."""
         metadata = {} if duration_s is None else {"FrameDuration": round(duration_s * 1e6)}
-        image = self.image
+        data = self.data
         planes: tuple[Plane, ...]
         pixel_format: PixelFormat = "YUV420"
-        if isinstance(image, bytes) and size is None:
-            size, pixel_format, planes = self.size, "MJPEG", (np.frombuffer(image, np.uint8),)
+        if isinstance(data, bytes) and size is None:
+            size, pixel_format, planes = self.size, "MJPEG", (np.frombuffer(data, np.uint8),)
         else:
             size = size or fitted(self.size, self.size)
-            decoded = self.converter.decode_jpeg(image) if isinstance(image, bytes) else image
+            decoded = self.converter.decode_jpeg(data) if isinstance(data, bytes) else data
             planes = self.converter.planes(decoded, size)
         return Frame(planes, pixel_format, *size, sequence=sequence, began_s=began_s, metadata=metadata)
 
@@ -147,7 +147,7 @@ class Source:
         if pipe is not None:
             return av.open(pipe, options=_LIVE_OPTIONS)
         if path is None:
-            # TCP: complete pictures, and through every router.
+            # TCP: complete images, and through every router.
             options = _LIVE_OPTIONS | ({"rtsp_transport": "tcp"} if self._is_rtsp else {})
             return av.open(self._address, options=options, timeout=(_OPEN_TIMEOUT_S, self._read_timeout_s))
         if not self._is_device:
@@ -171,15 +171,15 @@ class Source:
         is_known_length = bool(container.duration and container.duration > 0)
         self.is_endless = is_file or (is_known_length and not self._is_rtsp)
         self.is_paced = self.is_endless or container.format.name == "hls"  # segments of seconds arrive at once
-        video.thread_type = "SLICE"  # frame threads would each delay the output by one picture
+        video.thread_type = "SLICE"  # frame threads would each delay the output by one image
         if not self.is_endless:
             video.codec_context.flags |= _LOW_DELAY
         rate = video.average_rate
         self.interval_s = 1 / float(rate) if rate and 0.1 <= rate <= 1000 else 0.04
         self._converter = Converter(self._av)
 
-    def pictures(self) -> Iterator[Picture | None]:
-        """Yield pictures to the end of the stream, None for damaged ones. Raises CameraError when the source fails."""
+    def images(self) -> Iterator[SourceImage | None]:
+        """Yield images to the end of the stream, None for damaged ones. Raises CameraError when the source fails."""
         errors = self._av.error
         is_jpeg = self._video.codec_context.name == "mjpeg"
         with _camera_errors(), contextlib.suppress(errors.EOFError):
@@ -196,7 +196,7 @@ class Source:
                 for image in decoded:
                     size = (image.width, image.height)
                     # Corrupt before the first keyframe, and after a loss.
-                    yield None if image.is_corrupt else Picture(size, image.time, image, self._converter)
+                    yield None if image.is_corrupt else SourceImage(size, image.time, image, self._converter)
 
     def rewind(self) -> None:
         """Seek to the beginning. Raises CameraError."""
@@ -211,13 +211,13 @@ class Source:
     def close(self) -> None:
         self._opened.close()
 
-    def _jpeg(self, packet: Any) -> Picture | None:
+    def _jpeg(self, packet: Any) -> SourceImage | None:
         data = bytes(packet)
         size = size_of_jpeg(data)
         if size is None:
             return None
         time_s = None if packet.pts is None else float(packet.pts * packet.time_base)
-        return Picture(size, time_s, data, self._converter)
+        return SourceImage(size, time_s, data, self._converter)
 
 
 @contextlib.contextmanager
@@ -236,27 +236,27 @@ def _reason(error: BaseException) -> str:
 
 
 class Converter:
-    """Converts pictures of any format to full-range BT.601 planes with libswscale."""
+    """Converts images of any format to full-range BT.601 planes with libswscale."""
 
     def __init__(self, av: Any) -> None:
         self._av = av
         self._reformatter = av.video.reformatter.VideoReformatter()
         self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
-        self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one picture
+        self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one image
 
-    def planes(self, picture: Any, size: Size) -> tuple[Plane, ...]:
-        """Return Y, U and V of a PyAV picture at `size`. Raises CameraError."""
-        name = picture.format.name
+    def planes(self, image: Any, size: Size) -> tuple[Plane, ...]:
+        """Return Y, U and V of a PyAV image at `size`. Raises CameraError."""
+        name = image.format.name
         is_yuv = name.startswith(("yuv", "nv", "yuyv", "uyvy", "yvyu", "p0", "y2"))
         is_jpeg = name.startswith("yuvj")
-        is_full = is_jpeg or picture.color_range == _JPEG_RANGE
+        is_full = is_jpeg or image.color_range == _JPEG_RANGE
         colorspaces = self._av.video.reformatter.Colorspace
         with _camera_errors(f"{name} cannot be converted: "):
-            picture = self._reformatter.reformat(
-                picture,
+            image = self._reformatter.reformat(
+                image,
                 *size,
                 _FULL_RANGE,
-                src_colorspace=colorspaces[_matrix_of(picture, is_jpeg=is_jpeg)] if is_yuv else None,
+                src_colorspace=colorspaces[_matrix_of(image, is_jpeg=is_jpeg)] if is_yuv else None,
                 dst_colorspace=colorspaces.ITU601,
                 src_color_range=(_JPEG_RANGE if is_full else _MPEG_RANGE) if is_yuv else None,
                 dst_color_range=_JPEG_RANGE,
@@ -264,25 +264,25 @@ class Converter:
         # Views, which keep the memory alive.
         return tuple(
             np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-            for plane in picture.planes
+            for plane in image.planes
         )
 
     def decode_jpeg(self, data: bytes) -> Any:
         """Raises CameraError."""
         with _camera_errors("JPEG cannot be decoded: "):
-            pictures = self._jpeg_decoder.decode(self._av.Packet(data))
-        if not pictures:
+            images = self._jpeg_decoder.decode(self._av.Packet(data))
+        if not images:
             raise CameraError("JPEG cannot be decoded")
-        return pictures[0]
+        return images[0]
 
 
-def _matrix_of(picture: Any, *, is_jpeg: bool) -> str:
-    space = picture.colorspace
+def _matrix_of(image: Any, *, is_jpeg: bool) -> str:
+    space = image.colorspace
     if space == _BT709:
         return "ITU709"
     if space in (9, 10):  # AVCOL_SPC_BT2020_NCL, _CL
         return "BT2020"
-    is_hd = picture.width >= _HD_WIDTH or picture.height > _HD_HEIGHT
+    is_hd = image.width >= _HD_WIDTH or image.height > _HD_HEIGHT
     return "ITU709" if space == _UNSPECIFIED and is_hd and not is_jpeg else "ITU601"
 
 

@@ -54,7 +54,7 @@ def test_requested_binding_is_remembered(pi5: FakeHost) -> None:
 
 
 @pytest.mark.parametrize(
-    ("camera_id", "reason"), [("pattern", "a test picture has none"), ("http://x/", "not a camera of this portal")]
+    ("camera_id", "reason"), [("pattern", "the pattern camera has none"), ("http://x/", "not a camera of this portal")]
 )
 def test_sources_without_a_device(pi5: FakeHost, camera_id: str, reason: str) -> None:
     pi5.settings = [f"cam1_id\t{camera_id}"]

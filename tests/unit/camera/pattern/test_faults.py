@@ -176,3 +176,8 @@ def test_unreadable_faults_file(tmp_path: Path) -> None:
 def test_several_faults_at_once(faults: FaultsFile) -> None:
     faults.inject(*KNOWN)
     assert Faults(faults.path).words() == KNOWN
+
+
+def test_every_fault_is_documented() -> None:
+    text = Path(__file__).parents[4].joinpath("docs/sources.md").read_text()
+    assert {word for word in KNOWN if f"`{word}`" not in text} == set()
