@@ -6,7 +6,7 @@ from softcam.errors import NotSupported
 
 
 def import_pyav(feature: str) -> Any:
-    """The module `av` with `av.video.reformatter`. Raises NotSupported, naming the `feature`, if it cannot be loaded."""
+    """The module `av` with `av.video.reformatter`. Raises NotSupported, naming the `feature`, if it is missing."""
     try:
         import av
         import av.video.reformatter
