@@ -1,7 +1,4 @@
-"""Geometry of zoom, focus windows and rotation: fractions of the image to pixels of the sensor.
-
-Pure functions, for any thread.
-"""
+"""Geometry of zoom, focus windows and rotation: fractions of the image to pixels of the sensor. Pure functions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from softcam.imaging.frame import Frame
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
-DEADLINE_S: Final = 20.0  # far beyond what any machine needs; a test that reaches it has failed
-SILENCE_S: Final = 0.5  # without a frame for so long, at 50 frames a second, a stream has stopped
+DEADLINE_S: Final = PATIENCE_S
+SILENCE_S: Final = 0.5 * TIMEOUT_FACTOR  # without a frame for so long, at 50 frames a second, a stream has stopped
 
 
 class FrameCollector:

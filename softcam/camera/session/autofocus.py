@@ -37,7 +37,7 @@ class Autofocus(SessionListener):
         self._is_enabled = is_enabled
         # Held from a decision until it was sent, which does not block (`Camera.set_controls`). Acquired first.
         self._order = threading.Lock()
-        self._changed = threading.Condition(threading.Lock())  # guards all fields below
+        self._changed = threading.Condition(threading.Lock())  # guards changes of all fields below
         self._is_open = False
         self._can_focus = False
         self._can_focus_by_default = False
@@ -48,8 +48,9 @@ class Autofocus(SessionListener):
     @property
     def mode(self) -> AfMode | None:
         """The mode that was sent last, which libcamera does not report back; None if none was sent since opening."""
-        with self._changed:
-            return self._sent_mode
+        # A control that is sent to a closed camera has no effect, but is recorded until the next opening.
+        mode = self._sent.values.get("AfMode") if self._is_open else None
+        return None if mode is None else AfMode(mode)
 
     # --- the session's listener -------------------------------------------------------------------------------
 
@@ -100,7 +101,7 @@ class Autofocus(SessionListener):
                 is_automatic = mode in (AfMode.AUTO, AfMode.CONTINUOUS)
                 self._can_focus = has_lens and (is_automatic or (mode is None and self._can_focus_by_default))
                 # After an opening the camera is as the streams need it, whatever a user set before.
-                if mode is None and (before is None or self._sent_mode is None):
+                if mode is None and (before is None or self.mode is None):
                     return False
                 self._resting_mode = AfMode.AUTO if mode is None else mode
                 if mode is AfMode.MANUAL:
@@ -126,12 +127,6 @@ class Autofocus(SessionListener):
         return self._wait(self._start_cycle("a snapshot"), deadline_s)
 
     # --- inside -----------------------------------------------------------------------------------------------
-
-    @property
-    def _sent_mode(self) -> AfMode | None:
-        # A control that is sent to a closed camera has no effect, but is recorded until the next opening.
-        mode = self._sent.values.get("AfMode") if self._is_open else None
-        return None if mode is None else AfMode(mode)
 
     def _reset(self, *, is_open: bool, can_focus: bool) -> None:
         """Another opening, or none: a cycle of the one before is over."""

@@ -31,7 +31,7 @@ from softcam.camera.session.lease import LEASE_KINDS, Lease, LeaseKind
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import RUNNING, SessionLimits, SessionState, SessionStatus, State
-from softcam.errors import NoPicture
+from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
 
 __all__ = [
@@ -272,7 +272,7 @@ class CameraManager:
 
     def stop(self) -> None:
         """Close the camera and end the thread; does not wait for it: see `join`."""
-        self._session.stop()
+        self._session.fail(CameraError("the portal is stopping"), is_reported=False)
         if self._session.remote is not None:
             self._session.remote.cancel_open()
 

@@ -191,18 +191,15 @@ class SessionState:
         """The camera was opened, and is now in `state` unless it is disconnected; returns whether there is a stream."""
         reason = self.disconnect_reason
         with self.changed:
-            before = self._current
-            self._current = replace(
-                before,
-                config=config,
-                state=state if reason is None else State.RECOVERING,
-                recovering_since_s=before.recovering_since_s if reason is None else now_s,
-                last_error=before.last_error if self.remote is None else reason,
-                opens=before.opens + 1,
-            )
+            current = replace(self._current, config=config, state=state, opens=self._current.opens + 1)
+            if self.remote is not None:
+                current = replace(current, last_error=reason)
+            if reason is not None:
+                current = replace(current, state=State.RECOVERING, recovering_since_s=now_s)
+            self._current = current
             self.watchdog.start_silence(now_s)
         self.frames.wake()
-        return before.has_stream
+        return current.has_stream
 
     def mark_recovering(self, reason: str, *, is_restart: bool) -> None:
         with self.changed:
@@ -238,25 +235,20 @@ class SessionState:
             # A new object: several threads raise it, and each adds its own traceback.
             raise type(failure)(str(failure)) from failure
 
-    def stop(self) -> None:
-        """End the session without reporting a failure."""
-        with self.changed:
-            if self._current.failure is None:
-                self._current = replace(self._current, failure=CameraError("the portal is stopping"))
-            self.changed.notify_all()
-        self.frames.wake()
-
-    def fail(self, error: CameraError) -> None:
-        """End the session in this process; the first error counts."""
+    def fail(self, error: CameraError, *, is_reported: bool = True) -> None:
+        """End the session in this process; the first error counts. Not a failure unless `is_reported`."""
         with self.changed:
             if self._current.failure is not None:
                 return
-            state = State.MISSING if isinstance(error, CameraMissing) else self._current.state
-            self._current = replace(self._current, failure=error, last_error=str(error), state=state)
+            self._current = replace(self._current, failure=error)
+            if is_reported:
+                state = State.MISSING if isinstance(error, CameraMissing) else self._current.state
+                self._current = replace(self._current, last_error=str(error), state=state)
             self.changed.notify_all()
         self.frames.wake()
-        log.error("Camera failed: %s", error)
-        self._on_failure(error)
+        if is_reported:
+            log.error("Camera failed: %s", error)
+            self._on_failure(error)
 
     @contextmanager
     def guard(self, call: str, limit_s: float) -> Iterator[None]:

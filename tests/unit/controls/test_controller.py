@@ -18,6 +18,7 @@ from softcam.errors import BadValue, CameraError, NotSupported
 from tests.support.background import Background, eventually
 from tests.support.control_scene import CONFIGURED, ControlScene
 from tests.support.fakes import STEADY
+from tests.support.timeouts import PATIENCE_S
 
 
 @pytest.fixture
@@ -170,7 +171,7 @@ def test_unresponsive_disk_delays_nothing(tmp_path: Path, monkeypatch: pytest.Mo
     scene = ControlScene(tmp_path, writer=BackgroundWriter(timeout_s=0.05))
     with scene.held:
         scene.change("image_processing", brightness=0.5)
-        monkeypatch.setattr(scene.store, "end_attempt", lambda: responds.wait(60))
+        monkeypatch.setattr(scene.store, "end_attempt", lambda: responds.wait(PATIENCE_S))
         for _ in range(2):  # closed before a frame arrived, which ends the attempt
             lease = scene.held.manager.lease("stream")
             scene.held.wait_for(State.OPEN)

@@ -18,6 +18,7 @@ from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraBusy, CameraError, NotSupported
 from tests.support.background import Background, Flow, eventually
 from tests.support.control_scene import CONFIGURED, ControlScene
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_camera_does_not_open(scene: ControlScene, tmp_path: Path) -> None:
 
 
 def test_camera_delivers_no_frames(tmp_path: Path) -> None:
-    scene = ControlScene(tmp_path, watchdog_timeout_s=0.2)
+    scene = ControlScene(tmp_path, watchdog_timeout_s=0.2 * TIMEOUT_FACTOR)
     is_over = threading.Event()
 
     def flow() -> None:
@@ -70,7 +71,7 @@ def test_camera_delivers_no_frames(tmp_path: Path) -> None:
 
 
 def test_camera_delivers_no_frames_and_all_clients_leave(tmp_path: Path) -> None:
-    scene = ControlScene(tmp_path, watchdog_timeout_s=0.2)
+    scene = ControlScene(tmp_path, watchdog_timeout_s=0.2 * TIMEOUT_FACTOR)
     with scene.held:
         scene.change("transform", hflip=True)
         lease = scene.held.manager.lease("stream")
@@ -118,7 +119,7 @@ def test_process_hangs_or_crashes_while_opening(tmp_path: Path, how: str) -> Non
 
 
 def test_broken_camera_leaves_the_state_in_quarantine(tmp_path: Path) -> None:
-    scene = ControlScene(tmp_path, watchdog_timeout_s=0.1)
+    scene = ControlScene(tmp_path, watchdog_timeout_s=0.1 * TIMEOUT_FACTOR)
     with scene.held:
         scene.change("transform", hflip=True)
         lease = scene.held.manager.lease("stream")
@@ -223,7 +224,7 @@ def test_change_that_the_camera_does_not_open_with_is_reverted(scene: ControlSce
 
 
 def test_change_without_frames_is_dropped(tmp_path: Path) -> None:
-    scene = ControlScene(tmp_path, watchdog_timeout_s=0.3)
+    scene = ControlScene(tmp_path, watchdog_timeout_s=0.3 * TIMEOUT_FACTOR)
     is_over = threading.Event()
 
     def flow() -> None:

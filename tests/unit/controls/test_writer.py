@@ -7,6 +7,7 @@ import pytest
 
 from softcam.controls.writer import BackgroundWriter
 from tests.support.background import Background, eventually
+from tests.support.timeouts import PATIENCE_S
 
 
 def test_order() -> None:
@@ -34,7 +35,7 @@ def test_unresponsive_disk() -> None:
     writer, done, responds = BackgroundWriter(timeout_s=0.2), [], threading.Event()
 
     def hang() -> None:
-        responds.wait(60)
+        responds.wait(PATIENCE_S)
         done.append("late")
 
     assert not writer.run_job(hang)
@@ -47,10 +48,10 @@ def test_unresponsive_disk() -> None:
 
 
 def test_slow_disk_is_waited_for() -> None:
-    writer, done, responds = BackgroundWriter(timeout_s=60.0), [], threading.Event()
+    writer, done, responds = BackgroundWriter(timeout_s=PATIENCE_S), [], threading.Event()
 
     def wait() -> None:
-        responds.wait(60)
+        responds.wait(PATIENCE_S)
         done.append("slow")
 
     writer.submit_job(wait)
@@ -67,10 +68,10 @@ def test_no_wait_behind_a_job_that_timed_out() -> None:
 
     def hang() -> None:
         started.set()
-        responds.wait(60)
+        responds.wait(PATIENCE_S)
 
     writer.submit_job(hang)
-    assert started.wait(10)
+    assert started.wait(PATIENCE_S)
     now_s[0] += 1000.0
     assert not writer.run_job(lambda: None)
     responds.set()

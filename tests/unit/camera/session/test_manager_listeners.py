@@ -29,7 +29,7 @@ def triggers(camera: FakeCamera) -> int:
     ],
 )
 def test_first_stream_starts_autofocus(kinds: tuple[LeaseKind, ...], cycles: int) -> None:
-    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0) as held:
         leases = []
         for kind in kinds:
             leases.append(held.manager.lease(kind))
@@ -41,7 +41,7 @@ def test_first_stream_starts_autofocus(kinds: tuple[LeaseKind, ...], cycles: int
 
 
 def test_stream_while_opening_starts_one_cycle() -> None:
-    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held:
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0) as held:
         held.camera.block("open")
         hold = held.manager.lease("hold")
         held.camera.wait_inside("open")
@@ -69,7 +69,7 @@ def test_user_requests_focus_with_autofocus_disabled() -> None:
 
 @pytest.mark.parametrize("controls", [AUTOFOCUS, {}])
 def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
-    with SessionRig(FakeCamera(controls), autofocus_timeout_s=5.0 if not controls else None) as held:
+    with SessionRig(FakeCamera(controls), autofocus_timeout_s=60.0 if not controls else None) as held:
         lease = held.open()
         assert held.manager.autofocus.focus_once(soon_s()) is None
         assert held.camera.sent == []
@@ -77,7 +77,7 @@ def test_no_cycle_without_autofocus(controls: Mapping[str, Any]) -> None:
 
 
 def test_rejected_focus_leaks_no_lease(caplog: pytest.LogCaptureFixture) -> None:
-    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=5.0) as held, caplog.at_level(logging.WARNING):
+    with SessionRig(FakeCamera(AUTOFOCUS), autofocus_timeout_s=60.0) as held, caplog.at_level(logging.WARNING):
         held.camera.control_error = NotSupported("no control AfTrigger")
         with held.manager.lease("hold"):
             held.wait_for(State.OPEN)

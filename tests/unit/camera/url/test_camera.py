@@ -13,6 +13,7 @@ from softcam.camera.base import Remote, StreamRequest
 from softcam.errors import CameraError, NotSupported
 from tests.support.background import eventually
 from tests.support.motion_pictures import MjpegServer, grey_rgb, jpeg_of, send_part, write_movie
+from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.url_client import FPS, PATIENCE_S, REQUEST, FrameRecorder, MakeCamera, open_with
 
 
@@ -129,7 +130,7 @@ def test_reconnect_after_read_timeout(make_camera: MakeCamera) -> None:
         over.wait(PATIENCE_S)
 
     with MjpegServer(serve_one) as server:
-        camera = make_camera(server.url, read_timeout_s=1.0)
+        camera = make_camera(server.url, read_timeout_s=1.0 * TIMEOUT_FACTOR)
         recorder = open_with(camera)
         eventually(lambda: 2 in {each.number for each in recorder.frames}, "a second connection")
         assert 1 in {each.number for each in recorder.frames}

@@ -12,6 +12,7 @@ from softcam.camera.url import reader
 from softcam.errors import CameraError, CameraMissing
 from tests.support.background import eventually
 from tests.support.motion_pictures import grey_rgb, jpeg_of, write_jpegs, write_movie, write_unknown
+from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.url_client import FPS, FrameRecorder, MakeCamera, Recorded, open_with
 
 
@@ -74,7 +75,9 @@ def test_file_name_with_colon(tmp_path: Path, make_camera: MakeCamera, monkeypat
 
 def test_pipe(tmp_path: Path, make_camera: MakeCamera) -> None:
     os.mkfifo(tmp_path / "pipe")
-    camera = make_camera(tmp_path / "pipe", read_timeout_s=2.0)  # a writer may be slow on a busy machine
+    camera = make_camera(
+        tmp_path / "pipe", read_timeout_s=2.0 * TIMEOUT_FACTOR
+    )  # a writer may be slow on a busy machine
     recorder = open_with(camera)
     eventually(
         lambda: camera.disconnect_reason is not None and camera.disconnect_reason.endswith("no data"),
