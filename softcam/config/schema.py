@@ -92,8 +92,7 @@ SAME_AS_STREAM: Final = "as the stream"
 _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "Camera": (
         Setting("camera", 0, camera_choice(has_numbers=True),
-                f"number, id, URL or file of the camera, or {PATTERN}: the pattern camera, a moving test image",
-                "CAMERA",
+                f"number, id, URL or file; {PATTERN}: the pattern camera, a moving test image", "CAMERA",
                 is_per_camera=False),
         Setting("id", None, camera_choice(has_numbers=False),
                 "id of camera N, which --list-cameras prints and which is stable, or its URL",
