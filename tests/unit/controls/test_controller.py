@@ -34,10 +34,18 @@ def test_unsupported_values_are_rejected(scene: ControlScene) -> None:
             scene.change("image_processing", brightness=0.5, sharpness=2.0)
         with pytest.raises(NotSupported, match="contrast: this camera supports 0 to 4"):
             scene.change("image_processing", contrast=5.0)
+        with pytest.raises(NotSupported, match=r"gain: this camera supports 0\.1 to 16$"):
+            scene.change("manual_exposure", exposure_us=500, gain=17.0)
         with pytest.raises(BadValue, match="min_exposure_us"):
             scene.change("exposure_limits", min_exposure_us=900, max_exposure_us=500)
         assert scene.take_sent() == {}
         assert scene.control_manager.requested.is_empty
+
+
+def test_gain_below_the_minimum_of_the_sensor_sets_it(scene: ControlScene) -> None:
+    with scene.held.open():
+        scene.change("manual_exposure", exposure_us=500, gain=0.1)
+        assert scene.take_sent()["AnalogueGain"] == 1.0
 
 
 @pytest.mark.parametrize(
