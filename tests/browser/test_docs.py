@@ -26,6 +26,9 @@ def test_show_and_try(portal: Portal, visitor: Visitor) -> None:
     for size in (DESK, PHONE):
         resize(page, size)
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+        box = page.locator("#docs").bounding_box()
+        assert box is not None
+        assert box["width"] > 0.6 * size[0]  # the text has the page to itself
         shoot(page, f"docs-{size[0]}")
     # The browser logs the response to the invalid body.
     assert [text for text in visitor.complaints if "400" not in text] == []

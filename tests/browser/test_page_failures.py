@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from tests.support.browser_client import (
 )
 from tests.support.http_client import status_of
 from tests.support.proxy import below
+from tests.support.timeouts import PATIENCE_S
 
 AWAY = "The portal cannot be reached. Retrying …"
 
@@ -85,7 +87,8 @@ def test_camera_states(start_portal: Start, visitor: Visitor, faults: Path) -> N
     faults.write_text("")
     wait_for_state(page, "Live")
     page.locator("#tab-graphs").click()
-    expect(page.locator("#events")).to_contain_text(re.compile(r"no frame for \d s"))
+    expect(page.locator("#events")).to_contain_text(re.compile(r"Recovering the camera: no frame for \d s"))
+    expect(page.locator("#events li").first).to_contain_text("Camera recovered")
     shoot(page, "page-events")
     assert visitor.complaints == []
 
@@ -210,3 +213,49 @@ def test_portal_exits_after_stall(start_portal: Start, visitor: Visitor, faults:
     wait_for_state(page, "No connection")
     expect(page.locator("#notice")).to_have_text(f"The camera delivers no images. {AWAY}")
     shoot(page, "page-camera-gone")
+
+
+def test_full_portal(start_portal: Start, visitor: Visitor) -> None:
+    """Snapshots and the reason until there is a place for another stream."""
+    portal = start_portal("--max-clients", "1")
+    page = visitor.page(PHONE)
+    with urlopen(f"{portal.url}/stream.mjpg", timeout=PATIENCE_S):
+        page.goto(portal.url + "/", wait_until="domcontentloaded")
+        wait_for_state(page, "Snapshots")
+        first = look(page)
+        wait_until(lambda: np.abs(look(page) - first).max() > 20, "another snapshot")
+        expect(page.locator("#last-error")).to_contain_text("Snapshots every 2 s in place of the stream: client limit")
+        expect(page.locator("#age")).to_be_hidden()
+        shoot(page, "page-full")
+    wait_for_state(page, "Live")
+    expect(page.locator("#last-error")).to_be_hidden()
+
+
+def test_transport_without_image(portal: Portal, visitor: Visitor) -> None:
+    """A browser or a proxy that swallows streams: the page tries each transport, at last snapshots."""
+    page = visitor.page()
+    page.route(re.compile(r"/stream\.(mjpg|mp4)"), lambda route: None)  # accepted, without an end
+    page.goto(portal.url + "/", wait_until="domcontentloaded")
+    for label in ("MJPEG", "MP4", "MJPEG, reduced", "snapshots"):
+        expect(page.locator("#transport-now")).to_have_text(f"now {label}", timeout=LIMIT_MS)
+    wait_for_state(page, "Snapshots")
+    expect(page.locator("#last-error")).to_have_text("Snapshots every 2 s in place of the stream: no image arrived")
+    page.unroute_all(behavior="ignoreErrors")
+    page.locator("#view summary").click()
+    page.locator("#view").get_by_role("radio", name="MJPEG", exact=True).check()
+    wait_for_state(page, "Live")
+
+
+def test_error_beside_notice(portal: Portal, visitor: Visitor) -> None:
+    """On a phone, the error and the notice do not cover each other."""
+    status: dict[str, Any] = {**status_of(portal), "restarts": 2, "state": "open"}
+    page = visitor.page(PHONE)
+    page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
+    page.goto(portal.url + "/")
+    wait_for_state(page, "Live")
+    status |= {"state": "missing", "available": False, "last_error": "the camera has disappeared " * 4}
+    wait_for_state(page, "Camera missing")
+    notice = page.evaluate("""() => { const range = document.createRange();
+        range.selectNodeContents(document.getElementById("notice"));
+        return range.getBoundingClientRect().bottom; }""")
+    assert page.locator("#last-error").bounding_box()["y"] >= notice  # type: ignore[index] # it is shown

@@ -314,5 +314,9 @@ def test_all_cameras(start_portal: Start, visitor: Visitor) -> None:
     second.stop()
     expect(page.locator(".camera.stale")).to_have_count(1, timeout=LIMIT_MS)
     expect(page.locator(".camera.stale")).to_contain_text("No image")
+    page.evaluate("location.hash = 'all'")
+    page.reload(wait_until="domcontentloaded")
+    expect(page.locator(".camera.stale")).to_contain_text("No image", timeout=LIMIT_MS)
+    expect(page.locator(".camera.stale img")).to_be_hidden()  # not the browser's icon for a broken image
     page.locator("#cameras [aria-current]").click()
     wait_for_state(page, "Live")

@@ -94,7 +94,8 @@ def look(page: Page) -> NDArray[np.float32]:
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
         const transport = document.getElementById("stage").dataset.transport;
         const context = small.getContext("2d", {willReadFrequently: true});
-        context.drawImage(document.getElementById(transport === "mjpeg" ? "picture" : "video"), 0, 0, 128, 72);
+        const isVideo = ["mp4", "webrtc"].includes(transport);
+        context.drawImage(document.getElementById(isVideo ? "video" : "picture"), 0, 0, 128, 72);
         const {data} = context.getImageData(0, 0, 128, 72);
         return btoa(String.fromCharCode(...data.filter((_, at) => at % 4 < 3))); }"""
     )

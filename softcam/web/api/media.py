@@ -44,6 +44,7 @@ HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no"}
 MIN_SIZE_PX: Final = 16
 MAX_SIZE_PX: Final = 8192
 SIZE_LIMITS: Final[Mapping[str, Any]] = {"low": MIN_SIZE_PX, "high": MAX_SIZE_PX, "unit": "pixels"}  # of a Field
+OCTET_STREAM: Final = "application/octet-stream"
 DNG_TYPE: Final = "image/x-adobe-dng"
 
 _EVEN: Final = "in pixels, rounded down to an even number; "
@@ -62,8 +63,9 @@ _FORMAT: Final = query.choice("format", "dng returns the sensor's raw image", "j
 _STREAM_DOC: Final = Doc(
     "Live stream, MJPEG",
     "pictures",
-    {200: {CONTENT_TYPE: None}},
-    "Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds.",
+    {200: {CONTENT_TYPE: None, OCTET_STREAM: None}},
+    "Every part has Content-Length and X-Timestamp, the time of exposure in Unix seconds. With `Accept: "
+    "application/octet-stream`, the same bytes have that type: WebKit's fetch() rejects multipart responses.",
     parameters=(_QUALITY, _FPS, _WIDTH),
     errors=(400, 503),
 )
@@ -154,7 +156,9 @@ class MediaApi:
             even_width = width if width < config.width else 0
             return JpegVariant(even_width, quality or self._defaults.quality, quality_is_explicit)
 
-        return self.connect(request, CONTENT_TYPE, lambda: HEADERS, variant, 1 / fps if fps else 0.0)
+        # WebKit's fetch() rejects a multipart response: for the page, the same bytes have another type.
+        content_type = OCTET_STREAM if request.headers.get("Accept") == OCTET_STREAM else CONTENT_TYPE
+        return self.connect(request, content_type, lambda: HEADERS, variant, 1 / fps if fps else 0.0)
 
     def connect(
         self,

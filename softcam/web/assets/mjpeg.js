@@ -3,6 +3,8 @@
 
 import { HttpError, address, errorDetail } from "./portal.js";
 
+// WebKit's fetch() rejects multipart/x-mixed-replace; for this type the portal sends the same bytes.
+export const STREAM_HEADERS = { Accept: "application/octet-stream" };
 const MAX_HEADER = 8192;
 const text = new TextDecoder("latin1");
 
@@ -19,7 +21,7 @@ export class MjpegStream {
     const abort = (this.#abort = new AbortController());
     let error = new Error("The stream ended.");
     try {
-      const response = await fetch(address("stream.mjpg" + query), { cache: "no-store", signal: abort.signal });
+      const response = await fetch(address("stream.mjpg" + query), { cache: "no-store", headers: STREAM_HEADERS, signal: abort.signal });
       if (!response.ok) throw new HttpError(response.status, await errorDetail(response));
       await this.#read(response.body.getReader(), abort.signal);
     } catch (failure) {

@@ -3,7 +3,8 @@
 
 import { Controls } from "./controls.js";
 import { $, clock, exposure, figure, fileStamp, isKnown, loadChoice, notify, save, storeChoice, write } from "./dom.js";
-import { Picture, STALE_MS } from "./picture.js";
+import { Picture } from "./picture.js";
+import { PERIOD_MS } from "./snapshots.js";
 import { Plots } from "./plots.js";
 import { HttpError, address, errorDetail, errorText, getJson, isUnreachable, readOnlyReason } from "./portal.js";
 import { Recordings } from "./recordings.js";
@@ -85,8 +86,9 @@ function updateState(status) {
   else if (picture.isShown) {
     // The measured rate drops while no frames arrive; the frame duration is the better reference.
     const frame_ms = status.frame_duration_us ? status.frame_duration_us / 1000 : 1000 / (status.fps || 1);
-    const isStale = picture.age_ms > Math.max(STALE_MS, 2.5 * frame_ms);
-    showState(isStale ? "wait" : "live", isStale ? "No new image" : "Live");
+    const isStale = picture.age_ms > Math.max(picture.stale_ms, 2.5 * frame_ms);
+    const live = picture.transport === "snapshots" ? "Snapshots" : "Live";
+    showState(isStale ? "wait" : "live", isStale ? "No new image" : live);
     showNotice("");
   } else {
     showState("wait", OPENING[status.state] ?? status.state);
@@ -97,7 +99,7 @@ function updateState(status) {
 /** Shows the age of the picture; several times a second, independent of any response of the portal. */
 function showAge() {
   const { age_ms } = picture;
-  const isStale = age_ms > STALE_MS;
+  const isStale = age_ms > picture.stale_ms;
   $("age").hidden = !isStale;
   if (isStale) write($("age"), `${(age_ms / 1000).toFixed(age_ms < 10000 ? 1 : 0)} s old`);
   picture.stage.classList.toggle("stale", isStale);
@@ -140,6 +142,12 @@ function showFacts(status) {
 
 /** Shows an error that occurred while the page is open, while it lasts and for one more minute. */
 function showError({ last_error, restarts, state, backend }) {
+  if (picture.transport === "snapshots") {
+    $("last-error").hidden = false;
+    write($("last-error"), `Snapshots every ${PERIOD_MS / 1000} s in place of the stream: ${picture.error?.message}`);
+    shownError = null;
+    return;
+  }
   const isLasting = state === "recovering" || state === "missing";
   const text = last_error && backend ? last_error + (restarts ? ` (${restarts} restart${restarts > 1 ? "s" : ""})` : "") : "";
   if (text !== shownError?.text) shownError = { text, date: new Date(), until_ms: shownError || isLasting ? performance.now() + ERROR_SHOWN_MS : 0 };
@@ -190,7 +198,7 @@ async function updateStatus() {
     wasUnreachable = false;
     lastStatus = status;
     document.body.classList.remove("offline");
-    picture.update(status.fps, status.state === "open");
+    picture.update(status.fps, isAvailable(status) && status.state !== "opening");
     picture.rotate(status.transform?.rotation ?? 0);
     zoom.update(status, controls.groups);
     controls.update(status);
@@ -266,8 +274,7 @@ $("full").addEventListener("click", (event) => takeSnapshot(event, "?full=1", "-
 
 function showTransport() {
   for (const radio of document.querySelectorAll("[name=transport]")) radio.checked = radio.value === picture.choice;
-  const transport = { mp4: "MP4", webrtc: "WebRTC" }[picture.transport] ?? (picture.query ? "MJPEG, reduced" : "MJPEG");
-  write($("transport-now"), picture.choice === "auto" ? `now ${transport}` : "");
+  write($("transport-now"), picture.choice === picture.way ? "" : `now ${picture.label}`);
 }
 
 $("transport-webrtc").hidden = !HAS_WEBRTC;

@@ -1,17 +1,24 @@
-// The live picture: its transport (MJPEG, MP4, WebRTC), its layout in the stage, and its age.
+// The live picture: its transport (MJPEG, MP4, WebRTC, at last snapshots), its layout in the stage, and its age.
 
 import { $, loadChoice, notify, storeChoice } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
 import { Mp4Stream, canPlay } from "./mp4.js";
 import { Peer } from "./peer.js";
 import { HttpError, isUnreachable } from "./portal.js";
+import { PERIOD_MS, SnapshotStream } from "./snapshots.js";
 import { HAS_WEBRTC } from "./transports.js";
 
-export const STALE_MS = 1000; // an older image shows its age
-const STALL_MS = 15000; // a stream without data for this long, although the camera is open, is reconnected
+const STALE_MS = 1000; // an older image shows its age
+const NO_IMAGE_MS = 8000; // a transport without an image for this long, although the camera is available, is replaced
+const STALL_MS = 15000; // a stream without data for this long, although the camera is available, is reconnected
 const SLOW_MS = 8000; // the line is too slow if for this long less than half of the frames arrive
-const REDUCED = "?width=640&quality=60";
-const CHOICES = { auto: ["mjpeg", ""], mjpeg: ["mjpeg", ""], small: ["mjpeg", REDUCED], mp4: ["mp4", ""], webrtc: ["webrtc", ""] };
+// For each way to show the picture: transport, query, name.
+const WAYS = {
+  mjpeg: ["mjpeg", "", "MJPEG"], webrtc: ["webrtc", "", "WebRTC"], mp4: ["mp4", "", "MP4"],
+  small: ["mjpeg", "?width=640&quality=60", "MJPEG, reduced"], snapshots: ["snapshots", "", "snapshots"],
+};
+// For a slow line: H.264 needs a tenth of MJPEG's bandwidth; if it is not available, smaller JPEGs follow.
+const ORDER = ["mjpeg", ...(HAS_WEBRTC ? ["webrtc"] : []), ...(canPlay() ? ["mp4"] : []), "small"];
 
 export class Picture {
   fps = 0; // received
@@ -25,6 +32,9 @@ export class Picture {
   #minDelay_ms = Infinity;
   #counts = { pictures: 0, bytes: 0, since_ms: performance.now() };
   #slow_ms = 0;
+  #waited_ms = 0; // for the first image of the stream, while the camera is open
+  #failed = new Set(); // the ways that showed no image
+  #isRejected = false; // the portal accepts no further stream
   #rotation = 0;
 
   /** Calls `on.picture()` after each new image, `on.transport()` after a change of transport, `on.layout()` after a new layout. */
@@ -39,8 +49,8 @@ export class Picture {
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.choice = loadChoice("way", "auto"); // the stored key of earlier versions
     this.fit = loadChoice("fit", "fit");
-    if (!(this.choice in CHOICES) || (this.choice === "webrtc" && !HAS_WEBRTC) || (this.choice === "mp4" && !canPlay())) this.choice = "auto";
-    [this.transport, this.query] = CHOICES[this.choice];
+    if (!ORDER.includes(this.choice)) this.choice = "auto";
+    this.way = this.#preferred;
     this.offset = { x: 0, y: 0 }; // of an image larger than the stage, from the centre
     new ResizeObserver(() => this.layout()).observe(this.stage);
     if (this.video.requestVideoFrameCallback) {
@@ -55,6 +65,20 @@ export class Picture {
 
   get isRequested() {
     return this.#stream !== null;
+  }
+
+  get transport() {
+    return WAYS[this.way][0];
+  }
+
+  /** The name of the current way. */
+  get label() {
+    return WAYS[this.way][2];
+  }
+
+  /** From this age on, the image is marked as old. */
+  get stale_ms() {
+    return this.transport === "snapshots" ? 2 * PERIOD_MS : STALE_MS;
   }
 
   /** Whether an image of the current stream has been shown. */
@@ -76,7 +100,11 @@ export class Picture {
 
   /** Whether <video> shows the stream, and not the canvas. */
   get #isVideo() {
-    return this.transport !== "mjpeg";
+    return this.transport === "mp4" || this.transport === "webrtc";
+  }
+
+  get #preferred() {
+    return this.choice === "auto" ? ORDER[0] : this.choice;
   }
 
   get size() {
@@ -97,18 +125,20 @@ export class Picture {
     if (this.#stream || document.hidden) return;
     this.#counts = { pictures: 0, bytes: 0, since_ms: performance.now() };
     this.#minDelay_ms = Infinity;
-    this.#lag_ms = 0;
+    this.#lag_ms = this.#waited_ms = 0;
     if (this.#isVideo) {
       this.#stream = this.transport === "mp4" ? this.#mp4 : this.#peer;
       this.#stream.start();
-    } else {
-      const stream = (this.#stream = new MjpegStream({
-        part: (body, timestamp_s) => stream === this.#stream && this.#onPart(body, timestamp_s),
-        end: (error) => stream === this.#stream && this.#onEnd(error),
-      }));
-      // A new URL each time: browsers cache broken streams.
-      stream.start(this.query + (this.query ? "&" : "?") + "nonce=" + Date.now());
+      return;
     }
+    const Stream = this.transport === "mjpeg" ? MjpegStream : SnapshotStream;
+    const stream = (this.#stream = new Stream({
+      part: (body, timestamp_s) => stream === this.#stream && this.#onPart(body, timestamp_s),
+      end: (error) => stream === this.#stream && this.#onEnd(error),
+    }));
+    const query = WAYS[this.way][1];
+    // A new URL each time: browsers cache broken streams.
+    stream.start(this.transport === "mjpeg" ? `${query}${query ? "&" : "?"}nonce=${Date.now()}` : this.#isRejected);
   }
 
   stop() {
@@ -118,30 +148,42 @@ export class Picture {
     this.initial.removeAttribute("src");
   }
 
-  /** The user's choice, one of CHOICES. */
+  /** The user's choice: `auto` or one of ORDER. */
   choose(choice) {
     this.choice = choice;
     storeChoice("way", choice);
     this.#slow_ms = 0;
     this.error = null;
-    this.#switchTo(...CHOICES[choice]);
+    this.#isRejected = false;
+    this.#failed.clear();
+    this.#switchTo(this.#preferred);
   }
 
-  /** Called once a second: measures the received rate and decides whether the transport keeps up with `cameraFps`. */
-  update(cameraFps, isOpen) {
+  /**
+   * Called once a second: measures the received rate and decides whether the transport keeps up with `cameraFps`.
+   * `isReady`: the camera delivers frames on request.
+   */
+  update(cameraFps, isReady) {
     const now_ms = performance.now();
     const { pictures, bytes, since_ms } = this.#counts;
     const elapsed_s = (now_ms - since_ms) / 1000;
     this.#counts = { pictures: 0, bytes: 0, since_ms: now_ms };
     this.fps = this.fps ? 0.6 * this.fps + 0.4 * (pictures / elapsed_s) : pictures / elapsed_s;
     this.bytes_s = bytes / elapsed_s;
-    if (!isOpen || !this.isShown) return;
+    if (!isReady) return;
+    if (!this.isShown) {
+      this.#waited_ms += this.#stream ? elapsed_s * 1000 : 0;
+      if (this.#isRejected && this.transport === "mjpeg") this.#switchTo("snapshots");
+      else if (this.#isRejected) this.#replace(this.error.message);
+      else if (this.#waited_ms > Math.max(NO_IMAGE_MS, 4000 / (cameraFps || 1))) this.#replace("no image arrived");
+      return;
+    }
     if (this.#stream && !bytes && now_ms - this.#shown_ms > STALL_MS) {
       this.stop();
       return;
     }
     const isSlow = this.age_ms > 2000 || this.fps < Math.min(8, (cameraFps ?? 0) / 2);
-    this.#slow_ms = isSlow && bytes ? this.#slow_ms + elapsed_s * 1000 : 0;
+    this.#slow_ms = isSlow && bytes && this.transport !== "snapshots" ? this.#slow_ms + elapsed_s * 1000 : 0;
     if (this.choice === "auto" && this.#slow_ms > SLOW_MS) this.#switchToNext();
   }
 
@@ -238,7 +280,10 @@ export class Picture {
     const isFirst = !this.isShown;
     this.#shown_ms = performance.now();
     this.#counts.pictures += 1;
-    this.error = null;
+    if (this.transport !== "snapshots") {
+      this.error = null;
+      this.#isRejected = false;
+    }
     if (isFirst) {
       this.#counts = { pictures: 0, bytes: 0, since_ms: this.#shown_ms }; // the time until the first image is not part of the rate
       this.stage.dataset.transport = this.transport;
@@ -248,33 +293,42 @@ export class Picture {
     this.on.picture();
   }
 
-  /** A stream that ended is reconnected with the next status, unless the portal rejected it. */
+  /** A stream that ended is reconnected with the next status, or replaced if the portal rejected it. */
   #onEnd(error) {
     this.stop();
-    this.error = error;
-    const isRejected = error instanceof HttpError && !isUnreachable(error) && error.status !== 401 && error.status !== 503;
-    if (this.choice === "auto" && (this.transport === "webrtc" || (this.transport === "mp4" && isRejected))) this.#switchToNext();
-    else if (this.transport === "mp4" && isRejected) {
-      notify(`MP4 failed: ${error.message}`, true);
-      this.#switchTo(...CHOICES.mjpeg);
+    if (this.transport === "snapshots") {
+      if (!error) this.#switchTo(this.#preferred); // the portal accepts a stream again
+      return;
     }
+    this.error = error;
+    const isPortals = error instanceof HttpError && !isUnreachable(error) && error.status !== 401;
+    this.#isRejected = isPortals && error.status === 503;
+    if (this.transport === "webrtc" ? this.choice === "auto" : this.transport === "mp4" && isPortals && !this.#isRejected) this.#replace(error.message);
   }
 
-  #switchTo(transport, query) {
-    if (transport === this.transport && query === this.query && this.isRequested) return;
+  #switchTo(way) {
+    if (way === this.way && this.isRequested) return;
     this.stop();
-    this.transport = transport;
-    this.query = query;
+    this.way = way;
     this.start();
     this.on.transport();
   }
 
-  /** For a slow line: H.264 needs a tenth of MJPEG's bandwidth; if it is not available, smaller JPEGs follow. */
+  /** After the slow way, the next one of ORDER. */
   #switchToNext() {
     this.#slow_ms = 0;
-    const { mjpeg, webrtc, mp4, small } = CHOICES;
-    const order = [mjpeg, ...(HAS_WEBRTC ? [webrtc] : []), ...(canPlay() ? [mp4] : []), small];
-    const next = order[order.findIndex(([transport, query]) => transport === this.transport && query === this.query) + 1];
-    if (next) this.#switchTo(...next);
+    const next = ORDER.slice(ORDER.indexOf(this.way) + 1).find((way) => !this.#failed.has(way));
+    if (next) this.#switchTo(next);
+  }
+
+  /** After a way that showed no image, the next one that has not failed, at last snapshots. */
+  #replace(reason) {
+    this.#failed.add(this.way);
+    const failed = this.label, at = ORDER.indexOf(this.way) + 1;
+    const next = [...ORDER.slice(at), ...ORDER.slice(0, at)].find((way) => !this.#failed.has(way)) ?? "snapshots";
+    this.error ??= new Error(reason);
+    this.#isRejected = false;
+    if (this.choice !== "auto") notify(`${failed} failed: ${reason}`, true);
+    this.#switchTo(next);
   }
 }

@@ -95,9 +95,10 @@ export class Plots {
     if (!previous) return;
     const reason = status.last_error ? `: ${status.last_error}` : "";
     if (status.uptime_s < previous.uptime_s) this.addEvent("Portal restarted");
-    else if (status.restarts > previous.restarts) this.addEvent(`Stream restarted by the watchdog${reason}`, true);
+    else if (status.restarts > previous.restarts) this.addEvent(`Restarting the stream${reason}`, true);
     else if (status.opens > previous.opens) this.addEvent("Camera opened", false, performance.now() - this.#requested_ms < OPENING_MS);
     if (status.state === "recovering" && previous.state !== "recovering") this.addEvent(`Recovering the camera${reason}`, true);
+    if (previous.state === "recovering" && status.state === "open") this.addEvent("Camera recovered");
     if (status.width !== previous.width && status.width && previous.width) this.addEvent(`Resolution changed to ${status.width} × ${status.height}`);
     if (status.scene_mode !== previous.scene_mode && status.scene_mode && previous.scene_mode) this.addEvent(`Scene changed to “${status.scene_mode.replace("_", " ")}”`);
   }

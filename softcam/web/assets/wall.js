@@ -72,7 +72,8 @@ export class Wall {
     }
   }
 
-  #loadNext({ image, link, base }) {
+  #loadNext(tile) {
+    const { link, base } = tile;
     return new Promise((resolve) => {
       const limit = setTimeout(() => {
         link.classList.add("stale");
@@ -82,7 +83,9 @@ export class Wall {
       next.onload = async () => {
         clearTimeout(limit);
         await next.decode().catch(() => {});
-        image.src = next.src;
+        next.alt = tile.image.alt;
+        tile.image.replaceWith(next); // setting its `src` could request the snapshot again
+        tile.image = next;
         resolve(true);
       };
       next.onerror = () => {

@@ -80,6 +80,22 @@ def test_ok_parameters(query: str, key: JpegVariant, interval_s: float) -> None:
         assert scene.leases["stream"] == 0
 
 
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/octet-stream", "application/octet-stream"),  # the page, for WebKit
+        ("*/*", "multipart/x-mixed-replace;boundary=frame"),
+        ("image/webp,*/*;q=0.8", "multipart/x-mixed-replace;boundary=frame"),
+    ],
+)
+def test_requested_type(accept: str, content_type: str) -> None:
+    with Scene(fanout=Audience()) as scene, scene.camera.flowing():
+        response = scene.media.stream(make_request("/stream.mjpg", headers={"Accept": accept}))
+        assert isinstance(response, StreamingResponse)
+        assert response.content_type == content_type
+        response.cancel()
+
+
 @pytest.mark.parametrize(("query", "is_asked"), [("", False), ("quality=80", True), ("quality=10", True)])
 def test_explicit_quality_matters_for_camera_jpegs_only(query: str, is_asked: bool) -> None:
     audience = Audience()
