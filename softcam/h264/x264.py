@@ -17,6 +17,8 @@ from softcam.errors import CameraError, NotSupported
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
 from softcam.h264.packet import Packet
 from softcam.imaging.frame import Frame, PixelFormat, Plane
+from softcam.imaging.planes import checked_planes
+from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
 
 # ITU-T H.273 code points for the colours of JFIF: sRGB with the matrix of BT.601.
@@ -129,7 +131,7 @@ class X264:
         """
         if frame.size != self._frame_size or frame.pixel_format != self._pixel_format:
             raise CameraError(f"unexpected {frame.pixel_format} frame of {frame.width}x{frame.height}")
-        planes = self._decode(frame) if frame.pixel_format == "MJPEG" else _checked(frame)
+        planes = self._decode(frame) if frame.pixel_format == "MJPEG" else checked_planes(frame)
         picture = self._picture(planes)
         kinds = self._av.video.frame.PictureType
         picture.pict_type = kinds.I if is_keyframe else kinds.NONE
@@ -194,31 +196,12 @@ class X264:
         name = picture.format.name
         if name not in _JPEG_FORMATS:
             raise CameraError(f"the camera's JPEG has an unsupported format: {name}")
-        planes = [
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-            for plane in picture.planes
-        ]
+        planes = rows_of(picture)
         width, height = self.size
         if len(planes) == 1:
             grey = np.full((height // 2, width // 2), 128, np.uint8)
             return planes[0], grey, grey
         return planes[0], *(_halved(plane, frame.size) for plane in planes[1:])
-
-
-def _checked(frame: Frame) -> tuple[Plane, ...]:
-    """The frame's planes, if they match its format: otherwise libx264 would read beyond their end."""
-    width, height = frame.size
-    half = ((height + 1) // 2, (width + 1) // 2)
-    shapes: dict[str, tuple[tuple[int, int], ...]] = {
-        "YUV420": ((height, width), half, half),
-        "NV12": ((height, width), (half[0], 2 * half[1])),
-        "YUYV": ((height, 2 * width),),
-    }
-    expected = shapes.get(frame.pixel_format, ())
-    found = tuple(plane.shape for plane in frame.planes)
-    if found != expected or any(plane.strides[-1] != 1 or plane.dtype != np.uint8 for plane in frame.planes):
-        raise CameraError(f"a {frame.pixel_format} frame of {width}x{height} has planes of {found}, not {expected}")
-    return frame.planes
 
 
 def as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane | None:

@@ -15,9 +15,8 @@ import simplejpeg
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, Plane
-from softcam.imaging.planes import plane_shapes
+from softcam.imaging.planes import checked_planes
 from softcam.imaging.scale import shrink, shrink_plane
-from softcam.runtime.plural import counted
 
 Planes = tuple[Plane, Plane, Plane]
 
@@ -81,18 +80,7 @@ def separate(frame: Frame) -> Planes:
 
     Raises CameraError for a JPEG, and for a frame that does not match its format.
     """
-    planes = frame.planes
-    shapes = plane_shapes(frame.pixel_format, *frame.size)
-    if len(planes) != len(shapes):
-        # A frame that was released has an empty tuple.
-        raise CameraError(f"a {frame.pixel_format} frame has {counted(len(shapes), 'plane')}, not {len(planes)}")
-    for number, (plane, shape) in enumerate(zip(planes, shapes, strict=True)):
-        # Others would be read beyond their end, or look skewed.
-        if plane.shape != shape or plane.dtype != np.uint8 or plane.strides[-1] != 1:
-            raise CameraError(
-                f"plane {number} of a {frame.pixel_format} frame of {frame.width}x{frame.height} is {plane.dtype} "
-                f"{plane.shape} with strides {plane.strides}, not uint8 {shape} with contiguous rows"
-            )
+    planes = checked_planes(frame)
     match planes:
         case (y, u, v):  # YUV420
             return y, u, v

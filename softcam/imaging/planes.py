@@ -9,6 +9,7 @@ import numpy as np
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat, Plane
+from softcam.runtime.plural import counted
 
 PIXEL_FORMATS: Final[tuple[PixelFormat, ...]] = get_args(PixelFormat)
 
@@ -35,6 +36,22 @@ def plane_shapes(pixel_format: str, width: int, height: int) -> list[tuple[int, 
     if pixel_format not in _SAMPLES:
         raise CameraError(f"cannot encode frames of format {pixel_format}")
     return [(_ceil(height, down), sample * _ceil(width, across)) for sample, across, down in _SAMPLES[pixel_format]]
+
+
+def checked_planes(frame: Frame) -> tuple[Plane, ...]:
+    """The planes of a frame that has some. Raises CameraError for a frame that does not match its format."""
+    shapes = plane_shapes(frame.pixel_format, *frame.size)
+    if len(frame.planes) != len(shapes):
+        # A frame that was released has an empty tuple.
+        raise CameraError(f"a {frame.pixel_format} frame has {counted(len(shapes), 'plane')}, not {len(frame.planes)}")
+    for number, (plane, shape) in enumerate(zip(frame.planes, shapes, strict=True)):
+        # Others would be read beyond their end, or look skewed.
+        if plane.shape != shape or plane.dtype != np.uint8 or plane.strides[-1] != 1:
+            raise CameraError(
+                f"plane {number} of a {frame.pixel_format} frame of {frame.width}x{frame.height} is {plane.dtype} "
+                f"{plane.shape} with strides {plane.strides}, not uint8 {shape} with contiguous rows"
+            )
+    return frame.planes
 
 
 def planes_of(buffer: Plane, pixel_format: PixelFormat, width: int, height: int, stride: int) -> tuple[Plane, ...]:

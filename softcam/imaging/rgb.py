@@ -29,7 +29,7 @@ def rgb_of(frame: Frame) -> Rgb:
         return decode(frame)
     width, height = frame.size
     picture = import_pyav(_FEATURE).VideoFrame(width, height, _FULL_RANGE)
-    for rows, plane in zip(_rows_of(picture), separate(frame), strict=True):
+    for rows, plane in zip(rows_of(picture), separate(frame), strict=True):
         rows[:] = plane
     rgb: Rgb = picture.to_ndarray(format="rgb24")
     return rgb
@@ -40,7 +40,7 @@ def frame_of(rgb: Rgb, like: Frame) -> Frame:
     height, width, _ = rgb.shape
     picture = import_pyav(_FEATURE).VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
     picture = picture.reformat(format=_FULL_RANGE)
-    planes = tuple(rows.copy() for rows in _rows_of(picture))
+    planes = tuple(rows.copy() for rows in rows_of(picture))
     return like.derive(planes, (width, height), "YUV420")
 
 
@@ -57,11 +57,11 @@ def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[in
         picture = picture.reformat(*choose_size((picture.width, picture.height)), format=_FULL_RANGE)
     except (av.error.FFmpegError, ValueError) as error:
         raise CameraError(f"cannot decode the still: {error}") from error
-    return Frame(tuple(_rows_of(picture)), "YUV420", picture.width, picture.height)
+    return Frame(tuple(rows_of(picture)), "YUV420", picture.width, picture.height)
 
 
-def _rows_of(picture: Any) -> list[Plane]:
-    """The planes of a PyAV frame as writable arrays without the padding of the rows."""
+def rows_of(picture: Any) -> list[Plane]:
+    """The planes of a PyAV frame without the padding of the rows: writable views, which keep the memory alive."""
     return [
         np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
         for plane in picture.planes

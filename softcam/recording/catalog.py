@@ -174,12 +174,9 @@ class Catalog:
         if entry is None:
             return 0
         with self._lock:
-            size = self._thumbnails.get(entry.name)
-        if size is None:
-            size = entry.stat(follow_symlinks=False).st_size
-            with self._lock:
-                self._thumbnails[entry.name] = size
-        return size
+            if entry.name not in self._thumbnails:
+                self._thumbnails[entry.name] = entry.stat(follow_symlinks=False).st_size
+            return self._thumbnails[entry.name]
 
     def _stills_size(self, name: str) -> int:
         """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""

@@ -18,6 +18,7 @@ from softcam.camera.base import StreamRequest
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.jpeg import size_of
+from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
 
 Size = tuple[int, int]  # (width, height) in pixels
@@ -261,11 +262,7 @@ class Converter:
                 src_color_range=(_JPEG_RANGE if is_full else _MPEG_RANGE) if is_yuv else None,
                 dst_color_range=_JPEG_RANGE,
             )
-        # Views, which keep the memory alive.
-        return tuple(
-            np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[: plane.height, : plane.width]
-            for plane in image.planes
-        )
+        return tuple(rows_of(image))
 
     def decode_jpeg(self, data: bytes) -> Any:
         """Raises CameraError."""
