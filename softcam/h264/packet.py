@@ -50,7 +50,7 @@ class VideoSource(Protocol):
     def subscribe(self, sink: PacketSink) -> None:
         """Deliver packets to `sink`, starting with a keyframe that is encoded for it at once. Any thread may call.
 
-        Raises CameraError; then the sink is not subscribed.
+        Harmless if it is subscribed. Raises CameraError; then the sink is not subscribed.
         """
 
     def unsubscribe(self, sink: PacketSink) -> None:

@@ -15,11 +15,6 @@ from softcam.recording.library import Library
 from softcam.recording.names import Kind
 
 
-def upright() -> int:
-    """The EXIF orientation of images that need no rotation."""
-    return 1
-
-
 class Mp4Writer:
     """Creates a file in the library and writes fragments to it."""
 

@@ -22,7 +22,7 @@ from softcam.h264.packet import Packet, VideoFormat, VideoSource
 from softcam.h264.packet_queue import PacketQueue
 from softcam.recording.base import STOP_LIMIT_S, Recorder, Run
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.recording.mp4_file import Mp4Writer
 from softcam.runtime.plural import counted
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         preroll_s: float,
         thumbnail: Callable[[], bytes | None],
         on_crash: Callable[[str], None],
-        orientation: Callable[[], int] = upright,
+        orientation: Callable[[], int],
         limits: RecorderLimits | None = None,
     ) -> None:
         """`thumbnail` returns a small JPEG of the newest frame, and `orientation` the EXIF orientation of the packets,

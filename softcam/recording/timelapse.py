@@ -24,7 +24,7 @@ from softcam.imaging.snapshot import Snapshot
 from softcam.recording import thumbnail
 from softcam.recording.base import Recorder, Run
 from softcam.recording.library import Library
-from softcam.recording.mp4_file import Mp4Writer, upright
+from softcam.recording.mp4_file import Mp4Writer
 from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 
@@ -97,7 +97,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         take_still: Callable[[bool], Snapshot],
         bitrate: int,
         on_crash: Callable[[str], None],
-        orientation: Callable[[], int] = upright,
+        orientation: Callable[[], int],
         still_limit_s: float = _STILL_LIMIT_S,
     ) -> None:
         """`take_still(full_sensor)` returns a still or raises CameraError; it is called on a separate thread. `bitrate`

@@ -61,7 +61,6 @@ class Fmp4Stream:
         self._last_began_s: float | None = None
 
         # Used by the fan-out loop alone.
-        self._is_subscribed = False
         self._format_number = 0  # increases with each format
         self._initial = b""  # empty without clients, and before the encoder has started
         self._ring: deque[_Fragment] = deque()
@@ -101,12 +100,10 @@ class Fmp4Stream:
             client.part_number = keyframe.number
             return self.next_part(client, now_s) or b""
         client.part_number = self._next_number
-        if not self._is_subscribed:
-            try:
-                self._video.subscribe(self)
-                self._is_subscribed = True
-            except CameraError as error:  # the client waits until it disconnects, or the next client succeeds
-                log.error("Failed to start the fMP4 stream: %s", error)
+        try:
+            self._video.subscribe(self)
+        except CameraError as error:  # the client waits until it disconnects, or the next client succeeds
+            log.error("Failed to start the fMP4 stream: %s", error)
         self._video.request_keyframe()
         return b""
 
@@ -135,7 +132,6 @@ class Fmp4Stream:
     def unsubscribe(self, client: StreamClient) -> None:  # noqa: ARG002 - the signature of a channel
         if not self.clients:
             self._video.unsubscribe(self)
-            self._is_subscribed = False
             self._initial = b""  # fragments that are still in the queue of the fan-out are dropped
             self._ring.clear()
 

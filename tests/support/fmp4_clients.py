@@ -31,8 +31,9 @@ class FakeVideo:
     def subscribe(self, sink: PacketSink) -> None:
         if self.error is not None:
             raise self.error
-        self.subscriptions += 1
-        self.sinks.append(sink)
+        if sink not in self.sinks:
+            self.subscriptions += 1
+            self.sinks.append(sink)
 
     def unsubscribe(self, sink: PacketSink) -> None:
         if sink in self.sinks:

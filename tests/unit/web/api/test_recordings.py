@@ -47,12 +47,15 @@ class Client:
         recorders = None
         if folder is not None:
             library = Library(folder, None)
-            video = VideoRecorder(self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append)
+            video = VideoRecorder(
+                self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append, lambda: 1
+            )
             timelapse = TimelapseRecorder(
                 library,
                 lambda full: scene.media.take_snapshot(SnapshotOptions(full_sensor=full)),
                 10**6,
                 scene.deaths.append,
+                lambda: 1,
             )
             recorders = RecordingService(library, preroll_s, video, timelapse)
             recorders.open(scene.deaths.append)
