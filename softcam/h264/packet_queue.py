@@ -104,8 +104,10 @@ class PacketQueue:
             self._trim(from_s)
 
     def stop_consuming(self) -> list[tuple[VideoFormat, Packet]]:
-        """Take all packets, and hold the pre-roll from now on; it starts with the next keyframe."""
+        """Take all packets, and hold the pre-roll from now on, from the next keyframe; does nothing if it does so."""
         with self._lock:
+            if not self._is_consumed:
+                return []
             taken = list(chain.from_iterable(self._groups))
             self._clear()
             self._is_consumed = False

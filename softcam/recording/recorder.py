@@ -68,12 +68,11 @@ class RunningVideo:
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Run(Run):
-    """A recording in progress. The recorder's lock guards `segments` and `is_over`; the thread owns the rest."""
+    """A recording in progress. The recorder's lock guards `segments`; the thread owns the rest."""
 
     options: RecordingOptions
     lease: Lease | None = None
     segments: int = 0
-    is_over: bool = False  # nothing more is taken from the queue
 
     file: Mp4Writer | None = None
     last_s: float = 0.0  # of the last written packet, on the monotonic clock
@@ -160,7 +159,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             raise
         log.info("Video recording started")
         with self._changed:
-            self._changed.wait_for(lambda: run.name or run.is_over or self.last_error, _FIRST_FILE_S)
+            self._changed.wait_for(lambda: run.name or self._run is not run or self.last_error, _FIRST_FILE_S)
             return self._status(run)
 
     def close(self, deadline_s: float) -> None:
@@ -202,10 +201,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             self._source.unsubscribe(self._queue)
         if run.lease is not None:
             run.lease.release()
-        with self._changed:
-            if not run.is_over:  # it has not started, or its thread crashed
-                self._queue.stop_consuming()
-                run.is_over = True
+        self._queue.stop_consuming()  # if it has not started, or its thread crashed
         self._end_run()
 
     def _take_packets(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:
@@ -221,7 +217,6 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
                 newest_s = packets[-1][1].began_s if packets else 0.0
                 is_last = newest_s >= run.ends_s or time.monotonic() > run.ends_s + _MAX_FRAGMENT_S
             if is_last:
-                run.is_over = True
                 packets += self._queue.stop_consuming()
             return packets, is_last
 

@@ -138,4 +138,5 @@ def test_stop_consuming_returns_the_rest() -> None:
     queue.on_packet(packet(0.5))
     assert queue.size == 0, "a pre-roll starts with a keyframe"
     queue.on_packet(packet(1.0, is_keyframe=True))
+    assert queue.stop_consuming() == [], "what is queued now is pre-roll"
     assert moments(queue) == [1.0]
