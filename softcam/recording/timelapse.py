@@ -167,7 +167,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             raise NoPicture(hangs)
         outcomes: list[Snapshot | CameraError] = []
 
-        def take() -> None:
+        def request_still() -> None:
             try:
                 outcome: Snapshot | CameraError = self._take_still(run.options.full_sensor)
             except CameraError as error:  # raised below, on the waiting thread
@@ -177,7 +177,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
                 self._changed.notify_all()
 
         try:
-            run.still_thread = spawn("timelapse still", take, self._on_crash)
+            run.still_thread = spawn("timelapse still", request_still, self._on_crash)
         except RuntimeError as error:  # no memory, or too many threads: may succeed later
             raise NoPicture(f"the still cannot be taken: {error}") from error
         with self._changed:
