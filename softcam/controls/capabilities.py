@@ -142,7 +142,7 @@ def _out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
         low, high = _number(limits[0], -math.inf), _number(limits[1], math.inf)
         supported = [word for word, number in row.choices.items() if low <= number <= high]
         if value not in supported:
-            return f"{row.name}: this camera supports {', '.join(supported)}; {value} is {row.choices[value]}"
+            return f"{row.name}: this camera supports {', '.join(supported)}"
     elif row.is_numeric:
         low, high = effective_limits(row, limits)
         if not low <= value <= high:
@@ -154,11 +154,11 @@ def _hdr_reason(word: str, config: StreamConfig) -> str | None:
     has_single = has_single_exposure_hdr(config)
     match word:
         case "sensor" if not config.has_sensor_hdr:
-            return "mode sensor: this camera's sensor does not support HDR"
+            return "mode: this camera does not support sensor (its sensor has no HDR)"
         case "single-exp" if not has_single:
-            return "mode single-exp: not supported by this camera; single-exposure HDR requires a Raspberry Pi 5"
+            return "mode: this camera does not support single-exp (single-exposure HDR requires a Raspberry Pi 5)"
         case "auto" if not (has_single or config.has_sensor_hdr):
-            return "mode auto: this camera does not support HDR"
+            return "mode: this camera does not support auto (it has no HDR)"
     return None
 
 

@@ -55,7 +55,7 @@ def test_gain_below_the_minimum_of_the_sensor_sets_it(scene: ControlScene) -> No
         ("autofocus_mode", {"mode": "auto"}, "mode: this camera does not support AfMode"),
         ("awb_preset", {"preset": "ir_850nm"}, "preset: this camera does not support ColourGains"),
         ("awb_preset", {"preset": "cloudy"}, "preset: this camera does not support AwbMode"),
-        ("hdr", {"mode": "sensor"}, "mode sensor: this camera's sensor does not support HDR"),
+        ("hdr", {"mode": "sensor"}, "mode: this camera does not support sensor (its sensor has no HDR)"),
         ("roi", dict.fromkeys(("x", "y", "width", "height"), 0.5), "width: this camera does not support ScalerCrop"),
     ],
 )
