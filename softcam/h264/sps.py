@@ -15,7 +15,7 @@ _UNSPECIFIED_FORMAT: Final = 5
 _OWN_RATIO: Final = 255
 
 
-class _Bits:
+class BitReader:
     """A bit reader; `all` are the bits as text, of which ranges can be copied."""
 
     def __init__(self, data: bytes) -> None:
@@ -40,8 +40,8 @@ class _Bits:
 
 def with_colours(sps: bytes) -> bytes:
     """The set with the colours of a JPEG: sRGB as full-range BT.601. Raises ValueError for an invalid set."""
-    bits = _Bits(sps.replace(b"\x00\x00\x03", b"\x00\x00"))
-    frames = _skip_to_vui(bits)
+    bits = BitReader(sps.replace(b"\x00\x00\x03", b"\x00\x00"))
+    frames = skip_to_vui(bits)
     parts = [bits.all[: bits.at], "1"]
     if bits.read(1):
         begin = bits.at
@@ -59,13 +59,13 @@ def with_colours(sps: bytes) -> bytes:
         # No chroma location, timing or buffers, but a bitstream restriction without reordering: otherwise a decoder may
         # hold back as many frames as there are references.
         parts.append("00")
-        rest = "00000" + "1" + "1" + _code(0) * 2 + _code(15) * 2 + _code(0) + _code(frames) + "1"
+        rest = "00000" + "1" + "1" + exp_golomb(0) * 2 + exp_golomb(15) * 2 + exp_golomb(0) + exp_golomb(frames) + "1"
     description = f"{COLOUR_PRIMARIES:08b}{COLOUR_TRANSFER:08b}{COLOUR_MATRIX:08b}"
     parts += ["1", f"{_UNSPECIFIED_FORMAT:03b}", "1", "1", description, rest]
-    return _escaped("".join(parts))
+    return to_nal_unit("".join(parts))
 
 
-def _skip_to_vui(bits: _Bits) -> int:
+def skip_to_vui(bits: BitReader) -> int:
     """Read up to vui_parameters_present_flag; returns the number of reference frames."""
     bits.read(8)
     profile = bits.read(8)
@@ -98,13 +98,13 @@ def _skip_to_vui(bits: _Bits) -> int:
     return frames
 
 
-def _code(number: int) -> str:
+def exp_golomb(number: int) -> str:
     """The Exp-Golomb code ue(v) of a number."""
     digits = f"{number + 1:b}"
     return digits.zfill(2 * len(digits) - 1)
 
 
-def _escaped(bits: str) -> bytes:
+def to_nal_unit(bits: str) -> bytes:
     """The bits as a NAL unit, with emulation prevention bytes; zeros after the stop bit fill the last byte."""
     bits = bits.rstrip("0")
     size = (len(bits) + 7) // 8

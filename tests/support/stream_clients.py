@@ -50,6 +50,10 @@ class StreamReader:
         result, self._buffer = self._buffer[:size], self._buffer[size:]
         return result
 
+    def unread(self, data: bytes) -> None:
+        """Return data that was received from `socket` directly."""
+        self._buffer = data + self._buffer
+
     def read_header(self) -> dict[str, str]:
         lines = b""
         while not lines.endswith(b"\r\n\r\n"):

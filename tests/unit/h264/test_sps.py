@@ -48,9 +48,9 @@ def shown(set_: bytes, pps: bytes, units: list[bytes]) -> list[Any]:
 
 def without_vui(set_: bytes) -> bytes:
     """As a simple encoder writes it."""
-    bits = sps._Bits(set_.replace(b"\x00\x00\x03", b"\x00\x00"))
-    sps._skip_to_vui(bits)
-    return sps._escaped(bits.all[: bits.at] + "01")
+    bits = sps.BitReader(set_.replace(b"\x00\x00\x03", b"\x00\x00"))
+    sps.skip_to_vui(bits)
+    return sps.to_nal_unit(bits.all[: bits.at] + "01")
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_ok_colours_are_declared_and_frames_unchanged(options: dict[str, Any], h
 def test_ok_without_vui_no_frame_is_delayed() -> None:
     before, _, _ = encoded(preset="ultrafast")
     told = sps.with_colours(without_vui(before))
-    bits = sps._Bits(told.replace(b"\x00\x00\x03", b"\x00\x00"))
-    frames = sps._skip_to_vui(bits)
-    assert bits.all[bits.at :].rstrip("0").endswith(sps._code(0) + sps._code(frames) + "1")
+    bits = sps.BitReader(told.replace(b"\x00\x00\x03", b"\x00\x00"))
+    frames = sps.skip_to_vui(bits)
+    assert bits.all[bits.at :].rstrip("0").endswith(sps.exp_golomb(0) + sps.exp_golomb(frames) + "1")
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_parts_are_complete_and_in_order_at_any_pace(stage: Stage, steps: list[t
             received += reader.socket.recv(size)
     number += 1
     stage.publish(number.to_bytes(4), made_s=number)
-    reader._buffer = received
+    reader.unread(received)
     seen = [0]
     while seen[-1] != number:
         seen.append(int.from_bytes(reader.read_jpeg()[:4]))
