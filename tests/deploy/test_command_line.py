@@ -152,14 +152,14 @@ def test_interrupted_copy_is_removed_on_the_host(ssh: FakeSsh, tmp_path: Path) -
     ],
 )
 def test_fail_usage(arguments: list[str], complaint: str) -> None:
-    done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert done.stdout == ""
 
 
 def test_help_lists_every_option() -> None:
-    done = subprocess.run([str(SCRIPT), "--help"], capture_output=True, text=True, timeout=20)
+    done = subprocess.run([str(SCRIPT), "--help"], capture_output=True, text=True, timeout=PATIENCE_S)
     accepted = set(re.findall(r"^ +(--[a-z-]+)(?: \| -?-[a-z-]+)*\)", SCRIPT.read_text(), re.MULTILINE))
     assert done.returncode == 0
     assert {option for option in accepted if option not in done.stdout} == set()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.support.timeouts import PATIENCE_S
 
 SCRIPT = PROJECT / "systemd" / "restart-backoff.sh"
 
@@ -20,7 +21,7 @@ def run(folder: Path, word: str, result: str = "exit-code") -> str:
         env={**os.environ, "RUNTIME_DIRECTORY": str(folder), "SERVICE_RESULT": result},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -67,8 +68,8 @@ def test_stop_during_the_delay(tmp_path: Path) -> None:
         assert "restarting in 29 s" in waiting.stdout.readline()
         began_s = time.monotonic()
         os.killpg(waiting.pid, signal.SIGTERM)  # as systemd does, to the whole group
-        assert waiting.wait(20) == 0
-        assert time.monotonic() - began_s < 20
+        assert waiting.wait(PATIENCE_S) == 0
+        assert time.monotonic() - began_s < PATIENCE_S
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(waiting.pid, signal.SIGKILL)  # its `sleep` may have started after the signal

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.timeouts import RUN_LIMIT_S
+
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 
 
@@ -140,7 +142,10 @@ def test_short_run(tmp_path: Path) -> None:
     command = [sys.executable, str(BENCH / "run.py"), "--servers", "limit,passthrough", "--rounds", "1", "--again", "0"]
     where = ["--build", str(tmp_path), "--json", str(tmp_path / "r.json"), "--svg", str(tmp_path / "r.svg")]
     run = subprocess.run(
-        [*command, "--seconds", "0.5", "--viewers", "1", "20", *where], capture_output=True, text=True, timeout=110
+        [*command, "--seconds", "0.5", "--viewers", "1", "20", *where],
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
     )
     report = json.loads((tmp_path / "r.json").read_text())
     watched = {(one["server"], one["viewers"]): one for one in report["measurements"] if one["kind"] == "viewers"}

@@ -14,8 +14,9 @@ import simplejpeg
 
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import port_of
+from tests.support.timeouts import PATIENCE_S
 
-LIMIT_S = 60
+LIMIT_S = 3 * PATIENCE_S
 SMALL = ("--width", "320", "--height", "180")
 Start = Callable[..., Portal]
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import PROJECT, Portal
 from tests.support.http_client import StreamClient, ask_for_still, cpu_s, resident_mb, wait_for_status, wake_ups
-from tests.support.timeouts import RUN_LIMIT_S
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
 pytestmark = pytest.mark.measurement
 Start = Callable[..., Portal]
@@ -26,7 +26,7 @@ WATCH_S = 3.0  # length of the measurement
 
 def expect_light(portal: Portal, threads: int) -> None:
     """Check CPU time and wake-ups of the idle portal for some seconds."""
-    deadline_s = time.monotonic() + 5
+    deadline_s = time.monotonic() + PATIENCE_S
     while len(portal.threads()) != threads:  # threads of the last requests may still run
         assert time.monotonic() < deadline_s, portal.threads()
     began_s, used_s, woken = time.monotonic(), cpu_s(portal.pid), wake_ups(portal.pid)

@@ -16,6 +16,7 @@ import yaml
 from tests.conftest import PROJECT, Portal
 from tests.process.test_publish import SMALL, free_port, url_of
 from tests.support.http_client import ask, port_of
+from tests.support.timeouts import RUN_LIMIT_S
 
 Start = Callable[..., Portal]
 FOLDER = PROJECT / "integrations" / "mediamtx"
@@ -49,7 +50,7 @@ def test_commands(start_portal: Start, configuration: Any, tmp_path: Path, numbe
         assert command.count(f"127.0.0.1:{18081 + number}/") == 1
         there = command.replace(f":{18081 + number}/", f":{port_of(portal)}/")
         argv = shlex.split(there.replace("/etc/mediamtx/portal-key", str(file)))
-        return subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        return subprocess.run(argv, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
     assert publishing(portal, headers) == "off"
     for _ in range(2):

@@ -139,7 +139,7 @@ import pytest
 HERE = Path(__file__).parent
 
 def wait_for(path):
-    deadline_s = time.monotonic() + 10
+    deadline_s = time.monotonic() + PATIENCE_S
     while not path.exists() and time.monotonic() < deadline_s:
         time.sleep(0.01)
     return path.exists()

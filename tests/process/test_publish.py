@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
-from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 Until = Callable[..., None]
@@ -76,7 +76,7 @@ class Server:
 def _has_gstreamer() -> None:
     look = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
     try:
-        subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=60)
+        subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=RUN_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("needs gir1.2-gst-rtsp-server-1.0 and python3-gi")
 
@@ -195,7 +195,8 @@ def test_late_server(start_portal: Start, serve: Callable[..., Server], wait_unt
     server.wait_for("^gone$")
     frames = server.frames()
     probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
-    found = json.loads(subprocess.check_output([*probe, str(tmp_path / "published.h264")], timeout=60))["streams"][0]
+    shown = subprocess.check_output([*probe, str(tmp_path / "published.h264")], timeout=RUN_LIMIT_S)
+    found = json.loads(shown)["streams"][0]
     assert found["width"] == 640
     # The server prints a frame before it writes it; the last one may be cut by the end.
     assert int(found["nb_read_frames"]) in (frames - 1, frames)
@@ -362,7 +363,7 @@ def test_ffmpeg_server(start_portal: Start, wait_until: Until, tmp_path: Path) -
     finally:
         server.end()
     probe = ["ffprobe", "-v", "error", "-count_frames", "-of", "json", "-show_entries", "stream=nb_read_frames,width"]
-    found = json.loads(subprocess.check_output([*probe, str(film)], timeout=60))["streams"][0]
+    found = json.loads(subprocess.check_output([*probe, str(film)], timeout=RUN_LIMIT_S))["streams"][0]
     assert (found["width"], int(found["nb_read_frames"])) == (640, 60)
     wait_for_publishing(portal, "failed", wait_until)  # FFmpeg has its 60 frames and disconnects
 

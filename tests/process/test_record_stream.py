@@ -20,8 +20,9 @@ from tests.conftest import PROJECT, Portal
 from tests.support.background import eventually
 from tests.support.fakes import make_frame
 from tests.support.motion_pictures import write_unknown
+from tests.support.timeouts import PATIENCE_S
 
-LIMIT_S = 60
+LIMIT_S = 3 * PATIENCE_S
 SMALL = ("--width", "320", "--height", "180")
 Start = Callable[..., Portal]
 

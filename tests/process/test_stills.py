@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, ask_for_still, size_of, status_of
+from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 VIEWERS = 10
@@ -58,7 +59,7 @@ class Watcher:
 
     def stop(self) -> None:
         self._is_over.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
 
 @pytest.mark.measurement

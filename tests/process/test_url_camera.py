@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, decode, port_of, post, size_of, status_of, wait_for_status
 from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
-from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
 SOURCE = ("--width", "320", "--height", "180", "--fps", "20")
@@ -235,7 +235,7 @@ class RtspSource:
 def _has_gstreamer() -> None:
     look = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
     try:
-        subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=60)
+        subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=RUN_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("needs gir1.2-gst-rtsp-server-1.0 and python3-gi")
 

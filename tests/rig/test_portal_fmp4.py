@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.rig.rig import Rig
 from tests.support.rig_client import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal
+from tests.support.timeouts import RUN_LIMIT_S
 
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30")
 _NEAR_DB = 27.0  # of the photograph, after libcamera's scaling and H.264
@@ -25,7 +26,7 @@ def run(*command: str) -> bytes:
     """
     if shutil.which(command[0]) is None:
         pytest.skip(f"needs {command[0]}")
-    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=RUN_LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == b""
     return done.stdout

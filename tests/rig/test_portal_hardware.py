@@ -17,6 +17,7 @@ import pytest
 from tests.rig.rig import Rig
 from tests.rig.test_portal_fmp4 import probe, run
 from tests.support.rig_client import Portal, decode, photographs, psnr_db, recognise, shrunk, start_portal, wait_until
+from tests.support.timeouts import PATIENCE_S
 
 _HD = ("--camera", "Virtual0", "--width", "1280", "--height", "720", "--fps", "30", "--linger", "1")
 _WELL = {"RIG_H264": "well"}
@@ -27,7 +28,7 @@ class Film:
     """Records `/stream.mp4` in a thread, to be checked by ffprobe afterwards."""
 
     def __init__(self, portal: Portal) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", portal.port), timeout=30)
+        self._socket = socket.create_connection(("127.0.0.1", portal.port), timeout=PATIENCE_S)
         self._socket.sendall(b"GET /stream.mp4 HTTP/1.1\r\nHost: rig\r\n\r\n")
         self._data = bytearray()
         self._thread = threading.Thread(target=self._read, name="rig-film", daemon=True)
@@ -40,7 +41,7 @@ class Film:
     def end(self) -> bytes:
         with contextlib.suppress(OSError):  # already closed
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._socket.close()
         return bytes(self._data).partition(b"\r\n\r\n")[2]
 

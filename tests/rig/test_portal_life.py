@@ -8,12 +8,13 @@ import pytest
 
 from tests.rig.rig import Rig
 from tests.support.rig_client import Portal, decode, in_background, recognise, start_portal, wait_until
+from tests.support.timeouts import TIMEOUT_FACTOR
 
 _PHOTOGRAPHS = ("--camera", "Virtual0")  # the camera that shows photographs
 _SMALL = (*_PHOTOGRAPHS, "--width", "640", "--height", "360", "--fps", "30")
 _OPENINGS = 12  # each would leave its threads and descriptors
 _LINGER_S = 3.0
-_STOP_LIMIT_S = 3.0  # the documented limit for the exit
+_STOP_LIMIT_S = 3.0 * TIMEOUT_FACTOR  # the documented limit for the exit
 
 
 def _kinds(portal: Portal) -> Counter[str]:

@@ -13,6 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.rig.rig import Rig
 from tests.support.rig_client import Portal, decode, recognise, start_portal
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
 _CHROMIUM = "/usr/bin/chromium"
 # No screen, no sandbox, and no requests except those of the page.
@@ -56,7 +57,7 @@ def test_browser_shows_stream(rig: Rig, portal: Portal, browser: Browser) -> Non
     page.locator("#state[data-state=live]").wait_for()
     assert page.locator("#picture").evaluate("picture => picture.width") == 1280
     seen: set[int] = set()
-    deadline_s = time.monotonic() + 20
+    deadline_s = time.monotonic() + PATIENCE_S
     while len(seen) < 3 and time.monotonic() < deadline_s:
         seen.add(_shown(rig, page))
     assert len(seen) >= 3, "the image does not change"
@@ -83,7 +84,7 @@ def test_browser_shows_recovery(rig: Rig, browser: Browser) -> None:
 
 def test_curl_snapshot_and_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
     curl, file = _program("curl"), tmp_path / "snapshot.jpg"
-    subprocess.run([curl, "-sSf", "-o", file, f"{portal.url}/?action=snapshot"], check=True, timeout=20)
+    subprocess.run([curl, "-sSf", "-o", file, f"{portal.url}/?action=snapshot"], check=True, timeout=PATIENCE_S)
     assert recognise(rig, decode(file.read_bytes())) >= 0
     # The stream has no end, so curl stops at its time limit (28).
     stream = subprocess.run(
@@ -107,7 +108,7 @@ def test_ffmpeg_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=RUN_LIMIT_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -122,7 +123,7 @@ def test_ffmpeg_stream(rig: Rig, portal: Portal, tmp_path: Path) -> None:
 
 def test_ffprobe_stream(portal: Portal) -> None:
     command = [_program("ffprobe"), "-loglevel", "error", "-show_streams", "-of", "json", f"{portal.url}/stream"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
     (stream,) = json.loads(done.stdout)["streams"]
     assert (stream["codec_name"], stream["width"], stream["height"]) == ("mjpeg", 1280, 720)

@@ -302,7 +302,7 @@ def test_update_during_a_change(safe_mode: SafeMode) -> None:
 
     def change(requested: RequestedControls) -> RequestedControls:
         is_inside.set()
-        assert may_return.wait(10)
+        assert may_return.wait(PATIENCE_S)
         return with_brightness(requested)
 
     changing = Background(lambda: safe_mode.start_change(change))

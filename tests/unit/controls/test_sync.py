@@ -16,6 +16,7 @@ from softcam.errors import NotSupported
 from tests.support.background import Background, eventually, soon_s
 from tests.support.control_scene import CONTROLS, DARK, FOCUSED, ControlScene
 from tests.support.fakes import STEADY
+from tests.support.timeouts import PATIENCE_S
 
 
 @pytest.fixture
@@ -278,7 +279,7 @@ class Gate:
     def __call__(self, *arguments: Any, **more: Any) -> Any:
         if threading.current_thread().name == self._thread and not self.is_inside.is_set():
             self.is_inside.set()
-            assert self._is_open.wait(10)
+            assert self._is_open.wait(PATIENCE_S)
         return self._call(*arguments, **more)
 
     def open(self) -> None:
@@ -289,7 +290,7 @@ def test_change_while_the_camera_opens(scene: ControlScene, monkeypatch: pytest.
     gate = Gate(scene.camera.prepare, "camera")
     monkeypatch.setattr(scene.camera, "prepare", gate)
     lease = scene.held.manager.lease("stream")
-    assert gate.is_inside.wait(10)
+    assert gate.is_inside.wait(PATIENCE_S)
     changing = Background(lambda: scene.change("transform", hflip=True))
     eventually(lambda: scene.control_manager.requested.has("transform"), "it is requested")
     gate.open()
@@ -308,13 +309,13 @@ def test_newer_value_is_sent_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(scene.camera, "set_controls", gate)
         frames = threading.Thread(target=lambda: [scene.camera.emit(DARK) for _ in range(3)], name="frame")
         frames.start()
-        assert gate.is_inside.wait(10), "the night profile is about to be sent"
+        assert gate.is_inside.wait(PATIENCE_S), "the night profile is about to be sent"
         changing = Background(lambda: scene.change("day_night_mode", mode="night", night_saturation=0.7))
         eventually(lambda: scene.value("day_night_mode", "night_saturation") == 0.7, "it is requested")
         assert scene.take_sent() == {}
         assert not changing.is_over, "it waits for its turn"
         gate.open()
-        frames.join(10)
+        frames.join(PATIENCE_S)
         changing.result()
         assert [controls["Saturation"] for controls in scene.camera.sent if "Saturation" in controls][-1] == 0.7
 
@@ -330,11 +331,11 @@ def test_late_send_does_not_return_the_lens_to_autofocus(
         monkeypatch.setattr(focusing.camera, "set_controls", gate)
         frames = threading.Thread(target=lambda: [focusing.camera.emit(DARK) for _ in range(3)], name="frame")
         frames.start()
-        assert gate.is_inside.wait(10)
+        assert gate.is_inside.wait(PATIENCE_S)
         changing = Background(lambda: focusing.change("lens_position", position=5.0))
         eventually(lambda: focusing.control_manager.requested.has("lens_position"), "it is requested")
         gate.open()
-        frames.join(10)
+        frames.join(PATIENCE_S)
         changing.result()
         assert [controls["AfMode"] for controls in focusing.camera.sent if "AfMode" in controls][-1] == 0
         assert focusing.held.manager.autofocus.mode is AfMode.MANUAL

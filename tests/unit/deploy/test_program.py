@@ -12,6 +12,7 @@ import pytest
 from deploy import cameras
 from deploy import host as program
 from deploy.system import Failed, Options, run_program
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 from tests.unit.deploy.fake_host import FakeHost
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -106,7 +107,7 @@ def test_continues_without_a_reader_or_a_terminal() -> None:
     assert process.stdout.readline() == b"first\n"
     process.stdout.close()
     process.stdout = None
-    assert process.communicate(b"\n", timeout=30)[1] == b"end"
+    assert process.communicate(b"\n", timeout=PATIENCE_S)[1] == b"end"
     assert process.returncode == 0
 
 
@@ -125,7 +126,7 @@ def bootstrap(folder: Path, *arguments: str, python: str = "/usr/bin/python3") -
     (folder / "deploy/host.py").write_text("import sys\nprint(sys.argv[1:])\n")
     script = (PROJECT / "deploy/bootstrap.sh").read_text().replace("/usr/bin/python3", python)
     argv = ["sh", "-c", script, "sh", *arguments]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=RUN_LIMIT_S)
 
 
 def test_bootstrap(tmp_path: Path) -> None:

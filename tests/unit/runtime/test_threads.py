@@ -6,10 +6,11 @@ import threading
 import pytest
 
 from softcam.runtime.threads import spawn
+from tests.support.timeouts import PATIENCE_S
 
 
 def ended(thread: threading.Thread) -> bool:
-    thread.join(5)
+    thread.join(PATIENCE_S)
     return not thread.is_alive()
 
 
