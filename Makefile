@@ -45,7 +45,7 @@ format: ## format the code and sort imports
 	$(PYTHON_TEST) -m ruff check --fix
 	$(PYTHON_TEST) -m ruff format
 
-coverage: ## run the unit tests and print how much of the package they execute
+coverage: ## run the unit tests and print their coverage; fails below the limit in pyproject.toml
 	@tools/setup.sh lint
 	$(PYTHON_TEST) -m coverage run -m pytest -q tests/unit $(ARGS)
 	$(PYTHON_TEST) -m coverage report

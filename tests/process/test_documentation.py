@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -134,6 +135,14 @@ def test_hook_example(start_portal: Callable[..., Portal], tmp_path: Path) -> No
         [sys.executable, PROJECT / "measure_fps.py", f"{portal.url}/stream.mjpg", "--frames", "5"], timeout=RUN_LIMIT_S
     )
     assert answer.returncode == 0
+
+
+def test_stated_coverage() -> None:
+    """`make coverage` enforces the figure that CONTRIBUTING.md states."""
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["coverage"]
+    stated = re.search(r"`make coverage` \|.*fails below (\d+) %", (PROJECT / "CONTRIBUTING.md").read_text())
+    assert stated is not None
+    assert int(stated[1]) == settings["report"]["fail_under"]
 
 
 def test_links_are_valid() -> None:
