@@ -18,7 +18,7 @@ from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraBusy, CameraError, NotSupported
 from tests.support.background import Background, Flow, eventually
 from tests.support.control_scene import CONFIGURED, ControlScene
-from tests.support.timeouts import TIMEOUT_FACTOR
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 
 @pytest.fixture
