@@ -114,10 +114,8 @@ def missing_packages(host: Host) -> list[str]:
     modules = ("picamera2", "simplejpeg")
     missing = [f"python3-{module}" for module in modules if not host.succeeds(python, "-c", find, module)]
     programs = {"nginx": "nginx-light", "openssl": "openssl"} if host.options.with_nginx else {}
-    for program, package in programs.items():
-        if not host.succeeds("sh", "-c", f"command -v {program}"):
-            missing.append(package)
-    return missing
+    installed = {program for program in programs if host.succeeds("sh", "-c", f"command -v {program}")}
+    return missing + [package for program, package in programs.items() if program not in installed]
 
 
 def plan_packages(host: Host) -> None:

@@ -12,6 +12,7 @@ SIGKILL), the next one rolls back first (rollback.py).
 import argparse
 import fcntl
 import os
+import re
 import shutil
 import signal
 import sys
@@ -232,15 +233,14 @@ def run_command(host: Host, *words: str) -> None:
 def read_arguments(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Options, and the command with its arguments. deploy.sh has checked the values."""
     parser = argparse.ArgumentParser(prog="deploy.host", description="Install Soft Stream on this host.")
-    parser.add_argument("--python", default="")
-    parser.add_argument("--cameras", default="")
-    parser.add_argument("--bind", default="")
+    for name in ("--python", "--cameras", "--bind"):
+        parser.add_argument(name, default="")
     parser.add_argument("--with-nginx", action="store_true")
     parser.add_argument("--start-timeout", type=float, default=Options().start_timeout_s, help="seconds")
     parser.add_argument("command", nargs="+", help="as in run_command()")
     given = parser.parse_args(argv)
-    numbers = tuple(int(word) for word in given.cameras.split(",") if word)
-    bind = {int(number): node for number, _, node in (word.partition("=") for word in given.bind.split(",") if word)}
+    numbers = tuple(map(int, re.findall(r"\d+", given.cameras)))
+    bind = {int(number): node for number, node in re.findall(r"(\d+)=([^,]+)", given.bind)}
     return Options(given.python, numbers, bind, given.with_nginx, given.start_timeout), given.command
 
 

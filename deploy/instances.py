@@ -118,12 +118,9 @@ def port_in_use(port: int) -> str:
 
 def has_other_listener(host: Host, port: int, pids: Collection[str], *, anywhere: bool) -> bool:
     """Whether a process not in `pids` listens on the port, at any address or (not `anywhere`) at a local one."""
-    for line in host.run("ss", "-Hltnp", f"sport = :{port}").stdout.splitlines():
-        address = line.split()[3].rpartition(":")[0]
-        is_own = any(f"pid={pid}," in line for pid in pids)
-        if not is_own and (anywhere or address in _LOCAL_ADDRESSES):
-            return True
-    return False
+    listeners = host.run("ss", "-Hltnp", f"sport = :{port}").stdout.splitlines()
+    others = [line for line in listeners if not any(f"pid={pid}," in line for pid in pids)]
+    return any(anywhere or line.split()[3].rpartition(":")[0] in _LOCAL_ADDRESSES for line in others)
 
 
 # --- Starting and checking

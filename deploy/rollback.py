@@ -29,24 +29,25 @@ class Point:
     active: list[int]  # the instances that ran
     files: dict[str, str]  # by their paths: `file` and the content, or `link` and the target
 
+    @classmethod
+    def parse(cls, text: str) -> "Point":
+        """Raises one of _UNREADABLE unless the text is exactly what `save_point` writes."""
+        record = json.loads(text)
+        states = {str(name): str(state) for name, state in record["files"].items()}
+        point = cls(str(record["release"]), [int(number) for number in record["active"]], states)
+        if asdict(point) != record:
+            raise ValueError("not a rollback point")
+        return point
+
 
 def pending_point(host: Host) -> Point | None:
     """The state to return to if a deployment is running or was interrupted."""
     text = read_text(host.pending)
     try:
-        return _parse_point(text) if text else None
+        return Point.parse(text) if text else None
     except _UNREADABLE:
         host.say(f"{host.pending}: damaged or of another version, ignored: nothing is rolled back")
         return None
-
-
-def _parse_point(text: str) -> Point:
-    record = json.loads(text)
-    states = {str(name): str(state) for name, state in record["files"].items()}
-    point = Point(str(record["release"]), [int(number) for number in record["active"]], states)
-    if asdict(point) != record:
-        raise ValueError("values of other types, or further ones")
-    return point
 
 
 def save_point(host: Host, numbers: Iterable[int]) -> Point:

@@ -26,7 +26,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-OK, USAGE, NO_STREAM, NO_OUTPUT = 0, 2, 3, 4
+try:
+    import av
+    from av.video.frame import PictureType
+except ImportError as error:
+    print(f"record_stream.py: needs PyAV (apt install python3-av, or pip install av): {error}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+OK, NO_STREAM, NO_OUTPUT = 0, 3, 4
 
 _COPIED_CODECS = ("h264", "hevc")
 _TIMEOUT_S = 15.0  # for opening, and for each read
@@ -43,17 +50,13 @@ _END = object()
 def main(argv: list[str] | None = None) -> int:
     """Return the exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
     options = _parse(argv)
-    try:
-        import av
-    except ImportError as error:
-        return _fail(USAGE, f"needs PyAV (apt install python3-av, or pip install av): {error}")
     is_interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: is_interrupted.set())
-    reader = Reader(av, options.url, is_interrupted)
+    reader = Reader(options.url, is_interrupted)
     try:
         video = next((item for item in reader.items() if item is not None), None)
-        return OK if video is None else _record(av, reader, video, options)
+        return OK if video is None else _record(reader, video, options)
     except NoStream as error:
         return _fail(NO_STREAM, f"no stream from {_redacted(options.url)}: {error}")
 
@@ -68,9 +71,8 @@ class Reader:
     The thread is never waited for. The source stays open as long as the reader exists.
     """
 
-    def __init__(self, av: Any, url: str, is_interrupted: threading.Event) -> None:
+    def __init__(self, url: str, is_interrupted: threading.Event) -> None:
         self.is_interrupted = is_interrupted
-        self._av = av
         self._url = url
         self._source: Any = None
         self._queue: queue.Queue[Any] = queue.Queue(_QUEUE_PACKETS)
@@ -101,7 +103,7 @@ class Reader:
 
     def _read(self) -> None:
         options = {"rtsp_transport": "tcp"} if self._url.lower().startswith(("rtsp://", "rtsps://")) else {}
-        self._source = self._av.open(self._url, options=options, timeout=_TIMEOUT_S)
+        self._source = av.open(self._url, options=options, timeout=_TIMEOUT_S)
         video = next((stream for stream in self._source.streams if stream.type == "video"), None)
         if video is None:
             raise OSError("no video stream")
@@ -113,14 +115,14 @@ class Reader:
                 self._queue.put((packet, time.monotonic()))
 
 
-def _record(av: Any, reader: Reader, video: Any, options: argparse.Namespace) -> int:
+def _record(reader: Reader, video: Any, options: argparse.Namespace) -> int:
     try:
         options.output.open("wb").close()  # PyAV would report an error only at the first frame
         fragmented = _FRAGMENTED if av.library_versions["libavformat"] >= (61, 7) else {}
         target = av.open(str(options.output), "w", format="mp4", options=fragmented)
     except (OSError, av.error.FFmpegError) as error:
         return _fail(NO_OUTPUT, f"{options.output} cannot be written: {_reason(error)}")
-    writer = Copy(target, video) if video.codec_context.name in _COPIED_CODECS else _Encode(av, target, video)
+    writer = Copy(target, video) if video.codec_context.name in _COPIED_CODECS else _Encode(target, video)
     progress = _Progress(options.output)
 
     def write_packets() -> None:
@@ -128,9 +130,8 @@ def _record(av: Any, reader: Reader, video: Any, options: argparse.Namespace) ->
             if item is not None:
                 progress.add(writer.write(*item))
             progress.show()
-            if progress.seconds >= (options.duration or math.inf):
-                break
-            if progress.frames >= (options.limit_frames or math.inf):
+            is_long_enough = progress.seconds >= (options.duration or math.inf)
+            if is_long_enough or progress.frames >= (options.limit_frames or math.inf):
                 break
 
     errors: list[Exception] = []
@@ -187,8 +188,7 @@ class Copy:
 class _Encode:
     """Decodes and encodes as H.264. Frames have their time of arrival, as an MJPEG stream has no timestamps."""
 
-    def __init__(self, av: Any, target: Any, video: Any) -> None:
-        self._av = av
+    def __init__(self, target: Any, video: Any) -> None:
         self._target = target
         self._decoder = video.codec_context
         self._stream: Any = None
@@ -199,7 +199,7 @@ class _Encode:
     def write(self, packet: Any, arrived_s: float) -> list[float]:
         try:
             frames = self._decoder.decode(packet)
-        except self._av.error.InvalidDataError:  # one damaged JPEG
+        except av.error.InvalidDataError:  # one damaged JPEG
             return []
         times_s = []
         for frame in frames:
@@ -210,10 +210,9 @@ class _Encode:
             picture.pts = self._last_pts = max(self._last_pts + 1, round((arrived_s - self._began_s) * _CLOCK_HZ))
             picture.time_base = Fraction(1, _CLOCK_HZ)
             times_s.append(picture.pts / _CLOCK_HZ)
-            kinds = self._av.video.frame.PictureType
-            picture.pict_type = kinds.NONE
+            picture.pict_type = PictureType.NONE
             if arrived_s >= self._keyframe_s:
-                picture.pict_type = kinds.I
+                picture.pict_type = PictureType.I
                 self._keyframe_s = arrived_s + _KEYFRAME_S
             self._target.mux(self._stream.encode(picture))
         return times_s

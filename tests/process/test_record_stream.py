@@ -210,7 +210,7 @@ import importlib.util, sys, threading, av
 spec = importlib.util.spec_from_file_location("record_stream", sys.argv[1])
 tool = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tool)
-reader = tool.Reader(av, sys.argv[2], threading.Event())
+reader = tool.Reader(sys.argv[2], threading.Event())
 video, *packets = [item for item in reader.items() if item is not None]
 with av.open(sys.argv[3], "w", format="mp4") as target:
     copy = tool.Copy(target, video)
@@ -304,6 +304,15 @@ def test_fail_record_unknown_codec(tmp_path: Path) -> None:
         f"record_stream.py: no stream from {path}: unknown video codec\n",
     )
     assert not output.exists()
+
+
+def test_fail_record_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('No module named av')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = run("--url", "http://127.0.0.1:1/", "--output", str(tmp_path / "recording.mp4"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("record_stream.py: needs PyAV (apt install python3-av, ")
+    assert done.stderr.endswith(": No module named av\n")
 
 
 def test_fail_record_output(start_portal: Start) -> None:
