@@ -15,13 +15,12 @@ properties is safe from any thread.
 import contextlib
 import itertools
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from softcam.controls.state import RequestedControls
+from softcam.runtime.atomic_file import replace_file, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +100,10 @@ class Store:
                 log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), self._read_error)
             self._read_error = None
             if not requested.is_empty:
-                self._write(self._path, requested.to_json())
+                replace_file(self._path, requested.to_json().encode())
             elif self._path.exists():
                 self._path.unlink()
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
             self.error = None
             return True
         return False
@@ -119,7 +118,7 @@ class Store:
                 # Copied if there is a replacement, so that there is a file at every moment.
                 self._move_to_quarantine(self._path, is_copied=not replacement.is_empty)
                 if not replacement.is_empty:
-                    self._write(self._path, replacement.to_json())
+                    replace_file(self._path, replacement.to_json().encode())
                 log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), reason)
         self.end_attempt()
 
@@ -127,14 +126,14 @@ class Store:
         """Write the attempt mark: the camera is about to be opened with this state for the first time."""
         if self._path is not None:
             with self._reporting_errors():
-                self._write(_mark_path(self._path), requested.to_json())
+                replace_file(_mark_path(self._path), requested.to_json().encode())
 
     def end_attempt(self) -> None:
         """Remove the attempt mark: the process neither hung nor crashed."""
         if self._path is not None:
             with self._reporting_errors(), contextlib.suppress(FileNotFoundError):
                 _mark_path(self._path).unlink()
-                _sync_directory(self._path.parent)  # a mark that a power cut brings back would count against the state
+                sync_directory(self._path.parent)  # a mark that a power cut brings back would count against the state
 
     @staticmethod
     def _attempted(path: Path) -> RequestedControls | None:
@@ -151,25 +150,10 @@ class Store:
             names = (quarantine.with_name(f"{quarantine.name}.{number}") for number in itertools.count(1))
             quarantine.replace(next(name for name in names if not name.exists()))
         if is_copied:
-            self._write(quarantine, path.read_text(encoding="utf-8"))
+            replace_file(quarantine, path.read_bytes())
         else:
             path.replace(quarantine)
         self._has_quarantine = True
-
-    def _write(self, path: Path, text: str) -> None:
-        """Replace a file atomically and sync it."""
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        _sync_directory(path.parent)
 
     @contextlib.contextmanager
     def _reporting_errors(self) -> Iterator[None]:
@@ -196,11 +180,3 @@ def _quarantine_path(path: Path) -> Path:
 
 def _mark_path(path: Path) -> Path:
     return path.with_suffix(".trial")
-
-
-def _sync_directory(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
