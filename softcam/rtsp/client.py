@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from softcam.rtsp.auth import authorization
 from softcam.rtsp.errors import RtspError, RtspRejected
 from softcam.rtsp.messages import Message, format_message, take_message
 from softcam.rtsp.waker import Waker
+from softcam.runtime.http_auth import authorization
 
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}  # as registered with IANA
 CONNECT_LIMIT_S: Final = 3.0  # Linux repeats a SYN after one and after three seconds
@@ -141,7 +141,10 @@ class Connection:
         if self._challenges:
             self._nonce_count += 1
             credentials = self._address.user or "", self._address.password
-            fields["Authorization"] = authorization(self._challenges, method, url, credentials, self._nonce_count)
+            try:
+                fields["Authorization"] = authorization(self._challenges, method, url, credentials, self._nonce_count)
+            except ValueError as error:
+                raise RtspRejected(str(error)) from error
         self.send(format_message(f"{method} {url} RTSP/1.0", {**fields, **headers}, body))
         return self._cseq
 

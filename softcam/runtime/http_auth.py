@@ -1,4 +1,4 @@
-"""Digest and Basic authentication of RTSP requests. Pure functions but for the client's nonce; any thread."""
+"""Digest and Basic authentication of HTTP and RTSP requests. Pure functions but for the client's nonce; any thread."""
 
 import base64
 import hashlib
@@ -7,15 +7,13 @@ import secrets
 from collections.abc import Sequence
 from typing import Final
 
-from softcam.rtsp.errors import RtspRejected
-
 _FIELD: Final = re.compile(r'([\w-]+)=(?:"([^"]*)"|([^\s,"]+))')
 
 
 def authorization(challenges: Sequence[str], method: str, url: str, credentials: tuple[str, str], count: int) -> str:
     """The value of `Authorization` for the strongest challenge (RFC 7616, 7617); `count` is the nonce count.
 
-    Raises RtspRejected if no challenge is supported.
+    Raises ValueError if no challenge is supported.
     """
     user, password = credentials
     for algorithm in ("SHA-256", "MD5"):
@@ -41,7 +39,7 @@ def authorization(challenges: Sequence[str], method: str, url: str, credentials:
             return "Digest " + ", ".join(f'{name}="{_escape(value)}"' for name, value in values.items()) + tail
     if any(challenge.partition(" ")[0].lower() == "basic" for challenge in challenges):
         return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
-    raise RtspRejected("unsupported authentication scheme (401)")
+    raise ValueError("unsupported authentication scheme (401)")
 
 
 def _escape(text: str) -> str:
