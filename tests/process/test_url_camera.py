@@ -73,6 +73,17 @@ def test_h264_of_another_portal(start_portal: Start) -> None:
     assert abs(here - there).max() < 6
 
 
+def test_single_jpeg_is_polled(start_portal: Start) -> None:
+    source = start_portal(*SOURCE)
+    portal = start_portal(camera=source_url(source, "/snapshot.jpg?width=240"))
+    with StreamClient(portal) as viewer:
+        parts = [viewer.next() for _ in range(40)]
+    assert {size_of(part.jpeg)[0] for part in parts} == {240}, "no placeholder"
+    assert len({part.jpeg for part in parts}) > 20, "it moves"
+    assert wait_for_status(portal, viewers=0)["restarts"] == 0
+    assert "disconnected:" not in portal.log
+
+
 def test_clients_stay_connected_while_source_restarts(start_portal: Start) -> None:
     port = str(free_port())
     source = start_portal("--port", port, *SOURCE)
@@ -145,7 +156,7 @@ def test_exit_with_thread_blocked_in_ffmpeg(start_portal: Start, tmp_path: Path,
     telling = "import atexit\natexit.register(print, 'taken apart', flush=True)\ndef see(*_): pass\n"
     (tmp_path / "telling.py").write_text(telling)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        address = f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"
         portal = start_portal("--hook", "telling:see", camera=address, environment={"PYTHONPATH": str(tmp_path)})
         portal.wait_for_log("Listening")
         if not hangs:

@@ -2,7 +2,8 @@
 
 It is opened like any other camera, and its frames are no larger than requested. A disconnected source never ends the
 process: while the camera is open, the reader reconnects, and `disconnect_reason` has the reason. Only a file or a
-device that does not exist is missing. There are no controls. `reader` has the thread, `source` uses PyAV.
+device that does not exist is missing. There are no controls. `reader` has the thread; `http_source` reads JPEGs over
+HTTP, and `source` everything else, with PyAV.
 """
 
 import logging
@@ -20,8 +21,9 @@ from softcam.camera.base import (
     ignore_config,
     no_controls,
 )
+from softcam.camera.url.http_source import open_source
 from softcam.camera.url.reader import Reader
-from softcam.camera.url.source import READ_TIMEOUT_S, Source, path_of, require_pyav
+from softcam.camera.url.source import READ_TIMEOUT_S, path_of, require_pyav
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 from softcam.runtime.redact import display_url
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 # seconds; a source that needs longer is opened without it.
 _FIRST_FRAME_TIMEOUT_S: Final = 5.0
 _STILL_TIMEOUT_S: Final = 5.0
-_STOP_TIMEOUT_S: Final = 0.5  # a reader that is blocked in FFmpeg ends later, by itself
+_STOP_TIMEOUT_S: Final = 0.5  # a reader that is blocked in FFmpeg or on a socket ends later, by itself
 
 
 class UrlCamera:
@@ -128,9 +130,9 @@ class UrlCamera:
 
     def _start(self, on_frame: OnFrame) -> None:
         request = self._request
-        open_source = partial(Source, self._address, request, self._read_timeout_s)
+        open_address = partial(open_source, self._address, request, self._read_timeout_s)
         config = self._expected_config()
-        self._reader = Reader(self.name, open_source, request, on_frame, config, lambda: self._on_disconnect())
+        self._reader = Reader(self.name, open_address, request, on_frame, config, lambda: self._on_disconnect())
         try:
             self._reader.start()
         except RuntimeError as error:  # no memory, or too many threads

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
 from softcam.camera.session.frame_rate import FrameDecimator
@@ -31,6 +31,14 @@ _MAX_STEP_S: Final = 5.0  # between two images of a file; more is a discontinuit
 _MAX_DURATION_S: Final = 1.0  # of a frame in the metadata; the watchdog adds a multiple of it to its timeout
 
 
+class ImageSource(Protocol):
+    """An open source that yields images as they arrive, None for damaged ones, until its end."""
+
+    def images(self) -> Iterator[SourceImage | None]: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass(eq=False, slots=True)
 class _StillJob:
     """A requested still of about this size, None for the source's own; the reader's lock guards the result."""
@@ -45,13 +53,16 @@ class Reader:
     def __init__(
         self,
         name: str,
-        open_source: Callable[[], Source],
+        open_source: Callable[[Callable[[float], bool]], ImageSource],
         request: StreamRequest,
         on_frame: OnFrame,
         config: StreamConfig,
         on_disconnect: Callable[[], None],
     ) -> None:
-        """`config` is the configuration until the first frame; `on_disconnect` is called after each disconnect."""
+        """`open_source(pause)` connects; `pause(seconds)` sleeps, and returns True once the reader is to stop.
+
+        `config` is the configuration until the first frame; `on_disconnect` is called after each disconnect.
+        """
         self._name = name
         self._open_source = open_source
         self._most = (request.width, request.height)
@@ -125,11 +136,12 @@ class Reader:
 
     def _read_connection(self) -> str:
         """Connect and read until the connection ends; returns the reason. Raises CameraError."""
-        source = self._open_source()
+        source = self._open_source(self._pause)
         try:
             live = ((image, time.monotonic()) for image in source.images())
             damaged_since_s = time.monotonic()
-            for image, due_s in self._read_paced(source) if source.is_paced else live:
+            images = self._read_paced(source) if isinstance(source, Source) and source.is_paced else live
+            for image, due_s in images:
                 if self._is_stopping:
                     return "stopping"
                 now_s = time.monotonic()
@@ -163,9 +175,8 @@ class Reader:
                 now_s = time.monotonic()
                 if due_s < now_s - _MAX_LAG_S:
                     due_s = now_s
-                with self._changed:
-                    if self._changed.wait_for(lambda: self._is_stopping, max(0.0, due_s - now_s)):
-                        return
+                if self._pause(max(0.0, due_s - now_s)):
+                    return
                 yield image, due_s
             if not source.is_endless:
                 return
@@ -246,8 +257,12 @@ class Reader:
             self._log_from_s = now_s + _LOG_INTERVAL_S
             log.warning("Source %s disconnected: %s; reconnecting", self._name, reason)
         self._on_disconnect()
+        self._pause(pause_s)
+
+    def _pause(self, timeout_s: float) -> bool:
+        """Sleep so long, or until the reader is to stop; returns whether it is."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopping, pause_s)
+            return self._changed.wait_for(lambda: self._is_stopping, timeout_s)
 
 
 def _smaller(size: Size, limit: Size | None, scale: Callable[[Size, Size], Size]) -> Size | None:

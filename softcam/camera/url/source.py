@@ -123,7 +123,7 @@ class Source:
     reader rewinds it at its end; `interval_s` is the frame interval in seconds.
     """
 
-    def __init__(self, address: str, request: StreamRequest, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(self, address: str, request: StreamRequest, read_timeout_s: float) -> None:
         """Open the source. Raises CameraError, with a message without passwords."""
         self._av = require_pyav()
         self._address = address
@@ -135,7 +135,7 @@ class Source:
         self._open()
 
     def _open(self) -> None:
-        with _camera_errors(), contextlib.ExitStack() as opened:
+        with camera_errors(), contextlib.ExitStack() as opened:
             pipe = None
             if self._path is not None and self._path.is_fifo():
                 pipe = opened.enter_context(contextlib.closing(Pipe(self._path, self._read_timeout_s)))
@@ -183,7 +183,7 @@ class Source:
         """Yield images to the end of the stream, None for damaged ones. Raises CameraError when the source fails."""
         errors = self._av.error
         is_jpeg = self._video.codec_context.name == "mjpeg"
-        with _camera_errors(), contextlib.suppress(errors.EOFError):
+        with camera_errors(), contextlib.suppress(errors.EOFError):
             for packet in self._container.demux(self._video):
                 if is_jpeg:
                     if packet.size:
@@ -205,7 +205,7 @@ class Source:
             self.close()
             self._open()
             return
-        with _camera_errors():
+        with camera_errors():
             self._container.seek(0 if self._container.start_time is None else self._container.start_time)
             self._video.codec_context.flush_buffers()
 
@@ -222,7 +222,7 @@ class Source:
 
 
 @contextlib.contextmanager
-def _camera_errors(what: str = "") -> Iterator[None]:
+def camera_errors(what: str = "") -> Iterator[None]:
     """Raise CameraError for the errors of PyAV and of files."""
     try:
         yield
@@ -252,7 +252,7 @@ class Converter:
         is_jpeg = name.startswith("yuvj")
         is_full = is_jpeg or image.color_range == _JPEG_RANGE
         colorspaces = self._av.video.reformatter.Colorspace
-        with _camera_errors(f"{name} cannot be converted: "):
+        with camera_errors(f"{name} cannot be converted: "):
             image = self._reformatter.reformat(
                 image,
                 *size,
@@ -266,7 +266,7 @@ class Converter:
 
     def decode_jpeg(self, data: bytes) -> Any:
         """Raises CameraError."""
-        with _camera_errors("JPEG cannot be decoded: "):
+        with camera_errors("JPEG cannot be decoded: "):
             images = self._jpeg_decoder.decode(self._av.Packet(data))
         if not images:
             raise CameraError("JPEG cannot be decoded")

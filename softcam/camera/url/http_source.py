@@ -1,0 +1,108 @@
+"""JPEGs over HTTP: a stream of them, or one that is requested again and again. No thread; belongs to the reader.
+
+What the server sends decides, not how its address looks. Everything else over HTTP is left to FFmpeg.
+"""
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Final
+
+from softcam.camera.base import StreamRequest
+from softcam.camera.url.http_client import HttpClient
+from softcam.camera.url.jpeg_splitter import JpegSplitter
+from softcam.camera.url.source import Converter, Source, SourceImage, camera_errors, require_pyav, size_of_jpeg
+from softcam.errors import CameraError
+
+_NO_IMAGE_TIMEOUT_S: Final = 15.0  # while other data arrives
+_MAX_IMAGE_BYTES: Final = 64 << 20
+_SNIFFED_BYTES: Final = 16
+_JPEG_NAMES: Final = ("jpeg", "jpg", "mjpg")  # in media types such as image/pjpeg and video/x-motion-jpeg
+_JPEG_BEGINNINGS: Final = (b"\xff\xd8\xff", b"--", b"content-")  # without a useful type: an image, a part
+
+
+def open_source(
+    address: str, request: StreamRequest, read_timeout_s: float, pause: Callable[[float], bool]
+) -> "Source | HttpSource":
+    """Open an address. `pause(seconds)` sleeps, and returns True if the reader is to stop. Raises CameraError."""
+    if address.startswith(("http://", "https://")):
+        source = HttpSource(address, 1 / request.fps, read_timeout_s, pause)
+        if source.has_images:
+            return source
+        source.close()
+    return Source(address, request, read_timeout_s)
+
+
+class HttpSource:
+    """An open source; `has_images` is False if it is neither JPEGs nor a single image."""
+
+    def __init__(self, url: str, interval_s: float, timeout_s: float, pause: Callable[[float], bool]) -> None:
+        """Send the first request. Raises CameraError. `interval_s` is the distance of requests for single images."""
+        self._converter = Converter(require_pyav())
+        self._interval_s = interval_s
+        self._pause = pause
+        self._client = HttpClient(url, timeout_s)
+        try:
+            self._request()
+        except CameraError:
+            self.close()
+            raise
+
+    @property
+    def has_images(self) -> bool:
+        return self._is_jpeg or self._is_image
+
+    def images(self) -> Iterator[SourceImage | None]:
+        """Yield images until a stream ends; a single one is requested again and again. Raises CameraError."""
+        while True:
+            count = 0
+            for image in self._jpegs() if self._is_jpeg else self._other_image():
+                count += 1
+                yield image
+            if count != 1 or self._pause(max(0.0, self._asked_s + self._interval_s - time.monotonic())):
+                return
+            self._request()
+            if not self.has_images:
+                raise CameraError("the server stopped delivering images")
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _request(self) -> None:
+        self._asked_s = time.monotonic()
+        self._client.request()
+        body = self._client.body()
+        beginning = b""
+        for data in body:
+            beginning += data
+            if len(beginning) >= _SNIFFED_BYTES:
+                break
+        self._body = chain([beginning], body)
+        media_type = self._client.content_type
+        self._is_jpeg = any(name in media_type for name in _JPEG_NAMES) or (
+            beginning.lstrip().lower().startswith(_JPEG_BEGINNINGS) or media_type.startswith("multipart/")
+        )
+        self._is_image = media_type.startswith("image/")
+
+    def _jpegs(self) -> Iterator[SourceImage | None]:
+        splitter = JpegSplitter()
+        delivered_s = time.monotonic()
+        for data in self._body:
+            for jpeg in splitter.push_data(data):
+                delivered_s = time.monotonic()
+                size = size_of_jpeg(jpeg)
+                yield None if size is None else SourceImage(size, None, jpeg, self._converter)
+            if time.monotonic() - delivered_s > _NO_IMAGE_TIMEOUT_S:
+                raise CameraError("delivers no JPEG images")
+
+    def _other_image(self) -> Iterator[SourceImage | None]:
+        """An image of another format, such as PNG, which PyAV decodes."""
+        body = bytearray()
+        for data in self._body:
+            body += data
+            if len(body) > _MAX_IMAGE_BYTES:
+                raise CameraError("the image is too large")
+        with camera_errors(), require_pyav().open(io.BytesIO(body)) as container:
+            image = next(container.decode(video=0), None)
+        yield None if image is None else SourceImage((image.width, image.height), None, image, self._converter)

@@ -1,0 +1,273 @@
+"""JPEGs over HTTP: servers of many habits, polling, redirects and authentication."""
+
+import contextlib
+import io
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import av
+import numpy as np
+import pytest
+
+from softcam.camera.base import StreamRequest
+from softcam.camera.url.http_source import HttpSource, open_source
+from softcam.camera.url.source import SourceImage
+from softcam.errors import CameraError
+from tests.support.camera_habits import CAMERA_HABITS
+from tests.support.mjpeg_server import SMALL, WITH_THUMBNAIL, Answer, Stub, head, part, send, stalling
+from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
+from tests.support.url_client import FrameRecorder, MakeCamera, open_with
+
+MakeStub = Callable[..., Stub]
+STREAM = head() + b"".join(part(SMALL) for _ in range(3)) + b"--frame--\r\n"
+
+
+@pytest.fixture
+def make_stub() -> Iterator[MakeStub]:
+    made: list[Stub] = []
+
+    def make(*answers: bytes | Answer) -> Stub:
+        """A server that sends these responses one after the other, and then the last one again and again."""
+        rest = iter(answers)
+        last: list[bytes | Answer] = []
+
+        def answer(connection: socket.socket, request: bytes) -> None:
+            last[:] = [next(rest, *last)]
+            (send(last[0]) if isinstance(last[0], bytes) else last[0])(connection, request)
+
+        made.append(Stub(answer))
+        return made[-1]
+
+    yield make
+    for stub in made:
+        stub.close()
+
+
+@contextlib.contextmanager
+def opened(url: str, *, fps: float = 100, timeout_s: float = PATIENCE_S) -> Iterator[HttpSource]:
+    pauses = threading.Event()
+    source = open_source(url, StreamRequest(640, 480, fps), timeout_s, pauses.wait)
+    assert isinstance(source, HttpSource)
+    with contextlib.closing(source):
+        yield source
+
+
+def images_of(source: HttpSource, count: int) -> list[bytes]:
+    images = source.images()
+    return [image.data for _ in range(count) if isinstance(image := next(images, None), SourceImage)]
+
+
+@pytest.mark.parametrize("habit", CAMERA_HABITS)
+def test_habits_of_cameras(make_stub: MakeStub, habit: str) -> None:
+    with opened(make_stub(CAMERA_HABITS[habit]).url) as source:
+        data = [image.data for image in source.images() if image is not None]
+    assert len(data) == 6
+    assert set(data) <= {SMALL, WITH_THUMBNAIL}
+
+
+def jpeg_response(*fields: str, jpeg: bytes = SMALL, content_type: str = "image/jpeg") -> bytes:
+    return head(content_type, extra=[f"Content-Length: {len(jpeg)}", *fields]) + jpeg
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        jpeg_response("Connection: close"),
+        jpeg_response(content_type="image/jpeg; charset=utf-8"),
+        jpeg_response(content_type="application/octet-stream"),
+        jpeg_response(content_type="text/html"),
+        jpeg_response(content_type="IMAGE/JPG"),
+        head("image/jpeg") + SMALL,
+        head("image/jpeg", version="1.0") + SMALL + b"\r\n",
+        head() + part(SMALL) + b"--frame--\r\n",
+        jpeg_response(jpeg=WITH_THUMBNAIL),
+    ],
+)
+def test_single_jpeg_is_requested_again(make_stub: MakeStub, response: bytes) -> None:
+    stub = make_stub(response)
+    with opened(stub.url + "?width=640") as source:
+        assert set(images_of(source, 5)) <= {SMALL, WITH_THUMBNAIL}
+    assert len(stub.requests) == 5
+    assert stub.requests[0].startswith(b"GET /stream.mjpg?width=640 HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+def test_connection_is_kept_between_requests(make_stub: MakeStub) -> None:
+    requests = []
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        while request:
+            requests.append(request)
+            connection.sendall(jpeg_response())
+            if len(requests) == 3:  # closed between two requests, which is not an error
+                return
+            request = connection.recv(4096)
+
+    stub = make_stub(answer)
+    with opened(stub.url) as source:
+        assert images_of(source, 5) == [SMALL] * 5
+    assert len(stub.requests) == 2
+
+
+def test_polling_has_the_requested_rate(make_stub: MakeStub) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 3
+
+    stub = make_stub(jpeg_response())
+    source = open_source(stub.url, StreamRequest(640, 480, 0.01), PATIENCE_S, pause)
+    with contextlib.closing(source):
+        assert len(list(source.images())) == 3
+    assert len(stub.requests) == 3
+    assert all(90 < each <= 100 for each in pauses)
+
+
+def test_png_is_requested_again(make_stub: MakeStub) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="image2pipe") as target:
+        stream = target.add_stream("png", rate=1)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "rgb24"
+        picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 200, np.uint8), format="rgb24")
+        target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    with opened(make_stub(jpeg_response(jpeg=file.getvalue(), content_type="image/png")).url) as source:
+        images = source.images()
+        for _ in range(3):
+            image = next(images)
+            assert image is not None
+            frame = image.frame(None, 0, 0.0, None)
+            assert (frame.size, int(frame.planes[0].mean())) == ((64, 48), 200)
+
+
+def test_stream_that_ends_is_not_requested_again(make_stub: MakeStub) -> None:
+    stub = make_stub(STREAM)
+    with opened(stub.url) as source:
+        assert images_of(source, 9) == [SMALL] * 3
+    assert len(stub.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("later", "reason"),
+    [
+        (b"HTTP/1.1 500 Oh\x1b[31m\r\n\r\n", "Server returned 500 Internal Server Error"),
+        (b"HTTP/1.1 799 Oh\r\n\r\n", "Server returned 799"),
+        (head("text/html") + b"<html>Please log in", "stopped delivering images"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP response"),
+        (b"\0" * 100_000, "no HTTP response"),
+        (b"", "without a response"),
+        (b"HTTP/1.1 200 OK\r\nContent-Ty", "without a response"),
+        (head("image/jpeg", extra=["Transfer-Encoding: chunked"]) + b"Q\r\n", "invalid"),
+        (b"HTTP/1.1 302 Found\r\nLocation: rtsp://x/\r\n\r\n", "not HTTP"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /stream.mjpg\r\n\r\n", "Server returned 302 Found"),
+    ],
+)
+def test_fail_while_polling(make_stub: MakeStub, later: bytes, reason: str) -> None:
+    stub = make_stub(jpeg_response("Connection: close"), later)
+    with opened(stub.url) as source, pytest.raises(CameraError, match=re.escape(reason)):
+        images_of(source, 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n", head(), head() + part(SMALL)[:300]])
+def test_fail_silent_server(make_stub: MakeStub, data: bytes) -> None:
+    stub = make_stub(stalling(data))
+    with (
+        pytest.raises(CameraError, match="timed out"),
+        opened(stub.url, timeout_s=0.2 * TIMEOUT_FACTOR) as source,
+    ):
+        images_of(source, 1)
+
+
+def test_fail_endless_header(make_stub: MakeStub) -> None:
+    def drip(connection: socket.socket, request: bytes) -> None:
+        pause = threading.Event()
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        while not pause.wait(0.05):
+            connection.sendall(b"X: y\r\n")
+
+    stub = make_stub(drip)
+    with pytest.raises(CameraError, match="timed out"), opened(stub.url, timeout_s=0.5 * TIMEOUT_FACTOR):
+        pass
+
+
+# --- redirects and authentication ---------------------------------------------------------------------------------
+
+
+def fields_in(request: bytes) -> dict[str, str]:
+    return {name.lower(): value for name, value in re.findall(r"(?m)^([\w-]+): (.*)\r$", request.decode())}
+
+
+def test_redirects(make_stub: MakeStub) -> None:
+    target = make_stub(STREAM)
+    for location in (target.url, "/elsewhere?a=b c"):
+        stub = make_stub(b"HTTP/1.1 302 Found\r\nLocation: %b\r\n\r\n" % location.encode(), STREAM)
+        with opened(stub.url) as source:
+            assert images_of(source, 3) == [SMALL] * 3
+    assert stub.requests[1].startswith(b"GET /elsewhere?a=b%20c HTTP/1.1\r\n")
+
+
+def test_basic_authentication(make_stub: MakeStub) -> None:
+    stub = make_stub(b'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="it"\r\n\r\n', STREAM)
+    with opened(stub.url.replace("//", "//m%40e:s3cr3t@")) as source:
+        assert images_of(source, 3) == [SMALL] * 3
+    first, second = (fields_in(request) for request in stub.requests)
+    assert "authorization" not in first
+    assert second["authorization"] == "Basic bUBlOnMzY3IzdA=="
+    assert "@" not in second["host"]
+
+
+def test_digest_authentication_while_polling(make_stub: MakeStub) -> None:
+    challenge = 'HTTP/1.1 401 No\r\nWWW-Authenticate: Digest realm="it", nonce="{}", qop="auth"\r\n\r\n'
+    one, two = (challenge.format(nonce).encode() for nonce in ("n1", "n2"))
+    jpeg = jpeg_response("Connection: close")
+    stub = make_stub(one, jpeg, jpeg, two, jpeg)
+    with opened(stub.url.replace("//", "//me:s3cr3t@")) as source:
+        assert images_of(source, 3) == [SMALL] * 3
+    sent = [re.findall(r'nonce="(\w+)".*uri="(.*?)".*nc=(\w+)', request.decode()) for request in stub.requests]
+    assert sent == [
+        [],
+        [("n1", "/stream.mjpg", "00000001")],
+        [("n1", "/stream.mjpg", "00000002")],
+        [("n1", "/stream.mjpg", "00000003")],
+        [("n2", "/stream.mjpg", "00000001")],
+    ]
+
+
+def test_password_is_not_sent_to_another_host(make_stub: MakeStub) -> None:
+    refusal = b'HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm="it"\r\n\r\n'
+    other = make_stub(refusal)
+    redirect = b"HTTP/1.1 302 Found\r\nLocation: http://localhost:%d/\r\n\r\n" % other.port
+    stub = make_stub(refusal, redirect)
+    with pytest.raises(CameraError, match="Server returned 401 Unauthorized"):
+        open_source(stub.url.replace("//", "//me:s3cr3t@"), StreamRequest(640, 480, 100), PATIENCE_S, lambda _s: True)
+    assert [b"Authorization" in request for request in (*stub.requests, *other.requests)] == [False, True, False]
+
+
+@pytest.mark.parametrize("challenge", ["Basic realm=x", "Digest realm=x, nonce=y", "Negotiate", ""])
+def test_fail_rejected_password(
+    make_stub: MakeStub, make_camera: MakeCamera, caplog: pytest.LogCaptureFixture, challenge: str
+) -> None:
+    stub = make_stub(b"HTTP/1.1 401 No\r\nWWW-Authenticate: %b\r\n\r\n" % challenge.encode())
+    caplog.set_level(logging.DEBUG)
+    camera = make_camera(stub.url.replace("//", "//me:s3cr3t@"))
+    camera.open(FrameRecorder())
+    reason = camera.disconnect_reason or ""
+    assert "401" in reason
+    camera.close()
+    assert "s3cr3t" not in caplog.text + reason
+
+
+# --- the camera ---------------------------------------------------------------------------------------------------
+
+
+def test_polled_camera_stays_connected(make_stub: MakeStub, make_camera: MakeCamera) -> None:
+    disconnects: list[str | None] = []
+    camera = make_camera(make_stub(jpeg_response()).url)
+    camera.on_disconnect(lambda: disconnects.append(camera.disconnect_reason))
+    recorder = open_with(camera, keeps_data=True)
+    assert {frame.data for frame in recorder.wait(20)} == {SMALL}
+    assert disconnects == []
+    assert camera.disconnect_reason is None

@@ -1,0 +1,57 @@
+"""The splitter, with data in pieces of every kind."""
+
+import pytest
+
+from softcam.camera.url.jpeg_splitter import JpegSplitter
+from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, encode
+
+BOUNDARY = b"\r\n--frame\r\nContent-Type: image/jpeg\r\n\r\n"
+PROGRESSIVE = bytes.fromhex(
+    "ffd8 ffdb0043 00" + "01" * 64 + "ffc2 000b 08 0008 0008 01 011100"  # 8x8 pixels
+    "ffc4 0014 00" + "00" * 15 + "0100 ffda 0008 01 0100 000001 ff00d0"  # the first scan
+    "ffdd 0004 ffd9 ffda 0008 01 0100 013f00 80ff00ffd011 ffd9"  # a table that contains an end marker, another scan
+)
+
+
+def split(data: bytes, step: int) -> list[bytes]:
+    splitter = JpegSplitter()
+    return [jpeg for at in range(0, len(data), step) for jpeg in splitter.push_data(data[at : at + step])]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000, 10**6])
+def test_pieces_of_any_size(step: int) -> None:
+    images = [SMALL, OTHER, WITH_THUMBNAIL, PROGRESSIVE, SMALL]
+    assert split(BOUNDARY + BOUNDARY.join(images), step) == images
+
+
+def test_image_is_complete_with_its_last_byte() -> None:
+    splitter = JpegSplitter()
+    assert splitter.push_data(BOUNDARY + SMALL[:-1]) == []
+    assert splitter.push_data(SMALL[-1:]) == [SMALL]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"\xff\xd8\xff\xd9",
+        b"\xff\xd8\xff",
+        b"\xff\xd8\xff\xe0\xff\xff",
+        b"\xff\xd8\xff\xff\xff\xff\x01\x00\x00\x00",
+        SMALL[:200],
+        SMALL[:-2],
+        SMALL[: len(SMALL) // 2],
+        SMALL[: len(SMALL) // 2] + b"\xff\xf3\xff\xff" + SMALL[len(SMALL) // 2 :],
+    ],
+)
+def test_damaged_image_does_not_cost_the_next_ones(damaged: bytes) -> None:
+    images = [SMALL, OTHER] * 12  # more than the lengths of the damaged one can cover
+    found = split(BOUNDARY + damaged + BOUNDARY + BOUNDARY.join(images), 64)
+    assert found[-len(images) :] == images
+
+
+def test_endless_data_is_not_kept() -> None:
+    large = encode(64, 48)[:-2]
+    splitter = JpegSplitter()
+    assert splitter.push_data(large + bytes(80 << 20)) == []
+    assert splitter.push_data(BOUNDARY + SMALL) == [SMALL]
