@@ -23,9 +23,10 @@ from softcam.health import Health
 from softcam.imaging.frame import NewestFrame
 from softcam.imaging.snapshot import Snapshot
 from softcam.recording import thumbnail as thumbnails
+from softcam.recording.journal import Journal
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
-from softcam.recording.service import RecordingService
+from softcam.recording.service import RecordingService, automatic_options
 from softcam.recording.timelapse import TimelapseRecorder
 from softcam.rtsp.publisher import Publisher
 from softcam.runtime import memory
@@ -98,9 +99,10 @@ class Application:
             self._manager = CameraManager(
                 session, autofocus_timeout_s=settings.autofocus_timeout_s, has_autofocus=settings.autofocus
             )
-        folder = None if settings.state_dir is None else Path(settings.state_dir)
+        self._state_folder = None if settings.state_dir is None else Path(settings.state_dir)
         kind = "pattern" if settings.is_pattern else "cam" if settings.url is None else "url"
-        store = Store(folder, f"controls-{kind}{'' if settings.is_pattern else self._number}")
+        self._state_name = f"{kind}{'' if settings.is_pattern else self._number}"
+        store = Store(self._state_folder, f"controls-{self._state_name}")
         self._controls = ControlManager(self._manager, request, store)
 
     def _build_media(self) -> None:
@@ -154,6 +156,8 @@ class Application:
         if settings.recordings is None:
             return
         library = Library(Path(settings.recordings), settings.recordings_max_bytes)
+        state = self._state_folder
+        journal = Journal(None if state is None else state / f"recordings-{self._state_name}.json")
         preroll_s = settings.recordings_preroll_s
         video = timelapse = None
         if manager is not None:
@@ -168,9 +172,12 @@ class Application:
             def still(full_sensor: bool) -> Snapshot:
                 return self._media.take_snapshot(SnapshotOptions(full_sensor=full_sensor))
 
-            video = VideoRecorder(self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation)
-            timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation)
-        self._recorders = RecordingService(library, preroll_s, video, timelapse)
+            video = VideoRecorder(
+                self._video, manager, library, preroll_s, thumbnail, self.on_fatal, orientation, journal=journal
+            )
+            timelapse = TimelapseRecorder(library, still, settings.bitrate, self.on_fatal, orientation, journal=journal)
+        autostart = automatic_options(settings.recordings_autostart)
+        self._recorders = RecordingService(library, preroll_s, video, timelapse, autostart, journal)
 
     def _build_web(self) -> None:
         settings, manager, media = self._settings, self._manager, self._media
@@ -183,7 +190,8 @@ class Application:
             lambda: self._fanout.client_count,
             lambda: self._jpegs.encoded_count,
             settings.autofocus,
-            [h264.status, publishing.status, self._hook_status, recordings.status],
+            [h264.status, publishing.status, self._hook_status],
+            recordings.status,
         )
         controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
         cameras = CameraList(settings.neighbours, settings.port_for(self._number))

@@ -149,6 +149,17 @@ def camera_list(text: str) -> tuple[tuple[str, int | str], ...]:
     return tuple(found)
 
 
+def autostart(text: str) -> str:
+    """What is recorded after every start."""
+    kind, colon, interval = text.lower().partition(":")
+    if kind in ("off", "video", "timelapse") and not colon:
+        return kind
+    with contextlib.suppress(ValueError):
+        if kind == "timelapse":
+            return f"timelapse:{number(0.5, 86_400)(interval):g}"
+    raise ValueError("off, video, timelapse or timelapse:SECONDS, which are from 0.5 to 86400")
+
+
 def function_name(text: str) -> str:
     """`package.module:function`."""
     module, _, name = text.partition(":")

@@ -12,6 +12,7 @@ from softcam.config.parsers import (
     PATTERN,
     Parser,
     api_key,
+    autostart,
     boolean,
     camera_choice,
     camera_list,
@@ -156,6 +157,8 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
                 "total size limit; the oldest are deleted", "BYTES", default_text="disk size"),
         Setting("recordings_preroll", 0.0, number(0, 60, "seconds"), "seconds of pre-roll; keeps the camera open",
                 "SECONDS", attribute="recordings_preroll_s"),
+        Setting("recordings_autostart", "off", autostart,
+                "recorded after every start: off, video, timelapse[:SECONDS]", "KIND"),
     ),
     "Hooks": (
         Setting("hook", None, function_name, "function that is called with each frame and may replace it", "MOD:FUNC"),

@@ -57,6 +57,7 @@ class Settings:
     recordings: str | None
     recordings_max_bytes: int | None
     recordings_preroll_s: float
+    recordings_autostart: str
     hook: str | None
     log_level: str
     warnings: tuple[str, ...] = field(default=(), compare=False)

@@ -1,14 +1,18 @@
-"""What both recorders share: one recording at a time, its thread, its end within a deadline, and the last error."""
+"""What both recorders share: one recording at a time, its thread, its end within a deadline, its entry in the journal,
+and the last error.
+"""
 
 import logging
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, TypeVar
 
 from softcam.errors import RecordingError
+from softcam.recording.journal import Entry, Journal, Origin
 from softcam.recording.library import Library
 from softcam.runtime.threads import spawn
 
@@ -21,25 +25,38 @@ STOP_LIMIT_S: Final = 20.0  # a disk that needs longer to finish a file hangs
 class Run:
     """A recording in progress. The recorder's lock guards these fields."""
 
-    began_s: float = field(default_factory=time.time)
-    started_s: float = field(default_factory=time.monotonic)
+    options: Any
+    origin: Origin = field(default_factory=Origin)
     thread: threading.Thread | None = None
     name: str | None = None
     size: int = 0
     is_stopping: bool = False
+    is_interrupted: bool = False  # by the end of the portal: the next start resumes it
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.origin.started_s
 
 
 RunT = TypeVar("RunT", bound=Run)
 StatusT = TypeVar("StatusT")
+OptionsT = TypeVar("OptionsT")
 
 
-class Recorder(ABC, Generic[RunT, StatusT]):
+class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
     """Runs one recording at a time on a dedicated thread. Any thread may call the public methods."""
 
     kind: str  # for messages and the log
 
-    def __init__(self, library: Library, on_crash: Callable[[str], None], stop_limit_s: float = STOP_LIMIT_S) -> None:
+    def __init__(
+        self,
+        library: Library,
+        on_crash: Callable[[str], None],
+        journal: Journal | None = None,
+        stop_limit_s: float = STOP_LIMIT_S,
+    ) -> None:
         self._library = library
+        self._journal = Journal() if journal is None else journal
         self._on_crash = on_crash
         self._stop_limit_s = stop_limit_s
         self._changed = threading.Condition(threading.Lock())  # guards the fields below, and those of the run
@@ -53,10 +70,18 @@ class Recorder(ABC, Generic[RunT, StatusT]):
         with self._changed:
             return None if self._run is None else self._status(self._run)
 
-    def stop(self, deadline_s: float | None = None) -> StatusT | None:
+    @abstractmethod
+    def start(self, options: OptionsT, origin: Origin | None = None) -> StatusT:
+        """Start a recording. Raises RecordingError if one is running or nothing can be written, and CameraError.
+
+        With an `origin` the recording starts at all events, and records as soon as disk and camera are available.
+        """
+
+    def stop(self, deadline_s: float | None = None, *, is_interrupted: bool = False) -> StatusT | None:
         """Stop the recording and finish its last file; None if there is none.
 
-        Waits until `deadline_s` (monotonic clock), by default as long as a working disk may take.
+        Waits until `deadline_s` (monotonic clock), by default as long as a working disk may take. With `is_interrupted`
+        the next start of the portal resumes it.
         """
         if deadline_s is None:
             deadline_s = time.monotonic() + self._stop_limit_s
@@ -64,7 +89,8 @@ class Recorder(ABC, Generic[RunT, StatusT]):
             run = self._run
             if run is None:
                 return None
-            run.is_stopping = True
+            if not run.is_stopping:
+                run.is_stopping, run.is_interrupted = True, is_interrupted
             thread = run.thread
             self._changed.notify_all()
         if thread is not None:
@@ -88,6 +114,24 @@ class Recorder(ABC, Generic[RunT, StatusT]):
             self._run = None
             self._changed.notify_all()
 
+    def _save_entry(self, run: RunT) -> None:
+        """For the next start, in case that this process ends before the recording."""
+        origin = run.origin
+        entry = Entry(asdict(run.options), origin.began_s, run.elapsed_s, time.time(), origin.is_automatic, run.name)
+        self._journal.save(self.kind, entry)
+
+    def _remove_entry(self, run: RunT) -> None:
+        """The recording is over, unless it is to be resumed."""
+        if not run.is_interrupted:
+            self._journal.save(self.kind, None)
+
+    def _log_start(self, run: RunT, details: str = "") -> None:
+        interrupted_s = run.origin.interrupted_s
+        if interrupted_s is None:
+            log.info("%s started%s", self.kind.capitalize(), details)
+        else:
+            log.info("%s resumed%s; interrupted at %s", self.kind.capitalize(), details, format_time(interrupted_s))
+
     def _require_space(self) -> None:
         """Raises RecordingError if nothing can be written."""
         try:
@@ -110,3 +154,7 @@ class Recorder(ABC, Generic[RunT, StatusT]):
             self.last_error = reason
         if is_new:
             log.warning("%s: %s", self.kind.capitalize(), reason)
+
+
+def format_time(moment_s: float) -> str:
+    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

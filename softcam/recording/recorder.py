@@ -5,8 +5,8 @@ during a recording, takes them out a few times per second and writes them. So a 
 nothing is recorded, the queue keeps the pre-roll, if one is configured.
 
 If a file cannot be written, it is closed with what it contains, the error is reported, and a new file is tried every
-few seconds. While the camera is away the last frame is shown; after a long gap the next file begins. A restart of the
-portal ends the recording.
+few seconds. While the camera is away the last frame is shown; after a long gap the next file begins. The next start
+of the portal resumes a recording that was running when the portal ended.
 """
 
 import contextlib
@@ -21,6 +21,7 @@ from softcam.errors import CameraError, PortalError
 from softcam.h264.packet import Packet, VideoFormat, VideoSource
 from softcam.h264.packet_queue import PacketQueue
 from softcam.recording.base import STOP_LIMIT_S, Recorder, Run
+from softcam.recording.journal import Journal, Origin
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.runtime.plural import counted
@@ -61,9 +62,10 @@ class RunningVideo:
 
     name: str | None
     began_s: float  # Unix time
-    elapsed_s: float
-    size: int  # bytes of all its files
+    elapsed_s: float  # since `began_s`
+    size: int  # bytes of all its files, since the interruption
     segments: int
+    interrupted_s: float | None  # Unix time: resumed by the portal after its restart
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -86,10 +88,10 @@ class _Run(Run):
     @property
     def ends_s(self) -> float | None:
         """On the monotonic clock."""
-        return None if self.options.duration_s is None else self.started_s + self.options.duration_s
+        return None if self.options.duration_s is None else self.origin.started_s + self.options.duration_s
 
 
-class VideoRecorder(Recorder[_Run, RunningVideo]):
+class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
     """Writes packets to files. Any thread may start and stop it."""
 
     kind = "video recording"
@@ -104,11 +106,12 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         on_crash: Callable[[str], None],
         orientation: Callable[[], int],
         limits: RecorderLimits | None = None,
+        journal: Journal | None = None,
     ) -> None:
         """`thumbnail` returns a small JPEG of the newest frame, and `orientation` the EXIF orientation of the packets,
         of which another one begins another file; both are called on the recorder's thread."""
         self._limits = limits = RecorderLimits() if limits is None else limits
-        super().__init__(library, on_crash, limits.stop_s)
+        super().__init__(library, on_crash, journal, limits.stop_s)
         self._source = source
         self._manager = manager
         self._preroll_s = preroll_s
@@ -136,20 +139,21 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             self._source.unsubscribe(self._queue)
             self._report_error(f"no pre-roll: {error}")
 
-    def start(self, options: RecordingOptions) -> RunningVideo:
-        """Start a recording. Raises RecordingError if one is running or nothing can be written, and CameraError."""
-        run = _Run(options=options)
+    def start(self, options: RecordingOptions, origin: Origin | None = None) -> RunningVideo:
+        run = _Run(options=options, origin=origin or Origin())
         preroll_s = self._preroll_s if options.preroll_s is None else min(options.preroll_s, self._preroll_s)
         with self._changed:
             self._begin_run(run)
-            self._queue.start_consuming(run.started_s - preroll_s if preroll_s else None)
+            self._queue.start_consuming(run.origin.started_s - preroll_s if preroll_s else None)
         try:
-            self._require_space()
+            if origin is None:
+                self._require_space()
             run.lease = self._manager.lease("recording")
             self._source.subscribe(self._queue)
             if self._preroll_s and not preroll_s:  # subscribed before, and perhaps long after a keyframe
                 self._source.request_keyframe()
-            self._manager.wait_ready(time.monotonic() + _READY_LIMIT_S)
+            if origin is None:
+                self._manager.wait_ready(time.monotonic() + _READY_LIMIT_S)
             with self._changed:
                 self._start_thread(run, "recorder", self._record)
         except BaseException as error:
@@ -157,14 +161,14 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             if isinstance(error, PortalError):
                 self._report_error(str(error))
             raise
-        log.info("Video recording started")
+        self._log_start(run)
         with self._changed:
             self._changed.wait_for(lambda: run.name or self._run is not run or self.last_error, _FIRST_FILE_S)
             return self._status(run)
 
     def close(self, deadline_s: float) -> None:
-        """Stop the recording and the pre-roll for good."""
-        self.stop(deadline_s)
+        """Stop the recording, which the next start of the portal resumes, and the pre-roll."""
+        self.stop(deadline_s, is_interrupted=True)
         self._source.unsubscribe(self._queue)
         if self._preroll_lease is not None:
             self._preroll_lease.release()
@@ -175,7 +179,8 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
         return self._queue.size
 
     def _status(self, run: _Run) -> RunningVideo:
-        return RunningVideo(run.name, run.began_s, time.monotonic() - run.started_s, run.size, run.segments)
+        origin = run.origin
+        return RunningVideo(run.name, origin.began_s, run.elapsed_s, run.size, run.segments, origin.interrupted_s)
 
     def _on_packets(self) -> None:
         """On the encoder's thread: the first file is created at once, because `start` waits for its name."""
@@ -187,10 +192,12 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
 
     def _record(self, run: _Run) -> None:
         try:
+            self._save_entry(run)
             is_last = False
             while not is_last:
                 packets, is_last = self._take_packets(run)
                 self._write_all(run, packets)
+            self._remove_entry(run)
         finally:
             self._end_file(run)
             self._release(run)
@@ -311,6 +318,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo]):
             run.segments += 1
             self._changed.notify_all()
         log.info("Recording %s", file.name)
+        self._save_entry(run)
         try:
             thumbnail = self._thumbnail()
             if thumbnail is not None:

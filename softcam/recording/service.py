@@ -1,12 +1,22 @@
-"""The recorders of one folder as a component, which the main thread opens and closes; any thread reads its errors."""
+"""The recorders of one folder as a component, which the main thread opens and closes; any thread reads its errors.
 
+The thread `recording-recovery` resumes what the end of the last process interrupted, starts what is configured to be
+recorded after every start, and recovers files.
+"""
+
+import contextlib
 import logging
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
+from softcam.errors import CameraError, RecordingError
+from softcam.recording.base import Recorder, format_time
+from softcam.recording.journal import Entry, Journal, Origin
 from softcam.recording.library import Library
-from softcam.recording.recorder import VideoRecorder
-from softcam.recording.timelapse import TimelapseRecorder
+from softcam.recording.recorder import RecordingOptions, VideoRecorder
+from softcam.recording.timelapse import TimelapseOptions, TimelapseRecorder
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -14,18 +24,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RecordingService:
-    """A library with its recorders, which are None if the camera is disabled."""
+    """A library with its recorders, which are None if the camera is disabled.
+
+    `autostart` are the options of what is recorded after every start. The journal is that of the recorders.
+    """
 
     library: Library
     preroll_s: float
     video: VideoRecorder | None = None
     timelapse: TimelapseRecorder | None = None
+    autostart: RecordingOptions | TimelapseOptions | None = None
+    journal: Journal = field(default_factory=Journal)
 
     def open(self, on_crash: Callable[[str], None]) -> None:
-        """Recover interrupted recordings on the thread `recording-recovery`, and start to keep the pre-roll."""
-        spawn("recording-recovery", self._recover, on_crash)
+        """Start to keep the pre-roll, and the thread `recording-recovery`."""
         if self.video is not None:
             self.video.open()
+        spawn("recording-recovery", self._recover, on_crash)
 
     @property
     def last_error(self) -> str | None:
@@ -36,14 +51,61 @@ class RecordingService:
     def close(self, deadline_s: float) -> None:
         """Stop all recordings; their files are complete if that succeeds before the deadline (monotonic clock)."""
         if self.timelapse is not None:
-            self.timelapse.stop(0.0)  # requested at once: it may be waiting for a still
+            self.timelapse.stop(0.0, is_interrupted=True)  # requested at once: it may be waiting for a still
         if self.video is not None:
             self.video.close(deadline_s)
         if self.timelapse is not None:
-            self.timelapse.stop(deadline_s)
+            self.timelapse.stop(deadline_s, is_interrupted=True)
 
     def _recover(self) -> None:
+        interrupted = self.journal.load()
+        if self.video is not None:
+            self._resume(self.video, RecordingOptions, interrupted.get(self.video.kind))
+        if self.timelapse is not None:
+            self._resume(self.timelapse, TimelapseOptions, interrupted.get(self.timelapse.kind))
         try:
             self.library.recover()
         except OSError as error:
             log.warning("Recordings folder cannot be read: %s", error.strerror)
+
+    def _resume(self, recorder: Recorder[Any, Any, Any], options_type: type[Any], entry: Entry | None) -> None:
+        """Continue the recording of the journal, or start the automatic one."""
+        automatic = self.autostart if isinstance(self.autostart, options_type) else None
+        options, origin = automatic, Origin(is_automatic=True)
+        if entry is not None:
+            try:
+                options = automatic if entry.is_automatic else options_type(**entry.options)
+            except TypeError as error:  # of another version
+                log.warning("Interrupted %s is not resumed: %s", recorder.kind, error)
+            else:
+                origin = self._origin(entry)
+        duration_s = None if options is None else options.duration_s
+        if duration_s is not None and time.monotonic() >= origin.started_s + duration_s:
+            log.warning(
+                "%s was interrupted at %s and is not resumed: its duration is over",
+                recorder.kind.capitalize(),
+                format_time(origin.interrupted_s or 0.0),
+            )
+            options, origin = automatic, Origin(is_automatic=True)
+        if options is None:
+            self.journal.save(recorder.kind, None)
+            return
+        try:
+            recorder.start(options, origin)
+        except (RecordingError, CameraError) as error:
+            log.warning("%s is not resumed: %s", recorder.kind.capitalize(), error)
+
+    def _origin(self, entry: Entry) -> Origin:
+        written_s = 0.0
+        if entry.name is not None:
+            with contextlib.suppress(OSError, RecordingError):  # the disk may be absent
+                written_s = self.library.path_of(entry.name).stat().st_mtime
+        return entry.origin(written_s, time.time())
+
+
+def automatic_options(setting: str) -> RecordingOptions | TimelapseOptions | None:
+    """The options for `off`, `video`, `timelapse` or `timelapse:SECONDS`."""
+    kind, _, interval = setting.partition(":")
+    if kind == "timelapse":
+        return TimelapseOptions(float(interval)) if interval else TimelapseOptions()
+    return RecordingOptions() if kind == "video" else None

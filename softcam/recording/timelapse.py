@@ -2,9 +2,9 @@
 
 The thread `timelapse` exists only during a recording. It requests each still when it is due, so with a long interval an
 otherwise unused camera is open for the stills only. A failed still is counted, and the next one follows on schedule; if
-stills take longer than the interval, the missed ones are skipped. A restart of the portal ends the time-lapse; its
-files are complete. Each still is taken on a separate thread, `timelapse still`, so that stopping need not wait for the
-camera. If the MP4 file is removed while it is written, another one is started.
+stills take longer than the interval, the missed ones are skipped. The next start of the portal resumes a time-lapse
+that was running when the portal ended, in another file. Each still is taken on a separate thread, `timelapse still`, so
+that stopping need not wait for the camera. If the MP4 file is removed while it is written, another one is started.
 """
 
 import logging
@@ -23,6 +23,7 @@ from softcam.imaging.scale import scaled_size
 from softcam.imaging.snapshot import Snapshot
 from softcam.recording import thumbnail
 from softcam.recording.base import Recorder, Run
+from softcam.recording.journal import Journal, Origin
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.runtime.plural import counted
@@ -55,11 +56,12 @@ class RunningTimelapse:
 
     name: str | None
     began_s: float  # Unix time
-    elapsed_s: float
-    size: int  # bytes, including the stills
+    elapsed_s: float  # since `began_s`
+    size: int  # bytes, including the stills, since the interruption
     stills: int
     failures: int
     interval_s: float
+    interrupted_s: float | None  # Unix time: resumed by the portal after its restart
 
 
 @dataclass(eq=False, slots=True)
@@ -86,7 +88,7 @@ class _Run(Run):
     still_thread: threading.Thread | None = None  # takes the newest still
 
 
-class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
+class TimelapseRecorder(Recorder[_Run, RunningTimelapse, TimelapseOptions]):
     """Records one time-lapse at a time. Any thread may start and stop it."""
 
     kind = "time-lapse"
@@ -99,21 +101,22 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         on_crash: Callable[[str], None],
         orientation: Callable[[], int],
         still_limit_s: float = _STILL_LIMIT_S,
+        journal: Journal | None = None,
     ) -> None:
         """`take_still(full_sensor)` returns a still or raises CameraError; it is called on a separate thread. `bitrate`
         is in bits per second of the video. `orientation` returns the EXIF orientation of the stills, of which another
         one starts another file."""
-        super().__init__(library, on_crash)
+        super().__init__(library, on_crash, journal)
         self._take_still = take_still
         self._bitrate = bitrate
         self._orientation = orientation
         self._still_limit_s = still_limit_s
 
-    def start(self, options: TimelapseOptions) -> RunningTimelapse:
-        """Start a time-lapse. Raises RecordingError if one is running or nothing can be written, and NotSupported."""
+    def start(self, options: TimelapseOptions, origin: Origin | None = None) -> RunningTimelapse:
         require_libx264()
-        self._require_space()
-        run = _Run(options=options)
+        if origin is None:
+            self._require_space()
+        run = _Run(options=options, origin=origin or Origin())
         with self._changed:
             self._begin_run(run)
             try:
@@ -121,20 +124,27 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
             except RecordingError:
                 self._run = None
                 raise
-            log.info("Time-lapse started: a still every %g s", options.interval_s)
+            self._log_start(run, f": a still every {options.interval_s:g} s")
             self._changed.wait_for(lambda: run.name or run.failures or self._run is not run, _FIRST_STILL_S)
             return self._status(run)
 
     def _status(self, run: _Run) -> RunningTimelapse:
-        elapsed_s = time.monotonic() - run.started_s
         return RunningTimelapse(
-            run.name, run.began_s, elapsed_s, run.size, run.stills, run.failures, run.options.interval_s
+            run.name,
+            run.origin.began_s,
+            run.elapsed_s,
+            run.size,
+            run.stills,
+            run.failures,
+            run.options.interval_s,
+            run.origin.interrupted_s,
         )
 
     # --- the thread -------------------------------------------------------------------------------------------
 
     def _record(self, run: _Run) -> None:
         try:
+            self._save_entry(run)
             while self._wait_until_due(run):
                 try:
                     still = self._get_still(run)
@@ -144,6 +154,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
                     self._count_failure(run, str(error))
                 except OSError as error:
                     self._count_failure(run, f"the still cannot be written: {error.strerror or error}")
+            self._remove_entry(run)
         finally:
             self._end_file(run)
             self._end_run()
@@ -152,7 +163,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
     def _wait_until_due(self, run: _Run) -> bool:
         """Sleep until the next still is due; False if the time-lapse is over."""
         interval_s, duration_s = run.options.interval_s, run.options.duration_s
-        elapsed_s = time.monotonic() - run.started_s
+        elapsed_s = run.elapsed_s
         is_first = not run.stills and not run.failures
         due_s = 0.0 if is_first else (elapsed_s // interval_s + 1) * interval_s
         if duration_s is not None and due_s > duration_s:
@@ -243,6 +254,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse]):
         with self._changed:
             run.name = file.name
             self._changed.notify_all()
+        self._save_entry(run)
         self._library.set_thumbnail(file.name, thumbnail.of_jpeg(still.jpeg, file.orientation))
         return run.video
 

@@ -28,7 +28,7 @@ from tests.support.browser_client import (
     wait_for_state,
     wait_until,
 )
-from tests.support.http_client import wait_for_status
+from tests.support.http_client import post, wait_for_status
 
 RECORDINGS = "/v1/recordings"
 # How much of a canvas is drawn on, in each fifth of its width.
@@ -186,6 +186,20 @@ def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
     assert ask(recorder, RECORDINGS)["running"]["timelapse"]["interval_s"] == 0.5
     page.locator("#record-timelapse").click()
     expect(page.locator(".recording .facts")).to_contain_text("Time-lapse", timeout=LIMIT_MS)
+
+
+def test_resumed_recording(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
+    flags = ("--recordings", str(tmp_path / "kept"))
+    portal = start_portal(*flags)
+    assert post(portal, f"{RECORDINGS}/start", {}).status == 200
+    portal.stop()
+    page = visitor.watch(start_portal(*flags))
+    open_tab(page, "recordings")
+    expect(page.locator("#recordings-resumed")).to_have_text(
+        re.compile("^Resumed after a restart; interrupted .*[0-9]$"), timeout=LIMIT_MS
+    )
+    page.locator("#record-video").click()
+    expect(page.locator("#recordings-resumed")).to_be_hidden()
 
 
 def test_recording_options(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:

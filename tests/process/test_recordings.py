@@ -123,11 +123,41 @@ def test_kill_loses_less_than_a_second(
     # The next start lists and recovers it.
     again = start_portal(*SMALL, "--recordings", str(folder))
     again.wait_for_log("Recovered interrupted recording")
-    (entry,) = listed(again)["recordings"]
-    assert (entry["name"], entry["is_running"]) == (path.name, False)
+    (entry,) = [each for each in listed(again)["recordings"] if each["name"] == path.name]  # another one was resumed
+    assert not entry["is_running"]
     assert entry["duration_s"] == pytest.approx(times[-1] + 1 / FPS, abs=0.1)
     assert probe(path)[0] == count
     assert ask(again, f"/v1/recordings/{path.name}").body == path.read_bytes()
+
+
+def test_restart_and_crash_are_resumed(
+    portal: Portal, folder: Path, start_portal: Start, wait_until: WaitUntil
+) -> None:
+    began = start(portal, segment_s=60, duration_s=3600)["began"]
+    start(portal, kind="timelapse", interval_s=0.5)
+    for end in (signal.SIGKILL, signal.SIGTERM):
+        portal.process.send_signal(end)
+        portal.wait()
+        ended_s = time.time()
+        portal = start_portal(*SMALL, "--recordings", str(folder))
+        portal.wait_for_log("Video recording resumed; interrupted at 2")
+        portal.wait_for_log("Time-lapse resumed: a still every 0.5 s; interrupted at 2")
+        wait_until(lambda: all(running["bytes"] for running in listed(portal)["running"].values()))  # noqa: B023
+        for running in listed(portal)["running"].values():
+            assert running["interrupted"] == pytest.approx(ended_s, abs=2.0)
+        video = status_of(portal)["recording"]["video"]
+        assert video["began"] == began
+        health = ask(portal, "/health").json
+        assert (health["recording_active"], health["recording_error"]) == (True, None)
+        assert health["recording_interrupted"] == pytest.approx(ended_s, abs=2.0)
+        assert b'soft_stream_recording_active{kind="video"} 1' in ask(portal, "/metrics").body
+    assert post(portal, "/v1/recordings/stop", {}).status == 200
+    portal.stop()
+    portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-autostart", "timelapse:30")
+    wait_until(lambda: listed(portal)["running"]["timelapse"] is not None)
+    running = listed(portal)["running"]
+    assert running["video"] is None, "it was stopped on request"
+    assert (running["timelapse"]["interval_s"], running["timelapse"]["interrupted"]) == (30.0, None)
 
 
 def test_exit_finishes_files(portal: Portal, folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from softcam.recording.journal import Journal, Origin
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
 from tests.support.background import Background, eventually, soon_s
@@ -17,7 +18,13 @@ class Studio:
     """A recorder with a source of packets and a camera that delivers frames by itself."""
 
     def __init__(
-        self, folder: Path, held: SessionRig, preroll_s: float, max_bytes: int | None, limits: RecorderLimits
+        self,
+        folder: Path,
+        held: SessionRig,
+        preroll_s: float,
+        max_bytes: int | None,
+        limits: RecorderLimits,
+        journal: Path | None,
     ) -> None:
         self.library = Library(folder, max_bytes)
         self.source = FakeSource()
@@ -33,13 +40,14 @@ class Studio:
             self.crashes.append,
             lambda: self.orientation,
             limits,
+            Journal(journal),
         )
         self.recorder.open()
 
-    def start(self, **options: float) -> None:
+    def start(self, origin: Origin | None = None, **options: float) -> None:
         """Start a recording and send its first second."""
         # A running encoder delivers packets while `start` waits for the first file.
-        started = Background(lambda: self.recorder.start(RecordingOptions(**options)))
+        started = Background(lambda: self.recorder.start(RecordingOptions(**options), origin))
         eventually(lambda: self.source.sinks or started.is_over)
         eventually(lambda: self.recorder.running is not None or started.is_over)
         self.source.give(int(FPS))
@@ -63,10 +71,15 @@ class Studio:
 
 @contextmanager
 def studio(
-    folder: Path, *, preroll_s: float = 0.0, max_bytes: int | None = None, limits: RecorderLimits | None = None
+    folder: Path,
+    *,
+    preroll_s: float = 0.0,
+    max_bytes: int | None = None,
+    limits: RecorderLimits | None = None,
+    journal: Path | None = None,
 ) -> Iterator[Studio]:
     with SessionRig() as held, held.camera.flowing():
-        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits())
+        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits(), journal)
         yield studio
         studio.recorder.close(soon_s())
         assert not any(held.manager.status().leases.values())

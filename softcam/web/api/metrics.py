@@ -58,9 +58,25 @@ def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:
     yield from _family("soft_stream_info", "Always 1; version, backend and camera in the labels.", {f"{{{labels}}}": 1})
     states = {f'{{state="{state.value}"}}': int(content["state"] == state) for state in State}
     yield from _family("soft_stream_camera_state", "1 for the current state of the camera, 0 for the others.", states)
+    if (recording := content["recording"]) is not None:
+        yield from _recording_lines(recording)
     for name, summary, field, factor in _METRICS:
         if content[field] is not None:
             yield from _family(f"soft_stream_{name}", summary, {"": content[field] * factor})
+
+
+def _recording_lines(recording: Mapping[str, Any]) -> Iterator[str]:
+    running = {f'{{kind="{kind}"}}': recording[kind] for kind in ("video", "timelapse")}
+    active = {label: int(each is not None) for label, each in running.items()}
+    yield from _family("soft_stream_recording_active", "1 while a recording of this kind is running.", active)
+    interrupted = {label: each["interrupted"] for label, each in running.items() if each and each["interrupted"]}
+    yield from _family(
+        "soft_stream_recording_interrupted_timestamp_seconds",
+        "When the end of the portal interrupted a recording that is now resumed.",
+        interrupted,
+    )
+    has_failed = {"": int(recording["last_error"] is not None)}
+    yield from _family("soft_stream_recording_failed", "1 while something cannot be recorded.", has_failed)
 
 
 def _process_lines() -> Iterator[str]:

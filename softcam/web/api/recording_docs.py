@@ -89,6 +89,8 @@ _RUNNING: Final = {
     "began": schema.UNIX_TIME,
     "elapsed_s": schema.NUMBER,
     "bytes": schema.INTEGER,
+    "interrupted": schema.nullable("number")
+    | schema.note("Unix time; the end of the portal interrupted the recording, and its next start resumed it"),
 }
 _VIDEO: Final = schema.record({**_RUNNING, "segments": schema.INTEGER})
 _TIMELAPSE: Final = schema.record(
@@ -172,8 +174,8 @@ def start_doc(video: Group) -> Doc:
         "Record video or a time-lapse",
         "recordings",
         _result({"anyOf": [_VIDEO, _TIMELAPSE]}),
-        "Records until it is stopped: if the disk is full or missing, it retries every few seconds. A restart of the "
-        "portal ends the recording.",
+        "Records until it is stopped: if the disk is full or missing, it retries every few seconds. After a restart "
+        "or a crash the portal resumes the recording.",
         body={"oneOf": list(schemas.values())},
         is_body_required=False,
         errors=(400, 409, 503),

@@ -30,8 +30,8 @@ from softcam.web.http.router import Route
 _STOP_LIMIT_S: Final = 15.0  # a slow disk may need some seconds to finish a file
 _CONTENT_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
 _Status = Recording | RunningVideo | RunningTimelapse | None
-_NAMES: Final = {"began_s": "began", "size": "bytes"}
-_DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3}
+_NAMES: Final = {"began_s": "began", "interrupted_s": "interrupted", "size": "bytes"}
+_DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3, "interrupted": 3}
 # Browsers revalidate each time, and get 304 while the file is unchanged.
 _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
@@ -59,12 +59,10 @@ class RecordingsApi:
             Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=docs.THUMBNAIL_DOC),
         ]
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> dict[str, Any] | None:
         """The field of the camera's status, described by `RECORDING_SHAPE`."""
         service = self.service
-        if service is None:
-            return {"recording": None}
-        return {"recording": {**_running(service), "last_error": service.last_error}}
+        return None if service is None else {**_running(service), "last_error": service.last_error}
 
     def get_list(self, _request: Request) -> AnyResponse:
         """The list; empty if the folder cannot be read, with the reason in `last_error`."""

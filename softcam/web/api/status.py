@@ -91,6 +91,10 @@ _HEALTH: Final = {
     "status": {"enum": ["healthy", "unhealthy"]},
     "camera_configured": BOOLEAN,
     "streaming_active": BOOLEAN,
+    "recording_active": BOOLEAN,
+    "recording_interrupted": nullable("number")
+    | note("Unix time at which the end of the portal interrupted a recording that is now resumed"),
+    "recording_error": nullable("string") | note("why something is not recorded"),
     "version": STRING,
 }
 _HEALTH_SCHEMA: Final = record(_HEALTH) | {"properties": _HEALTH | {"detail": nullable("string")}}
@@ -107,7 +111,7 @@ class StatusApi:
     """Handles `/health` and the status.
 
     `manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams. Each of
-    `sections` returns the status fields of another component.
+    `sections` returns the status fields of another component; `recording` returns that of the recordings, if any.
     """
 
     manager: CameraManager | None
@@ -116,6 +120,7 @@ class StatusApi:
     encoded: Callable[[], int]
     has_autofocus: bool
     sections: Sequence[Callable[[], Mapping[str, Any]]] = ()
+    recording: Callable[[], Mapping[str, Any] | None] = lambda: None
     began_s: float = field(default_factory=time.monotonic)
 
     def routes(self) -> list[Route]:
@@ -132,6 +137,7 @@ class StatusApi:
             "status": "healthy" if is_healthy else "unhealthy",
             "camera_configured": self.manager is not None,
             "streaming_active": status.is_streaming,
+            **_recording_health(self.recording() or {}),
             "version": __version__,
         }
         if not is_healthy:
@@ -168,7 +174,7 @@ class StatusApi:
         content |= self._control_fields(content["lux"])
         for section in self.sections:
             content |= section()
-        return content
+        return content | {"recording": self.recording()}
 
     def _session_status(self) -> SessionStatus:
         return _DISABLED if self.manager is None else self.manager.status()
@@ -214,6 +220,16 @@ class StatusApi:
             "day_night_threshold_lux": requested.get("day_night_mode", "threshold_lux"),
             **manager.problems(),
         }
+
+
+def _recording_health(recording: Mapping[str, Any]) -> Mapping[str, Any]:
+    running = [each for each in map(recording.get, ("video", "timelapse")) if each is not None]
+    interrupted = [each["interrupted"] for each in running if each["interrupted"] is not None]
+    return {
+        "recording_active": bool(running),
+        "recording_interrupted": max(interrupted, default=None),
+        "recording_error": recording.get("last_error"),
+    }
 
 
 def _numbers(values: Any, decimals: int) -> list[float | int | None] | None:

@@ -61,6 +61,9 @@ export class Recordings {
     $("record-timelapse").setAttribute("aria-pressed", String(Boolean(timelapse)));
     write($("record-timelapse").querySelector(".text"), timelapse ? "Stop" : "Start");
     write($("record-timelapse").querySelector(".detail"), timelapse ? `${timelapse.stills} photos · ${duration(timelapse.elapsed_s)}` : "");
+    const resumed = [video, timelapse].find((running) => isKnown(running?.interrupted));
+    $("recordings-resumed").hidden = !resumed;
+    write($("recordings-resumed"), resumed ? `Resumed after a restart; interrupted ${formatDate(new Date(resumed.interrupted * 1000))}` : "");
     for (const field of $("recorder").querySelectorAll("[data-of]")) field.disabled = Boolean(this.#running[field.dataset.of]);
   }
 

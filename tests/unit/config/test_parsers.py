@@ -46,6 +46,7 @@ GOOD: list[tuple[Parser, dict[str, object]]] = [
     (parsers.number(0, 31_536_000), {"0": 0.0, "2.5": 2.5, "31536000": 31_536_000.0}),
     (parsers.boolean, dict.fromkeys(("1", "true", "True", "YES", "on"), True)),
     (parsers.boolean, dict.fromkeys(("0", "false", "False", "NO", "off"), False)),
+    (parsers.autostart, {"OFF": "off", "video": "video", "timelapse": "timelapse", "timelapse:.5": "timelapse:0.5"}),
     (parsers.log_level, {"debug": "DEBUG", "Warning": "WARNING"}),
     (parsers.plain_text("a path"), {text: text for text in ("imx708_wide", "/usr/share/x.json", "a b")}),
     (
@@ -108,6 +109,10 @@ BAD: list[tuple[Parser, tuple[str, ...]]] = [
     (parsers.number(0.1, 240), (*NOT_A_NUMBER, "0", "0.09", "240.1")),
     (parsers.number(0, 31_536_000), (*NOT_A_NUMBER, "31536000.1")),
     (parsers.boolean, ("", "2", "maybe", "tru", " on", "none")),
+    (
+        parsers.autostart,
+        ("", "on", "videos", "video:5", "off:", "timelapse:", "timelapse:0", "timelapse:1e2", "timelapse:1:2"),
+    ),
     (parsers.log_level, ("", "loud", "WARN", "10")),
     (parsers.plain_text("a path"), ("", "a\nb", "a\x00b", " x", "x" * 5000)),
     (parsers.host, ("", "a b", "*", "300.1.1.1", "1.2.3", "[::1]", "-a", "a..b", "::g", "ho\nst")),

@@ -42,6 +42,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "recordings": ("/var/lib/recordings", "/var/lib/recordings"),
     "recordings_max_bytes": ("10000000", 10_000_000),
     "recordings_preroll": ("5", 5.0),
+    "recordings_autostart": ("Timelapse:30.0", "timelapse:30"),
     "hook": ("my_hooks:stamp", "my_hooks:stamp"),
     "log_level": ("debug", "DEBUG"),
 }

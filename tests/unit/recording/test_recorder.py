@@ -9,11 +9,12 @@ import pytest
 
 from softcam.errors import CameraError, RecordingError
 from softcam.recording import base
+from softcam.recording.journal import Journal, Origin
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecordingOptions
 from tests.support.background import eventually
 from tests.support.h264_samples import FPS, play
-from tests.support.recording_studio import PICTURE, numbers_from, studio
+from tests.support.recording_studio import PICTURE, numbers_from, running_name, studio
 
 
 def test_recording_plays_with_every_frame(tmp_path: Path) -> None:
@@ -236,3 +237,28 @@ def test_20_recordings_leak_nothing(tmp_path: Path, no_leaks: Callable[..., Abst
         for entry in s.library.entries():
             s.library.delete_recording(entry.name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_resumed_recording_ends_with_its_duration(tmp_path: Path) -> None:
+    with studio(tmp_path) as s:
+        origin = Origin(began_s=1000.0, started_s=s.source.began_s - 58.0, interrupted_s=1057.0)
+        s.start(origin, duration_s=60.0)
+        running = s.recorder.running
+        assert running is not None
+        assert (running.began_s, running.interrupted_s) == (1000.0, 1057.0)
+        assert running.elapsed_s >= 58.0
+        s.source.give(int(5 * FPS))
+        eventually(lambda: s.recorder.running is None)
+        (seen,) = s.videos()
+    assert seen.duration_s == pytest.approx(2.0, abs=1.5 / FPS)
+
+
+def test_journal_keeps_what_was_not_stopped(tmp_path: Path) -> None:
+    with studio(tmp_path / "folder", journal=tmp_path / "journal.json") as s:
+        s.start(segment_s=60.0)
+        s.stop()
+        assert Journal(tmp_path / "journal.json").load() == {}
+        s.start(segment_s=60.0)
+        name = running_name(s)
+    (entry,) = Journal(tmp_path / "journal.json").load().values()
+    assert (entry.name, entry.options["segment_s"], entry.is_automatic) == (name, 60.0, False)

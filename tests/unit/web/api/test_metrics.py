@@ -67,3 +67,14 @@ def test_label_escaping(content: dict[str, Any], name: str | None) -> None:
     labels = next(dict(labels) for (family, labels) in told if family == "soft_stream_info")
     assert labels["camera"] == (name or "")
     assert labels["version"] == __version__
+
+
+def test_recordings(content: dict[str, Any]) -> None:
+    video = {"interrupted": 1000.5}
+    told = samples({**content, "recording": {"video": video, "timelapse": None, "last_error": None}})
+    assert told["soft_stream_recording_active", (("kind", "video"),)] == 1
+    assert told["soft_stream_recording_active", (("kind", "timelapse"),)] == 0
+    of_kinds = [labels for name, labels in told if name == "soft_stream_recording_interrupted_timestamp_seconds"]
+    assert of_kinds == [(("kind", "video"),)]
+    assert told["soft_stream_recording_failed", ()] == 0
+    assert not any("recording" in name for name, _ in samples(content))

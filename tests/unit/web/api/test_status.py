@@ -187,6 +187,9 @@ def test_healthy() -> None:
             "status": "healthy",
             "camera_configured": True,
             "streaming_active": False,
+            "recording_active": False,
+            "recording_interrupted": None,
+            "recording_error": None,
             "version": __version__,
         }
         with scene.held.open():
@@ -248,3 +251,13 @@ def test_status_paths() -> None:
         assert site.ask("/health").json["status"] == "healthy"  # without the key
         assert site.ask("/health", method="HEAD").status == 200
         assert scene.camera.opens == 0  # a status request does not open the camera
+
+
+def test_health_shows_recordings() -> None:
+    running = {"interrupted": None}
+    recording = {"video": running, "timelapse": {"interrupted": 1000.5}, "last_error": "No space left on device"}
+    api = StatusApi(None, make_controls(), lambda: 0, lambda: 0, True, recording=lambda: recording)
+    health = ask(api.health)
+    fields = ("recording_active", "recording_interrupted", "recording_error")
+    assert [health[field] for field in fields] == [True, 1000.5, "No space left on device"]
+    assert ask(api.status)["recording"] == recording

@@ -1,0 +1,84 @@
+"""What is being recorded, kept in the state folder, so that the next start resumes what a restart or crash interrupted.
+
+One file per camera. Written when a recording starts, with each new file of it, and when it ends; any thread may call.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softcam.runtime.atomic_file import replace_file
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a recording began, which may be in an earlier process: then `interrupted_s` is the end of that process."""
+
+    began_s: float = field(default_factory=time.time)  # Unix time
+    started_s: float = field(default_factory=time.monotonic)  # the same moment on this process's monotonic clock
+    interrupted_s: float | None = None  # Unix time
+    is_automatic: bool = False  # started by --recordings-autostart
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A recording that was running at `saved_s` (Unix time), `elapsed_s` after its beginning by the monotonic clock."""
+
+    options: Mapping[str, Any]
+    began_s: float
+    elapsed_s: float
+    saved_s: float
+    is_automatic: bool
+    name: str | None  # its newest file
+
+    def origin(self, written_s: float, now_s: float) -> Origin:
+        """The origin of the resumed recording; `written_s` is when the newest file was written last.
+
+        All in Unix time. Before the clock is set after a power cut, it may be earlier than the interruption.
+        """
+        interrupted_s = max(self.saved_s, written_s)
+        elapsed_s = self.elapsed_s + max(interrupted_s, now_s) - self.saved_s
+        return Origin(self.began_s, time.monotonic() - elapsed_s, interrupted_s, self.is_automatic)
+
+
+class Journal:
+    """The entries by kind of recording. Without a path nothing is saved."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self._lock = threading.Lock()  # guards `_entries` and the file
+        self._entries: dict[str, Entry] = {}
+
+    def load(self) -> Mapping[str, Entry]:
+        """What an earlier process was recording when it ended."""
+        if self._path is None:
+            return {}
+        with self._lock:
+            try:
+                content = json.loads(self._path.read_bytes())
+                self._entries = {str(kind): Entry(**values) for kind, values in content.items()}
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+                log.warning("Interrupted recordings are not resumed: %s cannot be read: %s", self._path, error)
+            return dict(self._entries)
+
+    def save(self, kind: str, entry: Entry | None) -> None:
+        """Replace the entry of a kind; None removes it."""
+        with self._lock:
+            entries = {**self._entries, kind: entry}
+            self._entries = {each: value for each, value in entries.items() if value is not None}
+            if self._path is None:
+                return
+            content = {each: asdict(value) for each, value in self._entries.items()}
+            try:
+                replace_file(self._path, json.dumps(content).encode())
+            except OSError as error:
+                log.warning("A restart will not resume the recording: %s: %s", self._path, error.strerror)

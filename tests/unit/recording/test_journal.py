@@ -1,0 +1,56 @@
+"""The journal: what survives a process, and where a resumed recording began."""
+
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from softcam.recording.journal import Entry, Journal
+
+ENTRY = Entry({"segment_s": 60.0}, 1000.0, 50.0, 1050.0, is_automatic=False, name="1970-01-01_00-16-40.mp4")
+
+
+def test_entries_survive(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "recordings-cam0.json"
+    journal = Journal(path)
+    journal.save("video", ENTRY)
+    journal.save("timelapse", ENTRY)
+    journal.save("timelapse", None)
+    assert Journal(path).load() == {"video": ENTRY}
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    assert Journal(tmp_path / "journal.json").load() == {}
+    assert Journal().load() == {}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{", '{"video": 1}', '{"video": {"name": "x"}}', "\udcff", "[" * 100_000]
+)
+def test_damaged_file(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    assert Journal(path).load() == {}
+    assert "not resumed" in caplog.text
+
+
+def test_failure_to_save_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "state").write_text("a file in place of the folder")
+    with caplog.at_level(logging.WARNING):
+        Journal(tmp_path / "state" / "journal.json").save("video", ENTRY)
+    assert "A restart will not resume the recording" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("written_s", "now_s", "interrupted_s", "elapsed_s"),
+    [
+        (1080.0, 1100.0, 1080.0, 100.0),
+        (0.0, 1100.0, 1050.0, 100.0),  # the file cannot be read
+        (1080.0, 30.0, 1080.0, 80.0),  # the clock is behind after a power cut
+    ],
+)
+def test_origin(written_s: float, now_s: float, interrupted_s: float, elapsed_s: float) -> None:
+    origin = ENTRY.origin(written_s, now_s)
+    assert (origin.began_s, origin.interrupted_s, origin.is_automatic) == (1000.0, interrupted_s, False)
+    assert time.monotonic() - origin.started_s == pytest.approx(elapsed_s, abs=1.0)
