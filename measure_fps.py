@@ -307,8 +307,8 @@ class Target:
 
     @property
     def url(self) -> str:
-        """The URL without user and password, for output."""
-        return f"{self.scheme}://{self.authority}{self.path}"
+        """The URL without user, password and key, for output."""
+        return f"{self.scheme}://{self.authority}" + re.sub(r"(?<=[?&]key=)[^&]*", "***", self.path)
 
     @property
     def fields(self) -> list[tuple[str, str]]:

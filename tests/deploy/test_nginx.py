@@ -45,6 +45,32 @@ def test_password_is_required(machine: Machine, password: str, path: str) -> Non
             assert machine.get(url, "-u", f"camera:{password}", "-o", "/dev/null")[0] == 200
 
 
+@pytest.mark.parametrize(
+    "target",
+    ["/snapshot/", "/?action=snapshot_0", "/?action=snapshot/", "/webcam/?action=snapshot", "/webcam/snapshot.jpg"],
+)
+def test_addresses_of_other_programs(machine: Machine, password: str, target: str) -> None:
+    stream = target.replace("snapshot.jpg", "stream.mjpg").replace("snapshot", "stream")
+    for each, kind in ((target, "image/jpeg"), (stream, "multipart/x-mixed-replace;boundary=frame")):
+        code, header = machine.get(f"http://127.0.0.1:8081{each}", "-u", f"camera:{password}", "-I")
+        assert code == 200
+        assert f"\nContent-Type: {kind}\n" in header
+
+
+def test_query_is_not_logged(machine: Machine, password: str, echo: str) -> None:
+    targets = ("health?key=s3cret", "v1/recordings?key=s3cret")
+    for target in targets:  # with the password, without, with a wrong one, and of a portal that is not running
+        for options in (("-u", f"camera:{password}"), (), ("-u", "camera:wrong")):
+            machine.get(echo + target, *options)
+    machine.run("systemctl", "stop", "echo")
+    assert machine.get(echo + targets[0], "-u", f"camera:{password}")[0] == 502
+    log = machine.run("sh", "-c", "cat /var/log/nginx/*.log").stdout
+    assert '"GET /health HTTP/1.1" 200' in log
+    assert '"GET /v1/recordings HTTP/1.1" 401' in log
+    assert '"GET /health HTTP/1.1" 502' in log
+    assert "s3cret" not in log
+
+
 def pictures(path: Path) -> dict[str, bytes]:
     """The complete JPEGs of a recorded stream, by the timestamp of their frame."""
     found = {}
@@ -118,7 +144,7 @@ def echo(machine: Machine) -> Iterator[str]:
     machine.wait_until(lambda: machine.get(url)[0] == 401, "nginx's new site")
     machine.wait_until(lambda: machine.get("http://127.0.0.1:18089/")[0] == 200, "the echo")
     yield url
-    machine.run("systemctl", "stop", "echo")
+    machine.run("systemctl", "stop", "echo", check=False)  # a test may have stopped it
     machine.run("rm", "/etc/nginx/sites-enabled/camera-soft-cam8.conf", "/etc/nginx/camera-soft-cam8.key")
     machine.run("systemctl", "reload", "nginx")
 

@@ -26,7 +26,13 @@ from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig
 from tests.support.raw_http import make_request
 
 # Headers of every stream and snapshot.
-COMMON = {"Cache-Control": "no-store", "X-Accel-Buffering": "no", "Access-Control-Allow-Origin": "*"}
+COMMON = {
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",
+    "Access-Control-Allow-Origin": "*",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Referrer-Policy": "no-referrer",
+}
 # Limits of a portal whose requests time out soon.
 IMPATIENT: Mapping[str, Any] = {"snapshot_timeout_s": 0.05, "stream_timeout_s": 0.05}
 

@@ -179,6 +179,13 @@ def test_credentials_and_headers(command: Probe, serve: ServerFactory) -> None:
     assert "ann" not in str(figures["url"])
 
 
+def test_key_in_query_is_not_shown(command: Probe, serve: ServerFactory) -> None:
+    stub = serve(send(HABITS["well behaved"]))
+    figures = command.measure(f"{stub.url}?quality=50&key=s3cret&fps=5")
+    assert stub.requests[0].startswith(b"GET /stream.mjpg?quality=50&key=s3cret&fps=5 HTTP/1.1\r\n")
+    assert figures["url"] == f"{stub.url}?quality=50&key=***&fps=5"
+
+
 def test_url_without_scheme(command: Probe, serve: ServerFactory) -> None:
     assert command.measure(serve(send(HABITS["well behaved"])).url.removeprefix("http://"))["frames"] == 6
 

@@ -45,7 +45,7 @@ class H264StreamApi:
     fmp4: Fmp4Stream
 
     def routes(self) -> list[Route]:
-        return [Route(("/stream.mp4",), self.stream, doc=_DOC)]
+        return [Route(("/stream.mp4",), self.stream, doc=_DOC, accepts_query_key=True)]
 
     def stream(self, request: Request) -> AnyResponse:
         """Raises NotSupported if this machine cannot encode."""

@@ -39,7 +39,7 @@ from softcam.web.http.router import Doc, Route
 _RETRY_AFTER_S: Final = 5
 _MAX_CONCURRENT: Final = 2  # snapshots that hold a camera buffer: with slot and encoders, five of its six buffers
 _MAX_DAMAGED: Final = 4  # damaged JPEGs of the camera in a row before the snapshot fails
-HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no"}
+HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
 
 MIN_SIZE_PX: Final = 16
 MAX_SIZE_PX: Final = 8192
@@ -79,6 +79,7 @@ _SNAPSHOT_DOC: Final = Doc(
 )
 # Fields and parameters that `SnapshotOptions` names otherwise.
 _NAMES: Final = {"autofocus_trigger": "autofocus", "max_age": "max_age_s", "full": "full_sensor"}
+_STREAM_PATHS: Final = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream")
 _SNAPSHOT_PATHS: Final = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
 
 
@@ -139,8 +140,8 @@ class MediaApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route(("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream"), self.stream, doc=_STREAM_DOC),
-            Route(_SNAPSHOT_PATHS, self.snapshot, doc=_SNAPSHOT_DOC),
+            Route(_STREAM_PATHS, self.stream, doc=_STREAM_DOC, accepts_query_key=True),
+            Route(_SNAPSHOT_PATHS, self.snapshot, doc=_SNAPSHOT_DOC, accepts_query_key=True),
         ]
 
     # --- streams -----------------------------------------------------------------------------------------------------

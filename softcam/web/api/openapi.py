@@ -21,6 +21,7 @@ _SECURITY: Final[Mapping[str, Any]] = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "basic": {"type": "http", "scheme": "basic", "description": "any user name, the key as the password"},
 }
+_QUERY_KEY: Final = {"type": "apiKey", "in": "query", "name": "key", "description": "the key of CAMERA_VIEW_KEY only"}
 _REASONS: Final[Mapping[int, str]] = {
     400: "Invalid value; the error names the field and what is expected",
     401: "The API key is missing or wrong",
@@ -80,7 +81,7 @@ def describe(routes: Sequence[Route], *, has_key: bool) -> dict[str, Any]:
         "components": {"schemas": {"Error": record({"detail": STRING})}},
     }
     if has_key:
-        document["components"]["securitySchemes"] = dict(_SECURITY)
+        document["components"]["securitySchemes"] = {**_SECURITY, "query": _QUERY_KEY}
         document["security"] = [{name: []} for name in _SECURITY]
     return document
 
@@ -132,9 +133,16 @@ def _operation(route: Route, doc: Doc, *, has_key: bool) -> dict[str, Any]:
         "parameters": parameters or None,
         "requestBody": None if doc.body is None else body,
         "responses": {str(status): _response(status, doc, content) for status, content in contents.items()},
-        "security": [] if route.is_public else None,
+        "security": _security(route, has_key=has_key),
     }
     return {name: value for name, value in operation.items() if value is not None}
+
+
+def _security(route: Route, *, has_key: bool) -> list[dict[str, list[str]]] | None:
+    """The ways to authenticate for one route; None where they are those of the whole document."""
+    if route.is_public:
+        return []
+    return [{name: []} for name in (*_SECURITY, "query")] if has_key and route.accepts_query_key else None
 
 
 def _response(status: int, doc: Doc, contents: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Any]:

@@ -32,11 +32,14 @@ class AccessControl:
     def requires_key(self) -> bool:
         return self._digest is not None or self._view_digest is not None
 
-    def authorize(self, headers: Message, client: str, *, is_change: bool = False) -> None:
+    def authorize(
+        self, headers: Message, client: str, *, is_change: bool = False, query_key: str | None = None
+    ) -> None:
         """Raises HttpError 401 unless `X-API-Key`, `Authorization: Bearer` or Basic (as the password) has a valid key.
 
-        Raises HttpError 403 if the key is read-only and `is_change`. The challenge is Basic, so a browser shows its
-        password dialog; any user name is accepted. A wrong key is logged with the address of the client.
+        `query_key` is one in the URL, which histories and logs may store: only the view key is accepted there. Raises
+        HttpError 403 if the key is read-only and `is_change`. The challenge is Basic, so a browser shows its password
+        dialog; any user name is accepted. A wrong key is logged with the address of the client.
         """
         if not self.requires_key:
             return
@@ -45,13 +48,17 @@ class AccessControl:
         texts = [headers.get("X-API-Key"), *_from_authorization(headers.get("Authorization"))]
         offered = [_digest(text) for text in texts if text]
         may_change = _is_among(self._digest, offered)
-        may_read = _is_among(self._view_digest, offered)
+        in_query = [_digest(query_key)] if query_key else []
+        may_read = _is_among(self._view_digest, offered + in_query)
         if not may_change and not may_read:
             forms = "X-API-Key, Authorization: Bearer, or Basic with the key as the password"
             detail = f"an API key is required: {forms}"
             if offered:
-                self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
                 detail = "the API key is wrong: must be the value of CAMERA_API_KEY or CAMERA_VIEW_KEY"
+            elif in_query:
+                detail = "key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not accepted in a URL"
+            if offered or in_query:
+                self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
             raise HttpError(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
         if is_change and not may_change:
             raise HttpError(HTTPStatus.FORBIDDEN, "this key is read-only: changes require the key of CAMERA_API_KEY")

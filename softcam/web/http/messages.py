@@ -11,9 +11,11 @@ from urllib.parse import parse_qsl
 
 from softcam.errors import PortalError
 
-# Mainsail and Fluidd fetch streams and snapshots from another origin. No response depends on cookies.
-ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*"}
+# Mainsail and Fluidd fetch streams and snapshots from another origin, and pages with Cross-Origin-Embedder-Policy embed
+# them. No response depends on cookies.
+ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 NO_STORE: Final = {"Cache-Control": "no-store"}
+_PRINTER_PREFIX: Final = "/webcam"  # OctoPi, MainsailOS, FluiddPi
 CAMERA_DISABLED: Final = "the camera is disabled (CAMERA_ENABLED=0)"
 
 
@@ -102,10 +104,12 @@ def parse_target(target: str) -> tuple[str, dict[str, str]]:
     """The path and query of a request target; the first value of a repeated parameter counts.
 
     A second question mark is read as an ampersand: some clients append `?nonce=…` to any configured address, as in
-    `/?action=stream?nonce=1`.
+    `/?action=stream?nonce=1`. The prefix `/webcam`, under which images for printers publish their cameras, is removed.
     """
     path, _, query = target.partition("?")
     if "://" in path and not path.startswith("/"):  # the absolute form, for proxies
         path = "/" + path.partition("://")[2].partition("/")[2]
     values = parse_qsl(query.replace("?", "&"), keep_blank_values=True)
+    if path.startswith(f"{_PRINTER_PREFIX}/") or (path == _PRINTER_PREFIX and "action" in dict(values)):
+        path = path.removeprefix(_PRINTER_PREFIX) or "/"
     return path, dict(reversed(values))

@@ -44,13 +44,17 @@ class Doc:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A handler under all its paths; `/?action=NAME` is also a path. GET implies HEAD."""
+    """A handler under all its paths; `/?action=NAME` is also a path. GET implies HEAD.
+
+    A slash at the end of a path is ignored, except for pages, whose links are relative.
+    """
 
     paths: tuple[str, ...]
     handle: Handler
     method: str = "GET"
     is_public: bool = False  # answered without an API key
     is_read_only: bool = False  # changes nothing, although it is not a GET
+    accepts_query_key: bool = False  # the view key as ?key=, for what a page embeds: an <img> cannot send headers
     doc: Doc | None = None  # None for assets of a page, which are not part of the API
 
 
@@ -61,7 +65,8 @@ class Router:
         """Raises ValueError if two routes have the same method and path."""
         self._by_path: dict[str, dict[str, Route]] = {}
         for route in routes:
-            for path in route.paths:
+            is_page = route.doc is not None and route.doc.tag == "pages"
+            for path in (*route.paths, *(f"{path}/" for path in route.paths if not is_page and "?" not in path)):
                 methods = self._by_path.setdefault(path, {})
                 for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
                     if method in methods:
@@ -76,7 +81,7 @@ class Router:
     def find(self, method: str, path: str, query: Mapping[str, str]) -> Route:
         """The route of a request. Raises HttpError 404, 405 or, for an unknown `action`, 400."""
         if path == "/" and "action" in query:
-            path = f"/?action={query['action']}"
+            path = f"/?action={query['action'].removesuffix('/').removesuffix('_0')}"  # _0: mjpg-streamer's first input
             if path not in self._by_path:
                 actions = sorted(known.partition("=")[2] for known in self._by_path if known.startswith("/?"))
                 raise HttpError(HTTPStatus.BAD_REQUEST, f"action: must be one of {', '.join(actions)}")

@@ -55,12 +55,13 @@ _EXHAUSTED_PAUSE_S: Final = 0.5
 # How much of a rejected request is still read, and for how long, before the connection is closed.
 _DRAIN_BYTES: Final = 1024 * 1024
 _LINE_BYTES: Final = 65537  # of a request line, as http.server reads it
+_EMPTY_LINES: Final = 8  # ignored before a request; a client may send them after the body of the previous one
 _DRAIN_S: Final = 1.0
 # CORS preflight: a page of another origin may read, with a key in a header, and change nothing.
 _PREFLIGHT: Final = {
     "Access-Control-Allow-Origin": "*",
     "Access-Control-Allow-Methods": "GET, HEAD",
-    "Access-Control-Allow-Headers": "Authorization, X-API-Key",
+    "Access-Control-Allow-Headers": "Authorization, X-API-Key, Cache-Control, Pragma",
 }
 # The rules of http.server, whose errors are reported by status only.
 _RULES: Final = {
@@ -206,12 +207,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.connections.mark_waiting(self.connection)
 
     def parse_request(self) -> bool:
-        if self.raw_requestline in (b"\r\n", b"\n"):  # an empty line before a request is ignored (RFC 9112, 2.2)
+        for _ in range(_EMPTY_LINES):  # before a request they are ignored (RFC 9112, 2.2)
+            if self.raw_requestline not in (b"\r\n", b"\n"):
+                break
+            self._reader.expect_next()  # the request has not begun yet
             self.raw_requestline = self.rfile.readline(_LINE_BYTES)
-            if len(self.raw_requestline) >= _LINE_BYTES:
-                self.requestline = self.request_version = self.command = ""
-                self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
-                return False
+        is_too_long = len(self.raw_requestline) >= _LINE_BYTES
+        if is_too_long or self.raw_requestline.isspace():  # http.server would close the connection without a response
+            self.requestline = self.request_version = self.command = ""
+            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG if is_too_long else HTTPStatus.BAD_REQUEST)
+            return False
         return super().parse_request()
 
     def finish(self) -> None:
@@ -284,7 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
             access.authorize(self.headers, request.client)  # first: without a key, existing paths are not revealed
             raise
         if not route.is_public:
-            access.authorize(self.headers, request.client, is_change=route.method != "GET" and not route.is_read_only)
+            is_change = route.method != "GET" and not route.is_read_only
+            key = request.query.get("key") if route.accepts_query_key else None
+            access.authorize(self.headers, request.client, is_change=is_change, query_key=key)
         if route.method != "GET":
             access.reject_cross_origin(self.headers)
             require_json(self.headers, length)

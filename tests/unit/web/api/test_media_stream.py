@@ -22,8 +22,14 @@ from tests.support.fakes import SIZE, make_frame
 from tests.support.raw_http import Client, Site, make_request
 from tests.support.web_app import COMMON, IMPATIENT, Scene, make_camera, make_controls
 
-STREAM_PATHS = ("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream", "/?action=stream?nonce=1")
-SNAPSHOT_PATHS = ("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame")
+STREAM_PATHS = (
+    *("/stream.mjpg", "/stream", "/?action=stream", "/api/camera/stream", "/?action=stream?nonce=1"),
+    *("/stream/", "/?action=stream_0", "/?action=stream/", "/webcam/?action=stream", "/webcam/stream"),
+)
+SNAPSHOT_PATHS = (
+    *("/snapshot.jpg", "/snapshot", "/frame", "/?action=snapshot", "/api/camera/frame"),
+    *("/snapshot/", "/?action=snapshot_0", "/?action=snapshot/", "/webcam/?action=snapshot", "/webcam/snapshot.jpg"),
+)
 
 
 # Parameters

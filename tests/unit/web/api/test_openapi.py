@@ -76,10 +76,14 @@ def test_actions_are_parameters_of_the_page() -> None:
 def test_security() -> None:
     doc = Doc("A", "tag", GOOD, parameters=(Parameter("q", "help", {"type": "integer"}),))
     document = describe([route("/a", doc=doc), route("/open", doc=doc, is_public=True)], has_key=True)
-    assert set(document["components"]["securitySchemes"]) == {"header", "bearer", "basic"}
+    assert set(document["components"]["securitySchemes"]) == {"header", "bearer", "basic", "query"}
     assert document["paths"]["/open"]["get"]["security"] == []
     assert "401" not in document["paths"]["/open"]["get"]["responses"]
     assert document["paths"]["/a"]["get"]["parameters"][0]["in"] == "query"
+    assert "security" not in document["paths"]["/a"]["get"], "as for the whole document, without the key in the query"
+    embedded = Route(("/picture",), lambda _: Response(), doc=doc, accepts_query_key=True)
+    assert {"query": []} in describe([embedded], has_key=True)["paths"]["/picture"]["get"]["security"]
+    assert "security" not in describe([embedded], has_key=False)["paths"]["/picture"]["get"]
 
 
 def test_description_of_limits() -> None:

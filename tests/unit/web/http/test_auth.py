@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from email.message import Message
 from http import HTTPStatus
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -15,6 +16,7 @@ from softcam.web.http.router import Route
 from tests.support.raw_http import Site
 
 KEY = "correct horse:battery"
+VIEW_KEY = "staple & more"
 
 
 def make_headers(headers: Mapping[str, str]) -> Message:
@@ -97,6 +99,31 @@ def test_wrong_key_is_logged_and_named(caplog: pytest.LogCaptureFixture) -> None
     assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]  # at a limited rate
 
 
+def test_view_key_in_query() -> None:
+    access = AccessControl(KEY, VIEW_KEY)
+    access.authorize(make_headers({}), "client", query_key=VIEW_KEY)
+    access.authorize(make_headers({"X-API-Key": "wrong"}), "client", query_key=VIEW_KEY)
+    access.authorize(make_headers({"X-API-Key": KEY}), "client", query_key="wrong")
+    with pytest.raises(HttpError, match="read-only"):
+        access.authorize(make_headers({}), "client", is_change=True, query_key=VIEW_KEY)
+
+
+@pytest.mark.parametrize("view_key", [VIEW_KEY, None])
+@pytest.mark.parametrize("offered", [KEY, "guess"])
+def test_fail_wrong_key_in_query(view_key: str | None, offered: str, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(
+        HttpError, match=r"^key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not"
+    ) as caught:
+        AccessControl(KEY, view_key).authorize(make_headers({}), "192.168.1.7", query_key=offered)
+    assert caught.value.status is HTTPStatus.UNAUTHORIZED
+    assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]
+
+
+def test_fail_empty_key_in_query() -> None:
+    with pytest.raises(HttpError, match="an API key is required"):
+        AccessControl(KEY, VIEW_KEY).authorize(make_headers({}), "client", query_key="")
+
+
 def test_no_key_configured() -> None:
     AccessControl(None).authorize(make_headers({}), "client")
     AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}), "client")
@@ -117,6 +144,10 @@ def test_constant_time_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     access.authorize(make_headers({"X-API-Key": KEY, "Authorization": "Bearer wrong"}), "client")
     # Digests of equal length, and every pair, whichever matches.
     assert compared == [(32, 32)] * 4
+    compared.clear()
+    with pytest.raises(HttpError):
+        AccessControl(KEY, VIEW_KEY).authorize(make_headers({}), "client", query_key="x")
+    assert compared == [(32, 32)]
 
 
 def test_key_not_in_repr() -> None:
@@ -132,7 +163,11 @@ def respond(request: Request) -> Response:
     return json_response({"path": request.path})
 
 
-ROUTES = (Route(("/secret", "/?action=secret"), respond), Route(("/health",), respond, is_public=True))
+ROUTES = (
+    Route(("/secret", "/?action=secret"), respond),
+    Route(("/picture", "/?action=picture"), respond, accepts_query_key=True),
+    Route(("/health",), respond, is_public=True),
+)
 RIGHT = {"X-API-Key": KEY}
 
 
@@ -165,18 +200,45 @@ def test_preflight_without_key() -> None:
     with Site(ROUTES, api_key=KEY) as site:
         reply = site.ask("/secret", method="OPTIONS", headers={"Origin": "http://mainsail.local"})
         assert reply.status == 204
-        assert reply.headers["Access-Control-Allow-Headers"] == "Authorization, X-API-Key"
+        assert reply.headers["Access-Control-Allow-Headers"] == "Authorization, X-API-Key, Cache-Control, Pragma"
         assert reply.headers["Access-Control-Allow-Methods"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        (f"/picture?key={quote(VIEW_KEY)}", 200),
+        (f"/picture/?quality=5&key={quote_plus(VIEW_KEY)}", 200),
+        (f"/?action=picture&key={quote(VIEW_KEY)}", 200),
+        (f"/?action=picture?key={quote(VIEW_KEY)}", 200),
+        (f"/webcam/?action=picture&key={quote(VIEW_KEY)}", 200),
+        (f"/picture?key={quote(KEY)}", 401),
+        (f"/picture?Key={quote(VIEW_KEY)}", 401),
+        (f"/picture?key=wrong&key={quote(VIEW_KEY)}", 401),
+        (f"/secret?key={quote(VIEW_KEY)}", 401),
+        (f"/nothing?key={quote(VIEW_KEY)}", 401),
+    ],
+)
+def test_query_key_over_the_wire(target: str, status: int) -> None:
+    with Site(ROUTES, api_key=KEY, view_key=VIEW_KEY) as site:
+        assert site.ask(target).status == status
+        assert site.ask(target, method="HEAD").status == status
 
 
 def test_key_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    with Site(ROUTES, api_key=KEY) as site:
+    with Site(ROUTES, api_key=KEY, view_key=VIEW_KEY) as site:
         for headers in (RIGHT, {"Authorization": f"Bearer {KEY}"}, basic(f"pi:{KEY}"), {"X-API-Key": KEY + "!"}):
             site.ask("/secret", headers=headers)
-        site.ask(f"/secret?key={KEY.replace(' ', '%20')}")
+        for target in ("/secret?key=", "/picture?key=", "/?action=picture&key=", "/nothing?key="):
+            for key in (KEY, VIEW_KEY, KEY + "!"):
+                site.ask(target + quote(key))
+        with site.client() as client:
+            client.send(f"GET /picture?key={quote(VIEW_KEY)} HTTP/9.9\r\n\r\n".encode())
+            assert client.reply().status == 505
     assert caplog.records
     assert "battery" not in caplog.text
+    assert "staple" not in caplog.text
     assert base64.b64encode(f"pi:{KEY}".encode()).decode() not in caplog.text
 
 

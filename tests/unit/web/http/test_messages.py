@@ -27,6 +27,14 @@ from tests.support.raw_http import make_request
         # Absolute form, as sent to proxies.
         ("http://camera:8080/stream?fps=5", "/stream", {"fps": "5"}),
         ("http://camera", "/", {}),
+        # Under the prefix of images for printers.
+        ("/webcam/?action=stream", "/", {"action": "stream"}),
+        ("/webcam?action=stream", "/", {"action": "stream"}),
+        ("/webcam/stream.mjpg?fps=5", "/stream.mjpg", {"fps": "5"}),
+        ("/webcam/", "/", {}),
+        ("/webcam", "/webcam", {}),  # the page's links are relative
+        ("/webcam2/?action=stream", "/webcam2/", {"action": "stream"}),
+        ("/webcams", "/webcams", {}),
         ("http://camera?action=stream", "/", {"action": "stream"}),
         # A path that contains an URL stays unchanged.
         ("/elsewhere/http://camera/stream", "/elsewhere/http://camera/stream", {}),
@@ -43,7 +51,11 @@ def test_json_response() -> None:
     assert response.body == '{"name":"Küche","none":null}\n'.encode()
     assert response.status is HTTPStatus.OK
     assert response.content_type == "application/json"
-    assert response.headers == {"Cache-Control": "no-store", "Access-Control-Allow-Origin": "*"}
+    assert response.headers == {
+        "Cache-Control": "no-store",
+        "Access-Control-Allow-Origin": "*",
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
 
 
 def test_json_response_headers() -> None:

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import pytest
 
 from softcam.web.http.messages import HttpError, Request, Response
-from softcam.web.http.router import Route, Router
+from softcam.web.http.router import Doc, Route, Router
 
 
 def respond(_request: Request) -> Response:
@@ -18,7 +18,9 @@ STREAM = Route(("/stream.mjpg", "/stream", "/?action=stream"), respond)
 SNAPSHOT = Route(("/snapshot.jpg", "/?action=snapshot"), respond)
 SAVE = Route(("/save",), respond, method="POST")
 LOAD = Route(("/save",), respond)
-ROUTER = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
+DOCS = Route(("/docs",), respond, doc=Doc("A page", "pages", {}))
+ITEM = Route(("/items/{name}",), respond)
+ROUTER = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD, DOCS, ITEM])
 
 
 @pytest.mark.parametrize(
@@ -34,13 +36,21 @@ ROUTER = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD])
         ("HEAD", "/", {"action": "snapshot"}, SNAPSHOT),
         ("POST", "/save", {}, SAVE),
         ("GET", "/save", {}, LOAD),
+        # As users of mjpg-streamer type them.
+        ("GET", "/stream/", {}, STREAM),
+        ("HEAD", "/snapshot.jpg/", {}, SNAPSHOT),
+        ("POST", "/save/", {}, SAVE),
+        ("GET", "/items/one/", {}, ITEM),
+        ("GET", "/", {"action": "stream_0"}, STREAM),
+        ("GET", "/", {"action": "snapshot/"}, SNAPSHOT),
+        ("GET", "/", {"action": "snapshot_0/"}, SNAPSHOT),
     ],
 )
 def test_ok_find(method: str, path: str, query: Mapping[str, str], route: Route) -> None:
     assert ROUTER.find(method, path, query) is route
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/stream/", "/Stream", "//stream", "", "*", "/index"])
+@pytest.mark.parametrize("path", ["/nothing", "/stream//", "/Stream", "//stream", "", "*", "/index", "/docs/"])
 def test_fail_not_found(path: str) -> None:
     with pytest.raises(HttpError) as caught:
         ROUTER.find("GET", path, {})
@@ -62,7 +72,7 @@ def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str
     assert caught.value.headers == {"Allow": allowed}
 
 
-@pytest.mark.parametrize("action", ["", "command", "stream_0", "x" * 5000])
+@pytest.mark.parametrize("action", ["", "/", "_0", "command", "stream_1", "stream//", "x" * 5000])
 def test_fail_unknown_action(action: str) -> None:
     with pytest.raises(HttpError, match=r"^action: must be one of snapshot, stream$") as caught:
         ROUTER.find("GET", "/", {"action": action})

@@ -53,7 +53,7 @@ def test_ok_pipelining(site: Site) -> None:
         assert [client.reply().json["query"]["n"] for _ in range(10)] == [str(number) for number in range(10)]
 
 
-@pytest.mark.parametrize("empty", [b"\r\n", b"\n"])
+@pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n", b"\n\r\n\n", b"\r\n" * 8])
 def test_ok_empty_line_before_request(site: Site, empty: bytes) -> None:
     """Some clients send one after the body of a request."""
     with site.client() as client:
@@ -68,9 +68,37 @@ def test_fail_long_line_after_empty_line(site: Site) -> None:
         assert client.reply().status == 414
 
 
-def test_ok_only_empty_lines(site: Site) -> None:
+def test_ok_empty_line_after_body(site: Site) -> None:
+    """In the same packet as the body, and later: the connection waits for the next request as if it was not there."""
     with site.client() as client:
-        client.send(b"\r\n\r\n")
+        for empty in (b"\r\n", b"\n\n"):
+            body = b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+            client.send(body + empty)
+            assert client.reply().status == 200
+            client.send(empty)
+            assert client.ask("/hello").status == 200
+
+
+def test_idle_connection_after_empty_line_is_closed_silently(handlers: Handlers) -> None:
+    """No request has begun, so there is nothing that a 408 would be the response to."""
+    with Site(handlers.routes(), idle_timeout_s=0.05, request_timeout_s=0.05) as site, site.client() as client:
+        client.send(b"\r\n")
+        assert client.is_closed()
+
+
+@pytest.mark.parametrize("lines", [b"\r\n" * 9, b" \r\n", b"\r\n\t\r\n"])
+def test_fail_no_request_line(site: Site, lines: bytes) -> None:
+    with site.client() as client:
+        client.send(lines)
+        reply = client.reply()
+        assert (reply.status, reply.detail) == (400, "request line: must be METHOD PATH HTTP/1.1")
+        assert client.is_closed()
+
+
+def test_ok_disconnect_after_empty_line(site: Site) -> None:
+    with site.client() as client:
+        client.send(b"\r\n")
+        client.socket.shutdown(socket.SHUT_WR)
         assert client.is_closed()
 
 
