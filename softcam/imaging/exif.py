@@ -1,7 +1,7 @@
 """Writes EXIF segments, and inserts them into JPEGs that have none.
 
-A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Pure functions; any
-thread.
+A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Nor does any number
+in it look like a marker, such as an exposure of 55551 us, FFD8. Pure functions; any thread.
 
 The tags are defined in https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf.
 """
@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from softcam import __version__
 from softcam.imaging.dng import find_orientation
+from softcam.imaging.jpeg import without_markers
 
 _ORIENTATION: Final = 0x0112
 _EXIF_POINTER: Final = 0x8769
@@ -80,7 +81,7 @@ def exif_segment(
         details[0x8827] = min(max(round(gain * 100), 1), 0xFFFF)
     if lens_dioptres is not None and lens_dioptres >= 0:
         details[0x9206] = Fraction(1 / lens_dioptres) if lens_dioptres else Fraction(_MAX_LONG)
-    tiff = _directories(image, details)
+    tiff = without_markers(_directories(image, details))
     # The length includes itself, but not the marker.
     return _APP1 + struct.pack(">H", 2 + len(_HEADER) + len(tiff)) + _HEADER + tiff
 

@@ -3,6 +3,9 @@
 A frame is in full-range YCbCr already, as JFIF requires, so its planes are compressed in place without a colour
 conversion. A JPEG that the camera delivers is passed through where possible. Stateless: any thread may call, several at
 once, and simplejpeg releases the interpreter lock.
+
+No JPEG returned here contains FFD8 or FFD9 before its end, where tables and metadata may contain them by chance: Home
+Assistant and many scripts search a stream for these markers, and would cut the image there.
 """
 
 import re
@@ -19,6 +22,9 @@ from softcam.imaging.planes import checked_planes
 from softcam.imaging.scale import shrink, shrink_plane
 
 Planes = tuple[Plane, Plane, Plane]
+
+# libjpeg's quantisation tables for these two qualities contain FFD9 and FFD8; the next quality hardly differs.
+_CLEAN_QUALITY: Final = {6: 7, 18: 19}
 
 
 def encode(frame: Frame, size: tuple[int, int] | None, quality: int, *, quality_is_explicit: bool = False) -> bytes:
@@ -66,7 +72,7 @@ def _compress(planes: Planes, quality: int) -> bytes:
         # https://rawcdn.githack.com/libjpeg-turbo/libjpeg-turbo/2.1.x/doc/html/group___turbo_j_p_e_g.html
         y = np.pad(y, ((0, height % 2), (0, width % 2)), mode="edge")[:height, :width]
     try:
-        jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=quality)
+        jpeg: bytes = simplejpeg.encode_jpeg_yuv_planes(y, u, v, quality=_CLEAN_QUALITY.get(quality, quality))
     except ValueError as error:
         raise CameraError(f"cannot encode the frame: {error}") from error
     return jpeg
@@ -119,9 +125,8 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
     if size is None:
         size = own_size
     if size == own_size and not (quality_is_explicit and quality < _estimate_quality(header.quantisation)):
-        if header.has_huffman_tables:
-            return data[:end]
-        return data[: header.scan] + _default_huffman_tables() + data[header.scan : end]
+        tables = b"" if header.has_huffman_tables else _default_huffman_tables()
+        return b"".join((*_clean_segments(data, header.scan), tables, data[header.scan : end]))
     width, height = size
     if width > header.width or height > header.height:
         raise ValueError(f"cannot shrink {header.width}x{header.height} to {width}x{height}")
@@ -131,6 +136,7 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
         rgb = simplejpeg.decode_jpeg(data[:end], "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
         if rgb.shape[:2] != (height, width):
             rgb = np.dstack([shrink_plane(np.ascontiguousarray(rgb[:, :, channel]), size) for channel in range(3)])
+        quality = _CLEAN_QUALITY.get(quality, quality)
         jpeg: bytes = simplejpeg.encode_jpeg(rgb, quality=quality, colorspace="RGB", colorsubsampling="420")
     except ValueError as error:
         raise CameraError(f"cannot decode the camera's JPEG: {error}") from error
@@ -151,6 +157,7 @@ _HUFFMAN: Final = 0xC4
 _QUANTISATION: Final = 0xDB
 _SCAN: Final = 0xDA
 _END: Final = 0xD9
+_METADATA: Final = frozenset({*range(0xE0, 0xF0), 0xFE})  # EXIF with a thumbnail, comments
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {_HUFFMAN, 0xC8, 0xCC}
 _QUALITY_50_SUM: Final = 3685  # of the example luminance table in annex K, which libjpeg scales by its quality
 
@@ -197,6 +204,33 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += 2 + length
 
 
+_false_marker: Final = re.compile(rb"\xff(?=[\xd8\xd9])")
+
+
+def without_markers(content: bytes) -> bytes:
+    """`content` of a segment without FFD8 and FFD9: numbers there become smaller by 0.4 % at most.
+
+    An EXIF thumbnail can no longer be decoded.
+    """
+    return _false_marker.sub(b"\xfe", content)
+
+
+def _clean_segments(data: bytes, scan: int) -> Iterator[bytes]:
+    """The header of a JPEG up to its first scan, without FFD8 and FFD9 after its start; usually unchanged."""
+    if not _false_marker.search(data, len(_SOI), scan):
+        yield data[:scan]
+        return
+    yield _SOI
+    for marker, start, payload in _segments(data):
+        if start == scan:
+            return
+        segment = data[start : start + 4] + (
+            without_markers(payload) if marker == _QUANTISATION or marker in _METADATA else payload
+        )
+        if marker not in _METADATA or not _false_marker.search(segment):  # its length may look like a marker, too
+            yield segment
+
+
 # In image data, FF is followed by 00 or a restart marker; FF before a marker is a fill byte.
 _next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
 
@@ -211,6 +245,8 @@ def _find_end(data: bytes, scan: int) -> int:
     while found := _next_marker(data, at):
         if data[found.start() + 1] == _END:
             return found.end()
+        if data[found.start() + 1] == _SOI[1]:
+            raise ValueError("another image begins before its end")
         # A further scan or table of a progressive JPEG.
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
     raise ValueError("it has no end marker")

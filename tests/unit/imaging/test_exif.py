@@ -106,6 +106,14 @@ def test_exposure(exposure_us: float) -> None:
     assert float(read(exif_segment(exposure_us=exposure_us))["ExposureTime"]) == pytest.approx(exposure_us / 1e6, 1e-6)
 
 
+@pytest.mark.parametrize("exposure_us", [0xD8FF, 0xD9FF, 0x8D8FF, 0xD8FF << 8 | 1, 0xFFD9FF, 0xD9FF * 1_000_000])
+def test_no_marker_in_exposure(exposure_us: int) -> None:
+    segment = exif_segment(exposure_us=exposure_us)
+    assert b"\xff\xd8" not in segment
+    assert b"\xff\xd9" not in segment
+    assert float(read(segment)["ExposureTime"]) == pytest.approx(exposure_us / 1e6, 1e-4)
+
+
 @pytest.mark.parametrize("values", [{"exposure_us": 0}, {"gain": 0.0}, {"lens_dioptres": -1.0}])
 def test_meaningless_values_are_omitted(values: dict[str, Any]) -> None:
     assert exif_segment(**values) == exif_segment()

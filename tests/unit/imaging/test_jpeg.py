@@ -1,5 +1,6 @@
 """Frames of every format are encoded with the right colours: the tests decode the JPEGs."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 
@@ -221,8 +222,72 @@ def test_mjpeg_is_cut_after_its_end_marker(behind: bytes) -> None:
 
 def test_mjpeg_with_an_end_marker_in_a_comment() -> None:
     jpeg = camera_jpeg()
-    jpeg = jpeg[:2] + b"\xff\xfe\x00\x08\xff\xd8\xff\xd9\xff\xda" + jpeg[2:]
-    assert encode(mjpeg_frame(jpeg + bytes(50)), None, 80) == jpeg
+    start, comment = jpeg[:2], b"\xff\xfe\x00\x08%s\xff\xda"
+    marked = start + comment % b"\xff\xd8\xff\xd9" + jpeg[2:]
+    assert encode(mjpeg_frame(marked + bytes(50)), None, 80) == start + comment % b"\xfe\xd8\xfe\xd9" + jpeg[2:]
+
+
+# No marker of start or end within a JPEG
+
+
+def inner_markers(jpeg: bytes) -> list[int]:
+    assert (jpeg[:2], jpeg[-2:]) == (b"\xff\xd8", b"\xff\xd9")
+    return [found.start() for found in re.finditer(rb"\xff[\xd8\xd9]", jpeg[1:-2])]
+
+
+@pytest.mark.parametrize("pixel_format", ["YUV420", "NV12", "YUYV", "MJPEG"])
+@pytest.mark.parametrize("size", SIZES[:3], ids=str)
+def test_no_inner_markers(pixel_format: PixelFormat, size: tuple[int, int]) -> None:
+    frame, _ = make_frame(pixel_format, *size)
+    for quality in range(1, 101):
+        for scaled in (None, (size[0] // 4 * 2, size[1] // 4 * 2)):
+            jpeg = encode(frame, scaled, quality, quality_is_explicit=True)
+            assert inner_markers(jpeg) == [], quality
+            assert size_of(jpeg) == (scaled or size)
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411", "Gray"])
+def test_no_inner_markers_in_jpeg_of_camera(subsampling: str) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (96, 160, 3), np.uint8)
+    for quality in range(1, 101):
+        jpeg = simplejpeg.encode_jpeg(rgb, quality=quality, colorsubsampling=subsampling)
+        passed = encode(mjpeg_frame(jpeg), None, 80)
+        assert inner_markers(passed) == [], quality
+        if quality in (6, 18):
+            # One or two of the steps are smaller by one of 255.
+            assert inner_markers(jpeg)
+            assert len(passed) == len(jpeg)
+            assert psnr_db(decoded(jpeg).astype(float), decoded(passed)) > 50
+        else:
+            assert passed == jpeg, quality
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kept"),
+    [
+        (b"\xff\xe1%s" + b"Exif\0\0" + camera_jpeg(), True),  # a thumbnail
+        (b"\xff\xe2%s" + b"\xff\xff\xd8\xd9", True),
+        (b"\xff\xee%s" + b"Adobe\0\xff\xd8\xff\0\1", True),
+        (b"\xff\xfe%s" + b"x" * (0xFFD8 - 2), False),  # the length itself
+        (b"\xff\xfe%s" + b"\xd9" + b"x" * (0x01FF - 3), False),  # its last byte and the content
+    ],
+    ids=["exif", "numbers", "adobe", "length", "length and content"],
+)
+def test_no_inner_markers_in_metadata_of_camera(metadata: bytes, kept: bool) -> None:
+    jpeg = camera_jpeg()
+    segment = metadata.replace(b"%s", (len(metadata) - 2).to_bytes(2, "big"), 1)
+    marked = b"".join((jpeg[:2], segment, jpeg[2:]))
+    assert inner_markers(marked)
+    passed = encode(mjpeg_frame(marked), None, 80)
+    assert inner_markers(passed) == []
+    assert len(passed) == len(marked if kept else jpeg)
+    assert np.array_equal(decoded(passed), decoded(jpeg))
+
+
+def test_incomplete_mjpeg_before_the_next_one() -> None:
+    jpeg = camera_jpeg()
+    with pytest.raises(CameraError, match="another image begins before its end"):
+        encode(mjpeg_frame(jpeg[:-300] + jpeg), None, 80)
 
 
 def test_mjpeg_with_fill_bytes() -> None:
