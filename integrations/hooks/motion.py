@@ -3,9 +3,13 @@
 soft_stream.py --hook integrations.hooks.motion:watch --recordings /srv/recordings --recordings-preroll 5
 
 It compares each frame with a moving average of the previous ones, in blocks and by brightness, so that noise and clouds
-have little effect. The camera is open only while it has clients, and there are no frames while it is closed:
---recordings-preroll keeps it open, and adds the pre-roll to the recording. POST /camera/start keeps it open, too, until
-the portal exits. A change while the camera was closed is not motion.
+have little effect. A change of most of the image at once is light: a lamp, the sun, or the exposure that follows it. It
+is ignored until the image has settled. Motion must last for a moment: a lamp that brightens slowly, or while the sensor
+is read out, changes a part of the image first.
+
+The camera is open only while it has clients, and there are no frames while it is closed: --recordings-preroll keeps it
+open, and adds the pre-roll to the recording. POST /camera/start keeps it open, too, until the portal exits. A change
+while the camera was closed is not motion.
 
 Environment variables: MOTION_SECONDS (20), the duration of a recording; MOTION_SHARE (0.01), the share of the image
 that has to change; MOTION_PORTAL (default: this portal), the URL of the portal that records; CAMERA_API_KEY, if it has
@@ -32,7 +36,9 @@ log = logging.getLogger(__name__)
 _BLOCK = 16  # pixels per side of the blocks that are compared
 _DIFFERENCE = 20  # grey levels; the noise of a whole block is far below
 _MEMORY = 0.05  # weight of each frame in the average
-_LEARNING_S = 2.0  # after the first frame, while the exposure settles
+_LIGHT_SHARE = 0.5  # of the image, changed by half of _DIFFERENCE or more: more than what moves in front of a camera
+_SETTLING_S = 2.0  # of the exposure, after the first frame and after each change of light
+_CONFIRMATION_S = 0.2  # how long motion must last, in at least two frames
 # A gap of that many seconds, and frame intervals: the camera was closed, and the light may have changed.
 _CLOSED_S = 4.0
 _CLOSED_INTERVALS = 5
@@ -49,6 +55,8 @@ class MotionDetector:
         self._interval_s = interval_s
         self._average: npt.NDArray[np.float32] | None = None
         self._next_s = 0.0
+        self._settled_s = 0.0  # until then the average is the last frame
+        self._began_s: float | None = None  # of the motion that is going on
         self._last_s = 0.0  # time of the last frame
         self._frame_interval_s = 0.0  # between the last two frames
 
@@ -63,11 +71,21 @@ class MotionDetector:
         self._frame_interval_s = gap_s
         if self._average is None or self._average.shape != blocks.shape or was_closed:
             self._average = blocks
-            self._next_s = max(self._next_s, now_s + _LEARNING_S)
+            self._settled_s = now_s + _SETTLING_S
+        difference = np.abs(blocks - self._average)
+        if np.mean(difference > _DIFFERENCE / 2) > _LIGHT_SHARE:
+            self._settled_s = now_s + _SETTLING_S
+        if now_s < self._settled_s:
+            self._average = blocks
+            self._began_s = None
             return 0.0
-        changed = float(np.mean(np.abs(blocks - self._average) > _DIFFERENCE))
         self._average += _MEMORY * (blocks - self._average)
-        if changed >= self._share and now_s >= self._next_s:
+        changed = float(np.mean(difference > _DIFFERENCE))
+        if changed < self._share:
+            self._began_s = None
+        elif self._began_s is None:
+            self._began_s = now_s
+        elif now_s >= max(self._next_s, self._began_s + _CONFIRMATION_S):
             self._next_s = now_s + self._interval_s
             self._on_motion()
         return changed
