@@ -1,5 +1,6 @@
 """The pages: files, caching, Content-Security-Policy, and relative addresses."""
 
+import gzip
 import re
 import shutil
 from http import HTTPStatus
@@ -42,6 +43,29 @@ def test_ok_files(path: str, content_type: str, within: bytes) -> None:
     assert response.status is HTTPStatus.OK
     assert response.content_type == content_type
     assert within in response.body
+
+
+@pytest.mark.parametrize(
+    ("accepted", "is_compressed"),
+    [
+        ("gzip, deflate, br, zstd", True),
+        ("br;q=1.0, gzip;q=0.8, *;q=0.1", True),
+        ("*", True),
+        ("", False),
+        ("identity", False),
+        ("gzip;q=0", False),
+        ("deflate, gzip; q=0.0", False),
+        ("gzip-like", False),
+    ],
+)
+def test_compression(accepted: str, is_compressed: bool) -> None:
+    plain, response = answer("/assets/page.js"), answer("/assets/page.js", {"Accept-Encoding": accepted})
+    assert (response.headers.get("Content-Encoding") == "gzip") is is_compressed
+    assert (gzip.decompress(response.body) if is_compressed else response.body) == plain.body
+    assert (response.headers["ETag"] != plain.headers["ETag"]) is is_compressed
+    assert response.headers["Vary"] == "Accept-Encoding"
+    again = answer("/assets/page.js", {"Accept-Encoding": accepted, "If-None-Match": response.headers["ETag"]})
+    assert again.status is HTTPStatus.NOT_MODIFIED
 
 
 @pytest.mark.parametrize("path", PATHS)
