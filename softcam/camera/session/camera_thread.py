@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.jobs import CameraJob
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import SessionState, State
@@ -31,7 +32,6 @@ class CameraThread:
             Step.OPEN: lifecycle.open,
             Step.CLOSE: lifecycle.close_unused,
             Step.AWAIT_SOURCE: recovery.await_source,
-            Step.RUN_JOB: self._run_job,
         }
         self._thread: threading.Thread | None = None
 
@@ -75,6 +75,8 @@ class CameraThread:
                         session.watchdog.forget_tries()
                     case Step.UPDATE_REASON:
                         session.mark_recovering(snapshot.disconnect_reason or "", is_restart=False)
+                    case Step.RUN_JOB:  # no longer in the queue when the lock is released: its waiter may give up
+                        return partial(self._run_job, session.jobs.start_next_job())
                     case step:
                         return self._calls[step]
 
@@ -85,11 +87,9 @@ class CameraThread:
             # The process was stopped, or the machine slept: that is not a silence of the camera.
             self._session.watchdog.excuse_silence(time.monotonic())
 
-    def _run_job(self) -> None:
-        """Run the first job and wake the threads that wait for it."""
+    def _run_job(self, job: CameraJob) -> None:
+        """Run a job and wake the threads that wait for it."""
         session = self._session
-        with session.changed:
-            job = session.jobs.start_next_job()
         result, error = None, None
         started_s = time.monotonic()
         try:
