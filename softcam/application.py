@@ -17,6 +17,7 @@ from softcam.camera.session.manager import CameraManager, SessionState
 from softcam.config.settings import Settings
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
+from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraBusy, CameraMissing, CameraStuck
 from softcam.h264.encoder import VideoEncoder
 from softcam.health import Health
@@ -103,7 +104,7 @@ class Application:
         kind = "pattern" if settings.is_pattern else "cam" if settings.url is None else "url"
         self._state_name = f"{kind}{'' if settings.is_pattern else self._number}"
         store = Store(self._state_folder, f"controls-{self._state_name}")
-        self._controls = ControlManager(self._manager, request, store)
+        self._controls = ControlManager(self._manager, request, store, BackgroundWriter(self.on_fatal))
 
     def _build_media(self) -> None:
         """From frames to JPEGs, H.264 and the fan-out."""

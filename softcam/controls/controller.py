@@ -33,8 +33,8 @@ class ControlManager:
         manager: CameraManager | None,
         configured: StreamRequest,
         store: Store,
+        writer: BackgroundWriter,
         *,
-        writer: BackgroundWriter | None = None,
         light: Light | None = None,
         change_timeout_s: float = _CHANGE_TIMEOUT_S,
     ) -> None:
@@ -44,7 +44,7 @@ class ControlManager:
         `change_timeout_s` is how long a change waits for another one.
         """
         self._manager = manager
-        self._writer = writer or BackgroundWriter()
+        self._writer = writer
         self._store = store
         self._safe_mode = SafeMode(configured, store, self._writer)
         self._light = light or Light()  # read here without the lock of `_sync`, at worst one frame late

@@ -10,6 +10,7 @@ from softcam.controls.day_night import Light
 from softcam.controls.schema import BY_NAME
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
+from softcam.errors import CameraStuck
 from tests.support.fakes import STEADY, FakeCamera, SessionRig
 
 CONFIGURED = StreamRequest(32, 16, 20.0)
@@ -73,7 +74,7 @@ class ControlScene:
             self.held.manager,
             CONFIGURED,
             self.store,
-            writer=writer,
+            writer or BackgroundWriter(lambda reason: self.held.failures.append(CameraStuck(reason))),
             light=Light(light_delay_s),
             change_timeout_s=change_timeout_s,
         )

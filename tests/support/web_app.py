@@ -11,6 +11,7 @@ from softcam.camera.session.lease import LeaseKind
 from softcam.camera.session.manager import CameraManager, SessionLimits
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
+from softcam.controls.writer import BackgroundWriter
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
@@ -118,7 +119,9 @@ class Scene:
 
 def make_controls(manager: CameraManager | None = None, folder: Path | None = None) -> ControlManager:
     """Controls that are saved in `folder`; without a manager, those of a disabled camera."""
-    return ControlManager(manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"))
+    return ControlManager(
+        manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"), BackgroundWriter(list[str]().append)
+    )
 
 
 def make_camera(

@@ -176,7 +176,7 @@ def test_change_waits_for_another_within_a_limit(tmp_path: Path) -> None:
 
 def test_unresponsive_disk_delays_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     responds = threading.Event()
-    scene = ControlScene(tmp_path, writer=BackgroundWriter(timeout_s=0.05))
+    scene = ControlScene(tmp_path, writer=BackgroundWriter(list[str]().append, timeout_s=0.05))
     with scene.held:
         scene.change("image_processing", brightness=0.5)
         monkeypatch.setattr(scene.store, "end_attempt", lambda: responds.wait(PATIENCE_S))
@@ -194,7 +194,7 @@ def test_unresponsive_disk_delays_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_disabled_camera_saves_and_validates(tmp_path: Path) -> None:
-    manager = ControlManager(None, CONFIGURED, Store(tmp_path, "cam0"))
+    manager = ControlManager(None, CONFIGURED, Store(tmp_path, "cam0"), BackgroundWriter(list[str]().append))
     manager.change(BY_NAME["day_night_mode"], {"mode": "night"})
     assert manager.is_night
     assert manager.scene(None) == "night"

@@ -253,7 +253,7 @@ def test_change_without_frames_is_dropped(tmp_path: Path) -> None:
 
 @pytest.fixture
 def safe_mode(tmp_path: Path) -> SafeMode:
-    return SafeMode(CONFIGURED, Store(tmp_path, "cam0"), BackgroundWriter())
+    return SafeMode(CONFIGURED, Store(tmp_path, "cam0"), BackgroundWriter(list[str]().append))
 
 
 def with_hflip(requested: RequestedControls) -> RequestedControls:

@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from queue import Queue
 
 import pytest
 
@@ -10,8 +11,12 @@ from tests.support.background import Background, eventually
 from tests.support.timeouts import PATIENCE_S
 
 
+def no_crash(reason: str) -> None:
+    pytest.fail(reason)
+
+
 def test_order() -> None:
-    writer, done = BackgroundWriter(), list[int]()
+    writer, done = BackgroundWriter(no_crash), list[int]()
     for number in range(50):
         writer.submit_job(partial(done.append, number))
     assert writer.run_job(lambda: done.append(50))
@@ -25,14 +30,14 @@ def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> 
     def fail() -> None:
         raise RuntimeError("broken")
 
-    writer = BackgroundWriter()
+    writer = BackgroundWriter(no_crash)
     assert writer.run_job(fail)
     assert "broken" in caplog.text
     assert writer.run_job(lambda: None)
 
 
 def test_unresponsive_disk() -> None:
-    writer, done, responds = BackgroundWriter(timeout_s=0.2), [], threading.Event()
+    writer, done, responds = BackgroundWriter(no_crash, timeout_s=0.2), [], threading.Event()
 
     def hang() -> None:
         responds.wait(PATIENCE_S)
@@ -48,7 +53,7 @@ def test_unresponsive_disk() -> None:
 
 
 def test_slow_disk_is_waited_for() -> None:
-    writer, done, responds = BackgroundWriter(timeout_s=PATIENCE_S), [], threading.Event()
+    writer, done, responds = BackgroundWriter(no_crash, timeout_s=PATIENCE_S), [], threading.Event()
 
     def wait() -> None:
         responds.wait(PATIENCE_S)
@@ -64,7 +69,7 @@ def test_slow_disk_is_waited_for() -> None:
 
 def test_no_wait_behind_a_job_that_timed_out() -> None:
     now_s = [1000.0]
-    writer, started, responds = BackgroundWriter(clock=lambda: now_s[0]), threading.Event(), threading.Event()
+    writer, started, responds = BackgroundWriter(no_crash, clock=lambda: now_s[0]), threading.Event(), threading.Event()
 
     def hang() -> None:
         started.set()
@@ -75,3 +80,27 @@ def test_no_wait_behind_a_job_that_timed_out() -> None:
     now_s[0] += 1000.0
     assert not writer.run_job(lambda: None)
     responds.set()
+
+
+def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    writer, done = BackgroundWriter(no_crash), list[str]()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert not writer.run_job(lambda: done.append("first"))
+    assert writer.health_error() == "no thread for writing the state: can't start new thread"
+    assert "Failed to save state: no thread" in caplog.text
+    assert writer.run_job(lambda: done.append("second"))
+    assert done == ["first", "second"]
+    assert writer.health_error() is None
+
+
+def test_crash_is_reported() -> None:
+    def crash() -> None:
+        raise SystemExit("broken")
+
+    crashes = Queue[str]()
+    BackgroundWriter(crashes.put).submit_job(crash)
+    assert crashes.get(timeout=PATIENCE_S) == "thread state-writer crashed: SystemExit: broken"
