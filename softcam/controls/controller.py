@@ -50,6 +50,8 @@ class ControlManager:
         self._light = light or Light()  # read here without the lock of `_sync`, at worst one frame late
         self._sync = ControlSync(manager, self._safe_mode, self._light)
         self._change_timeout_s = change_timeout_s
+        self._quarantine_check = threading.Event()  # set while none is under way; two at once do no harm
+        self._quarantine_check.set()
         self._changing = threading.Lock()  # held during a change; no thread of the camera acquires it
 
     @property
@@ -90,7 +92,12 @@ class ControlManager:
         return self._light.scene(lux)
 
     def problems(self) -> dict[str, Any]:
-        """The fields of the status that report what differs from the request, and why."""
+        """The fields of the status that report what differs from the request, and why. Does not wait for the disk.
+
+        Whether the quarantined file was deleted is known one call later.
+        """
+        if self._store.quarantine_reason is not None and self._quarantine_check.is_set():
+            self._quarantine_check = self._writer.submit_job(self._store.refresh_quarantine)
         return {
             "controls_set_aside": self._store.quarantine_reason,
             "controls_not_kept": self._writer.health_error() or self._store.error,

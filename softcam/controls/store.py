@@ -1,7 +1,7 @@
 """The state file of one camera: atomic writes, quarantine, backup of unreadable files, and the attempt mark.
 
-One thread at a time calls a `Store`: the main thread while it loads, then the writer's. Reading the attributes and
-properties is safe from any thread.
+One thread at a time calls a `Store`: the main thread while it loads, then the writer's. Reading the attributes is
+safe from any thread.
 
 - A write replaces the file atomically and is synced, so a crash leaves the old content or the new.
 - A file that is damaged, or that keeps the camera from starting, is quarantined: moved to `….json.bad`. An earlier
@@ -34,16 +34,15 @@ class Store:
     def __init__(self, folder: Path | None, name: str) -> None:
         self._path = None if folder is None else folder / f"{name}.json"
         self.error: str | None = None  # why the state is not saved
-        self._reason: str | None = None  # why a state was quarantined
+        self.quarantine_reason: str | None = None  # why the saved state, or a part of it, is not used
         self._has_quarantine = False  # there is a quarantined file; once it is deleted, the reason no longer applies
         self._read_error: str | None = None  # why the file could not be read; it is not overwritten then
 
-    @property
-    def quarantine_reason(self) -> str | None:
-        """Why the saved state, or a part of it, is not used; None once the quarantined file was deleted."""
-        if self._has_quarantine and self._path is not None and not _quarantine_path(self._path).exists():
-            return None
-        return self._reason
+    def refresh_quarantine(self) -> None:
+        """Forget `quarantine_reason` if the quarantined file was deleted."""
+        with contextlib.suppress(OSError):  # of a broken disk
+            if self._has_quarantine and self._path is not None and not _quarantine_path(self._path).exists():
+                self.quarantine_reason = None
 
     def load(self) -> RequestedControls:
         """The saved state; an empty one if the file does not exist, or if the file was quarantined."""
@@ -57,7 +56,7 @@ class Store:
                 temporary.unlink(missing_ok=True)
         with self._reporting_errors():
             if quarantine.exists():
-                self._reason = f"{quarantine.name} was quarantined in an earlier run; delete or restore it"
+                self.quarantine_reason = f"{quarantine.name} was quarantined in an earlier run; delete or restore it"
                 self._has_quarantine = True
         requested, errors = _EMPTY, tuple[str, ...]()
         try:
@@ -84,19 +83,19 @@ class Store:
             log.warning(
                 "Some saved controls are invalid and were ignored (original saved as %s): %s", quarantine, reason
             )
-            self._reason = f"in part: {reason}"
+            self.quarantine_reason = f"in part: {reason}"
             with self._reporting_errors():
                 self._move_to_quarantine(path, is_copied=True)  # the next change rewrites the file
         return requested
 
-    def save(self, requested: RequestedControls) -> bool:
-        """Write the state and sync it to disk; returns False if that fails, with the reason in `error`."""
+    def save(self, requested: RequestedControls) -> None:
+        """Write the state and sync it to disk; `error` is the reason if that fails."""
         if self._path is None:
-            return False
+            return
         with self._reporting_errors():
             if self._read_error is not None and self._path.exists():  # it may be good
                 self._move_to_quarantine(self._path)
-                self._reason = self._read_error
+                self.quarantine_reason = self._read_error
                 log.error("Saved controls moved to %s: %s", _quarantine_path(self._path), self._read_error)
             self._read_error = None
             if not requested.is_empty:
@@ -105,12 +104,10 @@ class Store:
                 self._path.unlink()
                 sync_directory(self._path.parent)
             self.error = None
-            return True
-        return False
 
     def quarantine(self, reason: str, replacement: RequestedControls = _EMPTY) -> None:
         """Move the file out of the way and save `replacement` instead; ends the attempt."""
-        self._reason, self._has_quarantine = reason, False
+        self.quarantine_reason, self._has_quarantine = reason, False
         with self._reporting_errors():
             if self._path is None or not self._path.exists():
                 log.error("Controls dropped: %s", reason)

@@ -193,6 +193,28 @@ def test_unresponsive_disk_delays_nothing(tmp_path: Path, monkeypatch: pytest.Mo
             eventually(lambda: scene.problem("not_kept") is None, "it responds again")
 
 
+def test_deleted_quarantine_is_noticed_without_waiting_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cam0.json").write_text("{")
+    scene = ControlScene(tmp_path)
+    refresh, checks, responds = scene.store.refresh_quarantine, list[None](), threading.Event()
+
+    def refresh_on_a_slow_disk() -> None:
+        checks.append(None)
+        responds.wait(PATIENCE_S)
+        refresh()
+
+    monkeypatch.setattr(scene.store, "refresh_quarantine", refresh_on_a_slow_disk)
+    with scene.held:
+        (tmp_path / "cam0.json.bad").unlink()
+        for _ in range(5):
+            assert "Expecting" in scene.problem("set_aside")
+        responds.set()
+        eventually(lambda: scene.problem("set_aside") is None, "the reason ends")
+    assert len(checks) == 1, "not one for each request"
+
+
 def test_disabled_camera_saves_and_validates(tmp_path: Path) -> None:
     manager = ControlManager(None, CONFIGURED, Store(tmp_path, "cam0"), BackgroundWriter(list[str]().append))
     manager.change(BY_NAME["day_night_mode"], {"mode": "night"})

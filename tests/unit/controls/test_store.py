@@ -20,12 +20,14 @@ def test_round_trip(tmp_path: Path) -> None:
     state = requested(roi=ZOOM, auto_exposure={"enabled": False})
     state = state.with_frozen("auto_exposure", {"ExposureTime": 9000, "AnalogueGain": 2.0})
     store = Store(tmp_path / "deep" / "folder", "cam0")
-    assert store.save(state)
+    store.save(state)
+    assert store.error is None
     again = Store(tmp_path / "deep" / "folder", "cam0")
     assert again.load() == state
     assert again.quarantine_reason is None
     assert (tmp_path / "deep/folder/cam0.json").stat().st_mode & 0o077 == 0
-    assert store.save(RequestedControls())
+    store.save(RequestedControls())
+    assert store.error is None
     assert list((tmp_path / "deep/folder").iterdir()) == []
 
 
@@ -102,7 +104,7 @@ def test_invalid_part_is_ignored(tmp_path: Path, part: str, reason: str) -> None
 def test_unreadable_file_is_not_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, then: dict[str, float] | None
 ) -> None:
-    assert Store(tmp_path, "cam0").save(requested(roi=ZOOM))
+    Store(tmp_path, "cam0").save(requested(roi=ZOOM))
     content = (tmp_path / "cam0.json").read_text()
 
     def deny(path: Path, **_: object) -> str:
@@ -114,11 +116,12 @@ def test_unreadable_file_is_not_overwritten(
         assert store.load() == RequestedControls()
     assert "Permission denied" in str(store.error)
     assert f"Failed to read controls: {store.error}" in caplog.text
-    assert store.save(RequestedControls() if then is None else requested(image_processing=then))
+    store.save(RequestedControls() if then is None else requested(image_processing=then))
     assert store.error is None
     assert store.quarantine_reason == "cam0.json could not be read (Permission denied)"
     assert (tmp_path / "cam0.json.bad").read_text() == content
-    assert store.save(requested(roi=ZOOM))  # only once: the content is known from now on
+    store.save(requested(roi=ZOOM))  # only once: the content is known from now on
+    assert store.error is None
     assert (tmp_path / "cam0.json.bad").read_text() == content
 
 
@@ -135,7 +138,8 @@ def test_deletion_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     store.save(requested(roi=ZOOM))
     synced: list[bool] = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append((tmp_path / "cam0.json").exists()))
-    assert store.save(RequestedControls())
+    store.save(RequestedControls())
+    assert store.error is None
     assert synced == [False], "the directory, once the file is deleted"
 
 
@@ -209,7 +213,20 @@ def test_reason_ends_with_the_quarantined_file(tmp_path: Path) -> None:
     store.save(requested(roi=ZOOM))
     assert store.quarantine_reason is not None
     (tmp_path / "cam0.json.bad").unlink()
+    store.refresh_quarantine()
     assert store.quarantine_reason is None
+
+
+def test_reason_remains_while_the_disk_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Path) -> bool:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "cam0.json").write_text("{")
+    store = Store(tmp_path, "cam0")
+    store.load()
+    monkeypatch.setattr(Path, "exists", fail)
+    store.refresh_quarantine()
+    assert "Expecting" in str(store.quarantine_reason)
 
 
 def test_finished_attempts_do_not_count(tmp_path: Path) -> None:
@@ -225,7 +242,7 @@ def test_finished_attempts_do_not_count(tmp_path: Path) -> None:
 def test_without_a_directory() -> None:
     store = Store(None, "cam0")
     assert store.load() == RequestedControls()
-    assert store.save(requested(roi=ZOOM)) is False
+    store.save(requested(roi=ZOOM))
     store.start_attempt(requested(roi=ZOOM))
     store.end_attempt()
     store.quarantine("a reason")
@@ -238,7 +255,7 @@ def test_directory_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file" / "folder", "cam0")
     store.load()
-    assert store.save(requested(roi=ZOOM)) is False
+    store.save(requested(roi=ZOOM))
     assert store.error is not None
     assert "Not a directory" in store.error
 
@@ -262,7 +279,8 @@ print(os.getpid(), flush=True)
 for number in range(int(line), 1_000_000_000):
     state = RequestedControls().with_values(BY_NAME["manual_exposure"], {"exposure_us": number, "gain": 2.0})
     state = state.with_values(BY_NAME["image_processing"], {"brightness": 0.1, "contrast": number % 32 / 1})
-    assert store.save(state)
+    store.save(state)
+    assert store.error is None
     print(number, flush=True)
 """
 
