@@ -220,6 +220,8 @@ class Handlers:
 ERRORS = {
     "bug": ZeroDivisionError("a secret of ours"),
     "value": ValueError("not for the world"),
+    "reset": ConnectionResetError("of another connection than the client's"),
+    "late": TimeoutError("of another wait than for the client"),
     "busy": CameraBusy("another program has the camera"),
     "none": NoPicture("no frame from the camera in time"),
     "unable": NotSupported("this camera has no autofocus"),

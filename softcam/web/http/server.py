@@ -311,8 +311,6 @@ class _Handler(BaseHTTPRequestHandler):
             if route.method != "GET" and not route.is_read_only:
                 self.server.changes.log_change(request)
             return response
-        except (ConnectionError, TimeoutError):
-            raise  # the client disconnected or stalled
         except Exception as error:
             response = self._error_response(error)
             if response.status is HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -216,7 +216,7 @@ def test_fail_method_not_allowed(site: Site, method: str, target: str, allowed: 
 # Errors of handlers
 
 
-@pytest.mark.parametrize("name", ["bug", "value"])
+@pytest.mark.parametrize("name", ["bug", "value", "reset", "late"])
 def test_fail_unexpected_exception(site: Site, caplog: pytest.LogCaptureFixture, name: str) -> None:
     with site.client() as client:
         reply = client.ask(f"/raise/{name}?key=secret")
