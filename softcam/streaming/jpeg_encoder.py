@@ -15,6 +15,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
@@ -181,12 +182,17 @@ class JpegEncoderPool:
                 # Whatever it is: requests that share this snapshot would otherwise wait for their timeout.
                 shared.set_exception(error)
                 with self._changed:
-                    self._snapshots.pop(key, None)
+                    if self._snapshots.get(key) is shared:  # not that of a later request, after it was dropped
+                        del self._snapshots[key]
                 raise
         try:
-            return shared.result(self._snapshot_timeout_s)
+            shared_error = shared.exception(self._snapshot_timeout_s)
         except TimeoutError as error:
             raise NoPicture(f"the image was not encoded within {self._snapshot_timeout_s:.0f} s") from error
+        if shared_error is not None:
+            # A new object: several threads raise it, and each adds its own traceback.
+            raise copy(shared_error) from shared_error
+        return shared.result()
 
     def clear_snapshots(self) -> None:
         """Drop the snapshots that requests might still share; one of the whole sensor has some megabytes."""

@@ -1,12 +1,16 @@
 """`JpegEncoderPool.snapshot`: concurrent requests share one encode."""
 
+import threading
+
 import pytest
 
 from softcam.errors import CameraError, NoPicture
+from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame
 from tests.support.background import Background, eventually
 from tests.support.fakes import SIZE, make_frame
 from tests.support.jpeg_pool import Encoder, Pool
+from tests.support.timeouts import PATIENCE_S
 from tests.unit.streaming.conftest import NoLeaks
 
 
@@ -75,9 +79,34 @@ def test_failed_encode_is_reported_to_all_requests(encoder: Encoder, pool: Pool,
     encoder.release()
     for call in requests:
         call.result()
-    assert raised == [error] * 3
+    assert [repr(each) for each in raised] == [repr(error)] * 3
+    assert len(set(raised)) == 3, "each thread has its own, to which it adds its traceback"
     encoder.error = None
     assert pool.encoders.snapshot(frame, SIZE, 90) == b"7"  # the failure is not kept
+
+
+def test_failed_encode_leaves_a_later_one_of_the_same_snapshot(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, fails, calls = threading.Event(), threading.Event(), list[Frame]()
+
+    def encode(frame: Frame, *_: object, **__: object) -> bytes:
+        calls.append(frame)
+        if len(calls) > 1:
+            return b"later"
+        started.set()
+        assert fails.wait(PATIENCE_S)
+        raise CameraError("damaged")
+
+    monkeypatch.setattr(jpeg, "encode", encode)
+    frame = make_frame(began_s=7)
+    failing = Background(lambda: pool.encoders.snapshot(frame, SIZE, 90))
+    assert started.wait(PATIENCE_S)
+    pool.encoders.clear_snapshots()
+    assert pool.encoders.snapshot(frame, SIZE, 90) == b"later"
+    fails.set()
+    with pytest.raises(CameraError, match="damaged"):
+        failing.result()
+    assert pool.encoders.snapshot(frame, SIZE, 90) == b"later"
+    assert len(calls) == 2, "the later one is shared"
 
 
 def test_waiting_for_a_shared_snapshot_times_out(encoder: Encoder, no_leaks: NoLeaks) -> None:
