@@ -112,6 +112,8 @@ class PicameraCamera:
             self._tuning_file = use_noir_tuning(noir_model or entry.model)
         self.number = entry.number
         self.name = f"{entry.model} ({entry.id})"
+        # USB cameras reach their full frame rate only in MJPEG; all others deliver YUV420, as a JPEG encoder expects.
+        self._pixel_format = "MJPEG" if "/usb" in entry.id else "YUV420"
         # Written by the camera thread, read by any: references, replaced as a whole.
         self._device: _Device | None = None
         self._config: StreamConfig | None = None
@@ -184,7 +186,7 @@ class PicameraCamera:
 
     def still(self, size: tuple[int, int] | None, controls_for: StillControls = no_controls) -> Frame:
         size = size or tuple(self._open_device().picam2.sensor_resolution)
-        return self._capture(stills.frame_still(size, self._pixel_format()), controls_for)
+        return self._capture(stills.frame_still(size, self._pixel_format), controls_for)
 
     def raw_still(self) -> RawStill:
         picam2 = self._open_device().picam2
@@ -239,16 +241,12 @@ class PicameraCamera:
 
     # --- the stream -------------------------------------------------------------------------------------------
 
-    def _pixel_format(self) -> str:
-        # USB cameras reach their full frame rate only in MJPEG; all others deliver YUV420, as a JPEG encoder expects.
-        return "MJPEG" if "/usb" in self.name else "YUV420"
-
     def _configure(self, device: _Device, on_frame: OnFrame) -> StreamConfig:
         """Configure the stream for the first time in this opening."""
         picam2 = device.picam2
         request = self._stream_request
         configuration = picam2.create_video_configuration(
-            main={"size": (request.width, request.height), "format": self._pixel_format()},
+            main={"size": (request.width, request.height), "format": self._pixel_format},
             raw=None,
             **self._transform(),
             # Full range, as in a JPEG; the default for video is limited range, with grey blacks.

@@ -42,6 +42,11 @@ def test_mjpeg_of_usb_camera(fake: type[FakePicamera2]) -> None:
     assert opened.picam2.out == set()
 
 
+def test_model_is_not_taken_for_the_connection(fake: type[FakePicamera2]) -> None:
+    fake.cameras = [camera_info(CSI, "sensor/usb-bridge")]
+    assert OpenedCamera().picam2.config["main"]["format"] == "YUV420"
+
+
 def test_yuyv_of_usb_camera(fake: type[FakePicamera2]) -> None:
     fake.cameras = [camera_info(USB)]
     fake.gives = {"format": "YUYV", "size": (640, 480), "stride": 1280}
