@@ -100,7 +100,8 @@ class PatternStream:
             self._resume()
 
     def _resume(self) -> None:
-        self._is_stopping = False
+        with self._changed:
+            self._is_stopping = False
         self._sensor.apply_controls(self._delayed | self._take_sent())
         self._delayed = {}
         self._thread = threading.Thread(target=self._run, name="pattern", daemon=True)

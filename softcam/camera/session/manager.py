@@ -251,8 +251,9 @@ class CameraManager:
 
     def health_error(self) -> str | None:
         """An error that is not being recovered from in time; None while there is none."""
-        session, limits, current = self._session, self._session.limits, self._session.current
+        session, limits = self._session, self._session.limits
         with session.changed:
+            current = session.current
             if current.failure is not None:
                 return f"camera failed: {current.failure}"
             if not current.leases or not session.watchdog.timeout_s:

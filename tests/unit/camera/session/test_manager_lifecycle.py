@@ -1,5 +1,6 @@
 """`CameraManager`: the camera is open while there is a lease; failures and the end reach every caller."""
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -286,3 +287,18 @@ def test_stop_while_opening(held: SessionRig) -> None:
     held.camera.unblock()
     assert held.manager.join(soon_s())
     assert held.camera.calls == ["open", "close"]
+
+
+def test_health_of_a_session_that_ends_while_it_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    session = SessionState(FakeCamera(), linger_s=60.0, watchdog_timeout_s=0.0, on_failure=lambda _: None)
+    manager = CameraManager(session, autofocus_timeout_s=5.0, has_autofocus=False)
+    at_lock = [partial(session.fail, CameraError("no answer"))]
+
+    class LateLock(threading.Condition):
+        def __enter__(self) -> bool:
+            while at_lock:
+                at_lock.pop()()
+            return super().__enter__()
+
+    monkeypatch.setattr(session, "changed", LateLock())
+    assert manager.health_error() == "camera failed: no answer"
