@@ -58,10 +58,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             case "run":
                 return _run(settings)
     except PortalError as error:
-        log.error("%s", error)
-        Notifier(os.environ).send(STATUS=error)
-        is_flag = isinstance(error, ConfigurationError) and settings.is_flag(*error.settings)
-        return EXIT_USAGE if is_flag else error.exit_code
+        return _report(error, settings)
+
+
+def _report(error: Exception, settings: Settings) -> int:
+    """Log what ends the process, with the traceback of an unexpected exception; returns the exit code."""
+    is_expected = isinstance(error, PortalError)
+    log.error("%s", error, exc_info=None if is_expected else error)
+    Notifier(os.environ).send(STATUS=error)
+    is_flag = isinstance(error, ConfigurationError) and settings.is_flag(*error.settings)
+    return EXIT_USAGE if is_flag else error.exit_code if isinstance(error, PortalError) else EXIT_STUCK
 
 
 def _list_cameras() -> int:
@@ -84,14 +90,15 @@ def _run(settings: Settings) -> int:
     shutdown = ShutdownSignal()
     shutdown.install_handlers([signal.SIGTERM, signal.SIGINT])
     application = Application(settings, shutdown)
+    watch = Watch(Notifier(os.environ), application.health.status_line, application.health_error)
     try:
         application.start()
+        watch.start(application.on_fatal)
     except StoppedWhileStarting as stopped:
         log.info("Stopping: %s", stopped)
-        log.info("Stopped")
-        return EXIT_OK
-    watch = Watch(Notifier(os.environ), application.health.status_line, application.health_error)
-    watch.start(application.on_fatal)
+        return _stop(application, EXIT_OK)
+    except Exception as error:  # noqa: BLE001 - logged; what has started must stop
+        return _stop(application, _report(error, settings))
     reason = shutdown.wait()
     if isinstance(reason, PortalError):
         code = reason.exit_code
@@ -104,8 +111,13 @@ def _run(settings: Settings) -> int:
         code = EXIT_OK
         watch.stop("stopping")
         log.info("Stopping: %s", reason and reason.name)
+    return _stop(application, code)
+
+
+def _stop(application: Application, code: int) -> int:
+    """Stop what has started; returns the exit code, or exits with it where threads remain."""
     if not application.stop(Deadline.after(_STOP_TIMEOUT_S)):
-        log.error("Camera did not close in time; forcing exit")
+        log.error("Forcing exit")
         _exit_immediately(code or EXIT_STUCK)
     log.info("Stopped")
     if threading.active_count() > 1:

@@ -4,6 +4,7 @@ Four builders assemble the components, bottom up; `Application.start` walks one 
 walks it backward. Only this module and `softcam.app` use the settings; components get plain arguments.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ from softcam.web.http.server import PortalServer
 from softcam.web.pages import page_routes
 from softcam.web.webrtc import webrtc_routes
 
+log = logging.getLogger(__name__)
+
 # Limits of the components that must not use up the time for stopping; the camera is the slowest and gets the rest.
 _FAN_OUT_TIMEOUT_S: Final = 0.5
 _HOOK_TIMEOUT_S: Final = 0.2  # it may be in a function that does not return
@@ -84,6 +87,7 @@ class Application:
         self._build_outputs()
         self._build_web()
         self._components = self._component_list()
+        self._started: list[_Component] = []
 
     def _build_camera(self) -> None:
         settings = self._settings
@@ -213,7 +217,7 @@ class Application:
         # The socket is bound first, and closed when every request has its response.
         components = [_Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S)]
         if (manager := self._manager) is not None:
-            components.append(_Component(manager.start, manager.join))
+            components.append(_Component(manager.start, self._stop_camera))
         components.append(_Component(_nothing, self._video.stop))
         components.append(_Component(self._mjpeg.start, self._jpegs.stop))
         if (hook := self._hook) is not None:
@@ -228,19 +232,25 @@ class Application:
         return components
 
     def start(self) -> None:
-        """Start the components in order.
+        """Start the components in order. If one fails, `stop` stops those before it.
 
         Raises AddressNotReady or ConfigurationError where the address cannot be bound, StoppedWhileStarting.
         """
         for component in self._components:
             component.start()
+            self._started.append(component)
 
     def stop(self, deadline: Deadline) -> bool:
-        """Stop the components in reverse order; False where the camera did not close in time."""
-        results = [
-            component.stop(deadline.within(component.stop_timeout_s).at_s) for component in reversed(self._components)
-        ]
-        return False not in results
+        """Stop the started components in reverse order; False if one failed, or the camera did not close in time."""
+        is_stopped = True
+        while self._started:
+            component = self._started.pop()
+            try:
+                is_stopped &= component.stop(deadline.within(component.stop_timeout_s).at_s) is not False
+            except Exception:  # the others still have data to save and a camera to close
+                log.exception("Component failed to stop")
+                is_stopped = False
+        return is_stopped
 
     def on_fatal(self, reason: str) -> None:
         """Shut down with EXIT_STUCK: a thread crashed or a component hangs. Any thread may call it."""
@@ -285,6 +295,15 @@ class Application:
         if self._publisher is not None:
             self._publisher.stop()
             self._publisher.wait_stopped(deadline_s)
+
+    def _stop_camera(self, deadline_s: float) -> bool:
+        if self._manager is None:
+            return True
+        self._manager.stop()
+        is_closed = self._manager.join(deadline_s)
+        if not is_closed:
+            log.error("Camera did not close in time")
+        return is_closed
 
     def _reject_requests(self, deadline_s: float) -> None:  # noqa: ARG002 - does not wait
         self._server.stop()
