@@ -4,19 +4,19 @@ Nothing about the files is stored elsewhere, so they may be added and removed by
 file is cached until the file changes.
 """
 
-import contextlib
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
 from softcam.mp4.index import Mp4Info
 from softcam.recording import names
 from softcam.recording.files import NOT_FOUND, is_locked, open_file
+from softcam.recording.folder import Folder, Selection
 from softcam.recording.names import Kind
 
 _JPEG_HEAD_BYTES: Final = 1 << 18  # the size of a JPEG is within them
@@ -64,19 +64,25 @@ class Catalog:
     def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info]) -> None:
         """`read_file` reads an MP4 file from a descriptor; raises ValueError, OSError."""
         self.folder = folder
+        self._folder = Folder(folder)
         self._read_mp4 = read_file
         self._lock = threading.Lock()  # guards the fields below
         self._running: dict[str, RunningFile] = {}
         self._info: dict[str, FileInfo] = {}
-        self._stills: dict[str, tuple[int, int]] = {}  # by folder: its modification time, bytes
-        self._thumbnails: dict[str, int] = {}  # by file: bytes; written once
 
-    def entries(self) -> list[Recording]:
-        """All recordings, the newest first. Raises OSError if the folder cannot be read."""
-        present = {name for name, entry in self._scan().items() if entry.is_file(follow_symlinks=False)}
-        recordings = sorted(filter(names.is_recording, present), key=names.sort_key, reverse=True)
-        found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in present) for name in recordings)
-        return [entry for entry in found if entry is not None]
+    def entries(self, selection: Selection | None = None) -> list[Recording]:
+        """The selected recordings, the newest first; by default all. Raises OSError if the folder cannot be read."""
+        return self.select(selection or Selection())[0]
+
+    def select(self, selection: Selection) -> tuple[list[Recording], int]:
+        """The selected recordings, and how many there would be without the limit. Raises OSError."""
+        listing = self._folder.read()
+        selected, total = listing.select(selection)
+        with self._lock:
+            for name in self._info.keys() - listing.sizes.keys() - self._running.keys():
+                del self._info[name]
+        found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in listing.thumbnails) for name in selected)
+        return [entry for entry in found if entry is not None], total
 
     def entry(self, name: str) -> Recording:
         """Raises NoRecording."""
@@ -113,16 +119,11 @@ class Catalog:
 
         Raises OSError.
         """
-        present = self._scan()
-        sizes: dict[str, int] = {}
-        for name, entry in present.items():
-            mp4 = f"{name}.mp4"  # of a folder of stills
-            with contextlib.suppress(OSError):  # deleted meanwhile
-                if names.is_recording(name) and entry.is_file(follow_symlinks=False):
-                    thumbnail_bytes = self._thumbnail_size(present.get(names.thumbnail_of(name)))
-                    sizes[name] = entry.stat().st_size + thumbnail_bytes + self._stills_size(name)
-                elif names.is_timelapse(mp4) and mp4 not in present and entry.is_dir(follow_symlinks=False):
-                    sizes[mp4] = self._stills_size(mp4)
+        sizes = dict(self._folder.read().sizes)
+        with self._lock:
+            running = dict(self._running)
+        for name in running.keys() & sizes.keys():
+            sizes[name] = max(sizes[name], running[name].whole + self._folder.stills_bytes(name))
         return sizes
 
     def path_of(self, name: str) -> Path:
@@ -154,46 +155,11 @@ class Catalog:
 
     def remove_running(self, name: str) -> RunningFile:
         """The file is complete."""
+        self._folder.invalidate()
         with self._lock:
             return self._running.pop(name)
 
     # --- cached facts -----------------------------------------------------------------------------------------
-
-    def _scan(self) -> dict[str, os.DirEntry[str]]:
-        """What is in the folder; what is known of files that are gone is dropped. Raises OSError."""
-        present = {entry.name: entry for entry in os.scandir(self.folder)}
-        caches: tuple[dict[str, Any], ...] = self._info, self._stills, self._thumbnails
-        with self._lock:
-            for cache in caches:
-                for name in cache.keys() - present.keys():
-                    del cache[name]
-        return present
-
-    def _thumbnail_size(self, entry: os.DirEntry[str] | None) -> int:
-        """Raises OSError."""
-        if entry is None:
-            return 0
-        with self._lock:
-            if entry.name not in self._thumbnails:
-                self._thumbnails[entry.name] = entry.stat(follow_symlinks=False).st_size
-            return self._thumbnails[entry.name]
-
-    def _stills_size(self, name: str) -> int:
-        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""
-        if not names.is_timelapse(name):
-            return 0
-        stills = names.stills_of(name)
-        try:
-            changed_ns = (self.folder / stills).stat().st_mtime_ns
-            with self._lock:
-                known_ns, size = self._stills.get(stills, (0, 0))
-            if known_ns != changed_ns:
-                size = sum(entry.stat().st_size for entry in os.scandir(self.folder / stills))
-        except OSError:  # there are none, or they are being deleted
-            return 0
-        with self._lock:
-            self._stills[stills] = changed_ns, size
-        return size
 
     def _entry(self, name: str, *, has_thumbnail: bool) -> Recording | None:
         try:
@@ -207,7 +173,7 @@ class Catalog:
             names.kind_of(name),
             names.start_of(name),
             info.duration_s,
-            (info.state[1] if running is None else running.whole) + self._stills_size(name),
+            (info.state[1] if running is None else running.whole) + self._folder.stills_bytes(name),
             info.width,
             info.height,
             is_running=running is not None or (not info.is_finished and is_locked(self.folder / name)),

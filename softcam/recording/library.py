@@ -145,7 +145,7 @@ class Library(Catalog):
             used = sum(sizes.values())
             self.quota = min(self.max_bytes, max(0, used + free - reserve))
             excess = max(excess, used + needed - self.max_bytes)
-            for name in sorted(sizes, key=names.sort_key):
+            for name in sorted(sizes, key=names.sort_key) if excess > 0 else ():
                 if excess <= 0:
                     return
                 try:

@@ -4,11 +4,13 @@ A name states the kind and the start in UTC: `2026-11-20_23-15-02.mp4`, `…_tim
 to it, and `….jpg` for a still. Each recording may have a thumbnail next to it under a hidden name.
 """
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Final, Literal
 
 Kind = Literal["video", "timelapse", "still"]
+SortKey = tuple[str, int, str]
 
 NAME_PATTERN: Final = r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}(-\d{1,3})?(_timelapse\.mp4|\.mp4|\.jpg)"
 MAX_PER_SECOND: Final = 999  # recordings that start in the same second are numbered
@@ -39,11 +41,16 @@ def is_timelapse(name: str) -> bool:
     return is_recording(name) and kind_of(name) == "timelapse"
 
 
-def sort_key(name: str) -> tuple[str, int, str]:
+def sort_key(name: str) -> SortKey:
     """Orders recordings by their start; within a second by number."""
     match = _NAME.fullmatch(name)
     number = match[1] if match is not None else None
     return name[:_TIME_LENGTH], int(number[1:]) if number else 1, name
+
+
+def sort_key_at(moment_s: float) -> SortKey:
+    """Orders before the recordings that start at that moment (Unix time) or later."""
+    return datetime.fromtimestamp(math.ceil(moment_s), UTC).strftime(_TIME), 0, ""
 
 
 def start_of(name: str) -> float:

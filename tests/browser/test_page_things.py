@@ -188,6 +188,29 @@ def test_time_lapse(recorder: Portal, visitor: Visitor) -> None:
     expect(page.locator(".recording .facts")).to_contain_text("Time-lapse", timeout=LIMIT_MS)
 
 
+def test_many_recordings(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    for day in (20, 21, 22):
+        for minute in range(50):
+            (folder / f"2026-11-{day}_12-{minute:02}-00.{'jpg' if minute else 'mp4'}").write_bytes(b"x")
+    page = visitor.watch(start_portal("--recordings", str(folder)))
+    open_tab(page, "recordings")
+    rows, days = page.locator(".recording"), page.locator("#recording-list .day")
+    expect(rows).to_have_count(100, timeout=LIMIT_MS)
+    expect(days).to_have_count(2)
+    page.get_by_role("button", name="Show older").click()
+    expect(rows).to_have_count(150)
+    expect(days).to_have_count(3)
+    expect(page.locator("#show-older")).to_be_hidden()
+    page.locator("#shown-kind").select_option("videos")
+    expect(rows).to_have_count(3)
+    page.get_by_label("Day").fill("2026-11-21")
+    expect(rows).to_have_count(1)
+    page.get_by_label("Day").fill("2026-11-19")
+    expect(page.locator("#recordings-empty")).to_have_text("No recordings of this kind and day.")
+
+
 def test_resumed_recording(start_portal: Start, visitor: Visitor, tmp_path: Path) -> None:
     flags = ("--recordings", str(tmp_path / "kept"))
     portal = start_portal(*flags)

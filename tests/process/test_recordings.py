@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,27 @@ def test_pyav_is_not_loaded_without_recordings(start_portal: Start) -> None:
     assert status_of(portal)["recording"] is None
     maps = Path(f"/proc/{portal.pid}/maps").read_text()
     assert "libavcodec" not in maps
+
+
+def test_15000_files(start_portal: Start, folder: Path) -> None:
+    """The list is in pages, and recording with a size limit does not read the folder once a second."""
+    folder.mkdir()
+    for minute in range(15_000):
+        (folder / f"{datetime.fromtimestamp(60 * minute, UTC):%Y-%m-%d_%H-%M-%S}.jpg").write_bytes(b"x")
+    portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-max-bytes", "100000000")
+    start(portal)
+    began_s = time.monotonic()
+    content = ask(portal, "/v1/recordings?limit=100").json
+    print(f"a page of 15,000: {time.monotonic() - began_s:.2f} s")
+    assert time.monotonic() - began_s < 2.0 * TIMEOUT_FACTOR
+    assert (len(content["recordings"]), content["total"], content["used_bytes"] > 15_000) == (100, 15_001, True)
+    assert ask(portal, "/v1/recordings?day=1970-01-05").json["total"] == 24 * 60
+    names, target = set[str](), "/v1/recordings?kind=still"
+    while target:
+        content = ask(portal, target).json
+        names |= {entry["name"] for entry in content["recordings"]}
+        target = f"/v1/recordings?kind=still&before={content['next']}" if content["next"] else ""
+    assert len(names) == 15_000
 
 
 # --- A full disk

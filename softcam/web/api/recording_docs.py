@@ -1,10 +1,14 @@
 """Request fields and OpenAPI descriptions of `/v1/recordings`. Tables only; no thread."""
 
+import contextlib
 from collections.abc import Mapping
-from typing import Final
+from datetime import date
+from typing import Final, cast, get_args
 
+from softcam.config.parsers import number
 from softcam.controls.fields import Field, Group
-from softcam.recording.names import NAME_PATTERN
+from softcam.recording.folder import Selection
+from softcam.recording.names import NAME_PATTERN, Kind, SortKey, is_recording, sort_key, sort_key_at
 from softcam.recording.recorder import RecordingOptions
 from softcam.recording.timelapse import TimelapseOptions
 from softcam.web.api import json_schema as schema
@@ -13,6 +17,8 @@ from softcam.web.http import query
 from softcam.web.http.router import Doc, Parameter
 
 _MAX_DURATION_S: Final = 366 * 86_400
+_MAX_LISTED: Final = 1000  # on a page
+_LAST_S: Final = 253_402_300_000  # of the year 9999
 
 # --- requests
 
@@ -99,6 +105,8 @@ _TIMELAPSE: Final = schema.record(
 _BOTH: Final = {"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)}
 _LIST: Final = {
     "recordings": {"type": "array", "items": _ENTRY},
+    "total": schema.INTEGER | schema.note("how many the query selects, on this page and later ones"),
+    "next": schema.nullable("string") | schema.note("`before` of the next page; null on the last page"),
     "running": schema.record(_BOTH),
     "used_bytes": schema.INTEGER,
     "max_bytes": schema.nullable("integer"),
@@ -121,10 +129,55 @@ def _result(recording: schema.Schema) -> Mapping[int, Mapping[str, schema.Schema
 _NAME: Final = Parameter(
     "name", "a name from the list", {"type": "string", "pattern": f"^{NAME_PATTERN}$".replace(r"\d", "[0-9]")}, "path"
 )
+_LIMIT: Final = query.integer("limit", f"maximum number of recordings; {_MAX_LISTED} by default", 1, _MAX_LISTED)
+_ONE_KIND: Final = query.choice("kind", "only recordings of this kind", *get_args(Kind))
+
+
+def _day(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        if date.fromisoformat(text).isoformat() == text:
+            return text
+    raise ValueError("a day in UTC, such as 2026-11-20")
+
+
+def _bound(text: str) -> SortKey:
+    with contextlib.suppress(ValueError):
+        return sort_key(text) if is_recording(text) else sort_key_at(number(0, _LAST_S)(text))
+    raise ValueError(f"a name from the list, or Unix time from 0 to {_LAST_S}")
+
+
+_BOUND: Final = {"type": ["string", "number"]}
+_DAY: Final = query.QueryParameter(
+    "day", "only recordings of this day, in UTC", {"format": "date"} | schema.STRING, parse=_day
+)
+_BEFORE: Final = query.QueryParameter(
+    "before", "only recordings before this one, or before this Unix time", _BOUND, parse=_bound
+)
+_AFTER: Final = query.QueryParameter(
+    "after", "only this recording and later ones, or those since this Unix time", _BOUND, parse=_bound
+)
+
+
+def selection(parameters: Mapping[str, str]) -> Selection:
+    """The recordings that the query selects. Raises HttpError 400."""
+    return Selection(
+        kind=cast(Kind | None, _ONE_KIND.read(parameters)),
+        day=_DAY.read(parameters) or "",
+        first=_AFTER.read(parameters),
+        end=_BEFORE.read(parameters),
+        limit=_LIMIT.read(parameters) or _MAX_LISTED,
+    )
+
+
 DOWNLOAD: Final = query.boolean("download", "whether the browser saves the file instead of showing it")
 _FILE: Final = {"video/mp4": None, "image/jpeg": None}
 LIST_DOC: Final = Doc(
-    "All recordings, the newest first", "recordings", schema.json_ok(schema.record(_LIST)), errors=(409,)
+    "Recordings, the newest first",
+    "recordings",
+    schema.json_ok(schema.record(_LIST)),
+    "In pages: the next one begins with `before`, which is the `next` of the previous page.",
+    parameters=(_LIMIT, _BEFORE, _AFTER, _ONE_KIND, _DAY),
+    errors=(400, 409),
 )
 STOP_DOC: Final = Doc(
     "Stop a recording",

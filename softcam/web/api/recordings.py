@@ -64,19 +64,22 @@ class RecordingsApi:
         service = self.service
         return None if service is None else {**_running(service), "last_error": service.last_error}
 
-    def get_list(self, _request: Request) -> AnyResponse:
+    def get_list(self, request: Request) -> AnyResponse:
         """The list; empty if the folder cannot be read, with the reason in `last_error`."""
+        selection = docs.selection(request.query)
         service = self._require_service()
         library = service.library
         entries: list[Recording] = []
-        used, free, error_text = 0, None, None
+        total, used, free, error_text = 0, 0, None, None
         try:
-            entries = library.entries()
+            entries, total = library.select(selection)
             used, free = library.used_bytes(), library.free_bytes()
         except OSError as error:
             error_text = f"the recordings folder cannot be read: {error.strerror or error}"
         content = {
             "recordings": [_fields(entry) for entry in entries],
+            "total": total,
+            "next": entries[-1].name if entries and total > len(entries) else None,
             "running": _running(service),
             "used_bytes": used,
             "max_bytes": library.max_bytes,

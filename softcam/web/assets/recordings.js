@@ -5,6 +5,8 @@ import { address, errorText, getJson, postJson, readOnlyReason } from "./portal.
 
 const PATH = "v1/recordings";
 const PERIOD_MS = 3000;
+const PAGE = 100, MOST = 1000; // recordings
+const DAY_S = 86400;
 const KINDS = { video: "Video", timelapse: "Time-lapse", still: "Photo" };
 
 export class Recordings {
@@ -12,12 +14,15 @@ export class Recordings {
   #shape = "";
   #loaded_ms = -Infinity;
   #hasFolder = false;
+  #limit = PAGE;
 
   constructor() {
     $("record").addEventListener("click", () => this.#toggle("video"));
     $("record-video").addEventListener("click", () => this.#toggle("video"));
     $("record-timelapse").addEventListener("click", () => this.#toggle("timelapse"));
     $("save-photo").addEventListener("click", () => this.#savePhoto());
+    for (const field of [$("shown-kind"), $("shown-day")]) field.addEventListener("change", () => this.#select(PAGE));
+    $("show-older").addEventListener("click", () => this.#select(Math.min(this.#limit + PAGE, MOST)));
     $("player").addEventListener("close", () => $("player-stage").replaceChildren());
     $("player-close").addEventListener("click", () => $("player").close());
     for (const button of $("confirm").querySelectorAll("button")) button.addEventListener("click", () => $("confirm").close(button.value));
@@ -41,7 +46,9 @@ export class Recordings {
     if (!this.#hasFolder) return;
     this.#loaded_ms = performance.now();
     try {
-      this.#showList(await getJson(PATH));
+      const query = this.#query();
+      const content = await getJson(`${PATH}?${query}`);
+      if (query === this.#query()) this.#showList(content);
     } catch (error) {
       write($("recordings-error"), errorText(error));
       $("recordings-error").hidden = false;
@@ -112,9 +119,28 @@ export class Recordings {
     $("save-photo").disabled = false;
   }
 
+  #select(limit) {
+    this.#limit = limit;
+    this.load();
+  }
+
+  /** Days are local ones. */
+  #query() {
+    const query = new URLSearchParams({ limit: this.#limit });
+    if ($("shown-kind").value) query.set("kind", $("shown-kind").value);
+    const day = $("shown-day").value;
+    if (day) {
+      const after_s = new Date(`${day}T00:00`).getTime() / 1000;
+      const next = new Date((after_s + 1.5 * DAY_S) * 1000).setHours(0, 0, 0, 0); // a day has 23 to 25 hours
+      query.set("after", Math.max(0, after_s));
+      query.set("before", Math.max(0, next / 1000));
+    }
+    return String(query);
+  }
+
   // --- list --------------------------------------------------------------------------------------------------------
 
-  #showList({ recordings, used_bytes, max_bytes, free_bytes, last_error }) {
+  #showList({ recordings, total, used_bytes, max_bytes, free_bytes, last_error }) {
     $("recordings-error").hidden = !last_error;
     write($("recordings-error"), last_error ?? "");
     const capacity = max_bytes ?? (isKnown(free_bytes) ? used_bytes + free_bytes : null);
@@ -123,22 +149,35 @@ export class Recordings {
     $("usage").max = capacity || 1;
     $("usage").value = used_bytes;
     $("recordings-empty").hidden = recordings.length > 0;
+    write($("recordings-empty"), $("shown-kind").value || $("shown-day").value ? "No recordings of this kind and day." : "No recordings yet.");
+    $("show-older").hidden = recordings.length >= Math.min(total, MOST);
     const shape = JSON.stringify(recordings.map(({ name, is_running, has_thumbnail }) => [name, is_running, has_thumbnail]));
     if (shape !== this.#shape) {
       this.#shape = shape;
       const list = $("recording-list");
       const focused = document.activeElement, had = focused?.closest?.(".recording");
-      const place = [...list.children].indexOf(had);
-      list.replaceChildren(...recordings.map((entry) => this.#entry(entry)));
+      const place = [...list.querySelectorAll(".recording")].indexOf(had);
+      list.replaceChildren(...this.#byDay(recordings));
       if (had) {
         // Focus the same button of the same row, or of the row that took its place.
-        const rows = [...list.children];
+        const rows = [...list.querySelectorAll(".recording")];
         const row = rows.find((each) => each.dataset.name === had.dataset.name) ?? rows[place] ?? rows.at(-1);
         const kind = ["thumb", "delete"].find((each) => focused.classList.contains(each));
         (row?.querySelector(`.${kind}:enabled`) ?? row?.querySelector("button:enabled, a") ?? $("recordings")).focus();
       }
     }
-    recordings.forEach((entry, place) => write($("recording-list").children[place].querySelector(".facts"), facts(entry)));
+    const texts = $("recording-list").querySelectorAll(".facts");
+    recordings.forEach((entry, place) => write(texts[place], facts(entry)));
+  }
+
+  /** The rows, with a heading before the first one of each day if there are several days. */
+  #byDay(recordings) {
+    const days = recordings.map(({ began }) => formatDay(new Date(began * 1000)));
+    const hasDays = days.some((day) => day !== days[0]);
+    return recordings.flatMap((entry, place) => {
+      const row = this.#entry(entry);
+      return hasDays && days[place] !== days[place - 1] ? [el("li", { class: "day" }, days[place]), row] : [row];
+    });
   }
 
   #entry(entry) {
@@ -186,6 +225,8 @@ function formatDate(date) {
   const year = date.getFullYear() === new Date().getFullYear() ? {} : { year: "numeric" };
   return date.toLocaleString([], { ...year, month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 }
+
+const formatDay = (date) => date.toLocaleDateString([], { weekday: "long", year: "numeric", month: "long", day: "numeric" });
 
 function facts({ kind, bytes: size, width, height, name }) {
   const shape = isKnown(width) ? `${width} × ${height}` : "";

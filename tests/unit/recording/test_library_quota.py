@@ -32,18 +32,6 @@ def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 8  # with their thumbnails
 
 
-def test_thumbnail_size_is_read_once(tmp_path: Path) -> None:
-    library = Library(tmp_path, None)
-    thumbnail = tmp_path / f".{library.add_still(STILL, LONG_AGO_S, bytes(1000)).name}.jpg"
-    assert library.used_bytes() == len(STILL) + 1000
-    thumbnail.write_bytes(bytes(5))
-    assert library.used_bytes() == len(STILL) + 1000
-    thumbnail.unlink()
-    assert library.used_bytes() == len(STILL)
-    thumbnail.write_bytes(bytes(5))
-    assert library.used_bytes() == len(STILL) + 5
-
-
 def test_quota_keeps_running_file(tmp_path: Path) -> None:
     library = Library(tmp_path, 20_000_000)
     video = open_video(library)

@@ -129,6 +129,8 @@ def test_empty_list(tmp_path: Path) -> None:
         assert content.pop("free_bytes") > 0
         assert content == {
             "recordings": [],
+            "total": 0,
+            "next": None,
             "running": {"video": None, "timelapse": None},
             "used_bytes": 0,
             "max_bytes": None,
@@ -247,6 +249,46 @@ def test_fail_invalid_options(body: Any, expected: str, tmp_path: Path) -> None:
         assert status == 400
         assert detail.startswith(expected)
         assert d.json("/v1/recordings")["running"] == {"video": None, "timelapse": None}
+
+
+def test_list_in_pages(tmp_path: Path) -> None:
+    names = [f"2026-11-2{day}_12-00-0{second}.jpg" for day in (2, 1, 0) for second in (1, 0)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    with listener(tmp_path) as d:
+        found, target = list[str](), "/v1/recordings?limit=4"
+        for size, following in ((4, names[3]), (2, None)):
+            content = d.json(target)
+            assert (len(content["recordings"]), content["next"]) == (size, following)
+            found += [entry["name"] for entry in content["recordings"]]
+            target = f"/v1/recordings?limit=4&before={content['next']}"
+        assert found == names
+        for query, total in (
+            ("day=2026-11-21", 2),
+            ("kind=video", 0),
+            ("kind=still&after=1795348801", 1),
+            ("before=0", 0),
+        ):
+            assert d.json(f"/v1/recordings?{query}")["total"] == total, query
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=0",
+        "limit=1001",
+        "kind=movies",
+        "day=2026-02-31",
+        "day=20261120",
+        "before=yesterday",
+        "after=-1",
+        "after=1e20",
+    ],
+)
+def test_fail_invalid_page(query: str, tmp_path: Path) -> None:
+    with listener(tmp_path) as d:
+        status, detail = d.refusal(f"/v1/recordings?{query}")
+        assert (status, detail.partition(": must be ")[0]) == (400, query.partition("=")[0])
 
 
 def test_missing_folder_is_an_empty_list_with_error(tmp_path: Path) -> None:
