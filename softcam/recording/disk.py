@@ -1,10 +1,13 @@
 """The disk that holds a folder: its free space, and whether it is still mounted. Any thread may call."""
 
 import errno
+import logging
 import os
 import threading
 from pathlib import Path
 from typing import Final
+
+log = logging.getLogger(__name__)
 
 # Kept free: enough for the system to work, and little of a small disk.
 _RESERVE_BYTES: Final = 200_000_000
@@ -22,17 +25,33 @@ class Disk:
     def require_mounted(self) -> None:
         """Raises OSError if the disk was unmounted and the folder below its mount point is visible instead.
 
-        A disk may be mounted later, also above a folder that was in use, and return under another device number.
+        A disk may be mounted later, also above a folder that was in use, and return under another device number. The
+        folder is created on a disk that was mounted later and does not have it.
         """
-        number = self._folder.stat().st_dev
         with self._lock:
             known = self._known
+            try:
+                number = self._folder.stat().st_dev
+            except FileNotFoundError:
+                if not self._is_other_disk():
+                    raise
+                self._folder.mkdir(mode=0o755, parents=True)
+                log.info("Created %s", self._folder)
+                number = self._folder.stat().st_dev
             if known is not None and number == known[0]:
                 return
             mount = _mount_of(self._folder)
             if known is not None and not mount.is_relative_to(known[1]):
                 raise OSError(errno.ENODEV, f"the disk mounted at {known[1]} is gone")
             self._known = number, mount
+
+    def _is_other_disk(self) -> bool:
+        """Whether the missing folder would be on a disk that was mounted later. With the lock held. Raises OSError."""
+        if self._known is None:
+            return True
+        number, mount = self._known
+        parent = next(each for each in self._folder.absolute().parents if each.exists())
+        return parent.stat().st_dev != number and _mount_of(parent).is_relative_to(mount)
 
     def space(self) -> tuple[int, int]:
         """Bytes available to this process, and how many of them must stay free. Raises OSError."""

@@ -100,7 +100,8 @@ class Folder:
             changed_ns = (self.path / folder).stat().st_mtime_ns
             known_ns, size = self._stills.get(folder, (0, 0))
             if known_ns != changed_ns:
-                size = sum(entry.stat().st_size for entry in os.scandir(self.path / folder))
+                with os.scandir(self.path / folder) as stills:
+                    size = sum(entry.stat().st_size for entry in stills)
         except OSError:  # there are none, or they are being deleted
             return 0
         self._stills[folder] = changed_ns, size
@@ -108,7 +109,8 @@ class Folder:
 
     def _scan(self) -> Listing:
         """With the lock held. Raises OSError."""
-        present = {entry.name: entry for entry in os.scandir(self.path)}
+        with os.scandir(self.path) as entries:
+            present = {entry.name: entry for entry in entries}
         for folder in self._stills.keys() - present.keys():
             del self._stills[folder]
         sizes: dict[str, int] = {}

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.mp4.index import InvalidMp4, Mp4Info, read_mp4, write_index
@@ -21,19 +22,29 @@ from softcam.recording.names import Kind
 
 log = logging.getLogger(__name__)
 
+# FAT32 limits files to 4 GiB: this leaves room for the index and for the frames until the next keyframe.
+MAX_FILE_BYTES: Final = 4_000_000_000
+
 
 class Library(Catalog):
     """A catalog that can be changed: creates, deletes and recovers recordings, and keeps to the size limit."""
 
-    def __init__(self, folder: Path, max_bytes: int | None, read_file: Callable[[int], Mp4Info] = read_mp4) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes: int | None,
+        read_file: Callable[[int], Mp4Info] = read_mp4,
+        max_file_bytes: int = MAX_FILE_BYTES,
+    ) -> None:
         """Creates the folder if possible; it may also appear later, as a USB stick does.
 
         `max_bytes` limits the size of all recordings; `quota` is that limit, or what the disk has room for if that is
-        less. Both are None without a limit.
+        less. Both are None without a limit. Recorders begin another file before one exceeds `max_file_bytes`.
         """
         super().__init__(folder, read_file)
         self.max_bytes = max_bytes
         self.quota = max_bytes
+        self.max_file_bytes = max_file_bytes
         self._enforcing = threading.Lock()  # one thread at a time deletes, and replaces `quota`
         self._disk = Disk(folder)
         try:

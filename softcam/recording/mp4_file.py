@@ -5,6 +5,8 @@ last `sync`. A failed write is undone, so the file always ends with a whole frag
 """
 
 import contextlib
+import errno
+import logging
 import os
 from collections.abc import Sequence
 
@@ -13,6 +15,8 @@ from softcam.mp4 import fragment, index
 from softcam.mp4.index import MDAT_PLACEHOLDER, InvalidMp4
 from softcam.recording.library import Library
 from softcam.recording.names import Kind
+
+log = logging.getLogger(__name__)
 
 
 class Mp4Writer:
@@ -45,6 +49,17 @@ class Mp4Writer:
         self._append(fragment.fragment(self.fragments + 1, packets, self.zero_s, last_duration_s))
         self.fragments += 1
         self._library.update_progress(self.name, self.size, packets[-1].began_s - self.zero_s + last_duration_s)
+
+    def has_reached_limit(self, error: OSError) -> bool:
+        """Whether writing failed because the file system supports no larger files.
+
+        Then the limit of the library is lowered, so that the next file ends in time.
+        """
+        if error.errno != errno.EFBIG or not self.fragments:
+            return False
+        self._library.max_file_bytes = min(self._library.max_file_bytes, self.size * 9 // 10)
+        log.info("%s has the largest size that the file system supports; starting another file", self.name)
+        return True
 
     def sync(self) -> None:
         """Return when everything is on the disk; slow on a slow one. Raises OSError."""

@@ -252,6 +252,10 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         try:
             yield
         except OSError as error:
+            if run.file is not None and run.file.has_reached_limit(error):
+                self._end_file(run)
+                self._source.request_keyframe()
+                return
             self._report_error(f"recording paused, retrying: {error.strerror or error}")
             self._end_file(run)
             run.retry_at_s = time.monotonic() + self._limits.retry_s
@@ -260,11 +264,10 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         """Whether the packet begins a file; requests a keyframe if one should begin soon."""
         if run.file is None or run.file.fmt != fmt:
             return packet.is_keyframe
-        quota = self._library.quota
         is_complete = (
             packet.began_s - run.file.zero_s >= run.options.segment_s
             or run.file.orientation != self._orientation()
-            or (quota is not None and run.file.size >= quota // _MIN_FILES_IN_QUOTA)
+            or run.file.size >= self._max_file_bytes
         )
         if packet.is_keyframe:
             last_s = pending[-1].began_s if pending else run.last_s
@@ -274,16 +277,17 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
             self._source.request_keyframe()
         return False
 
-    def _capped(self, size: int) -> int:
-        """At most one file's share of the quota."""
-        quota = self._library.quota
-        return size if quota is None else min(size, quota // _MIN_FILES_IN_QUOTA)
+    @property
+    def _max_file_bytes(self) -> int:
+        """One file's share of the quota, and what the file system supports."""
+        quota, limit = self._library.quota, self._library.max_file_bytes
+        return limit if quota is None else min(limit, quota // _MIN_FILES_IN_QUOTA)
 
     def _next_file(self, run: _Run, fmt: VideoFormat, packet: Packet) -> None:
         self._end_file(run)
         if time.monotonic() < run.retry_at_s:
             return
-        self._library.enforce_quota(max(self._capped(run.needed_bytes), len(packet.data)))
+        self._library.enforce_quota(max(min(run.needed_bytes, self._max_file_bytes), len(packet.data)))
         run.file = Mp4Writer(self._library, "video", fmt, packet.timestamp_s, packet.began_s, self._orientation())
         run.last_s, run.delta_s, run.is_cut_requested = packet.began_s, 0.0, False
         run.synced_s, run.synced_bytes = time.monotonic(), 0
@@ -341,7 +345,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
             self._source.request_keyframe()
             return
         if self._library.quota is not None:  # room for a second like the last one
-            self._library.enforce_quota(self._capped(grown_bytes))
+            self._library.enforce_quota(min(grown_bytes, self._max_file_bytes))
         with self._changed:
             if not self._queue.is_awaiting_keyframe:  # no frames are dropped
                 self.last_error = None

@@ -153,6 +153,8 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse, TimelapseOptions]):
                 except CameraError as error:
                     self._count_failure(run, str(error))
                 except OSError as error:
+                    if run.video is not None and run.video.file.has_reached_limit(error):
+                        self._end_file(run)
                     self._count_failure(run, f"the still cannot be written: {error.strerror or error}")
             self._remove_entry(run)
         finally:
@@ -205,7 +207,10 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse, TimelapseOptions]):
         self._library.enforce_quota(len(still.jpeg))
         self._end_removed_file(run)
         frame = _decode(still)
-        if run.video is not None and run.video.file.orientation != self._orientation():
+        if run.video is not None and (
+            run.video.file.orientation != self._orientation()
+            or run.video.file.size >= self._library.max_file_bytes - len(still.jpeg)
+        ):
             self._end_file(run)
         video = run.video or self._open_file(run, still, frame.size)
         if frame.size != video.encoder.size:

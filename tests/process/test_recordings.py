@@ -273,15 +273,19 @@ def test_15000_files(start_portal: Start, folder: Path) -> None:
 class Disk:
     """A small tmpfs if the machine allows mounting it, else a limit on the size of the portal's files."""
 
-    def __init__(self, folder: Path, is_mounted: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_mounted = is_mounted
+        self.is_mounted = False
+
+    def mount(self) -> None:
+        command = [*_as_root(), "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(self.folder)]
+        is_known = shutil.which(command[0]) is not None
+        self.is_mounted = is_known and subprocess.run(command, capture_output=True).returncode == 0
 
     def fill(self, portal: Portal) -> None:
         """Let all further writes fail."""
         if not self.is_mounted:
-            limit = max((path.stat().st_size for path in self.folder.iterdir()), default=2_000_000) + 1000
-            subprocess.run(["prlimit", "--pid", str(portal.pid), f"--fsize={limit}:unlimited"], check=True)
+            subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=1000:unlimited"], check=True)
             return
         with (self.folder / "filler").open("wb", buffering=0) as filler:
             try:
@@ -308,9 +312,8 @@ def _as_root() -> list[str]:
 @pytest.fixture
 def disk(folder: Path) -> Iterator[Disk]:
     folder.mkdir()
-    mount = [*_as_root(), "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(folder)]
-    is_mounted = shutil.which(mount[0]) is not None and subprocess.run(mount, capture_output=True).returncode == 0
-    disk = Disk(folder, is_mounted)
+    disk = Disk(folder)
+    disk.mount()
     yield disk
     if disk.is_mounted:
         disk.unmount()
@@ -344,6 +347,31 @@ def test_full_disk(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> No
     assert probe(second)[0] >= 1
     assert portal.stop() == 0
     assert "Traceback" not in portal.log
+
+
+def test_disk_that_is_mounted_later(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+    """Without the folder of the recordings, which is created on it."""
+    if not disk.is_mounted:
+        pytest.skip("mounting a disk is not permitted here")
+    disk.unmount()
+    folder = disk.folder / "videos" / "cam0"
+    portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-autostart", "video")
+    wait_until(lambda: videos(folder), "a file below the mount point")
+    disk.mount()
+    wait_until(lambda: folder.exists() and videos(folder), "a file on the disk")
+    wait_until(lambda: status_of(portal)["recording"]["last_error"] is None)
+    assert (folder / status_of(portal)["recording"]["video"]["name"]).exists()
+    portal.stop()
+
+
+def test_files_end_at_the_limit_of_the_file_system(portal: Portal, folder: Path, wait_until: WaitUntil) -> None:
+    subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=300000:unlimited"], check=True)
+    start(portal)
+    wait_until(lambda: listed(portal)["running"]["video"]["segments"] >= 4)
+    assert status_of(portal)["recording"]["last_error"] is None
+    stop(portal)
+    assert portal.log.count("the largest size that the file system supports") == 1
+    assert all(path.stat().st_size <= 300_000 and probe(path)[0] > FPS for path in videos(folder)[:-1])
 
 
 def test_removed_disk_is_reported(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:

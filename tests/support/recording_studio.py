@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from softcam.recording.journal import Journal, Origin
-from softcam.recording.library import Library
+from softcam.recording.library import MAX_FILE_BYTES, Library
 from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
 from tests.support.background import Background, eventually, soon_s
 from tests.support.fakes import SessionRig
@@ -25,8 +25,9 @@ class Studio:
         max_bytes: int | None,
         limits: RecorderLimits,
         journal: Path | None,
+        max_file_bytes: int,
     ) -> None:
-        self.library = Library(folder, max_bytes)
+        self.library = Library(folder, max_bytes, max_file_bytes=max_file_bytes)
         self.source = FakeSource()
         self.crashes: list[str] = []
         self.held = held
@@ -77,9 +78,10 @@ def studio(
     max_bytes: int | None = None,
     limits: RecorderLimits | None = None,
     journal: Path | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Iterator[Studio]:
     with SessionRig() as held, held.camera.flowing():
-        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits(), journal)
+        studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits(), journal, max_file_bytes)
         yield studio
         studio.recorder.close(soon_s())
         assert not any(held.manager.status().leases.values())

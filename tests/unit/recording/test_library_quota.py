@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,6 +112,23 @@ def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     mounts.numbers[stick] = 8  # mounted again with another number
     library.add_still(STILL, LONG_AGO_S)
     assert len(library.entries()) == 3
+
+
+def test_folder_is_created_on_disk_that_is_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = Mounts(monkeypatch)
+    stick = tmp_path / "stick"
+    library = Library(stick / "videos" / "cam0", None)
+    library.add_still(STILL, LONG_AGO_S)
+    shutil.rmtree(stick / "videos")
+    with pytest.raises(OSError, match="No such file"):  # removed by hand
+        library.enforce_quota()
+    mounts.numbers[stick] = 7
+    library.add_still(STILL, LONG_AGO_S)
+    mounts.numbers.clear()
+    shutil.rmtree(stick / "videos")
+    with pytest.raises(OSError, match="No such file"):  # unmounted
+        library.enforce_quota()
+    assert not (stick / "videos").exists()
 
 
 def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The video recorder on disks that are full, slow, small or gone."""
 
 import contextlib
+import errno
 import os
 import shutil
 import threading
@@ -12,6 +13,7 @@ import pytest
 from softcam.errors import RecordingError
 from softcam.recording.recorder import RecorderLimits, RecordingOptions
 from tests.support.background import eventually
+from tests.support.h264_samples import FPS
 from tests.support.recording_studio import numbers_from, running_name, studio
 from tests.support.timeouts import PATIENCE_S
 
@@ -182,6 +184,44 @@ def test_files_are_small_with_small_quota(tmp_path: Path) -> None:
         assert len(sizes) > 2
         assert sum(sizes) <= 40_000 + max(sizes)
         assert s.recorder.running is None
+
+
+def test_another_file_begins_before_the_limit(tmp_path: Path) -> None:
+    """As on FAT32, which limits files to 4 GiB."""
+    with studio(tmp_path, max_file_bytes=5_000, limits=RecorderLimits(flush_s=0.02)) as s:
+        s.start()
+        for _ in range(20):
+            s.source.give(20)
+            eventually(lambda: s.recorder.queued_bytes == 0)
+        s.stop()
+        sizes = [entry.size for entry in s.library.entries()]
+        assert len(sizes) > 3
+        assert max(sizes) < 10_000
+        assert s.numbers() == numbers_from(0, 420), "no frame is lost"
+
+
+def test_limit_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lower one than expected, as on FAT16: from the second file on no frame is lost."""
+    write, size = os.pwrite, 5_000
+
+    def pwrite(descriptor: int, data: bytes, at: int) -> int:
+        if at >= size:
+            raise OSError(errno.EFBIG, "File too large")
+        return write(descriptor, data[: size - at], at)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with studio(tmp_path, limits=RecorderLimits(flush_s=0.02)) as s:
+        s.start()
+        for _ in range(40):
+            s.source.give(10)
+            eventually(lambda: s.recorder.queued_bytes == 0)
+            assert s.recorder.last_error is None
+        s.stop()
+        first, second, *others = s.videos()
+    assert len(others) >= 2
+    numbers = [number for video in (second, *others) for number in video.numbers]
+    assert numbers == numbers_from(second.numbers[0], len(numbers)), "no frame is lost"
+    assert len(first.numbers) + len(numbers) > 420 - 2 * FPS
 
 
 def test_hanging_disk_drops_frames_and_keeps_memory_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

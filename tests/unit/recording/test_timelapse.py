@@ -17,7 +17,7 @@ from softcam.h264.packet import Packet
 from softcam.imaging import jpeg
 from softcam.imaging.snapshot import Snapshot
 from softcam.recording import base
-from softcam.recording.library import Library
+from softcam.recording.library import MAX_FILE_BYTES, Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
 from tests.support.background import eventually, soon_s
@@ -53,9 +53,12 @@ class Stills:
 
 @contextmanager
 def recorder(
-    folder: Path, max_bytes: int | None = None, still_limit_s: float = 60.0
+    folder: Path,
+    max_bytes: int | None = None,
+    still_limit_s: float = 60.0,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> Iterator[tuple[TimelapseRecorder, Stills, Library]]:
-    stills, library, crashes = Stills(), Library(folder, max_bytes), list[str]()
+    stills, library, crashes = Stills(), Library(folder, max_bytes, max_file_bytes=max_file_bytes), list[str]()
     recorder = TimelapseRecorder(
         library, stills.take, 1_000_000, crashes.append, lambda: stills.orientation, still_limit_s
     )
@@ -320,3 +323,12 @@ def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
         (tmp_path / "1970-01-01_00-00-00.mp4").write_bytes(b"xx")
         with pytest.raises(RecordingError, match="cannot record"):
             lapse.start(TimelapseOptions())
+
+
+def test_another_file_begins_before_the_limit(tmp_path: Path) -> None:
+    with recorder(tmp_path, max_file_bytes=10_000) as (lapse, _, library):
+        lapse.start(TimelapseOptions(0.02, fps=10))
+        eventually(lambda: len(library.entries()) >= 3, "other files")
+        lapse.stop()
+        assert lapse.last_error is None
+        assert max((tmp_path / entry.name).stat().st_size for entry in library.entries()) < 10_000 + 2_000
