@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from softcam.camera.session.manager import CameraManager, SessionStatus, State
+from softcam.runtime.address import reachable_host
 from softcam.streaming.mjpeg import Activity
 from softcam.web.http.errors import BUSY_RESPONSE
 
@@ -33,10 +34,9 @@ Address = tuple[str, int]
 
 def probe_server(address: Address, timeout_s: float = _ANSWER_TIMEOUT_S) -> bytes:
     """Request /health and return the whole response. Raises OSError, which includes TimeoutError."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address[0], address[0])
     deadline_s = time.monotonic() + timeout_s
     answer = b""
-    with socket.create_connection((host, address[1]), timeout_s) as connection:
+    with socket.create_connection((reachable_host(address[0]), address[1]), timeout_s) as connection:
         try:
             connection.sendall(_REQUEST)
             while len(answer) < _MAX_ANSWER_BYTES and (left_s := deadline_s - time.monotonic()) > 0:

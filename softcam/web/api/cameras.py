@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from softcam.config import parsers
+from softcam.runtime.address import url_host
 from softcam.web.api.json_schema import BOOLEAN, STRING, json_ok, note, record
 from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc, Route
@@ -62,4 +63,4 @@ class CameraList:
             return None
         if port is None or not 0 < (outside := port + where - self.own_port) < 65536:
             return None
-        return f"//[{host}]:{outside}/" if ":" in host else f"//{host}:{outside}/"
+        return f"//{url_host(host)}:{outside}/"

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final
 
 from softcam import __version__
+from softcam.runtime.address import reachable_host, url_host
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
@@ -116,8 +117,7 @@ class PortalServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """The portal's URL as seen from this machine."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.server_name, self.server_name)
-        return f"http://[{host}]:{self.server_port}/" if ":" in host else f"http://{host}:{self.server_port}/"
+        return f"http://{url_host(reachable_host(self.server_name))}:{self.server_port}/"
 
     def serve(self) -> None:
         """Accept connections until `stop`; waits without a timeout in between."""

@@ -1,0 +1,18 @@
+"""Addresses as clients use them."""
+
+import pytest
+
+from softcam.runtime.address import reachable_host, url_host
+
+
+@pytest.mark.parametrize(
+    ("host", "reachable"),
+    [("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("192.0.2.1", "192.0.2.1"), ("fe80::1%eth0", "fe80::1%eth0")],
+)
+def test_reachable_host(host: str, reachable: str) -> None:
+    assert reachable_host(host) == reachable
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("192.0.2.1", "192.0.2.1"), ("pi.local", "pi.local")])
+def test_url_host(host: str, shown: str) -> None:
+    assert url_host(host) == shown
