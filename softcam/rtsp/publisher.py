@@ -26,6 +26,7 @@ from softcam.rtsp.client import Address, Connection
 from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
 from softcam.rtsp.rtp import Packetizer, describe
 from softcam.rtsp.waker import Waker
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 
@@ -86,7 +87,7 @@ class Publisher:
         self._result = ""  # of the last publication, for the log
         self._failures = 0  # since the last success
         self._failing_from_s = 0.0
-        self._logged_s = 0.0
+        self._errors = RateLimitedLogger(log, _SUMMARY_S)
 
     # --- any thread -------------------------------------------------------------------------------------------
 
@@ -199,15 +200,9 @@ class Publisher:
         if before.state is not State.FAILED:
             self._failing_from_s = now_s
         if before.state is not State.FAILED or before.last_error != reason:
-            log.warning("Publishing to %s failed%s: %s; retrying", self._address.shown, self._result, reason)
-            self._logged_s, self._result = now_s, ""
-        elif now_s - self._logged_s >= _SUMMARY_S:
-            failing_s = now_s - self._failing_from_s
-            log.warning(
-                "Publishing to %s has been failing for %.0f s, %d attempts: %s",
-                *(self._address.shown, failing_s, self._failures + 1, reason),
-            )
-            self._logged_s = now_s
+            self._errors.reset()
+        self._errors.warning("Publishing to %s failed%s: %s; retrying", self._address.shown, self._result, reason)
+        self._result = ""
 
     def _publish_once(self) -> None:
         """Connect and publish. Returns when the stream must be announced again; raises RtspError, Cancelled."""

@@ -278,6 +278,22 @@ def test_start_retries_at_once(scene: Scene) -> None:
     scene.wait_for(State.PUBLISHING)
 
 
+def test_failure_is_logged_again_only_for_another_reason(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    def has_retried(times: int) -> bool:
+        scene.publisher.start()
+        return scene.server.count("OPTIONS") >= times
+
+    scene.source.refusal = NotSupported("no PyAV here")
+    eventually(lambda: has_retried(4), "four attempts")
+    scene.source.refusal = NotSupported("still none")
+    scene.publisher.start()
+    eventually(partial(has_failed_with, scene, "still none"), "another reason")
+    scene.publisher.stop()
+    assert scene.publisher.wait_stopped(soon_s())
+    reasons = [message.partition("failed: ")[2] for message in caplog.messages if "failed" in message]
+    assert reasons == ["no PyAV here; retrying", "still none; retrying"]
+
+
 def test_other_size_is_announced_again(scene: Scene) -> None:
     scene.publish()
     scene.source.give(packet(1.0, is_keyframe=True))
