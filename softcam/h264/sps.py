@@ -7,7 +7,7 @@ players then show full-range video with too much contrast.
 import re
 from typing import Final
 
-from softcam.h264.x264 import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
+from softcam.imaging.colour import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
 
 # Profiles with additional fields before those that all profiles share.
 _HIGH: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})

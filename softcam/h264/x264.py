@@ -16,15 +16,12 @@ import numpy as np
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.nal import is_idr, only_slices, parameter_sets
 from softcam.h264.packet import Packet
+from softcam.imaging.colour import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.planes import checked_planes
 from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
 
-# ITU-T H.273 code points for the colours of JFIF: sRGB with the matrix of BT.601.
-COLOUR_PRIMARIES: Final = 1
-COLOUR_TRANSFER: Final = 13
-COLOUR_MATRIX: Final = 6
 _FULL_RANGE: Final = 2  # AVCOL_RANGE_JPEG
 
 # Keyframes are encoded on request only; x264 would count frames instead of time.

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from softcam.h264.packet import Packet, VideoFormat
+from softcam.imaging.colour import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
 
 CONTENT_TYPE: Final = "video/mp4"
 TIMESCALE: Final = 90_000  # ticks per second, as in RTP; divisible by all common frame rates
@@ -24,8 +25,8 @@ IS_NON_SYNC: Final = 0x10000  # in a sample's flags
 _TRACK: Final = 1
 _EPOCH_S: Final = 2_082_844_800  # 1970 as seconds since 1904
 _MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
-# ITU-T H.273 code points for the colours of a JPEG: sRGB with the matrix of BT.601, full range.
-_COLOUR: Final = struct.pack(">4sHHHB", b"nclx", 1, 13, 6, 0x80)
+_FULL_RANGE: Final = 0x80
+_COLOUR: Final = struct.pack(">4sHHHB", b"nclx", COLOUR_PRIMARIES, COLOUR_TRANSFER, COLOUR_MATRIX, _FULL_RANGE)
 _KEYFRAME: Final = 0x02000000  # depends on no other sample
 _NON_KEYFRAME: Final = 0x01000000 | IS_NON_SYNC  # depends on others
 _TFHD_FLAGS: Final = 0x020000  # default-base-is-moof
