@@ -92,7 +92,7 @@ class Application:
     def _build_camera(self) -> None:
         settings = self._settings
         request = StreamRequest(settings.width, settings.height, settings.fps)
-        self._camera, self._number = _choose_camera(settings, request)
+        self._camera, self._number = _choose_camera(settings, request, self.on_fatal)
         self._manager: CameraManager | None = None
         if self._camera is not None:
             session = SessionState(
@@ -330,7 +330,9 @@ def _nothing() -> None:
     """For components that start by themselves when they are needed."""
 
 
-def _choose_camera(settings: Settings, request: StreamRequest) -> tuple[Camera | None, int]:
+def _choose_camera(
+    settings: Settings, request: StreamRequest, on_crash: Callable[[str], None]
+) -> tuple[Camera | None, int]:
     """The camera, None where it is disabled, and its number. Raises CameraMissing."""
     number = settings.camera_number
     if not settings.enabled:
@@ -343,7 +345,7 @@ def _choose_camera(settings: Settings, request: StreamRequest) -> tuple[Camera |
     elif settings.url is not None:
         from softcam.camera.url.camera import UrlCamera
 
-        camera = UrlCamera(settings.url, request)
+        camera = UrlCamera(settings.url, request, on_crash)
     else:
         from softcam.camera.picamera.camera import PicameraCamera
 

@@ -42,13 +42,21 @@ class UrlCamera:
 
     backend = "url"
 
-    def __init__(self, address: str, request: StreamRequest, *, read_timeout_s: float = READ_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        request: StreamRequest,
+        on_crash: Callable[[str], None],
+        *,
+        read_timeout_s: float = READ_TIMEOUT_S,
+    ) -> None:
         """Open nothing. Raises CameraMissing without PyAV."""
         require_pyav()
         self._address = address
         self._read_timeout_s = read_timeout_s
         self._path = path_of(address)
         self._request = request
+        self._on_crash = on_crash
         self.name = display_url(address)
         self._on_disconnect: Callable[[], None] = lambda: None
         self._is_cancelled = False  # set once, by any thread
@@ -134,7 +142,7 @@ class UrlCamera:
         config = self._expected_config()
         self._reader = Reader(self.name, open_address, request, on_frame, config, lambda: self._on_disconnect())
         try:
-            self._reader.start()
+            self._reader.start(self._on_crash)
         except RuntimeError as error:  # no memory, or too many threads
             self._reader = None
             raise CameraError(f"camera {self.name} cannot be read: {error}") from error

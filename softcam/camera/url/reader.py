@@ -68,8 +68,10 @@ class Reader:
         self._most = (request.width, request.height)
         self.on_frame = on_frame
         self._on_disconnect = on_disconnect
+        self._thread: threading.Thread | None = None  # used by the thread that opens and closes the camera
         self._changed = threading.Condition(threading.Lock())  # guards changes of the fields down to the next comment
         self._is_stopping = False
+        self._is_cancelled = False
         self._failures = 0
         self._still: _StillJob | None = None
         # Written by the thread, read by any: single values.
@@ -83,27 +85,28 @@ class Reader:
         self._log_from_s = 0.0
         self._connected_s: float | None = None  # when this connection delivered its first frame
 
-    def start(self) -> None:
-        self._thread = spawn("url-camera", self._run, log.error)
+    def start(self, on_crash: Callable[[str], None]) -> None:
+        self._thread = spawn("url-camera", self._run, on_crash)
 
     def stop(self, timeout_s: float) -> None:
         """Stop delivering frames, and wait so long for the thread to end."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
-        self._thread.join(timeout_s)
+        if self._thread is not None:
+            self._thread.join(timeout_s)
 
     def cancel_open(self) -> None:
         """Let `wait_first_frame` return."""
         with self._changed:
-            self._failures += 1
+            self._is_cancelled = True
             self._changed.notify_all()
 
     def wait_first_frame(self, timeout_s: float) -> None:
-        """Wait until the first frame was delivered or an attempt has failed, at most so long."""
+        """Wait until the first frame was delivered, an attempt has failed, or `cancel_open`; at most so long."""
         with self._changed:
             self._changed.wait_for(
-                lambda: self.disconnect_reason is None or self._failures or self._is_stopping, timeout_s
+                lambda: self.disconnect_reason is None or self._failures or self._is_cancelled, timeout_s
             )
 
     def still(self, size: Size | None, timeout_s: float) -> Frame:

@@ -1,7 +1,7 @@
 """URL cameras that are closed at the end of the test."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,8 +16,14 @@ def make_camera() -> Iterator[MakeCamera]:
     """`make_camera(address, request, **options)`: closed at the end, without a remaining thread."""
     made: list[UrlCamera] = []
 
-    def make(address: object, request: StreamRequest = REQUEST, **options: float) -> UrlCamera:
-        made.append(UrlCamera(str(address), request, **options))
+    def make(
+        address: object,
+        request: StreamRequest = REQUEST,
+        *,
+        on_crash: Callable[[str], None] = pytest.fail,
+        **options: float,
+    ) -> UrlCamera:
+        made.append(UrlCamera(str(address), request, on_crash, **options))
         return made[-1]
 
     yield make

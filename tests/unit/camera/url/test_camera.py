@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from queue import Queue
 
 import pytest
 
 from softcam.camera.base import Remote, StreamRequest
 from softcam.errors import CameraError, NotSupported
-from tests.support.background import eventually
+from softcam.imaging.frame import Frame
+from tests.support.background import Background, eventually
 from tests.support.motion_pictures import MjpegServer, grey_rgb, jpeg_of, send_part, write_movie
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.url_client import FPS, PATIENCE_S, REQUEST, FrameRecorder, MakeCamera, open_with
@@ -160,6 +162,38 @@ def test_restart_and_close_with_hanging_server(make_camera: MakeCamera) -> None:
         over.set()
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "url-camera"], "no reader")
     assert len(recorder.frames) == count
+
+
+def test_cancelled_open_returns_before_the_first_frame(make_camera: MakeCamera) -> None:
+    asked, over = threading.Event(), threading.Event()
+
+    def hang(_: socket.socket) -> None:
+        asked.set()
+        over.wait(PATIENCE_S)
+
+    with MjpegServer(hang) as server:
+        camera = make_camera(server.url)
+        began_s = time.monotonic()
+        opening = Background(lambda: camera.open(FrameRecorder()))
+        assert asked.wait(PATIENCE_S)
+        camera.cancel_open()
+        assert opening.result() == camera.config
+        assert time.monotonic() - began_s < 5, "its limit for the first frame"
+        over.set()
+
+
+def test_crash_of_the_reader_is_reported(make_camera: MakeCamera) -> None:
+    def crash(frame: Frame) -> None:
+        frame.release()
+        raise SystemExit("broken")
+
+    crashes = Queue[str]()
+    with MjpegServer(serve_endlessly([jpeg_of(grey_rgb(1))])) as server:
+        camera = make_camera(server.url, on_crash=crashes.put)
+        opening = Background(lambda: camera.open(crash))
+        assert crashes.get(timeout=PATIENCE_S) == "thread url-camera crashed: SystemExit: broken"
+        camera.cancel_open()
+        opening.result()
 
 
 def test_prepare_applies_to_next_open(make_camera: MakeCamera) -> None:
