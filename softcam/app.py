@@ -63,8 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(error: Exception, settings: Settings) -> int:
     """Log what ends the process, with the traceback of an unexpected exception; returns the exit code."""
-    is_expected = isinstance(error, PortalError)
-    log.error("%s", error, exc_info=None if is_expected else error)
+    if isinstance(error, PortalError):
+        log.error("%s", error)
+    else:
+        log.error("Failed to start: %s", error, exc_info=error)
     Notifier(os.environ).send(STATUS=error)
     is_flag = isinstance(error, ConfigurationError) and settings.is_flag(*error.settings)
     return EXIT_USAGE if is_flag else error.exit_code if isinstance(error, PortalError) else EXIT_STUCK

@@ -23,5 +23,5 @@ def test_start_that_fails_half_way() -> None:
         [sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert ended.returncode == 70, ended.stderr
-    assert "ERROR can't start new thread\nTraceback" in ended.stderr
+    assert "ERROR Failed to start: can't start new thread\nTraceback" in ended.stderr
     assert ended.stderr.endswith("Stopped\n"), "the camera thread has ended"
