@@ -21,6 +21,7 @@ CONTENT_TYPE: Final = "video/mp4"
 TIMESCALE: Final = 90_000  # ticks per second, as in RTP; divisible by all common frame rates
 MAX_TICKS: Final = 0xFFFFFFFF
 IS_NON_SYNC: Final = 0x10000  # in a sample's flags
+FTYP: Final = struct.pack(">I4s", 32, b"ftyp") + b"iso5\0\0\0\1iso5iso6avc1mp41"  # every file starts with it
 
 _TRACK: Final = 1
 _EPOCH_S: Final = 2_082_844_800  # 1970 as seconds since 1904
@@ -54,9 +55,7 @@ def initial_segment(fmt: VideoFormat, orientation: int = 1, created_s: float | N
         struct.pack(">24xI", _TRACK + 1),
     )
     extends = box(b"mvex", full_box(b"trex", 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return box(b"ftyp", b"iso5\0\0\0\1iso5iso6avc1mp41") + box(
-        b"moov", header, _track(fmt, orientation, dates), extends
-    )
+    return FTYP + box(b"moov", header, _track(fmt, orientation, dates), extends)
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:

@@ -21,11 +21,12 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from softcam.mp4.fragment import IS_NON_SYNC, MAX_TICKS, box, full_box, parse_moof
+from softcam.mp4.fragment import FTYP, IS_NON_SYNC, MAX_TICKS, box, full_box, parse_moof
 
 MDAT_PLACEHOLDER: Final = struct.pack(">I4sQ", 16, b"free", 0)  # of the size of an `mdat` header with a 64-bit length
 
 _MAX_READ_BYTES: Final = 1 << 26  # larger boxes were not written here
+_MAX_HEADER_BYTES: Final = 4096  # before the first fragment
 _CONTAINERS: Final = frozenset({b"moov", b"trak", b"mdia", b"minf", b"stbl"})
 _DURATION_AT: Final = {b"mvhd": 16, b"tkhd": 20, b"mdhd": 16}  # offsets in the headers
 _SAMPLE: Final = np.dtype([("ticks", ">u4"), ("size", ">u4"), ("flags", ">u4")])
@@ -120,6 +121,20 @@ def write_index(descriptor: int) -> Mp4Info:
     os.fdatasync(descriptor)
     mp4.is_finished = True
     return mp4
+
+
+def has_no_frames(descriptor: int) -> bool:
+    """Whether the file was begun here, and ends before its first whole fragment. Raises InvalidMp4, OSError."""
+    head = os.pread(descriptor, _MAX_HEADER_BYTES, 0)
+    if not FTYP.startswith(head[: len(FTYP)]):
+        return False
+    try:
+        mp4 = read_mp4(descriptor)
+    except InvalidMp4:
+        if len(head) < _MAX_HEADER_BYTES:  # so the header itself is cut
+            return True
+        raise
+    return mp4.header_at is not None and not mp4.is_finished and not mp4.chunks
 
 
 def write_all(descriptor: int, data: bytes, at: int) -> None:

@@ -4,22 +4,21 @@ Nothing about the files is stored elsewhere, so they may be added and removed by
 file is cached until the file changes.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
 from softcam.mp4.index import Mp4Info
 from softcam.recording import names
-from softcam.recording.files import NOT_FOUND, is_locked, open_file
+from softcam.recording.files import JPEG_HEAD_BYTES, NOT_FOUND, is_locked, is_whole_jpeg, open_file
 from softcam.recording.folder import Folder, Selection
 from softcam.recording.names import Kind
-
-_JPEG_HEAD_BYTES: Final = 1 << 18  # the size of a JPEG is within them
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +99,21 @@ class Catalog:
             return file, running.whole
         info = self.read_info(name, file)
         # Another portal may be writing the file, or was interrupted: bytes after the last whole fragment are invalid.
-        return file, info.state[1] if info.is_finished or names.kind_of(name) == "still" else info.end
+        whole = info.state[1] if info.is_finished or names.kind_of(name) == "still" else info.end
+        if not whole:
+            file.close()
+            raise NoRecording(f"{name} is empty")
+        return file, whole
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG. Raises NoRecording if there is none."""
         self.path_of(name)
-        try:
-            return (self.folder / names.thumbnail_of(name)).read_bytes()
-        except OSError as error:
-            raise NoRecording("no thumbnail of a recording with this name") from error
+        picture = b""
+        with contextlib.suppress(OSError):
+            picture = (self.folder / names.thumbnail_of(name)).read_bytes()
+        if not is_whole_jpeg(picture):
+            raise NoRecording("no thumbnail of a recording with this name")
+        return picture
 
     def used_bytes(self) -> int:
         """The size of all recordings. Raises OSError."""
@@ -195,7 +200,7 @@ class Catalog:
             return replace(info, state=state, duration_s=duration_s)
         try:
             if names.kind_of(name) == "still":
-                width, height = jpeg.size_of(os.pread(file.fileno(), _JPEG_HEAD_BYTES, 0))
+                width, height = jpeg.size_of(os.pread(file.fileno(), JPEG_HEAD_BYTES, 0))
                 info = FileInfo(state, None, width, height)
             else:
                 mp4 = self._read_mp4(file.fileno())

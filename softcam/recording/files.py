@@ -1,4 +1,4 @@
-"""Opens and locks files of recordings. Functions without state; any thread.
+"""Opens, locks and repairs files of recordings. Functions without state; any thread.
 
 The writer of a file holds an exclusive flock on it, so that portals that share a folder leave each other's files alone.
 """
@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from softcam.errors import NoRecording, RecordingError
+from softcam.imaging import jpeg
+from softcam.mp4.index import write_all
 
 log = logging.getLogger(__name__)
 
 NOT_FOUND: Final = "no recording with this name; GET /v1/recordings lists all"
+JPEG_HEAD_BYTES: Final = 1 << 18  # the size of a JPEG is within them
+_JPEG_BEGIN: Final = b"\xff\xd8"
+_JPEG_END: Final = b"\xff\xd9"
+_JPEG_TAIL_BYTES: Final = 4096  # some of them may be padding
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.01  # longer than another portal needs to check the lock
 
@@ -59,3 +65,38 @@ def is_locked(path: Path) -> bool:
     except (OSError, RecordingError):  # the file is gone, or its file system has no locks
         return False
     return False
+
+
+def is_whole_jpeg(picture: bytes) -> bool:
+    """False for an empty JPEG and one that ends early; `picture` may be just its first and last bytes."""
+    return picture.startswith(_JPEG_BEGIN) and picture.rstrip(b"\0").endswith(_JPEG_END)
+
+
+def read_jpeg_ends(file: BinaryIO) -> bytes:
+    """The first and the last bytes of a file. Raises OSError."""
+    descriptor = file.fileno()
+    end = os.pread(descriptor, _JPEG_TAIL_BYTES, max(2, os.fstat(descriptor).st_size - _JPEG_TAIL_BYTES))
+    return os.pread(descriptor, 2, 0) + end
+
+
+def repair_jpeg(path: Path) -> bool:
+    """Complete a JPEG that ends early, so that what is missing is grey, and remove one without any image data.
+
+    Returns whether it completed one. Raises BlockingIOError while the file is being written, OSError, RecordingError.
+    """
+    with open_file(path) as file:
+        ends = read_jpeg_ends(file)
+    if is_whole_jpeg(ends) or (ends and not ends.startswith(_JPEG_BEGIN)):  # whole, or not a JPEG
+        return False
+    with open_file(path, os.O_RDWR) as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            jpeg.size_of(os.pread(file.fileno(), JPEG_HEAD_BYTES, 0))
+        except ValueError:
+            path.unlink()
+            log.info("Removed an empty image: %s", path.name)
+            return False
+        write_all(file.fileno(), _JPEG_END, os.fstat(file.fileno()).st_size)
+        os.fsync(file.fileno())
+    log.info("Completed a cut image: %s", path.name)
+    return True

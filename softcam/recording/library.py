@@ -13,12 +13,21 @@ from pathlib import Path
 from typing import Final
 
 from softcam.errors import NoRecording, RecordingError
-from softcam.mp4.index import InvalidMp4, Mp4Info, read_mp4, write_index
+from softcam.mp4.index import InvalidMp4, Mp4Info, has_no_frames, read_mp4, write_index
 from softcam.recording import names
 from softcam.recording.catalog import Catalog, Recording
 from softcam.recording.disk import Disk
-from softcam.recording.files import NOT_FOUND, is_locked, lock_file, open_file
+from softcam.recording.files import (
+    NOT_FOUND,
+    is_locked,
+    is_whole_jpeg,
+    lock_file,
+    open_file,
+    read_jpeg_ends,
+    repair_jpeg,
+)
 from softcam.recording.names import Kind
+from softcam.runtime.atomic_file import sync_directory, write_file
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +78,10 @@ class Library(Catalog):
             except FileExistsError:
                 continue
             lock_file(descriptor, name)
-            return name, descriptor
+            if os.fstat(descriptor).st_nlink:
+                return name, descriptor
+            os.close(descriptor)  # another portal started, and removed the file as one that a crash left empty
+            self.remove_running(name)
         raise OSError(errno.EEXIST, "too many recordings start in one second")
 
     def require_present(self, name: str) -> None:
@@ -95,30 +107,30 @@ class Library(Catalog):
             self._remove(name)
 
     def add_still(self, jpeg: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
-        """Save a JPEG. Raises OSError."""
+        """Save a JPEG, which is on the disk when this returns. Raises OSError."""
         self.enforce_quota(len(jpeg) + len(thumbnail or b""))
         name, descriptor = self.create_recording("still", taken_s)
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(jpeg)
-                file.flush()
-                os.fdatasync(file.fileno())
+            write_file(self.folder / name, jpeg)
             self.update_progress(name, len(jpeg))
             if thumbnail is not None:
                 self.set_thumbnail(name, thumbnail)
         finally:
+            os.close(descriptor)
             self.close_recording(name)
         return self.entry(name)
 
     def add_to_timelapse(self, name: str, number: int, jpeg: bytes) -> None:
         """Save a still to the folder of a running time-lapse. Raises OSError."""
         folder = self.folder / names.stills_of(name)
-        folder.mkdir(mode=0o755, exist_ok=True)
-        _write_whole(folder / f"{number:06}.jpg", jpeg)
+        if not folder.is_dir():
+            folder.mkdir(mode=0o755, exist_ok=True)
+            sync_directory(self.folder)
+        write_file(folder / f"{number:06}.jpg", jpeg)
 
     def set_thumbnail(self, name: str, jpeg: bytes) -> None:
         """Save the thumbnail of a running recording, once. Raises OSError."""
-        _write_whole(self.folder / names.thumbnail_of(name), jpeg)
+        write_file(self.folder / names.thumbnail_of(name), jpeg)
 
     # --- deleting and recovering ------------------------------------------------------------------------------
 
@@ -131,6 +143,7 @@ class Library(Catalog):
             raise NoRecording(NOT_FOUND)
         try:
             self._remove(name)
+            sync_directory(self.folder)
         except OSError as error:
             raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
 
@@ -170,16 +183,21 @@ class Library(Catalog):
                 raise OSError(errno.ENOSPC, "no space left, and no older recording to delete")
 
     def recover(self) -> int:
-        """Recover what a crash or a power cut interrupted: remove the incomplete end of files and write their index.
+        """Recover what a crash or a power cut interrupted, and remove what has no content.
 
-        Returns the number of files. Raises OSError if the folder cannot be read.
+        Videos lose their incomplete end and get an index, images that end early are completed. Returns the number of
+        recordings that were recovered. Raises OSError if the folder cannot be read.
         """
         recovered = 0
-        for name in sorted(entry.name for entry in os.scandir(self.folder) if names.is_recording(entry.name)):
-            if names.kind_of(name) == "still" or self.running_file(name) is not None:
-                continue
+        present = {entry.name for entry in os.scandir(self.folder)}
+        for name in sorted(present, reverse=True):  # hidden files last
             try:
-                recovered += self._recover_file(name)
+                if names.is_recording(name):
+                    recovered += self.running_file(name) is None and self._recover_recording(name)
+                elif names.is_timelapse(mp4 := f"{name}.mp4") and mp4 not in present:
+                    self._recover_stills(mp4)
+                else:
+                    self._remove_leftover(name)
             except InvalidMp4 as error:
                 log.debug("File %s is not a recording: %s", name, error)
             except BlockingIOError:
@@ -188,15 +206,41 @@ class Library(Catalog):
                 log.warning("Failed to recover %s: %s", name, error)
         return recovered
 
-    def _recover_file(self, name: str) -> bool:
+    def _recover_recording(self, name: str) -> bool:
+        if names.kind_of(name) == "still":
+            return repair_jpeg(self.folder / name)
         with open_file(self.folder / name, os.O_RDWR) as file:
             if self.read_info(name, file).is_finished:
                 return False
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while another portal is writing the file
+            self._recover_stills(name)
+            if has_no_frames(file.fileno()):
+                (self.folder / name).unlink()
+                log.info("Removed %s: interrupted before its first frames were saved", name)
+                return False
             mp4 = write_index(file.fileno())
         if mp4.is_finished:
             log.info("Recovered interrupted recording %s (%.1f s)", name, mp4.duration_s)
         return mp4.is_finished
+
+    def _recover_stills(self, name: str) -> None:
+        """The stills of an interrupted time-lapse."""
+        stills = self.folder / names.stills_of(name)
+        for path in list(stills.iterdir()) if names.is_timelapse(name) and stills.is_dir() else []:
+            if path.name.startswith("."):
+                path.unlink()  # `write_file` was interrupted
+            elif path.suffix == ".jpg":
+                repair_jpeg(path)
+
+    def _remove_leftover(self, name: str) -> None:
+        """Remove a file that was not written to its end, and a thumbnail that is damaged or has no recording."""
+        owner, path = names.owner_of(name), self.folder / name
+        if owner is None or self.running_file(owner) is not None:
+            return
+        with open_file(path) as file:
+            is_whole = name == names.thumbnail_of(owner) and is_whole_jpeg(read_jpeg_ends(file))
+        if not is_whole or not (self.folder / owner).exists():
+            path.unlink()
 
     def _remove(self, name: str) -> None:
         """Remove the file with its thumbnail and stills. Raises OSError."""
@@ -204,14 +248,3 @@ class Library(Catalog):
         if names.is_timelapse(name):
             shutil.rmtree(self.folder / names.stills_of(name), ignore_errors=True)
         (self.folder / name).unlink(missing_ok=True)
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears when it is complete. Raises OSError."""
-    part = path.with_name(f".{path.name}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

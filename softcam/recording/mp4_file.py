@@ -1,7 +1,7 @@
 """An MP4 file while it is written: fragments first, the index at the end. No thread; the writer's thread calls.
 
 Each fragment is written by one call, so `kill -9` loses none that was added; a power cut loses what was added after the
-last `sync`. A failed write is undone, so the file always ends with a whole fragment.
+last `sync`, but not the first fragment. A failed write is undone, so the file always ends with a whole fragment.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from softcam.mp4 import fragment, index
 from softcam.mp4.index import MDAT_PLACEHOLDER, InvalidMp4
 from softcam.recording.library import Library
 from softcam.recording.names import Kind
+from softcam.runtime.atomic_file import sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,14 @@ class Mp4Writer:
             raise
 
     def add_fragment(self, packets: Sequence[Packet], last_duration_s: float) -> None:
-        """Write consecutive packets as a fragment; the last one lasts `last_duration_s`. Raises OSError."""
+        """Write consecutive packets as a fragment; the last one lasts `last_duration_s`. Raises OSError.
+
+        The first one is on the disk when this returns, and so is the name of the file.
+        """
         self._append(fragment.fragment(self.fragments + 1, packets, self.zero_s, last_duration_s))
+        if not self.fragments:
+            self.sync()
+            sync_directory(self._library.folder)
         self.fragments += 1
         self._library.update_progress(self.name, self.size, packets[-1].began_s - self.zero_s + last_duration_s)
 

@@ -66,6 +66,15 @@ def thumbnail_of(name: str) -> str:
     return f".{name}.jpg"
 
 
+def owner_of(hidden: str) -> str | None:
+    """The recording whose thumbnail has this name, or whose photo or thumbnail was not written to its end
+    (`atomic_file.write_file`); None for other names."""
+    for name in (hidden[1:], hidden[1:-4], hidden[2:-4]):
+        if is_recording(name) and hidden in (f".{name}", thumbnail_of(name), f".{thumbnail_of(name)}"):
+            return name
+    return None
+
+
 def stills_of(name: str) -> str:
     """The name of the folder with a time-lapse's stills."""
     return name.removesuffix(".mp4")

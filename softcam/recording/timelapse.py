@@ -3,13 +3,13 @@
 The thread `timelapse` exists only during a recording. It requests each still when it is due, so with a long interval an
 otherwise unused camera is open for the stills only. A failed still is counted, and the next one follows on schedule; if
 stills take longer than the interval, the missed ones are skipped. The next start of the portal resumes a time-lapse
-that was running when the portal ended, in another file. Each still is taken on a separate thread, `timelapse still`, so
-that stopping need not wait for the camera. If the MP4 file is removed while it is written, another one is started.
+that was running when the portal ended, in another file. Each still and its frame are synced, so that a power cut loses
+the last still at most. Each still is taken on a separate thread, `timelapse still`, so that stopping need not wait for
+the camera. If the MP4 file is removed while it is written, another one is started.
 """
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 # Of the video; stills keep their size. Every player supports it, and a small machine encodes it in less than a second.
 _MAX_WIDTH: Final = 1920
 _KEYFRAME_S: Final = 1.0  # in the video's time
-_SYNC_S: Final = 1.0
 _FIRST_STILL_S: Final = 5.0  # from a cold camera
 _LAST_STILL_S: Final = 0.2  # how long stopping waits for a still in progress
 _STILL_LIMIT_S: Final = 60.0  # opening, focusing and a retry take far less: the camera hangs
@@ -73,7 +72,6 @@ class _Video:
     saved: int = 0  # stills next to the file
     frames: int = 0  # in the file
     is_keyframe_needed: bool = True  # the encoder's reference frame is not in the file
-    synced_s: float = 0.0
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -230,9 +228,7 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse, TimelapseOptions]):
         video.is_keyframe_needed = False
         with self._changed:
             run.size += video.file.size - size
-        if time.monotonic() - video.synced_s >= _SYNC_S:
-            video.file.sync()
-            video.synced_s = time.monotonic()
+        video.file.sync()
         with self._changed:
             self.last_error = None
 

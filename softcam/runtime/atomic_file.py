@@ -1,22 +1,31 @@
 """Replaces files so that a power cut leaves the old content or the new. Functions without state; any thread."""
 
+import errno
 import os
-import tempfile
 from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file, and its folder if necessary; it is on the disk when this returns. Raises OSError."""
+    """Write a private file, and its folder if necessary; it is on the disk when this returns. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    write_file(path, content, 0o600)
+
+
+def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write a file in an existing folder; its content is on the disk before its name, and both when this returns.
+
+    A crash may leave the part that was written in a file whose name has one more dot in front. Raises OSError.
+    """
+    part = path.with_name(f".{path.name}")
     try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).replace(path)
+        part.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
 
@@ -26,5 +35,8 @@ def sync_directory(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems support it for files only
+            raise
     finally:
         os.close(handle)

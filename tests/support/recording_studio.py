@@ -11,7 +11,7 @@ from tests.support.background import Background, eventually, soon_s
 from tests.support.fakes import SessionRig
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
-PICTURE = b"a thumbnail"
+PICTURE = b"\xff\xd8 a thumbnail \xff\xd9"
 
 
 class Studio:

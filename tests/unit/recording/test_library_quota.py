@@ -137,7 +137,7 @@ def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def fail(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "fdatasync", fail)
+    monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         library.add_still(STILL, LONG_AGO_S)
     assert list(tmp_path.iterdir()) == []

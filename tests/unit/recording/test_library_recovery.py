@@ -1,6 +1,7 @@
 """Interrupted files, those of other portals in the same folder, and files that vanish while they are written."""
 
 import fcntl
+import logging
 import os
 import subprocess
 import sys
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from softcam.errors import RecordingError
+from softcam.errors import NoRecording, RecordingError
 from softcam.recording.library import Library
+from softcam.recording.mp4_file import Mp4Writer
 from tests.support.h264_samples import FPS, play
-from tests.support.recordings import LONG_AGO_S, interrupt, open_video
+from tests.support.recordings import LONG_AGO_S, STILL, interrupt, open_video, packets
 
 
 @pytest.mark.parametrize("missing", [0, 1, 100, 3000])
@@ -59,7 +62,7 @@ def test_fragments_before_a_damaged_one_are_recovered(damaged: int, tmp_path: Pa
 
 
 def test_interruption_at_any_byte(tmp_path: Path) -> None:
-    """At any byte: the frames of whole fragments are readable, and recovery does not fail."""
+    """The frames of whole fragments are readable, and recovery does not fail."""
     library = Library(tmp_path, None)
     video = open_video(library, count=20)
     interrupt(video, library)
@@ -69,11 +72,11 @@ def test_interruption_at_any_byte(tmp_path: Path) -> None:
     for end in range(0, len(content), 41):
         path.write_bytes(content[:end])
         library.recover()
-        duration_s = library.entry(video.name).duration_s
+        duration_s = library.entry(video.name).duration_s if path.exists() else None
         lengths.add(None if duration_s is None else round(duration_s, 2))
-        if duration_s:
+        if duration_s is not None:
             assert len(play(path).numbers) == round(duration_s * FPS)
-    assert lengths == {None, 0.0, 0.5}
+    assert lengths == {None, 0.5}, "a file without a whole fragment is removed"
 
 
 def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -142,3 +145,94 @@ def test_removed_running_file_is_detected(tmp_path: Path) -> None:
         library.require_present(video.name)
     video.close()
     assert (folder / video.name).read_bytes() == b"another one"
+
+
+CUT = STILL[:-10]
+HEADLESS = STILL[:200]
+
+
+def test_empty_files_are_removed_and_cut_photos_completed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As a power cut leaves files that were not synced."""
+    library = Library(tmp_path, None)
+    whole, cut, headless, empty = (library.add_still(STILL, LONG_AGO_S + at_s, STILL).name for at_s in range(4))
+    (tmp_path / cut).write_bytes(CUT)
+    (tmp_path / headless).write_bytes(HEADLESS)
+    (tmp_path / empty).write_bytes(b"")
+    for name in ("2026-11-20_23-15-09.mp4", "2026-11-20_23-15-09_timelapse.mp4"):
+        (tmp_path / name).touch()
+    with pytest.raises(NoRecording, match="empty"):
+        library.open_recording(empty)
+    with caplog.at_level(logging.INFO):
+        assert library.recover() == 1
+    assert f"Completed a cut image: {cut}" in caplog.messages
+    assert f"Removed an empty image: {empty}" in caplog.messages
+    assert [entry.name for entry in library.entries()] == [cut, whole]
+    assert not (tmp_path / f".{empty}.jpg").exists(), "its thumbnail"
+    assert (tmp_path / whole).read_bytes() == STILL
+    assert Image.open(tmp_path / cut).convert("L").size == (32, 16)  # decodes
+    assert library.recover() == 0
+
+
+def test_stills_of_an_interrupted_timelapse(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    fmt, taken = packets(1)
+    lapse = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S, taken[0].began_s)
+    lapse.add_fragment(taken, 0.04)
+    for number in (1, 2, 3):
+        library.add_to_timelapse(lapse.name, number, STILL)
+    interrupt(lapse, library)
+    folder = tmp_path / lapse.name.removesuffix(".mp4")
+    (folder / "000002.jpg").write_bytes(CUT)
+    (folder / "000003.jpg").write_bytes(b"")
+    (folder / ".000004.jpg").write_bytes(CUT)
+    assert library.recover() == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["000001.jpg", "000002.jpg"]
+    assert (folder / "000002.jpg").read_bytes() == CUT + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("content", [b"", CUT])
+def test_damaged_thumbnail_is_not_served_and_removed(content: bytes, tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    name = library.add_still(STILL, LONG_AGO_S, STILL).name
+    assert library.thumbnail(name) == STILL
+    thumbnail = tmp_path / f".{name}.jpg"
+    thumbnail.write_bytes(content)
+    (tmp_path / f".{thumbnail.name}").write_bytes(CUT)  # another one that was being written
+    with pytest.raises(NoRecording):
+        library.thumbnail(name)
+    library.recover()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_recovery_leaves_files_of_others(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    kept = {
+        "2026-11-20_23-15-02.jpg": b"\x89PNG of another program",
+        "2026-11-20_23-15-03.jpg": STILL + bytes(100),  # padded
+        "2026-11-20_23-15-02.mp4": bytes(5000),
+        ".hidden.jpg": b"",
+        "holiday.jpg": b"",
+    }
+    for name, content in kept.items():
+        (tmp_path / name).write_bytes(content)
+    assert library.recover() == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+
+
+def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A portal that starts finds it empty before it is locked."""
+    library, other = Library(tmp_path, None), Library(tmp_path, None)
+    flock = fcntl.flock
+
+    def recover_first(file: Any, operation: int) -> None:
+        monkeypatch.undo()
+        assert other.recover() == 0
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", recover_first)
+    name, descriptor = library.create_recording("video", LONG_AGO_S)
+    library.require_present(name)
+    assert other.entries()[0].is_running
+    os.close(descriptor)
+    library.close_recording(name)
+    assert list(tmp_path.iterdir()) == []

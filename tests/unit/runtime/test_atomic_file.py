@@ -1,10 +1,13 @@
-"""Files that are replaced as a whole."""
+"""Files that are complete or absent after a power cut: what is synced when, and failures."""
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from softcam.runtime.atomic_file import replace_file
+from softcam.runtime.atomic_file import replace_file, sync_directory, write_file
 
 
 def test_replace_file(tmp_path: Path) -> None:
@@ -21,3 +24,44 @@ def test_failure_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="irectory"):
         replace_file(tmp_path / "folder", b"one")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_content_is_synced_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"old")
+    synced: list[tuple[bool, bytes]] = []
+    fsync = os.fsync
+
+    def recorded(descriptor: int) -> None:
+        synced.append((stat.S_ISDIR(os.fstat(descriptor).st_mode), path.read_bytes()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    write_file(path, b"new", 0o600)
+    assert synced == [(False, b"old"), (True, b"new")], "the file, then the folder"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jpg"]
+
+
+def test_failed_sync_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    write_file(tmp_path / "a.jpg", b"old")
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        write_file(tmp_path / "a.jpg", b"new")
+    assert (tmp_path / "a.jpg").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_folders_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network file systems refuse it."""
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    sync_directory(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        sync_directory(tmp_path / "none")
