@@ -15,6 +15,7 @@ from typing import Any, Final
 from softcam.camera.base import Camera, SessionListener, StreamRequest
 from softcam.camera.picamera.h264_encoder import EncoderFactory
 from softcam.camera.session.manager import CameraManager, SessionState
+from softcam.camera.url.source import socket_path_of
 from softcam.config.settings import Settings
 from softcam.controls.controller import ControlManager
 from softcam.controls.store import Store
@@ -197,6 +198,7 @@ class Application:
             settings.autofocus,
             [h264.status, publishing.status, self._hook_status],
             recordings.status,
+            None if settings.url is None else socket_path_of(settings.url),
         )
         controls = ControlApi(manager, self._controls, media, settings.autofocus_timeout_s)
         cameras = CameraList(settings.neighbours, settings.port_for(self._number))

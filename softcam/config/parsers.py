@@ -23,6 +23,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 _LIKE_NUMBER: Final = re.compile(r"[+-]*[0-9.]+")  # an id does not look like this
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+_SOCKET: Final = re.compile(r"unixfd:/.*[^/]")  # of GStreamer's unixfdsink
 _WEB_URL: Final = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&()*+,;=-]|%[0-9A-Fa-f]{2})+")  # no quotes, for one
 _URL_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp")
 _MEDIA_FILE: Final = re.compile(
@@ -178,14 +179,19 @@ def api_key(text: str) -> str:
 
 
 def camera_choice(*, has_numbers: bool) -> Parser:
-    """A number if `has_numbers`, an id of libcamera, `pattern`, or what PyAV opens (see `is_external`)."""
+    """A number if `has_numbers`, an id of libcamera, `pattern`, or another source (see `is_external`)."""
     numbers = f"a number from 0 to {HIGHEST_CAMERA}, " if has_numbers else ""
     rule = f"{numbers}an id printed by --list-cameras, {PATTERN}, or a URL, a file or a device"
-    url_rule = f"{rule}; a URL has a host and starts with one of {', '.join(f'{name}://' for name in _URL_SCHEMES)}"
+    url_rule = f"{rule}; a URL has a host and starts with one of {', '.join(f'{name}://' for name in _URL_SCHEMES)}, "
+    url_rule += "and the socket of a GStreamer pipeline with unixfd:/"
 
     def parse(text: str) -> int | str:
         if text.lower() == PATTERN:
             return PATTERN
+        if text.startswith("unixfd:"):
+            if _SOCKET.fullmatch(text) and _is_plain(text, 114):  # 107 bytes of path, as Linux allows
+                return text
+            raise ValueError(url_rule)
         if _URL.match(text):
             scheme, _, rest = text.partition(":")
             try:

@@ -37,6 +37,9 @@ PACKAGES = (
     *("iproute2", "make", "git", "ca-certificates", "ffmpeg"),
     # the camera
     *("python3", "python3-venv", "python3-libcamera", "libcamera-ipa", "libcamera-tools"),
+    # another program's camera: GStreamer's unixfdsink
+    *("gstreamer1.0-tools", "gstreamer1.0-plugins-base", "gstreamer1.0-plugins-bad", "gir1.2-gst-plugins-base-1.0"),
+    *("python3-gi",),
     # Picamera2's python-prctl is built from source, and so is the shim
     *("python3-dev", "gcc", "libc6-dev", "libcap-dev"),
 )

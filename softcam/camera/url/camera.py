@@ -3,7 +3,7 @@
 It is opened like any other camera, and its frames are no larger than requested. A disconnected source never ends the
 process: while the camera is open, the reader reconnects, and `disconnect_reason` has the reason. Only a file or a
 device that does not exist is missing. There are no controls. `reader` has the thread; `http_source` reads JPEGs over
-HTTP, and `source` everything else, with PyAV.
+HTTP, `unixfd` the video of a GStreamer pipeline, and `source` everything else, with PyAV.
 """
 
 import logging
@@ -22,8 +22,9 @@ from softcam.camera.base import (
     no_controls,
 )
 from softcam.camera.url.http_source import open_source
-from softcam.camera.url.reader import Reader
-from softcam.camera.url.source import READ_TIMEOUT_S, path_of, require_pyav
+from softcam.camera.url.reader import ImageSource, Reader
+from softcam.camera.url.source import READ_TIMEOUT_S, path_of, require_pyav, socket_path_of
+from softcam.camera.url.unixfd import UnixFdSource
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 from softcam.runtime.redact import display_url
@@ -55,6 +56,7 @@ class UrlCamera:
         self._address = address
         self._read_timeout_s = read_timeout_s
         self._path = path_of(address)
+        self._socket_path = socket_path_of(address)  # of a GStreamer pipeline, which may create it later
         self._request = request
         self._on_crash = on_crash
         self.name = display_url(address)
@@ -138,14 +140,19 @@ class UrlCamera:
 
     def _start(self, on_frame: OnFrame) -> None:
         request = self._request
-        open_address = partial(open_source, self._address, request, self._read_timeout_s)
         config = self._expected_config()
+        open_address = partial(self._open_source, request)
         self._reader = Reader(self.name, open_address, request, on_frame, config, lambda: self._on_disconnect())
         try:
             self._reader.start(self._on_crash)
         except RuntimeError as error:  # no memory, or too many threads
             self._reader = None
             raise CameraError(f"camera {self.name} cannot be read: {error}") from error
+
+    def _open_source(self, request: StreamRequest, pause: Callable[[float], bool]) -> ImageSource:
+        if self._socket_path is not None:
+            return UnixFdSource(self._socket_path, self._read_timeout_s)
+        return open_source(self._address, request, self._read_timeout_s, pause)
 
     def _open_reader(self) -> Reader:
         if self._reader is None:

@@ -26,6 +26,7 @@ Size = tuple[int, int]  # (width, height) in pixels
 # An RTSP server may need seconds to start, and its first keyframe some more.
 _OPEN_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 5.0  # a live stream without data for so long is disconnected
+_SOCKET_SCHEME: Final = "unixfd:"
 # Analysis may end with the first image. No `nobuffer`: FFmpeg would discard what it has read by then, including the
 # first keyframe, and the next one may be ten seconds away.
 _LIVE_OPTIONS: Final = {"analyzeduration": "1000000", "probesize": "1000000", "fpsprobesize": "0"}
@@ -50,8 +51,13 @@ def require_pyav() -> Any:
 
 
 def path_of(address: str) -> Path | None:
-    """Return the path of a file or a device; None for a URL."""
-    return None if "://" in address else Path(address).expanduser().absolute()
+    """Return the path of a file or a device; None for a URL and for the socket of another program."""
+    return None if "://" in address or socket_path_of(address) else Path(address).expanduser().absolute()
+
+
+def socket_path_of(address: str) -> Path | None:
+    """Return the path of the socket in `unixfd:/path`; None for another address."""
+    return Path(address.removeprefix(_SOCKET_SCHEME)) if address.startswith(_SOCKET_SCHEME) else None
 
 
 def fitted(size: Size, most: Size) -> Size:
@@ -233,7 +239,7 @@ def camera_errors(what: str = "") -> Iterator[None]:
 def _reason(error: BaseException) -> str:
     """Return the message without the address, which FFmpeg's own message contains: it may have a password."""
     text = getattr(error, "strerror", None) or type(error).__name__
-    return "timed out" if text == "Immediate exit requested" else text
+    return "timed out" if text in ("Immediate exit requested", "TimeoutError") else text
 
 
 class Converter:

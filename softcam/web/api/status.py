@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
 from softcam import __version__
@@ -50,6 +51,8 @@ STATUS_SCHEMA: Final = record(
         "state": {"enum": [state.value for state in State]},
         "backend": nullable("string"),
         "camera": nullable("string"),
+        "socket_path": nullable("string") | note("of the GStreamer pipeline that delivers the images"),
+        "socket_exists": nullable("boolean"),
         "available": BOOLEAN,
         "viewers": INTEGER,
         "width": nullable("integer"),
@@ -112,6 +115,7 @@ class StatusApi:
 
     `manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams. Each of
     `sections` returns the status fields of another component; `recording` returns that of the recordings, if any.
+    `socket_path` is that of a camera that is the socket of another program.
     """
 
     manager: CameraManager | None
@@ -121,6 +125,7 @@ class StatusApi:
     has_autofocus: bool
     sections: Sequence[Callable[[], Mapping[str, Any]]] = ()
     recording: Callable[[], Mapping[str, Any] | None] = lambda: None
+    socket_path: Path | None = None
     began_s: float = field(default_factory=time.monotonic)
 
     def routes(self) -> list[Route]:
@@ -154,6 +159,8 @@ class StatusApi:
             "state": status.state,
             "backend": None if manager is None else manager.camera.backend,
             "camera": None if manager is None else manager.camera.name,
+            "socket_path": None if self.socket_path is None else str(self.socket_path),
+            "socket_exists": None if self.socket_path is None else self.socket_path.is_socket(),
             "available": self._is_available(status),
             "viewers": self.viewers(),
             **{name: getattr(status.config, name, None) for name in ("width", "height", "pixel_format")},

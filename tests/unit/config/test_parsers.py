@@ -91,6 +91,7 @@ GOOD: list[tuple[Parser, dict[str, object]]] = [
                 *("rtsp://10.0.0.2/cam", "http://x/stream.mjpg", "rtsp://u:p@[::1]:8554/a?b=c"),
                 *("/dev/video0", "clip.mp4", "a b.MKV", "/home/pi/clip.mp4", "/base/x.ts"),
                 *("./x", "../x", "~/x", "udp://@239.0.0.1:1234"),
+                *("unixfd:/tmp/reachymini_camera_socket", "unixfd:/a b"),
             )
         },
     ),
@@ -133,6 +134,7 @@ BAD: list[tuple[Parser, tuple[str, ...]]] = [
     (CAMERA, ("", " ", "-1", "+1", "1.5", "100", "9" * 30, "a\nb", "x" * 256, "Virtual0 ")),
     (CAMERA, ("file:/a", "rtsp://", "http:///x", "gopher://x/", "rtsp://x:0/", "rtsp://a b/")),
     (CAMERA, ("/", "/dev/", "clip\n.mp4", " clip.mp4", "/a" * 3000, "rtsp://x/\n")),
+    (CAMERA, ("unixfd:/", "unixfd:/run/", "unixfd:camera", "unixfd://run/camera\n", f"unixfd:/{'x' * 108}")),
     (CAMERA_ID, ("0", "1", "", "/", "rtsp://", "ftp://x/y.mp4")),
 ]
 

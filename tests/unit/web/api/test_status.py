@@ -1,8 +1,10 @@
 """The status has every documented field, null for unknown values, and is always valid JSON."""
 
 import json
+import socket
 from collections.abc import Callable
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +151,20 @@ def test_counters() -> None:
         api = StatusApi(scene.manager, scene.control_manager, lambda: 3, lambda: 70, has_autofocus=False)
         content = ask(api.status)
     assert (content["viewers"], content["pictures_encoded"]) == (3, 70)
+
+
+def test_socket_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "camera"
+    with Scene() as scene:
+        content = ask(scene.api.status)
+        assert (content["socket_path"], content["socket_exists"]) == (None, None)
+        api = StatusApi(scene.manager, scene.control_manager, lambda: 0, lambda: 0, False, socket_path=path)
+        for exists in (False, True):
+            content = ask(api.status)
+            assert (content["socket_path"], content["socket_exists"]) == (str(path), exists)
+            if not exists:
+                with socket.socket(socket.AF_UNIX) as listener:
+                    listener.bind(str(path))
 
 
 def test_states() -> None:
