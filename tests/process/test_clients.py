@@ -1,6 +1,7 @@
 """Tests of the portal with other programs: curl, ffmpeg, ffprobe, urllib, and with measure_fps.py."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT, Portal
-from tests.support.http_client import size_of, wait_for_status
+from tests.support.http_client import decode, size_of, wait_for_status
 from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
@@ -46,6 +47,15 @@ def test_curl_stream(small: Portal) -> None:
     assert answer.returncode == 28  # curl timed out, the stream did not end
     assert answer.stdout.startswith(b"HTTP/1.1 200 OK\r\n")
     assert answer.stdout.count(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: ") > 3
+
+
+@pytest.mark.parametrize("quality", [6, 18, 80])
+def test_reader_that_searches_for_markers(small: Portal, quality: int) -> None:
+    """As Home Assistant and many scripts with OpenCV do: FFD8 is the start of an image, and the next FFD9 its end."""
+    stream = run("curl", "-sSN", "--max-time", "2", f"{small.url}/stream.mjpg?quality={quality}").stdout
+    images = re.findall(rb"(?s)\xff\xd8.*?\xff\xd9", stream)
+    assert len(images) > 3
+    assert {decode(image).shape for image in images} == {(SIZE[1], SIZE[0], 3)}
 
 
 def test_curl_error_response(small: Portal) -> None:

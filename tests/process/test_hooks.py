@@ -10,7 +10,7 @@ import pytest
 import simplejpeg
 
 from tests.conftest import PROJECT, Portal
-from tests.support.http_client import StreamClient, ask, status_of
+from tests.support.http_client import StreamClient, ask, decode, status_of
 from tests.support.timeouts import PATIENCE_S
 
 SMALL = ("--width", "320", "--height", "180", "--linger", "0")
@@ -52,6 +52,23 @@ def test_motion_starts_recording_without_clients(start_portal: Start, tmp_path: 
     assert (status["viewers"], status["hook"]["failures"]) == (0, 0)
     assert portal.stop() == 0
     assert "is not recorded" not in portal.log
+
+
+def test_motion_ignores_lamp(start_portal: Start, faults: Path) -> None:
+    """The lamp is switched off and on; the exposure follows each time."""
+    portal = start_portal(
+        *SMALL, "--pattern-faults", str(faults), "--hook", "integrations.hooks.motion:watch",
+        environment={"MOTION_SHARE": "0.2"},
+    )  # fmt: skip
+    with StreamClient(portal) as viewer:
+        for words in ("", "dark", ""):
+            faults.write_text(words)
+            shown = [decode(viewer.next().jpeg).mean() for _ in range(80)]
+            if words:
+                assert min(shown) < 0.5 * shown[0], "it is dark"
+                assert shown[-1] > 1.2 * min(shown), "the exposure has followed"
+    assert status_of(portal)["hook"]["failures"] == 0
+    assert "Motion detected" not in portal.log
 
 
 def test_motion_logs_why_recording_failed(start_portal: Start) -> None:

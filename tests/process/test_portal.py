@@ -232,6 +232,27 @@ def test_api_key_gives_full_access(start_portal: Start) -> None:
     assert "DEBUG" in portal.log
 
 
+def test_view_key_in_the_query(start_portal: Start) -> None:
+    """As an <img> in another page sends it; only what is embedded accepts it, and only the view key."""
+    environment = {"CAMERA_API_KEY": KEY, "CAMERA_VIEW_KEY": "seen & heard"}
+    portal = start_portal(*SMALL, "--log-level", "DEBUG", environment=environment)
+    with StreamClient(portal, "/?action=stream&key=seen+%26+heard") as viewer:
+        _, headers = viewer.head()
+        viewer.next()
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cross-Origin-Resource-Policy"] == "cross-origin"
+    assert ask(portal, "/snapshot.jpg?key=seen%20%26%20heard").status == 200
+    assert ask(portal, "/stream.mp4?key=seen%20%26%20heard", method="HEAD").status == 200
+    assert ask(portal, "/snapshot.jpg?key=seen").status == 401
+    rejected = ask(portal, f"/snapshot.jpg?key={KEY}")
+    assert (rejected.status, "CAMERA_API_KEY is not accepted in a URL" in rejected.detail) == (401, True)
+    for target in (*STATUSES, *PAGES):
+        assert ask(portal, f"{target}?key=seen%20%26%20heard").status == 401
+    assert portal.stop() == 0
+    assert "seen" not in portal.log
+    assert KEY not in portal.log
+
+
 def status_of_with(portal: Portal, headers: dict[str, str]) -> int:
     return ask(portal, "/v1/camera/status", headers=headers).status
 

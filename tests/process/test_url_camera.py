@@ -1,5 +1,6 @@
 """Tests of a portal with an external source: another portal, an RTSP server, a file."""
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -8,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, decode, port_of, post, size_of, status_of, wait_for_status
+from tests.support.mjpeg_server import WITH_THUMBNAIL, Stub, paced
 from tests.support.motion_pictures import grey_rgb, number_of, smooth_rgb, write_movie
 from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S, TIMEOUT_FACTOR
 
@@ -43,6 +46,17 @@ def test_jpegs_are_passed_through(start_portal: Start) -> None:
     status = wait_for_status(portal, viewers=0)
     assert (status["backend"], status["width"], status["height"], status["pixel_format"]) == ("url", 320, 180, "MJPEG")
     assert status["camera"] == source_url(source)
+
+
+def test_thumbnails_do_not_look_like_images(start_portal: Start) -> None:
+    with contextlib.closing(Stub(paced(1000, 0.05, WITH_THUMBNAIL))) as source:
+        portal = start_portal(camera=source.url)
+        with StreamClient(portal) as viewer:
+            shown = [viewer.next().jpeg for _ in range(10)]
+        assert portal.stop() == 0
+    assert len(shown[-1]) == len(WITH_THUMBNAIL), "passed through"
+    assert np.array_equal(decode(shown[-1]), decode(WITH_THUMBNAIL))
+    assert all((jpeg.rfind(b"\xff\xd8"), jpeg.find(b"\xff\xd9")) == (0, len(jpeg) - 2) for jpeg in shown)
 
 
 def test_snapshots_sizes_and_unsupported_requests(start_portal: Start) -> None:

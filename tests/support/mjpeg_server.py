@@ -97,12 +97,12 @@ def send(data: bytes) -> Answer:
     return lambda connection, request: connection.sendall(data)
 
 
-def paced(count: int, pause_s: float) -> Answer:
+def paced(count: int, pause_s: float, picture: bytes = SMALL) -> Answer:
     def answer(connection: socket.socket, request: bytes) -> None:
         connection.sendall(head())
         pace = threading.Event()
         for _ in range(count):
-            connection.sendall(part(SMALL))
+            connection.sendall(part(picture))
             pace.wait(pause_s)
 
     return answer
