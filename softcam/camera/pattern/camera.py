@@ -5,6 +5,7 @@ libcamera does. This module implements the protocol. `stream` has the thread, `s
 controls, `renderer` the image, `faults` what can be made to fail. No thread is started here.
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
+_SLOW_OPEN_S: Final = 0.3  # as libcamera on a Raspberry Pi
 _HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR combines four pixels into one
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
@@ -66,6 +68,8 @@ class PatternCamera:
         if self._stream is not None:
             raise CameraError("the pattern camera is already open")
         self._faults.wait_while("hang-open")
+        if "slow-open" in self._faults.words():
+            time.sleep(_SLOW_OPEN_S)
         self._raise_if_unavailable()
         request = self._request
         most = _HDR_SIZE if request.hdr != "off" else SENSOR_SIZE

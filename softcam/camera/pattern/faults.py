@@ -15,6 +15,7 @@ KNOWN: Final = frozenset(
     {
         "hang",  # no frames while the word is in the file
         "hang-once",  # no frames until the stream is restarted or the camera is reopened
+        "slow-open",  # opening takes 0.3 s
         "hang-open",  # open, stop, close or still does not return while the word is in the file
         "hang-stop",
         "hang-close",
