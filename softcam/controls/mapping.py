@@ -19,6 +19,7 @@ from softcam.controls.schema import AWB_MODES, BY_NAME, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 _READOUT_US: Final = 1_000  # upper bound of the time a frame needs beyond its exposure
+_START_FRAME_US: Final = 50_000  # until a camera is settled
 _FLICKER_US: Final = {"50hz": 10_000, "60hz": 8_333}  # AeFlickerPeriod: a lamp flickers twice in each mains period
 _AF_WINDOWS: Final = 1  # libcamera's AfMeteringEnum
 
@@ -108,9 +109,19 @@ def is_balance_fixed(requested: RequestedControls) -> bool:
     return requested.has("manual_awb") or not requested.get("awb", "enabled")
 
 
-def camera_controls(requested: RequestedControls, stream: StreamRequest, config: StreamConfig) -> dict[str, Any]:
-    """The controls that a camera with this configuration is to have in effect, clamped to its ranges."""
-    return {name: clamped(name, value, config) for name, value in _controls(requested, stream, config)}
+def camera_controls(
+    requested: RequestedControls, stream: StreamRequest, config: StreamConfig, *, is_starting: bool = False
+) -> dict[str, Any]:
+    """The controls that a camera with this configuration is to have in effect, clamped to its ranges.
+
+    While it `is_starting`, a camera with a low frame rate delivers frames as fast as the exposure allows, up to 20 fps:
+    exposure, colours and focus settle frame by frame.
+    """
+    controls = dict(_controls(requested, stream, config))
+    period_us = round(1e6 / stream.fps)
+    if is_starting and period_us > _START_FRAME_US:
+        controls.setdefault("FrameDurationLimits", (_START_FRAME_US, period_us))
+    return {name: clamped(name, value, config) for name, value in controls.items()}
 
 
 def _controls(requested: RequestedControls, stream: StreamRequest, config: StreamConfig) -> Iterator[tuple[str, Any]]:

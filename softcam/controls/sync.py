@@ -49,6 +49,7 @@ class ControlSync(SessionListener):
         self._lock = threading.Lock()  # guards changes of the fields below
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
+        self._is_starting = False  # until the first frames are settled
         self._last_request: StreamRequest | None = None  # which resulted in `config`
         self.config: StreamConfig | None = None  # the last one while the camera is closed; read without the lock
         # The requested controls that the camera does not apply, with the reason: written within a turn, read without.
@@ -103,7 +104,7 @@ class ControlSync(SessionListener):
 
     def on_configured(self, config: StreamConfig) -> None:
         with self._lock:
-            self._opening = _Opening(config)
+            self._opening, self._is_starting = _Opening(config), True
             self.config, self._last_request = config, self._safe_mode.opened_with
             self._light.reset()
         self.refresh_decisions()
@@ -131,6 +132,8 @@ class ControlSync(SessionListener):
             self._freeze(metadata)
         with self._lock:
             is_changed = self._light.process_metadata(metadata, time.monotonic())
+            if self._is_starting and self._manager is not None and self._manager.is_settled:
+                self._is_starting, is_changed = False, True
             self._generation += is_changed
         if is_changed:
             self.send_changes()
@@ -159,7 +162,8 @@ class ControlSync(SessionListener):
             config, controlled = opening.config, opening.controlled
             requested, stream = self._safe_mode.requested, self._safe_mode.stream_request()
             in_effect = mapping.at_night(requested) if self._light.is_night else requested
-            wanted = {**mapping.camera_controls(in_effect, stream, config), **self._light.controls}
+            wanted = mapping.camera_controls(in_effect, stream, config, is_starting=self._is_starting)
+            wanted |= self._light.controls
             ignored, limited = capabilities.deviations(requested, config)
         wanted = {name: value for name, value in wanted.items() if name in config.controls}
         sent = manager.sent.values
@@ -185,7 +189,7 @@ class ControlSync(SessionListener):
                     self._opening = replace(opening, controlled=frozenset(wanted))
         if focus_mode is not AfMode.MANUAL and focus.set_user_mode(focus_mode, has_lens=config.has_autofocus):
             if manager.status().is_streaming:
-                focus.on_stream_started()
+                focus.keep_focused("the stream")
             else:
                 focus.refocus()
         before, self.not_applied = self.not_applied, (*ignored, *limited)

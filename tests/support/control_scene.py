@@ -1,6 +1,7 @@
 """A control manager on a fake camera that supports most controls."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class ControlScene:
         writer: BackgroundWriter | None = None,
         light_delay_s: float = 2.0,
         change_timeout_s: float = 10.0,
+        fps: float = CONFIGURED.fps,
     ) -> None:
         self.camera = ControllableCamera()
         self.held = SessionRig(
@@ -72,7 +74,7 @@ class ControlScene:
         self.store = Store(folder, "cam0")
         self.control_manager = ControlManager(
             self.held.manager,
-            CONFIGURED,
+            replace(CONFIGURED, fps=fps),
             self.store,
             writer or BackgroundWriter(lambda reason: self.held.failures.append(CameraStuck(reason))),
             light=Light(light_delay_s),

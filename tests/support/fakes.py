@@ -142,20 +142,20 @@ class FakeCamera:
         on_frame(frame)
         return frame
 
-    def emit_if_open(self) -> None:
+    def emit_if_open(self, metadata: Mapping[str, Any] | None = None) -> None:
         with self._changed:
             is_streaming = self._on_frame is not None and not self._inside
         if is_streaming:
-            self.emit()
+            self.emit(metadata)
 
     @contextmanager
-    def flowing(self) -> Iterator[None]:
+    def flowing(self, metadata: Mapping[str, Any] | None = None) -> Iterator[None]:
         """Deliver frames from another thread while the camera is open and no call is inside it."""
         is_over = threading.Event()
 
         def flow() -> None:
             while not is_over.wait(FRAME_S):
-                self.emit_if_open()
+                self.emit_if_open(metadata)
 
         with Flow(flow, is_over):
             yield

@@ -19,6 +19,7 @@ from softcam.errors import CameraError
 log = logging.getLogger(__name__)
 
 _MIN_USER_TIMEOUT_S: Final = 2.0  # of a cycle that a user requests, also if autofocus is disabled in the settings
+_FOCUS_LASTS_S: Final = 30.0  # in a user's mode AUTO, where nothing follows changes of the scene
 
 
 class Autofocus(SessionListener):
@@ -28,13 +29,23 @@ class Autofocus(SessionListener):
     """
 
     def __init__(
-        self, send: Callable[[Mapping[str, Any]], None], sent: SentControls, timeout_s: float, *, is_enabled: bool
+        self,
+        send: Callable[[Mapping[str, Any]], None],
+        sent: SentControls,
+        timeout_s: float,
+        *,
+        is_enabled: bool,
+        lasts_s: float = _FOCUS_LASTS_S,
     ) -> None:
-        """`send` records in `sent` what it sends. Unless `is_enabled`, the lens moves only if a user requests it."""
+        """`send` records in `sent` what it sends. Unless `is_enabled`, the lens moves only if a user requests it.
+
+        Without continuous focus, a snapshot within `lasts_s` after a cycle does not focus again.
+        """
         self._send = send
         self._sent = sent
         self._timeout_s = timeout_s
         self._is_enabled = is_enabled
+        self._lasts_s = lasts_s
         # Held from a decision until it was sent, which does not block (`Camera.set_controls`). Acquired first.
         self._order = threading.Lock()
         self._changed = threading.Condition(threading.Lock())  # guards changes of all fields below
@@ -44,6 +55,7 @@ class Autofocus(SessionListener):
         self._user_mode: AfMode | None = None  # None: as the streams need it
         self._cycle: FocusCycle | None = None
         self._resting_mode = AfMode.AUTO  # after a cycle
+        self._ended_s: float | None = None  # the end of the last cycle of this opening; None if the lens was set since
 
     @property
     def mode(self) -> AfMode | None:
@@ -51,6 +63,11 @@ class Autofocus(SessionListener):
         # A control that is sent to a closed camera has no effect, but is recorded until the next opening.
         mode = self._sent.values.get("AfMode") if self._is_open else None
         return None if mode is None else AfMode(mode)
+
+    @property
+    def has_cycle(self) -> bool:
+        """Whether a cycle is running."""
+        return self._cycle is not None
 
     # --- the session's listener -------------------------------------------------------------------------------
 
@@ -67,9 +84,11 @@ class Autofocus(SessionListener):
         with self._order:
             with self._changed:
                 cycle = self._cycle
-                outcome = None if cycle is None else cycle.process_frame(metadata, time.monotonic())
+                now_s = time.monotonic()
+                outcome = None if cycle is None else cycle.process_frame(metadata, now_s)
                 if outcome is None:
                     return
+                self._ended_s = now_s
                 resting_mode = self._resting_mode
             # Sent before the waiting threads see the outcome, so that it disturbs no image that they take then.
             if resting_mode is AfMode.CONTINUOUS:
@@ -81,12 +100,23 @@ class Autofocus(SessionListener):
 
     # --- any thread -------------------------------------------------------------------------------------------
 
-    def on_stream_started(self) -> None:
-        """Start one cycle; then continuous focus for as long as the camera stays open, unless a user set another."""
+    def keep_focused(self, purpose: str) -> None:
+        """Start one cycle; then continuous focus for as long as the camera stays open, unless a user set another.
+
+        Does nothing if that was done before in this opening; in a user's mode AUTO, if it was moments ago.
+        """
         with self._changed:
             if self._user_mode is not AfMode.AUTO:
                 self._resting_mode = AfMode.CONTINUOUS
-        self._start_cycle("the stream")
+        self._start_cycle(purpose, is_repeated=False)
+
+    def wait_for_cycle(self, requested_s: float, budget_s: float) -> FocusOutcome | None:
+        """Wait for a running cycle until the budget has passed since the request, or since the cycle began if earlier.
+
+        The outcome is as in `focus_once`, and None if there is no cycle.
+        """
+        cycle = self._cycle
+        return None if cycle is None else self._wait(cycle, min(requested_s, cycle.began_s) + budget_s)
 
     def set_user_mode(self, mode: AfMode | None, *, has_lens: bool) -> bool:
         """Set a user's mode: MANUAL has no cycles, AUTO no continuous focus; None is as the streams need it.
@@ -106,6 +136,7 @@ class Autofocus(SessionListener):
                 self._resting_mode = AfMode.AUTO if mode is None else mode
                 if mode is AfMode.MANUAL:
                     self._cancel_cycle("the focus is manual now")
+                    self._ended_s = None
                 is_to_send = has_lens and mode is not AfMode.MANUAL and self._cycle is None
             if is_to_send:
                 self._try_send({"AfMode": int(AfMode.AUTO if mode is None else mode)})
@@ -135,15 +166,18 @@ class Autofocus(SessionListener):
             self._can_focus = self._can_focus_by_default = can_focus
             self._cancel_cycle("the camera is being closed")
             self._resting_mode = AfMode.AUTO
+            self._ended_s = None
 
-    def _start_cycle(self, purpose: str, *, is_requested: bool = False) -> FocusCycle | None:
-        """The running cycle, or a new one; None if there can be none."""
+    def _start_cycle(self, purpose: str, *, is_requested: bool = False, is_repeated: bool = True) -> FocusCycle | None:
+        """The running cycle, or a new one; None if there can be none, or unless `is_repeated` if none is needed."""
         with self._order:
             with self._changed:
                 if not (self._can_focus or is_requested) or self._user_mode is AfMode.MANUAL:
                     return None
                 if self._cycle is not None:
                     return self._cycle
+                if not is_repeated and self._is_kept_focused():
+                    return None
                 timeout_s = max(self._timeout_s, _MIN_USER_TIMEOUT_S) if is_requested else self._timeout_s
                 cycle = self._cycle = FocusCycle(purpose, time.monotonic(), timeout_s)
             log.info("Autofocus for %s started", purpose)
@@ -151,6 +185,14 @@ class Autofocus(SessionListener):
                 return cycle
             self._end_cycle(cycle)
             return None
+
+    def _is_kept_focused(self) -> bool:
+        """Whether nothing would change with another cycle. The caller holds `_changed`."""
+        if self._ended_s is None:
+            return False
+        if self._user_mode is AfMode.AUTO:
+            return time.monotonic() < self._ended_s + self._lasts_s
+        return self.mode is AfMode.CONTINUOUS
 
     def _cancel_cycle(self, reason: str) -> None:
         """End a running cycle without an outcome. The caller holds `_changed`."""
@@ -169,9 +211,10 @@ class Autofocus(SessionListener):
         if cycle is None:
             return None
         with self._changed:
-            budget_s = max(0.0, deadline_s - time.monotonic())
-            if not self._changed.wait_for(lambda: self._cycle is not cycle, budget_s):
-                log.info("Autofocus for %s continues beyond the time budget of %.1f s", cycle.purpose, budget_s)
+            budget_s = deadline_s - time.monotonic()
+            if not self._changed.wait_for(lambda: self._cycle is not cycle, max(0.0, budget_s)):
+                if budget_s > 0:  # else an earlier snapshot has logged it
+                    log.info("Autofocus for %s continues beyond the time budget", cycle.purpose)
                 return None
             return cycle.outcome  # None if the camera was closed meanwhile, or refused
 

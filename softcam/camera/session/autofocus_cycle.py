@@ -35,12 +35,16 @@ START_CONTROLS: Final[Mapping[str, Any]] = {"AfMode": int(AfMode.AUTO), "AfTrigg
 
 @dataclass(frozen=True, slots=True)
 class FocusOutcome:
-    """The result of a cycle: `verdict` is `focused`, `failed` or `timed out`; the lens position is in dioptres."""
+    """The result of a cycle: `verdict` is `focused`, `failed` or `timed out`; the lens position is in dioptres.
+
+    Frames whose exposure began after `before_s`, when the frame before the verdict arrived, are as the cycle left them.
+    """
 
     purpose: str
     verdict: str
     took_s: float
     lens_position: float | None
+    before_s: float
 
     @property
     def is_focused(self) -> bool:
@@ -57,6 +61,7 @@ class FocusCycle:
     outcome: FocusOutcome | None = None
     _has_scanned: bool = field(default=False, init=False)
     _frames: int = field(default=0, init=False)
+    _before_s: float = field(default=0.0, init=False)  # when the previous frame arrived
 
     def process_frame(self, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome | None:
         """Read one frame's metadata; returns the outcome once there is one."""
@@ -72,8 +77,10 @@ class FocusCycle:
             return self._outcome("focused" if state == AfState.FOCUSED else "failed", metadata, now_s)
         if now_s >= self.began_s + self.timeout_s:
             return self._outcome("timed out", metadata, now_s)
+        self._before_s = now_s
         return None
 
     def _outcome(self, verdict: str, metadata: Mapping[str, Any], now_s: float) -> FocusOutcome:
-        self.outcome = FocusOutcome(self.purpose, verdict, now_s - self.began_s, metadata.get("LensPosition"))
+        took_s, before_s = now_s - self.began_s, max(self.began_s, self._before_s)
+        self.outcome = FocusOutcome(self.purpose, verdict, took_s, metadata.get("LensPosition"), before_s)
         return self.outcome

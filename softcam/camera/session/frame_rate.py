@@ -12,6 +12,7 @@ from softcam.camera.session.sent_controls import SentControls
 
 # The frames in the sensor and the processor when a new exposure time is sent; they still have the old one.
 PIPELINE_FRAMES: Final = 3
+_NEW_RATE: Final = 1.5  # a frame duration that changes by this factor: the earlier rate does not matter
 _FPS_WINDOW: Final = 60  # frames; two to six seconds at usual rates
 
 
@@ -37,7 +38,9 @@ class FrameRateMeter:
     def count_frame(self, metadata: Mapping[str, Any], now_s: float) -> None:
         """A frame arrived."""
         duration_us = max(metadata.get("FrameDuration") or 0, metadata.get("ExposureTime") or 0)
-        self._duration_s = duration_us / 1e6
+        before_s, self._duration_s = self._duration_s, duration_us / 1e6
+        if max(before_s, self._duration_s) > _NEW_RATE * min(before_s, self._duration_s):
+            self.reset_rate()
         self._arrivals_s.append(now_s)
         self.frames += 1
         self.last_frame_s = now_s

@@ -18,6 +18,7 @@ class Lease:
     kind: LeaseKind
     _on_release: Callable[["Lease"], None] = field(repr=False)
     since_s: float = field(default_factory=time.time)  # Unix time, for the status
+    needs_focus: bool = False  # from the first frame on, if the camera has to be opened
 
     def release(self) -> None:
         self._on_release(self)

@@ -134,12 +134,15 @@ class Lifecycle:
             config.height,
             config.pixel_format,
         )
-        if has_stream:
-            self._autofocus.on_stream_started()
+        if has_stream:  # it may have been requested after the configuration
+            self._autofocus.keep_focused("the stream")
 
     def _on_configured(self, config: StreamConfig) -> None:
         """The camera is about to start; what listeners send now applies from the first frame."""
         self._session.sent.clear()
         for listener in self._session.listeners:
             listener.on_configured(config)
+        current = self._session.current
+        if current.needs_focus:
+            self._autofocus.keep_focused("the stream" if current.has_stream else "a snapshot")
         self._session.sent.mark_visible()

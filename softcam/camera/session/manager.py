@@ -27,7 +27,7 @@ from softcam.camera.base import RawStill, SessionListener, StillControls, Stream
 from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.camera_thread import CameraThread
 from softcam.camera.session.frame_intake import FrameIntake
-from softcam.camera.session.lease import LEASE_KINDS, Lease, LeaseKind
+from softcam.camera.session.lease import LEASE_KINDS, STREAMS, Lease, LeaseKind
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import RUNNING, SessionLimits, SessionState, SessionStatus, State
@@ -59,9 +59,7 @@ class CameraManager:
         self.camera = session.camera
         self.frames = session.frames
         self.sent = session.sent
-        self.autofocus = Autofocus(
-            self._send_focus_controls, session.sent, autofocus_timeout_s, is_enabled=has_autofocus
-        )
+        self.autofocus = Autofocus(self.set_controls, session.sent, autofocus_timeout_s, is_enabled=has_autofocus)
         self.subscribe(self.autofocus)
         self._intake = FrameIntake(session)
         self._lifecycle = Lifecycle(session, self._intake, self.autofocus)
@@ -77,11 +75,15 @@ class CameraManager:
         """Add a listener, before the first lease; listeners are notified in the order of subscription."""
         self._session.subscribe(listener)
 
-    def lease(self, kind: LeaseKind) -> Lease:
-        """Request an open camera; returns at once. Raises the CameraError that ended the session."""
-        lease = Lease(kind, lambda lease: self._session.remove_lease(lease, time.monotonic()))
+    def lease(self, kind: LeaseKind, *, needs_focus: bool = False) -> Lease:
+        """Request an open camera; returns at once. Raises the CameraError that ended the session.
+
+        With `needs_focus`, and for every stream, the lens is focused from the first frame of an opening on.
+        """
+        needs_focus = needs_focus or kind in STREAMS
+        lease = Lease(kind, lambda lease: self._session.remove_lease(lease, time.monotonic()), needs_focus=needs_focus)
         if self._session.add_lease(lease):
-            self.autofocus.on_stream_started()
+            self.autofocus.keep_focused("the stream")
         return lease
 
     # --- frames and stills: the caller holds a lease ----------------------------------------------------------
@@ -109,6 +111,22 @@ class CameraManager:
         if current.config is not None and (frame is not None or current.state is State.RECOVERING):
             return current.config
         raise NoPicture(f"no frame from the camera in time (it is {current.state})")
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether exposure and colours have adapted to the light, and no autofocus cycle is running."""
+        return self._session.settling.is_settled and not self.autofocus.has_cycle
+
+    def wait_settled(self, deadline_s: float) -> None:
+        """Wait until the frames of the open camera are settled, at most until the deadline."""
+        session = self._session
+
+        def is_over(_: Frame) -> bool:
+            return self.is_settled or session.current.state is State.RECOVERING or session.current.failure is not None
+
+        frame = session.frames.wait(is_over, lambda: deadline_s)
+        if frame is not None:
+            frame.release()
 
     def wait_frame(self, began_after_s: float, deadline_s: float) -> Frame:
         """The first frame of a settled camera whose exposure began after that moment, held for the caller.
@@ -219,11 +237,6 @@ class CameraManager:
         """
         self.camera.set_controls(controls)
         self.sent.record(controls, time.monotonic())
-
-    def _send_focus_controls(self, controls: Mapping[str, Any]) -> None:
-        """As `set_controls`; but frames don't show a focus mode, so that `wait_frame` does not wait for it."""
-        self.camera.set_controls(controls)
-        self.sent.record(controls, time.monotonic(), is_awaited=False)
 
     # --- status and end ---------------------------------------------------------------------------------------
 

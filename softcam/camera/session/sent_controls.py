@@ -15,6 +15,8 @@ from typing import Any, Final
 CONTROL_FRAMES: Final = 12
 # One-off controls: they start something and are not a value in effect. Sent again, they would start it again.
 MOMENTARY_CONTROLS: Final = frozenset({"AfTrigger", "AfPause"})
+# The metadata never shows these, so there is nothing to wait for; it has the frame duration instead of its limits.
+_NEVER_SHOWN: Final = MOMENTARY_CONTROLS | {"AfMode", "FrameDurationLimits"}
 _TOLERANCE: Final = 0.02  # exposures are whole lines of the sensor, and gains have steps
 
 
@@ -56,17 +58,17 @@ class SentControls:
         with self._lock:
             self._change = _Change()
 
-    def record(self, controls: Mapping[str, Any], now_s: float, *, is_awaited: bool = True) -> None:
-        """These controls were sent. With `is_awaited` False, `visible_since` does not wait for them."""
+    def record(self, controls: Mapping[str, Any], now_s: float) -> None:
+        """These controls were sent."""
         kept = {name: value for name, value in controls.items() if name not in MOMENTARY_CONTROLS}
         with self._lock:
             self.values = MappingProxyType({**self.values, **kept})
             until_frame = self._frames + CONTROL_FRAMES
             if duration_s := min_frame_duration_s(controls):
                 self._requested = (duration_s, until_frame)
-            if is_awaited:
+            if awaited := {name: value for name, value in controls.items() if name not in _NEVER_SHOWN}:
                 change = self._change if self._frames < self._change.until_frame else _Change(now_s)
-                self._change = _Change(change.since_s, until_frame, {**change.controls, **controls})
+                self._change = _Change(change.since_s, until_frame, {**change.controls, **awaited})
 
     def count_frame(self) -> None:
         """A frame arrived; called before anyone can see it."""

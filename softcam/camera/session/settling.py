@@ -10,7 +10,9 @@ from softcam.camera.session.sent_controls import SentControls
 
 _AE_SEARCHING: Final = 1  # of libcamera's AeStateEnum
 _MAX_CHANGE: Final = 0.03  # a change of less than 3 % from frame to frame cannot be seen
+# Whichever is first: a slow camera takes many seconds for a number of frames.
 _STABLE_FRAMES: Final = 3
+_STABLE_S: Final = 0.15
 _TIMEOUT_S: Final = 2.0  # a dark or flickering scene may never be stable; a Pi settles within half of this
 
 
@@ -21,6 +23,7 @@ class ExposureSettling:
         self._deadline_s = now_s + _TIMEOUT_S
         self._previous: tuple[float, ...] | None = None
         self._stable_frames = 0
+        self._changed_s = now_s  # when the last frame arrived that differed from the one before
 
     def process_frame(self, metadata: Mapping[str, Any], now_s: float) -> bool:
         """Whether the exposure is settled with this frame. A camera that reports no exposure has nothing to settle."""
@@ -39,8 +42,11 @@ class ExposureSettling:
             and len(previous) == len(values)
             and all(abs(new - old) <= _MAX_CHANGE * abs(old) for new, old in zip(values, previous, strict=True))
         )
-        self._stable_frames = self._stable_frames + 1 if is_stable else 0
-        if self._stable_frames < _STABLE_FRAMES:
+        if not is_stable:
+            self._stable_frames, self._changed_s = 0, now_s
+            return False
+        self._stable_frames += 1
+        if self._stable_frames < _STABLE_FRAMES and now_s - self._changed_s < _STABLE_S:
             return False
         # If the camera reports a state, that decides: AeState, or AeLocked of older releases.
         if "AeState" in metadata:

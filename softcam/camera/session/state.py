@@ -102,6 +102,10 @@ class SessionValues:
     def has_stream(self) -> bool:
         return any(lease.kind in STREAMS for lease in self.leases)
 
+    @property
+    def needs_focus(self) -> bool:
+        return any(lease.needs_focus for lease in self.leases)
+
 
 class SessionState:
     """What the threads of one session share. Any thread may call any method."""

@@ -12,6 +12,7 @@ from socket import socket
 from typing import Any, Final, Self
 
 from softcam.camera.base import RawStill, StreamConfig
+from softcam.camera.session.autofocus_cycle import FocusOutcome
 from softcam.camera.session.manager import CameraManager
 from softcam.controls.controller import ControlManager
 from softcam.errors import CameraError, NoPicture, NotSupported
@@ -97,8 +98,9 @@ class MediaDefaults:
     raw_timeout_s: float = 20.0  # a DNG of 12 megapixels has 24 MB and is written to the SD card first
     # Above all limits of the camera's opening.
     stream_timeout_s: float = 30.0
-    # What autofocus may add to a snapshot that did not request it: Moonraker waits one second in total.
-    focus_budget_s: float = 0.6
+    # When a snapshot no longer waits for autofocus that it did not request: Moonraker waits one second in total.
+    focus_budget_s: float = 0.75
+    stream_hold_s: float = 0.4  # the longest wait of a stream for the settled frames of a camera that was just opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +188,7 @@ class MediaApi:
             stack.callback(self._slots.release)
             stack.callback(manager.lease("stream").release)
             config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
+            manager.wait_settled(time.monotonic() + self._defaults.stream_hold_s)
             release = stack.pop_all().close
 
         def start(connection: socket) -> None:
@@ -221,16 +224,16 @@ class MediaApi:
         requested_s = time.monotonic()
         deadline_s = requested_s + self._defaults.snapshot_timeout_s
         manager = self.require_camera()
-        with manager.lease("snapshot"):
+        autofocus = options.autofocus
+        if autofocus is None and options.max_age_s:
+            autofocus = False  # a client that accepts an older frame does not wait for the lens
+        with manager.lease("snapshot", needs_focus=autofocus is not False):
             config = manager.wait_ready(deadline_s, options.max_age_s)
-            autofocus = options.autofocus
-            if autofocus is None and options.max_age_s:
-                autofocus = False  # a client that accepts an older frame does not wait for the lens
-            has_focused = self._focus(manager, autofocus, deadline_s)
+            focus = self._focus(manager, autofocus, requested_s)
             size = _scaled(options, self._defaults.snapshot_size or (config.width, config.height))
             if options.full_sensor or size[0] > config.width or size[1] > config.height:
                 return self._encode_still(options, manager, deadline_s, size, config)
-            not_before_s = time.monotonic() if has_focused else requested_s - options.max_age_s
+            not_before_s = max(requested_s, focus.before_s) if focus else requested_s - options.max_age_s
             # The turn comes before the frame: each snapshot holds one of the camera's few buffers until it is encoded.
             if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
                 raise NoPicture("too many concurrent snapshot requests")
@@ -286,26 +289,29 @@ class MediaApi:
             frame.release()
 
     def _take_raw(self, autofocus: bool | None) -> RawStill:
-        deadline_s = time.monotonic() + self._defaults.raw_timeout_s
+        requested_s = time.monotonic()
+        deadline_s = requested_s + self._defaults.raw_timeout_s
         manager = self.require_camera()
-        with manager.lease("snapshot"):
+        with manager.lease("snapshot", needs_focus=autofocus is not False):
             config = manager.wait_ready(deadline_s)
             if not config.has_raw:
                 raise NotSupported("format: must be jpeg, this camera has no raw images")
-            self._focus(manager, autofocus, deadline_s)
+            self._focus(manager, autofocus, requested_s)
             manager.wait_frame(0.0, deadline_s).release()
             return manager.raw_still(deadline_s)
 
-    def _focus(self, manager: CameraManager, autofocus: bool | None, deadline_s: float) -> bool:
-        """Run one autofocus cycle if needed; whether there was one.
+    def _focus(self, manager: CameraManager, autofocus: bool | None, requested_s: float) -> FocusOutcome | None:
+        """Wait for the end of an autofocus cycle if needed; None if there was none in time.
 
-        A running stream is in continuous focus, which is not disturbed unless the request asks for it.
+        Unless the request asks for it, the focus of a running stream or of earlier snapshots is not disturbed.
         """
-        budget_s = self._defaults.autofocus_timeout_s
+        budget_s = min(self._defaults.autofocus_timeout_s, self._defaults.snapshot_timeout_s)
         if autofocus is None:
+            if not manager.status().is_streaming:
+                manager.autofocus.keep_focused("a snapshot")
             budget_s = min(self._defaults.focus_budget_s, budget_s)
-            autofocus = not manager.status().is_streaming
-        return autofocus and manager.autofocus.focus_once(min(deadline_s, time.monotonic() + budget_s)) is not None
+            return manager.autofocus.wait_for_cycle(requested_s, budget_s)
+        return manager.autofocus.focus_once(requested_s + budget_s) if autofocus else None
 
 
 def _scaled(options: SnapshotOptions, default: Size) -> Size:

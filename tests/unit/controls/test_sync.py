@@ -12,6 +12,7 @@ import pytest
 
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import State
+from softcam.camera.session.sent_controls import CONTROL_FRAMES
 from softcam.errors import NotSupported
 from tests.support.background import Background, eventually, soon_s
 from tests.support.control_scene import CONTROLS, DARK, FOCUSED, ControlScene
@@ -84,6 +85,27 @@ def test_long_exposure_lengthens_frames(scene: ControlScene) -> None:
         assert scene.take_sent()["FrameDurationLimits"] == (201_000, 201_000)
         scene.change("manual_exposure", exposure_us=9000)
         assert scene.take_sent()["FrameDurationLimits"] == (50_000, 50_000)
+
+
+def test_slow_stream_starts_faster(tmp_path: Path) -> None:
+    scene = ControlScene(tmp_path, fps=2.0, autofocus_timeout_s=60.0)
+    with scene.held, scene.held.open():
+        assert scene.take_sent()["FrameDurationLimits"] == (50_000, 500_000)
+        scene.settle()
+        assert "FrameDurationLimits" not in scene.take_sent(), "the lens is not in focus"
+        for _ in range(CONTROL_FRAMES + 1):
+            scene.camera.emit(FOCUSED)
+        assert scene.take_sent()["FrameDurationLimits"] == (500_000, 500_000)
+        scene.settle()
+        assert scene.take_sent() == {}
+
+
+def test_start_respects_long_exposures(tmp_path: Path) -> None:
+    scene = ControlScene(tmp_path, fps=2.0)
+    scene.change("manual_exposure", exposure_us=900_000)
+    with scene.held, scene.held.open():
+        scene.settle()
+        assert scene.take_sent()["FrameDurationLimits"] == (901_000, 901_000)
 
 
 def test_transform_reopens_the_camera(scene: ControlScene) -> None:

@@ -29,11 +29,13 @@ CONTINUOUS = {"AfMode": int(AfMode.CONTINUOUS)}
 class Lens:
     """`Autofocus` with a camera that only records what is sent."""
 
-    def __init__(self, *, timeout_s: float = 60.0, is_able: bool = True) -> None:
+    def __init__(self, *, timeout_s: float = 60.0, is_able: bool = True, lasts_s: float = 60.0) -> None:
         self.sent: list[Mapping[str, Any]] = []
         self.refuses = False
         self.record = SentControls()
-        self.focus = Autofocus(lambda controls: self.send(controls), self.record, timeout_s, is_enabled=is_able)
+        self.focus = Autofocus(
+            lambda controls: self.send(controls), self.record, timeout_s, is_enabled=is_able, lasts_s=lasts_s
+        )
         self.send: Callable[[Mapping[str, Any]], None] = self._send
         self.open()
 
@@ -55,7 +57,7 @@ class Lens:
         if self.refuses:
             raise NotSupported("no control AfTrigger")
         self.sent.append(dict(controls))
-        self.record.record(controls, time.monotonic(), is_awaited=False)
+        self.record.record(controls, time.monotonic())
 
 
 @pytest.mark.parametrize(("verdict", "metadata"), [("focused", FOCUSED), ("failed", FAILED)])
@@ -79,7 +81,7 @@ def test_snapshot_waits_for_the_outcome(
 
 def test_continuous_focus_after_the_cycle_of_a_stream() -> None:
     lens = Lens()
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     lens.see(SCANNING)
     assert lens.sent == [TRIGGER]
     lens.see(FOCUSED, FOCUSED, SCANNING)
@@ -89,7 +91,7 @@ def test_continuous_focus_after_the_cycle_of_a_stream() -> None:
 
 def test_concurrent_requests_share_a_cycle() -> None:
     lens = Lens()
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     waiting = [lens.focus_once(), lens.focus_once()]
     lens.see(SCANNING, FOCUSED)
     outcomes = [background.result() for background in waiting]
@@ -113,7 +115,7 @@ def test_outcome_per_cycle() -> None:
 def test_camera_without_autofocus() -> None:
     lens = Lens(is_able=False)
     assert lens.focus.focus_once(soon_s()) is None
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     lens.see(FOCUSED)
     assert lens.sent == []
 
@@ -123,8 +125,73 @@ def test_deadline_before_the_outcome(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         assert lens.focus.focus_once(time.monotonic() + 0.02) is None
         lens.see(SCANNING, FOCUSED)
-    assert "Autofocus for a snapshot continues beyond the time budget of 0.0 s" in caplog.text
+    assert "Autofocus for a snapshot continues beyond the time budget" in caplog.text
     assert "Autofocus for a snapshot focused" in caplog.text, "the cycle continues"
+
+
+@pytest.mark.parametrize("verdict", [FOCUSED, FAILED])
+def test_kept_in_focus_after_one_cycle(verdict: Mapping[str, Any]) -> None:
+    lens = Lens()
+    lens.focus.keep_focused("a snapshot")
+    assert lens.focus.has_cycle
+    lens.see(SCANNING, verdict)
+    for purpose in ("a snapshot", "the stream"):
+        lens.focus.keep_focused(purpose)
+    assert lens.sent == [TRIGGER, CONTINUOUS], "the camera follows the scene now"
+    assert not lens.focus.has_cycle
+    lens.open()
+    lens.focus.keep_focused("a snapshot")
+    assert lens.sent[2:] == [TRIGGER], "each opening anew"
+
+
+def test_cycle_precedes_continuous_mode_of_user() -> None:
+    lens = Lens()
+    lens.focus.set_user_mode(AfMode.CONTINUOUS, has_lens=True)
+    lens.focus.keep_focused("a snapshot")
+    assert lens.sent == [CONTINUOUS, TRIGGER], "the lens has not been focused in this opening"
+
+
+@pytest.mark.parametrize(("lasts_s", "cycles"), [(60.0, 1), (0.0, 2)])
+def test_focus_lasts_in_auto_mode(lasts_s: float, cycles: int) -> None:
+    lens = Lens(lasts_s=lasts_s)
+    lens.focus.set_user_mode(AfMode.AUTO, has_lens=True)
+    for _ in range(2):
+        lens.focus.keep_focused("a snapshot")
+        lens.see(SCANNING, FOCUSED)
+    assert lens.sent.count(TRIGGER) == cycles
+    assert CONTINUOUS not in lens.sent
+
+
+def test_manual_focus_ends_what_a_cycle_has_done() -> None:
+    lens = Lens()
+    lens.focus.keep_focused("a snapshot")
+    lens.see(SCANNING, FOCUSED)
+    for mode in (AfMode.MANUAL, AfMode.AUTO):
+        lens.focus.set_user_mode(mode, has_lens=True)
+    lens.focus.keep_focused("a snapshot")
+    assert lens.sent.count(TRIGGER) == 2
+
+
+def test_wait_for_cycle() -> None:
+    lens = Lens()
+    assert lens.focus.wait_for_cycle(time.monotonic(), PATIENCE_S) is None, "there is none"
+    lens.focus.keep_focused("a snapshot")
+    waiting = Background(lambda: lens.focus.wait_for_cycle(time.monotonic(), PATIENCE_S))
+    lens.see(SCANNING)
+    assert not waiting.is_over
+    lens.see(FOCUSED)
+    assert waiting.result().is_focused
+
+
+def test_budget_of_a_cycle_is_used_once(caplog: pytest.LogCaptureFixture) -> None:
+    lens = Lens()
+    began_s = time.monotonic()
+    lens.focus.keep_focused("a snapshot")
+    with caplog.at_level(logging.INFO):
+        assert lens.focus.wait_for_cycle(began_s, 0.02) is None
+        # A request that is yet to come: only the age of the cycle ends this wait.
+        assert lens.focus.wait_for_cycle(began_s + 2 * PATIENCE_S, 0.02) is None
+    assert caplog.text.count("continues beyond the time budget") == 1
 
 
 def test_cycle_timeout(caplog: pytest.LogCaptureFixture) -> None:
@@ -151,7 +218,7 @@ def test_closing_ends_the_wait(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_no_outcome_after_reopening() -> None:
     lens = Lens()
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     lens.see(SCANNING, FOCUSED)
     lens.focus.on_closing()
     lens.open()
@@ -165,7 +232,7 @@ def test_camera_that_rejects_focus_controls(caplog: pytest.LogCaptureFixture) ->
     lens = Lens()
     lens.refuses = True
     with caplog.at_level(logging.WARNING):
-        lens.focus.on_stream_started()
+        lens.focus.keep_focused("the stream")
         assert lens.focus.focus_once(soon_s()) is None
     assert "no control AfTrigger" in caplog.text
     lens.refuses = False
@@ -176,7 +243,7 @@ def test_camera_that_rejects_focus_controls(caplog: pytest.LogCaptureFixture) ->
 
 def test_outcome_if_the_resting_mode_is_rejected() -> None:
     lens = Lens()
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     waiting = lens.focus_once()
     lens.refuses = True
     lens.see(SCANNING, FOCUSED)
@@ -212,7 +279,7 @@ def test_no_lock_while_controls_are_sent() -> None:
 
     focus = Autofocus(send, SentControls(), 60.0, is_enabled=True)
     focus.on_configured(CONFIG)
-    focus.on_stream_started()
+    focus.keep_focused("the stream")
     for metadata in (SCANNING, FOCUSED):
         focus.on_frame(metadata, is_settled=True)
     assert len(modes) == 2
@@ -220,7 +287,7 @@ def test_no_lock_while_controls_are_sent() -> None:
 
 def test_end_of_cycle_does_not_override_manual_focus() -> None:
     lens = Lens()
-    lens.focus.on_stream_started()
+    lens.focus.keep_focused("the stream")
     lens.see(SCANNING)
     is_sending, may_send = threading.Event(), threading.Event()
     sent: list[object] = []

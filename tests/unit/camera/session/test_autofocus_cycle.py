@@ -62,6 +62,15 @@ def test_verdict_at_the_timeout() -> None:
     assert result[1].verdict == "focused"
 
 
+def test_frames_after_the_cycle() -> None:
+    result = run([IDLE, SCANNING, FOCUSED])
+    assert result is not None
+    assert result[1].before_s == 10.0 + 2 * FRAME_S, "the frame with the verdict began after the one before arrived"
+    first = run([IDLE], timeout_s=0.0)
+    assert first is not None
+    assert first[1].before_s == 10.0
+
+
 def test_lens_position_if_known() -> None:
     known, unknown = run([SCANNING, FOCUSED]), run([None] * 60)
     assert known is not None

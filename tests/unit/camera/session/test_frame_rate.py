@@ -39,6 +39,13 @@ def test_rate_follows_the_newest_frames() -> None:
     assert pace.fps(pace.last_frame_s) == 10.0
 
 
+def test_rate_after_a_new_frame_duration() -> None:
+    pace = counted(20, 0.05)
+    for interval_s in (0.05, 0.5, 0.5):  # the last of the short intervals ends with the first long frame
+        pace.count_frame({"FrameDuration": 500_000}, pace.last_frame_s + interval_s)
+    assert pace.fps(pace.last_frame_s) == 2.0
+
+
 def test_rate_of_simultaneous_frames() -> None:
     assert counted(2, 0.0).fps(100.0) > 0
 

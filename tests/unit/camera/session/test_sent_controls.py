@@ -69,11 +69,14 @@ def test_visible_in_the_metadata(values: dict[str, Any], metadata: dict[str, Any
     assert sent.visible_since(10.0)(metadata) is is_shown
 
 
-def test_focus_controls_are_not_awaited() -> None:
+def test_controls_that_no_frame_shows_are_not_awaited() -> None:
     sent = SentControls()
-    sent.record({"AfMode": 1, "AfTrigger": 0}, 10.0, is_awaited=False)
+    sent.record({"AfMode": 1, "AfTrigger": 0, "FrameDurationLimits": (50_000, 50_000)}, 10.0)
     assert sent.visible_since(11.0)({})
-    assert sent.values == {"AfMode": 1}, "a trigger is not a value in effect"
+    assert sent.values == {"AfMode": 1, "FrameDurationLimits": (50_000, 50_000)}, "a trigger is not a value in effect"
+    sent.record({"FrameDurationLimits": (90_000, 90_000), "ExposureTime": 80_000}, 12.0)
+    assert not sent.visible_since(12.0)({"ExposureTime": 20_000})
+    assert sent.visible_since(12.0)({"ExposureTime": 80_000})
 
 
 def test_values_until_the_next_opening() -> None:

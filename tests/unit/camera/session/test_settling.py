@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from softcam.camera.session.sent_controls import CONTROL_FRAMES, SentControls
 from softcam.camera.session.settling import Settling
 
@@ -9,7 +11,8 @@ STEADY = {"ExposureTime": 1000, "AnalogueGain": 1.0, "AeState": 2}
 
 
 class Rig:
-    def __init__(self) -> None:
+    def __init__(self, frame_s: float = 0.05) -> None:
+        self.frame_s = frame_s
         self.sent = SentControls()
         self.settling = Settling(self.sent)
         self.now_s = 0.0
@@ -25,7 +28,7 @@ class Rig:
         `metadata` is that of all of them, or of that `at` this place alone.
         """
         for number in range(1, count + 1):
-            self.now_s += 0.05
+            self.now_s += self.frame_s
             shown = {**STEADY, **(metadata if at in (None, number) else {})}
             if self.settling.is_exposure_settled(shown, self.now_s) and sends is not None:
                 self.sent.record(sends, self.now_s)
@@ -43,6 +46,19 @@ def test_settled_without_controls() -> None:
     assert rig.frames(1) == 1
     rig.begin()
     assert rig.frames(10) == 4, "each opening anew"
+
+
+@pytest.mark.parametrize(("frame_s", "frames"), [(0.01, 4), (0.05, 4), (0.1, 3), (0.2, 2), (0.9, 2)])
+def test_settled_at_the_pace_of_the_camera(frame_s: float, frames: int) -> None:
+    assert Rig(frame_s).frames(10) == frames
+
+
+def test_exposure_has_to_be_stable() -> None:
+    rig = Rig(0.2)
+    for exposure_us in (500, 700, 900):
+        with pytest.raises(AssertionError, match="never count"):
+            rig.frames(1, ExposureTime=exposure_us)
+    assert rig.frames(10) == 2
 
 
 def test_settled_once_controls_are_visible() -> None:

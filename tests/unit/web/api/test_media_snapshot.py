@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging import jpeg
@@ -230,6 +231,36 @@ def test_autofocus_budget() -> None:
         with camera.flowing():  # without any AfState
             assert scene.snapshot().status is HTTPStatus.OK
         assert triggers(scene) == 1
+
+
+def test_series_focuses_once(focusing: Scene) -> None:
+    camera = focusing.camera
+    with camera.flowing({**STEADY, "AfState": 2}):
+        for _ in range(5):
+            focusing.snapshot()
+        assert triggers(focusing) == 1
+        assert camera.opens == 1
+        assert focusing.manager.autofocus.mode is AfMode.CONTINUOUS
+        focusing.snapshot("autofocus=1")
+        assert triggers(focusing) == 2, "the request asks for it"
+
+
+def test_focus_starts_with_the_camera(focusing: Scene) -> None:
+    """Before the first frame, which a slow camera takes its time for."""
+    asked = Background(focusing.snapshot)
+    eventually(lambda: triggers(focusing) == 1, "the cycle")
+    assert focusing.manager.status().frames == 0
+    with focusing.camera.flowing({**STEADY, "AfState": 2}):
+        assert asked.result().status is HTTPStatus.OK
+
+
+def test_first_frame_in_focus_is_used(focusing: Scene) -> None:
+    asked = Background(focusing.snapshot)
+    eventually(lambda: triggers(focusing) == 1, "the cycle")
+    for _ in range(5):
+        focusing.camera.emit({**STEADY, "AfState": 1})
+    focusing.camera.emit({**STEADY, "AfState": 2})
+    assert asked.result().status is HTTPStatus.OK, "without another frame"
 
 
 @pytest.mark.parametrize("query", ["autofocus=0", "max_age=60", "max_age=60&autofocus=no"])

@@ -18,8 +18,9 @@ from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
 from tests.support.background import Background, eventually, soon_s
-from tests.support.fakes import SIZE, make_frame
+from tests.support.fakes import AUTOFOCUS, SIZE, STEADY, make_frame
 from tests.support.raw_http import Client, Site, make_request
+from tests.support.timeouts import PATIENCE_S
 from tests.support.web_app import COMMON, IMPATIENT, Scene, make_camera, make_controls
 
 STREAM_PATHS = (
@@ -49,6 +50,37 @@ def stream(scene: Scene, query: str = "") -> StreamingResponse:
     response = scene.media.stream(make_request(f"/stream.mjpg?{query}"))
     assert isinstance(response, StreamingResponse)
     return response
+
+
+def test_stream_begins_with_settled_frame() -> None:
+    with Scene(stream_hold_s=PATIENCE_S) as scene:
+        asked = Background(lambda: stream(scene))
+        eventually(lambda: scene.camera.is_open)
+        for exposure_us in (100, 200, 400, 800):
+            scene.camera.emit({**STEADY, "ExposureTime": exposure_us})
+        assert not asked.is_over
+        for _ in range(4):
+            scene.camera.emit()
+        asked.result().cancel()
+
+
+def test_stream_waits_for_focus() -> None:
+    with Scene(make_camera(controls=dict(AUTOFOCUS)), autofocus_timeout_s=30.0, stream_hold_s=PATIENCE_S) as scene:
+        asked = Background(lambda: stream(scene))
+        eventually(lambda: scene.camera.is_open)
+        for _ in range(6):
+            scene.camera.emit({**STEADY, "AfState": 1})
+        assert not asked.is_over
+        scene.camera.emit({**STEADY, "AfState": 2})
+        asked.result().cancel()
+
+
+def test_hold_is_limited() -> None:
+    with Scene(stream_hold_s=0.02) as scene:
+        asked = Background(lambda: stream(scene))
+        eventually(lambda: scene.camera.is_open)
+        scene.camera.emit()
+        asked.result().cancel()
 
 
 def start(response: StreamingResponse) -> None:

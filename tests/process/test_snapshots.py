@@ -1,0 +1,112 @@
+"""Snapshots of a camera that has to be opened, series of them, and the first image of a cold stream."""
+
+import io
+import statistics
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from tests.conftest import Portal
+from tests.support.http_client import StreamClient, ask, decode, status_of
+from tests.support.timeouts import PATIENCE_S
+
+Start = Callable[..., Portal]
+SMALL = ("--width", "640", "--height", "360")
+WALL_M, NEAR_WALL_M = 1 / 1.8, 1 / 3.2  # of the pattern camera, which focuses on it
+
+
+def snapshot(portal: Portal) -> bytes:
+    answer = ask(portal, "/snapshot.jpg")
+    assert answer.status == 200, answer.body
+    return answer.body
+
+
+def focused_at_m(picture: bytes) -> float:
+    exif = Image.open(io.BytesIO(picture)).getexif().get_ifd(ExifTags.IFD.Exif)
+    return float(exif[ExifTags.Base.SubjectDistance])
+
+
+def test_series_is_focused_once(start_portal: Start) -> None:
+    portal = start_portal(*SMALL, "--linger", "60")
+    snapshot(portal)
+    portal.wait_for_log("Autofocus for a snapshot focused")
+    for _ in range(20):
+        assert focused_at_m(snapshot(portal)) == pytest.approx(WALL_M, rel=0.01)
+    with StreamClient(portal) as viewer:
+        viewer.next()
+        snapshot(portal)
+    assert portal.log.count("Autofocus for") == 2, "one cycle, its start and its end"
+    assert status_of(portal)["opens"] == 1
+
+
+def test_series_follows_the_scene(start_portal: Start, faults: Path) -> None:
+    portal = start_portal(*SMALL, "--linger", "60", "--pattern-faults", str(faults))
+    snapshot(portal)
+    portal.wait_for_log("Autofocus for a snapshot focused")
+    faults.write_text("near")
+    deadline_s = time.monotonic() + PATIENCE_S
+    while focused_at_m(snapshot(portal)) != pytest.approx(NEAR_WALL_M, rel=0.01):
+        assert time.monotonic() < deadline_s, portal.log
+
+
+def test_slow_camera_slows_down_after_its_start(start_portal: Start) -> None:
+    """The exposure of a cold camera needs several frames, which would take seconds at its own rate."""
+    portal = start_portal(*SMALL, "--fps", "1")
+    with StreamClient(portal) as viewer:
+        stamps_s = [viewer.next().timestamp_s]
+        while len(stamps_s) < 2 or stamps_s[-1] - stamps_s[-2] < 0.9:
+            stamps_s.append(viewer.next().timestamp_s)
+            assert len(stamps_s) < 50, stamps_s
+        viewer.next()
+        assert status_of(portal)["fps"] == pytest.approx(1.0, rel=0.1), "the frames of the start do not count"
+
+
+@pytest.mark.measurement
+@pytest.mark.parametrize(("fps", "limit_s"), [("20", 0.9), ("5", 0.9), ("2", 1.6), ("1", 1.6)])
+def test_time_of_cold_snapshot(start_portal: Start, faults: Path, fps: str, limit_s: float) -> None:
+    faults.write_text("slow-open")
+    portal = start_portal("--fps", fps, "--linger", "0", "--pattern-faults", str(faults))
+    took_s = []
+    for nth in range(1, 6):  # other processes may disturb some of them
+        answer = ask(portal, "/snapshot.jpg")
+        assert answer.status == 200
+        took_s.append(answer.took_s)
+        portal.wait_for_log("Camera closed", nth=nth)
+    print(f"{fps} fps: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s")
+    assert statistics.median(took_s) <= limit_s
+
+
+@pytest.mark.measurement
+def test_rate_of_series(start_portal: Start) -> None:
+    portal = start_portal()
+    snapshot(portal)
+    portal.wait_for_log("Autofocus for a snapshot focused")
+    came_s = [time.monotonic()]
+    while came_s[-1] - came_s[0] < 5:
+        snapshot(portal)
+        came_s.append(time.monotonic())
+    rate = (len(came_s) - 1) / (came_s[-1] - came_s[0])
+    print(f"{rate:.1f} snapshots/s, longest {max(after - before for before, after in pairwise(came_s)):.2f} s")
+    assert rate >= 8
+
+
+@pytest.mark.measurement
+def test_first_image_of_cold_stream(start_portal: Start) -> None:
+    """As bright as later images, and as sharp: a blurred one has fewer bytes."""
+    portal = start_portal("--linger", "0")
+    for nth in range(1, 4):  # on a busy machine the frames may be later than the hold
+        with StreamClient(portal) as viewer:
+            first = viewer.next()
+            later = [viewer.next() for _ in range(20)][-1]
+        portal.wait_for_log("Camera closed", nth=nth)
+        brightness = [float(decode(part.jpeg).mean()) for part in (first, later)]
+        sizes = [len(part.jpeg) for part in (first, later)]
+        print(f"first image after {first.came_s - viewer.asked_s:.2f} s, {sizes} bytes, brightness {brightness}")
+        if brightness[0] == pytest.approx(brightness[1], rel=0.03) and sizes[0] > 0.9 * sizes[1]:
+            break
+    else:
+        pytest.fail(f"the first image has {sizes[0]} bytes, brightness {brightness[0]:.0f}; see above for later ones")
