@@ -18,8 +18,7 @@ class PacketQueue:
 
     While it is consumed, it holds all packets up to its limits. Beyond `max_s` it discards everything, because a live
     consumer has no use for old packets. Beyond `max_bytes` it discards new packets, because a recording needs those
-    that are already queued. Between `stop_consuming` and `start_consuming` it holds the last `preroll_s` seconds, less
-    where they exceed `max_bytes`.
+    that are already queued. Consumed or not, it keeps the last `preroll_s` seconds, less where they exceed `max_bytes`.
     """
 
     def __init__(
@@ -41,12 +40,13 @@ class PacketQueue:
         self._preroll_s = preroll_s
         self._lock = threading.Lock()  # guards the fields below; those without underscore are read without it
         self.fmt: VideoFormat | None = None  # of the newest packets; None before the encoder has delivered any
-        self.size = 0  # bytes in the queue
+        self.size = 0  # bytes in the queue, or of the pre-roll while nothing is consumed
         self.discarded = 0  # packets so far, including those before the first keyframe
         self.is_awaiting_keyframe = True  # packets are discarded until the next one
         self._is_consumed = is_consumed
-        # Packets from a keyframe on, with their formats; the first group may continue one that was taken.
-        self._groups: deque[list[tuple[VideoFormat, Packet]]] = deque()
+        self._queue: list[tuple[VideoFormat, Packet]] = []  # empty while nothing is consumed
+        self._preroll: deque[list[tuple[VideoFormat, Packet]]] = deque()  # in groups that begin with a keyframe
+        self._preroll_bytes = 0
 
     # --- the encoder's thread ---------------------------------------------------------------------------------
 
@@ -74,56 +74,66 @@ class PacketQueue:
 
     def _append(self, packet: Packet, fmt: VideoFormat) -> None:
         self.is_awaiting_keyframe = False
-        if packet.is_keyframe or not self._groups:
-            self._groups.append([])
-        self._groups[-1].append((fmt, packet))
-        self.size += len(packet.data)
-        if not self._is_consumed:
-            self._trim(packet.began_s - self._preroll_s if self._preroll_s else None)
-            while self.size > self._max_bytes and len(self._groups) > 1:
-                self._drop_oldest()
-        elif packet.began_s - self._groups[0][0][1].began_s > self._max_s:
-            self.discarded += sum(map(len, self._groups))
-            self._clear()
+        if self._preroll_s:
+            if packet.is_keyframe:
+                self._preroll.append([])
+            self._preroll[-1].append((fmt, packet))
+            self._preroll_bytes += len(packet.data)
+            self._trim(packet.began_s - self._preroll_s)
+        if self._is_consumed:
+            self._queue.append((fmt, packet))
+            self.size += len(packet.data)
+            if packet.began_s - self._queue[0][1].began_s > self._max_s:
+                self.discarded += len(self._queue)
+                self._clear()
+        else:
+            self.size = self._preroll_bytes
 
     # --- the consumer -----------------------------------------------------------------------------------------
 
     def take_packets(self) -> list[tuple[VideoFormat, Packet]]:
         """Remove and return all packets in order, each with its format."""
         with self._lock:
-            taken = list(chain.from_iterable(self._groups))
-            self._groups.clear()
-            self.size = 0
-            return taken
+            return self._take()
 
-    def start_consuming(self, from_s: float | None) -> None:
-        """Hold all packets from now on, and of the pre-roll those from the last keyframe at or before `from_s`
-        (monotonic clock) on; None discards the pre-roll."""
+    def start_consuming(self, from_s: float | None, after_s: float = -math.inf) -> None:
+        """Hold all packets from now on, and of the pre-roll those from the last keyframe at or before `from_s` on
+        (monotonic clock), without groups up to `after_s` that others do not depend on; None discards the pre-roll."""
         with self._lock:
+            if from_s is None:
+                self._clear()
+            else:
+                self._trim(from_s, after_s)
             self._is_consumed = True
-            self._trim(from_s)
+            self._queue = list(chain.from_iterable(self._preroll))
+            self.size = self._preroll_bytes
 
     def stop_consuming(self) -> list[tuple[VideoFormat, Packet]]:
-        """Take all packets, and hold the pre-roll from now on, from the next keyframe; does nothing if it does so."""
+        """Take all packets, and only keep the pre-roll from now on; does nothing if it does so."""
         with self._lock:
-            if not self._is_consumed:
-                return []
-            taken = list(chain.from_iterable(self._groups))
-            self._clear()
+            taken = self._take()
             self._is_consumed = False
+            self.size = self._preroll_bytes
             return taken
 
-    def _trim(self, from_s: float | None) -> None:
-        if from_s is None:
-            self._clear()
-            return
-        while len(self._groups) > 1 and self._groups[1][0][1].began_s <= from_s:
-            self._drop_oldest()
+    def _take(self) -> list[tuple[VideoFormat, Packet]]:
+        taken, self._queue = self._queue, []
+        if self._is_consumed:
+            self.size = 0
+        return taken
 
-    def _drop_oldest(self) -> None:
-        self.size -= sum(len(packet.data) for _, packet in self._groups.popleft())
+    def _trim(self, from_s: float, after_s: float = -math.inf) -> None:
+        groups = self._preroll
+        while len(groups) > 1 and (
+            groups[1][0][1].began_s <= from_s
+            or groups[0][-1][1].began_s <= after_s
+            or self._preroll_bytes > self._max_bytes
+        ):
+            self._preroll_bytes -= sum(len(packet.data) for _, packet in groups.popleft())
 
     def _clear(self) -> None:
-        self._groups.clear()
+        self._preroll.clear()
+        self._preroll_bytes = 0
+        self._queue = []
         self.size = 0
         self.is_awaiting_keyframe = True

@@ -29,6 +29,7 @@ from softcam.runtime.plural import counted
 log = logging.getLogger(__name__)
 
 _MAX_FRAGMENT_S: Final = 1.0
+_CLOCK_STEP_S: Final = 2.0  # more than the correction of a clock's drift during a file
 _LONG_GAP_S: Final = 10.0  # a frame that would be shown longer ends the file
 _MIN_FILES_IN_QUOTA: Final = 8  # whole files are deleted to free space
 _READY_LIMIT_S: Final = 20.0  # a camera that is not ready by then will not be
@@ -79,6 +80,7 @@ class _Run(Run):
     file: Mp4Writer | None = None
     last_s: float = 0.0  # of the last written packet, on the monotonic clock
     delta_s: float = 0.0  # between the last two
+    clock_s: float = 0.0  # Unix time minus monotonic time, at the beginning of the file
     synced_s: float = 0.0
     synced_bytes: int = 0  # of the file
     is_cut_requested: bool = False
@@ -118,6 +120,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         self._thumbnail = thumbnail
         self._orientation = orientation
         self._preroll_lease: Lease | None = None
+        self._ended_s = 0.0  # exposure of the last recorded frame; written before a run ends, read when one begins
         self._queue = PacketQueue(
             self._on_packets,
             on_overflow=lambda: self._report_error("the disk is too slow, dropping frames"),
@@ -144,7 +147,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         preroll_s = self._preroll_s if options.preroll_s is None else min(options.preroll_s, self._preroll_s)
         with self._changed:
             self._begin_run(run)
-            self._queue.start_consuming(run.origin.started_s - preroll_s if preroll_s else None)
+            self._queue.start_consuming(run.origin.started_s - preroll_s if preroll_s else None, self._ended_s)
         try:
             if origin is None:
                 self._require_space()
@@ -209,6 +212,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         if run.lease is not None:
             run.lease.release()
         self._queue.stop_consuming()  # if it has not started, or its thread crashed
+        self._ended_s = max(self._ended_s, run.last_s)
         self._end_run()
 
     def _take_packets(self, run: _Run) -> tuple[list[tuple[VideoFormat, Packet]], bool]:
@@ -224,6 +228,8 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
                 newest_s = packets[-1][1].began_s if packets else 0.0
                 is_last = newest_s >= run.ends_s or time.monotonic() > run.ends_s + _MAX_FRAGMENT_S
             if is_last:
+                if self._preroll_s:  # so that the next recording can begin where this one ends
+                    self._source.request_keyframe()
                 packets += self._queue.stop_consuming()
             return packets, is_last
 
@@ -268,6 +274,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
             packet.began_s - run.file.zero_s >= run.options.segment_s
             or run.file.orientation != self._orientation()
             or run.file.size >= self._max_file_bytes
+            or abs(packet.timestamp_s - packet.began_s - run.clock_s) > _CLOCK_STEP_S  # the clock was set
         )
         if packet.is_keyframe:
             last_s = pending[-1].began_s if pending else run.last_s
@@ -290,6 +297,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
         self._library.enforce_quota(max(min(run.needed_bytes, self._max_file_bytes), len(packet.data)))
         run.file = Mp4Writer(self._library, "video", fmt, packet.timestamp_s, packet.began_s, self._orientation())
         run.last_s, run.delta_s, run.is_cut_requested = packet.began_s, 0.0, False
+        run.clock_s = packet.timestamp_s - packet.began_s
         run.synced_s, run.synced_bytes = time.monotonic(), 0
 
     def _write(self, run: _Run, packets: Sequence[Packet], following: Packet | None = None) -> None:

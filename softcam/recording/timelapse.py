@@ -10,6 +10,7 @@ the camera. If the MP4 file is removed while it is written, another one is start
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 # Of the video; stills keep their size. Every player supports it, and a small machine encodes it in less than a second.
 _MAX_WIDTH: Final = 1920
 _KEYFRAME_S: Final = 1.0  # in the video's time
+_CLOCK_STEP_S: Final = 60.0  # between two stills: more than the correction of a clock's drift in a day
 _FIRST_STILL_S: Final = 5.0  # from a cold camera
 _LAST_STILL_S: Final = 0.2  # how long stopping waits for a still in progress
 _STILL_LIMIT_S: Final = 60.0  # opening, focusing and a retry take far less: the camera hangs
@@ -83,6 +85,7 @@ class _Run(Run):
     failures: int = 0
 
     video: _Video | None = None
+    clock_s: float = 0.0  # Unix time minus monotonic time, at the last still
     still_thread: threading.Thread | None = None  # takes the newest still
 
 
@@ -205,8 +208,11 @@ class TimelapseRecorder(Recorder[_Run, RunningTimelapse, TimelapseOptions]):
         self._library.enforce_quota(len(still.jpeg))
         self._end_removed_file(run)
         frame = _decode(still)
+        clock_s = still.taken_s - time.monotonic()
+        is_clock_set, run.clock_s = abs(clock_s - run.clock_s) > _CLOCK_STEP_S, clock_s
         if run.video is not None and (
-            run.video.file.orientation != self._orientation()
+            is_clock_set
+            or run.video.file.orientation != self._orientation()
             or run.video.file.size >= self._library.max_file_bytes - len(still.jpeg)
         ):
             self._end_file(run)

@@ -34,6 +34,7 @@ class FakeSource:
         self.given = 0
         self.keyframes: list[int] = []  # numbers of frames
         self.began_s = time.monotonic()  # of the next frame
+        self.clock_error_s = 0.0  # of Unix time
         self._since_keyframe = 0
         self._joined: set[int] = set()
         self._is_keyframe_wanted = True
@@ -75,7 +76,8 @@ class FakeSource:
             self._since_keyframe = 1 if is_keyframe else self._since_keyframe + 1
             if is_keyframe:
                 self.keyframes.append(self.given)
-            packet = Packet(data, is_keyframe, self.began_s, time.time() + self.began_s - time.monotonic())
+            timestamp_s = time.time() + self.clock_error_s + self.began_s - time.monotonic()
+            packet = Packet(data, is_keyframe, self.began_s, timestamp_s)
             for sink in list(self.sinks):
                 if id(sink) not in self._joined:
                     if not is_keyframe:

@@ -126,6 +126,8 @@ def test_preroll_keeps_to_the_size_limit() -> None:
     queue = PacketQueue(preroll_s=60.0, max_bytes=1000, is_consumed=False)
     queue.on_format(FORMAT)
     send(queue, 110)
+    assert queue.size <= 1000
+    queue.start_consuming(-1.0)
     assert moments(queue)[0] == 3.0
 
 
@@ -135,8 +137,30 @@ def test_stop_consuming_returns_the_rest() -> None:
     queue.start_consuming(None)
     send(queue, 10)
     assert len(queue.stop_consuming()) == 10
-    queue.on_packet(packet(0.5))
-    assert queue.size == 0, "a pre-roll starts with a keyframe"
-    queue.on_packet(packet(1.0, is_keyframe=True))
     assert queue.stop_consuming() == [], "what is queued now is pre-roll"
-    assert moments(queue) == [1.0]
+
+
+def test_preroll_includes_packets_that_were_taken() -> None:
+    """A consumer that starts again finds no gap."""
+    queue = PacketQueue(preroll_s=2.0, is_consumed=False)
+    queue.on_format(FORMAT)
+    queue.start_consuming(None)
+    send(queue, 30)  # up to 1.45 s
+    queue.take_packets()
+    queue.stop_consuming()
+    queue.on_packet(packet(1.5))
+    assert queue.size == 31 * 20
+    queue.start_consuming(0.0, 1.46)
+    assert moments(queue)[0] == 1.0, "the keyframe on which the packet at 1.5 s depends"
+
+
+def test_preroll_starts_where_the_last_consumer_ended() -> None:
+    queue = PacketQueue(preroll_s=2.0, is_consumed=False)
+    queue.on_format(FORMAT)
+    queue.start_consuming(None)
+    send(queue, 30)
+    queue.stop_consuming()
+    queue.on_packet(packet(1.5, is_keyframe=True))
+    queue.on_packet(packet(1.55))
+    queue.start_consuming(0.0, 1.46)
+    assert moments(queue) == [1.5, 1.55]

@@ -15,6 +15,7 @@ from softcam.recording.recorder import RecordingOptions
 from tests.support.background import eventually
 from tests.support.h264_samples import FPS, play
 from tests.support.recording_studio import PICTURE, numbers_from, running_name, studio
+from tests.support.recordings import contents
 
 
 def test_recording_plays_with_every_frame(tmp_path: Path) -> None:
@@ -132,6 +133,48 @@ def test_preroll(tmp_path: Path) -> None:
         assert len(s.videos()) == 2
 
 
+def test_next_recording_begins_where_the_last_one_ended(tmp_path: Path) -> None:
+    with studio(tmp_path, preroll_s=5.0) as s:
+        s.start()
+        s.source.give(10)
+        s.stop()
+        s.source.give(7)  # the first one is the keyframe that stopping requested
+        s.start()
+        s.stop()
+        first, second = s.videos()
+        count = len(first.numbers) + len(second.numbers)
+        assert first.numbers + second.numbers == numbers_from(0, count)
+        assert count == s.source.given
+
+
+def test_recording_that_starts_again_before_the_next_frame(tmp_path: Path) -> None:
+    with studio(tmp_path, preroll_s=5.0) as s:
+        s.start()
+        s.source.give(10)
+        s.stop()
+        s.start()
+        s.stop()
+        first, second = s.videos()
+        assert first.numbers == numbers_from(0, 30)
+        assert second.numbers == numbers_from(20, 30), "from the last keyframe"
+
+
+def test_clock_set_during_a_recording_begins_another_file(tmp_path: Path) -> None:
+    with studio(tmp_path) as s:
+        s.source.clock_error_s = -50 * 365 * 86_400.0
+        s.start()
+        s.source.give(10)
+        s.source.clock_error_s = 0.0
+        s.source.give(40)
+        eventually(lambda: s.segments == 2, "another file")
+        s.stop()
+        newest, oldest = (entry.name for entry in s.library.entries())
+        videos = [play(tmp_path / name) for name in (oldest, newest)]
+    assert oldest < "2000" < newest
+    assert [number for video in videos for number in video.numbers] == numbers_from(0, 70)
+    assert len(videos[0].numbers) <= 50
+
+
 def test_recording_without_preroll_on_request(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=5.0) as s:
         s.source.began_s -= 10.0
@@ -236,7 +279,7 @@ def test_20_recordings_leak_nothing(tmp_path: Path, no_leaks: Callable[..., Abst
         assert len(s.library.entries()) == 20
         for entry in s.library.entries():
             s.library.delete_recording(entry.name)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
 
 
 def test_resumed_recording_ends_with_its_duration(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
 from tests.support.background import eventually, soon_s
 from tests.support.h264_samples import numbered_frame, play
+from tests.support.recordings import contents
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -37,6 +38,7 @@ class Stills:
         self.may_deliver = threading.Event()
         self.may_deliver.set()
         self.orientation = 1
+        self.clock_error_s = 0.0
         self.is_blocked = False  # a still waits for `may_deliver`
 
     def take(self, full_sensor: bool) -> Snapshot:
@@ -48,7 +50,7 @@ class Stills:
             raise NoPicture("the lens is covered")
         picture = jpeg.encode(numbered_frame(self.taken, self.size), None, 95)
         self.taken += 1
-        return Snapshot(picture, time.time())
+        return Snapshot(picture, time.time() + self.clock_error_s)
 
 
 @contextmanager
@@ -113,6 +115,18 @@ def test_other_orientation_begins_another_file(tmp_path: Path) -> None:
     for name, degrees in ((before.name, 0), (after.name, -90)):
         with av.open(str(tmp_path / name)) as container:
             assert next(container.decode(video=0)).rotation == degrees
+
+
+def test_clock_set_begins_another_file(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (lapse, stills, library):
+        stills.clock_error_s = -50 * 365 * 86_400.0
+        lapse.start(TimelapseOptions(0.02, fps=10))
+        eventually(lambda: running(lapse).stills >= 2)
+        stills.clock_error_s = 0.0
+        eventually(lambda: len(library.entries()) == 2, "another file")
+        lapse.stop()
+        newest, oldest = (entry.name for entry in library.entries())
+    assert oldest < "2000" < newest
 
 
 def exif_orientation(picture: bytes | None) -> int:
@@ -218,7 +232,7 @@ def test_new_folder_gets_another_file(tmp_path: Path) -> None:
         stills = len(play(folder / entry.name).numbers)
     beside = folder / entry.name.removesuffix(".mp4")
     assert sorted(path.name for path in beside.iterdir()) == [f"{number:06}.jpg" for number in range(1, stills + 1)]
-    assert {path.name for path in folder.iterdir()} == {entry.name, beside.name, f".{entry.name}.jpg"}
+    assert {path.name for path in contents(folder)} == {entry.name, beside.name, f".{entry.name}.jpg"}
     assert play(tmp_path / "away" / str(first)).numbers
 
 
