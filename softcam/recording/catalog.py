@@ -34,6 +34,7 @@ class Recording:
     height: int | None
     is_running: bool
     has_thumbnail: bool
+    is_kept: bool  # marked: not deleted to free space
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +132,10 @@ class Catalog:
             sizes[name] = max(sizes[name], running[name].whole + self._folder.stills_bytes(name))
         return sizes
 
+    def is_kept(self, name: str) -> bool:
+        """Whether the recording is marked as one to keep."""
+        return (self.folder / names.keep_mark_of(name)).exists()
+
     def path_of(self, name: str) -> Path:
         """The file's path; other names than those of recordings never reach the disk. Raises NoRecording."""
         if not names.is_recording(name):
@@ -183,6 +188,7 @@ class Catalog:
             info.height,
             is_running=running is not None or (not info.is_finished and is_locked(self.folder / name)),
             has_thumbnail=has_thumbnail,
+            is_kept=self.is_kept(name),
         )
 
     def read_info(self, name: str, file: BinaryIO) -> FileInfo:

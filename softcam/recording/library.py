@@ -27,6 +27,7 @@ from softcam.recording.files import (
     repair_jpeg,
 )
 from softcam.recording.names import Kind
+from softcam.recording.order import Order
 from softcam.runtime.atomic_file import sync_directory, write_file
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Library(Catalog):
         self.max_file_bytes = max_file_bytes
         self._enforcing = threading.Lock()  # one thread at a time deletes, and replaces `quota`
         self._disk = Disk(folder)
+        self._order = Order(folder)
         try:
             folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
@@ -105,6 +107,10 @@ class Library(Catalog):
         """The recording is finished; a file without content is removed."""
         if not self.remove_running(name).whole:
             self._remove(name)
+            return
+        with contextlib.suppress(OSError):
+            self._disk.require_mounted()
+            self._order.append([name])
 
     def add_still(self, jpeg: bytes, taken_s: float, thumbnail: bytes | None = None) -> Recording:
         """Save a JPEG, which is on the disk when this returns. Raises OSError."""
@@ -139,13 +145,33 @@ class Library(Catalog):
         path = self.path_of(name)
         if self.running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
             raise RecordingError(f"{name} is being written; stop the recording first")
-        if not path.exists() and not (names.is_timelapse(name) and (self.folder / names.stills_of(name)).is_dir()):
+        if not self._has_content(name):
             raise NoRecording(NOT_FOUND)
         try:
             self._remove(name)
             sync_directory(self.folder)
         except OSError as error:
             raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
+
+    def mark(self, name: str, *, is_kept: bool) -> None:
+        """Set whether a recording may be deleted to free space. Raises NoRecording, RecordingError."""
+        self.path_of(name)
+        if not self._has_content(name):
+            raise NoRecording(NOT_FOUND)
+        mark = self.folder / names.keep_mark_of(name)
+        try:
+            if is_kept:
+                write_file(mark, b"not deleted to free space\n")
+            else:
+                mark.unlink(missing_ok=True)
+                sync_directory(self.folder)
+        except OSError as error:
+            raise RecordingError(f"{name} cannot be marked: {error.strerror}") from error
+
+    def _has_content(self, name: str) -> bool:
+        """Also the stills of a time-lapse whose MP4 file is missing."""
+        stills = self.folder / names.stills_of(name)
+        return (self.folder / name).exists() or (names.is_timelapse(name) and stills.is_dir())
 
     def free_bytes(self) -> int:
         """What the disk has available for recordings. Raises OSError."""
@@ -154,8 +180,8 @@ class Library(Catalog):
     def enforce_quota(self, needed: int = 0) -> None:
         """Make sure that `needed` bytes may be written. Raises OSError if the disk or the limit is reached.
 
-        With a limit the oldest recordings are deleted, also where the disk is smaller than the limit; without one,
-        nothing is ever deleted.
+        With a limit the recordings that ended first are deleted, except those that are marked to keep, also where the
+        disk is smaller than the limit; without one, nothing is ever deleted.
         """
         with self._enforcing:
             self._disk.require_mounted()
@@ -169,9 +195,12 @@ class Library(Catalog):
             used = sum(sizes.values())
             self.quota = min(self.max_bytes, max(0, used + free - reserve))
             excess = max(excess, used + needed - self.max_bytes)
-            for name in sorted(sizes, key=names.sort_key) if excess > 0 else ():
+            # Also without need: what is found now counts as older than what ends later.
+            for name in self._order.arrange({name for name in sizes if self.running_file(name) is None}):
                 if excess <= 0:
                     return
+                if self.is_kept(name):
+                    continue
                 try:
                     self.delete_recording(name)
                 except RecordingError as error:
@@ -190,6 +219,9 @@ class Library(Catalog):
         """
         recovered = 0
         present = {entry.name for entry in os.scandir(self.folder)}
+        ended = {name for name in self.sizes() if self.running_file(name) is None}
+        self._order.forget_others(ended)
+        self._order.arrange(ended)
         for name in sorted(present, reverse=True):  # hidden files last
             try:
                 if names.is_recording(name):
@@ -237,14 +269,17 @@ class Library(Catalog):
         owner, path = names.owner_of(name), self.folder / name
         if owner is None or self.running_file(owner) is not None:
             return
-        with open_file(path) as file:
-            is_whole = name == names.thumbnail_of(owner) and is_whole_jpeg(read_jpeg_ends(file))
-        if not is_whole or not (self.folder / owner).exists():
+        is_whole = name == names.keep_mark_of(owner)
+        if name == names.thumbnail_of(owner):
+            with open_file(path) as file:
+                is_whole = is_whole_jpeg(read_jpeg_ends(file))
+        if not is_whole or not self._has_content(owner):
             path.unlink()
 
     def _remove(self, name: str) -> None:
         """Remove the file with its thumbnail and stills. Raises OSError."""
         (self.folder / names.thumbnail_of(name)).unlink(missing_ok=True)
+        (self.folder / names.keep_mark_of(name)).unlink(missing_ok=True)
         if names.is_timelapse(name):
             shutil.rmtree(self.folder / names.stills_of(name), ignore_errors=True)
         (self.folder / name).unlink(missing_ok=True)

@@ -66,11 +66,21 @@ def thumbnail_of(name: str) -> str:
     return f".{name}.jpg"
 
 
+def keep_mark_of(name: str) -> str:
+    """The name of the file that marks the recording as one to keep."""
+    return f".{name}.keep"
+
+
 def owner_of(hidden: str) -> str | None:
-    """The recording whose thumbnail has this name, or whose photo or thumbnail was not written to its end
+    """The recording whose thumbnail or mark has this name, or whose photo or thumbnail was not written to its end
     (`atomic_file.write_file`); None for other names."""
-    for name in (hidden[1:], hidden[1:-4], hidden[2:-4]):
-        if is_recording(name) and hidden in (f".{name}", thumbnail_of(name), f".{thumbnail_of(name)}"):
+    for name in (hidden[1:], hidden[1:-4], hidden[2:-4], hidden[1:-5]):
+        if is_recording(name) and hidden in (
+            f".{name}",
+            thumbnail_of(name),
+            f".{thumbnail_of(name)}",
+            keep_mark_of(name),
+        ):
             return name
     return None
 

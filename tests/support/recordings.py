@@ -1,5 +1,7 @@
 """Recordings for tests: files in a library with real packets."""
 
+from pathlib import Path
+
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.imaging import jpeg
 from softcam.recording.library import Library
@@ -9,6 +11,11 @@ from tests.support.h264_samples import FPS, FakeSource
 
 LONG_AGO_S = 1_795_216_502.0  # 2026-11-20 23:15:02 UTC
 STILL = jpeg.encode(make_frame(size=(32, 16)), None, 80)
+
+
+def contents(folder: Path) -> list[Path]:
+    """What is in a folder of recordings, without the file with their order."""
+    return [path for path in folder.iterdir() if path.name != ".order"]
 
 
 class Tape:

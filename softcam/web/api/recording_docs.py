@@ -39,6 +39,9 @@ TIMELAPSE: Final = Group(
     is_optional=True,
 )
 STOP: Final = Group("stop", "Stop a recording.", (_KIND,), is_optional=True)
+KEEP: Final = Group(
+    "keep", "Mark a recording to keep.", (Field("keep", "boolean", "whether to keep it", True),), is_optional=True
+)
 STILL: Final = Group(
     "still",
     "Save a photo.",
@@ -88,6 +91,7 @@ _ENTRY: Final = schema.record(
         "height": schema.nullable("integer"),
         "is_running": schema.BOOLEAN,
         "has_thumbnail": schema.BOOLEAN,
+        "keep": schema.BOOLEAN | schema.note("not deleted to free space"),
     }
 )
 _RUNNING: Final = {
@@ -211,6 +215,16 @@ DELETE_DOC: Final = Doc(
     schema.json_ok(schema.record(schema.STATUS_OK)),
     parameters=(_NAME,),
     errors=(404, 409),
+)
+KEEP_DOC: Final = Doc(
+    "Keep a recording, or no longer",
+    "recordings",
+    schema.json_ok(schema.record({**schema.STATUS_OK, "keep": schema.BOOLEAN})),
+    "A recording that is kept is not deleted to free space.",
+    parameters=(_NAME,),
+    body=KEEP.schema(),
+    is_body_required=False,
+    errors=(400, 404, 409),
 )
 THUMBNAIL_DOC: Final = Doc(
     "The thumbnail of a recording", "recordings", {200: {"image/jpeg": None}}, parameters=(_NAME,), errors=(404, 409)

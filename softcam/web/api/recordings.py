@@ -30,7 +30,7 @@ from softcam.web.http.router import Route
 _STOP_LIMIT_S: Final = 15.0  # a slow disk may need some seconds to finish a file
 _CONTENT_TYPES: Final = {".mp4": "video/mp4", ".jpg": "image/jpeg"}
 _Status = Recording | RunningVideo | RunningTimelapse | None
-_NAMES: Final = {"began_s": "began", "interrupted_s": "interrupted", "size": "bytes"}
+_NAMES: Final = {"began_s": "began", "interrupted_s": "interrupted", "is_kept": "keep", "size": "bytes"}
 _DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3, "interrupted": 3}
 # Browsers revalidate each time, and get 304 while the file is unchanged.
 _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
@@ -56,6 +56,8 @@ class RecordingsApi:
             Route((f"{place}/still",), self.still, "POST", doc=docs.STILL_DOC),
             Route((f"{place}/{{name}}",), self.file, doc=docs.FILE_DOC),
             Route((f"{place}/{{name}}",), self.delete, "DELETE", doc=docs.DELETE_DOC),
+            Route((f"{place}/{{name}}/keep",), self.keep, "POST", doc=docs.KEEP_DOC),
+            Route((f"{place}/{{name}}/keep",), self.keep, "PUT", doc=docs.KEEP_DOC),
             Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=docs.THUMBNAIL_DOC),
         ]
 
@@ -135,6 +137,12 @@ class RecordingsApi:
         """Raises RecordingError."""
         self._require_service().library.delete_recording(request.path_parameters["name"])
         return json_response({"status": "ok"})
+
+    def keep(self, request: Request) -> AnyResponse:
+        """Raises RecordingError."""
+        is_kept = body.read(request, docs.KEEP).get("keep", True)
+        self._require_service().library.mark(request.path_parameters["name"], is_kept=is_kept)
+        return json_response({"status": "ok", "keep": is_kept})
 
     def thumbnail(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""

@@ -18,7 +18,7 @@ from softcam.mp4.index import Mp4Info
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.h264_samples import FPS, play
-from tests.support.recordings import LONG_AGO_S, STILL, make_video, open_video, packets
+from tests.support.recordings import LONG_AGO_S, STILL, contents, make_video, open_video, packets
 from tests.support.timeouts import PATIENCE_S
 
 FFPROBE = ("ffprobe", "-v", "error", "-show_entries")
@@ -67,7 +67,7 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
     assert library.entries() == []
     assert library.used_bytes() == 0
     library.enforce_quota()
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(contents(tmp_path)) == 3
 
 
 def test_invalid_file_is_listed_without_duration(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     video.close()
     assert len(play(tmp_path / video.name).numbers) == 40
     library.delete_recording(video.name)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
 
 
 def test_growing_file_is_read_once(tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     folder = tmp_path / "2026-11-20_23-15-02_timelapse"
     assert sorted(path.name for path in folder.iterdir()) == ["000001.jpg", "000002.jpg"]
     library.delete_recording(video.name)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
 
 
 def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
@@ -244,11 +244,12 @@ def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     library.add_to_timelapse(lonely, 1, STILL)
     assert library.used_bytes() == len(STILL)
     library.delete_recording(lonely)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
     library.add_to_timelapse(lonely, 1, STILL)
+    library.recover()
     library.add_still(STILL, LONG_AGO_S + 10)
     Library(tmp_path, len(STILL)).enforce_quota()
-    assert [path.name for path in tmp_path.iterdir()] == ["2026-11-20_23-15-12.jpg"]
+    assert [path.name for path in contents(tmp_path)] == ["2026-11-20_23-15-12.jpg"]
 
 
 def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:

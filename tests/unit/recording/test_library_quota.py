@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+from softcam.errors import NoRecording
 from softcam.recording.library import Library
-from tests.support.recordings import LONG_AGO_S, STILL, open_video
+from softcam.recording.mp4_file import Mp4Writer
+from tests.support.recordings import LONG_AGO_S, STILL, contents, make_video, open_video, packets
 
 Disk = namedtuple("Disk", "f_bavail f_frsize f_blocks")  # noqa: PYI024 - as statvfs has it
 
@@ -30,7 +32,7 @@ def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
         library.add_still(STILL, LONG_AGO_S + after_s, bytes(1000))
     assert [entry.name[17:19] for entry in library.entries()] == ["11", "10", "09", "08"]
     assert library.used_bytes() == 4 * (len(STILL) + 1000)  # thumbnails count
-    assert len(list(tmp_path.iterdir())) == 8  # with their thumbnails
+    assert len(contents(tmp_path)) == 8  # with their thumbnails
 
 
 def test_quota_keeps_running_file(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ):
         with pytest.raises(OSError, match=r"the disk mounted at .*stick is gone"):
             step()
-    assert len(list((stick / "cam0").iterdir())) == 2
+    assert len(contents(stick / "cam0")) == 2
     mounts.numbers[stick] = 8  # mounted again with another number
     library.add_still(STILL, LONG_AGO_S)
     assert len(library.entries()) == 3
@@ -140,4 +142,103 @@ def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="No space left"):
         library.add_still(STILL, LONG_AGO_S)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []
+
+
+DAY_S = 86_400
+
+
+def names_of(library: Library) -> set[str]:
+    return {entry.name for entry in library.entries()}
+
+
+@pytest.mark.parametrize("offset_s", [-56 * 365 * DAY_S, -3600, 3600, 12 * 365 * DAY_S], ids=str)
+def test_quota_keeps_what_ended_last_whatever_the_clock_says(offset_s: int, tmp_path: Path) -> None:
+    """The clock is behind or ahead, and is set between two recordings."""
+    library = Library(tmp_path, 2 * len(STILL))
+    wrong = [library.add_still(STILL, LONG_AGO_S + offset_s + at_s).name for at_s in (0, 1)]
+    right = library.add_still(STILL, LONG_AGO_S).name
+    assert names_of(library) == {wrong[1], right}
+    wrong.append(library.add_still(STILL, LONG_AGO_S + offset_s + 5).name)
+    assert names_of(Library(tmp_path, None)) == {right, wrong[2]}
+
+
+def test_files_of_a_clock_that_ran_ahead_go_first(tmp_path: Path) -> None:
+    """Also those of another version, which has not saved an order."""
+    ahead = [f"2038-01-0{day}_00-00-00.jpg" for day in (1, 2)]
+    for name in ahead:
+        (tmp_path / name).write_bytes(STILL)
+    library = Library(tmp_path, 2 * len(STILL))
+    library.recover()
+    fresh = [library.add_still(STILL, LONG_AGO_S + at_s).name for at_s in range(3)]
+    assert names_of(library) == set(fresh[1:])
+
+
+def test_files_copied_in_are_as_new_as_their_arrival(tmp_path: Path) -> None:
+    library = Library(tmp_path, 3 * len(STILL))
+    first = library.add_still(STILL, LONG_AGO_S).name
+    copied = tmp_path / "2019-01-01_00-00-00.jpg"
+    copied.write_bytes(STILL)
+    os.utime(copied, (0, 0))
+    library.enforce_quota()
+    second = library.add_still(STILL, LONG_AGO_S + 1).name
+    third = library.add_still(STILL, LONG_AGO_S + 2).name
+    assert names_of(library) == {copied.name, second, third}, f"without {first}"
+    library.add_still(STILL, LONG_AGO_S + 3)
+    assert not copied.exists()
+
+
+def test_timelapse_is_as_old_as_its_end(tmp_path: Path) -> None:
+    """It began before all others."""
+    library = Library(tmp_path, 10**6)
+    fmt, taken = packets(1)
+    lapse = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S - DAY_S, taken[0].began_s)
+    lapse.add_fragment(taken, 0.04)
+    videos = [make_video(library, LONG_AGO_S + at_s) for at_s in (0, 10)]
+    lapse.close()
+    last = make_video(library, LONG_AGO_S + 20)
+    for left in ({videos[1], lapse.name, last}, {lapse.name, last}, {last}):
+        used = library.used_bytes()
+        library.enforce_quota(10**6 - used + 1)
+        assert names_of(library) == left
+
+
+def test_interrupted_recording_is_newer_than_what_ended_before(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    video = open_video(library, began_s=LONG_AGO_S - DAY_S)
+    photo = library.add_still(STILL, LONG_AGO_S).name
+    content = (tmp_path / video.name).read_bytes()
+    video.close()
+    # As a crash leaves the folder.
+    (tmp_path / video.name).write_bytes(content)
+    (tmp_path / ".order").write_text(f"{photo}\n")
+    again = Library(tmp_path, 10**6)
+    assert again.recover() == 1
+    again.enforce_quota(10**6 - again.used_bytes() + 1)
+    assert names_of(again) == {video.name}
+
+
+def test_kept_recordings_are_not_deleted(tmp_path: Path) -> None:
+    library = Library(tmp_path, 2 * len(STILL))
+    kept = library.add_still(STILL, LONG_AGO_S).name
+    library.mark(kept, is_kept=True)
+    others = [library.add_still(STILL, LONG_AGO_S + at_s).name for at_s in (1, 2)]
+    assert {entry.name: entry.is_kept for entry in library.entries()} == {kept: True, others[1]: False}
+    library.recover()
+    library.mark(kept, is_kept=False)
+    library.add_still(STILL, LONG_AGO_S + 3)
+    assert kept not in names_of(library)
+    with pytest.raises(NoRecording):
+        library.mark(kept, is_kept=True)
+
+
+def test_marks_are_removed_with_their_recordings(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    for at_s in (0, 1):
+        library.mark(library.add_still(STILL, LONG_AGO_S + at_s).name, is_kept=True)
+    first, second = sorted(names_of(library))
+    library.delete_recording(first)
+    (tmp_path / second).unlink()
+    assert len(contents(tmp_path)) == 1
+    library.recover()
+    assert contents(tmp_path) == []

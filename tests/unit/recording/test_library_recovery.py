@@ -15,7 +15,7 @@ from softcam.errors import NoRecording, RecordingError
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.h264_samples import FPS, play
-from tests.support.recordings import LONG_AGO_S, STILL, interrupt, open_video, packets
+from tests.support.recordings import LONG_AGO_S, STILL, contents, interrupt, open_video, packets
 
 
 @pytest.mark.parametrize("missing", [0, 1, 100, 3000])
@@ -201,7 +201,7 @@ def test_damaged_thumbnail_is_not_served_and_removed(content: bytes, tmp_path: P
     with pytest.raises(NoRecording):
         library.thumbnail(name)
     library.recover()
-    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert [path.name for path in contents(tmp_path)] == [name]
 
 
 def test_recovery_leaves_files_of_others(tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_recovery_leaves_files_of_others(tmp_path: Path) -> None:
     for name, content in kept.items():
         (tmp_path / name).write_bytes(content)
     assert library.recover() == 0
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == kept
+    assert {path.name: path.read_bytes() for path in contents(tmp_path)} == kept
 
 
 def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,4 +235,4 @@ def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, m
     assert other.entries()[0].is_running
     os.close(descriptor)
     library.close_recording(name)
-    assert list(tmp_path.iterdir()) == []
+    assert contents(tmp_path) == []

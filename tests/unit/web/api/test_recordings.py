@@ -217,6 +217,22 @@ def test_still(tmp_path: Path) -> None:
         assert (full["width"], full["height"]) == (64, 32)
 
 
+def test_keep(tmp_path: Path) -> None:
+    with listener(tmp_path) as d:
+        name = d.json("/v1/recordings/still", "POST")["recording"]["name"]
+        target = f"/v1/recordings/{name}/keep"
+        for method, body, expected in (
+            ("POST", None, True),
+            ("PUT", {"keep": False}, False),
+            ("PUT", {"keep": True}, True),
+            ("POST", {"keep": False}, False),
+        ):
+            assert d.json(target, method, body) == {"status": "ok", "keep": expected}
+            assert [entry["keep"] for entry in d.json("/v1/recordings")["recordings"]] == [expected]
+        assert d.refusal(target, "POST", {"keep": 2})[0] == 400
+        assert d.refusal("/v1/recordings/2026-11-20_23-15-02.jpg/keep", "POST")[0] == 404
+
+
 def test_failed_still_leaves_no_file(tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         d.scene.camera.fail_next("open", CameraError("no such luck"))

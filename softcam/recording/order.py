@@ -1,0 +1,84 @@
+"""The order in which recordings ended, whatever the clock said: kept in a hidden file of the folder, a name per line.
+
+A Raspberry Pi has no clock that survives a power cut, so names and times of files may be years off. Recordings that the
+file does not list were copied in, or are older than the file: they count as the newest at the moment they are found.
+Portals that share the folder append to the same file; the last line of a name counts. Any thread may call.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+from softcam.recording import names
+from softcam.runtime.atomic_file import write_file
+
+log = logging.getLogger(__name__)
+
+
+class Order:
+    """The order of one folder. If its file cannot be written, this process still knows what it has seen."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / ".order"
+        self._lock = threading.Lock()  # guards the fields below, and the file
+        self._places: dict[str, int] = {}
+        self._next = 0
+        self._read_to: tuple[int, int] = 0, 0  # inode of the file, and the bytes of it that were read
+
+    def append(self, ended: Iterable[str]) -> None:
+        """These recordings end now, in this order."""
+        with self._lock:
+            self._read()
+            self._append(ended)
+
+    def arrange(self, present: set[str]) -> list[str]:
+        """The names, the first to end first."""
+        with self._lock:
+            self._read()
+            self._append(sorted(present - self._places.keys(), key=names.sort_key))
+            return sorted(present, key=self._places.__getitem__)
+
+    def forget_others(self, present: set[str]) -> None:
+        """Remove the lines of recordings that no longer exist. Raises OSError."""
+        with self._lock:
+            self._read()
+            if len(self._places) > len(present):
+                known = sorted(self._places.keys() & present, key=self._places.__getitem__)
+                write_file(self._path, "".join(f"{name}\n" for name in known).encode())
+                self._places.clear()
+
+    def _append(self, ended: Iterable[str]) -> None:
+        lines = ""
+        for name in ended:
+            self._set(name)
+            lines += f"\n{name}"  # a line that a power cut has cut off ends here
+        if not lines:
+            return
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(f"{lines}\n".encode())
+        except OSError as error:
+            log.debug("Order of recordings not saved: %s", error)
+
+    def _set(self, name: str) -> None:
+        self._places[name] = self._next
+        self._next += 1
+
+    def _read(self) -> None:
+        """What was appended since the last time; an incomplete line at the end is read again."""
+        try:
+            with self._path.open("rb") as file:
+                inode, done = self._read_to
+                status = os.fstat(file.fileno())
+                file.seek(done if status.st_ino == inode and status.st_size >= done else 0)
+                begin = file.tell()
+                content = file.read()
+        except OSError:  # missing, or the disk fails
+            return
+        whole = content.rfind(b"\n") + 1
+        self._read_to = status.st_ino, begin + whole
+        for line in content[:whole].decode(errors="replace").split("\n"):
+            if names.is_recording(line):
+                self._set(line)
