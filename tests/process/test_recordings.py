@@ -188,6 +188,21 @@ def test_preroll(start_portal: Start, folder: Path, wait_until: WaitUntil) -> No
     assert status_of(portal)["state"] == "open"
 
 
+def test_no_gap_between_two_recordings(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
+    portal = start_portal(*SMALL, "--recordings", str(folder), "--recordings-preroll", "5")
+    wait_for_status(portal, state="open")
+    start(portal)
+    stop(portal)
+    ended_s = time.monotonic()
+    frames = status_of(portal)["frames"]
+    wait_until(lambda: status_of(portal)["frames"] - frames > FPS)
+    start(portal)
+    lasted_s = time.monotonic() - ended_s
+    stop(portal)
+    second = folder / listed(portal)["recordings"][0]["name"]
+    assert lasted_s - 0.2 < probe(second)[1] < lasted_s + 4.0
+
+
 def test_quota_deletes_oldest_recording(start_portal: Start, folder: Path, wait_until: WaitUntil) -> None:
     folder.mkdir()
     old = [folder / f"2020-01-0{day}_00-00-00.mp4" for day in (1, 2, 3)]
