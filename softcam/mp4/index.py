@@ -66,12 +66,13 @@ class Mp4Info:
         return self.duration_ticks / self.ticks_per_s
 
 
-def read_mp4(descriptor: int) -> Mp4Info:
-    """Read a file, up to the first damaged fragment; samples are listed for unfinished files only.
+def read_mp4(descriptor: int, size: int | None = None) -> Mp4Info:
+    """Read `size` bytes of a file, by default all, up to the first damaged fragment; samples are listed for unfinished
+    files only.
 
     Raises InvalidMp4, also if the first fragment is not one of this program, and OSError.
     """
-    size = os.fstat(descriptor).st_size
+    size = os.fstat(descriptor).st_size if size is None else size
     mp4: Mp4Info | None = None
     at, header_at, moof, is_finished = 0, None, b"", False
     while (header := _parse_header(os.pread(descriptor, 16, at), size - at)) is not None:
@@ -117,7 +118,7 @@ def write_index(descriptor: int) -> Mp4Info:
     except OSError:
         os.ftruncate(descriptor, mp4.end)
         raise
-    write_all(descriptor, struct.pack(">I4sQ", 1, b"mdat", mp4.end - mp4.header_at), mp4.header_at)
+    write_all(descriptor, _mdat_header(mp4), mp4.header_at)
     os.fdatasync(descriptor)
     mp4.is_finished = True
     return mp4
@@ -135,6 +136,18 @@ def has_no_frames(descriptor: int) -> bool:
             return True
         raise
     return mp4.header_at is not None and not mp4.is_finished and not mp4.chunks
+
+
+def finished_parts(descriptor: int, size: int) -> tuple[bytes, bytes] | None:
+    """What makes the first `size` bytes of an unfinished file a finished one: its first bytes, and what follows `size`.
+
+    None if `size` is not the end of a fragment. Raises InvalidMp4, OSError.
+    """
+    mp4 = read_mp4(descriptor, size)
+    if mp4.header_at is None or mp4.is_finished or mp4.end != size or not mp4.chunks:
+        return None
+    head = os.pread(descriptor, mp4.header_at, 0) + _mdat_header(mp4)
+    return head, _indexed(mp4, memoryview(mp4.moov))
 
 
 def write_all(descriptor: int, data: bytes, at: int) -> None:
@@ -203,6 +216,11 @@ def _add_fragment(mp4: Mp4Info, moof: bytes, data_at: int, data_bytes: int) -> N
 
 
 # --- the index
+
+
+def _mdat_header(mp4: Mp4Info) -> bytes:
+    """Of a single box from the placeholder to the end of the fragments."""
+    return struct.pack(">I4sQ", 1, b"mdat", mp4.end - (mp4.header_at or 0))
 
 
 def _indexed(mp4: Mp4Info, boxes: memoryview) -> bytes:

@@ -7,18 +7,21 @@ file is cached until the file changes.
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from softcam.errors import NoRecording, RecordingError
 from softcam.imaging import jpeg
-from softcam.mp4.index import Mp4Info
+from softcam.mp4.index import InvalidMp4, Mp4Info, finished_parts
 from softcam.recording import names
 from softcam.recording.files import JPEG_HEAD_BYTES, NOT_FOUND, is_locked, is_whole_jpeg, open_file
 from softcam.recording.folder import Folder, Selection
 from softcam.recording.names import Kind
+
+VIEW_S: Final = 60.0  # that long after the last request, another view of an unfinished file begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +61,31 @@ class FileInfo:
     end: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """What players get of a file. `head` replaces its first bytes, and `tail` follows the first `whole` bytes.
+
+    So an unfinished file has an index, without which many players cannot seek.
+    """
+
+    whole: int
+    modified_s: float  # Unix time
+    head: bytes = b""
+    tail: bytes = b""
+
+
 class Catalog:
     """Lists and reads the recordings of one folder, and knows which of them this process is writing."""
 
-    def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info]) -> None:
+    def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info], view_s: float) -> None:
         """`read_file` reads an MP4 file from a descriptor; raises ValueError, OSError."""
         self.folder = folder
         self._folder = Folder(folder)
         self._read_mp4 = read_file
         self._lock = threading.Lock()  # guards the fields below
         self._running: dict[str, RunningFile] = {}
+        self._views: dict[str, tuple[View, float]] = {}  # of unfinished files, and when they were used last
+        self._view_s = view_s
         self._info: dict[str, FileInfo] = {}
 
     def entries(self, selection: Selection | None = None) -> list[Recording]:
@@ -105,6 +123,31 @@ class Catalog:
             file.close()
             raise NoRecording(f"{name} is empty")
         return file, whole
+
+    def open_view(self, name: str, *, has_index: bool = False) -> tuple[BinaryIO, View]:
+        """The file, and what players get of it. Raises NoRecording.
+
+        That of a file that is being written has an index only with `has_index`, because a download that continues
+        expects the file. It remains the same while it is being played, by many requests.
+        """
+        file, whole = self.open_recording(name)
+        view = View(whole, os.fstat(file.fileno()).st_mtime)
+        if names.kind_of(name) == "still" or self.read_info(name, file).is_finished:
+            return file, view
+        if not has_index and (self.running_file(name) is not None or is_locked(self.folder / name)):
+            return file, view
+        now_s = time.monotonic()
+        with self._lock:
+            self._views = {each: known for each, known in self._views.items() if now_s - known[1] < self._view_s}
+            known = self._views.get(name)
+        if known is not None:
+            view = known[0]
+        else:
+            with contextlib.suppress(InvalidMp4, OSError):
+                view = View(whole, view.modified_s, *finished_parts(file.fileno(), whole) or ())
+        with self._lock:
+            self._views[name] = view, now_s
+        return file, view
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG. Raises NoRecording if there is none."""

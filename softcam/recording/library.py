@@ -15,7 +15,7 @@ from typing import Final
 from softcam.errors import NoRecording, RecordingError
 from softcam.mp4.index import InvalidMp4, Mp4Info, has_no_frames, read_mp4, write_index
 from softcam.recording import names
-from softcam.recording.catalog import Catalog, Recording
+from softcam.recording.catalog import VIEW_S, Catalog, Recording
 from softcam.recording.disk import Disk
 from softcam.recording.files import (
     NOT_FOUND,
@@ -45,13 +45,14 @@ class Library(Catalog):
         max_bytes: int | None,
         read_file: Callable[[int], Mp4Info] = read_mp4,
         max_file_bytes: int = MAX_FILE_BYTES,
+        view_s: float = VIEW_S,
     ) -> None:
         """Creates the folder if possible; it may also appear later, as a USB stick does.
 
         `max_bytes` limits the size of all recordings; `quota` is that limit, or what the disk has room for if that is
         less. Both are None without a limit. Recorders begin another file before one exceeds `max_file_bytes`.
         """
-        super().__init__(folder, read_file)
+        super().__init__(folder, read_file, view_s)
         self.max_bytes = max_bytes
         self.quota = max_bytes
         self.max_file_bytes = max_file_bytes

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import Portal
-from tests.support.browser_client import DESK, PHONE, SHOTS, ask, value_of
+from tests.support.browser_client import DESK, PHONE, SHOTS, ask, value_of, wait_until
+from tests.support.http_client import post
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.webdriver import WebDriver, browsing
 
@@ -19,6 +20,12 @@ const id = document.getElementById("stage").dataset.transport === "mjpeg" ? "pic
 const context = small.getContext("2d");
 context.drawImage(document.getElementById(id), 0, 0, 64, 36);
 return context.getImageData(0, 0, 64, 36).data.join();"""
+
+
+PIXELS_OF_SEEKING = """const small = Object.assign(document.createElement("canvas"), {width: 64, height: 36});
+const context = small.getContext("2d");
+context.drawImage(document.getElementById("seeking"), 0, 0, 64, 36);
+return context.getImageData(0, 0, 64, 36).data;"""
 
 
 @pytest.fixture(scope="module", params=["firefox", "webkit"])
@@ -71,3 +78,24 @@ def test_recording(window: WebDriver, recorder: Portal) -> None:
     window.run("document.querySelector('#player-stage video').play()")
     window.wait_for("return document.querySelector('#player-stage video').currentTime > 0.5")
     window.click("#player-close")
+
+
+def test_seek_in_running_recording(window: WebDriver, recorder: Portal) -> None:
+    assert post(recorder, "/v1/recordings/start", {}).status == 200
+    name = ask(recorder, "/v1/recordings")["running"]["video"]["name"]
+    window.open(recorder.url, DESK)
+    wait_until(lambda: ask(recorder, "/v1/recordings?limit=1")["recordings"][0]["duration_s"] > 8, "eight seconds")
+    window.run(
+        """const video = document.body.appendChild(document.createElement("video"));
+        Object.assign(video, {muted: true, id: "seeking"});
+        video.onloadeddata = () => { video.currentTime = 7; };
+        video.onseeked = () => { video.dataset.seeked = "yes"; };
+        video.src = arguments[0];""",
+        f"/v1/recordings/{name}?index=1",
+    )
+    window.wait_for("return document.getElementById('seeking').dataset.seeked")
+    assert window.run("return document.getElementById('seeking').duration") > 7
+    assert window.run("return document.getElementById('seeking').currentTime") == pytest.approx(7, abs=0.1)
+    shown = f"return new Set((() => {{ {PIXELS_OF_SEEKING} }})()).size"
+    assert window.run(shown) > 20, "grey"
+    assert post(recorder, "/v1/recordings/stop", {}).status == 200

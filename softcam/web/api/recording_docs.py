@@ -174,6 +174,7 @@ def selection(parameters: Mapping[str, str]) -> Selection:
 
 
 DOWNLOAD: Final = query.boolean("download", "whether the browser saves the file instead of showing it")
+INDEX: Final = query.boolean("index", "whether a running recording has an index, so that players can seek in it")
 _FILE: Final = {"video/mp4": None, "image/jpeg": None}
 LIST_DOC: Final = Doc(
     "Recordings, the newest first",
@@ -205,8 +206,8 @@ FILE_DOC: Final = Doc(
     "recordings",
     {200: _FILE, 206: _FILE, 304: {}},
     "Supports Range, If-Range, If-None-Match and If-Modified-Since. A running recording ends with its last whole "
-    "fragment.",
-    parameters=(_NAME, DOWNLOAD),
+    "fragment. With `index` it remains the same until it has not been requested for a minute; without, it grows.",
+    parameters=(_NAME, DOWNLOAD, INDEX),
     errors=(400, 404, 409, 416),
 )
 DELETE_DOC: Final = Doc(

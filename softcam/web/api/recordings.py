@@ -130,8 +130,17 @@ class RecordingsApi:
         headers = dict(_HEADERS)
         if docs.DOWNLOAD.read(request.query):
             headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        file, whole = self._require_service().library.open_recording(name)
-        return file_response(request, file, whole, _CONTENT_TYPES[name[-4:]], headers)
+        file, view = self._require_service().library.open_view(name, has_index=docs.INDEX.read(request.query) or False)
+        return file_response(
+            request,
+            file,
+            view.whole,
+            _CONTENT_TYPES[name[-4:]],
+            headers,
+            head=view.head,
+            tail=view.tail,
+            modified_s=view.modified_s,
+        )
 
     def delete(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""

@@ -2,7 +2,8 @@
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.message import Message
 from http import HTTPStatus
@@ -76,7 +77,10 @@ class StreamingResponse:
 
 @dataclass(frozen=True, slots=True)
 class FileResponse:
-    """`length` bytes of a file from `begin` on. The sender closes the file, which may grow in the meantime."""
+    """`length` bytes of a file from `begin` on. The sender closes the file, which may grow in the meantime.
+
+    `head` replaces the first bytes of the file, and `tail` those from `tail_at` on.
+    """
 
     file: BinaryIO
     begin: int
@@ -84,6 +88,16 @@ class FileResponse:
     content_type: str
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
+    head: bytes = b""
+    tail: bytes = b""
+    tail_at: int = sys.maxsize
+
+    def parts(self) -> Iterator[bytes | tuple[int, int]]:
+        """The content in order: bytes, and parts of the file from an offset to another."""
+        begin, end, head_end = self.begin, self.begin + self.length, len(self.head)
+        yield self.head[begin:end]
+        yield max(begin, head_end), min(end, self.tail_at)
+        yield self.tail[max(0, begin - self.tail_at) : max(0, end - self.tail_at)]
 
 
 AnyResponse = Response | FileResponse | StreamingResponse

@@ -24,34 +24,49 @@ _SETTLED_S: Final = 2.0
 
 
 def file_response(
-    request: Request, file: BinaryIO, size: int, content_type: str, headers: Mapping[str, str] | None = None
+    request: Request,
+    file: BinaryIO,
+    size: int,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    head: bytes = b"",
+    tail: bytes = b"",
+    modified_s: float | None = None,
 ) -> AnyResponse:
     """The response for the first `size` bytes of an open file, which is closed unless the response contains it.
+
+    `head` replaces its first bytes, and `tail` follows. `modified_s` (Unix time) is by default that of the file.
 
     Raises HttpError 416 for a range beyond them. Several ranges at once return the whole file, as RFC 9110 permits.
     """
     with ExitStack() as stack:
         stack.callback(file.close)
         stat = os.fstat(file.fileno())
-        etag = f'"{stat.st_ino:x}-{stat.st_mtime_ns:x}-{size:x}"'
+        modified_ns = stat.st_mtime_ns if modified_s is None else int(modified_s * 1e9)
+        modified_s = modified_ns / 1e9
+        tail_at, size = size, size + len(tail)
+        etag = f'"{stat.st_ino:x}-{modified_ns:x}-{size:x}"'
         common = {
             "Accept-Ranges": "bytes",
             "ETag": etag,
-            "Last-Modified": formatdate(stat.st_mtime, usegmt=True),
+            "Last-Modified": formatdate(modified_s, usegmt=True),
             **(headers or {}),
         }
-        if is_unchanged(request.headers, etag, stat.st_mtime):
+        if is_unchanged(request.headers, etag, modified_s):
             return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, common)
         part = None
         # A range has no meaning for HEAD (RFC 9110, 14.2).
-        if request.expects_body and _range_applies(request.headers, etag, stat.st_mtime):
+        if request.expects_body and _range_applies(request.headers, etag, modified_s):
             part = requested_range(request.headers.get("Range"), size)
         stack.pop_all()  # the response contains the file
         if part is None:
-            return FileResponse(file, 0, size, content_type, HTTPStatus.OK, common)
+            return FileResponse(file, 0, size, content_type, HTTPStatus.OK, common, head, tail, tail_at)
         begin, end = part
         common["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
-        return FileResponse(file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common)
+        return FileResponse(
+            file, begin, end - begin, content_type, HTTPStatus.PARTIAL_CONTENT, common, head, tail, tail_at
+        )
 
 
 def requested_range(text: str | None, size: int) -> tuple[int, int] | None:

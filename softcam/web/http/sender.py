@@ -42,10 +42,17 @@ class ResponseWriter:
         # Sent alone, the header would delay the body until it is acknowledged.
         self._send_bytes(header, socket.MSG_MORE if length else 0)
         if isinstance(body, FileResponse):
-            source, target, begin = body.file.fileno(), self._connection.fileno(), body.begin
-            self._send_all(lambda at: os.sendfile(target, source, begin + at, min(length - at, _MAX_CHUNK)), length)
+            for part in body.parts():
+                if isinstance(part, bytes):
+                    self._send_bytes(part)
+                else:
+                    self._send_file(body.file.fileno(), *part)
         else:
             self._send_bytes(body)
+
+    def _send_file(self, source: int, begin: int, end: int) -> None:
+        target, length = self._connection.fileno(), end - begin
+        self._send_all(lambda at: os.sendfile(target, source, begin + at, min(length - at, _MAX_CHUNK)), length)
 
     def _send_bytes(self, content: bytes, flags: int = 0) -> None:
         view = memoryview(content)

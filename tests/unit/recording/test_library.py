@@ -155,6 +155,39 @@ def test_finished_file(tmp_path: Path) -> None:
     assert seen.duration_s == pytest.approx(2.0, abs=0.01)
 
 
+def viewed(library: Library, name: str) -> bytes:
+    """What players get of a file."""
+    file, view = library.open_view(name, has_index=True)
+    with file:
+        return view.head + file.read()[len(view.head) : view.whole] + view.tail
+
+
+def test_view_of_unfinished_file_is_that_of_the_finished_one(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    video = open_video(library)
+    with (tmp_path / video.name).open("ab") as end:
+        end.write(b"half a fragment")
+    running = viewed(library, video.name)
+    file, view = library.open_view(video.name)
+    file.close()
+    assert (view.whole, view.head, view.tail) == (video.size, b"", b""), "a download can be continued"
+    video.close()
+    assert running == viewed(library, video.name) == (tmp_path / video.name).read_bytes()
+
+
+def test_view_remains_the_same_while_it_is_played(tmp_path: Path) -> None:
+    fmt, taken = packets(40)
+    for view_s, is_same in ((3600.0, True), (0.0, False)):
+        library = Library(tmp_path / str(view_s), None, view_s=view_s)
+        video = Mp4Writer(library, "video", fmt, LONG_AGO_S, taken[0].began_s)
+        video.add_fragment(taken[:20], 1 / FPS)
+        before = viewed(library, video.name)
+        video.add_fragment(taken[20:], 1 / FPS)
+        assert (viewed(library, video.name) == before) == is_same
+        video.close()
+        assert viewed(library, video.name) == (tmp_path / str(view_s) / video.name).read_bytes()
+
+
 def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     video = open_video(library)

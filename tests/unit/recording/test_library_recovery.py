@@ -236,3 +236,14 @@ def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, m
     os.close(descriptor)
     library.close_recording(name)
     assert contents(tmp_path) == []
+
+
+def test_interrupted_file_has_an_index_for_players(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    video = open_video(library)
+    interrupt(video, library)
+    file, view = library.open_view(video.name)
+    with file:
+        content = view.head + file.read()[len(view.head) :] + view.tail
+    assert library.recover() == 1
+    assert content == (tmp_path / video.name).read_bytes()

@@ -209,6 +209,25 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"),
+    [(0, 120), (0, 5), (0, 10), (3, 50), (10, 100), (40, 60), (90, 105), (100, 120), (110, 115), (119, 120)],
+)
+def test_head_and_tail(begin: int, end: int, path: Path) -> None:
+    head, tail = b"H" * 10, b"T" * 20
+
+    def handle(request: Request) -> AnyResponse:
+        return file_response(request, path.open("rb"), 100, "video/mp4", head=head, tail=tail, modified_s=LONG_AGO_S)
+
+    with Site([Route(("/file",), handle)]) as site:
+        reply = site.ask("/file", headers={"Range": f"bytes={begin}-{end - 1}"})
+        assert reply.headers["Content-Range"] == f"bytes {begin}-{end - 1}/120"
+        assert reply.body == (head + CONTENT[10:100] + tail)[begin:end]
+        etag = reply.headers["ETag"]
+        os.utime(path, (LONG_AGO_S + 60, LONG_AGO_S + 60))  # the file grows
+        assert site.ask("/file").headers["ETag"] == etag
+
+
 def test_get_head_and_ranges_on_one_connection(path: Path) -> None:
     shelf = Shelf(path)
     with shelf.site() as site, site.client() as client:
