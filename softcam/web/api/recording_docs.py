@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Final, cast, get_args
 
-from softcam.config.parsers import number
 from softcam.controls.fields import Field, Group
 from softcam.recording.folder import Selection
 from softcam.recording.names import NAME_PATTERN, Kind, SortKey, is_recording, sort_key, sort_key_at
@@ -144,13 +143,16 @@ def _day(text: str) -> str:
     raise ValueError("a day in UTC, such as 2026-11-20")
 
 
+_TIME: Final = query.number("", "Unix time", 0, _LAST_S)
+
+
 def _bound(text: str) -> SortKey:
     with contextlib.suppress(ValueError):
-        return sort_key(text) if is_recording(text) else sort_key_at(number(0, _LAST_S)(text))
+        return sort_key(text) if is_recording(text) else sort_key_at(_TIME.parse(text))
     raise ValueError(f"a name from the list, or Unix time from 0 to {_LAST_S}")
 
 
-_BOUND: Final = {"type": ["string", "number"]}
+_BOUND: Final = {"anyOf": [_NAME.schema, _TIME.schema]}
 _DAY: Final = query.QueryParameter(
     "day", "only recordings of this day, in UTC", {"format": "date"} | schema.STRING, parse=_day
 )
