@@ -251,6 +251,8 @@ def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
         if f"snapshot_{side}" not in loader.values:
             values[f"snapshot_{side}"] = values[side]
             loader.origins[f"snapshot_{side}"] = SAME_AS_STREAM
+    if values["recordings_autostart"] != "off" and values["recordings"] is None:
+        loader.warnings.append("recordings_autostart: ignored, recordings is not set")
     choice, camera_id = values.pop("camera"), values.pop("id")
     if isinstance(choice, int) and camera_id is not None:
         choice = camera_id

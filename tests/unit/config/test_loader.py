@@ -99,8 +99,9 @@ def test_each_row_is_read_from_all_its_sources(row: Setting) -> None:
     expected = str(value) if row.name == "camera" else value
     shared = [{variable: text} for variable in row.variables]
     own = [{f"cam0_{name}": text} for name in row.names if row.is_per_camera]
+    needed = {"CAMERA_RECORDINGS": "/srv"} if row.name == "recordings_autostart" else {}
     for argv, environ in [*((argv, {}) for argv in flagged), *(([], environ) for environ in (*shared, *own))]:
-        settings = load(argv, environ)
+        settings = load(argv, environ | needed)
         assert getattr(settings, row.attribute or row.name) == expected, (argv, environ)
         assert settings.origins[row.name] == (argv[0].partition("=")[0] if argv else next(iter(environ)))
         assert settings.warnings == ()
@@ -153,6 +154,12 @@ def test_camera_selection(
 def test_variables_of_camera_selected_by_id() -> None:
     settings = load(["--camera", PI4_ID], {"cam1_id": PI4_ID, "cam1_width": "640", "cam0_height": "480"})
     assert (settings.width, settings.height) == (640, 864)
+
+
+def test_warning_for_autostart_without_folder() -> None:
+    assert load(["--recordings-autostart", "video", "--recordings", "/srv"], {}).warnings == ()
+    settings = load([], {"CAMERA_RECORDINGS_AUTOSTART": "video"})
+    assert settings.warnings == ("recordings_autostart: ignored, recordings is not set",)
 
 
 def test_warning_for_camera_without_number() -> None:
