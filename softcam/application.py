@@ -314,6 +314,7 @@ class Application:
 
     def _close_server(self, deadline_s: float) -> None:
         self._server.connections.wait_answered(deadline_s)
+        self._server.changes.log_pending()
         self._server.server_close()
 
 

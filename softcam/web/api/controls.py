@@ -128,7 +128,10 @@ class ControlApi:
 
     def routes(self) -> list[Route]:
         return [
-            *(Route(group.paths, partial(self.set, group), "POST", doc=_control_doc(group)) for group in GROUPS),
+            *(
+                Route(group.paths, partial(self.set, group), "POST", is_repeated=True, doc=_control_doc(group))
+                for group in GROUPS
+            ),
             Route(SNAPSHOT.paths, self.snapshot, "POST", is_read_only=True, doc=_SNAPSHOT_DOC),
             Route(_CONTROLS_PATHS, self.list_controls, doc=_LIST_DOC),
             Route(_CONTROLS_PATHS, self.reset, "DELETE", doc=_RESET_DOC),

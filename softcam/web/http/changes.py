@@ -1,29 +1,58 @@
 """The log of accepted changes: which client changed what. Any thread may call."""
 
 import logging
+import threading
+import time
+from collections.abc import Callable
 from typing import Final
 
-from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.web.http.messages import Request
 
 log = logging.getLogger(__name__)
 
-_MAX_LOGGERS: Final = 256
+_INTERVAL_S: Final = 1.0
+_MAX_TARGETS: Final = 256
 _MAX_BODY: Final = 200  # characters
 
 
 class ChangeLog:
-    """Logs one line per change. Rate-limited for each client and path: a client may drag a slider."""
+    """Logs one line per change. Of repeated changes, as by a slider, one per interval, and always the last one.
 
-    def __init__(self) -> None:
-        self._loggers: dict[tuple[str, str], RateLimitedLogger] = {}  # single operations only, which are atomic
+    The server calls `log_pending` when a connection is quiet for the interval, and when it ends.
+    """
 
-    def log_change(self, request: Request) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()  # guards the fields below, and the order of the lines
+        self._logged_s: dict[tuple[str, str], float] = {}  # by client and path, of repeated changes
+        self._pending: dict[tuple[str, str], str] = {}  # the last change, if it was not logged yet
+
+    def log_change(self, request: Request, *, is_repeated: bool = False) -> None:
         """Log a request that was accepted. Its body contains no secret: only controls and options are set over HTTP."""
-        target = f"{request.method} {request.path}"
-        if len(self._loggers) >= _MAX_LOGGERS:
-            self._loggers.clear()
-        logger = self._loggers.setdefault((request.client, target), RateLimitedLogger(log))
         body = " ".join(request.body.decode("utf-8", "replace").split())[:_MAX_BODY]
-        text = "".join(filter(str.isprintable, f"{target} {body}".strip()))
-        logger.log(logging.INFO, "Client %s: %s", request.client, text)
+        text = "".join(filter(str.isprintable, f"{request.method} {request.path} {body}".strip()))
+        with self._lock:
+            target = request.client, request.path
+            self._pending.pop(target, None)
+            if not is_repeated:
+                self._log_pending()
+            elif self._clock() - self._logged_s.get(target, -_INTERVAL_S) < _INTERVAL_S:
+                self._pending[target] = text
+                return
+            self._log(target, text)
+
+    def log_pending(self) -> None:
+        """Log the last ones of repeated changes."""
+        with self._lock:
+            self._log_pending()
+
+    def _log_pending(self) -> None:
+        for target, text in self._pending.items():
+            self._log(target, text)
+        self._pending.clear()
+
+    def _log(self, target: tuple[str, str], text: str) -> None:
+        if len(self._logged_s) >= _MAX_TARGETS:
+            self._logged_s.clear()
+        self._logged_s[target] = self._clock()
+        log.info("Client %s made a change: %s", target[0], text)

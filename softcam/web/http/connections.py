@@ -10,7 +10,10 @@ import io
 import socket
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
+
+QUIET_S: Final = 1.0
 
 
 class Connections:
@@ -72,10 +75,14 @@ class Connections:
 class RequestReader(io.RawIOBase):
     """Reads from a socket with one deadline per request: a client cannot extend it by sending byte after byte."""
 
-    def __init__(self, connection: socket.socket, idle_timeout_s: float, request_timeout_s: float) -> None:
+    def __init__(
+        self, connection: socket.socket, idle_timeout_s: float, request_timeout_s: float, on_quiet: Callable[[], None]
+    ) -> None:
+        """`on_quiet` is called when the next request has not begun for `QUIET_S`."""
         self._connection = connection
         self._idle_timeout_s = idle_timeout_s
         self._request_timeout_s = request_timeout_s
+        self._on_quiet = on_quiet
         self._deadline_s: float | None = time.monotonic() + request_timeout_s
         self._has_begun = False
         self.has_timed_out = False  # in the middle of a request
@@ -90,12 +97,11 @@ class RequestReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Raises TimeoutError when the deadline has passed."""
-        left_s = self._idle_timeout_s
         try:
-            if self._deadline_s is not None and (left_s := self._deadline_s - time.monotonic()) <= 0:
-                raise TimeoutError("timed out reading the request")
-            self._connection.settimeout(left_s)
-            received = self._connection.recv_into(buffer)
+            if self._deadline_s is None:
+                received = self._receive_next(buffer)
+            else:
+                received = self._receive(buffer, self._deadline_s - time.monotonic())
         except TimeoutError:
             self.has_timed_out = self._has_begun
             raise
@@ -103,3 +109,16 @@ class RequestReader(io.RawIOBase):
         if self._deadline_s is None:
             self._deadline_s = time.monotonic() + self._request_timeout_s
         return received
+
+    def _receive_next(self, buffer: Any) -> int:
+        quiet_s = min(QUIET_S, self._idle_timeout_s / 2)
+        with contextlib.suppress(TimeoutError):
+            return self._receive(buffer, quiet_s)
+        self._on_quiet()
+        return self._receive(buffer, self._idle_timeout_s - quiet_s)
+
+    def _receive(self, buffer: Any, timeout_s: float) -> int:
+        if timeout_s <= 0:
+            raise TimeoutError("timed out reading the request")
+        self._connection.settimeout(timeout_s)
+        return self._connection.recv_into(buffer)

@@ -55,6 +55,7 @@ class Route:
     is_public: bool = False  # answered without an API key
     is_read_only: bool = False  # changes nothing, although it is not a GET
     accepts_query_key: bool = False  # the view key as ?key=, for what a page embeds: an <img> cannot send headers
+    is_repeated: bool = False  # a slider sends it many times per second
     doc: Doc | None = None  # None for assets of a page, which are not part of the API
 
 

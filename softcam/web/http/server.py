@@ -192,7 +192,10 @@ class _Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.rfile.close()
-        self._reader = RequestReader(self.connection, self.server.idle_timeout_s, self.server.request_timeout_s)
+        server = self.server
+        self._reader = RequestReader(
+            self.connection, server.idle_timeout_s, server.request_timeout_s, server.changes.log_pending
+        )
         self.rfile = io.BufferedReader(self._reader)
         self.server.connections.mark_waiting(self.connection)
 
@@ -223,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._has_unread:
             self._drain()
         self.server.connections.remove(self.connection)
+        self.server.changes.log_pending()
         super().finish()
 
     def _drain(self) -> None:
@@ -309,7 +313,7 @@ class _Handler(BaseHTTPRequestHandler):
             parameters = self.server.router.path_parameters(request.path)
             response = route.handle(replace(request, path_parameters=parameters))
             if route.method != "GET" and not route.is_read_only:
-                self.server.changes.log_change(request)
+                self.server.changes.log_change(request, is_repeated=route.is_repeated)
             return response
         except Exception as error:
             response = self._error_response(error)

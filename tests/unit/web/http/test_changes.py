@@ -1,12 +1,14 @@
 """The log of accepted changes."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.messages import Request, Response, json_response
 from softcam.web.http.router import Route
+from tests.support.background import eventually
 from tests.support.raw_http import Client, Site, make_request
 
 JSON = {"Content-Type": "application/json"}
@@ -21,9 +23,14 @@ def accept(request: Request) -> Response:
 ROUTES = (
     Route(("/set", "/rejected"), accept, "POST"),
     Route(("/set",), accept, "DELETE"),
+    Route(("/slide",), accept, "POST", is_repeated=True),
     Route(("/read",), accept, "POST", is_read_only=True),
     Route(("/get",), accept),
 )
+
+
+def make_change(path: str, body: bytes = b"") -> Request:
+    return replace(make_request(path, method="POST"), body=body)
 
 
 def send(client: Client, method: str, path: str, body: bytes = b"", header: str = "") -> None:
@@ -40,22 +47,48 @@ def test_accepted_changes_are_logged_with_the_client(caplog: pytest.LogCaptureFi
             send(client, "POST", path)
         client.ask("/get")
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
-    assert lines == ['Client 127.0.0.1: POST /set {"x": 1, "y": 2}', "Client 192.168.1.7: DELETE /set"]
+    assert lines == [
+        'Client 127.0.0.1 made a change: POST /set {"x": 1, "y": 2}',
+        "Client 192.168.1.7 made a change: DELETE /set",
+    ]
 
 
 def test_invalid_address_of_a_proxy_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Site(ROUTES) as site, site.client() as client:
         send(client, "DELETE", "/set", header="X-Real-IP: nobody\r\n")
-    assert caplog.messages == ["Client 127.0.0.1: DELETE /set"]
+    assert caplog.messages == ["Client 127.0.0.1 made a change: DELETE /set"]
 
 
 def test_repeated_changes_are_rate_limited(caplog: pytest.LogCaptureFixture) -> None:
-    changes = ChangeLog()
+    now_s = 0.0
+    changes = ChangeLog(clock=lambda: now_s)
     with caplog.at_level(logging.INFO):
-        for _ in range(100):
-            changes.log_change(make_request("/v1/camera/roi", method="POST"))
-        changes.log_change(make_request("/v1/camera/stop", method="POST"))
-    assert [message.partition(": ")[2] for message in caplog.messages] == [
-        "POST /v1/camera/roi",
-        "POST /v1/camera/stop",
-    ]
+        for tenth in range(25):
+            now_s = tenth / 10
+            changes.log_change(make_change("/roi", b"%d" % tenth), is_repeated=True)
+        assert [message.split()[-1] for message in caplog.messages] == ["0", "10", "20"]
+        changes.log_pending()
+        changes.log_pending()
+    assert [message.split()[-1] for message in caplog.messages] == ["0", "10", "20", "24"]
+
+
+def test_pending_change_is_logged_before_the_next_one(caplog: pytest.LogCaptureFixture) -> None:
+    changes = ChangeLog(clock=lambda: 0.0)
+    with caplog.at_level(logging.INFO):
+        for body in (b"1", b"2", b"3"):
+            changes.log_change(make_change("/roi", body), is_repeated=True)
+        for _ in range(2):
+            changes.log_change(make_change("/stop"))
+    lines = [message.partition(": ")[2] for message in caplog.messages]
+    assert lines == ["POST /roi 1", "POST /roi 3", "POST /stop", "POST /stop"]
+
+
+@pytest.mark.parametrize("is_kept_alive", [True, False])
+def test_last_change_of_a_connection_is_logged(caplog: pytest.LogCaptureFixture, *, is_kept_alive: bool) -> None:
+    with caplog.at_level(logging.INFO), Site(ROUTES) as site, site.client() as client:
+        for body in (b"1", b"2", b"3"):
+            send(client, "POST", "/slide", body)
+        if not is_kept_alive:
+            client.socket.close()
+        eventually(lambda: len(caplog.messages) >= 2, "a line for the last change")
+    assert [message.split()[-1] for message in caplog.messages] == ["1", "3"]
