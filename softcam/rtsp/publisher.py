@@ -158,7 +158,7 @@ class Publisher:
 
     def _serve_request(self) -> None:
         """Publish, and retry after each failure, until the request ends; then raises Cancelled."""
-        log.info("Publishing to %s", self._address.shown)
+        log.info("Connecting to RTSP server %s", self._address.shown)
         self._failures, self._has_published = 0, False
         try:
             while True:

@@ -159,6 +159,8 @@ class FanOut:
                     update()
                     self._broadcast(channel, self._clock())
                 self._tick(self._clock())
+            for client in tuple(self._clients.values()):
+                self._disconnect(client, "the portal stops")
         finally:
             with self._wake_lock:
                 self._wake_fd = None

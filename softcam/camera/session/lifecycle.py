@@ -56,7 +56,7 @@ class Lifecycle:
 
         Raises the error with which the camera refused it, after an opening without it.
         """
-        log.info("Reopening camera to apply configuration")
+        log.info("Reopening the camera to apply new controls")
         self._session.set_state(State.OPENING)
         try:
             self.close_camera()

@@ -251,7 +251,7 @@ class SessionState:
             self.changed.notify_all()
         self.frames.wake()
         if is_reported:
-            log.error("Camera failed: %s", error)
+            log.error("Camera failed, exiting with code %d: %s", error.exit_code, error)
             self._on_failure(error)
 
     @contextmanager

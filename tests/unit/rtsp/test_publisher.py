@@ -1,6 +1,8 @@
 """The publisher with packets from the test and a small RTSP server: states, leases, reconnecting, stopping."""
 
 import contextlib
+import logging
+import re
 import socket
 import threading
 import time
@@ -216,8 +218,12 @@ def test_encoder_that_fails_to_start_is_retried(scene: Scene) -> None:
     scene.wait_for(State.PUBLISHING)
 
 
-def test_publishes_until_stop(scene: Scene) -> None:
-    scene.publish()
+def test_publishes_until_stop(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        scene.publish()
+    connecting, publishing = (message for message in caplog.messages if "rtsp://" in message)
+    assert connecting.startswith("Connecting to RTSP server rtsp://127.0.0.1:")
+    assert re.match(r"Publishing \d+x\d+ to rtsp://127.0.0.1:", publishing)
     scene.publisher.start()
     assert scene.leases == 1
     assert [line.split()[0] for line in scene.server.requests[:4]] == ["OPTIONS", "ANNOUNCE", "SETUP", "RECORD"]

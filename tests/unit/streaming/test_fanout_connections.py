@@ -237,6 +237,15 @@ def test_first_tick_with_first_client(stage: Stage) -> None:
     assert stage.connect().read_jpeg() == b"placeholder"
 
 
+def test_stop_is_logged_for_each_client(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        stage.connect()
+    with caplog.at_level(logging.INFO):
+        stage.fan.stop(soon_s())
+    lines = [message for message in caplog.messages if "disconnected (the portal stops)" in message]
+    assert [line.rpartition("; ")[2] for line in lines] == ["1 connected", "0 connected"]
+
+
 def test_stop_with_two_hundred_clients(no_leaks: NoLeaks) -> None:
     with no_leaks():
         stage = Stage()

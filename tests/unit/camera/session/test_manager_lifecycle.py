@@ -200,12 +200,13 @@ def test_failed_open_is_raised_by_all_callers(
     lease.release()
 
 
-def test_missing_camera_is_not_opened(held: SessionRig) -> None:
+def test_missing_camera_is_not_opened(held: SessionRig, caplog: pytest.LogCaptureFixture) -> None:
     held.camera.is_there = False
     held.manager.lease("stream")
     assert isinstance(held.take_failure(), CameraMissing)
     held.wait_for(State.MISSING)
     assert "open" not in held.camera.calls
+    assert "Camera failed, exiting with code 66: " in caplog.text
 
 
 def test_failed_close(brief: SessionRig) -> None:
