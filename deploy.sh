@@ -94,7 +94,7 @@ while (($#)); do
   if [[ -n $has_value && -z $is_joined ]]; then shift; fi
   shift
 done
-((${#hosts[@]})) || { usage >&2; exit 2; }
+((${#hosts[@]})) || usage_error 'USER@HOST is missing'
 if [[ $goal != install && -n $cameras$with_nginx$install_packages$bind$no_rsync ]]; then
   usage_error "--$goal applies to the whole host: not with --cameras, --with-nginx, --install-packages, --bind, --no-rsync"
 fi

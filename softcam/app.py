@@ -50,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         match settings.command:
             case "check":
                 if settings.hook is not None:
-                    load_hook(settings.hook)  # a hook that cannot be loaded is a configuration error
+                    load_hook(
+                        settings.hook, settings.origins["hook"]
+                    )  # a hook that cannot be loaded is a configuration error
                 print(describe(settings))
                 return EXIT_OK
             case "list-cameras":

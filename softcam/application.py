@@ -117,7 +117,8 @@ class Application:
         frames = NewestFrame() if manager is None else manager.frames
         self._hook: Hook | None = None
         if settings.hook is not None:
-            self._hook = Hook(settings.hook, load_hook(settings.hook), frames, lambda: self._server.url.rstrip("/"))
+            function = load_hook(settings.hook, settings.origins["hook"])
+            self._hook = Hook(settings.hook, function, frames, lambda: self._server.url.rstrip("/"))
             frames = self._hook.frames
         self._jpegs = JpegEncoderPool(frames, (settings.width, settings.height))
         # The hardware encoder reads the buffers of the camera.

@@ -107,6 +107,9 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         known = {f"cam{number}_{name}": row for row in SETTINGS if row.is_per_camera for name in row.names}
         loader.apply(_read_variables(environ, keys, known, loader))
     loader.apply(each for each in shared if each.row.name != "camera")
+    if loader.values.get("view_key") is not None and loader.values["view_key"] == loader.values.get("api_key"):
+        keys = [loader.origins[name] for name in ("view_key", "api_key")]
+        loader.reject(f"{keys[0]}: must differ from {keys[1]}", is_flag=any(key.startswith("-") for key in keys))
     if loader.messages:
         raise ConfigurationError([*loader.messages, *loader.warnings], from_flags=loader.has_invalid_flag)
     loader.values.setdefault("state_dir", _state_dir(environ))

@@ -116,7 +116,8 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
                 default_text=f"{FIRST_PORT} + number"),
         Setting("api_key", None, api_key, "key for full access; prefer the variable, flags are public", "KEY",
                 secret=True),
-        Setting("view_key", None, api_key, "read-only API key", "KEY", secret=True),
+        Setting("view_key", None, api_key, "read-only API key; alone, it makes the portal read-only", "KEY",
+                secret=True),
         Setting("host_names", None, host_names, "public DNS names at which the page may change settings", "NAMES"),
         Setting("state_dir", None, _FOLDER, "folder of saved controls", "FOLDER",
                 default_text="$STATE_DIRECTORY, else $XDG_STATE_HOME/soft-stream"),
@@ -177,6 +178,15 @@ _COMMANDS_HELP: Final = (
     ("--version", "print the version and exit"),
     ("-h, --help", "print this help and exit"),
 )
+_HELP_INDENT: Final = 31  # of the column with the meaning
+EXIT_CODES: Final = (  # also in README.md
+    (EXIT_OK, "stopped by SIGTERM or Ctrl+C"),
+    (EXIT_USAGE, "invalid configuration, in flags"),
+    (EXIT_MISSING, "the camera is missing, or picamera2 is"),
+    (EXIT_BUSY, "the camera is present but in use by another program, or the address to listen on is not available"),
+    (EXIT_STUCK, "the camera is stuck and only a fresh process can help"),
+    (EXIT_CONFIGURATION, "invalid configuration, in the environment; also if numpy or simplejpeg is missing"),
+)
 BY_NAME: Final = MappingProxyType({name: row for row in SETTINGS for name in row.names})
 BY_FLAG: Final = MappingProxyType({flag: row for row in SETTINGS for flag in (*row.flags, *row.off_flags)})
 KNOWN_FLAGS: Final = (*BY_FLAG, *COMMANDS, "--help", "-h", "--version")
@@ -205,18 +215,13 @@ def help_text() -> str:
         for row in rows:
             left = ", ".join((*row.flags, *row.off_flags)) or row.variables[0]
             source = f", {row.variables[0]}" if row.flags else ""
-            lines.append(f"  {f'{left} {row.metavar}'.strip():<31} {row.help} [{row.shown_default}{source}]")
-    lines += ["", "Instead of running:", *(f"  {flag:<31} {meaning}" for flag, meaning in _COMMANDS_HELP)]
-    lines += [
-        "",
-        "Exit codes:",
-        f"  {EXIT_OK}   stopped on request",
-        f"  {EXIT_USAGE}   invalid flag",
-        f"  {EXIT_MISSING}  the camera is missing",
-        f"  {EXIT_BUSY}  the camera is in use by another program, or the address is not available",
-        f"  {EXIT_STUCK}  unrecoverable failure",
-        f"  {EXIT_CONFIGURATION}  invalid environment variable",
-    ]
+            left = f"{left} {row.metavar}".strip()
+            if len(left) > _HELP_INDENT:
+                lines.append(f"  {left}")
+                left = ""
+            lines.append(f"  {left:<{_HELP_INDENT}} {row.help} [{row.shown_default}{source}]")
+    lines += ["", "Instead of running:", *(f"  {flag:<{_HELP_INDENT}} {meaning}" for flag, meaning in _COMMANDS_HELP)]
+    lines += ["", "Exit codes:", *(f"  {code:<3} {meaning}" for code, meaning in EXIT_CODES)]
     return "\n".join(lines)
 
 

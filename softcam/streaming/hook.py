@@ -35,20 +35,24 @@ _MAX_CALL_S: Final = 1.0  # an image that freezes for longer looks like a fault 
 _MAX_REASON: Final = 200  # characters
 
 
-def load_hook(name: str) -> HookFunction:
+def load_hook(name: str, origin: str) -> HookFunction:
     """Import the function `module:function` from Python's path: the folder of soft_stream.py, and PYTHONPATH.
 
-    Raises ConfigurationError for any error in the module.
+    Raises ConfigurationError for any error in the module; `origin` is the flag or variable with that name.
     """
     module_name, _, function_name = name.partition(":")
+    rule = f"{origin} {name!r}: must be a function"
     try:
         import_pyav("a hook")
         found = getattr(importlib.import_module(module_name), function_name)
     except BaseException as error:  # foreign code: any error in it is an invalid setting here
         log.debug("Failed to load the hook", exc_info=True)
-        raise ConfigurationError([f"hook {name}: {_describe(error)}"], settings=["hook"]) from error
+        reason = _describe(error)
+        if isinstance(error, ModuleNotFoundError):
+            reason = f"{error} (searched next to soft_stream.py and in PYTHONPATH)"
+        raise ConfigurationError([f"{rule} that Python can import: {reason}"], settings=["hook"]) from error
     if not callable(found):
-        raise ConfigurationError([f"hook {name}: must be a function"], settings=["hook"])
+        raise ConfigurationError([f"{rule}, not {type(found).__name__}"], settings=["hook"])
     hook: HookFunction = found
     return hook
 

@@ -133,7 +133,7 @@ def test_interrupted_copy_is_removed_on_the_host(ssh: FakeSsh, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "usage: deploy.sh"),
+        ([], "deploy.sh: USER@HOST is missing (see --help)"),
         (["--cameras", "0;reboot", "pi@pi"], "--cameras 0;reboot: must be numbers"),
         (["--cameras"], "--cameras requires a value"),
         (["--python", "python3", "pi@pi"], "--python python3: must be a path on the host"),

@@ -137,6 +137,6 @@ def test_unloadable_hook_is_a_configuration_error(
     flags = tuple(flag.replace("NAME", name) for flag in flags)
     portal = start_portal(*flags, environment={"CAMERA_HOOK": name})
     assert portal.wait() == code
-    assert f"hook {name}: " in portal.log
+    assert f"{'--hook' if code == 2 else 'CAMERA_HOOK'} {name!r}: must be a function" in portal.log
     assert reason in portal.log
     assert "Traceback" not in portal.log

@@ -61,7 +61,8 @@ class AccessControl:
                 self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
             raise HttpError(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
         if is_change and not may_change:
-            raise HttpError(HTTPStatus.FORBIDDEN, "this key is read-only: changes require the key of CAMERA_API_KEY")
+            is_set = "the key of CAMERA_API_KEY" if self._digest else "CAMERA_API_KEY, which is not set"
+            raise HttpError(HTTPStatus.FORBIDDEN, f"this key is read-only: changes require {is_set}")
 
     def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a change requested by a page of another origin; non-browser clients pass."""

@@ -121,6 +121,19 @@ def test_password_of_url_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
+    ("argv", "environ", "message", "exit_code"),
+    [
+        ([], {"CAMERA_API_KEY": KEY, "cam0_view_key": KEY}, "cam0_view_key: must differ from CAMERA_API_KEY", 78),
+        (["--view-key", KEY], {"CAMERA_API_KEY": KEY}, "--view-key: must differ from CAMERA_API_KEY", 2),
+    ],
+)
+def test_keys_differ(argv: list[str], environ: dict[str, str], message: str, exit_code: int) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(argv, environ)
+    assert (caught.value.messages, caught.value.exit_code) == ((message,), exit_code)
+
+
+@pytest.mark.parametrize(
     ("argv", "environ"),
     [
         (["--api-key", f"{KEY}\x7f"], {}),

@@ -1,10 +1,11 @@
 """The table of settings, and the texts that are generated from it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from softcam.config.schema import SETTINGS, Setting, help_text, markdown_table
+from softcam.config.schema import EXIT_CODES, SETTINGS, Setting, help_text, markdown_table
 from tests.unit.config.test_parsers import rule_of
 
 # A valid text of each row that is not its default, and its value.
@@ -60,13 +61,20 @@ def test_help_text() -> None:
     lines = help_text().splitlines()
     for row in SETTINGS:
         first = row.flags[0] if row.flags else row.variables[0]
-        (line,) = [line for line in lines if re.match(rf"  {re.escape(first)}[ ,]", line)]
+        (number,) = [number for number, line in enumerate(lines) if re.match(rf"  {re.escape(first)}([ ,]|$)", line)]
+        line = lines[number] if row.help in lines[number] else lines[number + 1]
+        assert line[33] == " " != line[34]
         assert row.help in line
         assert row.shown_default in line
         assert row.variables[0] in line
     assert max(map(len, lines)) <= 130
-    codes = lines[lines.index("Exit codes:") + 1 :]
-    assert [line.split()[0] for line in codes] == ["0", "2", "66", "69", "70", "78"]
+
+
+def test_exit_codes_are_those_of_the_readme() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", readme, re.MULTILINE)
+    assert [(int(code), meaning) for code, meaning in rows] == list(EXIT_CODES)
+    assert help_text().splitlines()[-len(rows) :] == [f"  {code:<3} {meaning}" for code, meaning in rows]
 
 
 def test_markdown_table() -> None:

@@ -331,8 +331,8 @@ def test_undecodable_frame_is_shown_unchanged(start_hook: StartHook) -> None:
     ("source", "name", "reason"),
     [
         ("x = 1", "a_hook:nothing", "AttributeError"),
-        ("x = 1", "a_hook:x", "must be a function"),
-        ("import nowhere_to_be_found", "a_hook:f", "ModuleNotFoundError"),
+        ("x = 1", "a_hook:x", "must be a function, not int"),
+        ("import nowhere_to_be_found", "a_hook:f", "No module named 'nowhere_to_be_found' (searched next to"),
         ("1 / 0", "a_hook:f", "ZeroDivisionError"),
         ("x =", "a_hook:f", "SyntaxError"),
         ("x = 1", "another_hook:f", "another_hook"),
@@ -345,10 +345,10 @@ def test_hook_that_cannot_be_loaded(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "a_hook", raising=False)
     with pytest.raises(ConfigurationError) as caught:
-        load_hook(name)
-    assert caught.value.messages[0].startswith(f"hook {name}: ")
+        load_hook(name, "cam0_hook")
+    assert caught.value.messages[0].startswith(f"cam0_hook {name!r}: must be a function")
     assert reason in caught.value.messages[0]
 
 
 def test_hook_is_loaded() -> None:
-    assert load_hook("tests.unit.streaming.test_hook:fail") is not None
+    assert load_hook("tests.unit.streaming.test_hook:fail", "--hook") is not None

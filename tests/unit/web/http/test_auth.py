@@ -124,6 +124,21 @@ def test_fail_empty_key_in_query() -> None:
         AccessControl(KEY, VIEW_KEY).authorize(make_headers({}), "client", query_key="")
 
 
+@pytest.mark.parametrize(
+    ("api_key", "detail"),
+    [
+        (KEY, "this key is read-only: changes require the key of CAMERA_API_KEY"),
+        (None, "this key is read-only: changes require CAMERA_API_KEY, which is not set"),
+    ],
+)
+def test_view_key_changes_nothing(api_key: str | None, detail: str) -> None:
+    access = AccessControl(api_key, VIEW_KEY)
+    access.authorize(make_headers({"X-API-Key": VIEW_KEY}), "client")
+    with pytest.raises(HttpError, match=f"^{detail}$") as caught:
+        access.authorize(make_headers({"X-API-Key": VIEW_KEY}), "client", is_change=True)
+    assert caught.value.status is HTTPStatus.FORBIDDEN
+
+
 def test_no_key_configured() -> None:
     AccessControl(None).authorize(make_headers({}), "client")
     AccessControl(None).authorize(make_headers({"X-API-Key": "whatever"}), "client")
