@@ -160,8 +160,9 @@ class Store:
             self._report_error(error)
 
     def _report_error(self, error: OSError, action: str = "save") -> None:
-        self.error = f"{error.filename or self._path}: {error.strerror or error}"
-        log.warning("Failed to %s controls: %s", action, self.error)
+        before, self.error = self.error, f"{self._path}: {error.strerror or error}"
+        if self.error != before:  # mark and file fail for the same reason
+            log.warning("Failed to %s controls: %s", action, self.error)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -138,7 +138,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
             self._library.enforce_quota()
             self._library.require_writable()
         except OSError as error:
-            raise RecordingError(f"cannot record: {error.strerror}") from error
+            rule = f"recordings: must be a writable folder with free space, {self._library.folder}"
+            raise RecordingError(f"{rule}: {error.strerror}") from error
 
     def _start_thread(self, run: RunT, name: str, record: Callable[[RunT], None]) -> None:
         """With the lock held, so that `stop` waits for the thread. Raises RecordingError."""

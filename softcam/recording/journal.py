@@ -67,16 +67,17 @@ class Journal:
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                log.warning("Interrupted recordings are not resumed: %s cannot be read: %s", self._path, error)
+                reason = error.strerror if isinstance(error, OSError) else error
+                log.warning("Interrupted recordings are not resumed: %s cannot be read: %s", self._path, reason)
             return dict(self._entries)
 
     def save(self, kind: str, entry: Entry | None) -> None:
         """Replace the entry of a kind; None removes it."""
         with self._lock:
+            if self._path is None or self._entries.get(kind) == entry:
+                return
             entries = {**self._entries, kind: entry}
             self._entries = {each: value for each, value in entries.items() if value is not None}
-            if self._path is None:
-                return
             content = {each: asdict(value) for each, value in self._entries.items()}
             try:
                 replace_file(self._path, json.dumps(content).encode())

@@ -6,6 +6,7 @@ recorded after every start, and recovers files.
 
 import contextlib
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,7 +67,9 @@ class RecordingService:
         try:
             self.library.recover()
         except OSError as error:
-            log.warning("Recordings folder cannot be read: %s", error.strerror)
+            folder = self.library.folder
+            if os.path.isdir(folder):  # noqa: PTH112 - raises nothing; the library logged why there is none
+                log.warning("Recordings folder %s cannot be read: %s", folder, error.strerror)
 
     def _resume(self, recorder: Recorder[Any, Any, Any], options_type: type[Any], entry: Entry | None) -> None:
         """Continue the recording of the journal, or start the automatic one."""

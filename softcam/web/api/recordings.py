@@ -77,7 +77,7 @@ class RecordingsApi:
             entries, total = library.select(selection)
             used, free = library.used_bytes(), library.free_bytes()
         except OSError as error:
-            error_text = f"the recordings folder cannot be read: {error.strerror or error}"
+            error_text = f"the recordings folder {library.folder} cannot be read: {error.strerror or error}"
         content = {
             "recordings": [_fields(entry) for entry in entries],
             "total": total,

@@ -31,6 +31,20 @@ def test_round_trip(tmp_path: Path) -> None:
     assert list((tmp_path / "deep/folder").iterdir()) == []
 
 
+def test_failure_to_save_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "folder"
+    folder.write_text("a file in place of the folder")
+    store = Store(folder, "cam0")
+    for _ in range(2):
+        store.start_attempt(requested(roi=ZOOM))
+        store.save(requested(roi=ZOOM))
+    (line,) = caplog.messages
+    assert line.startswith(f"Failed to save controls: {folder / 'cam0.json'}: ")
+    folder.unlink()
+    store.save(requested(roi=ZOOM))
+    assert store.error is None
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

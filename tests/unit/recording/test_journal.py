@@ -39,7 +39,10 @@ def test_failure_to_save_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "state").write_text("a file in place of the folder")
     with caplog.at_level(logging.WARNING):
         Journal(tmp_path / "state" / "journal.json").save("video", ENTRY)
-    assert "A restart will not resume the recording" in caplog.text
+        assert "A restart will not resume the recording" in caplog.text
+        caplog.clear()
+        Journal(tmp_path / "state" / "journal.json").save("timelapse", None)
+    assert caplog.messages == [], "there is nothing to resume"
 
 
 @pytest.mark.parametrize(

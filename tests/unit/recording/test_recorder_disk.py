@@ -95,7 +95,9 @@ def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.Monk
 def test_fail_to_start_without_folder(tmp_path: Path) -> None:
     with studio(tmp_path / "folder") as s:
         shutil.rmtree(tmp_path / "folder")
-        with pytest.raises(RecordingError, match="cannot record: No such file"):
+        with pytest.raises(
+            RecordingError, match=r"^recordings: must be a writable folder with free space, .*/folder: No such file"
+        ):
             s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 
@@ -168,7 +170,7 @@ def test_files_are_small_on_disk_smaller_than_quota(tmp_path: Path, monkeypatch:
 
 def test_fail_to_start_in_unwritable_folder() -> None:
     with studio(Path("/proc")) as s:
-        with pytest.raises(RecordingError, match="cannot record: "):
+        with pytest.raises(RecordingError, match="must be a writable folder with free space, /proc: "):
             s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
 

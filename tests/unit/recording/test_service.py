@@ -1,5 +1,6 @@
 """What the recording service starts by itself: interrupted recordings, and the automatic one."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -122,6 +123,15 @@ def test_disk_that_is_absent_at_the_start(tmp_path: Path) -> None:
         disk.mkdir()
         eventually(lambda: recorder.last_error is None)
         assert running(recorder).stills >= 1
+
+
+def test_missing_folder_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "folder"
+    folder.write_text("a file in place of the folder")
+    with service(tmp_path):
+        eventually(lambda: "recording-recovery" not in [thread.name for thread in threading.enumerate()])
+    (line,) = caplog.messages
+    assert line.startswith(f"Recordings folder {folder} is not available: ")
 
 
 def test_automatic_options() -> None:

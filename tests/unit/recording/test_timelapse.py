@@ -276,7 +276,7 @@ def test_stop_does_not_wait_for_a_still(tmp_path: Path) -> None:
 def test_fail_to_start_in_unwritable_folder() -> None:
     with (
         recorder(Path("/proc")) as (lapse, _, _library),
-        pytest.raises(RecordingError, match="cannot record: "),
+        pytest.raises(RecordingError, match="must be a writable folder with free space, /proc: "),
     ):
         lapse.start(TimelapseOptions())
 
@@ -335,7 +335,7 @@ def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
         _, descriptor = library.create_recording("video", 0.0)  # running, so it cannot be deleted
         os.close(descriptor)
         (tmp_path / "1970-01-01_00-00-00.mp4").write_bytes(b"xx")
-        with pytest.raises(RecordingError, match="cannot record"):
+        with pytest.raises(RecordingError, match="must be a writable folder with free space, "):
             lapse.start(TimelapseOptions())
 
 
