@@ -1,6 +1,6 @@
 """The table of settings, and the texts that are generated from it: `--help` and the table in docs/settings.md.
 
-A new setting is a row here and a field of `softcam.config.settings.Settings`, nothing else. Immutable after the import.
+CONTRIBUTING.md lists the other places that a new setting touches. Immutable after the import.
 """
 
 from collections.abc import Mapping

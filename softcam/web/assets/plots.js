@@ -14,7 +14,7 @@ const OPENING_MS = 15000; // within this time an opening is attributed to this p
 
 // Name, id, value of a sample, its format, and the smallest range of the vertical axis.
 const PLOTS = [
-  ["Frame rate", "fps", (s) => s.status.fps, (v) => figure(v, "fps", 1), 4],
+  ["Frame rate (camera)", "fps", (s) => s.status.fps, (v) => figure(v, "fps", 1), 4],
   ["Bandwidth", "bandwidth", (s) => s.bytes_s * 8e-6, (v) => figure(v, "Mbit/s", 1), 1],
   ["Brightness", "lux", (s) => s.status.lux, (v) => figure(v, "lux", v < 10 ? 1 : 0), 20],
   ["Exposure", "exposure", (s) => s.status.exposure_us, (v) => exposure(v), 2000],
