@@ -136,6 +136,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.timeouts import PATIENCE_S
+
 HERE = Path(__file__).parent
 
 def wait_for(path):
