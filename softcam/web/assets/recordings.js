@@ -151,7 +151,7 @@ export class Recordings {
     $("recordings-empty").hidden = recordings.length > 0;
     write($("recordings-empty"), $("shown-kind").value || $("shown-day").value ? "No recordings of this kind and day." : "No recordings yet.");
     $("show-older").hidden = recordings.length >= Math.min(total, MOST);
-    const shape = JSON.stringify(recordings.map(({ name, is_running, has_thumbnail }) => [name, is_running, has_thumbnail]));
+    const shape = JSON.stringify(recordings.map(({ name, is_running, has_thumbnail, keep }) => [name, is_running, has_thumbnail, keep]));
     if (shape !== this.#shape) {
       this.#shape = shape;
       const list = $("recording-list");
@@ -162,7 +162,7 @@ export class Recordings {
         // Focus the same button of the same row, or of the row that took its place.
         const rows = [...list.querySelectorAll(".recording")];
         const row = rows.find((each) => each.dataset.name === had.dataset.name) ?? rows[place] ?? rows.at(-1);
-        const kind = ["thumb", "delete"].find((each) => focused.classList.contains(each));
+        const kind = ["thumb", "keep", "delete"].find((each) => focused.classList.contains(each));
         (row?.querySelector(`.${kind}:enabled`) ?? row?.querySelector("button:enabled, a") ?? $("recordings")).focus();
       }
     }
@@ -181,7 +181,7 @@ export class Recordings {
   }
 
   #entry(entry) {
-    const { name, kind, began, is_running, has_thumbnail } = entry;
+    const { name, kind, began, is_running, has_thumbnail, keep } = entry;
     const when = formatDate(new Date(began * 1000));
     const what = `${KINDS[kind]}, ${when}`;
     const path = `${PATH}/${encodeURIComponent(name)}`;
@@ -193,6 +193,7 @@ export class Recordings {
       el("div", {}, el("p", { class: "when" }, when), el("p", { class: "facts muted" }, "")),
       el("div", { class: "buttons" },
         is_running ? el("span", { class: "running" }, "Recording") : el("a", { class: "icon-button", href: address(`${path}?download=1`), download: name, "aria-label": `Download: ${what}`, title: "Download" }, icon("download")),
+        el("button", { type: "button", class: "icon-button keep", "aria-pressed": String(keep), "aria-label": `Keep: ${what}`, title: "Keep: not deleted to free space", onclick: () => this.#keep(entry) }, icon("keep")),
         is_running ? null : el("button", { type: "button", class: "icon-button delete", "aria-label": `Delete: ${what}`, title: "Delete", onclick: () => this.#delete(entry, what) }, icon("trash"))));
   }
 
@@ -204,6 +205,15 @@ export class Recordings {
     $("player-download").href = `${src}?download=1`;
     $("player-download").download = name;
     $("player").showModal();
+  }
+
+  async #keep({ name, keep }) {
+    try {
+      await postJson(`${PATH}/${encodeURIComponent(name)}/keep`, { keep: !keep });
+    } catch (error) {
+      notify(errorText(error), true);
+    }
+    this.load();
   }
 
   async #delete({ name }, what) {
