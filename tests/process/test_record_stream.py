@@ -19,6 +19,7 @@ from softcam.imaging import jpeg
 from tests.conftest import PROJECT, Portal
 from tests.support.background import eventually
 from tests.support.fakes import make_frame
+from tests.support.http_client import status_of
 from tests.support.motion_pictures import write_unknown
 from tests.support.timeouts import PATIENCE_S
 
@@ -188,12 +189,12 @@ def test_record_duration(start_portal: Start, tmp_path: Path, path: str) -> None
     assert float(stream["duration"]) < float(said[1]) + 0.5, "includes the frames that PyAV read ahead"
 
 
-def test_record_until_stream_ends(start_portal: Start, tmp_path: Path) -> None:
+def test_record_until_stream_ends(start_portal: Start, tmp_path: Path, wait_until: Callable[..., None]) -> None:
     portal = start_portal(*SMALL)
     output = tmp_path / "recording.mp4"
 
     def end() -> None:
-        portal.wait_for_log("Autofocus for the stream focused")
+        wait_until(lambda: status_of(portal)["pictures_encoded"] > 20)
         portal.stop()
 
     ending = threading.Thread(target=end)

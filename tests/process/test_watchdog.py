@@ -161,10 +161,14 @@ def test_watchdog_disabled(start: Start, faults: Path) -> None:
 def test_long_exposure_is_not_a_stall(start: Start) -> None:
     portal = start("--fps", "0.5", "--watchdog-timeout", "1.5")
     with StreamClient(portal) as viewer:
-        pictures = [viewer.next() for _ in range(3)]
+        pictures = [viewer.next()]
+        # The first frames, in which exposure and lens settle, are faster.
+        while len(pictures) < 2 or pictures[-1].timestamp_s - pictures[-2].timestamp_s < 1.5:
+            pictures.append(viewer.next())
+        pictures.append(viewer.next())
         assert status_of(portal)["restarts"] == 0
     assert not any(picture.is_placeholder for picture in pictures)
-    assert pictures[2].timestamp_s - pictures[1].timestamp_s > 1.5
+    assert pictures[-1].timestamp_s - pictures[-2].timestamp_s > 1.5
     assert "No frame" not in portal.log
 
 
