@@ -48,8 +48,13 @@ class HttpClient:
         """Media type of the response in lower case, without parameters; empty if there is none."""
         return self._header("content-type").partition(";")[0].strip().lower()
 
+    @property
+    def has_length(self) -> bool:
+        """Whether the response says how long its body is, as that of a file does."""
+        return self._header("content-length").isdecimal()
+
     def request(self) -> None:
-        """Send a request; `content_type` and `body` are then those of its response. Raises CameraError."""
+        """Send a request; the properties and `body` are then those of its response. Raises CameraError."""
         url = self._url
         has_answered = False
         redirects = 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
+from urllib.parse import urlsplit
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.url.http_client import HttpClient
@@ -19,6 +20,7 @@ _NO_IMAGE_TIMEOUT_S: Final = 15.0  # while other data arrives
 _MAX_IMAGE_BYTES: Final = 64 << 20
 _SNIFFED_BYTES: Final = 16
 _JPEG_NAMES: Final = ("jpeg", "jpg", "mjpg")  # in media types such as image/pjpeg and video/x-motion-jpeg
+_PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD")  # of HLS and DASH, which refer to other addresses
 _JPEG_BEGINNINGS: Final = (b"\xff\xd8\xff", b"--", b"content-")  # without a useful type: an image, a part
 
 
@@ -30,18 +32,26 @@ def open_source(
         source = HttpSource(address, 1 / request.fps, read_timeout_s, pause)
         if source.has_images:
             return source
+        if source.is_stream:
+            return Source(address, request, read_timeout_s, source)
         source.close()
     return Source(address, request, read_timeout_s)
 
 
 class HttpSource:
-    """An open source; `has_images` is False if it is neither JPEGs nor a single image."""
+    """An open source; `has_images` is False if it is neither JPEGs nor a single image.
+
+    If `is_stream`, FFmpeg can read the response like a file. A second request could fail: some servers, such as
+    `ffmpeg -listen 1`, serve one.
+    """
 
     def __init__(self, url: str, interval_s: float, timeout_s: float, pause: Callable[[float], bool]) -> None:
         """Send the first request. Raises CameraError. `interval_s` is the distance of requests for single images."""
         self._converter = Converter(require_pyav())
         self._interval_s = interval_s
         self._pause = pause
+        self._url = url
+        self._unread = b""
         self._client = HttpClient(url, timeout_s)
         try:
             self._request()
@@ -50,8 +60,27 @@ class HttpSource:
             raise
 
     @property
+    def name(self) -> str:
+        """The path of the URL: FFmpeg derives the format from its extension."""
+        return urlsplit(self._url).path or "/"
+
+    @property
     def has_images(self) -> bool:
         return self._is_jpeg or self._is_image
+
+    @property
+    def is_stream(self) -> bool:
+        return not (self.has_images or self._client.has_length or self._is_playlist)
+
+    def read(self, size: int) -> bytes:
+        """Return up to `size` bytes of the response, none at its end. Raises OSError."""
+        if not self._unread:
+            try:
+                self._unread = next(self._body, b"")
+            except CameraError as error:
+                raise OSError(0, str(error)) from error
+        data, self._unread = self._unread[:size], self._unread[size:]
+        return data
 
     def images(self) -> Iterator[SourceImage | None]:
         """Yield images until a stream ends; a single one is requested again and again. Raises CameraError."""
@@ -84,6 +113,7 @@ class HttpSource:
             beginning.lstrip().lower().startswith(_JPEG_BEGINNINGS) or media_type.startswith("multipart/")
         )
         self._is_image = media_type.startswith("image/")
+        self._is_playlist = "mpegurl" in media_type or beginning.lstrip().startswith(_PLAYLISTS)
 
     def _jpegs(self) -> Iterator[SourceImage | None]:
         splitter = JpegSplitter()

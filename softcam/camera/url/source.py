@@ -10,7 +10,7 @@ import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 
@@ -97,6 +97,15 @@ class SourceImage:
         return Frame(planes, pixel_format, *size, sequence=sequence, began_s=began_s, metadata=metadata)
 
 
+class ReadableStream(Protocol):
+    """What FFmpeg reads like a file that only grows; `name` ends like a file's."""
+
+    @property
+    def name(self) -> str: ...
+    def read(self, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class Pipe:
     """A named pipe into which another program writes its video, as a file object with a timeout for each read.
 
@@ -129,8 +138,10 @@ class Source:
     reader rewinds it at its end; `interval_s` is the frame interval in seconds.
     """
 
-    def __init__(self, address: str, request: StreamRequest, read_timeout_s: float) -> None:
-        """Open the source. Raises CameraError, with a message without passwords."""
+    def __init__(
+        self, address: str, request: StreamRequest, read_timeout_s: float, stream: ReadableStream | None = None
+    ) -> None:
+        """Open the source, or read the open `stream`. Raises CameraError, with a message without passwords."""
         self._av = require_pyav()
         self._address = address
         self._path = path_of(address)
@@ -138,21 +149,23 @@ class Source:
         self._is_rtsp = address.startswith("rtsp")
         self._request = request
         self._read_timeout_s = read_timeout_s
+        self._stream = stream
         self._open()
 
     def _open(self) -> None:
         with camera_errors(), contextlib.ExitStack() as opened:
-            pipe = None
             if self._path is not None and self._path.is_fifo():
-                pipe = opened.enter_context(contextlib.closing(Pipe(self._path, self._read_timeout_s)))
-            self._container = opened.enter_context(self._open_container(pipe))
-            self._find_video(is_file=self._path is not None and not self._is_device and pipe is None)
+                self._stream = Pipe(self._path, self._read_timeout_s)
+            if self._stream is not None:
+                opened.enter_context(contextlib.closing(self._stream))
+            self._container = opened.enter_context(self._open_container())
+            self._find_video(is_file=self._path is not None and not self._is_device and self._stream is None)
             self._opened = opened.pop_all()
 
-    def _open_container(self, pipe: Pipe | None) -> Any:
+    def _open_container(self) -> Any:
         av, path = self._av, self._path
-        if pipe is not None:
-            return av.open(pipe, options=_LIVE_OPTIONS)
+        if self._stream is not None:
+            return av.open(self._stream, options=_LIVE_OPTIONS)
         if path is None:
             # TCP: complete images, and through every router.
             options = _LIVE_OPTIONS | ({"rtsp_transport": "tcp"} if self._is_rtsp else {})
@@ -176,7 +189,7 @@ class Source:
             raise CameraError("FFmpeg does not support its video format")
         self._video = video
         is_known_length = bool(container.duration and container.duration > 0)
-        self.is_endless = is_file or (is_known_length and not self._is_rtsp)
+        self.is_endless = is_file or (is_known_length and not self._is_rtsp and self._stream is None)
         self.is_paced = self.is_endless or container.format.name == "hls"  # segments of seconds arrive at once
         video.thread_type = "SLICE"  # frame threads would each delay the output by one image
         if not self.is_endless:

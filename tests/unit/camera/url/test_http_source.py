@@ -271,3 +271,49 @@ def test_polled_camera_stays_connected(make_stub: MakeStub, make_camera: MakeCam
     assert {frame.data for frame in recorder.wait(20)} == {SMALL}
     assert disconnects == []
     assert camera.disconnect_reason is None
+
+
+def encoded(container: str) -> bytes:
+    """Ten black images in MPEG-2."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as output:
+        video = output.add_stream("mpeg2video", rate=25, width=64, height=48, pix_fmt="yuv420p")
+        for _ in range(10):
+            output.mux(video.encode(av.VideoFrame(64, 48, "yuv420p")))
+        output.mux(video.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("container", ["mpegts", "matroska"])
+def test_other_stream_needs_one_connection(make_stub: MakeStub, container: str) -> None:
+    """As of `ffmpeg -listen 1`, which ends with its only connection."""
+    stub = make_stub(head("application/octet-stream") + encoded(container), b"")
+    source = open_source(stub.url, StreamRequest(640, 480, 25), PATIENCE_S, threading.Event().wait)
+    with contextlib.closing(source):
+        images = [image for image in source.images() if image is not None]
+    assert not isinstance(source, HttpSource)
+    assert {image.size for image in images} == {(64, 48)}
+    assert len(images) >= 9
+    assert len(stub.requests) == 1
+
+
+def test_fail_other_stream_falls_silent(make_stub: MakeStub) -> None:
+    stub = make_stub(stalling(head("video/mp2t") + encoded("mpegts")[:1000]))
+    with pytest.raises(CameraError, match="timed out"):
+        open_source(stub.url, StreamRequest(640, 480, 25), 0.2, threading.Event().wait)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        head("video/mp4", extra=["Content-Length: 1000"]) + bytes(1000),  # a file, in which FFmpeg seeks
+        head("application/vnd.apple.mpegurl") + b"#EXTM3U\n",  # refers to other addresses
+        head("text/plain") + b"#EXTM3U\n#EXT-X-VERSION:3\n",
+        head("application/dash+xml") + b"<?xml version='1.0'?>",
+    ],
+)
+def test_ffmpeg_requests_files_and_playlists_itself(make_stub: MakeStub, response: bytes) -> None:
+    stub = make_stub(response)
+    with pytest.raises(CameraError):
+        open_source(stub.url, StreamRequest(640, 480, 25), PATIENCE_S, threading.Event().wait)
+    assert len(stub.requests) > 1
