@@ -206,6 +206,11 @@ class Catalog:
         with self._lock:
             return self._running.get(name)
 
+    def running_names(self) -> set[str]:
+        """The files that this process is writing."""
+        with self._lock:
+            return set(self._running)
+
     def remove_running(self, name: str) -> RunningFile:
         """The file is complete."""
         self._folder.invalidate()

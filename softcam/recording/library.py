@@ -220,9 +220,7 @@ class Library(Catalog):
         """
         recovered = 0
         present = {entry.name for entry in os.scandir(self.folder)}
-        ended = {name for name in self.sizes() if self.running_file(name) is None}
-        self._order.forget_others(ended)
-        self._order.arrange(ended)
+        self._order.arrange(self.sizes().keys() - self.running_names())
         for name in sorted(present, reverse=True):  # hidden files last
             try:
                 if names.is_recording(name):
@@ -237,6 +235,7 @@ class Library(Catalog):
                 log.debug("File %s is being written by another portal", name)
             except (OSError, RecordingError) as error:
                 log.warning("Failed to recover %s: %s", name, error)
+        self._order.forget_others(self.sizes().keys() - self.running_names())
         return recovered
 
     def _recover_recording(self, name: str) -> bool:

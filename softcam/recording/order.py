@@ -41,12 +41,16 @@ class Order:
             return sorted(present, key=self._places.__getitem__)
 
     def forget_others(self, present: set[str]) -> None:
-        """Remove the lines of recordings that no longer exist. Raises OSError."""
+        """Remove the lines of recordings that no longer exist, if the disk permits it."""
         with self._lock:
             self._read()
             if len(self._places) > len(present):
                 known = sorted(self._places.keys() & present, key=self._places.__getitem__)
-                write_file(self._path, "".join(f"{name}\n" for name in known).encode())
+                try:
+                    write_file(self._path, "".join(f"{name}\n" for name in known).encode())
+                except OSError as error:
+                    log.debug("Order of recordings not shortened: %s", error)
+                    return
                 self._places.clear()
 
     def _append(self, ended: Iterable[str]) -> None:

@@ -1,5 +1,6 @@
 """Interrupted files, those of other portals in the same folder, and files that vanish while they are written."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -37,6 +38,24 @@ def test_interrupted_file_is_recovered(missing: int, tmp_path: Path) -> None:
     assert seen.duration_s == pytest.approx(recovered.duration_s, abs=0.01)
     assert len(seen.numbers) == pytest.approx(seen.duration_s * FPS)
     assert library.recover() == 0
+
+
+def test_recovery_on_a_disk_without_room_for_the_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(tmp_path, None)
+    (tmp_path / library.add_still(STILL, LONG_AGO_S).name).unlink()  # its line is to be removed
+    video = open_video(library)
+    interrupt(video, library)
+    lines = (tmp_path / ".order").read_text()
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    assert library.recover() == 1
+    assert (tmp_path / ".order").read_text() == lines
+    monkeypatch.undo()
+    assert library.recover() == 0
+    assert (tmp_path / ".order").read_text() == f"{video.name}\n"
 
 
 @pytest.mark.parametrize("damaged", [2, 4])

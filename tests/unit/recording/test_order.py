@@ -61,6 +61,7 @@ def test_lines_of_removed_recordings_are_removed(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_written(tmp_path: Path) -> None:
     order = Order(tmp_path / "missing")
-    order.append([LATE])
+    order.append([LATE, MIDDLE])
     order.append([EARLY])
+    order.forget_others({EARLY, LATE})
     assert order.arrange({EARLY, LATE}) == [LATE, EARLY]
