@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
 from softcam.errors import RecordingError
-from softcam.recording.journal import Entry, Journal, Origin
+from softcam.recording.journal import Entry, Journal, Origin, boot_clock
 from softcam.recording.library import Library
 from softcam.runtime.threads import spawn
 
@@ -116,9 +116,9 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
 
     def _save_entry(self, run: RunT) -> None:
         """For the next start, in case that this process ends before the recording."""
-        origin = run.origin
-        entry = Entry(asdict(run.options), origin.began_s, run.elapsed_s, time.time(), origin.is_automatic, run.name)
-        self._journal.save(self.kind, entry)
+        origin, options = run.origin, asdict(run.options)
+        state = origin.began_s, run.elapsed_s, time.time(), origin.is_automatic, run.name
+        self._journal.save(self.kind, Entry(options, *state, *boot_clock()))
 
     def _remove_entry(self, run: RunT) -> None:
         """The recording is over, unless it is to be resumed."""

@@ -10,11 +10,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from softcam.runtime.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,10 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A recording that was running at `saved_s` (Unix time), `elapsed_s` after its beginning by the monotonic clock."""
+    """A recording that was running at `saved_s` (Unix time), `elapsed_s` after its beginning by the monotonic clock.
+
+    `boot_id` and `boot_s` are what `boot_clock` returned at that moment.
+    """
 
     options: Mapping[str, Any]
     began_s: float
@@ -37,15 +42,29 @@ class Entry:
     saved_s: float
     is_automatic: bool
     name: str | None  # its newest file
+    boot_id: str = ""
+    boot_s: float = 0.0
 
-    def origin(self, written_s: float, now_s: float) -> Origin:
-        """The origin of the resumed recording; `written_s` is when the newest file was written last.
+    def origin(self, written_s: float, now_s: float, boot_id: str, boot_s: float) -> Origin:
+        """The origin of the resumed recording; `written_s` is when the newest file was written last, in Unix time.
 
-        All in Unix time. Before the clock is set after a power cut, it may be earlier than the interruption.
+        Within one boot, the elapsed time does not depend on the wall clock, which may be set in between. Before that
+        clock is set after a power cut, it may be earlier than the interruption.
         """
         interrupted_s = max(self.saved_s, written_s)
-        elapsed_s = self.elapsed_s + max(interrupted_s, now_s) - self.saved_s
-        return Origin(self.began_s, time.monotonic() - elapsed_s, interrupted_s, self.is_automatic)
+        is_same_boot = boot_id == self.boot_id != ""
+        since_s = boot_s - self.boot_s if is_same_boot else max(interrupted_s, now_s) - self.saved_s
+        started_s = time.monotonic() - self.elapsed_s - since_s
+        return Origin(self.began_s, started_s, interrupted_s, self.is_automatic)
+
+
+def boot_clock() -> tuple[str, float]:
+    """The id of this boot, "" if it is unknown, and the seconds since then, whatever the wall clock shows."""
+    try:
+        boot_id = _BOOT_ID.read_text().strip()
+    except OSError:
+        boot_id = ""
+    return boot_id, time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Journal:

@@ -14,7 +14,7 @@ from typing import Any
 
 from softcam.errors import CameraError, RecordingError
 from softcam.recording.base import Recorder, format_time
-from softcam.recording.journal import Entry, Journal, Origin
+from softcam.recording.journal import Entry, Journal, Origin, boot_clock
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecordingOptions, VideoRecorder
 from softcam.recording.timelapse import TimelapseOptions, TimelapseRecorder
@@ -103,7 +103,7 @@ class RecordingService:
         if entry.name is not None:
             with contextlib.suppress(OSError, RecordingError):  # the disk may be absent
                 written_s = self.library.path_of(entry.name).stat().st_mtime
-        return entry.origin(written_s, time.time())
+        return entry.origin(written_s, time.time(), *boot_clock())
 
 
 def automatic_options(setting: str) -> RecordingOptions | TimelapseOptions | None:

@@ -2,13 +2,23 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from softcam.recording.journal import Entry, Journal
+from softcam.recording.journal import Entry, Journal, boot_clock
 
-ENTRY = Entry({"segment_s": 60.0}, 1000.0, 50.0, 1050.0, is_automatic=False, name="1970-01-01_00-16-40.mp4")
+ENTRY = Entry(
+    {"segment_s": 60.0},
+    1000.0,
+    50.0,
+    1050.0,
+    is_automatic=False,
+    name="1970-01-01_00-16-40.mp4",
+    boot_id="this boot",
+    boot_s=200.0,
+)
 
 
 def test_entries_survive(tmp_path: Path) -> None:
@@ -46,14 +56,31 @@ def test_failure_to_save_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 @pytest.mark.parametrize(
-    ("written_s", "now_s", "interrupted_s", "elapsed_s"),
+    ("written_s", "now_s", "boot", "interrupted_s", "elapsed_s"),
     [
-        (1080.0, 1100.0, 1080.0, 100.0),
-        (0.0, 1100.0, 1050.0, 100.0),  # the file cannot be read
-        (1080.0, 30.0, 1080.0, 80.0),  # the clock is behind after a power cut
+        (1080.0, 1100.0, ("next boot", 5.0), 1080.0, 100.0),
+        (1080.0, 1100.0, ("", 5.0), 1080.0, 100.0),
+        (0.0, 1100.0, ("next boot", 5.0), 1050.0, 100.0),  # the file cannot be read
+        (1080.0, 30.0, ("next boot", 5.0), 1080.0, 80.0),  # the clock is behind after a power cut
+        (1080.0, 1100.0, ("this boot", 260.0), 1080.0, 110.0),
+        (1080.0, 1e9, ("this boot", 260.0), 1080.0, 110.0),  # the clock was set
     ],
 )
-def test_origin(written_s: float, now_s: float, interrupted_s: float, elapsed_s: float) -> None:
-    origin = ENTRY.origin(written_s, now_s)
+def test_origin(
+    written_s: float, now_s: float, boot: tuple[str, float], interrupted_s: float, elapsed_s: float
+) -> None:
+    origin = ENTRY.origin(written_s, now_s, *boot)
     assert (origin.began_s, origin.interrupted_s, origin.is_automatic) == (1000.0, interrupted_s, False)
     assert time.monotonic() - origin.started_s == pytest.approx(elapsed_s, abs=1.0)
+
+
+def test_boot_clock() -> None:
+    (first_id, first_s), (second_id, second_s) = boot_clock(), boot_clock()
+    assert first_id == second_id != ""
+    assert 0.0 < first_s <= second_s < first_s + 60.0
+
+
+def test_unknown_boots_are_different() -> None:
+    entry = replace(ENTRY, boot_id="")
+    origin = entry.origin(1080.0, 1100.0, "", 260.0)
+    assert time.monotonic() - origin.started_s == pytest.approx(100.0, abs=1.0)

@@ -76,6 +76,18 @@ def test_crash_is_resumed(tmp_path: Path) -> None:
     assert again.elapsed_s == pytest.approx(time.time() - saved_s, abs=5.0)
 
 
+def test_clock_that_is_set_between_two_processes_ends_no_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service(tmp_path) as recorder:
+        recorder.start(OPTIONS)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 365 * 86_400)
+    with service(tmp_path) as recorder:
+        eventually(lambda: recorder.running is not None)
+        assert running(recorder).elapsed_s < 600.0, "of an hour"
+
+
 def test_stopped_recording_is_not_resumed(tmp_path: Path) -> None:
     with service(tmp_path) as recorder:
         recorder.start(OPTIONS)
