@@ -10,13 +10,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar, get_type_hints
 
 from softcam.runtime.atomic_file import replace_file
 
 log = logging.getLogger(__name__)
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_MAX_NUMBER: Final = 1e11  # as Unix time, the year 5138
+_Record = TypeVar("_Record")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Entry:
     `boot_id` and `boot_s` are what `boot_clock` returned at that moment.
     """
 
-    options: Mapping[str, Any]
+    options: object  # as in JSON; `restore` returns those of the recorder
     began_s: float
     elapsed_s: float
     saved_s: float
@@ -56,6 +58,19 @@ class Entry:
         since_s = boot_s - self.boot_s if is_same_boot else max(interrupted_s, now_s) - self.saved_s
         started_s = time.monotonic() - self.elapsed_s - since_s
         return Origin(self.began_s, started_s, interrupted_s, self.is_automatic)
+
+
+def restore(kind: type[_Record], values: Any) -> _Record:
+    """A dataclass from a JSON object. Raises TypeError or ValueError if names, types or numbers do not fit."""
+    record = kind(**values)
+    for name, types in get_type_hints(kind).items():
+        value = getattr(record, name)
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not isinstance(value, types) and not (is_number and isinstance(0.0, types)):
+            raise TypeError(f"{name}: unexpected value {value!r}")
+        if is_number and not 0 <= value <= _MAX_NUMBER:
+            raise ValueError(f"{name}: must be from 0 to {_MAX_NUMBER:g}")
+    return record
 
 
 def boot_clock() -> tuple[str, float]:
@@ -82,7 +97,7 @@ class Journal:
         with self._lock:
             try:
                 content = json.loads(self._path.read_bytes())
-                self._entries = {str(kind): Entry(**values) for kind, values in content.items()}
+                self._entries = {str(kind): restore(Entry, values) for kind, values in content.items()}
             except FileNotFoundError:
                 pass
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:

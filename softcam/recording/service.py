@@ -8,13 +8,13 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from softcam.errors import CameraError, RecordingError
 from softcam.recording.base import Recorder, format_time
-from softcam.recording.journal import Entry, Journal, Origin, boot_clock
+from softcam.recording.journal import Entry, Journal, Origin, boot_clock, restore
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecordingOptions, VideoRecorder
 from softcam.recording.timelapse import TimelapseOptions, TimelapseRecorder
@@ -38,10 +38,12 @@ class RecordingService:
     journal: Journal = field(default_factory=Journal)
 
     def open(self, on_crash: Callable[[str], None]) -> None:
-        """Start to keep the pre-roll, and the thread `recording-recovery`."""
+        """Start to keep the pre-roll, and the thread `recording-recovery`. The journal is loaded before anything else is
+        recorded, which would replace it."""
+        interrupted = self.journal.load()
         if self.video is not None:
             self.video.open()
-        spawn("recording-recovery", self._recover, on_crash)
+        spawn("recording-recovery", lambda: self._recover(interrupted), on_crash)
 
     @property
     def last_error(self) -> str | None:
@@ -58,8 +60,7 @@ class RecordingService:
         if self.timelapse is not None:
             self.timelapse.stop(deadline_s, is_interrupted=True)
 
-    def _recover(self) -> None:
-        interrupted = self.journal.load()
+    def _recover(self, interrupted: Mapping[str, Entry]) -> None:
         if self.video is not None:
             self._resume(self.video, RecordingOptions, interrupted.get(self.video.kind))
         if self.timelapse is not None:
@@ -77,8 +78,8 @@ class RecordingService:
         options, origin = automatic, Origin(is_automatic=True)
         if entry is not None:
             try:
-                options = automatic if entry.is_automatic else options_type(**entry.options)
-            except TypeError as error:  # of another version
+                options = automatic if entry.is_automatic else restore(options_type, entry.options)
+            except (TypeError, ValueError) as error:  # of another version, or damaged
                 log.warning("Interrupted %s is not resumed: %s", recorder.kind, error)
             else:
                 origin = self._origin(entry)

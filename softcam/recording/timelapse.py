@@ -50,6 +50,10 @@ class TimelapseOptions:
     fps: float = 25.0
     full_sensor: bool = False
 
+    def __post_init__(self) -> None:
+        if min(self.interval_s, self.fps) <= 0:
+            raise ValueError("interval_s and fps: must be positive")
+
 
 @dataclass(frozen=True, slots=True)
 class RunningTimelapse:

@@ -1,8 +1,9 @@
 """The journal: what survives a process, and where a resumed recording began."""
 
+import json
 import logging
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -30,13 +31,39 @@ def test_entries_survive(tmp_path: Path) -> None:
     assert Journal(path).load() == {"video": ENTRY}
 
 
+def test_entry_of_an_earlier_version(tmp_path: Path) -> None:
+    path = tmp_path / "journal.json"
+    values = asdict(ENTRY)
+    del values["boot_id"], values["boot_s"]
+    path.write_text(json.dumps({"video": values}))
+    assert Journal(path).load() == {"video": replace(ENTRY, boot_id="", boot_s=0.0)}
+
+
 def test_missing_file(tmp_path: Path) -> None:
     assert Journal(tmp_path / "journal.json").load() == {}
     assert Journal().load() == {}
 
 
+WRONG: tuple[dict[str, object], ...] = (
+    {"began_s": None},
+    {"elapsed_s": "50"},
+    {"saved_s": True},
+    {"saved_s": 1e300},
+    {"saved_s": float("nan")},
+    {"elapsed_s": -1.0},
+    {"is_automatic": 1},
+    {"name": 7},
+    {"boot_id": None},
+    {"boot_s": []},
+)
+
+
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{", '{"video": 1}', '{"video": {"name": "x"}}', "\udcff", "[" * 100_000]
+    "content",
+    [
+        *("", "[]", "{", '{"video": 1}', '{"video": {"name": "x"}}', "\udcff", "[" * 100_000),
+        *(json.dumps({"video": {**asdict(ENTRY), **wrong}}) for wrong in WRONG),
+    ],
 )
 def test_damaged_file(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "journal.json"

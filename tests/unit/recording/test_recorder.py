@@ -9,7 +9,7 @@ import pytest
 
 from softcam.errors import CameraError, RecordingError
 from softcam.recording import base
-from softcam.recording.journal import Journal, Origin
+from softcam.recording.journal import Journal, Origin, restore
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecordingOptions
 from tests.support.background import eventually
@@ -304,4 +304,5 @@ def test_journal_keeps_what_was_not_stopped(tmp_path: Path) -> None:
         s.start(segment_s=60.0)
         name = running_name(s)
     (entry,) = Journal(tmp_path / "journal.json").load().values()
-    assert (entry.name, entry.options["segment_s"], entry.is_automatic) == (name, 60.0, False)
+    options = restore(RecordingOptions, entry.options)
+    assert (entry.name, options.segment_s, entry.is_automatic) == (name, 60.0, False)

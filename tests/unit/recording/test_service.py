@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,9 +98,19 @@ def test_stopped_recording_is_not_resumed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"duration_s": 50.0}, "its duration is over"), ({"colour": "red"}, "unexpected keyword")],
+    [
+        ({"duration_s": 50.0}, "its duration is over"),
+        ({"colour": "red"}, "unexpected keyword"),
+        ({"duration_s": "50"}, "duration_s: unexpected value '50'"),
+        ({"interval_s": None}, "not supported between"),
+        ({"full_sensor": 1}, "full_sensor: unexpected value 1"),
+        ({"interval_s": 0}, "must be positive"),
+        ({"fps": 1e300}, "fps: must be from 0 to 1e+11"),
+        ([1.0], "must be a mapping"),
+        (None, "must be a mapping"),
+    ],
 )
-def test_not_resumed(options: dict[str, object], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_not_resumed(options: object, reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     saved_s = time.time() - 100.0
     Journal(tmp_path / "journal.json").save("time-lapse", Entry(options, saved_s, 0.0, saved_s, False, None))
     with service(tmp_path) as recorder:
@@ -135,6 +146,28 @@ def test_disk_that_is_absent_at_the_start(tmp_path: Path) -> None:
         disk.mkdir()
         eventually(lambda: recorder.last_error is None)
         assert running(recorder).stills >= 1
+
+
+class LoadingJournal(Journal):
+    """Keeps which thread loaded it."""
+
+    loaders: tuple[threading.Thread, ...] = ()
+
+    def load(self) -> Mapping[str, Entry]:
+        self.loaders += (threading.current_thread(),)
+        return super().load()
+
+
+def test_journal_is_loaded_before_it_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "journal.json"
+    other = Entry({}, 1.0, 1.0, 1.0, is_automatic=False, name=None)
+    Journal(path).save("another kind", other)
+    journal, crashes = LoadingJournal(path), list[str]()
+    RecordingService(Library(tmp_path / "folder", None), 0.0, journal=journal).open(crashes.append)
+    assert journal.loaders == (threading.current_thread(),)
+    journal.save("time-lapse", replace(other, began_s=2.0))
+    assert Journal(path).load() == {"another kind": other, "time-lapse": replace(other, began_s=2.0)}
+    assert crashes == []
 
 
 def test_missing_folder_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
