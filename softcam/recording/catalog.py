@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -194,6 +194,7 @@ class Catalog:
             descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._info.pop(name, None)  # of a file that was deleted
             self._running[name] = RunningFile(descriptor)
+        self._folder.invalidate()
         return descriptor
 
     def update_progress(self, name: str, whole: int, duration_s: float | None = None) -> None:
@@ -216,6 +217,10 @@ class Catalog:
         self._folder.invalidate()
         with self._lock:
             return self._running.pop(name)
+
+    def forget_deleted(self, deleted: Collection[str]) -> None:
+        """This process has just deleted these recordings: the list is without them, and not read again at once."""
+        self._folder.discard(deleted)
 
     # --- cached facts -----------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ import os
 import threading
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +56,12 @@ class Listing:
         ]
         return found[: selection.limit], len(found)
 
+    def without(self, deleted: Collection[str]) -> "Listing":
+        """The folder after these recordings were deleted."""
+        left = [name for name in self.names if name not in deleted]
+        sizes = {name: size for name, size in self.sizes.items() if name not in deleted}
+        return replace(self, names=left, keys=[names.sort_key(name) for name in left], sizes=sizes)
+
 
 class Folder:
     """Scans one folder, and keeps the result while it is valid."""
@@ -69,27 +75,42 @@ class Folder:
         self._scanned_s = 0.0
         self._state: tuple[int, int, int] | None = None  # of the folder
         self._state_since_s = 0.0
+        self._trusted_until_s = 0.0  # after a change by this process
         self._stills: dict[str, tuple[int, int]] = {}  # by folder of stills: its modification time, bytes
         self.scans = 0
 
     def read(self) -> Listing:
         """Raises OSError."""
-        status = self.path.stat()
-        state = status.st_dev, status.st_ino, status.st_mtime_ns
         with self._lock:
-            now_s = time.monotonic()
+            state, now_s = self._read_state(), time.monotonic()
             if state != self._state:
-                self._state, self._state_since_s, self._listing = state, now_s, None
-            is_settled = self._scanned_s - self._state_since_s >= self._settled_s
+                self._state, self._state_since_s, self._listing, self._trusted_until_s = state, now_s, None, 0.0
+            is_settled = now_s < self._trusted_until_s or self._scanned_s - self._state_since_s >= self._settled_s
             if self._listing is None or not is_settled or now_s - self._scanned_s > self._max_age_s:
                 self._scanned_s, self._listing = now_s, self._scan()
                 self.scans += 1
             return self._listing
 
     def invalidate(self) -> None:
-        """The size of a file has changed."""
+        """The size of a file has changed, or this process has created one."""
         with self._lock:
-            self._listing = None
+            self._listing, self._trusted_until_s = None, 0.0
+
+    def discard(self, deleted: Collection[str]) -> None:
+        """This process has deleted these recordings since the last `read`: remove them from its result.
+
+        The next scan is due when the modification time is settled, because others may have changed the folder too.
+        """
+        with self._lock, contextlib.suppress(OSError):
+            if self._listing is not None:
+                self._state, self._state_since_s = self._read_state(), time.monotonic()
+                self._trusted_until_s = self._state_since_s + self._settled_s
+                self._listing = self._listing.without(frozenset(deleted))
+
+    def _read_state(self) -> tuple[int, int, int]:
+        """Raises OSError."""
+        status = self.path.stat()
+        return status.st_dev, status.st_ino, status.st_mtime_ns
 
     def stills_bytes(self, name: str) -> int:
         """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""

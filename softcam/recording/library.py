@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 # FAT32 limits files to 4 GiB: this leaves room for the index and for the frames until the next keyframe.
 MAX_FILE_BYTES: Final = 4_000_000_000
+_SLACK_PARTS: Final = 100  # of the quota: one may be freed beyond what is needed
 
 
 class Library(Catalog):
@@ -142,17 +143,21 @@ class Library(Catalog):
     # --- deleting and recovering ------------------------------------------------------------------------------
 
     def delete_recording(self, name: str) -> None:
-        """Raises NoRecording, and RecordingError while it is being written."""
+        """It does not return after a power cut. Raises NoRecording, and RecordingError while it is being written."""
+        try:
+            self._delete(name)
+            sync_directory(self.folder)
+        except OSError as error:
+            raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
+
+    def _delete(self, name: str) -> None:
+        """Raises OSError, RecordingError."""
         path = self.path_of(name)
         if self.running_file(name) is not None or (path.suffix == ".mp4" and is_locked(path)):
             raise RecordingError(f"{name} is being written; stop the recording first")
         if not self._has_content(name):
             raise NoRecording(NOT_FOUND)
-        try:
-            self._remove(name)
-            sync_directory(self.folder)
-        except OSError as error:
-            raise RecordingError(f"{name} cannot be deleted: {error.strerror}") from error
+        self._remove(name)
 
     def mark(self, name: str, *, is_kept: bool) -> None:
         """Set whether a recording may be deleted to free space. Raises NoRecording, RecordingError."""
@@ -182,7 +187,8 @@ class Library(Catalog):
         """Make sure that `needed` bytes may be written. Raises OSError if the disk or the limit is reached.
 
         With a limit the recordings that ended first are deleted, except those that are marked to keep, also where the
-        disk is smaller than the limit; without one, nothing is ever deleted.
+        disk is smaller than the limit; without one, nothing is ever deleted. Small recordings are deleted many at once,
+        because the folder has to be read again after each time.
         """
         with self._enforcing:
             self._disk.require_mounted()
@@ -197,20 +203,34 @@ class Library(Catalog):
             self.quota = min(self.max_bytes, max(0, used + free - reserve))
             excess = max(excess, used + needed - self.max_bytes)
             # Also without need: what is found now counts as older than what ends later.
-            for name in self._order.arrange({name for name in sizes if self.running_file(name) is None}):
-                if excess <= 0:
-                    return
-                if self.is_kept(name):
-                    continue
-                try:
-                    self.delete_recording(name)
-                except RecordingError as error:
-                    log.debug("Recording not deleted: %s", error)
-                    continue
-                log.info("Deleted %s, the oldest recording, to free space", name)
-                excess -= sizes[name]
-            if excess > 0:
+            ended = self._order.arrange(sizes.keys() - self.running_names())
+            if excess > 0 and self._delete_first(ended, sizes, excess) > 0:
                 raise OSError(errno.ENOSPC, "no space left, and no older recording to delete")
+
+    def _delete_first(self, ended: Sequence[str], sizes: Mapping[str, int], excess: int) -> int:
+        """Delete at least `excess` bytes, and what fits in the slack; returns how many are still missing.
+
+        Called with the lock held. Raises OSError.
+        """
+        slack = (self.quota or 0) // _SLACK_PARTS
+        deleted: list[str] = []
+        for name in ended:
+            if excess <= 0 and sizes[name] - excess > slack:
+                break
+            if self.is_kept(name):
+                continue
+            try:
+                self._delete(name)
+            except (OSError, RecordingError) as error:
+                log.debug("Recording not deleted: %s", error)
+                continue
+            log.info("Deleted %s, the oldest recording, to free space", name)
+            excess -= sizes[name]
+            deleted.append(name)
+        if deleted:
+            self.forget_deleted(deleted)
+            sync_directory(self.folder)
+        return excess
 
     def recover(self) -> int:
         """Recover what a crash or a power cut interrupted, and remove what has no content.

@@ -70,6 +70,33 @@ def test_size_is_read_again_on_request(tmp_path: Path) -> None:
     assert folder.read().sizes[NAMES[0]] == 9
 
 
+def test_own_deletions_cause_no_scan(tmp_path: Path) -> None:
+    fill(tmp_path)
+    folder = Folder(tmp_path, settled_s=3600.0)
+    folder.read()
+    (tmp_path / NAMES[0]).unlink()
+    folder.discard([NAMES[0]])
+    assert list(folder.read().names) == list(NAMES[1:])
+    assert folder.read().select(Selection(first=sort_key(NAMES[1]), limit=1)) == ([NAMES[-1]], 6)
+    assert sum(folder.read().sizes.values()) == 5 * 6
+    assert folder.scans == 1
+    folder.invalidate()
+    folder.read()
+    assert folder.read().names == list(NAMES[1:])
+    assert folder.scans == 3, "as after any other change"
+
+
+def test_others_may_change_the_folder_together_with_own_deletions(tmp_path: Path) -> None:
+    folder = fill(tmp_path)
+    folder.read()
+    (tmp_path / NAMES[0]).unlink()
+    (tmp_path / NAMES[1]).unlink()
+    folder.discard([NAMES[0]])
+    for _ in range(2):
+        assert list(folder.read().names) == list(NAMES[2:])
+    assert folder.scans == 2
+
+
 @pytest.mark.parametrize("limits", [{"settled_s": 3600.0}, {"settled_s": 0.0, "max_age_s": 0.0}])
 def test_scanned_again_after_a_change_and_after_some_time(limits: dict[str, float], tmp_path: Path) -> None:
     """A second change may have the modification time of the first one; sizes may change without any."""

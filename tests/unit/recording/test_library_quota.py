@@ -35,6 +35,31 @@ def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
     assert len(contents(tmp_path)) == 8  # with their thumbnails
 
 
+def test_small_recordings_are_deleted_many_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One percent of the limit, with one sync of the folder."""
+    library = Library(tmp_path, None)
+    for after_s in range(20):
+        library.add_still(STILL, LONG_AGO_S + after_s)
+    library = Library(tmp_path, 500 * len(STILL))
+    library.enforce_quota()
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    library.enforce_quota(481 * len(STILL) + 1)
+    assert [entry.name[17:19] for entry in library.entries()][::-1] == [f"{second:02}" for second in range(8, 22)]
+    assert len(synced) == 1
+    library.enforce_quota(485 * len(STILL))
+    assert len(library.entries()) == 14, "within the limit, nothing is deleted"
+    assert len(synced) == 1
+
+
+def test_no_further_recording_is_deleted_if_it_exceeds_the_slack(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    for after_s in range(4):
+        library.add_still(STILL, LONG_AGO_S + after_s)
+    Library(tmp_path, 3 * len(STILL)).enforce_quota()
+    assert len(library.entries()) == 3
+
+
 def test_quota_keeps_running_file(tmp_path: Path) -> None:
     library = Library(tmp_path, 20_000_000)
     video = open_video(library)
@@ -190,7 +215,7 @@ def test_files_copied_in_are_as_new_as_their_arrival(tmp_path: Path) -> None:
 
 def test_timelapse_is_as_old_as_its_end(tmp_path: Path) -> None:
     """It began before all others."""
-    library = Library(tmp_path, 10**6)
+    library = Library(tmp_path, 10**5)
     fmt, taken = packets(1)
     lapse = Mp4Writer(library, "timelapse", fmt, LONG_AGO_S - DAY_S, taken[0].began_s)
     lapse.add_fragment(taken, 0.04)
@@ -199,7 +224,7 @@ def test_timelapse_is_as_old_as_its_end(tmp_path: Path) -> None:
     last = make_video(library, LONG_AGO_S + 20)
     for left in ({videos[1], lapse.name, last}, {lapse.name, last}, {last}):
         used = library.used_bytes()
-        library.enforce_quota(10**6 - used + 1)
+        library.enforce_quota(10**5 - used + 1)
         assert names_of(library) == left
 
 
@@ -212,9 +237,9 @@ def test_interrupted_recording_is_newer_than_what_ended_before(tmp_path: Path) -
     # As a crash leaves the folder.
     (tmp_path / video.name).write_bytes(content)
     (tmp_path / ".order").write_text(f"{photo}\n")
-    again = Library(tmp_path, 10**6)
+    again = Library(tmp_path, 10**5)
     assert again.recover() == 1
-    again.enforce_quota(10**6 - again.used_bytes() + 1)
+    again.enforce_quota(10**5 - again.used_bytes() + 1)
     assert names_of(again) == {video.name}
 
 
