@@ -57,7 +57,7 @@ class Library(Catalog):
         self.max_bytes = max_bytes
         self.quota = max_bytes
         self.max_file_bytes = max_file_bytes
-        self._enforcing = threading.Lock()  # one thread at a time deletes, and replaces `quota`
+        self._enforcing = threading.Lock()  # one thread at a time deletes or marks, and replaces `quota`
         self._disk = Disk(folder)
         self._order = Order(folder)
         try:
@@ -162,17 +162,18 @@ class Library(Catalog):
     def mark(self, name: str, *, is_kept: bool) -> None:
         """Set whether a recording may be deleted to free space. Raises NoRecording, RecordingError."""
         self.path_of(name)
-        if not self._has_content(name):
-            raise NoRecording(NOT_FOUND)
         mark = self.folder / names.keep_mark_of(name)
-        try:
-            if is_kept:
-                write_file(mark, b"not deleted to free space\n")
-            else:
-                mark.unlink(missing_ok=True)
-                sync_directory(self.folder)
-        except OSError as error:
-            raise RecordingError(f"{name} cannot be marked: {error.strerror}") from error
+        with self._enforcing:  # else it may be deleted between check and mark
+            if not self._has_content(name):
+                raise NoRecording(NOT_FOUND)
+            try:
+                if is_kept:
+                    write_file(mark, b"not deleted to free space\n")
+                else:
+                    mark.unlink(missing_ok=True)
+                    sync_directory(self.folder)
+            except OSError as error:
+                raise RecordingError(f"{name} cannot be marked: {error.strerror}") from error
 
     def _has_content(self, name: str) -> bool:
         """Also the stills of a time-lapse whose MP4 file is missing."""

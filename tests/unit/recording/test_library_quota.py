@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import threading
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from softcam.errors import NoRecording
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.recordings import LONG_AGO_S, STILL, contents, make_video, open_video, packets
+from tests.support.timeouts import PATIENCE_S
 
 Disk = namedtuple("Disk", "f_bavail f_frsize f_blocks")  # noqa: PYI024 - as statvfs has it
 
@@ -255,6 +257,40 @@ def test_kept_recordings_are_not_deleted(tmp_path: Path) -> None:
     assert kept not in names_of(library)
     with pytest.raises(NoRecording):
         library.mark(kept, is_kept=True)
+
+
+class MarkingLibrary(Library):
+    """Another thread marks a recording when it is about to be deleted."""
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        super().__init__(folder, max_bytes)
+        self.outcomes: list[str] = []
+        self.thread: threading.Thread | None = None
+
+    def is_kept(self, name: str) -> bool:
+        is_kept = super().is_kept(name)
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.mark_late, args=[name])
+            self.thread.start()
+            self.thread.join(0.3)  # time enough for a mark that does not wait for the deletion
+        return is_kept
+
+    def mark_late(self, name: str) -> None:
+        try:
+            self.mark(name, is_kept=True)
+            self.outcomes.append("kept")
+        except NoRecording:
+            self.outcomes.append("deleted")
+
+
+def test_mark_during_a_deletion(tmp_path: Path) -> None:
+    Library(tmp_path, None).add_still(STILL, LONG_AGO_S)
+    library = MarkingLibrary(tmp_path, 1)
+    library.enforce_quota()
+    assert library.thread is not None
+    library.thread.join(PATIENCE_S)
+    assert library.outcomes == ["deleted"]
+    assert contents(tmp_path) == []
 
 
 def test_marks_are_removed_with_their_recordings(tmp_path: Path) -> None:
