@@ -70,7 +70,7 @@ class Folder:
         self.path = path
         self._settled_s = settled_s
         self._max_age_s = max_age_s
-        self._lock = threading.Lock()  # guards the fields below
+        self._lock = threading.RLock()  # guards the fields below; held during a scan
         self._listing: Listing | None = None
         self._scanned_s = 0.0
         self._state: tuple[int, int, int] | None = None  # of the folder
@@ -113,20 +113,27 @@ class Folder:
         return status.st_dev, status.st_ino, status.st_mtime_ns
 
     def stills_bytes(self, name: str) -> int:
-        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when a still was added or removed."""
+        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when others have added or removed a still."""
         if not names.is_timelapse(name):
             return 0
         folder = names.stills_of(name)
-        try:
-            changed_ns = (self.path / folder).stat().st_mtime_ns
-            known_ns, size = self._stills.get(folder, (0, 0))
-            if known_ns != changed_ns:
-                with os.scandir(self.path / folder) as stills:
-                    size = sum(entry.stat().st_size for entry in stills)
-        except OSError:  # there are none, or they are being deleted
-            return 0
-        self._stills[folder] = changed_ns, size
-        return size
+        with self._lock:
+            try:
+                changed_ns = (self.path / folder).stat().st_mtime_ns
+                known_ns, size = self._stills.get(folder, (0, 0))
+                if known_ns != changed_ns:
+                    with os.scandir(self.path / folder) as stills:
+                        size = sum(entry.stat().st_size for entry in stills)
+            except OSError:  # there are none, or they are being deleted
+                return 0
+            self._stills[folder] = changed_ns, size
+            return size
+
+    def set_stills_bytes(self, name: str, size: int) -> None:
+        """This process has added a still: the sum is now `size`. Raises OSError."""
+        folder = names.stills_of(name)
+        with self._lock:
+            self._stills[folder] = (self.path / folder).stat().st_mtime_ns, size
 
     def _scan(self) -> Listing:
         """With the lock held. Raises OSError."""

@@ -134,7 +134,9 @@ class Library(Catalog):
         if not folder.is_dir():
             folder.mkdir(mode=0o755, exist_ok=True)
             sync_directory(self.folder)
+        size = self._folder.stills_bytes(name) + len(jpeg)
         write_file(folder / f"{number:06}.jpg", jpeg)
+        self._folder.set_stills_bytes(name, size)
 
     def set_thumbnail(self, name: str, jpeg: bytes) -> None:
         """Save the thumbnail of a running recording, once. Raises OSError."""

@@ -1,5 +1,6 @@
 """The list of the folder: selections, and when it is scanned again."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,22 @@ def test_scanned_again_after_a_change_and_after_some_time(limits: dict[str, floa
     for _ in range(3):
         folder.read()
     assert folder.scans == 3
+
+
+def test_sum_of_stills(tmp_path: Path) -> None:
+    name = NAMES[5]
+    folder, stills = Folder(tmp_path), tmp_path / name.removesuffix(".mp4")
+    assert folder.stills_bytes(name) == 0
+    stills.mkdir()
+    (stills / "000001.jpg").write_bytes(b"12345")
+    assert folder.stills_bytes(name) == 5
+    (stills / "000002.jpg").write_bytes(b"123")
+    folder.set_stills_bytes(name, 1000)
+    assert folder.stills_bytes(name) == 1000, "not read again"
+    os.utime(stills, (1, 1))
+    assert folder.stills_bytes(name) == 8
+    with pytest.raises(FileNotFoundError):
+        folder.set_stills_bytes(NAMES[5].replace("20", "19"), 5)
 
 
 def test_missing_folder(tmp_path: Path) -> None:

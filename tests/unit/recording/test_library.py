@@ -271,6 +271,29 @@ def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     assert contents(tmp_path) == []
 
 
+def test_stills_are_not_summed_again_for_each_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = Library(tmp_path, None)
+    name = "2026-11-20_23-15-02_timelapse.mp4"
+    folder = tmp_path / name.removesuffix(".mp4")
+    scandir, scanned = os.scandir, list[Path]()
+
+    def scan(path: Path) -> Any:
+        scanned.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    for number in range(1, 10):
+        library.add_to_timelapse(name, number, STILL)
+        assert library.used_bytes() == number * len(STILL)
+    assert scanned.count(folder) == 1, "when it was empty"
+    (folder / "000005.jpg").unlink()
+    os.utime(folder, (1, 1))
+    assert library.used_bytes() == 8 * len(STILL)
+    library.add_to_timelapse(name, 10, STILL)
+    assert library.used_bytes() == 9 * len(STILL)
+    assert scanned.count(folder) == 2
+
+
 def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     lonely = "2026-11-20_23-15-02_timelapse.mp4"
