@@ -72,15 +72,11 @@ def keep_mark_of(name: str) -> str:
 
 
 def owner_of(hidden: str) -> str | None:
-    """The recording whose thumbnail or mark has this name, or whose photo or thumbnail was not written to its end
+    """The recording whose thumbnail or mark has this name, or whose photo, thumbnail or mark was not written to its end
     (`atomic_file.write_file`); None for other names."""
-    for name in (hidden[1:], hidden[1:-4], hidden[2:-4], hidden[1:-5]):
-        if is_recording(name) and hidden in (
-            f".{name}",
-            thumbnail_of(name),
-            f".{thumbnail_of(name)}",
-            keep_mark_of(name),
-        ):
+    for name in (hidden[1:], hidden[1:-4], hidden[2:-4], hidden[1:-5], hidden[2:-5]):
+        thumbnail, mark = thumbnail_of(name), keep_mark_of(name)
+        if is_recording(name) and hidden in (f".{name}", thumbnail, f".{thumbnail}", mark, f".{mark}"):
             return name
     return None
 
