@@ -139,8 +139,11 @@ class Library(Catalog):
         self._folder.set_stills_bytes(name, size)
 
     def set_thumbnail(self, name: str, jpeg: bytes) -> None:
-        """Save the thumbnail of a running recording, once. Raises OSError."""
-        write_file(self.folder / names.thumbnail_of(name), jpeg)
+        """Save the thumbnail of a running recording, once. If that fails, the recording has none."""
+        try:
+            write_file(self.folder / names.thumbnail_of(name), jpeg)
+        except OSError as error:
+            log.debug("No thumbnail of %s: %s", name, error)
 
     # --- deleting and recovering ------------------------------------------------------------------------------
 

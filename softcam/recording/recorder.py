@@ -335,7 +335,7 @@ class VideoRecorder(Recorder[_Run, RunningVideo, RecordingOptions]):
             thumbnail = self._thumbnail()
             if thumbnail is not None:
                 self._library.set_thumbnail(file.name, thumbnail)
-        except (OSError, CameraError) as error:
+        except CameraError as error:
             log.debug("No thumbnail of %s: %s", file.name, error)
 
     def _sync(self, run: _Run) -> None:

@@ -172,6 +172,27 @@ def test_failed_still_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert contents(tmp_path) == []
 
 
+def test_photo_is_saved_without_its_thumbnail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    library = Library(tmp_path, None)
+    fsync, synced = os.fsync, list[int]()
+
+    def fail(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) > 2:  # after the photo and its name
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with caplog.at_level("DEBUG"):
+        entry = library.add_still(STILL, LONG_AGO_S, STILL)
+    assert not entry.has_thumbnail
+    assert len(synced) == 3
+    assert [path.read_bytes() for path in contents(tmp_path)] == [STILL]
+    assert caplog.messages == [f"No thumbnail of {entry.name}: [Errno 28] No space left on device"]
+
+
 DAY_S = 86_400
 
 
