@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -74,6 +74,15 @@ class View:
     tail: bytes = b""
 
 
+@dataclass(eq=False, slots=True)
+class _SharedView:
+    """A view for all requests of a file. The catalog's lock guards `used_s`."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)  # guards `view`, which one request builds
+    used_s: float = 0.0
+    view: View | None = None
+
+
 class Catalog:
     """Lists and reads the recordings of one folder, and knows which of them this process is writing."""
 
@@ -84,7 +93,7 @@ class Catalog:
         self._read_mp4 = read_file
         self._lock = threading.Lock()  # guards the fields below
         self._running: dict[str, RunningFile] = {}
-        self._views: dict[str, tuple[View, float]] = {}  # of unfinished files, and when they were used last
+        self._views: dict[str, _SharedView] = {}  # of unfinished files
         self._view_s = view_s
         self._info: dict[str, FileInfo] = {}
 
@@ -97,6 +106,7 @@ class Catalog:
         listing = self._folder.read()
         selected, total = listing.select(selection)
         with self._lock:
+            self._drop_expired_views()
             for name in self._info.keys() - listing.sizes.keys() - self._running.keys():
                 del self._info[name]
         found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in listing.thumbnails) for name in selected)
@@ -136,18 +146,21 @@ class Catalog:
             return file, view
         if not has_index and (self.running_file(name) is not None or is_locked(self.folder / name)):
             return file, view
-        now_s = time.monotonic()
         with self._lock:
-            self._views = {each: known for each, known in self._views.items() if now_s - known[1] < self._view_s}
-            known = self._views.get(name)
-        if known is not None:
-            view = known[0]
-        else:
-            with contextlib.suppress(InvalidMp4, OSError):
-                view = View(whole, view.modified_s, *finished_parts(file.fileno(), whole) or ())
-        with self._lock:
-            self._views[name] = view, now_s
-        return file, view
+            self._drop_expired_views()
+            shared = self._views.setdefault(name, _SharedView())
+            shared.used_s = time.monotonic()
+        with shared.lock:
+            if shared.view is None:
+                with contextlib.suppress(InvalidMp4, OSError):
+                    view = View(whole, view.modified_s, *finished_parts(file.fileno(), whole) or ())
+                shared.view = view
+            return file, shared.view
+
+    def _drop_expired_views(self) -> None:
+        """With the lock held."""
+        since_s = time.monotonic() - self._view_s
+        self._views = {name: shared for name, shared in self._views.items() if shared.used_s > since_s}
 
     def thumbnail(self, name: str) -> bytes:
         """A small JPEG. Raises NoRecording if there is none."""

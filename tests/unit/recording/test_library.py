@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ from softcam.errors import NoRecording, RecordingError
 from softcam.h264.packet import Packet
 from softcam.mp4 import index
 from softcam.mp4.index import Mp4Info
+from softcam.recording.catalog import View
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
 from tests.support.h264_samples import FPS, play
@@ -186,6 +188,39 @@ def test_view_remains_the_same_while_it_is_played(tmp_path: Path) -> None:
         assert (viewed(library, video.name) == before) == is_same
         video.close()
         assert viewed(library, video.name) == (tmp_path / str(view_s) / video.name).read_bytes()
+
+
+def test_requests_at_once_share_a_view(tmp_path: Path) -> None:
+    library = Library(tmp_path, None)
+    video = open_video(library)
+    start, views = threading.Barrier(8), list[View]()
+
+    def request() -> None:
+        start.wait(PATIENCE_S)
+        file, view = library.open_view(video.name, has_index=True)
+        file.close()
+        views.append(view)
+
+    threads = [threading.Thread(target=request) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_S)
+    assert len(views) == 8
+    assert all(view is views[0] for view in views)
+    assert views[0].tail
+    video.close()
+
+
+def test_view_that_is_no_longer_used_is_dropped_by_the_list(tmp_path: Path) -> None:
+    library = Library(tmp_path, None, view_s=0.0)
+    video = open_video(library)
+    file, view = library.open_view(video.name, has_index=True)
+    file.close()
+    uses = sys.getrefcount(view)
+    library.entries()
+    assert sys.getrefcount(view) == uses - 1
+    video.close()
 
 
 def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
