@@ -113,7 +113,7 @@ class Folder:
         return status.st_dev, status.st_ino, status.st_mtime_ns
 
     def stills_bytes(self, name: str) -> int:
-        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when others have added or removed a still."""
+        """The bytes of a time-lapse's stills, 0 for other kinds; summed again when others add or remove one."""
         if not names.is_timelapse(name):
             return 0
         folder = names.stills_of(name)

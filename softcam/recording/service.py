@@ -38,8 +38,8 @@ class RecordingService:
     journal: Journal = field(default_factory=Journal)
 
     def open(self, on_crash: Callable[[str], None]) -> None:
-        """Start to keep the pre-roll, and the thread `recording-recovery`. The journal is loaded before anything else is
-        recorded, which would replace it."""
+        """Start to keep the pre-roll, and the thread `recording-recovery`."""
+        # Before any request starts a recording, whose entry would replace the file.
         interrupted = self.journal.load()
         if self.video is not None:
             self.video.open()

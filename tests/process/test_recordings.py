@@ -262,7 +262,7 @@ def test_pyav_is_not_loaded_without_recordings(start_portal: Start) -> None:
 
 
 def test_15000_files(start_portal: Start, folder: Path) -> None:
-    """The list is in pages, and recording with a size limit does not read the folder once a second."""
+    """The list is in pages, also during a recording with a size limit."""
     folder.mkdir()
     for minute in range(15_000):
         (folder / f"{datetime.fromtimestamp(60 * minute, UTC):%Y-%m-%d_%H-%M-%S}.jpg").write_bytes(b"x")
