@@ -96,7 +96,7 @@ def test_camera_in_two_processes(rig: Rig) -> None:
         reason = "camera imx708_wide (Virtual0) is busy or cannot be opened: Failed to acquire camera: "
         assert answer.json["detail"].startswith(reason)
         assert second.running.wait() == 69
-        assert f"ERROR {reason}" in second.running.output
+        assert f"ERROR Camera failed, exiting with code 69: {reason}" in second.running.output
         assert "Traceback" not in second.running.output
         viewer.wait_for_pictures(10)
     assert first.status["restarts"] == 0
@@ -154,7 +154,7 @@ def test_exit_when_recovery_fails(rig: Rig) -> None:
         assert portal.running.wait() == 70
         viewer.wait_for_end()
     reason = "no frame for 1 s, after a restart of the stream and a reopening"
-    assert f"ERROR {reason}" in portal.running.output
+    assert f"ERROR Camera failed, exiting with code 70: {reason}" in portal.running.output
     assert portal.running.output.endswith("Stopped")
     # On a busy machine the response may be sent earlier, during the recovery.
     assert answer().status == 503
@@ -182,7 +182,10 @@ def test_unplugged_while_streaming(rig: Rig) -> None:
         portal.running.freeze()  # libcamera reports no error, frames just stop
         assert portal.running.wait() == 66
         viewer.wait_for_end()
-    assert "ERROR camera imx708_wide (Virtual0) is gone: no frame for 1 s" in portal.running.output
+    assert (
+        "ERROR Camera failed, exiting with code 66: camera imx708_wide (Virtual0) is gone: no frame for 1 s"
+        in portal.running.output
+    )
 
 
 def test_unplugged_while_closed(rig: Rig) -> None:
