@@ -24,6 +24,7 @@ _MAX_REDIRECTS: Final = 5
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\s*(?:;|$)")  # `int` also accepts signs
 _STATUS: Final = re.compile(r"[A-Z]+(?:/(\d+(?:\.\d+)?))?\s+(\d{3})\b")  # also SHOUTcast's `ICY 200 OK`
 
 
@@ -205,25 +206,30 @@ class HttpClient:
             yield data
 
     def _chunks(self) -> Iterator[bytes]:
-        while line := self._read_line():
-            size = int(line.partition(b";")[0], 16)
+        while (line := self._read_line()) is not None:
+            match = _CHUNK_SIZE.match(line)
+            if match is None:
+                raise ValueError("chunk without a size")
+            size = int(match[1], 16)
             if size == 0:
+                # The connection of a response with trailer fields is closed rather than reading them.
+                self._is_reusable = self._read_line() == b"" and self._is_reusable
                 break
             yield from self._read(size)
             self._read_line()
-        # Trailer fields, up to an empty line.
-        while self._read_line():
-            pass
 
-    def _read_line(self) -> bytes:
-        """The next line without its end; empty at the end of the data."""
+    def _read_line(self) -> bytes | None:
+        """The next line without its end; None at the end of the data."""
+        deadline = Deadline.after(self._timeout_s)
         while b"\n" not in self._data:
+            if deadline.is_expired:
+                raise TimeoutError
             if len(self._data) > _MAX_HEADER_BYTES or not (data := self._receive()):
                 self._is_reusable, self._data = False, b""
-                return b""
+                return None
             self._data += data
         line, _, self._data = self._data.partition(b"\n")
-        return line.strip()
+        return line.rstrip()
 
 
 @contextlib.contextmanager

@@ -193,6 +193,48 @@ def test_fail_endless_header(make_stub: MakeStub) -> None:
         pass
 
 
+CHUNKED = ["Transfer-Encoding: chunked"]
+
+
+@pytest.mark.parametrize("size", [b"-5", b"0x5", b"+5", b" 5", b"", b"1_0", b"123456789", b"5-"])
+def test_fail_invalid_chunk_size(make_stub: MakeStub, size: bytes) -> None:
+    first = b"%x\r\n" % len(SMALL) + SMALL + b"\r\n"
+    stub = make_stub(head("image/jpeg", extra=CHUNKED) + first + size + b"\r\n12345\r\n0\r\n\r\n")
+    with opened(stub.url) as source:
+        images = source.images()
+        assert next(images) is not None
+        with pytest.raises(CameraError, match="invalid"):
+            next(images)
+
+
+@pytest.mark.parametrize("size", ["5 ", "5 ;a=b", "5;a", "00000005"])
+def test_chunk_sizes(make_stub: MakeStub, size: str) -> None:
+    rest = b"%x\r\n" % len(SMALL[5:]) + SMALL[5:] + b"\r\n0\r\n\r\n"
+    stub = make_stub(head("image/jpeg", extra=CHUNKED) + size.encode() + b"\r\n" + SMALL[:5] + b"\r\n" + rest)
+    with opened(stub.url) as source:
+        assert images_of(source, 2) == [SMALL] * 2
+
+
+def test_endless_chunk_size_times_out(make_stub: MakeStub) -> None:
+    def drip(connection: socket.socket, request: bytes) -> None:
+        pause = threading.Event()
+        connection.sendall(head("image/jpeg", extra=CHUNKED))
+        while not pause.wait(0.05):
+            connection.sendall(b"0")
+
+    with pytest.raises(CameraError, match="timed out"), opened(make_stub(drip).url, timeout_s=0.5 * TIMEOUT_FACTOR):
+        pass
+
+
+def test_trailer_fields_are_not_read(make_stub: MakeStub) -> None:
+    """They may have no end."""
+    body = b"%x\r\n" % len(SMALL) + SMALL + b"\r\n0\r\nX: y\r\n"
+    stub = make_stub(stalling(head("image/jpeg", extra=CHUNKED) + body))
+    with opened(stub.url) as source:
+        assert images_of(source, 3) == [SMALL] * 3
+    assert len(stub.requests) == 3
+
+
 # --- redirects and authentication ---------------------------------------------------------------------------------
 
 
