@@ -70,7 +70,7 @@ class UnixFdSource:
             raise
 
     def images(self) -> Iterator[SourceImage | None]:
-        """Yield images until the sink closes the connection. Raises CameraError."""
+        """Yield images until the sink closes the connection, None for a buffer without one. Raises CameraError."""
         with camera_errors(), _no_other_protocol():
             while True:
                 header, descriptors = self._receive_header()
@@ -79,7 +79,6 @@ class UnixFdSource:
                     if length > _MAX_PAYLOAD_BYTES:
                         raise struct.error
                     payload = self._receive(length)
-                    image = None
                     if kind == _CAPS:
                         self._set_caps(payload)
                     elif kind == _END_OF_STREAM:
@@ -89,7 +88,7 @@ class UnixFdSource:
                 finally:
                     for descriptor in descriptors:
                         os.close(descriptor)
-                if image is not None:
+                if kind == _NEW_BUFFER:
                     yield image
 
     def close(self) -> None:

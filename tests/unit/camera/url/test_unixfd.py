@@ -1,6 +1,8 @@
 """The video of a GStreamer pipeline, from a sink that the test runs: formats, layouts, returned buffers, restarts."""
 
 import contextlib
+import itertools
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,11 +14,11 @@ import pytest
 from softcam.camera.url.source import SourceImage
 from softcam.camera.url.unixfd import UnixFdSource
 from softcam.errors import CameraError
-from tests.support.background import eventually
+from tests.support.background import Background, eventually
 from tests.support.motion_pictures import grey_rgb, jpeg_of, number_in, planes_of, smooth_rgb
 from tests.support.timeouts import PATIENCE_S
 from tests.support.unixfd_sink import CAPS, END_OF_STREAM, Sink, caps, video_meta
-from tests.support.url_client import FrameRecorder, MakeCamera
+from tests.support.url_client import FrameRecorder, MakeCamera, open_with
 
 SIZE = (160, 120)
 Next = Callable[[], SourceImage | None]
@@ -37,6 +39,10 @@ def path(tmp_path: Path) -> Path:
 def opened(path: Path, timeout_s: float = PATIENCE_S) -> Iterator[UnixFdSource]:
     with contextlib.closing(UnixFdSource(path, timeout_s)) as source:
         yield source
+
+
+def next_image(images: Iterator[SourceImage | None]) -> SourceImage:
+    return next(image for image in images if image is not None)
 
 
 def pixels(rgb: npt.NDArray[np.uint8], form: str, *, is_bt709: bool = False, is_full: bool = False) -> list[bytes]:
@@ -139,11 +145,12 @@ def test_jpeg_is_unchanged(sink: Sink, path: Path) -> None:
         image = next(images)
         assert image is not None
         assert (image.data, image.size) == (jpeg, (64, 48))
-        sink.send_buffer(2, jpeg[:100])  # damaged, and skipped
+        sink.send_buffer(2, jpeg[:100])  # damaged
         assert sink.released() == 1
-        sink.send(END_OF_STREAM)
-        assert next(images, None) is None
+        assert next(images) is None
         assert sink.released() == 2
+        sink.send(END_OF_STREAM)
+        assert list(images) == []
 
 
 def test_buffers_return_at_once_and_the_newest_is_used(sink: Sink, path: Path) -> None:
@@ -152,8 +159,7 @@ def test_buffers_return_at_once_and_the_newest_is_used(sink: Sink, path: Path) -
         images = source.images()
         for number in range(5):
             sink.send_buffer(number, grey_rgb(number).tobytes())
-        image = next(images)
-        assert image is not None
+        image = next_image(images)
         assert [sink.released() for _ in range(5)] == [0, 1, 2, 3, 4]
         assert number_in(image.frame(None, 0, 0.0, None)) == 4
 
@@ -164,7 +170,7 @@ def test_buffer_without_memory_is_returned(sink: Sink, path: Path) -> None:
         sink.send_buffer(1)
         sink.send(99, b"a command of the future")
         sink.send_buffer(2, grey_rgb(2).tobytes())
-        assert next(source.images()) is not None
+        next_image(source.images())
         assert (sink.released(), sink.released()) == (1, 2)
 
 
@@ -230,6 +236,27 @@ def test_fail_silent_sink(sink: Sink, path: Path) -> None:
         sink.accept(caps("RGB", (64, 48)))
         with pytest.raises(CameraError, match="timed out"):
             next(source.images())
+
+
+@pytest.mark.parametrize("later", ["image/jpeg", "NULL"])
+def test_close_during_buffers_without_image(sink: Sink, path: Path, make_camera: MakeCamera, later: str) -> None:
+    jpeg = jpeg_of(grey_rgb(1))
+
+    def send_until_disconnected() -> None:
+        sink.accept("image/jpeg")
+        sink.send_buffer(0, jpeg)
+        sink.released()
+        sink.send(CAPS, later.encode() + b"\0")
+        with contextlib.suppress(ConnectionError, struct.error):  # `released` reads the end of the connection
+            for number in itertools.count(1):
+                sink.send_buffer(number, jpeg[:100])
+                sink.released()
+
+    sending = Background(send_until_disconnected)
+    camera = make_camera(f"unixfd:{path}")
+    open_with(camera).wait(1)
+    camera.close()
+    sending.result()
 
 
 def test_caps_change_and_restart(path: Path, make_camera: MakeCamera) -> None:
