@@ -25,6 +25,7 @@ _MAX_HEADER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\s*(?:;|$)")  # `int` also accepts signs
+_LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile(r"[A-Z]+(?:/(\d+(?:\.\d+)?))?\s+(\d{3})\b")  # also SHOUTcast's `ICY 200 OK`
 
 
@@ -50,9 +51,10 @@ class HttpClient:
         return self._header("content-type").partition(";")[0].strip().lower()
 
     @property
-    def has_length(self) -> bool:
-        """Whether the response says how long its body is, as that of a file does."""
-        return self._header("content-length").isdecimal()
+    def length(self) -> int | None:
+        """The length of the body in bytes, if the response announces it, as that of a file does."""
+        length = self._header("content-length")
+        return int(length) if _LENGTH.fullmatch(length) else None
 
     def request(self) -> None:
         """Send a request; the properties and `body` are then those of its response. Raises CameraError."""
@@ -81,12 +83,11 @@ class HttpClient:
     def body(self) -> Iterator[bytes]:
         """Yield the body as it arrives. Raises CameraError."""
         with _camera_errors():
-            length = self._header("content-length")
             if "chunked" in self._header("transfer-encoding").lower():
                 yield from self._chunks()
-            elif length.isdecimal() and not self.content_type.startswith("multipart/"):
+            elif self.length is not None and not self.content_type.startswith("multipart/"):
                 # Of a stream, a length is not true.
-                yield from self._read(int(length))
+                yield from self._read(self.length)
             else:
                 self._is_reusable = False
                 yield from self._read(None)

@@ -4,6 +4,7 @@ What the server sends decides, not how its address looks. Everything else over H
 """
 
 import io
+import math
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -15,8 +16,9 @@ from softcam.camera.url.http_client import HttpClient
 from softcam.camera.url.jpeg_splitter import JpegSplitter
 from softcam.camera.url.source import Converter, Source, SourceImage, camera_errors, require_pyav, size_of_jpeg
 from softcam.errors import CameraError
+from softcam.runtime.deadline import Deadline
 
-_NO_IMAGE_TIMEOUT_S: Final = 15.0  # while other data arrives
+_IMAGE_TIMEOUT_S: Final = 15.0  # for each image, while data arrives
 _MAX_IMAGE_BYTES: Final = 64 << 20
 _SNIFFED_BYTES: Final = 16
 _JPEG_NAMES: Final = ("jpeg", "jpg", "mjpg")  # in media types such as image/pjpeg and video/x-motion-jpeg
@@ -45,10 +47,21 @@ class HttpSource:
     `ffmpeg -listen 1`, serve one.
     """
 
-    def __init__(self, url: str, interval_s: float, timeout_s: float, pause: Callable[[float], bool]) -> None:
-        """Send the first request. Raises CameraError. `interval_s` is the distance of requests for single images."""
+    def __init__(
+        self,
+        url: str,
+        interval_s: float,
+        timeout_s: float,
+        pause: Callable[[float], bool],
+        image_timeout_s: float = _IMAGE_TIMEOUT_S,
+    ) -> None:
+        """Send the first request. Raises CameraError. `interval_s` is the distance of requests for single images.
+
+        `timeout_s` limits each silence of the server, `image_timeout_s` the time for an image.
+        """
         self._converter = Converter(require_pyav())
         self._interval_s = interval_s
+        self._image_timeout_s = image_timeout_s
         self._pause = pause
         self._url = url
         self._unread = b""
@@ -70,7 +83,7 @@ class HttpSource:
 
     @property
     def is_stream(self) -> bool:
-        return not (self.has_images or self._client.has_length or self._is_playlist)
+        return not (self.has_images or self._client.length is not None or self._is_playlist)
 
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes of the response, none at its end. Raises OSError."""
@@ -101,7 +114,8 @@ class HttpSource:
     def _request(self) -> None:
         self._asked_s = time.monotonic()
         self._client.request()
-        body = self._client.body()
+        self._deadline = Deadline.after(self._image_timeout_s)
+        body = self._limited_body()
         beginning = b""
         for data in body:
             beginning += data
@@ -113,18 +127,32 @@ class HttpSource:
             beginning.lstrip().lower().startswith(_JPEG_BEGINNINGS) or media_type.startswith("multipart/")
         )
         self._is_image = media_type.startswith("image/")
+        # Data behind the first image is part of it, such as the gain map of an Ultra HDR image.
+        self._is_single = self._is_image and (self._client.length or math.inf) <= _MAX_IMAGE_BYTES
         self._is_playlist = "mpegurl" in media_type or beginning.lstrip().startswith(_PLAYLISTS)
+        if self.is_stream:
+            self._deadline = Deadline(math.inf)
+
+    def _limited_body(self) -> Iterator[bytes]:
+        """The body. Raises CameraError after the deadline, and when the reader is to stop."""
+        for data in self._client.body():
+            yield data
+            if self._deadline.is_expired:
+                raise CameraError("delivers no image in time")
+            if self._pause(0):
+                raise CameraError("stopping")
 
     def _jpegs(self) -> Iterator[SourceImage | None]:
         splitter = JpegSplitter()
-        delivered_s = time.monotonic()
         for data in self._body:
             for jpeg in splitter.push_data(data):
-                delivered_s = time.monotonic()
                 size = size_of_jpeg(jpeg)
                 yield None if size is None else SourceImage(size, None, jpeg, self._converter)
-            if time.monotonic() - delivered_s > _NO_IMAGE_TIMEOUT_S:
-                raise CameraError("delivers no JPEG images")
+                self._deadline = Deadline.after(self._image_timeout_s)
+                if self._is_single:
+                    for _ in self._body:
+                        pass
+                    return
 
     def _other_image(self) -> Iterator[SourceImage | None]:
         """An image of another format, such as PNG, which PyAV decodes."""

@@ -17,7 +17,7 @@ from softcam.camera.url.http_source import HttpSource, open_source
 from softcam.camera.url.source import SourceImage
 from softcam.errors import CameraError
 from tests.support.camera_habits import CAMERA_HABITS
-from tests.support.mjpeg_server import SMALL, WITH_THUMBNAIL, Answer, Stub, head, part, send, stalling
+from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, Answer, Stub, head, part, send, stalling
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 from tests.support.url_client import FrameRecorder, MakeCamera, open_with
 
@@ -115,7 +115,7 @@ def test_polling_has_the_requested_rate(make_stub: MakeStub) -> None:
     pauses: list[float] = []
 
     def pause(seconds: float) -> bool:
-        pauses.append(seconds)
+        pauses.extend([seconds] if seconds else [])  # 0 asks whether the reader is to stop
         return len(pauses) == 3
 
     stub = make_stub(jpeg_response())
@@ -141,6 +141,54 @@ def test_png_is_requested_again(make_stub: MakeStub) -> None:
             assert image is not None
             frame = image.frame(None, 0, 0.0, None)
             assert (frame.size, int(frame.planes[0].mean())) == ((64, 48), 200)
+
+
+@pytest.mark.parametrize("between", [b"", bytes(100)])
+def test_only_the_first_image_of_a_file_is_used(make_stub: MakeStub, between: bytes) -> None:
+    """Others are previews and gain maps."""
+    stub = make_stub(jpeg_response(jpeg=SMALL + between + OTHER))
+    with opened(stub.url) as source:
+        assert images_of(source, 4) == [SMALL] * 4
+    assert len(stub.requests) == 4
+
+
+def test_stream_with_untrue_length(make_stub: MakeStub) -> None:
+    stub = make_stub(head("image/jpeg", extra=["Content-Length: 2000000000"]) + SMALL + OTHER)
+    with opened(stub.url) as source:
+        assert images_of(source, 9) == [SMALL, OTHER]
+    assert len(stub.requests) == 1
+
+
+def dripping(beginning: bytes) -> Answer:
+    """Sends `beginning`, then single bytes."""
+
+    def answer(connection: socket.socket, request: bytes) -> None:
+        pace = threading.Event()
+        connection.sendall(beginning)
+        for _ in range(round(20 * PATIENCE_S)):
+            pace.wait(0.05)
+            connection.sendall(b"0")
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [head("image/png", extra=["Content-Length: 9999"]) + bytes(16), head("image/png"), head() + part(SMALL)[:300]],
+    ids=["image", "beginning of an image", "stream"],
+)
+@pytest.mark.parametrize("is_stopping", [False, True])
+def test_slow_image(make_stub: MakeStub, beginning: bytes, *, is_stopping: bool) -> None:
+    stub = make_stub(dripping(beginning))
+    timeout_s = PATIENCE_S if is_stopping else 0.3
+
+    def read_one() -> None:
+        source = HttpSource(stub.url, 0.01, PATIENCE_S, lambda _s: is_stopping, timeout_s)
+        with contextlib.closing(source):
+            next(source.images())
+
+    with pytest.raises(CameraError, match="stopping" if is_stopping else "no image in time"):
+        read_one()
 
 
 def test_stream_that_ends_is_not_requested_again(make_stub: MakeStub) -> None:
@@ -216,13 +264,8 @@ def test_chunk_sizes(make_stub: MakeStub, size: str) -> None:
 
 
 def test_endless_chunk_size_times_out(make_stub: MakeStub) -> None:
-    def drip(connection: socket.socket, request: bytes) -> None:
-        pause = threading.Event()
-        connection.sendall(head("image/jpeg", extra=CHUNKED))
-        while not pause.wait(0.05):
-            connection.sendall(b"0")
-
-    with pytest.raises(CameraError, match="timed out"), opened(make_stub(drip).url, timeout_s=0.5 * TIMEOUT_FACTOR):
+    stub = make_stub(dripping(head("image/jpeg", extra=CHUNKED)))
+    with pytest.raises(CameraError, match="timed out"), opened(stub.url, timeout_s=0.5 * TIMEOUT_FACTOR):
         pass
 
 
