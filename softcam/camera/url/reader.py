@@ -16,6 +16,7 @@ from softcam.camera.session.frame_rate import FrameDecimator
 from softcam.camera.url.source import Size, Source, SourceImage, covering, fitted
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
+from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Reader:
         self.config = config
         self.disconnect_reason: str | None = f"{name}: connecting"
         # The thread's own.
+        self._errors = RateLimitedLogger(log, _LOG_INTERVAL_S)
         self._sequence = 0
         self._decimator = FrameDecimator(request.fps)
         self._delivered_s: float | None = None  # when the last frame was delivered
@@ -132,8 +134,8 @@ class Reader:
                 reason = self._read_connection()
             except CameraError as error:
                 reason = str(error)
-            except Exception:  # the thread's edge: an unexpected error is handled like a disconnect
-                log.exception("Failed to read %s", self._name)
+            except Exception as error:  # noqa: BLE001 - the thread's edge: an unexpected error is like a disconnect
+                self._errors.error("Failed to read %s", self._name, exc_info=error)
                 reason = "unexpected error"
             self._handle_disconnect(reason)
 
