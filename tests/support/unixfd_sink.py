@@ -58,15 +58,26 @@ class Sink:
         self.client.sendall(payload)
 
     def send_buffer(
-        self, number: int, *memories: bytes, metas: bytes = b"", count: int = 0, offset: int = 0, missing: int = 0
+        self,
+        number: int,
+        *memories: bytes,
+        metas: bytes = b"",
+        count: int = 0,
+        offset: int = 0,
+        missing: int = 0,
+        size: int = 0,
+        is_dmabuf: bool = False,
     ) -> None:
-        """Send a buffer in new memories, each with `offset` bytes before and `missing` bytes less than announced."""
+        """Send a buffer in new memories, each with `offset` bytes before and `missing` bytes less than announced.
+
+        `size` announces another size. Dma-bufs are announced, and memories of a memfd sent.
+        """
         descriptors = [os.memfd_create("buffer") for _ in memories]
-        payload = struct.pack("=Q5QIBBH", number, *[0] * 5, 0, 0, len(memories), count or bool(metas))
+        payload = struct.pack("=Q5QIBBH", number, *[0] * 5, 0, is_dmabuf, len(memories), count or bool(metas))
         try:
             for descriptor, data in zip(descriptors, memories, strict=True):
                 os.pwrite(descriptor, data[: len(data) - missing], offset)
-                payload += struct.pack("=QQ", len(data), offset)
+                payload += struct.pack("=QQ", size or len(data), offset)
             self.send(NEW_BUFFER, payload + metas, descriptors)
         finally:
             for descriptor in descriptors:

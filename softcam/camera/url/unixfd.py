@@ -15,7 +15,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -35,10 +35,12 @@ _NUMBER: Final = struct.Struct("=Q")
 _DMABUF: Final = 1  # type of memory
 _MAX_MEMORIES: Final = 16
 _MAX_PAYLOAD_BYTES: Final = 1 << 20
+_MAX_MEMORY_BYTES: Final = 1 << 30
 
 # https://docs.kernel.org/driver-api/dma-buf.html: DMA_BUF_IOCTL_SYNC, and DMA_BUF_SYNC_READ with _START and _END.
 _DMABUF_SYNC: Final = 0x40086200
 _SYNC_START, _SYNC_END = struct.pack("=Q", 1), struct.pack("=Q", 1 | 4)
+Ioctl = Callable[[int, int, bytes], object]
 
 
 class _Buffer(NamedTuple):
@@ -54,14 +56,17 @@ class _Buffer(NamedTuple):
 class UnixFdSource:
     """An open connection to a sink."""
 
-    def __init__(self, path: Path, timeout_s: float) -> None:
-        """Connect. Raises CameraError. `timeout_s` limits the wait for each image."""
+    def __init__(self, path: Path, timeout_s: float, ioctl: Ioctl = fcntl.ioctl) -> None:
+        """Connect. Raises CameraError. `timeout_s` limits the wait for each image; `ioctl` synchronizes a dma-buf."""
+        self._ioctl = ioctl
         self._av = require_pyav()
         self._converter = Converter(self._av)
         self._layout: Layout | None = None  # of the current caps; None for JPEGs, and before the first caps
         self._is_jpeg = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
         try:
             with camera_errors():
                 self._socket.connect(str(path))
@@ -134,16 +139,17 @@ class UnixFdSource:
             raise struct.error
         buffer = _Buffer(number, memory_type == _DMABUF, memories, payload[metas_at:], descriptors)
         try:
-            if not count or select.select([self._socket], [], [], 0)[0]:
+            if not count or self._poll.poll(0):
                 return None  # without memory, or followed by a newer one
             return self._image_in(buffer)
         finally:
             self._socket.sendall(_COMMAND.pack(_RELEASE_BUFFER, _NUMBER.size) + _NUMBER.pack(number))
 
     def _image_in(self, buffer: _Buffer) -> SourceImage | None:
+        ioctl = self._ioctl if buffer.is_dmabuf else None
         with contextlib.ExitStack() as opened:
             memories = [
-                opened.enter_context(_mapped(descriptor, size, offset, is_dmabuf=buffer.is_dmabuf))
+                opened.enter_context(_mapped(descriptor, size, offset, ioctl))
                 for descriptor, (size, offset) in zip(buffer.descriptors, buffer.memories, strict=True)
             ]
             if self._is_jpeg:
@@ -176,15 +182,17 @@ def _no_other_protocol() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _mapped(descriptor: int, size: int, offset: int, *, is_dmabuf: bool) -> Iterator[Plane]:
-    """The bytes of a memory, without a copy; unmapped with the last view of them."""
-    if not is_dmabuf and os.fstat(descriptor).st_size < offset + size:  # an access would end the process
+def _mapped(descriptor: int, size: int, offset: int, ioctl: Ioctl | None) -> Iterator[Plane]:
+    """The bytes of a memory, without a copy; unmapped with the last view of them. `ioctl` is that of a dma-buf."""
+    if offset + size > _MAX_MEMORY_BYTES:
+        raise CameraError("a buffer is too large")
+    if ioctl is None and os.fstat(descriptor).st_size < offset + size:  # an access would end the process
         raise CameraError("a buffer is shorter than announced")
     mapping = mmap.mmap(descriptor, offset + size, mmap.MAP_SHARED, mmap.PROT_READ)
-    if is_dmabuf:
-        fcntl.ioctl(descriptor, _DMABUF_SYNC, _SYNC_START)
+    if ioctl is not None:
+        ioctl(descriptor, _DMABUF_SYNC, _SYNC_START)
     try:
         yield np.frombuffer(mapping, np.uint8, size, offset)
     finally:
-        if is_dmabuf:
-            fcntl.ioctl(descriptor, _DMABUF_SYNC, _SYNC_END)
+        if ioctl is not None:
+            ioctl(descriptor, _DMABUF_SYNC, _SYNC_END)

@@ -2,7 +2,10 @@
 
 import contextlib
 import itertools
+import os
+import resource
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from tests.support.unixfd_sink import CAPS, END_OF_STREAM, Sink, caps, video_met
 from tests.support.url_client import FrameRecorder, MakeCamera, open_with
 
 SIZE = (160, 120)
+DMA_BUF_SYNC = 1 << 30 | 8 << 16 | ord("b") << 8  # _IOW('b', 0, struct dma_buf_sync) of linux/dma-buf.h
 Next = Callable[[], SourceImage | None]
 
 
@@ -222,6 +226,17 @@ def test_fail_short_buffers(sink: Sink, path: Path) -> None:
             assert sink.released() == 1
 
 
+@pytest.mark.parametrize("size", [1 << 30, 1 << 63])
+@pytest.mark.parametrize("is_dmabuf", [False, True])
+def test_fail_large_buffers(sink: Sink, path: Path, size: int, *, is_dmabuf: bool) -> None:
+    with opened(path) as source:
+        sink.accept(caps("RGB", (64, 48)))
+        sink.send_buffer(1, grey_rgb(1).tobytes(), size=size, offset=1, is_dmabuf=is_dmabuf)
+        with pytest.raises(CameraError, match="too large"):
+            next(source.images())
+        assert sink.released() == 1
+
+
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400 No\r\n\r\n", b"\0" * 8 + b"\0" * 56, b"\0\0\0\0\x04\0\0\0abcd"])
 def test_fail_another_protocol(sink: Sink, path: Path, data: bytes) -> None:
     with opened(path) as source:
@@ -229,6 +244,58 @@ def test_fail_another_protocol(sink: Sink, path: Path, data: bytes) -> None:
         sink.client.sendall(data)
         with pytest.raises(CameraError, match="not a socket of unixfdsink"):
             next(source.images())
+
+
+def test_many_open_files(sink: Sink, path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as opened_files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 4096), hard))
+        opened_files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        while opened_files.enter_context(Path(os.devnull).open("rb")).fileno() < 1024:  # what `select` supports
+            pass
+        source = opened_files.enter_context(opened(path))
+        sink.accept(caps("RGB", (64, 48)))
+        sink.send_buffer(1, grey_rgb(1).tobytes())
+        assert next(source.images()) is not None
+
+
+class SyncRecorder:
+    """Stands in for `ioctl` of a dma-buf: a memfd has none."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+
+    def __call__(self, descriptor: int, request: int, argument: bytes) -> None:
+        os.fstat(descriptor)  # open
+        self.calls.append((request, int.from_bytes(argument, sys.byteorder)))
+
+
+def test_dmabuf(sink: Sink, path: Path) -> None:
+    """The processor's cache is synchronized before and after the image is read."""
+    ioctl = SyncRecorder()
+    jpeg = jpeg_of(grey_rgb(3))
+    with contextlib.closing(UnixFdSource(path, PATIENCE_S, ioctl)) as source:
+        sink.accept("image/jpeg")
+        images = source.images()
+        sink.send_buffer(1, jpeg, offset=4096, is_dmabuf=True)
+        assert next_image(images).data == jpeg
+        assert ioctl.calls == [(DMA_BUF_SYNC, 1), (DMA_BUF_SYNC, 1 | 4)]
+        sink.send_buffer(2, jpeg[:100], is_dmabuf=True)
+        assert next(images) is None
+        assert len(ioctl.calls) == 4
+        sink.send_buffer(3, jpeg)
+        assert next_image(images).data == jpeg
+        assert len(ioctl.calls) == 4
+        assert [sink.released() for _ in range(3)] == [1, 2, 3]
+
+
+def test_fail_memory_is_not_a_dmabuf(sink: Sink, path: Path) -> None:
+    with opened(path) as source:
+        sink.accept("image/jpeg")
+        sink.send_buffer(1, jpeg_of(grey_rgb(3)), is_dmabuf=True)
+        with pytest.raises(CameraError, match="Inappropriate ioctl"):
+            next(source.images())
+        assert sink.released() == 1
 
 
 def test_fail_silent_sink(sink: Sink, path: Path) -> None:
