@@ -34,7 +34,7 @@ SNAPSHOTS = (
     "/?action=snapshot?nonce=1",
     "/snapshot?timestamp=1",
 )
-STATUSES = ("/v1/camera/status", "/camera/status", "/api/camera/status")
+STATUSES = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 PAGES = ("/", "/index.html", "/webrtc", "/assets/page.css", "/assets/page.js", "/assets/icon.svg")
 KEY = "a-key-that-nobody-guesses"
 

@@ -101,6 +101,7 @@ _HEALTH: Final = {
     "version": STRING,
 }
 _HEALTH_SCHEMA: Final = record(_HEALTH) | {"properties": _HEALTH | {"detail": nullable("string")}}
+_STATUS_PATHS: Final = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 _STATUS_DOC: Final = Doc("Status of the camera", "camera", json_ok(STATUS_SCHEMA))
 _HEALTH_DOC: Final = Doc(
     "Readiness",
@@ -130,7 +131,7 @@ class StatusApi:
 
     def routes(self) -> list[Route]:
         return [
-            Route(("/v1/camera/status", "/camera/status", "/api/camera/status"), self.status, doc=_STATUS_DOC),
+            Route(_STATUS_PATHS, self.status, doc=_STATUS_DOC),
             Route(("/health",), self.health, is_public=True, doc=_HEALTH_DOC),
         ]
 

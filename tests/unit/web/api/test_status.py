@@ -20,7 +20,7 @@ from tests.support.fakes import AUTOFOCUS, SIZE, STEADY
 from tests.support.raw_http import Site, make_request
 from tests.support.web_app import Scene, make_camera, make_controls
 
-STATUS_PATHS = ("/v1/camera/status", "/camera/status", "/api/camera/status")
+STATUS_PATHS = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 
 # By the program that introduced them.
 KNOWN_FIELDS = {
