@@ -204,7 +204,7 @@ def test_another_file_begins_before_the_limit(tmp_path: Path) -> None:
 
 def test_limit_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lower one than expected, as on FAT16: from the second file on no frame is lost."""
-    write, size = os.pwrite, 15_000  # so that the tenth that is kept free has room for what is given at once
+    write, size = os.pwrite, 15_000  # so that the tenth that is kept free has room for several batches
 
     def pwrite(descriptor: int, data: bytes, at: int) -> int:
         if at >= size:
@@ -216,8 +216,8 @@ def test_limit_of_the_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         s.start()
         frames = int(FPS)
         while s.segments < 5:
-            s.source.give(10)
-            frames += 10
+            s.source.give(4)
+            frames += 4
             eventually(lambda: s.recorder.queued_bytes == 0)
             assert s.recorder.last_error is None
         s.stop()
