@@ -350,8 +350,8 @@ def test_all_cameras(start_portal: Start, visitor: Visitor) -> None:
         resize(page, size)
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
         shoot(page, f"page-wall-{size[0]}")
-    before = shown(page, ".camera:last-child img")
-    wait_until(lambda: np.abs(shown(page, ".camera:last-child img") - before).max() > 20, "moving pictures")
+    before = shown(page, ".camera:last-child")
+    wait_until(lambda: np.abs(shown(page, ".camera:last-child") - before).max() > 20, "moving pictures")
     assert visitor.complaints == []
     second.stop()
     expect(page.locator(".camera.stale")).to_have_count(1, timeout=LIMIT_MS)

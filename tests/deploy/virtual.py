@@ -248,7 +248,7 @@ def _stage(files: Path) -> None:
     units = files / "etc/systemd/system"
     patience = units / "camera-soft-cam@.service.d/patience.conf"
     patience.parent.mkdir(parents=True)
-    patience.write_text("[Service]\nTimeoutStartSec=infinity\nWatchdogSec=0\n")
+    patience.write_text("[Service]\nTimeoutStartSec=infinity\nTimeoutStopSec=infinity\nWatchdogSec=0\n")
     (units / "checks.service").write_text(_CHECKS)
 
 
