@@ -152,11 +152,11 @@ class _Header(NamedTuple):
 
 
 # https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
-_SOI: Final = b"\xff\xd8"
+SOI: Final = b"\xff\xd8"
+EOI: Final = b"\xff\xd9"
 _HUFFMAN: Final = 0xC4
 _QUANTISATION: Final = 0xDB
-_SCAN: Final = 0xDA
-_END: Final = 0xD9
+SCAN: Final = 0xDA  # the second byte of its marker
 _METADATA: Final = frozenset({*range(0xE0, 0xF0), 0xFE})  # EXIF with a thumbnail, comments
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {_HUFFMAN, 0xC8, 0xCC}
 _QUALITY_50_SUM: Final = 3685  # of the example luminance table in annex K, which libjpeg scales by its quality
@@ -164,7 +164,7 @@ _QUALITY_50_SUM: Final = 3685  # of the example luminance table in annex K, whic
 
 def _read_header(data: bytes) -> _Header:
     """Read up to the image data. Raises ValueError with the reason."""
-    if not data.startswith(_SOI):
+    if not data.startswith(SOI):
         raise ValueError("it does not start with FFD8")
     size: tuple[int, int] | None = None
     quantisation = b""
@@ -178,7 +178,7 @@ def _read_header(data: bytes) -> _Header:
             has_huffman_tables = True
         elif marker == _QUANTISATION and not quantisation:
             quantisation = payload
-        elif marker == _SCAN:
+        elif marker == SCAN:
             if size is None or 0 in size:
                 raise ValueError("it has no size")
             return _Header(*size, quantisation, has_huffman_tables, start)
@@ -187,7 +187,7 @@ def _read_header(data: bytes) -> _Header:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     """(marker, position, payload) of each segment after SOI, to the header of the first scan, inclusive."""
-    at = len(_SOI)
+    at = len(SOI)
     while at + 4 <= len(data):
         if data[at] != 0xFF:
             raise ValueError(f"there is no marker at byte {at}")
@@ -199,7 +199,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         if length < 2 or at + 2 + length > len(data):
             raise ValueError(f"the segment at byte {at} is truncated")
         yield marker, at, data[at + 4 : at + 2 + length]
-        if marker == _SCAN:
+        if marker == SCAN:
             return
         at += 2 + length
 
@@ -217,10 +217,10 @@ def without_markers(content: bytes) -> bytes:
 
 def _clean_segments(data: bytes, scan: int) -> Iterator[bytes]:
     """The header of a JPEG up to its first scan, without FFD8 and FFD9 after its start; usually unchanged."""
-    if not _false_marker.search(data, len(_SOI), scan):
+    if not _false_marker.search(data, len(SOI), scan):
         yield data[:scan]
         return
-    yield _SOI
+    yield SOI
     for marker, start, payload in _segments(data):
         if start == scan:
             return
@@ -232,7 +232,7 @@ def _clean_segments(data: bytes, scan: int) -> Iterator[bytes]:
 
 
 # In image data, FF is followed by 00 or a restart marker; FF before a marker is a fill byte.
-_next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
+next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
 
 
 def _find_end(data: bytes, scan: int) -> int:
@@ -242,10 +242,10 @@ def _find_end(data: bytes, scan: int) -> int:
     older one. Raises ValueError if there is no end marker.
     """
     at = scan
-    while found := _next_marker(data, at):
-        if data[found.start() + 1] == _END:
+    while found := next_marker(data, at):
+        if data[found.start() + 1] == EOI[1]:
             return found.end()
-        if data[found.start() + 1] == _SOI[1]:
+        if data[found.start() + 1] == SOI[1]:
             raise ValueError("another image begins before its end")
         # A further scan or table of a progressive JPEG.
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")

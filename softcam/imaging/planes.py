@@ -15,10 +15,11 @@ PIXEL_FORMATS: Final[tuple[PixelFormat, ...]] = get_args(PixelFormat)
 
 
 # Of the samples of each plane: their size in bytes, and how many pixels each covers across and down.
-_LUMA: Final = (1, 1, 1)
-_SAMPLES: Final[dict[str, tuple[tuple[int, int, int], ...]]] = {
-    "YUV420": (_LUMA, (1, 2, 2), (1, 2, 2)),
-    "NV12": (_LUMA, (2, 2, 2)),
+Samples = tuple[tuple[int, int, int], ...]
+LUMA: Final = (1, 1, 1)
+_SAMPLES: Final[dict[str, Samples]] = {
+    "YUV420": (LUMA, (1, 2, 2), (1, 2, 2)),
+    "NV12": (LUMA, (2, 2, 2)),
     "YUYV": ((2, 1, 1),),
 }
 
@@ -35,7 +36,12 @@ def plane_shapes(pixel_format: str, width: int, height: int) -> list[tuple[int, 
     """(rows, bytes of a row) of each plane. Raises CameraError for a format without planes."""
     if pixel_format not in _SAMPLES:
         raise CameraError(f"cannot encode frames of format {pixel_format}")
-    return [(_ceil(height, down), sample * _ceil(width, across)) for sample, across, down in _SAMPLES[pixel_format]]
+    return shapes_of(_SAMPLES[pixel_format], width, height)
+
+
+def shapes_of(samples: Samples, width: int, height: int) -> list[tuple[int, int]]:
+    """(rows, bytes of a row) of each plane, whose samples are described as at `Samples`."""
+    return [(_ceil(height, down), sample * _ceil(width, across)) for sample, across, down in samples]
 
 
 def checked_planes(frame: Frame) -> tuple[Plane, ...]:

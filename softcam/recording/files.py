@@ -19,8 +19,6 @@ log = logging.getLogger(__name__)
 
 NOT_FOUND: Final = "no recording with this name; GET /v1/recordings lists all"
 JPEG_HEAD_BYTES: Final = 1 << 18  # the size of a JPEG is within them
-_JPEG_BEGIN: Final = b"\xff\xd8"
-_JPEG_END: Final = b"\xff\xd9"
 _JPEG_TAIL_BYTES: Final = 4096  # some of them may be padding
 _LOCK_TRIES: Final = 10
 _LOCK_PAUSE_S: Final = 0.01  # longer than another portal needs to check the lock
@@ -69,7 +67,7 @@ def is_locked(path: Path) -> bool:
 
 def is_whole_jpeg(picture: bytes) -> bool:
     """False for an empty JPEG and one that ends early; `picture` may be just its first and last bytes."""
-    return picture.startswith(_JPEG_BEGIN) and picture.rstrip(b"\0").endswith(_JPEG_END)
+    return picture.startswith(jpeg.SOI) and picture.rstrip(b"\0").endswith(jpeg.EOI)
 
 
 def read_jpeg_ends(file: BinaryIO) -> bytes:
@@ -86,7 +84,7 @@ def repair_jpeg(path: Path) -> bool:
     """
     with open_file(path) as file:
         ends = read_jpeg_ends(file)
-    if is_whole_jpeg(ends) or (ends and not ends.startswith(_JPEG_BEGIN)):  # whole, or not a JPEG
+    if is_whole_jpeg(ends) or (ends and not ends.startswith(jpeg.SOI)):  # whole, or not a JPEG
         return False
     with open_file(path, os.O_RDWR) as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +94,7 @@ def repair_jpeg(path: Path) -> bool:
             path.unlink()
             log.info("Removed an empty image: %s", path.name)
             return False
-        write_all(file.fileno(), _JPEG_END, os.fstat(file.fileno()).st_size)
+        write_all(file.fileno(), jpeg.EOI, os.fstat(file.fileno()).st_size)
         os.fsync(file.fileno())
     log.info("Completed a cut image: %s", path.name)
     return True

@@ -14,16 +14,15 @@ import numpy as np
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Plane
+from softcam.imaging.planes import LUMA, Samples, shapes_of
 
 _FIELD: Final = re.compile(r'([\w-]+)=(?:\(\w+\))?("[^"]*"|[^,;\s]+)')
 
-# By GStreamer's format: FFmpeg's, and of the samples of each plane their bytes, and how many pixels each covers across
-# and down.
-_LUMA: Final = (1, 1, 1)
-_FORMATS: Final[dict[str, tuple[str, tuple[tuple[int, int, int], ...]]]] = {
-    "I420": ("yuv420p", (_LUMA, (1, 2, 2), (1, 2, 2))),
-    "NV12": ("nv12", (_LUMA, (2, 2, 2))),
-    "NV21": ("nv21", (_LUMA, (2, 2, 2))),
+# By GStreamer's format: FFmpeg's, and the samples of each plane.
+_FORMATS: Final[dict[str, tuple[str, Samples]]] = {
+    "I420": ("yuv420p", (LUMA, (1, 2, 2), (1, 2, 2))),
+    "NV12": ("nv12", (LUMA, (2, 2, 2))),
+    "NV21": ("nv21", (LUMA, (2, 2, 2))),
     "YUY2": ("yuyv422", ((4, 2, 1),)),
     "UYVY": ("uyvy422", ((4, 2, 1),)),
     "RGB": ("rgb24", ((3, 1, 1),)),
@@ -89,7 +88,7 @@ def layout_of_caps(caps: str) -> Layout:
     if not (0 < width < 1 << 15 and 0 < height < 1 << 15):
         raise CameraError("delivers video without a size")
     pixel_format, samples = _FORMATS[name]
-    shapes = tuple((-(-height // down), size * -(-width // across)) for size, across, down in samples)
+    shapes = tuple(shapes_of(samples, width, height))
     strides = tuple(_round_up(row_bytes, 4) for _, row_bytes in shapes)
     # Planes begin after an even number of rows, where chroma has half of them.
     sizes = [stride * _round_up(height, 2) // down for stride, (_, _, down) in zip(strides, samples, strict=True)]

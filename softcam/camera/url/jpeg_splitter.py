@@ -4,19 +4,15 @@ Boundaries and part headers are skipped like any other bytes between two images:
 (docs/sources.md has the list), while their JPEGs follow the standard.
 """
 
-import re
 from typing import Final
 
-_START: Final = b"\xff\xd8\xff"  # SOI and the first byte of the next marker
-_END: Final = 0xD9
-_SCAN: Final = 0xDA
+from softcam.imaging.jpeg import EOI, SCAN, SOI, next_marker
+
+_START: Final = SOI + b"\xff"  # the first byte of the next marker
 # Markers of segments with a length: tables, comments, frame headers and application data
 # (https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1).
 _SEGMENTS: Final = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE]) - {0xC8}
 _MAX_BYTES: Final = 64 << 20
-
-# In image data, FF is followed by 00 or a restart marker; FF before a marker is a fill byte.
-_next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
 
 
 class JpegSplitter:
@@ -59,7 +55,7 @@ class JpegSplitter:
             return -1
         while True:
             if self._is_in_scan:
-                marker = _next_marker(data, self._at)
+                marker = next_marker(data, self._at)
                 if marker is None:
                     self._at = max(self._at, len(data) - 1)  # the last byte may be the FF of a marker
                     return 0
@@ -67,16 +63,16 @@ class JpegSplitter:
             at = self._at
             if at + 4 > len(data):
                 # The end of an image may be the last that arrives for a while.
-                return at + 2 if data[at : at + 2] == bytes((0xFF, _END)) else 0
+                return at + 2 if data[at : at + 2] == EOI else 0
             if data[at] != 0xFF:
                 return -1
             kind = data[at + 1]
             if kind == 0xFF:
                 self._at += 1
-            elif kind == _END:
+            elif kind == EOI[1]:
                 return at + 2
             elif kind in _SEGMENTS:
                 self._at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-                self._is_in_scan = self._is_in_scan or kind == _SCAN
+                self._is_in_scan = self._is_in_scan or kind == SCAN
             else:
                 return -1

@@ -17,7 +17,7 @@ import numpy as np
 from softcam.camera.base import StreamRequest
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, PixelFormat, Plane
-from softcam.imaging.jpeg import size_of
+from softcam.imaging.jpeg import EOI, size_of
 from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
 
@@ -305,6 +305,6 @@ def _matrix_of(image: Any, *, is_jpeg: bool) -> str:
 def size_of_jpeg(data: bytes) -> Size | None:
     """Return (width, height) of a JPEG with a valid header and an end marker; None if it is damaged."""
     try:
-        return size_of(data) if b"\xff\xd9" in data else None
+        return size_of(data) if EOI in data else None
     except ValueError:
         return None
