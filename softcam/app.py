@@ -49,10 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         match settings.command:
             case "check":
-                if settings.hook is not None:
-                    load_hook(
-                        settings.hook, settings.origins["hook"]
-                    )  # a hook that cannot be loaded is a configuration error
+                if settings.hook is not None:  # one that cannot be loaded is a configuration error
+                    load_hook(settings.hook, settings.origins["hook"])
                 print(describe(settings))
                 return EXIT_OK
             case "list-cameras":

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -59,8 +60,12 @@ def page_handler(
     for field, value in (fill or {}).items():
         body = body.replace(b"{{%s}}" % field.encode(), value.encode())
     digest = hashlib.sha256(body).hexdigest()[:16]
-    # Over a slow line the page is there in a third of the time.
-    compressed = gzip.compress(body, mtime=0)
+
+    @cache
+    def compressed() -> bytes:
+        """Over a slow line the page is there in a third of the time. Not at start: many portals never show it."""
+        return gzip.compress(body, mtime=0)
+
     content_type = _TYPES[PurePath(name).suffix]
     connect = "" if connect_origin is None else f" {connect_origin}"
 
@@ -77,7 +82,7 @@ def page_handler(
         content = body
         if _GZIP.search(request.headers.get("Accept-Encoding", "")):
             headers |= {"Content-Encoding": "gzip", "ETag": f'"{digest}-gzip"'}
-            content = compressed
+            content = compressed()
         if is_unchanged(request.headers, headers["ETag"]):
             return Response(b"", content_type, HTTPStatus.NOT_MODIFIED, headers)
         return Response(content, content_type, headers=headers)
