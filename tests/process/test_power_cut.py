@@ -107,6 +107,18 @@ def assert_whole(picture: bytes) -> None:
     Image.open(io.BytesIO(picture)).load()
 
 
+def restart_after_power_cut(
+    portal: Portal, disk: Disk, folder: Path, start_portal: Start, request: pytest.FixtureRequest
+) -> Portal:
+    disk.cut_power()
+    portal.end()
+    disk.replace()
+    # With another state folder, so that nothing is resumed.
+    again = start_portal(*SMALL, "--recordings", str(folder), "--state-dir", str(disk.path / "state"))
+    request.addfinalizer(again.end)
+    return again
+
+
 def test_what_was_reported_survives(
     disk: Disk, folder: Path, start_portal: Start, wait_until: WaitUntil, request: pytest.FixtureRequest
 ) -> None:
@@ -121,13 +133,7 @@ def test_what_was_reported_survives(
     stills = running(portal, "timelapse")["stills"]
     before = listed(portal)
     photo = post(portal, "/v1/recordings/still", {}).json["recording"]["name"]
-    disk.cut_power()
-
-    portal.end()
-    disk.replace()
-    # With another state folder, so that nothing is resumed.
-    again = start_portal(*SMALL, "--recordings", str(folder), "--state-dir", str(disk.path / "state"))
-    request.addfinalizer(again.end)
+    again = restart_after_power_cut(portal, disk, folder, start_portal, request)
     again.wait_for_log(f"Recovered interrupted recording {video}")
     again.wait_for_log(f"Recovered interrupted recording {lapse}")
     after = listed(again)
@@ -156,12 +162,6 @@ def test_first_second_of_a_recording(
     request.addfinalizer(portal.end)
     name = post(portal, "/v1/recordings/start", {}).json["recording"]["name"]
     assert name is not None
-    disk.cut_power()
-
-    portal.end()
-    disk.replace()
-    # With another state folder, so that nothing is resumed.
-    again = start_portal(*SMALL, "--recordings", str(folder), "--state-dir", str(disk.path / "state"))
-    request.addfinalizer(again.end)
+    again = restart_after_power_cut(portal, disk, folder, start_portal, request)
     again.wait_for_log(f"Recovered interrupted recording {name}")
     assert count_frames(folder / name) >= 1

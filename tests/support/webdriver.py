@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
+from tests.support.background import eventually
 from tests.support.timeouts import PATIENCE_S
 
 _PAUSE_S: Final = 0.1
@@ -146,11 +147,8 @@ def _start_firefox(stack: ExitStack, folder: Path) -> WebDriver:
         stack, [_program("firefox-esr", "firefox"), "--headless", "--marionette", "--profile", str(folder)]
     )
     port_file = folder / "MarionetteActivePort"
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not (port_file.exists() and port_file.read_text()):
-        assert process.poll() is None, f"Firefox ended with exit code {process.returncode}"
-        assert time.monotonic() < deadline_s, "Firefox does not listen"
-        time.sleep(_PAUSE_S)
+    eventually(lambda: process.poll() is not None or (port_file.exists() and port_file.read_text()), "Firefox listens")
+    assert process.returncode is None, f"Firefox ended with exit code {process.returncode}"
     connection = _Marionette(int(port_file.read_text()))
     stack.callback(connection.close)
     return WebDriver(connection)
@@ -175,18 +173,16 @@ def _start_webkit(stack: ExitStack, folder: Path) -> WebDriver:
         "WEBKIT_DISABLE_SANDBOX_THIS_IS_DANGEROUS": "1",  # it needs namespaces, which root in a container has not
     }
     process = _start(stack, [_program("WebKitWebDriver"), f"--port={port}"], env=environment)
-    deadline_s = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
-            break
-        except ConnectionRefusedError:
-            assert process.poll() is None, f"WebKitWebDriver ended with exit code {process.returncode}"
-            assert time.monotonic() < deadline_s, "WebKitWebDriver does not listen"
-            time.sleep(_PAUSE_S)
+    eventually(lambda: process.poll() is not None or _is_listening(port), "WebKitWebDriver listens")
+    assert process.returncode is None, f"WebKitWebDriver ended with exit code {process.returncode}"
     connection = _Http(f"http://127.0.0.1:{port}")
     stack.callback(connection.send, "DELETE ", "", {})
     return WebDriver(connection)
+
+
+def _is_listening(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _start(stack: ExitStack, argv: list[str], **options: Any) -> "subprocess.Popen[bytes]":

@@ -14,7 +14,7 @@ from softcam.errors import RecordingError
 from softcam.recording.recorder import RecorderLimits, RecordingOptions
 from tests.support.background import eventually
 from tests.support.h264_samples import FPS
-from tests.support.recording_studio import numbers_from, running_name, studio
+from tests.support.recording_studio import Studio, numbers_from, running_name, studio
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -175,14 +175,19 @@ def test_fail_to_start_in_unwritable_folder() -> None:
         assert s.recorder.running is None
 
 
+def sizes_of_many_batches(s: Studio) -> list[int]:
+    """Record 420 frames in batches that are written one after the other; the sizes of the files."""
+    s.start()
+    for _ in range(20):
+        s.source.give(20)
+        eventually(lambda: s.recorder.queued_bytes == 0)
+    s.stop()
+    return [entry.size for entry in s.library.entries()]
+
+
 def test_files_are_small_with_small_quota(tmp_path: Path) -> None:
     with studio(tmp_path, max_bytes=40_000, limits=RecorderLimits(flush_s=0.02)) as s:
-        s.start()
-        for _ in range(20):
-            s.source.give(20)
-            eventually(lambda: s.recorder.queued_bytes == 0)
-        s.stop()
-        sizes = [entry.size for entry in s.library.entries()]
+        sizes = sizes_of_many_batches(s)
         assert len(sizes) > 2
         assert sum(sizes) <= 40_000 + max(sizes)
         assert s.recorder.running is None
@@ -191,12 +196,7 @@ def test_files_are_small_with_small_quota(tmp_path: Path) -> None:
 def test_another_file_begins_before_the_limit(tmp_path: Path) -> None:
     """As on FAT32, which limits files to 4 GiB."""
     with studio(tmp_path, max_file_bytes=5_000, limits=RecorderLimits(flush_s=0.02)) as s:
-        s.start()
-        for _ in range(20):
-            s.source.give(20)
-            eventually(lambda: s.recorder.queued_bytes == 0)
-        s.stop()
-        sizes = [entry.size for entry in s.library.entries()]
+        sizes = sizes_of_many_batches(s)
         assert len(sizes) > 3
         assert max(sizes) < 10_000
         assert s.numbers() == numbers_from(0, 420), "no frame is lost"
