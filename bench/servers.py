@@ -68,14 +68,14 @@ def start(name: str, stage: Stage, reel: Path, build: Path, *, is_busy: bool = F
         )
         with tempfile.TemporaryDirectory() as state:
             environment = {"XDG_STATE_HOME": state, "BENCH_BUSY": "1" if is_busy else ""}
-            with _run(name, _portal_command(program, stage), build, environment=environment) as running:
+            with run_server(name, _portal_command(program, stage), build, environment=environment) as running:
                 yield running
     elif name == "limit":
-        with _run(name, [str(build / "limit"), str(reel), str(stage.fps)], build) as running:
+        with run_server(name, [str(build / "limit"), str(reel), str(stage.fps)], build) as running:
             yield running
     elif name == "threads":
         command = [sys.executable, str(BENCH / "thread_per_viewer.py"), str(reel), str(stage.fps)]
-        with _run(name, command, build) as running:
+        with run_server(name, command, build) as running:
             yield running
     elif name == "ustreamer":
         port = _free_port()
@@ -86,7 +86,9 @@ def start(name: str, stage: Stage, reel: Path, build: Path, *, is_busy: bool = F
             "BENCH_HEIGHT": str(stage.height),
             "BENCH_FPS": str(stage.fps),
         }
-        with _run(name, _ustreamer_command(stage, reel, port), build, environment=environment, port=port) as running:
+        with run_server(
+            name, _ustreamer_command(stage, reel, port), build, environment=environment, port=port
+        ) as running:
             yield running
     else:
         raise ServerFailed(f"unknown server: {name}")
@@ -119,9 +121,13 @@ def find_missing(name: str) -> str | None:
 
 
 @contextlib.contextmanager
-def _run(
+def run_server(
     name: str, command: list[str], build: Path, *, environment: Mapping[str, str] | None = None, port: int | None = None
 ) -> Iterator[Running]:
+    """Run a server during the block, with its log in the folder `build`; `port` is that of one that does not print it.
+
+    Raises ServerFailed.
+    """
     clean = {
         key: value
         for key, value in os.environ.items()

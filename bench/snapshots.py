@@ -7,9 +7,7 @@ and how large the first and the sixth image of a cold stream are. Further flags 
 """
 
 import argparse
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PROJECT = Path(__file__).resolve().parent.parent
+from servers import PROJECT, run_server
+
 LINGER_S = 0.1
 PAUSE_S = 0.5  # until the camera is closed
 SERIES_S = 5.0
@@ -33,16 +32,8 @@ def portal(fps: float, linger_s: float, flags: list[str]) -> Iterator[str]:
         command = [sys.executable, str(PROJECT / "soft_stream.py"), "--camera", "pattern", "--port", "0"]
         command += ["--fps", f"{fps:g}", "--linger", f"{linger_s:g}", "--pattern-faults", str(faults)]
         command += ["--state-dir", folder, *flags]
-        with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            try:
-                for line in process.stdout:
-                    if (match := re.search(r"Listening on (http://\S+?)/?\s", line)) is not None:
-                        yield match[1]
-                        break
-            finally:
-                process.terminate()
-                process.stdout.read()
+        with run_server("portal", command, Path(folder)) as running:
+            yield f"http://127.0.0.1:{running.port}"
 
 
 def snapshot(url: str) -> tuple[float, int]:

@@ -192,7 +192,7 @@ class Reader:
             source.rewind()
 
     def _process(self, image: SourceImage, due_s: float) -> bool:
-        """Deliver a image that is due or requested as a still; False for a damaged one."""
+        """Deliver an image that is due or requested as a still; False for a damaged one."""
         still = self._still
         if not self._decimator.should_pass(due_s) and still is None:
             return True
