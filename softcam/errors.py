@@ -6,6 +6,8 @@
     ├── BadValue                    400  a value of a request is invalid; never ends the process
     ├── RecordingError               409  a recording cannot be started or deleted; never ends the process
     │   └── NoRecording              404  there is no recording of that name
+    ├── PresetError                  409  a preset cannot be saved, renamed or deleted; never ends the process
+    │   └── NoPreset                 404  there is no preset of that name
     └── CameraError             70   503
         ├── CameraMissing       66   503  not connected, or Picamera2 is not installed
         ├── CameraBusy          69   503  connected, and in use by another program
@@ -67,6 +69,18 @@ class RecordingError(PortalError):
 
 class NoRecording(RecordingError):
     """There is no recording of that name."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class PresetError(PortalError):
+    """The requested operation on presets conflicts with those that exist; the message states how."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class NoPreset(PresetError):
+    """There is no preset of that name."""
 
     status = HTTPStatus.NOT_FOUND
 

@@ -1,4 +1,7 @@
-"""Addresses that servers listen on, as clients use them. Pure functions."""
+"""Addresses that servers listen on, as clients use them, and addresses of clients. Pure functions."""
+
+import ipaddress
+from contextlib import suppress
 
 
 def reachable_host(host: str) -> str:
@@ -9,3 +12,11 @@ def reachable_host(host: str) -> str:
 def url_host(host: str) -> str:
     """A host as URLs contain it: IPv6 addresses are in brackets."""
     return f"[{host}]" if ":" in host else host
+
+
+def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """An IP address; None if it is not one. A socket for both protocols has `::ffff:192.0.2.1` for an IPv4 client."""
+    with suppress(ValueError):
+        address = ipaddress.ip_address(text.strip())
+        return getattr(address, "ipv4_mapped", None) or address
+    return None

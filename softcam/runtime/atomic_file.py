@@ -1,7 +1,10 @@
-"""Replaces files so that a power cut leaves the old content or the new. Functions without state; any thread."""
+"""Replaces files so that a power cut leaves the old content or the new, and reads them. Functions without state; any
+thread.
+"""
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 
@@ -28,6 +31,18 @@ def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def read_file(path: Path, max_bytes: int | None = None) -> bytes:
+    """The content of a regular file; at most one byte more than `max_bytes`, if that is given. Raises OSError.
+
+    Anything but a regular file is an error at once: a pipe would block, and a device may have no end.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "must be a regular file", str(path))
+        return file.read(-1 if max_bytes is None else max_bytes + 1)
 
 
 def sync_directory(folder: Path) -> None:

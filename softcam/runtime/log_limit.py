@@ -31,25 +31,27 @@ class RateLimitedLogger:
         self._logged_at_s: float | None = None
         self._suppressed = 0
 
-    def error(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        self.log(logging.ERROR, message, *args, exc_info=exc_info)
+    def error(self, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
+        return self.log(logging.ERROR, message, *args, exc_info=exc_info)
 
-    def warning(self, message: str, *args: object, exc_info: BaseException | None = None) -> None:
-        self.log(logging.WARNING, message, *args, exc_info=exc_info)
+    def warning(self, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
+        return self.log(logging.WARNING, message, *args, exc_info=exc_info)
 
-    def log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> None:
+    def log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
+        """Log the message unless one was logged within the interval; returns whether it was logged."""
         now_s = self._clock()
         with self._lock:
             is_first = self._logged_at_s is None
             if self._logged_at_s is not None and now_s - self._logged_at_s < self._interval_s:
                 self._suppressed += 1
-                return
+                return False
             self._logged_at_s = now_s
             suppressed, self._suppressed = self._suppressed, 0
         if suppressed:
             message += " (%d more suppressed)"
             args = (*args, suppressed)
         self._logger.log(level, message, *args, exc_info=exc_info if is_first else None)
+        return True
 
     def reset(self) -> None:
         """Log the next message at once: the condition that the previous ones reported is over."""

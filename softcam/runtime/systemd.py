@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 from softcam.runtime.threads import spawn
@@ -51,9 +52,18 @@ class Notifier:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
                 connection.settimeout(_SEND_TIMEOUT_S)
-                connection.sendto(text.encode(), self._address)
+                connection.sendto(text.encode("utf-8", "replace"), self._address)
         except OSError as error:
             log.warning("Failed to notify systemd (%s): %s", ", ".join(states), error)
+
+
+def runtime_folder(environ: Mapping[str, str]) -> Path | None:
+    """The first folder of `RUNTIME_DIRECTORY` (systemd.exec(5)).
+
+    With `RuntimeDirectoryPreserve=yes`, as in our unit, it survives restarts and stops of the service, but no boot.
+    """
+    name = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(name) if name.startswith("/") else None
 
 
 def _read_watchdog_s(environ: Mapping[str, str]) -> float | None:

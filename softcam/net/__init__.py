@@ -1,0 +1,1 @@
+"""Sockets that never block: the event loop, and one system call that sends to many of them."""
