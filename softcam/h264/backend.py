@@ -30,6 +30,10 @@ class Backend(Protocol):
         """(width, height) of the encoded video in pixels."""
 
     @property
+    def bitrate(self) -> int:
+        """The bits per second that it is set to."""
+
+    @property
     def parameter_sets(self) -> tuple[bytes, bytes]:
         """SPS and PPS of the packet last returned by `receive_packet`."""
 

@@ -1,25 +1,28 @@
 """The shared H.264 encoder: encodes each frame once for all sinks, and runs only while there is a sink.
 
-The thread `h264` exists from the first subscription to the last unsubscription. It takes the newest frame whenever the
+The thread exists from the first subscription to the last unsubscription. It takes the newest frame whenever the
 camera has delivered one: an encoder that falls behind skips frames, so the age of packets does not grow. The encoding
 is done by a `Backend`, libx264 or hardware; a frame of another size or format opens a new one. Sinks are called on this
 thread.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from softcam.errors import CameraError
 from softcam.h264 import x264
 from softcam.h264.backend import Backend, BackendLost, BackendName, OpenBackend
+from softcam.h264.bitrate import Bitrate
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
-from softcam.h264.timing import is_gap
+from softcam.h264.timing import Pacer, is_gap
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
+from softcam.runtime.deadline import Deadline
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.threads import spawn
 
@@ -37,8 +40,9 @@ _STALL_LIMIT_S: Final = 10.0  # an encoder without progress for so long, while f
 class VideoStatus:
     """A snapshot of the encoder's state.
 
-    `encoded` and `skipped` count frames since the start of the process. `bitrate` is measured, in bits per second.
-    Bitrate, format and backend are None while the encoder does not run.
+    `encoded` and `skipped` count frames since the start of the process. `bitrate` is measured, `target_bitrate` is what
+    the backend is set to, both in bits per second. Bitrates, format and backend are None while the encoder does not
+    run.
     """
 
     fmt: VideoFormat | None
@@ -48,6 +52,7 @@ class VideoStatus:
     skipped: int
     keyframes: int
     bitrate: float | None
+    target_bitrate: int | None
     last_error: str | None
 
 
@@ -57,36 +62,51 @@ _Config = tuple[tuple[int, int], PixelFormat, float]  # size, format, frames per
 
 
 @dataclass(eq=False, slots=True)
-class _Run:
+class _EncoderRun:
     """A backend, the configuration of its frames, and the format of its packets since the first keyframe."""
 
     backend: Backend
     config: _Config
-    fmt: VideoFormat | None = None
+    fmt: VideoFormat | None = field(default=None, init=False)
+
+    def update_format(self, latest: VideoFormat | None) -> None:
+        """Read the format at a keyframe; an equal one is the same object as `latest`: then sinks need no new format."""
+        fmt = VideoFormat(*self.backend.size, self.config[2], *self.backend.parameter_sets)
+        if fmt != latest:
+            log.info("Encoding H.264: %dx%d, %d bit/s", fmt.width, fmt.height, self.backend.bitrate)
+        self.fmt = latest if fmt == latest else fmt
 
 
 class VideoEncoder:
-    """Owns the thread `h264`. The camera's thread calls `on_frame`; all other methods may be called by any thread."""
+    """Owns its thread. The camera's thread calls `on_frame`; all other methods may be called by any thread."""
 
     def __init__(
         self,
         frames: NewestFrame,
         fps: Callable[[], float],
-        bitrate: int,
+        bitrate: Bitrate,
         on_crash: Callable[[str], None],
         *,
         require: Callable[[], None] = x264.require_libx264,
         open_backend: OpenBackend = x264.X264,
+        max_fps: float = math.inf,
+        thread_name: str = "h264",
         stall_limit_s: float = _STALL_LIMIT_S,
     ) -> None:
-        """`fps` returns the frame rate requested from the camera, and is called for every frame; `bitrate` is in bits
-        per second; `require` raises NotSupported where this machine cannot encode; its first call may take a second."""
+        """`fps` returns the frame rate of the camera's stream, and is called for every frame.
+
+        `require` raises NotSupported where this machine cannot encode; its first call may take a second.
+
+        Above `max_fps`, frames are left out evenly.
+        """
         self._frames = frames
         self._fps = fps
-        self._bitrate = bitrate
+        self.bitrate = bitrate
         self._on_crash = on_crash
         self.require = require
         self._open_backend = open_backend
+        self._max_fps = max_fps
+        self._thread_name = thread_name
         self._stall_limit_s = stall_limit_s
 
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
@@ -99,6 +119,7 @@ class VideoEncoder:
         self._is_camera_stopping = False
         self._format: VideoFormat | None = None
         self._backend_name: BackendName | None = None  # of the last packet
+        self._target_bitrate: int | None = None
         self._encoded = 0
         self._skipped = 0
         self._keyframes = 0
@@ -108,6 +129,7 @@ class VideoEncoder:
 
         # Owned by the thread; where one ends while the next starts, the lock orders them.
         self._last_began_s = 0.0
+        self._pacer = Pacer(max_fps)
         self._delta_s = 0.0  # between the exposures of the last two frames that were taken
         self._last_delta_s = 0.0  # of the frame before
         self._keyframe_s = 0.0  # exposure of the last keyframe, or of the frame submitted as the next one
@@ -129,7 +151,7 @@ class VideoEncoder:
                 self._is_camera_stopping = False
                 self._progress_s = time.monotonic()
                 try:
-                    self._thread = spawn("h264", self._run, self._on_crash)
+                    self._thread = spawn(self._thread_name, self._run, self._on_crash)
                 except RuntimeError as error:  # no memory, or too many threads
                     del self._sinks[sink]
                     raise CameraError(f"the H.264 encoder cannot be started: {error}") from error
@@ -169,6 +191,7 @@ class VideoEncoder:
                 self._skipped,
                 self._keyframes,
                 self._rate(time.monotonic()) if is_running else None,
+                self._target_bitrate if is_running else None,
                 self._last_error,
             )
 
@@ -180,15 +203,15 @@ class VideoEncoder:
                 return None
             return f"frames arrive, but the H.264 encoder has accepted none for {stalled_s:.0f} s"
 
-    def stop(self, deadline_s: float) -> None:
-        """End the thread; sinks receive no more packets. Waits until the deadline (monotonic clock)."""
+    def stop(self, deadline: Deadline) -> None:
+        """End the thread; sinks receive no more packets. Waits until the deadline."""
         with self._changed:
             self._is_stopping = True
             self._sinks.clear()
             thread = self._thread
             self._changed.notify_all()
         if thread is not None:
-            thread.join(max(0.0, deadline_s - time.monotonic()))
+            thread.join(deadline.remaining_s)
 
     def _rate(self, now_s: float) -> float:
         sent = self._sent
@@ -199,7 +222,7 @@ class VideoEncoder:
     # --- the thread -------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        run: _Run | None = None
+        run: _EncoderRun | None = None
         failures = 0
         try:
             while (step := self._wait_for_step(run)) != "end":
@@ -230,7 +253,7 @@ class VideoEncoder:
             if run is not None:
                 run.backend.close()
 
-    def _wait_for_step(self, run: _Run | None) -> Frame | _Step:
+    def _wait_for_step(self, run: _EncoderRun | None) -> Frame | _Step:
         """Sleep until there is a newer frame, which is returned held, or another step to do."""
         backend = None if run is None else run.backend
         with self._changed:
@@ -247,9 +270,11 @@ class VideoEncoder:
                     return "deliver packets"
                 if backend is None or not backend.is_full:
                     self._progress_s = time.monotonic()
-                    frame = self._frames.held(newer_than_s=self._last_began_s)
+                    frame = self._frames.held(newer_than_s=max(self._last_began_s, self._pacer.not_before_s))
                     if frame is not None:
-                        self._skipped += max(0, self._arrived - 1)
+                        self._pacer.select(frame.began_s)
+                        if not self._pacer.is_limiting:
+                            self._skipped += max(0, self._arrived - 1)
                         self._arrived = min(self._arrived, 1) - 1  # -1: read from the slot before its notification
                         self._delta_s = frame.began_s - self._last_began_s
                         self._last_began_s = frame.began_s  # never taken again, whether it can be encoded or not
@@ -263,26 +288,28 @@ class VideoEncoder:
         with self._changed:
             self._changed.notify()
 
-    def _get_run(self, frame: Frame, run: _Run | None) -> _Run:
+    def _get_run(self, frame: Frame, run: _EncoderRun | None) -> _EncoderRun:
         """The current run, or a new one if the frame's configuration differs. Raises CameraError."""
-        config = (frame.size, frame.pixel_format, self._fps())
+        config = (frame.size, frame.pixel_format, min(self._fps(), self._max_fps))
         if run is not None and run.config == config:
             return run
-        fresh = _Run(self._open_backend(*config, self._bitrate, self._wake), config)
+        size, _, fps = config
+        fresh = _EncoderRun(self._open_backend(*config, self.bitrate(size, fps), self._wake), config)
         if run is not None:
             run.backend.close()
         return fresh
 
-    def _publish(self, run: _Run, packet: Packet) -> None:
+    def _publish(self, run: _EncoderRun, packet: Packet) -> None:
         """Deliver the packet to all sinks; packets before the run's first keyframe are dropped."""
         if packet.is_keyframe:
-            run.fmt = self._format_of(run)
+            run.update_format(self._format)
         if run.fmt is None:
             return
         now_s = time.monotonic()
         with self._changed:
             self._format = run.fmt
             self._backend_name = run.backend.name
+            self._target_bitrate = run.backend.bitrate
             self._encoded += 1
             self._last_error = None
             self._sent.append((now_s, len(packet.data)))
@@ -295,14 +322,6 @@ class VideoEncoder:
             is_first = sink_fmt is not run.fmt
             if packet.is_keyframe or not is_first:
                 self._deliver(sink, run.fmt if is_first else None, packet)
-
-    def _format_of(self, run: _Run) -> VideoFormat:
-        """The same object while nothing changes, also in another run: then sinks need no new format."""
-        fmt = VideoFormat(*run.backend.size, run.config[2], *run.backend.parameter_sets)
-        if fmt == self._format:
-            return self._format
-        log.info("Encoding H.264: %dx%d, %d bit/s", fmt.width, fmt.height, self._bitrate)
-        return fmt
 
     def _is_keyframe_due(self, began_s: float, fps: float) -> bool:
         since_s = began_s - self._keyframe_s

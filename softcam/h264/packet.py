@@ -8,7 +8,7 @@ from typing import Protocol
 class VideoFormat:
     """The format of a run of packets: one size, one set of parameter sets. `sps` and `pps` have no start codes.
 
-    `fps` is the frame rate requested from the camera; consumers estimate a frame's duration with it before the next
+    `fps` is the frame rate of the camera's stream; consumers estimate a frame's duration with it before the next
     frame has arrived.
     """
 

@@ -94,7 +94,7 @@ class PacketQueue:
     def take_packets(self) -> list[tuple[VideoFormat, Packet]]:
         """Remove and return all packets in order, each with its format."""
         with self._lock:
-            return self._take()
+            return self._take_packets()
 
     def start_consuming(self, from_s: float | None, after_s: float = -math.inf) -> None:
         """Hold all packets from now on, and of the pre-roll those from the last keyframe at or before `from_s` on
@@ -111,12 +111,12 @@ class PacketQueue:
     def stop_consuming(self) -> list[tuple[VideoFormat, Packet]]:
         """Take all packets, and only keep the pre-roll from now on; does nothing if it does so."""
         with self._lock:
-            taken = self._take()
+            taken = self._take_packets()
             self._is_consumed = False
             self.size = self._preroll_bytes
             return taken
 
-    def _take(self) -> list[tuple[VideoFormat, Packet]]:
+    def _take_packets(self) -> list[tuple[VideoFormat, Packet]]:
         taken, self._queue = self._queue, []
         if self._is_consumed:
             self.size = 0

@@ -18,6 +18,7 @@ from softcam.h264.nal import is_idr, only_slices, parameter_sets
 from softcam.h264.packet import Packet
 from softcam.imaging.colour import COLOUR_MATRIX, COLOUR_PRIMARIES, COLOUR_TRANSFER
 from softcam.imaging.frame import Frame, PixelFormat, Plane
+from softcam.imaging.jpeg_decoder import JpegDecoder
 from softcam.imaging.planes import checked_planes
 from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
@@ -34,6 +35,7 @@ _PIXELS_PER_THREAD: Final = 1920 * 1080 * 24
 _JPEG_FORMATS: Final = frozenset(
     {"gray", *(f"{letters}{kind}p" for letters in ("yuv", "yuvj") for kind in ("420", "422", "440", "444"))}
 )
+_SCALED_FORMAT: Final = "yuv420p"
 _FORMATS: Final = {"YUV420": "yuv420p", "NV12": "nv12", "YUYV": "nv12", "MJPEG": "yuv420p"}
 
 
@@ -64,22 +66,37 @@ class X264:
         fps: float,
         bitrate: int,
         _wake: Callable[[], None] | None = None,
+        *,
+        fit: tuple[int, int] | None = None,
     ) -> None:
         """`bitrate` is in bits per second. An odd column or row at the edge is cropped, because H.264 has even sizes.
+
+        Frames that are larger than `fit` (width, height) are scaled down to it, and keep their aspect ratio. Of frames
+        that are at least twice as high, only every second, third… row is read: reading costs more than scaling.
 
         Raises NotSupported, CameraError.
         """
         self._av = av = import_pyav("H.264")
         codec = _codec(av)
+        self.bitrate = bitrate
         self._frame_size = size
         self._pixel_format = pixel_format
-        self.size = width, height = size[0] // 2 * 2, size[1] // 2 * 2
+        self._source_size = size[0] // 2 * 2, size[1] // 2 * 2
+        self.size = width, height = self._source_size if fit is None else fitted_size(self._source_size, fit)
         if not width or not height:
             raise CameraError(f"H.264 cannot encode {size[0]}x{size[1]}")
+        self._scaler: Any = None  # libswscale; None where the size stays
+        self._row_step = 1  # of the source; the rows between are left out
+        if self.size != self._source_size:
+            self._scaler = av.video.reformatter.VideoReformatter()
+            self._row_step = _row_step(self._source_size[1], height)
+        # PyAV 17 and later divide each frame among threads, which costs more than it saves at this size.
+        self._scaling = {"interpolation": "AREA", **({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})}
         rate = Fraction(fps).limit_denominator(1000)
         self._format = _FORMATS[pixel_format]
         self._context = context = av.CodecContext.create(codec, "w")
-        context.width, context.height, context.pix_fmt = width, height, self._format
+        context.width, context.height = width, height
+        context.pix_fmt = self._format if self._scaler is None else _SCALED_FORMAT
         context.framerate, context.time_base = rate, 1 / rate
         context.bit_rate = bitrate
         context.gop_size = _NO_AUTOMATIC_KEYFRAMES
@@ -105,7 +122,7 @@ class X264:
             self.parameter_sets = parameter_sets(context.extradata or b"")
         except ValueError as error:
             raise CameraError(f"libx264 returned no header: {error}") from error
-        self._decoder: Any = None  # for cameras that deliver JPEGs
+        self._decoder: JpegDecoder | None = None  # for cameras that deliver JPEGs
         self._copy: Any = None  # the frame that non-contiguous planes are copied to
         self._count = 0
         self._packet: Packet | None = None
@@ -130,6 +147,8 @@ class X264:
             raise CameraError(f"unexpected {frame.pixel_format} frame of {frame.width}x{frame.height}")
         planes = self._decode(frame) if frame.pixel_format == "MJPEG" else checked_planes(frame)
         picture = self._picture(planes)
+        if self._scaler is not None:
+            picture = self._scaler.reformat(picture, *self.size, _SCALED_FORMAT, **self._scaling)
         kinds = self._av.video.frame.PictureType
         picture.pict_type = kinds.I if is_keyframe else kinds.NONE
         picture.pts = self._count
@@ -144,12 +163,15 @@ class X264:
         return data, is_idr(data)
 
     def close(self) -> None:
-        self._context = self._decoder = self._copy = None
+        self._context = self._decoder = self._copy = self._scaler = None
 
     def _picture(self, planes: tuple[Plane, ...]) -> Any:
         """A PyAV frame of the planes, Y first; a view of them if they are contiguous."""
-        width, height = self.size
-        if self._pixel_format in ("YUV420", "NV12"):
+        width, height = self._source_size
+        if self._row_step > 1:
+            height //= self._row_step
+            planes = tuple(plane[self._row_step // 2 :: self._row_step] for plane in planes)
+        elif self._pixel_format in ("YUV420", "NV12"):
             buffer = as_one_buffer(planes, width, height)
             if buffer is not None:
                 try:
@@ -172,20 +194,8 @@ class X264:
 
     def _decode(self, frame: Frame) -> tuple[Plane, ...]:
         """The planes of a JPEG in 4:2:0, whatever its chroma subsampling."""
-        av = self._av
-        if self._decoder is None:
-            self._decoder = av.CodecContext.create("mjpeg", "r")
-            self._decoder.thread_count = 1  # with more, each would delay a frame
-        data = frame.planes[0].tobytes()
-        if not data:  # FFmpeg would take it as the end of the stream
-            raise CameraError("the camera delivered an empty JPEG")
-        try:
-            pictures = self._decoder.decode(av.Packet(data))
-        except av.error.FFmpegError as error:
-            raise CameraError(f"the camera's JPEG cannot be decoded: {error}") from error
-        if len(pictures) != 1:
-            raise CameraError("the camera's JPEG cannot be decoded")
-        picture = pictures[0]
+        self._decoder = self._decoder or JpegDecoder()
+        picture = self._decoder.decode(frame.planes[0].tobytes())
         if (picture.width, picture.height) != frame.size:
             raise CameraError(
                 f"the camera's JPEG is {picture.width}x{picture.height}, not {frame.width}x{frame.height}"
@@ -194,11 +204,23 @@ class X264:
         if name not in _JPEG_FORMATS:
             raise CameraError(f"the camera's JPEG has an unsupported format: {name}")
         planes = rows_of(picture)
-        width, height = self.size
+        width, height = self._source_size
         if len(planes) == 1:
             grey = np.full((height // 2, width // 2), 128, np.uint8)
             return planes[0], grey, grey
         return planes[0], *(_halved(plane, frame.size) for plane in planes[1:])
+
+
+def fitted_size(size: tuple[int, int], limit: tuple[int, int]) -> tuple[int, int]:
+    """The largest even size (width, height) of about the same aspect ratio within the limit; never enlarged."""
+    factor = min(1.0, limit[0] / size[0], limit[1] / size[1])
+    width, height = (max(2, 2 * round(side * factor / 2)) for side in size)
+    return width, height
+
+
+def _row_step(height: int, to: int) -> int:
+    """The largest step through `height` rows that leaves an even number of them, `to` or more."""
+    return next(step for step in range(height // to, 0, -1) if height % (2 * step) == 0)
 
 
 def as_one_buffer(planes: tuple[Plane, ...], width: int, height: int) -> Plane | None:

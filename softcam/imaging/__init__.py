@@ -1,0 +1,1 @@
+"""Frames and images in memory: pixel formats, scaling, JPEG, EXIF and DNG; no camera and no network."""

@@ -3,7 +3,9 @@
 A segment has no thumbnail: some stream readers take a second JPEG within the first for a new image. Nor does any number
 in it look like a marker, such as an exposure of 55551 us, FFD8. Pure functions; any thread.
 
-The tags are defined in https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf.
+The tags are defined in https://www.cipa.jp/std/documents/e/DC-X008-Translation-2019-E.pdf. Text has the type ASCII and
+is UTF-8, as the Metadata Working Group's guidelines recommend and ExifTool, Exiv2 and photo programs read it; few read
+the type UTF-8 of EXIF 3.0. Pillow reads the type ASCII as Latin-1.
 """
 
 import struct
@@ -16,6 +18,7 @@ from softcam import __version__
 from softcam.imaging.dng import find_orientation
 from softcam.imaging.jpeg import without_markers
 
+_DESCRIPTION: Final = 0x010E
 _ORIENTATION: Final = 0x0112
 _EXIF_POINTER: Final = 0x8769
 _WIDTH, _HEIGHT = 0xA002, 0xA003
@@ -23,6 +26,7 @@ _LONG_TAGS: Final = frozenset({_EXIF_POINTER, _WIDTH, _HEIGHT})  # other integer
 _MAX_LONG: Final = 0xFFFFFFFF  # as the numerator of the subject distance it means infinity
 _APP1: Final = b"\xff\xe1"
 _HEADER: Final = b"Exif\0\0"
+_MAX_SEGMENT_BYTES: Final = 0x10000
 _LITTLE_ENDIAN_TIFF: Final = struct.pack("<2sHI", b"II", 42, 8)  # the first directory follows directly
 
 # The fields of a directory, by tag: text, number, ratio, or bytes of the type UNDEFINED.
@@ -38,6 +42,7 @@ def exif_segment(
     lens_dioptres: float | None = None,
     model: str | None = None,
     make: str | None = None,
+    description: str | None = None,
     orientation: int = 1,
     timezone: tzinfo | None = None,
 ) -> bytes:
@@ -63,7 +68,8 @@ def exif_segment(
         0xA000: b"0100",
         0xA001: 1,  # sRGB
     }
-    image |= {tag: name for tag, name in ((0x010F, make), (0x0110, model)) if name is not None}
+    texts = {_DESCRIPTION: description, 0x010F: make, 0x0110: model}
+    image |= {tag: text for tag, text in texts.items() if text is not None}
     if taken_at_s is not None:
         # Rounded first, so that .9999 carries over to the seconds.
         milliseconds = round(taken_at_s * 1000)
@@ -99,6 +105,11 @@ def with_exif(jpeg: bytes, segment: bytes) -> bytes:
     if jpeg[:2] != b"\xff\xd8":
         raise ValueError("not a JPEG: must start with FFD8")
     return b"".join((jpeg[:2], segment, jpeg[2:]))
+
+
+def has_exif(jpeg: bytes) -> bool:
+    """Whether a JPEG has an EXIF segment."""
+    return _HEADER in jpeg[:_MAX_SEGMENT_BYTES]
 
 
 def orientation_of(jpeg: bytes) -> int:
@@ -146,8 +157,8 @@ def _encoded(tag: int, value: str | int | Fraction | bytes) -> tuple[int, int, b
     """The type in TIFF, the count and the bytes."""
     match value:
         case str():
-            # EXIF strings are ASCII; names from outside are limited to a length that always fits.
-            text = value.encode("ascii", "replace")[:255] + b"\0"
+            # Texts from outside are limited to a length that always fits.
+            text = value.encode("utf-8", "replace")[:256].decode("utf-8", "ignore").encode() + b"\0"
             return 2, len(text), text
         case int() if tag in _LONG_TAGS:
             return 4, 1, struct.pack("<I", value)

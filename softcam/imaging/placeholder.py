@@ -22,6 +22,7 @@ _TEXT_SHARE: Final = 0.84  # share of the width and the height for the text
 _LINE_PITCH: Final = 1.25  # distance between two lines, in cells
 # The largest letters, as a share of the height: a short text would otherwise be huge.
 _MAX_CELL: Final = 1 / 18
+_LONGEST_WORD: Final = 40  # longer ones are addresses, which are split: on a phone, smaller letters are unreadable
 _CACHED: Final = 8  # two or three sizes, each with the texts of a few states
 
 
@@ -41,20 +42,21 @@ def placeholder(size: tuple[int, int], lines: tuple[str, ...]) -> bytes:
 
 
 def _wrap(line: str, columns: int) -> list[str]:
-    """Lines of whole words; a word that is longer than a line has its own."""
+    """The lines of whole words; a word that is longer than a line has its own."""
     return TextWrapper(columns, break_long_words=False, break_on_hyphens=False).wrap(line) or [""]
 
 
 def _fit(lines: Sequence[str], width: int, height: int) -> tuple[list[str], int]:
     """The wrapped lines, and the largest scale at which they fit into an image of this size."""
     scale = max(1, round(height * _MAX_CELL / CELL_HEIGHT))
+    words = [word for line in lines for word in line.split() if len(word) <= _LONGEST_WORD]
     while True:
         columns = max(1, int(width * _TEXT_SHARE / (CELL_WIDTH * scale)))
         rows = max(1, int(height * _TEXT_SHARE / (CELL_HEIGHT * scale * _LINE_PITCH)))
         # An empty line stays one.
         whole = [part for line in lines for part in _wrap(" ".join(line.split()), columns)]
         wrapped = [part[at : at + columns] for part in whole for at in range(0, max(1, len(part)), columns)]
-        has_whole_words = all(len(word) <= columns for line in lines for word in line.split())
+        has_whole_words = all(len(word) <= columns for word in words)
         if scale == 1 or (len(wrapped) <= rows and has_whole_words):
             return wrapped[:rows], scale
         scale -= 1

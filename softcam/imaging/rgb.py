@@ -3,7 +3,6 @@
 PyAV is loaded by the first call. Stateless: any thread may call.
 """
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +16,7 @@ from softcam.runtime.pyav import import_pyav
 Rgb = npt.NDArray[np.uint8]
 
 _FEATURE: Final = "converting to RGB"
-_FULL_RANGE: Final = "yuvj420p"  # the j selects the range of JPEG; libswscale then uses the matrix of BT.601
+FULL_RANGE: Final = "yuvj420p"  # the j selects the range of JPEG; libswscale then uses the matrix of BT.601
 
 
 def rgb_of(frame: Frame) -> Rgb:
@@ -28,7 +27,7 @@ def rgb_of(frame: Frame) -> Rgb:
     if frame.pixel_format == "MJPEG":
         return decode(frame)
     width, height = frame.size
-    picture = import_pyav(_FEATURE).VideoFrame(width, height, _FULL_RANGE)
+    picture = import_pyav(_FEATURE).VideoFrame(width, height, FULL_RANGE)
     for rows, plane in zip(rows_of(picture), separate(frame), strict=True):
         rows[:] = plane
     rgb: Rgb = picture.to_ndarray(format="rgb24")
@@ -39,25 +38,9 @@ def frame_of(rgb: Rgb, like: Frame) -> Frame:
     """A copy of an array (height, width, 3) as a YUV420 frame, with the time and metadata of `like`."""
     height, width, _ = rgb.shape
     picture = import_pyav(_FEATURE).VideoFrame.from_ndarray(np.ascontiguousarray(rgb), format="rgb24")
-    picture = picture.reformat(format=_FULL_RANGE)
+    picture = picture.reformat(format=FULL_RANGE)
     planes = tuple(rows.copy() for rows in rows_of(picture))
     return like.derive(planes, (width, height), "YUV420")
-
-
-def decode_yuv420(jpeg: bytes, choose_size: Callable[[tuple[int, int]], tuple[int, int]]) -> Frame:
-    """A JPEG as a YUV420 frame (full range); `choose_size` maps its (width, height) to that of the frame.
-
-    Raises CameraError for a JPEG that cannot be decoded.
-    """
-    av = import_pyav(_FEATURE)
-    try:
-        decoder: Any = av.CodecContext.create("mjpeg", "r")
-        decoder.thread_count = 1  # each further thread would delay the frame by one
-        (picture,) = decoder.decode(av.Packet(jpeg))
-        picture = picture.reformat(*choose_size((picture.width, picture.height)), format=_FULL_RANGE)
-    except (av.error.FFmpegError, ValueError) as error:
-        raise CameraError(f"cannot decode the still: {error}") from error
-    return Frame(tuple(rows_of(picture)), "YUV420", picture.width, picture.height)
 
 
 def rows_of(picture: Any) -> list[Plane]:

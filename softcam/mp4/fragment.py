@@ -28,6 +28,7 @@ _EPOCH_S: Final = 2_082_844_800  # 1970 as seconds since 1904
 _MATRIX: Final = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
 _FULL_RANGE: Final = 0x80
 _COLOUR: Final = struct.pack(">4sHHHB", b"nclx", COLOUR_PRIMARIES, COLOUR_TRANSFER, COLOUR_MATRIX, _FULL_RANGE)
+_UTF_8: Final = 1  # type of a value in the metadata
 _KEYFRAME: Final = 0x02000000  # depends on no other sample
 _NON_KEYFRAME: Final = 0x01000000 | IS_NON_SYNC  # depends on others
 _TFHD_FLAGS: Final = 0x020000  # default-base-is-moof
@@ -35,13 +36,17 @@ _TRUN_FLAGS: Final = 0x000701  # data offset; each sample's duration, size and f
 # moof, mfhd, traf, tfhd, tfdt and trun up to its samples, and the variable fields in them: number, time, samples.
 _MOOF: Final = struct.Struct(">I4s I4sII I4s I4sII I4sIq I4sIII")
 _MOOF_FIELDS: Final = struct.Struct(">20xI36xq12xI4x")
+_TIME: Final = struct.Struct(">q")
+_TIME_AT: Final = 60
 _SAMPLE: Final = struct.Struct(">III")  # ticks, bytes, flags
 
 
-def initial_segment(fmt: VideoFormat, orientation: int = 1, created_s: float | None = None) -> bytes:
+def initial_segment(
+    fmt: VideoFormat, orientation: int = 1, created_s: float | None = None, title: str | None = None
+) -> bytes:
     """The header before the first fragment. `orientation` is EXIF's: 1, or 6 for rotation by the player.
 
-    `created_s` (Unix time) is the date of the file, None for a stream, which has none.
+    `created_s` (Unix time) is the date of the file, None for a stream, which has none. `title` is for players.
     """
     created = 0 if created_s is None else min(int(created_s) + _EPOCH_S, MAX_TICKS)
     dates = struct.pack(">II", created, created)  # of the creation and of the last modification
@@ -55,7 +60,8 @@ def initial_segment(fmt: VideoFormat, orientation: int = 1, created_s: float | N
         struct.pack(">24xI", _TRACK + 1),
     )
     extends = box(b"mvex", full_box(b"trex", 0, struct.pack(">5I", _TRACK, 1, 0, 0, 0)))
-    return FTYP + box(b"moov", header, _track(fmt, orientation, dates), extends)
+    metadata = b"" if title is None else _metadata(title)
+    return FTYP + box(b"moov", header, _track(fmt, orientation, dates), extends, metadata)
 
 
 def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duration_s: float) -> bytes:
@@ -83,6 +89,13 @@ def fragment(number: int, packets: Sequence[Packet], zero_s: float, last_duratio
     return b"".join((moof, *samples, mdat_header, *(packet.data for packet in packets)))
 
 
+def moved_back(content: bytes, ticks: int) -> bytes:
+    """A fragment as it is written here, so many ticks earlier, but not before time 0."""
+    (begin,) = _TIME.unpack_from(content, _TIME_AT)
+    view = memoryview(content)
+    return b"".join((view[:_TIME_AT], _TIME.pack(max(0, begin - ticks)), view[_TIME_AT + _TIME.size :]))
+
+
 def parse_moof(moof: bytes) -> tuple[int, bytes]:
     """The time of a fragment's first sample, and the table of samples. Raises ValueError if it was not written here."""
     head, samples = moof[: _MOOF.size], moof[_MOOF.size :]
@@ -100,6 +113,16 @@ def _moof(number: int, ticks: int, count: int) -> bytes:
     time = (20, b"tfdt", 1 << 24, ticks)
     header = (16, b"tfhd", _TFHD_FLAGS, _TRACK)
     return _MOOF.pack(size, b"moof", 16, b"mfhd", 0, number, size - 24, b"traf", *header, *time, *run)
+
+
+def _metadata(title: str) -> bytes:
+    """The title as iTunes and FFmpeg write it.
+
+    https://developer.apple.com/documentation/quicktime-file-format/metadata_atoms_and_types
+    """
+    handler = full_box(b"hdlr", 0, struct.pack(">4x4s4s9x", b"mdir", b"appl"))
+    name = box(b"\xa9nam", full_box(b"data", _UTF_8, bytes(4), title.encode()))
+    return box(b"udta", full_box(b"meta", 0, handler, box(b"ilst", name)))
 
 
 def _track(fmt: VideoFormat, orientation: int, dates: bytes) -> bytes:

@@ -58,12 +58,31 @@ class Mp4Info:
     header_at: int | None  # offset of the placeholder
     moov: bytes
     # Of unfinished files:
-    chunks: list[_Chunk] = field(default_factory=list)
-    samples: bytearray = field(default_factory=bytearray)
+    chunks: list[_Chunk] = field(default_factory=list, init=False)
+    samples: bytearray = field(default_factory=bytearray, init=False)
 
     @property
     def duration_s(self) -> float:
         return self.duration_ticks / self.ticks_per_s
+
+    def add_fragment(self, moof: bytes, data_at: int, data_bytes: int) -> None:
+        """List the samples of a whole fragment. Raises InvalidMp4."""
+        try:
+            begin_ticks, samples = parse_moof(moof)
+            table = np.frombuffer(samples, _SAMPLE)
+            if table["size"].sum(dtype=np.uint64) != data_bytes:
+                raise ValueError("the samples are not as long as their data")
+        except ValueError as error:
+            raise InvalidMp4(f"damaged fragment at {data_at - 8 - len(moof)}") from error
+        ticks = table["ticks"]
+        self.chunks.append(_Chunk(data_at, begin_ticks, len(ticks)))
+        self.samples += samples
+        self.duration_ticks = begin_ticks + int(ticks.sum(dtype=np.uint64))
+        self.end = data_at + data_bytes
+
+    def finish(self) -> None:
+        """The file has its index."""
+        self.is_finished = True
 
 
 def read_mp4(descriptor: int, size: int | None = None) -> Mp4Info:
@@ -91,12 +110,12 @@ def read_mp4(descriptor: int, size: int | None = None) -> Mp4Info:
             moof = os.pread(descriptor, min(length, _MAX_READ_BYTES), at)
         elif kind == b"mdat" and moof:
             try:
-                _add_fragment(mp4, moof, at + body, length - body)
+                mp4.add_fragment(moof, at + body, length - body)
             except InvalidMp4:
                 if not mp4.chunks:
                     raise  # perhaps of another program
                 break  # damaged, as by a power cut: what is before it remains readable
-            mp4.end, moof = at + length, b""
+            moof = b""
         at += length
     if mp4 is None:
         raise InvalidMp4("no moov box")
@@ -120,7 +139,7 @@ def write_index(descriptor: int) -> Mp4Info:
         raise
     write_all(descriptor, _mdat_header(mp4), mp4.header_at)
     os.fdatasync(descriptor)
-    mp4.is_finished = True
+    mp4.finish()
     return mp4
 
 
@@ -199,20 +218,6 @@ def _read_moov(moov: bytes, *, is_finished: bool, end: int, header_at: int | Non
     if not ticks_per_s:
         raise InvalidMp4("no time scale in the header")
     return Mp4Info(width, height, ticks_per_s, duration if is_finished else 0, is_finished, end, header_at, moov)
-
-
-def _add_fragment(mp4: Mp4Info, moof: bytes, data_at: int, data_bytes: int) -> None:
-    try:
-        begin_ticks, samples = parse_moof(moof)
-        table = np.frombuffer(samples, _SAMPLE)
-        if table["size"].sum(dtype=np.uint64) != data_bytes:
-            raise ValueError("the samples are not as long as their data")
-    except ValueError as error:
-        raise InvalidMp4(f"damaged fragment at {data_at - 8 - len(moof)}") from error
-    ticks = table["ticks"]
-    mp4.chunks.append(_Chunk(data_at, begin_ticks, len(ticks)))
-    mp4.samples += samples
-    mp4.duration_ticks = begin_ticks + int(ticks.sum(dtype=np.uint64))
 
 
 # --- the index
