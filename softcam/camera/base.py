@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from softcam.camera.sensor_modes import FovMode, SensorMode, SensorModes
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat
 
@@ -28,6 +29,7 @@ class StreamRequest:
     hflip: bool = False
     vflip: bool = False
     hdr: HdrMode = "off"
+    fov: FovMode = "scale"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class StreamConfig:
     """The negotiated main stream of an open camera, and its capabilities.
 
     `controls` is `{libcamera name: (min, max, default)}`; `sensor_size` is (width, height) of the largest still.
+    `sensor_modes` are the sensor's modes, and `sensor_mode` is the current one; None for a camera without modes.
     """
 
     width: int
@@ -47,6 +50,8 @@ class StreamConfig:
     has_sensor_hdr: bool = False
     has_raw: bool = False
     has_hdr_modes: bool = False  # libcamera lists HdrMode on every Pi; only a Pi 5's image processor supports all modes
+    sensor_modes: SensorModes | None = None
+    sensor_mode: SensorMode | None = None
 
     @property
     def has_autofocus(self) -> bool:
@@ -116,6 +121,10 @@ class Camera(Protocol):
     @property
     def name(self) -> str:
         """The model and its location for people, in one line."""
+
+    @property
+    def model(self) -> str | None:
+        """The model of the sensor, such as `imx708_wide`; None if it is unknown."""
 
     def is_present(self) -> bool:
         """Whether the camera is connected; opens nothing."""

@@ -22,14 +22,13 @@ from softcam.camera.base import (
     no_controls,
 )
 from softcam.camera.pattern.faults import Faults
-from softcam.camera.pattern.sensor import SENSOR_SIZE, control_ranges, normalise_controls
+from softcam.camera.pattern.sensor import HDR_MODES, MODES, SENSOR_SIZE, control_ranges, normalise_controls
 from softcam.camera.pattern.stream import PatternStream
 from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame
 
 _SMALLEST_SIDE_PX: Final = 32
 _SLOW_OPEN_S: Final = 0.3  # as libcamera on a Raspberry Pi
-_HDR_SIZE: Final = (SENSOR_SIZE[0] // 2, SENSOR_SIZE[1] // 2)  # the sensor's HDR combines four pixels into one
 
 # As Picamera2's `camera_properties` for a Camera Module 3.
 _PROPERTIES: Final = {"Model": "imx708", "ColorFilterArrangement": 0, "PixelArraySize": SENSOR_SIZE}
@@ -40,6 +39,7 @@ class PatternCamera:
 
     backend = "pattern"
     name = "Pattern camera (behaves like an imx708)"
+    model = "imx708"
 
     def __init__(
         self,
@@ -72,16 +72,26 @@ class PatternCamera:
             time.sleep(_SLOW_OPEN_S)
         self._raise_if_unavailable()
         request = self._request
-        most = _HDR_SIZE if request.hdr != "off" else SENSOR_SIZE
-        width, height = _possible_size((request.width, request.height), most)
+        modes = MODES if request.hdr == "off" else HDR_MODES
+        most = max(mode.size for mode in modes.modes)
+        width, height = size = _possible_size((request.width, request.height), most)
         if "refuse" in self._faults.words() and (request.hflip or request.vflip):
             raise CameraError("the pattern camera does not start mirrored")
         request = replace(request, width=width, height=height)
-        controls = control_ranges(width, height)
+        mode = modes.choose_mode(size, request.fps, request.fov)
         config = StreamConfig(
-            width, height, "YUV420", SENSOR_SIZE, controls, _PROPERTIES, has_sensor_hdr=True, has_hdr_modes=True
+            width,
+            height,
+            "YUV420",
+            SENSOR_SIZE,
+            control_ranges(size, mode),
+            _PROPERTIES,
+            has_sensor_hdr=True,
+            has_hdr_modes=True,
+            sensor_modes=modes,
+            sensor_mode=mode,
         )
-        self._stream = PatternStream(request, on_frame, self._faults, self._stop_timeout_s, self._still_timeout_s)
+        self._stream = PatternStream(request, mode, on_frame, self._faults, self._stop_timeout_s, self._still_timeout_s)
         on_configured(config)
         self._stream.start()
         return config
@@ -101,7 +111,8 @@ class PatternCamera:
         stream = self._open_stream()
         self._faults.wait_while("hang-still")
         size = SENSOR_SIZE if size is None else _possible_size(size, SENSOR_SIZE)
-        return stream.still(size, normalise_controls(controls_for(control_ranges(*size), size)))
+        ranges = control_ranges(size, MODES.choose_mode(size, 0, self._request.fov))
+        return stream.still(size, normalise_controls(controls_for(ranges, size)))
 
     def raw_still(self) -> RawStill:
         raise NotSupported("the pattern camera has no raw images")
@@ -136,6 +147,6 @@ class PatternCamera:
 
 
 def _possible_size(size: tuple[int, int], most: tuple[int, int]) -> tuple[int, int]:
-    """Return the nearest even size that the sensor supports."""
+    """The nearest even size that the sensor supports."""
     width, height = (min(max(side, _SMALLEST_SIDE_PX), limit) // 2 * 2 for side, limit in zip(size, most, strict=True))
     return width, height

@@ -43,7 +43,7 @@ class Faults:
         self._has_hung_once = False  # of the thread that calls `is_new_hang_once`
 
     def words(self) -> frozenset[str]:
-        """Return the faults in the file now; an unknown word is logged once."""
+        """The faults in the file now; an unknown word is logged once."""
         if self._path is None:
             return frozenset()
         try:

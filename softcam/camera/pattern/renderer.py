@@ -13,7 +13,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from softcam.camera.pattern.sensor import CARD, SENSOR_SIZE, Look, Rectangle
+from softcam.camera.pattern.sensor import CARD, SENSOR_SIZE, Look
+from softcam.camera.sensor_modes import Rectangle
 from softcam.imaging.font import draw_text, text_size
 from softcam.imaging.frame import Plane
 
@@ -47,14 +48,16 @@ _STRIDE: Final = 64  # rows of Y are padded as on a Raspberry Pi 5
 _GAMMA: Final = 2.2
 # How far, as a share of the whole view's width, a point spreads when the focus is one dioptre off.
 _BLUR_PER_DIOPTRE: Final = 0.0033
+_MOST_BLUR_PART: Final = 16  # of the width: more of it, in a zoomed view, would take minutes and show no more
 _BEND: Final = 0.16  # how much an uncorrected lens enlarges the middle; the edges are compressed
-_CACHE_BYTES: Final = 1 << 16  # a plane is blurred in strips of this size, which stay in the processor's cache
+# A plane is blurred and sharpened in strips of this size, which stay in the processor's cache.
+_CACHE_BYTES: Final = 1 << 16
 _PLATE_DOTS: Final = (80, 42)  # size of the clock, in dots of its font
 _PLATE_LEVEL: Final = 26
 
 
 def allocate(width: int, height: int) -> Planes:
-    """Return memory for one frame, with padded rows."""
+    """Memory for one frame, with padded rows."""
     stride = -(-width // _STRIDE) * _STRIDE
     y, u, v = (np.empty((height // part, stride // part), np.uint8) for part in (1, 2, 2))
     return y[:, :width], u[:, : width // 2], v[:, : width // 2]
@@ -67,7 +70,7 @@ def draw_background(width: int, height: int, look: Look) -> Planes:
         _paint(planes, shape, levels, look)
     y, u, v = (_focus(plane, look) for plane in planes)
     if look.sharpness != 1:
-        y = _to_levels(y + (y - _blur(y, 1).astype(np.int16)) * (look.sharpness - 1))
+        y = _sharpen(y, np.float32(look.sharpness - 1))
     if look.noise:  # it stands still: noise that moves would cost more than everything else
         noise = np.random.default_rng(0).integers(-look.noise, look.noise, y.shape, np.int8, endpoint=True)
         y = _to_levels(y.astype(np.int16) + noise)
@@ -111,7 +114,7 @@ def _draw_clock(planes: Planes, sequence: int, unix_s: float) -> None:
 
 @lru_cache(maxsize=128)
 def _letter(letter: str, scale: int) -> Plane:
-    """Return a letter on the plate; copying it costs a tenth of drawing it."""
+    """A letter on the plate; copying it costs a tenth of drawing it."""
     width, height = text_size(letter, scale)
     cell = np.full((height, width), _PLATE_LEVEL, np.uint8)
     draw_text(cell, letter, 0, 0, scale, 240)
@@ -157,7 +160,7 @@ def _paint(planes: Planes, shape: Rectangle, levels: Plane, look: Look) -> None:
 
 
 def _place(plane: Plane, shape: Rectangle, look: Look) -> tuple[slice, slice]:
-    """Return the rows and columns of a rectangle of the scene."""
+    """The rows and columns of a rectangle of the scene."""
     x, y, width, height = shape
     if look.hflip:
         x = SENSOR_SIZE[0] - x - width
@@ -175,7 +178,7 @@ def _place(plane: Plane, shape: Rectangle, look: Look) -> tuple[slice, slice]:
 
 
 def _levels(colours: list[Colour], look: Look) -> Plane:
-    """Return Y, U and V of each colour: what the sensor and its pipeline make of the scene."""
+    """Y, U and V of each colour: what the sensor and its pipeline make of the scene."""
     light = (np.array(colours) / 255) ** _GAMMA * look.exposure * (look.red, 1, look.blue)
     tone = np.minimum(light, 1) ** ((0.7 if look.has_lifted_shadows else 1) / _GAMMA)
     tone = np.clip((tone - 0.5) * look.contrast + 0.5 + look.brightness, 0, 1) * 255
@@ -190,27 +193,45 @@ def _to_levels(values: npt.NDArray[Any]) -> Plane:
 
 
 def _focus(plane: Plane, look: Look) -> Plane:
-    """Return the plane as the lens shows it: the wall and the near card are out of focus by different amounts."""
+    """The plane as the lens shows it: the wall and the near card are out of focus by different amounts."""
     scale = plane.shape[1] * SENSOR_SIZE[0] / look.crop[2] * _BLUR_PER_DIOPTRE
+    most = plane.shape[1] // _MOST_BLUR_PART
     card = _place(plane, CARD, look)
-    blurred_card = _blur(plane[card], round(look.card_blur * scale))
-    plane = _blur(plane, round(look.wall_blur * scale))
+    blurred_card = _blur(plane[card], min(most, round(look.card_blur * scale)))
+    plane = _blur(plane, min(most, round(look.wall_blur * scale)))
     plane[card] = blurred_card
     return plane
 
 
+def _sharpen(plane: Plane, strength: np.float32) -> Plane:
+    """Enlarge the difference from the neighbouring pixels; a negative strength reduces it."""
+
+    def sharpen(rows: slice) -> Plane:
+        difference = plane[rows] - blurred[rows].astype(np.int16)
+        return _to_levels(plane[rows] + difference * strength)
+
+    blurred = _blur(plane, 1)
+    return np.concatenate([sharpen(rows) for rows in _strips(plane)])
+
+
 def _blur(plane: Plane, radius: int) -> Plane:
-    """Return the mean over about 2 * radius + 1 pixels in both directions; the edges continue beyond the plane."""
+    """The mean over about 2 * radius + 1 pixels in both directions; the edges continue beyond the plane."""
     if not radius or not plane.size:
         return plane
     padded = np.pad(plane, radius, mode="edge")
-    rows = 8 + _CACHE_BYTES // plane.shape[1]
-    tops = range(0, plane.shape[0], rows)
-    return np.concatenate([_mean(padded[top : top + rows + 2 * radius], 2 * radius) for top in tops])
+    return np.concatenate(
+        [_mean(padded[rows.start : rows.stop + 2 * radius], 2 * radius) for rows in _strips(plane, radius)]
+    )
+
+
+def _strips(plane: Plane, margin: int = 0) -> Iterator[slice]:
+    """Rows that fit into the processor's cache, but more than twice the `margin` that is computed with them."""
+    rows = max(8 + _CACHE_BYTES // plane.shape[1], 2 * margin)
+    return (slice(top, top + rows) for top in range(0, plane.shape[0], rows))
 
 
 def _mean(plane: Plane, distance: int) -> Plane:
-    """Return the mean over `distance` + 1 pixels in both directions, a plane that is smaller by `distance`.
+    """The mean over `distance` + 1 pixels in both directions, a plane that is smaller by `distance`.
 
     Made of means of two pixels at growing distances, which numpy computes in 8 bits.
     """

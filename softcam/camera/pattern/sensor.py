@@ -12,33 +12,44 @@ from typing import Any, Final, NamedTuple
 
 from softcam.camera.base import ControlRange, StreamRequest
 from softcam.camera.pattern.lens import NEAREST_DIOPTRES, FocusOutcome, Lens
+from softcam.camera.sensor_modes import Rectangle, SensorMode, SensorModes, Size
 from softcam.errors import NotSupported
-
-Rectangle = tuple[int, int, int, int]  # x, y, width, height in pixels of the sensor
 
 SENSOR_SIZE: Final = (4608, 2592)
 CARD: Final[Rectangle] = (3404, 520, 816, 780)  # where the near card is in the scene
 _CARD_DIOPTRES: Final = 5.0
 
-# As Picamera2 reports them for an imx708 in its 2304x1296 mode, which a stream of the whole view uses.
+# As Picamera2 reports them for an imx708: its modes, those of its HDR, and their limits.
+_WHOLE: Final = (0, 0, *SENSOR_SIZE)
+_BINNED: Final = SensorMode((2304, 1296), 10, 56.03, _WHOLE)
+MODES: Final = SensorModes(
+    SENSOR_SIZE,
+    (SensorMode((1536, 864), 10, 120.13, (768, 432, 3072, 1728)), _BINNED, SensorMode(SENSOR_SIZE, 10, 14.35, _WHOLE)),
+)
+HDR_MODES: Final = SensorModes(SENSOR_SIZE, (SensorMode((2304, 1296), 10, 30.0, _WHOLE),))
 _SHORTEST_EXPOSURE_US: Final = 13
 _LONGEST_EXPOSURE_US: Final = 112_015_096
-_SHORTEST_FRAME_US: Final = 17_849
 _LONGEST_FRAME_US: Final = 112_017_136
 _SMALLEST_GAIN: Final = 1.1228070259094238
 _LARGEST_GAIN: Final = 16.0
-_SMALLEST_CROP: Final = 128  # 64 pixels of a mode that reads every second one
+_SMALLEST_CROP: Final = 64  # pixels of the mode
 
 _READOUT_US: Final = 300  # minimum frame duration beyond the exposure
 _RIGHT_EXPOSURE_AT_1_LUX_US: Final = 9_000_000.0  # exposure times gain that shows the scene as it is
-_USUAL_EXPOSURE_US: Final = 20_000  # the gain is raised beyond it
+_USUAL_EXPOSURE_US: Final = (20_000, 10_000, 60_000, 20_000)  # by AeExposureMode; the gain is raised beyond it
 _METERED: Final = (1.0, 0.8, 1.15, 1.0)  # by AeMeteringMode: the scene's middle is brighter than the rest
+_CONSTRAINED: Final = (1.0, 0.8, 1.25, 1.0)  # by AeConstraintMode: normal, highlight, shadows, custom
 _START_OF_EXPOSURE: Final = 0.25  # brightness of the first frame after opening, as on a cold camera
 _START_KELVIN: Final = 3400.0
 _SCENE_KELVIN: Final = 4600
 # By AwbMode: auto, incandescent, tungsten, fluorescent, indoor, daylight, cloudy, custom.
 _KELVIN: Final = (_SCENE_KELVIN, 3000, 3500, _SCENE_KELVIN, _SCENE_KELVIN, 5500, 7000, _SCENE_KELVIN)
 _RIGHT_COLOUR_GAIN: Final = 2.0  # of red and of blue
+# What libcamera reports with the frame that a control was sent with, and with no other.
+_REPORTED_ONCE: Final = frozenset(
+    ("AeConstraintMode", "AeExposureMode", "AeMeteringMode", "AwbMode", "Brightness", "Contrast", "ExposureValue",
+     "FrameDurationLimits", "NoiseReductionMode", "Saturation", "Sharpness")
+)  # fmt: skip
 _NOISE: Final = (1.6, 0.8, 0.4, 1.2, 0.8)  # by NoiseReductionMode: off, fast, high quality, minimal, zsl
 
 
@@ -83,18 +94,25 @@ class Shot(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-def fitting_crop(width: int, height: int) -> Rectangle:
-    """Return the largest centred part of the sensor with the aspect ratio of width x height."""
-    whole_width, whole_height = SENSOR_SIZE
-    scale = min(whole_width / width, whole_height / height)
-    crop_width, crop_height = round(width * scale) & ~1, round(height * scale) & ~1
-    return (whole_width - crop_width) // 2, (whole_height - crop_height) // 2, crop_width, crop_height
+def fitting_crop(size: Size, within: Rectangle) -> Rectangle:
+    """The largest centred part of a mode's crop with the aspect ratio of `size`."""
+    left, top, whole_width, whole_height = within
+    scale = min(whole_width / size[0], whole_height / size[1])
+    crop_width, crop_height = round(size[0] * scale) & ~1, round(size[1] * scale) & ~1
+    return left + (whole_width - crop_width) // 2, top + (whole_height - crop_height) // 2, crop_width, crop_height
 
 
-def control_ranges(width: int, height: int) -> dict[str, ControlRange]:
-    """Return the controls of a stream of width x height pixels in the form of Picamera2's `camera_controls`."""
+def shortest_frame_us(mode: SensorMode) -> int:
+    return round(1e6 / mode.fps)
+
+
+def control_ranges(size: Size, mode: SensorMode) -> dict[str, ControlRange]:
+    """The controls of a stream of `size` in the form of Picamera2's `camera_controls`."""
+    smallest_crop = _SMALLEST_CROP * mode.crop[2] // mode.size[0]
     return {
+        "AeConstraintMode": (0, 3, 0),
         "AeEnable": (False, True, True),
+        "AeExposureMode": (0, 3, 0),
         "AeFlickerMode": (0, 1, 0),
         "AeFlickerPeriod": (100, 1_000_000, None),
         "AeMeteringMode": (0, 3, 0),
@@ -112,22 +130,22 @@ def control_ranges(width: int, height: int) -> dict[str, ControlRange]:
         "Contrast": (0.0, 32.0, 1.0),
         "ExposureTime": (_SHORTEST_EXPOSURE_US, _LONGEST_EXPOSURE_US, 20_000),
         "ExposureValue": (-8.0, 8.0, 0.0),
-        "FrameDurationLimits": (_SHORTEST_FRAME_US, _LONGEST_FRAME_US, (33_333, 33_333)),
+        "FrameDurationLimits": (shortest_frame_us(mode), _LONGEST_FRAME_US, (33_333, 33_333)),
         "HdrMode": (0, 4, 0),
         "LensDewarpEnable": (False, True, True),  # not available on any Raspberry Pi; here so that it can be tried
         "LensPosition": (0.0, NEAREST_DIOPTRES, 1.0),
         "NoiseReductionMode": (0, 4, 0),
         "Saturation": (0.0, 32.0, 1.0),
-        "ScalerCrop": ((0, 0, _SMALLEST_CROP, _SMALLEST_CROP), (0, 0, *SENSOR_SIZE), fitting_crop(width, height)),
+        "ScalerCrop": ((0, 0, smallest_crop, smallest_crop), mode.crop, fitting_crop(size, mode.crop)),
         "Sharpness": (0.0, 16.0, 1.0),
     }
 
 
-_ADVERTISED: Final = control_ranges(*SENSOR_SIZE)
+_ADVERTISED: Final = control_ranges(MODES.modes[0].size, MODES.modes[0])  # with the highest rate of all
 
 
 def normalise_controls(controls: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values clamped to the controls' ranges, as libcamera does. Raises NotSupported for an unknown name."""
+    """The values clamped to the controls' ranges, as libcamera does. Raises NotSupported for an unknown name."""
     return {name: _clamped(name, value) for name, value in controls.items()}
 
 
@@ -149,9 +167,11 @@ def _clamped(name: str, value: Any) -> Any:
 class Sensor:
     """The sensor's state between frames: `apply_controls` sets controls, `capture_shot` advances it by one frame."""
 
-    def __init__(self, request: StreamRequest) -> None:
+    def __init__(self, request: StreamRequest, mode: SensorMode) -> None:
         self._request = request
-        frame_us = round(min(max(1e6 / request.fps, _SHORTEST_FRAME_US), _LONGEST_FRAME_US))
+        self._mode = mode
+        self._shortest_frame_us = shortest_frame_us(mode)
+        frame_us = round(min(max(1e6 / request.fps, self._shortest_frame_us), _LONGEST_FRAME_US))
         self._values: dict[str, Any] = {
             **{name: default for name, (_, _, default) in _ADVERTISED.items()},
             "AeFlickerPeriod": 0,
@@ -169,6 +189,7 @@ class Sensor:
         self._auto_total_us = 0.0  # exposure times gain of the automatic exposure; 0 before the first frame
         self._settled_frames = 0
         self._kelvin = _START_KELVIN
+        self._just_set: dict[str, Any] = {}  # what the next frame reports
 
     def apply_controls(self, controls: Mapping[str, Any]) -> None:
         """Set normalised controls, from the next `capture_shot` on."""
@@ -185,15 +206,21 @@ class Sensor:
                     self._lens.set_control(name, value)
                 case _:
                     values[name] = value
+            if name in _REPORTED_ONCE:
+                self._just_set[name] = value
 
-    def capture_shot(self, scene: Scene, size: tuple[int, int] | None = None, crop: Rectangle | None = None) -> Shot:
-        """Advance the automatic controls and return the next frame, of `size` (width, height) or the stream's.
+    def capture_shot(self, scene: Scene, size: Size | None = None, crop: Rectangle | None = None) -> Shot:
+        """Advance the automatic controls and return the next frame: of the stream, or a still of `size`.
 
         `crop` overrides the one that was set.
         """
         values, request, lens = self._values, self._request, self._lens
+        if size is None:
+            whole = fitting_crop((request.width, request.height), self._mode.crop)
+        else:
+            whole = fitting_crop(size, _WHOLE)
         right_us = _RIGHT_EXPOSURE_AT_1_LUX_US / scene.lux
-        least_us, most_us = values["FrameDurationLimits"]
+        least_us, most_us = (max(each_us, self._shortest_frame_us) for each_us in values["FrameDurationLimits"])
         ae_state = self._expose(right_us, min(max(least_us, most_us) - _READOUT_US, _LONGEST_EXPOSURE_US))
         exposure_us = round(self._exposure_us)
         frame_us = max(least_us, exposure_us + _READOUT_US)
@@ -202,7 +229,7 @@ class Sensor:
         focus_dioptres = self._metered_dioptres(scene)
         lens.advance_frame(frame_us / 1e6, focus_dioptres, scene.focus)
         look = Look(
-            crop=crop or values["ScalerCrop"] or fitting_crop(*(size or (request.width, request.height))),
+            crop=crop or values["ScalerCrop"] or whole,
             hflip=request.hflip,
             vflip=request.vflip,
             wall_blur=round(abs(lens.position_dioptres - scene.wall_dioptres), 2),
@@ -236,13 +263,16 @@ class Sensor:
             "ScalerCrop": look.crop,
             "SensorBlackLevels": (4096, 4096, 4096, 4096),
             "SensorTemperature": 41.0,
+            **self._just_set,
         }
+        self._just_set = {}
         return Shot(look, metadata)
 
     def _expose(self, right_us: float, longest_us: float) -> int:
         """Advance the automatic exposure and return AeState: 0 idle, 1 searching, 2 converged."""
         values = self._values
         target_us = right_us * 2 ** values["ExposureValue"] * _METERED[values["AeMeteringMode"]]
+        target_us *= _CONSTRAINED[values["AeConstraintMode"]]
         # A target out of the sensor's reach would never be converged on.
         target_us = min(max(target_us, _SHORTEST_EXPOSURE_US * _SMALLEST_GAIN), longest_us * _LARGEST_GAIN)
         self._auto_total_us = self._auto_total_us or target_us * _START_OF_EXPOSURE
@@ -252,7 +282,8 @@ class Sensor:
         self._settled_frames = self._settled_frames + 1 if abs(stops) < 0.1 else 0
 
         fixed_us, fixed_gain = values["ExposureTime"], values["AnalogueGain"]
-        gain = fixed_gain or min(max(total_us / _USUAL_EXPOSURE_US, _SMALLEST_GAIN), _LARGEST_GAIN)
+        usual_us = _USUAL_EXPOSURE_US[values["AeExposureMode"]]
+        gain = fixed_gain or min(max(total_us / usual_us, _SMALLEST_GAIN), _LARGEST_GAIN)
         exposure_us = fixed_us or total_us / gain
         period_us = values["AeFlickerPeriod"]
         if values["AeFlickerMode"] and period_us and exposure_us > period_us and not fixed_us:
@@ -274,7 +305,7 @@ class Sensor:
         return fixed if all(fixed) else (_RIGHT_COLOUR_GAIN * warmth, _RIGHT_COLOUR_GAIN / warmth)
 
     def _metered_dioptres(self, scene: Scene) -> float:
-        """Return the distance to focus on: the near card if the first window's middle is on it, or the wall."""
+        """The distance to focus on: the near card if the first window's middle is on it, or the wall."""
         if self._values["AfMetering"] == 1 and self._values["AfWindows"]:
             x, y, width, height = self._values["AfWindows"][0]
             left, top, card_width, card_height = CARD

@@ -15,7 +15,8 @@ from typing import Any, Final
 from softcam.camera.base import OnFrame, StreamRequest
 from softcam.camera.pattern.faults import POLL_S, Faults
 from softcam.camera.pattern.renderer import Planes, allocate, draw_background, draw_frame
-from softcam.camera.pattern.sensor import Look, Rectangle, Scene, Sensor, Shot
+from softcam.camera.pattern.sensor import Look, Scene, Sensor, Shot
+from softcam.camera.sensor_modes import Rectangle, SensorMode
 from softcam.errors import CameraError, CameraStuck
 from softcam.imaging.frame import Frame
 
@@ -34,7 +35,13 @@ class PatternStream:
     """The state from an open to a close; the stream may stop and start again in between. The camera thread calls it."""
 
     def __init__(
-        self, request: StreamRequest, on_frame: OnFrame, faults: Faults, stop_timeout_s: float, still_timeout_s: float
+        self,
+        request: StreamRequest,
+        mode: SensorMode,
+        on_frame: OnFrame,
+        faults: Faults,
+        stop_timeout_s: float,
+        still_timeout_s: float,
     ) -> None:
         """`request` has a size that the sensor supports; a still's timeout does not include its exposure."""
         self._size = (request.width, request.height)
@@ -48,7 +55,7 @@ class PatternStream:
         self._sent: dict[str, Any] = {}  # controls that are not read yet
         self._free = [allocate(*self._size) for _ in range(BUFFERS)]
         # The pattern thread's own; the camera thread's while that one does not run.
-        self._sensor = Sensor(request)
+        self._sensor = Sensor(request, mode)
         self._delayed: dict[str, Any] = {}  # controls of the frame after the next
         self._background: tuple[Look, Planes] | None = None
         self._sequence = 0

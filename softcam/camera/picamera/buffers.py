@@ -119,7 +119,7 @@ def _copy(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _name_of(config: Mapping[str, Any]) -> str:
-    """Return a name with everything that the sizes and the number of buffers depend on."""
+    """A name with everything that the sizes and the number of buffers depend on."""
     streams = ((name, config.get(name)) for name in ("main", "lores", "raw"))
     sizes = [f"{name} {stream.get('format')} {stream.get('size')}" for name, stream in streams if stream is not None]
     return ", ".join([f"{config['buffer_count']} buffers", *sizes, f"sensor {config.get('sensor')}"])

@@ -50,7 +50,7 @@ from softcam.camera.picamera.library import (
     root_cause,
 )
 from softcam.camera.picamera.request import OutstandingFrames, frame_of
-from softcam.camera.picamera.sensor_modes import SensorModes, frame_rate_controls, is_too_fast
+from softcam.camera.picamera.sensor_modes import ModeReader, frame_rate_controls, is_too_fast
 from softcam.camera.picamera.tuning import use_noir_tuning, use_tuning_file
 from softcam.camera.session.frame_rate import PIPELINE_FRAMES, FrameDecimator
 from softcam.errors import CameraBusy, CameraError, CameraMissing, NotSupported
@@ -112,6 +112,7 @@ class PicameraCamera:
             self._tuning_file = use_noir_tuning(noir_model or entry.model)
         self.number = entry.number
         self.name = f"{entry.model} ({entry.id})"
+        self.model = entry.model
         # USB cameras reach their full frame rate only in MJPEG; all others deliver YUV420, as a JPEG encoder expects.
         self._pixel_format = "MJPEG" if "/usb" in entry.id else "YUV420"
         # Written by the camera thread, read by any: references, replaced as a whole.
@@ -123,7 +124,7 @@ class PicameraCamera:
         self._on_stream_request: Callable[[Any], None] = _ignore_request
         self._is_stream_configured = False
         self._hdr = SensorHdr()
-        self._modes = SensorModes()
+        self._modes = ModeReader()
         self._has_warned_of_rate = False  # once per opening
 
     def prepare(self, request: StreamRequest) -> None:
@@ -254,7 +255,7 @@ class PicameraCamera:
             buffer_count=_BUFFERS,
             queue=False,
         )
-        self._modes.set_mode(picam2, configuration, (request.width, request.height), request.fps)
+        sensor_mode = self._modes.set_mode(configuration, (request.width, request.height), request.fps, request.fov)
         # The requested values, not the negotiated ones: a USB camera returns no colour space, which is not accepted.
         self._stream_configuration = configuration
         self._on_stream_request = _ignore_request
@@ -275,6 +276,8 @@ class PicameraCamera:
             has_sensor_hdr=self._hdr.is_available,
             has_raw=has_raw(picam2),
             has_hdr_modes=is_pisp(),
+            sensor_modes=self._modes.current,
+            sensor_mode=sensor_mode,
         )
         sequence, frames = 0, device.frames  # no reference to the device: it would outlive close()
         decimator = FrameDecimator(request.fps) if is_too_fast(picam2.camera_controls, request.fps) else None
@@ -308,7 +311,7 @@ class PicameraCamera:
             device.controls.start(*controls)
 
     def _frame_rate(self) -> Mapping[str, Any]:
-        """Return the controls for the requested frame rate; the camera is configured for the stream."""
+        """The controls for the requested frame rate; the camera is configured for the stream."""
         fps = self._stream_request.fps
         controls = frame_rate_controls(self._open_device().picam2.camera_controls, fps)
         if controls:
@@ -360,7 +363,7 @@ class PicameraCamera:
                 buffer_count=_STILL_BUFFERS,
                 queue=False,
             )
-            self._modes.set_mode(picam2, configuration, still.least_size, 0)
+            self._modes.set_mode(configuration, still.least_size, 0, self._stream_request.fov)
             self._is_stream_configured = False
             try:
                 device.buffers.configure(configuration, is_stream=False)

@@ -52,7 +52,7 @@ class ControlSender:
             self._set(self._supported({name: value for name, value in late.items() if name not in last}))
 
     def frame_s(self, more: Mapping[str, Any] = _NONE) -> float:
-        """Return how long a frame may take with the controls sent and `more`; 0 if they do not determine it."""
+        """How long a frame may take with the controls sent and `more`; 0 if they do not determine it."""
         with self._lock:
             return min_frame_duration_s({**self._sent, **more})
 

@@ -36,6 +36,7 @@ _MAX_BLOCKS: Final = 120 * 68  # of 16x16 pixels: 1920x1080
 _FORMATS: Final = frozenset({"YUV420", "NV12"})
 # Main and High compress a little better, but WebRTC requires Baseline, which libx264 is set to as well.
 _PROFILE: Final = "baseline"
+_MAX_BITRATE: Final = 25_000_000  # of the driver, bcm2835-codec: levels 4.0 to 4.2, which Picamera2 chooses
 _KEYFRAME_INTERVAL_S: Final = 2.0  # the encoder's own, in case it misses a request for a keyframe
 
 _IN_FLIGHT: Final = 2  # one is encoded while the next one is submitted; more would only add latency
@@ -132,7 +133,7 @@ class HardwareBackend:
         self.size = size
         self.parameter_sets = b"", b""
         self._fps = fps
-        self._bitrate = bitrate
+        self.bitrate = min(bitrate, _MAX_BITRATE)
         self._wake = wake
         self._on_failure = on_failure
         self._timeouts = timeouts
@@ -226,7 +227,7 @@ class HardwareBackend:
 
     def _start(self, origin: RequestHandle) -> None:
         encoder_class, output_class = self._classes
-        self._encoder = encoder = encoder_class(bitrate=self._bitrate)
+        self._encoder = encoder = encoder_class(bitrate=self.bitrate)
         # As attributes, since the constructor of older releases does not accept all of them.
         encoder.repeat = True  # parameter sets with each keyframe: the first keyframe may be lost
         encoder.iperiod = max(1, round(self._fps * _KEYFRAME_INTERVAL_S))
@@ -281,7 +282,7 @@ class HardwareBackend:
         self._wake()
 
     def _pop_frame_at(self, time_us: int | None) -> "_BorrowedRequest | None":
-        """Return the frame of a packet; the encoder has skipped the ones before it. The caller holds the lock."""
+        """The frame of a packet; the encoder has skipped the ones before it. The caller holds the lock."""
         while self._in_flight:
             late_us = 0 if time_us is None else time_us - self._in_flight[0].time_us
             if late_us < -_SAME_FRAME_S * 1e6:
@@ -292,14 +293,14 @@ class HardwareBackend:
         return None
 
     def hold(self, borrowed: "_BorrowedRequest") -> None:
-        """Picamera2's encoder starts to use a request, on the thread `h264`. Raises RuntimeError after the release."""
+        """Hold the frame for Picamera2's encoder, on the thread `h264`. Raises RuntimeError after its release."""
         if not borrowed.frame.hold():
             raise RuntimeError("the frame was already released")
         with self._lock:
             self._held.append(borrowed)
 
     def release(self, borrowed: "_BorrowedRequest") -> None:
-        """Picamera2's encoder is done with a request, on its own thread; too many calls have no effect."""
+        """Release the frame that Picamera2's encoder held, on its thread; too many calls have no effect."""
         with self._lock:
             if borrowed not in self._held:
                 return
@@ -327,7 +328,7 @@ class _BorrowedRequest:
 
 
 def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:
-    """Return SPS and PPS before a keyframe, None if they are missing."""
+    """SPS and PPS before a keyframe, None if they are missing."""
     try:
         sps, pps = parameter_sets(stream)
     except ValueError:
@@ -338,7 +339,7 @@ def _find_parameter_sets(stream: bytes) -> tuple[bytes, bytes] | None:
 
 
 def _make_output(output_class: Any, on_output: Callable[[bytes, int | None], None]) -> Any:
-    """Return an instance of Picamera2's output class, which its encoders require, that passes packets on."""
+    """An instance of Picamera2's output class, which its encoders require, that passes packets on."""
 
     # Releases differ in what they pass after the timestamp.
     def outputframe(_self: Any, frame: bytes, _is_key: bool, timestamp: int | None, *_: Any, **_more: Any) -> None:

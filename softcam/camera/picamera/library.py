@@ -34,7 +34,7 @@ class CameraEntry:
 
 
 def list_cameras() -> list[CameraEntry]:
-    """Return the cameras in Picamera2's order without opening any. Raises CameraMissing without Picamera2."""
+    """The cameras in Picamera2's order without opening any. Raises CameraMissing without Picamera2."""
     return [
         CameraEntry(place, str(info["Id"]), str(info.get("Model", "unknown")))
         for place, info in enumerate(picamera2().Picamera2.global_camera_info())
@@ -60,8 +60,14 @@ def libcamera() -> Any:
     return libcamera
 
 
+def libcamera_version() -> str | None:
+    """The version of libcamera, such as `v0.5.2+99-bfd68f78`; None if its binding does not report it."""
+    version = getattr(getattr(libcamera(), "CameraManager", None), "version", None)
+    return version if isinstance(version, str) else None
+
+
 def persistent_allocator() -> Any:
-    """Return a new PersistentAllocator of Picamera2, None in old releases."""
+    """A new PersistentAllocator of Picamera2, None in old releases."""
     try:
         from picamera2.allocators import PersistentAllocator
     except ImportError:
@@ -70,7 +76,7 @@ def persistent_allocator() -> Any:
 
 
 def hdr_device(number: int) -> Any:
-    """Return Picamera2's device for the HDR of the sensor, None if the sensor has no HDR."""
+    """Picamera2's device for the HDR of the sensor, None if the sensor has no HDR."""
     try:
         from picamera2.devices.imx708 import IMX708
 
@@ -99,7 +105,7 @@ def is_pisp() -> bool:
 
 
 def h264_encoder() -> tuple[Any, Any] | None:
-    """Return Picamera2's H.264 encoder class for a Raspberry Pi 4 and older, and the base class of encoder outputs.
+    """Picamera2's H.264 encoder class for a Raspberry Pi 4 and older, and the base class of encoder outputs.
 
     None on a machine without that encoder.
     """
@@ -115,7 +121,7 @@ def h264_encoder() -> tuple[Any, Any] | None:
 
 
 def root_cause(error: BaseException) -> str:
-    """Return the message of the innermost cause: Picamera2 wraps it in general ones."""
+    """The message of the innermost cause: Picamera2 wraps it in general ones."""
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__

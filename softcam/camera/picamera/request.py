@@ -70,7 +70,7 @@ class OutstandingFrames:
 
 
 def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding: OutstandingFrames) -> Frame:
-    """Return a frame over the request's buffer; releasing the frame returns the request to Picamera2.
+    """A frame over the request's buffer; releasing the frame returns the request to Picamera2.
 
     `config` is the negotiated main stream. Raises CameraError for a buffer that does not match it.
     """
@@ -119,7 +119,7 @@ def frame_of(request: Any, config: Mapping[str, Any], sequence: int, outstanding
 
 
 def _exposure_began_s(metadata: Mapping[str, Any]) -> float:
-    """Return when the exposure began, on the monotonic clock.
+    """When the exposure began, on the monotonic clock.
 
     libcamera's control_ids_core.yaml defines SensorTimestamp as the time when the first row is exposed, in nanoseconds
     of CLOCK_BOOTTIME, without saying whether the exposure begins or ends then. On a Raspberry Pi it is the timestamp

@@ -1,35 +1,18 @@
-"""The choice of the sensor mode and the frame duration; docs/decisions/0005-sensor-mode.md has the reasons.
+"""The sensor modes and the frame duration of a camera of Picamera2; `softcam.camera.sensor_modes` chooses the mode.
 
-Pure functions, and `SensorModes`, which reads and applies the modes of an open camera on the camera thread.
+Pure functions, and `ModeReader`, which reads and applies the modes of an open camera on the camera thread.
 """
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+from softcam.camera.models import is_wide
 from softcam.camera.picamera.library import LIBRARY_ERRORS, root_cause
+from softcam.camera.sensor_modes import FovMode, SensorMode, SensorModes
 
 log = logging.getLogger(__name__)
-
-# A mode without a few rows shows practically the whole field of view: an imx219's 1600x1200 has 95.03 %.
-_FULL_FIELD: Final = 0.95
-_RATE_SLACK: Final = 0.98  # the rates of modes are rounded: 29.97 is 30
-
-
-@dataclass(frozen=True, slots=True)
-class SensorMode:
-    """A readout mode of a sensor: its output size in pixels, and `crop`, (x, y, width, height) of the array."""
-
-    size: tuple[int, int]
-    bit_depth: int
-    fps: float
-    crop: tuple[int, int, int, int]
-
-    def field(self, array_size: tuple[int, int]) -> float:
-        """Return the share of the pixel array that it shows, from 0 to 1."""
-        return self.crop[2] * self.crop[3] / (array_size[0] * array_size[1])
 
 
 def parse_modes(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
@@ -44,41 +27,8 @@ def parse_modes(listing: Iterable[Mapping[str, Any]]) -> tuple[SensorMode, ...]:
     return tuple(modes)
 
 
-def choose_mode(
-    modes: Sequence[SensorMode], array_size: tuple[int, int], size: tuple[int, int], fps: float
-) -> SensorMode | None:
-    """Return the mode for frames of `size` at `fps` (0 for any rate); None if there are no modes.
-
-    Of the modes that are large and fast enough, it is the smallest with the whole field of view; if only cropped ones
-    are fast enough, the one with the largest field. If none is both, a lower rate is accepted, and then a smaller size.
-    Between equal modes the one with more bits is chosen.
-    """
-    if not modes:
-        return None
-
-    def area(mode: SensorMode) -> int:
-        return mode.size[0] * mode.size[1]
-
-    def is_full(mode: SensorMode) -> bool:
-        return mode.field(array_size) >= _FULL_FIELD
-
-    def is_fast(mode: SensorMode) -> bool:
-        return mode.fps >= fps * _RATE_SLACK
-
-    large = [mode for mode in modes if mode.size[0] >= size[0] and mode.size[1] >= size[1]]
-    if not large:
-        return max(modes, key=lambda mode: (is_full(mode), area(mode), is_fast(mode), mode.bit_depth))
-    fast = [mode for mode in large if is_fast(mode)]
-    if not fast:
-        return max(large, key=lambda mode: (is_full(mode), mode.fps, -area(mode), mode.bit_depth))
-    full = [mode for mode in fast if is_full(mode)]
-    if full:
-        return min(full, key=lambda mode: (area(mode), -mode.bit_depth))
-    return min(fast, key=lambda mode: (-mode.field(array_size), area(mode), -mode.bit_depth))
-
-
 def frame_rate_controls(ranges: Mapping[str, Any], fps: float) -> dict[str, Any]:
-    """Return FrameDurationLimits (microseconds) for a fixed rate within `ranges`, those of a configured camera."""
+    """FrameDurationLimits (microseconds) for a fixed rate within `ranges`, those of a configured camera."""
     if "FrameDurationLimits" not in ranges:
         return {}
     shortest_us, longest_us, _ = ranges["FrameDurationLimits"]
@@ -96,16 +46,16 @@ def is_too_fast(ranges: Mapping[str, Any], fps: float) -> bool:
     return isinstance(longest_us, int) and longest_us < round(1e6 / fps)
 
 
-class SensorModes:
+class ModeReader:
     """The modes of a camera, read once for each state of its HDR, which changes them, and kept over all openings."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bool], tuple[SensorMode, ...]] = {}  # by libcamera's id and whether HDR is on
-        self._current: tuple[SensorMode, ...] = ()
+        self._known: dict[tuple[str, bool], SensorModes | None] = {}  # by libcamera's id and whether HDR is on
+        self.current: SensorModes | None = None  # of the current opening; None if Picamera2 chooses the mode
 
     def read_modes(self, picam2: Any, camera_id: str, *, is_hdr: bool) -> None:
         """Read the modes of a camera that was just opened: Picamera2 configures each of them, some 50 ms per mode."""
-        self._current = ()
+        self.current = None
         # Only if Picamera2 itself sets a sensor mode: neither for USB cameras nor for libcamera's virtual ones.
         if "ColorFilterArrangement" not in picam2.camera_properties:
             return
@@ -113,19 +63,21 @@ class SensorModes:
         if key not in self._known:
             began_s = time.monotonic()
             try:
-                self._known[key] = parse_modes(picam2.sensor_modes)
+                modes = parse_modes(picam2.sensor_modes)
             except (AttributeError, KeyError, *LIBRARY_ERRORS) as error:
                 log.warning("Failed to read sensor modes, Picamera2 will choose one: %s", root_cause(error))
                 return
-            log.info("Sensor modes: %d (read in %.2f s)", len(self._known[key]), time.monotonic() - began_s)
-        self._current = self._known[key]
+            log.info("Sensor modes: %d (read in %.2f s)", len(modes), time.monotonic() - began_s)
+            width, height = picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution
+            is_wide_lens = is_wide(str(picam2.camera_properties.get("Model", "")))
+            self._known[key] = SensorModes((width, height), modes, is_wide_lens) if modes else None
+        self.current = self._known[key]
 
-    def set_mode(self, picam2: Any, config: dict[str, Any], size: tuple[int, int], fps: float) -> None:
-        """Set the sensor mode in `config`: Picamera2 would choose the nearest size, however cropped."""
-        array_size = tuple(picam2.camera_properties.get("PixelArraySize") or picam2.sensor_resolution)
-        chosen = choose_mode(self._current, array_size, size, fps)
-        if chosen is None:
-            return
+    def set_mode(self, config: dict[str, Any], size: tuple[int, int], fps: float, fov: FovMode) -> SensorMode | None:
+        """Set the sensor mode in `config` and return it: Picamera2 would choose the nearest size, however cropped."""
+        if self.current is None:
+            return None
+        chosen = self.current.choose_mode(size, fps, fov)
         config["sensor"] = {"output_size": chosen.size, "bit_depth": chosen.bit_depth}
         log.info(
             "Sensor mode for %dx%d: %dx%d, %d bit, up to %g fps, crop %s of %dx%d",
@@ -134,5 +86,6 @@ class SensorModes:
             chosen.bit_depth,
             chosen.fps,
             chosen.crop,
-            *array_size,
+            *self.current.array_size,
         )
+        return chosen

@@ -45,7 +45,7 @@ class Still(Generic[T]):
 
 
 def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
-    """Return a still whose result is a copied frame of `size`."""
+    """A still whose result is a copied frame of `size`."""
 
     def make(request: Any, config: Mapping[str, Any]) -> Frame:
         frame = frame_of(request, config, 0, OutstandingFrames())
@@ -58,7 +58,7 @@ def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:
 
 
 def raw_still(sensor_size: tuple[int, int], main_size: tuple[int, int]) -> Still[RawStill]:
-    """Return a still whose result is the sensor's raw image; Picamera2 requires a main stream, which is not used."""
+    """A still whose result is the sensor's raw image; Picamera2 requires a main stream, which is not used."""
 
     def make(request: Any, config: Mapping[str, Any]) -> RawStill:
         frame = frame_of(request, config, 0, OutstandingFrames())

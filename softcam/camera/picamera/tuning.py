@@ -15,7 +15,7 @@ _VARIABLE: Final = "LIBCAMERA_RPI_TUNING_FILE"  # libcamera reads it when it det
 
 
 def find_tuning_file(name: str) -> Path | None:
-    """Return a tuning file by its path, or by its name among libcamera's own for this machine; None if missing."""
+    """A tuning file by its path, or by its name among libcamera's own for this machine; None if missing."""
     if "/" in name:
         return Path(name) if Path(name).is_file() else None
     folder = "pisp" if is_pisp() else "vc4"

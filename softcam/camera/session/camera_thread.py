@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.decision import SessionSnapshot, Step, Wait, decide
 from softcam.camera.session.jobs import CameraJob
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
@@ -38,7 +38,7 @@ class CameraThread:
     def start(self) -> None:
         self._thread = spawn("camera", self._run, lambda reason: self._lifecycle.end_session(CameraStuck(reason)))
 
-    def join(self, timeout_s: float) -> bool:
+    def wait_for_end(self, timeout_s: float) -> bool:
         """Wait for the end of the thread; False if it still runs."""
         if self._thread is None:
             return True
@@ -58,7 +58,7 @@ class CameraThread:
         with session.changed:
             while True:
                 now_s = time.monotonic()
-                snapshot = Snapshot.of(session)
+                snapshot = SessionSnapshot.of(session)
                 match decide(snapshot, now_s):
                     case Wait(until_s):
                         self._wait(until_s, now_s)

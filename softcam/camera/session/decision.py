@@ -30,7 +30,7 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
+class SessionSnapshot:
     """What `decide` judges; moments are on the monotonic clock."""
 
     state: State
@@ -48,7 +48,7 @@ class Snapshot:
     last_error: str | None = None
 
     @classmethod
-    def of(cls, session: SessionState) -> "Snapshot":
+    def of(cls, session: SessionState) -> "SessionSnapshot":
         """The snapshot of a session. The caller holds its lock."""
         current, watchdog = session.current, session.watchdog
         # The frame thread counts meanwhile, without the lock. A frame after this moment wakes the camera thread.
@@ -70,7 +70,7 @@ class Snapshot:
         )
 
 
-def decide(snapshot: Snapshot, now_s: float) -> Step | Wait:
+def decide(snapshot: SessionSnapshot, now_s: float) -> Step | Wait:
     """The next step of the camera thread."""
     if snapshot.state is State.CLOSED:
         if snapshot.has_failed:
@@ -88,7 +88,7 @@ def decide(snapshot: Snapshot, now_s: float) -> Step | Wait:
     return Wait(snapshot.linger_until_s)
 
 
-def _decide_in_use(snapshot: Snapshot, now_s: float) -> Step | Wait:
+def _decide_in_use(snapshot: SessionSnapshot, now_s: float) -> Step | Wait:
     is_connected = snapshot.disconnect_reason is None
     if is_connected and snapshot.stall_at_s is not None and now_s >= snapshot.stall_at_s:
         return Step.RECOVER

@@ -51,7 +51,7 @@ class FrameRateMeter:
         return PIPELINE_FRAMES * max(self._duration_s, self._sent.requested_duration_s)
 
     def fps(self, now_s: float) -> float:
-        """Frames per second over the newest frames; decreases while none arrive."""
+        """The frames per second over the newest frames; decreases while none arrive."""
         # Copied in one operation, since the frame thread appends meanwhile.
         arrivals_s = self._arrivals_s.copy()
         if len(arrivals_s) < 2:

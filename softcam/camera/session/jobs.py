@@ -18,8 +18,14 @@ class CameraJob:
 
     key: tuple[Any, ...]
     run: Callable[[], Any]
-    waiting: int = 0  # counted by the queue
+    waiting: int = field(default=0, init=False)  # threads
     _outcome: tuple[Any, CameraError | None] | None = field(default=None, init=False)
+
+    def add_waiting(self) -> None:
+        self.waiting += 1
+
+    def remove_waiting(self) -> None:
+        self.waiting -= 1
 
     @property
     def is_done(self) -> bool:
@@ -68,12 +74,12 @@ class JobQueue:
                 raise NoPicture("too many different stills requested at once")
             job = CameraJob(key, run)
             self._queue.append(job)
-        job.waiting += 1
+        job.add_waiting()
         return job
 
     def cancel_job(self, job: CameraJob) -> None:
         """One thread stops waiting; a job that nobody waits for is not started."""
-        job.waiting -= 1
+        job.remove_waiting()
         if not job.waiting and job in self._queue:
             self._queue.remove(job)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self, get_args
 
-LeaseKind = Literal["stream", "snapshot", "hold", "publish", "recording"]
+LeaseKind = Literal["stream", "snapshot", "hold", "publish", "rtsp", "recording"]
 LEASE_KINDS: Final[tuple[LeaseKind, ...]] = get_args(LeaseKind)
 # These consume frame after frame, so the lens is kept in focus while there is one.
-STREAMS: Final[frozenset[LeaseKind]] = frozenset({"stream", "publish", "recording"})
+STREAMS: Final[frozenset[LeaseKind]] = frozenset({"stream", "publish", "rtsp", "recording"})
 
 
 @dataclass(slots=True, eq=False)
@@ -19,6 +19,7 @@ class Lease:
     _on_release: Callable[["Lease"], None] = field(repr=False)
     since_s: float = field(default_factory=time.time)  # Unix time, for the status
     needs_focus: bool = False  # from the first frame on, if the camera has to be opened
+    kept_s: float = 0.0  # how long the camera stays open at least after its release
 
     def release(self) -> None:
         self._on_release(self)

@@ -33,6 +33,7 @@ from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import RUNNING, SessionLimits, SessionState, SessionStatus, State
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging.frame import Frame
+from softcam.runtime.deadline import Deadline
 
 __all__ = [
     "LEASE_KINDS",
@@ -75,13 +76,18 @@ class CameraManager:
         """Add a listener, before the first lease; listeners are notified in the order of subscription."""
         self._session.subscribe(listener)
 
-    def lease(self, kind: LeaseKind, *, needs_focus: bool = False) -> Lease:
+    def lease(self, kind: LeaseKind, *, needs_focus: bool = False, is_of_series: bool = False) -> Lease:
         """Request an open camera; returns at once. Raises the CameraError that ended the session.
 
-        With `needs_focus`, and for every stream, the lens is focused from the first frame of an opening on.
+        With `needs_focus`, and for every stream, the lens is focused from the first frame of an opening on. With
+        `is_of_series`, the camera stays open for a moment after the release: the next lease of a series may follow.
         """
-        needs_focus = needs_focus or kind in STREAMS
-        lease = Lease(kind, lambda lease: self._session.remove_lease(lease, time.monotonic()), needs_focus=needs_focus)
+        lease = Lease(
+            kind,
+            lambda lease: self._session.remove_lease(lease, time.monotonic()),
+            needs_focus=needs_focus or kind in STREAMS,
+            kept_s=self._session.limits.series_s if is_of_series else 0.0,
+        )
         if self._session.add_lease(lease):
             self.autofocus.keep_focused("the stream")
         return lease
@@ -205,7 +211,7 @@ class CameraManager:
         return self._run_job(key, run, deadline_s, is_still=True)
 
     def _run_job(self, key: tuple[Any, ...], run: Callable[[], Any], deadline_s: float, *, is_still: bool) -> Any:
-        """Return what `run` returns on the camera thread; a queued job with an equal key is shared.
+        """Call `run` on the camera thread and return its result; a queued job with an equal key is shared.
 
         Raises what `run` raises, the CameraError that ended the session, or NoPicture at the deadline, which a long
         exposure extends.
@@ -284,12 +290,21 @@ class CameraManager:
         current = self._session.current
         return current.last_error if current.state is State.RECOVERING else None
 
+    @property
+    def state(self) -> State:
+        return self._session.current.state
+
+    @property
+    def pipeline_s(self) -> float:
+        """How long the frames in the pipeline may take; a silence of that length is not a stall."""
+        return self._session.frame_rate.pipeline_s
+
     def stop(self) -> None:
-        """Close the camera and end the thread; does not wait for it: see `join`."""
+        """Close the camera and end the thread; does not wait for it: see `wait_until_closed`."""
         self._session.fail(CameraError("the portal is stopping"), is_reported=False)
         if self._session.remote is not None:
             self._session.remote.cancel_open()
 
-    def join(self, deadline_s: float) -> bool:
+    def wait_until_closed(self, deadline: Deadline) -> bool:
         """Wait for the thread after `stop`; False if the camera hangs and is still not closed."""
-        return self._thread.join(max(0.0, deadline_s - time.monotonic()))
+        return self._thread.wait_for_end(deadline.remaining_s)

@@ -59,6 +59,7 @@ class SessionLimits:
     # takes longer, the client has to ask again.
     recovery_wait_s: float = 3.0
 
+    series_s: float = 1.5  # two snapshots of a series are no further apart, however short the linger time is
     still_pause_s: float = 0.5  # streams run at least this long between two stills
     max_waiting_stills: int = 8  # different ones; one more would not be in time
 
@@ -91,6 +92,7 @@ class SessionValues:
     state: State = State.CLOSED
     leases: frozenset[Lease] = frozenset()
     linger_until_s: float = 0.0
+    kept_until_s: float = 0.0  # the camera is not closed before
     config: StreamConfig | None = None
     failure: CameraError | None = None  # the end of the session, also when the process stops
     last_error: str | None = None
@@ -166,7 +168,7 @@ class SessionState:
         self.listeners = (*self.listeners, listener)
 
     def add_lease(self, lease: Lease) -> bool:
-        """Returns whether it is the first stream of a running camera. Raises the error that ended the session."""
+        """Add a lease; whether it is the first stream of a running camera. Raises the error that ended the session."""
         with self.changed:
             self.raise_failure()
             before = self._current
@@ -180,11 +182,15 @@ class SessionState:
     def remove_lease(self, lease: Lease, now_s: float) -> None:
         """Release a lease; after the last one, the linger time begins."""
         with self.changed:
-            is_last = self._current.leases == {lease}
-            self._current = replace(self._current, leases=self._current.leases - {lease})
-            if is_last:
-                state = State.LINGERING if self._current.state is State.OPEN else self._current.state
-                self._current = replace(self._current, state=state, linger_until_s=now_s + self.linger_s)
+            before = self._current
+            if lease not in before.leases:
+                return
+            kept_until_s = max(before.kept_until_s, now_s + lease.kept_s)
+            self._current = replace(before, leases=before.leases - {lease}, kept_until_s=kept_until_s)
+            if before.leases == {lease}:
+                state = State.LINGERING if before.state is State.OPEN else before.state
+                linger_until_s = max(kept_until_s, now_s + self.linger_s)
+                self._current = replace(self._current, state=state, linger_until_s=linger_until_s)
                 self.changed.notify_all()
 
     def set_state(self, state: State, error: str | None = None) -> None:

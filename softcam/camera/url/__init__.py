@@ -1,0 +1,1 @@
+"""Cameras that other programs own: network streams, files and devices."""

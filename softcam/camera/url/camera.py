@@ -42,6 +42,7 @@ class UrlCamera:
     """Implements `softcam.camera.base.Camera` and `softcam.camera.base.Remote`."""
 
     backend = "url"
+    model = None
 
     def __init__(
         self,
@@ -119,7 +120,7 @@ class UrlCamera:
         self._start(reader.on_frame)
 
     def still(self, size: tuple[int, int] | None, _controls_for: StillControls = no_controls) -> Frame:
-        """Return the source's next image, in its size or scaled down to cover `size`; the stream is not interrupted."""
+        """The source's next image, in its size or scaled down to cover `size`; the stream is not interrupted."""
         return self._open_reader().still(size, _STILL_TIMEOUT_S)
 
     def raw_still(self) -> RawStill:
@@ -160,6 +161,6 @@ class UrlCamera:
         return self._reader
 
     def _expected_config(self) -> StreamConfig:
-        """Return the configuration of the last opening, or else the requested one."""
+        """The configuration of the last opening, or else the requested one."""
         size = (self._request.width, self._request.height)
         return self._last_config or StreamConfig(*size, "YUV420", size, can_flip=False)

@@ -1,10 +1,12 @@
-"""JPEGs over HTTP: a stream of them, or one that is requested again and again. No thread; belongs to the reader.
+"""Images over HTTP: a stream of them, or one that is requested again and again. No thread; belongs to the reader.
 
 What the server sends decides, not how its address looks. Everything else over HTTP is left to FFmpeg.
 """
 
+import contextlib
 import io
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -13,9 +15,10 @@ from urllib.parse import urlsplit
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.url.http_client import HttpClient
-from softcam.camera.url.jpeg_splitter import JpegSplitter
+from softcam.camera.url.image_splitter import ImageSplitter
 from softcam.camera.url.source import Converter, Source, SourceImage, camera_errors, require_pyav, size_of_jpeg
 from softcam.errors import CameraError
+from softcam.imaging.jpeg import SOI
 from softcam.runtime.deadline import Deadline
 
 _IMAGE_TIMEOUT_S: Final = 15.0  # for each image, while data arrives
@@ -24,6 +27,10 @@ _SNIFFED_BYTES: Final = 16
 _JPEG_NAMES: Final = ("jpeg", "jpg", "mjpg")  # in media types such as image/pjpeg and video/x-motion-jpeg
 _PLAYLISTS: Final = (b"#EXTM3U", b"<?xml", b"<MPD")  # of HLS and DASH, which refer to other addresses
 _JPEG_BEGINNINGS: Final = (b"\xff\xd8\xff", b"--", b"content-")  # without a useful type: an image, a part
+_PART_TYPE: Final = re.compile(rb"^content-type:[ \t]*([\w./+-]{1,80})[^\n]*\n", re.IGNORECASE | re.MULTILINE)
+_PART_NAMES: Final = (*_JPEG_NAMES, "png", "webp", "octet-stream")
+_MAX_PARTS: Final = 5  # without an image; a damaged one may be among them
+_MAX_LINE_BYTES: Final = 1 << 16
 
 
 def open_source(
@@ -86,7 +93,7 @@ class HttpSource:
         return not (self.has_images or self._client.length is not None or self._is_playlist)
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes of the response, none at its end. Raises OSError."""
+        """Up to `size` bytes of the response, none at its end. Raises OSError."""
         if not self._unread:
             try:
                 self._unread = next(self._body, b"")
@@ -99,7 +106,7 @@ class HttpSource:
         """Yield images until a stream ends; a single one is requested again and again. Raises CameraError."""
         while True:
             count = 0
-            for image in self._jpegs() if self._is_jpeg else self._other_image():
+            for image in self._split() if self._is_jpeg else self._other_image():
                 count += 1
                 yield image
             if count != 1 or self._pause(max(0.0, self._asked_s + self._interval_s - time.monotonic())):
@@ -142,17 +149,36 @@ class HttpSource:
             if self._pause(0):
                 raise CameraError("stopping")
 
-    def _jpegs(self) -> Iterator[SourceImage | None]:
-        splitter = JpegSplitter()
+    def _split(self) -> Iterator[SourceImage | None]:
+        splitter = ImageSplitter()
+        parts: _PartTypes | None = _PartTypes()  # None from the first image on
         for data in self._body:
-            for jpeg in splitter.push_data(data):
-                size = size_of_jpeg(jpeg)
-                yield None if size is None else SourceImage(size, None, jpeg, self._converter)
+            images = splitter.push_data(data)
+            parts = None if images or parts is None else parts
+            if parts is not None:
+                parts.push_data(data)
+            for image in images:
+                yield self._read_image(image)
                 self._deadline = Deadline.after(self._image_timeout_s)
                 if self._is_single:
                     for _ in self._body:
                         pass
                     return
+
+    def _read_image(self, data: bytes) -> SourceImage | None:
+        """None for a damaged one."""
+        if data.startswith(SOI):
+            size = size_of_jpeg(data)
+            return None if size is None else SourceImage(size, None, data, self._converter)
+        with contextlib.suppress(CameraError):
+            return self._decode(data)
+        return None
+
+    def _decode(self, data: bytes) -> SourceImage | None:
+        """Raises CameraError."""
+        with camera_errors(), require_pyav().open(io.BytesIO(data)) as container:
+            image = next(container.decode(video=0), None)
+        return None if image is None else SourceImage((image.width, image.height), None, image, self._converter)
 
     def _other_image(self) -> Iterator[SourceImage | None]:
         """An image of another format, such as PNG, which PyAV decodes."""
@@ -161,6 +187,24 @@ class HttpSource:
             body += data
             if len(body) > _MAX_IMAGE_BYTES:
                 raise CameraError("the image is too large")
-        with camera_errors(), require_pyav().open(io.BytesIO(body)) as container:
-            image = next(container.decode(video=0), None)
-        yield None if image is None else SourceImage((image.width, image.height), None, image, self._converter)
+        yield self._decode(bytes(body))
+
+
+class _PartTypes:
+    """Reads the headers of parts until there is an image, for the error if there is none."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()  # the incomplete line at the end
+        self._count = 0
+
+    def push_data(self, data: bytes) -> None:
+        """Raises CameraError if parts are complete, and none of them was an image."""
+        self._data += data
+        for found in _PART_TYPE.findall(self._data):
+            self._count += 1
+            kind = found.decode("latin-1").lower()
+            is_supported = any(name in kind for name in _PART_NAMES)
+            if self._count > (_MAX_PARTS if is_supported else 1):
+                raise CameraError(f"no image in its parts of type {kind}; JPEG, PNG and WebP are supported")
+        line = self._data.rfind(b"\n") + 1
+        del self._data[: line if len(self._data) - line <= _MAX_LINE_BYTES else len(self._data)]

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
@@ -24,7 +24,6 @@ log = logging.getLogger(__name__)
 # Before the next attempt, by the number of failed ones. Short, so that a camera that is back is soon available.
 _RETRY_PAUSES_S: Final = (0.25, 0.5, 1.0, 2.0, 3.0)
 _STABLE_S: Final = 2.0  # a connection that lasted so long was not a failed attempt
-_LOG_INTERVAL_S: Final = 10.0  # a source may disconnect several times per second
 _DAMAGED_TIMEOUT_S: Final = 10.0  # after so long without a decodable image the source is reopened
 _MAX_LAG_S: Final = 0.5  # behind the frame rate of a file: then the clock is reset instead of skipping frames
 _SINGLE_IMAGE_S: Final = 0.5  # between two repetitions of a file with a single image
@@ -45,7 +44,10 @@ class _StillJob:
     """A requested still of about this size, None for the source's own; the reader's lock guards the result."""
 
     size: Size | None
-    result: Frame | CameraError | None = None
+    result: Frame | CameraError | None = field(default=None, init=False)
+
+    def finish(self, result: Frame | CameraError) -> None:
+        self.result = result
 
 
 class Reader:
@@ -77,14 +79,15 @@ class Reader:
         self._still: _StillJob | None = None
         # Written by the thread, read by any: single values.
         self.config = config
-        self.disconnect_reason: str | None = f"{name}: connecting"
+        self._connecting = f"{name}: connecting"
+        self.disconnect_reason: str | None = self._connecting
         # The thread's own.
-        self._errors = RateLimitedLogger(log, _LOG_INTERVAL_S)
+        self._errors = RateLimitedLogger(log)
+        self._disconnects = RateLimitedLogger(log)  # a source may disconnect several times per second
         self._sequence = 0
         self._decimator = FrameDecimator(request.fps)
         self._delivered_s: float | None = None  # when the last frame was delivered
         self._is_disconnect_logged = False
-        self._log_from_s = 0.0
         self._connected_s: float | None = None  # when this connection delivered its first frame
 
     def start(self, on_crash: Callable[[str], None]) -> None:
@@ -112,7 +115,7 @@ class Reader:
             )
 
     def still(self, size: Size | None, timeout_s: float) -> Frame:
-        """Return the next image at about `size`, None for the source's own. Raises CameraError."""
+        """The next image at about `size`, None for the source's own. Raises CameraError."""
         job = _StillJob(size)
         with self._changed:
             self._still = job
@@ -142,6 +145,8 @@ class Reader:
     def _read_connection(self) -> str:
         """Connect and read until the connection ends; returns the reason. Raises CameraError."""
         source = self._open_source(self._pause)
+        if self.disconnect_reason == self._connecting:
+            self.disconnect_reason = f"{self._name}: connected, no image yet"
         try:
             live = ((image, time.monotonic()) for image in source.images())
             damaged_since_s = time.monotonic()
@@ -222,7 +227,7 @@ class Reader:
         except CameraError as error:
             result = error
         with self._changed:
-            job.result = result
+            job.finish(result)
             if self._still is job:
                 self._still = None
             self._changed.notify_all()
@@ -257,10 +262,9 @@ class Reader:
             self._failures += 1
             self.disconnect_reason = f"{self._name}: {reason}"
             self._changed.notify_all()
-        if not self._is_disconnect_logged and now_s >= self._log_from_s:
-            self._is_disconnect_logged = True
-            self._log_from_s = now_s + _LOG_INTERVAL_S
-            log.warning("Source %s disconnected: %s; reconnecting", self._name, reason)
+        if not self._is_disconnect_logged:
+            line = "Source %s disconnected: %s; reconnecting"
+            self._is_disconnect_logged = self._disconnects.warning(line, self._name, reason)
         self._on_disconnect()
         self._pause(pause_s)
 
@@ -271,7 +275,7 @@ class Reader:
 
 
 def _smaller(size: Size, limit: Size | None, scale: Callable[[Size, Size], Size]) -> Size | None:
-    """Return the size to scale to; None if the image can be used as it is, so that a JPEG need not be decoded."""
+    """The size to scale to; None if the image can be used as it is, so that a JPEG need not be decoded."""
     if limit is None:
         return None
     new = scale(size, limit)

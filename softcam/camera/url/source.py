@@ -18,6 +18,7 @@ from softcam.camera.base import StreamRequest
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, PixelFormat, Plane
 from softcam.imaging.jpeg import EOI, size_of
+from softcam.imaging.jpeg_decoder import JpegDecoder
 from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
 
@@ -51,24 +52,24 @@ def require_pyav() -> Any:
 
 
 def path_of(address: str) -> Path | None:
-    """Return the path of a file or a device; None for a URL and for the socket of another program."""
+    """The path of a file or a device; None for a URL and for the socket of another program."""
     return None if "://" in address or socket_path_of(address) else Path(address).expanduser().absolute()
 
 
 def socket_path_of(address: str) -> Path | None:
-    """Return the path of the socket in `unixfd:/path`; None for another address."""
+    """The path of the socket in `unixfd:/path`; None for another address."""
     return Path(address.removeprefix(_SOCKET_SCHEME)) if address.startswith(_SOCKET_SCHEME) else None
 
 
 def fitted(size: Size, most: Size) -> Size:
-    """Return the largest even size with the same aspect ratio within `most`; never larger than `size`."""
+    """The largest even size with the same aspect ratio within `most`; never larger than `size`."""
     factor = min(1.0, most[0] / size[0], most[1] / size[1])
     # Half a pixel against rounding errors of the product.
     return tuple(max(2, int(side * factor + 0.5) // 2 * 2) for side in size)  # type: ignore[return-value]
 
 
 def covering(size: Size, least: Size) -> Size:
-    """Return the smallest even size with the same aspect ratio that covers `least`; never larger than `size`."""
+    """The smallest even size with the same aspect ratio that covers `least`; never larger than `size`."""
     factor = min(1.0, max(least[0] / size[0], least[1] / size[1]))
     return tuple(min(side, -(-int(side * factor + 0.5) // 2) * 2) for side in size)  # type: ignore[return-value]
 
@@ -83,7 +84,7 @@ class SourceImage:
     converter: "Converter"
 
     def frame(self, size: Size | None, sequence: int, began_s: float, duration_s: float | None) -> Frame:
-        """Return a frame of this size, None for its own without an odd row or column. Raises CameraError if damaged."""
+        """A frame of this size, None for its own without an odd row or column. Raises CameraError if damaged."""
         metadata = {} if duration_s is None else {"FrameDuration": round(duration_s * 1e6)}
         data = self.data
         planes: tuple[Plane, ...]
@@ -121,7 +122,7 @@ class Pipe:
         self._poll.register(self._descriptor, select.POLLIN)
 
     def read(self, size: int) -> bytes:
-        """Return up to `size` bytes, none when the writer has closed the pipe. Raises TimeoutError."""
+        """Up to `size` bytes, none when the writer has closed the pipe. Raises TimeoutError."""
         while self._poll.poll(self._timeout_ms):
             with contextlib.suppress(BlockingIOError):  # another reader was faster
                 return os.read(self._descriptor, size)
@@ -250,7 +251,7 @@ def camera_errors(what: str = "") -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message without the address, which FFmpeg's own message contains: it may have a password."""
+    """The message without the address, which FFmpeg's own message contains: it may have a password."""
     text = getattr(error, "strerror", None) or type(error).__name__
     return "timed out" if text in ("Immediate exit requested", "TimeoutError") else text
 
@@ -261,11 +262,10 @@ class Converter:
     def __init__(self, av: Any) -> None:
         self._av = av
         self._reformatter = av.video.reformatter.VideoReformatter()
-        self._jpeg_decoder = av.CodecContext.create("mjpeg", "r")
-        self._jpeg_decoder.thread_count = 1  # more threads would each delay the output by one image
+        self._decoder = JpegDecoder()
 
     def planes(self, image: Any, size: Size) -> tuple[Plane, ...]:
-        """Return Y, U and V of a PyAV image at `size`. Raises CameraError."""
+        """Y, U and V of a PyAV image at `size`. Raises CameraError."""
         name = image.format.name
         is_yuv = name.startswith(("yuv", "nv", "yuyv", "uyvy", "yvyu", "p0", "y2"))
         is_jpeg = name.startswith("yuvj")
@@ -285,11 +285,7 @@ class Converter:
 
     def decode_jpeg(self, data: bytes) -> Any:
         """Raises CameraError."""
-        with camera_errors("JPEG cannot be decoded: "):
-            images = self._jpeg_decoder.decode(self._av.Packet(data))
-        if not images:
-            raise CameraError("JPEG cannot be decoded")
-        return images[0]
+        return self._decoder.decode(data)
 
 
 def _matrix_of(image: Any, *, is_jpeg: bool) -> str:
@@ -303,7 +299,7 @@ def _matrix_of(image: Any, *, is_jpeg: bool) -> str:
 
 
 def size_of_jpeg(data: bytes) -> Size | None:
-    """Return (width, height) of a JPEG with a valid header and an end marker; None if it is damaged."""
+    """(width, height) of a JPEG with a valid header and an end marker; None if it is damaged."""
     try:
         return size_of(data) if EOI in data else None
     except ValueError:

@@ -1,30 +1,38 @@
-"""Finds the JPEGs in the body of an HTTP response by their own structure. Pure; used by one thread.
+"""Finds the images in the body of an HTTP response by their own structure. Pure; used by one thread.
 
+JPEG, PNG (https://www.w3.org/TR/png-3/#5DataRep) and WebP (https://www.rfc-editor.org/rfc/rfc9649#section-2.3).
 Boundaries and part headers are skipped like any other bytes between two images: cameras omit, misspell and repeat them
-(docs/sources.md has the list), while their JPEGs follow the standard.
+(docs/sources.md has the list), while their images follow the standard.
 """
 
+import re
 from typing import Final
 
 from softcam.imaging.jpeg import EOI, SCAN, SOI, next_marker
 
-_START: Final = SOI + b"\xff"  # the first byte of the next marker
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_RIFF: Final = b"RIFF"  # the container of WebP
+# Of a JPEG with the first byte of the next marker.
+_START: Final = re.compile(re.escape(SOI + b"\xff") + b"|" + re.escape(_PNG) + b"|" + _RIFF + rb"[\s\S]{4}WEBP")
+_MIN_START_BYTES: Final = 3
+_MAX_START_BYTES: Final = 12
+_CHUNK_TYPE: Final = re.compile(rb"[A-Za-z]{4}")
 # Markers of segments with a length: tables, comments, frame headers and application data
 # (https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1).
 _SEGMENTS: Final = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE]) - {0xC8}
 _MAX_BYTES: Final = 64 << 20
 
 
-class JpegSplitter:
-    """Accepts data in pieces of any size, and returns the JPEGs that are complete."""
+class ImageSplitter:
+    """Accepts data in pieces of any size, and returns the images that are complete."""
 
     def __init__(self) -> None:
         self._data = bytearray()  # begins with the current image, if there is one
-        self._at = 0  # of the next marker of the current image; 0 between two images
+        self._at = 0  # of the next marker or chunk of the current image; 0 between two images
         self._is_in_scan = False  # image data precedes that marker
 
     def push_data(self, data: bytes) -> list[bytes]:
-        """Return the images that `data` completes. A damaged image is skipped."""
+        """The images that `data` completes. A damaged image is skipped."""
         self._data += data
         images: list[bytes] = []
         while self._find_start() and (end := self._find_end()):
@@ -32,7 +40,7 @@ class JpegSplitter:
                 with memoryview(self._data) as view:
                     images.append(bytes(view[:end]))
             # Behind a damaged image's start: the next image may begin in what its lengths cover.
-            del self._data[: max(end, len(_START))]
+            del self._data[: max(end, _MIN_START_BYTES)]
             self._at = 0
         return images
 
@@ -40,19 +48,44 @@ class JpegSplitter:
         """Whether there is an image; discards what precedes it."""
         if self._at:
             return True
-        start = self._data.find(_START)
-        if start < 0:
-            del self._data[: -len(_START) + 1]
+        start = _START.search(self._data)
+        if start is None:
+            del self._data[: 1 - _MAX_START_BYTES]
             return False
-        del self._data[:start]
-        self._at, self._is_in_scan = 2, False
+        self._at, self._is_in_scan = len(_PNG) if start[0] == _PNG else 2, False
+        begin = start.start()
+        del start, self._data[:begin]
         return True
 
     def _find_end(self) -> int:
         """The length of the image, -1 if it is damaged, 0 if more data is needed."""
-        data = self._data
-        if len(data) > _MAX_BYTES:
+        if len(self._data) > _MAX_BYTES:
             return -1
+        if self._data.startswith(_PNG):
+            return self._find_png_end()
+        return self._find_webp_end() if self._data.startswith(_RIFF) else self._find_jpeg_end()
+
+    def _find_png_end(self) -> int:
+        data = self._data
+        while (at := self._at) + 8 <= len(data):
+            length, kind = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
+            if length > _MAX_BYTES or not _CHUNK_TYPE.fullmatch(kind):
+                return -1
+            end = at + 12 + length  # with the checksum
+            if kind == b"IEND":
+                return end if end <= len(data) else 0
+            self._at = end
+        return 0
+
+    def _find_webp_end(self) -> int:
+        size = int.from_bytes(self._data[4:8], "little")
+        end = 8 + size + size % 2
+        if end > _MAX_BYTES:
+            return -1
+        return end if end <= len(self._data) else 0
+
+    def _find_jpeg_end(self) -> int:
+        data = self._data
         while True:
             if self._is_in_scan:
                 marker = next_marker(data, self._at)
