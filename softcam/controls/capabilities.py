@@ -4,23 +4,27 @@ Pure functions over values, for any thread. `mapping` makes libcamera controls o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from softcam.camera.base import ControlRange, StreamConfig
-from softcam.controls.fields import Field, Group, is_number
+from softcam.camera.base import ControlRange, StreamConfig, StreamRequest
+from softcam.camera.sensor_modes import FovMode
+from softcam.controls.fields import NO_NAMES, Field, Group, is_number
 from softcam.controls.schema import GROUPS, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
 HDR_SINGLE_EXPOSURE: Final = 3  # libcamera's HdrModeEnum
 _TOLERANCE: Final = 1.01  # frame durations are whole microseconds, and people round frame rates
+_MODES: Final = frozenset(row.control for group in GROUPS for row in group.fields if row.choices) | {"AwbMode"}
 _NUMBERS: Final = frozenset(row.control for group in GROUPS for row in group.fields if row.is_numeric)
 
 
-def unsupported_reason(group: Group, values: Values, config: StreamConfig) -> str | None:
-    """Why this camera does not support these values, as "field: reason"; None if it does."""
-    reasons = (_reason(group, group.row(name), value, config) for name, value in values.items())
-    return "; ".join(reason for reason in reasons if reason is not None) or None
+def unsupported_reason(
+    group: Group, values: Values, config: StreamConfig, names: Mapping[str, str] = NO_NAMES
+) -> str | None:
+    """Why this camera does not support these values, as "field: reason"; None if it does. `names` renames fields."""
+    reasons = ((name, _reason(group, group.row(name), value, config)) for name, value in values.items())
+    return "; ".join(f"{names.get(name, name)}: {reason}" for name, reason in reasons if reason is not None) or None
 
 
 def unavailable_reason(group: Group, row: Field, config: StreamConfig) -> str | None:
@@ -31,24 +35,36 @@ def unavailable_reason(group: Group, row: Field, config: StreamConfig) -> str | 
         case "boolean":
             values = [True]
         case _:
-            return _missing_control(group, row, None, config)
+            missing = _missing_control(group, row, None, config)
+            return None if missing is None else f"{row.name}: {missing}"
     reasons = [_reason(group, row, value, config) for value in values]
-    return reasons[0] if all(reasons) else None
+    return f"{row.name}: {reasons[0]}" if all(reasons) else None
 
 
-def deviations(requested: RequestedControls, config: StreamConfig) -> tuple[list[str], list[str]]:
+def deviations(
+    requested: RequestedControls, stream: StreamRequest, config: StreamConfig
+) -> tuple[list[str], list[str]]:
     """The requested controls that an open camera ignores, and those that it limits; each with the reason."""
     ignored, limited = [], []
+    if not requested.has("fov_mode") and stream.fov != field_of_view(stream, config):
+        ignored.append("fov_mode: this camera does not support ScalerCrop")
     for group in GROUPS:
-        for name, value in requested.groups.get(group.name, {}).items():
-            row = group.row(name)
-            if (reason := _reason(group, row, value, config)) is not None:
-                nearest = clamped(row.control, value, config)
-                if nearest == value:
-                    ignored.append(reason)
-                else:
-                    limited.append(f"{reason}; using {nearest:.12g}")
+        for name, reason, nearest in unsupported_values(group, requested.groups.get(group.name, {}), config):
+            if nearest is None:
+                ignored.append(f"{name}: {reason}")
+            else:
+                limited.append(f"{name}: {reason}; using {nearest:.12g}")
     return ignored, [*limited, *stream_deviations(requested, config)]
+
+
+def unsupported_values(group: Group, values: Values, config: StreamConfig) -> Iterator[tuple[str, str, Any]]:
+    """The fields whose values this camera does not support, each with the reason and the supported number nearest to
+    its value, or None if the field cannot have an effect."""
+    for name, value in values.items():
+        row = group.row(name)
+        if (reason := _reason(group, row, value, config)) is not None:
+            nearest = clamped(row.control, value, config)
+            yield name, reason, None if nearest == value else nearest
 
 
 def clamped(control: str, value: Any, config: StreamConfig | None) -> Any:
@@ -61,11 +77,34 @@ def clamped(control: str, value: Any, config: StreamConfig | None) -> Any:
     return type(value)(min(max(value, low), high)) if low < high else value
 
 
+def is_listed(control: str, value: Any, config: StreamConfig) -> bool:
+    """Whether the camera lists this value; False for a mode that was set before its modes were known."""
+    if control not in _MODES or control not in config.controls:
+        return True
+    low, high = (_number(limit, math.nan) for limit in config.controls[control][:2])
+    return not (value < low or value > high)
+
+
 def clamped_fps(fps: float, config: StreamConfig | None) -> float:
     """The supported frame rate nearest to `fps`."""
     lowest, highest = _fps_limits(config)
     # A rate within the tolerance is reported as requested.
     return fps if lowest / _TOLERANCE <= fps <= highest * _TOLERANCE else round(min(max(fps, lowest), highest), 3)
+
+
+def field_of_view(stream: StreamRequest, config: StreamConfig | None) -> FovMode:
+    """What the camera shows: as requested, or all of it if it cannot crop."""
+    return stream.fov if config is None or "ScalerCrop" in config.controls else "scale"
+
+
+def fastest_fps(size: tuple[int, int], fov: FovMode, config: StreamConfig | None) -> float | None:
+    """The highest frame rate at which the sensor delivers images of this size; None if it is not known."""
+    if config is None:
+        return None
+    if config.sensor_modes is not None:
+        return config.sensor_modes.highest_fps(size, fov)
+    highest = _fps_limits(config)[1]
+    return None if highest == math.inf else round(highest, 2)
 
 
 def _fps_limits(config: StreamConfig | None) -> tuple[float, float]:
@@ -85,6 +124,23 @@ def stream_deviations(requested: RequestedControls, config: StreamConfig) -> Ite
         yield f"fps: the camera delivers at most {highest:.3g} in its current mode"
     elif fps is not None and fps < lowest / _TOLERANCE:
         yield f"fps: the camera delivers at least {lowest:.3g} in its current mode"
+
+
+def field_notes(stream: StreamRequest, config: StreamConfig) -> Iterator[str]:
+    """Where the field of view of an open camera differs from the requested one, or costs frame rate or detail."""
+    modes, mode = config.sensor_modes, config.sensor_mode
+    if modes is None or mode is None:
+        return
+    if field_of_view(stream, config) == "scale":
+        if not modes.is_full(mode):
+            share = 100 * mode.crop[2] / modes.array_size[0]
+            yield f"fps: at this rate the sensor delivers only the middle {share:.0f} % of its width"
+    elif config.width > modes.array_size[0] or config.height > modes.array_size[1]:
+        yield "fov_mode: the sensor has only {}x{} pixels; they are enlarged".format(*modes.array_size)
+    elif not mode.is_one_to_one:
+        yield f"fov_mode: the sensor combines pixels in this mode; they are enlarged {1 / mode.density:.2g} times"
+    elif not mode.is_fast(stream.fps):
+        yield f"fov_mode: the sensor delivers single pixels at up to {mode.fps:g} fps"
 
 
 def has_single_exposure_hdr(config: StreamConfig) -> bool:
@@ -110,31 +166,38 @@ def effective_limits(row: Field, limits: ControlRange | None) -> tuple[float, fl
 
 
 def _reason(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
-    """Why this camera does not support the value of a field, as "field: reason"."""
+    """Why this camera does not support the value of a field."""
     if value is None:
         return None
     if group.name == "hdr":
         return _hdr_reason(value, config)
     if group.name == "transform" and value and not config.can_flip and (row.name, value) != ("rotation", 90):
-        return f"{row.name}: this camera cannot mirror or rotate the image"
+        return "this camera cannot mirror or rotate the image"
     reason = _missing_control(group, row, value, config)
-    if reason is None and row.control in config.controls:
-        return _out_of_range(row, value, config.controls[row.control])
+    if reason is None and (control := _control_of(group, row, value)) in config.controls:
+        return _out_of_range(row, value, config.controls[control])
     return reason
 
 
-def _missing_control(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
-    control = row.control
+def _control_of(group: Group, row: Field, value: Any) -> str:
+    """The libcamera control that the value of a field needs; empty if none."""
     match group.name, row.name:
         case "roi", _:
-            control = "ScalerCrop"
+            return "ScalerCrop"
+        case "fov_mode", _:
+            return "ScalerCrop" if value == "crop" else ""
         case "autofocus", "trigger":
-            control = "AfMode" if value else ""
+            return "AfMode" if value else ""
         case "lens_correction", _:
-            control = row.control if value else ""
+            return row.control if value else ""
         case _, "preset" | "night_awb_preset":
-            control = "ColourGains" if value in NOIR_PRESETS else "AwbMode"
-    return None if not control or control in config.controls else f"{row.name}: this camera does not support {control}"
+            return "ColourGains" if value in NOIR_PRESETS else "AwbMode"
+    return row.control
+
+
+def _missing_control(group: Group, row: Field, value: Any, config: StreamConfig) -> str | None:
+    control = _control_of(group, row, value)
+    return None if not control or control in config.controls else f"this camera does not support {control}"
 
 
 def _out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
@@ -142,11 +205,11 @@ def _out_of_range(row: Field, value: Any, limits: ControlRange) -> str | None:
         low, high = _number(limits[0], -math.inf), _number(limits[1], math.inf)
         supported = [word for word, number in row.choices.items() if low <= number <= high]
         if value not in supported:
-            return f"{row.name}: this camera supports {', '.join(supported)}"
+            return f"this camera supports {', '.join(supported)}"
     elif row.is_numeric:
         low, high = effective_limits(row, limits)
         if not low <= value <= high:
-            return f"{row.name}: this camera supports {low:.12g} to {high:.12g}"
+            return f"this camera supports {low:.12g} to {high:.12g}"
     return None
 
 
@@ -154,11 +217,11 @@ def _hdr_reason(word: str, config: StreamConfig) -> str | None:
     has_single = has_single_exposure_hdr(config)
     match word:
         case "sensor" if not config.has_sensor_hdr:
-            return "mode: this camera does not support sensor (its sensor has no HDR)"
+            return "this camera does not support sensor (its sensor has no HDR)"
         case "single-exp" if not has_single:
-            return "mode: this camera does not support single-exp (single-exposure HDR requires a Raspberry Pi 5)"
+            return "this camera does not support single-exp (single-exposure HDR requires a Raspberry Pi 5)"
         case "auto" if not (has_single or config.has_sensor_hdr):
-            return "mode: this camera does not support auto (it has no HDR)"
+            return "this camera does not support auto (it has no HDR)"
     return None
 
 

@@ -3,6 +3,7 @@
 Pure functions over values, for any thread.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,12 +41,46 @@ def effective_values(
         case "autofocus_mode":
             focus = mapping.focus_mode(requested) if focus is None else focus
             return {"mode": None if focus is None else focus.name.lower()}
-        case "roi" if (crop := mapping.stream_crop(requested, config)) is not None:
+        case "roi" if (crop := mapping.stream_crop(requested, stream, config)) is not None:
             return crop.shown
+        case "fov_mode":
+            return {"mode": capabilities.field_of_view(stream, config)}
         case "stream":
             size = stream if config is None else config
             return {"width": size.width, "height": size.height, "fps": capabilities.clamped_fps(stream.fps, config)}
     return values
+
+
+def frame_limits_us(
+    stream: StreamRequest, config: StreamConfig, sent: Mapping[str, Any], metadata: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """The limits of the frame duration of an open camera, in microseconds; None if the camera has none.
+
+    `sent` has the libcamera controls that were sent since it was opened; without any, the rate is that of `stream`.
+    """
+    if "FrameDurationLimits" not in config.controls:
+        return None
+    period_us = 1e6 / stream.fps
+    limits = metadata.get("FrameDurationLimits") or sent.get("FrameDurationLimits") or (period_us, period_us)
+    low, high = config.controls["FrameDurationLimits"][:2]
+    least, most = (round(min(max(each, low or 0), high or math.inf)) for each in limits)
+    return least, most
+
+
+def exposure_limits_us(
+    requested: RequestedControls, config: StreamConfig, frame_us: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    """The shortest and the longest exposure time now, in microseconds; None if the camera has no exposure control.
+
+    A frame bounds the exposure, and so do the limits of the automatic exposure while it is on.
+    """
+    if "ExposureTime" not in config.controls:
+        return None
+    low, high = config.controls["ExposureTime"][:2]
+    limits = mapping.exposure_limits(requested, config)
+    longest = [each for each in (high, limits.max_exposure_us, None if frame_us is None else frame_us[1]) if each]
+    least, most = max(low or 0, limits.min_exposure_us or 0), min(longest, default=0)
+    return (min(least, most), most) if most else None
 
 
 def _applied(group: Group, row: Field, value: Any, config: StreamConfig | None) -> Any:

@@ -14,6 +14,7 @@ from softcam.errors import BadValue
 
 Kind = Literal["boolean", "integer", "number", "choice", "window"]
 
+NO_NAMES: Final[Mapping[str, str]] = MappingProxyType({})  # for texts that name fields as the table does
 _SMALLEST_PART: Final = 0.01  # of the image's side; no sensor can crop to less
 _FARTHEST_EDGE: Final = 1 - _SMALLEST_PART  # a window that starts beyond it lies outside the image
 
@@ -27,10 +28,10 @@ def is_number(value: Any) -> TypeGuard[int | float]:
 class Field:
     """One value: a row of the table.
 
-    `low` and `high` are inclusive. `choices` maps each word to libcamera's number, if the control is that number alone.
-    `control` is libcamera's name, empty if there is none or more than one. `usual` is the range of a slider. A field
-    with a `default` of None is unset at first; `is_nullable` allows it to be unset again. `high_of` is the setting that
-    determines `high`, if one does.
+    `low` and `high` are inclusive, unless `is_low_excluded`. `choices` maps each word to libcamera's number, if the
+    control is that number alone. `control` is libcamera's name, empty if there is none or more than one. `usual` is the
+    range of a slider. A field with a `default` of None is unset at first; `is_nullable` allows it to be unset again.
+    `high_of` is the setting that determines `high`, if one does. `example` is a value for descriptions of requests.
     """
 
     name: str
@@ -46,7 +47,9 @@ class Field:
     multiple: int = 1
     is_required: bool = False
     is_nullable: bool = False
+    is_low_excluded: bool = False
     high_of: str = ""
+    example: Any = None
 
     @property
     def is_numeric(self) -> bool:
@@ -67,8 +70,10 @@ class Field:
         number = "an integer" if self.kind == "integer" else "a number"
         if self.multiple > 1:
             number = "an even integer" if self.multiple == 2 else f"a multiple of {self.multiple}"
+        low, high = f"{self.low:.12g}", f"{self.high:.12g}"
+        span = f"above {low}, at most {high}" if self.is_low_excluded else f"from {low} to {high}"
         why = f" (set by {self.high_of})" if self.high_of else ""
-        return f"{number} from {self.low:.12g} to {self.high:.12g}{why}{tail}"
+        return f"{number} {span}{why}{tail}"
 
     def parse(self, value: Any) -> Any:
         """The value in the field's type. Raises ValueError with the rule."""
@@ -83,11 +88,14 @@ class Field:
                 with contextlib.suppress(ValueError):  # its rule is of a number and does not name the side
                     return {side: row.parse(value[side]) for side, row in _WINDOW.items()}
             # Compared before any conversion: a huge integer overflows a float. NaN is in no range.
-            case "number" if is_number(value) and self.low <= value <= self.high:
+            case "number" if is_number(value) and self._contains(value):
                 return float(value)
-            case "integer" if is_number(value) and self.low <= value <= self.high and value % self.multiple == 0:
+            case "integer" if is_number(value) and self._contains(value) and value % self.multiple == 0:
                 return int(value)
         raise ValueError(self.rule)
+
+    def _contains(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.is_low_excluded and value == self.low)
 
     def schema(self) -> dict[str, Any]:
         """The field's JSON Schema."""
@@ -99,7 +107,7 @@ class Field:
                 sides = {side: row.schema() for side, row in _WINDOW.items()}
                 schema = {"type": "object", "properties": sides, "required": list(sides), "additionalProperties": False}
             case "integer" | "number":
-                schema |= {"minimum": self.low, "maximum": self.high}
+                schema |= {"exclusiveMinimum" if self.is_low_excluded else "minimum": self.low, "maximum": self.high}
                 if self.multiple > 1:
                     schema["multipleOf"] = self.multiple
         if self.is_nullable:
@@ -108,13 +116,15 @@ class Field:
                 schema["enum"] = [*schema["enum"], None]
         if self.default is not None:
             schema["default"] = self.default
+        if self.example is not None:
+            schema["examples"] = [self.example]
         unit = f" ({self.unit})" if self.unit else ""
         return schema | {"description": f"{self.help}{unit}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The values of one request: `POST /v1/camera/NAME`.
+    """The values that are set together, by one request.
 
     Setting it removes the groups in `replaces`, which would contradict it. `answers` renames fields in the answer.
     `has_restart`: a change may restart the stream. `is_optional`: the body may be empty.
@@ -127,10 +137,6 @@ class Group:
     answers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     has_restart: bool = False
     is_optional: bool = False
-
-    @property
-    def paths(self) -> tuple[str, str]:
-        return f"/v1/camera/{self.name}", f"/camera/{self.name}"
 
     def row(self, name: str) -> Field:
         """The field with this name, which must exist."""
@@ -176,10 +182,12 @@ class Group:
         return ", ".join(each.name for each in self.fields) or "no fields"
 
 
-def fraction(name: str, help_: str, default: float | None = None, high: float = 1.0) -> Field:
+def fraction(
+    name: str, help_: str, default: float | None = None, high: float = 1.0, example: float | None = None
+) -> Field:
     """A required fraction of the image's width or height."""
     low = _SMALLEST_PART if name in ("width", "height") else 0.0
-    return Field(name, "number", help_, default, low, high, is_required=True)
+    return Field(name, "number", help_, default, low, high, is_required=True, example=example)
 
 
 def choice(name: str, help_: str, choices: Mapping[str, int] | tuple[str, ...], **more: Any) -> Field:

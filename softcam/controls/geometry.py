@@ -31,6 +31,13 @@ def full_view(largest: Rectangle, size: Size) -> Rectangle:
     return x + (width - shown_width) // 2, y + (height - shown_height) // 2, shown_width, shown_height
 
 
+def middle_part(largest: Rectangle, size: Size) -> Rectangle:
+    """The middle `size` pixels of `largest`, or as many as there are."""
+    x, y, width, height = largest
+    middle_width, middle_height = min(size[0], width), min(size[1], height)
+    return x + (width - middle_width) // 2, y + (height - middle_height) // 2, middle_width, middle_height
+
+
 def zoom_crop(part: Mapping[str, float], largest: Rectangle, smallest: Size, size: Size) -> Crop:
     """The crop that shows `part` (x, y, width, height from 0 to 1) in an image of `size`.
 

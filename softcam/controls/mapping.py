@@ -11,10 +11,10 @@ from typing import Any, Final
 from softcam.camera.base import ControlRange, StreamConfig, StreamRequest
 from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.controls import geometry
-from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_single_exposure_hdr
+from softcam.controls.capabilities import HDR_SINGLE_EXPOSURE, clamped, has_single_exposure_hdr, is_listed
 from softcam.controls.exposure_limits import Limits
-from softcam.controls.fields import Group
-from softcam.controls.geometry import Crop
+from softcam.controls.fields import NO_NAMES, Group
+from softcam.controls.geometry import Crop, Size
 from softcam.controls.schema import AWB_MODES, BY_NAME, NOIR_PRESETS
 from softcam.controls.state import RequestedControls, Values
 
@@ -34,6 +34,8 @@ _RESETS: Final[Mapping[str, Any]] = {
     # than 0 would switch the automatic off.
     "ColourGains": (0.0, 0.0),
     "AwbMode": 0,
+    "AeExposureMode": 0,
+    "AeConstraintMode": 0,
     "AfMetering": 0,
     "NoiseReductionMode": 1,
     "AeFlickerMode": 0,
@@ -52,7 +54,14 @@ NIGHT_FIELDS: Final[Mapping[tuple[str, str], str]] = MappingProxyType(
         ("manual_awb", "blue_gain"): "night_awb_preset",
     }
 )
-_ONE_TO_ONE: Final = ("image_processing", "autofocus", "autofocus_range", "lens_correction")
+_ONE_TO_ONE: Final = (
+    "image_processing",
+    "ae_exposure_mode",
+    "ae_constraint_mode",
+    "autofocus",
+    "autofocus_range",
+    "lens_correction",
+)
 _WHOLE: Final = MappingProxyType({"x": 0.0, "y": 0.0, "width": 1.0, "height": 1.0})
 
 
@@ -77,7 +86,21 @@ def stream_request(requested: RequestedControls, configured: StreamRequest) -> S
         hflip=hflip,
         vflip=vflip,
         hdr=hdr if hdr in ("sensor", "auto") else "off",  # the single-exposure HDR is a control
+        fov=requested.get("fov_mode", "mode") or configured.fov,
     )
+
+
+def is_same_opening(before: StreamRequest, after: StreamRequest, config: StreamConfig | None) -> bool:
+    """Whether a camera opened with `before` needs no reopening for `after`; `config` is that of its last opening.
+
+    The field of view is a control of the open camera, unless it needs another sensor mode.
+    """
+    if before == after:
+        return True
+    if config is None or replace(before, fov=after.fov) != after:
+        return False
+    size, modes = (after.width, after.height), config.sensor_modes
+    return modes is None or len({modes.choose_mode(size, after.fps, each.fov) for each in (before, after)}) == 1
 
 
 def exposure_limits(requested: RequestedControls, config: StreamConfig) -> Limits:
@@ -117,7 +140,7 @@ def camera_controls(
     While it `is_starting`, a camera with a low frame rate delivers frames as fast as the exposure allows, up to 20 fps:
     exposure, colours and focus settle frame by frame.
     """
-    controls = dict(_controls(requested, stream, config))
+    controls = {name: value for name, value in _controls(requested, stream, config) if is_listed(name, value, config)}
     period_us = round(1e6 / stream.fps)
     if is_starting and period_us > _START_FRAME_US:
         controls.setdefault("FrameDurationLimits", (_START_FRAME_US, period_us))
@@ -143,8 +166,8 @@ def _controls(requested: RequestedControls, stream: StreamRequest, config: Strea
     hdr = requested.get("hdr", "mode")
     if has_single_exposure_hdr(config) and (hdr == "single-exp" or (hdr == "auto" and not config.has_sensor_hdr)):
         yield "HdrMode", HDR_SINGLE_EXPOSURE
-    crop = _crop(requested.groups.get("roi"), config.controls, (config.width, config.height))
-    if crop is not None and requested.has("roi"):
+    crop = _stream_crop(requested.groups.get("roi"), stream, config)
+    if crop is not None and (requested.has("roi") or stream.fov == "crop"):
         yield "ScalerCrop", crop.pixels
     window = requested.get("autofocus", "window")
     if crop is not None and window is not None:
@@ -199,6 +222,13 @@ def frame_duration_us(requested: RequestedControls, stream: StreamRequest, confi
     return duration_us
 
 
+def exposure_notes(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> Iterator[str]:
+    """The notes on a fixed exposure."""
+    duration_us = frame_duration_us(requested, stream, config)
+    if requested.has("manual_exposure") and duration_us is not None:
+        yield f"exposure_us: the frame rate is reduced to {1e6 / duration_us:.3g} fps"
+
+
 def limits_notes(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> Iterator[str]:
     """The notes in the response to a change of the exposure limits."""
     if is_exposure_fixed(requested):
@@ -213,42 +243,57 @@ def limits_notes(requested: RequestedControls, stream: StreamRequest, config: St
         yield f"max_exposure_us: the frame rate limits the exposure time to {longest_us}"
 
 
-def night_notes(group: Group, values: Values, requested: RequestedControls) -> Iterator[str]:
-    """The notes in the response to a change at night: fields that the night profile overrides."""
+def night_notes(
+    group: Group, values: Values, requested: RequestedControls, names: Mapping[str, str] = NO_NAMES
+) -> Iterator[str]:
+    """The notes in the response to a change at night: fields that the night profile overrides, renamed by `names`."""
     for name in values:
         night_field = NIGHT_FIELDS.get((group.name, name))
         value = None if night_field is None else requested.get("day_night_mode", night_field)
         if value is not None:
             word = value if isinstance(value, str) else f"{value:g}"
-            yield f"{name}: overridden at night by {night_field}, which is {word}"
+            yield f"{names.get(name, name)}: overridden at night by {night_field}, which is {word}"
 
 
-def stream_crop(requested: RequestedControls, config: StreamConfig | None) -> Crop | None:
+def stream_crop(requested: RequestedControls, stream: StreamRequest, config: StreamConfig | None) -> Crop | None:
     """The zoom of the stream in sensor pixels; None without zoom or without a known configuration."""
     if config is None or not requested.has("roi"):
         return None
-    return _crop(requested.groups["roi"], config.controls, (config.width, config.height))
+    return _stream_crop(requested.groups["roi"], stream, config)
 
 
-def _crop(part: Values | None, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> Crop | None:
-    """The crop that shows `part`, None for all, in an image of this size; None for a camera that cannot crop."""
+def _stream_crop(part: Values | None, stream: StreamRequest, config: StreamConfig) -> Crop | None:
+    size = config.width, config.height
+    return _crop(part, config.controls, size, size if stream.fov == "crop" else None)
+
+
+def _crop(
+    part: Values | None, ranges: Mapping[str, ControlRange], size: Size, middle: Size | None = None
+) -> Crop | None:
+    """The crop that shows `part`, None for all, in an image of this size; None for a camera that cannot crop.
+
+    Only the `middle` pixels of the sensor are shown, or its whole field of view.
+    """
     if "ScalerCrop" not in ranges:
         return None
     smallest, largest, _ = ranges["ScalerCrop"]
-    return geometry.zoom_crop(part or _WHOLE, tuple(largest), (smallest[2], smallest[3]), size)
+    seen = tuple(largest) if middle is None else geometry.middle_part(tuple(largest), middle)
+    return geometry.zoom_crop(part or _WHOLE, seen, (smallest[2], smallest[3]), size)
 
 
 @dataclass(frozen=True, slots=True)
 class StillView:
     """A `StillControls`: crops a still to a part of the scene, in the still's own shape; `part` None is all of it.
 
-    The pixels depend on the still's sensor mode, which differs from the stream's.
+    The pixels depend on the still's sensor mode, which differs from the stream's. `middle` is the size of the sensor's
+    part that the stream shows, None if that is the whole field of view.
     """
 
     part: Values | None
+    middle: Size | None = None
 
-    def __call__(self, ranges: Mapping[str, ControlRange], size: tuple[int, int]) -> dict[str, Any]:
-        crop = _crop(self.part, ranges, size)
+    def __call__(self, ranges: Mapping[str, ControlRange], size: Size) -> dict[str, Any]:
+        crop = _crop(self.part, ranges, size, self.middle)
         return {} if crop is None else {"ScalerCrop": crop.pixels}
 
 
@@ -260,6 +305,6 @@ def reset_value(name: str, config: StreamConfig, stream: StreamRequest) -> Any:
         period_us = round(1e6 / stream.fps)
         return period_us, period_us
     if name == "ScalerCrop":
-        crop = _crop(None, config.controls, (config.width, config.height))
+        crop = _stream_crop(None, stream, config)
         return None if crop is None else crop.pixels
     return config.controls[name][2]

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from softcam.camera.base import StreamRequest
-from softcam.controls.mapping import stream_request
+from softcam.camera.base import StreamConfig, StreamRequest
+from softcam.controls.mapping import is_same_opening, stream_request
 from softcam.controls.state import RequestedControls
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
@@ -45,6 +45,7 @@ class SafeMode:
         self._current = _Revision(requested, requested.is_empty)
         self._previous: _Revision | None = None  # while a change is in progress
         self._fallback = RequestedControls()  # the last confirmed state of this process
+        self._config: StreamConfig | None = None  # of the last opening
         self.opened_with: StreamRequest | None = None  # None while the camera is closed
         self._attempted: StreamRequest | None = None  # of the last opening, also after the closing
         self._has_mark = False
@@ -61,6 +62,14 @@ class SafeMode:
         """The request of the current state, with which the camera would be opened now."""
         return stream_request(self._current.requested, self._configured)
 
+    def learn_modes(self, config: StreamConfig) -> None:
+        """The camera is configured: from now on it is known which requests have the same sensor mode."""
+        self._config = config
+
+    def is_opening_of(self, request: StreamRequest | None) -> bool:
+        """Whether a camera that was opened with `request` needs no reopening for the current state."""
+        return request is not None and is_same_opening(request, self.stream_request(), self._config)
+
     # --- changes ----------------------------------------------------------------------------------------------
 
     def start_change(self, change: Callable[[RequestedControls], RequestedControls]) -> bool | None:
@@ -70,7 +79,8 @@ class SafeMode:
             requested = change(before.requested)
             if requested is before.requested:
                 return None
-            needs_reopening = self.opened_with not in (None, stream_request(requested, self._configured))
+            request, opened_with = stream_request(requested, self._configured), self.opened_with
+            needs_reopening = opened_with is not None and not is_same_opening(opened_with, request, self._config)
             # What the running camera accepts without being reopened does not keep it from starting.
             is_applied = self.opened_with is not None and not needs_reopening and before.is_confirmed
             self._previous = before
@@ -156,7 +166,7 @@ class SafeMode:
 
     def _is_attempted(self) -> bool:
         """Whether the camera was opened with the current state, not before it. The caller holds the lock."""
-        return self.stream_request() == self._attempted
+        return self.is_opening_of(self._attempted)
 
     def _save(self) -> None:
         """On the writer's thread."""

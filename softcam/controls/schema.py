@@ -16,9 +16,10 @@ from softcam.controls.fields import Field, Group, choice, fraction
 NOIR_PRESETS: Final[Mapping[str, tuple[float, float]]] = MappingProxyType(
     {"daylight_noir": (1.5, 1.6), "ir_850nm": (1.05, 1.15), "ir_940nm": (1.0, 1.0), "indoor_noir": (1.3, 2.4)}
 )
-# The order of libcamera's AwbModeEnum
-AWB_MODES: Final = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy")
-_PRESETS: Final = (*NOIR_PRESETS, *AWB_MODES)
+# The order of libcamera's AwbModeEnum; "custom" is a mode of the user's own tuning file.
+AWB_MODES: Final = ("auto", "incandescent", "tungsten", "fluorescent", "indoor", "daylight", "cloudy", "custom")
+# By libcamera's number; fixed gains have none, and 0 is in the range of every camera.
+_PRESETS: Final = {**dict.fromkeys(NOIR_PRESETS, 0), **{word: number for number, word in enumerate(AWB_MODES)}}
 
 
 def _exposure_us(name: str, help_: str, **more: Any) -> Field:
@@ -29,8 +30,11 @@ def _gain(name: str, help_: str, default: float | None = None, low: float = 1.0,
     return Field(name, "number", help_, default, low, 64.0, "times", "AnalogueGain", usual=(1, 16), **more)
 
 
-def _colour_gain(name: str, help_: str) -> Field:
-    return Field(name, "number", help_, None, 0.1, 32.0, "times", "ColourGains", usual=(0.5, 5), is_required=True)
+def _colour_gain(name: str, help_: str, example: float) -> Field:
+    usual = (0.5, 5)
+    return Field(
+        name, "number", help_, None, 0.1, 32.0, "times", "ColourGains", usual=usual, is_required=True, example=example
+    )
 
 
 def _enabled(help_: str, control: str) -> Field:
@@ -46,8 +50,8 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "manual_exposure", "Fixed exposure time and gain. An exposure time longer than a frame reduces the frame rate.",
         (
-            _exposure_us("exposure_us", "exposure time", is_required=True),
-            _gain("gain", "analogue gain, at least the sensor's minimum; 1.0 if omitted", 1.0, 0.1),
+            _exposure_us("exposure_us", "exposure time", is_required=True, example=20_000),
+            _gain("gain", "analogue gain, at least the sensor's minimum; 1.0 if omitted", 1.0, 0.1, example=2.0),
         ),
         replaces=("auto_exposure",),
     ),
@@ -56,10 +60,22 @@ GROUPS: Final[tuple[Group, ...]] = (
         (
             _exposure_us("min_exposure_us", "minimum exposure time; reduces the frame rate if longer than a frame",
                          is_nullable=True),
-            _exposure_us("max_exposure_us", "maximum exposure time; does not reduce the frame rate", is_nullable=True),
+            _exposure_us("max_exposure_us", "maximum exposure time; does not reduce the frame rate", is_nullable=True,
+                         example=20_000),
             _gain("min_gain", "minimum analogue gain", is_nullable=True),
             _gain("max_gain", "maximum analogue gain", is_nullable=True),
         ),
+    ),
+    Group(
+        "ae_exposure_mode", "Balance of the automatic exposure between exposure time and gain.",
+        (choice("mode", "short: shorter times, more gain; long: longer times, less gain; custom: of your tuning file",
+                ("normal", "short", "long", "custom"), default="normal", control="AeExposureMode", is_required=True),),
+    ),
+    Group(
+        "ae_constraint_mode", "What the automatic exposure protects: highlights or shadows.",
+        (choice("mode", "highlight: bright parts of the image; shadows: dark ones; custom: of your tuning file",
+                ("normal", "highlight", "shadows", "custom"), default="normal", control="AeConstraintMode",
+                is_required=True),),
     ),
     Group(
         "awb", "Automatic white balance on, or frozen at its current values.",
@@ -68,7 +84,7 @@ GROUPS: Final[tuple[Group, ...]] = (
     ),
     Group(
         "manual_awb", "Fixed white balance.",
-        (_colour_gain("red_gain", "red gain"), _colour_gain("blue_gain", "blue gain")),
+        (_colour_gain("red_gain", "red gain", 1.5), _colour_gain("blue_gain", "blue gain", 1.8)),
         replaces=("awb", "awb_preset"),
     ),
     Group(
@@ -89,13 +105,13 @@ GROUPS: Final[tuple[Group, ...]] = (
     Group(
         "autofocus_mode", "Focus mode: manual, auto (single cycles) or continuous.",
         (choice("mode", "manual keeps the lens where it is", ("manual", "auto", "continuous"), control="AfMode",
-                is_required=True),),
+                is_required=True, example="continuous"),),
         replaces=("lens_position",),
     ),
     Group(
         "lens_position", "Manual focus; sets the focus mode to manual.",
         (Field("position", "number", "0 is infinity, 2 is half a metre, 10 is ten centimetres", None, 0.0, 15.0,
-               "dioptres", "LensPosition", is_required=True),),
+               "dioptres", "LensPosition", is_required=True, example=2.0),),
         replaces=("autofocus_mode",),
     ),
     Group(
@@ -131,11 +147,18 @@ GROUPS: Final[tuple[Group, ...]] = (
         "roi", "Digital zoom: the part of the unzoomed image to show. The part is enlarged to the aspect ratio of the "
         "stream, and moved to lie within the image.",
         (
-            fraction("x", "left edge, as a fraction of the image width", 0.0),
-            fraction("y", "top edge, as a fraction of the image height", 0.0),
-            fraction("width", "width, as a fraction of the image width", 1.0),
-            fraction("height", "height, as a fraction of the image height", 1.0),
+            fraction("x", "left edge, as a fraction of the image width", 0.0, example=0.25),
+            fraction("y", "top edge, as a fraction of the image height", 0.0, example=0.25),
+            fraction("width", "width, as a fraction of the image width", 1.0, example=0.5),
+            fraction("height", "height, as a fraction of the image height", 1.0, example=0.5),
         ),
+    ),
+    Group(
+        "fov_mode", "Field of view. scale: the whole field of view at every size; crop: the middle of the sensor, one "
+        "pixel of it for each pixel of the image, as with a longer lens.",
+        (choice("mode", "scale: whole field of view; crop: middle of the sensor; null returns to the configured one",
+                ("scale", "crop"), is_required=True, is_nullable=True),),
+        has_restart=True,
     ),
     Group(
         "lens_correction", "Lens distortion correction, if the camera supports it.",
@@ -170,11 +193,11 @@ GROUPS: Final[tuple[Group, ...]] = (
         "stream", "Size and frame rate of the stream; override the configuration.",
         (
             Field("width", "integer", "width; null returns to the configured one", None, 64, 8192, "pixels", multiple=2,
-                  is_nullable=True),
+                  is_nullable=True, example=1280),
             Field("height", "integer", "height; null returns to the configured one", None, 64, 8192, "pixels",
-                  multiple=2, is_nullable=True),
+                  multiple=2, is_nullable=True, example=720),
             Field("fps", "number", "frame rate; null returns to the configured one", None, 0.1, 240.0, "1/s",
-                  is_nullable=True),
+                  is_nullable=True, example=30.0),
         ),
         has_restart=True,
     ),

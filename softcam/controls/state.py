@@ -114,7 +114,7 @@ class RequestedControls:
         groups, frozen = content.get("asked"), content.get("held")
         if not isinstance(groups, dict) or not isinstance(frozen, dict):
             raise ValueError("must contain controls")
-        requested, errors = _parse_groups(groups)
+        requested, errors = parse_groups(groups)
         for name, values in frozen.items():
             if name in requested.pending_freeze and isinstance(values, dict) and frozen_values(name, values) == values:
                 requested = requested.with_frozen(name, values)
@@ -123,8 +123,11 @@ class RequestedControls:
         return requested, tuple(errors)
 
 
-def _parse_groups(groups: Mapping[str, Any]) -> tuple[RequestedControls, list[str]]:
-    """Set one group after the other, so that nothing is accepted that a request could not have set."""
+def parse_groups(groups: Mapping[str, Any]) -> tuple[RequestedControls, list[str]]:
+    """The controls by group and field, and the errors of those that are not accepted.
+
+    Sets one group after the other, so that nothing is accepted that a request could not have set.
+    """
     requested, errors = RequestedControls(), []
     for name, values in groups.items():
         if name not in BY_NAME:

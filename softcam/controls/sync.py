@@ -41,12 +41,13 @@ class ControlSync(SessionListener):
     """
 
     def __init__(self, manager: CameraManager | None, safe_mode: SafeMode, light: Light) -> None:
-        """Subscribes to the session; without a `manager` the camera stays closed."""
+        """Subscribe to the session; without a `manager` the camera stays closed."""
         self._manager = manager
         self._safe_mode = safe_mode
         self._turn = threading.Lock()  # held while controls are sent
         self._sent_generation = 0  # written within a turn
-        self._lock = threading.Lock()  # guards changes of the fields below
+        # Guards changes of the fields below. Acquired after `SafeMode`'s, which is never acquired while it is held.
+        self._lock = threading.Lock()
         self._generation = 0  # counts changes of what is to be sent
         self._opening: _Opening | None = None  # None while the camera is closed
         self._is_starting = False  # until the first frames are settled
@@ -63,8 +64,20 @@ class ControlSync(SessionListener):
     def current_config(self) -> StreamConfig | None:
         """As `config`, but None if it is of another request than the current one."""
         with self._lock:
-            is_current = self._opening is not None or self._last_request == self._safe_mode.stream_request()
+            is_current = self._opening is not None or self._safe_mode.is_opening_of(self._last_request)
             return self.config if is_current else None
+
+    @property
+    def rated_config(self) -> StreamConfig | None:
+        """As `config`, but None if the frame rates of the current request do not follow from it.
+
+        With sensor modes they follow for every size, unless HDR was switched, which changes the modes.
+        """
+        with self._lock:
+            config, last = self.config, self._last_request
+        if config is not None and config.sensor_modes is not None and last is not None:
+            return config if last.hdr == self._safe_mode.stream_request().hdr else None
+        return self.current_config
 
     def refresh_decisions(self) -> None:
         """Derive the decisions from a new state or a new opening; `send_changes` sends what follows from them."""
@@ -106,6 +119,7 @@ class ControlSync(SessionListener):
         with self._lock:
             self._opening, self._is_starting = _Opening(config), True
             self.config, self._last_request = config, self._safe_mode.opened_with
+            self._safe_mode.learn_modes(config)
             self._light.reset()
         self.refresh_decisions()
         self.send_changes()
@@ -164,7 +178,7 @@ class ControlSync(SessionListener):
             in_effect = mapping.at_night(requested) if self._light.is_night else requested
             wanted = mapping.camera_controls(in_effect, stream, config, is_starting=self._is_starting)
             wanted |= self._light.controls
-            ignored, limited = capabilities.deviations(requested, config)
+            ignored, limited = capabilities.deviations(requested, stream, config)
         wanted = {name: value for name, value in wanted.items() if name in config.controls}
         sent = manager.sent.values
         # A control that was released meanwhile is sent again even if its value is the same, as with the lens position.
