@@ -8,8 +8,8 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -20,8 +20,10 @@ from softcam.recording import names
 from softcam.recording.files import JPEG_HEAD_BYTES, NOT_FOUND, is_locked, is_whole_jpeg, open_file
 from softcam.recording.folder import Folder, Selection
 from softcam.recording.names import Kind
+from softcam.runtime.atomic_file import read_file
 
 VIEW_S: Final = 60.0  # that long after the last request, another view of an unfinished file begins
+_MAX_THUMBNAIL_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,22 +76,30 @@ class View:
     tail: bytes = b""
 
 
-@dataclass(eq=False, slots=True)
 class _SharedView:
     """A view for all requests of a file. The catalog's lock guards `used_s`."""
 
-    lock: threading.Lock = field(default_factory=threading.Lock)  # guards `view`, which one request builds
-    used_s: float = 0.0
-    view: View | None = None
+    def __init__(self) -> None:
+        self.used_s = 0.0
+        self._lock = threading.Lock()  # guards the view, which one request builds
+        self._view: View | None = None
+
+    def mark_used(self) -> None:
+        self.used_s = time.monotonic()
+
+    def get(self, build: Callable[[], View]) -> View:
+        with self._lock:
+            if self._view is None:
+                self._view = build()
+            return self._view
 
 
 class Catalog:
     """Lists and reads the recordings of one folder, and knows which of them this process is writing."""
 
-    def __init__(self, folder: Path, read_file: Callable[[int], Mp4Info], view_s: float) -> None:
+    def __init__(self, folder: Folder, read_file: Callable[[int], Mp4Info], view_s: float) -> None:
         """`read_file` reads an MP4 file from a descriptor; raises ValueError, OSError."""
-        self.folder = folder
-        self._folder = Folder(folder)
+        self._folder = folder
         self._read_mp4 = read_file
         self._lock = threading.Lock()  # guards the fields below
         self._running: dict[str, RunningFile] = {}
@@ -101,21 +111,21 @@ class Catalog:
         """The selected recordings, the newest first; by default all. Raises OSError if the folder cannot be read."""
         return self.select(selection or Selection())[0]
 
-    def select(self, selection: Selection) -> tuple[list[Recording], int]:
-        """The selected recordings, and how many there would be without the limit. Raises OSError."""
+    def select(self, selection: Selection) -> tuple[list[Recording], int, bool]:
+        """A page of the selected recordings, as `Listing.select`. Raises OSError."""
         listing = self._folder.read()
-        selected, total = listing.select(selection)
+        selected, total, has_more = listing.select(selection)
         with self._lock:
             self._drop_expired_views()
             for name in self._info.keys() - listing.sizes.keys() - self._running.keys():
                 del self._info[name]
         found = (self._entry(name, has_thumbnail=names.thumbnail_of(name) in listing.thumbnails) for name in selected)
-        return [entry for entry in found if entry is not None], total
+        return [entry for entry in found if entry is not None], total, has_more
 
     def entry(self, name: str) -> Recording:
         """Raises NoRecording."""
         self.path_of(name)
-        entry = self._entry(name, has_thumbnail=(self.folder / names.thumbnail_of(name)).exists())
+        entry = self._entry(name, has_thumbnail=(self._folder.path / names.thumbnail_of(name)).exists())
         if entry is None:
             raise NoRecording(NOT_FOUND)
         return entry
@@ -144,18 +154,13 @@ class Catalog:
         view = View(whole, os.fstat(file.fileno()).st_mtime)
         if names.kind_of(name) == "still" or self.read_info(name, file).is_finished:
             return file, view
-        if not has_index and (self.running_file(name) is not None or is_locked(self.folder / name)):
+        if not has_index and (self.running_file(name) is not None or is_locked(self._folder.path / name)):
             return file, view
         with self._lock:
             self._drop_expired_views()
             shared = self._views.setdefault(name, _SharedView())
-            shared.used_s = time.monotonic()
-        with shared.lock:
-            if shared.view is None:
-                with contextlib.suppress(InvalidMp4, OSError):
-                    view = View(whole, view.modified_s, *finished_parts(file.fileno(), whole) or ())
-                shared.view = view
-            return file, shared.view
+            shared.mark_used()
+        return file, shared.get(lambda: _with_index(view, file))
 
     def _drop_expired_views(self) -> None:
         """With the lock held."""
@@ -167,7 +172,7 @@ class Catalog:
         self.path_of(name)
         picture = b""
         with contextlib.suppress(OSError):
-            picture = (self.folder / names.thumbnail_of(name)).read_bytes()
+            picture = read_file(self._folder.path / names.thumbnail_of(name), _MAX_THUMBNAIL_BYTES)
         if not is_whole_jpeg(picture):
             raise NoRecording("no thumbnail of a recording with this name")
         return picture
@@ -188,15 +193,19 @@ class Catalog:
             sizes[name] = max(sizes[name], running[name].whole + self._folder.stills_bytes(name))
         return sizes
 
+    def kept_names(self) -> frozenset[str]:
+        """The recordings that are marked as ones to keep. Raises OSError."""
+        return self._folder.read().kept
+
     def is_kept(self, name: str) -> bool:
         """Whether the recording is marked as one to keep."""
-        return (self.folder / names.keep_mark_of(name)).exists()
+        return (self._folder.path / names.keep_mark_of(name)).exists()
 
     def path_of(self, name: str) -> Path:
         """The file's path; other names than those of recordings never reach the disk. Raises NoRecording."""
         if not names.is_recording(name):
             raise NoRecording(NOT_FOUND)
-        return self.folder / name
+        return self._folder.path / name
 
     # --- files that this process is writing -------------------------------------------------------------------
 
@@ -204,7 +213,7 @@ class Catalog:
         """Create a file, which is running until `remove_running`; returns its descriptor. Raises OSError."""
         # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
         with self._lock:
-            descriptor = os.open(self.folder / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self._folder.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             self._info.pop(name, None)  # of a file that was deleted
             self._running[name] = RunningFile(descriptor)
         self._folder.invalidate()
@@ -231,15 +240,11 @@ class Catalog:
         with self._lock:
             return self._running.pop(name)
 
-    def forget_deleted(self, deleted: Collection[str]) -> None:
-        """This process has just deleted these recordings: the list is without them, and not read again at once."""
-        self._folder.discard(deleted)
-
     # --- cached facts -----------------------------------------------------------------------------------------
 
     def _entry(self, name: str, *, has_thumbnail: bool) -> Recording | None:
         try:
-            with open_file(self.folder / name) as file:
+            with open_file(self._folder.path / name) as file:
                 info = self.read_info(name, file)
         except RecordingError:  # deleted meanwhile
             return None
@@ -252,7 +257,7 @@ class Catalog:
             (info.state[1] if running is None else running.whole) + self._folder.stills_bytes(name),
             info.width,
             info.height,
-            is_running=running is not None or (not info.is_finished and is_locked(self.folder / name)),
+            is_running=running is not None or (not info.is_finished and is_locked(self._folder.path / name)),
             has_thumbnail=has_thumbnail,
             is_kept=self.is_kept(name),
         )
@@ -282,3 +287,10 @@ class Catalog:
         with self._lock:
             self._info[name] = info
         return info
+
+
+def _with_index(view: View, file: BinaryIO) -> View:
+    """The view with an index, if the file can have one."""
+    with contextlib.suppress(InvalidMp4, OSError):
+        return View(view.whole, view.modified_s, *finished_parts(file.fileno(), view.whole) or ())
+    return view

@@ -24,12 +24,16 @@ _MAX_AGE_S: Final = 30.0  # of the sizes of files that other programs write
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which recordings to list, the newest first: those from `first` on that are earlier than `end`."""
+    """Which recordings to list, the newest first: those from `first` on that are earlier than `end`.
+
+    A page has up to `limit` of them that are earlier than `cursor`.
+    """
 
     kind: Kind | None = None
     day: str = ""  # in UTC, as in names
     first: SortKey | None = None
     end: SortKey | None = None
+    cursor: SortKey | None = None
     limit: int | None = None
 
 
@@ -41,26 +45,31 @@ class Listing:
     keys: Sequence[SortKey]
     thumbnails: frozenset[str]  # the names of their files
     sizes: Mapping[str, int]
+    kept: frozenset[str]  # recordings that are marked to keep
 
-    def select(self, selection: Selection) -> tuple[list[str], int]:
-        """The selected names, the newest first, and how many there would be without the limit."""
+    def select(self, selection: Selection) -> tuple[list[str], int, bool]:
+        """A page of the selected names, the newest first; how many are selected, and whether some follow the page."""
         begin = 0 if selection.first is None else bisect_left(self.keys, selection.first)
         end = len(self.keys) if selection.end is None else bisect_left(self.keys, selection.end)
         if selection.day:
             begin = max(begin, bisect_left(self.keys, (selection.day, 0, "")))
             end = min(end, bisect_right(self.keys, (f"{selection.day}~", 0, "")))
         found = [
-            name
-            for name in reversed(self.names[begin : max(begin, end)])
-            if selection.kind in (None, names.kind_of(name))
+            place
+            for place in reversed(range(begin, max(begin, end)))
+            if selection.kind in (None, names.kind_of(self.names[place]))
         ]
-        return found[: selection.limit], len(found)
+        page_end = len(self.keys) if selection.cursor is None else bisect_left(self.keys, selection.cursor)
+        page = [self.names[place] for place in found if place < page_end]
+        limit = len(page) if selection.limit is None else selection.limit
+        return page[:limit], len(found), len(page) > limit
 
     def without(self, deleted: Collection[str]) -> "Listing":
         """The folder after these recordings were deleted."""
         left = [name for name in self.names if name not in deleted]
         sizes = {name: size for name, size in self.sizes.items() if name not in deleted}
-        return replace(self, names=left, keys=[names.sort_key(name) for name in left], sizes=sizes)
+        keys = [names.sort_key(name) for name in left]
+        return replace(self, names=left, keys=keys, sizes=sizes, kept=self.kept.difference(deleted))
 
 
 class Folder:
@@ -157,4 +166,6 @@ class Folder:
                 elif names.is_timelapse(mp4) and mp4 not in present and entry.is_dir(follow_symlinks=False):
                     sizes[mp4] = self.stills_bytes(mp4)
         found.sort(key=names.sort_key)
-        return Listing(found, [names.sort_key(name) for name in found], frozenset(thumbnails), sizes)
+        keys = [names.sort_key(name) for name in found]
+        kept = frozenset(name for name in sizes if names.keep_mark_of(name) in present)
+        return Listing(found, keys, frozenset(thumbnails), sizes, kept)

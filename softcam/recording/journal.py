@@ -8,15 +8,17 @@ import logging
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
-from softcam.runtime.atomic_file import replace_file
+from softcam.runtime.atomic_file import read_file, replace_file
 
 log = logging.getLogger(__name__)
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+CLOCK_STEP_S: Final = 2.0  # more than a clock is corrected by without being set
+_MAX_BYTES: Final = 1 << 20  # an entry for each kind of recording has some hundred
 _MAX_NUMBER: Final = 1e11  # as Unix time, the year 5138
 _Record = TypeVar("_Record")
 
@@ -29,13 +31,25 @@ class Origin:
     started_s: float = field(default_factory=time.monotonic)  # the same moment on this process's monotonic clock
     interrupted_s: float | None = None  # Unix time
     is_automatic: bool = False  # started by --recordings-autostart
+    recorded_s: float = 0.0  # before the interruption
+    is_of_this_boot: bool = True  # `began_s` is
+    is_interrupted_in_this_boot: bool = False
+
+    def after_step(self, step_s: float) -> "Origin":
+        """The same moments after the wall clock was set: it did not show those of another boot."""
+        began_s = self.began_s + step_s if self.is_of_this_boot else self.began_s
+        interrupted_s = self.interrupted_s
+        if interrupted_s is not None and self.is_interrupted_in_this_boot:
+            interrupted_s += step_s
+        return replace(self, began_s=began_s, interrupted_s=interrupted_s)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A recording that was running at `saved_s` (Unix time), `elapsed_s` after its beginning by the monotonic clock.
 
-    `boot_id` and `boot_s` are what `boot_clock` returned at that moment.
+    `boot_id` and `boot_s` are what `boot_clock` returned at that moment; `recorded_s` is without pauses, and
+    `is_of_boot` whether the recording began in that boot.
     """
 
     options: object  # as in JSON; `restore` returns those of the recorder
@@ -46,18 +60,29 @@ class Entry:
     name: str | None  # its newest file
     boot_id: str = ""
     boot_s: float = 0.0
+    recorded_s: float = 0.0
+    is_of_boot: bool = True
 
     def origin(self, written_s: float, now_s: float, boot_id: str, boot_s: float) -> Origin:
         """The origin of the resumed recording; `written_s` is when the newest file was written last, in Unix time.
 
-        Within one boot, the elapsed time does not depend on the wall clock, which may be set in between. Before that
-        clock is set after a power cut, it may be earlier than the interruption.
+        Within one boot, the elapsed time does not depend on the wall clock, and what it showed is corrected if it was
+        set in between. Before that clock is set after a power cut, it may be earlier than the interruption.
         """
-        interrupted_s = max(self.saved_s, written_s)
         is_same_boot = boot_id == self.boot_id != ""
-        since_s = boot_s - self.boot_s if is_same_boot else max(interrupted_s, now_s) - self.saved_s
+        step_s = (now_s - boot_s) - (self.saved_s - self.boot_s) if is_same_boot else 0.0
+        if abs(step_s) <= CLOCK_STEP_S:
+            step_s = 0.0
+        saved_s = self.saved_s + step_s
+        if written_s + step_s <= max(now_s, saved_s):  # else the file was written after the clock was set
+            written_s += step_s
+        interrupted_s = max(saved_s, written_s)
+        since_s = boot_s - self.boot_s if is_same_boot else max(interrupted_s, now_s) - saved_s
         started_s = time.monotonic() - self.elapsed_s - since_s
-        return Origin(self.began_s, started_s, interrupted_s, self.is_automatic)
+        recorded_s = self.recorded_s + min(interrupted_s - saved_s, since_s)  # the newest file began when it was saved
+        began_s = self.began_s + step_s if self.is_of_boot else self.began_s
+        flags = is_same_boot and self.is_of_boot, is_same_boot
+        return Origin(began_s, started_s, interrupted_s, self.is_automatic, recorded_s, *flags)
 
 
 def restore(kind: type[_Record], values: Any) -> _Record:
@@ -96,7 +121,7 @@ class Journal:
             return {}
         with self._lock:
             try:
-                content = json.loads(self._path.read_bytes())
+                content = json.loads(read_file(self._path, _MAX_BYTES))
                 self._entries = {str(kind): restore(Entry, values) for kind, values in content.items()}
             except FileNotFoundError:
                 pass

@@ -37,7 +37,7 @@ class Mp4Writer:
         self._library = library
         self.name, self._descriptor = library.create_recording(kind, began_s)
         try:
-            head = fragment.initial_segment(fmt, orientation, began_s)
+            head = fragment.initial_segment(fmt, orientation, began_s, library.title)
             ftyp_size = int.from_bytes(head[:4])
             self._append(head[:ftyp_size] + MDAT_PLACEHOLDER + head[ftyp_size:])
         except BaseException:
@@ -55,7 +55,7 @@ class Mp4Writer:
             self.sync()
             sync_directory(self._library.folder)
         self.fragments += 1
-        self._library.update_progress(self.name, self.size, packets[-1].began_s - self.zero_s + last_duration_s)
+        self._library.catalog.update_progress(self.name, self.size, packets[-1].began_s - self.zero_s + last_duration_s)
 
     def has_reached_limit(self, error: OSError) -> bool:
         """Whether writing failed because the file system supports no larger files.
@@ -64,7 +64,7 @@ class Mp4Writer:
         """
         if error.errno != errno.EFBIG or not self.fragments:
             return False
-        self._library.max_file_bytes = min(self._library.max_file_bytes, self.size * 9 // 10)
+        self._library.lower_file_limit(self.size)
         log.info("%s has the largest size that the file system supports; starting another file", self.name)
         return True
 

@@ -42,14 +42,14 @@ def is_timelapse(name: str) -> bool:
 
 
 def sort_key(name: str) -> SortKey:
-    """Orders recordings by their start; within a second by number."""
+    """A key that orders recordings by their start; within a second by number."""
     match = _NAME.fullmatch(name)
     number = match[1] if match is not None else None
     return name[:_TIME_LENGTH], int(number[1:]) if number else 1, name
 
 
 def sort_key_at(moment_s: float) -> SortKey:
-    """Orders before the recordings that start at that moment (Unix time) or later."""
+    """A key that is before those of recordings that start at that moment (Unix time) or later."""
     return datetime.fromtimestamp(math.ceil(moment_s), UTC).strftime(_TIME), 0, ""
 
 

@@ -61,7 +61,7 @@ class Order:
         if not lines:
             return
         try:
-            with self._path.open("ab", buffering=0) as file:
+            with open(self._path, "ab", buffering=0, opener=_open) as file:
                 file.write(f"{lines}\n".encode())
         except OSError as error:
             log.debug("Order of recordings not saved: %s", error)
@@ -73,7 +73,7 @@ class Order:
     def _read(self) -> None:
         """What was appended since the last time; an incomplete line at the end is read again."""
         try:
-            with self._path.open("rb") as file:
+            with open(self._path, "rb", opener=_open) as file:
                 inode, done = self._read_to
                 status = os.fstat(file.fileno())
                 file.seek(done if status.st_ino == inode and status.st_size >= done else 0)
@@ -86,3 +86,8 @@ class Order:
         for line in content[:whole].decode(errors="replace").split("\n"):
             if names.is_recording(line):
                 self._set(line)
+
+
+def _open(path: str, flags: int) -> int:
+    """Without waiting for the other end of a pipe, and not through a link, which could lead to a device."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

@@ -10,17 +10,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from softcam.errors import CameraError, RecordingError
-from softcam.recording.base import Recorder, format_time
+from softcam.recording.base import Recorder
 from softcam.recording.journal import Entry, Journal, Origin, boot_clock, restore
 from softcam.recording.library import Library
-from softcam.recording.recorder import RecordingOptions, VideoRecorder
+from softcam.recording.recorder import VideoRecorder
 from softcam.recording.timelapse import TimelapseOptions, TimelapseRecorder
+from softcam.recording.video_run import RecordingOptions
+from softcam.runtime.deadline import Deadline
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
+
+_Options = TypeVar("_Options", RecordingOptions, TimelapseOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +55,20 @@ class RecordingService:
         errors = [recorder.last_error for recorder in (self.video, self.timelapse) if recorder is not None]
         return next((error for error in errors if error is not None), None)
 
-    def close(self, deadline_s: float) -> None:
-        """Stop all recordings; their files are complete if that succeeds before the deadline (monotonic clock)."""
+    @property
+    def cut_short(self) -> Mapping[str, float | None]:
+        """By kind, when the end of the portal interrupted a recording that was not resumed (Unix time)."""
+        recorders = {"video": self.video, "timelapse": self.timelapse}
+        return {kind: None if recorder is None else recorder.cut_short_s for kind, recorder in recorders.items()}
+
+    def close(self, deadline: Deadline) -> None:
+        """Stop all recordings; their files are complete if that succeeds before the deadline."""
         if self.timelapse is not None:
-            self.timelapse.stop(0.0, is_interrupted=True)  # requested at once: it may be waiting for a still
+            self.timelapse.stop(Deadline(0.0), is_interrupted=True)  # requested at once: it may be waiting for a still
         if self.video is not None:
-            self.video.close(deadline_s)
+            self.video.close(deadline)
         if self.timelapse is not None:
-            self.timelapse.stop(deadline_s, is_interrupted=True)
+            self.timelapse.stop(deadline, is_interrupted=True)
 
     def _recover(self, interrupted: Mapping[str, Entry]) -> None:
         if self.video is not None:
@@ -77,34 +87,37 @@ class RecordingService:
         automatic = self.autostart if isinstance(self.autostart, options_type) else None
         options, origin = automatic, Origin(is_automatic=True)
         if entry is not None:
+            resumed = self._origin(entry)
             try:
-                options = automatic if entry.is_automatic else restore(options_type, entry.options)
-            except (TypeError, ValueError) as error:  # of another version, or damaged
-                log.warning("Interrupted %s is not resumed: %s", recorder.kind, error)
-            else:
-                origin = self._origin(entry)
-        duration_s = None if options is None else options.duration_s
-        if duration_s is not None and time.monotonic() >= origin.started_s + duration_s:
-            log.warning(
-                "%s was interrupted at %s and is not resumed: its duration is over",
-                recorder.kind.capitalize(),
-                format_time(origin.interrupted_s or 0.0),
-            )
-            options, origin = automatic, Origin(is_automatic=True)
+                options = automatic if entry.is_automatic else _options_to_resume(options_type, entry, resumed)
+                origin = resumed
+            except (TypeError, ValueError) as error:  # of another version, damaged, or over
+                recorder.report_cut_short(resumed.interrupted_s or 0.0, str(error))
         if options is None:
             self.journal.save(recorder.kind, None)
             return
         try:
             recorder.start(options, origin)
         except (RecordingError, CameraError) as error:
-            log.warning("%s is not resumed: %s", recorder.kind.capitalize(), error)
+            if origin.interrupted_s is None:
+                log.warning("%s is not started: %s", recorder.kind.capitalize(), error)
+            else:
+                recorder.report_cut_short(origin.interrupted_s, str(error))
 
     def _origin(self, entry: Entry) -> Origin:
         written_s = 0.0
         if entry.name is not None:
             with contextlib.suppress(OSError, RecordingError):  # the disk may be absent
-                written_s = self.library.path_of(entry.name).stat().st_mtime
+                written_s = self.library.catalog.path_of(entry.name).stat().st_mtime
         return entry.origin(written_s, time.time(), *boot_clock())
+
+
+def _options_to_resume(options_type: type[_Options], entry: Entry, origin: Origin) -> _Options:
+    """Raises TypeError or ValueError if the recording cannot be resumed, or is over."""
+    options = restore(options_type, entry.options)
+    if options.duration_s is not None and time.monotonic() >= origin.started_s + options.duration_s:
+        raise ValueError("its duration is over")
+    return options
 
 
 def automatic_options(setting: str) -> RecordingOptions | TimelapseOptions | None:
