@@ -120,13 +120,13 @@ class Hook:
         if is_bypassed and (frame := self._source.held()) is not None:
             self._show(_copy_and_release(frame), clearings)
 
-    def stop(self, deadline_s: float) -> None:
-        """End the thread; waits until the deadline (monotonic clock), not for a function that does not return."""
+    def stop(self, deadline: Deadline) -> None:
+        """End the thread; waits until the deadline, not for a function that does not return."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify()
         if self._thread is not None:
-            self._thread.join(Deadline(deadline_s).remaining_s)
+            self._thread.join(deadline.remaining_s)
         self.frames.clear()
 
     def _clear(self) -> None:

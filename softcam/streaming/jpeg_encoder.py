@@ -53,7 +53,7 @@ class JpegVariant(NamedTuple):
     quality_is_explicit: bool = False
 
 
-class Channel(Protocol):
+class JpegConsumer(Protocol):
     """The clients of one variant."""
 
     variant: JpegVariant
@@ -69,10 +69,26 @@ class PublishJpeg(Protocol):
 class _ChannelState:
     """The pending work of one channel."""
 
-    channel: Channel
+    channel: JpegConsumer
     is_due: bool = True
     notice: Sequence[str] | None = None  # lines of a placeholder that replaces the next frame
     began_s: float = 0.0  # of the latest frame that was encoded or is being encoded
+
+    def request(self, notice: Sequence[str] | None = None) -> None:
+        """Encode the latest frame, or a placeholder with these lines instead."""
+        self.is_due = True
+        self.notice = notice or self.notice
+
+    def take_notice(self) -> Sequence[str] | None:
+        """An encoder begins: with these lines, or with a frame where there are none."""
+        self.is_due = False
+        notice, self.notice = self.notice, None
+        return notice
+
+    def set_frame(self, frame: Frame) -> None:
+        """The frame needs no other encoder."""
+        self.is_due = False
+        self.began_s = frame.began_s
 
 
 class JpegEncoderPool:
@@ -92,7 +108,7 @@ class JpegEncoderPool:
         self._errors = RateLimitedLogger(log) if errors is None else errors
         self._publish: PublishJpeg = lambda *_, **__: None  # replaced once, before there are threads and channels
         self._changed = threading.Condition(threading.Lock())  # guards the fields down to the next comment
-        self._states: dict[Channel, _ChannelState] = {}
+        self._states: dict[JpegConsumer, _ChannelState] = {}
         self._size = size
         self._is_stopping = False
         self._encoded_count = 0
@@ -111,7 +127,7 @@ class JpegEncoderPool:
         with self._changed:
             return self._encoded_count
 
-    def set_channels(self, channels: Iterable[Channel]) -> None:
+    def set_channels(self, channels: Iterable[JpegConsumer]) -> None:
         """Replace the channels to encode for; a new one gets the latest frame at once."""
         with self._changed:
             self._states = {channel: self._states.get(channel) or _ChannelState(channel) for channel in channels}
@@ -136,7 +152,7 @@ class JpegEncoderPool:
         for channel in channels:
             self._publish(channel.variant, picture, timestamp_s=frame.timestamp_s, made_s=frame.began_s)
 
-    def _schedule(self, frame: Frame) -> list[Channel]:
+    def _schedule(self, frame: Frame) -> list[JpegConsumer]:
         """Wake encoders for the channels that are due; returns the channels that get the camera's JPEG unchanged."""
         unchanged = []
         with self._changed:
@@ -147,12 +163,11 @@ class JpegEncoderPool:
                     continue
                 is_newer = state.notice is None and state.began_s < frame.began_s
                 if is_newer and _is_usable_unchanged(frame, state.channel.variant):
-                    state.is_due = False
-                    state.began_s = frame.began_s
+                    state.set_frame(frame)
                     self._size = frame.size
                     unchanged.append(state.channel)
                 else:
-                    state.is_due = True
+                    state.request()
                     due += 1
             if due:
                 self._changed.notify(due)
@@ -162,8 +177,7 @@ class JpegEncoderPool:
         """Send a placeholder with these lines to every client."""
         with self._changed:
             for state in self._states.values():
-                state.is_due = True
-                state.notice = lines
+                state.request(lines)
             self._changed.notify_all()
 
     def snapshot(self, frame: Frame, size: Size, quality: int, *, quality_is_explicit: bool = False) -> bytes:
@@ -199,13 +213,13 @@ class JpegEncoderPool:
         with self._changed:
             self._snapshots.clear()
 
-    def stop(self, deadline_s: float) -> None:
-        """End the threads; waits until the deadline (monotonic clock)."""
+    def stop(self, deadline: Deadline) -> None:
+        """End the threads; waits until the deadline."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(Deadline(deadline_s).remaining_s)
+            thread.join(deadline.remaining_s)
 
     # --- the encoder threads ----------------------------------------------------------------------------------
 
@@ -220,21 +234,20 @@ class JpegEncoderPool:
             except Exception as error:  # noqa: BLE001 - one bad frame must not end the thread
                 self._log_error(error)
 
-    def _wait_for_work(self) -> tuple[Channel, Frame | None, Sequence[str]] | None:
+    def _wait_for_work(self) -> tuple[JpegConsumer, Frame | None, Sequence[str]] | None:
         """Wait until a channel is due; the latest frame, held, or the lines of a placeholder. None at the end."""
         with self._changed:
             while not self._is_stopping:
                 # The channel served longest ago is first: under overload each channel loses some frames.
                 due = [state for state in self._states.values() if state.is_due]
                 for state in sorted(due, key=attrgetter("began_s")):
-                    state.is_due = False
-                    notice, state.notice = state.notice, None
+                    notice = state.take_notice()
                     if notice is not None:
                         return state.channel, None, notice
                     frame = self._frames.held(newer_than_s=state.began_s)
                     if frame is None:  # none at all, or the other encoder was faster
                         continue
-                    state.began_s = frame.began_s
+                    state.set_frame(frame)
                     self._size = frame.size
                     return state.channel, frame, ()
                 self._changed.wait()

@@ -1,7 +1,7 @@
 """The MJPEG stream: connects the JPEG encoders and the fan-out, and shows notices while there are no frames.
 
 No dedicated thread: JPEGs are published on the encoder threads, and on the camera's thread for JPEGs that it delivered;
-the other callbacks run on the fan-out thread.
+the other callbacks run on the event loop.
 """
 
 import time
@@ -9,18 +9,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from softcam.imaging.exif import with_orientation
+from softcam.net.event_loop import EventLoop
+from softcam.runtime.deadline import Deadline
 from softcam.streaming.clients import JpegChannel
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.jpeg_encoder import Channel, JpegEncoderPool, JpegVariant
+from softcam.streaming.jpeg_encoder import JpegConsumer, JpegEncoderPool, JpegVariant
 
 
 @dataclass(frozen=True, slots=True)
 class Activity:
     """The progress of the stream at one moment, for health checks; times are of the monotonic clock."""
 
-    channels: tuple[Channel, ...] = ()  # those with clients
+    channels: tuple[JpegConsumer, ...] = ()  # those with clients
     channels_since_s: float = 0.0
-    ticked_s: float = 0.0  # when the fan-out loop ran last; about once a second while there are clients
     encoded_s: float = 0.0  # when a JPEG was encoded last
 
 
@@ -29,6 +30,7 @@ class MjpegStream:
 
     def __init__(
         self,
+        loop: EventLoop,
         encoders: JpegEncoderPool,
         orientation: Callable[[], int],
         recovery_reason: Callable[[], str | None],
@@ -43,25 +45,26 @@ class MjpegStream:
         self._on_crash = on_crash
         self._clock = clock
         # Replaced as whole values, and read by any thread without a lock:
-        self._channels: tuple[tuple[JpegChannel, ...], float] = (), 0.0  # by the fan-out thread, with the time
-        self._ticked_s = 0.0  # by the fan-out thread
+        self._channels: tuple[tuple[JpegChannel, ...], float] = (), 0.0  # by the event loop, with the time
         self._encoded_s = 0.0  # by the threads that publish
-        self.fanout = FanOut(self._on_channels, self._on_tick, on_crash)
+        self.fanout = FanOut(loop, self._on_channels, self._on_tick)
 
     def start(self) -> None:
-        self.fanout.start()
         self._encoders.start(self._publish, self._on_crash)
+
+    def stop(self, deadline: Deadline) -> None:
+        """End the encoders; waits until the deadline. The clients are disconnected when the event loop ends."""
+        self._encoders.stop(deadline)
 
     def activity(self) -> Activity:
         """Any thread may call it."""
-        return Activity(*self._channels, self._ticked_s, self._encoded_s)
+        return Activity(*self._channels, self._encoded_s)
 
     def _on_channels(self, channels: tuple[JpegChannel, ...]) -> None:
         self._channels = channels, self._clock()
         self._encoders.set_channels(channels)
 
     def _on_tick(self) -> None:
-        self._ticked_s = self._clock()
         reason = self._recovery_reason()
         if reason is not None:
             self._encoders.show_notice(["RECONNECTING TO THE CAMERA", reason])

@@ -15,19 +15,15 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from softcam.rtsp.errors import RtspError, RtspRejected
-from softcam.rtsp.messages import Message, format_message, take_message
-from softcam.rtsp.waker import Waker
+from softcam.rtsp.messages import InvalidMessage, Message, MessageReader, format_message
+from softcam.rtsp.publisher.errors import RtspEnded, RtspError, RtspRejected
+from softcam.rtsp.publisher.waker import Waker
 from softcam.runtime.http_auth import authorization
 
 _PORTS: Final = {"rtsp": 554, "rtsps": 322}  # as registered with IANA
 CONNECT_LIMIT_S: Final = 3.0  # Linux repeats a SYN after one and after three seconds
 _RESPONSE_LIMIT_S: Final = 5.0  # MediaMTX takes two seconds to reject a password
 _TEARDOWN_LIMIT_S: Final = 0.2
-# A server that hangs still receives data for long, into kernel buffers. So it is polled, and has to respond; a response
-# is delayed by at most a send buffer full of video.
-_POLL_EVERY_S: Final = 2.0
-_SILENCE_S: Final = 5.0
 # Limits what the kernel buffers: more would hide a stalled server for long, and arrive late in the end.
 _SEND_BUFFER_BYTES: Final = 128 * 1024
 _TCP_USER_TIMEOUT_MS: Final = 6000  # a machine that lost power acknowledges nothing
@@ -46,7 +42,18 @@ _STATUS_ERRORS: Final[Mapping[int, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class KeepAlive:
+    """A server that hangs still receives data for long, into kernel buffers. So it is polled, and has to respond.
+
+    A response is delayed by at most a send buffer full of video.
+    """
+
+    poll_s: float = 2.0
+    silence_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
     """Where to publish. `url` is sent to the server; `shown` is for logs, without user, password and query."""
 
     host: str
@@ -58,7 +65,7 @@ class Address:
     password: str = field(repr=False)
 
     @classmethod
-    def parse(cls, url: str) -> "Address":
+    def parse(cls, url: str) -> "ServerAddress":
         """From a validated setting: `rtsp[s]://[user[:password]@]host[:port][/path][?query]`."""
         parts = urlsplit(url)
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2].lower(), query="", fragment="").geturl()
@@ -73,15 +80,16 @@ class Address:
         )
 
 
-class Connection:
-    """A connection to a server. `raise_if_cancelled` is called after each wait, and raises Cancelled to end it."""
+class RtspClient:
+    """A client with its connection. `raise_if_cancelled` is called after each wait, and raises Cancelled to end it."""
 
     def __init__(
         self,
-        address: Address,
+        address: ServerAddress,
         waker: Waker,
         raise_if_cancelled: Callable[[], None],
         connect_limit_s: float = CONNECT_LIMIT_S,
+        keep_alive: KeepAlive | None = None,
     ) -> None:
         """Connects, each address of the host within `connect_limit_s`. Raises RtspError, Cancelled.
 
@@ -90,6 +98,7 @@ class Connection:
         self._address = address
         self._waker = waker
         self._connect_limit_s = connect_limit_s
+        self._keep_alive = keep_alive or KeepAlive()
         self._raise_if_cancelled = raise_if_cancelled
         self._cseq = 0
         self._session = ""
@@ -97,6 +106,7 @@ class Connection:
         self._nonce_count = 0
         self._unsent = bytearray()
         self._received = bytearray()
+        self._reader = MessageReader(self._received)
         self._responses: dict[int, Message | None] = {}  # to the requests with these numbers; None while awaited
         self._end: RtspError | None = None
         self.server = ""  # the server's numeric address
@@ -115,18 +125,16 @@ class Connection:
         """Send a request and return its successful response. Raises RtspError, Cancelled."""
         deadline_s = time.monotonic() + _RESPONSE_LIMIT_S
         response = self._response_to(self.send_request(method, url, headers, body), method, deadline_s)
-        challenges: list[str] = response.headers.get_all("WWW-Authenticate", [])
+        challenges = response.fields.get("www-authenticate", [])
         if response.status == 401 and challenges and self._address.user is not None:
             self._challenges, self._nonce_count = challenges, 0
             response = self._response_to(self.send_request(method, url, headers, body), method, deadline_s)
         status = response.status
         if status == 401:
-            if self._address.user is None:
-                raise RtspRejected("the server requires a user and password (401), but the URL has none")
-            raise RtspRejected("user or password rejected (401)")
+            raise RtspRejected(_unauthorized(self._address, are_credentials_sent=bool(self._challenges)))
         if not 200 <= status < 300:
             raise RtspRejected(_STATUS_ERRORS.get(status, f"the server responded with {status} to {method}"))
-        self._session = response.headers.get("Session", "").partition(";")[0].strip() or self._session
+        self._session = response.session or self._session
         return response
 
     def send_request(
@@ -145,7 +153,7 @@ class Connection:
                 fields["Authorization"] = authorization(self._challenges, method, url, credentials, self._nonce_count)
             except ValueError as error:
                 raise RtspRejected(str(error)) from error
-        self.send(format_message(f"{method} {url} RTSP/1.0", {**fields, **headers}, body))
+        self.send(format_message(f"{method} {url} RTSP/1.0", {**fields, **headers}.items(), body))
         return self._cseq
 
     def send(self, data: bytes) -> None:
@@ -171,18 +179,18 @@ class Connection:
 
         Raises RtspError if the server has not responded in time, or accepts no more data.
         """
-        now_s = time.monotonic()
-        if self._unsent and now_s - self._sent_s >= _SILENCE_S:
+        now_s, limits = time.monotonic(), self._keep_alive
+        if self._unsent and now_s - self._sent_s >= limits.silence_s:
             raise RtspError("the server accepts no more data")
         if self._received_s < self._polled_s:  # no response yet
-            if now_s - self._polled_s >= _SILENCE_S:
+            if now_s - self._polled_s >= limits.silence_s:
                 raise RtspError("the server no longer responds")
-            return self._polled_s + _SILENCE_S
-        if now_s - self._polled_s >= _POLL_EVERY_S:
+            return self._polled_s + limits.silence_s
+        if now_s - self._polled_s >= limits.poll_s:
             self.send_request("OPTIONS")
             self._polled_s = now_s
-            return now_s + _SILENCE_S
-        return self._polled_s + _POLL_EVERY_S
+            return now_s + limits.silence_s
+        return self._polled_s + limits.poll_s
 
     def close(self) -> None:
         """End the session, if there is one, within a short limit, and close the connection."""
@@ -293,23 +301,39 @@ class Connection:
                 if len(data) < _RECEIVE_BYTES and not self._address.is_encrypted:
                     break
             else:
-                self._end = RtspError("the server closed the connection")
+                self._end = RtspEnded("the server closed the connection")
         except _NOT_READY:
             pass
         except OSError as error:
             self._end = _lost(error)
-        while (message := take_message(self._received)) is not None:
-            self._process(message)
+        try:
+            while (message := self._reader.take_message()) is not None:
+                if isinstance(message, Message):  # and not a receiver report
+                    self._process(message)
+        except InvalidMessage as error:
+            raise RtspRejected("invalid RTSP response") from error
 
     def _process(self, message: Message) -> None:
         if message.first.startswith("HTTP/"):
             raise RtspRejected("the server speaks HTTP, not RTSP")
+        number = int(message.cseq or 0)
         if message.is_request:
-            self.send(format_message("RTSP/1.0 501 Not Implemented", {"CSeq": str(message.cseq)}))
-        elif message.cseq in self._responses:
-            self._responses[message.cseq] = message
+            self.send(format_message("RTSP/1.0 501 Not Implemented", [("CSeq", str(number))]))
+        elif number in self._responses:
+            self._responses[number] = message
         elif message.status == 454:
-            raise RtspError(_STATUS_ERRORS[454])
+            raise RtspEnded(_STATUS_ERRORS[454])
+
+
+def _unauthorized(address: ServerAddress, *, are_credentials_sent: bool) -> str:
+    """What the server did not accept: a user and password, or a token in the query, whichever it was sent."""
+    if are_credentials_sent:
+        return "user or password rejected (401)"
+    if address.user is not None:
+        return "access denied (401): the server did not request the user and password of the URL"
+    if "?" in address.url:
+        return "access denied (401): the server did not accept the query of the URL, which has no user and password"
+    return "the server requires a user and password (401), but the URL has none"
 
 
 def _lost(error: OSError) -> RtspError:
@@ -319,7 +343,7 @@ def _lost(error: OSError) -> RtspError:
         case ConnectionRefusedError():
             return RtspError("connection refused: no server is listening")
         case ConnectionError():
-            return RtspError("the server closed the connection")
+            return RtspEnded("the server closed the connection")
         case TimeoutError():
             return RtspError("the server no longer responds")
     return RtspError(f"connection lost ({error.strerror or type(error).__name__})")

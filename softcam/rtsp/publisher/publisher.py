@@ -1,6 +1,8 @@
 """Publishes the H.264 stream to an RTSP server until it is stopped, and reconnects whenever the server disconnects.
 
     OFF -> CONNECTING -> PUBLISHING <-> FAILED
+              |              |
+              +-- WAITING ---+      the camera delivers no frames
 
 The thread `publisher` exists only while publishing is requested and is the only one that uses the connection; packets
 reach it through a queue of one second. The camera stays open all the time, so that a server that returns has the stream
@@ -10,6 +12,7 @@ docs/decisions/0009-publishing-without-pyav.md.
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 import time
@@ -22,10 +25,11 @@ from softcam.camera.session.manager import CameraManager, Lease
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import VideoFormat, VideoSource
 from softcam.h264.packet_queue import PacketQueue
-from softcam.rtsp.client import Address, Connection
-from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
+from softcam.rtsp.publisher.client import KeepAlive, RtspClient, ServerAddress
+from softcam.rtsp.publisher.errors import Cancelled, RtspEnded, RtspError, RtspRejected
+from softcam.rtsp.publisher.sender import MediaSender
+from softcam.rtsp.publisher.waker import Waker
 from softcam.rtsp.rtp import Packetizer, describe
-from softcam.rtsp.waker import Waker
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
@@ -38,15 +42,19 @@ _MAX_PAUSE_S: Final = 4.0  # between the starts of two attempts: a server that r
 _REJECTED_PAUSE_S: Final = 10.0  # a server that refused will most likely refuse again
 _STABLE_S: Final = 5.0  # publishing for so long resets the pause
 _SUMMARY_S: Final = 60.0  # repeated failures are logged so often
-_REPORT_EVERY_S: Final = 5.0
-_KEYFRAME_EVERY_S: Final = 0.5  # repeated requests while waiting for one
+_SILENCE_S: Final = 3.0  # without a frame, beyond those that the exposure time explains
+# A server accepts the stream, and closes it, so often in a row: it does so when another publisher connects.
+_TAKEOVERS: Final = 3
+_UNDISTURBED_S: Final = 60.0  # publishing for so long: nobody else uses the path any more
+_TAKEN_OVER: Final = "another publisher uses this path: the server repeatedly accepts this stream and closes it"
 
 
-class State(StrEnum):
-    """The state as the status shows it; FAILED means that it is retrying."""
+class PublisherState(StrEnum):
+    """The state as the status shows it; FAILED means that it is retrying, WAITING that there are no frames."""
 
     OFF = "off"
     CONNECTING = "connecting"
+    WAITING = "waiting"
     PUBLISHING = "publishing"
     FAILED = "failed"
 
@@ -55,7 +63,7 @@ class State(StrEnum):
 class PublishStatus:
     """The publisher's status. `url` contains no secret; `since_s` is Unix time, None before the first request."""
 
-    state: State
+    state: PublisherState
     url: str
     since_s: float | None
     reconnects: int
@@ -65,8 +73,23 @@ class PublishStatus:
 class Publisher:
     """Publishes one stream to one address. Any thread may call `start` and `stop`, any number of times."""
 
-    def __init__(self, url: str, source: VideoSource, manager: CameraManager, on_crash: Callable[[str], None]) -> None:
-        self._address = Address.parse(url)
+    def __init__(
+        self,
+        url: str,
+        source: VideoSource,
+        manager: CameraManager,
+        on_crash: Callable[[str], None],
+        *,
+        name: str = "",
+        silence_s: float = _SILENCE_S,
+        undisturbed_s: float = _UNDISTURBED_S,
+        keep_alive: KeepAlive | None = None,
+    ) -> None:
+        self._name = name
+        self._silence_s = silence_s
+        self._undisturbed_s = undisturbed_s
+        self._keep_alive = keep_alive
+        self._address = ServerAddress.parse(url)
         self._source = source
         self._manager = manager
         self._on_crash = on_crash
@@ -74,7 +97,7 @@ class Publisher:
 
         self._lock = threading.Lock()  # guards the fields down to the next comment
         # The first three are also read without the lock: each is replaced as a whole.
-        self._status = PublishStatus(State.OFF, self._address.shown, None, 0, None)
+        self._status = PublishStatus(PublisherState.OFF, self._address.shown, None, 0, None)
         self._lease: Lease | None = None  # that of the current request, None if there is none
         self._is_retry_now = False
         self._thread: threading.Thread | None = None
@@ -83,7 +106,7 @@ class Publisher:
         self._served: Lease | None = None  # that of the request that it serves
         self._has_published = False  # since the request
         self._published_from_s: float | None = None  # None while not publishing
-        self._sent = 0
+        self._takeovers = 0  # publications in a row that the server closed after it had accepted them
         self._result = ""  # of the last publication, for the log
         self._failures = 0  # since the last success
         self._failing_from_s = 0.0
@@ -113,7 +136,7 @@ class Publisher:
         with self._lock:
             lease, self._lease = self._lease, None
             if lease is not None:
-                self._set_status(replace(self._status, state=State.OFF))
+                self._set_status(replace(self._status, state=PublisherState.OFF, last_error=None))
         if lease is not None:
             self._waker.wake()
             lease.release()
@@ -142,7 +165,7 @@ class Publisher:
             except RuntimeError as error:  # no memory, or too many threads
                 raise CameraError(f"publishing cannot be started: {error}") from error
         self._lease = lease
-        self._set_status(replace(self._status, state=State.CONNECTING, last_error=None))
+        self._set_status(replace(self._status, state=PublisherState.CONNECTING, last_error=None))
 
     # --- the publisher's thread -------------------------------------------------------------------------------
 
@@ -159,7 +182,7 @@ class Publisher:
     def _serve_request(self) -> None:
         """Publish, and retry after each failure, until the request ends; then raises Cancelled."""
         log.info("Connecting to RTSP server %s", self._address.shown)
-        self._failures, self._has_published = 0, False
+        self._failures, self._takeovers, self._has_published = 0, 0, False
         try:
             while True:
                 began_s = time.monotonic()
@@ -179,74 +202,93 @@ class Publisher:
     def _pause(self, began_s: float, error: RtspError) -> None:
         """Report a failure, and wait until the next attempt is due."""
         now_s = time.monotonic()
-        if self._published_from_s is not None and now_s - self._published_from_s >= _STABLE_S:
-            self._failures = 0
-        self._report_failure(str(error), now_s)
+        if self._published_from_s is None:
+            self._takeovers = 0
+        else:
+            published_s = now_s - self._published_from_s
+            self._failures = 0 if published_s >= _STABLE_S else self._failures
+            self._takeovers = self._takeovers + 1 if isinstance(error, RtspEnded) else 0
+        self._report_failure(_TAKEN_OVER if self._is_taken_over else str(error), now_s)
         max_pause_s = _REJECTED_PAUSE_S if isinstance(error, RtspRejected) else _MAX_PAUSE_S
         pause_s = min(_FIRST_PAUSE_S * 2 ** min(self._failures, 10), max_pause_s)
         self._failures += 1
         # From start to start: an attempt may have taken some seconds.
         until_s = max(began_s + pause_s, now_s + _FIRST_PAUSE_S)
+        if self._is_taken_over:
+            until_s = now_s + _REJECTED_PAUSE_S  # each change of the publisher interrupts all readers
         while time.monotonic() < until_s and not self._is_retry_now:
             self._waker.wait(until_s)
             self._raise_if_cancelled()
+
+    @property
+    def _is_taken_over(self) -> bool:
+        return self._takeovers >= _TAKEOVERS
 
     def _report_failure(self, reason: str, now_s: float) -> None:
         with self._lock:
             self._raise_if_cancelled()
             before = self._status
             self._is_retry_now = False  # from here on: a client that reads the failure may request another attempt
-            self._set_status(replace(before, state=State.FAILED, last_error=reason))
-        if before.state is not State.FAILED:
+            self._set_status(replace(before, state=PublisherState.FAILED, last_error=reason))
+        if before.state is not PublisherState.FAILED:
             self._failing_from_s = now_s
-        if before.state is not State.FAILED or before.last_error != reason:
+        if before.state is not PublisherState.FAILED or before.last_error != reason:
             self._errors.reset()
         self._errors.warning("Publishing to %s failed%s: %s; retrying", self._address.shown, self._result, reason)
         self._result = ""
 
     def _publish_once(self) -> None:
         """Connect and publish. Returns when the stream must be announced again; raises RtspError, Cancelled."""
-        connection = Connection(self._address, self._waker, self._raise_if_cancelled)
+        client = RtspClient(self._address, self._waker, self._raise_if_cancelled, keep_alive=self._keep_alive)
         queue = PacketQueue(self._waker.wake, max_s=_QUEUE_S)
+        sender: MediaSender | None = None
         try:
-            connection.request("OPTIONS")
+            client.request("OPTIONS")
             try:
                 self._source.subscribe(queue)
             except NotSupported as error:
                 raise RtspRejected(str(error)) from error
             except CameraError as error:
                 raise RtspError(str(error)) from error
+            from_s = time.monotonic()
             while (fmt := queue.fmt) is None:
-                connection.wait(connection.keep_alive())
-            packetizer = self._announce(connection, fmt)
+                client.wait(min(client.keep_alive(), self._check_frames(from_s)))
+            packetizer = self._announce(client, fmt)
             self._publishing_started(fmt)
-            self._send_packets(connection, queue, packetizer, fmt)
+            sender = MediaSender(client, queue, packetizer, self._source.request_keyframe)
+            while (next_s := sender.send(fmt)) is not None:
+                self._check_takeover()
+                client.wait(min(client.keep_alive(), next_s, self._check_frames(sender.sent_s)))
+            self._published_from_s = None
         finally:
             self._source.unsubscribe(queue)
-            connection.close()
+            client.close()
             if self._published_from_s is not None:
                 published_s = time.monotonic() - self._published_from_s
-                sent = counted(self._sent, "frame")
+                sent = counted(0 if sender is None else sender.sent, "frame")
                 self._result = f" after {published_s:.0f} s, {sent} sent, {queue.discarded} dropped"
 
-    def _announce(self, connection: Connection, fmt: VideoFormat) -> Packetizer:
+    def _announce(self, client: RtspClient, fmt: VideoFormat) -> Packetizer:
         control = "streamid=0"  # the name that FFmpeg uses, which every server knows
         url = self._address.url
-        description = describe(fmt, secrets.randbits(31), connection.server, control)
-        connection.request("ANNOUNCE", headers={"Content-Type": "application/sdp"}, body=description)
+        description = describe(fmt, secrets.randbits(31), client.server, control, name=self._name)
+        client.request("ANNOUNCE", headers={"Content-Type": "application/sdp"}, body=description)
         transport = "RTP/AVP/TCP;unicast;interleaved=0-1;mode=record"
-        response = connection.request("SETUP", f"{url.removesuffix('/')}/{control}", {"Transport": transport})
-        chosen = response.headers.get("transport", "").lower()
+        response = client.request("SETUP", f"{url.removesuffix('/')}/{control}", {"Transport": transport})
+        chosen = response.field("transport").lower()
         if "interleaved=0-1" not in chosen.replace(" ", ""):
             raise RtspRejected("the server does not support RTP over TCP")
-        connection.request("RECORD", headers={"Range": "npt=0.000-"})
-        return Packetizer(secrets.randbits(32), secrets.randbits(16), secrets.randbits(32), channel=0)
+        client.request("RECORD", headers={"Range": "npt=0.000-"})
+        return Packetizer(secrets.randbits(32), secrets.randbits(16), secrets.randbits(32))
 
     def _publishing_started(self, fmt: VideoFormat) -> None:
         with self._lock:
             self._raise_if_cancelled()
             reconnects = self._status.reconnects + self._has_published
-            self._set_status(replace(self._status, state=State.PUBLISHING, last_error=None, reconnects=reconnects))
+            last_error = _TAKEN_OVER if self._is_taken_over else None
+            self._set_status(
+                replace(self._status, state=PublisherState.PUBLISHING, last_error=last_error, reconnects=reconnects)
+            )
         started = f"Publishing {fmt.width}x{fmt.height} to {self._address.shown}"
         self._published_from_s = time.monotonic()
         if self._failures:
@@ -255,29 +297,45 @@ class Publisher:
         else:
             log.info("%s", started)
         self._has_published = True
-        self._sent = 0
 
-    def _send_packets(
-        self, connection: Connection, queue: PacketQueue, packetizer: Packetizer, fmt: VideoFormat
-    ) -> None:
-        """Returns when the size of the video changes."""
-        report_at_s = keyframe_at_s = time.monotonic()
-        while True:
-            now_s = time.monotonic()
-            if not connection.unsent:
-                for current, packet in queue.take_packets():
-                    if (current.width, current.height) != (fmt.width, fmt.height):
-                        self._published_from_s = None
-                        return
-                    connection.send(packetizer.packetize(packet, current))
-                    self._sent += 1
-                if self._sent and now_s >= report_at_s:
-                    connection.send(packetizer.report(1, time.time()))
-                    report_at_s = now_s + _REPORT_EVERY_S
-                if queue.is_awaiting_keyframe and now_s >= keyframe_at_s:
-                    self._source.request_keyframe()
-                    keyframe_at_s = now_s + _KEYFRAME_EVERY_S
-            wake_at_s = connection.keep_alive()
-            if queue.is_awaiting_keyframe:
-                wake_at_s = min(wake_at_s, max(keyframe_at_s, now_s + _KEYFRAME_EVERY_S))
-            connection.wait(wake_at_s)
+    def _check_takeover(self) -> None:
+        """Forget that another publisher used the path, once this one has had it for long enough."""
+        from_s = self._published_from_s
+        if not self._takeovers or from_s is None or time.monotonic() - from_s < self._undisturbed_s:
+            return
+        self._takeovers = 0
+        with self._lock:
+            self._raise_if_cancelled()
+            if self._status.state is PublisherState.PUBLISHING:
+                self._set_status(replace(self._status, last_error=None))
+
+    def _check_frames(self, silent_from_s: float) -> float:
+        """Report when the camera delivers no frames, and when it does again; returns when to check again."""
+        now_s = time.monotonic()
+        silent_at_s = silent_from_s + self._silence_s + self._manager.pipeline_s
+        is_silent = now_s >= silent_at_s
+        if is_silent is not (self._status.state is PublisherState.WAITING):
+            reason = self._silence_reason(now_s - silent_from_s) if is_silent else None
+            state = PublisherState.CONNECTING if self._published_from_s is None else PublisherState.PUBLISHING
+            if is_silent:
+                state = PublisherState.WAITING
+            with self._lock:
+                self._raise_if_cancelled()
+                self._set_status(replace(self._status, state=state, last_error=reason))
+            if is_silent:
+                log.warning("Publishing to %s waits: %s", self._address.shown, reason)
+            else:
+                log.info("Publishing to %s continues", self._address.shown)
+        return math.inf if is_silent else silent_at_s
+
+    def _silence_reason(self, silence_s: float) -> str:
+        newest = self._manager.frames.held()
+        if newest is None:
+            age_s = math.inf
+        else:
+            age_s = time.monotonic() - newest.began_s
+            newest.release()
+        if age_s < silence_s:
+            return "the encoder delivers no packets"
+        reason = self._manager.recovery_reason
+        return "the camera delivers no frames" + (f" ({reason})" if reason else "")
