@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from html import escape
 from http import HTTPStatus
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -27,6 +28,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_FIELD: Final = re.compile(rb"\{\{(\w+)\}\}")
 _GZIP: Final = re.compile(r"(?:^|,)\s*(?:gzip|\*)\s*(?!;\s*q=0(?:\.0*)?\s*(?:,|$))(?:;|,|$)")  # in Accept-Encoding
 TRANSPORTS: Final = "transports.js"  # the only part of the page with a field to fill in
 # No foreign and no inline code: text shown on the page can never be executed.
@@ -57,8 +59,8 @@ def page_handler(
     body = _read(assets, name)
     for reference in _REFERENCE.findall(body):
         _read(assets, reference.decode())
-    for field, value in (fill or {}).items():
-        body = body.replace(b"{{%s}}" % field.encode(), value.encode())
+    if fill is not None:  # in one pass: a value may look like a field
+        body = _FIELD.sub(lambda field: fill[field[1].decode()].encode("utf-8", "replace"), body)
     digest = hashlib.sha256(body).hexdigest()[:16]
 
     @cache
@@ -99,16 +101,23 @@ def _read(assets: Traversable, name: str) -> bytes:
 
 
 def page_routes(
-    image_origins: Callable[[Request], Sequence[str]] | None = None, assets: Traversable = _ASSETS
+    image_origins: Callable[[Request], Sequence[str]] | None = None,
+    assets: Traversable = _ASSETS,
+    *,
+    title: str = "Camera",
+    file_stem: str = "snapshot",
 ) -> list[Route]:
     """The page at `/`, the documentation, and the parts of all pages, whose addresses are relative.
 
-    So the portal works under a sub-path. `image_origins` returns the origins of other cameras' images.
+    So the portal works under a sub-path. `image_origins` returns the origins of other cameras' images. `file_stem` is
+    the start of the names of saved snapshots.
     """
-    page = page_handler("index.html", image_origins=image_origins, assets=assets)
+    fill = {"title": escape(title), "file": escape(file_stem)}
+    page = page_handler("index.html", fill=fill, image_origins=image_origins, assets=assets)
     names = sorted(file.name for file in assets.iterdir() if PurePath(file.name).suffix in (".css", ".js", ".svg"))
+    docs = page_handler("docs.html", fill=fill, assets=assets)
     return [
         Route(("/", "/index.html"), page, doc=page_doc("The page with the live picture and the controls")),
-        Route(("/docs",), page_handler("docs.html", assets=assets), doc=page_doc("This API description as a page")),
+        Route(("/docs",), docs, doc=page_doc("This API description as a page")),
         *(Route((f"/assets/{name}",), page_handler(name, assets=assets)) for name in names if name != TRANSPORTS),
     ]

@@ -5,7 +5,7 @@ cameras (8081, 8082 outside; 18081, 18082 inside): the offset between two portal
 browser used. Where that does not hold, complete URLs can be configured.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,24 +30,24 @@ _DOC: Final = Doc(
 
 
 @dataclass(frozen=True, slots=True)
-class CameraList:
-    """Handles `/v1/cameras`. `cameras` are names, each with a port of this machine or the URL of a page."""
+class CamerasApi:
+    """Handles `/v1/cameras`. `cameras` returns names, each with a port of this machine or the URL of a page."""
 
-    cameras: Sequence[tuple[str, int | str]]
+    cameras: Callable[[], Sequence[tuple[str, int | str]]]
     own_port: int
 
     def routes(self) -> list[Route]:
-        return [Route(("/v1/cameras",), self.answer, doc=_DOC)]
+        return [Route(("/v1/cameras",), self.get_list, doc=_DOC)]
 
-    def answer(self, request: Request) -> AnyResponse:
-        found = [(name, self._url(where, request), where == self.own_port) for name, where in self.cameras]
+    def get_list(self, request: Request) -> AnyResponse:
+        found = [(name, self._url(where, request), where == self.own_port) for name, where in self.cameras()]
         return json_response(
             {"cameras": [{"name": name, "url": url, "is_self": is_self} for name, url, is_self in found if url]}
         )
 
     def image_origins(self, request: Request) -> list[str]:
         """The origins of the other cameras' images, for the page's Content-Security-Policy."""
-        urls = (urlsplit(self._url(where, request) or "") for _, where in self.cameras if where != self.own_port)
+        urls = (urlsplit(self._url(where, request) or "") for _, where in self.cameras() if where != self.own_port)
         return sorted({f"{url.scheme}://{url.netloc}" if url.scheme else url.netloc for url in urls if url.netloc})
 
     def _url(self, where: int | str, request: Request) -> str | None:
@@ -57,7 +57,7 @@ class CameraList:
         if where == self.own_port:
             return "./"
         try:
-            seen = urlsplit(f"//{request.headers.get('Host', '')}")
+            seen = urlsplit(f"//{request.host}")
             host, port = parsers.host(seen.hostname or ""), seen.port
         except ValueError:
             return None

@@ -2,23 +2,37 @@
 
 import base64
 import contextlib
+import math
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any, Final, get_args
 
 from softcam.camera.base import StreamConfig
+from softcam.camera.sensor_modes import FovMode
 from softcam.camera.session.autofocus_cycle import AfMode
-from softcam.camera.session.manager import CameraManager, Lease, State
+from softcam.camera.session.manager import CameraManager, Lease, LeaseKind, State
 from softcam.controls import capabilities, mapping
-from softcam.controls.controller import ControlManager
+from softcam.controls.controller import ChangeResult, ControlManager
 from softcam.controls.effective import effective_values
-from softcam.controls.fields import Field, Group, Kind
-from softcam.controls.schema import GROUPS
+from softcam.controls.fields import NO_NAMES, Field, Group, Kind
+from softcam.controls.schema import BY_NAME, GROUPS
 from softcam.imaging.jpeg import size_of
-from softcam.web.api.json_schema import BOOLEAN, INTEGER, NUMBER, STATUS_OK, STRING, json_ok, note, nullable, record
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STATUS_OK,
+    STRING,
+    Schema,
+    json_ok,
+    note,
+    nullable,
+    record,
+)
 from softcam.web.api.media import SIZE_LIMITS, MediaApi, SnapshotOptions
+from softcam.web.api.presets import APPLIED_SHAPE, PRESET, PresetsApi
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
 from softcam.web.http.router import Doc, Route
@@ -79,22 +93,41 @@ _CONTROLS: Final = record(
         "controls_not_applied": {"type": "array", "items": STRING},
     }
 )
-_NOTE: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
+NOTE_FIELD: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
+FOCUS_FIELDS: Final = {
+    "focused": nullable("boolean") | note("with trigger; null if autofocus timed out"),
+    "lens_position": nullable("number") | note("with trigger; in dioptres"),
+}
+_FOV_DESCRIPTIONS: Final[Mapping[FovMode, str]] = {
+    "scale": "the whole field of view at every size",
+    "crop": "the middle of the sensor, one pixel of it for each pixel of the image",
+}
 _NOT_YET_APPLIED: Final = {"note": "applied when the camera opens"}
 # Fields of the response to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "autofocus": {
-        "focused": nullable("boolean") | note("with trigger; null if autofocus timed out"),
-        "lens_position": nullable("number") | note("with trigger; in dioptres"),
-    },
-    **dict.fromkeys(("exposure_limits", "roi", "stream", *(name for name, _ in mapping.NIGHT_FIELDS)), _NOTE),
+    "autofocus": FOCUS_FIELDS,
+    "fov_mode": {"description": STRING, **NOTE_FIELD},
+    **dict.fromkeys(("exposure_limits", "roi", "stream", *(name for name, _ in mapping.NIGHT_FIELDS)), NOTE_FIELD),
 }
 
 _CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
-_ERRORS: Final = (400, 409, 503)
+CONTROL_ERRORS: Final = (400, 409, 503)
 _LIST_DOC: Final = Doc("List all controls", "controls", json_ok(_CONTROLS))
-_RESET_DOC: Final = Doc("Reset all controls", "controls", json_ok(_CONTROLS), errors=_ERRORS)
-_START_DOC: Final = Doc("Open the camera and hold it open", "camera", json_ok(_HOLD), errors=(400, 503))
+_RESET_DOC: Final = Doc("Reset all controls", "controls", json_ok(_CONTROLS), errors=CONTROL_ERRORS)
+_FOV_DOC: Final = Doc(
+    "Field of view",
+    "controls",
+    json_ok(record({**STATUS_OK, "mode": {"enum": list(_FOV_DESCRIPTIONS)}, "description": STRING})),
+)
+_STARTED: Final = {**_HOLD, "properties": {**_HOLD["properties"], **APPLIED_SHAPE}}
+_START_DOC: Final = Doc(
+    "Open the camera and hold it open",
+    "camera",
+    json_ok(_STARTED),
+    "With a preset, applies it first; the camera is not opened if that is not possible.",
+    parameters=(PRESET,),
+    errors=(400, 404, 503),
+)
 _RELEASE: Final = "The camera closes once it has no other clients."
 _STOP_DOC: Final = Doc("Release the camera held by start", "camera", json_ok(_HOLD), _RELEASE, errors=(400, 503))
 _SNAPSHOT_DOC: Final = Doc(
@@ -116,11 +149,13 @@ class ControlApi:
         control_manager: ControlManager,
         media: MediaApi,
         autofocus_timeout_s: float,
+        presets: PresetsApi,
     ) -> None:
         """`manager` is None if the camera is disabled; controls are then saved as for a closed camera."""
         self._manager = manager
         self._control_manager = control_manager
         self._media = media
+        self._presets = presets
         self._autofocus_timeout_s = max(autofocus_timeout_s, _MIN_AUTOFOCUS_S) + _OUTCOME_MARGIN_S
         self._lock = threading.Lock()  # guards changes of the fields below; each may be read without it
         self._hold: Lease | None = None
@@ -129,10 +164,11 @@ class ControlApi:
     def routes(self) -> list[Route]:
         return [
             *(
-                Route(group.paths, partial(self.set, group), "POST", is_repeated=True, doc=_control_doc(group))
+                Route(control_paths(group), partial(self.set, group), "POST", is_repeated=True, doc=_control_doc(group))
                 for group in GROUPS
             ),
-            Route(SNAPSHOT.paths, self.snapshot, "POST", is_read_only=True, doc=_SNAPSHOT_DOC),
+            Route(control_paths(BY_NAME["fov_mode"]), self.fov_mode, doc=_FOV_DOC),
+            Route(control_paths(SNAPSHOT), self.snapshot, "POST", is_read_only=True, doc=_SNAPSHOT_DOC),
             Route(_CONTROLS_PATHS, self.list_controls, doc=_LIST_DOC),
             Route(_CONTROLS_PATHS, self.reset, "DELETE", doc=_RESET_DOC),
             Route(("/camera/start", "/v1/camera/start"), self.start, "POST", doc=_START_DOC),
@@ -142,32 +178,42 @@ class ControlApi:
     def set(self, group: Group, request: Request) -> AnyResponse:
         """Set the values of one group."""
         values = body.read(request, group)
-        if group.name == "autofocus" and values.get("trigger"):
-            return json_response(group.answer(values) | self._run_autofocus(group, values))
-        self._control_manager.change(group, values)
-        return json_response(group.answer(values) | self._result(group, values))
+        return json_response({**group.answer(values), **self.change(group, values)})
 
-    def _result(self, group: Group, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of the response beside those that were set: what became of the request, and why."""
+    def change(
+        self,
+        group: Group,
+        values: Mapping[str, Any],
+        names: Mapping[str, str] = NO_NAMES,
+        autofocus_timeout_s: float = math.inf,
+    ) -> Mapping[str, Any]:
+        """Set values; returns the fields of the response beside them: what became of the request, and why.
+
+        `names` renames fields in errors and notes. A requested autofocus cycle is waited for until its own timeout, or
+        until that of the request, which includes opening the camera.
+        """
+        if group.name == "autofocus" and values.get("trigger"):
+            return self._run_autofocus(group, values, names, autofocus_timeout_s)
         manager = self._control_manager
-        requested, config = manager.requested, manager.current_config
+        result = manager.change(group, values, names)
         notes: Iterable[str]
         match group.name:
             case "manual_exposure":
-                return {"gain": requested.get("manual_exposure", "gain")}
+                return {"gain": result.requested.get("manual_exposure", "gain")}
             case "roi":
-                crop = mapping.stream_crop(requested, config)
+                crop = mapping.stream_crop(result.requested, result.stream, result.config)
                 if crop is None:
                     return _NOT_YET_APPLIED
                 return {**crop.shown, "note": ", ".join(crop.notes) or None}
             case "exposure_limits":
-                notes = mapping.limits_notes(requested, manager.stream_request, manager.config)
+                notes = mapping.limits_notes(result.requested, result.stream, manager.config)
             case "stream":
-                if config is None:
-                    return _NOT_YET_APPLIED
-                notes = capabilities.stream_deviations(requested, config)
+                return stream_note(result)
+            case "fov_mode":
+                mode = result.stream.fov  # also if the request returned to the configured one
+                return {"mode": mode, "description": _FOV_DESCRIPTIONS[mode], **stream_note(result)}
             case _:
-                notes = [*mapping.night_notes(group, values, requested)] if manager.is_night else []
+                notes = [*mapping.night_notes(group, values, result.requested, names)] if manager.is_night else []
                 if not notes:
                     return {}  # programs expect exactly the fields that were set
         return {"note": "; ".join(notes) or None}
@@ -185,6 +231,11 @@ class ControlApi:
         controls = {group.name: _describe_group(group, self._control_manager, focus) for group in GROUPS}
         return json_response({"controls": controls} | self._control_manager.problems())
 
+    def fov_mode(self, _request: Request) -> AnyResponse:
+        """The field of view in effect."""
+        mode = capabilities.field_of_view(self._control_manager.stream_request, self._control_manager.config)
+        return json_response({"status": "ok", "mode": mode, "description": _FOV_DESCRIPTIONS[mode]})
+
     def reset(self, request: Request) -> AnyResponse:
         """Reset all controls to their defaults."""
         body.read(request, body.NO_FIELDS)
@@ -192,10 +243,12 @@ class ControlApi:
         return self.list_controls(request)
 
     def start(self, request: Request) -> AnyResponse:
-        """Hold the camera open until `stop`; returns once it delivers frames."""
+        """Hold the camera open until `stop`; returns once it delivers frames. A preset is applied first."""
         body.read(request, body.NO_FIELDS)
         manager = self._enabled_manager()
         stops = self._stops
+        name = PRESET.read(request.query)
+        preset = None if name is None else self._presets.library.apply(name).preset
         # Each request has its own lease, so that one that fails does not release what another one waits for.
         with contextlib.ExitStack() as leases:
             lease = leases.enter_context(manager.lease("hold"))
@@ -204,7 +257,7 @@ class ControlApi:
                 if self._hold is None and stops == self._stops:
                     self._hold = lease
                     leases.pop_all()
-        return self._hold_answer()
+        return self._hold_answer({} if preset is None else self._presets.describe_applied(preset))
 
     def stop(self, request: Request) -> AnyResponse:
         """Release the lease of `start`, and no other."""
@@ -214,37 +267,70 @@ class ControlApi:
             self._stops += 1
         if hold is not None:
             hold.release()
-        return self._hold_answer()
+        return self._hold_answer({})
 
-    def _hold_answer(self) -> AnyResponse:
+    def _hold_answer(self, more: Mapping[str, Any]) -> AnyResponse:
         state = State.CLOSED if self._manager is None else self._manager.status().state
-        return json_response({"status": "ok", "held": self._hold is not None, "state": state})
+        return json_response({"status": "ok", "held": self._hold is not None, "state": state, **more})
+
+    @contextlib.contextmanager
+    def open_camera(self, kind: LeaseKind, deadline_s: float = math.inf) -> Iterator[CameraManager]:
+        """Hold the camera open within the block, which starts once it delivers frames.
+
+        Raises NoPicture if it delivers none by the deadline (monotonic clock).
+        """
+        manager = self._enabled_manager()
+        with manager.lease(kind):
+            manager.wait_ready(min(deadline_s, time.monotonic() + _READY_TIMEOUT_S))
+            yield manager
 
     def _enabled_manager(self) -> CameraManager:
         if self._manager is None:
             raise camera_disabled()
         return self._manager
 
-    def _run_autofocus(self, group: Group, values: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_autofocus(
+        self, group: Group, values: Mapping[str, Any], names: Mapping[str, str], timeout_s: float
+    ) -> dict[str, Any]:
         """Apply the change and run a cycle. Before the camera is first opened, its support of autofocus is unknown."""
-        manager = self._enabled_manager()
-        with manager.lease("snapshot"):
-            manager.wait_ready(time.monotonic() + _READY_TIMEOUT_S)
-            self._control_manager.change(group, values)
-            outcome = manager.autofocus.focus_on_request(time.monotonic() + self._autofocus_timeout_s)
+        deadline_s = time.monotonic() + timeout_s
+        with self.open_camera("snapshot", deadline_s) as manager:
+            self._control_manager.change(group, values, names, deadline_s=deadline_s)
+            cycle_deadline_s = time.monotonic() + self._autofocus_timeout_s
+            outcome = manager.autofocus.focus_on_request(min(cycle_deadline_s, deadline_s))
         if outcome is None:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
         return {"focused": outcome.is_focused, "lens_position": None if position is None else round(position, 2)}
 
 
+def stream_note(result: ChangeResult) -> Mapping[str, Any]:
+    """The note of the response to a change of size, frame rate or field of view."""
+    if result.config is None:
+        return _NOT_YET_APPLIED
+    deviations = capabilities.stream_deviations(result.requested, result.config)
+    return {"note": "; ".join([*deviations, *capabilities.field_notes(result.stream, result.config)]) or None}
+
+
+def control_paths(group: Group) -> tuple[str, str]:
+    """The paths under which a group is set."""
+    return f"/v1/camera/{group.name}", f"/camera/{group.name}"
+
+
+def answer_fields(group: Group, names: Iterable[str]) -> Mapping[str, Schema]:
+    """The JSON Schemas of fields in the response to a change; defaults and examples are those of requests."""
+    of_requests = ("default", "examples")
+    schemas = {
+        name: {key: each for key, each in group.row(name).schema().items() if key not in of_requests} for name in names
+    }
+    return {group.answers.get(name, name): schema for name, schema in schemas.items()}
+
+
 def _control_doc(group: Group) -> Doc:
-    # A default applies to requests only.
-    schemas = {row.name: {key: each for key, each in row.schema().items() if key != "default"} for row in group.fields}
-    fields = {group.answers.get(name, name): schema for name, schema in schemas.items()}
+    fields = answer_fields(group, [row.name for row in group.fields])
     result = record({**STATUS_OK, **fields, **_RESULT_FIELDS.get(group.name, {})}) | {"required": ["status"]}
     summary = group.help.partition(".")[0].partition(":")[0]
-    return Doc(summary, "controls", json_ok(result), group.help, body=group.schema(), errors=_ERRORS)
+    return Doc(summary, "controls", json_ok(result), group.help, body=group.schema(), errors=CONTROL_ERRORS)
 
 
 def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None) -> dict[str, Any]:
@@ -257,7 +343,7 @@ def _describe_group(group: Group, manager: ControlManager, focus: AfMode | None)
         row.name: _describe_field(group, row, config) | {"value": values[row.name], "is_set": row.name in set_values}
         for row in group.fields
     }
-    return {"help": group.help, "path": group.paths[0], "restarts": group.has_restart, "fields": fields}
+    return {"help": group.help, "path": control_paths(group)[0], "restarts": group.has_restart, "fields": fields}
 
 
 def _describe_field(group: Group, row: Field, config: StreamConfig | None) -> dict[str, Any]:

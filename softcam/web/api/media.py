@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import socket
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self
 
 from softcam.camera.base import RawStill, StreamConfig
 from softcam.camera.session.autofocus_cycle import FocusOutcome
 from softcam.camera.session.manager import CameraManager
 from softcam.controls.controller import ControlManager
 from softcam.errors import CameraError, NoPicture, NotSupported
-from softcam.imaging.dng import turned
-from softcam.imaging.exif import exif_segment, make_of, with_exif, with_orientation
+from softcam.imaging.dng import add_description, replace_orientation
+from softcam.imaging.exif import exif_segment, has_exif, make_of, with_exif, with_orientation
 from softcam.imaging.frame import Frame
 from softcam.imaging.jpeg import size_of
 from softcam.imaging.snapshot import Snapshot
@@ -25,6 +25,7 @@ from softcam.streaming.clients import Channel, StreamClient
 from softcam.streaming.fanout import CONTENT_TYPE, FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant, Size
 from softcam.web.http import query
+from softcam.web.http.downloads import content_disposition, picture_name
 from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
     NO_STORE,
@@ -69,6 +70,7 @@ _STREAM_DOC: Final = Doc(
     "application/octet-stream`, the same bytes have that type: WebKit's fetch() rejects multipart responses.",
     parameters=(_QUALITY, _FPS, _WIDTH),
     errors=(400, 503),
+    is_endless=True,
 )
 _SNAPSHOT_DOC: Final = Doc(
     "Snapshot",
@@ -93,6 +95,7 @@ class MediaDefaults:
     snapshot_quality: int
     autofocus_timeout_s: float
     max_clients: int
+    name: str | None = None  # of the camera: the description in snapshots, and the start of their file names
     # Home Assistant waits 10 s for a snapshot.
     snapshot_timeout_s: float = 10.0
     raw_timeout_s: float = 20.0  # a DNG of 12 megapixels has 24 MB and is written to the SD card first
@@ -100,6 +103,8 @@ class MediaDefaults:
     stream_timeout_s: float = 30.0
     # When a snapshot no longer waits for autofocus that it did not request: Moonraker waits one second in total.
     focus_budget_s: float = 0.75
+    # For a client that reconnects: the end of its previous stream is noticed a moment later.
+    slot_wait_s: float = 0.5
     stream_hold_s: float = 0.4  # the longest wait of a stream for the settled frames of a camera that was just opened
 
 
@@ -175,26 +180,39 @@ class MediaApi:
 
         Raises HttpError 503 if the camera is disabled or `max_clients` are connected, and CameraError.
         """
-        manager = self.require_camera()
+        self.require_camera()
         if not request.expects_body:
+            self._acquire_slot(0.0)
+            self._slots.release()
             return Response(b"", content_type, headers=headers())
-        with ExitStack() as stack:
-            if not self._slots.acquire(blocking=False):
-                raise HttpError(
-                    HTTPStatus.SERVICE_UNAVAILABLE,
-                    f"client limit reached ({self._defaults.max_clients}); disconnect a client, or raise --max-clients",
-                    {"Retry-After": str(_RETRY_AFTER_S)},
-                )
-            stack.callback(self._slots.release)
-            stack.callback(manager.lease("stream").release)
-            config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
-            manager.wait_settled(time.monotonic() + self._defaults.stream_hold_s)
-            release = stack.pop_all().close
+        config, release = self.reserve_stream()
 
         def start(connection: socket) -> None:
             self._fanout.add_client(StreamClient(connection, request.client, source(config), interval_s, release))
 
         return StreamingResponse(start, release, content_type, headers())
+
+    def reserve_stream(self) -> tuple[StreamConfig, Callable[[], None]]:
+        """Open the camera for one more stream; returns its configuration, and the function that ends the stream.
+
+        Waits until the camera is ready. Raises as `connect`.
+        """
+        manager = self.require_camera()
+        with ExitStack() as stack:
+            self._acquire_slot(self._defaults.slot_wait_s)
+            stack.callback(self._slots.release)
+            stack.callback(manager.lease("stream").release)
+            config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
+            manager.wait_settled(time.monotonic() + self._defaults.stream_hold_s)
+            return config, stack.pop_all().close
+
+    def _acquire_slot(self, timeout_s: float) -> None:
+        if not self._slots.acquire(timeout=timeout_s):
+            raise HttpError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"client limit reached ({self._defaults.max_clients}); disconnect a client, or raise --max-clients",
+                {"Retry-After": str(_RETRY_AFTER_S)},
+            )
 
     def require_camera(self) -> CameraManager:
         """The camera's manager. Raises HttpError 503 if the camera is disabled."""
@@ -213,13 +231,21 @@ class MediaApi:
             return Response(b"", DNG_TYPE if is_raw else "image/jpeg", headers=HEADERS)
         if is_raw:
             raw = self._take_raw(options.autofocus)
-            name = {"Content-Disposition": 'attachment; filename="snapshot.dng"'}
-            dng = turned(raw.dng, self._control_manager.orientation)
-            return Response(dng, DNG_TYPE, headers=_frame_headers(raw.timestamp_s) | name)
+            headers = self._download_headers("attachment", raw.timestamp_s, ".dng")
+            return Response(self._completed(raw.dng), DNG_TYPE, headers=headers)
         snapshot = self.take_snapshot(options)
-        return Response(snapshot.jpeg, "image/jpeg", headers=_frame_headers(snapshot.taken_s))
+        return Response(snapshot.jpeg, "image/jpeg", headers=self._download_headers("inline", snapshot.taken_s, ".jpg"))
 
-    def take_snapshot(self, options: SnapshotOptions) -> Snapshot:
+    def _download_headers(self, kind: Literal["inline", "attachment"], taken_s: float, suffix: str) -> dict[str, str]:
+        file_name = picture_name(self._defaults.name, taken_s, suffix)
+        return {**_frame_headers(taken_s), "Content-Disposition": content_disposition(kind, file_name)}
+
+    def _completed(self, dng: bytes) -> bytes:
+        """A raw image with the orientation, and the name of the camera."""
+        dng = replace_orientation(dng, self._control_manager.orientation)
+        return dng if self._defaults.name is None else add_description(dng, self._defaults.name)
+
+    def take_snapshot(self, options: SnapshotOptions, *, is_of_series: bool = True) -> Snapshot:
         """Open the camera if necessary, focus, and encode one frame. Raises CameraError, NoPicture among them."""
         requested_s = time.monotonic()
         deadline_s = requested_s + self._defaults.snapshot_timeout_s
@@ -227,7 +253,7 @@ class MediaApi:
         autofocus = options.autofocus
         if autofocus is None and options.max_age_s:
             autofocus = False  # a client that accepts an older frame does not wait for the lens
-        with manager.lease("snapshot", needs_focus=autofocus is not False):
+        with manager.lease("snapshot", needs_focus=autofocus is not False, is_of_series=is_of_series):
             config = manager.wait_ready(deadline_s, options.max_age_s)
             focus = self._focus(manager, autofocus, requested_s)
             size = _scaled(options, self._defaults.snapshot_size or (config.width, config.height))
@@ -284,7 +310,8 @@ class MediaApi:
                 options.quality or self._defaults.snapshot_quality,
                 quality_is_explicit=options.quality is not None,
             )
-            return Snapshot(_with_exif(jpeg, frame, config, self._control_manager.orientation), frame.timestamp_s)
+            orientation = self._control_manager.orientation
+            return Snapshot(_with_exif(jpeg, frame, config, orientation, self._defaults.name), frame.timestamp_s)
         finally:
             frame.release()
 
@@ -334,9 +361,11 @@ def _even(length: float) -> int:
     return max(2, 2 * math.floor(length / 2))
 
 
-def _with_exif(jpeg: bytes, frame: Frame, config: StreamConfig, orientation: int) -> bytes:
-    if frame.pixel_format == "MJPEG":  # the camera's JPEG may already have EXIF
-        return with_orientation(jpeg, orientation)
+def _with_exif(jpeg: bytes, frame: Frame, config: StreamConfig, orientation: int, name: str | None) -> bytes:
+    if frame.pixel_format == "MJPEG":
+        if name is None or has_exif(jpeg):  # that of the camera
+            return with_orientation(jpeg, orientation)
+        return with_exif(jpeg, exif_segment(orientation=orientation, description=name))
     metadata = frame.metadata
     segment = exif_segment(
         taken_at_s=frame.timestamp_s,
@@ -346,6 +375,7 @@ def _with_exif(jpeg: bytes, frame: Frame, config: StreamConfig, orientation: int
         lens_dioptres=_finite(metadata.get("LensPosition")),
         make=make_of(config.properties),
         model=config.properties.get("Model"),
+        description=name,
         orientation=orientation,
     )
     return with_exif(jpeg, segment)

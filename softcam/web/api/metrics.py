@@ -3,26 +3,26 @@
 https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
-import os
 import resource
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from softcam.camera.session.manager import State
+from softcam.runtime import memory
+from softcam.system.monitor import MachineState
 from softcam.web.http.messages import NO_STORE, AnyResponse, Request, Response
 from softcam.web.http.router import Doc, Route
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _DOC: Final = Doc("Metrics for Prometheus", "camera", {200: {CONTENT_TYPE: None}})
 
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _LABELS: Final = ("version", "backend", "camera")
 
 # Name, help, field of the status, and factor to base units. A name that ends with _total is a counter.
 _METRICS: Final = (
     ("camera_available", "1 if the camera can deliver frames.", "available", 1),
-    ("viewers", "Connected stream clients.", "viewers", 1),
+    ("viewers", "Connected clients of all streams.", "viewers", 1),
     ("fps", "Measured frame rate in frames per second; absent while the camera is closed.", "fps", 1),
     ("frames_total", "Frames received from the camera.", "frames", 1),
     ("pictures_encoded_total", "JPEGs encoded for streams.", "pictures_encoded", 1),
@@ -43,12 +43,13 @@ _METRICS: Final = (
 )
 
 
-def metrics_routes(content: Callable[[], Mapping[str, Any]]) -> list[Route]:
-    """`content` returns the fields of the status; metrics whose field is null are omitted."""
+def metrics_routes(content: Callable[[], Mapping[str, Any]], machine: Callable[[], MachineState]) -> list[Route]:
+    """`content` returns the fields of the status, `machine` the state of the machine; unknown values are omitted."""
 
     def answer(_request: Request) -> AnyResponse:
-        lines = [*_camera_lines(content()), *_process_lines()]
-        return Response("".join(f"{line}\n" for line in lines).encode(), CONTENT_TYPE, headers=NO_STORE)
+        lines = [*_camera_lines(content()), *_machine_lines(machine()), *_process_lines()]
+        body = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
+        return Response(body, CONTENT_TYPE, headers=NO_STORE)
 
     return [Route(("/metrics",), answer, doc=_DOC)]
 
@@ -69,22 +70,58 @@ def _recording_lines(recording: Mapping[str, Any]) -> Iterator[str]:
     running = {f'{{kind="{kind}"}}': recording[kind] for kind in ("video", "timelapse")}
     active = {label: int(each is not None) for label, each in running.items()}
     yield from _family("soft_stream_recording_active", "1 while a recording of this kind is running.", active)
-    interrupted = {label: each["interrupted"] for label, each in running.items() if each and each["interrupted"]}
+    interrupted = {
+        f'{{kind="{kind}"}}': moment
+        for kind in ("video", "timelapse")
+        if (moment := (recording[kind] or {}).get("interrupted") or recording["cut_short"][kind])
+    }
     yield from _family(
         "soft_stream_recording_interrupted_timestamp_seconds",
-        "When the end of the portal interrupted a recording that is now resumed.",
+        "When the end of the portal interrupted a recording; it is resumed if it is active.",
         interrupted,
     )
     has_failed = {"": int(recording["last_error"] is not None)}
     yield from _family("soft_stream_recording_failed", "1 while something cannot be recorded.", has_failed)
 
 
+def _machine_lines(state: MachineState) -> Iterator[str]:
+    """Of the machine, so portals of several cameras on one machine export the same values."""
+    if state.temperature_c is not None:
+        summary = "Temperature of the processor."
+        yield from _family("soft_stream_system_temperature_celsius", summary, {"": state.temperature_c})
+    if (throttling := state.throttling) is not None:
+        for name, summary, flags in (
+            ("", "1 while the firmware reports it: under-voltage, or a reduced clock rate.", throttling.now),
+            ("_since_boot", "1 if it was reported since the boot, as far as the portal ran.", throttling.since_boot),
+        ):
+            known = {kind: flag for kind, flag in throttling.by_name(flags).items() if flag is not None}
+            samples = {f'{{kind="{kind}"}}': int(flag) for kind, flag in known.items()}
+            yield from _family(f"soft_stream_system_throttling{name}", summary, samples)
+    if state.load_average is not None:
+        loads = zip(("1m", "5m", "15m"), state.load_average, strict=True)
+        summary = "Average number of processes that run or wait, over a period."
+        yield from _family(
+            "soft_stream_system_load_average", summary, {f'{{period="{period}"}}': load for period, load in loads}
+        )
+    if (memory := state.memory) is not None:
+        yield from _family("soft_stream_system_memory_size_bytes", "Memory of the machine.", {"": memory.total})
+        summary = "Memory that programs can get without swapping."
+        yield from _family("soft_stream_system_memory_available_bytes", summary, {"": memory.available})
+    if (disk := state.disk) is not None:
+        label = f'{{path="{_escaped(disk.folder)}"}}'
+        summary = "Size of the disk of the recordings, or of the saved controls without recordings."
+        yield from _family("soft_stream_system_disk_size_bytes", summary, {label: disk.total})
+        yield from _family("soft_stream_system_disk_free_bytes", "What the portal may use of it.", {label: disk.free})
+    if (wifi := state.wifi) is not None:
+        label = f'{{interface="{_escaped(wifi.interface)}"}}'
+        yield from _family("soft_stream_system_wifi_signal_dbm", "Strength of the Wi-Fi signal.", {label: wifi.dbm})
+
+
 def _process_lines() -> Iterator[str]:
     """The process metrics of Prometheus client libraries, under their usual names."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     yield from _family("process_cpu_seconds_total", "User and system CPU time.", {"": usage.ru_utime + usage.ru_stime})
-    resident_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
-    yield from _family("process_resident_memory_bytes", "Resident memory.", {"": resident_bytes})
+    yield from _family("process_resident_memory_bytes", "Resident memory.", {"": memory.resident_bytes()})
     descriptors = sum(1 for _ in Path("/proc/self/fd").iterdir())
     yield from _family("process_open_fds", "Open file descriptors.", {"": descriptors})
 

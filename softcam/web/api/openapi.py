@@ -1,7 +1,8 @@
 """The OpenAPI 3.1 description of the API, generated once from the routing table.
 
-The routes carry their schemas, which come from the control schema. Only what all routes share is written here. Runs
-on the main thread, at start.
+The routes carry their schemas, which come from the control schema. Only what all routes share is written here. An
+operation under another path of its route has `x-alias-of`, the route's first path; one whose response ends only with
+the connection has `x-is-endless`. Runs on the main thread, at start.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from softcam import __version__
+from softcam.web.api.collection import COLLECTION_DOC, collection_response
 from softcam.web.api.json_schema import STRING, json_ok, record
 from softcam.web.http.messages import json_response
 from softcam.web.http.router import Doc, Parameter, Route
@@ -41,14 +43,16 @@ _WITH_BODY: Final = (403, 415)
 
 
 def openapi_routes(routes: Sequence[Route], *, has_key: bool) -> list[Route]:
-    """The route of the description, which includes itself.
+    """The routes of the description and of the collection made from it; it includes both.
 
     `has_key`: whether an API key is required, except for public routes.
     """
     doc = Doc("OpenAPI description", "pages", json_ok({"type": "object"}))
     own = Route(("/openapi.json",), lambda _: response, doc=doc)
-    response = json_response(describe([*routes, own], has_key=has_key), headers={"Cache-Control": "no-cache"})
-    return [own]
+    requests = Route(("/collection.json",), lambda request: collection_response(document, request), doc=COLLECTION_DOC)
+    document = describe([*routes, own, requests], has_key=has_key)
+    response = json_response(document, headers={"Cache-Control": "no-cache"})
+    return [own, requests]
 
 
 def describe(routes: Sequence[Route], *, has_key: bool) -> dict[str, Any]:
@@ -61,6 +65,8 @@ def describe(routes: Sequence[Route], *, has_key: bool) -> dict[str, Any]:
         operations, method = paths.setdefault(path, {}), route.method.lower()
         operation = _operation(route, _with_actions(doc, actions) if path == "/" else doc, has_key=has_key)
         name = "".join(part if part.isalnum() else "_" for part in path).strip("_") or "page"
+        if path != route.paths[0]:
+            operation["x-alias-of"] = route.paths[0]
         operations[method] = operation | {"operationId": f"{method}_{name}"}
         if method == "get":
             responses = operation["responses"].items()
@@ -125,17 +131,59 @@ def _operation(route: Route, doc: Doc, *, has_key: bool) -> dict[str, Any]:
         | ({"required": True} if each.place == "path" else {})
         for each in doc.parameters
     ]
-    body = {"required": doc.is_body_required, "content": {"application/json": {"schema": doc.body}}}
     operation = {
         "tags": [doc.tag],
         "summary": doc.summary,
         "description": doc.description or None,
         "parameters": parameters or None,
-        "requestBody": None if doc.body is None else body,
+        "requestBody": None if doc.body is None else _request_body(doc.body, is_required=doc.is_body_required),
         "responses": {str(status): _response(status, doc, content) for status, content in contents.items()},
+        "x-is-endless": True if doc.is_endless else None,
         "security": _security(route, has_key=has_key),
     }
     return {name: value for name, value in operation.items() if value is not None}
+
+
+def _request_body(schema: Mapping[str, Any], *, is_required: bool) -> dict[str, Any]:
+    return {
+        "required": is_required,
+        "content": {"application/json": {"schema": schema, "example": _example(schema)}},
+    }
+
+
+def _example(schema: Mapping[str, Any]) -> Any:
+    """The schema's own example, or the smallest valid value; of alternatives, the first.
+
+    An object has the properties that are required or have an example or a default.
+    """
+    if "examples" in schema:
+        return schema["examples"][0]
+    if "default" in schema:
+        return schema["default"]
+    alternatives = schema.get("oneOf") or schema.get("anyOf")
+    if alternatives:
+        return _example(alternatives[0])
+    if "const" in schema or "enum" in schema:
+        return schema.get("const", next(iter(schema.get("enum", ())), None))
+    match [schema.get("type")] if isinstance(schema.get("type"), str) else schema.get("type"):
+        case ["object", *_]:
+            fields = schema.get("properties", {})
+            required = {*schema.get("required", ())}
+            chosen = [
+                name for name, each in fields.items() if name in required or each.keys() & {"default", "examples"}
+            ]
+            if not chosen and schema.get("minProperties"):
+                chosen = [*fields][:1]
+            return {name: _example(fields[name]) for name in chosen}
+        case ["array", *_]:
+            return []
+        case ["boolean", *_]:
+            return False
+        case ["integer" | "number", *_]:
+            return schema.get("minimum", 0)
+        case ["string", *_]:
+            return ""
+    return None
 
 
 def _security(route: Route, *, has_key: bool) -> list[dict[str, list[str]]] | None:

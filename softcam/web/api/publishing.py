@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from softcam.errors import NotSupported
-from softcam.rtsp.publisher import Publisher, State
+from softcam.rtsp.publisher.publisher import Publisher, PublisherState
 from softcam.web.api.json_schema import BOOLEAN, INTEGER, STATUS_OK, STRING, json_ok, note, nullable, record
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, camera_disabled, json_response
@@ -22,7 +22,8 @@ _START_DOC: Final = Doc(
 _STOP_DOC: Final = Doc("Stop publishing H.264", "streaming", _RESPONSE, errors=(400, 503))
 
 _PUBLISHING: Final = {
-    "state": {"enum": [state.value for state in State]},
+    "state": {"enum": [state.value for state in PublisherState]}
+    | note("`waiting`: the camera delivers no frames; `failed`: retrying because of `last_error`"),
     "url": STRING | note("the server's address, without user, password and query"),
     "since": nullable("number") | note("Unix seconds"),
     "reconnects": INTEGER,
@@ -61,9 +62,13 @@ class PublishingApi:
     def stop(self, request: Request) -> AnyResponse:
         """Succeeds also if nothing is published."""
         body.read(request, body.NO_FIELDS)
+        self.stop_publishing()
+        return json_response({"status": "ok", "streaming": False})
+
+    def stop_publishing(self) -> None:
+        """As `stop`, for a request that changes something else as well."""
         if self.publisher is not None:
             self.publisher.stop()
-        return json_response({"status": "ok", "streaming": False})
 
     def status(self) -> dict[str, Any]:
         """The fields of the camera's status, described by `STREAMING_SHAPE`."""
@@ -77,4 +82,4 @@ class PublishingApi:
             "reconnects": status.reconnects,
             "last_error": status.last_error,
         }
-        return {"streaming": status.state is not State.OFF, "publishing": publishing}
+        return {"streaming": status.state is not PublisherState.OFF, "publishing": publishing}

@@ -8,8 +8,8 @@ from typing import Final, cast, get_args
 from softcam.controls.fields import Field, Group
 from softcam.recording.folder import Selection
 from softcam.recording.names import NAME_PATTERN, Kind, SortKey, is_recording, sort_key, sort_key_at
-from softcam.recording.recorder import RecordingOptions
 from softcam.recording.timelapse import TimelapseOptions
+from softcam.recording.video_run import RecordingOptions
 from softcam.web.api import json_schema as schema
 from softcam.web.api.media import SIZE_LIMITS
 from softcam.web.http import query
@@ -94,10 +94,11 @@ _ENTRY: Final = schema.record(
     }
 )
 _RUNNING: Final = {
-    "name": schema.nullable("string") | schema.note("the newest file; null before the first"),
+    "name": schema.nullable("string") | schema.note("the newest file; null before the first and while paused"),
     "began": schema.UNIX_TIME,
-    "elapsed_s": schema.NUMBER,
-    "bytes": schema.INTEGER,
+    "elapsed_s": schema.NUMBER | schema.note("recorded time since then, without pauses and interruptions"),
+    "paused": schema.nullable("string") | schema.note("why nothing is being recorded; null while it records"),
+    "bytes": schema.INTEGER | schema.note("recorded since the interruption, also what was deleted to free space"),
     "interrupted": schema.nullable("number")
     | schema.note("Unix time; the end of the portal interrupted the recording, and its next start resumed it"),
 }
@@ -106,11 +107,17 @@ _TIMELAPSE: Final = schema.record(
     {**_RUNNING, "stills": schema.INTEGER, "failures": schema.INTEGER, "interval_s": schema.NUMBER}
 )
 _BOTH: Final = {"video": _or_null(_VIDEO), "timelapse": _or_null(_TIMELAPSE)}
+_CUT_SHORT: Final = schema.record(
+    {"video": schema.nullable("number"), "timelapse": schema.nullable("number")}
+) | schema.note(
+    "Unix time; the end of the portal interrupted a recording that was not resumed; null after another start"
+)
 _LIST: Final = {
     "recordings": {"type": "array", "items": _ENTRY},
-    "total": schema.INTEGER | schema.note("how many the query selects, on this page and later ones"),
+    "total": schema.INTEGER | schema.note("how many the query selects, on all pages"),
     "next": schema.nullable("string") | schema.note("`before` of the next page; null on the last page"),
     "running": schema.record(_BOTH),
+    "cut_short": _CUT_SHORT,
     "used_bytes": schema.INTEGER,
     "max_bytes": schema.nullable("integer"),
     "free_bytes": schema.nullable("integer"),
@@ -118,7 +125,7 @@ _LIST: Final = {
 }
 # The field of the camera's status.
 RECORDING_SHAPE: Final = {
-    "recording": _or_null(schema.record({**_BOTH, "last_error": schema.nullable("string")}))
+    "recording": _or_null(schema.record({**_BOTH, "cut_short": _CUT_SHORT, "last_error": schema.nullable("string")}))
     | schema.note("recordings in progress and the last error; null if no folder is configured")
 }
 
@@ -152,12 +159,32 @@ def _bound(text: str) -> SortKey:
     raise ValueError(f"a name from the list, or Unix time from 0 to {_LAST_S}")
 
 
+def _before(text: str) -> tuple[SortKey | None, SortKey | None]:
+    """The last recording of the previous page, if any, and the end of the time that is selected, if any."""
+    name, comma, moment = text.partition(",")
+    if not is_recording(name):
+        return None, _bound(text)
+    with contextlib.suppress(ValueError):
+        return sort_key(name), sort_key_at(_TIME.parse(moment)) if comma else None
+    raise ValueError(f"`next` of the previous page, or Unix time from 0 to {_LAST_S}")
+
+
+def next_page(parameters: Mapping[str, str], last: str) -> str:
+    """`before` of the page after the recording `last`, with the time of this page's `before`."""
+    moment = parameters.get("before", "").rpartition(",")[2]
+    return f"{last},{moment}" if moment and not is_recording(moment) else last
+
+
 _BOUND: Final = {"anyOf": [_NAME.schema, _TIME.schema]}
+_NEXT: Final = {"type": "string", "pattern": f"^{NAME_PATTERN},[0-9]{{1,11}}$".replace(r"\d", "[0-9]")}
 _DAY: Final = query.QueryParameter(
     "day", "only recordings of this day, in UTC", {"format": "date"} | schema.STRING, parse=_day
 )
 _BEFORE: Final = query.QueryParameter(
-    "before", "only recordings before this one, or before this Unix time", _BOUND, parse=_bound
+    "before",
+    "only recordings before this Unix time; or `next` of the previous page, which does not change `total`",
+    {"anyOf": [*_BOUND["anyOf"], _NEXT]},
+    parse=_before,
 )
 _AFTER: Final = query.QueryParameter(
     "after", "only this recording and later ones, or those since this Unix time", _BOUND, parse=_bound
@@ -166,11 +193,13 @@ _AFTER: Final = query.QueryParameter(
 
 def selection(parameters: Mapping[str, str]) -> Selection:
     """The recordings that the query selects. Raises HttpError 400."""
+    cursor, end = _BEFORE.read(parameters) or (None, None)
     return Selection(
         kind=cast(Kind | None, _ONE_KIND.read(parameters)),
         day=_DAY.read(parameters) or "",
         first=_AFTER.read(parameters),
-        end=_BEFORE.read(parameters),
+        end=end,
+        cursor=cursor,
         limit=_LIMIT.read(parameters) or _MAX_LISTED,
     )
 

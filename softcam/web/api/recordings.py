@@ -1,6 +1,5 @@
 """Recordings over HTTP: list, start, stop, download with ranges, delete, stills. Runs on the threads of requests."""
 
-import time
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -9,12 +8,14 @@ from softcam.controls.fields import Group
 from softcam.errors import NotSupported
 from softcam.recording import thumbnail
 from softcam.recording.catalog import Recording
-from softcam.recording.recorder import RecordingOptions, RunningVideo
 from softcam.recording.service import RecordingService
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions
+from softcam.recording.video_run import RecordingOptions, RunningVideo
+from softcam.runtime.deadline import Deadline
 from softcam.web.api import recording_docs as docs
 from softcam.web.api.media import MediaApi, SnapshotOptions
 from softcam.web.http import body
+from softcam.web.http.downloads import content_disposition, file_stem
 from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
     AnyResponse,
@@ -38,10 +39,11 @@ _HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
 
 @dataclass(frozen=True, slots=True)
 class RecordingsApi:
-    """Handles `/v1/recordings`. `service` is None if no folder is configured."""
+    """Handles `/v1/recordings`. `service` is None if no folder is configured; `camera` is the name that was set."""
 
     service: RecordingService | None
     media: MediaApi
+    camera: str | None = None
 
     @property
     def _video(self) -> Group:
@@ -64,7 +66,9 @@ class RecordingsApi:
     def status(self) -> dict[str, Any] | None:
         """The field of the camera's status, described by `RECORDING_SHAPE`."""
         service = self.service
-        return None if service is None else {**_running(service), "last_error": service.last_error}
+        if service is None:
+            return None
+        return {**_running(service), "cut_short": _cut_short(service), "last_error": service.last_error}
 
     def get_list(self, request: Request) -> AnyResponse:
         """The list; empty if the folder cannot be read, with the reason in `last_error`."""
@@ -72,17 +76,18 @@ class RecordingsApi:
         service = self._require_service()
         library = service.library
         entries: list[Recording] = []
-        total, used, free, error_text = 0, 0, None, None
+        total, has_more, used, free, error_text = 0, False, 0, None, None
         try:
-            entries, total = library.select(selection)
-            used, free = library.used_bytes(), library.free_bytes()
+            entries, total, has_more = library.catalog.select(selection)
+            used, free = library.catalog.used_bytes(), library.free_bytes()
         except OSError as error:
             error_text = f"the recordings folder {library.folder} cannot be read: {error.strerror or error}"
         content = {
             "recordings": [_fields(entry) for entry in entries],
             "total": total,
-            "next": entries[-1].name if entries and total > len(entries) else None,
+            "next": docs.next_page(request.query, entries[-1].name) if entries and has_more else None,
             "running": _running(service),
+            "cut_short": _cut_short(service),
             "used_bytes": used,
             "max_bytes": library.max_bytes,
             "free_bytes": free,
@@ -102,12 +107,12 @@ class RecordingsApi:
         return _result(service.video.start(RecordingOptions(**values)))
 
     def stop(self, request: Request) -> AnyResponse:
-        """Succeeds also if nothing is running."""
+        """Stop the recordings; succeeds also if nothing is running."""
         kind = body.read(request, docs.STOP).get("kind")
         service = self._require_service()
-        deadline_s = time.monotonic() + _STOP_LIMIT_S
+        deadline = Deadline.after(_STOP_LIMIT_S)
         ended = [
-            recorder.stop(deadline_s)
+            recorder.stop(deadline)
             for name, recorder in (("video", service.video), ("timelapse", service.timelapse))
             if recorder is not None and kind in (None, name)
         ]
@@ -129,8 +134,10 @@ class RecordingsApi:
         name = request.path_parameters["name"]
         headers = dict(_HEADERS)
         if docs.DOWNLOAD.read(request.query):
-            headers["Content-Disposition"] = f'attachment; filename="{name}"'
-        file, view = self._require_service().library.open_view(name, has_index=docs.INDEX.read(request.query) or False)
+            file_name = name if self.camera is None else f"{file_stem(self.camera)}-{name}"
+            headers["Content-Disposition"] = content_disposition("attachment", file_name)
+        catalog = self._require_service().library.catalog
+        file, view = catalog.open_view(name, has_index=docs.INDEX.read(request.query) or False)
         return file_response(
             request,
             file,
@@ -155,7 +162,7 @@ class RecordingsApi:
 
     def thumbnail(self, request: Request) -> AnyResponse:
         """Raises RecordingError."""
-        picture = self._require_service().library.thumbnail(request.path_parameters["name"])
+        picture = self._require_service().library.catalog.thumbnail(request.path_parameters["name"])
         return Response(picture, "image/jpeg", headers=_HEADERS)
 
     def _require_service(self) -> RecordingService:
@@ -171,6 +178,10 @@ def _result(status: _Status) -> AnyResponse:
 def _running(service: RecordingService) -> dict[str, Any]:
     recorders = {"video": service.video, "timelapse": service.timelapse}
     return {name: None if recorder is None else _fields(recorder.running) for name, recorder in recorders.items()}
+
+
+def _cut_short(service: RecordingService) -> dict[str, float | None]:
+    return {kind: None if moment is None else round(moment, 3) for kind, moment in service.cut_short.items()}
 
 
 def _fields(status: _Status) -> dict[str, Any] | None:

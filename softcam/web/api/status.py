@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from softcam import __version__
+from softcam.camera.models import is_wide
 from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionStatus, State
-from softcam.controls import mapping
+from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
+from softcam.web.api.control_values import VALUES_SHAPE, control_values
 from softcam.web.api.h264_stream import H264_SHAPE
 from softcam.web.api.json_schema import BOOLEAN, INTEGER, NUMBER, STRING, UNIX_TIME, json_ok, note, nullable, record
+from softcam.web.api.presets import PRESETS_SHAPE
 from softcam.web.api.publishing import STREAMING_SHAPE
 from softcam.web.api.recording_docs import RECORDING_SHAPE
+from softcam.web.api.rtsp import RTSP_SHAPE
 from softcam.web.http.messages import CAMERA_DISABLED, AnyResponse, Request, json_response
 from softcam.web.http.router import Doc, Route
 
@@ -50,6 +54,7 @@ STATUS_SCHEMA: Final = record(
     {
         "state": {"enum": [state.value for state in State]},
         "backend": nullable("string"),
+        "name": STRING | note("as set, or the model of the camera"),
         "camera": nullable("string"),
         "socket_path": nullable("string") | note("of the GStreamer pipeline that delivers the images"),
         "socket_exists": nullable("boolean"),
@@ -59,6 +64,9 @@ STATUS_SCHEMA: Final = record(
         "height": nullable("integer"),
         "pixel_format": nullable("string"),
         "fps": nullable("number"),
+        "is_wide_camera": nullable("boolean") | note("null if the model is unknown"),
+        "sensor_mode_width": nullable("integer") | note("null while it is closed, and for cameras without modes"),
+        "sensor_mode_height": nullable("integer"),
         "last_error": nullable("string"),
         "restarts": INTEGER,
         "opens": INTEGER,
@@ -76,18 +84,22 @@ STATUS_SCHEMA: Final = record(
         "sensor_black_levels": nullable("array"),
         **H264_SHAPE,
         **STREAMING_SHAPE,
+        **RTSP_SHAPE,
         **RECORDING_SHAPE,
         "hook": record(_HOOK) | nullable("object") | _HOOK_NOTE,
         "hdr_mode": {"enum": ["off", "auto", "sensor", "single-exp", None]},
         "lens_correction_enabled": nullable("boolean"),
         "roi": nullable("object"),
+        "fov_mode": {"enum": ["scale", "crop"]},
         "transform": nullable("object"),
         "scene_mode": {"enum": ["day", "low_light", "night", None]},
         "day_night_mode": {"enum": ["auto", "day", "night", None]},
         "day_night_threshold_lux": nullable("number"),
+        **VALUES_SHAPE,
         "controls_set_aside": nullable("string") | note("why saved controls were quarantined"),
         "controls_not_kept": nullable("string") | note("why controls are not saved"),
         "controls_not_applied": {"type": "array", "items": STRING},
+        **PRESETS_SHAPE,
     }
 )
 _HEALTH: Final = {
@@ -96,7 +108,7 @@ _HEALTH: Final = {
     "streaming_active": BOOLEAN,
     "recording_active": BOOLEAN,
     "recording_interrupted": nullable("number")
-    | note("Unix time at which the end of the portal interrupted a recording that is now resumed"),
+    | note("Unix time at which the end of the portal interrupted a recording; it is resumed if it is active"),
     "recording_error": nullable("string") | note("why something is not recorded"),
     "version": STRING,
 }
@@ -177,9 +189,11 @@ class StatusApi:
             "pictures_encoded": self.encoded(),
             "uptime_s": round(time.monotonic() - self.began_s, 1),
             "version": __version__,
+            **self._sensor_fields(status),
             **self._metadata_fields(status),
         }
         content |= self._control_fields(content["lux"])
+        content |= control_values(status, self.control_manager, {} if manager is None else manager.sent.values)
         for section in self.sections:
             content |= section()
         return content | {"recording": self.recording()}
@@ -190,6 +204,15 @@ class StatusApi:
     def _is_available(self, status: SessionStatus) -> bool:
         """Whether a client can expect frames: the camera is neither recovering nor missing, and has not failed."""
         return self.manager is not None and status.state not in _UNAVAILABLE and self.manager.health_error() is None
+
+    def _sensor_fields(self, status: SessionStatus) -> Mapping[str, Any]:
+        model = None if self.manager is None else self.manager.camera.model
+        mode = None if status.config is None else status.config.sensor_mode
+        return {
+            "is_wide_camera": None if model is None else is_wide(model),
+            "sensor_mode_width": None if mode is None else mode.size[0],
+            "sensor_mode_height": None if mode is None else mode.size[1],
+        }
 
     def _metadata_fields(self, status: SessionStatus) -> Mapping[str, Any]:
         """What the newest frame was taken with."""
@@ -211,7 +234,7 @@ class StatusApi:
         manager = self.control_manager
         requested, config = manager.requested, manager.config
         controls = {} if config is None else config.controls
-        crop = mapping.stream_crop(requested, manager.current_config)
+        crop = mapping.stream_crop(requested, manager.stream_request, manager.current_config)
         knows_exposure = "AeEnable" in controls or requested.has("auto_exposure") or requested.has("manual_exposure")
         knows_balance = "AwbEnable" in controls or any(map(requested.has, ("awb", "manual_awb", "awb_preset")))
         knows_lens = "LensDewarpEnable" in controls or (config is None and requested.has("lens_correction"))
@@ -222,6 +245,7 @@ class StatusApi:
             "hdr_mode": requested.get("hdr", "mode"),
             "lens_correction_enabled": requested.get("lens_correction", "enabled") if knows_lens else None,
             "roi": None if crop is None else dict(crop.shown),
+            "fov_mode": capabilities.field_of_view(manager.stream_request, config),
             "transform": {name: requested.get("transform", name) for name in ("hflip", "vflip", "rotation")},
             "scene_mode": manager.scene(lux),
             "day_night_mode": requested.get("day_night_mode", "mode"),
@@ -232,7 +256,8 @@ class StatusApi:
 
 def _recording_health(recording: Mapping[str, Any]) -> Mapping[str, Any]:
     running = [each for each in map(recording.get, ("video", "timelapse")) if each is not None]
-    interrupted = [each["interrupted"] for each in running if each["interrupted"] is not None]
+    cut_short = recording.get("cut_short", {}).values()
+    interrupted = [moment for moment in (*(each["interrupted"] for each in running), *cut_short) if moment is not None]
     return {
         "recording_active": bool(running),
         "recording_interrupted": max(interrupted, default=None),

@@ -6,25 +6,26 @@ import { makeRow, spaced, toValid } from "./rows.js";
 
 // Sections in order. "group.field" selects one field, "group" its remaining fields. All others are shown in "More".
 const SECTIONS = [
-  ["Exposure", ["auto_exposure", "manual_exposure", "image_processing.exposure_value", "image_processing.metering", "image_processing.flicker"]],
+  ["Exposure", ["auto_exposure", "manual_exposure", "image_processing.exposure_value", "ae_exposure_mode", "ae_constraint_mode", "image_processing.metering", "image_processing.flicker"]],
   ["Exposure limits", ["exposure_limits"]],
   ["White balance", ["awb", "awb_preset", "manual_awb"]],
   ["Focus", ["autofocus.trigger", "autofocus.window", "autofocus_mode", "lens_position", "autofocus_range", "autofocus"]],
   ["Picture", ["image_processing", "hdr", "lens_correction"]],
   ["Rotate and flip", ["transform"]],
   ["Day and night", ["day_night_mode"]],
-  ["Stream", ["stream"]],
+  ["Stream", ["stream", "fov_mode"]],
 ];
 const INITIALLY_OPEN = new Set(["Exposure", "Focus", "White balance"]);
 const HIDDEN = new Set(["roi"]); // zoom, on the picture itself
 const LABELS = {
   "auto_exposure.enabled": "Automatic exposure", "manual_exposure.exposure_us": "Exposure time",
-  "min_exposure_us": "Shortest exposure", "max_exposure_us": "Longest exposure", "image_processing.exposure_value": "Exposure compensation", "awb.enabled": "Automatic white balance",
+  "min_exposure_us": "Shortest exposure", "max_exposure_us": "Longest exposure", "image_processing.exposure_value": "Exposure compensation",
+  "ae_exposure_mode.mode": "Exposure mode", "ae_constraint_mode.mode": "Constraint", "awb.enabled": "Automatic white balance",
   "awb_preset.preset": "White balance preset", "autofocus.trigger": "Focus now", "autofocus.window": "Focus point",
   "autofocus_mode.mode": "Focus mode", "lens_position.position": "Manual focus", "range_mode": "Focus range",
   "hdr.mode": "HDR", "lens_correction.enabled": "Lens correction", "hflip": "Flip horizontally",
   "vflip": "Flip vertically", "day_night_mode.mode": "Scene mode", "threshold_lux": "Night below",
-  "night_awb_preset": "White balance preset at night", "min_gain": "Lowest gain", "max_gain": "Highest gain", "speed": "Focus speed", "flicker": "Anti-flicker", "fps": "Frame rate",
+  "night_awb_preset": "White balance preset at night", "min_gain": "Lowest gain", "max_gain": "Highest gain", "speed": "Focus speed", "flicker": "Anti-flicker", "fov_mode.mode": "Field of view", "fps": "Frame rate",
 };
 // The value of a control that is not set: what the camera currently uses.
 const LIVE = {
@@ -90,14 +91,14 @@ export class Controls {
     if (this.groups) this.#refresh();
   }
 
-  /** Sets values of a group once the controls are loaded; while a request is in progress, only the newest values are kept. */
+  /** Sets values of a group once the controls are loaded. During a request, only the newest are kept. */
   set(group, values) {
     this.#changed_ms.set(group, performance.now());
     this.#pending.set(group, { ...this.#pending.get(group), ...values });
     this.#send();
   }
 
-  // --- sending -----------------------------------------------------------------------------------------------------
+  // --- sending
 
   async #send() {
     if (this.#isSending || !this.groups || !this.#pending.size) return;
@@ -161,7 +162,7 @@ export class Controls {
     }
   }
 
-  // --- drawing -----------------------------------------------------------------------------------------------------
+  // --- drawing
 
   #draw() {
     const focusedId = document.activeElement?.id;

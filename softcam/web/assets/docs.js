@@ -17,7 +17,8 @@ function typeOf(schema) {
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.enum) return schema.enum.map(value => String(value)).join(", ");
   const type = [].concat(schema.type || "any").join(" or ");
-  const range = schema.minimum === undefined ? "" : ` from ${schema.minimum} to ${schema.maximum}`;
+  const { minimum, exclusiveMinimum, maximum } = schema;
+  const range = minimum !== undefined ? ` from ${minimum} to ${maximum}` : exclusiveMinimum !== undefined ? ` above ${exclusiveMinimum}, at most ${maximum}` : "";
   return type + range + (schema.multipleOf ? `, a multiple of ${schema.multipleOf}` : "");
 }
 
@@ -31,16 +32,6 @@ function table(rows, headings = ["Name", "Type", "Description"]) {
   }
   const head = make("tr", {}, ...headings.map(text => make("th", { textContent: text, scope: "col" })));
   return make("div", { className: "scroll" }, make("table", {}, make("thead", {}, head), body));
-}
-
-function example(schema) {
-  const values = {};
-  for (const [name, field] of fieldsOf(schema)) {
-    const isRequired = (schema.required || []).includes(name);
-    if (!isRequired && field.default === undefined) continue;
-    values[name] = field.default ?? (field.enum ? field.enum[0] : field.minimum ?? false);
-  }
-  return JSON.stringify(values, null, 1);
 }
 
 /** One input per parameter, in the order of the table. */
@@ -75,10 +66,10 @@ function form(path, method, operation) {
     const link = make("a", { href: target(path, inputs), textContent: "Open" });
     for (const input of inputs) input.addEventListener("input", () => { link.href = target(path, inputs); });
     link.addEventListener("click", event => { if (!areValid()) event.preventDefault(); });
-    part.append(make("div", {}, link));
+    part.append(make("div", {}, link), snippetOf(part, operation, () => ({ url: address(target(path, inputs)), method: "GET" })));
     return part;
   }
-  const text = make("textarea", { value: body ? example(body) : "", spellcheck: false });
+  const text = make("textarea", { value: body ? JSON.stringify(operation.requestBody.content["application/json"].example, null, 1) : "", spellcheck: false });
   text.setAttribute("aria-label", `Body of ${method} ${path}`);
   const shown = make("output");
   const button = make("button", { className: "button", type: "button", textContent: "Try it" });
@@ -99,7 +90,8 @@ function form(path, method, operation) {
     }
   });
   if (body) part.append(text);
-  part.append(make("div", {}, button), shown);
+  const request = () => ({ url: address(target(path, inputs)), method: method.toUpperCase(), body: body && text.value.trim() ? text.value : null });
+  part.append(make("div", {}, button), shown, snippetOf(part, operation, request));
   return part;
 }
 
@@ -109,13 +101,84 @@ function fieldsOf(body) {
   return Object.entries(Object.assign({}, ...forms.map(each => each.properties || {})));
 }
 
-function operationOf(path, method, operation) {
+/** The request as code in the chosen language; follows the fields of `part`. `request` returns what they describe. */
+function snippetOf(part, operation, request) {
+  const select = make("select", {}, ...Object.keys(snippets).map(name => make("option", { textContent: name })));
+  const code = make("pre");
+  const show = () => {
+    select.value = language;
+    code.textContent = snippets[language]({ headers: headersOf(operation, request()), kind: kindOf(operation), ...request() });
+  };
+  select.addEventListener("change", () => {
+    language = select.value;
+    for (const each of shownSnippets) each();
+  });
+  part.addEventListener("input", event => { if (event.target !== select) show(); });
+  shownSnippets.push(show);
+  show();
+  return make("div", { className: "snippet" }, make("label", {}, "Code ", select), code);
+}
+
+function headersOf(operation, { body }) {
+  const hasKey = (operation.security ?? security)?.some(each => "header" in each);
+  return { ...(hasKey && { "X-API-Key": "YOUR_KEY" }), ...(body && { "Content-Type": "application/json" }) };
+}
+
+/** What the response is: "text", a "file", an endless "stream", or endless "lines" of text. */
+function kindOf(operation) {
+  const types = Object.keys(operation.responses["200"]?.content ?? {});
+  if (operation["x-is-endless"]) return types.some(type => type.startsWith("text/event-stream")) ? "lines" : "stream";
+  return types.every(type => /^(text|application\/(json|vnd))/.test(type)) ? "text" : "file";
+}
+
+const quoted = text => `'${text.replaceAll("'", "'\\''")}'`;
+const fields = (headers, separator) => Object.entries(headers).map(([name, value]) => `"${name}": "${value}"`).join(separator);
+
+const snippets = {
+  curl({ url, method, headers, body, kind }) {
+    const parts = ["curl", ...(kind === "stream" || kind === "lines" ? ["-N"] : []), ...(method === "GET" ? [] : [`-X ${method}`])];
+    for (const [name, value] of Object.entries(headers)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
+    if (body) parts.push(`-d ${quoted(body)}`);
+    return [...parts, quoted(url), ...(kind === "text" || kind === "lines" ? [] : ["-o FILE"])].join(" ");
+  },
+  Python({ url, method, headers, body, kind }) {
+    const request = [JSON.stringify(url), `method="${method}"`];
+    if (Object.keys(headers).length) request.push(`headers={${fields(headers, ", ")}}`);
+    if (body) request.push(`data=${JSON.stringify(body)}.encode()`);
+    const use = {
+      text: "    print(response.status, response.read().decode())",
+      file: '    with open("FILE", "wb") as file:\n        file.write(response.read())',
+      stream: "    while chunk := response.read1(65536):\n        print(len(chunk), \"bytes\")",
+      lines: '    for line in response:\n        print(line.decode(), end="")',
+    };
+    return `import urllib.request\n\nrequest = urllib.request.Request(${request.join(", ")})\n` +
+      `with urllib.request.urlopen(request, timeout=30) as response:\n${use[kind]}`;
+  },
+  JavaScript({ url, method, headers, body, kind }) {
+    const options = method === "GET" ? [] : [`method: "${method}"`];
+    if (Object.keys(headers).length) options.push(`headers: { ${fields(headers, ", ")} }`);
+    if (body) options.push(`body: ${JSON.stringify(body)}`);
+    const use = {
+      text: "console.log(response.status, await response.text());",
+      file: "const file = await response.blob();",
+      stream: "for await (const chunk of response.body) console.log(chunk.length, \"bytes\");",
+      lines: "for await (const text of response.body.pipeThrough(new TextDecoderStream())) console.log(text);",
+    };
+    return `const response = await fetch(${[JSON.stringify(url), ...(options.length ? [`{ ${options.join(", ")} }`] : [])].join(", ")});\n${use[kind]}`;
+  },
+};
+let language = "curl";
+let security = null; // of operations that do not define it
+const shownSnippets = [];
+
+function operationOf(path, method, operation, aliases) {
   const summary = make("summary", {},
     Object.assign(make("span", { className: "method", textContent: method.toUpperCase() })),
     make("span", { className: "path", textContent: path }), make("span", { className: "muted", textContent: operation.summary }));
   summary.firstChild.dataset.method = method;
   const part = make("details", {}, summary);
   if (operation.description) part.append(make("p", { textContent: operation.description }));
+  if (aliases.length) part.append(make("p", { className: "muted" }, "Also under ", ...aliases.flatMap((alias, index) => [index ? ", " : "", make("code", { textContent: alias })])));
   if (operation.parameters) part.append(table(operation.parameters.map(each => [each.name, each.schema, each.description])));
   const body = operation.requestBody?.content["application/json"].schema;
   if (body) part.append(table(fieldsOf(body).map(
@@ -132,14 +195,17 @@ async function show() {
   const description = await response.json();
   document.getElementById("title").textContent = `${description.info.title} ${description.info.version}: API`;
   notice.textContent = description.info.description;
+  document.getElementById("collection").href = `collection.json?url=${encodeURIComponent(address("./"))}`;
+  security = description.security ?? null;
+  const operations = Object.entries(description.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).filter(([method]) => method !== "head").map(([method, operation]) => ({ path, method, operation })));
   const groups = new Map();
-  for (const [path, operations] of Object.entries(description.paths)) {
-    for (const [method, operation] of Object.entries(operations)) {
-      if (method === "head") continue;
-      const tag = operation.tags[0];
-      if (!groups.has(tag)) groups.set(tag, []);
-      groups.get(tag).push(operationOf(path, method, operation));
-    }
+  for (const { path, method, operation } of operations) {
+    if (operation["x-alias-of"]) continue;
+    const aliases = operations.filter(each => each.method === method && each.operation["x-alias-of"] === path).map(each => each.path);
+    const tag = operation.tags[0];
+    if (!groups.has(tag)) groups.set(tag, []);
+    groups.get(tag).push(operationOf(path, method, operation, aliases));
   }
   for (const [tag, parts] of groups) {
     const title = make("h2", { textContent: tag[0].toUpperCase() + tag.slice(1) });

@@ -49,7 +49,22 @@ export function confirmed(title, text, yes) {
   write($("confirm-title"), title);
   write($("confirm-text"), text);
   write($("confirm-yes"), yes);
-  const dialog = $("confirm");
+  return answered($("confirm"));
+}
+
+/** Asks for a text; resolves with it, or with "" if the dialog was cancelled. */
+export function entered(title, label, value, yes) {
+  write($("enter-title"), title);
+  write($("enter-label"), label);
+  write($("enter-yes"), yes);
+  $("enter-text").value = value;
+  $("enter-text").onkeydown = (event) => event.key === "Enter" && $("enter").close("yes");
+  return answered($("enter")).then((isYes) => (isYes ? $("enter-text").value.trim() : ""));
+}
+
+/** Shows a dialog; resolves with whether it was closed with "yes". */
+function answered(dialog) {
+  for (const button of dialog.querySelectorAll("button")) button.onclick = () => dialog.close(button.value);
   dialog.returnValue = "";
   dialog.showModal();
   return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));

@@ -10,9 +10,10 @@ const PROGRAMS = [
   ["VLC, mpv, ffplay", [["Open network", "stream.mjpg"], ["RTSP", "rtsp"]]],
   ["Frigate, go2rtc", [["Source", "rtsp"], ["Source", "stream.mjpg"]]],
   ["Browsers and web pages", [["H.264", "stream.mp4"], ["WebRTC", "webrtc"]]],
+  ["iPhones, televisions", [["HLS", "stream.m3u8"]]],
   ["Scripts", [["Status", "v1/camera/status"], ["Metrics", "metrics"], ["API documentation", "docs"]]],
 ];
-const STATES = { off: "Off", connecting: "Connecting", publishing: "Publishing", failed: "Failed" };
+const STATES = { off: "Off", connecting: "Connecting", waiting: "Waiting for the camera", publishing: "Publishing", failed: "Failed" };
 
 export class Links {
   #rtsp = undefined;
@@ -27,7 +28,7 @@ export class Links {
     const publishing = status.publishing ?? null;
     $("publishing").hidden = !publishing;
     $("no-publishing").hidden = Boolean(publishing);
-    const rtsp = reachable(publishing?.url ?? null);
+    const rtsp = reachable(status.rtsp?.url ?? publishing?.url ?? null);
     if (rtsp !== this.#rtsp) {
       this.#rtsp = rtsp;
       this.#draw();
@@ -38,7 +39,7 @@ export class Links {
     const reconnects = publishing.reconnects ? `, ${publishing.reconnects} reconnects` : "";
     $("publish-state").dataset.state = publishing.state;
     write($("publish-state"), (STATES[publishing.state] ?? publishing.state) + since + reconnects);
-    $("publish-error").hidden = !publishing.last_error || publishing.state === "publishing";
+    $("publish-error").hidden = !publishing.last_error;
     write($("publish-error"), publishing.last_error ?? "");
   }
 

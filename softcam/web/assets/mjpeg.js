@@ -4,7 +4,7 @@
 import { HttpError, address, errorDetail } from "./portal.js";
 
 // WebKit's fetch() rejects multipart/x-mixed-replace; for this type the portal sends the same bytes.
-export const STREAM_HEADERS = { Accept: "application/octet-stream" };
+const STREAM_HEADERS = { Accept: "application/octet-stream" };
 const MAX_HEADER = 8192;
 const text = new TextDecoder("latin1");
 

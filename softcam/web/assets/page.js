@@ -5,8 +5,11 @@ import { Controls } from "./controls.js";
 import { $, clock, exposure, figure, fileStamp, isKnown, loadChoice, notify, save, storeChoice, write } from "./dom.js";
 import { Picture } from "./picture.js";
 import { PERIOD_MS } from "./snapshots.js";
+import { Log } from "./log.js";
+import { Machine } from "./machine.js";
 import { Plots } from "./plots.js";
 import { HttpError, address, errorDetail, errorText, getJson, isUnreachable, readOnlyReason } from "./portal.js";
+import { Presets } from "./presets.js";
 import { Recordings } from "./recordings.js";
 import { Links } from "./links.js";
 import { Wall } from "./wall.js";
@@ -19,6 +22,7 @@ const AGE_PERIOD_MS = 200;
 const STALL_MS = 2000;
 const SNAPSHOT_TIMEOUT_MS = 40000; // until the response starts: long exposures take three times as long
 const PASSWORD_TIMEOUT_MS = 60000; // while the browser asks for the key
+const FILE_STEM = $("snapshot").download.replace(/\.jpg$/, "");
 const ERROR_SHOWN_MS = 60000; // an error is shown for this long after it is over
 const OPENING = {
   closed: "Camera closed", opening: "Opening the camera", open: "Waiting for an image",
@@ -39,6 +43,11 @@ const plots = new Plots(picture);
 const controls = new Controls(() => updateStatus(), () => plots.expectOpening());
 const recordings = new Recordings();
 const links = new Links();
+const log = new Log();
+const machine = new Machine();
+const presets = new Presets(() => {
+  controls.load().then(updateStatus, () => {});
+}, () => plots.expectOpening());
 const wall = new Wall(() => {
   if (wall.isShown) picture.stop();
   else picture.start();
@@ -55,7 +64,7 @@ let shownError = null; // the last error: its text, and when it was first seen
 let controls_ms = -Infinity;
 let statusTimer = 0;
 
-// --- state -----------------------------------------------------------------------------------------------------------
+// --- state
 
 function showState(kind, text) {
   if ($("state").dataset.state !== kind) $("state").dataset.state = kind;
@@ -76,17 +85,22 @@ function showLost(text, reason) {
 
 const isAvailable = (status) => status.available && status.state !== "recovering" && status.state !== "missing";
 
+/** From this age on, the image is marked as old: a long exposure is not a stall. */
+function staleAfter(status) {
+  // The measured rate drops while no frames arrive; the frame duration is the better reference.
+  const frame_ms = status.frame_duration_us ? status.frame_duration_us / 1000 : 1000 / (status.fps || 1);
+  return Math.max(picture.stale_ms, 2.5 * frame_ms);
+}
+
 function updateState(status) {
   if (document.hidden) return;
   if (wall.isShown) showState(isAvailable(status) ? "live" : "lost", isAvailable(status) ? "All cameras" : "Camera unavailable");
   else if (status.state === "recovering") {
     showState("lost", "Recovering the camera");
-    showNotice(""); // the stream itself shows a notice image with the reason
+    showNotice("Reconnecting to the camera …", true); // the stream says so too, in an image that is too small on a phone
   } else if (!isAvailable(status)) showLost(status.state === "missing" ? "Camera missing" : "Camera unavailable", `${problemOf(status)}.`);
   else if (picture.isShown) {
-    // The measured rate drops while no frames arrive; the frame duration is the better reference.
-    const frame_ms = status.frame_duration_us ? status.frame_duration_us / 1000 : 1000 / (status.fps || 1);
-    const isStale = picture.age_ms > Math.max(picture.stale_ms, 2.5 * frame_ms);
+    const isStale = picture.age_ms > staleAfter(status);
     const live = picture.transport === "snapshots" ? "Snapshots" : "Live";
     showState(isStale ? "wait" : "live", isStale ? "No new image" : live);
     showNotice("");
@@ -99,7 +113,7 @@ function updateState(status) {
 /** Shows the age of the picture; several times a second, independent of any response of the portal. */
 function showAge() {
   const { age_ms } = picture;
-  const isStale = age_ms > picture.stale_ms;
+  const isStale = age_ms > (lastStatus ? staleAfter(lastStatus) : picture.stale_ms);
   $("age").hidden = !isStale;
   if (isStale) write($("age"), `${(age_ms / 1000).toFixed(age_ms < 10000 ? 1 : 0)} s old`);
   picture.stage.classList.toggle("stale", isStale);
@@ -112,24 +126,26 @@ const problemOf = ({ state, last_error }) =>
 
 function currentProblem(status) {
   if (status.state !== "recovering" && !isAvailable(status) && status.last_error) return problemOf(status);
-  return status.state === "recovering" || picture.age_ms > STALL_MS ? "The camera delivers no images" : "";
+  return status.state === "recovering" || picture.age_ms > Math.max(STALL_MS, staleAfter(status)) ? "The camera delivers no images" : "";
 }
 
 /** Clears all values: they may have changed. */
 function clearStatus() {
   lastStatus = null;
   picture.stop();
+  machine.clear();
   for (const fact of document.querySelectorAll("#facts dd")) write(fact, "–");
   document.body.classList.add("offline");
 }
 
 function showFacts(status) {
-  write($("name"), status.camera || "Camera");
-  document.title = status.camera || "Camera";
+  write($("name"), status.name);
+  $("name").title = status.camera ?? "";
+  document.title = status.name;
   const facts = {
     size: isKnown(status.width) ? `${status.width} × ${status.height}` : "–",
     fps: picture.isShown ? `${picture.fps.toFixed(1)} fps` : "–",
-    bandwidth: picture.isShown ? figure(picture.bytes_s * 8e-6, "Mbit/s", 1) : "–",
+    bandwidth: picture.isShown && picture.transport !== "hls" ? figure(picture.bytes_s * 8e-6, "Mbit/s", 1) : "–",
     exposure: exposure(status.exposure_us), gain: figure(status.analogue_gain, "×", 1),
     brightness: figure(status.lux, "lux", status.lux < 10 ? 1 : 0), colour: figure(status.colour_temperature, "K", 0),
     viewers: String(status.viewers),
@@ -173,7 +189,7 @@ document.addEventListener("readonly", () => lock(Boolean(lastStatus) && isCamera
 /** A camera that is disabled by configuration stays so until the portal is restarted. */
 const isCameraDisabled = (status) => !status.backend;
 
-// --- status ----------------------------------------------------------------------------------------------------------
+// --- status
 
 /**
  * While the portal cannot be reached, requests are sent without credentials: otherwise the browser could ask for the
@@ -204,6 +220,7 @@ async function updateStatus() {
     controls.update(status);
     recordings.update(status);
     links.update(status);
+    machine.update();
     showFacts(status);
     lock(isCameraDisabled(status));
     plots.add(status, picture.isShown ? picture.bytes_s : NaN);
@@ -234,6 +251,7 @@ async function updateControls(status) {
   if (!isNeeded || !status.backend || performance.now() - controls_ms < period_ms) return;
   controls_ms = performance.now();
   await controls.load().then((groups) => zoom.update(status, groups), () => {});
+  presets.update();
 }
 
 function showUnauthorized() {
@@ -243,7 +261,7 @@ function showUnauthorized() {
   showLost("Key required", "Authentication required. Reload the page to enter the key.");
 }
 
-// --- actions ---------------------------------------------------------------------------------------------------------
+// --- actions
 
 async function takeSnapshot(event, query, suffix) {
   event.preventDefault();
@@ -258,7 +276,7 @@ async function takeSnapshot(event, query, suffix) {
     clearTimeout(timer); // the download itself may take long on a slow line
     if (!response.ok) throw new HttpError(response.status, await errorDetail(response));
     const href = URL.createObjectURL(await response.blob());
-    save(href, `snapshot-${fileStamp()}${suffix}.jpg`);
+    save(href, `${FILE_STEM}-${fileStamp()}${suffix}.jpg`);
     setTimeout(() => URL.revokeObjectURL(href), 60000);
     picture.stage.classList.remove("flash");
     void picture.stage.offsetWidth; // restarts the animation
@@ -302,7 +320,7 @@ document.addEventListener("keydown", (event) => {
   menu.querySelector("summary").focus();
 });
 
-// --- panels ----------------------------------------------------------------------------------------------------------
+// --- panels
 
 const tabs = [...document.querySelectorAll("[role=tab]")];
 
@@ -318,6 +336,8 @@ function selectTab(tab) {
   const above_px = $("tabs").getBoundingClientRect().bottom - $(tab.getAttribute("aria-controls")).getBoundingClientRect().top;
   if (above_px > 1) scrollBy(0, -above_px);
   if (tab.id === "tab-recordings") recordings.load();
+  if (tab.id === "tab-log") log.open();
+  else log.close();
   plots.draw();
 }
 
@@ -345,23 +365,28 @@ selectInitialTab();
 // On a phone the picture stays visible, with the tabs right below it.
 new ResizeObserver(([entry]) => $("main").style.setProperty("--top", `${entry.target.offsetHeight}px`)).observe($("top"));
 
-// --- start and end ---------------------------------------------------------------------------------------------------
+// --- start and end
 
 // A browser opens at most six connections to a host: a hidden tab releases its stream.
 document.addEventListener("visibilitychange", () => {
   if (isUnauthorized) return;
   if (document.hidden) {
     picture.stop();
+    log.close();
     showState("wait", "Paused");
     showNotice("Paused", true);
   } else {
     plots.expectOpening();
     if (!wall.isShown) picture.start();
+    if ($("log").offsetParent) log.open();
     updateStatus();
   }
 });
 // A page restored from the back/forward cache has no connections.
-window.addEventListener("pagehide", () => picture.stop());
+window.addEventListener("pagehide", () => {
+  picture.stop();
+  log.close();
+});
 window.addEventListener("pageshow", (event) => event.persisted && updateStatus());
 
 showTransport();

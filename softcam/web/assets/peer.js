@@ -23,7 +23,7 @@ export class Peer {
     });
     frame.addEventListener("bytes", ({ detail }) => this.on.bytes(detail));
     frame.addEventListener("state", ({ detail }) => {
-      if (frame !== this.#frame || detail.state !== "lost") return;
+      if (frame !== this.#frame || detail.state !== "lost") return; // after "ended" the player tries again, once
       this.stop();
       this.on.end(new Error(detail.reason));
     });

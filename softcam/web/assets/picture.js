@@ -1,8 +1,9 @@
-// The live picture: its transport (MJPEG, MP4, WebRTC, at last snapshots), its layout in the stage, and its age.
+// The live picture: its transport (MJPEG, MP4 or HLS, WebRTC, at last snapshots), its layout in the stage, and its age.
 
 import { $, loadChoice, notify, storeChoice } from "./dom.js";
 import { MjpegStream } from "./mjpeg.js";
 import { Mp4Stream, canPlay } from "./mp4.js";
+import { NativeHls, canPlayHls } from "./native-hls.js";
 import { Peer } from "./peer.js";
 import { HttpError, isUnreachable } from "./portal.js";
 import { PERIOD_MS, SnapshotStream } from "./snapshots.js";
@@ -12,13 +13,14 @@ const STALE_MS = 1000; // an older image shows its age
 const NO_IMAGE_MS = 8000; // a transport without an image for this long, although the camera is available, is replaced
 const STALL_MS = 15000; // a stream without data for this long, although the camera is available, is reconnected
 const SLOW_MS = 8000; // the line is too slow if for this long less than half of the frames arrive
-// For each way to show the picture: transport, query, name.
+// For each way to show the picture: transport, query, name. HLS takes the place of MP4 where the browser has no MSE.
 const WAYS = {
-  mjpeg: ["mjpeg", "", "MJPEG"], webrtc: ["webrtc", "", "WebRTC"], mp4: ["mp4", "", "MP4"],
+  mjpeg: ["mjpeg", "", "MJPEG"], webrtc: ["webrtc", "", "WebRTC"],
+  mp4: canPlay() || !canPlayHls() ? ["mp4", "", "MP4"] : ["hls", "", "HLS"],
   small: ["mjpeg", "?width=640&quality=60", "MJPEG, reduced"], snapshots: ["snapshots", "", "snapshots"],
 };
 // For a slow line: H.264 needs a tenth of MJPEG's bandwidth; if it is not available, smaller JPEGs follow.
-const ORDER = ["mjpeg", ...(HAS_WEBRTC ? ["webrtc"] : []), ...(canPlay() ? ["mp4"] : []), "small"];
+const ORDER = ["mjpeg", ...(HAS_WEBRTC ? ["webrtc"] : []), ...(canPlay() || canPlayHls() ? ["mp4"] : []), "small"];
 
 export class Picture {
   fps = 0; // received
@@ -37,7 +39,7 @@ export class Picture {
   #isRejected = false; // the portal accepts no further stream
   #rotation = 0;
 
-  /** Calls `on.picture()` after each new image, `on.transport()` after a change of transport, `on.layout()` after a new layout. */
+  /** Calls `on.picture()` after each image; `on.transport()` and `on.layout()` after changes. */
   constructor(on) {
     this.on = on;
     this.stage = $("stage");
@@ -45,7 +47,8 @@ export class Picture {
     this.layer = $("layer");
     this.canvas = $("picture");
     this.video = $("video");
-    this.initial = $("initial-image");
+    this.initial = $("initial-image"); // a snapshot: WebKit never closes the connection of a stream in an <img>
+    this.initial.addEventListener("load", () => this.layout());
     this.context = this.canvas.getContext("2d", { alpha: false });
     this.choice = loadChoice("way", "auto"); // the stored key of earlier versions
     this.fit = loadChoice("fit", "fit");
@@ -100,7 +103,7 @@ export class Picture {
 
   /** Whether <video> shows the stream, and not the canvas. */
   get #isVideo() {
-    return this.transport === "mp4" || this.transport === "webrtc";
+    return ["mp4", "hls", "webrtc"].includes(this.transport);
   }
 
   get #preferred() {
@@ -127,7 +130,7 @@ export class Picture {
     this.#minDelay_ms = Infinity;
     this.#lag_ms = this.#waited_ms = 0;
     if (this.#isVideo) {
-      this.#stream = this.transport === "mp4" ? this.#mp4 : this.#peer;
+      this.#stream = { mp4: this.#mp4, hls: this.#hls, webrtc: this.#peer }[this.transport];
       this.#stream.start();
       return;
     }
@@ -145,7 +148,6 @@ export class Picture {
     this.#stream?.stop();
     this.#stream = this.#pending = null;
     this.#shown_ms = this.fps = this.bytes_s = 0;
-    this.initial.removeAttribute("src");
   }
 
   /** The user's choice: `auto` or one of ORDER. */
@@ -187,7 +189,7 @@ export class Picture {
     if (this.choice === "auto" && this.#slow_ms > SLOW_MS) this.#switchToNext();
   }
 
-  // --- layout ------------------------------------------------------------------------------------------------------
+  // --- layout
 
   setFit(fit) {
     this.fit = fit;
@@ -225,12 +227,14 @@ export class Picture {
     this.on.layout();
   }
 
-  // --- transports --------------------------------------------------------------------------------------------------
+  // --- transports
 
   #mp4 = new Mp4Stream($("video"), {
     bytes: (count) => { this.#counts.bytes += count; },
     end: (error) => this.#stream === this.#mp4 && this.#onEnd(error),
   });
+
+  #hls = new NativeHls($("video"), { end: (error) => this.#stream === this.#hls && this.#onEnd(error) });
 
   #peer = new Peer($("video"), {
     bytes: (count) => { this.#counts.bytes += count; },
@@ -287,7 +291,6 @@ export class Picture {
     if (isFirst) {
       this.#counts = { pictures: 0, bytes: 0, since_ms: this.#shown_ms }; // the time until the first image is not part of the rate
       this.stage.dataset.transport = this.transport;
-      this.initial.removeAttribute("src");
       this.layout();
     }
     this.on.picture();

@@ -162,7 +162,7 @@ export class Plots {
     canvas.setAttribute("aria-label", `${name}: ${isKnown(now) ? `now ${format(now)}` : "unknown now"}; in the last minutes ${format(Math.min(...values))} to ${format(Math.max(...values))}`);
   }
 
-  // --- histogram ---------------------------------------------------------------------------------------------------
+  // --- histogram
 
   /** Called after each new image; draws the histogram of some of them. */
   onPicture() {

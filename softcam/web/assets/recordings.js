@@ -25,7 +25,6 @@ export class Recordings {
     $("show-older").addEventListener("click", () => this.#select(Math.min(this.#limit + PAGE, MOST)));
     $("player").addEventListener("close", () => $("player-stage").replaceChildren());
     $("player-close").addEventListener("click", () => $("player").close());
-    for (const button of $("confirm").querySelectorAll("button")) button.addEventListener("click", () => $("confirm").close(button.value));
   }
 
   /** Called once a second with the status, which contains the running recordings. */
@@ -55,19 +54,15 @@ export class Recordings {
     }
   }
 
-  // --- recording ---------------------------------------------------------------------------------------------------
+  // --- recording
 
   #showRunning() {
     const { video, timelapse } = this.#running;
-    const detail = video ? `${duration(video.elapsed_s)} · ${bytes(video.bytes)}` : "";
-    for (const button of [$("record"), $("record-video")]) {
-      button.setAttribute("aria-pressed", String(Boolean(video)));
-      write(button.querySelector(".text"), video ? "Stop" : "Record");
-      write(button.querySelector(".detail"), detail);
-    }
-    $("record-timelapse").setAttribute("aria-pressed", String(Boolean(timelapse)));
-    write($("record-timelapse").querySelector(".text"), timelapse ? "Stop" : "Start");
-    write($("record-timelapse").querySelector(".detail"), timelapse ? `${timelapse.stills} photos · ${duration(timelapse.elapsed_s)}` : "");
+    for (const id of ["record", "record-video"]) showButton($(id), "Record", video, (run) => `${duration(run.elapsed_s)} · ${bytes(run.bytes)}`);
+    showButton($("record-timelapse"), "Start", timelapse, (run) => `${run.stills} photos · ${duration(run.elapsed_s)}`);
+    const paused = [["Recording", video], ["Time-lapse", timelapse]].filter(([, running]) => running?.paused);
+    $("recording-paused").hidden = !paused.length;
+    write($("recording-paused"), paused.map(([kind, running]) => `${kind} paused: ${running.paused}`).join("\n"));
     const resumed = [video, timelapse].find((running) => isKnown(running?.interrupted));
     $("recordings-resumed").hidden = !resumed;
     write($("recordings-resumed"), resumed ? `Resumed after a restart; interrupted ${formatDate(new Date(resumed.interrupted * 1000))}` : "");
@@ -138,7 +133,7 @@ export class Recordings {
     return String(query);
   }
 
-  // --- list --------------------------------------------------------------------------------------------------------
+  // --- list
 
   #showList({ recordings, total, used_bytes, max_bytes, free_bytes, last_error }) {
     $("recordings-error").hidden = !last_error;
@@ -226,6 +221,14 @@ export class Recordings {
     }
     this.load();
   }
+}
+
+/** Shows on a button whether a recording runs, and what `describe` returns for it, or that it is paused. */
+function showButton(button, start, running, describe) {
+  button.setAttribute("aria-pressed", String(Boolean(running)));
+  button.classList.toggle("paused", Boolean(running?.paused));
+  write(button.querySelector(".text"), running ? "Stop" : start);
+  write(button.querySelector(".detail"), !running ? "" : running.paused ? "Paused" : describe(running));
 }
 
 const formatLength = (seconds) => (seconds < 10 ? figure(seconds, "s", 1) : duration(seconds));

@@ -62,7 +62,7 @@ function toggle(row) {
 
 function choice(row, field) {
   const select = el("select", { id: row.id, "aria-describedby": `${row.id}-help`, onchange: () => row.set(select.value || null) },
-    field.nullable ? el("option", { value: "" }, "Same as by day") : null,
+    field.nullable ? el("option", { value: "" }, row.group === "day_night_mode" ? "Same as by day" : "As configured") : null,
     ...field.choices.map((name) => el("option", { value: name }, spaced(name) + (name === field.default ? " (default)" : ""))));
   row.element = el("div", {}, head(row, select));
   row.show = (value) => {

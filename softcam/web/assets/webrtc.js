@@ -7,7 +7,9 @@
   const FIRST_FRAME_MS = 10_000;
   const STALL_MS = 5000; // without a frame
   const STATS_PERIOD_MS = 1000;
+  const FIRST_STATS_MS = 200; // until the first frame
   const RETRY_PAUSES_MS = [500, 1000, 2000, 3000];
+  const MAX_DETAIL = 200; // characters of the server's own words
   const { whep, authorization } = document.body.dataset;
   const video = document.getElementById("video");
   const stateText = document.getElementById("state");
@@ -38,13 +40,46 @@
     return fetch(url, { method, headers, body, cache: "no-store", keepalive: method === "DELETE" });
   }
 
+  /** Why the server rejected the offer, with its own words. */
+  async function rejection(answer) {
+    const reason = reasonOf(answer.status), detail = await detailOf(answer).catch(() => "");
+    return detail ? `${reason}: ${detail}.` : `${reason}.`;
+  }
+
   function reasonOf(status) {
     switch (status) {
-      case 401: case 403: return "The media server rejected the user name or password.";
-      case 404: return "The media server has no stream at this address.";
-      case 405: return "The media server has no WHEP endpoint at this address.";
-      default: return `The media server returned status ${status}.`;
+      case 401: case 403:
+        if (authorization) return "The media server rejected the user name or password";
+        return status === 401 ? "The media server requires a user name and password" : "The media server denied access";
+      case 404: return "The media server has no stream at this address";
+      case 405: return "The media server has no WHEP endpoint at this address";
+      default: return `The media server returned status ${status}`;
     }
+  }
+
+  async function detailOf(answer) {
+    const type = answer.headers.get("Content-Type") || "", body = await answer.text();
+    let text = "";
+    if (type.startsWith("text/plain")) text = body;
+    else if (/^application\/(problem\+)?json/.test(type)) {
+      const { error, detail, message, title } = JSON.parse(body);
+      text = String(error ?? detail ?? message ?? title ?? "");
+    }
+    return text.replace(/\s+/g, " ").trim().slice(0, MAX_DETAIL).replace(/\.$/, "");
+  }
+
+  /** Why there was no answer that this page may read; a browser does not say. */
+  async function silence() {
+    const { host, origin, protocol } = new URL(whep);
+    if (location.protocol === "https:" && protocol === "http:") {
+      return `This page is opened over HTTPS, so the browser blocks ${origin}: the media server needs HTTPS too.`;
+    }
+    try {
+      await fetch(`${origin}/`, { mode: "no-cors", cache: "no-store" });
+    } catch {
+      return `No response from ${host}.`;
+    }
+    return `${host} does not permit requests from this page (CORS).`;
   }
 
   function gathered(peer) {
@@ -71,7 +106,7 @@
       this.bytes = 0;
       this.lastFrameAt = performance.now();
       this.limitMs = FIRST_FRAME_MS;
-      this.statsTimer = setInterval(() => this.checkStats(), STATS_PERIOD_MS);
+      this.statsTimer = setInterval(() => this.checkStats(), FIRST_STATS_MS);
       this.peer.addTransceiver("video", { direction: "recvonly" });
       this.peer.addEventListener("track", ({ track }) => {
         const stream = new MediaStream([track]);
@@ -80,6 +115,16 @@
       });
       this.peer.addEventListener("connectionstatechange", () => {
         if (this.peer.connectionState === "failed") this.fail("The connection to the media server was lost.");
+      });
+    }
+
+    /** Notice that the server ends the session: that closes the transport, but the connection remains connected. */
+    watchTransport() {
+      const { transport } = this.peer.getReceivers()[0];
+      transport?.addEventListener("statechange", () => {
+        if (transport.state !== "closed" || this.isEnded) return;
+        this.location = null; // nothing is left to delete
+        this.fail("The media server ended the session.", "ended");
       });
     }
 
@@ -95,15 +140,16 @@
       try {
         answer = await request(whep, "POST", "application/sdp", offer);
       } catch {
-        throw new ConnectionError(`No response from ${new URL(whep).host}.`);
+        throw new ConnectionError(await silence());
       }
-      if (answer.status !== 201 && answer.status !== 200) throw new ConnectionError(reasonOf(answer.status));
+      if (answer.status !== 201 && answer.status !== 200) throw new ConnectionError(await rejection(answer));
       const location = answer.headers.get("Location");
       this.location = location && new URL(location, whep).href;
       this.tag = answer.headers.get("ETag") || "*";
       if (this.isEnded) this.end(); // the page was closed in the meantime
       if (this.isEnded) return;
       await peer.setRemoteDescription({ type: "answer", sdp: await answer.text() });
+      this.watchTransport();
       this.late.splice(0).forEach((candidate) => this.send(candidate));
     }
 
@@ -133,7 +179,11 @@
       if (frames !== this.frames) {
         this.frames = frames;
         this.lastFrameAt = now;
-        this.limitMs = STALL_MS;
+        if (this.limitMs !== STALL_MS) {
+          this.limitMs = STALL_MS;
+          clearInterval(this.statsTimer);
+          this.statsTimer = setInterval(() => this.checkStats(), STATS_PERIOD_MS);
+        }
         if (frame || video.videoWidth > 0) {
           retries = 0;
           if (!frame) document.getElementById("frame").style.setProperty("--ratio", video.videoWidth / video.videoHeight);
@@ -152,12 +202,13 @@
       return { frames, bytes };
     }
 
-    fail(reason) {
+    /** `state` is "ended" if the server ended the session: it may offer a new one at once, for example in another size. */
+    fail(reason, state = "lost") {
       if (this.isEnded) return;
       this.end();
       const pauseMs = RETRY_PAUSES_MS[Math.min(retries, RETRY_PAUSES_MS.length - 1)];
       retries += 1;
-      show("lost", "Retrying", reason);
+      show(state, "Retrying", reason);
       timer = setTimeout(play, pauseMs);
     }
 

@@ -97,7 +97,7 @@ export class Zoom {
     this.render();
   }
 
-  // --- pointer and keyboard ----------------------------------------------------------------------------------------
+  // --- pointer and keyboard
 
   #wheel(event) {
     if (isButton(event)) return;
@@ -189,7 +189,7 @@ export class Zoom {
     this.render();
   }
 
-  // --- the camera --------------------------------------------------------------------------------------------------
+  // --- the camera
 
   #commitLater() {
     clearTimeout(this.#restTimer);

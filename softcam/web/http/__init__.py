@@ -1,0 +1,1 @@
+"""HTTP itself: connections, requests, responses, routing, authentication; nothing about cameras."""

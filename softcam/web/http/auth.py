@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Final
 
 from softcam.runtime.log_limit import RateLimitedLogger
+from softcam.web.http.cors import AllowedOrigins
 from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
 
@@ -29,17 +30,28 @@ class AccessControl:
         self._view_digest = None if view_key is None else _digest(view_key)
 
     @property
+    def allowed_origins(self) -> AllowedOrigins:
+        return self._csrf.allowed_origins
+
+    @property
     def requires_key(self) -> bool:
         return self._digest is not None or self._view_digest is not None
 
     def authorize(
-        self, headers: Message, client: str, *, is_change: bool = False, query_key: str | None = None
+        self,
+        headers: Message,
+        client: str,
+        *,
+        is_change: bool = False,
+        is_private: bool = False,
+        query_key: str | None = None,
     ) -> None:
         """Raises HttpError 401 unless `X-API-Key`, `Authorization: Bearer` or Basic (as the password) has a valid key.
 
         `query_key` is one in the URL, which histories and logs may store: only the view key is accepted there. Raises
-        HttpError 403 if the key is read-only and `is_change`. The challenge is Basic, so a browser shows its password
-        dialog; any user name is accepted. A wrong key is logged with the address of the client.
+        HttpError 403 if the key is read-only and the request is a change, or for something private. The challenge is
+        Basic, so a browser shows its password dialog; any user name is accepted. A wrong key is logged with the
+        address of the client.
         """
         if not self.requires_key:
             return
@@ -60,9 +72,10 @@ class AccessControl:
             if offered or in_query:
                 self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
             raise HttpError(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
-        if is_change and not may_change:
+        if (is_change or is_private) and not may_change:
             is_set = "the key of CAMERA_API_KEY" if self._digest else "CAMERA_API_KEY, which is not set"
-            raise HttpError(HTTPStatus.FORBIDDEN, f"this key is read-only: changes require {is_set}")
+            what = "changes require" if is_change else "this address requires"
+            raise HttpError(HTTPStatus.FORBIDDEN, f"this key is read-only: {what} {is_set}")
 
     def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a change requested by a page of another origin; non-browser clients pass."""
@@ -77,13 +90,13 @@ def _is_among(digest: bytes | None, offered: list[bytes]) -> bool:
 
 
 def _from_authorization(value: str | None) -> list[str]:
-    scheme, _, credentials = (value or "").strip().partition(" ")
+    scheme, _, credentials = (value or "").partition(" ")
     match scheme.lower():
         case "bearer":
-            return [credentials.strip()]
+            return [credentials.strip(" \t")]
         case "basic":
             with suppress(ValueError):  # not Base64, or not UTF-8 inside
-                _, colon, password = base64.b64decode(credentials.strip(), validate=True).decode().partition(":")
+                _, colon, password = base64.b64decode(credentials.strip(" \t"), validate=True).decode().partition(":")
                 return [password] if colon else []
     return []
 

@@ -1,10 +1,13 @@
 """The log of accepted changes: which client changed what. Any thread may call."""
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
+from urllib.parse import unquote
 
 from softcam.web.http.messages import Request
 
@@ -29,8 +32,9 @@ class ChangeLog:
 
     def log_change(self, request: Request, *, is_repeated: bool = False) -> None:
         """Log a request that was accepted. Its body contains no secret: only controls and options are set over HTTP."""
-        body = " ".join(request.body.decode("utf-8", "replace").split())[:_MAX_BODY]
-        text = "".join(filter(str.isprintable, f"{request.method} {request.path} {body}".strip()))
+        # Without escapes, in which the log would not recognise a secret that a client nevertheless sent.
+        body = " ".join(_unescape(request.body).split())[:_MAX_BODY]
+        text = "".join(filter(str.isprintable, f"{request.method} {unquote(request.path)} {body}".strip()))
         with self._lock:
             target = request.client, request.path
             self._pending.pop(target, None)
@@ -56,3 +60,10 @@ class ChangeLog:
             self._logged_s.clear()
         self._logged_s[target] = self._clock()
         log.info("Client %s made a change: %s", target[0], text)
+
+
+def _unescape(body: bytes) -> str:
+    if b"\\u" in body:
+        with suppress(ValueError):
+            return json.dumps(json.loads(body), ensure_ascii=False)
+    return body.decode("utf-8", "replace")

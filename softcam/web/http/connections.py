@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from softcam.runtime.deadline import Deadline
+
 QUIET_S: Final = 1.0
 
 
@@ -66,10 +68,10 @@ class Connections:
                 oldest.shutdown(socket.SHUT_RDWR)
             return True
 
-    def wait_answered(self, deadline_s: float) -> bool:
-        """Wait until no request is being answered; False if the deadline (monotonic clock) passes first."""
+    def wait_answered(self, deadline: Deadline) -> bool:
+        """Wait until no request is being answered; False if the deadline passes first."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._answering, max(0.0, deadline_s - time.monotonic()))
+            return self._changed.wait_for(lambda: not self._answering, deadline.remaining_s)
 
 
 class RequestReader(io.RawIOBase):

@@ -15,6 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
+from softcam.web.http.cors import NO_ORIGINS, AllowedOrigins
 from softcam.web.http.messages import HttpError
 
 # A single label, or a domain in which nobody can register a name: RFC 6761, 6762 with its appendix G, 8375, and ICANN's
@@ -23,14 +24,19 @@ _PRIVATE_NAME: Final = re.compile(
     r"[^.]*|.*\.(local|localhost|test|home\.arpa|internal|lan|home|intranet|private|corp|localdomain)", re.DOTALL
 )
 _RESOLV_CONF: Final = Path("/etc/resolv.conf")
+_CURE: Final = "; CAMERA_ALLOWED_ORIGINS lists other origins that may change things"
 
 
 @dataclass(frozen=True, slots=True)
 class CsrfGuard:
-    """Knows the host names of this portal. `host_names` are the configured ones, in lower case."""
+    """Knows the host names of this portal. `host_names` are the configured ones, in lower case.
+
+    The pages of `allowed_origins` may change things from outside.
+    """
 
     host_names: Collection[str] = ()
     resolver: Path = _RESOLV_CONF
+    allowed_origins: AllowedOrigins = NO_ORIGINS
 
     def reject_cross_origin(self, headers: Message) -> None:
         """Raises HttpError 403 for a request from a page of another origin; non-browser clients send neither header.
@@ -38,11 +44,13 @@ class CsrfGuard:
         A browser sends the origin of a request, and a page can neither suppress nor forge it. Behind a proxy, the host
         that the browser knows is in X-Forwarded-Host, which a page cannot send without a preflight.
         """
+        if self.allowed_origins.includes(headers):
+            return
         site = headers.get("Sec-Fetch-Site")
         if site is not None and site.strip().lower() not in ("same-origin", "none"):
             raise HttpError(
                 HTTPStatus.FORBIDDEN,
-                f"Sec-Fetch-Site: must be same-origin or none, not {site[:40]!r}: cross-origin request rejected",
+                f"Sec-Fetch-Site: must be same-origin or none, not {site[:40]!r}: cross-origin request rejected{_CURE}",
             )
         origin = headers.get("Origin")
         if origin is None:
@@ -53,11 +61,13 @@ class CsrfGuard:
         if not host or _with_port(host, scheme) not in own:
             raise HttpError(
                 HTTPStatus.FORBIDDEN,
-                f"Origin: must be that of the portal, not {origin[:80]!r}: cross-origin request rejected",
+                f"Origin: must be that of the portal, not {origin[:80]!r}: cross-origin request rejected{_CURE}",
             )
 
     def reject_dns_rebinding(self, headers: Message) -> None:
         """Raises HttpError 403 for a request from a page whose host name anybody could have pointed here."""
+        if self.allowed_origins.includes(headers):
+            return
         scheme, _, host = headers.get("Origin", "").strip().lower().partition("://")
         # TLS requires a certificate for the name, which a rebound name does not have. Sec-Fetch-Site, which no page can
         # set, is sent over TLS and to the browser's own machine only.

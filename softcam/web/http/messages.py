@@ -11,12 +11,14 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl
 
 from softcam.errors import PortalError
+from softcam.runtime.address import parse_address
 
 # Mainsail and Fluidd fetch streams and snapshots from another origin, and pages with Cross-Origin-Embedder-Policy embed
 # them. No response depends on cookies.
 ALLOW_ANY_ORIGIN: Final = {"Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 NO_STORE: Final = {"Cache-Control": "no-store"}
 _PRINTER_PREFIX: Final = "/webcam"  # OctoPi, MainsailOS, FluiddPi
+_MAX_PARAMETERS: Final = 100
 CAMERA_DISABLED: Final = "the camera is disabled (CAMERA_ENABLED=0)"
 
 
@@ -36,7 +38,11 @@ def camera_disabled() -> HttpError:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that was read completely."""
+    """A request that was read completely.
+
+    `is_local`: it came from this machine, for example through a proxy. Only then, headers of proxies are read: anybody
+    else could send them.
+    """
 
     method: str
     path: str
@@ -45,11 +51,32 @@ class Request:
     client: str
     body: bytes = b""
     path_parameters: Mapping[str, str] = field(default_factory=dict)  # for the route's {placeholders}
+    version: str = "HTTP/1.1"
+    is_local: bool = False
+
+    @property
+    def scheme(self) -> str:
+        """`https` if the client uses TLS, up to a proxy."""
+        return "https" if self._of_proxy("X-Forwarded-Proto").lower() == "https" else "http"
+
+    @property
+    def host(self) -> str:
+        """Host and port as the client addressed them; empty if it sent none, and not checked."""
+        return self._of_proxy("X-Forwarded-Host") or self.headers.get("Host", "").strip()
 
     @property
     def expects_body(self) -> bool:
         """False for HEAD, for which only the header of the response is made."""
         return self.method != "HEAD"
+
+    @property
+    def accepts_chunks(self) -> bool:
+        """Whether a response may have `Transfer-Encoding: chunked` (RFC 9112, 6.1)."""
+        return self.version >= "HTTP/1.1"
+
+    def _of_proxy(self, name: str) -> str:
+        """The value that the first proxy has set; empty if there is none."""
+        return self.headers.get(name, "").partition(",")[0].strip() if self.is_local else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +135,20 @@ def json_response(
 ) -> Response:
     """`content` as JSON in UTF-8, with headers that forbid caching.
 
-    Compact, as other services write it: shell scripts search for `"status":"ok"`.
+    Compact, as other services write it: shell scripts search for `"status":"ok"`. Half a surrogate pair, as in the
+    message of an error that quotes the name of a file, becomes a question mark.
     """
-    body = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    body = f"{text}\n".encode("utf-8", "replace")
     return Response(body, "application/json", status, {**NO_STORE, **ALLOW_ANY_ORIGIN, **(headers or {})})
+
+
+def find_client(peer: str, headers: Message) -> tuple[str, bool]:
+    """The client's address, and whether the connection is from this machine: then a proxy may report another one."""
+    address = parse_address(peer)
+    is_local = address is not None and address.is_loopback
+    reported = parse_address(headers.get("X-Real-IP", "")) if is_local else None
+    return str(reported or address or peer), is_local
 
 
 def parse_target(target: str) -> tuple[str, dict[str, str]]:
@@ -119,11 +156,16 @@ def parse_target(target: str) -> tuple[str, dict[str, str]]:
 
     A second question mark is read as an ampersand: some clients append `?nonce=…` to any configured address, as in
     `/?action=stream?nonce=1`. The prefix `/webcam`, under which images for printers publish their cameras, is removed.
+    Raises HttpError 400 for more parameters than any request has.
     """
     path, _, query = target.partition("?")
     if "://" in path and not path.startswith("/"):  # the absolute form, for proxies
         path = "/" + path.partition("://")[2].partition("/")[2]
-    values = parse_qsl(query.replace("?", "&"), keep_blank_values=True)
+    try:
+        values = parse_qsl(query.replace("?", "&"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        detail = f"query: must have at most {_MAX_PARAMETERS} parameters"
+        raise HttpError(HTTPStatus.BAD_REQUEST, detail) from None
     if path.startswith(f"{_PRINTER_PREFIX}/") or (path == _PRINTER_PREFIX and "action" in dict(values)):
         path = path.removeprefix(_PRINTER_PREFIX) or "/"
     return path, dict(reversed(values))

@@ -40,6 +40,7 @@ class Doc:
     body: Mapping[str, Any] | None = None
     is_body_required: bool = True
     errors: tuple[int, ...] = ()
+    is_endless: bool = False  # the response ends with the connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,7 @@ class Route:
     handle: Handler
     method: str = "GET"
     is_public: bool = False  # answered without an API key
+    is_private: bool = False  # requires the full key, although it changes nothing
     is_read_only: bool = False  # changes nothing, although it is not a GET
     accepts_query_key: bool = False  # the view key as ?key=, for what a page embeds: an <img> cannot send headers
     is_repeated: bool = False  # a slider sends it many times per second

@@ -7,7 +7,6 @@ its thread ends, so stream clients use no threads.
 import contextlib
 import errno
 import io
-import ipaddress
 import logging
 import socket
 import sys
@@ -15,9 +14,10 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from email.message import Message
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from softcam import __version__
 from softcam.runtime.address import reachable_host, url_host
@@ -33,9 +33,10 @@ from softcam.web.http.messages import (
     Request,
     Response,
     StreamingResponse,
-    json_response,
+    find_client,
     parse_target,
 )
+from softcam.web.http.request_head import RequestHead, read_head
 from softcam.web.http.router import Route, Router
 from softcam.web.http.sender import ResponseWriter
 
@@ -55,23 +56,8 @@ _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.
 _EXHAUSTED_PAUSE_S: Final = 0.5
 # How much of a rejected request is still read, and for how long, before the connection is closed.
 _DRAIN_BYTES: Final = 1024 * 1024
-_LINE_BYTES: Final = 65537  # of a request line, as http.server reads it
-_EMPTY_LINES: Final = 8  # ignored before a request; a client may send them after the body of the previous one
 _DRAIN_S: Final = 1.0
-# CORS preflight: a page of another origin may read, with a key in a header, and change nothing.
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Methods": "GET, HEAD",
-    "Access-Control-Allow-Headers": "Authorization, X-API-Key, Cache-Control, Pragma",
-}
-# The rules of http.server, whose errors are reported by status only.
-_RULES: Final = {
-    HTTPStatus.BAD_REQUEST: "request line: must be METHOD PATH HTTP/1.1",
-    HTTPStatus.REQUEST_TIMEOUT: "request: must be complete in time; timed out reading it",
-    HTTPStatus.REQUEST_URI_TOO_LONG: "request line: must have at most 65536 bytes",
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "header: must have at most 99 lines of at most 65536 bytes each",
-    HTTPStatus.HTTP_VERSION_NOT_SUPPORTED: "request line: must end with HTTP/1.1 or HTTP/1.0",
-}
+_TIMED_OUT: Final = HttpError(HTTPStatus.REQUEST_TIMEOUT, "request: must be complete in time; timed out reading it")
 
 
 class PortalServer(ThreadingHTTPServer):
@@ -184,9 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = f"SoftStream/{__version__}"
     disable_nagle_algorithm = True
-    command = ""  # until a request line was read
-    path = ""
-    raw_requestline = b""
+    command = path = request_version = ""  # until a request line was read
     _has_unread = False  # whether a part of the last request was not read
 
     def setup(self) -> None:
@@ -200,27 +184,28 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.connections.mark_waiting(self.connection)
 
     def handle_one_request(self) -> None:
-        self.command = ""
-        super().handle_one_request()
-        if self._reader.has_timed_out:
-            with contextlib.suppress(OSError):
-                self.send_error(HTTPStatus.REQUEST_TIMEOUT)
-        elif not self.close_connection:
+        self.command = self.path = self.request_version = ""
+        self.headers = Message()  # of the previous request
+        self.close_connection = True  # unless the next request says otherwise
+        try:
+            head = read_head(self.rfile, self._reader.expect_next)
+        except HttpError as error:
+            self._reject(error)
+        except TimeoutError:
+            if self._reader.has_timed_out:
+                self._reject(_TIMED_OUT)
+        else:
+            if head is not None:
+                self._handle_request(head)
+        if not self.close_connection:
             self._reader.expect_next()
             self.server.connections.mark_waiting(self.connection)
 
-    def parse_request(self) -> bool:
-        for _ in range(_EMPTY_LINES):  # before a request they are ignored (RFC 9112, 2.2)
-            if self.raw_requestline not in (b"\r\n", b"\n"):
-                break
-            self._reader.expect_next()  # the request has not begun yet
-            self.raw_requestline = self.rfile.readline(_LINE_BYTES)
-        is_too_long = len(self.raw_requestline) >= _LINE_BYTES
-        if is_too_long or self.raw_requestline.isspace():  # http.server would close the connection without a response
-            self.requestline = self.request_version = self.command = ""
-            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG if is_too_long else HTTPStatus.BAD_REQUEST)
-            return False
-        return super().parse_request()
+    def _reject(self, error: HttpError) -> None:
+        """Answer a request whose end is unknown, and close the connection."""
+        self._has_unread = self.close_connection = True
+        with contextlib.suppress(OSError):
+            self._send(self._error_response(error))
 
     def finish(self) -> None:
         if self._has_unread:
@@ -243,28 +228,31 @@ class _Handler(BaseHTTPRequestHandler):
                     return
                 left -= received
 
-    if not TYPE_CHECKING:  # the type checker would take every attribute for defined
-
-        def __getattr__(self, name):
-            # http.server looks up do_METHOD; the router decides which methods a path supports.
-            if name.startswith("do_"):
-                return self._handle_request
-            raise AttributeError(name)
-
-    def _handle_request(self) -> None:
-        path, query = parse_target(self.path)
-        request = Request(self.command, path, query, self.headers, self._client())
+    def _handle_request(self, head: RequestHead) -> None:
+        self.command, self.path, self.request_version = head.method, head.target, head.version
+        self.headers = head.headers
+        self.close_connection = not head.keeps_connection
         self._has_unread = True  # as long as its end is unknown
         try:
-            length = body_length(self.command, self.request_version, self.headers)
-            # A request that is rejected by its header alone is answered without waiting for its body.
+            path, query = parse_target(self.path)
+            client, is_local = find_client(self.address_string(), self.headers)
+            request = Request(
+                self.command, path, query, self.headers, client, version=self.request_version, is_local=is_local
+            )
+            length = body_length(self.request_version, self.headers)
+            # A request that is rejected by its header alone is answered without waiting for its body, or asking for it.
             self._has_unread = length > 0
             route = None if self.command == "OPTIONS" else self._authorized_route(request, length)
+            if length and head.awaits_continue:
+                self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = self.rfile.read(length)  # also for a route that ignores it
             if len(body) < length:
                 raise HttpError(HTTPStatus.BAD_REQUEST, "body: must be as long as its Content-Length")
             request = replace(request, body=body)
             self._has_unread = False
+        except TimeoutError:
+            self._reject(_TIMED_OUT)
+            return
         except HttpError as error:
             self.close_connection |= self._has_unread
             self._send(self._error_response(error))
@@ -275,14 +263,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(self._dispatch(route, request))
         finally:
             self.server.connections.finish_response()
-
-    def _client(self) -> str:
-        """The client's address; behind a proxy on this machine, the one that the proxy reports."""
-        peer = self.address_string()
-        with contextlib.suppress(ValueError):
-            if ipaddress.ip_address(peer).is_loopback:
-                return str(ipaddress.ip_address(self.headers.get("X-Real-IP", "").strip()))
-        return peer
 
     def _authorized_route(self, request: Request, length: int) -> Route:
         """The route of a request that its header permits. Raises HttpError."""
@@ -295,7 +275,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not route.is_public:
             is_change = route.method != "GET" and not route.is_read_only
             key = request.query.get("key") if route.accepts_query_key else None
-            access.authorize(self.headers, request.client, is_change=is_change, query_key=key)
+            access.authorize(
+                self.headers, request.client, is_change=is_change, is_private=route.is_private, query_key=key
+            )
         if route.method != "GET":
             access.reject_cross_origin(self.headers)
             require_json(self.headers, length)
@@ -305,7 +287,8 @@ class _Handler(BaseHTTPRequestHandler):
         """The handler's response; an exception becomes an error response."""
         try:
             if route is None:
-                headers = {"Allow": self.server.router.allowed(request.path), **_PREFLIGHT}
+                preflight = self.server.access.allowed_origins.preflight(self.headers)
+                headers = {"Allow": self.server.router.allowed(request.path), **preflight}
                 return Response(b"", status=HTTPStatus.NO_CONTENT, headers=headers)
             if not route.is_public and self.server.connections.answering > self.server.max_requests:
                 self.close_connection = True
@@ -366,6 +349,7 @@ class _Handler(BaseHTTPRequestHandler):
         response.start(socket.socket(fileno=self.connection.detach()))
 
     def _header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+        headers = self.server.access.allowed_origins.complete(headers, self.headers)
         lines = [
             f"{self.protocol_version} {status.value} {status.phrase}",
             f"Server: {self.server_version}",
@@ -374,17 +358,6 @@ class _Handler(BaseHTTPRequestHandler):
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1", "replace")
 
-    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:  # noqa: ARG002
-        """An error that `http.server` itself found in a request, as JSON; the connection is closed."""
-        status = HTTPStatus(code)
-        self.close_connection = True
-        self._has_unread = True
-        self.command = self.command or ""  # None if http.server could not parse the request line
-        self._send(json_response({"detail": _RULES.get(status, status.phrase)}, status))
-
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         # Without the query, which may contain a key.
         log.debug("%s %r: %s, %s bytes", self.command, self.path.partition("?")[0], code, size)
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's parameter name
-        log.debug(format, *args)

@@ -1,0 +1,54 @@
+"""The response that passes a client of Server-Sent Events to its stream. Runs on the threads of requests."""
+
+from http import HTTPStatus
+from socket import socket
+from typing import Final
+
+from softcam.streaming.event_stream import CONTENT_TYPE, EventStream, Read
+from softcam.web.http.messages import NO_STORE, AnyResponse, HttpError, Request, Response, StreamingResponse
+from softcam.web.http.query import integer
+
+MAX_NUMBER: Final = 2**53 - 1  # the largest that JavaScript represents exactly
+HEADERS: Final = {
+    **NO_STORE,
+    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_RETRY_AFTER_S: Final = 5
+AFTER: Final = integer(
+    "after", "number of an event; the stream begins with the next one, if memory has it", 0, MAX_NUMBER
+)
+
+
+def resume_position(request: Request) -> int | None:
+    """The number of the last event that a client has; None if it has none. Raises HttpError 400.
+
+    A browser sends `Last-Event-ID` when it connects again; at first, a page can only choose the address.
+    """
+    text = request.headers.get("Last-Event-ID", "").strip()
+    if text.isascii() and text.isdigit() and int(text[:20]) <= MAX_NUMBER:  # anything else is not from this portal
+        return int(text)
+    return AFTER.read(request.query)
+
+
+def connect(request: Request, stream: EventStream, read: Read, position: int) -> AnyResponse:
+    """Raises HttpError 503 if the stream has its maximum of clients."""
+    if not request.expects_body:
+        return Response(b"", CONTENT_TYPE, headers=HEADERS)
+    release = stream.reserve()
+    if release is None:
+        raise HttpError(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"client limit of this stream reached ({stream.max_clients}); disconnect a client",
+            {"Retry-After": str(_RETRY_AFTER_S)},
+        )
+
+    # In chunks, Python's `requests` passes on each event when it arrives; otherwise, when it has received 512 bytes.
+    is_chunked = request.accepts_chunks
+
+    def start(connection: socket) -> None:
+        stream.add_client(connection, request.client, read, position, release, is_chunked=is_chunked)
+
+    chunked = {"Transfer-Encoding": "chunked"} if is_chunked else {}
+    return StreamingResponse(start, release, CONTENT_TYPE, HEADERS | chunked)
