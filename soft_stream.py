@@ -1,7 +1,14 @@
 #!/usr/bin/env python3
 """Soft Stream: serves a Raspberry Pi camera over HTTP. `--help` lists the settings."""
 
+import signal
 import sys
+
+if __name__ == "__main__":
+    # Until the portal can stop in order: a stop that comes while it is still loading would end it like a crash.
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+    )
 
 _EX_CONFIG = 78  # as in softcam.errors, which may be what cannot be imported
 

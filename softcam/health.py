@@ -1,8 +1,8 @@
 """Process health for the systemd watchdog, and the process status in one line.
 
 The components are checked from outside: the camera session by its own error, the JPEG encoders by what they deliver,
-the fan-out by its ticks, and the HTTP server by a real request. A component that hangs in a lock also hangs the check,
-which counts as a failure: see `softcam.runtime.systemd.Watch`, whose thread runs the checks.
+the event loop by the duration of its turns, and the HTTP server by a real request. A component that hangs in a lock
+also hangs the check, which counts as a failure: see `softcam.runtime.systemd.Watch`, whose thread runs the checks.
 """
 
 import errno
@@ -59,21 +59,24 @@ class Health:
     def __init__(
         self,
         manager: CameraManager | None,
-        client_count: Callable[[], int],
+        viewers: Callable[[], int],
         activity: Callable[[], Activity],
+        loop_busy_s: Callable[[], float],
         *,
         probe: Callable[[Address], bytes] = probe_server,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`manager` is None if the camera is disabled; `client_count` returns the clients of the fan-out, `activity`
-        what they are sent."""
+        """`manager` is None if the camera is disabled.
+
+        `activity` returns what MJPEG clients are sent, `loop_busy_s` for how long the event loop has not paused.
+        """
         self._manager = manager
-        self._client_count = client_count
+        self._viewers = viewers
         self._activity = activity
+        self._loop_busy_s = loop_busy_s
         self._probe = probe
         self._clock = clock
         # Of the checking thread only:
-        self._clients_since_s: float | None = None
         self._busy_since_s: float | None = None
         self._reported_fps = 0.0
 
@@ -84,7 +87,7 @@ class Health:
         status = self._manager.status()
         match status.state:
             case State.OPEN | State.LINGERING:
-                count = self._client_count()
+                count = self._viewers()
                 clients = {0: "no clients", 1: "1 client"}.get(count, f"{count} clients")
                 return f"open, {clients}, {self._steady_fps(status):.1f} fps"
             case State.RECOVERING:
@@ -102,7 +105,7 @@ class Health:
         now_s = self._clock()
         if self._manager is not None and (error := self._manager.health_error()) is not None:
             return error
-        return self._fanout_error(now_s) or self._encoder_error(now_s) or self._server_error(now_s, address)
+        return self._loop_error() or self._encoder_error(now_s) or self._server_error(now_s, address)
 
     def _steady_fps(self, status: SessionStatus) -> float:
         fps = status.fps or 0.0
@@ -110,14 +113,9 @@ class Health:
             self._reported_fps = fps
         return self._reported_fps
 
-    def _fanout_error(self, now_s: float) -> str | None:
-        if not self._client_count():
-            self._clients_since_s = None
-            return None
-        if self._clients_since_s is None:
-            self._clients_since_s = now_s
-        stalled_s = now_s - max(self._clients_since_s, self._activity().ticked_s)
-        return None if stalled_s <= STALL_LIMIT_S else f"fan-out stalled for {stalled_s:.0f} s"
+    def _loop_error(self) -> str | None:
+        busy_s = self._loop_busy_s()
+        return None if busy_s <= STALL_LIMIT_S else f"the event loop has not finished its turn for {busy_s:.0f} s"
 
     def _encoder_error(self, now_s: float) -> str | None:
         status = None if self._manager is None else self._manager.status()

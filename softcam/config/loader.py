@@ -17,19 +17,22 @@ No logging, no files, no environment except the one passed in; no thread.
   variables of other cameras' numbers, and prefixes in another spelling (`camera_`, `CAMERAS_`).
 """
 
+import contextlib
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from softcam import __version__
-from softcam.config.parsers import COMMENT, PATTERN, is_external
+from softcam.config.parsers import COMMENT, COMMENT_AFTER_TEXT, PATTERN, is_external
 from softcam.config.schema import (
     BY_FLAG,
     BY_NAME,
     COMMANDS,
     FIRST_PORT,
+    JSON_FLAG,
     KNOWN_FLAGS,
     SAME_AS_STREAM,
     SETTINGS,
@@ -39,11 +42,14 @@ from softcam.config.schema import (
 )
 from softcam.config.settings import Settings
 from softcam.errors import EXIT_OK, ConfigurationError
-from softcam.runtime.redact import without_secrets
+from softcam.runtime.redact import MIN_SECRET, without_secrets
 
 _MAX_SHOWN: Final = 100  # characters of an invalid value in a message
-_FOREIGN: Final = re.compile(r"CAMERA_(SERVICE_(HOST|PORT)\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*|NAME|ENV_\w+)")
-_FOREIGN_PORT: Final = re.compile(r"(tcp|udp|sctp)://.*")
+_FOREIGN: Final = re.compile(r"CAMERA_(SERVICE_(HOST|PORT)\w*|PORT_[0-9]+_(TCP|UDP|SCTP)\w*|ENV_\w+)")
+_FOREIGN_VALUES: Final = {
+    "CAMERA_PORT": re.compile(r"(tcp|udp|sctp)://.*"),  # `tcp://10.0.0.1:80`
+    "CAMERA_NAME": re.compile(r"/[^/]+/camera"),  # `/web/camera`: this container, and the alias of the linked one
+}
 _SHARED_KEY: Final = re.compile(r"CAMERA(?:_(.+))?")
 _CAMERA_KEY: Final = re.compile(r"cam(0|[1-9][0-9]?)_(.+)", re.IGNORECASE)
 
@@ -98,6 +104,10 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
         loader,
     )
     loader.apply(each for each in shared if each.row.name == "camera")
+    as_json = JSON_FLAG in commands
+    commands = [flag for flag in commands if flag != JSON_FLAG]
+    if as_json and commands != ["--diagnose"]:
+        loader.reject(f"{JSON_FLAG}: must be used with --diagnose")
     if len(commands) > 1:
         loader.reject(f"{' and '.join(commands)}: must not be combined")
 
@@ -113,24 +123,28 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Settings:
     if loader.messages:
         raise ConfigurationError([*loader.messages, *loader.warnings], from_flags=loader.has_invalid_flag)
     loader.values.setdefault("state_dir", _state_dir(environ))
-    loader.values.setdefault("neighbours", _sibling_cameras(environ, number))
-    return _resolve(loader, COMMANDS[commands[0]] if commands else "run", number)
+    settings = _resolve(loader, COMMANDS[commands[0]] if commands else "run", number, _known_cameras(environ))
+    settings = replace(settings, as_json=as_json)
+    if "neighbours" in loader.values:
+        return settings
+    own = () if number is None else (number,)
+    return replace(settings, neighbours=settings.cameras_among({*settings.known_cameras, *own}))
 
 
-def _sibling_cameras(environ: Mapping[str, str], own: int | None) -> tuple[tuple[str, int | str], ...]:
-    """All cameras with `cam<N>_` variables, and this one, with their ports; empty if it is the only one."""
+def _known_cameras(environ: Mapping[str, str]) -> dict[int, tuple[str, int | None]]:
+    """Name and port of each camera with `cam<N>_` variables; no port if it is disabled or has an invalid value."""
     keys = {(int(match[1]), match[2].lower()): key for key in environ if (match := _CAMERA_KEY.fullmatch(key))}
-    found: list[tuple[str, int | str]] = []
-    for number in sorted({number for number, _ in keys} | (set() if own is None else {own})):
-        texts = {name: environ[keys[number, name]] for name in ("port", "enabled") if (number, name) in keys}
-        try:
-            is_enabled = BY_NAME["enabled"].parse(_value(texts.get("enabled") or "on", BY_NAME["enabled"]))
-            port = BY_NAME["port"].parse(_value(texts.get("port") or str(FIRST_PORT + number), BY_NAME["port"]))
-        except ValueError:
-            continue  # reported by the instance of that camera
-        if is_enabled and isinstance(port, int):
-            found.append((f"Camera {number}", port))
-    return tuple(found) if len(found) > 1 else ()
+    found: dict[int, tuple[str, int | None]] = {}
+    for number in {number for number, _ in keys}:
+        defaults = {"name": f"Camera {number}", "enabled": "on", "port": str(FIRST_PORT + number)}
+        values: dict[str, object] = {}
+        for name, default in defaults.items():
+            text = _value(environ.get(keys.get((number, name), ""), ""), BY_NAME[name])
+            with contextlib.suppress(ValueError):  # reported by the instance of that camera
+                values[name] = BY_NAME[name].parse(text or default)
+        port = values.get("port") if values.get("enabled") else None
+        found[number] = str(values.get("name", defaults["name"])), port if isinstance(port, int) else None
+    return found
 
 
 def _state_dir(environ: Mapping[str, str]) -> str | None:
@@ -169,7 +183,7 @@ def _read_flags(argv: Sequence[str], loader: _Loader) -> tuple[list[_RawValue], 
                 loader.reject(f"{flag}: must not have a value")
             elif row is not None:
                 values.append(_RawValue(row, flag, "on" if flag in row.flags else "off", is_flag=True))
-            elif flag not in COMMANDS:
+            elif flag not in COMMANDS and flag != JSON_FLAG:
                 print(f"soft_stream.py {__version__}" if flag == "--version" else help_text())
                 raise SystemExit(EXIT_OK)
             elif flag not in commands:
@@ -215,8 +229,9 @@ def _read_variables(
 
 
 def _is_foreign(key: str, text: str) -> bool:
-    """Whether Docker or Kubernetes set the variable; they also set `CAMERA_PORT=tcp://10.0.0.1:80`."""
-    return _FOREIGN.fullmatch(key) is not None or (key == "CAMERA_PORT" and _FOREIGN_PORT.fullmatch(text) is not None)
+    """Whether Docker or Kubernetes set the variable; they set some of ours, too, to other values."""
+    values = _FOREIGN_VALUES.get(key)
+    return _FOREIGN.fullmatch(key) is not None or (values is not None and values.fullmatch(text) is not None)
 
 
 def _camera_number(environ: Mapping[str, str], loader: _Loader) -> int | None:
@@ -248,7 +263,9 @@ def _is_id(text: str, choice: str) -> bool:
         return False
 
 
-def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
+def _resolve(
+    loader: _Loader, command: Command, number: int | None, known_cameras: Mapping[int, tuple[str, int | None]]
+) -> Settings:
     values = {row.name: loader.values.get(row.name, row.default) for row in SETTINGS}
     for side in ("width", "height"):
         if f"snapshot_{side}" not in loader.values:
@@ -256,6 +273,14 @@ def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
             loader.origins[f"snapshot_{side}"] = SAME_AS_STREAM
     if values["recordings_autostart"] != "off" and values["recordings"] is None:
         loader.warnings.append("recordings_autostart: ignored, recordings is not set")
+    if values["rtsp_host"] is not None and values["rtsp_port"] is None:
+        loader.warnings.append("rtsp_host: ignored, rtsp_port is not set")
+    for name in ("api_key", "view_key"):
+        if values[name] is not None and len(values[name]) < MIN_SECRET:
+            rule = f"should have at least {MIN_SECRET} characters, since"
+            loader.warnings.append(
+                f"{loader.origins[name]}: {rule} a shorter key is easy to guess and not hidden in the log"
+            )
     choice, camera_id = values.pop("camera"), values.pop("id")
     if isinstance(choice, int) and camera_id is not None:
         choice = camera_id
@@ -270,13 +295,16 @@ def _resolve(loader: _Loader, command: Command, number: int | None) -> Settings:
         is_pattern=choice == PATTERN,
         warnings=tuple(loader.warnings),
         origins=MappingProxyType({row.name: loader.origins.get(row.name, "default") for row in SETTINGS}),
+        known_cameras=MappingProxyType(dict(known_cameras)),
         **fields,
     )
 
 
 def _value(text: str, row: Setting) -> str:
     """The value of a variable without blanks and comments, which parsers of env files leave in it."""
-    return text.strip() if row.secret else COMMENT.sub("", text).strip()
+    if row.secret:
+        return text.strip()
+    return (COMMENT_AFTER_TEXT if row.is_text else COMMENT).sub("", text).strip()
 
 
 def _quoted(text: str) -> str:

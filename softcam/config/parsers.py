@@ -8,23 +8,28 @@ import contextlib
 import ipaddress
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
 Parser = Callable[[str], object]
 
 PATTERN: Final = "pattern"
+MAX_NAME_LENGTH: Final = 64  # characters
 HIGHEST_CAMERA: Final = 99  # no machine has more, and the ports stay below those that the kernel assigns
 
 COMMENT: Final = re.compile(r"(^|\s)#.*", re.DOTALL)  # parsers of env files remove it, or leave it in the value
+COMMENT_AFTER_TEXT: Final = re.compile(r"(^|\s)#(\s.*|$)", re.DOTALL)
 # No sign, exponent, underscore or non-ASCII digit, which int() and float() accept; too short to overflow.
 _INTEGER: Final = re.compile(r"[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[0-9]{1,18}(\.[0-9]{0,30})?|\.[0-9]{1,30}")
 _LIKE_NUMBER: Final = re.compile(r"[+-]*[0-9.]+")  # an id does not look like this
+_JOINER: Final = re.compile("[\u200c\u200d]")
 _LABEL: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _SOCKET: Final = re.compile(r"unixfd:/.*[^/]")  # of GStreamer's unixfdsink
 _WEB_URL: Final = re.compile(r"([A-Za-z0-9._~:/?#\[\]@!$&()*+,;=-]|%[0-9A-Fa-f]{2})+")  # no quotes, for one
+_SUBSTREAM: Final = re.compile(r"([0-9]+)x([0-9]+)@([0-9.]+)")
 _URL_SCHEMES: Final = ("rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp")
 _MEDIA_FILE: Final = re.compile(
     r".*\.(264|265|3gp|avi|flv|gif|h264|h265|hevc|jpe?g|m2ts|m3u8|m4v|mjpe?g|mkv|mov|mp4|mpd|mpe?g|mts|ogv|png|sdp"
@@ -41,6 +46,22 @@ def integer(low: int, high: int, *, is_even: bool = False) -> Callable[[str], in
         if not low <= value <= high or (is_even and value % 2):
             raise ValueError(rule)
         return value
+
+    return parse
+
+
+def integer_or(word: str, low: int, high: int) -> Callable[[str], int | None]:
+    """An integer, or None for `word`."""
+    rule = f"{word}, or an integer from {low} to {high}"
+    number_of = integer(low, high)
+
+    def parse(text: str) -> int | None:
+        if text.lower() == word:
+            return None
+        try:
+            return number_of(text)
+        except ValueError as error:
+            raise ValueError(rule) from error
 
     return parse
 
@@ -66,6 +87,17 @@ def boolean(text: str) -> bool:
     raise ValueError("1 or 0, true or false, yes or no, on or off")
 
 
+def one_of(*words: str) -> Callable[[str], str]:
+    rule = " or ".join(words)
+
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(rule)
+        return text.lower()
+
+    return parse
+
+
 def log_level(text: str) -> str:
     level = text.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
@@ -75,6 +107,17 @@ def log_level(text: str) -> str:
 
 def _is_plain(text: str, max_length: int) -> bool:
     return 0 < len(text) <= max_length and text.isprintable() and text == text.strip()
+
+
+def display_name(text: str) -> str:
+    """A name for people in any script, in one line.
+
+    Without control characters, and without those that change the direction of the text around it. Persian, Indic
+    scripts and emoji need joiners, which are not printable characters to Python.
+    """
+    if not _is_plain(_JOINER.sub("", text), MAX_NAME_LENGTH) or len(text) > MAX_NAME_LENGTH:
+        raise ValueError(f"1 to {MAX_NAME_LENGTH} printable characters in one line, no blank at either end")
+    return text
 
 
 def plain_text(rule: str) -> Parser:
@@ -104,6 +147,29 @@ def host_names(text: str) -> tuple[str, ...]:
         return tuple(host(name.strip()).lower().removesuffix(".") for name in text.split(","))
     except ValueError as error:
         raise ValueError("a comma-separated list of host names, such as cam.example.org") from error
+
+
+def origins(text: str) -> tuple[str, ...]:
+    """`http://localhost:3000, https://dash.example`, each as browsers write it in `Origin`."""
+    try:
+        return tuple(_origin(each.strip()) for each in text.split(","))
+    except ValueError as error:
+        raise ValueError(
+            "a comma-separated list of origins, each http:// or https://, a host and a port if it is not the default,"
+            " such as http://localhost:3000; without a path, and * is not one"
+        ) from error
+
+
+def _origin(text: str) -> str:
+    parts = urlsplit(web_url(text.removesuffix("/")))
+    if parts.path or "@" in parts.netloc or any(mark in text for mark in "?#"):
+        raise ValueError("an origin")
+    name = (parts.hostname or "").lower()
+    with contextlib.suppress(ValueError):
+        address = ipaddress.ip_address(name)
+        name = f"[{address}]" if address.version == 6 else name
+    is_default = parts.port in (None, 443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{name}" if is_default else f"{parts.scheme}://{name}:{parts.port}"
 
 
 def url(*schemes: str) -> Callable[[str], str]:
@@ -136,7 +202,9 @@ def web_url(text: str) -> str:
 
 
 def camera_list(text: str) -> tuple[tuple[str, int | str], ...]:
-    """`Door=18082, Garden=https://garden.example/`: names, each with a port of this machine or a URL."""
+    """`Door=18082, Garden=https://garden.example/`: names, each with a port of this machine or a URL. `off` is none."""
+    if text.lower() in ("", "off"):
+        return ()
     found: list[tuple[str, int | str]] = []
     for part in text.split(","):
         name, has_target, target = (piece.strip() for piece in part.partition("="))
@@ -145,7 +213,9 @@ def camera_list(text: str) -> tuple[tuple[str, int | str], ...]:
         except ValueError:
             has_target = ""
         if not has_target or not _is_plain(name, 40):
-            raise ValueError("a comma-separated list of name=port or name=URL, such as Door=18082, Garden=18083")
+            raise ValueError(
+                "off, or a comma-separated list of name=port or name=URL, such as Door=18082, Garden=18083"
+            )
         found.append((name, where))
     return tuple(found)
 
@@ -159,6 +229,30 @@ def autostart(text: str) -> str:
         if kind == "timelapse":
             return f"timelapse:{number(0.5, 86_400)(interval):g}"
     raise ValueError("off, video, timelapse or timelapse:SECONDS, which are from 0.5 to 86400")
+
+
+@dataclass(frozen=True, slots=True)
+class Substream:
+    """A second, smaller stream: its largest size in pixels, and its highest frame rate."""
+
+    width: int
+    height: int
+    fps: float
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}@{self.fps:g}"
+
+
+def substream(text: str) -> Substream | None:
+    """`640x360@5`; None for `off`."""
+    if text.lower() == "off":
+        return None
+    match = _SUBSTREAM.fullmatch(text)
+    side = integer(64, 1920, is_even=True)
+    if match is not None:
+        with contextlib.suppress(ValueError):
+            return Substream(side(match[1]), side(match[2]), number(0.5, 60)(match[3]))
+    raise ValueError("off, or WIDTHxHEIGHT@FPS with even sides from 64 to 1920 and 0.5 to 60 fps, such as 640x360@5")
 
 
 def function_name(text: str) -> str:

@@ -16,21 +16,27 @@ from softcam.config.parsers import (
     boolean,
     camera_choice,
     camera_list,
+    display_name,
     function_name,
     host,
     host_names,
     integer,
+    integer_or,
     log_level,
     number,
+    one_of,
+    origins,
     plain_text,
+    substream,
     url,
     web_url,
 )
 from softcam.errors import EXIT_BUSY, EXIT_CONFIGURATION, EXIT_MISSING, EXIT_OK, EXIT_STUCK, EXIT_USAGE
 
-Command = Literal["run", "check", "list-cameras"]
+Command = Literal["run", "check", "list-cameras", "diagnose"]
 
 FIRST_PORT: Final = 18081  # of camera 0; nginx publishes it as 8081
+FIRST_RTSP_PORT: Final = 8554
 _MAX_S: Final = 31_536_000  # a year; lock and socket timeouts overflow only far above
 
 
@@ -54,6 +60,7 @@ class Setting:
     default_text: str = ""
     attribute: str = ""
     secret: bool = False
+    is_text: bool = False  # for people: a comment starts with a # and a blank, `Door #2` has none
     is_shared: bool = True  # has a flag and CAMERA_<NAME>
     is_per_camera: bool = True  # has cam<N>_<name>
     group: str = ""
@@ -98,6 +105,8 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
         Setting("id", None, camera_choice(has_numbers=False),
                 "id of camera N, which --list-cameras prints and which is stable, or its URL",
                 attribute="camera_id", is_shared=False),
+        Setting("name", None, display_name, "name for people: on the page, in pictures and file names", "NAME",
+                default_text="the camera's model", is_text=True),
         Setting("enabled", True, boolean, "use the camera; off: only the page and saved recordings",
                 off_flag="--disabled"),
         Setting("tuning_file", None, plain_text("the name or path of a tuning file"),
@@ -119,17 +128,21 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
         Setting("view_key", None, api_key, "read-only API key; alone, it makes the portal read-only", "KEY",
                 secret=True),
         Setting("host_names", None, host_names, "public DNS names at which the page may change settings", "NAMES"),
+        Setting("allowed_origins", None, origins, "other pages that may change settings: http://HOST:PORT, …",
+                "ORIGINS"),
         Setting("state_dir", None, _FOLDER, "folder of saved controls", "FOLDER",
                 default_text="$STATE_DIRECTORY, else $XDG_STATE_HOME/soft-stream"),
         Setting("max_clients", 200, integer(1, 100_000),
-                "maximum number of stream clients; more are rejected with 503", "COUNT"),
-        Setting("neighbours", None, camera_list, "cameras on the page: name=port or URL, …", "LIST",
-                default_text="those with cam<N>_ settings"),
+                "maximum number of stream clients, and of RTSP viewers; more get 503", "COUNT"),
+        Setting("neighbours", None, camera_list, "cameras on the page: off, or name=port or URL, …", "LIST",
+                default_text="enabled units, or cam<N>_"),
     ),
     "Stream": (
         Setting("width", 1536, _SIDE, "width of the stream", "PIXELS"),
         Setting("height", 864, _SIDE, "height of the stream", "PIXELS"),
         Setting("fps", 20.0, number(0.1, 240), "frames per second", "RATE", aliases=("framerate",)),
+        Setting("fov_mode", "scale", one_of("scale", "crop"),
+                "scale: whole field of view at every size; crop: middle of the sensor", "MODE"),
         Setting("quality", 80, _QUALITY, "JPEG quality of the stream, 1 to 100", "Q"),
         Setting("linger", 5.0, _SECONDS, "seconds that the camera stays open after the last client", "SECONDS",
                 attribute="linger_s"),
@@ -149,8 +162,15 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
     "H.264": (
         Setting("rtsp_url", None, url("rtsp", "rtsps"), "RTSP server to publish H.264 to", "URL"),
         Setting("rtsp_autostart", True, boolean, "publish from the start on; off: only on request"),
-        Setting("bitrate", 8_000_000, integer(100_000, 100_000_000), "H.264 bit rate, in bits per second", "BITS"),
-        Setting("webrtc_url", None, web_url, "WebRTC (WHEP) URL of the media server, for the page", "URL"),
+        Setting("rtsp_port", None, integer_or("off", 0, 65535),
+                f"RTSP port of the portal, recommended: {FIRST_RTSP_PORT} + number; 0 for any free port", "PORT",
+                default_text="off"),
+        Setting("rtsp_host", None, host, "address that the RTSP server listens on", "HOST", default_text="as --host"),
+        Setting("substream", None, substream,
+                "second, smaller H.264 stream, for detectors: such as 640x360@5", "SIZE@FPS", default_text="off"),
+        Setting("bitrate", None, integer_or("auto", 100_000, 100_000_000),
+                "H.264 bit rate, in bits per second; auto follows size and frame rate", "BITS", default_text="auto"),
+        Setting("webrtc_url", None, web_url, "WebRTC (WHEP) URL, or MediaMTX's page of a stream", "URL"),
     ),
     "Recordings": (
         Setting("recordings", None, _FOLDER, "folder for recordings", "FOLDER"),
@@ -171,10 +191,15 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
 }  # fmt: skip
 SETTINGS: Final = tuple(replace(row, group=group) for group, rows in _GROUPS.items() for row in rows)
 
-COMMANDS: Final[Mapping[str, Command]] = MappingProxyType({"--check": "check", "--list-cameras": "list-cameras"})
+COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
+    {"--check": "check", "--list-cameras": "list-cameras", "--diagnose": "diagnose"}
+)
+JSON_FLAG: Final = "--json"
 _COMMANDS_HELP: Final = (
     ("--check", "check the configuration, print it and exit"),
     ("--list-cameras", "print the cameras and exit"),
+    ("--diagnose", "check machine and camera, print a report and exit with 0 or 1"),
+    (JSON_FLAG, "with --diagnose: the report as JSON"),
     ("--version", "print the version and exit"),
     ("-h, --help", "print this help and exit"),
 )
@@ -189,7 +214,7 @@ EXIT_CODES: Final = (  # also in README.md
 )
 BY_NAME: Final = MappingProxyType({name: row for row in SETTINGS for name in row.names})
 BY_FLAG: Final = MappingProxyType({flag: row for row in SETTINGS for flag in (*row.flags, *row.off_flags)})
-KNOWN_FLAGS: Final = (*BY_FLAG, *COMMANDS, "--help", "-h", "--version")
+KNOWN_FLAGS: Final = (*BY_FLAG, *COMMANDS, JSON_FLAG, "--help", "-h", "--version")
 
 
 def markdown_table() -> str:
