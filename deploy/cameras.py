@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +16,35 @@ from picamera2 import Picamera2
 for place, camera in enumerate(Picamera2.global_camera_info()):
     print(place, camera.get("Model", "?"), camera.get("Id", "?"), sep="\\t")
 """
-# The name of each setting, and the value of `id` and `enabled` only.
+# The name of each setting, the value of some, and of the keys whether they are set.
 READ_SETTINGS = r"""
 import os, re
 for key, text in sorted(os.environ.items()):
     match = re.fullmatch(r"(?:CAMERA|(?i:cam(?:0|[1-9][0-9]?)))_(\w+)", key, re.ASCII)
     if match:
         value = " ".join(re.sub(r"(^|\s)#.*", "", text, flags=re.DOTALL).split())
-        print(key, value if match[1].lower() in ("id", "enabled") else "", sep="\t")
+        name = match[1].lower()
+        is_set = "set" if name in ("api_key", "view_key") and value else ""
+        is_shown = name in ("id", "enabled", "host", "rtsp_host", "rtsp_port", "recordings")
+        print(key, value if is_shown else is_set, sep="\t")
 """
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """The cameras that Picamera2 lists, and the names and values in the settings file, as systemd reads it."""
+    """The cameras that Picamera2 lists, and values in the settings file, as systemd reads it."""
 
     host: Host
     cameras: dict[int, tuple[str, str]]  # model and id
-    names: list[str]
     values: dict[str, str]  # by the name in lower case
+
+    def value(self, number: int, name: str) -> str:
+        """The camera's value for a setting; empty if there is none. A key is `set`."""
+        return self.values.get(f"cam{number}_{name}") or self.values.get(f"camera_{name}", "")
 
     def is_switched_off(self, number: int) -> bool:
         """Whether the settings switch the camera off, so that none is needed."""
-        value = self.values.get(f"cam{number}_enabled") or self.values.get("camera_enabled", "")
-        return value.lower() in ("0", "false", "no", "off")
+        return self.value(number, "enabled").lower() in ("0", "false", "no", "off")
 
     def camera_id(self, number: int) -> str:
         """The camera's id; `pattern`, `elsewhere` for a source that is not Picamera2's, or empty if it is missing."""
@@ -58,12 +63,20 @@ def python_path(host: Host) -> str:
     return host.options.python or (used[1] if used else SYSTEM_PYTHON)
 
 
-def run_in_settings(host: Host, *argv: str | Path) -> subprocess.CompletedProcess[str]:
-    """Runs a program with the portal's settings and as few rights."""
+def run_in_settings(
+    host: Host, *argv: str | Path, only_owner: bool = False, properties: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a program with the portal's settings and as few rights; `only_owner`: without those of --with-rtsp.
+
+    `properties` are further ones of the unit that it runs in.
+    """
+    paths = [host.env_file] if only_owner else [host.rtsp_file, host.env_file]  # as in the unit
     return host.run(
         *("systemd-run", "--quiet", "--wait", "--pipe", "--collect"),
-        *(f"--property=EnvironmentFile=-{host.env_file}", "--property=DynamicUser=yes"),
-        *("--property=Environment=PYTHONDONTWRITEBYTECODE=1", *argv),
+        *(f"--property=EnvironmentFile=-{path}" for path in paths),
+        *("--property=DynamicUser=yes", "--property=Environment=PYTHONDONTWRITEBYTECODE=1"),
+        *(f"--property={each}" for each in properties),
+        *argv,
     )
 
 
@@ -76,9 +89,9 @@ def take_inventory(host: Host, *, needs_picamera2: bool = False) -> Inventory:
         raise Failed(f"picamera2 does not work with {python} ({cause}): {last_line(done.stderr)}")
     rows = (line.split("\t") for line in done.stdout.splitlines() if line.count("\t") == 2)
     cameras = {int(number): (model, camera_id) for number, model, camera_id in rows}
-    read = run_in_settings(host, python, "-c", READ_SETTINGS).stdout.splitlines()
+    read = run_in_settings(host, python, "-c", READ_SETTINGS, only_owner=True).stdout.splitlines()
     settings = [(name, value) for name, tab, value in (line.partition("\t") for line in read) if tab]
-    return Inventory(host, cameras, [name for name, _ in settings], {name.lower(): value for name, value in settings})
+    return Inventory(host, cameras, {name.lower(): value for name, value in settings})
 
 
 def enabled_instances(host: Host, names: Iterable[str] | None = None) -> list[int]:
@@ -106,7 +119,7 @@ def wanted_cameras(host: Host, inventory: Inventory) -> list[int]:
 
 
 def missing_packages(host: Host) -> list[str]:
-    """Packages the portal needs, and nginx if requested. Raises Failed if --python is not there."""
+    """The packages that the portal needs, and nginx if requested. Raises Failed if --python is not there."""
     python = python_path(host)
     if host.run(python, "-V").returncode == 127:
         raise Failed(f"{python} does not exist. --python must be a Python with picamera2, usually {SYSTEM_PYTHON}")
@@ -119,7 +132,7 @@ def missing_packages(host: Host) -> list[str]:
 
 
 def plan_packages(host: Host) -> None:
-    """Prints nothing if nothing is missing."""
+    """Print what would be installed; nothing if nothing is missing."""
     if missing := missing_packages(host):
         host.say(f"would install {' '.join(missing)}; run again afterwards to see the other steps")
 
@@ -141,7 +154,7 @@ def install_packages(host: Host) -> None:
 
 
 def check(host: Host) -> None:
-    """Prints what the host has. Raises Failed, with the remedy, if the portal could not run."""
+    """Print what the host has. Raises Failed, with the remedy, if the portal could not run."""
     if not host.path("run/systemd/system").is_dir():
         raise Failed("systemd is not running")
     found = re.match(r"systemd (\d+)", host.run("systemctl", "--version").stdout)

@@ -32,7 +32,7 @@ def reason(output: str) -> str:
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> bool:
-    """Replaces the file in one step, also if the power fails; whether it was written. On a full disk the old one stays.
+    """Replace the file in one step, also if the power fails; whether it was written. On a full disk the old one stays.
 
     An equal file is not written, since an instance is restarted if one of its files is newer.
     """
@@ -54,7 +54,7 @@ def write(path: Path, data: bytes, mode: int = 0o644) -> bool:
 
 
 def link(path: Path, target: str) -> None:
-    """Creates or replaces a symbolic link in one step."""
+    """Create or replace a symbolic link in one step."""
     new = _make_room(path)
     new.symlink_to(target)
     new.replace(path)
@@ -69,7 +69,7 @@ def _make_room(path: Path) -> Path:
 
 
 def remove(path: Path) -> None:
-    """Removes the file, and its folder if that is empty then, except for those of the system."""
+    """Remove the file, and its folder if that is empty then, except for those of the system."""
     path.unlink(missing_ok=True)
     if path.parent.name not in ("system", "rules.d"):
         with suppress(OSError):
@@ -87,17 +87,17 @@ def is_edited(host: Host, path: Path) -> bool:
     return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() != _shipped_hashes(host).get(str(path))
 
 
-def ship(host: Host, data: bytes, path: Path, mode: int, *, set_names: str = "") -> None:
-    """Writes a file that the owner may edit. An edited file stays, and the new lines of the shipped one are shown.
+def ship(host: Host, data: bytes, path: Path, mode: int, *, earlier: str = "") -> None:
+    """Write a file that the owner may edit. An edited file stays, and what is new in the shipped one is shown.
 
-    `set_names` are the names of the settings in the file, shown with the edited one; never a value.
+    `earlier` is the file as it was shipped by the release before; empty if there is none.
     """
     if is_edited(host, path) and path.read_bytes() != data:
-        host.say(f"{path} was edited and is kept; new lines in the shipped file:")
-        for line in _new_lines(path.read_text(errors="replace"), data.decode(), is_env=path == host.env_file):
-            host.say(f"    +{line}")
-        if path == host.env_file:
-            host.say(f"    set in your file: {set_names}")
+        find = _new_settings if path == host.env_file else _new_lines
+        new = find(f"{earlier}\n{path.read_text(errors='replace')}", data.decode())
+        host.say(f"{path} was edited and is kept{'; new in the shipped file:' if new else ''}")
+        for line in new[:_NEW_LINES_SHOWN]:
+            host.say(f"    +{redact(line)}")
         return
     # The hash is written first: a file written during a power failure is still recognized as shipped.
     hashes = {**_shipped_hashes(host), str(path): hashlib.sha256(data).hexdigest()}
@@ -105,10 +105,15 @@ def ship(host: Host, data: bytes, path: Path, mode: int, *, set_names: str = "")
     write(path, data, mode)
 
 
-def _new_lines(current: str, shipped: str, *, is_env: bool) -> list[str]:
-    """Lines that only the shipped file has, without help texts. No line of the current file, as any may be a secret."""
-    known = set(current.splitlines())
-    lines = [line for line in shipped.splitlines() if line not in known and not re.fullmatch(r"\s*(#(\s.*)?)?", line)]
-    if is_env:  # a value in the shipped file may be a secret of the user
-        lines = [re.sub(r"^(\w+)\s*=.*", r"\1=(not shown)", line) for line in lines if re.match(r"\w+\s*=|#\w+=", line)]
-    return [redact(line) for line in lines[:_NEW_LINES_SHOWN]]
+def _new_settings(known: str, shipped: str) -> list[str]:
+    """The lines of settings whose names are not in the text, also commented out. Values of the user are not shown."""
+    pattern = re.compile(r"(?m)^([ \t]*#?(\w+)[ \t]*=).*")
+    names = {name.lower() for _, name in pattern.findall(known)}
+    lines = [match for match in pattern.finditer(shipped) if match[2].lower() not in names]
+    return [match[0] if match[0].lstrip().startswith("#") else f"{match[1].strip()}(not shown)" for match in lines]
+
+
+def _new_lines(known: str, shipped: str) -> list[str]:
+    """The lines that are not in the text, without help. None of the current file, as any may be a secret."""
+    lines = {*known.splitlines()}
+    return [line for line in shipped.splitlines() if line not in lines and not re.fullmatch(r"\s*(#(\s.*)?)?", line)]

@@ -4,6 +4,8 @@
     healthcheck.py health N SECONDS  wait for a healthy portal and fetch a snapshot; prints one line. Exit 1 if it is
                                      not healthy in time, 3 without a snapshot
     healthcheck.py port N            print the portal's port
+    healthcheck.py rtsp N            request a description from its RTSP server; prints one line. Exit 1 if there is
+                                     none although the camera delivers a picture, or no key is required
     healthcheck.py nginx N           print the nginx directive with the API key, for a file that only root can read
 
 It must run in the unit's environment, which has the API key. The key is sent to the portal and nowhere else.
@@ -13,9 +15,11 @@ import base64
 import http.client
 import json
 import os
+import socket
 import sys
 import time
 from contextlib import closing, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,6 +29,7 @@ from softcam.config.settings import Settings
 
 _RETRY_S = 0.2
 _HEALTH_TIMEOUT_S = 5.0
+_MAX_LINE = 1000
 _SNAPSHOT_TIMEOUT_S = 20.0  # opening, exposure, focus; the portal itself times out after ten
 
 
@@ -36,6 +41,8 @@ def main() -> int:
             return _check(settings, float(rest[0]))
         case "port":
             print(settings.port_for(int(number)))
+        case "rtsp":
+            return _check_rtsp(settings)
         case _:
             # Base64 has no characters that are special in nginx's configuration. Without a key, the empty value keeps
             # nginx's own password from the portal.
@@ -69,9 +76,50 @@ def _check(settings: Settings, timeout_s: float) -> int:
     return 0
 
 
+def _check_rtsp(settings: Settings) -> int:
+    if settings.rtsp_port is None or not settings.enabled:
+        print("RTSP is off in its settings")
+        return 0
+    address = _local(settings.rtsp_host or settings.host), settings.rtsp_port
+    words = f"RTSP at port {settings.rtsp_port}"
+    try:
+        if (status := _describe(address, "")) != HTTPStatus.UNAUTHORIZED:
+            print(f"{words} requires no password (status {status})")
+            return 1
+        status = _describe(address, _authorization(settings))
+        if status == HTTPStatus.OK:
+            print(f"{words} delivers H.264 and requires a password")
+            return 0
+        problem = f"status {status}"
+    except (OSError, ValueError, IndexError) as error:
+        problem = str(error)
+    print(f"{words} does not work: {problem}")
+    try:
+        _get(settings, "/snapshot.jpg", _SNAPSHOT_TIMEOUT_S)
+    except (OSError, http.client.HTTPException) as error:
+        print(f"{words}: no H.264, as the camera delivers no picture: {error}")
+        return 0
+    return 1
+
+
+def _describe(address: tuple[str, int], authorization: str) -> int:
+    """The status of a DESCRIBE, which opens the camera. Raises OSError, ValueError or IndexError."""
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    credentials = f"Authorization: {authorization}\r\n" if authorization else ""
+    with socket.create_connection(address, timeout=_SNAPSHOT_TIMEOUT_S) as connection:
+        head = f"DESCRIBE rtsp://{host}:{address[1]}/ RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n"
+        connection.sendall(f"{head}{credentials}\r\n".encode())
+        with connection.makefile("rb") as response:
+            return int(response.readline(_MAX_LINE).split()[1])
+
+
 def _address(settings: Settings) -> tuple[str, int]:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(settings.host, settings.host)
-    return host, settings.port_for(settings.camera_number or 0)
+    return _local(settings.host), settings.port_for(settings.camera_number or 0)
+
+
+def _local(host: str) -> str:
+    """Where a server that listens on this address can be reached on this machine."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
 
 
 def _get(settings: Settings, path: str, timeout_s: float) -> bytes:
@@ -81,7 +129,7 @@ def _get(settings: Settings, path: str, timeout_s: float) -> bytes:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         content = response.read()
-    if response.status != http.HTTPStatus.OK:
+    if response.status != HTTPStatus.OK:
         detail = ""
         with suppress(ValueError, KeyError, TypeError):
             detail = f", {json.loads(content)['detail']}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Installs, updates, rolls back and removes Soft Stream on the host it runs on, as root; deploy.sh runs it over SSH.
+"""Installs, updates, rolls back and removes Soft Stream on the host it runs on, as root; started by deploy.sh.
 
 Standard library only, Python 3.11 or newer. It is sent with each deployment, so the newest version runs, also before
 anything is installed. Values of the settings file are read by systemd, for the portal, for healthcheck.py and for the
@@ -22,16 +22,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from deploy import cameras, files, instances, nginx, releases, rollback
+from deploy import addresses, cameras, diagnosis, files, instances, nginx, recordings, releases, rollback, rtsp
 from deploy.cameras import Inventory, enabled_instances, take_inventory, wanted_cameras
-from deploy.system import INSTANCES, Failed, Host, Options, instance, last_line
+from deploy.system import INSTANCES, Failed, Host, Options, instance, last_line, read_text
 
 _KEPT = "/etc/camera-streamer (settings), /var/lib/private/camera-soft-cam (saved controls)"
 _LOCK_TIMEOUT_S = 600
 
 
 def install(host: Host, release: str, folder: str = "") -> None:
-    """Switches to a release. Raises Failed, with everything as before, if an instance does not work with it."""
+    """Switch to a release. Raises Failed, with everything as before, if an instance does not work with it."""
     releases.adopt(host, release, folder)
     rollback.recover_interrupted(host)
     inventory = take_inventory(host)
@@ -45,8 +45,11 @@ def install(host: Host, release: str, folder: str = "") -> None:
             host.say(f"camera {number}: enabled before, continues with the same release ({remedy})")
     try:
         instances.preflight(host, release, numbers)
+        recordings.preflight(host, inventory, numbers)
         if host.options.with_nginx:
             nginx.preflight(host, requested)
+        if host.options.with_rtsp:
+            rtsp.preflight(host, inventory, requested)
         required = _required_pictures(host, release, before, numbers)
         point = rollback.save_point(host, numbers)
     except (instances.BrokenRelease, OSError) as error:
@@ -54,9 +57,13 @@ def install(host: Host, release: str, folder: str = "") -> None:
             releases.drop(host, release)
         raise error if isinstance(error, Failed) else Failed(f"nothing was changed: {error}") from error
     try:
-        _put_in_place(host, release, inventory, numbers)
-        works = instances.start(host, release, numbers, required=required)
-        problem = "" if works else f"release {release} does not work"
+        if host.options.with_rtsp:
+            rtsp.write_settings(host, inventory, requested)
+        _put_in_place(host, release, before, inventory, numbers)
+        if not instances.start(host, release, numbers, required=required):
+            problem = f"release {release} does not work"
+        else:
+            problem = rtsp.find_problem(host, release, requested) if host.options.with_rtsp else ""
     except (OSError, Failed) as error:
         problem = f"settings or units of release {release} could not be written: {error}"
     if problem:
@@ -65,10 +72,13 @@ def install(host: Host, release: str, folder: str = "") -> None:
         rollback.forget_point(host)
     else:
         rollback.finish_switch(host, point)
+    if host.options.with_rtsp:
+        rtsp.report(host, inventory, requested)
     if host.options.with_nginx:
-        nginx.install_sites(host, release, requested)
-    nginx.renew_keys(host, release, numbers)
+        nginx.install_sites(host, release, requested, before=before)
+    nginx.renew_secrets(host, release, numbers)
     releases.prune(host)
+    addresses.report(host, release, inventory, numbers)
     note = ", unchanged" if before == release else f", previous release {before}" if before else ""
     host.say(f"done: release {release}{note}")
 
@@ -84,16 +94,18 @@ def _required_pictures(host: Host, release: str, before: str, numbers: Sequence[
     return [number for number, check in checks.items() if check.returncode == 0]
 
 
-def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Sequence[int]) -> None:
-    """Writes everything that must be there before the instances start, and enables them."""
-    shipped = (host.release(release) / "env/camera-soft-stream.env").read_bytes()
-    files.ship(host, shipped, host.env_file, 0o600, set_names=" ".join(inventory.names))
+def _put_in_place(host: Host, release: str, before: str, inventory: Inventory, numbers: Sequence[int]) -> None:
+    """Write everything that must be there before the instances start, and enable them."""
+    name = "env/camera-soft-stream.env"
+    earlier = read_text(host.release(before) / name) if before else ""
+    files.ship(host, (host.release(release) / name).read_bytes(), host.env_file, 0o600, earlier=earlier)
     if host.env_file.stat().st_mode & 0o777 != 0o600:  # chmod alone makes it newer than the instances
         host.env_file.chmod(0o600)
     releases.write_python_drop_in(host)
     releases.activate(host, release)
     for number in numbers:
         instances.bind(host, number, inventory)
+        recordings.prepare(host, inventory, number)
     host.run("systemctl", "daemon-reload", check=True)
     # Again, since another device may start the instance now.
     units = [instance(number) for number in numbers]
@@ -102,7 +114,7 @@ def _put_in_place(host: Host, release: str, inventory: Inventory, numbers: Seque
 
 
 def _undo(host: Host, release: str, point: rollback.Point) -> str:
-    """Rolls back a failed installation; how the message about it ends."""
+    """Roll back a failed installation; how the message about it ends."""
     before = point.release
     if before == release and not rollback.changes_since(host, point):
         rollback.forget_point(host)
@@ -122,7 +134,8 @@ def _undo(host: Host, release: str, point: rollback.Point) -> str:
 
 
 def plan_install(host: Host, release: str) -> None:
-    numbers = wanted_cameras(host, take_inventory(host))
+    inventory = take_inventory(host)
+    numbers = wanted_cameras(host, inventory)
     before = releases.linked(host, "current")
     if point := rollback.pending_point(host):
         before = point.release
@@ -142,31 +155,40 @@ def plan_install(host: Host, release: str) -> None:
     if before and host.release(before).is_dir():
         with suppress(instances.BrokenRelease):  # the new one is not on the host yet, and may work
             instances.preflight(host, before, numbers)
+    recordings.preflight(host, inventory, numbers)
+    recordings.plan(host, inventory, numbers)
     if host.options.with_nginx and host.succeeds("sh", "-c", "command -v nginx"):
         nginx.preflight(host, numbers)
+    if host.options.with_rtsp:
+        rtsp.preflight(host, inventory, numbers)
     for number in numbers:
         host.say(f"would enable and start {instance(number)}")
         if host.options.with_nginx:
             host.say(f"would serve camera {number} at port {nginx.FIRST_PORT + number} by nginx, with a password")
+    if host.options.with_rtsp:
+        rtsp.plan(host, inventory, numbers)
     for number in enabled_instances(host):
         if number not in numbers:
             host.say(f"would continue camera {number}, enabled before, with the same release")
 
 
 def uninstall(host: Host) -> None:
-    """Removes everything but settings, saved controls and the owner's drop-ins."""
+    """Remove everything but settings, saved controls and the owner's drop-ins."""
     for number in enabled_instances(host):
         host.run("systemctl", "--quiet", "disable", "--now", instance(number))
     for action in ("stop", "reset-failed"):
         host.run("systemctl", action, INSTANCES)
     masked = host.units.glob(f"*.wants/{INSTANCES}")  # `disable` ignores these
-    bindings = host.units.glob("camera-soft-cam@*.service.d/binding.conf")
-    for path in (*masked, *bindings, host.unit, host.python_drop_in, host.rules):
+    names = ("binding.conf", "recordings.conf")
+    drop_ins = [path for name in names for path in host.units.glob(f"camera-soft-cam@*.service.d/{name}")]
+    for path in (*masked, *drop_ins, host.unit, host.python_drop_in, host.rules):
         files.remove(path)
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "reset-failed", INSTANCES)
     nginx.remove_sites(host)
-    shutil.rmtree(host.top, ignore_errors=True)
+    rtsp.remove(host)
+    for folder in (host.top, *host.runtime):
+        shutil.rmtree(folder, ignore_errors=True)
     own = " ".join(map(str, sorted(host.units.glob("camera-soft-cam@*.service.d"))))
     host.say(f"done: uninstalled. Kept: {_KEPT}" + (f", your own {own}" if own else ""))
 
@@ -174,18 +196,18 @@ def uninstall(host: Host) -> None:
 def plan_uninstall(host: Host) -> None:
     for number in enabled_instances(host):
         host.say(f"would stop and disable {instance(number)}")
-    host.say(f"would remove {host.unit}, {host.rules}, {host.top}, and nginx's sites and password")
+    host.say(f"would remove {host.unit}, {host.rules}, {host.top}, nginx's sites and password, {host.rtsp_file}")
     host.say(f"would keep {_KEPT}, your own drop-ins")
 
 
 def say(line: str) -> None:
-    """Prints a line. A closed output is ignored."""
+    """Print a line. A closed output is ignored."""
     with suppress(OSError):
         os.write(1, f"{line}\n".encode())
 
 
 def say_and_log(line: str) -> None:
-    """Prints a line, and logs it to the host's journal."""
+    """Print a line, and log it to the host's journal."""
     say(line)
     syslog.openlog("camera-soft-stream")
     syslog.syslog(syslog.LOG_INFO, line.replace("\n", " "))
@@ -198,7 +220,7 @@ def detach() -> None:
 
 
 def lock(host: Host) -> int:
-    """Waits until no other deployment changes this host. The lock is held until the descriptor is closed."""
+    """Wait until no other deployment changes this host. The lock is held until the descriptor is closed."""
     descriptor = os.open(host.path("run/camera-soft-stream.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     for second in range(_LOCK_TIMEOUT_S):
         try:
@@ -212,9 +234,10 @@ def lock(host: Host) -> int:
 
 
 def run_command(host: Host, *words: str) -> None:
-    """Runs a command with its arguments; `plan` and a command print what it would do."""
+    """Run a command with its arguments; `plan` and a command print what it would do."""
     commands: dict[str, Callable[..., None]] = {
         "check": cameras.check,
+        "diagnose": diagnosis.diagnose,
         "packages": cameras.install_packages,
         "incoming": releases.make_incoming,
         "discard": releases.discard,
@@ -233,15 +256,25 @@ def run_command(host: Host, *words: str) -> None:
 def read_arguments(argv: Sequence[str]) -> tuple[Options, list[str]]:
     """Options, and the command with its arguments. deploy.sh has checked the values."""
     parser = argparse.ArgumentParser(prog="deploy.host", description="Install Soft Stream on this host.")
-    for name in ("--python", "--cameras", "--bind"):
+    for name in ("--python", "--cameras", "--bind", "--address"):
         parser.add_argument(name, default="")
-    parser.add_argument("--with-nginx", action="store_true")
+    for name in ("--with-nginx", "--with-rtsp"):
+        parser.add_argument(name, action="store_true")
     parser.add_argument("--start-timeout", type=float, default=Options().start_timeout_s, help="seconds")
     parser.add_argument("command", nargs="+", help="as in run_command()")
     given = parser.parse_args(argv)
     numbers = tuple(map(int, re.findall(r"\d+", given.cameras)))
     bind = {int(number): node for number, node in re.findall(r"(\d+)=([^,]+)", given.bind)}
-    return Options(given.python, numbers, bind, given.with_nginx, given.start_timeout), given.command
+    options = Options(
+        python=given.python,
+        cameras=numbers,
+        bind=bind,
+        address=given.address,
+        with_nginx=given.with_nginx,
+        with_rtsp=given.with_rtsp,
+        start_timeout_s=given.start_timeout,
+    )
+    return options, given.command
 
 
 def main(argv: Sequence[str]) -> int:

@@ -23,7 +23,7 @@ class BrokenRelease(Failed):
 
 
 def bind(host: Host, number: int, inventory: Inventory) -> None:
-    """Binds the instance to its camera's device, so that it stops and starts with it; reports the device."""
+    """Bind the instance to its camera's device, so that it stops and starts with it; reports the device."""
     binding = host.binding(number)
     # A node from --bind, now or in an earlier deployment; `none`; or `auto`.
     earlier = re.match(r"# Written by deploy.sh --bind \d+=(.*)\.\n", read_text(binding))
@@ -127,7 +127,7 @@ def has_other_listener(host: Host, port: int, pids: Collection[str], *, anywhere
 
 
 def healthcheck(host: Host, release: str, command: str, number: int, *more: str) -> subprocess.CompletedProcess[str]:
-    """Runs the release's own health check, which knows its settings."""
+    """Run the release's own health check, which knows its settings."""
     program = host.release(release) / "deploy/healthcheck.py"
     return run_in_settings(host, python_path(host), program, command, str(number), *more)
 
@@ -135,7 +135,7 @@ def healthcheck(host: Host, release: str, command: str, number: int, *more: str)
 def start(
     host: Host, release: str, numbers: Sequence[int], *, required: Collection[int] = (), is_forced: bool = False
 ) -> bool:
-    """Restarts the instances that are older than their files, or all if forced, and checks each; whether all work.
+    """Restart the instances that are older than their files, or all if forced, and check each; whether all work.
 
     A `required` camera must deliver a picture; for another one a healthy portal is enough.
     """
@@ -153,7 +153,7 @@ def start(
 
 
 def _is_working(host: Host, release: str, number: int, *, is_required: bool) -> bool:
-    """Reports whether the instance works. One whose camera is missing counts as working."""
+    """Whether the instance works. One whose camera is missing counts as working."""
     unit = instance(number)
     has_exited = host.show("ExecMainStatus", unit) == "66" and not host.is_active(unit)
     if has_exited and not take_inventory(host).camera_id(number):
@@ -195,5 +195,5 @@ def needs_restart(host: Host, number: int) -> bool:
     started_s = started_us / 1e6 + time.time() - time.clock_gettime(time.CLOCK_MONOTONIC)
     folders = (host.python_drop_in.parent, host.binding(number).parent)
     drop_ins = (path for folder in folders for path in folder.glob("*.conf"))
-    paths = (host.top / "current", host.unit, host.env_file, *folders, *drop_ins)
+    paths = (host.top / "current", host.unit, host.env_file, host.rtsp_file, *folders, *drop_ins)
     return any(os.path.lexists(path) and path.lstat().st_ctime > started_s for path in paths)

@@ -1,4 +1,7 @@
-"""nginx in front of the portal: its sites, the password, the portal's key, and whether they work."""
+"""nginx in front of the portal: its sites, the password, the portal's key, and whether they work.
+
+The file with the password is the truth: what is in it after an edit is nginx's password after the next deployment.
+"""
 
 import os
 import re
@@ -7,19 +10,52 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from deploy import files, instances
-from deploy.system import Failed, Host, read_text
+from deploy.system import Failed, Host, in_url, name_for_others, read_text
 
 FIRST_PORT = 8081  # of camera 0
 _PASSWORD_TRIES = 50
+_SNIPPET = "camera-soft-cam.conf"
+_LISTEN = re.compile(r"(?m)^\s*listen\s+(?:[^;\s]*:)?(\d+)(?:[\s;].*)?$")
+_USER = re.compile(r"(?m)^camera:(.*)$")
 
 
 def public_port(host: Host, number: int) -> int:
     """The port that the site listens on; its owner may have edited it."""
-    site = read_text(host.nginx / f"sites-available/camera-soft-cam{number}.conf")
-    listen = re.search(r"(?m)^\s*listen\s+(?:[^;\s]*:)?(\d+)(?:[\s;].*)?$", site)
+    listen = _LISTEN.search(_site(host, number))
     return int(listen[1]) if listen else FIRST_PORT + number
+
+
+def public_url(host: Host, number: int) -> str:
+    """The address of the site; of one with TLS, by the name in its certificate."""
+    site = _site(host, number)
+    listen = _LISTEN.search(site)
+    has_tls = listen is not None and re.search(r"\sssl\b", listen[0]) is not None
+    names = re.search(r"(?m)^\s*server_name\s+([\w.-]+\.[\w-]+)", site)
+    name = names[1] if has_tls and names else name_for_others(host)
+    return f"{'https' if has_tls else 'http'}://{in_url(name)}:{public_port(host, number)}/"
+
+
+def is_served(host: Host, number: int) -> bool:
+    """Whether the camera has a site that is enabled."""
+    return (host.nginx / f"sites-enabled/{_site_name(number)}").exists()
+
+
+def credentials(host: Host) -> str:
+    """The user, and how to see the password."""
+    if not read_text(host.nginx_password).strip():
+        return f"user and password: those in {host.nginx_users}, set by hand"
+    return f"user: camera; password, on the host: sudo cat {host.nginx_password}"
+
+
+def _site_name(number: int) -> str:
+    return f"camera-soft-cam{number}.conf"
+
+
+def _site(host: Host, number: int) -> str:
+    return read_text(host.nginx / "sites-available" / _site_name(number))
 
 
 def preflight(host: Host, numbers: Iterable[int]) -> None:
@@ -35,16 +71,18 @@ def preflight(host: Host, numbers: Iterable[int]) -> None:
 
 
 def _write_key(host: Host, release: str, number: int) -> bool:
-    """Writes the directive that sends the portal's key; whether it changed."""
+    """Write the directive that sends the portal's key; whether it changed."""
     done = instances.healthcheck(host, release, "nginx", number)
     if done.returncode != 0:
         raise Failed(f"camera {number}: its key for nginx could not be read")
     return files.write(host.nginx / f"camera-soft-cam{number}.key", f"{done.stdout.strip()}\n".encode(), 0o600)
 
 
-def renew_keys(host: Host, release: str, numbers: Iterable[int]) -> None:
-    """Updates the key of each camera that nginx serves, if the settings have another one now."""
+def renew_secrets(host: Host, release: str, numbers: Iterable[int]) -> None:
+    """Update the key of each camera that nginx serves, if the settings have another one now, and the password."""
     served = [number for number in numbers if (host.nginx / f"camera-soft-cam{number}.key").exists()]
+    if served and read_text(host.nginx_password).strip():
+        _apply_password(host)
     renewed = [number for number in served if _write_key(host, release, number)]
     for number in renewed:
         host.say(f"camera {number}: updated its key for nginx")
@@ -53,25 +91,25 @@ def renew_keys(host: Host, release: str, numbers: Iterable[int]) -> None:
         host.say("nginx could not be reloaded and uses the old key: sudo nginx -t; then sudo systemctl reload nginx")
 
 
-def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
-    """Installs and enables a site for each camera. If nginx does not work with them, new ones are disabled again."""
+def install_sites(host: Host, release: str, numbers: Sequence[int], *, before: str = "") -> None:
+    """Install and enable a site for each camera. If nginx does not work with them, new ones are disabled again.
+
+    `before` is the release before, if there was one.
+    """
     enabled = host.nginx / "sites-enabled"
     if not enabled.is_dir():
         raise Failed(f"{enabled} does not exist: see integrations/nginx/README.md")
-    _make_password(host)
+    _apply_password(host)
     source = host.release(release) / "integrations/nginx"
-    snippet = "camera-soft-cam.conf"
-    files.ship(host, (source / snippet).read_bytes(), host.nginx / "snippets" / snippet, 0o644)
+    earlier = host.release(before) / "integrations/nginx"
+    snippet = host.nginx / "snippets" / _SNIPPET
+    files.ship(host, (source / _SNIPPET).read_bytes(), snippet, 0o644, earlier=read_text(earlier / _SNIPPET))
     added = []
     for number in numbers:
-        name = f"camera-soft-cam{number}.conf"
+        name = _site_name(number)
         inside = instances.healthcheck(host, release, "port", number).stdout
-        site = (source / "site.conf").read_text()
-        for placeholder, value in (("@N@", number), ("@OUTSIDE@", FIRST_PORT + number), ("@INSIDE@", inside)):
-            site = site.replace(placeholder, str(value))
-        if not host.path("proc/net/if_inet6").exists():
-            site = re.sub(r"(?m)^.*listen \[::\].*\n", "", site)
-        files.ship(host, site.encode(), host.nginx / "sites-available" / name, 0o644)
+        site, old = (_render_site(host, folder, number, inside) for folder in (source, earlier))
+        files.ship(host, site.encode(), host.nginx / "sites-available" / name, 0o644, earlier=old)
         _write_key(host, release, number)
         if not os.path.lexists(enabled / name):
             added.append(enabled / name)
@@ -87,6 +125,13 @@ def install_sites(host: Host, release: str, numbers: Sequence[int]) -> None:
     host.run("systemctl", "--quiet", "enable", "nginx", check=True)
 
 
+def _render_site(host: Host, folder: Path, number: int, inside: str) -> str:
+    site = read_text(folder / "site.conf")
+    for placeholder, value in (("@N@", number), ("@OUTSIDE@", FIRST_PORT + number), ("@INSIDE@", inside)):
+        site = site.replace(placeholder, str(value))
+    return site if host.path("proc/net/if_inet6").exists() else re.sub(r"(?m)^.*listen \[::\].*\n", "", site)
+
+
 def _start(host: Host, numbers: Iterable[int]) -> None:
     tested = host.run("nginx", "-t", "-q")  # a broken site would keep nginx from starting at the next boot
     if tested.returncode != 0:
@@ -97,7 +142,6 @@ def _start(host: Host, numbers: Iterable[int]) -> None:
         port = public_port(host, number)
         if not requires_password(host, port):
             raise Failed(f"nginx does not request a password; maybe {instances.port_in_use(port)}")
-        host.say(f"camera {number}: nginx serves it at port {port}, password in {host.nginx_users}")
 
 
 def requires_password(host: Host, port: int) -> bool:
@@ -119,22 +163,41 @@ def requires_password(host: Host, port: int) -> bool:
     return False
 
 
-def _make_password(host: Host) -> None:
-    """Makes a password if there is none. Only root can read it; nginx reads its hash."""
-    file = host.nginx_users
-    if file.exists():
+def _apply_password(host: Host) -> None:
+    """Make nginx's password for the user `camera` the one in the file, which is made if there is none.
+
+    Only root can read the file; nginx reads the hash. Other users stay, and so does a `camera` that was added by hand
+    without a file.
+    """
+    users = read_text(host.nginx_users)
+    ours = _USER.search(users)
+    password = next(iter(read_text(host.nginx_password).splitlines()), "").strip()
+    if password:
+        host.nginx_password.chmod(0o600)
+        if ours and _hash(host, password, ours[1]) == ours[1]:
+            return
+    elif ours:
         return
-    password = f"{secrets.token_urlsafe(15)}\n"
-    files.write(host.nginx_password, password.encode(), 0o600)
-    hashed = host.run("openssl", "passwd", "-6", "-stdin", text=password, check=True).stdout
-    files.write(file, f"camera:{hashed}\n".encode(), 0o600)
-    host.run("chgrp", "www-data", file, check=True)
-    file.chmod(0o640)
-    host.say(f"nginx: user camera; its password is on the host: sudo cat {host.nginx_password}")
+    else:
+        password = secrets.token_urlsafe(15)
+        files.write(host.nginx_password, f"{password}\n".encode(), 0o600)
+    line = f"camera:{_hash(host, password)}"
+    text = _USER.sub(lambda _: line, users) if ours else f"{line}\n{users}"
+    files.write(host.nginx_users, text.encode(), 0o600)
+    host.run("chgrp", "www-data", host.nginx_users, check=True)
+    host.nginx_users.chmod(0o640)
+    host.say(f"nginx: the password of user camera is now the one in {host.nginx_password}")
+
+
+def _hash(host: Host, password: str, like: str = "") -> str:
+    """The hash of the password, with the salt of the hash `like` if it is of the same kind."""
+    salt = re.match(r"\$6\$([^$]+)\$", like)
+    options = ("-salt", salt[1]) if salt else ()
+    return host.run("openssl", "passwd", "-6", *options, "-stdin", text=f"{password}\n", check=True).stdout
 
 
 def remove_sites(host: Host) -> None:
-    """Removes sites, keys and the password; reports an nginx that would not start without them."""
+    """Remove sites, keys and the password; report an nginx that would not start without them."""
     if not any((host.nginx / "sites-available").glob("camera-soft-cam*.conf")):
         return
     names = ("sites-*/camera-soft-cam*.conf", "camera-soft-cam*.key", "snippets/camera-soft-cam.conf")

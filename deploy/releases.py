@@ -23,7 +23,7 @@ def linked(host: Host, link: str) -> str:
 
 
 def activate(host: Host, name: str) -> None:
-    """Installs the release's unit and udev rule, and makes it the current one."""
+    """Install the release's unit and udev rule, and make it the current one."""
     source = host.release(name) / "systemd"
     files.write(host.unit, (source / host.unit.name).read_bytes())
     if files.write(host.rules, (source / host.rules.name).read_bytes()):
@@ -48,7 +48,7 @@ def write_python_drop_in(host: Host) -> None:
 
 
 def make_incoming(host: Host, name: str) -> None:
-    """Prints an empty folder to copy the release to, or nothing if the host has the release."""
+    """Print an empty folder to copy the release to, or nothing if the host has the release."""
     releases = host.top / "releases"
     releases.mkdir(parents=True, exist_ok=True)
     for old in releases.glob(".incoming-*"):
@@ -66,13 +66,13 @@ def _is_incoming(host: Host, folder: str) -> bool:
 
 
 def discard(host: Host, folder: str) -> None:
-    """Removes a folder of `make_incoming`, and no other."""
+    """Remove a folder of `make_incoming`, and no other."""
     if _is_incoming(host, folder):
         shutil.rmtree(Path(folder).parent, ignore_errors=True)
 
 
 def adopt(host: Host, name: str, copied: str) -> None:
-    """Moves a completely copied release to its name. Raises Failed if it is incomplete."""
+    """Move a completely copied release to its name. Raises Failed if it is incomplete."""
     folder, target = Path(copied), host.release(name)
     try:
         if target.is_dir():
@@ -91,7 +91,7 @@ def adopt(host: Host, name: str, copied: str) -> None:
 
 
 def drop(host: Host, name: str) -> None:
-    """Removes the release, and the folders above if they are empty then."""
+    """Remove the release, and the folders above if they are empty then."""
     shutil.rmtree(host.release(name), ignore_errors=True)
     with suppress(OSError):
         (host.top / "releases").rmdir()
@@ -99,7 +99,7 @@ def drop(host: Host, name: str) -> None:
 
 
 def prune(host: Host) -> None:
-    """Keeps the newest releases, and those in use."""
+    """Keep the newest releases, and those in use."""
     in_use = {linked(host, "current"), linked(host, "previous")}
     unused = [path for path in (host.top / "releases").glob("[!.]*") if path.name not in in_use]
     for path in sorted(unused, key=lambda path: -path.stat().st_mtime)[_KEPT - 2 :]:

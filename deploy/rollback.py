@@ -51,7 +51,7 @@ def pending_point(host: Host) -> Point | None:
 
 
 def save_point(host: Host, numbers: Iterable[int]) -> Point:
-    """Records the state of the host, and which of these instances run."""
+    """Record the state of the host, and which of these instances run."""
     active = [number for number in numbers if host.is_active(instance(number))]
     point = Point(releases.linked(host, "current"), active, _read_files(host))
     for name in _OLDER_RECORDS:
@@ -66,11 +66,12 @@ def forget_point(host: Host) -> None:
 
 def _read_files(host: Host) -> dict[str, str]:
     """Every file and link that a switch changes."""
-    patterns = ("camera-soft-cam@*.service.d/binding.conf", "*.wants/camera-soft-cam@*.service")
+    drop_ins = (f"camera-soft-cam@*.service.d/{name}.conf" for name in ("binding", "recordings"))
+    patterns = (*drop_ins, "*.wants/camera-soft-cam@*.service")
     own = [host.python_drop_in, *(path for pattern in patterns for path in host.units.glob(pattern))]
     links = [host.top / "previous", host.top / "current"]
     found = {}
-    for path in (*own, host.unit, host.rules, host.env_file, host.shipped, *links):
+    for path in (*own, host.unit, host.rules, host.env_file, host.rtsp_file, host.shipped, *links):
         if path.is_symlink():
             found[str(path)] = f"link {path.readlink()}"
         elif path.exists():
@@ -86,7 +87,7 @@ def changes_since(host: Host, point: Point) -> dict[str, tuple[str, str]]:
 
 
 def _restore(host: Host, states: Mapping[str, str]) -> None:
-    """Restores these files. One that cannot be restored is reported."""
+    """Restore these files. One that cannot be restored is reported."""
     for name, state in states.items():
         path = Path(name)
         kind, _, content = state.partition(" ")
@@ -94,7 +95,7 @@ def _restore(host: Host, states: Mapping[str, str]) -> None:
             if kind == "link":
                 files.link(path, content)
             elif kind == "file":
-                mode = 0o600 if path == host.env_file else 0o644
+                mode = 0o600 if path in (host.env_file, host.rtsp_file) else 0o644
                 files.write(path, content.encode(errors="surrogateescape"), mode)
             else:
                 files.remove(path)
@@ -105,7 +106,7 @@ def _restore(host: Host, states: Mapping[str, str]) -> None:
 
 
 def roll_back(host: Host, point: Point) -> bool:
-    """Restores the rollback point and starts the instances that ran or were enabled before; whether they work.
+    """Restore the rollback point and start the instances that ran or were enabled before; whether they work.
 
     A settings file that was edited since it was shipped stays.
     """
@@ -124,7 +125,7 @@ def roll_back(host: Host, point: Point) -> bool:
 
 
 def recover_interrupted(host: Host) -> bool:
-    """Rolls back a deployment that was interrupted; whether there was one."""
+    """Roll back a deployment that was interrupted; whether there was one."""
     point = pending_point(host)
     if point is None:
         return False
@@ -139,7 +140,7 @@ def recover_interrupted(host: Host) -> bool:
 
 
 def finish_switch(host: Host, point: Point) -> None:
-    """Makes the release before the previous one, and records the changes for --rollback.
+    """Make the release before the previous one, and record the changes for --rollback.
 
     Without a record, a rollback keeps the host's own files: another Python, bindings, which instances are enabled.
     """
@@ -148,7 +149,8 @@ def finish_switch(host: Host, point: Point) -> None:
     changes = {
         name: change
         for name, change in changes_since(host, point).items()
-        if name.startswith(f"{host.units}/") and name != str(host.unit)
+        # Not what follows from the settings, which stay.
+        if name.startswith(f"{host.units}/") and name != str(host.unit) and not name.endswith("/recordings.conf")
     }
     with suppress(OSError):
         files.write(host.changed, json.dumps(changes).encode())
@@ -166,7 +168,7 @@ def _recorded_changes(host: Host) -> dict[str, tuple[str, str]]:
 
 
 def roll_back_release(host: Host) -> None:
-    """Switches to the previous release. Raises Failed, with everything as before, if that does not work."""
+    """Switch to the previous release. Raises Failed, with everything as before, if that does not work."""
     if recover_interrupted(host):
         before = releases.linked(host, "current")
         host.say(f"done: {f'release {before}' if before else 'no release is in use'}")

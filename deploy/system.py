@@ -18,7 +18,7 @@ class Failed(Exception):
 
 
 def run_program(argv: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
-    """Runs a program with `text` as its standard input; exit code 127 if it does not exist."""
+    """Run a program with `text` as its standard input; exit code 127 if it does not exist."""
     try:
         return subprocess.run(  # noqa: S603 - every command is a literal in this folder
             argv, input=text, capture_output=True, text=True, errors="replace", check=False
@@ -34,7 +34,9 @@ class Options:
     python: str = ""
     cameras: tuple[int, ...] = ()
     bind: Mapping[int, str] = field(default_factory=dict)  # a node, `none` or `auto`
+    address: str = ""  # how the user reaches the host
     with_nginx: bool = False
+    with_rtsp: bool = False
     start_timeout_s: float = 45.0  # a Pi Zero needs 20 to import Picamera2 and open a camera
 
 
@@ -54,8 +56,10 @@ class Host:
         self.options, self.root, self._execute = options, root, execute
         self.say, self.sleep, self.clock = say, sleep, clock
         self.top = root / "opt/camera-soft-stream"
+        self.runtime = root / "run/camera-soft-cam", root / "run/private/camera-soft-cam"  # links, and what they are to
         self.pending, self.changed = self.top / "pending.json", self.top / "changed.json"  # see rollback.py
         self.env_file = root / "etc/camera-streamer/camera-soft-stream.env"
+        self.rtsp_file = root / "etc/camera-streamer/rtsp.env"  # see rtsp.py
         self.shipped = root / "etc/camera-streamer/.shipped"  # hashes of the files that the owner may edit
         self.units = root / "etc/systemd/system"
         self.unit = self.units / "camera-soft-cam@.service"
@@ -72,11 +76,15 @@ class Host:
         """The drop-in that binds an instance to its camera's device."""
         return self.units / f"{instance(number)}.d/binding.conf"
 
+    def recordings(self, number: int) -> Path:
+        """The drop-in that permits an instance to write recordings."""
+        return self.units / f"{instance(number)}.d/recordings.conf"
+
     def release(self, name: str) -> Path:
         return self.top / "releases" / name
 
     def run(self, *argv: str | Path, text: str = "", check: bool = False) -> subprocess.CompletedProcess[str]:
-        """Runs a program; its output has no newline at the end. With `check`, raises Failed if it fails."""
+        """Run a program; its output has no newline at the end. With `check`, raises Failed if it fails."""
         done = self._execute([str(word) for word in argv], text)
         if check and done.returncode != 0:
             command, why = shlex.join(map(str, argv)), last_line(done.stderr)
@@ -97,6 +105,22 @@ class Host:
 
 def instance(number: int) -> str:
     return f"camera-soft-cam@{number}.service"
+
+
+def name_for_others(host: Host) -> str:
+    """The name or address by which other machines reach the host: the one that was deployed to, if it was over SSH."""
+    if host.options.address:
+        return host.options.address
+    name = host.run("hostname").stdout
+    if name and host.is_active("avahi-daemon"):
+        return f"{name}.local"
+    addresses = host.run("hostname", "-I").stdout.split()
+    return addresses[0] if addresses else name
+
+
+def in_url(name: str) -> str:
+    """The name or address as it is written in a URL."""
+    return f"[{name}]" if ":" in name else name
 
 
 def last_line(text: str) -> str:

@@ -1,11 +1,13 @@
 #!/bin/sh
 # Delays repeated restarts, up to half a minute. The unit runs `restart-backoff.sh end` after an instance ends and
-# `restart-backoff.sh start` before it starts. The count is cleared by a run of ten minutes and by a manual stop or
-# restart. systemd's own RestartSteps= is not in Debian 12 and never resets: years later each single failure would still
-# be delayed by half a minute.
+# `restart-backoff.sh start` before it starts. The count is cleared by a run of ten minutes, by a manual stop or restart,
+# and where systemd does not restart. systemd's own RestartSteps= is not in Debian 12 and never resets: years later each
+# single failure would still be delayed by half a minute.
+#
+# What ended an instance is left for the next one in `result`: a killed portal could not log that itself.
 set -eu
 
-record="${RUNTIME_DIRECTORY:?}/restarts" # systemd keeps the folder between restarts only
+record="${RUNTIME_DIRECTORY:?}/restarts" result="$RUNTIME_DIRECTORY/result"
 count='' started_s=''
 # Nothing may keep a portal from starting: a full /run leaves an empty file.
 if [ -r "$record" ]; then read -r count started_s <"$record" || true; fi
@@ -15,18 +17,19 @@ read -r now_s _ </proc/uptime
 now_s=${now_s%.*}
 
 write() {
-  { echo "$1" >"$record.new" && mv "$record.new" "$record"; } || true
+  { echo "$2" >"$1.new" && mv "$1.new" "$1"; } || true
 }
 
 case $1 in
   end)
-    if [ "${SERVICE_RESULT:-}" = success ]; then
-      rm -f "$record"
-    elif [ $((now_s - started_s)) -lt 600 ]; then
-      write "$((count + 1)) $started_s"
-    else
-      write "1 $started_s"
-    fi
+    write "$result" "${SERVICE_RESULT:-unknown} ${EXIT_CODE:-unknown} ${EXIT_STATUS:-unknown}"
+    case ${SERVICE_RESULT:-}:${EXIT_STATUS:-} in
+      success:* | exit-code:66 | exit-code:78 | exit-code:2) rm -f "$record" ;; # as RestartPreventExitStatus=
+      *)
+        if [ $((now_s - started_s)) -ge 600 ]; then count=0; fi
+        write "$record" "$((count + 1)) $started_s"
+        ;;
+    esac
     ;;
   start)
     # The unit's RestartSec= is enough for the first two.
@@ -45,6 +48,6 @@ case $1 in
       wait $!
       trap - TERM
     fi
-    write "$count $((now_s + delay_s))"
+    write "$record" "$count $((now_s + delay_s))"
     ;;
 esac
