@@ -10,7 +10,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 unexport PYTHONDONTWRITEBYTECODE
 SHELL_FILES := $(wildcard *.sh */*.sh */*/*.sh .ci/run)
 
-.PHONY: help run check test lint format docs coverage bench
+.PHONY: help run check test lint format docs coverage bench deb release
 
 help: ## list the targets
 	@echo 'make TARGET'
@@ -50,6 +50,14 @@ coverage: ## run the unit tests and print their coverage; fails below the limit 
 	$(PYTHON_TEST) -m coverage run -m pytest -q tests/unit $(ARGS)
 	$(PYTHON_TEST) -m coverage report
 
-bench: ## measure the portal against ustreamer and others, ten minutes; ARGS="--quick" checks that the benchmark works
+bench: ## measure the portal against ustreamer and others, twelve minutes; ARGS="--quick" checks that the benchmark works
 	@tools/setup.sh bench
 	$(PYTHON_TEST) bench/run.py $(ARGS)
+
+deb: ## build the Debian package in dist/, checked by lintian
+	@tools/setup.sh deb
+	@python3 tools/build_release.py deb
+
+release: check ## build all parts of a release in dist/: sources, wheel, zipapp, Debian package, SBOM, checksums
+	@tools/setup.sh release
+	@$(PYTHON_TEST) tools/build_release.py all

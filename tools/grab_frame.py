@@ -29,7 +29,7 @@ _WINDOW = "Soft Stream (q: quit)"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0 success, 2 usage, 3 no response, 4 the portal returned an error."""
+    """The exit code: 0 success, 2 usage, 3 no response, 4 the portal returned an error."""
     options = _parse(argv)
     try:
         if options.stream:

@@ -43,12 +43,13 @@ _PROGRESS_S = 0.5
 _CLOCK_HZ = 90_000  # as in RTP and MPEG
 _KEYFRAME_S = 2.0
 # A fragmented file, which is playable while it is written, converted to a plain one at the end. Since libavformat 61.7.
-_FRAGMENTED = {"movflags": "hybrid_fragmented+frag_keyframe"}
+# Without flushing, libavformat would write in blocks of 256 KiB: at a low bitrate one in a minute.
+_FRAGMENTED = {"movflags": "hybrid_fragmented+frag_keyframe", "flush_packets": "1"}
 _END = object()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Return the exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
+    """The exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
     options = _parse(argv)
     is_interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -160,7 +161,7 @@ class Copy:
         self._last_dts = -1
 
     def write(self, packet: Any, _arrived_s: float) -> list[float]:
-        """Return the time in the file of each frame that was written."""
+        """The time in the file of each frame that was written."""
         if packet.dts is None or packet.pts is None:
             return []
         if self._stream is None:

@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT))
 
 from softcam.config import schema as settings  # noqa: E402
-from softcam.controls import schema  # noqa: E402
+from softcam.controls import aliases, schema  # noqa: E402
 
 _ENV_HEAD = """\
 # The settings of Soft Stream on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every
@@ -27,21 +27,27 @@ _ENV_HEAD = """\
 # export are ignored by systemd.
 #
 # An empty value selects the default. Only root may read this file, since it may contain keys. deploy.sh never
-# overwrites it after it was edited.
+# overwrites it after it was edited. What deploy.sh --with-rtsp sets is in rtsp.env, as cam0_rtsp_host=0.0.0.0; values
+# of the same name here have priority.
 
 # Settings for one camera, for example the second one:
 #cam1_id=/base/axi/pcie@120000/rp1/i2c@80000/imx708@1a
+#cam1_name='Front door'
 #cam1_width=1280
 #cam1_height=720
 #cam1_autofocus=off
 """
 # What camera-soft-cam@N.service sets.
 _CAMERA_NOTE = "; set by the unit: camera-soft-cam@1 is camera 1; cam1_id selects another one"
+# Settings that differ between cameras: the same port for all would be available to the first instance only.
+_OF_ONE_CAMERA = {"name": "", "port": "18081"}
 _TABLE = re.compile(r"(?m)^\|.*\n\|[-|: ]+\n(?:\|.*\n)*")
 
 
-def _with_table(page: str, table: str) -> str:
-    return _TABLE.sub(lambda _: table, page, count=1)
+def _with_tables(page: str, *tables: str) -> str:
+    """The page with its first tables replaced."""
+    remaining = iter(tables)
+    return _TABLE.sub(lambda _: next(remaining), page, count=len(tables))
 
 
 def env_file() -> str:
@@ -56,8 +62,8 @@ def env_file() -> str:
         words = f"{row.help}{note} [{row.shown_default}]"
         text = textwrap.fill(words, 118, initial_indent="# ", subsequent_indent="#   ")
         name, value = row.variables[0].replace("<N>", "0"), "" if row.default is None else row.shown_default
-        if row.name == "port":  # the same port for all cameras would be available to the first instance only
-            name, value = "cam0_port", "18081"
+        if row.name in _OF_ONE_CAMERA:
+            name, value = f"cam0_{row.name}", _OF_ONE_CAMERA[row.name]
         parts.append(f"\n{text}\n#{name}={value}\n")
     return "".join(parts)
 
@@ -65,9 +71,12 @@ def env_file() -> str:
 def rendered() -> dict[Path, str]:
     """The current content of each generated file, by path."""
     found = {PROJECT / "env/camera-soft-stream.env": env_file()}
-    for name, table in (("settings", settings.markdown_table()), ("controls", schema.markdown_table())):
+    for name, tables in (
+        ("settings", [settings.markdown_table()]),
+        ("controls", [schema.markdown_table(), aliases.markdown_table()]),
+    ):
         path = PROJECT / f"docs/{name}.md"
-        found[path] = _with_table(path.read_text(), table)
+        found[path] = _with_tables(path.read_text(), *tables)
     return found
 
 

@@ -4,7 +4,9 @@
 #   tools/setup.sh run [CAMERA]   prints the Python to run the portal with
 #   tools/setup.sh lint           .venv-test, shellcheck
 #   tools/setup.sh test           .venv-test, the Debian packages of tests/packages.txt, the images that tests boot
-#   tools/setup.sh bench          .venv-test, a compiler and ustreamer
+#   tools/setup.sh bench          .venv-test, a compiler, ustreamer and GStreamer's RTSP server
+#   tools/setup.sh deb            the Debian packages that build a Debian package
+#   tools/setup.sh release        those and .venv-test
 #
 # An error is one line and exit code 1. All files are created in the checkout (.venv, .venv-test, .cache), except Debian
 # packages, which are installed as root or with a sudo that needs no password, unless NO_APT=1. The stamp of a virtual
@@ -12,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-goal=${1:?run, lint, test or bench}
+goal=${1:?run, lint, test, bench, deb or release}
 camera=${2:-pattern}
 command="make $goal$([[ $camera == pattern ]] || printf ' CAMERA=%s' "$camera")"
 log=.cache/setup.log
@@ -68,6 +70,7 @@ need_packages() { # NAME…: installs them or prints what is missing, which is a
   fi
   ((${#missing[@]})) || return 0
   [[ -z ${CI:-} ]] || fail "could not install ${missing[*]} (see $log)"
+  [[ $goal != deb && $goal != release ]] || fail "needs ${missing[*]}: sudo apt install ${missing[*]}"
   say "$command: tests that need missing programs are skipped; to run all: sudo apt install ${missing[*]}"
 }
 
@@ -180,14 +183,21 @@ for_tests() { # PACKAGE…
   need_packages "$@"
 }
 
+deb_tools=(dpkg-dev debhelper dh-python lintian)
+
 case $goal in
   run) for_run ;;
   lint) for_tests shellcheck ;;
-  bench) for_tests gcc libc6-dev linux-libc-dev ustreamer ;;
+  bench)
+    for_tests gcc libc6-dev linux-libc-dev ustreamer gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good python3-gi
+    ;;
+  deb) need_packages "${deb_tools[@]}" ;;
+  release) for_tests "${deb_tools[@]}" ;;
   test)
     mapfile -t packages < <(sed 's/ *#.*//; /^$/d' tests/packages.txt)
     for_tests "${packages[@]}"
     .venv-test/bin/python -m tests.deploy.virtual 2>&3
+    .venv-test/bin/python -m tests.container.engine 2>&3 >/dev/null || true # its tests say why
     ;;
   *) fail "no such goal" ;;
 esac
