@@ -144,7 +144,7 @@ class PictureReader:
         self._walk: JpegWalk | None = None  # for the current JPEG; None between JPEGs
 
     def feed(self, data: bytes | memoryview, now_s: float) -> list[Picture]:
-        """Return the JPEGs that end in `data`, which was received at `now_s`."""
+        """The JPEGs that end in `data`, which was received at `now_s`."""
         self._data += data
         self._fresh_bytes = len(data)
         pictures: list[Picture] = []

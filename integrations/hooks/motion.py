@@ -13,13 +13,14 @@ while the camera was closed is not motion.
 
 Environment variables: MOTION_SECONDS (20), the duration of a recording; MOTION_SHARE (0.01), the share of the image
 that has to change; MOTION_PORTAL (default: this portal), the URL of the portal that records; CAMERA_API_KEY, if it has
-one.
+one. Without it, the key of the cameras (cam0_api_key) is used for this portal, if they all have the same.
 """
 
 import http.client
 import json
 import logging
 import os
+import re
 import threading
 import time
 import urllib.error
@@ -94,7 +95,7 @@ class MotionDetector:
 def start_recording(portal: str) -> None:
     """Request a recording; on a separate thread, since the stream waits for the hook."""
     headers = {"Content-Type": "application/json"}
-    if key := os.environ.get("CAMERA_API_KEY"):
+    if key := _api_key():
         headers["X-API-Key"] = key
     body = json.dumps({"duration_s": _seconds()}).encode()
     url = f"{portal.rstrip('/')}/v1/recordings/start"
@@ -107,6 +108,14 @@ def start_recording(portal: str) -> None:
             log.warning("Motion detected, but recording failed: %s", _reason(error))
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:  # or not a portal
         log.warning("Motion detected, but recording failed: %s: %s", type(error).__name__, error)
+
+
+def _api_key() -> str | None:
+    """The key for the portal. A hook does not know the number of its camera; another portal gets no camera's key."""
+    if (shared := os.environ.get("CAMERA_API_KEY")) or os.environ.get("MOTION_PORTAL"):
+        return shared
+    keys = {key for name, key in os.environ.items() if key and re.fullmatch(r"(?i:cam)[0-9]+_(?i:api_key)", name)}
+    return keys.pop() if len(keys) == 1 else None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
