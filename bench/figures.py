@@ -146,7 +146,18 @@ def judge(results: Results) -> list[Goal]:
         Goal("20 viewers of five qualities, encodes for each frame", portal("encoded_each", "encodes"), 5.1, "encodes"),
         Goal("1080p frame, one viewer, against simplejpeg alone", pipeline_ratio(results), 1.25),
         Goal("1080p frame as MP4, against libx264 alone", portal("ratio", "fmp4 encode", stage="1080p"), 1.15),
+        Goal(
+            "smaller stream, 640x360 of 1080p, against libx264 alone", portal("ratio", "substream", stage="1080p"), 1.1
+        ),
         Goal("ten viewers of MP4, 1080p, against one", portal("ratio", "fmp4 watch", stage="1080p"), 1.1),
+        *(
+            Goal(
+                f"one more RTSP viewer by {transport}, 50 of 1080p, against GStreamer",
+                portal(f"{transport.lower()}_ratio", "rtsp", stage="1080p"),
+                0.5,
+            )
+            for transport in ("TCP", "UDP")
+        ),
     ]
 
 

@@ -1,6 +1,7 @@
 """Compares the cost of `/stream.mp4` with libx264 alone, and that of ten clients with one.
 
     fmp4.py encode REEL FPS BITRATE     CPU of encoder, packets and fragments per frame, and of libx264 alone
+    fmp4.py substream REEL WxH@FPS      CPU of scaling and encoding per frame, and of libx264 alone on scaled pictures
     fmp4.py watch PORT PID SECONDS      CPU of a running portal per frame, with one client and with ten
 
 Each prints one JSON object with the medians of rounds in which both sides alternate. `encode` runs the portal's classes
@@ -25,10 +26,12 @@ import numpy as np  # noqa: E402
 from encode import to_planes  # noqa: E402
 from reel import read_reel  # noqa: E402
 
-from softcam.h264.encoder import VideoEncoder  # noqa: E402
+from softcam.h264.bitrate import fixed_bitrate, substream_bitrate  # noqa: E402
+from softcam.h264.encoder import KEYFRAME_S, VideoEncoder  # noqa: E402
 from softcam.h264.packet import Packet  # noqa: E402
 from softcam.h264.x264 import X264  # noqa: E402
 from softcam.imaging.frame import Frame, NewestFrame  # noqa: E402
+from softcam.runtime.deadline import Deadline  # noqa: E402
 from softcam.streaming.fmp4_channel import Fmp4Stream  # noqa: E402
 
 PICTURES = 10  # of the reel
@@ -54,22 +57,24 @@ def planes_in(buffer: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 class Alone:
-    """libx264 alone, through PyAV with the portal's settings."""
+    """libx264 alone, through PyAV with the portal's settings and as many keyframes."""
 
     def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int) -> None:
         height, width = buffers[0].shape[0] * 2 // 3, buffers[0].shape[1]
         # The context of the portal's backend, so that the settings are the same.
         self._context = X264((width, height), "YUV420", fps, bitrate)._context
         self._pictures = [av.VideoFrame.from_numpy_buffer(buffer, "yuv420p") for buffer in buffers]
+        self._keyframe_every = round(KEYFRAME_S * fps)
         self._count = 0
 
     def measure(self) -> float:
         """Return the CPU milliseconds per frame."""
+        kinds = av.video.frame.PictureType
         began_s = time.process_time()
         for _ in range(FRAMES):
             picture = self._pictures[self._count % len(self._pictures)]
             picture.pts = self._count
-            picture.pict_type = av.video.frame.PictureType.NONE
+            picture.pict_type = kinds.NONE if self._count % self._keyframe_every else kinds.I
             self._count += 1
             self._context.encode(picture)
         return (time.process_time() - began_s) * 1000 / FRAMES
@@ -86,7 +91,7 @@ class Pipeline:
         self._planes = [planes_in(buffer) for buffer in buffers]
         self._fps = fps
         self._slot = NewestFrame()
-        self._video = VideoEncoder(self._slot, lambda: fps, bitrate, print)
+        self._video = VideoEncoder(self._slot, lambda: fps, fixed_bitrate(bitrate), print)
         self._fmp4 = Fmp4Stream(self._video, _skip_update)
         self._fed = threading.Semaphore(0)
         self._now_s = time.monotonic()
@@ -114,20 +119,56 @@ class Pipeline:
         return (time.process_time() - began_s) * 1000 / FRAMES
 
     def stop(self) -> None:
-        self._video.stop(time.monotonic() + LIMIT_S)
+        self._video.stop(Deadline.after(LIMIT_S))
         self._slot.clear()
 
 
+class Scaled:
+    """The encoder of the smaller stream: scales and encodes."""
+
+    def __init__(self, buffers: list[np.ndarray], fps: float, bitrate: int, size: tuple[int, int]) -> None:
+        height, width = buffers[0].shape[0] * 2 // 3, buffers[0].shape[1]
+        self._encoder = X264((width, height), "YUV420", fps, bitrate, fit=size)
+        self._frames = [Frame(planes_in(buffer), "YUV420", width, height) for buffer in buffers]
+        self._keyframe_every = round(KEYFRAME_S * fps)
+        self._count = 0
+
+    def measure(self) -> float:
+        began_s = time.process_time()
+        for _ in range(FRAMES):
+            frame = self._frames[self._count % len(self._frames)]
+            self._encoder.encode(frame, is_keyframe=self._count % self._keyframe_every == 0)
+            self._count += 1
+        return (time.process_time() - began_s) * 1000 / FRAMES
+
+
+def read_buffers(reel: Path) -> list[np.ndarray]:
+    return [in_one_buffer(to_planes(picture)) for picture in read_reel(reel)[:PICTURES]]
+
+
 def measure_encode(reel: Path, fps: float, bitrate: int) -> dict[str, Any]:
-    buffers = [in_one_buffer(to_planes(picture)) for picture in read_reel(reel)[:PICTURES]]
+    buffers = read_buffers(reel)
     alone, pipeline = Alone(buffers, fps, bitrate), Pipeline(buffers, fps, bitrate)
     try:
         turns = [(alone.measure(), pipeline.measure()) for _ in range(ROUNDS)]
     finally:
         pipeline.stop()
+    return compare(turns, "pipeline_cpu_ms")
+
+
+def measure_substream(reel: Path, size: tuple[int, int], fps: float) -> dict[str, Any]:
+    buffers, bitrate = read_buffers(reel), substream_bitrate(size, fps)
+    pictures = [av.VideoFrame.from_numpy_buffer(buffer, "yuv420p") for buffer in buffers]
+    small = [picture.reformat(*size, interpolation="AREA").to_ndarray() for picture in pictures]
+    alone, scaled = Alone(small, fps, bitrate), Scaled(buffers, fps, bitrate, size)
+    return compare([(alone.measure(), scaled.measure()) for _ in range(ROUNDS)], "scaled_cpu_ms")
+
+
+def compare(turns: list[tuple[float, float]], name: str) -> dict[str, Any]:
+    """Of the encoder alone, and of what `name` says, in turns."""
     return {
         "alone_cpu_ms": statistics.median(one for one, _ in turns),
-        "pipeline_cpu_ms": statistics.median(other for _, other in turns),
+        name: statistics.median(other for _, other in turns),
         "ratio": statistics.median(other / one for one, other in turns),
     }
 
@@ -196,6 +237,10 @@ def main(arguments: list[str]) -> None:
     match arguments:
         case ["encode", reel, fps, bitrate]:
             result = measure_encode(Path(reel), float(fps), int(bitrate))
+        case ["substream", reel, wanted]:
+            size, _, rate = wanted.partition("@")
+            width, _, height = size.partition("x")
+            result = measure_substream(Path(reel), (int(width), int(height)), float(rate))
         case ["watch", port, pid, seconds]:
             result = measure_watch(int(port), int(pid), float(seconds))
         case _:

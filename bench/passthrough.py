@@ -31,7 +31,7 @@ class ReelCamera:
     """Delivers the JPEGs of the reel from a dedicated thread while it is open."""
 
     backend = "pattern"
-    name = "a reel"
+    name = model = "a reel"
     reel = Path()
 
     def __init__(self, request: Any, **_: object) -> None:

@@ -40,7 +40,11 @@ BUSY_VIEWERS = 100
 TAIL_VIEWERS = 100  # the goals for p99 use this count; a p99 needs twice as many frames as a mean
 STUCK_VIEWERS = 20
 CONNECTS = 40
-BITRATE = 8_000_000  # of H.264, about the portal's default
+BITRATE = 8_000_000  # of H.264
+SUBSTREAM = "640x360@5"
+RTSP_BITRATE = 4_000_000
+RTSP_VIEWERS = 50
+RTSP_SECONDS = 2.5
 QUALITIES = (40, 50, 60, 70, 80)
 QUALITY_VIEWERS = 20
 THROTTLED_SHARE = 0.58  # of the stream's rate: 0.7 MB/s of 1.2 MB/s
@@ -54,6 +58,7 @@ DISTURBED_PERCENT = 15.0
 COMPILED = {
     "limit": ["c/limit.c"],
     "load": ["c/load.c"],
+    "rtsp_load": ["c/rtsp_load.c"],
     "standin.so": ["-shared", "-fPIC", "c/standin.c", "-ldl", "-pthread"],
 }
 
@@ -127,6 +132,9 @@ class Bench:
         if "portal" in self.names and stage.name == STAGES[-1].name:
             command = [sys.executable, str(BENCH / "encode.py"), str(self.reels[stage.name]), str(stage.quality)]
             self._record(number, "encoder", stage, "encode", 0, self._run(command))
+            if number == 0:
+                with self._skipping_on_error("RTSP"):
+                    self._measure_rtsp(number, stage)
 
     @contextlib.contextmanager
     def _skipping_on_error(self, what: str) -> Iterator[None]:
@@ -165,11 +173,20 @@ class Bench:
 
     def _measure_fmp4(self, number: int, stage: Stage, running: Running) -> None:
         """Measure H.264 against libx264 alone, and ten clients of it against one; fmp4.py makes its own rounds."""
-        program = [sys.executable, str(BENCH / "fmp4.py")]
-        encode = ["encode", str(self.reels[stage.name]), str(stage.fps), str(BITRATE)]
+        program, pictures = [sys.executable, str(BENCH / "fmp4.py")], str(self.reels[stage.name])
+        encode = ["encode", pictures, str(stage.fps), str(BITRATE)]
         self._record(number, "portal", stage, "fmp4 encode", 0, self._run([*program, *encode]))
+        self._record(number, "portal", stage, "substream", 0, self._run([*program, "substream", pictures, SUBSTREAM]))
         watch = ["watch", str(running.port), str(running.pid), str(self.seconds)]
         self._record(number, "portal", stage, "fmp4 watch", 10, self._run([*program, *watch]))
+
+    def _measure_rtsp(self, number: int, stage: Stage) -> None:
+        """Measure RTSP viewers against those of GStreamer's server; rtsp.py makes its own rounds."""
+        log(f"round {number + 1}, {stage.name}, RTSP")
+        arguments = [str(self.reels[stage.name]), str(stage.fps), str(RTSP_BITRATE), str(RTSP_VIEWERS)]
+        arguments += [str(min(self.seconds, RTSP_SECONDS)), str(self.build / "rtsp_load")]
+        measured = self._run([sys.executable, str(BENCH / "rtsp.py"), "compare", *arguments])
+        self._record(number, "portal", stage, "rtsp", RTSP_VIEWERS, measured)
 
     def _measure_held_open(self, number: int, stage: Stage, running: Running) -> None:
         """Measure the portal's open camera without clients: the part of the cost that is not caused by clients."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from servers import PROJECT, run_server
 
 LINGER_S = 0.1
-PAUSE_S = 0.5  # until the camera is closed
+PAUSE_S = 2.0  # until the camera is closed
 SERIES_S = 5.0
 
 
