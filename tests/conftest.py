@@ -217,7 +217,9 @@ def portals(state_home: Path) -> Iterator[Callable[..., Portal]]:
             name: value
             for name, value in os.environ.items()
             if not re.match(
-                r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|NOTIFY_SOCKET$|WATCHDOG_|PYTHONDONTWRITEBYTECODE$", name
+                r"CAMERA$|CAMERA_|cam\d+_|STATE_DIRECTORY$|RUNTIME_DIRECTORY$|XDG_RUNTIME_DIR$|NOTIFY_SOCKET$|WATCHDOG_|"
+                r"PYTHONDONTWRITEBYTECODE$",
+                name,
             )
         }
         clean |= {"XDG_STATE_HOME": str(state_home), "PYTHONPYCACHEPREFIX": str(BYTECODE)}
@@ -278,6 +280,14 @@ def portal(
         _shared_portals.append(start_shared_portal(*portal_flags))
     reset(_shared_portals[-1])
     return _shared_portals[-1]
+
+
+@pytest.fixture(scope="module")
+def shared_faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `faults`, for a portal that the tests of a module share; a test leaves it empty."""
+    path = tmp_path_factory.mktemp("pattern") / "faults"
+    path.write_text("")
+    return path
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from softcam.runtime.deadline import Deadline
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -16,9 +17,14 @@ def eventually(predicate: Callable[[], object], what: str = "it") -> None:
         time.sleep(0.001)
 
 
-def soon_s() -> float:
+def soon() -> Deadline:
     """A deadline that only a fault reaches."""
-    return time.monotonic() + PATIENCE_S
+    return Deadline.after(PATIENCE_S)
+
+
+def soon_s() -> float:
+    """The same, in seconds of the monotonic clock."""
+    return soon().at_s
 
 
 def waiters(condition: threading.Condition) -> int:

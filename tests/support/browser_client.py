@@ -3,14 +3,18 @@
 import base64
 import io
 import json
+import re
+import shutil
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
@@ -21,21 +25,40 @@ from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 Start = Callable[..., Portal]
 DESK, TABLET, PHONE = (1440, 900), (768, 1024), (390, 844)
 SIZES = {"desk": DESK, "tablet": TABLET, "phone": PHONE}
-WIDTH, HEIGHT = 960, 540  # of the shared portals' pictures, which a browser without a GPU draws
+WIDTH, HEIGHT = 640, 360  # of the shared portals' pictures, which a browser without a GPU draws
 SHOTS = PROJECT / "build" / "screenshots"
 LIMIT_MS = 30_000 * TIMEOUT_FACTOR  # reached only on failure
 PAUSE_S = 0.05  # between two polls, so that the portal gets processor time
 # Records the states of the page: a transient state could be missed by polling.
-LISTEN = """() => { window.told = {state: [], age: [], stage: []};
-for (const [id, heard] of Object.entries(window.told)) {
+LISTEN = """() => { window.recorded = {state: [], age: [], stage: []};
+for (const [id, heard] of Object.entries(window.recorded)) {
     const element = document.getElementById(id);
     new MutationObserver(() => heard.push(id === "stage" ? element.className : element.textContent))
         .observe(element, id === "stage" ? {attributeFilter: ["class"]} : {childList: true});
 } }"""
+# Injected by the test: the page's policy allows no foreign scripts.
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+VIOLATIONS = """async ([part, more]) => (await axe.run(part, {resultTypes: ["violations"], ...more})).violations
+    .map((each) => [each.id, each.help, each.nodes.map((node) => node.target.join(" ") + ": " +
+    node.any.concat(node.all).map((check) => check.message).join("; "))])"""
+CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
 KEY = "a-key-that-nobody-guesses"
 # A headless browser hides no tab by itself: this simulates it.
 HIDE = """(is) => { Object.defineProperty(document, 'hidden', {value: is, configurable: true});
 document.dispatchEvent(new Event('visibilitychange')); }"""
+
+
+VISITS = 6  # as many as the connections that a browser opens to a host: a leak in each would use them up
+MAX_STREAMS = 2  # at once: that of the page, and that of the page before, which is about to be closed
+LEAVE_LIMIT_S = 2.0 * TIMEOUT_FACTOR  # from leaving the page until its stream is closed
+
+
+def find_chromium() -> str:
+    """The path of Chromium's headless shell, which opens a page in a third of the time, or that of Chromium."""
+    for name in ("chromium-headless-shell", "chromium", "chromium-browser"):
+        if (path := shutil.which(name)) is not None:
+            return path
+    pytest.skip("needs chromium-headless-shell")
 
 
 class Visitor:
@@ -69,19 +92,58 @@ class Visitor:
         expect(page.locator("#sections .row").first).to_be_attached(timeout=LIMIT_MS)
         return page
 
+    def on_slow_line(self, portal: Portal) -> Page:
+        """The portal's page on a line that is too slow for MJPEG at 10 fps; WebRTC is not limited."""
+        page = self.page()
+        line = page.context.new_cdp_session(page)
+        line.send("Network.enable")
+        slow = {"offline": False, "latency": 20, "downloadThroughput": 100_000, "uploadThroughput": 100_000}
+        line.send("Network.emulateNetworkConditions", slow)
+        page.goto(portal.url + "/")
+        expect(page.locator("#transport-now")).to_have_text("now MJPEG")
+        return page
+
     def foreign(self, portal: Portal) -> list[str]:
         """Requests to other origins."""
         return [url for url in self.asked if not url.startswith((portal.url + "/", "blob:" + portal.url, "data:"))]
+
+
+def check_streams(portal: Portal, leave: Callable[[], object]) -> None:
+    """Check that the visits in the portal's log had few streams at once, and that `leave` ends the last one soon.
+
+    The page is live when this is called.
+    """
+    counts = [int(number) for number in re.findall(r"Client \S+ connected; (\d+) connected", portal.log)]
+    assert counts
+    assert max(counts) <= MAX_STREAMS, portal.log
+    portal.forget_log()
+    leave()
+    portal.wait_for_log("; 0 connected", timeout_s=LEAVE_LIMIT_S)
+
+
+def judge(page: Page, part: str = "html") -> None:
+    """A part of the page with all rules in the dark theme, and its contrast in the light theme."""
+    schemes: tuple[tuple[Literal["light", "dark"], Mapping[str, Any]], ...] = (("light", CONTRAST), ("dark", {}))
+    for scheme, more in schemes:
+        page.emulate_media(color_scheme=scheme)
+        found: list[Any] = page.evaluate(VIOLATIONS, [part, more])
+        assert found == [], (part, scheme)
 
 
 def resize(page: Page, size: tuple[int, int]) -> None:
     page.set_viewport_size({"width": size[0], "height": size[1]})
 
 
-def told(page: Page, what: str) -> list[str]:
+def recorded(page: Page, what: str) -> list[str]:
     """Since LISTEN: the texts of the state or the age, or the classes of the stage."""
-    heard: list[str] = page.evaluate("(what) => window.told[what]", what)
+    heard: list[str] = page.evaluate("(what) => window.recorded[what]", what)
     return heard
+
+
+def open_tab(page: Page, name: str) -> None:
+    tab = page.locator(f"#tab-{name}")
+    if tab.is_visible():  # on a wide screen the graphs have no tab
+        tab.click()
 
 
 def wait_for_state(page: Page, words: str) -> None:
@@ -94,7 +156,7 @@ def look(page: Page) -> NDArray[np.float32]:
         """() => { const small = Object.assign(document.createElement("canvas"), {width: 128, height: 72});
         const transport = document.getElementById("stage").dataset.transport;
         const context = small.getContext("2d", {willReadFrequently: true});
-        const isVideo = ["mp4", "webrtc"].includes(transport);
+        const isVideo = ["mp4", "hls", "webrtc"].includes(transport);
         context.drawImage(document.getElementById(isVideo ? "video" : "picture"), 0, 0, 128, 72);
         const {data} = context.getImageData(0, 0, 128, 72);
         return btoa(String.fromCharCode(...data.filter((_, at) => at % 4 < 3))); }"""

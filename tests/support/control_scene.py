@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from softcam.camera.base import StreamRequest
+from softcam.camera.sensor_modes import FovMode
 from softcam.controls.controller import ControlManager
 from softcam.controls.day_night import Light
 from softcam.controls.schema import BY_NAME
@@ -63,6 +64,7 @@ class ControlScene:
         light_delay_s: float = 2.0,
         change_timeout_s: float = 10.0,
         fps: float = CONFIGURED.fps,
+        fov: FovMode = CONFIGURED.fov,
     ) -> None:
         self.camera = ControllableCamera()
         self.held = SessionRig(
@@ -72,11 +74,12 @@ class ControlScene:
             watchdog_timeout_s=watchdog_timeout_s,
         )
         self.store = Store(folder, "cam0")
+        self.writer = writer or BackgroundWriter(lambda reason: self.held.failures.append(CameraStuck(reason)))
         self.control_manager = ControlManager(
             self.held.manager,
-            replace(CONFIGURED, fps=fps),
+            replace(CONFIGURED, fps=fps, fov=fov),
             self.store,
-            writer or BackgroundWriter(lambda reason: self.held.failures.append(CameraStuck(reason))),
+            self.writer,
             light=Light(light_delay_s),
             change_timeout_s=change_timeout_s,
         )

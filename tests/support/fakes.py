@@ -23,12 +23,12 @@ from softcam.camera.base import (
     ignore_config,
     no_controls,
 )
-from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.decision import SessionSnapshot, Step, Wait, decide
 from softcam.camera.session.manager import CameraManager, Lease, SessionLimits, State
 from softcam.camera.session.state import SessionState
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame
-from tests.support.background import Flow, eventually, soon_s
+from tests.support.background import Flow, eventually, soon
 from tests.support.timeouts import PATIENCE_S
 
 SIZE = (32, 16)
@@ -65,6 +65,7 @@ class FakeCamera:
 
     backend = "fake"
     name = "Fake camera"
+    model: str | None = "imx708"
 
     def __init__(self, controls: Mapping[str, ControlRange] | None = None) -> None:
         self.config = StreamConfig(*SIZE, "YUV420", SENSOR_SIZE, controls or {})
@@ -282,7 +283,7 @@ class SessionRig:
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         self.camera.unblock()
         self.manager.stop()
-        has_ended = self.manager.join(soon_s())
+        has_ended = self.manager.wait_until_closed(soon())
         if kind is None:
             assert has_ended
             self.check_end()
@@ -301,7 +302,7 @@ class SessionRig:
     def decision(self, later_s: float) -> Step | Wait:
         """What the camera thread would do if nothing happened for `later_s`."""
         with self.session.changed:
-            return decide(Snapshot.of(self.session), time.monotonic() + later_s)
+            return decide(SessionSnapshot.of(self.session), time.monotonic() + later_s)
 
     def end_still_pause(self) -> None:
         """As if the pause between two stills were over."""

@@ -8,10 +8,12 @@ from typing import Any
 
 from softcam.errors import CameraError
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
+from softcam.h264.ring import RingLimits
+from softcam.net.event_loop import EventLoop
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.fmp4_channel import Fmp4Stream
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.stream_clients import connect
 from tests.support.timeouts import PATIENCE_S
 
@@ -88,17 +90,18 @@ class Fmp4Reader:
 class Stage:
     """A fan-out with an fMP4 stream; the test provides the packets."""
 
-    def __init__(self, *, stall_timeout_s: float = 30.0, fresh_keyframe_s: float = 0.25) -> None:
+    def __init__(self, *, stall_timeout_s: float = 30.0, limits: RingLimits | None = None) -> None:
         self.video = FakeVideo()
         self.crashes: list[str] = []
         self.disconnected = 0
         self.jpeg_channels: list[tuple[Any, ...]] = []
         self.readers: list[Fmp4Reader] = []
         self.count = 0
-        self.fan = FanOut(self.jpeg_channels.append, lambda: None, self.crashes.append, stall_timeout_s=stall_timeout_s)
-        self.stream = Fmp4Stream(self.video, self.fan.notify, fresh_keyframe_s=fresh_keyframe_s)
+        self.loop = EventLoop("event-loop", self.crashes.append)
+        self.fan = FanOut(self.loop, self.jpeg_channels.append, lambda: None, stall_timeout_s=stall_timeout_s)
+        self.stream = Fmp4Stream(self.video, self.fan.notify, limits=limits)
         self.now_s = self.stream.zero_s + 100.0
-        self.fan.start()
+        self.loop.start()
 
     def connect(self, *, small_buffers: bool = False) -> Fmp4Reader:
         ours, theirs = connect(small_buffers)
@@ -135,7 +138,7 @@ class Stage:
         assert is_done.wait(PATIENCE_S)
 
     def stop(self) -> None:
-        self.fan.stop(soon_s())
+        self.loop.stop(soon())
         for reader in self.readers:
             reader.socket.close()
 

@@ -14,8 +14,9 @@ class InstantBackend:
     is_full = False
     is_busy = False
 
-    def __init__(self, size: tuple[int, int], sps: bytes) -> None:
+    def __init__(self, size: tuple[int, int], sps: bytes, bitrate: int) -> None:
         self.size = size
+        self.bitrate = bitrate
         self.parameter_sets = sps, b"pps"
         self._packet: Packet | None = None
 

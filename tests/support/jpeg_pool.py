@@ -6,7 +6,7 @@ from typing import Any
 
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
-from tests.support.background import eventually, soon_s, waiters
+from tests.support.background import eventually, soon, waiters
 from tests.support.fakes import SIZE, make_frame
 from tests.support.timeouts import PATIENCE_S
 
@@ -84,7 +84,7 @@ class Pool:
         eventually(lambda: waiters(self.encoders._changed) == 2, "that the encoders are idle")
 
     def stop(self) -> None:
-        self.encoders.stop(soon_s())
+        self.encoders.stop(soon())
         self.slot.clear()
 
     def _publish(self, variant: JpegVariant, jpeg: bytes, *, timestamp_s: float, made_s: float) -> None:

@@ -1,6 +1,7 @@
 """MJPEG streams as servers of many habits send them, and a server in a thread that sends them."""
 
 import contextlib
+import io
 import random
 import socket
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import simplejpeg
+from PIL import Image
 
 from tests.support.timeouts import PATIENCE_S
 
@@ -17,6 +19,13 @@ def encode(width: int, height: int, seed: int = 0) -> bytes:
     return bytes(simplejpeg.encode_jpeg(pixels, quality=80))
 
 
+def encode_as(form: str, *, level: int = 200) -> bytes:
+    """A grey image of 64x48 pixels in another format."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), (level, level, level)).save(file, form)
+    return file.getvalue()
+
+
 SMALL = encode(64, 48)
 OTHER = encode(80, 32, seed=1)
 # A JPEG with a thumbnail in its APP1 segment, whose EOI is not the end.
@@ -24,9 +33,15 @@ WITH_THUMBNAIL = SMALL[:2] + b"\xff\xe1" + (len(OTHER) + 8).to_bytes(2, "big") +
 
 
 def part(
-    picture: bytes, *, end: bytes = b"\r\n", boundary: bytes = b"frame", length: bool = True, stamp: str = ""
+    picture: bytes,
+    *,
+    end: bytes = b"\r\n",
+    boundary: bytes = b"frame",
+    length: bool = True,
+    stamp: str = "",
+    content_type: str = "image/jpeg",
 ) -> bytes:
-    lines = [b"--" + boundary, b"Content-Type: image/jpeg"]
+    lines = [b"--" + boundary, b"Content-Type: " + content_type.encode()]
     if length:
         lines.append(b"Content-Length: %d" % len(picture))
     if stamp:
@@ -77,13 +92,11 @@ class Stub:
                 if self.has_ended.is_set():
                     return
                 connection.settimeout(PATIENCE_S)
-                request = b""
-                while not request.endswith(b"\r\n\r\n"):
-                    request += connection.recv(4096)
-                self.requests.append(request)
-                # The probe disconnects when it has enough frames, which is not an error.
+                # The probe disconnects when it has enough frames, or while it connects: neither is an error.
                 with contextlib.suppress(ConnectionError):
-                    self._answer(connection, request)
+                    if request := _read_request(connection):
+                        self.requests.append(request)
+                        self._answer(connection, request)
 
     def close(self) -> None:
         self.has_ended.set()
@@ -91,6 +104,17 @@ class Stub:
         self._thread.join(PATIENCE_S)
         self._listener.close()
         assert not self._thread.is_alive()
+
+
+def _read_request(connection: socket.socket) -> bytes:
+    """Up to the empty line after the headers; nothing if the client disconnects before."""
+    request = b""
+    while not request.endswith(b"\r\n\r\n"):
+        received = connection.recv(4096)
+        if not received:
+            return b""
+        request += received
+    return request
 
 
 def send(data: bytes) -> Answer:

@@ -7,10 +7,11 @@ import numpy.typing as npt
 
 from softcam.camera.base import StreamRequest
 from softcam.camera.pattern.renderer import Planes, allocate, draw_background, draw_frame
-from softcam.camera.pattern.sensor import CARD, Scene, Sensor, Shot, normalise_controls
+from softcam.camera.pattern.sensor import CARD, MODES, Scene, Sensor, Shot, normalise_controls
 
 WIDTH, HEIGHT = 256, 144
 REQUEST: Final = StreamRequest(WIDTH, HEIGHT, 20)
+MODE: Final = MODES.choose_mode((WIDTH, HEIGHT), 20)
 NEAR: Final = Scene(wall_dioptres=2.6)
 ON_THE_CARD: Final = [(CARD[0] + 100, CARD[1] + 100, 200, 200)]
 
@@ -21,7 +22,7 @@ def shoot(sensor: Sensor, frames: int, scene: Scene | None = None) -> list[Shot]
 
 def settled_sensor(**controls: Any) -> Sensor:
     """A sensor with settled exposure and white balance, and these controls just set."""
-    sensor = Sensor(REQUEST)
+    sensor = Sensor(REQUEST, MODE)
     shoot(sensor, 20)
     sensor.apply_controls(normalise_controls(controls))
     return sensor

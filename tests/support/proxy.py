@@ -6,7 +6,7 @@ It may require a password, and returns 502 if the portal does not respond.
 import base64
 import http.client
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
@@ -17,12 +17,15 @@ _CHUNK = 65_536
 
 
 @contextmanager
-def below(url: str, path: str, login: str | None = None, port: int = 0) -> Iterator[str]:
+def below(
+    url: str, path: str, login: str | None = None, port: int = 0, headers: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """The address of the portal at `url` behind the proxy; `path` starts and ends with a slash.
 
-    `login` is `user:password`.
+    `login` is `user:password`; `headers` are added to each response.
     """
     inside = urlsplit(url).netloc
+    added = headers or {}
     shown = f"Basic {base64.b64encode(login.encode()).decode()}" if login is not None else None
 
     class Handler(BaseHTTPRequestHandler):
@@ -48,7 +51,7 @@ def below(url: str, path: str, login: str | None = None, port: int = 0) -> Itera
                     self.send_error(502)
                     return
                 self.send_response(answer.status)
-                for name, value in answer.getheaders():
+                for name, value in (*answer.getheaders(), *added.items()):
                     self.send_header(name, value)
                 self.end_headers()
                 while chunk := answer.read1(_CHUNK):

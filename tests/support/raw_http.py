@@ -12,6 +12,8 @@ from typing import Any, Self
 
 from softcam.errors import CameraBusy, NoPicture, NotSupported
 from softcam.web.http.auth import AccessControl
+from softcam.web.http.cors import AllowedOrigins
+from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import (
     AnyResponse,
     HttpError,
@@ -114,6 +116,7 @@ class Site:
         *,
         api_key: str | None = None,
         view_key: str | None = None,
+        allowed_origins: Iterable[str] = (),
         host: str = "127.0.0.1",
         max_clients: int = 8,
         idle_timeout_s: float = PATIENCE_S,
@@ -124,7 +127,7 @@ class Site:
             host,
             0,
             Router(routes),
-            AccessControl(api_key, view_key),
+            AccessControl(api_key, view_key, CsrfGuard(allowed_origins=AllowedOrigins(frozenset(allowed_origins)))),
             max_clients,
             idle_timeout_s=idle_timeout_s,
             request_timeout_s=request_timeout_s,
@@ -159,13 +162,15 @@ class Site:
             return client.ask(target, method=method, headers=headers)
 
 
-def make_request(target: str, *, method: str = "GET", headers: Mapping[str, str] | None = None) -> Request:
+def make_request(
+    target: str, *, method: str = "GET", headers: Mapping[str, str] | None = None, is_local: bool = False
+) -> Request:
     """The request that the server would pass to a route."""
     message = Message()
     for name, value in (headers or {}).items():
         message[name] = value
     path, query = parse_target(target)
-    return Request(method, path, query, message, "192.0.2.1")
+    return Request(method, path, query, message, "192.0.2.1", is_local=is_local)
 
 
 class Handlers:

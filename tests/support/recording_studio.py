@@ -6,8 +6,9 @@ from pathlib import Path
 
 from softcam.recording.journal import Journal, Origin
 from softcam.recording.library import MAX_FILE_BYTES, Library
-from softcam.recording.recorder import RecorderLimits, RecordingOptions, VideoRecorder
-from tests.support.background import Background, eventually, soon_s
+from softcam.recording.recorder import RecorderLimits, VideoRecorder
+from softcam.recording.video_run import RecordingOptions, RunningVideo
+from tests.support.background import Background, eventually, soon
 from tests.support.fakes import SessionRig
 from tests.support.h264_samples import FPS, FakeSource, Seen, play
 
@@ -55,7 +56,7 @@ class Studio:
         started.result()
 
     def stop(self) -> None:
-        self.recorder.stop(soon_s())
+        self.recorder.stop(soon())
 
     @property
     def segments(self) -> int:
@@ -64,7 +65,7 @@ class Studio:
 
     def videos(self) -> list[Seen]:
         """The content of all files, the oldest first."""
-        return [play(self.library.folder / entry.name) for entry in reversed(self.library.entries())]
+        return [play(self.library.folder / entry.name) for entry in reversed(self.library.catalog.entries())]
 
     def numbers(self) -> list[int]:
         return [number for video in self.videos() for number in video.numbers]
@@ -83,7 +84,7 @@ def studio(
     with SessionRig() as held, held.camera.flowing():
         studio = Studio(folder, held, preroll_s, max_bytes, limits or RecorderLimits(), journal, max_file_bytes)
         yield studio
-        studio.recorder.close(soon_s())
+        studio.recorder.close(soon())
         assert not any(held.manager.status().leases.values())
         assert studio.source.sinks == []
         assert studio.crashes == []
@@ -93,8 +94,13 @@ def numbers_from(first: int, count: int) -> list[int]:
     return [number % 16 for number in range(first, first + count)]
 
 
-def running_name(s: Studio) -> str:
+def running_status(s: Studio) -> RunningVideo:
     running = s.recorder.running
     assert running is not None
-    assert running.name is not None
-    return running.name
+    return running
+
+
+def running_name(s: Studio) -> str:
+    name = running_status(s).name
+    assert name is not None
+    return name

@@ -18,6 +18,8 @@ import pytest
 _GROUPS = (
     ("tests/deploy/test_devices.py", "virtual machine"),
     ("tests/deploy/", "container"),  # one machine for all of them, which also check what is left in /tmp
+    ("tests/package/", None),
+    ("tests/container/", None),
     ("tests/process/", None),
     ("tests/browser/", None),
     ("tests/rig/", None),

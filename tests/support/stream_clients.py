@@ -7,11 +7,12 @@ import struct
 import time
 from collections.abc import Callable
 
+from softcam.net.event_loop import EventLoop
+from softcam.net.io_uring import BatchSender
 from softcam.streaming.clients import JpegChannel, StreamClient
 from softcam.streaming.fanout import FanOut
-from softcam.streaming.io_uring import BatchSender
 from softcam.streaming.jpeg_encoder import JpegVariant
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.timeouts import PATIENCE_S
 
 VARIANT = JpegVariant(0, 80)
@@ -107,15 +108,9 @@ class Stage:
         self.readers: list[StreamReader] = []
         self.on_channels: Callable[[], None] = lambda: None
         self.on_tick: Callable[[], None] = lambda: None
-        self.fan = FanOut(
-            self._on_channels,
-            self._on_tick,
-            self.crashes.append,
-            stall_timeout_s=stall_timeout_s,
-            sender=sender,
-            clock=clock,
-        )
-        self.fan.start()
+        self.loop = EventLoop("event-loop", self.crashes.append, clock=clock)
+        self.fan = FanOut(self.loop, self._on_channels, self._on_tick, stall_timeout_s=stall_timeout_s, sender=sender)
+        self.loop.start()
 
     def connect(
         self, variant: JpegVariant = VARIANT, *, interval_s: float = 0.0, small_buffers: bool = False
@@ -142,7 +137,7 @@ class Stage:
         eventually(lambda: self.fan.client_count == 0 and self.channels == (), "that all clients disconnected")
 
     def stop(self) -> None:
-        self.fan.stop(soon_s())
+        self.loop.stop(soon())
         for reader in self.readers:
             reader.close()
 

@@ -10,19 +10,23 @@ from softcam.camera.base import StreamConfig, StreamRequest
 from softcam.camera.session.lease import LeaseKind
 from softcam.camera.session.manager import CameraManager, SessionLimits
 from softcam.controls.controller import ControlManager
+from softcam.controls.preset_library import PresetLibrary
+from softcam.controls.preset_store import PresetStore
 from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
 from softcam.imaging import jpeg
 from softcam.imaging.frame import PixelFormat
+from softcam.net.event_loop import EventLoop
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, Size
 from softcam.streaming.mjpeg import MjpegStream
 from softcam.web.api.media import MediaApi, MediaDefaults
+from softcam.web.api.presets import PresetsApi
 from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.status import StatusApi
 from softcam.web.http.messages import Response
 from softcam.web.http.router import Route
 from softcam.web.pages import page_routes
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.fakes import SENSOR_SIZE, SIZE, FakeCamera, SessionRig
 from tests.support.raw_http import make_request
 
@@ -54,11 +58,11 @@ class Scene:
         fanout: Any = None,
         controls: Any = None,
         folder: Path | None = None,
-        **limits: float,
+        **limits: Any,
     ) -> None:
         """`fanout` and `controls` replace those of the media handlers; `limits` are further fields of MediaDefaults.
 
-        The controls are saved in `folder`.
+        Controls and presets are saved in `folder`.
         """
         self.held = SessionRig(
             camera,
@@ -71,7 +75,9 @@ class Scene:
         self.manager = self.held.manager
         self.deaths: list[str] = []
         self.pictures = JpegEncoderPool(self.manager.frames, SIZE)
-        self.mjpeg = MjpegStream(self.pictures, lambda: 1, lambda: None, self.deaths.append)
+        self.loop = EventLoop("event-loop", self.deaths.append)
+        self.mjpeg = MjpegStream(self.loop, self.pictures, lambda: 1, lambda: None, self.deaths.append)
+        self.loop.start()
         self.mjpeg.start()
         self.fan = self.mjpeg.fanout
         defaults = MediaDefaults(
@@ -84,21 +90,22 @@ class Scene:
         )
         self.control_manager = controls or make_controls(self.manager, folder)
         self.media = MediaApi(self.manager, self.control_manager, self.pictures, fanout or self.fan, defaults)
+        self.presets = make_presets(self.control_manager, folder)
         self.api = StatusApi(
             self.manager,
             self.control_manager,
             lambda: self.fan.client_count,
             lambda: self.pictures.encoded_count,
             autofocus_timeout_s is not None,
-            [PublishingApi(None, has_camera=True).status],
+            [PublishingApi(None, has_camera=True).status, self.presets.status],
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
-        self.fan.stop(soon_s())
-        self.pictures.stop(soon_s())
+        self.loop.stop(soon())
+        self.pictures.stop(soon())
         if kind is None:
             eventually(lambda: not any(self.leases.values()), "all leases released")
         self.held.__exit__(kind, *exc_info)
@@ -122,6 +129,12 @@ def make_controls(manager: CameraManager | None = None, folder: Path | None = No
     return ControlManager(
         manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"), BackgroundWriter(list[str]().append)
     )
+
+
+def make_presets(controls: ControlManager, folder: Path | None = None) -> PresetsApi:
+    """Presets that are saved in `folder`."""
+    library = PresetLibrary(controls, PresetStore(folder, "presets"), BackgroundWriter(list[str]().append))
+    return PresetsApi(library, "Front door")
 
 
 def make_camera(

@@ -52,6 +52,9 @@ class WhepPeer:
         self.port = 0
         self.asked: list[tuple[str, str]] = []  # method and path
         self.is_empty = False  # no stream is published
+        self.endpoint = "/cam/whep"  # path and query
+        self.rejection: tuple[int, str, str] | None = None  # status, content type and body of the response to any offer
+        self.is_cross_origin = True  # pages of other origins may send requests
         self._peers: dict[str, RTCPeerConnection] = {}
         self._server: ThreadingHTTPServer | None = None
         self._threads: list[threading.Thread] = []
@@ -84,6 +87,11 @@ class WhepPeer:
     @property
     def sessions(self) -> int:
         return len(self._peers)
+
+    @property
+    def places(self) -> list[str]:
+        """The paths of the sessions."""
+        return list(self._peers)
 
     def start(self) -> None:
         peer = self
@@ -148,12 +156,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_OPTIONS(self) -> None:
         self._answer(204)
 
+    def do_GET(self) -> None:
+        self._answer(404)
+
     def do_POST(self) -> None:
         self.whep.asked.append(("POST", self.path))
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.whep.authorization not in (None, self.headers["Authorization"]):
             self._answer(401)
-        elif self.whep.is_empty or self.path != "/cam/whep":
+        elif self.whep.rejection is not None:
+            status, kind, text = self.whep.rejection
+            self._answer(status, text.encode(), {"Content-Type": kind})
+        elif self.whep.is_empty or self.path != self.whep.endpoint:
             self._answer(404)
         elif self.headers["Content-Type"] != "application/sdp":
             self._answer(415)
@@ -172,7 +186,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {**ALLOWED, "Content-Length": str(len(body)), **(headers or {})}.items():
+        allowed = ALLOWED if self.whep.is_cross_origin else {}
+        for name, value in {**allowed, "Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
