@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.support.timeouts import PATIENCE_S
 
@@ -18,9 +19,15 @@ sys.exit(main(["--camera", "pattern", "--port", "0"]))
 """
 
 
-def test_start_that_fails_half_way() -> None:
+def test_start_that_fails_half_way(tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path)}
     ended = subprocess.run(
-        [sys.executable, "-c", FAILING], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+        [sys.executable, "-c", FAILING],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
     )
     assert ended.returncode == 70, ended.stderr
     assert "ERROR Failed to start: can't start new thread\nTraceback" in ended.stderr

@@ -11,6 +11,7 @@ from softcam.application import Application
 from softcam.config.loader import load
 from softcam.h264.encoder import VideoEncoder
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log.memory import LogMemory
 from softcam.runtime.shutdown import ShutdownSignal
 from softcam.streaming.mjpeg import MjpegStream
 from tests.support.timeouts import PATIENCE_S
@@ -25,7 +26,7 @@ def port() -> int:
 
 
 def make(port: int, shutdown: ShutdownSignal) -> Application:
-    return Application(load(["--camera", "pattern", "--port", str(port)], {}), shutdown)
+    return Application(load(["--camera", "pattern", "--port", str(port)], {}), shutdown, LogMemory())
 
 
 def fail(*_: object) -> None:

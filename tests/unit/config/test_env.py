@@ -10,7 +10,7 @@ from softcam.config.schema import SETTINGS
 
 PROJECT = Path(__file__).resolve().parents[3]
 ENV_FILE = PROJECT / "env/camera-soft-stream.env"
-EXAMPLE_LINES = 4  # at the top: settings for one camera
+EXAMPLE_LINES = 5  # at the top: settings for one camera
 
 
 def commented_settings() -> list[tuple[str, str]]:

@@ -28,6 +28,9 @@ KEY = "s3cret-K3y"
         ({"cam0_port": "8000", "CAM2_port": "8002 # old"}, (("Camera 0", 8000), ("Camera 2", 8002))),
         ({"cam1_enabled": "0"}, ()),
         ({"cam1_port": "http"}, ()),
+        ({"cam1_name": "'Door'", "cam2_name": "x" * 99}, (("Camera 0", 18081), ("'Door'", 18082), ("Camera 2", 18083))),
+        ({"cam1_id": "pattern", "CAMERA_NEIGHBOURS": "off"}, ()),
+        ({"cam1_id": "pattern", "CAMERA_NEIGHBOURS": ""}, (("Camera 0", 18081), ("Camera 1", 18082))),
         ({"cam1_id": "pattern", "CAMERA_NEIGHBOURS": "Door=18085"}, (("Door", 18085),)),
     ],
 )
@@ -78,7 +81,7 @@ def test_defaults_are_valid() -> None:
 
 def test_rows_and_fields_match() -> None:
     rows = {row.attribute or row.name for row in SETTINGS} - {"camera"}
-    derived = {"command", "camera_number", "is_pattern", "url", "warnings", "origins"}
+    derived = {"as_json", "command", "camera_number", "is_pattern", "url", "warnings", "origins", "known_cameras"}
     assert {each.name for each in fields(Settings)} == rows | derived
 
 
@@ -99,7 +102,8 @@ def test_each_row_is_read_from_all_its_sources(row: Setting) -> None:
     expected = str(value) if row.name == "camera" else value
     shared = [{variable: text} for variable in row.variables]
     own = [{f"cam0_{name}": text} for name in row.names if row.is_per_camera]
-    needed = {"CAMERA_RECORDINGS": "/srv"} if row.name == "recordings_autostart" else {}
+    required = {"recordings_autostart": {"CAMERA_RECORDINGS": "/srv"}, "rtsp_host": {"CAMERA_RTSP_PORT": "8554"}}
+    needed = required.get(row.name, {})
     for argv, environ in [*((argv, {}) for argv in flagged), *(([], environ) for environ in (*shared, *own))]:
         settings = load(argv, environ | needed)
         assert getattr(settings, row.attribute or row.name) == expected, (argv, environ)
@@ -160,6 +164,21 @@ def test_warning_for_autostart_without_folder() -> None:
     assert load(["--recordings-autostart", "video", "--recordings", "/srv"], {}).warnings == ()
     settings = load([], {"CAMERA_RECORDINGS_AUTOSTART": "video"})
     assert settings.warnings == ("recordings_autostart: ignored, recordings is not set",)
+
+
+def test_warning_for_rtsp_host_without_port() -> None:
+    assert load(["--rtsp-host", "0.0.0.0", "--rtsp-port", "8554"], {}).warnings == ()
+    settings = load([], {"CAMERA_RTSP_HOST": "0.0.0.0", "cam0_rtsp_port": "off"})
+    assert settings.warnings == ("rtsp_host: ignored, rtsp_port is not set",)
+
+
+def test_warning_for_short_key() -> None:
+    """Not an error: a portal that had such a key must start."""
+    assert load([], {"CAMERA_API_KEY": "1234", "CAMERA_VIEW_KEY": "abcd"}).warnings == ()
+    settings = load(["--view-key", "x"], {"CAMERA_API_KEY": "abc"})
+    assert (settings.api_key, settings.view_key) == ("abc", "x")
+    rule = "should have at least 4 characters, since a shorter key is easy to guess and not hidden in the log"
+    assert settings.warnings == (f"CAMERA_API_KEY: {rule}", f"--view-key: {rule}")
 
 
 def test_warning_for_camera_without_number() -> None:
@@ -268,15 +287,32 @@ def test_typical_env_file() -> None:
     assert settings.warnings == ()
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("Door #2", "Door #2"), ("Door  # at the front", "Door"), ("Door #", "Door"), ("#2", "#2"), ("# none", None)],
+)
+def test_comment_after_name(text: str, name: str | None) -> None:
+    assert load([], {"cam0_name": text}).name == name
+
+
 # -- Commands
 
 
 @pytest.mark.parametrize(
     ("argv", "command"),
-    [([], "run"), (["--check"], "check"), (["--list-cameras"], "list-cameras"), (["--check", "--check"], "check")],
+    [
+        ([], "run"),
+        (["--check"], "check"),
+        (["--list-cameras"], "list-cameras"),
+        (["--check", "--check"], "check"),
+        (["--diagnose"], "diagnose"),
+        (["--json", "--diagnose"], "diagnose"),
+    ],
 )
 def test_commands(argv: list[str], command: str) -> None:
-    assert load(argv, {}).command == command
+    settings = load(argv, {})
+    assert settings.command == command
+    assert settings.as_json == ("--json" in argv)
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--width", "bad", "--help"]])

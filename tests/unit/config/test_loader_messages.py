@@ -92,6 +92,9 @@ def test_exit_code(argv: list[str], environ: dict[str, str], exit_code: int) -> 
         (["--list-camera"], "--list-camera: unknown flag; did you mean --list-cameras?"),
         (["--"], "--: unknown flag"),
         (["--check", "--list-cameras"], "--check and --list-cameras: must not be combined"),
+        (["--json"], "--json: must be used with --diagnose"),
+        (["--json", "--check"], "--json: must be used with --diagnose"),
+        (["--diagnose=1"], "--diagnose: must not have a value"),
         (["a\nb"], r"'a\nb': unexpected argument"),
         (["--x\ny"], r"'--x\ny': unknown flag"),
     ],
@@ -198,6 +201,13 @@ def test_unknown_variable_is_a_warning(key: str, warning: str) -> None:
     assert settings == load([], {})
 
 
+def test_invalid_name_is_escaped() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        load(["--name", "a\r\nb"], {"CAMERA_NAME": "\x1b[2J"})
+    rule = "must be 1 to 64 printable characters in one line, no blank at either end"
+    assert list(raised.value.messages) == [f"--name 'a\\r\\nb': {rule}", f"CAMERA_NAME '\\x1b[2J': {rule}"]
+
+
 @pytest.mark.parametrize(
     ("key", "text"),
     [
@@ -213,6 +223,7 @@ def test_unknown_variable_is_a_warning(key: str, warning: str) -> None:
         ("CAMERA_PORT_80_TCP", "tcp://10.0.0.1:80"),
         ("CAMERA_PORT_80_TCP_ADDR", "10.0.0.1"),
         ("CAMERA_NAME", "/web/camera"),
+        ("CAMERA_NAME", "/project_web_1/camera"),
         ("CAMERA_ENV_PATH", "/bin"),
     ],
 )

@@ -47,6 +47,13 @@ GOOD: list[tuple[Parser, dict[str, object]]] = [
     (parsers.boolean, dict.fromkeys(("1", "true", "True", "YES", "on"), True)),
     (parsers.boolean, dict.fromkeys(("0", "false", "False", "NO", "off"), False)),
     (parsers.autostart, {"OFF": "off", "video": "video", "timelapse": "timelapse", "timelapse:.5": "timelapse:0.5"}),
+    (
+        parsers.substream,
+        {"640x360@5": parsers.Substream(640, 360, 5.0), "64x1920@.5": parsers.Substream(64, 1920, 0.5)},
+    ),
+    (parsers.substream, {"off": None, "OFF": None}),
+    (parsers.integer_or("off", 0, 65535), {"0": 0, "8554": 8554, "off": None, "OFF": None}),
+    (parsers.integer_or("auto", 100_000, 100_000_000), {"8000000": 8_000_000, "auto": None, "Auto": None}),
     (parsers.log_level, {"debug": "DEBUG", "Warning": "WARNING"}),
     (parsers.plain_text("a path"), {text: text for text in ("imx708_wide", "/usr/share/x.json", "a b")}),
     (
@@ -60,6 +67,15 @@ GOOD: list[tuple[Parser, dict[str, object]]] = [
         },
     ),
     (parsers.host_names, {"Cam.Example.org, pi.example.org.": ("cam.example.org", "pi.example.org")}),
+    (
+        parsers.origins,
+        {
+            "http://localhost:3000, https://dash.example/": ("http://localhost:3000", "https://dash.example"),
+            "HTTP://Dash.Example:80": ("http://dash.example",),
+            "https://dash.example:443,https://dash.example:80": ("https://dash.example", "https://dash.example:80"),
+            "http://[FD00:0::1]:08080": ("http://[fd00::1]:8080",),
+        },
+    ),
     (RTSP_URL, {text: text for text in ("rtsp://127.0.0.1:8554/cam", "rtsps://user:secret@[::1]/cam?x=1")}),
     (
         parsers.web_url,
@@ -74,6 +90,8 @@ GOOD: list[tuple[Parser, dict[str, object]]] = [
     (
         parsers.camera_list,
         {
+            "": (),
+            "Off": (),
             "Door=18082": (("Door", 18082),),
             " Front door = 1 ,b=https://x:1/y/": (("Front door", 1), ("b", "https://x:1/y/")),
         },
@@ -114,11 +132,20 @@ BAD: list[tuple[Parser, tuple[str, ...]]] = [
         parsers.autostart,
         ("", "on", "videos", "video:5", "off:", "timelapse:", "timelapse:0", "timelapse:1e2", "timelapse:1:2"),
     ),
+    (
+        parsers.substream,
+        ("", "on", "640x360", "640x360@", "640x360@0", "640x360@61", "641x360@5", "62x64@5", "1922x64@5", "axb@c"),
+    ),
+    (parsers.integer_or("off", 0, 65535), (*NOT_AN_INTEGER, "65536", "on", "none")),
+    (parsers.integer_or("auto", 100_000, 100_000_000), (*NOT_AN_INTEGER, "99999", "off", "automatic")),
+    (parsers.substream, ("640X360@5", "640x360@5 ", "640x360@1e1", "-640x360@5", "640x360@5.5.5")),
     (parsers.log_level, ("", "loud", "WARN", "10")),
     (parsers.plain_text("a path"), ("", "a\nb", "a\x00b", " x", "x" * 5000)),
     (parsers.host, ("", "a b", "*", "300.1.1.1", "1.2.3", "[::1]", "-a", "a..b", "::g", "ho\nst")),
     (parsers.host, ("é.example", "http://x", "127.0.0.1:80", "a" * 64, "a." * 200, "::1%\n")),
     (parsers.host_names, ("", "a,", "http://a.example", "a b", "a.example:80", "1.2.3")),
+    (parsers.origins, ("", "*", "http://*", "null", "localhost:3000", "http://a,", "file:///a", "http://a:0")),
+    (parsers.origins, tuple(f"http://a{end}" for end in ("/b", "//", "?", "#", "/?x", ":x", ".*", " b", "@b"))),
     (RTSP_URL, ("", "http://x/cam", "rtsp://", "rtsp:///cam", "rtsp://x:99999/", "rtsp://a b/")),
     (RTSP_URL, ("rtsp://[::1/cam", "rtsp://x:0/", "x:8554/cam", "rtsp://x/\n")),
     (parsers.web_url, ("", "rtsp://x/cam", "//x/cam", "https://", "http://x/ä", "http://x/%zz")),
@@ -127,7 +154,7 @@ BAD: list[tuple[Parser, tuple[str, ...]]] = [
         parsers.web_url,
         tuple(f"http://{name}/" for name in ("x;y", "x,y", "*", "a..b", "300.1.1.1", "x%22y", "[::1", "ä")),
     ),
-    (parsers.camera_list, ("", "Door", "=1", "Door=", "Door=0", "Door=65536", "a=1,", "a\nb=1")),
+    (parsers.camera_list, (",", "on", "Door", "=1", "Door=", "Door=0", "Door=65536", "a=1,", "a\nb=1")),
     (parsers.camera_list, ('a=http://x/"', "a=http://x;y/", "a=rtsp://x/", "a=x", f"{'a' * 41}=1")),
     (parsers.function_name, ("", "stamp", ":f", "m:", "m:f:g", "m.:f", "m-n:f", "/a/b.py:f", "m:f()", "m: f")),
     (parsers.api_key, ("", " ", " x", "x ", "a\tb", "a\n", "\x7f", "é", "key # mine", "#", "x" * 513)),
@@ -191,7 +218,7 @@ def test_any_text_is_a_value_or_raises_the_rule(parse: Parser, text: str) -> Non
     except ValueError as caught:
         error = caught
     if error is None:
-        assert value is not None
+        assert value is not None or text.lower() in ("auto", "off")
         assert not isinstance(value, str) or (value.isprintable() and value)
     else:
         assert type(error) is ValueError
@@ -208,3 +235,22 @@ def test_host_is_an_address_or_looks_like_a_name(text: str) -> None:
     assert host == text
     if not re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", text, re.ASCII):
         assert ip_address(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "Front door", "Gärten 庭 🐦", "a, b; <c> & \"d\" 'e' = #2", "\u0645\u06cc\u200c\u062e", "é" * 64]
+)
+def test_display_name(text: str) -> None:
+    assert parsers.display_name(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", " x", "x ", "a\nb", "a\rb", "a\tb", "a\0b", "a\x1b[1m", "a\x7f", "a\x85b", "a\u2028b"),
+        *("a\u202eb", "a\u2066b", "\ufeffa", "\udcff", "\u200d", "\u200d x", "x" * 65),
+    ],
+)
+def test_invalid_display_name(text: str) -> None:
+    with pytest.raises(ValueError, match="1 to 64 printable characters in one line"):
+        parsers.display_name(text)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from softcam.config.parsers import Substream
 from softcam.config.schema import EXIT_CODES, SETTINGS, Setting, help_text, markdown_table
 from tests.unit.config.test_parsers import rule_of
 
@@ -12,6 +13,7 @@ from tests.unit.config.test_parsers import rule_of
 EXAMPLES: dict[str, tuple[str, object]] = {
     "camera": ("7", 7),
     "id": ("Virtual0", "Virtual0"),
+    "name": ("Gärten 庭", "Gärten 庭"),
     "enabled": ("0", False),
     "tuning_file": ("imx708_noir.json", "imx708_noir.json"),
     "is_noir": ("1", True),
@@ -19,12 +21,14 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "pattern_faults": ("/run/faults", "/run/faults"),
     "host": ("::1", "::1"),
     "port": ("65535", 65535),
-    "api_key": ("x", "x"),
+    "api_key": ("secret", "secret"),
     "view_key": ("view", "view"),
     "host_names": ("Cam.Example.org", ("cam.example.org",)),
+    "allowed_origins": ("HTTPS://Dash.example:443", ("https://dash.example",)),
     "state_dir": ("/var/lib/soft-stream", "/var/lib/soft-stream"),
     "max_clients": ("1", 1),
     "neighbours": ("Door=18082", (("Door", 18082),)),
+    "fov_mode": ("Crop", "crop"),
     "width": ("64", 64),
     "height": ("8192", 8192),
     "fps": ("29.97", 29.97),
@@ -38,6 +42,9 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "autofocus_timeout": ("31536000", 31_536_000.0),
     "rtsp_url": ("rtsp://127.0.0.1:8554/cam", "rtsp://127.0.0.1:8554/cam"),
     "rtsp_autostart": ("no", False),
+    "rtsp_port": ("8554", 8554),
+    "rtsp_host": ("0.0.0.0", "0.0.0.0"),
+    "substream": ("640x360@5", Substream(640, 360, 5.0)),
     "bitrate": ("100000", 100_000),
     "webrtc_url": ("http://pi.local:8889/cam", "http://pi.local:8889/cam"),
     "recordings": ("/var/lib/recordings", "/var/lib/recordings"),

@@ -2,7 +2,7 @@
 
 from softcam.config.loader import load
 from softcam.config.schema import SETTINGS
-from softcam.config.settings import describe
+from softcam.config.settings import describe, secrets_of
 
 PI5_ID = "/base/axi/pcie@1000120000/rp1/i2c@88000/imx708@1a"
 
@@ -42,3 +42,12 @@ def test_is_flag() -> None:
     assert settings.is_flag("width", "autofocus")
     assert not settings.is_flag("width", "height")
     assert not settings.is_flag()
+
+
+def test_secrets() -> None:
+    flags = ["--camera", "rtsp://user:p%40ss@10.0.0.2/cam", "--rtsp-url", "rtsp://u:a@b/c@10.0.0.3/cam"]
+    settings = load(
+        flags, {"CAMERA_API_KEY": "full", "CAMERA_VIEW_KEY": "view", "CAMERA_WEBRTC_URL": "http://host/cam"}
+    )
+    assert set(secrets_of(settings)) == {"full", "view", "p%40ss", "p@ss", "a@b/c"}
+    assert secrets_of(load([], {})) == []

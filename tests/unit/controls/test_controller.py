@@ -16,7 +16,7 @@ from softcam.controls.store import Store
 from softcam.controls.writer import BackgroundWriter
 from softcam.errors import BadValue, CameraError, NotSupported
 from tests.support.background import Background, eventually
-from tests.support.control_scene import CONFIGURED, ControlScene
+from tests.support.control_scene import CONFIGURED, CONTROLS, ControlScene
 from tests.support.fakes import STEADY
 from tests.support.timeouts import PATIENCE_S
 
@@ -103,6 +103,21 @@ def test_unsupported_control_set_while_closed_is_reported(scene: ControlScene) -
         assert scene.problem("not_applied") == ["sharpness: this camera does not support Sharpness"]
 
 
+def test_unlisted_mode_set_while_closed_is_not_sent(scene: ControlScene) -> None:
+    scene.camera.config = replace(
+        scene.camera.config, controls={**CONTROLS, "AeConstraintMode": (0, 2, 0), "AeExposureMode": (0, 3, 0)}
+    )
+    scene.change("ae_constraint_mode", mode="custom")
+    scene.change("ae_exposure_mode", mode="custom")
+    with scene.held.open():
+        assert scene.take_sent() == {"AeExposureMode": 3}
+        assert scene.problem("not_applied") == ["mode: this camera supports normal, highlight, shadows"]
+        scene.change("ae_constraint_mode", mode="shadows")
+        assert scene.take_sent() == {"AeConstraintMode": 2}
+        scene.control_manager.reset()
+        assert scene.take_sent() == {"AeConstraintMode": 0, "AeExposureMode": 0}
+
+
 def test_different_rate_or_size_is_reported(scene: ControlScene) -> None:
     with scene.held.open():
         scene.change("stream", fps=240.0)
@@ -111,6 +126,21 @@ def test_different_rate_or_size_is_reported(scene: ControlScene) -> None:
         assert scene.problem("not_applied") == ["width: the camera delivers 32"]
         scene.control_manager.reset()
         assert scene.problem("not_applied") == []
+
+
+def test_rate_of_the_stream_follows_a_size_that_lowers_it(scene: ControlScene) -> None:
+    scene.change("stream", fps=100.0)
+    assert scene.control_manager.stream_fps == 100.0
+    with scene.held.open():
+        assert scene.control_manager.stream_fps == 100.0
+    scene.change("stream", width=4000, height=720)
+    assert scene.control_manager.stream_fps == 100.0, "nothing else is known before the camera is opened"
+    scene.camera.config = replace(
+        scene.camera.config, width=4000, height=720, controls={**CONTROLS, "FrameDurationLimits": (69_686, 10**6, None)}
+    )
+    with scene.held.open():
+        assert (scene.control_manager.stream_fps, scene.control_manager.stream_request.fps) == (14.35, 100.0)
+    assert scene.control_manager.stream_fps == 14.35, "also after the closing"
 
 
 def test_exposure_limit_notes(scene: ControlScene) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from softcam.camera.base import StreamRequest
-from softcam.camera.pattern.sensor import Scene, Sensor, normalise_controls
+from softcam.camera.pattern.sensor import MODES, Scene, Sensor, normalise_controls
 from softcam.controls.exposure_limits import ExposureLimiter, Limits
 
 LEAST_GAIN = 1.1228
@@ -17,7 +17,7 @@ class Rig:
     """A sensor whose automatic exposure is limited."""
 
     def __init__(self, limits: Limits, fps: float = 10) -> None:
-        self.sensor = Sensor(StreamRequest(640, 360, fps))
+        self.sensor = Sensor(StreamRequest(640, 360, fps), MODES.choose_mode((640, 360), fps))
         self.limiter = ExposureLimiter(limits, LEAST_GAIN)
         self.changes = 0
 

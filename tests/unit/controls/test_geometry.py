@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softcam.controls.geometry import camera_flips, exif_orientation, focus_window, full_view, zoom_crop
+from softcam.controls.geometry import camera_flips, exif_orientation, focus_window, full_view, middle_part, zoom_crop
 
 SENSOR = (0, 0, 4608, 2592)
 SMALLEST = (128, 128)
@@ -21,6 +21,19 @@ def part(x: float, y: float, width: float, height: float) -> dict[str, float]:
 def test_full_view_has_the_shape_of_the_image() -> None:
     assert full_view(SENSOR, WIDE) == SENSOR
     assert full_view(SENSOR, SQUARE) == (1008, 0, 2592, 2592)
+
+
+@pytest.mark.parametrize(
+    ("size", "middle"),
+    [
+        (WIDE, (1536, 864, 1536, 864)),
+        ((4608, 864), (0, 864, 4608, 864)),
+        ((5120, 2880), SENSOR),
+    ],
+)
+def test_middle_part(size: tuple[int, int], middle: tuple[int, int, int, int]) -> None:
+    assert middle_part(SENSOR, size) == middle
+    assert middle_part((100, 50, 4608, 2592), size) == (middle[0] + 100, middle[1] + 50, *middle[2:])
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ API_NAMES = {
     "lens_correction",
     "image_processing",
     "day_night_mode",
+    "ae_constraint_mode",
+    "ae_exposure_mode",
 }
 HALF = {"x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
@@ -35,6 +37,8 @@ GOOD: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("exposure_limits", {"max_exposure_us": None}, {"max_exposure_us": None}),
     ("awb_preset", {"preset": "ir_850nm"}, {"preset": "ir_850nm"}),
     ("awb_preset", {"preset": "cloudy"}, {"preset": "cloudy"}),
+    ("ae_constraint_mode", {"mode": "shadows"}, {"mode": "shadows"}),
+    ("ae_exposure_mode", {"mode": "custom"}, {"mode": "custom"}),
     ("autofocus", {"window": HALF}, {"window": HALF}),
     ("autofocus", {"window": None}, {"window": None}),
     ("lens_position", {"position": 0}, {"position": 0.0}),
@@ -64,6 +68,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("manual_awb", {"red_gain": 1}, "blue_gain: must be a number from 0.1 to 32 (missing)"),
     ("awb_preset", {"preset": "moonlight"}, "preset: must be one of daylight_noir, ir_850nm"),
     ("autofocus_mode", {"mode": "Continuous"}, "mode: must be one of manual, auto, continuous"),
+    ("ae_exposure_mode", {"mode": "sport"}, "mode: must be one of normal, short, long, custom"),
+    ("ae_exposure_mode", {}, "mode: must be one of normal, short, long, custom (missing)"),
     ("autofocus", {}, "body: must have at least one of trigger, speed, window"),
     ("autofocus", {"window": {"x": 0}}, "window: must be an object with the fractions x and y from 0 to 0.99, width"),
     ("autofocus", {"window": HALF | {"x": 2}}, "window: must be an object with the fractions x and y"),

@@ -121,12 +121,12 @@ def test_unreadable_file_is_not_overwritten(
     Store(tmp_path, "cam0").save(requested(roi=ZOOM))
     content = (tmp_path / "cam0.json").read_text()
 
-    def deny(path: Path, **_: object) -> str:
+    def deny(path: Path, _max_bytes: int) -> bytes:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     store = Store(tmp_path, "cam0")
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", deny)
+        patch.setattr("softcam.controls.state_file.read_file", deny)
         assert store.load() == RequestedControls()
     assert "Permission denied" in str(store.error)
     assert f"Failed to read controls: {store.error}" in caplog.text
@@ -327,3 +327,12 @@ def test_crash_during_a_write(tmp_path: Path) -> None:
             json.loads((tmp_path / "cam0.json").read_text())
         process.stdin.close()
     assert kept > 1
+
+
+def test_large_files_with_the_same_beginning_are_both_kept(tmp_path: Path) -> None:
+    path = tmp_path / "cam0.json"
+    for end in (b"one", b"two"):
+        path.write_bytes(b" " * 70_000 + end)
+        Store(tmp_path, "cam0").load()
+    kept = {each.name: each.read_bytes()[-3:] for each in tmp_path.iterdir()}
+    assert kept == {"cam0.json.bad": b"two", "cam0.json.bad.1": b"one"}

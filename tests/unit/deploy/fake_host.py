@@ -38,15 +38,28 @@ class FakeHost:
         self._started_us: dict[str, int] = {}
         self._answers: list[tuple[str, Callable[[], Answer]]] = []
         self.passed_s = 0.0
+        self.address = "camera.local"  # as the user reaches it
         self.on_sleep: Callable[[], object] = lambda: None
         for folder in ("etc/systemd/system", "etc/udev/rules.d", "run/systemd/system", "opt", "proc/net"):
             (root / folder).mkdir(parents=True)
         (root / "etc/os-release").write_text('PRETTY_NAME="Debian 13"\n')
 
     def host(
-        self, cameras: tuple[int, ...] = (), bind: dict[int, str] | None = None, nginx: bool = False, python: str = ""
+        self,
+        cameras: tuple[int, ...] = (),
+        bind: dict[int, str] | None = None,
+        nginx: bool = False,
+        rtsp: bool = False,
+        python: str = "",
     ) -> Host:
-        options = Options(python=python, cameras=cameras, bind=bind or {}, with_nginx=nginx)
+        options = Options(
+            python=python,
+            cameras=cameras,
+            bind=bind or {},
+            address=self.address,
+            with_nginx=nginx,
+            with_rtsp=rtsp,
+        )
         return Host(
             options,
             root=self.root,
@@ -169,6 +182,8 @@ class FakeHost:
             return 0, f"{18081 + int(number)}\n", ""
         if command == "nginx":
             return 0, 'proxy_set_header Authorization "";\n', ""
+        if command == "rtsp":
+            return 0, "RTSP delivers H.264\n", ""
         if release in self.broken:
             self.passed_s += 60
             return 1, "not healthy after 3 s: connection refused\n", ""

@@ -64,10 +64,12 @@ def test_files_and_pipes_belong_to_other_programs(fake: FakeHost, make: Callable
     assert settings(fake, "cam0_id=/clip").camera_id(0) == "elsewhere"
 
 
-def test_only_ids_and_switches_are_read(fake: FakeHost) -> None:
-    inventory = settings(fake, "CAMERA_API_KEY=secret", "cam1_id=pattern", "cam1_width=640")
-    assert inventory.names == ["CAMERA_API_KEY", "cam1_id", "cam1_width"]
-    assert inventory.values == {"camera_api_key": "", "cam1_id": "pattern", "cam1_width": ""}
+def test_values_of_few_settings_are_read(fake: FakeHost) -> None:
+    lines = ("CAMERA_API_KEY=secret", "CAMERA_VIEW_KEY=", "cam1_id=pattern", "cam1_rtsp_port=9554", "cam1_width=640")
+    inventory = settings(fake, *lines)
+    assert [*inventory.values.values()] == ["set", "", "pattern", "9554", ""]
+    assert [inventory.value(1, "rtsp_port"), inventory.value(0, "rtsp_port")] == ["9554", ""]
+    assert not any("rtsp.env" in call for call in fake.calls)  # only the settings of the owner
 
 
 def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
@@ -78,7 +80,7 @@ def test_disabled_cameras_stay_off(fake: FakeHost) -> None:
     fake.enable(0)
     fake.enable(2)
     (host.units / "camera-soft-cam@2.service").symlink_to("/dev/null")  # masked
-    listed = cameras.Inventory(host, dict.fromkeys(range(4), ("m", "i")), [], {})  # 3 is new
+    listed = cameras.Inventory(host, dict.fromkeys(range(4), ("m", "i")), {})  # 3 is new
     assert cameras.wanted_cameras(host, listed) == [0, 3]
     assert cameras.wanted_cameras(fake.host(cameras=(1, 0)), listed) == [0, 1]
 

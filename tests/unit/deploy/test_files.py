@@ -67,13 +67,37 @@ def test_nothing_of_an_edited_file_is_shown(fake: FakeHost, edited: str) -> None
     text = f"# help\n#CAMERA_WIDTH=1536\n{edited}\n"
     host.env_file.write_text(text)
     shipped = "# other help\n#CAMERA_WIDTH=1536\n\n#CAMERA_NEW=1\n CAMERA_API_KEY = s3cret\nCAMERA_VIEW_KEY=s3cret\n"
-    files.ship(host, shipped.encode(), host.env_file, 0o600, set_names="CAMERA_API_KEY")
-    assert fake.lines[1:] == [
-        "    +#CAMERA_NEW=1",
-        "    +CAMERA_VIEW_KEY=(not shown)",
-        "    set in your file: CAMERA_API_KEY",
-    ]
+    files.ship(host, shipped.encode(), host.env_file, 0o600, earlier="#CAMERA_API_KEY=\n")
+    shown = ["    +#CAMERA_NEW=1", "    +CAMERA_VIEW_KEY=(not shown)"]
+    assert fake.lines[1:] == (shown[:1] if "VIEW_KEY" in edited else shown)
     assert host.env_file.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("current", "earlier", "new"),
+    [
+        ("CAMERA_WIDTH=640", "", ["#CAMERA_NEW=1"]),
+        ("camera_width = 640", "", ["#CAMERA_NEW=1"]),
+        ("CAMERA_NEW=2", "", ["#CAMERA_WIDTH=1536"]),
+        ("", "#CAMERA_WIDTH=1280", ["#CAMERA_NEW=1"]),  # the owner removed it: known all the same
+        ("", "# help\n#CAMERA_WIDTH=1536\n#CAMERA_NEW=1", []),
+        ("#CAMERA_NEW=0\nCAMERA_WIDTH=1536", "", []),
+    ],
+)
+def test_only_new_settings_are_shown(fake: FakeHost, current: str, earlier: str, new: list[str]) -> None:
+    host = fake.host()
+    host.env_file.parent.mkdir()
+    host.env_file.write_text(f"{current}\n")
+    files.ship(host, b"# help\n#CAMERA_WIDTH=1536\n#CAMERA_NEW=1\n", host.env_file, 0o600, earlier=earlier)
+    assert fake.lines[0] == f"{host.env_file} was edited and is kept{'; new in the shipped file:' if new else ''}"
+    assert fake.lines[1:] == [f"    +{line}" for line in new]
+
+
+def test_only_new_lines_are_shown(fake: FakeHost) -> None:
+    path = fake.root / "etc/site"
+    path.write_text("listen 8443 ssl;\n")
+    files.ship(fake.host(), b"# help\nlisten 8081;\n\ngzip off;\n", path, 0o644, earlier="listen 8081;\n")
+    assert fake.lines[1:] == ["    +gzip off;"]
 
 
 def test_equal_file_counts_as_shipped(fake: FakeHost) -> None:

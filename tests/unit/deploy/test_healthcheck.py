@@ -1,7 +1,9 @@
 """The health check that deploy.sh runs, against portals that misbehave."""
 
 import base64
+import socket
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -107,3 +109,69 @@ def test_port_and_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
         'proxy_set_header Authorization "";',
         f'proxy_set_header Authorization "Basic {key}";',
     ]
+
+
+@pytest.mark.parametrize(
+    ("replies", "code", "said"),
+    [
+        ([401, 200], 0, "delivers H.264 and requires a password\n"),
+        ([200], 1, "requires no password (status 200)\n"),
+        ([401, 503], 1, "does not work: status 503\n"),
+        ([401, 401], 1, "does not work: status 401\n"),
+        ([], 1, "does not work: [Errno 111] Connection refused\n"),
+        ([0], 1, "does not work: list index out of range\n"),
+    ],
+)
+def test_rtsp(
+    portal: type[_Portal],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    replies: list[int],
+    code: int,
+    said: str,
+) -> None:
+    requests: list[bytes] = []
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            for status in replies:
+                with listener.accept()[0] as connection:
+                    requests.append(connection.recv(10000))
+                    connection.sendall(f"RTSP/1.0 {status} Words\r\n".encode() if status else b"\r\n")
+
+        if not replies:
+            listener.close()
+        thread = Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("CAMERA_VIEW_KEY", "key-that-only-reads")
+        monkeypatch.setenv("CAMERA_RTSP_PORT", str(port))
+        monkeypatch.setenv("CAMERA_RTSP_HOST", "0.0.0.0")
+        assert run(monkeypatch, "rtsp", "0") == code
+        thread.join()
+    assert capsys.readouterr().out == f"RTSP at port {port} {said}"
+    assert [b"Authorization: Basic " in request for request in requests] == [False, True][: len(replies)]
+    assert all(b"DESCRIBE rtsp://127.0.0.1:%d/ RTSP/1.0\r\n" % port in request for request in requests)
+    assert portal.requests == (1 if code and replies != [200] else 0)  # whether the camera delivers a picture
+
+
+def test_rtsp_of_a_camera_without_pictures(
+    portal: type[_Portal], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portal.status = 503
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        port = listener.getsockname()[1]
+    monkeypatch.setenv("CAMERA_RTSP_PORT", str(port))
+    assert run(monkeypatch, "rtsp", "0") == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == f"RTSP at port {port}: no H.264, as the camera delivers no picture: status 503"
+
+
+@pytest.mark.parametrize(("name", "value"), [("CAMERA_RTSP_PORT", ""), ("CAMERA_ENABLED", "off")])
+def test_rtsp_that_is_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv("CAMERA_RTSP_PORT", "8554")
+    monkeypatch.setenv(name, value)
+    assert run(monkeypatch, "rtsp", "0") == 0
+    assert capsys.readouterr().out == "RTSP is off in its settings\n"

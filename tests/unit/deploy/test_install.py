@@ -10,11 +10,14 @@ from tests.unit.deploy.fake_host import UNITS, FakeHost, current, fail_install, 
 
 def test_first_installation(fake: FakeHost) -> None:
     said = install(fake, "1.0-a").splitlines()
+    offer = "deploy.sh --with-nginx serves it at http://camera.local:{}/ with a password"
     assert said == [
         "camera 0: not bound to a device: no video nodes on this machine",
         "camera 1: not bound to a device: no video nodes on this machine",
         "camera 0: healthy, version 1.0-a",
         "camera 1: healthy, version 1.0-a",
+        f"camera 0: on the host only, http://127.0.0.1:18081/; {offer.format(8081)}",
+        f"camera 1: on the host only, http://127.0.0.1:18082/; {offer.format(8082)}",
         "done: release 1.0-a",
     ]
     assert current(fake) == "1.0-a"
@@ -42,6 +45,9 @@ def test_uninstall(fake: FakeHost) -> None:
     (host.binding(1).parent / "own.conf").write_text("own")
     fake.enable(2)
     (host.units / "camera-soft-cam@2.service").symlink_to("/dev/null")  # masked
+    for folder in host.runtime:
+        (folder / "0").mkdir(parents=True)
+        (folder / "0/log.0").touch()
     program.run_command(host, "plan", "uninstall")
     assert "would stop and disable camera-soft-cam@1.service" in fake.said()
     program.run_command(host, "uninstall")
@@ -97,7 +103,7 @@ def test_settings_file_is_private_also_after_an_edit(fake: FakeHost) -> None:
     file.write_text("CAMERA_API_KEY=secret\n")
     file.chmod(0o640)
     said = install(fake, "2.0-b", "#CAMERA_NEW=1\n")
-    assert f"{file} was edited and is kept; new lines in the shipped file:\n    +#CAMERA_NEW=1\n" in said
+    assert f"{file} was edited and is kept; new in the shipped file:\n    +#CAMERA_NEW=1\n" in said
     assert "secret" not in said
     assert (file.read_text(), file.stat().st_mode & 0o777) == ("CAMERA_API_KEY=secret\n", 0o600)
 
@@ -108,7 +114,8 @@ def test_installation_with_nginx(fake: FakeHost, site: tuple[int, type[Site]]) -
         (host.nginx / name).mkdir(parents=True)
     (host.nginx / "sites-available/camera-soft-cam0.conf").write_text(f"  listen {site[0]};\n")
     said = install(fake, "1.0-a", cameras=(0,), nginx=True)
-    assert f"camera 0: nginx serves it at port {site[0]}, password in {host.nginx_users}\n" in said
+    assert f"camera 0: open http://camera.local:{site[0]}/\n" in said
+    assert f"\nuser: camera; password, on the host: sudo cat {host.nginx_password}\n" in said
     fake.answer(f"^ss .* = :{site[0]}$", (0, listener("0.0.0.0", site[0], pid=5), ""))
     assert "nginx's port" in fail_install(fake, "2.0-b", cameras=(0,), nginx=True)
 

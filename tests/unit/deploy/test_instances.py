@@ -144,12 +144,13 @@ def test_crashing_instance_is_given_up_early(fake: FakeHost) -> None:
     assert fake.passed_s < 10
 
 
-def test_instance_restarts_after_its_settings_changed(fake: FakeHost) -> None:
+@pytest.mark.parametrize("name", ["camera-soft-stream.env", "rtsp.env"])
+def test_instance_restarts_after_its_settings_changed(fake: FakeHost, name: str) -> None:
     install(fake, "1.0-a")
     host = fake.host()
     assert not instances.needs_restart(host, 0)
     time.sleep(0.05)  # past the fake's start, which lies behind the files' dates
-    host.env_file.write_text("CAMERA_WIDTH=640\n")
+    (host.env_file.parent / name).write_text("CAMERA_WIDTH=640\n")
     assert instances.needs_restart(host, 0)
     fake.active.clear()
     assert instances.needs_restart(host, 1)

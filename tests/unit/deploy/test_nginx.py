@@ -32,7 +32,7 @@ def test_sites(installed: FakeHost, site: tuple[int, type[Site]]) -> None:
     host = installed.host()
     nginx.install_sites(host, "1.0", [0])
     said = installed.said()
-    assert f"camera 0: nginx serves it at port {site[0]}, password in {host.nginx}/camera-soft-cam.htpasswd" in said
+    assert f"nginx: the password of user camera is now the one in {host.nginx_password}" in said
     assert "camera-soft-cam0.conf was edited and is kept" in said
     assert (
         str((host.nginx / "sites-enabled/camera-soft-cam0.conf").readlink())
@@ -50,6 +50,43 @@ def test_sites(installed: FakeHost, site: tuple[int, type[Site]]) -> None:
     before = password.read_text()
     nginx.install_sites(host, "1.0", [0])
     assert password.read_text() == before
+
+
+def hash_as_openssl(fake: FakeHost) -> None:
+    """Fake hashes that depend on the salt."""
+    fake.answer("^openssl passwd -6 -stdin$", (0, "$6$new$hash\n", ""))
+    fake.answer("^openssl passwd -6 -salt old -stdin$", (0, "$6$old$hash\n", ""))
+
+
+@pytest.mark.parametrize(
+    ("users", "after"),
+    [
+        ("", "camera:$6$new$hash\n"),
+        ("anna:$6$a$b\ncamera:$6$old$hash\n", "anna:$6$a$b\ncamera:$6$old$hash\n"),
+        ("camera:$6$old$other\nanna:$6$a$b\n", "camera:$6$new$hash\nanna:$6$a$b\n"),
+        ("anna:$6$a$b\n", "camera:$6$new$hash\nanna:$6$a$b\n"),
+        ("camera:$apr1$x$y\n", "camera:$6$new$hash\n"),
+    ],
+)
+def test_password_file_is_the_truth(installed: FakeHost, users: str, after: str) -> None:
+    host = installed.host()
+    host.nginx_password.write_text("my own password\n")
+    host.nginx_users.write_text(users)
+    (host.nginx / "camera-soft-cam0.key").write_text('proxy_set_header Authorization "";\n')
+    hash_as_openssl(installed)
+    nginx.renew_secrets(host, "1.0", [0])
+    assert host.nginx_users.read_text() == after
+    assert host.nginx_password.stat().st_mode & 0o777 == 0o600
+    assert ("the password of user camera is now the one in" in installed.said()) == (users != after)
+
+
+def test_user_that_was_added_by_hand_stays(installed: FakeHost) -> None:
+    host = installed.host()
+    host.nginx_users.write_text("camera:$apr1$x$y\n")
+    (host.nginx / "camera-soft-cam0.key").write_text('proxy_set_header Authorization "";\n')
+    nginx.renew_secrets(host, "1.0", [0])
+    assert host.nginx_users.read_text() == "camera:$apr1$x$y\n"
+    assert not host.nginx_password.exists()
 
 
 def test_site_text(installed: FakeHost) -> None:
@@ -102,15 +139,15 @@ def test_renewed_key(installed: FakeHost) -> None:
     host = installed.host()
     key = host.nginx / "camera-soft-cam1.key"
     key.write_text("old\n")
-    nginx.renew_keys(host, "1.0", [0, 1])
+    nginx.renew_secrets(host, "1.0", [0, 1])
     assert installed.said() == "camera 1: updated its key for nginx"
     assert key.stat().st_mode & 0o777 == 0o600
     assert installed.calls[-1] == "systemctl reload nginx"
-    nginx.renew_keys(host, "1.0", [0, 1])
+    nginx.renew_secrets(host, "1.0", [0, 1])
     assert installed.said() == ""
     installed.answer("systemctl reload nginx", (1, "", ""))
     key.write_text("old\n")
-    nginx.renew_keys(host, "1.0", [1])
+    nginx.renew_secrets(host, "1.0", [1])
     assert "nginx could not be reloaded and uses the old key" in installed.said()
 
 

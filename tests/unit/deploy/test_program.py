@@ -24,13 +24,15 @@ def test_options() -> None:
         "--python=/p",
         "--cameras=0,1",
         "--bind=0=none,1=/dev/video3",
+        "--address=camera.local",
         "--with-nginx",
+        "--with-rtsp",
         "install",
         "1.0-a",
         "/folder",
     ]
     assert program.read_arguments(argv) == (
-        Options("/p", (0, 1), {0: "none", 1: "/dev/video3"}, True),
+        Options("/p", (0, 1), {0: "none", 1: "/dev/video3"}, "camera.local", True, True),
         ["install", "1.0-a", "/folder"],
     )
     assert program.read_arguments(["--python=", "--cameras=", "--bind=", "check"]) == (Options(), ["check"])

@@ -1,5 +1,7 @@
 """The shared encoder: runs while there is a sink, skips frames when it falls behind, survives bad sinks and frames."""
 
+import logging
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -9,11 +11,12 @@ from typing import Self
 import pytest
 
 from softcam.errors import CameraError, NotSupported
-from softcam.h264 import encoder, timing
+from softcam.h264 import encoder
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.packet import Packet, VideoFormat
+from softcam.h264.timing import Pacer
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.fakes import make_frame
 from tests.support.h264_backend import InstantBackend
 from tests.support.timeouts import PATIENCE_S
@@ -24,11 +27,16 @@ FRAME_S = 1 / FPS
 SIZE = (32, 16)
 
 
+def pixel_rate(size: tuple[int, int], fps: float) -> int:
+    """A bit for each pixel."""
+    return round(size[0] * size[1] * fps)
+
+
 class FakeBackend(InstantBackend):
     """Encodes a frame as its time; can be blocked by the test, or fail."""
 
-    def __init__(self, stage: "Stage", size: tuple[int, int]) -> None:
-        super().__init__(size, b"sps%d" % len(stage.backends))
+    def __init__(self, stage: "Stage", size: tuple[int, int], bitrate: int) -> None:
+        super().__init__(size, b"sps%d" % len(stage.backends), bitrate)
         self._stage = stage
         self.is_closed = False
         self.keyframes_requested: list[bool] = []
@@ -75,7 +83,7 @@ class Sink:
 class Stage:
     """An encoder that reads a slot into which the test puts frames with chosen times."""
 
-    def __init__(self, stall_limit_s: float = 10.0) -> None:
+    def __init__(self, stall_limit_s: float = 10.0, max_fps: float = math.inf, thread_name: str = "h264") -> None:
         self.slot = NewestFrame()
         self.backends: list[FakeBackend] = []
         self.errors: list[Exception] = []
@@ -85,16 +93,20 @@ class Stage:
         self.crashes: list[str] = []
         self.missing: NotSupported | None = None
         self.fps = FPS
+        self.max_fps = max_fps
+        self.thread_name = thread_name
         self.now_s = 100.0
         self.frames = 0
         self.given_back = 0
         self.encoder = VideoEncoder(
             self.slot,
             lambda: self.fps,
-            1000,
+            pixel_rate,
             self.crashes.append,
             require=self._require,
             open_backend=self._open,
+            max_fps=max_fps,
+            thread_name=thread_name,
             stall_limit_s=stall_limit_s,
         )
 
@@ -103,7 +115,7 @@ class Stage:
 
     def __exit__(self, *exc_info: object) -> None:
         self.gate.set()
-        self.encoder.stop(soon_s())
+        self.encoder.stop(soon())
         self.slot.clear()
         assert not self.threads()
         assert self.crashes == []
@@ -124,7 +136,7 @@ class Stage:
             eventually(lambda: len(sink.packets) > before, "a packet")  # noqa: B023 - waited for here
 
     def threads(self) -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "h264"]
+        return [thread.name for thread in threading.enumerate() if thread.name == self.thread_name]
 
     def _came_back(self) -> None:
         self.given_back += 1
@@ -136,8 +148,8 @@ class Stage:
     def _open(
         self, size: tuple[int, int], pixel_format: PixelFormat, fps: float, bitrate: int, _wake: Callable[[], None]
     ) -> FakeBackend:
-        assert (pixel_format, fps, bitrate) == ("YUV420", self.fps, 1000)
-        backend = FakeBackend(self, size)
+        assert (pixel_format, fps) == ("YUV420", min(self.fps, self.max_fps))
+        backend = FakeBackend(self, size, bitrate)
         self.backends.append(backend)
         return backend
 
@@ -226,15 +238,6 @@ def test_keyframe_after_gap(stage: Stage) -> None:
         stage.show(sink, 2)
     stage.show(sink, 2, after_s=0.4)
     assert sink.keyframes[-2:] == [True, False]  # a lower rate: a gap only for the first frame
-
-
-@pytest.mark.parametrize("fps", [0.2, 1.0, 20.0, 120.0])
-@pytest.mark.parametrize("last_delta_s", [0.0, 0.004, 0.05, 0.9, 30.0])
-def test_gap_is_below_twice_the_announced_duration(fps: float, last_delta_s: float) -> None:
-    sample_duration_s = timing.sample_duration_s(last_delta_s, fps)
-    limit_s = next(n / 1000 for n in range(1, 100_000) if timing.is_gap(n / 1000, last_delta_s, fps))
-    assert limit_s < 2 * sample_duration_s
-    assert limit_s > min(max(1 / fps, last_delta_s), 1.0)
 
 
 def test_slow_encoder_takes_the_newest_frame(stage: Stage) -> None:
@@ -328,7 +331,7 @@ def test_failing_backend_is_reopened(stage: Stage) -> None:
     assert sink.keyframes == [True, True]
 
 
-def test_fail_to_subscribe_without_pyav(stage: Stage) -> None:
+def test_subscribing_without_pyav_is_not_supported(stage: Stage) -> None:
     stage.missing = NotSupported("no PyAV here")
     with pytest.raises(NotSupported, match="no PyAV"):
         stage.encoder.subscribe(Sink())
@@ -337,7 +340,7 @@ def test_fail_to_subscribe_without_pyav(stage: Stage) -> None:
     assert stage.threads() == []
 
 
-def test_fail_to_subscribe_without_thread(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_subscribing_without_thread_is_an_error(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -352,11 +355,19 @@ def test_fail_to_subscribe_without_thread(stage: Stage, monkeypatch: pytest.Monk
     assert sink.keyframes == [True]
 
 
+def test_each_encoder_names_its_thread() -> None:
+    with Stage() as stage, Stage(thread_name="h264-sub") as smaller:
+        smaller.encoder.subscribe(Sink())
+        assert (stage.threads(), smaller.threads()) == ([], ["h264-sub"])
+        stage.encoder.subscribe(Sink())
+        assert (stage.threads(), smaller.threads()) == (["h264"], ["h264-sub"])
+
+
 def test_stop_is_final(stage: Stage) -> None:
     sink = Sink()
     stage.encoder.subscribe(sink)
     stage.show(sink)
-    stage.encoder.stop(soon_s())
+    stage.encoder.stop(soon())
     assert stage.threads() == []
     stage.encoder.subscribe(sink)
     stage.put()
@@ -373,6 +384,34 @@ def test_status(stage: Stage) -> None:
     assert status.fmt == sink.formats[0]
     assert (status.sinks, status.keyframes, status.skipped, status.last_error) == (1, 1, 0, None)
     assert status.bitrate == pytest.approx(sum(len(packet.data) for packet in sink.packets) * 8 / 2)
+
+
+def test_bitrate_follows_size_and_frame_rate(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    sink = Sink()
+    stage.encoder.subscribe(sink)
+    assert stage.encoder.status().target_bitrate is None
+    for size, fps in ((SIZE, FPS), ((64, 32), FPS), ((64, 32), 10.0)):
+        stage.fps = fps
+        stage.show(sink, 1, size=size)
+        eventually(lambda: sink.formats[-1].fps == fps)  # noqa: B023
+        assert stage.backends[-1].bitrate == stage.encoder.status().target_bitrate == pixel_rate(size, fps)
+    assert len(stage.backends) == 3
+    assert "Encoding H.264: 64x32, 40960 bit/s" in caplog.text
+
+
+def test_frame_rate_limit(no_leaks: NoLeaks) -> None:
+    with no_leaks(), Stage(max_fps=5.0) as stage:
+        sink, pacer, selected = Sink(), Pacer(5.0), 0
+        stage.encoder.subscribe(sink)
+        for _ in range(16):
+            stage.put()
+            if stage.now_s > pacer.not_before_s:
+                pacer.select(stage.now_s)
+                selected += 1
+                eventually(lambda: len(sink.packets) == selected, "the packet that is due")  # noqa: B023
+        assert selected == 4
+        assert stage.encoder.status().skipped == 0, "the limit left them out, not a slow encoder"
 
 
 def test_health_error_of_stalled_encoder(no_leaks: NoLeaks) -> None:

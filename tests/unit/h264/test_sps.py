@@ -67,7 +67,7 @@ def without_vui(set_: bytes) -> bytes:
     ],
 )
 @pytest.mark.parametrize("has_vui", [True, False], ids=["VUI", "none"])
-def test_ok_colours_are_declared_and_frames_unchanged(options: dict[str, Any], has_vui: bool) -> None:
+def test_colours_are_declared_and_frames_unchanged(options: dict[str, Any], has_vui: bool) -> None:
     before, pps, units = encoded(**options)
     if not has_vui:
         before = without_vui(before)
@@ -82,10 +82,10 @@ def test_ok_colours_are_declared_and_frames_unchanged(options: dict[str, Any], h
     assert sps.with_colours(after) == after
 
 
-def test_ok_without_vui_no_frame_is_delayed() -> None:
+def test_without_vui_no_frame_is_delayed() -> None:
     before, _, _ = encoded(preset="ultrafast")
-    told = sps.with_colours(without_vui(before))
-    bits = sps.BitReader(told.replace(b"\x00\x00\x03", b"\x00\x00"))
+    declared = sps.with_colours(without_vui(before))
+    bits = sps.BitReader(declared.replace(b"\x00\x00\x03", b"\x00\x00"))
     frames = sps.skip_to_vui(bits)
     assert bits.all[bits.at :].rstrip("0").endswith(sps.exp_golomb(0) + sps.exp_golomb(frames) + "1")
 
@@ -99,6 +99,6 @@ def test_ok_without_vui_no_frame_is_delayed() -> None:
         pytest.param(b"\x67\x64\x00\x28\xad\xff", "scaling", id="scaling lists"),
     ],
 )
-def test_fail_invalid_set(data: bytes, fault: str) -> None:
+def test_invalid_parameter_set_is_rejected(data: bytes, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         sps.with_colours(data)

@@ -111,7 +111,7 @@ def encode(frame: Frame, bitrate: int = BITRATE) -> tuple[X264, list[tuple[bytes
 @pytest.mark.parametrize("pixel_format", FORMATS)
 @pytest.mark.parametrize("padding", [0, 32])
 @pytest.mark.parametrize("size", [SIZE, (128, 98), (129, 97)], ids=["even", "no multiple of four", "odd"])
-def test_ok_pixel_formats(pixel_format: PixelFormat, padding: int, size: tuple[int, int]) -> None:
+def test_pixel_formats_are_encoded(pixel_format: PixelFormat, padding: int, size: tuple[int, int]) -> None:
     if pixel_format == "YUYV" and size[0] % 2:
         size = (size[0] - 1, size[1])  # packed pairs have no odd width
     encoder, units = encode(make(pixel_format, size, padding=padding))
@@ -125,8 +125,101 @@ def test_ok_pixel_formats(pixel_format: PixelFormat, padding: int, size: tuple[i
     assert (pictures[-1].width, pictures[-1].height) == (width, height)
 
 
+@pytest.mark.parametrize("pixel_format", FORMATS)
+@pytest.mark.parametrize("padding", [0, 32])
+@pytest.mark.parametrize(
+    ("size", "fit", "expected"),
+    [
+        ((256, 192), SIZE, SIZE),
+        ((384, 288), SIZE, SIZE),
+        ((384, 338), SIZE, (110, 96)),
+        ((256, 96), SIZE, (128, 48)),
+        ((192, 256), SIZE, (72, 96)),
+        ((258, 194), (129, 97), (128, 96)),
+        ((257, 193), SIZE, SIZE),
+        ((130, 98), SIZE, SIZE),
+        (SIZE, (640, 360), SIZE),
+        ((129, 97), (640, 360), SIZE),
+    ],
+    ids=[
+        "half",
+        "third",
+        "third, with a rest",
+        "wide",
+        "tall",
+        "odd limit",
+        "odd frame",
+        "slightly larger",
+        "smaller",
+        "smaller and odd",
+    ],
+)
+def test_fitted_pixel_formats(
+    pixel_format: PixelFormat, padding: int, size: tuple[int, int], fit: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    """The whole image, and never an enlarged one."""
+    if pixel_format == "YUYV" and size[0] % 2:
+        size = (size[0] - 1, size[1])  # packed pairs have no odd width
+    frame = make(pixel_format, size, padding=padding)
+    encoder = X264(size, pixel_format, FPS, BITRATE, fit=fit)
+    assert encoder.size == expected
+    pictures = decode(movie(encoder, [encoder.encode(frame, is_keyframe=False) for _ in range(3)]))
+    assert (pictures[-1].width, pictures[-1].height) == expected
+    for plane, wanted in zip(seen(pictures[-1]), planes(expected), strict=True):
+        assert np.abs(plane.astype(int) - wanted).mean() < NEAR
+    encoder.close()
+
+
+@pytest.mark.parametrize(("height", "to", "step"), [(1080, 360, 3), (864, 360, 2), (1232, 360, 2), (1944, 360, 4)])
+def test_rows_between_are_not_read(height: int, to: int, step: int) -> None:
+    frame = make("YUV420", (height // 2, height))
+    other = frame.copy()
+    for plane in other.planes:
+        for first in range(step):
+            if first != step // 2:
+                plane[first::step] = 0
+    units = [
+        X264(frame.size, "YUV420", FPS, BITRATE, fit=(to // 2, to)).encode(each, is_keyframe=True)
+        for each in (frame, other)
+    ]
+    assert units[0] == units[1]
+
+
+def test_scaling_starts_no_thread() -> None:
+    encoder = X264((1280, 720), "YUV420", FPS, BITRATE, fit=(640, 360))
+    before = len(list(Path("/proc/self/task").iterdir()))
+    encoder.encode(make("YUV420", (1280, 720)), is_keyframe=True)
+    assert len(list(Path("/proc/self/task").iterdir())) == before
+    encoder.close()
+
+
+def test_smaller_frames_are_not_scaled() -> None:
+    frame = make("YUV420")
+    fitted = X264(SIZE, "YUV420", FPS, BITRATE, fit=(640, 360))
+    alone = X264(SIZE, "YUV420", FPS, BITRATE)
+    assert fitted.encode(frame, is_keyframe=False) == alone.encode(frame, is_keyframe=False)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [
+        ((1536, 864), (640, 360), (640, 360)),
+        ((1640, 1232), (640, 360), (480, 360)),
+        ((1920, 1080), (640, 640), (640, 360)),
+        ((1080, 1920), (640, 360), (202, 360)),
+        ((320, 240), (640, 360), (320, 240)),
+        ((320, 240), (320, 240), (320, 240)),
+        ((1280, 720), (641, 361), (640, 360)),
+        ((1296, 972), (640, 480), (640, 480)),
+        ((8192, 64), (64, 64), (64, 2)),
+    ],
+)
+def test_fitted_size(size: tuple[int, int], limit: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert x264.fitted_size(size, limit) == expected
+
+
 @pytest.mark.parametrize("sampling", ["444", "422", "420", "440", "Gray"])
-def test_ok_jpeg_subsamplings(sampling: str) -> None:
+def test_jpeg_subsamplings_are_encoded(sampling: str) -> None:
     frame = make("MJPEG", sampling=sampling)
     if sampling == "Gray":
         grey = simplejpeg.encode_jpeg(planes()[0][:, :, None].copy(), quality=95, colorspace="GRAY")
@@ -209,7 +302,7 @@ def test_separate_planes_are_copied() -> None:
         (make("NV12"), "unexpected"),
     ],
 )
-def test_fail_mismatched_frames(frame: Frame, fault: str) -> None:
+def test_mismatched_frames_are_rejected(frame: Frame, fault: str) -> None:
     encoder = X264(SIZE, "YUV420", FPS, BITRATE)
     with pytest.raises(CameraError, match=fault):
         encoder.encode(frame, is_keyframe=False)
@@ -217,20 +310,20 @@ def test_fail_mismatched_frames(frame: Frame, fault: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"no JPEG at all", bytes(make("MJPEG").planes[0])[:200]])
-def test_fail_damaged_jpegs(data: bytes) -> None:
+def test_damaged_jpegs_are_rejected(data: bytes) -> None:
     encoder = X264(SIZE, "MJPEG", FPS, BITRATE)
     with pytest.raises(CameraError, match="JPEG"):
         encoder.encode(Frame((np.frombuffer(data, np.uint8),), "MJPEG", *SIZE), is_keyframe=False)
     assert encoder.encode(make("MJPEG"), is_keyframe=False)[1]
 
 
-def test_fail_jpeg_of_other_size() -> None:
+def test_jpeg_of_other_size_is_rejected() -> None:
     encoder = X264(SIZE, "MJPEG", FPS, BITRATE)
     with pytest.raises(CameraError, match="64x64, not 128x96"):
         encoder.encode(Frame(make("MJPEG", (64, 64)).planes, "MJPEG", *SIZE), is_keyframe=False)
 
 
-def test_fail_one_pixel() -> None:
+def test_one_pixel_is_rejected() -> None:
     with pytest.raises(CameraError, match="1x1"):
         X264((1, 1), "YUV420", FPS, BITRATE)
 

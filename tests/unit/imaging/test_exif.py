@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from softcam import __version__
-from softcam.imaging.exif import exif_segment, make_of, orientation_of, with_exif
+from softcam.imaging.exif import exif_segment, has_exif, make_of, orientation_of, with_exif
 
 JPEG: bytes = simplejpeg.encode_jpeg(np.full((48, 64, 3), 90, np.uint8), quality=80)
 # 2023-11-14 22:13:20.25 UTC
@@ -152,10 +152,11 @@ def test_manufacturer_of_csi_sensor() -> None:
     assert make_of({"Model": "C270 HD WEBCAM"}) is None
 
 
-def test_short_and_non_ascii_names() -> None:
-    fields = read(exif_segment(model="v2", make="Kamera-Bürö"))
-    assert (fields["Model"], fields["Make"]) == ("v2", "Kamera-B?r?")
+def test_short_and_long_texts() -> None:
+    assert read(exif_segment(model="v2"))["Model"] == "v2"
     assert len(exif_segment(model="x" * 100_000)) < 1000
+    cut = read(exif_segment(model="x" + "é" * 200))["Model"]
+    assert cut.encode("latin-1").decode() == "x" + "é" * 127  # between two characters
 
 
 def test_rest_of_the_jpeg_is_unchanged() -> None:
@@ -176,3 +177,18 @@ def test_segment_length() -> None:
 def test_invalid_jpeg() -> None:
     with pytest.raises(ValueError, match="FFD8"):
         with_exif(b"\x89PNG", exif_segment())
+
+
+@pytest.mark.parametrize("name", ["Front door", "Gärten 庭 🐦", "\U0010ffff" * 64, "ÿØÿÙ"])
+def test_description_is_utf_8(name: str) -> None:
+    segment = exif_segment(description=name, model="imx708", make="Raspberry Pi", size=(64, 48), gain=2.0)
+    fields = read(segment)
+    assert fields["ImageDescription"].encode("latin-1").decode() == name  # Pillow reads the type ASCII as Latin-1
+    assert (fields["Model"], fields["ISOSpeedRatings"]) == ("imx708", 200)
+    assert b"\xff\xd8" not in segment
+    assert b"\xff\xd9" not in segment
+
+
+def test_has_exif() -> None:
+    assert not has_exif(JPEG)
+    assert has_exif(with_exif(JPEG, exif_segment()))

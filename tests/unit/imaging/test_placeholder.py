@@ -52,10 +52,17 @@ def test_encoded_like_the_stream() -> None:
 
 def test_words_are_not_split_if_they_fit() -> None:
     """A long word makes the letters smaller; so the text is lower than with short ones."""
-    short = lit_box(grey(placeholder((640, 360), ("camera",))))
-    long = lit_box(grey(placeholder((640, 360), ("c" * 80,))))
+    short = lit_box(grey(placeholder((480, 640), ("camera",))))
+    long = lit_box(grey(placeholder((480, 640), ("c" * 40,))))
     assert long[3] - long[1] < short[3] - short[1]
-    assert long[2] - long[0] > 640 * 0.5
+    assert long[2] - long[0] > 480 * 0.4
+
+
+def test_address_is_split() -> None:
+    """Its letters keep their size, in two lines."""
+    one = lit_box(grey(placeholder((640, 360), ("c" * 40,))))
+    two = lit_box(grey(placeholder((640, 360), ("c" * 80,))))
+    assert two[3] - two[1] > 2 * (one[3] - one[1])
 
 
 def test_long_lines_are_wrapped() -> None:

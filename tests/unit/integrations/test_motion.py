@@ -131,3 +131,35 @@ def test_failed_request_is_logged(caplog: pytest.LogCaptureFixture) -> None:
         "Motion detected, but recording failed: HTTP Error 502: Bad Gateway",
         "Motion detected, but recording failed: ValueError: unknown url type: 'nowhere/v1/recordings/start'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, None),
+        ({"CAMERA_API_KEY": "shared", "cam0_api_key": "own"}, "shared"),
+        ({"cam0_api_key": "own", "CAM1_API_KEY": "own", "cam1_view_key": "read"}, "own"),
+        ({"cam0_api_key": "own", "cam1_api_key": "another"}, None),
+        ({"cam0_api_key": "own", "cam1_api_key": ""}, "own"),
+        ({"cam0_api_key": "own", "MOTION_PORTAL": "http://elsewhere"}, None),
+        ({"CAMERA_API_KEY": "shared", "MOTION_PORTAL": "http://elsewhere"}, "shared"),
+    ],
+)
+def test_key_that_is_sent(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: str | None) -> None:
+    for name in ("CAMERA_API_KEY", "MOTION_PORTAL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    sent: list[str | None] = []
+
+    class Portal(_Proxy):
+        def do_POST(self) -> None:
+            sent.append(self.headers["X-API-Key"])
+            super().do_POST()
+
+    with HTTPServer(("127.0.0.1", 0), Portal) as server:
+        responder = threading.Thread(target=server.handle_request)
+        responder.start()
+        motion.start_recording(f"http://127.0.0.1:{server.server_port}")
+        responder.join(PATIENCE_S)
+    assert sent == [expected]

@@ -86,6 +86,11 @@ def test_dates(created_s: float | None, since_1904_s: int) -> None:
         assert (version, created, modified) == (0, since_1904_s, since_1904_s)
 
 
+def test_title() -> None:
+    assert fragment.initial_segment(FORM, title="Gärten 庭").count("Gärten 庭".encode()) == 1
+    assert fragment.initial_segment(FORM, title="Door").startswith(fragment.FTYP)
+
+
 def test_fragment_of_one_packet() -> None:
     data = fragment.fragment(7, [packet(12.5, is_keyframe=True)], 10.0, 0.04)
     found = dict(boxes(data))
@@ -112,7 +117,7 @@ def test_long_time() -> None:
 
 
 @pytest.mark.parametrize(("packets", "zero_s"), [([], 0.0), ([packet(1.0)], 1.5)])
-def test_fail_no_packets_or_before_zero(packets: list[Packet], zero_s: float) -> None:
+def test_packets_must_exist_and_follow_zero(packets: list[Packet], zero_s: float) -> None:
     with pytest.raises(ValueError, match=r"fragment|zero"):
         fragment.fragment(1, packets, zero_s, 0.04)
 
@@ -221,3 +226,12 @@ def test_packets_per_fragment_make_no_difference(units: tuple[VideoFormat, list[
     for number, at in enumerate(range(0, 60, 12), 1):
         data += fragment.fragment(number, packets[at : at + 12], 0.0, 1 / FPS)
     assert read(data) == read(b"".join(movie(units, moments)))
+
+
+def test_moved_back() -> None:
+    packets = [Packet(b"first", True, 7.5, 0.0), Packet(b"second", False, 7.55, 0.0)]
+    content = fragment.fragment(1, packets, 0.0, 0.05)
+    moved = fragment.moved_back(content, 7 * fragment.TIMESCALE)
+    assert moved == fragment.fragment(1, packets, 7.0, 0.05)
+    assert fragment.moved_back(content, 0) == content
+    assert fragment.moved_back(content, 1 << 62) == fragment.fragment(1, packets, 7.5, 0.05)

@@ -200,7 +200,7 @@ def replaced(old: bytes, new: bytes) -> bytes:
         pytest.param(replaced(b"tfdt\1\0\0\0\0", b"tfdt\1\0\0\0\xff"), "damaged fragment", id="time out of range"),
     ],
 )
-def test_fail_invalid_file(content: bytes, reason: str) -> None:
+def test_invalid_file_is_rejected(content: bytes, reason: str) -> None:
     with opened(content) as descriptor:
         for call in (index.read_mp4, index.write_index):
             with pytest.raises(InvalidMp4, match=reason):
@@ -221,7 +221,7 @@ def test_damaged_files_are_read_or_rejected(damage: bytes, at: int) -> None:
             return
 
 
-def test_fail_full_disk_leaves_the_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_fragments(monkeypatch: pytest.MonkeyPatch) -> None:
     content = made([[0.0, 0.05]])
     write = os.pwrite
 

@@ -1,6 +1,7 @@
 """The list of the folder: selections, and when it is scanned again."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,41 @@ def fill(folder: Path, names: tuple[str, ...] = NAMES) -> Folder:
         (Selection(day="2026-11-20"), (5, 4, 3, 2, 1), 5),
         (Selection(day="2026-11-20", kind="timelapse"), (5,), 1),
         (Selection(day="2026-11-18"), (), 0),
+        (Selection(cursor=sort_key(NAMES[5]), limit=2), (4, 3), 7),
+        (Selection(cursor=sort_key(NAMES[2])), (1, 0), 7),
+        (Selection(cursor=sort_key(NAMES[0])), (), 7),
+        (Selection(cursor=sort_key(NAMES[4]), kind="video", limit=1), (3,), 5),
+        (Selection(cursor=sort_key(NAMES[4]), first=sort_key(NAMES[2]), end=sort_key(NAMES[6]), limit=2), (3, 2), 4),
     ],
 )
 def test_selection(selection: Selection, places: tuple[int, ...], total: int, tmp_path: Path) -> None:
     listing = fill(tmp_path).read()
-    assert listing.select(selection) == ([NAMES[place] for place in places], total)
+    assert listing.select(selection)[:2] == ([NAMES[place] for place in places], total)
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(kind="video"), Selection(end=sort_key(NAMES[5]))])
+@pytest.mark.parametrize("limit", [1, 2, 3, 7])
+def test_total_is_the_same_on_all_pages(selection: Selection, limit: int, tmp_path: Path) -> None:
+    listing = fill(tmp_path).read()
+    everything, total, _ = listing.select(selection)
+    found, has_more = list[str](), True
+    while has_more:
+        cursor = sort_key(found[-1]) if found else None
+        page, of_page, has_more = listing.select(replace(selection, cursor=cursor, limit=limit))
+        assert of_page == total == len(everything)
+        found += page
+    assert found == everything
+
+
+def test_marks_to_keep(tmp_path: Path) -> None:
+    folder = fill(tmp_path)
+    (tmp_path / f".{NAMES[0]}.keep").touch()
+    (tmp_path / f".{NAMES[2]}.keep").touch()
+    (tmp_path / ".2001-01-01_00-00-00.mp4.keep").touch()
+    assert folder.read().kept == {NAMES[0], NAMES[2]}
+    (tmp_path / NAMES[0]).unlink()
+    folder.discard([NAMES[0]])
+    assert folder.read().kept == {NAMES[2]}
 
 
 def test_unchanged_folder_is_scanned_once(tmp_path: Path) -> None:
@@ -78,7 +109,7 @@ def test_own_deletions_cause_no_scan(tmp_path: Path) -> None:
     (tmp_path / NAMES[0]).unlink()
     folder.discard([NAMES[0]])
     assert list(folder.read().names) == list(NAMES[1:])
-    assert folder.read().select(Selection(first=sort_key(NAMES[1]), limit=1)) == ([NAMES[-1]], 6)
+    assert folder.read().select(Selection(first=sort_key(NAMES[1]), limit=1)) == ([NAMES[-1]], 6, True)
     assert sum(folder.read().sizes.values()) == 5 * 6
     assert folder.scans == 1
     folder.invalidate()

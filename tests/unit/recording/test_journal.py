@@ -89,8 +89,7 @@ def test_failure_to_save_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
         (1080.0, 1100.0, ("", 5.0), 1080.0, 100.0),
         (0.0, 1100.0, ("next boot", 5.0), 1050.0, 100.0),  # the file cannot be read
         (1080.0, 30.0, ("next boot", 5.0), 1080.0, 80.0),  # the clock is behind after a power cut
-        (1080.0, 1100.0, ("this boot", 260.0), 1080.0, 110.0),
-        (1080.0, 1e9, ("this boot", 260.0), 1080.0, 110.0),  # the clock was set
+        (1080.0, 1111.0, ("this boot", 260.0), 1080.0, 110.0),
     ],
 )
 def test_origin(
@@ -99,6 +98,45 @@ def test_origin(
     origin = ENTRY.origin(written_s, now_s, *boot)
     assert (origin.began_s, origin.interrupted_s, origin.is_automatic) == (1000.0, interrupted_s, False)
     assert time.monotonic() - origin.started_s == pytest.approx(elapsed_s, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("written_s", "step_s", "interrupted_s"),
+    [
+        (1080.0, 1e9, 1e9 + 1080.0),
+        (1e9 + 1080.0, 1e9, 1e9 + 1080.0),  # written after the clock was set
+        (0.0, 1e9, 1e9 + 1050.0),  # the file cannot be read
+        (1080.0, -500.0, 580.0),
+    ],
+)
+def test_origin_after_the_clock_was_set(written_s: float, step_s: float, interrupted_s: float) -> None:
+    origin = ENTRY.origin(written_s, 1110.0 + step_s, "this boot", 260.0)
+    assert (origin.began_s, origin.interrupted_s) == (1000.0 + step_s, interrupted_s)
+    assert time.monotonic() - origin.started_s == pytest.approx(110.0, abs=1.0)
+    again = origin.after_step(5.0)
+    assert (again.began_s, again.interrupted_s) == (1005.0 + step_s, interrupted_s + 5.0)
+
+
+def test_origin_of_another_boot_does_not_follow_the_clock() -> None:
+    origin = ENTRY.origin(1080.0, 1100.0, "next boot", 5.0).after_step(1e9)
+    assert (origin.began_s, origin.interrupted_s) == (1000.0, 1080.0)
+    origin = replace(ENTRY, is_of_boot=False).origin(1080.0, 1e9, "this boot", 260.0)
+    assert (origin.began_s, origin.is_of_this_boot, origin.is_interrupted_in_this_boot) == (1000.0, False, True)
+
+
+@pytest.mark.parametrize(
+    ("written_s", "boot", "recorded_s"),
+    [
+        (1080.0, ("this boot", 260.0), 40.0 + 30.0),  # the newest file began when the entry was saved
+        (1080.0, ("next boot", 5.0), 40.0 + 30.0),
+        (0.0, ("this boot", 260.0), 40.0),  # it cannot be read
+        (900.0, ("this boot", 260.0), 40.0),  # it was paused
+        (5000.0, ("this boot", 260.0), 40.0 + 60.0),  # no more than has passed
+    ],
+)
+def test_recorded_time_excludes_the_interruption(written_s: float, boot: tuple[str, float], recorded_s: float) -> None:
+    origin = replace(ENTRY, recorded_s=40.0).origin(written_s, 1110.0, *boot)
+    assert origin.recorded_s == recorded_s
 
 
 def test_boot_clock() -> None:

@@ -41,16 +41,16 @@ def test_names(tmp_path: Path) -> None:
 
 def test_entries_start_with_the_newest(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
-    assert library.entries() == []
+    assert library.catalog.entries() == []
     for after_s in (0, 0, 3600, 60):
         library.add_still(STILL, LONG_AGO_S + after_s)
-    assert [entry.name[11:] for entry in library.entries()] == [
+    assert [entry.name[11:] for entry in library.catalog.entries()] == [
         "00-15-02.jpg",
         "23-16-02.jpg",
         "23-15-02-2.jpg",
         "23-15-02.jpg",
     ]
-    first = library.entries()[-1]
+    first = library.catalog.entries()[-1]
     assert (first.kind, first.began_s, first.size, first.width, first.height) == (
         "still",
         LONG_AGO_S,
@@ -66,8 +66,8 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
     (tmp_path / "2026-11-20_23-15-02.txt").touch()
     (tmp_path / "2026-11-20_23-15-02").mkdir()
     library = Library(tmp_path, 10)
-    assert library.entries() == []
-    assert library.used_bytes() == 0
+    assert library.catalog.entries() == []
+    assert library.catalog.used_bytes() == 0
     library.enforce_quota()
     assert len(contents(tmp_path)) == 3
 
@@ -77,12 +77,12 @@ def test_invalid_file_is_listed_without_duration(tmp_path: Path) -> None:
     for content in (bytes(100), b"\0\0\0\x10ftypisom", os.urandom(5000)):
         (tmp_path / "2026-02-31_23-15-02.mp4").write_bytes(content)
         (tmp_path / "2026-11-20_23-15-02.jpg").write_bytes(content)
-        entries = library.entries()
+        entries = library.catalog.entries()
         assert [(entry.duration_s, entry.width) for entry in entries] == [(None, None)] * 2
         assert library.recover() == 0
     for entry in entries:
         library.delete_recording(entry.name)
-    assert library.entries() == []
+    assert library.catalog.entries() == []
 
 
 BAD_NAMES = (
@@ -102,21 +102,22 @@ BAD_NAMES = (
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_fail_invalid_names(name: str, tmp_path: Path) -> None:
+def test_invalid_names_are_not_found(name: str, tmp_path: Path) -> None:
     library = Library(tmp_path / "folder", None)
     (tmp_path / "2026-11-20_23-15-02.mp4").touch()
     (tmp_path / "folder" / ".2026-11-20_23-15-02.mp4.jpg").touch()
-    for call in (library.open_recording, library.delete_recording, library.entry, library.thumbnail):
+    catalog = library.catalog
+    for call in (catalog.open_recording, library.delete_recording, catalog.entry, catalog.thumbnail):
         with pytest.raises(NoRecording, match=r"^no (recording|thumbnail)"):
             call(name)
     assert (tmp_path / "2026-11-20_23-15-02.mp4").exists()
 
 
 @given(name=st.text(max_size=30))
-def test_fail_any_other_name(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_other_name_is_not_found(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     library = Library(tmp_path_factory.getbasetemp(), None)
     with pytest.raises(NoRecording):
-        library.open_recording(name)
+        library.catalog.open_recording(name)
 
 
 def test_links_and_fifos_are_not_opened(tmp_path: Path) -> None:
@@ -124,19 +125,19 @@ def test_links_and_fifos_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("secret")
     (tmp_path / "folder" / "2026-11-20_23-15-02.mp4").symlink_to(tmp_path / "secret")
     with pytest.raises(RecordingError):
-        library.open_recording("2026-11-20_23-15-02.mp4")
+        library.catalog.open_recording("2026-11-20_23-15-02.mp4")
     os.mkfifo(tmp_path / "folder" / "2026-11-20_23-15-03.mp4")  # opening it would wait for a writer
     with pytest.raises(NoRecording):
-        library.open_recording("2026-11-20_23-15-03.mp4")
-    assert library.entries() == []
+        library.catalog.open_recording("2026-11-20_23-15-03.mp4")
+    assert library.catalog.entries() == []
     assert library.recover() == 0
 
 
-def test_fail_missing_folder(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     library = Library(tmp_path / "file" / "folder", None)
     with pytest.raises(OSError, match="Not a directory"):
-        library.entries()
+        library.catalog.entries()
     with pytest.raises(OSError, match="Not a directory"):
         library.enforce_quota()
     with pytest.raises(OSError, match="Not a directory"):
@@ -146,10 +147,10 @@ def test_fail_missing_folder(tmp_path: Path) -> None:
 def test_finished_file(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     name = make_video(library)
-    (entry,) = library.entries()
+    (entry,) = library.catalog.entries()
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
     assert (entry.width, entry.height, entry.is_running) == (64, 48, False)
-    file, whole = library.open_recording(name)
+    file, whole = library.catalog.open_recording(name)
     with file:
         assert whole == entry.size == len(file.read())
     seen = play(tmp_path / name)
@@ -159,7 +160,7 @@ def test_finished_file(tmp_path: Path) -> None:
 
 def viewed(library: Library, name: str) -> bytes:
     """What players get of a file."""
-    file, view = library.open_view(name, has_index=True)
+    file, view = library.catalog.open_view(name, has_index=True)
     with file:
         return view.head + file.read()[len(view.head) : view.whole] + view.tail
 
@@ -170,7 +171,7 @@ def test_view_of_unfinished_file_is_that_of_the_finished_one(tmp_path: Path) -> 
     with (tmp_path / video.name).open("ab") as end:
         end.write(b"half a fragment")
     running = viewed(library, video.name)
-    file, view = library.open_view(video.name)
+    file, view = library.catalog.open_view(video.name)
     file.close()
     assert (view.whole, view.head, view.tail) == (video.size, b"", b""), "a download can be continued"
     video.close()
@@ -197,7 +198,7 @@ def test_requests_at_once_share_a_view(tmp_path: Path) -> None:
 
     def request() -> None:
         start.wait(PATIENCE_S)
-        file, view = library.open_view(video.name, has_index=True)
+        file, view = library.catalog.open_view(video.name, has_index=True)
         file.close()
         views.append(view)
 
@@ -215,10 +216,10 @@ def test_requests_at_once_share_a_view(tmp_path: Path) -> None:
 def test_view_that_is_no_longer_used_is_dropped_by_the_list(tmp_path: Path) -> None:
     library = Library(tmp_path, None, view_s=0.0)
     video = open_video(library)
-    file, view = library.open_view(video.name, has_index=True)
+    file, view = library.catalog.open_view(video.name, has_index=True)
     file.close()
     uses = sys.getrefcount(view)
-    library.entries()
+    library.catalog.entries()
     assert sys.getrefcount(view) == uses - 1
     video.close()
 
@@ -226,12 +227,12 @@ def test_view_that_is_no_longer_used_is_dropped_by_the_list(tmp_path: Path) -> N
 def test_running_file_ends_with_its_last_whole_fragment(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     video = open_video(library)
-    (entry,) = library.entries()
+    (entry,) = library.catalog.entries()
     assert (entry.is_running, entry.size) == (True, video.size)
     assert entry.duration_s == pytest.approx(2.0, abs=0.001)
     with (tmp_path / video.name).open("ab") as end:
         end.write(b"half a fragment")
-    file, whole = library.open_recording(video.name)
+    file, whole = library.catalog.open_recording(video.name)
     with file:
         assert whole == video.size
     with pytest.raises(RecordingError, match="stop the recording first"):
@@ -253,15 +254,15 @@ def test_growing_file_is_read_once(tmp_path: Path) -> None:
     library = Library(tmp_path, None, read)
     _, given = packets(1)
     video = open_video(library, 40)
-    last = library.entries()[0]
+    last = library.catalog.entries()[0]
     for number in range(40, 60):
         video.add_fragment([Packet(given[0].data, True, video.zero_s + number / FPS, 0.0)], 1 / FPS)
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         assert entry.duration_s == pytest.approx((number + 1) / FPS, abs=0.001)
         assert (entry.is_running, entry.size, entry.width) == (True, video.size, last.width)
     assert len(reads) == 1
     video.close()
-    (entry,) = library.entries()
+    (entry,) = library.catalog.entries()
     assert (entry.is_running, entry.size) == (False, (tmp_path / video.name).stat().st_size)
     assert entry.duration_s == pytest.approx(60 / FPS, abs=0.001)
 
@@ -297,9 +298,9 @@ def test_delete_timelapse_with_stills(tmp_path: Path) -> None:
     for number in (1, 2):
         library.add_to_timelapse(video.name, number, STILL)
     video.close()
-    (entry,) = library.entries()
+    (entry,) = library.catalog.entries()
     assert entry.kind == "timelapse"
-    assert entry.size == library.used_bytes() == (tmp_path / video.name).stat().st_size + 2 * len(STILL)
+    assert entry.size == library.catalog.used_bytes() == (tmp_path / video.name).stat().st_size + 2 * len(STILL)
     folder = tmp_path / "2026-11-20_23-15-02_timelapse"
     assert sorted(path.name for path in folder.iterdir()) == ["000001.jpg", "000002.jpg"]
     library.delete_recording(video.name)
@@ -319,13 +320,13 @@ def test_stills_are_not_summed_again_for_each_new_one(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "scandir", scan)
     for number in range(1, 10):
         library.add_to_timelapse(name, number, STILL)
-        assert library.used_bytes() == number * len(STILL)
+        assert library.catalog.used_bytes() == number * len(STILL)
     assert scanned.count(folder) == 1, "when it was empty"
     (folder / "000005.jpg").unlink()
     os.utime(folder, (1, 1))
-    assert library.used_bytes() == 8 * len(STILL)
+    assert library.catalog.used_bytes() == 8 * len(STILL)
     library.add_to_timelapse(name, 10, STILL)
-    assert library.used_bytes() == 9 * len(STILL)
+    assert library.catalog.used_bytes() == 9 * len(STILL)
     assert scanned.count(folder) == 2
 
 
@@ -333,7 +334,7 @@ def test_stills_without_video_count_and_are_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     lonely = "2026-11-20_23-15-02_timelapse.mp4"
     library.add_to_timelapse(lonely, 1, STILL)
-    assert library.used_bytes() == len(STILL)
+    assert library.catalog.used_bytes() == len(STILL)
     library.delete_recording(lonely)
     assert contents(tmp_path) == []
     library.add_to_timelapse(lonely, 1, STILL)
@@ -359,8 +360,8 @@ def test_listing_while_another_thread_deletes(tmp_path: Path) -> None:
     thread.start()
     until_s = time.monotonic() + 0.5
     while time.monotonic() < until_s:
-        assert len(library.entries()) <= 1
-        assert library.used_bytes() <= len(STILL)
+        assert len(library.catalog.entries()) <= 1
+        assert library.catalog.used_bytes() <= len(STILL)
     is_over.set()
     thread.join(PATIENCE_S)
     assert faults == []

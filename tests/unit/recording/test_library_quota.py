@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from softcam.errors import NoRecording
+from softcam.recording.catalog import Catalog
 from softcam.recording.library import Library
 from softcam.recording.mp4_file import Mp4Writer
+from tests.support.background import Background
 from tests.support.recordings import LONG_AGO_S, STILL, contents, make_video, open_video, packets
-from tests.support.timeouts import PATIENCE_S
 
 Disk = namedtuple("Disk", "f_bavail f_frsize f_blocks")  # noqa: PYI024 - as statvfs has it
 
@@ -32,8 +33,8 @@ def test_quota_deletes_the_oldest(tmp_path: Path) -> None:
     library = Library(tmp_path, 5 * (len(STILL) + 1000) - 1)
     for after_s in range(10):
         library.add_still(STILL, LONG_AGO_S + after_s, bytes(1000))
-    assert [entry.name[17:19] for entry in library.entries()] == ["11", "10", "09", "08"]
-    assert library.used_bytes() == 4 * (len(STILL) + 1000)  # thumbnails count
+    assert [entry.name[17:19] for entry in library.catalog.entries()] == ["11", "10", "09", "08"]
+    assert library.catalog.used_bytes() == 4 * (len(STILL) + 1000)  # thumbnails count
     assert len(contents(tmp_path)) == 8  # with their thumbnails
 
 
@@ -47,11 +48,44 @@ def test_small_recordings_are_deleted_many_at_once(tmp_path: Path, monkeypatch: 
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     library.enforce_quota(481 * len(STILL) + 1)
-    assert [entry.name[17:19] for entry in library.entries()][::-1] == [f"{second:02}" for second in range(8, 22)]
+    assert [entry.name[17:19] for entry in library.catalog.entries()][::-1] == [
+        f"{second:02}" for second in range(8, 22)
+    ]
     assert len(synced) == 1
     library.enforce_quota(485 * len(STILL))
-    assert len(library.entries()) == 14, "within the limit, nothing is deleted"
+    assert len(library.catalog.entries()) == 14, "within the limit, nothing is deleted"
     assert len(synced) == 1
+
+
+def test_many_deletions_have_one_line_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    library = Library(tmp_path, None)
+    names = [library.add_still(STILL, LONG_AGO_S + after_s).name for after_s in range(20)]
+    with caplog.at_level("INFO"):
+        Library(tmp_path, 5 * len(STILL)).enforce_quota()
+        Library(tmp_path, 4 * len(STILL)).enforce_quota()
+    assert caplog.messages == [
+        f"Deleted 15 recordings, the oldest, to free space: {names[0]} to {names[14]}, {15 * len(STILL) / 1e6:.1f} MB",
+        f"Deleted {names[15]}, the oldest recording, to free space",
+    ]
+
+
+def test_nothing_is_deleted_if_that_makes_too_little_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full of other files."""
+    library = Library(tmp_path, 10**12)
+    library.add_still(STILL, LONG_AGO_S)
+    with disk(monkeypatch, 1000, 10_000_000), pytest.raises(OSError, match="no older recording to delete"):
+        library.enforce_quota()
+    assert len(library.catalog.entries()) == 1
+
+
+def test_share_of_a_file_is_an_eighth_of_what_is_not_kept(tmp_path: Path) -> None:
+    library = Library(tmp_path, 80_000)
+    assert library.share == 10_000
+    name = library.add_still(STILL, LONG_AGO_S).name
+    library.mark(name, is_kept=True)
+    library.enforce_quota()
+    assert library.share == (80_000 - len(STILL)) // 8
+    assert Library(tmp_path, None).share is None
 
 
 def test_no_further_recording_is_deleted_if_it_exceeds_the_slack(tmp_path: Path) -> None:
@@ -59,7 +93,7 @@ def test_no_further_recording_is_deleted_if_it_exceeds_the_slack(tmp_path: Path)
     for after_s in range(4):
         library.add_still(STILL, LONG_AGO_S + after_s)
     Library(tmp_path, 3 * len(STILL)).enforce_quota()
-    assert len(library.entries()) == 3
+    assert len(library.catalog.entries()) == 3
 
 
 def test_quota_keeps_running_file(tmp_path: Path) -> None:
@@ -68,7 +102,7 @@ def test_quota_keeps_running_file(tmp_path: Path) -> None:
     library.add_still(STILL, LONG_AGO_S + 100)
     with pytest.raises(OSError, match="no older recording"):
         Library(tmp_path, 1).enforce_quota()
-    assert [entry.name for entry in library.entries()] == [video.name]
+    assert [entry.name for entry in library.catalog.entries()] == [video.name]
     video.close()
 
 
@@ -83,7 +117,7 @@ def test_without_limit_nothing_is_deleted_and_a_reserve_is_kept(
     assert raised.value.errno == errno.ENOSPC
     with disk(monkeypatch, free + 2_000_000, total):
         library.enforce_quota()
-    assert len(library.entries()) == 1
+    assert len(library.catalog.entries()) == 1
 
 
 def test_quota_deletes_the_oldest_on_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +126,7 @@ def test_quota_deletes_the_oldest_on_full_disk(tmp_path: Path, monkeypatch: pyte
         library.add_still(STILL, LONG_AGO_S + after_s)
     with disk(monkeypatch, 500_000 - len(STILL) - 1, 10_000_000):
         library.enforce_quota()
-    assert [entry.name[17:19] for entry in library.entries()] == ["04"]
+    assert [entry.name[17:19] for entry in library.catalog.entries()] == ["04"]
 
 
 def test_quota_is_limited_by_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +156,7 @@ class Mounts:
         return status
 
 
-def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unmounted_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mounts = Mounts(monkeypatch)
     stick = tmp_path / "stick"
     library = Library(stick / "cam0", None)
@@ -140,7 +174,22 @@ def test_fail_unmounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(contents(stick / "cam0")) == 2
     mounts.numbers[stick] = 8  # mounted again with another number
     library.add_still(STILL, LONG_AGO_S)
-    assert len(library.entries()) == 3
+    assert len(library.catalog.entries()) == 3
+
+
+def test_running_file_is_hidden_by_a_mounted_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mounts = Mounts(monkeypatch)
+    stick = tmp_path / "stick"
+    library = Library(stick / "cam0", None)
+    video = open_video(library)
+    mounts.numbers[stick] = 7
+    with pytest.raises(FileNotFoundError, match="another disk was mounted over the folder, which hides the file"):
+        library.require_present(video.name)
+    (stick / "cam0" / video.name).unlink()  # as if it had been on that disk
+    mounts.numbers.clear()
+    with pytest.raises(OSError, match=r"the disk mounted at .*stick is gone"):
+        library.require_present(video.name)
+    video.close()
 
 
 def test_folder_is_created_on_disk_that_is_mounted_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +246,7 @@ DAY_S = 86_400
 
 
 def names_of(library: Library) -> set[str]:
-    return {entry.name for entry in library.entries()}
+    return {entry.name for entry in library.catalog.entries()}
 
 
 @pytest.mark.parametrize("offset_s", [-56 * 365 * DAY_S, -3600, 3600, 12 * 365 * DAY_S], ids=str)
@@ -246,7 +295,7 @@ def test_timelapse_is_as_old_as_its_end(tmp_path: Path) -> None:
     lapse.close()
     last = make_video(library, LONG_AGO_S + 20)
     for left in ({videos[1], lapse.name, last}, {lapse.name, last}, {last}):
-        used = library.used_bytes()
+        used = library.catalog.used_bytes()
         library.enforce_quota(10**5 - used + 1)
         assert names_of(library) == left
 
@@ -262,7 +311,7 @@ def test_interrupted_recording_is_newer_than_what_ended_before(tmp_path: Path) -
     (tmp_path / ".order").write_text(f"{photo}\n")
     again = Library(tmp_path, 10**5)
     assert again.recover() == 1
-    again.enforce_quota(10**5 - again.used_bytes() + 1)
+    again.enforce_quota(10**5 - again.catalog.used_bytes() + 1)
     assert names_of(again) == {video.name}
 
 
@@ -271,7 +320,7 @@ def test_kept_recordings_are_not_deleted(tmp_path: Path) -> None:
     kept = library.add_still(STILL, LONG_AGO_S).name
     library.mark(kept, is_kept=True)
     others = [library.add_still(STILL, LONG_AGO_S + at_s).name for at_s in (1, 2)]
-    assert {entry.name: entry.is_kept for entry in library.entries()} == {kept: True, others[1]: False}
+    assert {entry.name: entry.is_kept for entry in library.catalog.entries()} == {kept: True, others[1]: False}
     library.recover()
     library.mark(kept, is_kept=False)
     library.add_still(STILL, LONG_AGO_S + 3)
@@ -280,37 +329,24 @@ def test_kept_recordings_are_not_deleted(tmp_path: Path) -> None:
         library.mark(kept, is_kept=True)
 
 
-class MarkingLibrary(Library):
-    """Another thread marks a recording when it is about to be deleted."""
-
-    def __init__(self, folder: Path, max_bytes: int) -> None:
-        super().__init__(folder, max_bytes)
-        self.outcomes: list[str] = []
-        self.thread: threading.Thread | None = None
-
-    def is_kept(self, name: str) -> bool:
-        is_kept = super().is_kept(name)
-        if self.thread is None:
-            self.thread = threading.Thread(target=self.mark_late, args=[name])
-            self.thread.start()
-            self.thread.join(0.3)  # time enough for a mark that does not wait for the deletion
-        return is_kept
-
-    def mark_late(self, name: str) -> None:
-        try:
-            self.mark(name, is_kept=True)
-            self.outcomes.append("kept")
-        except NoRecording:
-            self.outcomes.append("deleted")
-
-
-def test_mark_during_a_deletion(tmp_path: Path) -> None:
+def test_mark_during_a_deletion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Library(tmp_path, None).add_still(STILL, LONG_AGO_S)
-    library = MarkingLibrary(tmp_path, 1)
+    library = Library(tmp_path, 1)
+    marks: list[Background] = []
+    is_kept = Catalog.is_kept
+
+    def is_kept_and_marked_late(catalog: Catalog, name: str) -> bool:
+        """Another thread marks the recording when it is about to be deleted."""
+        found = is_kept(catalog, name)
+        if not marks:
+            marks.append(Background(lambda: library.mark(name, is_kept=True)))
+            time.sleep(0.3)  # enough for a mark that does not wait for the deletion
+        return found
+
+    monkeypatch.setattr(Catalog, "is_kept", is_kept_and_marked_late)
     library.enforce_quota()
-    assert library.thread is not None
-    library.thread.join(PATIENCE_S)
-    assert library.outcomes == ["deleted"]
+    with pytest.raises(NoRecording):
+        marks[0].result()
     assert contents(tmp_path) == []
 
 

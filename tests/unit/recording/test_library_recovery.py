@@ -26,13 +26,13 @@ def test_interrupted_file_is_recovered(missing: int, tmp_path: Path) -> None:
     interrupt(video, library)
     path = tmp_path / video.name
     os.truncate(path, path.stat().st_size - missing)
-    (entry,) = library.entries()
+    (entry,) = library.catalog.entries()
     assert not entry.is_running
     assert entry.duration_s == pytest.approx(
         2.0 if not missing else 1.5 if missing < 3000 else entry.duration_s, abs=0.01
     )
     assert library.recover() == 1
-    (recovered,) = library.entries()
+    (recovered,) = library.catalog.entries()
     seen = play(path)
     assert recovered.duration_s == pytest.approx(entry.duration_s, abs=0.001)
     assert seen.duration_s == pytest.approx(recovered.duration_s, abs=0.01)
@@ -71,12 +71,12 @@ def test_fragments_before_a_damaged_one_are_recovered(damaged: int, tmp_path: Pa
     content[at + 20 : at + 80] = bytes(60)
     path.write_bytes(content)
     duration_s = pytest.approx(0.5 * (damaged - 1), abs=0.01)
-    assert library.entries()[0].duration_s == duration_s
-    file, whole = library.open_recording(video.name)
+    assert library.catalog.entries()[0].duration_s == duration_s
+    file, whole = library.catalog.open_recording(video.name)
     file.close()
     assert whole == at - 4
     assert library.recover() == 1
-    assert library.entries()[0].duration_s == duration_s
+    assert library.catalog.entries()[0].duration_s == duration_s
     assert play(path).duration_s == duration_s
 
 
@@ -91,7 +91,7 @@ def test_interruption_at_any_byte(tmp_path: Path) -> None:
     for end in range(0, len(content), 41):
         path.write_bytes(content[:end])
         library.recover()
-        duration_s = library.entry(video.name).duration_s if path.exists() else None
+        duration_s = library.catalog.entry(video.name).duration_s if path.exists() else None
         lengths.add(None if duration_s is None else round(duration_s, 2))
         if duration_s is not None:
             assert len(play(path).numbers) == round(duration_s * FPS)
@@ -115,7 +115,7 @@ def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCapture
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
-        assert library.entries()[0].is_running
+        assert library.catalog.entries()[0].is_running
         assert library.recover() == 0
         assert caplog.text == ""
         with pytest.raises(RecordingError):
@@ -123,9 +123,9 @@ def test_locked_file_of_another_portal(tmp_path: Path, caplog: pytest.LogCapture
         with pytest.raises(OSError, match="no older recording"):
             library.enforce_quota()
         other.communicate(b"")
-    assert not library.entries()[0].is_running
+    assert not library.catalog.entries()[0].is_running
     library.enforce_quota()
-    assert library.entries() == []
+    assert library.catalog.entries() == []
 
 
 def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +135,7 @@ def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: p
     def looked_at(file: Any, operation: int) -> None:
         asked.append(operation)
         if len(asked) == 1:
-            assert [entry.is_running for entry in library.entries()] == [True]
+            assert [entry.is_running for entry in library.catalog.entries()] == [True]
             assert len(asked) == 1  # our own list does not try the lock
             raise BlockingIOError  # as if another portal did
         flock(file, operation)
@@ -143,7 +143,7 @@ def test_new_file_is_locked_while_others_check_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fcntl, "flock", looked_at)
     name, descriptor = library.create_recording("video", LONG_AGO_S)
     monkeypatch.undo()
-    assert [entry.is_running for entry in other.entries()] == [True]
+    assert [entry.is_running for entry in other.catalog.entries()] == [True]
     os.close(descriptor)
     library.close_recording(name)
 
@@ -180,12 +180,12 @@ def test_empty_files_are_removed_and_cut_photos_completed(tmp_path: Path, caplog
     for name in ("2026-11-20_23-15-09.mp4", "2026-11-20_23-15-09_timelapse.mp4"):
         (tmp_path / name).touch()
     with pytest.raises(NoRecording, match="empty"):
-        library.open_recording(empty)
+        library.catalog.open_recording(empty)
     with caplog.at_level(logging.INFO):
         assert library.recover() == 1
     assert f"Completed a cut image: {cut}" in caplog.messages
     assert f"Removed an empty image: {empty}" in caplog.messages
-    assert [entry.name for entry in library.entries()] == [cut, whole]
+    assert [entry.name for entry in library.catalog.entries()] == [cut, whole]
     assert not (tmp_path / f".{empty}.jpg").exists(), "its thumbnail"
     assert (tmp_path / whole).read_bytes() == STILL
     assert Image.open(tmp_path / cut).convert("L").size == (32, 16)  # decodes
@@ -213,12 +213,12 @@ def test_stills_of_an_interrupted_timelapse(tmp_path: Path) -> None:
 def test_damaged_thumbnail_is_not_served_and_removed(content: bytes, tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     name = library.add_still(STILL, LONG_AGO_S, STILL).name
-    assert library.thumbnail(name) == STILL
+    assert library.catalog.thumbnail(name) == STILL
     thumbnail = tmp_path / f".{name}.jpg"
     thumbnail.write_bytes(content)
     (tmp_path / f".{thumbnail.name}").write_bytes(CUT)  # another one that was being written
     with pytest.raises(NoRecording):
-        library.thumbnail(name)
+        library.catalog.thumbnail(name)
     library.recover()
     assert [path.name for path in contents(tmp_path)] == [name]
 
@@ -251,7 +251,7 @@ def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, m
     monkeypatch.setattr(fcntl, "flock", recover_first)
     name, descriptor = library.create_recording("video", LONG_AGO_S)
     library.require_present(name)
-    assert other.entries()[0].is_running
+    assert other.catalog.entries()[0].is_running
     os.close(descriptor)
     library.close_recording(name)
     assert contents(tmp_path) == []
@@ -261,7 +261,7 @@ def test_interrupted_file_has_an_index_for_players(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     video = open_video(library)
     interrupt(video, library)
-    file, view = library.open_view(video.name)
+    file, view = library.catalog.open_view(video.name)
     with file:
         content = view.head + file.read()[len(view.head) :] + view.tail
     assert library.recover() == 1

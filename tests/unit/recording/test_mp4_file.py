@@ -19,3 +19,13 @@ def test_date_is_that_of_the_start(tmp_path: Path) -> None:
     running = dates(tmp_path / video.name)
     video.close()
     assert dates(tmp_path / video.name) == running == ("2026-11-20T23:15:02.000000Z",) * 2
+
+
+def test_title(tmp_path: Path) -> None:
+    video = open_video(Library(tmp_path, None, title="Gärten 庭"))
+    path = str(tmp_path / video.name)
+    with av.open(path) as running:
+        assert running.metadata["title"] == "Gärten 庭"
+    video.close()
+    with av.open(path) as finished:
+        assert finished.metadata["title"] == "Gärten 庭"

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from softcam.errors import RecordingError
-from softcam.recording.recorder import RecorderLimits, RecordingOptions
+from softcam.recording.library import Library
+from softcam.recording.recorder import RecorderLimits
+from softcam.recording.video_run import RecordingOptions
 from tests.support.background import eventually
 from tests.support.h264_samples import FPS
-from tests.support.recording_studio import Studio, numbers_from, running_name, studio
+from tests.support.recording_studio import Studio, numbers_from, running_name, running_status, studio
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -22,7 +24,7 @@ def test_folder_is_removed_and_returns(tmp_path: Path) -> None:
     folder = tmp_path / "stick"
     with studio(folder, limits=RecorderLimits(retry_s=0.0)) as s:
         s.start(segment_s=1.0)
-        eventually(lambda: (s.library.entries()[0].duration_s or 0.0) > 0.99)
+        eventually(lambda: (s.library.catalog.entries()[0].duration_s or 0.0) > 0.99)
         folder.rename(tmp_path / "away")
         s.source.give(40)  # the next file cannot be created
         eventually(lambda: s.recorder.last_error)
@@ -92,7 +94,7 @@ def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.Monk
         assert s.videos()[0].numbers == seen.numbers
 
 
-def test_fail_to_start_without_folder(tmp_path: Path) -> None:
+def test_start_without_folder_is_an_error(tmp_path: Path) -> None:
     with studio(tmp_path / "folder") as s:
         shutil.rmtree(tmp_path / "folder")
         with pytest.raises(
@@ -142,11 +144,14 @@ def test_full_disk_creates_no_empty_files(
         for _ in range(20):  # a keyframe in each
             s.source.give(20)
             eventually(lambda: s.recorder.queued_bytes == 0)
-        assert "the disk is full" in str(s.recorder.last_error)
-        assert (running_name(s), s.segments) == (name, 1)
+        assert s.recorder.last_error == "recording paused, retrying: the disk is full, 0 MB free"
+        running = running_status(s)
+        assert (running.name, running.segments, running.paused) == (None, 1, "the disk is full, 0 MB free")
+        assert running.elapsed_s == pytest.approx(s.library.catalog.entry(name).duration_s, abs=0.1)
         disk.others = 0
         s.source.give(40)
         eventually(lambda: s.segments == 2)
+        eventually(lambda: running_name(s) != name)
         s.stop()
         assert len(s.videos()) == 2
     assert sum(entry.getMessage().startswith("Recording 2") for entry in caplog.records) == 2
@@ -161,14 +166,26 @@ def test_files_are_small_on_disk_smaller_than_quota(tmp_path: Path, monkeypatch:
             eventually(lambda: s.recorder.queued_bytes == 0)
             assert s.recorder.last_error is None
         s.stop()
-        sizes = [entry.size for entry in s.library.entries()]
+        sizes = [entry.size for entry in s.library.catalog.entries()]
         assert sum(sizes) > 20_000, "most of the space is used"
         assert len(sizes) > 2
         numbers = s.numbers()
     assert numbers == numbers_from(numbers[0], len(numbers)), "no frame is lost"
 
 
-def test_fail_to_start_in_unwritable_folder() -> None:
+def test_files_are_small_beside_recordings_that_are_kept(tmp_path: Path) -> None:
+    """They cannot make room, so they do not count."""
+    (tmp_path / "2026-11-20_12-00-00.mp4").write_bytes(bytes(960_000))
+    Library(tmp_path, None).mark("2026-11-20_12-00-00.mp4", is_kept=True)
+    with studio(tmp_path, max_bytes=1_000_000, limits=RecorderLimits(flush_s=0.02, sync_s=0.0)) as s:
+        sizes = sizes_of_many_batches(s)
+        assert s.recorder.last_error is None
+        assert sum(sizes) <= 1_000_000
+        assert len(sizes) > 3
+        assert (tmp_path / "2026-11-20_12-00-00.mp4").exists()
+
+
+def test_start_in_unwritable_folder_is_an_error() -> None:
     with studio(Path("/proc")) as s:
         with pytest.raises(RecordingError, match="must be a writable folder with free space, /proc: "):
             s.recorder.start(RecordingOptions())
@@ -182,7 +199,7 @@ def sizes_of_many_batches(s: Studio) -> list[int]:
         s.source.give(20)
         eventually(lambda: s.recorder.queued_bytes == 0)
     s.stop()
-    return [entry.size for entry in s.library.entries()]
+    return [entry.size for entry in s.library.catalog.entries()]
 
 
 def test_files_are_small_with_small_quota(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from softcam.errors import NoPicture, RecordingError
+from softcam.h264.bitrate import fixed_bitrate
 from softcam.h264.packet import Packet
 from softcam.imaging import jpeg
 from softcam.imaging.snapshot import Snapshot
@@ -20,7 +21,7 @@ from softcam.recording import base
 from softcam.recording.library import MAX_FILE_BYTES, Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.h264_samples import numbered_frame, play
 from tests.support.recordings import contents
 from tests.support.timeouts import PATIENCE_S
@@ -59,13 +60,20 @@ def recorder(
     max_bytes: int | None = None,
     still_limit_s: float = 60.0,
     max_file_bytes: int = MAX_FILE_BYTES,
+    max_stills: int = 1000,
 ) -> Iterator[tuple[TimelapseRecorder, Stills, Library]]:
     stills, library, crashes = Stills(), Library(folder, max_bytes, max_file_bytes=max_file_bytes), list[str]()
     recorder = TimelapseRecorder(
-        library, stills.take, 1_000_000, crashes.append, lambda: stills.orientation, still_limit_s
+        library,
+        stills.take,
+        fixed_bitrate(1_000_000),
+        crashes.append,
+        lambda: stills.orientation,
+        still_limit_s,
+        max_stills=max_stills,
     )
     yield recorder, stills, library
-    recorder.stop(soon_s())
+    recorder.stop(soon())
     assert crashes == []
     assert recorder.running is None
 
@@ -87,7 +95,7 @@ def test_hanging_camera_is_reported_and_used_again(tmp_path: Path) -> None:
         eventually(lambda: running(lapse).stills >= 1)
 
 
-def test_fail_to_start_without_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_without_thread_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -105,13 +113,13 @@ def test_other_orientation_begins_another_file(tmp_path: Path) -> None:
         lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).stills >= 2)
         stills.orientation = 6
-        eventually(lambda: len(library.entries()) == 2, "another file")
+        eventually(lambda: len(library.catalog.entries()) == 2, "another file")
         count = running(lapse).stills
         eventually(lambda: running(lapse).stills > count)
         lapse.stop()
-        before, after = reversed(library.entries())
-        assert exif_orientation(library.thumbnail(before.name)) == 1
-        assert exif_orientation(library.thumbnail(after.name)) == 6
+        before, after = reversed(library.catalog.entries())
+        assert exif_orientation(library.catalog.thumbnail(before.name)) == 1
+        assert exif_orientation(library.catalog.thumbnail(after.name)) == 6
     for name, degrees in ((before.name, 0), (after.name, -90)):
         with av.open(str(tmp_path / name)) as container:
             assert next(container.decode(video=0)).rotation == degrees
@@ -123,9 +131,9 @@ def test_clock_set_begins_another_file(tmp_path: Path) -> None:
         lapse.start(TimelapseOptions(0.02, fps=10))
         eventually(lambda: running(lapse).stills >= 2)
         stills.clock_error_s = 0.0
-        eventually(lambda: len(library.entries()) == 2, "another file")
+        eventually(lambda: len(library.catalog.entries()) == 2, "another file")
         lapse.stop()
-        newest, oldest = (entry.name for entry in library.entries())
+        newest, oldest = (entry.name for entry in library.catalog.entries())
     assert oldest < "2000" < newest
 
 
@@ -139,11 +147,11 @@ def test_stills_and_video(tmp_path: Path) -> None:
         started = lapse.start(TimelapseOptions(0.02, fps=10))
         assert started.name is not None
         eventually(lambda: running(lapse).stills >= 20)
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         assert entry.is_running
         ended = lapse.stop()
         assert ended is not None
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
     assert (entry.kind, entry.is_running, entry.has_thumbnail) == ("timelapse", False, True)
     folder = tmp_path / entry.name.removesuffix(".mp4")
     names = sorted(path.name for path in folder.iterdir())
@@ -189,7 +197,7 @@ def test_failed_still_is_counted_and_the_next_one_follows(tmp_path: Path) -> Non
         lapse.stop()
         lapse.start(TimelapseOptions(0.02))
         assert lapse.last_error == "the lens is covered"
-        assert library.entries() == []
+        assert library.catalog.entries() == []
         stills.fails = False
         eventually(lambda: running(lapse).stills >= 3)
         stills.fails = True
@@ -211,7 +219,7 @@ def test_missing_disk_costs_only_stills(tmp_path: Path) -> None:
         eventually(lambda: running(lapse).stills >= stills + 3)
         ended = lapse.stop()
         assert ended is not None
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         assert len(play(folder / entry.name).numbers) >= ended.stills - 1
 
 
@@ -228,7 +236,7 @@ def test_new_folder_gets_another_file(tmp_path: Path) -> None:
         eventually(lambda: running(lapse).stills >= stills + 3)
         assert lapse.last_error is None
         lapse.stop()
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         stills = len(play(folder / entry.name).numbers)
     beside = folder / entry.name.removesuffix(".mp4")
     assert sorted(path.name for path in beside.iterdir()) == [f"{number:06}.jpg" for number in range(1, stills + 1)]
@@ -251,7 +259,7 @@ def test_keyframe_after_failed_write(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(Mp4Writer, "add_fragment", fail_once)
         eventually(lambda: len(added) >= 4)
         lapse.stop()
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         seen = play(tmp_path / entry.name)
     assert added[:2] == [True, False]
     assert seen.duration_s == pytest.approx(len(seen.numbers) / 25, abs=0.01)
@@ -262,10 +270,10 @@ def test_stop_does_not_wait_for_a_still(tmp_path: Path) -> None:
         lapse.start(TimelapseOptions(0.02))
         stills.may_deliver.clear()
         eventually(lambda: stills.is_blocked)
-        lapse.stop(soon_s())
+        lapse.stop(soon())
         assert lapse.running is None
         assert any(thread.name == "timelapse still" for thread in threading.enumerate())  # it still waits
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         assert not entry.is_running
         seen = play(tmp_path / entry.name)
         stills.may_deliver.set()
@@ -273,7 +281,7 @@ def test_stop_does_not_wait_for_a_still(tmp_path: Path) -> None:
         assert play(tmp_path / entry.name).numbers == seen.numbers
 
 
-def test_fail_to_start_in_unwritable_folder() -> None:
+def test_start_in_unwritable_folder_is_an_error() -> None:
     with (
         recorder(Path("/proc")) as (lapse, _, _library),
         pytest.raises(RecordingError, match="must be a writable folder with free space, /proc: "),
@@ -288,7 +296,7 @@ def test_other_size_is_scaled(tmp_path: Path) -> None:
         before = running(lapse).stills
         eventually(lambda: running(lapse).stills >= before + 3)
         lapse.stop()
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         seen = play(tmp_path / entry.name)
     assert seen.size == (64, 48)
     assert seen.numbers == [number % 16 for number in range(len(seen.numbers))]
@@ -301,7 +309,7 @@ def test_large_still_is_saved_in_full_and_scaled_for_the_video(tmp_path: Path) -
         lapse.start(TimelapseOptions(0.02))
         eventually(lambda: running(lapse).stills)
         lapse.stop()
-        (entry,) = library.entries()
+        (entry,) = library.catalog.entries()
         first = (tmp_path / entry.name.removesuffix(".mp4") / "000001.jpg").read_bytes()
     assert jpeg.size_of(first) == (2560, 1440)
     assert (entry.width, entry.height) == (1920, 1080)
@@ -314,7 +322,7 @@ def test_duration(tmp_path: Path) -> None:
         assert 1 <= len(stills.requested_s) <= 5
 
 
-def test_fail_to_start_twice(tmp_path: Path) -> None:
+def test_second_start_is_an_error(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, _library):
         assert lapse.stop() is None
         lapse.start(TimelapseOptions(10.0))
@@ -325,12 +333,12 @@ def test_fail_to_start_twice(tmp_path: Path) -> None:
 def test_stop_does_not_wait_for_the_interval(tmp_path: Path) -> None:
     with recorder(tmp_path) as (lapse, _, library):
         lapse.start(TimelapseOptions(3600.0))
-        lapse.stop(soon_s())
+        lapse.stop(soon())
         assert lapse.running is None
-        assert library.entries()[0].duration_s == pytest.approx(0.04, abs=0.001)
+        assert library.catalog.entries()[0].duration_s == pytest.approx(0.04, abs=0.001)
 
 
-def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
+def test_start_on_full_disk_is_an_error(tmp_path: Path) -> None:
     with recorder(tmp_path, 1) as (lapse, _, library):
         _, descriptor = library.create_recording("video", 0.0)  # running, so it cannot be deleted
         os.close(descriptor)
@@ -342,7 +350,110 @@ def test_fail_to_start_on_full_disk(tmp_path: Path) -> None:
 def test_another_file_begins_before_the_limit(tmp_path: Path) -> None:
     with recorder(tmp_path, max_file_bytes=10_000) as (lapse, _, library):
         lapse.start(TimelapseOptions(0.02, fps=10))
-        eventually(lambda: len(library.entries()) >= 3, "other files")
+        eventually(lambda: len(library.catalog.entries()) >= 3, "other files")
         lapse.stop()
         assert lapse.last_error is None
-        assert max((tmp_path / entry.name).stat().st_size for entry in library.entries()) < 10_000 + 2_000
+        assert max((tmp_path / entry.name).stat().st_size for entry in library.catalog.entries()) < 10_000 + 2_000
+
+
+def test_another_file_begins_before_the_folder_of_stills_is_full(tmp_path: Path) -> None:
+    """As on FAT32, where a folder has room for 32767 stills."""
+    with recorder(tmp_path, max_stills=3) as (lapse, _, library):
+        lapse.start(TimelapseOptions(0.02, fps=10))
+        eventually(lambda: len(library.catalog.entries()) >= 3, "other files")
+        lapse.stop()
+        parts = list(reversed(library.catalog.entries()))
+        assert lapse.last_error is None
+    for part in parts[:-1]:
+        stills = sorted(path.name for path in (tmp_path / part.name.removesuffix(".mp4")).iterdir())
+        assert stills == ["000001.jpg", "000002.jpg", "000003.jpg"]
+        assert len(play(tmp_path / part.name).numbers) == 3
+
+
+def test_own_earlier_parts_make_room(tmp_path: Path) -> None:
+    limit = 40_000
+    with recorder(tmp_path, limit) as (lapse, stills, library):
+        first = lapse.start(TimelapseOptions(0.01, fps=10)).name
+        eventually(lambda: not (tmp_path / str(first)).exists(), "the first part is deleted")
+        count, sizes = running(lapse).stills, list[int]()
+        while running(lapse).stills <= count + 20:
+            sizes.append(library.catalog.used_bytes())
+        assert max(sizes) <= limit, "also when another file begins"
+        photo = library.add_still(jpeg.encode(numbered_frame(0), None, 95), time.time())
+        assert photo.size > 0
+        now = running(lapse)
+        assert (now.failures, now.paused, lapse.last_error) == (0, None, None)
+        assert library.catalog.used_bytes() <= limit
+        lapse.stop()
+        parts = [entry for entry in library.catalog.entries() if entry.kind == "timelapse"]
+        assert len(parts) > 4
+        assert max(part.size for part in parts) <= limit / 8 + 2_000, "with the index"
+        folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+        assert folders == {part.name.removesuffix(".mp4") for part in parts}, "deleted with their stills"
+    numbers = sorted(number for part in parts for number in play(tmp_path / part.name).numbers)
+    newest = range(stills.taken - len(numbers), stills.taken)
+    assert numbers == sorted(number % 16 for number in newest), "no still is missing"
+
+
+def test_recordings_to_keep_leave_small_parts(tmp_path: Path) -> None:
+    kept = "2026-11-20_12-00-00.mp4"
+    (tmp_path / kept).write_bytes(bytes(100_000))
+    with recorder(tmp_path, 130_000) as (lapse, _, library):
+        library.mark(kept, is_kept=True)
+        first = lapse.start(TimelapseOptions(0.01, fps=10)).name
+        eventually(lambda: not (tmp_path / str(first)).exists(), "the first part is deleted")
+        assert running(lapse).failures == 0
+        assert (tmp_path / kept).exists()
+        assert library.catalog.used_bytes() <= 130_000
+
+
+def test_current_part_makes_room_if_nothing_else_can(tmp_path: Path) -> None:
+    """Recordings are marked to keep, or copied in and marked, while it grows."""
+    with recorder(tmp_path, 100_000) as (lapse, _, library):
+        first = str(lapse.start(TimelapseOptions(0.02, fps=10)).name)
+        eventually(lambda: running(lapse).stills >= 6, "more than the next still needs")
+        room = 100_000 - library.catalog.used_bytes()
+        (tmp_path / ".new").write_bytes(bytes(room))
+        (tmp_path / ".2026-11-20_12-00-00.mp4.keep").touch()
+        (tmp_path / ".new").rename(tmp_path / "2026-11-20_12-00-00.mp4")
+        eventually(lambda: not (tmp_path / first).exists())
+        stills = running(lapse).stills
+        eventually(lambda: running(lapse).stills >= stills + 3)
+        assert running(lapse).failures == 0
+
+
+def test_pause_of_a_timelapse(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (lapse, stills, library):
+        name = lapse.start(TimelapseOptions(0.02, fps=10)).name
+        eventually(lambda: running(lapse).elapsed_s > 0.1)
+        assert (running(lapse).name, running(lapse).paused) == (name, None)
+        stills.fails = True
+        eventually(lambda: running(lapse).failures >= 2)
+        paused = running(lapse)
+        assert (paused.name, paused.paused) == (None, "the lens is covered")
+        eventually(lambda: running(lapse).failures >= paused.failures + 5)
+        assert running(lapse).elapsed_s == paused.elapsed_s, "it counts only what is recorded"
+        stills.fails = False
+        eventually(lambda: running(lapse).elapsed_s > paused.elapsed_s + 0.05)
+        assert (running(lapse).name, running(lapse).paused) == (name, None)
+        ended = lapse.stop()
+        assert ended is not None
+        assert ended.name == name == library.catalog.entries()[0].name
+
+
+def test_reason_of_a_pause_is_that_of_the_disk(tmp_path: Path) -> None:
+    folder = tmp_path / "stick"
+    with recorder(folder) as (lapse, _, _library):
+        lapse.start(TimelapseOptions(0.02))
+        folder.rename(tmp_path / "away")
+        eventually(lambda: running(lapse).paused)
+        assert running(lapse).paused == "No such file or directory"
+        assert lapse.last_error == "the still cannot be written: No such file or directory"
+
+
+def test_start_follows_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, clock_error_s = time.time, 0.0
+    monkeypatch.setattr(time, "time", lambda: now() + clock_error_s)
+    with recorder(tmp_path) as (lapse, _, _library):
+        before_s, clock_error_s = lapse.start(TimelapseOptions(0.02)).began_s, 50 * 365 * 86_400.0
+        assert running(lapse).began_s == pytest.approx(before_s + clock_error_s, abs=0.1)

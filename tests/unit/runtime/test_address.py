@@ -2,7 +2,7 @@
 
 import pytest
 
-from softcam.runtime.address import reachable_host, url_host
+from softcam.runtime.address import parse_address, reachable_host, url_host
 
 
 @pytest.mark.parametrize(
@@ -16,3 +16,19 @@ def test_reachable_host(host: str, reachable: str) -> None:
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("192.0.2.1", "192.0.2.1"), ("pi.local", "pi.local")])
 def test_url_host(host: str, shown: str) -> None:
     assert url_host(host) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        (" ::1 ", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("pi.local", None),
+        ("", None),
+    ],
+)
+def test_parse_address(text: str, address: str | None) -> None:
+    found = parse_address(text)
+    assert (None if found is None else str(found)) == address

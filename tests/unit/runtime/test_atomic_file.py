@@ -2,12 +2,14 @@
 
 import errno
 import os
+import socket
 import stat
 from pathlib import Path
 
 import pytest
 
-from softcam.runtime.atomic_file import replace_file, sync_directory, write_file
+from softcam.runtime.atomic_file import read_file, replace_file, sync_directory, write_file
+from tests.support.timeouts import PATIENCE_S
 
 
 def test_replace_file(tmp_path: Path) -> None:
@@ -65,3 +67,28 @@ def test_folders_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.Monke
     sync_directory(tmp_path)
     with pytest.raises(FileNotFoundError):
         sync_directory(tmp_path / "none")
+
+
+def test_read_file(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    assert read_file(path, 3) == b"1234", "one byte more, so that the caller sees that it is too large"
+
+
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "socket"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    with socket.socket(socket.AF_UNIX) as listening:
+        match kind:
+            case "pipe":
+                os.mkfifo(path)
+            case "device":
+                path.symlink_to("/dev/zero")
+            case "folder":
+                path.mkdir()
+            case "socket":
+                listening.bind(str(path))
+        with pytest.raises(OSError, match=r"regular file|Is a directory|No such device"):
+            read_file(path, 100)

@@ -59,3 +59,11 @@ def test_reset(caplog: pytest.LogCaptureFixture) -> None:
     limited.error("three", exc_info=ValueError("x"))
     assert caplog.messages == ["one", "three"]
     assert caplog.records[1].exc_info is not None
+
+
+def test_caller_learns_whether_a_message_was_logged() -> None:
+    clock = Clock()
+    limited = RateLimitedLogger(LOGGER, 10.0, clock=clock)
+    assert [limited.warning("broken"), limited.error("broken")] == [True, False]
+    clock.now_s = 10.0
+    assert limited.warning("broken")

@@ -9,7 +9,7 @@ from softcam.errors import NotSupported
 from softcam.runtime.pyav import import_pyav
 
 
-def test_fail_without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyav_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def refuse(name: str, *rest: Any, **more: Any) -> Any:

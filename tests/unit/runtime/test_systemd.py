@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
+from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal, runtime_folder
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -200,3 +200,12 @@ def test_is_journal(tmp_path: Path) -> None:
         assert not is_journal(stream, {"JOURNAL_STREAM": "1:1"})
         assert not is_journal(stream, {})
     assert not is_journal(stream, {"JOURNAL_STREAM": name})
+
+
+@pytest.mark.parametrize(
+    ("value", "folder"),
+    [(None, None), ("", None), ("run/cam", None), ("/run/cam/0", "/run/cam/0"), ("/run/cam:/run/more", "/run/cam")],
+)
+def test_runtime_folder(value: str | None, folder: str | None) -> None:
+    environ = {} if value is None else {"RUNTIME_DIRECTORY": value}
+    assert runtime_folder(environ) == (None if folder is None else Path(folder))

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from softcam.imaging import jpeg
-from softcam.streaming.io_uring import BatchSender
+from softcam.net.io_uring import BatchSender
 from tests.support.jpeg_pool import Encoder, Pool
 from tests.support.stream_clients import Stage
 

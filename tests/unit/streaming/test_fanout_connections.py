@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from softcam.streaming import io_uring
+from softcam.net import io_uring
+from softcam.net.io_uring import BatchSender, IoUringSender
 from softcam.streaming.clients import JpegChannel, StreamClient
-from softcam.streaming.io_uring import BatchSender, IoUringSender
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.stream_clients import LARGE, SMALL_VARIANT, VARIANT, Stage, StreamReader, connect
 from tests.support.timeouts import PATIENCE_S
 from tests.unit.streaming.conftest import NoLeaks, check
@@ -241,7 +241,7 @@ def test_stop_is_logged_for_each_client(stage: Stage, caplog: pytest.LogCaptureF
     for _ in range(2):
         stage.connect()
     with caplog.at_level(logging.INFO):
-        stage.fan.stop(soon_s())
+        stage.loop.stop(soon())
     lines = [message for message in caplog.messages if "disconnected (the portal stops)" in message]
     assert [line.rpartition("; ")[2] for line in lines] == ["1 connected", "0 connected"]
 
@@ -253,7 +253,7 @@ def test_stop_with_two_hundred_clients(no_leaks: NoLeaks) -> None:
         readers = [stage.connect(small_buffers=number % 10 == 0) for number in range(200)]
         stage.publish(b"x" * LARGE)
         readers[1].read_jpeg()
-        stage.fan.stop(soon_s())
+        stage.loop.stop(soon())
         assert stage.fan.client_count == 0
         assert sorted(stage.disconnected) == list(range(200))
         for reader in readers:
@@ -278,10 +278,10 @@ def test_no_wake_up_after_stop(no_leaks: NoLeaks) -> None:
         stage = Stage()
         (number,) = eventfds() - before
         reader, writer = os.pipe()
-        stage.fan.stop(soon_s())
+        stage.loop.stop(soon())
         os.dup2(writer, number)  # now the descriptor of another file
         stage.publish(b"too late")
-        stage.fan.stop(soon_s())
+        stage.loop.stop(soon())
         ours, theirs = connect()
         stage.add(ours)
         assert stage.disconnected == [0]
@@ -303,7 +303,7 @@ def test_exception_in_callback_is_reported(no_leaks: NoLeaks, callback: str) -> 
         setattr(stage, callback, fail)
         readers[0].close()  # changes the channels; ticks need no cause
         eventually(lambda: stage.crashes, "that the crash is reported")
-        assert stage.crashes == ["thread fan-out crashed: RuntimeError: a fault in the test"]
+        assert stage.crashes == ["thread event-loop crashed: RuntimeError: a fault in the test"]
         for reader in readers[1:]:
             assert reader.read_rest() == b""
         stage.stop()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from softcam.streaming.io_uring import BatchSender
-from tests.support.background import eventually, soon_s
+from softcam.net.io_uring import BatchSender
+from tests.support.background import eventually, soon
 from tests.support.stream_clients import LARGE, Stage
 from tests.unit.streaming.conftest import NoLeaks, check
 
@@ -50,7 +50,7 @@ def run_at(clock: Clock, limit_fps: float, period_s: float, jitters: list[float]
             published += 1
             stage.publish(b"x", made_s=clock.now_s)
             eventually(lambda: channel.part_number == published)  # noqa: B023 - called at once
-    stage.fan.stop(soon_s())
+    stage.loop.stop(soon())
     frames = limited.read_rest().count(b"X-Timestamp")
     stage.stop()
     assert stage.crashes == []

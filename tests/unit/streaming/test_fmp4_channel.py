@@ -11,6 +11,7 @@ import pytest
 
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet
+from softcam.h264.ring import RingLimits
 from tests.support.background import eventually, soon_s
 from tests.support.fmp4_clients import FRAME_S, Stage
 from tests.support.timeouts import PATIENCE_S
@@ -79,7 +80,7 @@ def test_no_jpeg_channels(stage: Stage) -> None:
     assert all(channels == () for channels in stage.jpeg_channels)
 
 
-@pytest.mark.parametrize("stage", [{"fresh_keyframe_s": 0.0}], indirect=True)
+@pytest.mark.parametrize("stage", [{"limits": RingLimits(fresh_keyframe_s=0.0)}], indirect=True)
 def test_later_client_requests_keyframe(stage: Stage) -> None:
     first = stage.connect()
     stage.start_format()
@@ -98,7 +99,7 @@ def test_later_client_requests_keyframe(stage: Stage) -> None:
     assert [first.read_fragment() for _ in range(10)] == list(range(1, 11))
 
 
-@pytest.mark.parametrize("stage", [{"fresh_keyframe_s": PATIENCE_S}], indirect=True)
+@pytest.mark.parametrize("stage", [{"limits": RingLimits(fresh_keyframe_s=PATIENCE_S)}], indirect=True)
 def test_later_client_starts_with_fresh_keyframe(stage: Stage) -> None:
     stage.connect()
     stage.start_format()
@@ -174,7 +175,7 @@ def test_keyframe_requests_of_slow_clients_are_limited(stage: Stage) -> None:
     for reader in slow:
         assert reader.read_fragment() == 1
         assert reader.read_fragment() == 2
-    eventually(lambda: sum(viewer.is_awaiting_keyframe for viewer in stage.stream.clients) == 5)
+    eventually(lambda: sum(client.dropped > 0 for client in stage.stream.clients) == 5)
     assert stage.video.keyframe_requests == wanted + 1
 
 

@@ -3,7 +3,6 @@
 import logging
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from softcam.errors import ConfigurationError
 from softcam.imaging.frame import Frame, NewestFrame
 from softcam.streaming import hook
 from softcam.streaming.hook import Hook, load_hook
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon, soon_s
 from tests.support.fakes import make_frame
 from tests.support.timeouts import PATIENCE_S
 
@@ -81,7 +80,7 @@ def start_hook() -> Iterator[StartHook]:
 
     yield start
     for running in started:
-        running.hook.stop(time.monotonic() + PATIENCE_S)
+        running.hook.stop(soon())
         assert running.crashes == []
         assert not any(thread.name == "hook" and thread.is_alive() for thread in threading.enumerate())
 

@@ -11,10 +11,11 @@ import pytest
 from softcam.errors import CameraError
 from softcam.imaging import jpeg
 from softcam.imaging.frame import Frame, NewestFrame
+from softcam.runtime.deadline import Deadline
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.streaming import jpeg_encoder
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.fakes import SIZE, make_frame
 from tests.support.jpeg_pool import DEFAULT, REQUESTED_SIZE, Encoder, FakeChannel, Pool
 from tests.support.timeouts import PATIENCE_S
@@ -309,11 +310,11 @@ def test_stop_waits_until_its_deadline(encoder: Encoder, pool: Pool) -> None:
     encoder.block()
     pool.frame(1)
     eventually(lambda: encoder.inside == 1)
-    pool.encoders.stop(time.monotonic())  # returns, although an encoder is busy
+    pool.encoders.stop(Deadline.after(0.0))  # returns, although an encoder is busy
     encoder.release()
     pool.wait_for(1)
 
 
 def test_stop_before_start() -> None:
-    JpegEncoderPool(NewestFrame(), REQUESTED_SIZE).stop(soon_s())
+    JpegEncoderPool(NewestFrame(), REQUESTED_SIZE).stop(soon())
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("encoder")]

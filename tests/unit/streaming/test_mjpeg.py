@@ -1,5 +1,6 @@
 """The MJPEG stream: what is published to a client, the notices, and the progress that health checks read."""
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from softcam.imaging.exif import orientation_of
 from softcam.imaging.frame import NewestFrame
 from softcam.imaging.jpeg import size_of
+from softcam.net.event_loop import EventLoop
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.jpeg_encoder import JpegEncoderPool
 from softcam.streaming.mjpeg import Activity, MjpegStream
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.fakes import SIZE, make_frame
 from tests.support.stream_clients import VARIANT, StreamReader, connect
 
@@ -25,9 +27,16 @@ class Scene:
         self.crashes: list[str] = []
         self.readers: list[StreamReader] = []
         self.encoders = JpegEncoderPool(self.slot, SIZE)
+        self.loop = EventLoop("event-loop", self.crashes.append)
         self.stream = MjpegStream(
-            self.encoders, lambda: 6, lambda: self.recovery_reason, self.crashes.append, clock=lambda: self.now_s
+            self.loop,
+            self.encoders,
+            lambda: 6,
+            lambda: self.recovery_reason,
+            self.crashes.append,
+            clock=lambda: self.now_s,
         )
+        self.loop.start()
         self.stream.start()
 
     def connect(self) -> StreamReader:
@@ -38,8 +47,8 @@ class Scene:
         return self.readers[-1]
 
     def stop(self) -> None:
-        self.stream.fanout.stop(soon_s())
-        self.encoders.stop(soon_s())
+        self.loop.stop(soon())
+        self.stream.stop(soon())
         self.slot.clear()
         for reader in self.readers:
             reader.close()
@@ -59,7 +68,6 @@ def test_activity(scene: Scene) -> None:
     connected = scene.stream.activity()
     assert [channel.variant for channel in connected.channels] == [VARIANT]
     assert (connected.channels_since_s, connected.encoded_s) == (100.0, 0.0)
-    eventually(lambda: scene.stream.activity().ticked_s == 100.0)
     scene.now_s = 107.0
     scene.slot.put_frame(make_frame(size=SIZE))
     scene.slot.notify()
@@ -83,3 +91,9 @@ def test_notice_while_the_camera_recovers(scene: Scene) -> None:
     scene.recovery_reason = "no frame for 10 s"
     jpeg = scene.connect().read_jpeg()
     assert (size_of(jpeg), orientation_of(jpeg)) == (SIZE, 6)
+
+
+def test_stop_ends_the_threads(scene: Scene) -> None:
+    before = {thread.name for thread in threading.enumerate()}
+    scene.stream.stop(soon())
+    assert before - {thread.name for thread in threading.enumerate()} == {"encoder-1", "encoder-2"}

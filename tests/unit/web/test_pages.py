@@ -38,7 +38,7 @@ def answer(path: str, headers: dict[str, str] | None = None) -> Response:
         ("/webrtc", "text/html; charset=utf-8", b"MediaMTX"),
     ],
 )
-def test_ok_files(path: str, content_type: str, within: bytes) -> None:
+def test_files_of_the_page(path: str, content_type: str, within: bytes) -> None:
     response = answer(path)
     assert response.status is HTTPStatus.OK
     assert response.content_type == content_type
@@ -90,6 +90,22 @@ def test_policy_allows_images_of_other_cameras() -> None:
     assert policy.count("cams.example") == 1
 
 
+def test_name_is_escaped() -> None:
+    title = "</title><script>'\"&{{file}}"
+    routes = [*page_routes(title=title, file_stem='a"b'), *webrtc_routes("http://pi:8889/cam", title=title)]
+    escaped = "&lt;/title&gt;&lt;script&gt;&#x27;&quot;&amp;{{file}}"
+    for path, count in (("/", 2), ("/docs", 1), ("/webrtc", 1)):
+        response = Router(routes).find("GET", path, {}).handle(make_request(path))
+        assert isinstance(response, Response)
+        page = response.body.decode()
+        assert f"<title>{escaped}" in page
+        assert page.count(escaped) == count
+        assert "</title><script>" not in page
+        if path == "/":
+            assert f'<h1 id="name">{escaped}</h1>' in page
+            assert 'download="a&quot;b.jpg"' in page
+
+
 @pytest.mark.parametrize("path", ["/", "/webrtc"])
 def test_pages_follow_their_policy(path: str) -> None:
     """Nothing inline, nothing from other origins, and relative addresses, so that a sub-path works."""
@@ -110,7 +126,7 @@ def test_referenced_files_exist(path: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["{tag}", "W/{tag}", '"other", {tag}', '"other",W/{tag} ', "*"])
-def test_ok_not_modified(form: str) -> None:
+def test_file_is_not_sent_again(form: str) -> None:
     tag = answer("/").headers["ETag"]
     assert re.fullmatch(r'"[0-9a-f]+"', tag)
     response = answer("/", {"If-None-Match": form.format(tag=tag)})
@@ -120,7 +136,7 @@ def test_ok_not_modified(form: str) -> None:
 
 
 @pytest.mark.parametrize("value", ['"other"', "", "no tag", 'W/"other"'])
-def test_ok_modified(value: str) -> None:
+def test_changed_file_is_sent(value: str) -> None:
     assert answer("/", {"If-None-Match": value}).status is HTTPStatus.OK
 
 

@@ -31,9 +31,17 @@ def answer(path: str, webrtc_url: str | None) -> Response:
         ("http://pi.local:8889", "http://pi.local:8889/whep"),
         ("http://[::1]:8889/cam?token=a&b=c", "http://[::1]:8889/cam/whep?token=a&b=c"),
         ("http://user:pass@pi.local:8889/cam", "http://pi.local:8889/cam/whep"),
+        ("https://pi.local/webrtc/cam0/", "https://pi.local/webrtc/cam0/whep"),
+        ("http://pi.local:1984/api/webrtc?src=cam0", "http://pi.local:1984/api/webrtc?src=cam0"),
+        ("http://me:it@pi.local:1984/api/webrtc?src=cam0", "http://pi.local:1984/api/webrtc?src=cam0"),
+        ("https://pi.local/go2rtc/?src=cam0", "https://pi.local/go2rtc/?src=cam0"),
+        ("http://pi.local:5000/api/go2rtc/webrtc?src=cam0", "http://pi.local:5000/api/go2rtc/webrtc?src=cam0"),
+        ("http://pi.local/rtc/v1/whep/?app=live&stream=a", "http://pi.local/rtc/v1/whep/?app=live&stream=a"),
+        ("http://pi.local:3333/live/cam0?direction=whep", "http://pi.local:3333/live/cam0?direction=whep"),
+        ("https://cdn.example/0123/webRTC/play", "https://cdn.example/0123/webRTC/play"),
     ],
 )
-def test_ok_whep_address(url: str, address: str) -> None:
+def test_whep_address_of_a_media_server_path(url: str, address: str) -> None:
     assert whep_address(url) == address
 
 

@@ -92,7 +92,7 @@ def test_no_leak_after_fifty_cycles(camera: PatternCamera, collector: FrameColle
     assert open_descriptors() == descriptors
 
 
-def test_fail_open_twice(camera: PatternCamera, collector: FrameCollector) -> None:
+def test_second_open_is_an_error(camera: PatternCamera, collector: FrameCollector) -> None:
     camera.open(collector)
     with pytest.raises(CameraError, match="open"):
         camera.open(collector)
@@ -151,7 +151,7 @@ def test_control_delay(camera: PatternCamera) -> None:
     assert exposures[6:8] == [777, 777]
 
 
-def test_fail_unknown_control(camera: PatternCamera, collector: FrameCollector) -> None:
+def test_unknown_control_is_not_supported(camera: PatternCamera, collector: FrameCollector) -> None:
     camera.open(collector)
     with pytest.raises(NotSupported, match="Zoom"):
         camera.set_controls({"ExposureTime": 777, "Zoom": 2})
@@ -217,12 +217,12 @@ def test_still_while_all_buffers_are_held(camera: PatternCamera) -> None:
     assert camera.still((64, 64)).size == (64, 64)
 
 
-def test_fail_still_while_closed(camera: PatternCamera) -> None:
+def test_still_while_closed_is_an_error(camera: PatternCamera) -> None:
     with pytest.raises(CameraError, match="closed"):
         camera.still(None)
 
 
-def test_fail_still_while_hanging(collector: FrameCollector, faults: FaultsFile) -> None:
+def test_still_while_hanging_times_out(collector: FrameCollector, faults: FaultsFile) -> None:
     camera = PatternCamera(REQUEST, faults_file=faults.path, still_timeout_s=0.2)
     camera.open(collector)
     faults.inject("hang")
@@ -244,7 +244,7 @@ def test_restart(camera: PatternCamera, collector: FrameCollector) -> None:
     assert sequences == list(range(len(sequences)))
 
 
-def test_fail_restart_while_closed(camera: PatternCamera) -> None:
+def test_restart_while_closed_is_an_error(camera: PatternCamera) -> None:
     with pytest.raises(CameraError, match="closed"):
         camera.restart()
 

@@ -74,7 +74,7 @@ def test_padded_rows_without_copy(fake: type[FakePicamera2]) -> None:
     frame.release()
 
 
-def test_fail_unsupported_format(fake: type[FakePicamera2]) -> None:
+def test_unsupported_format_is_rejected(fake: type[FakePicamera2]) -> None:
     fake.gives = {"format": "XBGR8888"}
     camera = PicameraCamera(0, None, REQUEST)
     with pytest.raises(CameraError, match="pixel format XBGR8888 of the camera"):
@@ -207,10 +207,30 @@ def test_sensor_modes_of_stream_and_still(fake: type[FakePicamera2], caplog: pyt
     opened.camera.still(None)
     half, whole = ({"output_size": size, "bit_depth": 10} for size in ((2304, 1296), SENSOR))
     assert opened.picam2.requested_sensors == [half, whole, half]
+    assert opened.config.sensor_modes is not None
+    assert [mode.size for mode in opened.config.sensor_modes.modes] == [(1536, 864), (2304, 1296), SENSOR]
+    assert opened.config.sensor_mode == opened.config.sensor_modes.modes[1]
     assert "2304x1296, 10 bit, up to 56.03 fps, crop (0, 0, 4608, 2592) of 4608x2592" in caplog.text
     opened.camera.close()
     opened.camera.open(opened.frames.append)
     assert fake.modes_read == 1
+
+
+@pytest.mark.usefixtures("pi_camera")
+@pytest.mark.parametrize(("model", "size"), [("imx708", (1536, 864)), ("imx708_wide_noir", (2304, 1296))])
+def test_wide_camera_keeps_its_field_of_view(
+    fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch, model: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr(fake, "properties", {**fake.properties, "Model": model})
+    opened = OpenedCamera(StreamRequest(1280, 720, 100))
+    assert opened.config.sensor_mode is not None
+    assert opened.config.sensor_mode.size == size
+
+
+@pytest.mark.usefixtures("pi_camera")
+def test_sensor_mode_of_the_middle() -> None:
+    opened = OpenedCamera(StreamRequest(1536, 864, 20, fov="crop"))
+    assert opened.picam2.requested_sensors == [{"output_size": SENSOR, "bit_depth": 10}]
 
 
 @pytest.mark.usefixtures("pi_camera")
@@ -223,11 +243,13 @@ def test_unreadable_sensor_modes(
 
 
 def test_camera_without_sensor_modes(fake: type[FakePicamera2]) -> None:
-    assert OpenedCamera().picam2.requested_sensors == [None]
+    opened = OpenedCamera()
+    assert opened.picam2.requested_sensors == [None]
+    assert (opened.config.sensor_modes, opened.config.sensor_mode) == (None, None)
     assert fake.modes_read == 0
 
 
-def test_fail_missing_camera(fake: type[FakePicamera2]) -> None:
+def test_missing_camera_is_an_error(fake: type[FakePicamera2]) -> None:
     fake.cameras = [camera_info(CSI), camera_info(USB, "C270")]
     assert [(entry.number, entry.id, entry.model) for entry in list_cameras()] == [(0, CSI, "imx708"), (1, USB, "C270")]
     with pytest.raises(CameraMissing) as raised:
@@ -237,7 +259,7 @@ def test_fail_missing_camera(fake: type[FakePicamera2]) -> None:
         PicameraCamera(None, "/base/other", REQUEST)
 
 
-def test_fail_without_picamera2(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_picamera2_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "picamera2", None)
     with pytest.raises(CameraMissing, match=r"picamera2 is missing .*sudo apt install python3-picamera2"):
         PicameraCamera(0, None, REQUEST)
@@ -268,7 +290,9 @@ def _busy() -> RuntimeError:
         pytest.param(IndexError("list index out of range"), CameraMissing, "is missing", id="missing"),
     ],
 )
-def test_fail_open(fake: type[FakePicamera2], error: Exception, kind: type[CameraError], message: str) -> None:
+def test_open_errors_are_translated(
+    fake: type[FakePicamera2], error: Exception, kind: type[CameraError], message: str
+) -> None:
     camera = PicameraCamera(0, None, REQUEST)
     fake.open_error = error
     with pytest.raises(kind, match=message):
@@ -302,7 +326,7 @@ def test_camera_disappears_while_opening(fake: type[FakePicamera2]) -> None:
         OSError(5),
     ],
 )
-def test_fail_start(fake: type[FakePicamera2], error: Exception) -> None:
+def test_start_errors_are_translated(fake: type[FakePicamera2], error: Exception) -> None:
     camera = PicameraCamera(0, None, REQUEST)
 
     def fail(_picam2: FakePicamera2) -> None:
@@ -340,7 +364,7 @@ def test_busy_while_starting(fake: type[FakePicamera2], error: Exception) -> Non
 
 
 @pytest.mark.parametrize("call", [PicameraCamera.restart, PicameraCamera.close, lambda camera: camera.still(None)])
-def test_fail_stop(call: Callable[[PicameraCamera], object]) -> None:
+def test_stop_errors_are_translated(call: Callable[[PicameraCamera], object]) -> None:
     opened = OpenedCamera()
 
     def fail() -> None:

@@ -15,7 +15,7 @@ from tests.support.fake_picamera2 import CONTROLS, PATIENCE_S, REQUEST, SENSOR, 
 pytestmark = pytest.mark.usefixtures("fake")
 
 
-def test_fail_unknown_control() -> None:
+def test_unknown_control_is_not_supported() -> None:
     opened = OpenedCamera()
     with pytest.raises(NotSupported, match="has no control Rubbish"):
         opened.camera.set_controls({"ExposureTime": 1000, "Rubbish": 1})

@@ -93,7 +93,7 @@ def test_raw_still(monkeypatch: pytest.MonkeyPatch) -> None:
     opened.deliver().release()
 
 
-def test_fail_raw_still(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_raw_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(camera_module, "has_raw", lambda _: True)
     opened = OpenedCamera()
     opened.picam2.on_start = opened.deliver_still
@@ -107,7 +107,7 @@ def test_fail_raw_still(monkeypatch: pytest.MonkeyPatch) -> None:
     opened.deliver().release()
 
 
-def test_fail_configure_still() -> None:
+def test_still_that_cannot_be_configured() -> None:
     opened = OpenedCamera()
     opened.picam2.configure_errors = [RuntimeError("no memory")]
     with pytest.raises(CameraError, match="no memory"):

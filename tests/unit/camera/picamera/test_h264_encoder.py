@@ -15,7 +15,7 @@ from softcam.h264.backend import Backend
 from softcam.h264.encoder import VideoEncoder
 from softcam.h264.sps import with_colours
 from softcam.imaging.frame import Frame, NewestFrame, PixelFormat
-from tests.support.background import eventually, soon_s
+from tests.support.background import eventually, soon
 from tests.support.fake_h264_encoder import (
     PPS,
     SPS,
@@ -38,7 +38,7 @@ BITRATE = 1_000_000
 
 class FakeX264(InstantBackend):
     def __init__(self, size: tuple[int, int]) -> None:
-        super().__init__(size, b"x264")
+        super().__init__(size, b"x264", BITRATE)
         self._count = 0
 
     def encode(self, frame: Frame, *, is_keyframe: bool) -> tuple[bytes, bool]:
@@ -69,8 +69,14 @@ class Scene:
         backends = EncoderFactory(
             self._find, fallback=self._open_fallback, require_fallback=self._require, timeouts=timeouts
         )
+        self.bitrate = BITRATE
         self.video = VideoEncoder(
-            self.slot, lambda: FPS, BITRATE, self.deaths.append, require=backends.require, open_backend=backends.open
+            self.slot,
+            lambda: FPS,
+            lambda _size, _fps: self.bitrate,
+            self.deaths.append,
+            require=backends.require,
+            open_backend=backends.open,
         )
 
     def __enter__(self) -> Self:
@@ -78,7 +84,7 @@ class Scene:
 
     def __exit__(self, *exc_info: object) -> None:
         self.gate.set()
-        self.video.stop(soon_s())
+        self.video.stop(soon())
         self.stop_camera()
         assert self.threads() == 0
         assert self.deaths == []
@@ -138,6 +144,12 @@ def sink(scene: Scene) -> Sink:
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelname in ("WARNING", "ERROR")]
+
+
+def test_bitrate_is_limited_to_that_of_the_driver(scene: Scene, sink: Sink) -> None:
+    scene.bitrate = 60_000_000
+    scene.show(sink)
+    assert scene.encoders[0].bitrate == scene.video.status().target_bitrate == 25_000_000
 
 
 def test_settings_and_packets(scene: Scene, sink: Sink) -> None:

@@ -47,7 +47,7 @@ def test_tuning_file_by_path(fake: type[FakePicamera2], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/nowhere/imx708.json", "imx999", "./imx708.json"])
-def test_fail_missing_tuning_file(folders: Path, name: str) -> None:
+def test_missing_tuning_file_is_a_configuration_error(folders: Path, name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"tuning_file {name}: must be a file") as raised:
         PicameraCamera(0, None, REQUEST, tuning_file=name)
     assert raised.value.exit_code == 78

@@ -7,7 +7,7 @@ import pytest
 
 from softcam.camera.session.manager import CameraManager, SessionState
 from softcam.errors import CameraError
-from tests.support.background import eventually, soon_s, waiters
+from tests.support.background import eventually, soon, soon_s, waiters
 from tests.support.fakes import FakeCamera
 from tests.support.timeouts import PATIENCE_S
 
@@ -43,5 +43,5 @@ def test_job_cancelled_after_the_decision_to_run_it(monkeypatch: pytest.MonkeyPa
     manager.still(None, soon_s()).release()
     lease.release()
     manager.stop()
-    assert manager.join(soon_s())
+    assert manager.wait_until_closed(soon())
     assert failures == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.decision import SessionSnapshot, Step, Wait, decide
 from softcam.camera.session.state import State
 
 NOW_S = 100.0
@@ -61,4 +61,4 @@ UNUSED: dict[str, Any] = {"state": State.LINGERING, "linger_until_s": 130.0, "st
     ],
 )
 def test_decide(snapshot: dict[str, Any], expected: Step | Wait) -> None:
-    assert decide(Snapshot(**snapshot), NOW_S) == expected
+    assert decide(SessionSnapshot(**snapshot), NOW_S) == expected

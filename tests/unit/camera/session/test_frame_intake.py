@@ -2,7 +2,7 @@
 
 import time
 
-from softcam.camera.session.decision import Snapshot, Step, Wait, decide
+from softcam.camera.session.decision import SessionSnapshot, Step, Wait, decide
 from softcam.camera.session.frame_intake import FrameIntake
 from softcam.camera.session.lease import Lease
 from softcam.camera.session.state import SessionState
@@ -16,8 +16,8 @@ def test_frame_from_before_the_restart_does_not_end_recovery() -> None:
     receive = FrameIntake(session).start_epoch()
     session.watchdog.start_silence(time.monotonic() + 10.0)
     receive(make_frame())
-    assert isinstance(decide(Snapshot.of(session), time.monotonic()), Wait)
+    assert isinstance(decide(SessionSnapshot.of(session), time.monotonic()), Wait)
     session.watchdog.start_silence(time.monotonic())
     receive(make_frame())
-    assert decide(Snapshot.of(session), time.monotonic()) is Step.MARK_RECOVERED
+    assert decide(SessionSnapshot.of(session), time.monotonic()) is Step.MARK_RECOVERED
     session.frames.clear()

@@ -8,10 +8,11 @@ from functools import partial
 
 import pytest
 
-from softcam.camera.session.decision import Wait
-from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionState, State
+from softcam.camera.session.decision import Step, Wait
+from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionLimits, SessionState, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
-from tests.support.background import Background, eventually, soon_s
+from softcam.runtime.deadline import Deadline
+from tests.support.background import Background, eventually, soon, soon_s
 from tests.support.fakes import FakeCamera, SessionRig, limited
 
 # Opening, lingering, closing
@@ -32,12 +33,12 @@ def test_thread_starts_with_the_manager() -> None:
     session = SessionState(FakeCamera(), linger_s=0.0, watchdog_timeout_s=0.0, on_failure=failures.append)
     manager = CameraManager(session, autofocus_timeout_s=5.0, has_autofocus=False)
     assert manager.lease("stream").kind == "stream"
-    assert manager.join(soon_s()), "there is no thread to wait for"
+    assert manager.wait_until_closed(soon()), "there is no thread to wait for"
     assert session.current.state is State.CLOSED
     manager.start()
     eventually(lambda: session.current.state is State.OPEN, "open")
     manager.stop()
-    assert manager.join(soon_s())
+    assert manager.wait_until_closed(soon())
     assert failures == []
 
 
@@ -82,6 +83,33 @@ def test_close_without_linger(brief: SessionRig) -> None:
     brief.open().release()
     brief.wait_for(State.CLOSED)
     assert brief.camera.calls == ["open", "close"]
+
+
+def test_camera_stays_open_between_the_leases_of_a_series() -> None:
+    with SessionRig(linger_s=0.0, limits=SessionLimits(series_s=60.0)) as rig:
+        for _ in range(5):
+            with rig.manager.lease("snapshot", is_of_series=True):
+                rig.wait_for(State.OPEN)
+            assert rig.state is State.LINGERING
+        assert rig.camera.calls == ["open"]
+        assert isinstance(rig.decision(59.0), Wait)
+        assert rig.decision(60.0) is Step.CLOSE
+
+
+def test_stream_does_not_end_a_series() -> None:
+    with SessionRig(linger_s=0.0, limits=SessionLimits(series_s=60.0)) as rig:
+        stream = rig.open()
+        rig.manager.lease("snapshot", is_of_series=True).release()
+        stream.release()
+        assert rig.state is State.LINGERING
+        assert rig.camera.calls == ["open"]
+
+
+def test_series_does_not_shorten_the_linger() -> None:
+    with SessionRig(linger_s=60.0, limits=SessionLimits(series_s=1.0)) as rig:
+        rig.open().release()
+        rig.manager.lease("snapshot", is_of_series=True).release()
+        assert isinstance(rig.decision(59.0), Wait)
 
 
 def test_second_release_does_not_prolong_the_linger(held: SessionRig) -> None:
@@ -193,7 +221,7 @@ def test_failed_open_is_raised_by_all_callers(
     assert len(set(map(id, errors))) == 3, "each thread raises a separate error"
     with pytest.raises(raised):
         held.manager.lease("snapshot")
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert type(held.take_failure()) is raised
     assert held.state is state
     assert str(error) in (held.manager.status().last_error or "")
@@ -234,9 +262,9 @@ def test_call_that_hangs(call: str) -> None:
                 waiting.result()
         with pytest.raises(CameraStuck):
             brief.manager.wait_ready(soon_s())
-        assert not brief.manager.join(time.monotonic()), "the thread hangs in the camera"
+        assert not brief.manager.wait_until_closed(Deadline.after(0.0)), "the thread hangs in the camera"
         brief.camera.unblock()
-        assert brief.manager.join(soon_s()), "once it answers, it is closed"
+        assert brief.manager.wait_until_closed(soon()), "once it answers, it is closed"
         lease.release()
 
 
@@ -253,7 +281,7 @@ def test_stop_with_leases_held(held: SessionRig) -> None:
     for background in waiting:
         with pytest.raises(CameraError, match="stopping"):
             background.result()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == ["open", "close"]
     with pytest.raises(CameraError, match="stopping"):
         held.manager.lease("stream")
@@ -265,7 +293,7 @@ def test_stop_with_leases_held(held: SessionRig) -> None:
 
 def test_stop_of_a_closed_camera(held: SessionRig) -> None:
     held.manager.stop()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == []
 
 
@@ -273,7 +301,7 @@ def test_stop_while_lingering(held: SessionRig) -> None:
     held.open().release()
     held.wait_for(State.LINGERING)
     held.manager.stop()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == ["open", "close"]
 
 
@@ -284,9 +312,9 @@ def test_stop_while_opening(held: SessionRig) -> None:
     held.manager.stop()
     with pytest.raises(CameraError, match="stopping"):
         held.manager.wait_ready(soon_s())
-    assert not held.manager.join(time.monotonic() + 0.01)
+    assert not held.manager.wait_until_closed(Deadline.after(0.01))
     held.camera.unblock()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == ["open", "close"]
 
 

@@ -11,7 +11,7 @@ import pytest
 from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraError, CameraStuck, NoPicture
-from tests.support.background import Background, eventually, soon_s
+from tests.support.background import Background, eventually, soon, soon_s
 from tests.support.fakes import SessionRig
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.unit.camera.session.conftest import WATCHDOG_S
@@ -156,5 +156,5 @@ def test_silent_openings_in_a_row_are_a_failure(calm: SessionRig) -> None:
         calm.end_linger()
         calm.wait_for(State.CLOSED)
     assert isinstance(calm.take_failure(), CameraStuck)
-    assert calm.manager.join(soon_s())
+    assert calm.manager.wait_until_closed(soon())
     assert (calm.camera.count("open"), calm.camera.count("restart")) == (3, 0)

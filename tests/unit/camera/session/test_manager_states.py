@@ -14,7 +14,7 @@ from softcam.camera.session.decision import Wait
 from softcam.camera.session.manager import Lease, LeaseKind, State
 from softcam.errors import CameraBusy, CameraError
 from softcam.imaging.frame import Frame
-from tests.support.background import Background, eventually, soon_s
+from tests.support.background import Background, eventually, soon, soon_s
 from tests.support.fakes import FakeCamera, SessionRig
 
 KINDS: tuple[LeaseKind, ...] = ("stream", "snapshot", "hold")
@@ -64,7 +64,7 @@ class RandomRun:
             frame.release()
         for still in self.stills:
             self.end_still(still)
-        assert self.held.manager.join(soon_s())
+        assert self.held.manager.wait_until_closed(soon())
         assert len(self.held.failures) <= 1, "a failure is reported once"
         self.held.failures.clear()
         self.held.check_end()

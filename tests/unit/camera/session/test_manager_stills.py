@@ -9,7 +9,7 @@ import pytest
 from softcam.camera.session.manager import Lease, SessionLimits, State
 from softcam.errors import CameraError, CameraStuck, NoPicture, NotSupported
 from softcam.imaging.frame import Frame
-from tests.support.background import Background, soon_s
+from tests.support.background import Background, soon, soon_s
 from tests.support.fakes import SENSOR_SIZE, SIZE, SessionRig
 
 
@@ -122,7 +122,7 @@ def test_stop_during_a_still(still_rig: tuple[SessionRig, Lease]) -> None:
         with pytest.raises(CameraError, match="stopping"):
             background.result()
     held.camera.unblock()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.count("still") == 1, "the other is not taken any more"
 
 
@@ -132,7 +132,7 @@ def test_unexpected_exception_in_a_still(still_rig: tuple[SessionRig, Lease]) ->
     with pytest.raises(CameraStuck, match="thread camera crashed: ZeroDivisionError"):
         held.manager.still(None, soon_s())
     assert isinstance(held.take_failure(), CameraStuck)
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert not held.camera.is_open
 
 

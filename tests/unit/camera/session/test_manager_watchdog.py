@@ -6,7 +6,6 @@ A test that nothing happens asks `decide` for a later moment.
 
 import logging
 import re
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,8 @@ import pytest
 from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
-from tests.support.background import eventually, soon_s
+from softcam.runtime.deadline import Deadline
+from tests.support.background import eventually, soon, soon_s
 from tests.support.fakes import SessionRig, limited
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.unit.camera.session.conftest import WATCHDOG_S
@@ -73,7 +73,7 @@ def test_failure_after_all_tries(held: SessionRig) -> None:
     failure = held.take_failure()
     assert isinstance(failure, CameraStuck)
     assert "after a restart of the stream and a reopening" in str(failure)
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == ["open", "restart", "close", "open", "close"]
     with pytest.raises(CameraStuck):
         held.manager.lease("stream")
@@ -115,9 +115,9 @@ def test_recovery_call_that_hangs(call: str) -> None:
         failure = held.take_failure()
         assert isinstance(failure, CameraStuck)
         assert "hangs" in str(failure)
-        assert not held.manager.join(time.monotonic())
+        assert not held.manager.wait_until_closed(Deadline.after(0.0))
         held.camera.unblock()
-        assert held.manager.join(soon_s())
+        assert held.manager.wait_until_closed(soon())
         lease.release()
 
 
@@ -126,7 +126,7 @@ def test_failed_reopening(error: CameraError, held: SessionRig) -> None:
     lease = held.open()
     held.camera.fail_next("open", error)
     assert held.take_failure() is error
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert (held.state is State.MISSING) == isinstance(error, CameraMissing)
     lease.release()
 
@@ -138,7 +138,7 @@ def test_no_restart_of_a_missing_camera(held: SessionRig) -> None:
     assert isinstance(failure, CameraMissing)
     assert "is gone" in str(failure)
     held.wait_for(State.MISSING)
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.calls == ["open", "close"]
     lease.release()
 
@@ -262,6 +262,6 @@ def test_stop_during_a_restart(held: SessionRig) -> None:
     held.camera.wait_inside("restart")
     held.manager.stop()
     held.camera.unblock()
-    assert held.manager.join(soon_s())
+    assert held.manager.wait_until_closed(soon())
     assert held.camera.count("open") == 1
     lease.release()

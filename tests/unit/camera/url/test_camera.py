@@ -20,7 +20,7 @@ from tests.support.url_client import FPS, PATIENCE_S, REQUEST, FrameRecorder, Ma
 
 
 @pytest.mark.parametrize("unsupported", [StreamRequest(64, 48, 5, hflip=True), StreamRequest(64, 48, 5, hdr="sensor")])
-def test_fail_unsupported_request(tmp_path: Path, make_camera: MakeCamera, unsupported: StreamRequest) -> None:
+def test_unsupported_request_is_rejected(tmp_path: Path, make_camera: MakeCamera, unsupported: StreamRequest) -> None:
     camera = make_camera(write_movie(tmp_path / "a.mp4", [grey_rgb(0)] * 3, FPS))
     camera.prepare(unsupported)
     with pytest.raises(NotSupported):
@@ -29,7 +29,7 @@ def test_fail_unsupported_request(tmp_path: Path, make_camera: MakeCamera, unsup
     open_with(camera).wait(1)
 
 
-def test_fail_controls_and_raw_still(tmp_path: Path, make_camera: MakeCamera) -> None:
+def test_controls_and_raw_still_are_not_supported(tmp_path: Path, make_camera: MakeCamera) -> None:
     camera = make_camera(write_movie(tmp_path / "a.mp4", [grey_rgb(0)] * 3, FPS))
     camera.set_controls({"ExposureTime": 1})  # closed: no effect
     open_with(camera).wait(1)
@@ -40,7 +40,7 @@ def test_fail_controls_and_raw_still(tmp_path: Path, make_camera: MakeCamera) ->
         camera.raw_still()
 
 
-def test_fail_still_while_closed(tmp_path: Path, make_camera: MakeCamera) -> None:
+def test_still_while_closed_is_an_error(tmp_path: Path, make_camera: MakeCamera) -> None:
     with pytest.raises(CameraError, match="is closed"):
         make_camera(tmp_path).still(None)
 

@@ -97,7 +97,7 @@ def test_pipe(tmp_path: Path, make_camera: MakeCamera) -> None:
     camera.close()
 
 
-def test_fail_pipe_without_video(tmp_path: Path, make_camera: MakeCamera) -> None:
+def test_pipe_without_video_is_an_error(tmp_path: Path, make_camera: MakeCamera) -> None:
     os.mkfifo(tmp_path / "pipe")
     camera = make_camera(tmp_path / "pipe", read_timeout_s=0.3)
     camera.open(lambda frame: frame.release())
@@ -109,7 +109,7 @@ def test_fail_pipe_without_video(tmp_path: Path, make_camera: MakeCamera) -> Non
     eventually(lambda: not [each for each in Path("/proc/self/fd").iterdir() if each.resolve() == tmp_path / "pipe"])
 
 
-def test_fail_missing_file(tmp_path: Path, make_camera: MakeCamera) -> None:
+def test_missing_file_is_an_error(tmp_path: Path, make_camera: MakeCamera) -> None:
     camera = make_camera(tmp_path / "none.mp4")
     assert not camera.is_present()
     with pytest.raises(CameraMissing, match=r"none\.mp4 is missing"):
@@ -129,7 +129,7 @@ def test_file_without_video_is_retried(tmp_path: Path, make_camera: MakeCamera) 
     eventually(lambda: camera.disconnect_reason is None)
 
 
-def test_fail_unsupported_video_format(
+def test_unsupported_video_format_is_an_error(
     tmp_path: Path, make_camera: MakeCamera, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = write_unknown(tmp_path / "a.mp4")
@@ -139,7 +139,9 @@ def test_fail_unsupported_video_format(
     assert "Traceback" not in caplog.text
 
 
-def test_fail_start_thread(tmp_path: Path, make_camera: MakeCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_without_thread_is_an_error(
+    tmp_path: Path, make_camera: MakeCamera, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 

@@ -16,8 +16,9 @@ from softcam.camera.base import StreamRequest
 from softcam.camera.url.http_source import HttpSource, open_source
 from softcam.camera.url.source import SourceImage
 from softcam.errors import CameraError
+from tests.support.background import Background, eventually
 from tests.support.camera_habits import CAMERA_HABITS
-from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, Answer, Stub, head, part, send, stalling
+from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, Answer, Stub, encode_as, head, part, send, stalling
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 from tests.support.url_client import FrameRecorder, MakeCamera, open_with
 
@@ -143,6 +144,51 @@ def test_png_is_requested_again(make_stub: MakeStub) -> None:
             assert (frame.size, int(frame.planes[0].mean())) == ((64, 48), 200)
 
 
+@pytest.mark.parametrize("form", ["PNG", "WEBP"])
+def test_stream_of_other_images(make_stub: MakeStub, form: str) -> None:
+    """Browsers show it."""
+    parts = [encode_as(form, level=level) for level in (50, 200)]
+    damaged = parts[0].replace(b"IDAT", b"IDAT" + b"\xff", 1) if form == "PNG" else parts[0][:12] + bytes(100)
+    stream = b"".join(part(image, content_type=f"image/{form.lower()}") for image in (*parts, damaged, *parts, SMALL))
+    with opened(make_stub(stalling(head() + stream)).url) as source:
+        images, levels = source.images(), list[int]()
+        while (image := next(images)) is None or image.data != SMALL:
+            if image is not None:
+                frame = image.frame(None, 0, 0.0, None)
+                assert frame.size == (64, 48)
+                levels.append(round(float(frame.planes[0].mean())))
+    assert levels == [50, 200, 50, 200]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content", "count"),
+    [
+        ("image/gif", encode_as("GIF"), 2),
+        ("text/plain", b"not ready", 2),
+        ("image/x-unknown", bytes(300_000) + b"\n", 2),
+        ("image/jpeg", b"no image", 6),  # damaged ones are skipped
+        ("image/png", encode_as("PNG")[:60], 6),
+    ],
+)
+def test_stream_without_images_is_an_error_at_once(
+    make_stub: MakeStub, content_type: str, content: bytes, count: int
+) -> None:
+    stream = head() + part(content, content_type=f"{content_type}; size=1") * count
+    with opened(make_stub(stalling(stream)).url) as source:
+        expected = f"no image in its parts of type {content_type}; JPEG, PNG and WebP are supported"
+        with pytest.raises(CameraError, match=f"^{re.escape(expected)}$"):
+            next(source.images())
+
+
+def test_reason_before_the_first_image(make_stub: MakeStub, make_camera: MakeCamera) -> None:
+    stub = make_stub(stalling(head() + part(b"")))
+    camera = make_camera(stub.url)
+    opening = Background(lambda: camera.open(FrameRecorder()))
+    eventually(lambda: str(camera.disconnect_reason).endswith("/stream.mjpg: connected, no image yet"))
+    camera.cancel_open()
+    opening.result()
+
+
 @pytest.mark.parametrize("between", [b"", bytes(100)])
 def test_only_the_first_image_of_a_file_is_used(make_stub: MakeStub, between: bytes) -> None:
     """Others are previews and gain maps."""
@@ -213,14 +259,14 @@ def test_stream_that_ends_is_not_requested_again(make_stub: MakeStub) -> None:
         (b"HTTP/1.1 302 Found\r\nLocation: /stream.mjpg\r\n\r\n", "Server returned 302 Found"),
     ],
 )
-def test_fail_while_polling(make_stub: MakeStub, later: bytes, reason: str) -> None:
+def test_error_while_polling_ends_the_source(make_stub: MakeStub, later: bytes, reason: str) -> None:
     stub = make_stub(jpeg_response("Connection: close"), later)
     with opened(stub.url) as source, pytest.raises(CameraError, match=re.escape(reason)):
         images_of(source, 3)
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n", head(), head() + part(SMALL)[:300]])
-def test_fail_silent_server(make_stub: MakeStub, data: bytes) -> None:
+def test_silent_server_times_out(make_stub: MakeStub, data: bytes) -> None:
     stub = make_stub(stalling(data))
     with (
         pytest.raises(CameraError, match="timed out"),
@@ -229,7 +275,7 @@ def test_fail_silent_server(make_stub: MakeStub, data: bytes) -> None:
         images_of(source, 1)
 
 
-def test_fail_endless_header(make_stub: MakeStub) -> None:
+def test_endless_header_is_an_error(make_stub: MakeStub) -> None:
     def drip(connection: socket.socket, request: bytes) -> None:
         pause = threading.Event()
         connection.sendall(b"HTTP/1.1 200 OK\r\n")
@@ -245,7 +291,7 @@ CHUNKED = ["Transfer-Encoding: chunked"]
 
 
 @pytest.mark.parametrize("size", [b"-5", b"0x5", b"+5", b" 5", b"", b"1_0", b"123456789", b"5-"])
-def test_fail_invalid_chunk_size(make_stub: MakeStub, size: bytes) -> None:
+def test_invalid_chunk_size_is_an_error(make_stub: MakeStub, size: bytes) -> None:
     first = b"%x\r\n" % len(SMALL) + SMALL + b"\r\n"
     stub = make_stub(head("image/jpeg", extra=CHUNKED) + first + size + b"\r\n12345\r\n0\r\n\r\n")
     with opened(stub.url) as source:
@@ -332,7 +378,7 @@ def test_password_is_not_sent_to_another_host(make_stub: MakeStub) -> None:
 
 
 @pytest.mark.parametrize("challenge", ["Basic realm=x", "Digest realm=x, nonce=y", "Negotiate", ""])
-def test_fail_rejected_password(
+def test_rejected_password_is_an_error(
     make_stub: MakeStub, make_camera: MakeCamera, caplog: pytest.LogCaptureFixture, challenge: str
 ) -> None:
     stub = make_stub(b"HTTP/1.1 401 No\r\nWWW-Authenticate: %b\r\n\r\n" % challenge.encode())
@@ -382,7 +428,7 @@ def test_other_stream_needs_one_connection(make_stub: MakeStub, container: str) 
     assert len(stub.requests) == 1
 
 
-def test_fail_other_stream_falls_silent(make_stub: MakeStub) -> None:
+def test_other_stream_that_falls_silent_times_out(make_stub: MakeStub) -> None:
     stub = make_stub(stalling(head("video/mp2t") + encoded("mpegts")[:1000]))
     with pytest.raises(CameraError, match="timed out"):
         open_source(stub.url, StreamRequest(640, 480, 25), 0.2, threading.Event().wait)

@@ -203,14 +203,14 @@ def test_no_leak(sink: Sink, path: Path) -> None:
         (["video/x-raw, format=(string)RGB"], "without a size"),
     ],
 )
-def test_fail_unsupported_caps(sink: Sink, path: Path, texts: list[str], reason: str) -> None:
+def test_unsupported_caps_are_an_error(sink: Sink, path: Path, texts: list[str], reason: str) -> None:
     with opened(path) as source:
         sink.accept(*texts)
         with pytest.raises(CameraError, match=f"{reason}".replace("(", r"\(")):
             next(source.images())
 
 
-def test_fail_short_buffers(sink: Sink, path: Path) -> None:
+def test_short_buffers_are_an_error(sink: Sink, path: Path) -> None:
     metas = video_meta((64, 48), (0,), (191,))
     for arguments, reason in (
         ({"missing": 1}, "shorter than announced"),
@@ -228,7 +228,7 @@ def test_fail_short_buffers(sink: Sink, path: Path) -> None:
 
 @pytest.mark.parametrize("size", [1 << 30, 1 << 63])
 @pytest.mark.parametrize("is_dmabuf", [False, True])
-def test_fail_large_buffers(sink: Sink, path: Path, size: int, *, is_dmabuf: bool) -> None:
+def test_large_buffers_are_an_error(sink: Sink, path: Path, size: int, *, is_dmabuf: bool) -> None:
     with opened(path) as source:
         sink.accept(caps("RGB", (64, 48)))
         sink.send_buffer(1, grey_rgb(1).tobytes(), size=size, offset=1, is_dmabuf=is_dmabuf)
@@ -238,7 +238,7 @@ def test_fail_large_buffers(sink: Sink, path: Path, size: int, *, is_dmabuf: boo
 
 
 @pytest.mark.parametrize("data", [b"HTTP/1.1 400 No\r\n\r\n", b"\0" * 8 + b"\0" * 56, b"\0\0\0\0\x04\0\0\0abcd"])
-def test_fail_another_protocol(sink: Sink, path: Path, data: bytes) -> None:
+def test_another_protocol_is_an_error(sink: Sink, path: Path, data: bytes) -> None:
     with opened(path) as source:
         sink.accept()
         sink.client.sendall(data)
@@ -289,7 +289,7 @@ def test_dmabuf(sink: Sink, path: Path) -> None:
         assert [sink.released() for _ in range(3)] == [1, 2, 3]
 
 
-def test_fail_memory_is_not_a_dmabuf(sink: Sink, path: Path) -> None:
+def test_memory_that_is_not_a_dmabuf_is_an_error(sink: Sink, path: Path) -> None:
     with opened(path) as source:
         sink.accept("image/jpeg")
         sink.send_buffer(1, jpeg_of(grey_rgb(3)), is_dmabuf=True)
@@ -298,7 +298,7 @@ def test_fail_memory_is_not_a_dmabuf(sink: Sink, path: Path) -> None:
         assert sink.released() == 1
 
 
-def test_fail_silent_sink(sink: Sink, path: Path) -> None:
+def test_silent_sink_is_an_error(sink: Sink, path: Path) -> None:
     with opened(path, timeout_s=0.1) as source:
         sink.accept(caps("RGB", (64, 48)))
         with pytest.raises(CameraError, match="timed out"):

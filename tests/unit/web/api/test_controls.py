@@ -32,7 +32,7 @@ class Controls(Scene):
         more = {"ExposureValue": (-8.0, 8.0, 0.0), "AeFlickerMode": (0, 1, 0)}
         camera.config = replace(camera.config, controls={**CONTROLS, **more})
         super().__init__(camera, linger_s=linger_s, folder=folder)
-        self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0)
+        self.controls = ControlApi(self.manager, self.control_manager, self.media, 0.0, self.presets)
 
     def post(self, name: str, **values: Any) -> Mapping[str, Any]:
         return answer_of(lambda request: self.controls.set(BY_NAME[name], request), values)
@@ -153,6 +153,27 @@ def test_values_are_those_that_the_open_camera_applies(scene: Controls) -> None:
     with scene.held.open():
         for name, values in applied.items():
             assert {field: scene.value(name, field) for field in values} == values
+
+
+def test_field_of_view(scene: Controls) -> None:
+    def fov_mode() -> Any:
+        answer = answer_of(scene.controls.fov_mode)
+        assert answer["description"]
+        return answer["mode"]
+
+    assert fov_mode() == scene.value("fov_mode", "mode") == "scale"
+    answer = scene.post("fov_mode", mode="crop")
+    assert (answer["mode"], answer["note"]) == ("crop", "applied when the camera opens")
+    assert fov_mode() == scene.value("fov_mode", "mode") == "crop"
+    assert scene.post("fov_mode", mode=None)["mode"] == fov_mode() == "scale"
+    scene.post("fov_mode", mode="crop")
+    with scene.held.open():
+        assert scene.post("fov_mode", mode="crop")["note"] is None
+        scene.camera.config = replace(scene.camera.config, controls={})
+    scene.held.end_linger()
+    scene.held.wait_for(State.CLOSED)
+    with scene.held.open():
+        assert fov_mode() == scene.value("fov_mode", "mode") == "scale", "it cannot crop"
 
 
 def test_closed_camera_reports_no_deviation_of_an_untried_size(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +19,9 @@ from softcam.camera.session.autofocus_cycle import AfMode
 from softcam.camera.session.manager import SessionLimits, State
 from softcam.errors import CameraError, NoPicture
 from softcam.imaging import jpeg
+from softcam.imaging.exif import exif_segment, with_exif
 from softcam.imaging.frame import Frame
+from softcam.web.api.media import SnapshotOptions
 from softcam.web.http.messages import HttpError
 from tests.support.background import Background, eventually
 from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, STEADY, make_frame
@@ -101,7 +104,7 @@ def test_headers(flowing: Scene) -> None:
         ("timestamp=1&bypassCache=2&cacheBust=3", SIZE, False),
     ],
 )
-def test_ok_size(flowing: Scene, query: str, size: tuple[int, int], is_still: bool) -> None:
+def test_size_of_a_snapshot(flowing: Scene, query: str, size: tuple[int, int], is_still: bool) -> None:
     response = flowing.snapshot(query)
     assert size_of(response) == size
     assert (flowing.camera.count("still") == 1) is is_still
@@ -111,7 +114,7 @@ def test_ok_size(flowing: Scene, query: str, size: tuple[int, int], is_still: bo
     ("query", "size", "is_still"),
     [("", (64, 32), True), ("width=32", (32, 16), False), ("height=16", (32, 16), False), ("full=1", (64, 32), True)],
 )
-def test_ok_configured_size(query: str, size: tuple[int, int], is_still: bool) -> None:
+def test_configured_size_of_a_snapshot(query: str, size: tuple[int, int], is_still: bool) -> None:
     with Scene(snapshot_size=(64, 32)) as scene, scene.camera.flowing():
         assert size_of(scene.snapshot(query)) == size
         assert (scene.camera.count("still") == 1) is is_still
@@ -139,11 +142,37 @@ def test_raw_image() -> None:
         assert response.body == b"a raw picture"
         assert response.content_type == "image/x-adobe-dng"
         assert asked_s <= taken_at_s(response) + SOME_MS
-        assert response.headers["Content-Disposition"] == 'attachment; filename="snapshot.dng"'
+        assert re.fullmatch(
+            r'attachment; filename="snapshot-\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.dng"',
+            response.headers["Content-Disposition"],
+        )
         assert COMMON.items() <= response.headers.items()
 
 
-def test_ok_quality(flowing: Scene) -> None:
+def description_of(picture: bytes) -> str | None:
+    """The description, which Pillow reads as Latin-1."""
+    text = Image.open(io.BytesIO(picture)).getexif().get(ExifTags.Base.ImageDescription)
+    return None if text is None else str(text).encode("latin-1").decode()
+
+
+def test_name_of_the_camera() -> None:
+    for full in (0, 1):
+        with Scene(make_camera(), name="Gärten 庭") as scene, scene.camera.flowing():
+            response = scene.snapshot(f"full={full}")
+            assert description_of(response.body) == "Gärten 庭"
+            assert re.fullmatch(
+                r"inline; filename=\"Garten-_-2\S+\.jpg\"; filename\*=UTF-8''G%C3%A4rten-%E5%BA%AD-2\S+\.jpg",
+                response.headers["Content-Disposition"],
+            )
+
+
+def test_no_name_of_the_camera(flowing: Scene) -> None:
+    response = flowing.snapshot()
+    assert description_of(response.body) is None
+    assert response.headers["Content-Disposition"].startswith('inline; filename="snapshot-2')
+
+
+def test_quality_of_a_snapshot(flowing: Scene) -> None:
     def tables(picture: bytes) -> list[bytes]:
         return re.findall(rb"\xff\xdb\x00\x43.{65}", picture, re.DOTALL)
 
@@ -188,7 +217,7 @@ def test_unknown_metadata(scene: Scene, value: object) -> None:
         ("full=2", "full"),
     ],
 )
-def test_fail_invalid_parameter(scene: Scene, query: str, name: str) -> None:
+def test_invalid_parameter_is_400(scene: Scene, query: str, name: str) -> None:
     for method in ("GET", "HEAD"):
         with pytest.raises(HttpError, match=f"^{name}: must be ") as caught:
             scene.snapshot(query, method)
@@ -243,6 +272,22 @@ def test_series_focuses_once(focusing: Scene) -> None:
         assert focusing.manager.autofocus.mode is AfMode.CONTINUOUS
         focusing.snapshot("autofocus=1")
         assert triggers(focusing) == 2, "the request asks for it"
+
+
+def test_series_without_linger_opens_the_camera_once() -> None:
+    camera, limits = make_camera(controls=dict(AUTOFOCUS)), SessionLimits(series_s=60.0)
+    focused = {**STEADY, "AfState": 2}
+    with Scene(camera, linger_s=0.0, session_limits=limits, autofocus_timeout_s=5.0) as scene, camera.flowing(focused):
+        for _ in range(5):
+            assert scene.snapshot().status is HTTPStatus.OK
+        assert (camera.opens, triggers(scene)) == (1, 1)
+        assert scene.held.state is State.LINGERING
+
+
+def test_still_of_a_timelapse_does_not_keep_the_camera_open() -> None:
+    with Scene(linger_s=0.0, session_limits=SessionLimits(series_s=60.0)) as scene, scene.camera.flowing():
+        scene.media.take_snapshot(SnapshotOptions(), is_of_series=False)
+        scene.held.wait_for(State.CLOSED)
 
 
 def test_focus_starts_with_the_camera(focusing: Scene) -> None:
@@ -385,3 +430,14 @@ def test_orientation_of_camera_jpeg(whole: bytes) -> None:
         eventually(lambda: sends_until(scene, whole, lambda: asked.is_over))
         picture = Image.open(io.BytesIO(asked.result().body))
     assert picture.getexif()[ExifTags.Base.Orientation] == 6
+
+
+def test_name_in_jpeg_of_a_camera(whole: bytes) -> None:
+    """EXIF that is there already is kept."""
+    for picture, name in ((whole, "Door"), (with_exif(whole, exif_segment(description="own")), "own")):
+        with Scene(make_camera("MJPEG"), name="Door") as scene:
+            asked = Background(scene.snapshot)
+            eventually(lambda: scene.camera.is_open)
+            eventually(partial(sends_until, scene, picture, partial(getattr, asked, "is_over")))
+            assert description_of(asked.result().body) == name
+            assert asked.result().body.endswith(whole[2:])

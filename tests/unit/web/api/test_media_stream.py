@@ -12,12 +12,13 @@ from softcam.camera.session.manager import State
 from softcam.errors import CameraMissing, NoPicture
 from softcam.imaging import jpeg
 from softcam.imaging.frame import NewestFrame
+from softcam.net.event_loop import EventLoop
 from softcam.streaming.clients import StreamClient
 from softcam.streaming.fanout import FanOut
 from softcam.streaming.jpeg_encoder import JpegEncoderPool, JpegVariant
 from softcam.web.api.media import MediaApi, MediaDefaults
 from softcam.web.http.messages import HttpError, Response, StreamingResponse
-from tests.support.background import Background, eventually, soon_s
+from tests.support.background import Background, eventually, soon
 from tests.support.fakes import AUTOFOCUS, SIZE, STEADY, make_frame
 from tests.support.raw_http import Client, Site, make_request
 from tests.support.timeouts import PATIENCE_S
@@ -104,7 +105,7 @@ def start(response: StreamingResponse) -> None:
         ("nonce=1&cacheBust=2", JpegVariant(0, 80), 0.0),
     ],
 )
-def test_ok_parameters(query: str, key: JpegVariant, interval_s: float) -> None:
+def test_parameters_select_variant_and_interval(query: str, key: JpegVariant, interval_s: float) -> None:
     audience = Audience()
     with Scene(fanout=audience) as scene, scene.camera.flowing():
         response = stream(scene, query)
@@ -149,7 +150,7 @@ def test_explicit_quality_matters_for_camera_jpegs_only(query: str, is_asked: bo
     ("query", "name"),
     [("quality=0", "quality"), ("fps=0", "fps"), ("fps=1001", "fps"), ("fps=x", "fps"), ("width=8", "width")],
 )
-def test_fail_invalid_parameter(scene: Scene, query: str, name: str) -> None:
+def test_invalid_parameter_opens_no_camera(scene: Scene, query: str, name: str) -> None:
     with pytest.raises(HttpError, match=f"^{name}: must be ") as caught:
         stream(scene, query)
     assert caught.value.status is HTTPStatus.BAD_REQUEST
@@ -174,6 +175,27 @@ def test_client_limit() -> None:
         second.cancel()
         third.cancel()
         assert scene.leases["stream"] == 0
+
+
+def test_reconnecting_client_waits_for_its_own_slot() -> None:
+    with Scene(max_clients=1, slot_wait_s=PATIENCE_S) as scene, scene.camera.flowing():
+        first = stream(scene)
+        again = Background(lambda: stream(scene))
+        time.sleep(0.1)
+        assert not again.is_over
+        first.cancel()  # its end is noticed after the new request
+        again.result().cancel()
+
+
+def test_head_reports_client_limit_without_a_slot() -> None:
+    with Scene(max_clients=1) as scene, scene.camera.flowing():
+        head = make_request("/stream.mjpg", method="HEAD")
+        assert isinstance(scene.media.stream(head), Response)
+        only = stream(scene)
+        with pytest.raises(HttpError, match="client limit reached"):
+            scene.media.stream(head)
+        only.cancel()
+        assert isinstance(scene.media.stream(head), Response)
 
 
 def test_client_limit_is_atomic() -> None:
@@ -223,12 +245,13 @@ def test_head_opens_no_stream(scene: Scene) -> None:
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_camera_disabled(method: str) -> None:
     pictures = JpegEncoderPool(NewestFrame(), SIZE)
-    fan = FanOut(pictures.set_channels, lambda: None, lambda _: None)
+    loop = EventLoop("event-loop", lambda _: None)
+    fan = FanOut(loop, pictures.set_channels, lambda: None)
     media = MediaApi(None, make_controls(), pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
     for handle in (media.stream, media.snapshot):
         with pytest.raises(HttpError, match="disabled"):
             handle(make_request("/", method=method))
-    fan.stop(soon_s())
+    loop.stop(soon())
 
 
 # Over the wire

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from softcam import __version__
+from softcam.controls.aliases import ALIASES, Alias
 from softcam.controls.schema import GROUPS
+from softcam.web.api.control_aliases import AliasApi
 from softcam.web.api.controls import ControlApi
 from softcam.web.api.openapi import describe, openapi_routes
 from softcam.web.http.messages import AnyResponse, Request, Response
@@ -99,10 +101,39 @@ def test_description_of_limits() -> None:
 def test_assets_and_actions_are_omitted() -> None:
     routes = [route("/assets/a.css"), route("/?action=stream", doc=Doc("A", "tag", GOOD))]
     assert describe(routes, has_key=False)["paths"] == {}
-    (own,) = openapi_routes(routes, has_key=False)
+    own, _ = openapi_routes(routes, has_key=False)
     body = own.handle(Request("GET", "/openapi.json", {}, None, "test"))  # type: ignore[arg-type]
     assert isinstance(body, Response)
-    assert set(json.loads(body.body)["paths"]) == {"/openapi.json"}
+    assert set(json.loads(body.body)["paths"]) == {"/openapi.json", "/collection.json"}
+
+
+def test_aliases_are_marked() -> None:
+    doc = Doc("A", "tag", GOOD)
+    paths = describe([Route(("/v1/a", "/a", "/?action=a"), handle, doc=doc), route("/b", doc=doc)], has_key=False)[
+        "paths"
+    ]
+    assert {path: methods["get"].get("x-alias-of") for path, methods in paths.items()} == {
+        "/v1/a": None,
+        "/a": "/v1/a",
+        "/b": None,
+    }
+
+
+EXAMPLES = [
+    ({"type": "object", "properties": {"a": {"type": "boolean"}}}, {}),
+    ({"type": "object", "properties": {"a": {"type": "number", "minimum": -8}}, "minProperties": 1}, {"a": -8}),
+    ({"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"]}, {"a": "x"}),
+    ({"type": "object", "properties": {"a": {"type": "integer", "default": 3}}}, {"a": 3}),
+    ({"oneOf": [{"type": "object", "properties": {"a": {"const": "x"}}, "required": ["a"]}, {}]}, {"a": "x"}),
+    ({"type": ["string", "null"]}, ""),
+    ({"type": "array"}, []),
+]
+
+
+@pytest.mark.parametrize(("schema", "example"), EXAMPLES)
+def test_example_of_a_body(schema: dict[str, Any], example: Any) -> None:
+    document = describe([route("/a", "POST", doc=Doc("A", "tag", GOOD, body=schema))], has_key=False)
+    assert document["paths"]["/a"]["post"]["requestBody"]["content"]["application/json"]["example"] == example
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
@@ -118,10 +149,28 @@ def test_schema_matches_validation(group: Any) -> None:
                 row.parse(schema["properties"][row.name]["minimum"] - 1)
 
 
+@pytest.mark.parametrize("alias", ALIASES, ids=lambda alias: alias.body.name)
+def test_other_names_are_described(alias: Alias) -> None:
+    document = describe(AliasApi(None, None, lambda: None).routes(), has_key=False)  # type: ignore[arg-type]
+    for path in (f"/v1/camera/{alias.body.name}", f"/camera/{alias.body.name}"):
+        operation = document["paths"][path]["post"]
+        assert operation["summary"]
+        assert f"of `{alias.target.name}`" in operation["description"]
+        body = operation.get("requestBody")
+        assert (body is None) is (not alias.body.fields)
+        if body is not None:
+            assert body["content"]["application/json"]["schema"] == alias.body.schema()
+        answer = operation["responses"]["200"]["content"]["application/json"]["schema"]
+        assert answer["required"][0] == next(iter(answer["properties"])) == "status"
+        assert set(answer["required"]) <= answer["properties"].keys()
+
+
 def test_response_fields_are_described() -> None:
-    document = describe(ControlApi(None, None, None, 0.0).routes(), has_key=False)  # type: ignore[arg-type]
+    document = describe(ControlApi(None, None, None, 0.0, None).routes(), has_key=False)  # type: ignore[arg-type]
     for group in GROUPS:
-        answer = document["paths"][group.paths[0]]["post"]["responses"]["200"]["content"]["application/json"]["schema"]
+        answer = document["paths"][f"/v1/camera/{group.name}"]["post"]["responses"]["200"]["content"][
+            "application/json"
+        ]["schema"]
         assert answer["additionalProperties"] is False
         assert {group.answers.get(row.name, row.name) for row in group.fields} < set(answer["properties"])
         assert all(schema for schema in answer["properties"].values())

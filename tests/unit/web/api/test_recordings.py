@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from softcam.errors import CameraError, NotSupported, PortalError
+from softcam.h264.bitrate import fixed_bitrate
 from softcam.imaging import jpeg
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
@@ -20,7 +21,7 @@ from softcam.web.api.recordings import RecordingsApi
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import AnyResponse, FileResponse, Request, Response, parse_target
 from softcam.web.http.router import Router
-from tests.support.background import Background, eventually, soon_s
+from tests.support.background import Background, eventually, soon
 from tests.support.h264_samples import FPS, FakeSource
 from tests.support.raw_http import Site
 from tests.support.web_app import Scene
@@ -53,7 +54,7 @@ class Client:
             timelapse = TimelapseRecorder(
                 library,
                 lambda full: scene.media.take_snapshot(SnapshotOptions(full_sensor=full)),
-                10**6,
+                fixed_bitrate(10**6),
                 scene.deaths.append,
                 lambda: 1,
             )
@@ -120,7 +121,7 @@ def listener(folder: Path | None, preroll_s: float = 0.0) -> Iterator[Client]:
         listener = Client(scene, folder, preroll_s)
         yield listener
         if listener.recorders is not None:
-            listener.recorders.close(soon_s())
+            listener.recorders.close(soon())
 
 
 def test_empty_list(tmp_path: Path) -> None:
@@ -132,15 +133,17 @@ def test_empty_list(tmp_path: Path) -> None:
             "total": 0,
             "next": None,
             "running": {"video": None, "timelapse": None},
+            "cut_short": {"video": None, "timelapse": None},
             "used_bytes": 0,
             "max_bytes": None,
             "last_error": None,
         }
-        assert d.api.status() == {"video": None, "timelapse": None, "last_error": None}
+        nothing = {"video": None, "timelapse": None}
+        assert d.api.status() == {**nothing, "cut_short": nothing, "last_error": None}
         assert d.json("/v1/recordings/stop", "POST") == {"status": "ok", "recording": None}
 
 
-def test_fail_without_folder(tmp_path: Path) -> None:
+def test_not_supported_without_folder(tmp_path: Path) -> None:
     with listener(None) as d:
         assert d.api.status() is None
         name = "/v1/recordings/2026-11-20_23-15-02.mp4"
@@ -259,7 +262,7 @@ def test_failed_still_leaves_no_file(tmp_path: Path) -> None:
         ([], "body: must be a JSON object"),
     ],
 )
-def test_fail_invalid_options(body: Any, expected: str, tmp_path: Path) -> None:
+def test_invalid_options_are_400(body: Any, expected: str, tmp_path: Path) -> None:
     with listener(tmp_path, preroll_s=5.0) as d:
         status, detail = d.refusal("/v1/recordings/start", "POST", body)
         assert status == 400
@@ -277,6 +280,7 @@ def test_list_in_pages(tmp_path: Path) -> None:
             content = d.json(target)
             assert (len(content["recordings"]), content["next"]) == (size, following)
             found += [entry["name"] for entry in content["recordings"]]
+            assert content["total"] == len(names)
             target = f"/v1/recordings?limit=4&before={content['next']}"
         assert found == names
         for query, total in (
@@ -288,6 +292,52 @@ def test_list_in_pages(tmp_path: Path) -> None:
             assert d.json(f"/v1/recordings?{query}")["total"] == total, query
 
 
+def test_recording_that_was_cut_short(tmp_path: Path) -> None:
+    with listener(tmp_path) as d:
+        assert d.recorders is not None
+        assert d.recorders.video is not None
+        d.recorders.video.report_cut_short(1000.12345, "its duration is over")
+        expected = {"video": 1000.123, "timelapse": None}
+        assert d.json("/v1/recordings")["cut_short"] == expected
+        status = d.api.status()
+        assert status is not None
+        assert status["cut_short"] == expected
+        d.record()
+        assert d.json("/v1/recordings")["cut_short"]["video"] is None
+
+
+@pytest.mark.parametrize(
+    ("selection", "before", "places"),
+    [
+        ("", "", [0, 1, 2, 3, 4, 5]),
+        ("kind=still", "", [0, 1, 2, 3, 4, 5]),
+        ("day=2026-11-21", "", [2, 3]),
+        ("after=2026-11-21_12-00-00.jpg", "", [0, 1, 2, 3]),
+        ("kind=still", "1795262401", [3, 4, 5]),
+        ("after=2026-11-21_12-00-00.jpg", "1795348800.5", [1, 2, 3]),
+    ],
+)
+@pytest.mark.parametrize("limit", [1, 2, 3, 6])
+def test_total_is_that_of_the_selection_on_every_page(
+    selection: str, before: str, places: list[int], limit: int, tmp_path: Path
+) -> None:
+    """Also of a time that `before` selects, which `next` repeats."""
+    names = [f"2026-11-2{day}_12-00-0{second}.jpg" for day in (2, 1, 0) for second in (1, 0)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    with listener(tmp_path) as d:
+        found = list[str]()
+        following: str | None = before
+        while following is not None:
+            content = d.json(
+                f"/v1/recordings?limit={limit}&{selection}" + (f"&before={following}" if following else "")
+            )
+            assert content["total"] == len(places)
+            found += [entry["name"] for entry in content["recordings"]]
+            following = content["next"]
+    assert found == [names[place] for place in places]
+
+
 @pytest.mark.parametrize(
     "query",
     [
@@ -297,11 +347,14 @@ def test_list_in_pages(tmp_path: Path) -> None:
         "day=2026-02-31",
         "day=20261120",
         "before=yesterday",
+        "before=2026-11-21_12-00-00.jpg,",
+        "before=2026-11-21_12-00-00.jpg,yesterday",
+        "before=1795348801,2026-11-21_12-00-00.jpg",
         "after=-1",
         "after=1e20",
     ],
 )
-def test_fail_invalid_page(query: str, tmp_path: Path) -> None:
+def test_invalid_page_is_400(query: str, tmp_path: Path) -> None:
     with listener(tmp_path) as d:
         status, detail = d.refusal(f"/v1/recordings?{query}")
         assert (status, detail.partition(": must be ")[0]) == (400, query.partition("=")[0])
@@ -319,7 +372,7 @@ def test_missing_folder_is_an_empty_list_with_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", TRAVERSALS)
-def test_fail_path_traversal(name: str, tmp_path: Path) -> None:
+def test_path_traversal_is_404(name: str, tmp_path: Path) -> None:
     (tmp_path / "2026-11-20_23-15-02.mp4").write_text("secret")
     (tmp_path / "folder").mkdir()
     with listener(tmp_path / "folder") as d, Site(d.api.routes()) as site:
@@ -340,6 +393,10 @@ def test_file_headers(tmp_path: Path) -> None:
         assert "Content-Disposition" not in reply.headers
         assert site.ask(target, headers={"If-None-Match": reply.headers["ETag"]}).status == 304
         assert site.ask(f"{target}?download=1").headers["Content-Disposition"] == f'attachment; filename="{name}"'
+        with Site(RecordingsApi(d.recorders, d.scene.media, "Gärten 庭").routes()) as named:
+            file_name = named.ask(f"{target}?download=1").headers["Content-Disposition"]
+        quoted = f"G%C3%A4rten-%E5%BA%AD-{name}"
+        assert file_name == f"attachment; filename=\"Garten-_-{name}\"; filename*=UTF-8''{quoted}"
         assert site.ask(f"{target}?download=perhaps").status == 400
         head = site.ask(target, method="HEAD")
         assert int(head.headers["Content-Length"]) == len(site.ask(target).body)

@@ -3,6 +3,7 @@
 import json
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from softcam.web.http.messages import AnyResponse, Request, Response
 from tests.support.background import eventually
 from tests.support.fakes import AUTOFOCUS, SIZE, STEADY
 from tests.support.raw_http import Site, make_request
-from tests.support.web_app import Scene, make_camera, make_controls
+from tests.support.sensors import IMX708, modes_of
+from tests.support.web_app import Scene, make_camera, make_controls, make_presets
 
 STATUS_PATHS = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 
@@ -27,6 +29,8 @@ KNOWN_FIELDS = {
     "the first service": "lux exposure_us analogue_gain colour_temperature auto_exposure streaming",
     "the second service": "autofocus_mode lens_position focus_fom hdr_mode lens_correction_enabled scene_mode"
     " day_night_mode day_night_threshold_lux frame_duration_us sensor_black_levels",
+    "its later versions": "current_limits exposure_value noise_reduction_mode ae_constraint_mode ae_exposure_mode"
+    " fov_mode is_wide_camera sensor_mode_width sensor_mode_height",
     "the robot": "available",
     "the pipeline": "backend",
     "the portal": "state backend available viewers width height fps last_error restarts uptime_s",
@@ -70,6 +74,24 @@ def test_all_fields_are_present(fields: str) -> None:
         assert set(fields.split()) <= ask(scene.api.status).keys()
         with scene.held.open():
             assert set(fields.split()) <= ask(scene.api.status).keys()
+
+
+def test_sensor_mode_and_lens() -> None:
+    camera = make_camera()
+    camera.model = "imx708_wide_noir"
+    modes = modes_of(IMX708, is_wide=True)
+    camera.config = replace(camera.config, sensor_modes=modes, sensor_mode=modes.modes[1])
+
+    def fields() -> tuple[Any, ...]:
+        content = ask(scene.api.status)
+        return content["is_wide_camera"], content["sensor_mode_width"], content["sensor_mode_height"]
+
+    with Scene(camera) as scene:
+        assert fields() == (True, None, None)
+        with scene.held.open():
+            assert fields() == (True, 2304, 1296)
+        camera.model = None
+        assert fields()[0] is None
 
 
 def test_closed_camera() -> None:
@@ -186,7 +208,9 @@ def test_states() -> None:
 def test_disabled_camera() -> None:
     with Scene() as scene:
         fields = ask(scene.api.status).keys()
-    api = StatusApi(None, make_controls(), lambda: 0, lambda: 0, True, [PublishingApi(None, has_camera=False).status])
+    controls = make_controls()
+    sections = [PublishingApi(None, has_camera=False).status, make_presets(controls).status]
+    api = StatusApi(None, controls, lambda: 0, lambda: 0, True, sections)
     content = ask(api.status)
     assert content.keys() == fields
     assert (content["state"], content["available"], content["backend"]) == ("closed", False, None)
@@ -278,3 +302,15 @@ def test_health_shows_recordings() -> None:
     fields = ("recording_active", "recording_interrupted", "recording_error")
     assert [health[field] for field in fields] == [True, 1000.5, "No space left on device"]
     assert ask(api.status)["recording"] == recording
+
+
+def test_health_shows_a_recording_that_was_cut_short() -> None:
+    recording = {
+        "video": None,
+        "timelapse": None,
+        "cut_short": {"video": 1000.5, "timelapse": None},
+        "last_error": None,
+    }
+    api = StatusApi(None, make_controls(), lambda: 0, lambda: 0, True, recording=lambda: recording)
+    health = ask(api.health)
+    assert (health["recording_active"], health["recording_interrupted"]) == (False, 1000.5)

@@ -45,7 +45,7 @@ def basic(credentials: str | bytes) -> dict[str, str]:
         {"X-API-Key": KEY, "Authorization": "Bearer wrong"},
     ],
 )
-def test_ok_key(headers: Mapping[str, str]) -> None:
+def test_key_grants_access(headers: Mapping[str, str]) -> None:
     AccessControl(KEY).authorize(make_headers(headers), "client")
 
 
@@ -79,7 +79,7 @@ def test_ok_key(headers: Mapping[str, str]) -> None:
         {"Cookie": f"X-API-Key={KEY}"},
     ],
 )
-def test_fail_wrong_key(headers: Mapping[str, str]) -> None:
+def test_wrong_key_is_rejected(headers: Mapping[str, str]) -> None:
     with pytest.raises(HttpError) as caught:
         AccessControl(KEY).authorize(make_headers(headers), "client")
     assert caught.value.status is HTTPStatus.UNAUTHORIZED
@@ -110,7 +110,9 @@ def test_view_key_in_query() -> None:
 
 @pytest.mark.parametrize("view_key", [VIEW_KEY, None])
 @pytest.mark.parametrize("offered", [KEY, "guess"])
-def test_fail_wrong_key_in_query(view_key: str | None, offered: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_wrong_key_in_query_is_rejected_and_not_logged(
+    view_key: str | None, offered: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with pytest.raises(
         HttpError, match=r"^key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not"
     ) as caught:
@@ -119,7 +121,7 @@ def test_fail_wrong_key_in_query(view_key: str | None, offered: str, caplog: pyt
     assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]
 
 
-def test_fail_empty_key_in_query() -> None:
+def test_empty_key_in_query_is_rejected() -> None:
     with pytest.raises(HttpError, match="an API key is required"):
         AccessControl(KEY, VIEW_KEY).authorize(make_headers({}), "client", query_key="")
 
@@ -263,3 +265,19 @@ def test_html_error_for_browsers() -> None:
         assert (reply.status, reply.headers["Content-Type"]) == (401, "text/html; charset=utf-8")
         assert b"Authentication required" in reply.body
         assert reply.headers["WWW-Authenticate"].startswith("Basic ")
+        assert reply.headers["Cache-Control"] == "no-store"
+        assert "default-src 'none'" in reply.headers["Content-Security-Policy"]
+
+
+def test_private_address_requires_the_full_key() -> None:
+    routes = [Route(("/private",), lambda _: json_response({}), is_private=True)]
+    with Site(routes, api_key=KEY, view_key=VIEW_KEY) as site:
+        assert site.ask("/private", headers={"X-API-Key": KEY}).status == HTTPStatus.OK
+        answer = site.ask("/private", headers={"X-API-Key": VIEW_KEY})
+        assert (answer.status, answer.detail) == (
+            HTTPStatus.FORBIDDEN,
+            "this key is read-only: this address requires the key of CAMERA_API_KEY",
+        )
+        assert site.ask("/private").status == HTTPStatus.UNAUTHORIZED
+    with Site(routes) as site:
+        assert site.ask("/private").status == HTTPStatus.OK

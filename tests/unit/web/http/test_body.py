@@ -33,7 +33,7 @@ NoLeaks = Callable[[], AbstractContextManager[None]]
     ],
     ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else str(value),
 )
-def test_fail_malformed_request(site: Site, handlers: Handlers, request_: bytes, status: int) -> None:
+def test_malformed_request_is_rejected(site: Site, handlers: Handlers, request_: bytes, status: int) -> None:
     with site.client() as client:
         client.send(request_)
         reply = client.reply()
@@ -54,7 +54,7 @@ SMUGGLED = b"GET /hello?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
         (b"Transfer-Encoding: chunked\r\n", 411, "Transfer-Encoding"),
         (b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", 411, "Transfer-Encoding"),
         (b"Content-Length: 5\r\nTransfer-Encoding: identity\r\n", 411, "Transfer-Encoding"),
-        (b"Transfer-Encoding:\r\n chunked\r\n", 411, "Transfer-Encoding"),
+        (b"Transfer-Encoding:\r\n chunked\r\n", 400, "NAME: VALUE"),
         (b"Content-Length: 5\r\nContent-Length: 6\r\n", 400, "once"),
         (b"Content-Length: 5\r\ncontent-length: 5\r\n", 400, "once"),
         (b"Content-Length: 5, 5\r\n", 400, "number of bytes"),
@@ -62,7 +62,7 @@ SMUGGLED = b"GET /hello?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
         (b"Content-Length: +5\r\n", 400, "number of bytes"),
         (b"Content-Length: 0x5\r\n", 400, "number of bytes"),
         (b"Content-Length: 5 5\r\n", 400, "number of bytes"),
-        (b"Content-Length: 5\r\n 5\r\n", 400, "number of bytes"),
+        (b"Content-Length: 5\r\n 5\r\n", 400, "NAME: VALUE"),
         (b"Content-Length: 1_0\r\n", 400, "number of bytes"),
         (b"Content-Length: \xb2\r\n", 400, "number of bytes"),
         (b"Content-Length: five\r\n", 400, "number of bytes"),
@@ -76,7 +76,7 @@ SMUGGLED = b"GET /hello?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
     ],
     ids=lambda value: repr(value[:60]) if isinstance(value, bytes) else None,
 )
-def test_fail_ambiguous_length(site: Site, handlers: Handlers, header: bytes, status: int, detail: str) -> None:
+def test_ambiguous_length_is_rejected(site: Site, handlers: Handlers, header: bytes, status: int, detail: str) -> None:
     with site.client() as client:
         client.send(b"GET /hello HTTP/1.1\r\n" + header + b"Host: x\r\n\r\n" + SMUGGLED)
         reply = client.reply()
@@ -86,7 +86,7 @@ def test_fail_ambiguous_length(site: Site, handlers: Handlers, header: bytes, st
     assert handlers.requests == []
 
 
-def test_fail_large_body_receives_response(site: Site) -> None:
+def test_large_body_receives_a_response(site: Site) -> None:
     """Closed at once, the connection would be reset under the client's hands, and the answer lost for many."""
     with site.client() as client:
         client.send(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 500000\r\n\r\n")

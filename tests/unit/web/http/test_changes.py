@@ -92,3 +92,20 @@ def test_last_change_of_a_connection_is_logged(caplog: pytest.LogCaptureFixture,
             client.socket.close()
         eventually(lambda: len(caplog.messages) >= 2, "a line for the last change")
     assert [message.split()[-1] for message in caplog.messages] == ["1", "3"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "shown"),
+    [
+        ("/set/%46ront%20door", b"", "POST /set/Front door"),
+        ("/set", b'{"name": "\\u0046ront"}', 'POST /set {"name": "Front"}'),
+        ("/set", b'{"name": "Front"}', 'POST /set {"name": "Front"}'),
+        ("/set", b"\\u0046ront", "POST /set \\u0046ront"),
+    ],
+)
+def test_escapes_hide_nothing_from_the_redaction(
+    caplog: pytest.LogCaptureFixture, path: str, body: bytes, shown: str
+) -> None:
+    with caplog.at_level(logging.INFO):
+        ChangeLog().log_change(make_change(path, body))
+    assert caplog.messages == [f"Client 192.0.2.1 made a change: {shown}"]

@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager, suppress
 
 import pytest
 
+from softcam.runtime.deadline import Deadline
 from softcam.web.http.messages import AnyResponse, Request
 from softcam.web.http.router import Route
-from tests.support.background import eventually
+from tests.support.background import eventually, soon
 from tests.support.raw_http import Handlers, Site, request_threads
 from tests.support.timeouts import PATIENCE_S
 
@@ -200,13 +201,13 @@ def test_reject_when_all_threads_are_busy(handlers: Handlers, no_leaks: NoLeaks)
 
 
 def test_wait_answered(site: Site, handlers: Handlers) -> None:
-    assert site.server.connections.wait_answered(time.monotonic())
+    assert site.server.connections.wait_answered(Deadline.after(0.0))
     with site.client() as client:
         client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert handlers.inside.acquire(timeout=PATIENCE_S)
-        assert not site.server.connections.wait_answered(time.monotonic() + 0.01)
+        assert not site.server.connections.wait_answered(Deadline.after(0.01))
         handlers.gate.set()
-        assert site.server.connections.wait_answered(time.monotonic() + PATIENCE_S)
+        assert site.server.connections.wait_answered(soon())
         assert client.reply().status == 200
 
 

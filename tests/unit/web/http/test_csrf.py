@@ -57,7 +57,7 @@ def page(address: str, **more: str) -> Message:
         "https://cam.elsewhere.example",
     ],
 )
-def test_ok_private_name(access: AccessControl, address: str) -> None:
+def test_private_name_is_allowed(access: AccessControl, address: str) -> None:
     access.reject_cross_origin(page(address))
 
 
@@ -73,7 +73,7 @@ def test_ok_private_name(access: AccessControl, address: str) -> None:
         "http://x.cam.example.org",
     ],
 )
-def test_fail_public_name(access: AccessControl, address: str) -> None:
+def test_public_name_is_rejected(access: AccessControl, address: str) -> None:
     with pytest.raises(HttpError, match="CAMERA_HOST_NAMES") as refusal:
         access.reject_cross_origin(page(address))
     assert refusal.value.status is HTTPStatus.FORBIDDEN
@@ -87,7 +87,7 @@ def test_fail_public_name(access: AccessControl, address: str) -> None:
         {"Authorization": "Bearer any", "X_API_Key": "any"},
     ],
 )
-def test_fail_headers_that_a_page_can_set(access: AccessControl, more: dict[str, str]) -> None:
+def test_headers_that_a_page_can_set_allow_nothing(access: AccessControl, more: dict[str, str]) -> None:
     with pytest.raises(HttpError, match="evil"):
         access.reject_cross_origin(page("http://evil.example:18081", **more))
 
@@ -101,20 +101,22 @@ def test_fail_headers_that_a_page_can_set(access: AccessControl, more: dict[str,
         {"Connection": "keep-alive", "Sec_Fetch_Site": "same-origin"},  # over TLS
     ],
 )
-def test_ok_any_name_behind_proxy(access: AccessControl, more: dict[str, str]) -> None:
+def test_any_name_behind_a_proxy_is_allowed(access: AccessControl, more: dict[str, str]) -> None:
     access.reject_cross_origin(page("http://camera.example.net:8081", **more))
 
 
-def test_ok_any_name_without_origin(access: AccessControl) -> None:
+def test_any_name_without_origin_is_allowed(access: AccessControl) -> None:
     access.reject_cross_origin(make_headers({"Host": "pi.fritz.box:18081", **DIRECT}))
 
 
-def test_ok_any_name_with_key(resolver: Path) -> None:
+def test_any_name_with_a_key_is_allowed(resolver: Path) -> None:
     for keyed in (AccessControl("key"), AccessControl(None, "view")):
         keyed.reject_cross_origin(page("http://pi.example.net:18081"))
 
 
-def test_ok_name_in_search_domain(access: AccessControl, resolver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_in_search_domain_is_allowed(
+    access: AccessControl, resolver: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Garden")
     ours = page("http://garden.fritz.box:18081")
     with pytest.raises(HttpError, match=r"garden\.fritz\.box"):
@@ -138,7 +140,7 @@ def test_ok_name_in_search_domain(access: AccessControl, resolver: Path, monkeyp
         {"Host": "pi.local:1", "Origin": "http://pi.local:2"},
     ],
 )
-def test_fail_cross_origin(headers: Mapping[str, str]) -> None:
+def test_cross_origin_request_is_rejected(headers: Mapping[str, str]) -> None:
     for access in (AccessControl(None), AccessControl("key")):
         with pytest.raises(HttpError, match="cross-origin request rejected"):
             access.reject_cross_origin(make_headers(headers))

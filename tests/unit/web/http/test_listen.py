@@ -44,10 +44,19 @@ def failing(*errors: Exception) -> Callable[[], PortalServer]:
 
 
 def listen(
-    make: Callable[[], PortalServer], shutdown: ShutdownSignal | None = None, *, timeout_s: float = PATIENCE_S
+    make: Callable[[], PortalServer],
+    shutdown: ShutdownSignal | None = None,
+    *,
+    settings: tuple[str, str] = ("host", "port"),
+    timeout_s: float = PATIENCE_S,
 ) -> Any:
     return listening.listen(
-        make, "host camera, port 1", shutdown or ShutdownSignal(), timeout_s=timeout_s, interval_s=0.01
+        make,
+        "host camera, port 1",
+        shutdown or ShutdownSignal(),
+        settings=settings,
+        timeout_s=timeout_s,
+        interval_s=0.01,
     )
 
 
@@ -105,6 +114,12 @@ def test_error_names_the_cure(error: OSError, cure: str) -> None:
     assert str(caught.value) == f"host camera, port 1: {cure}"
 
 
+def test_error_names_the_flags_of_rtsp() -> None:
+    for error, cure in ((BUSY, "set another --rtsp-port"), (LATE[1], "--rtsp-host must be an address of this machine")):
+        with pytest.raises(PortalError, match=cure):
+            listen(failing(*[error] * 1000), settings=("rtsp_host", "rtsp_port"), timeout_s=0.0)
+
+
 @pytest.mark.parametrize(
     ("address", "has_key", "lines"),
     [
@@ -123,3 +138,8 @@ def test_warning_without_a_key(address: str, has_key: bool, lines: list[str], ca
     assert len(caplog.messages) == len(lines)
     assert all(message.startswith(line) for message, line in zip(caplog.messages, lines, strict=True))
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"][: len(lines)]
+
+
+def test_warning_for_a_server_that_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    listening.log_listening("URL", "0.0.0.0", has_key=False, can_change=False)
+    assert "can watch the camera; set CAMERA_VIEW_KEY" in caplog.text

@@ -5,7 +5,7 @@ from http import HTTPStatus
 
 import pytest
 
-from softcam.web.http.messages import HttpError, Request, json_response, parse_target
+from softcam.web.http.messages import HttpError, Request, find_client, json_response, parse_target
 from tests.support.raw_http import make_request
 
 
@@ -42,7 +42,7 @@ from tests.support.raw_http import make_request
         ("", "", {}),
     ],
 )
-def test_ok_targets(target: str, path: str, query: dict[str, str]) -> None:
+def test_target_is_split_into_path_and_query(target: str, path: str, query: dict[str, str]) -> None:
     assert parse_target(target) == (path, query)
 
 
@@ -66,7 +66,7 @@ def test_json_response_headers() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_fail_number_not_in_json(number: float) -> None:
+def test_number_that_json_does_not_have_is_an_error(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         json_response({"lux": number})
 
@@ -81,3 +81,37 @@ def test_head_expects_no_body(method: str, expects_body: bool) -> None:
     request: Request = make_request("/", method=method)
     assert request.expects_body is expects_body
     assert json.loads(json_response({"method": request.method}).body) == {"method": method}
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_local", "scheme", "host"),
+    [
+        ({"Host": "pi.local:8081"}, True, "http", "pi.local:8081"),
+        ({"Host": "127.0.0.1:18081", "X-Forwarded-Host": "pi.local"}, True, "http", "pi.local"),
+        ({"Host": "pi.local", "X-Forwarded-Proto": "https"}, True, "https", "pi.local"),
+        ({"Host": "pi.local", "X-Forwarded-Proto": "HTTPS, http", "X-Forwarded-Host": "a, b"}, True, "https", "a"),
+        ({"Host": "pi.local", "X-Forwarded-Proto": "javascript"}, True, "http", "pi.local"),
+        ({"Host": "pi.local", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "a"}, False, "http", "pi.local"),
+        ({}, True, "http", ""),
+    ],
+)
+def test_address_as_the_client_used_it(headers: dict[str, str], is_local: bool, scheme: str, host: str) -> None:
+    request = make_request("/", headers=headers, is_local=is_local)
+    assert (request.scheme, request.host) == (scheme, host)
+
+
+@pytest.mark.parametrize(
+    ("peer", "reported", "client", "is_local"),
+    [
+        ("127.0.0.1", "192.0.2.7", "192.0.2.7", True),
+        ("::1", "2001:db8::7", "2001:db8::7", True),
+        ("::ffff:127.0.0.1", "::ffff:192.0.2.7", "192.0.2.7", True),
+        ("127.0.0.1", "", "127.0.0.1", True),
+        ("127.0.0.1", "nobody", "127.0.0.1", True),
+        ("::ffff:192.0.2.1", "192.0.2.7", "192.0.2.1", False),
+        ("192.0.2.1", "192.0.2.7", "192.0.2.1", False),
+    ],
+)
+def test_find_client(peer: str, reported: str, client: str, is_local: bool) -> None:
+    headers = make_request("/", headers={"X-Real-IP": reported}).headers
+    assert find_client(peer, headers) == (client, is_local)

@@ -14,14 +14,14 @@ FORMAT = query.choice("format", "of the image", "jpeg", "dng")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", 1), ("80", 80), ("100", 100), ("080", 80)])
-def test_ok_integer(text: str, value: int) -> None:
+def test_integer_is_read(text: str, value: int) -> None:
     assert QUALITY.read({"quality": text}) == value
 
 
 @pytest.mark.parametrize(
     "text", ["", " ", "0", "101", "-1", "+5", "5.0", "1e2", "1_0", "0x10", "five", "\u0665", "9" * 5000, "5\n", " 5"]
 )
-def test_fail_integer(text: str) -> None:
+def test_invalid_integer_is_rejected(text: str) -> None:
     with pytest.raises(HttpError) as caught:
         QUALITY.read({"quality": text})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
@@ -34,14 +34,14 @@ def test_fail_integer(text: str) -> None:
     ("text", "value"),
     [("0.5", 0.5), (".5", 0.5), ("5", 5.0), ("5.", 5.0), ("1000", 1000.0), ("2e-1", 0.2), ("1.5E+2", 150.0)],
 )
-def test_ok_number(text: str, value: float) -> None:
+def test_number_is_read(text: str, value: float) -> None:
     assert FPS.read({"fps": text}) == value
 
 
 @pytest.mark.parametrize(
     "text", ["", "0", "0.001", "1001", "-1", "nan", "inf", "1e4", "-1e1", "1e", "1e99999", "1,5", "five"]
 )
-def test_fail_number(text: str) -> None:
+def test_invalid_number_is_rejected(text: str) -> None:
     with pytest.raises(HttpError, match=r"^fps: must be a number from 0\.01 to 1000$"):
         FPS.read({"fps": text})
 
@@ -49,12 +49,12 @@ def test_fail_number(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("1", True), ("true", True), ("YES", True), ("on", True), ("0", False), ("No", False)]
 )
-def test_ok_boolean(text: str, value: bool) -> None:
+def test_boolean_is_read(text: str, value: bool) -> None:
     assert FULL.read({"full": text}) is value
 
 
 @pytest.mark.parametrize("text", ["", "2", "ja", "null", "truely"])
-def test_fail_boolean(text: str) -> None:
+def test_invalid_boolean_is_rejected(text: str) -> None:
     with pytest.raises(HttpError, match=r"^full: must be 1 or 0"):
         FULL.read({"full": text})
 

@@ -63,19 +63,19 @@ def sent(path: Path, **headers: Any) -> tuple[HTTPStatus, int, int]:
         ("bytes=00000000000000000000000000000000005-6", (5, 7)),
     ],
 )
-def test_ok_range(text: str, part: tuple[int, int]) -> None:
+def test_range_of_bytes(text: str, part: tuple[int, int]) -> None:
     assert requested_range(text, 1000) == part
 
 
 @pytest.mark.parametrize(
     "text", ["", "bytes", "bytes=", "bytes=-", "bytes=2-1", "bytes=a-b", "items=0-1", "bytes=0-1,4-5", "bytes=0-1;x"]
 )
-def test_ok_malformed_range_is_ignored(text: str) -> None:
+def test_malformed_range_is_ignored(text: str) -> None:
     assert requested_range(text, 1000) is None
 
 
 @pytest.mark.parametrize("text", ["bytes=1000-", "bytes=1000-1001", "bytes=-0", f"bytes={'9' * 5000}-"])
-def test_fail_range_beyond_the_end(text: str) -> None:
+def test_range_beyond_the_end_is_rejected(text: str) -> None:
     with pytest.raises(HttpError) as raised:
         requested_range(text, 1000)
     assert raised.value.status == 416

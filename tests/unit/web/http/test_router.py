@@ -46,12 +46,12 @@ ROUTER = Router([PAGE, STREAM, SNAPSHOT, SAVE, LOAD, DOCS, ITEM])
         ("GET", "/", {"action": "snapshot_0/"}, SNAPSHOT),
     ],
 )
-def test_ok_find(method: str, path: str, query: Mapping[str, str], route: Route) -> None:
+def test_route_is_found(method: str, path: str, query: Mapping[str, str], route: Route) -> None:
     assert ROUTER.find(method, path, query) is route
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/stream//", "/Stream", "//stream", "", "*", "/index", "/docs/"])
-def test_fail_not_found(path: str) -> None:
+def test_unknown_path_is_not_found(path: str) -> None:
     with pytest.raises(HttpError) as caught:
         ROUTER.find("GET", path, {})
     assert caught.value.status is HTTPStatus.NOT_FOUND
@@ -65,7 +65,7 @@ def test_fail_not_found(path: str) -> None:
         ("PUT", "/", {"action": "stream"}, "GET, HEAD, OPTIONS"),
     ],
 )
-def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str], allowed: str) -> None:
+def test_other_method_is_not_allowed(method: str, path: str, query: Mapping[str, str], allowed: str) -> None:
     with pytest.raises(HttpError, match=f"^method: must be one of {allowed} for {path}") as caught:
         ROUTER.find(method, path, query)
     assert caught.value.status is HTTPStatus.METHOD_NOT_ALLOWED
@@ -73,7 +73,7 @@ def test_fail_method_not_allowed(method: str, path: str, query: Mapping[str, str
 
 
 @pytest.mark.parametrize("action", ["", "/", "_0", "command", "stream_1", "stream//", "x" * 5000])
-def test_fail_unknown_action(action: str) -> None:
+def test_unknown_action_is_rejected(action: str) -> None:
     with pytest.raises(HttpError, match=r"^action: must be one of snapshot, stream$") as caught:
         ROUTER.find("GET", "/", {"action": action})
     assert caught.value.status is HTTPStatus.BAD_REQUEST
@@ -86,7 +86,7 @@ def test_long_path_is_truncated_in_error() -> None:
     assert len(str(caught.value)) < 200
 
 
-def test_fail_duplicate_route() -> None:
+def test_duplicate_route_is_rejected() -> None:
     with pytest.raises(ValueError, match="two routes for HEAD /stream"):
         Router([STREAM, Route(("/stream",), respond, method="HEAD")])
     with pytest.raises(ValueError, match="two routes for GET /"):

@@ -27,7 +27,7 @@ JSON = b"Content-Type: application/json\r\n"
 # Usual requests
 
 
-def test_ok_response(site: Site) -> None:
+def test_response_and_its_headers(site: Site) -> None:
     reply = site.ask("/hello?a=1")
     assert (reply.status, reply.reason) == (200, "OK")
     assert reply.json == {"path": "/hello", "query": {"a": "1"}, "client": "127.0.0.1"}
@@ -38,7 +38,7 @@ def test_ok_response(site: Site) -> None:
     assert "Connection" not in reply.headers
 
 
-def test_ok_persistent_connection(site: Site, handlers: Handlers) -> None:
+def test_persistent_connection(site: Site, handlers: Handlers) -> None:
     with site.client() as client:
         for number in range(20):
             assert client.ask(f"/hello?n={number}").json["query"] == {"n": str(number)}
@@ -46,7 +46,7 @@ def test_ok_persistent_connection(site: Site, handlers: Handlers) -> None:
     assert len(handlers.requests) == 20
 
 
-def test_ok_pipelining(site: Site) -> None:
+def test_pipelining(site: Site) -> None:
     """Pipelining: answers come in the order of the requests."""
     with site.client() as client:
         client.send(b"".join(b"GET /hello?n=%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(10)))
@@ -54,7 +54,7 @@ def test_ok_pipelining(site: Site) -> None:
 
 
 @pytest.mark.parametrize("empty", [b"\r\n", b"\n", b"\r\n\r\n", b"\n\r\n\n", b"\r\n" * 8])
-def test_ok_empty_line_before_request(site: Site, empty: bytes) -> None:
+def test_empty_line_before_request_is_ignored(site: Site, empty: bytes) -> None:
     """Some clients send one after the body of a request."""
     with site.client() as client:
         for _ in range(2):
@@ -62,13 +62,13 @@ def test_ok_empty_line_before_request(site: Site, empty: bytes) -> None:
             assert client.reply().status == 200
 
 
-def test_fail_long_line_after_empty_line(site: Site) -> None:
+def test_long_line_after_empty_line_is_rejected(site: Site) -> None:
     with site.client() as client:
         client.send(b"\r\nGET /" + b"x" * 70000 + b" HTTP/1.1\r\n\r\n")
         assert client.reply().status == 414
 
 
-def test_ok_empty_line_after_body(site: Site) -> None:
+def test_empty_line_after_body_is_ignored(site: Site) -> None:
     """In the same packet as the body, and later: the connection waits for the next request as if it was not there."""
     with site.client() as client:
         for empty in (b"\r\n", b"\n\n"):
@@ -87,7 +87,7 @@ def test_idle_connection_after_empty_line_is_closed_silently(handlers: Handlers)
 
 
 @pytest.mark.parametrize("lines", [b"\r\n" * 9, b" \r\n", b"\r\n\t\r\n"])
-def test_fail_no_request_line(site: Site, lines: bytes) -> None:
+def test_request_without_request_line_is_rejected(site: Site, lines: bytes) -> None:
     with site.client() as client:
         client.send(lines)
         reply = client.reply()
@@ -95,14 +95,14 @@ def test_fail_no_request_line(site: Site, lines: bytes) -> None:
         assert client.is_closed()
 
 
-def test_ok_disconnect_after_empty_line(site: Site) -> None:
+def test_disconnect_after_empty_line(site: Site) -> None:
     with site.client() as client:
         client.send(b"\r\n")
         client.socket.shutdown(socket.SHUT_WR)
         assert client.is_closed()
 
 
-def test_ok_request_byte_by_byte(site: Site) -> None:
+def test_request_that_arrives_byte_by_byte(site: Site) -> None:
     with site.client() as client:
         client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for byte in b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n":
@@ -110,21 +110,21 @@ def test_ok_request_byte_by_byte(site: Site) -> None:
         assert client.reply().status == 200
 
 
-def test_ok_connection_close(site: Site) -> None:
+def test_connection_close(site: Site) -> None:
     with site.client() as client:
         reply = client.ask("/hello", headers={"Connection": "close"})
         assert reply.headers["Connection"] == "close"
         assert client.is_closed()
 
 
-def test_ok_http_1_0(site: Site) -> None:
+def test_http_1_0_closes_the_connection(site: Site) -> None:
     with site.client() as client:
         client.send(b"GET /hello HTTP/1.0\r\n\r\n")
         assert client.reply().headers["Connection"] == "close"
         assert client.is_closed()
 
 
-def test_ok_http_1_0_keep_alive(site: Site) -> None:
+def test_http_1_0_keep_alive(site: Site) -> None:
     """ab and old proxies: without the header they would wait for the end of the connection."""
     with site.client() as client:
         for _ in range(2):
@@ -133,7 +133,7 @@ def test_ok_http_1_0_keep_alive(site: Site) -> None:
 
 
 @pytest.mark.parametrize("path", ["/hello", "/bonjour", "/large", "/empty", "/raise/none", "/nothing"])
-def test_ok_head(site: Site, path: str) -> None:
+def test_head_has_no_body(site: Site, path: str) -> None:
     with site.client() as client:
         full, head = client.ask(path), client.ask(path, method="HEAD")
         assert head.status == full.status
@@ -143,7 +143,7 @@ def test_ok_head(site: Site, path: str) -> None:
         assert client.ask("/hello").status == 200  # nothing came behind it
 
 
-def test_ok_not_modified(site: Site) -> None:
+def test_not_modified_has_no_body(site: Site) -> None:
     with site.client() as client:
         reply = client.ask("/unchanged")
         assert reply.status == 304
@@ -156,7 +156,7 @@ def test_ok_not_modified(site: Site) -> None:
     ("target", "allowed"),
     [("/hello", "GET, HEAD, OPTIONS"), ("/post", "OPTIONS, POST"), ("/nothing", "OPTIONS"), ("*", "OPTIONS")],
 )
-def test_ok_options(site: Site, target: str, allowed: str) -> None:
+def test_options_lists_the_methods(site: Site, target: str, allowed: str) -> None:
     with site.client() as client:
         reply = client.ask(target, method="OPTIONS")
         assert reply.status == 204
@@ -166,7 +166,7 @@ def test_ok_options(site: Site, target: str, allowed: str) -> None:
         assert client.ask("/hello").status == 200
 
 
-def test_ok_unused_body_is_read(site: Site) -> None:
+def test_unused_body_is_read(site: Site) -> None:
     with site.client() as client:
         for body in (b"", b"{}", b"x" * 65536):
             client.send(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: %d \r\n%s\r\n%s" % (len(body), JSON, body))
@@ -176,7 +176,7 @@ def test_ok_unused_body_is_read(site: Site) -> None:
         assert client.ask("/hello").status == 200
 
 
-def test_ok_expect_100_continue(site: Site) -> None:
+def test_expect_100_continue(site: Site) -> None:
     with site.client() as client:
         client.send(b"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n" + JSON + b"\r\n")
         assert client.reply_head()[0] == 100
@@ -184,11 +184,40 @@ def test_ok_expect_100_continue(site: Site) -> None:
         assert client.reply().status == 200
 
 
-def test_ok_absolute_form(site: Site) -> None:
+@pytest.mark.parametrize(
+    ("target", "header", "status"),
+    [
+        ("/post", b"Content-Length: 65537\r\n" + JSON, 413),
+        ("/post", b"Content-Length: 2\r\nContent-Type: text/plain\r\n", 415),
+        ("/post", b"Content-Length: 2\r\nOrigin: http://evil.example\r\n" + JSON, 403),
+        ("/nothing", b"Content-Length: 2\r\n" + JSON, 404),
+    ],
+)
+def test_body_of_a_rejected_request_is_not_requested(site: Site, target: str, header: bytes, status: int) -> None:
+    with site.client() as client:
+        client.send(b"POST %s HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n%s\r\n" % (target.encode(), header))
+        assert client.reply().status == status  # the first response, not 100
+        assert client.is_closed()
+
+
+def test_body_of_a_request_without_key_is_not_requested(handlers: Handlers) -> None:
+    with Site(handlers.routes(), api_key="secret") as site, site.client() as client:
+        client.send(b"POST /post HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n" + JSON + b"\r\n")
+        assert client.reply().status == 401
+
+
+@pytest.mark.parametrize("header", ["X-API-Key: secret \t", "X-API-Key:\tsecret", "Authorization: Bearer secret  "])
+def test_blanks_around_a_key(handlers: Handlers, header: str) -> None:
+    with Site(handlers.routes(), api_key="secret") as site, site.client() as client:
+        client.send(b"GET /hello HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n" % header.encode())
+        assert client.reply().status == 200
+
+
+def test_target_in_absolute_form(site: Site) -> None:
     assert site.ask("http://camera.local/hello?x=1").json["path"] == "/hello"
 
 
-def test_fail_not_found(site: Site) -> None:
+def test_unknown_path_is_404(site: Site) -> None:
     with site.client() as client:
         reply = client.ask("/nothing")
         assert (reply.status, reply.detail) == (404, "no such path: /nothing")
@@ -207,7 +236,7 @@ def test_fail_not_found(site: Site) -> None:
         ("CONNECT", "/hello", "GET, HEAD, OPTIONS"),
     ],
 )
-def test_fail_method_not_allowed(site: Site, method: str, target: str, allowed: str) -> None:
+def test_other_method_is_405(site: Site, method: str, target: str, allowed: str) -> None:
     reply = site.ask(target, method=method)
     assert (reply.status, reply.headers["Allow"]) == (405, allowed)
     assert target in reply.detail
@@ -217,7 +246,7 @@ def test_fail_method_not_allowed(site: Site, method: str, target: str, allowed: 
 
 
 @pytest.mark.parametrize("name", ["bug", "value", "reset", "late"])
-def test_fail_unexpected_exception(site: Site, caplog: pytest.LogCaptureFixture, name: str) -> None:
+def test_unexpected_exception_is_500(site: Site, caplog: pytest.LogCaptureFixture, name: str) -> None:
     with site.client() as client:
         reply = client.ask(f"/raise/{name}?key=secret")
         assert (reply.status, reply.detail) == (500, "internal server error")
@@ -234,7 +263,7 @@ def test_fail_unexpected_exception(site: Site, caplog: pytest.LogCaptureFixture,
     ("name", "status", "retry_after"),
     [("busy", 503, "2"), ("none", 503, "2"), ("unable", 409, None), ("http", 409, "7")],
 )
-def test_fail_expected_exception(
+def test_portal_error_has_its_status(
     site: Site, caplog: pytest.LogCaptureFixture, name: str, status: int, retry_after: str | None
 ) -> None:
     reply = site.ask(f"/raise/{name}")
@@ -341,13 +370,13 @@ def test_bind_address(handlers: Handlers, host: str, reached: str) -> None:
             assert client.ask("/hello").json["client"] == reached.strip("[]")
 
 
-def test_fail_address_in_use(site: Site, no_leaks: NoLeaks) -> None:
+def test_address_in_use_is_an_error(site: Site, no_leaks: NoLeaks) -> None:
     with no_leaks(), pytest.raises(OSError, match="in use") as caught:
         PortalServer("127.0.0.1", site.server.server_port, Router([]), AccessControl(None), 1)
     assert caught.value.errno == errno.EADDRINUSE
 
 
-def test_fail_address_not_available(no_leaks: NoLeaks) -> None:
+def test_unavailable_address_is_an_error(no_leaks: NoLeaks) -> None:
     with no_leaks(), pytest.raises(OSError, match="assign"):
         PortalServer("192.0.2.1", 0, Router([]), AccessControl(None), 1)
 

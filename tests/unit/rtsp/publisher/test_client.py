@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from softcam.rtsp.client import CONNECT_LIMIT_S, Address, Connection
-from softcam.rtsp.errors import Cancelled, RtspError, RtspRejected
-from softcam.rtsp.waker import Waker
+from softcam.rtsp.publisher.client import CONNECT_LIMIT_S, RtspClient, ServerAddress
+from softcam.rtsp.publisher.errors import Cancelled, RtspError, RtspRejected
+from softcam.rtsp.publisher.waker import Waker
 from tests.support.background import Background
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
@@ -63,14 +63,17 @@ def listener() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def connect(listener: socket.socket, waker: Waker) -> Iterator[Callable[..., tuple[Connection, Peer]]]:
-    ends: list[Connection | Peer] = []
+def connect(listener: socket.socket, waker: Waker) -> Iterator[Callable[..., tuple[RtspClient, Peer]]]:
+    ends: list[RtspClient | Peer] = []
 
     def open_pair(
-        credentials: str = "", check: Callable[[], None] = no_check, connect_limit_s: float = CONNECT_LIMIT_S
-    ) -> tuple[Connection, Peer]:
-        address = Address.parse(f"rtsp://{credentials}127.0.0.1:{listener.getsockname()[1]}/cam")
-        pair = Connection(address, waker, check, connect_limit_s), Peer(listener)
+        credentials: str = "",
+        check: Callable[[], None] = no_check,
+        connect_limit_s: float = CONNECT_LIMIT_S,
+        query: str = "",
+    ) -> tuple[RtspClient, Peer]:
+        address = ServerAddress.parse(f"rtsp://{credentials}127.0.0.1:{listener.getsockname()[1]}/cam{query}")
+        pair = RtspClient(address, waker, check, connect_limit_s), Peer(listener)
         ends.extend(reversed(pair))
         return pair
 
@@ -89,18 +92,18 @@ def connect(listener: socket.socket, waker: Waker) -> Iterator[Callable[..., tup
         ("rtsp://pi:8554/cam?user=me&pass=it", "pi", 8554, "rtsp://pi:8554/cam?user=me&pass=it", "rtsp://pi:8554/cam"),
     ],
 )
-def test_ok_addresses(url: str, host: str, port: int, asked: str, shown: str) -> None:
-    address = Address.parse(url)
+def test_addresses_and_how_they_are_shown(url: str, host: str, port: int, asked: str, shown: str) -> None:
+    address = ServerAddress.parse(url)
     assert (address.host, address.port, address.url, address.shown) == (host, port, asked, shown)
     assert "it@" not in repr(address)
 
 
-def test_ok_escaped_password() -> None:
-    address = Address.parse("rtsp://m%40e:i%3At@pi/cam")
+def test_escaped_password() -> None:
+    address = ServerAddress.parse("rtsp://m%40e:i%3At@pi/cam")
     assert (address.user, address.password) == ("m@e", "i:t")
 
 
-def test_ok_response_between_reports_and_requests(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+def test_response_between_reports_and_requests(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect()
     request = Background(lambda: connection.request("OPTIONS"))
     first, fields, _ = peer.read()
@@ -119,8 +122,8 @@ def test_ok_response_between_reports_and_requests(connect: Callable[..., tuple[C
         request.result()
 
 
-def test_fail_password_is_sent_once_and_on_request(
-    connect: Callable[..., tuple[Connection, Peer]],
+def test_password_is_sent_once_and_on_request(
+    connect: Callable[..., tuple[RtspClient, Peer]],
 ) -> None:
     connection, peer = connect("me:it@")
     request = Background(lambda: connection.request("ANNOUNCE", body=b"v=0"))
@@ -134,7 +137,29 @@ def test_fail_password_is_sent_once_and_on_request(
     assert "it@" not in str(caught.value)
 
 
-def test_fail_unsupported_authentication(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+@pytest.mark.parametrize(
+    ("credentials", "query", "challenge", "reason"),
+    [
+        ("", "", "WWW-Authenticate: Basic\n", "requires a user and password"),
+        ("", "?token=it", "WWW-Authenticate: Basic\n", "did not accept the query of the URL"),
+        ("me:it@", "", "", "did not request the user and password"),
+        ("me:it@", "?token=it", "WWW-Authenticate: Basic\n", "user or password rejected"),
+    ],
+)
+def test_unauthorized_names_what_was_sent(
+    connect: Callable[..., tuple[RtspClient, Peer]], credentials: str, query: str, challenge: str, reason: str
+) -> None:
+    connection, peer = connect(credentials, query=query)
+    request = Background(lambda: connection.request("ANNOUNCE"))
+    for _ in range(2 if credentials and challenge else 1):
+        _, fields, _ = peer.read()
+        peer.say(f"RTSP/1.0 401 No\nCSeq: {fields['cseq']}\n{challenge}\n")
+    with pytest.raises(RtspRejected, match=reason) as caught:
+        request.result()
+    assert "it" not in str(caught.value).split()
+
+
+def test_unsupported_authentication_is_an_error(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect("me:it@")
     request = Background(lambda: connection.request("ANNOUNCE"))
     _, fields, _ = peer.read()
@@ -144,7 +169,7 @@ def test_fail_unsupported_authentication(connect: Callable[..., tuple[Connection
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 454, 500, 302])
-def test_fail_statuses(connect: Callable[..., tuple[Connection, Peer]], status: int) -> None:
+def test_statuses_are_errors(connect: Callable[..., tuple[RtspClient, Peer]], status: int) -> None:
     connection, peer = connect()
     request = Background(lambda: connection.request("ANNOUNCE"))
     _, fields, _ = peer.read()
@@ -153,7 +178,7 @@ def test_fail_statuses(connect: Callable[..., tuple[Connection, Peer]], status: 
         request.result()
 
 
-def test_ok_response_before_disconnection(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+def test_response_before_disconnection(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect()
     number = connection.send_request("OPTIONS")
     peer.read()
@@ -166,7 +191,7 @@ def test_ok_response_before_disconnection(connect: Callable[..., tuple[Connectio
         connection.request("OPTIONS")
 
 
-def test_fail_server_disconnects(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+def test_disconnect_of_the_server_is_an_error(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect()
     request = Background(lambda: connection.request("OPTIONS"))
     peer.read()
@@ -175,13 +200,13 @@ def test_fail_server_disconnects(connect: Callable[..., tuple[Connection, Peer]]
         request.result()
 
 
-def test_fail_no_server(waker: Waker) -> None:
+def test_missing_server_is_an_error(waker: Waker) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(RtspError, match="connection refused"):
-        Connection(Address.parse(f"rtsp://127.0.0.1:{port}/cam"), waker, no_check)
+        RtspClient(ServerAddress.parse(f"rtsp://127.0.0.1:{port}/cam"), waker, no_check)
     with pytest.raises(RtspError, match=r"unknown host a\.invalid"):
-        Connection(Address.parse("rtsp://a.invalid/cam"), waker, no_check)
+        RtspClient(ServerAddress.parse("rtsp://a.invalid/cam"), waker, no_check)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *first: tuple[int, tuple[str, int]]) -> None:
@@ -194,23 +219,23 @@ def resolve_to(monkeypatch: pytest.MonkeyPatch, *first: tuple[int, tuple[str, in
     monkeypatch.setattr(socket, "getaddrinfo", find)
 
 
-def test_ok_unsupported_address_family_is_skipped(
-    connect: Callable[..., tuple[Connection, Peer]], monkeypatch: pytest.MonkeyPatch
+def test_unsupported_address_family_is_skipped(
+    connect: Callable[..., tuple[RtspClient, Peer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
     connection, _ = connect()
     assert connection.server == "127.0.0.1"
 
 
-def test_fail_unsupported_address_family(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_address_family_is_an_error(waker: Waker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     resolve_to(monkeypatch, (socket.AF_APPLETALK, ("127.0.0.1", 1)))
     with pytest.raises(RtspError, match="not supported"):
-        Connection(Address.parse("rtsp://127.0.0.1/cam"), waker, no_check)
+        RtspClient(ServerAddress.parse("rtsp://127.0.0.1/cam"), waker, no_check)
 
 
-def test_ok_silent_address_is_skipped(
-    connect: Callable[..., tuple[Connection, Peer]], monkeypatch: pytest.MonkeyPatch
+def test_silent_address_is_skipped(
+    connect: Callable[..., tuple[RtspClient, Peer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
         sockaddr = silent.getsockname()
@@ -228,7 +253,7 @@ def test_ok_silent_address_is_skipped(
                 each.close()
 
 
-def test_wake_ends_every_wait(connect: Callable[..., tuple[Connection, Peer]], waker: Waker) -> None:
+def test_wake_ends_every_wait(connect: Callable[..., tuple[RtspClient, Peer]], waker: Waker) -> None:
     is_over = threading.Event()
 
     def check() -> None:
@@ -256,7 +281,7 @@ def test_wake_before_wait(no_leaks: NoLeaks) -> None:
         del waker
 
 
-def test_unsent_bytes_are_kept(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+def test_unsent_bytes_are_kept(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect()
     sent = bytes(range(256)) * 40_000
     connection.send(sent)
@@ -275,7 +300,7 @@ def test_unsent_bytes_are_kept(connect: Callable[..., tuple[Connection, Peer]]) 
     assert bytes(received) == sent
 
 
-def test_close_sends_teardown_without_waiting_long(connect: Callable[..., tuple[Connection, Peer]]) -> None:
+def test_close_sends_teardown_without_waiting_long(connect: Callable[..., tuple[RtspClient, Peer]]) -> None:
     connection, peer = connect()
     request = Background(lambda: connection.request("SETUP"))
     _, fields, _ = peer.read()
@@ -289,8 +314,9 @@ def test_close_sends_teardown_without_waiting_long(connect: Callable[..., tuple[
 
 def test_50_connections_leak_nothing(listener: socket.socket, waker: Waker, no_leaks: NoLeaks) -> None:
     with no_leaks():
+        address = ServerAddress.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/")
         for _ in range(50):
-            connection = Connection(Address.parse(f"rtsp://127.0.0.1:{listener.getsockname()[1]}/"), waker, no_check)
+            connection = RtspClient(address, waker, no_check)
             peer = Peer(listener)
             peer.close()
             with pytest.raises(RtspError, match="closed"):
@@ -315,7 +341,7 @@ def test_encrypted(
 ) -> None:
     if is_trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-    address = Address.parse(f"rtsps://127.0.0.1:{listener.getsockname()[1]}/cam")
+    address = ServerAddress.parse(f"rtsps://127.0.0.1:{listener.getsockname()[1]}/cam")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
@@ -336,10 +362,10 @@ def test_encrypted(
     serving = Background(serve)
     if not is_trusted:
         with pytest.raises(RtspRejected, match="certificate is not trusted"):
-            Connection(address, waker, no_check)
+            RtspClient(address, waker, no_check)
         assert serving.result() == "no"
         return
-    connection = Connection(address, waker, no_check)
+    connection = RtspClient(address, waker, no_check)
     assert connection.request("OPTIONS").status == 200
     assert serving.result().startswith("OPTIONS rtsps://")
     connection.close()

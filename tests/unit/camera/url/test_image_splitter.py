@@ -2,8 +2,8 @@
 
 import pytest
 
-from softcam.camera.url.jpeg_splitter import JpegSplitter
-from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, encode
+from softcam.camera.url.image_splitter import ImageSplitter
+from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, encode, encode_as
 
 BOUNDARY = b"\r\n--frame\r\nContent-Type: image/jpeg\r\n\r\n"
 PROGRESSIVE = bytes.fromhex(
@@ -14,25 +14,38 @@ PROGRESSIVE = bytes.fromhex(
 
 
 def split(data: bytes, step: int) -> list[bytes]:
-    splitter = JpegSplitter()
-    return [jpeg for at in range(0, len(data), step) for jpeg in splitter.push_data(data[at : at + step])]
+    splitter = ImageSplitter()
+    return [image for at in range(0, len(data), step) for image in splitter.push_data(data[at : at + step])]
+
+
+PNG = encode_as("PNG")
+WEBP = encode_as("WEBP")
+ODD_WEBP = b"RIFF\x05\0\0\0WEBP?\0"  # with the padding
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7, 1000, 10**6])
 def test_pieces_of_any_size(step: int) -> None:
-    images = [SMALL, OTHER, WITH_THUMBNAIL, PROGRESSIVE, SMALL]
+    images = [SMALL, OTHER, WITH_THUMBNAIL, PROGRESSIVE, SMALL, PNG, WEBP, PNG, SMALL, ODD_WEBP, OTHER]
     assert split(BOUNDARY + BOUNDARY.join(images), step) == images
 
 
 def test_image_is_complete_with_its_last_byte() -> None:
-    splitter = JpegSplitter()
-    assert splitter.push_data(BOUNDARY + SMALL[:-1]) == []
-    assert splitter.push_data(SMALL[-1:]) == [SMALL]
+    for image in (SMALL, PNG, WEBP):
+        splitter = ImageSplitter()
+        assert splitter.push_data(BOUNDARY + image[:-1]) == []
+        assert splitter.push_data(image[-1:]) == [image]
 
 
 @pytest.mark.parametrize(
     "damaged",
     [
+        PNG[:8],
+        PNG[:20] + b"\0" * 50,
+        PNG[:8] + b"\xff\xff\xff\xffIHDR",
+        PNG[:-12],
+        WEBP[:200],
+        b"RIFF\xff\xff\xff\xffWEBP",
+        b"RIFF1234WAVE",
         b"",
         b"\xff\xd8\xff\xd9",
         b"\xff\xd8\xff",
@@ -52,6 +65,6 @@ def test_damaged_image_does_not_cost_the_next_ones(damaged: bytes) -> None:
 
 def test_endless_data_is_not_kept() -> None:
     large = encode(64, 48)[:-2]
-    splitter = JpegSplitter()
+    splitter = ImageSplitter()
     assert splitter.push_data(large + bytes(80 << 20)) == []
     assert splitter.push_data(BOUNDARY + SMALL) == [SMALL]

@@ -3,22 +3,24 @@
 import contextlib
 import logging
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import pytest
 
 from softcam.camera.session.lease import Lease, LeaseKind
 from softcam.errors import CameraError, NotSupported
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
-from softcam.rtsp import publisher
-from softcam.rtsp.publisher import Publisher, State
+from softcam.rtsp.publisher import publisher
+from softcam.rtsp.publisher.client import KeepAlive
+from softcam.rtsp.publisher.publisher import Publisher, PublisherState
 from tests.support.background import Background, eventually, soon_s
 from tests.support.fakes import SessionRig
+from tests.support.publishing_server import PublishingServer
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 NoLeaks = Callable[..., AbstractContextManager[None]]
@@ -71,109 +73,37 @@ class Source:
             sink.on_packet(each)
 
 
-class Server:
-    """Answers every request with success and reads everything. A thread per connection, and one that listens."""
-
-    def __init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self._changed = threading.Condition()  # guards the fields down here
-        self.requests: list[str] = []
-        self.media = 0  # bytes of RTP
-        self.connections: list[socket.socket] = []
-        self.is_reading = True
-        self.is_answering = True
-        self._threads = [threading.Thread(target=self._listen, name="test server", daemon=True)]
-        self._threads[0].start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self.drop()
-        with self._changed:
-            self.is_reading = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join(PATIENCE_S)
-
-    def drop(self) -> None:
-        """End all connections."""
-        with self._changed:
-            for connection in self.connections:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def resume_reading(self) -> None:
-        with self._changed:
-            self.is_reading = True
-            self._changed.notify_all()
-
-    def count(self, method: str) -> int:
-        with self._changed:
-            return sum(line.startswith(method) for line in self.requests)
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                with self._changed:
-                    self.connections.append(connection)
-                thread = threading.Thread(target=self._serve, args=(connection,), name="test session", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
-            while first := stream.read(1):
-                with self._changed:
-                    self._changed.wait_for(lambda: self.is_reading)
-                if first == b"$":
-                    channel, *length = stream.read(3)
-                    stream.read(int.from_bytes(bytes(length), "big"))
-                    with self._changed:
-                        self.media += int.from_bytes(bytes(length), "big") if channel == 0 else 0
-                    continue
-                line = (first + stream.readline()).decode().strip()
-                fields = {}
-                while field := stream.readline().decode().strip():
-                    name, _, value = field.partition(": ")
-                    fields[name] = value
-                stream.read(int(fields.get("Content-Length", "0")))
-                with self._changed:
-                    self.requests.append(line)
-                    if not self.is_answering:
-                        continue
-                extra = "Session: 1\r\nTransport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
-                connection.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {fields['CSeq']}\r\n{extra}\r\n".encode())
-
-
 class Scene:
     """A publisher with its source, camera and server."""
 
     def __init__(self, held: SessionRig) -> None:
         self.held = held
-        self.server = Server()
+        self.server = PublishingServer()
         self.source = Source()
         self.crashes: list[str] = []
+        self.publisher = self.limited()
+
+    def limited(self, **limits: Any) -> Publisher:
+        """A publisher with other limits than the usual ones."""
         url = f"rtsp://me:secret@127.0.0.1:{self.server.port}/cam"
-        self.publisher = Publisher(url, self.source, held.manager, self.crashes.append)
+        return Publisher(url, self.source, self.held.manager, self.crashes.append, **limits)
 
     @property
-    def state(self) -> State:
+    def state(self) -> PublisherState:
         return self.publisher.status().state
 
     @property
     def leases(self) -> int:
         return self.held.manager.status().leases["publish"]
 
-    def wait_for(self, state: State) -> None:
+    def wait_for(self, state: PublisherState) -> None:
         eventually(lambda: self.state is state, f"state {state}")
 
     def publish(self) -> None:
         """Start, and wait until it publishes."""
         self.publisher.start()
         self.source.on_format()
-        self.wait_for(State.PUBLISHING)
+        self.wait_for(PublisherState.PUBLISHING)
 
 
 @pytest.fixture
@@ -191,31 +121,31 @@ def scene() -> Iterator[Scene]:
 
 def test_off_without_thread(scene: Scene) -> None:
     status = scene.publisher.status()
-    assert (status.state, status.since_s, status.reconnects, status.last_error) == (State.OFF, None, 0, None)
+    assert (status.state, status.since_s, status.reconnects, status.last_error) == (PublisherState.OFF, None, 0, None)
     assert status.url == f"rtsp://127.0.0.1:{scene.server.port}/cam"
     assert "publisher" not in [thread.name for thread in threading.enumerate()]
     scene.publisher.stop()
     assert scene.publisher.wait_stopped(time.monotonic())
 
 
-def test_fail_to_start_without_thread(scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_without_thread_is_an_error(scene: Scene, no_leaks: NoLeaks, monkeypatch: pytest.MonkeyPatch) -> None:
     with no_leaks(), monkeypatch.context() as patch:
         patch.setattr(publisher, "spawn", no_thread)
         with pytest.raises(CameraError, match="can't start new thread"):
             scene.publisher.start()
-    assert (scene.state, scene.leases) == (State.OFF, 0)
+    assert (scene.state, scene.leases) == (PublisherState.OFF, 0)
     scene.publish()
 
 
 def test_encoder_that_fails_to_start_is_retried(scene: Scene) -> None:
     scene.source.refusal = CameraError("no thread")
     scene.publisher.start()
-    scene.wait_for(State.FAILED)
+    scene.wait_for(PublisherState.FAILED)
     assert scene.publisher.status().last_error == "no thread"
     scene.source.refusal = None
     eventually(lambda: scene.source.sinks != [], "the next attempt")
     scene.source.on_format()
-    scene.wait_for(State.PUBLISHING)
+    scene.wait_for(PublisherState.PUBLISHING)
 
 
 def test_publishes_until_stop(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
@@ -231,7 +161,7 @@ def test_publishes_until_stop(scene: Scene, caplog: pytest.LogCaptureFixture) ->
     scene.source.give(packet(1.0, is_keyframe=True, size=5000))
     eventually(lambda: scene.server.media >= 5000 + len(SPS) + len(PPS), "the keyframe")
     scene.publisher.stop()
-    assert scene.state is State.OFF
+    assert scene.state is PublisherState.OFF
     assert scene.leases == 0
     assert scene.publisher.wait_stopped(soon_s())
     eventually(lambda: scene.server.count("TEARDOWN") == 1, "the teardown")
@@ -241,20 +171,20 @@ def test_publishes_until_stop(scene: Scene, caplog: pytest.LogCaptureFixture) ->
 def test_no_encoding_without_server(scene: Scene) -> None:
     scene.server.close()
     scene.publisher.start()
-    scene.wait_for(State.FAILED)
+    scene.wait_for(PublisherState.FAILED)
     assert scene.publisher.status().last_error == "connection refused: no server is listening"
     assert scene.source.subscriptions == 0
     assert scene.leases == 1  # the camera stays open
-    scene.server = Server()  # for the fixture
+    scene.server = PublishingServer()  # for the fixture
 
 
 def test_reconnects_after_disconnection(scene: Scene) -> None:
     scene.publish()
     scene.server.drop()
-    scene.wait_for(State.FAILED)
+    scene.wait_for(PublisherState.FAILED)
     assert scene.publisher.status().last_error == "the server closed the connection"
     scene.source.on_format()
-    scene.wait_for(State.PUBLISHING)
+    scene.wait_for(PublisherState.PUBLISHING)
     status = scene.publisher.status()
     assert (status.reconnects, status.last_error) == (1, None)
     assert scene.leases == 1
@@ -268,10 +198,82 @@ def has_subscription_after(scene: Scene, subscriptions: int) -> bool:
     return scene.source.subscriptions > subscriptions
 
 
+def take_over(scene: Scene) -> None:
+    """The server closes the connection of this publisher because of another one."""
+    subscriptions = scene.source.subscriptions
+    scene.server.drop()
+    scene.wait_for(PublisherState.FAILED)
+    scene.publisher.start()  # retry now
+    eventually(partial(has_subscription_after, scene, subscriptions), "the next attempt")
+    scene.source.on_format()
+    scene.wait_for(PublisherState.PUBLISHING)
+
+
+def test_two_publishers_on_one_path_are_reported(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Also while this one has the path, until it has had it for a while."""
+    scene.publisher = scene.limited(undisturbed_s=2 * TIMEOUT_FACTOR, silence_s=PATIENCE_S)
+    scene.publish()
+    for _ in range(2):
+        take_over(scene)
+        assert scene.publisher.status().last_error is None
+    take_over(scene)
+    reason = scene.publisher.status().last_error
+    assert reason is not None
+    assert "another publisher uses this path" in reason
+    assert f"{reason}; retrying" in caplog.text
+    eventually(lambda: scene.publisher.status().last_error is None, "undisturbed publishing")
+    assert scene.state is PublisherState.PUBLISHING
+    take_over(scene)
+    assert scene.publisher.status().last_error is None
+
+
+def test_restarted_server_is_not_another_publisher(scene: Scene) -> None:
+    scene.publish()
+    for _ in range(4):
+        scene.server.drop()
+        scene.wait_for(PublisherState.FAILED)
+        scene.source.refusal = CameraError("nothing accepted meanwhile")
+        scene.publisher.start()
+        eventually(partial(has_failed_with, scene, "nothing accepted meanwhile"), "an attempt that fails")
+        scene.source.refusal = None
+        subscriptions = scene.source.subscriptions
+        scene.publisher.start()
+        eventually(partial(has_subscription_after, scene, subscriptions), "the next attempt")
+        scene.source.on_format()
+        scene.wait_for(PublisherState.PUBLISHING)
+        assert scene.publisher.status().last_error is None
+
+
+def test_camera_without_frames(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    """Before the first frame, and later; the session with the server continues."""
+    caplog.set_level(logging.INFO)
+    scene.publisher = scene.limited(silence_s=0.3)
+    scene.publisher.start()
+    for _ in range(2):
+        scene.wait_for(PublisherState.WAITING)
+        assert scene.publisher.status().last_error == "the camera delivers no frames"
+        caplog.clear()
+        scene.source.on_format()
+        scene.source.give(packet(time.monotonic(), is_keyframe=True))
+        eventually(lambda: re.search(r"Publishing (640x360|to \S+ continues)", caplog.text), "a frame")
+    status = scene.publisher.status()
+    assert (status.reconnects, scene.server.count("RECORD"), scene.source.subscriptions) == (0, 1, 1)
+    assert "continues" in caplog.text
+
+
+def test_stop_clears_the_last_error(scene: Scene) -> None:
+    scene.source.refusal = NotSupported("no PyAV here")
+    scene.publisher.start()
+    scene.wait_for(PublisherState.FAILED)
+    scene.publisher.stop()
+    status = scene.publisher.status()
+    assert (status.state, status.last_error) == (PublisherState.OFF, None)
+
+
 def test_start_retries_at_once(scene: Scene) -> None:
     scene.source.refusal = NotSupported("no PyAV here")
     scene.publisher.start()
-    scene.wait_for(State.FAILED)
+    scene.wait_for(PublisherState.FAILED)
     assert scene.publisher.status().last_error == "no PyAV here"
     for number in range(4):  # by itself it would pause for many seconds
         # A new reason: only then is it certain that an attempt has ended, and one under way is not repeated.
@@ -281,7 +283,7 @@ def test_start_retries_at_once(scene: Scene) -> None:
     scene.source.refusal = None
     scene.publisher.start()
     scene.source.on_format()
-    scene.wait_for(State.PUBLISHING)
+    scene.wait_for(PublisherState.PUBLISHING)
 
 
 def test_failure_is_logged_again_only_for_another_reason(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
@@ -292,8 +294,12 @@ def test_failure_is_logged_again_only_for_another_reason(scene: Scene, caplog: p
     scene.source.refusal = NotSupported("no PyAV here")
     eventually(lambda: has_retried(4), "four attempts")
     scene.source.refusal = NotSupported("still none")
-    scene.publisher.start()
-    eventually(partial(has_failed_with, scene, "still none"), "another reason")
+
+    def has_another_reason() -> bool:
+        scene.publisher.start()  # again: an attempt that is under way may end with the first reason
+        return has_failed_with(scene, "still none")
+
+    eventually(has_another_reason, "another reason")
     scene.publisher.stop()
     assert scene.publisher.wait_stopped(soon_s())
     reasons = [message.partition("failed: ")[2] for message in caplog.messages if "failed" in message]
@@ -335,13 +341,14 @@ def test_slow_server_drops_frames_and_continues_with_keyframe(scene: Scene) -> N
     scene.source.give(packet(began_s + 0.05))
     scene.source.give(packet(began_s + 0.1, is_keyframe=True, size=1000))
     eventually(lambda: scene.server.media > media, "the keyframe")
-    assert scene.state is State.PUBLISHING
+    assert scene.state is PublisherState.PUBLISHING
 
 
 def test_server_that_no_longer_responds(scene: Scene) -> None:
+    scene.publisher = scene.limited(keep_alive=KeepAlive(poll_s=0.1, silence_s=0.5 * TIMEOUT_FACTOR))
     scene.publish()
     scene.server.is_answering = False
-    eventually(lambda: scene.state is State.FAILED, "the time limit")
+    eventually(lambda: scene.state is PublisherState.FAILED, "the time limit")
     assert scene.publisher.status().last_error == "the server no longer responds"
 
 
@@ -402,7 +409,7 @@ def test_stop_at_every_stage(scene: Scene, stage: str) -> None:
             scene.server.drop()
             scene.source.refusal = NotSupported("no")
             scene.publisher.start()
-            scene.wait_for(State.FAILED)
+            scene.wait_for(PublisherState.FAILED)
     began_s = time.monotonic()
     scene.publisher.stop()
     assert scene.publisher.wait_stopped(soon_s())
@@ -420,7 +427,7 @@ def test_50_rounds_of_start_and_stop_leak_nothing(scene: Scene, no_leaks: NoLeak
             if number % 3:
                 scene.source.on_format()
             if number % 3 == 2:
-                scene.wait_for(State.PUBLISHING)
+                scene.wait_for(PublisherState.PUBLISHING)
             scene.publisher.stop()
             assert scene.publisher.wait_stopped(soon_s())
         scene.server.connections.clear()
@@ -434,7 +441,7 @@ def test_restart_publishes_again(scene: Scene) -> None:
         scene.publisher.start()
         eventually(partial(has_subscription_after, scene, subscriptions), "a new connection")
         scene.source.on_format()
-        scene.wait_for(State.PUBLISHING)
+        scene.wait_for(PublisherState.PUBLISHING)
         assert scene.leases == 1
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from softcam.streaming import io_uring, sockets
-from softcam.streaming.io_uring import IoUringSender
-from softcam.streaming.sockets import FdArray
+from softcam.net import io_uring, sockets
+from softcam.net.io_uring import IoUringSender
+from softcam.net.sockets import FdArray
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
 Pair = tuple[socket.socket, socket.socket]
