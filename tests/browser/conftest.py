@@ -1,6 +1,5 @@
-"""Fixtures of the browser tests: Debian's Chromium, the portals that a module shares, pages with their messages."""
+"""Fixtures of the browser tests: Chromium, the portals that a module shares, pages with their messages."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import Portal
-from tests.support.browser_client import HEIGHT, LIMIT_MS, WIDTH, Start, Visitor, ask
+from tests.support.browser_client import HEIGHT, LIMIT_MS, WIDTH, Start, Visitor, ask, find_chromium
 from tests.support.http_client import reset
 
 ARGUMENTS = (
@@ -20,8 +19,8 @@ ARGUMENTS = (
     "--disable-features=WebRtcHideLocalIpsWithMdns",
     "--allow-loopback-in-peer-connection",
 )
-FPS = ("--fps", "10")  # a browser without a GPU needs much time for each frame
-SHARED = (*FPS, "--width", str(WIDTH), "--height", str(HEIGHT))
+# A browser without a GPU needs much time for each frame.
+PICTURE = ("--fps", "10", "--width", str(WIDTH), "--height", str(HEIGHT))
 
 expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too few beside other tests
 
@@ -29,9 +28,7 @@ expect.set_options(timeout=LIMIT_MS)  # Playwright's own five seconds are too fe
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for a module, as a thread runs only one Playwright and the rig starts its own; contexts per test."""
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("needs chromium")
+    path = find_chromium()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
@@ -40,23 +37,23 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def start_portal(start_portal: Start) -> Start:
-    """As everywhere, at 10 fps by default."""
+    """As everywhere, but with the shared portals' picture by default."""
 
     def start(*flags: str, **options: Any) -> Portal:
-        return start_portal(*flags, *(() if "--fps" in flags else FPS), **options)
+        return start_portal(*PICTURE, *flags, **options)
 
     return start
 
 
 @pytest.fixture(scope="module")
 def portal_flags() -> tuple[str, ...]:
-    return SHARED
+    return PICTURE
 
 
 @pytest.fixture(scope="module")
 def shared_recorder(start_shared_portal: Start, tmp_path_factory: pytest.TempPathFactory) -> Portal:
     return start_shared_portal(
-        *SHARED,
+        *PICTURE,
         "--recordings",
         str(tmp_path_factory.mktemp("kept")),
         "--rtsp-url",

@@ -19,10 +19,12 @@ from tests.support.browser_client import (
     LIMIT_MS,
     PHONE,
     SIZES,
+    VISITS,
     WIDTH,
     Start,
     Visitor,
     ask,
+    check_streams,
     look,
     resize,
     shoot,
@@ -54,7 +56,8 @@ def test_live_picture(portal: Portal, visitor: Visitor) -> None:
     ]
     assert page.locator("#notice").is_hidden()
     assert page.locator("#age").is_hidden()
-    assert page.locator("#name").inner_text().startswith("Pattern camera")
+    assert page.locator("#name").inner_text() == page.title() == "imx708"
+    assert page.locator("#name").get_attribute("title") == "Pattern camera (behaves like an imx708)"
     expect(page.locator("#facts")).to_contain_text("lux")
     for size in SIZES.values():
         resize(page, size)
@@ -141,7 +144,7 @@ def test_sub_path(portal: Portal, visitor: Visitor) -> None:
 def test_without_javascript(portal: Portal, visitor: Visitor) -> None:
     page = visitor.open(portal, java_script_enabled=False)
     wait_for_status(portal, viewers=1)
-    assert page.locator("#initial-image").get_attribute("src") == "stream.mjpg"
+    expect(page.locator("noscript img")).to_have_js_property("currentSrc", f"{portal.url}/stream.mjpg")
     expect(page.locator("noscript p")).to_be_visible()
     for dead in ("#state", "#zoom", "#view", "#tabs", "#controls", "#graphs"):
         expect(page.locator(dead)).to_be_hidden()
@@ -161,6 +164,21 @@ def test_unauthorized(portal: Portal, visitor: Visitor) -> None:
     wait_for_status(portal, viewers=0)
     assert len(asked) == 1  # no further requests
     shoot(page, "page-locked")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "background"), [("dark", "rgb(13, 18, 21)"), ("light", "rgb(238, 242, 243)")], ids=["dark", "light"]
+)
+def test_wrong_key(start_portal: Start, visitor: Visitor, scheme: str, background: str) -> None:
+    """What a person sees who dismissed the browser's password dialog: in the colours of the page."""
+    portal = start_portal(environment={"CAMERA_API_KEY": KEY})
+    page = visitor.open(
+        portal, PHONE, http_credentials={"username": "anyone", "password": "wrong"}, color_scheme=scheme
+    )
+    expect(page.locator("h1")).to_have_text("Authentication required")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == background
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE[0]
+    shoot(page, f"page-wrong-key-{scheme}")
 
 
 def test_read_only_key(start_portal: Start, visitor: Visitor) -> None:
@@ -206,6 +224,15 @@ def test_closed_tab_releases_camera(start_portal: Start, visitor: Visitor) -> No
     page.close()
     wait_for_status(portal, viewers=0, state="closed")
     assert portal.stop(signal.SIGINT) == 0
+
+
+def test_visits(portal: Portal, visitor: Visitor) -> None:
+    page = visitor.watch(portal)
+    for _ in range(VISITS - 1):
+        page.reload()
+        wait_for_state(page, "Live")
+    check_streams(portal, lambda: page.goto("about:blank"))
+    assert visitor.complaints == []
 
 
 def test_several_clients(portal: Portal, visitor: Visitor) -> None:

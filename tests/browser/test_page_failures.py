@@ -18,12 +18,14 @@ from tests.support.browser_client import (
     LIMIT_MS,
     LISTEN,
     PHONE,
+    SIZES,
     Start,
     Visitor,
+    ask,
     look,
+    recorded,
     shoot,
     shown,
-    told,
     wait_for_state,
     wait_until,
 )
@@ -31,6 +33,11 @@ from tests.support.http_client import status_of
 from tests.support.proxy import below
 from tests.support.timeouts import PATIENCE_S
 
+# As LISTEN, from the beginning of the page.
+LISTEN_FROM_START = """window.heard = []; document.addEventListener("DOMContentLoaded", () => {
+    const state = document.getElementById("state");
+    new MutationObserver(() => window.heard.push(state.textContent)).observe(state, {childList: true}); });"""
+NO_IMAGE_MS = 8000  # as long as the page waits for the first image of a transport
 AWAY = "The portal cannot be reached. Retrying …"
 
 
@@ -71,11 +78,11 @@ def test_camera_states(start_portal: Start, visitor: Visitor, faults: Path) -> N
     faults.write_text("hang")
     wait_for_state(page, "Recovering the camera")
     # The picture is marked as stale before the reason is known.
-    assert told(page, "age")[0].endswith("s old")
-    assert any("stale" in classes.split() for classes in told(page, "stage"))
+    assert recorded(page, "age")[0].endswith("s old")
+    assert any("stale" in classes.split() for classes in recorded(page, "stage"))
     expect(page.locator("#last-error")).to_contain_text(re.compile(r"no frame for \d s"))
     expect(page.locator("#age")).to_be_hidden()  # the notice image of the stream is current
-    assert page.locator("#notice").is_hidden()
+    expect(page.locator("#notice")).to_have_text("Reconnecting to the camera …")
 
     def shows_placeholder() -> bool:
         """A dark background with a few letters."""
@@ -102,14 +109,28 @@ def test_frozen_portal(portal: Portal, visitor: Visitor) -> None:
         wait_until(lambda: shown(page).mean() < 0.8 * bright, "a dimmed picture")
         shoot(page, "page-frozen")
         wait_for_state(page, "No connection")  # after the request timed out
-        assert re.fullmatch(r"\d\.\d s old", told(page, "age")[0])
-        states = told(page, "state")  # may begin with "Live": a status that came before the portal was stopped
+        assert re.fullmatch(r"\d\.\d s old", recorded(page, "age")[0])
+        states = recorded(page, "state")  # may begin with "Live": a status that came before the portal was stopped
         assert "No new image" in states[: states.index("No connection")]
         assert page.locator("#notice").inner_text() == AWAY
     finally:
         portal.process.send_signal(signal.SIGCONT)
     wait_for_state(page, "Live")
     assert page.locator("#age").is_hidden()
+
+
+def test_long_exposure_is_not_a_stall(portal: Portal, visitor: Visitor) -> None:
+    ask(portal, "/v1/presets/long-exposure/apply", method="POST")
+    page = visitor.watch(portal)
+    wait_until(lambda: (status_of(portal)["exposure_us"] or 0) > 1_000_000, "the first long exposure")
+    frames = status_of(portal)["frames"]
+    wait_until(lambda: status_of(portal)["frames"] > frames, "an image, during which the page learns of that")
+    page.evaluate(LISTEN)
+    frames = status_of(portal)["frames"]
+    wait_until(lambda: status_of(portal)["frames"] >= frames + 3, "images of two seconds each")
+    assert (recorded(page, "age"), recorded(page, "state")) == ([], [])
+    expect(page.locator("#stage")).not_to_have_class(re.compile("stale"))
+    expect(page.locator("#no-events")).to_be_visible()
 
 
 def test_stall_at_low_measured_rate(start_portal: Start, visitor: Visitor, faults: Path) -> None:
@@ -231,13 +252,37 @@ def test_full_portal(start_portal: Start, visitor: Visitor) -> None:
     expect(page.locator("#last-error")).to_be_hidden()
 
 
+def test_only_client(start_portal: Start, visitor: Visitor) -> None:
+    """The page does not take its own place, neither at first nor after a reload or with another transport."""
+    portal = start_portal("--max-clients", "1", "--width", "640", "--height", "360")
+    page = visitor.page()
+    page.add_init_script(LISTEN_FROM_START)
+    page.goto(portal.url + "/", wait_until="domcontentloaded")
+    wait_for_state(page, "Live")
+    for _ in range(2):
+        page.reload(wait_until="domcontentloaded")
+        wait_for_state(page, "Live")
+    page.locator("#view summary").click()
+    for name, transport in (("MP4", "mp4"), ("Reduced", "mjpeg"), ("MP4", "mp4"), ("MJPEG", "mjpeg")):
+        page.locator("#view").get_by_role("radio", name=name, exact=True).check()
+        expect(page.locator("#stage")).to_have_attribute("data-transport", transport)
+        wait_for_state(page, "Live")
+    assert "Snapshots" not in page.evaluate("window.heard")
+    assert not [each for each in visitor.complaints if "503" in each]
+
+
 def test_transport_without_image(portal: Portal, visitor: Visitor) -> None:
     """A browser or a proxy that swallows streams: the page tries each transport, at last snapshots."""
     page = visitor.page()
     page.route(re.compile(r"/stream\.(mjpg|mp4)"), lambda route: None)  # accepted, without an end
+    page.clock.install()
     page.goto(portal.url + "/", wait_until="domcontentloaded")
-    for label in ("MJPEG", "MP4", "MJPEG, reduced", "snapshots"):
+    for label in ("MJPEG", "MP4", "MJPEG, reduced"):
         expect(page.locator("#transport-now")).to_have_text(f"now {label}", timeout=LIMIT_MS)
+        with page.expect_response("**/v1/camera/status"):  # then no other request is waiting, which would time out
+            pass
+        page.clock.fast_forward(NO_IMAGE_MS)
+    expect(page.locator("#transport-now")).to_have_text("now snapshots", timeout=LIMIT_MS)
     wait_for_state(page, "Snapshots")
     expect(page.locator("#last-error")).to_have_text("Snapshots every 2 s in place of the stream: no image arrived")
     page.unroute_all(behavior="ignoreErrors")
@@ -246,16 +291,24 @@ def test_transport_without_image(portal: Portal, visitor: Visitor) -> None:
     wait_for_state(page, "Live")
 
 
-def test_error_beside_notice(portal: Portal, visitor: Visitor) -> None:
-    """On a phone, the error and the notice do not cover each other."""
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("state", ["open", "recovering", "missing"])
+def test_error_below_picture(portal: Portal, visitor: Visitor, state: str, size: tuple[int, int]) -> None:
+    """However long it is, an error covers neither the picture nor a notice, and hides no action."""
     status: dict[str, Any] = {**status_of(portal), "restarts": 2, "state": "open"}
-    page = visitor.page(PHONE)
+    page = visitor.page(size)
     page.route("**/v1/camera/status", lambda route: route.fulfill(json=status))
     page.goto(portal.url + "/")
     wait_for_state(page, "Live")
-    status |= {"state": "missing", "available": False, "last_error": "the camera has disappeared " * 4}
-    wait_for_state(page, "Camera missing")
-    notice = page.evaluate("""() => { const range = document.createRange();
-        range.selectNodeContents(document.getElementById("notice"));
-        return range.getBoundingClientRect().bottom; }""")
-    assert page.locator("#last-error").bounding_box()["y"] >= notice  # type: ignore[index] # it is shown
+    status |= {"state": state, "available": state == "open", "last_error": "the camera has disappeared " * 20}
+    error = page.locator("#last-error")
+    expect(error).to_be_visible()
+    picture, box, actions = (page.locator(each).bounding_box() for each in ("#stage", "#last-error", "#actions"))
+    assert picture is not None
+    assert box is not None
+    assert actions is not None
+    assert picture["y"] + picture["height"] <= box["y"]
+    assert box["y"] + box["height"] <= actions["y"]
+    assert actions["y"] + actions["height"] <= size[1]
+    assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
+    shoot(page, f"page-error-{state}-{size[0]}")

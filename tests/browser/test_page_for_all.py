@@ -1,30 +1,11 @@
 """Accessibility, checked with axe-core: contrast, names for screen readers, reduced motion."""
 
 import re
-from collections.abc import Mapping
-from importlib.resources import files
-from typing import Any, Literal
 
 from playwright.sync_api import Page, expect
 
 from tests.conftest import Portal
-from tests.support.browser_client import LIMIT_MS, SIZES, Start, Visitor, ask, resize, wait_for_state
-
-# Injected by Playwright: the page's policy allows no foreign scripts.
-AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
-VIOLATIONS = """async ([part, more]) => (await axe.run(part, {resultTypes: ["violations"], ...more})).violations
-    .map((each) => [each.id, each.help, each.nodes.map((node) => node.target.join(" ") + ": " +
-    node.any.concat(node.all).map((check) => check.message).join("; "))])"""
-CONTRAST = {"runOnly": {"type": "rule", "values": ["color-contrast"]}}
-
-
-def judge(page: Page, part: str = "html") -> None:
-    """A part of the page with all rules in the dark theme, and its contrast in the light theme."""
-    schemes: tuple[tuple[Literal["light", "dark"], Mapping[str, Any]], ...] = (("light", CONTRAST), ("dark", {}))
-    for scheme, more in schemes:
-        page.emulate_media(color_scheme=scheme)
-        found: list[Any] = page.evaluate(VIOLATIONS, [part, more])
-        assert found == [], (part, scheme)
+from tests.support.browser_client import AXE, LIMIT_MS, SIZES, Start, Visitor, ask, judge, resize, wait_for_state
 
 
 def show(page: Page, name: str) -> None:
@@ -41,9 +22,13 @@ def test_axe(recorder: Portal, visitor: Visitor) -> None:
     page = visitor.watch(recorder, reduced_motion="reduce")
     page.evaluate("document.querySelectorAll('details.section').forEach((each) => { each.open = true; })")
     page.evaluate(AXE)
+    page.locator("#presets summary").click()
     for size in SIZES.values():
         resize(page, size)
+        show(page, "controls")
         judge(page)
+        show(page, "log")
+        judge(page, "#log")
     for name in ("graphs", "recordings", "links"):
         show(page, name)
         if name == "recordings":
@@ -58,6 +43,10 @@ def test_axe(recorder: Portal, visitor: Visitor) -> None:
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Delete: Photo").click()
     judge(page, "#confirm")
+    page.keyboard.press("Escape")
+    show(page, "controls")
+    page.locator("#preset-save").click()
+    judge(page, "#enter")
 
 
 def test_axe_while_disconnected(start_portal: Start, visitor: Visitor) -> None:

@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.conftest import Portal
 from tests.support.browser_client import HIDE, LIMIT_MS, Visitor, look, wait_for_state
 from tests.support.http_client import wait_for_status
+from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.support.whep_peer import HEIGHT, WIDTH, WhepPeer, stay_on_loopback
 
 Start = Callable[..., Portal]
@@ -81,6 +82,61 @@ def test_media_server_restart(start_portal: Start, peer: WhepPeer, page: Page, w
     print(f"figure: a WHEP server that came back plays again after {time.monotonic() - began_s:.1f} s")
 
 
+def test_session_that_the_server_ends(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
+    """As MediaMTX does when the size of the video changes: noticed at once, not after a stall of seconds."""
+    portal = start_portal("--webrtc-url", peer.url)
+    page.goto(f"{portal.url}/webrtc")
+    plays(page, wait_until)
+    reasons = page.evaluate_handle(
+        """() => {
+            const reasons = [], notice = document.getElementById("notice");
+            new MutationObserver(() => reasons.push(notice.textContent)).observe(notice, { childList: true });
+            return reasons;
+        }"""
+    )
+    (first,) = peer.places
+    began_s = time.monotonic()
+    assert peer.drop(first)
+    wait_until(lambda: peer.sessions == 1, "another session")
+    again_s = time.monotonic() - began_s
+    print(f"figure: the session after one that the server ended begins after {again_s:.2f} s")
+    plays(page, wait_until)
+    assert again_s < 2.0 * TIMEOUT_FACTOR  # 0.5 s by design; a stall is noticed after 5 s
+    assert [reason for reason in reasons.json_value() if reason] == ["The media server ended the session."]
+    assert ("DELETE", first) not in peer.asked
+
+
+def test_answer_of_the_server_is_shown(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
+    portal = start_portal("--webrtc-url", peer.url)
+    for status, kind, body, shown in (
+        (400, "application/json; charset=utf-8", '{"status":"error","error":"path \'a\' is not configured"}',
+         "The media server returned status 400: path 'a' is not configured."),
+        (404, "text/plain; charset=utf-8", "stream not found\n",
+         "The media server has no stream at this address: stream not found."),
+        (500, "text/plain", "<b>dial</b> tcp.", "The media server returned status 500: <b>dial</b> tcp."),
+        (502, "text/html", "<h1>Bad Gateway</h1>", "The media server returned status 502."),
+        (500, "application/json", "not JSON", "The media server returned status 500."),
+        (401, "text/plain", "", "The media server requires a user name and password."),
+    ):  # fmt: skip
+        peer.rejection = status, kind, body
+        page.goto(f"{portal.url}/webrtc")
+        expect(page.locator("#notice")).to_have_text(shown, timeout=LIMIT_MS)
+    peer.rejection = None
+    plays(page, wait_until)
+
+
+def test_address_is_used_as_given(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
+    """go2rtc's, which permits requests from other pages only if it is configured so."""
+    peer.endpoint = "/api/webrtc?src=cam"
+    peer.is_cross_origin = False
+    portal = start_portal("--webrtc-url", f"http://127.0.0.1:{peer.port}{peer.endpoint}")
+    page.goto(f"{portal.url}/webrtc")
+    reason = f"127.0.0.1:{peer.port} does not permit requests from this page (CORS)."
+    expect(page.locator("#notice")).to_have_text(reason, timeout=LIMIT_MS)
+    peer.is_cross_origin = True
+    plays(page, wait_until)
+
+
 def test_credentials_of_the_url(start_portal: Start, peer: WhepPeer, page: Page, wait_until: Until) -> None:
     peer.authorization = "Basic " + base64.b64encode(b"viewer:a b").decode()
     portal = start_portal("--webrtc-url", peer.url.replace("://", "://viewer:guessed@"))
@@ -148,22 +204,26 @@ def test_webrtc_errors_on_page(start_portal: Start, peer: WhepPeer, visitor: Vis
     expect(page.locator("#notice")).to_have_text(f"WebRTC failed: No response from 127.0.0.1:{peer.port}. Retrying …")
 
 
-def slow_page(visitor: Visitor, portal: Portal) -> Page:
-    """The page on a line that is too slow for MJPEG; WebRTC traffic is not limited."""
-    page = visitor.page()
-    line = page.context.new_cdp_session(page)
-    line.send("Network.enable")
-    slow = {"offline": False, "latency": 20, "downloadThroughput": 300_000, "uploadThroughput": 100_000}
-    line.send("Network.emulateNetworkConditions", slow)
-    page.goto(portal.url + "/")
-    expect(page.locator("#transport-now")).to_have_text("now MJPEG")
-    return page
+def test_session_that_ends_on_page(start_portal: Start, peer: WhepPeer, visitor: Visitor, wait_until: Until) -> None:
+    """The page keeps its transport, and shows no error."""
+    portal = start_portal("--webrtc-url", peer.url)
+    page = visitor.watch(portal)
+    choose_webrtc(page)
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "webrtc")
+    wait_for_state(page, "Live")
+    peer.drop(peer.places[0])
+    wait_until(lambda: peer.sessions == 1, "another session")
+    first = look(page)
+    wait_until(lambda: abs(look(page) - first).mean() > 10, "a moving picture")
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#stage")).to_have_attribute("data-transport", "webrtc")
+    assert visitor.complaints == []
 
 
 def test_slow_line_switches_to_webrtc(start_portal: Start, peer: WhepPeer, visitor: Visitor) -> None:
     """Then MP4, if the media server has no stream."""
-    portal = start_portal("--webrtc-url", peer.url, "--bitrate", "1000000")
-    page = slow_page(visitor, portal)
+    portal = start_portal("--webrtc-url", peer.url, "--bitrate", "400000")
+    page = visitor.on_slow_line(portal)
     expect(page.locator("#transport-now")).to_have_text("now WebRTC", timeout=2 * LIMIT_MS)
     wait_for_state(page, "Live")
     peer.stop()

@@ -147,6 +147,7 @@ def test_short_run(tmp_path: Path) -> None:
         text=True,
         timeout=RUN_LIMIT_S,
     )
+    assert (tmp_path / "r.json").exists(), f"exit code {run.returncode}: {run.stderr}"
     report = json.loads((tmp_path / "r.json").read_text())
     watched = {(one["server"], one["viewers"]): one for one in report["measurements"] if one["kind"] == "viewers"}
     for server in ("limit", "passthrough"):

@@ -1,5 +1,6 @@
 """Runs every command and example of the README and docs/, except those that other tests run."""
 
+import json
 import re
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Portal
+from tests.support.http_client import ask, post
 from tests.support.timeouts import RUN_LIMIT_S
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -25,8 +27,10 @@ ELSEWHERE = {
     "sudo apt install python3-picamera2 python3-simplejpeg": "tests/rig/root.py",
     "./deploy.sh --dry-run pi@camera.local": "tests/deploy/",
     "./deploy.sh --with-nginx pi@camera.local": "tests/deploy/",
+    "sudo ./deploy.sh --local --with-nginx": "tests/deploy/test_local.py",
     "systemctl status camera-soft-cam@0": "tests/deploy/",
     "journalctl -u camera-soft-cam@0 -n 50": "tests/deploy/",
+    "curl -N 'http://127.0.0.1:18081/v1/system/logs/stream?level=WARNING'": "tests/process/test_logs.py",
     "make bench": "tests/process/test_bench.py",
     "tools/grab_frame.py --host 127.0.0.1 --stream": "tests/process/test_grab_frame.py",
 }
@@ -125,6 +129,20 @@ def test_node_example(portal: Portal, tmp_path: Path) -> None:
     script.write_text(example.replace(ADDRESS, portal.url.removeprefix("http://")))
     answer = subprocess.run([node, script], capture_output=True, text=True, timeout=RUN_LIMIT_S)
     assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_requests_of_the_collection(portal: Portal) -> None:
+    """Each control's request is accepted as it is, in the order of the collection."""
+    folders = {folder["name"]: folder["item"] for folder in ask(portal, "/collection.json").json["item"]}
+    requests = [item["request"] for item in folders["Controls"] if item["request"]["method"] == "POST"]
+    assert len(requests) > 20
+    for request in requests:
+        path = request["url"]["raw"].removeprefix("{{baseUrl}}")
+        if "body" in request:
+            answer = post(portal, path, json.loads(request["body"]["raw"]))
+        else:
+            answer = ask(portal, path, method="POST")
+        assert answer.status == 200, (path, answer.body)
 
 
 def test_hook_example(start_portal: Callable[..., Portal], tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Runs the documented examples of the services that the portal replaces.
 
-They are in the folder `examples` and unchanged except for host and port. curl runs with `--fail`, so that an HTTP error
-fails the test.
+They are in the folder `examples` and unchanged except for host and port; those of version 2.8 use every route that its
+documentation lists, and run on the rig, too. curl runs with `--fail`, so that an HTTP error fails the test.
 """
 
 import base64
@@ -19,12 +19,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import Portal
+from tests.support.examples import EXAMPLES, example
 from tests.support.http_client import ask, ask_for_still, post, size_of, status_of
 from tests.support.timeouts import RUN_LIMIT_S
 
 Start = Callable[..., Portal]
-EXAMPLES = Path(__file__).with_name("examples")
-HOST = re.compile(r"http://(raspberrypi|localhost|reachy-mini\.local|<IP_DU_PI>):8000")
 
 # Shortens sleeps and endless loops; each response is checked after every round.
 TWO_ROUNDS = """
@@ -43,15 +42,6 @@ time.sleep = cut
 exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"))
 """
 AS_BEFORE_IT = "import base64, requests\n"  # the imports of the page's first example
-
-
-def example(name: str, portal: Portal, folder: Path) -> Path:
-    """Write the example with the address of this portal to the test's folder."""
-    text = HOST.sub(portal.url, (EXAMPLES / name).read_text())
-    assert portal.url in text
-    path = folder / name.removesuffix(".txt")
-    path.write_text(text)
-    return path
 
 
 def run(*command: str | Path, folder: Path) -> str:
@@ -80,6 +70,24 @@ def test_curl_of_version_2(portal: Portal, shell: Path) -> None:
     status = status_of(portal)
     assert status["awb_enabled"] is False
     assert status["autofocus_mode"] == "continuous"
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_curl_of_version_2_8(portal: Portal, shell: Path, is_open: bool) -> None:
+    if is_open:
+        assert ask(portal, "/camera/start", method="POST").status == 200
+    output = run("bash", "-eo", "pipefail", example("pi_camera_service_v2_8.sh", portal, shell), folder=shell)
+    assert "unsupported" not in output
+    fields = ask(portal, "/v1/camera/controls").json["controls"]["stream"]["fields"]
+    assert {name: field["value"] for name, field in fields.items()} == {"width": 640, "height": 360, "fps": 30.0}
+
+
+def test_python_of_version_2_8(portal: Portal, tmp_path: Path) -> None:
+    path = example("pi_camera_service_v2_8.py.txt", portal, tmp_path)
+    assert run(sys.executable, path, folder=tmp_path) == ""
+    assert status_of(portal)["awb_enabled"] is True
+    rejected = post(portal, "/v1/camera/exposure_value", {"ev": 8.1})
+    assert (rejected.status, rejected.detail) == (400, "ev: must be a number from -8 to 8")
 
 
 def test_curl_of_version_1(portal: Portal, shell: Path) -> None:

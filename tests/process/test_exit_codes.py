@@ -130,7 +130,6 @@ def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "environment", "code", "expected"),
     [
-        (["--width", "wide"], {}, 2, ["--width 'wide': must be"]),
         (
             ["--fps", "0", "--quality", "101", "--prot", "1"],
             {},
@@ -138,23 +137,20 @@ def test_exit_with_hanging_camera(start_portal: Start, faults: Path) -> None:
             ["--fps '0'", "--quality '101'", "--prot: unknown flag"],
         ),
         (["--width", "-3"], {"CAMERA_QUALITY": "best"}, 2, ["--width '-3'", "CAMERA_QUALITY 'best'"]),
-        (["stray"], {}, 2, ["'stray': unexpected argument"]),
         ([], {"CAMERA_FPS": "x", "CAMERA_WIDHT": "1"}, 78, ["CAMERA_FPS 'x'", "CAMERA_WIDHT: unknown variable"]),
-        (["--linger"], {}, 2, ["--linger: must have a value"]),
-        ([], {"CAMERA_WIDTH": "99999", "cam0_framerate": "x"}, 78, ["CAMERA_WIDTH '99999'", "cam0_framerate 'x'"]),
-        ([], {"CAMERA_AUTOFOCUS": "perhaps"}, 78, ["CAMERA_AUTOFOCUS 'perhaps'"]),
     ],
 )
 def test_invalid_configuration(
     start_portal: Start, flags: list[str], environment: Mapping[str, str], code: int, expected: list[str]
 ) -> None:
+    """Exit code and output; `tests/unit/config` has all messages."""
     portal = start_portal(*flags, environment=environment)
+    check = start_portal("--check", *flags, environment=environment)
     assert portal.wait() == code
     lines = portal.log.splitlines()
     assert len(lines) == len(expected), portal.log
     for part in expected:
         assert any(part in line for line in lines), portal.log
-    check = start_portal("--check", *flags, environment=environment)
     assert check.wait() == code
     assert check.log == portal.log
 

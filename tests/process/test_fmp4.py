@@ -25,21 +25,9 @@ from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S, TIMEOUT_FACTOR
 Start = Callable[..., Portal]
 SIZE = (640, 360)
 FLAGS = ("--width", "640", "--height", "360", "--fps", "20", "--bitrate", "2000000")
+SHARED_FLAGS = ("--watchdog-timeout", "1", *FLAGS)
 FRAME_S = 0.05
 KEYFRAME_S = 2.0
-
-
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that injects faults into the pattern camera; empty."""
-    path = tmp_path_factory.mktemp("faults") / "faults"
-    path.write_text("")
-    return path
-
-
-@pytest.fixture(scope="module")
-def portal_flags(faults: Path) -> tuple[str, ...]:
-    return ("--pattern-faults", str(faults), "--watchdog-timeout", "1", *FLAGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,13 +246,13 @@ def test_slow_client_skips_to_keyframe(start_portal: Start) -> None:
         assert newest.time_s - seen[-1].time_s < TIMEOUT_FACTOR
 
 
-def test_clients_stay_connected_during_recovery(portal: Portal, faults: Path) -> None:
+def test_clients_stay_connected_during_recovery(portal: Portal, shared_faults: Path) -> None:
     with Fmp4Client(portal) as viewer:
         viewer.read_header()
         before = [viewer.fragment() for _ in range(10)]
-        faults.write_text("hang-once")
+        shared_faults.write_text("hang-once")
         portal.wait_for_log("restarting the stream")
-        faults.write_text("")
+        shared_faults.write_text("")
         portal.wait_for_log("Camera recovered")
         fragments = [*before]
         while len(fragments) < 80:

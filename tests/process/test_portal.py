@@ -8,11 +8,13 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import StreamClient, ask, ask_for_still, decode, size_of, status_of
+from tests.support.http_client import StreamClient, ask, ask_for_still, decode, post, size_of, status_of
+from tests.support.rtsp_viewers import Peer
 
 Start = Callable[..., Portal]
 SMALL = ("--width", "640", "--height", "360")
@@ -37,11 +39,7 @@ SNAPSHOTS = (
 STATUSES = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 PAGES = ("/", "/index.html", "/webrtc", "/assets/page.css", "/assets/page.js", "/assets/icon.svg")
 KEY = "a-key-that-nobody-guesses"
-
-
-@pytest.fixture(scope="module")
-def portal_flags() -> tuple[str, ...]:
-    return (*SMALL, "--linger", "0.3")
+SHARED_FLAGS = (*SMALL, "--linger", "0.3")
 
 
 # Paths
@@ -268,6 +266,31 @@ def test_api_key_is_never_shown(start_portal: Start) -> None:
     bad = start_portal(environment={"CAMERA_API_KEY": f"{KEY} # which it is"})
     assert bad.wait() == 78
     assert KEY not in bad.log
+
+
+# The camera's name
+
+
+def test_name(start_portal: Start, tmp_path: Path) -> None:
+    """In every place, from a variable in the environment."""
+    name = "Gärten #2 <b>"
+    flags = ("--rtsp-port", "0", "--recordings", str(tmp_path))
+    portal = start_portal(*SMALL, *flags, environment={"cam0_name": name})
+    rtsp = urlsplit(portal.wait_for_log(r"(rtsp://\S+)")[1])
+    assert status_of(portal)["name"] == name
+    assert "<title>Gärten #2 &lt;b&gt;</title>" in ask(portal, "/").body.decode()
+    snapshot = ask(portal, "/snapshot.jpg")
+    assert name.encode() + b"\0" in snapshot.body[:1000]
+    assert "filename*=UTF-8''G%C3%A4rten-%232-b-20" in snapshot.headers["Content-Disposition"]
+    peer = Peer((str(rtsp.hostname), rtsp.port or 0))
+    assert f"s={name}\r\n".encode() in peer.request("DESCRIBE").body
+    peer.close()
+    assert post(portal, "/v1/recordings/start", {}).status == 200
+    assert post(portal, "/v1/recordings/stop", {}).status == 200
+    (video,) = tmp_path.glob("*.mp4")
+    assert name.encode() in video.read_bytes()
+    saved = ask(portal, f"/v1/recordings/{video.name}?download=1").headers["Content-Disposition"]
+    assert saved.endswith(f"filename*=UTF-8''G%C3%A4rten-%232-b-{video.name}")
 
 
 # The first lines of the log

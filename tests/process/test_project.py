@@ -18,6 +18,7 @@ import pytest
 
 import softcam
 from softcam.config.schema import markdown_table
+from softcam.controls.aliases import markdown_table as aliases_table
 from softcam.controls.schema import markdown_table as controls_table
 from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
@@ -38,7 +39,7 @@ def test_settings_page_is_complete() -> None:
 
 def test_controls_page_is_complete() -> None:
     lines = {words(line) for line in (PROJECT / "docs/controls.md").read_text().splitlines()}
-    rows = [words(row) for row in controls_table().splitlines()]
+    rows = [words(row) for row in (controls_table() + aliases_table()).splitlines()]
     assert len(rows) > 15
     assert [row for row in rows if row not in lines] == []
 
@@ -223,15 +224,24 @@ def test_interrupted_run_leaves_no_process(
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, start_new_session=True
     ) as run:
-        wait_until(ready.exists, "start of the test")
+        wait_until(ready.exists, "start of the test", timeout_s=RUN_LIMIT_S)  # pytest and its plugins are loaded first
         worker, portal = map(int, ready.read_text().split())
         assert (worker == run.pid) is (workers == "0")
         os.kill(run.pid if target == "run" else worker, number)
-        wait_until(lambda: not Path(f"/proc/{portal}").exists(), "end of the portal")
+        wait_until(lambda: has_ended(portal), "end of the portal", timeout_s=RUN_LIMIT_S)
         if target == "worker":  # pytest-xdist may start a new worker
             run.send_signal(signal.SIGINT)
-        wait_until(lambda: run.poll() is not None, "end of the run")
-        wait_until(lambda: not Path(f"/proc/{worker}").exists(), "end of the worker")
+        wait_until(lambda: run.poll() is not None, "end of the run", timeout_s=RUN_LIMIT_S)
+        wait_until(lambda: has_ended(worker), "end of the worker", timeout_s=RUN_LIMIT_S)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether it is gone, or was not yet collected by its parent, which is the system's init after an orphan's end."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
 
 
 def pytest_on(tests: str, ci: str, folder: Path, *arguments: str) -> tuple[list[str], dict[str, str]]:

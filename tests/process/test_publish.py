@@ -10,13 +10,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Portal
 from tests.support.http_client import StreamClient, ask, post, status_of, wait_for_status
+from tests.support.publishing_server import PublishingServer
 from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
@@ -52,6 +53,10 @@ class Server:
                 assert left_s > 0, f"no line with {pattern!r}: {self._lines[-20:]}"
                 self._grown.wait(left_s)
 
+    def lines(self) -> list[str]:
+        with self._grown:
+            return [line for _, line in self._lines]
+
     def frames(self) -> int:
         with self._grown:
             return sum(line.startswith("frame ") for _, line in self._lines)
@@ -74,7 +79,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def _has_gstreamer() -> None:
-    look = "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import GstRtspServer"
+    """Also makes GStreamer's list of plugins, which takes the first program of a fresh machine a while."""
+    versions = "gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0')"
+    look = f"import gi; {versions}; from gi.repository import Gst, GstRtspServer; Gst.init(None)"
     try:
         subprocess.run([SYSTEM_PYTHON, "-c", look], check=True, capture_output=True, timeout=RUN_LIMIT_S)
     except (OSError, subprocess.SubprocessError):
@@ -270,6 +277,22 @@ def test_unknown_path(start_portal: Start, serve: Callable[..., Server], wait_un
     assert "secret" not in portal.log
 
 
+def test_token_that_the_server_does_not_accept(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until
+) -> None:
+    """No password was sent, so none is blamed; stop clears the error."""
+    port = port_of(serve(0, "camera", "open sesame", "basic"))
+    portal = start_portal(*SMALL, "--rtsp-url", url_of(port, "/cam?token=secret"))
+    publishing = wait_for_publishing(portal, "failed", wait_until)
+    assert publishing["last_error"] == (
+        "access denied (401): the server did not accept the query of the URL, which has no user and password"
+    )
+    assert "secret" not in portal.log
+    post(portal, "/v1/streaming/stop", {})
+    publishing = status_of(portal)["publishing"]
+    assert (publishing["state"], publishing["last_error"]) == ("off", None)
+
+
 def test_seed_commands(start_portal: Start, serve: Callable[..., Server], wait_until: Until) -> None:
     """Start and stop publishing with curl; the camera is open only in between."""
     server = serve()
@@ -300,7 +323,7 @@ def test_seed_commands(start_portal: Start, serve: Callable[..., Server], wait_u
     assert status["publishing"]["last_error"] is None
 
 
-def test_fail_without_address(portal: Portal) -> None:
+def test_start_without_address_is_409(portal: Portal) -> None:
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 409
     assert "rtsp_url" in answer.detail
@@ -310,7 +333,7 @@ def test_fail_without_address(portal: Portal) -> None:
     assert "libavcodec" not in Path(f"/proc/{portal.pid}/maps").read_text()  # PyAV is not loaded
 
 
-def test_fail_disabled_camera(start_portal: Start) -> None:
+def test_disabled_camera_is_an_error(start_portal: Start) -> None:
     portal = start_portal("--rtsp-url", url_of(free_port()), environment={"CAMERA_ENABLED": "0"})
     answer = post(portal, "/v1/streaming/start", {})
     assert answer.status == 503
@@ -336,6 +359,44 @@ def test_camera_recovery_while_publishing(
     server.wait_for("^frame ", after_s=time.monotonic())
     publishing = wait_for_publishing(portal, "publishing", wait_until)
     assert (publishing["reconnects"], publishing["last_error"]) == (0, None)
+
+
+def test_camera_that_hangs_while_publishing(
+    start_portal: Start, serve: Callable[..., Server], wait_until: Until, tmp_path: Path
+) -> None:
+    """The state says so, and the server keeps the session."""
+    server = serve()
+    faults = tmp_path / "faults"
+    faults.write_text("hang")
+    flags = ("--pattern-faults", str(faults), "--watchdog-timeout", "0", "--rtsp-url", url_of(port_of(server)))
+    portal = start_portal(*SMALL, *flags)
+    for _ in range(2):
+        publishing = wait_for_publishing(portal, "waiting", wait_until)
+        assert publishing["last_error"] == "the camera delivers no frames"
+        began_s = time.monotonic()
+        faults.write_text("")
+        came_s, _ = server.wait_for("^frame ", after_s=began_s)
+        show(f"camera that delivers frames again: stream after {came_s - began_s:.2f} s")
+        publishing = wait_for_publishing(portal, "publishing", wait_until)
+        assert (publishing["reconnects"], publishing["last_error"]) == (0, None)
+        faults.write_text("hang")
+    assert "gone" not in server.lines()
+
+
+def test_two_portals_on_one_path(start_portal: Start, wait_until: Until) -> None:
+    """Each ends the other's stream, as with MediaMTX."""
+    with closing(PublishingServer(is_overriding=True)) as server:
+        portals = [start_portal(*SMALL, "--rtsp-url", url_of(server.port)) for _ in range(2)]
+
+        def has_named_the_other(portal: Portal) -> bool:
+            return "another publisher uses this path" in str(status_of(portal)["publishing"]["last_error"])
+
+        for portal in portals:
+            wait_until(lambda portal=portal: has_named_the_other(portal), "the reason")
+        records = server.count("RECORD")
+        assert 6 <= records <= 12  # then they leave each other some time
+        for portal in portals:
+            portal.wait_for_log("another publisher uses this path: .*; retrying")
 
 
 def test_ffmpeg_server(start_portal: Start, wait_until: Until, tmp_path: Path) -> None:
@@ -377,7 +438,7 @@ def test_ffmpeg_server(start_portal: Start, wait_until: Until, tmp_path: Path) -
     ],
     ids=["mute", "http", "noise"],
 )
-def test_fail_invalid_server(start_portal: Start, wait_until: Until, says: bytes, reason: str) -> None:
+def test_invalid_server_is_reported(start_portal: Start, wait_until: Until, says: bytes, reason: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         portal = start_portal(*SMALL, "--rtsp-url", url_of(listener.getsockname()[1]))
         listener.settimeout(PATIENCE_S)

@@ -1,7 +1,7 @@
 """Snapshots of a camera that has to be opened, series of them, and the first image of a cold stream."""
 
 import io
-import statistics
+import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -31,7 +31,7 @@ def focused_at_m(picture: bytes) -> float:
 
 
 def test_series_is_focused_once(start_portal: Start) -> None:
-    portal = start_portal(*SMALL, "--linger", "60")
+    portal = start_portal(*SMALL, "--linger", "60", "--autofocus-timeout", str(PATIENCE_S))
     snapshot(portal)
     portal.wait_for_log("Autofocus for a snapshot focused")
     for _ in range(20):
@@ -39,7 +39,8 @@ def test_series_is_focused_once(start_portal: Start) -> None:
     with StreamClient(portal) as viewer:
         viewer.next()
         snapshot(portal)
-    assert portal.log.count("Autofocus for") == 2, "one cycle, its start and its end"
+    # On a busy machine the first snapshot does not wait until the end of the cycle, which is a line, too.
+    assert re.findall("Autofocus for (.*) started", portal.log) == ["a snapshot"], "one cycle"
     assert status_of(portal)["opens"] == 1
 
 
@@ -66,18 +67,27 @@ def test_slow_camera_slows_down_after_its_start(start_portal: Start) -> None:
 
 
 @pytest.mark.measurement
-@pytest.mark.parametrize(("fps", "limit_s"), [("20", 0.9), ("5", 0.9), ("2", 1.6), ("1", 1.6)])
-def test_time_of_cold_snapshot(start_portal: Start, faults: Path, fps: str, limit_s: float) -> None:
+def test_time_of_cold_snapshot(start_portal: Start, faults: Path) -> None:
+    """The median of five: other processes may disturb two. A portal closes its camera while the others open theirs."""
     faults.write_text("slow-open")
-    portal = start_portal("--fps", fps, "--linger", "0", "--pattern-faults", str(faults))
-    took_s = []
-    for nth in range(1, 6):  # other processes may disturb some of them
-        answer = ask(portal, "/snapshot.jpg")
-        assert answer.status == 200
-        took_s.append(answer.took_s)
-        portal.wait_for_log("Camera closed", nth=nth)
-    print(f"{fps} fps: median {statistics.median(took_s):.2f} s, longest {max(took_s):.2f} s")
-    assert statistics.median(took_s) <= limit_s
+    limits_s = {"20": 0.9, "5": 0.9, "2": 1.6, "1": 1.6}  # by frames per second
+    flags = ("--linger", "0", "--pattern-faults", str(faults))
+    portals = {fps: start_portal("--fps", fps, *flags) for fps in limits_s}
+    took_s: dict[str, list[float]] = {fps: [] for fps in limits_s}
+    for portal in portals.values():
+        portal.wait_for_log("Listening")
+    for nth in range(5):
+        for fps, portal in portals.items():
+            if nth:
+                portal.wait_for_log("Camera closed", nth=nth)
+            answer = ask(portal, "/snapshot.jpg")
+            assert answer.status == 200
+            took_s[fps].append(answer.took_s)
+        within = {fps: sum(each_s <= limits_s[fps] for each_s in all_s) for fps, all_s in took_s.items()}
+        if min(within.values()) >= 3:  # so is the median of five
+            break
+    print(took_s)
+    assert min(within.values()) >= 3, took_s
 
 
 @pytest.mark.measurement
@@ -86,7 +96,7 @@ def test_rate_of_series(start_portal: Start) -> None:
     snapshot(portal)
     portal.wait_for_log("Autofocus for a snapshot focused")
     came_s = [time.monotonic()]
-    while came_s[-1] - came_s[0] < 5:
+    while came_s[-1] - came_s[0] < 3:
         snapshot(portal)
         came_s.append(time.monotonic())
     rate = (len(came_s) - 1) / (came_s[-1] - came_s[0])

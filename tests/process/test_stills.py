@@ -16,7 +16,7 @@ from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 VIEWERS = 10
-SECONDS = 12.0
+SECONDS = 8.0
 # The documented limits: clients lose at most a second, a still takes at most three. On a busy machine one still in ten
 # may take three times as long.
 GAP_LIMIT_S = 1.0

@@ -69,7 +69,20 @@ def test_snapshots_sizes_and_unsupported_requests(start_portal: Start) -> None:
     assert ask(portal, "/snapshot.jpg?format=dng").status == 409
     flip = post(portal, "/v1/camera/transform", {"hflip": True})
     assert (flip.status, flip.detail) == (409, "hflip: this camera cannot mirror or rotate the image")
-    assert post(portal, "/v1/camera/manual_exposure", {"exposure_us": 10000}).status == 409
+    for name, values in {
+        "manual_exposure": {"exposure_us": 10000},
+        "exposure_value": {"ev": 1.0},
+        "noise_reduction": {"mode": "fast"},
+        "ae_constraint_mode": {"mode": "shadows"},
+        "ae_exposure_mode": {"mode": "long"},
+        "awb_mode": {"mode": "auto"},
+        "autofocus_trigger": {},
+    }.items():
+        assert post(portal, f"/v1/camera/{name}", values).status == 409, name
+    rate = post(portal, "/v1/camera/framerate", {"framerate": 10}).json
+    assert (rate["applied_framerate"], rate["max_framerate_for_resolution"], rate["clamped"]) == (10.0, None, False)
+    size = post(portal, "/v1/camera/resolution", {"width": 80, "height": 80}).json
+    assert (size["status"], size["width"], size["height"]) == ("ok", 80, 44)
     assert ask(portal, "/v1/camera/controls").status == 200
     assert ask(portal, "/metrics").status == 200
 
@@ -210,13 +223,13 @@ def test_file_as_camera_id(start_portal: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["none.mp4", "/dev/video-none"])
-def test_fail_missing_file_or_device(start_portal: Start, tmp_path: Path, name: str) -> None:
+def test_missing_file_or_device_exits(start_portal: Start, tmp_path: Path, name: str) -> None:
     portal = start_portal(camera=name if name.startswith("/") else str(tmp_path / name))
     assert portal.wait() == 66
     assert f"{name} is missing" in portal.log
 
 
-def test_fail_invalid_url(start_portal: Start) -> None:
+def test_invalid_url_exits(start_portal: Start) -> None:
     portal = start_portal(camera="rtsp://user:s3cr3t@/cam")
     assert portal.wait() == 2
     assert "a URL has a host" in portal.log

@@ -33,7 +33,19 @@ SUITE = "trixie"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGES = (
     # the machine: packages of Raspberry Pi OS that the portal, its unit and its deployment use
-    *("systemd", "systemd-sysv", "udev", "dbus", "openssh-server", "nginx", "sudo", "rsync", "curl", "procps"),
+    *(
+        "systemd",
+        "systemd-sysv",
+        "udev",
+        "dbus",
+        "openssh-server",
+        "nginx",
+        "haproxy",
+        "sudo",
+        "rsync",
+        "curl",
+        "procps",
+    ),
     *("iproute2", "make", "git", "ca-certificates", "ffmpeg"),
     # the camera
     *("python3", "python3-venv", "python3-libcamera", "libcamera-ipa", "libcamera-tools"),

@@ -46,8 +46,9 @@ class Film:
         return bytes(self._data).partition(b"\r\n\r\n")[2]
 
     def _read(self) -> None:
-        while block := self._socket.recv(65536):
-            self._data += block
+        with contextlib.suppress(ConnectionResetError):  # the portal closed the connection while more was on its way
+            while block := self._socket.recv(65536):
+                self._data += block
 
 
 Films = Callable[[Portal], Film]

@@ -52,12 +52,12 @@ def test_camera_is_open_with_clients_and_during_linger_time(rig: Rig) -> None:
     assert portal.get("/snapshot").status == 200
     portal.wait_for_status(viewers=0, opens=2)
     lines = [line.partition(" INFO ")[2] for line in portal.running.output.splitlines()]
-    told = [line for line in lines if line.startswith(("Camera ", "Client "))]
-    assert [" ".join(line.split()[:2]) for line in told if line.startswith("Camera ")] == [
+    logged = [line for line in lines if line.startswith(("Camera ", "Client "))]
+    assert [" ".join(line.split()[:2]) for line in logged if line.startswith("Camera ")] == [
         *("Camera open", "Camera closed", "Camera open")
     ]
-    assert sum(" connected; " in line for line in told) == 2
-    assert sum("disconnected (" in line for line in told) == 2
+    assert sum(" connected; " in line for line in logged) == 2
+    assert sum("disconnected (" in line for line in logged) == 2
 
 
 def test_openings_without_leaks(rig: Rig) -> None:

@@ -69,7 +69,7 @@ def _etc(folder: Path, files: Mapping[str, str]) -> Path:
         ),
     ],
 )
-def test_ok_mirror(tmp_path: Path, files: Mapping[str, str]) -> None:
+def test_debian_packages_come_from_the_mirror_of_the_system(tmp_path: Path, files: Mapping[str, str]) -> None:
     etc = _etc(tmp_path, {"os-release": _DEBIAN, **files})
     expected = f"deb [signed-by={rig_root.KEYRING}] http://mirror.example/debian {rig_root.SUITE} main"
     assert rig_root.debian_source(etc) == expected
@@ -83,7 +83,7 @@ def test_ok_mirror(tmp_path: Path, files: Mapping[str, str]) -> None:
         ("", "deb http://mirror.example/debian bookworm main\n", "needs Debian"),
     ],
 )
-def test_fail_mirror(tmp_path: Path, release: str, sources: str, reason: str) -> None:
+def test_another_system_than_debian_is_an_error(tmp_path: Path, release: str, sources: str, reason: str) -> None:
     etc = _etc(tmp_path, {"os-release": release, "apt/sources.list": sources})
     with pytest.raises(rig_root.CannotMake, match=reason):
         rig_root.debian_source(etc)

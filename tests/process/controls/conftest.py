@@ -11,23 +11,16 @@ from tests.support.control_client import SMALL, change, eventually, frames_later
 from tests.support.http_client import ask
 
 
-@pytest.fixture(scope="module")
-def faults_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("pattern") / "faults"
-    file.write_text("")
-    return file
-
-
 @pytest.fixture
-def faults(faults_file: Path) -> Path:
+def faults(shared_faults: Path) -> Path:
     """The file that makes the pattern camera fail; empty at first."""
-    faults_file.write_text("")
-    return faults_file
+    shared_faults.write_text("")
+    return shared_faults
 
 
 @pytest.fixture(scope="module")
-def portal_flags(faults_file: Path) -> tuple[str, ...]:
-    return (*SMALL, "--pattern-faults", str(faults_file), "--linger", "0.2")
+def portal_flags(shared_faults: Path) -> tuple[str, ...]:
+    return (*SMALL, "--pattern-faults", str(shared_faults), "--linger", "0.2")
 
 
 @pytest.fixture(scope="module")

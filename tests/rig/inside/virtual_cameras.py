@@ -13,26 +13,37 @@ Only libcamera is patched; Picamera2 is unchanged. With libcamera 0.4 the patche
 - *One process per camera.* libcamera locks a media device, which virtual cameras do not have, so any process could
   open them. The rig locks a file instead; a second process gets libcamera's error.
 
-`RIG_CONTROL` is a folder for the faults that a test injects: while a file `freeze` exists, frames stop without an
-error, as when a sensor hangs; cameras whose ids are in a file `gone` are not listed. `RIG_LOCKS` is the folder of the
-locks, which all processes of a test share.
+`RIG_CONTROLS` lists further controls, which do nothing, as a JSON object of [minimum, maximum, default] by name; the
+virtual pipeline itself has only `FrameDurationLimits`. `RIG_CONTROL` is a folder for the faults that a test injects:
+while a file `freeze` exists, frames stop without an error, as when a sensor hangs; cameras whose ids are in a file
+`gone` are not listed. `RIG_LOCKS` is the folder of the locks, which all processes of a test share.
 """
 
 import collections
 import errno
 import fcntl
+import json
 import os
 import pathlib
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 _CONTROL = pathlib.Path(os.environ.get("RIG_CONTROL", "/run/rig"))
 _LOCKS = pathlib.Path(os.environ.get("RIG_LOCKS", "/run/rig-locks"))
 _FIXED_FPS = os.environ.get("RIG_FPS", "")
+_FURTHER_CONTROLS = json.loads(os.environ.get("RIG_CONTROLS", "{}"))
 _USUAL_DURATION_US = 33_333
 _SHORTEST_DURATION_US = 16_666  # the pipeline's own limit, at its 60 fps
+
+
+class _ControlInfo(NamedTuple):
+    """As libcamera's, which Python cannot construct."""
+
+    min: Any
+    max: Any
+    default: Any
 
 
 class _Sensor:
@@ -104,21 +115,37 @@ def _as_nv12(planes: list[Any], plane_type: Callable[[], Any]) -> list[Any]:
     return [luma, chroma]
 
 
+def _further_controls(libcamera: Any) -> dict[Any, _ControlInfo]:
+    known = libcamera.controls
+
+    def converted(value: Any) -> Any:
+        return libcamera.Rectangle(*value) if isinstance(value, list) and len(value) == 4 else value
+
+    return {
+        getattr(known, name, None) or getattr(known.draft, name): _ControlInfo(*map(converted, limits))
+        for name, limits in _FURTHER_CONTROLS.items()
+    }
+
+
 def bridge(libcamera: Any) -> None:
     camera_type, request_type, manager_type = libcamera.Camera, libcamera.Request, libcamera.CameraManager
     acquire, release = camera_type.acquire, camera_type.release
     start, stop, queue_request = camera_type.start, camera_type.stop, camera_type.queue_request
     generate_configuration, set_control = camera_type.generate_configuration, request_type.set_control
-    cameras = manager_type.cameras
+    cameras, listed_controls = manager_type.cameras, camera_type.controls
     roles, duration_limits = libcamera.StreamRole, libcamera.controls.FrameDurationLimits
 
     locks: dict[str, int] = {}  # camera id: descriptor of its lock file while it is acquired
     sensors: dict[str, _Sensor] = {}  # camera id: the running one
+    further_controls = _further_controls(libcamera)
     asked_us: dict[int, int] = {}  # id(request): frame duration requested with a request that is not queued yet
 
     def acquire_alone(camera: Any) -> None:
         _LOCKS.mkdir(parents=True, exist_ok=True)
-        lock = os.open(_LOCKS / camera.id, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        # Read access is enough for flock(): with DynamicUser= the file may be that of another user.
+        lock = os.open(_LOCKS / camera.id, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC)
+        if os.fstat(lock).st_uid == os.geteuid():
+            os.fchmod(lock, 0o644)  # whatever the umask is
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             acquire(camera)
@@ -135,7 +162,7 @@ def bridge(libcamera: Any) -> None:
         os.close(locks.pop(camera.id))
 
     def start_at_pace(camera: Any, controls: dict[Any, Any] | None = None) -> None:
-        controls = {} if controls is None else controls
+        controls = {each: value for each, value in (controls or {}).items() if each not in further_controls}
         start(camera, controls)
         sensors[camera.id] = _Sensor(camera, queue_request)
         sensors[camera.id].start(next((v[0] for k, v in controls.items() if k == duration_limits), None))
@@ -154,6 +181,8 @@ def bridge(libcamera: Any) -> None:
         return sensor.submit_request(request)
 
     def set_control_and_note(request: Any, control: Any, value: Any) -> Any:
+        if control in further_controls:
+            return None
         if control == duration_limits:
             asked_us[id(request)] = value[0]
         return set_control(request, control, value)
@@ -169,6 +198,7 @@ def bridge(libcamera: Any) -> None:
     camera_type.start, camera_type.stop, camera_type.queue_request = start_at_pace, stop_with_sensor, queue_at_pace
     camera_type.generate_configuration = generate_without_raw
     request_type.set_control = set_control_and_note
+    camera_type.controls = property(lambda camera: {**listed_controls.fget(camera), **further_controls})
     manager_type.cameras = property(lambda manager: _listed(cameras.fget(manager)))
     libcamera.FrameMetadata.status = property(lambda metadata: libcamera.FrameMetadata.Status.Success)
     libcamera.FrameBuffer = TwoPlanes
