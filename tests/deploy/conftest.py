@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import virtual
-from tests.deploy.machine import ENV_FILE, Machine
+from tests.deploy.machine import ENV_FILE, Machine, copy_project
 from tests.rig import root as rig_root
 from tests.support.timeouts import TIMEOUT_FACTOR
 
@@ -16,7 +16,7 @@ _BUILD_S = 1800 * TIMEOUT_FACTOR  # the first test may have to make the root
 _DEPLOYMENTS_S = 600 * TIMEOUT_FACTOR  # a test has up to three, each of ten seconds on an idle machine
 # The virtual machine is a PC with this machine's Debian, so it can only be made on a PC.
 collect_ignore = [] if os.uname().machine == "x86_64" else ["test_devices.py"]
-_NEEDED = ("nsenter", "systemd-nspawn", "ssh", "ssh-keygen", "rsync", "curl")
+_NEEDED = ("nsenter", "setpriv", "systemd-nspawn", "ssh", "ssh-keygen", "rsync", "curl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,3 +92,9 @@ def machine(_deployed: Machine) -> Iterator[Machine]:
     yield _deployed
     if os.environ.get("SOFT_STREAM_SHOW_JOURNAL"):
         print(_deployed.run("journalctl", "--no-pager", "-n", "200").stdout)
+
+
+@pytest.fixture
+def project(machine: Machine, tmp_path: Path) -> Path:
+    """A copy of the deployed project, to be changed."""
+    return copy_project(machine.project, tmp_path / "soft stream")  # with a space in its path

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.deploy.terminal import Terminal
 from tests.rig import root as rig_root
 from tests.support.timeouts import TIMEOUT_FACTOR
 
 PROJECT = rig_root.CHECKOUT
 PYTHON = "/opt/rig/python"  # the root's Picamera2, with the bridges to the virtual cameras
 ENV_FILE = "/etc/camera-streamer/camera-soft-stream.env"
+RTSP_FILE = "/etc/camera-streamer/rtsp.env"
 PATIENCE_S = 60.0 * TIMEOUT_FACTOR  # for what takes seconds on an idle machine
 DEPLOY_LIMIT_S = 300.0 * TIMEOUT_FACTOR  # ten seconds on an idle machine
 _DROP_IN = "/etc/systemd/system/camera-soft-cam@.service.d/zz-test.conf"
@@ -98,7 +100,8 @@ class Machine:
         )
         self._log = (self._folder / "log").open("w")
         self._process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-euc", script],
+            # It ends with this process, also if that is killed.
+            ["setpriv", "--pdeathsig", "TERM", "unshare", "--mount", "--propagation", "private", "sh", "-euc", script],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -117,9 +120,8 @@ class Machine:
 
     def run(self, *argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the container as root."""
-        return _run(
-            ["nsenter", "--target", str(self._leader), "--all", "--wdns=/", "env", "-i", *_ENV, *argv], check, text
-        )
+        inside = ["nsenter", "--target", str(self._leader), "--all", "--wdns=/", "env", "-i", *_ENV, *argv]
+        return _run(inside, check, text, DEPLOY_LIMIT_S)
 
     def net(self, *argv: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a program of this machine in the container's network."""
@@ -133,9 +135,24 @@ class Machine:
         project: Path | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run deploy.sh over real SSH. It must clean up after itself in any case."""
-        done = self.net(*self._deploy_argv(options, hosts, project), check=check, timeout_s=DEPLOY_LIMIT_S)
+        done = self.net(*self.deploy_argv(options, hosts, project), check=check, timeout_s=DEPLOY_LIMIT_S)
         self.assert_cleaned_up()
         return done
+
+    def deploy_locally(self, user: str, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run `sudo ./deploy.sh --local` in the user's checkout in the container, made by `put_checkout`."""
+        command = f"cd ~/soft-stream && sudo ./deploy.sh --local --python {PYTHON} {shlex.join(options)}"
+        done = self.run("timeout", str(DEPLOY_LIMIT_S), "runuser", "-l", user, "-c", command, check=check)
+        assert self.run("find", "/tmp", "-name", "soft-stream.*").stdout == ""
+        return done
+
+    def put_checkout(self, user: str, project: Path) -> None:
+        """Copy the project into the user's home in the container, in place of the one there."""
+        target = f"/home/{user}/soft-stream"
+        script = 'rm -rf "$0"; mkdir "$0"; tar -xf - -C "$0"; chown -R "$1:$1" "$0"'
+        packed = subprocess.run(["tar", "-C", str(project), "-cf", "-", "."], capture_output=True, check=True).stdout
+        argv = ["nsenter", "--target", str(self._leader), "--all", "--wdns=/", "sh", "-euc", script, target, user]
+        subprocess.run(argv, input=packed, check=True, timeout=PATIENCE_S)
 
     def assert_cleaned_up(self) -> None:
         """Assert that no deployment left a folder here."""
@@ -144,7 +161,7 @@ class Machine:
     @contextlib.contextmanager
     def deploying(self, *options: str, project: Path) -> Iterator[subprocess.Popen[str]]:
         """A running deploy.sh, to be interrupted; waits for its end."""
-        argv = self._deploy_argv(options, ("root@127.0.0.1",), project)
+        argv = self.deploy_argv(options, ("root@127.0.0.1",), project)
         process = subprocess.Popen(
             ["nsenter", "--target", str(self._leader), "--net", *argv],
             stdin=subprocess.DEVNULL,
@@ -160,13 +177,24 @@ class Machine:
                     process.terminate()
         self.assert_cleaned_up()
 
-    def _deploy_argv(self, options: Sequence[str], hosts: Sequence[str], project: Path | None) -> list[str]:
+    def deploy_argv(self, options: Sequence[str], hosts: Sequence[str], project: Path | None = None) -> list[str]:
+        """The command line of deploy.sh, with the key of this machine."""
         known = self._folder / "known_hosts"
         ssh = [f"IdentityFile={self.key}", f"UserKnownHostsFile={known}", "StrictHostKeyChecking=accept-new"]
         ssh += ["IdentitiesOnly=yes", "BatchMode=yes"]
         flags = [flag for option in ssh for flag in ("-o", option)]
         script = str((project or self.project) / "deploy.sh")
         return ["env", f"TMPDIR={self.deploy_tmp}", script, *flags, "--python", PYTHON, *options, *hosts]
+
+    def deploy_in_terminal(
+        self, *options: str, hosts: Sequence[str], typed: str, prompt: str, project: Path | None = None
+    ) -> Terminal:
+        """Run deploy.sh in a terminal, in which `typed` is entered after the prompt."""
+        argv = self.deploy_argv(options, hosts, project)
+        terminal = Terminal(["nsenter", "--target", str(self._leader), "--net", *argv])
+        terminal.run(prompt, typed, DEPLOY_LIMIT_S)
+        self.assert_cleaned_up()
+        return terminal
 
     @contextlib.contextmanager
     def viewer(self, camera: int, *options: str, port: int | None = None) -> Iterator[None]:
@@ -271,7 +299,9 @@ class Machine:
         """Restore both cameras, running with the deployed settings."""
         self.run("rm", "-f", "/run/rig/gone", "/run/rig/freeze")
         if self._is_changed:
-            self.run("sh", "-c", f"rm -f {_DROP_IN}; cp {ENV_FILE}.deployed {ENV_FILE}; systemctl daemon-reload")
+            self.run(
+                "sh", "-c", f"rm -f {_DROP_IN} {RTSP_FILE}; cp {ENV_FILE}.deployed {ENV_FILE}; systemctl daemon-reload"
+            )
             self._is_changed = False
             self.run("systemctl", "restart", "camera-soft-cam@0", "camera-soft-cam@1")
         for camera in (0, 1):
@@ -307,8 +337,14 @@ class Machine:
 _ENV = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "SYSTEMD_PAGER=", "TERM=dumb")
 
 
-# The bridges' locks stand for the kernel's locks on a media device; the unit itself is the shipped one.
-_UNIT_PARTS = {"etc/systemd/system/camera-soft-cam@.service.d/rig.conf": "[Service]\nReadWritePaths=/run/rig-locks\n"}
+# The bridges' locks stand for the kernel's locks on a media device, and small pictures need less processor time; the
+# unit itself is the shipped one.
+_RIG_PARTS = """\
+[Service]
+ReadWritePaths=/run/rig-locks
+Environment=CAMERA_WIDTH=640 CAMERA_HEIGHT=360
+"""
+_UNIT_PARTS = {"etc/systemd/system/camera-soft-cam@.service.d/rig.conf": _RIG_PARTS}
 
 
 def copy_project(source: Path, destination: Path) -> Path:
@@ -333,7 +369,7 @@ def _write_files(folder: Path) -> None:
         CAMERA_LIST: camera_list("virtual0", "virtual1"),
         "opt/rig/python": _PYTHON_WRAPPER,
         "opt/faults/sitecustomize.py": _FAULTS,
-        "etc/tmpfiles.d/rig.conf": "d /run/rig 0755\nd /run/rig-locks 1777\n",
+        "etc/tmpfiles.d/rig.conf": "d /run/rig 0755\nd /run/rig-locks 0777\n",
         **_UNIT_PARTS,
         "etc/ssh/sshd_config.d/rig.conf": "ListenAddress 127.0.0.1\nListenAddress ::1\n"
         "PermitRootLogin prohibit-password\n",

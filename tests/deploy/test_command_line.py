@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
+from tests.deploy.terminal import Terminal
 from tests.support.timeouts import PATIENCE_S
 
 SCRIPT = PROJECT / "deploy.sh"
@@ -35,11 +36,13 @@ class FakeSsh:
         )
         path.chmod(0o755)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        env = {**os.environ, "PATH": f"{self._folder}:{os.environ['PATH']}", "TMPDIR": str(self._tmp)}
+    def argv(self, *arguments: str) -> list[str]:
+        env = (f"PATH={self._folder}:{os.environ['PATH']}", f"TMPDIR={self._tmp}")
         # A process that ignores signals (nohup) passes that on to the shells it starts.
-        argv = ["env", "--default-signal=INT,TERM,HUP", str(SCRIPT), *arguments]
-        return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env)
+        return ["env", "--default-signal=INT,TERM,HUP", *env, str(SCRIPT), *arguments]
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(self.argv(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def left(self) -> list[Path]:
         return list(self._tmp.iterdir())
@@ -130,10 +133,61 @@ def test_interrupted_copy_is_removed_on_the_host(ssh: FakeSsh, tmp_path: Path) -
     assert discarded.exists()
 
 
+def test_interrupt_at_the_question(ssh: FakeSsh) -> None:
+    ssh.script("mark; echo password")
+    terminal = Terminal(ssh.argv("pi@pi"))
+    terminal.run("sudo password of pi@pi: ", "\x03", PATIENCE_S)
+    assert terminal.code == 130
+    assert terminal.screen.splitlines()[-1] == "pi@pi: interrupted; nothing was changed"
+    assert terminal.has_echo
+    assert ssh.left() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("Sorry, try again.\nsudo: 1 incorrect password attempt", "sudo rejected the password"),
+        ("pi is not in the sudoers file.", "sudo does not permit this user to run programs as root"),
+        ("sudo: sorry, you must have a tty to run sudo", "sudo failed: sudo: sorry, you must have a tty to run sudo"),
+    ],
+)
+def test_password_that_sudo_rejects(ssh: FakeSsh, said: str, reason: str) -> None:
+    ssh.script(f"mark; [[ $last != *'-k -S'* ]] || {{ printf '%s\\n' '{said}' >&2; exit 1; }}; echo password")
+    terminal = Terminal(ssh.argv("--dry-run", "pi@pi"))
+    terminal.run("sudo password of pi@pi: ", "wrong", PATIENCE_S)
+    assert terminal.code == 1
+    assert terminal.screen.splitlines()[-1] == f"pi@pi: FAILED: {reason}; nothing was changed"
+    assert terminal.has_echo
+
+
+@pytest.mark.parametrize(
+    ("code", "copied"),
+    [(1, "tar"), (2, "tar"), (4, "tar"), (0, "rsync"), (12, "")],  # rsync's codes: usage, protocol, not supported
+)
+def test_rsync_without_an_option(ssh: FakeSsh, tmp_path: Path, code: int, copied: str) -> None:
+    (tmp_path / "rsync").write_text(f"#!/bin/sh\necho 'rsync: unknown option -- link-dest' >&2\nexit {code}\n")
+    (tmp_path / "rsync").chmod(0o755)
+    ssh.script(
+        "mark\ncase $last in\n*' incoming '*) echo /there/release ;;\n*' install '*) echo done: well ;;\n"
+        "*' check' | *'exec tar'*) ;;\n*) echo root; echo rsync ;;\nesac"
+    )
+    said, _ = ssh.start("root@pi").communicate(timeout=PATIENCE_S)
+    falls_back = "this rsync does not support what is needed; copying with tar" in said
+    assert falls_back == (copied == "tar")
+    if copied:
+        assert re.search(rf"(?m)^root@pi: copied release \S+ \({copied}\)\nroot@pi: done: well$", said)
+    else:
+        assert "FAILED: could not copy to /there/release, nothing was changed: rsync: unknown option" in said
+    assert ssh.left() == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ([], "deploy.sh: USER@HOST is missing (see --help)"),
+        ([], "deploy.sh: USER@HOST is missing; on the Raspberry Pi itself: sudo ./deploy.sh --local (see --help)"),
+        (["--local", "pi@pi"], "--local is this machine: not with pi@pi"),
+        (["--local", "-o", "Port=22"], "--local uses no SSH: not with --ssh-option"),
+        (["--local=yes"], "--local=yes: --local must not have a value"),
         (["--cameras", "0;reboot", "pi@pi"], "--cameras 0;reboot: must be numbers"),
         (["--cameras"], "--cameras requires a value"),
         (["--python", "python3", "pi@pi"], "--python python3: must be a path on the host"),
@@ -141,9 +195,14 @@ def test_interrupted_copy_is_removed_on_the_host(ssh: FakeSsh, tmp_path: Path) -
         (["--bind", "0=video0", "pi@pi"], "--bind 0=video0: must be N=/dev/videoM, N=none or N=auto"),
         (["--uninstall", "--rollback", "pi@pi"], "only one of them at a time"),
         (["--with-nginx=yes", "pi@pi"], "--with-nginx=yes: --with-nginx must not have a value"),
+        (["--with-rtsp=8554", "pi@pi"], "--with-rtsp=8554: --with-rtsp must not have a value"),
         (["--dry-run=no", "pi@pi"], "--dry-run=no: --dry-run must not have a value"),
+        (["--diagnose", "--rollback", "pi@pi"], "only one of them at a time"),
+        (["--diagnose", "--dry-run", "pi@pi"], "--diagnose changes nothing"),
+        (["--diagnose", "--with-nginx", "pi@pi"], "--diagnose changes nothing"),
         (["--rollback", "--cameras", "0", "pi@pi"], "--rollback applies to the whole host"),
         (["--uninstall", "--with-nginx", "pi@pi"], "--uninstall applies to the whole host"),
+        (["--rollback", "--with-rtsp", "pi@pi"], "--rollback applies to the whole host"),
         (["--cameras", "01", "pi@pi"], "--cameras 01: must be numbers"),
         (["--bind", "01=none", "pi@pi"], "--bind 01=none: must be N="),
         (["pi@fd00::1", "pi@[fd00::1]"], "pi@[fd00::1] is listed twice"),
@@ -151,7 +210,7 @@ def test_interrupted_copy_is_removed_on_the_host(ssh: FakeSsh, tmp_path: Path) -
         (["--fast", "pi@pi"], "--fast: unknown option"),
     ],
 )
-def test_fail_usage(arguments: list[str], complaint: str) -> None:
+def test_invalid_usage_is_reported(arguments: list[str], complaint: str) -> None:
     done = subprocess.run([str(SCRIPT), *arguments], capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert complaint in done.stderr

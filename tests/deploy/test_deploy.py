@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, Machine, copy_project
+from tests.deploy.machine import DEPLOY_LIMIT_S, ENV_FILE, PATIENCE_S, RTSP_FILE, Machine
 
 TOP = "/opt/camera-soft-stream"
 ROOT = "root@127.0.0.1"
@@ -48,12 +48,6 @@ def everything(machine: Machine, top: str = TOP) -> str:
     ).stdout
 
 
-@pytest.fixture
-def project(machine: Machine, tmp_path: Path) -> Path:
-    """A copy of the deployed project, to be changed."""
-    return copy_project(machine.project, tmp_path / "soft stream")  # with a space in its path
-
-
 def set_version(project: Path, version: str) -> None:
     (project / "softcam/__init__.py").write_text(f'"""Changed."""\n\n__version__ = "{version}"\n')
 
@@ -79,7 +73,9 @@ def test_first_deployment(machine: Machine) -> None:
         r"camera 0: not bound to a device: no video nodes on this machine",
         r"camera 0: healthy at http://127\.0\.0\.1:18081, version \S+; snapshot of \d+ KiB after \S+ s",
         r"camera 1: healthy at http://127\.0\.0\.1:18082, version \S+; snapshot of \d+ KiB after \S+ s",
-        r"camera 0: nginx serves it at port 8081, password in .*",
+        r"camera 0: open http://127\.0\.0\.1:8081/",
+        r"camera 1: open http://127\.0\.0\.1:8082/",
+        r"user: camera; password, on the host: sudo cat /etc/camera-streamer/nginx-password",
         r"done: release \S+",
     ]
     for pattern in expected:
@@ -202,10 +198,40 @@ def test_interrupted_deployment_is_rolled_back_first(machine: Machine, project: 
         machine.wait_for_fresh(camera, pid)
 
 
+def assert_h264(machine: Machine, said: str) -> None:
+    """Assert that RTSP is open to the network, with the generated key, over TCP and UDP from within the sandbox.
+
+    The smaller stream and HLS work in it, too.
+    """
+    assert machine.run("stat", "-c", "%a %U", RTSP_FILE).stdout == "600 root\n"
+    keys = re.findall(r"(?m)^cam[01]_view_key=(\S{20})$", machine.run("cat", RTSP_FILE).stdout)
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+    assert keys[0] not in said + machine.run("journalctl", "--no-pager", "-o", "verbose").stdout
+    quick = ("-probesize", "65536", "-fpsprobesize", "0")
+    for camera, transport in ((0, "tcp"), (1, "udp")):
+        address = f"rtsp://camera:PASSWORD@127.0.0.1:{8554 + camera}/"
+        assert f"camera {camera}: H.264 at {address}, password on the host: sudo grep -i view_key= {RTSP_FILE}" in said
+        assert f"0.0.0.0:{8554 + camera} " in machine.run("ss", "-Hltn").stdout
+        source = ("-rtsp_transport", transport, "-i", address.replace("PASSWORD", keys[0]))
+        machine.net("ffmpeg", "-v", "error", *quick, *source, "-frames:v", "2", "-f", "null", "-")
+    http = "http://127.0.0.1:18081"
+    for url, size in (
+        (f"rtsp://camera:{keys[0]}@127.0.0.1:8554/sub", "320,180"),
+        (f"{http}/stream.mp4?sub=1&key={keys[0]}", "320,180"),
+        (f"{http}/stream.m3u8?key={keys[0]}", "640,360"),
+    ):
+        shown = ("-select_streams", "v", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0")
+        assert f"h264,{size}" in machine.net("ffprobe", "-v", "error", *shown, url).stdout.splitlines()
+        machine.net("ffmpeg", "-v", "error", "-i", url, "-frames:v", "5", "-f", "null", "-")
+
+
 def test_deployment_applies_edited_settings(machine: Machine) -> None:
     pids = [machine.pid(0), machine.pid(1)]
-    machine.set_env(f"CAMERA_API_KEY={SECRET}")  # without a restart
-    assert "updated its key for nginx" in machine.deploy().stdout
+    machine.set_env(f"CAMERA_API_KEY={SECRET}", "CAMERA_SUBSTREAM=320x180@5")  # without a restart
+    said = machine.deploy("--with-rtsp").stdout
+    assert "updated its key for nginx" in said
+    assert_h264(machine, said)
     assert machine.get("http://127.0.0.1:18081/snapshot.jpg")[0] == 401
     assert machine.pid(0) not in pids
     assert machine.pid(1) not in pids
@@ -213,6 +239,28 @@ def test_deployment_applies_edited_settings(machine: Machine) -> None:
     password = machine.run("cat", "/etc/camera-streamer/nginx-password").stdout.strip()
     outside = ("http://127.0.0.1:8081/v1/camera/status", "-u", f"camera:{password}")
     machine.wait_until(lambda: machine.get(*outside)[0] == 200, "the key for nginx")
+
+
+def test_recordings_folder(machine: Machine) -> None:
+    folder = "/srv/camera recordings"
+    machine.set_env(f"CAMERA_RECORDINGS='{folder}'")
+    try:
+        said = machine.deploy().stdout
+        assert said.count(f"created {folder} for recordings; the group video can read them") == 1
+        assert machine.run("stat", "-c", "%a %U %G", folder).stdout == "2775 root video\n"
+        url = "http://127.0.0.1:18082/v1/recordings/still"
+        code, body = machine.get(url, "-X", "POST", "-H", "Content-Type: application/json")
+        assert code == 200, body
+        assert machine.run("sh", "-c", f"stat -c '%a %G' '{folder}'/*.jpg").stdout.splitlines()[0] == "640 video"
+        # A folder that the service cannot write to is reported before anything is changed.
+        machine.run("chmod", "755", folder)
+        before = everything(machine)
+        done = machine.deploy(check=False)
+        assert done.returncode == 1
+        assert f"sudo chgrp video '{folder}' && sudo chmod 2775 '{folder}'" in done.stdout.splitlines()[-1]
+        assert everything(machine) == before
+    finally:
+        machine.run("sh", "-c", f"rm -rf '{folder}' /etc/systemd/system/camera-soft-cam@?.service.d/recordings.conf")
 
 
 def test_full_disk_changes_nothing(machine: Machine, project: Path) -> None:
@@ -282,7 +330,7 @@ def test_parallel_hosts_and_an_unreachable_one(machine: Machine, project: Path) 
 def test_uninstall_keeps_settings_and_state(machine: Machine, project: Path) -> None:
     said = machine.deploy("--uninstall").stdout
     assert "Kept: /etc/camera-streamer (settings)" in said
-    found = machine.run("sh", "-c", "find /etc /opt /run/systemd -name '*camera-soft*'").stdout.split()
+    found = machine.run("sh", "-c", "find /etc /opt /run -name '*camera-soft*' ! -name '*.lock'").stdout.split()
     # The rig's drop-in stands for one of the owner.
     drop_ins = "/etc/systemd/system/camera-soft-cam@.service.d"
     assert sorted(found) == [ENV_FILE, f"{ENV_FILE}.deployed", drop_ins]

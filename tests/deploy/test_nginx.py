@@ -57,6 +57,22 @@ def test_addresses_of_other_programs(machine: Machine, password: str, target: st
         assert f"\nContent-Type: {kind}\n" in header
 
 
+def test_dashboard_on_another_origin(machine: Machine, password: str) -> None:
+    machine.set_env("CAMERA_ALLOWED_ORIGINS=http://localhost:3000")
+    machine.run("systemctl", "restart", "camera-soft-cam@0")
+    url, login = "http://127.0.0.1:8081/v1/camera/stop", ("-u", f"camera:{password}")
+    for origin, code in (("http://localhost:3000", 200), ("http://localhost:3001", 403)):
+        sent = ("-D", "-", "-H", f"Origin: {origin}")
+        answers = [
+            machine.get(url, *sent, "-X", "OPTIONS", "-H", "Access-Control-Request-Method: POST"),
+            machine.get(url, *sent, "-X", "POST", *login),
+        ]
+        assert [answer[0] for answer in answers] == [204, code]
+        for _, header in answers:
+            assert ("Access-Control-Allow-Credentials: true" in header) == (code == 200)
+        assert machine.get(url, *sent, "-X", "POST")[0] == 401
+
+
 def test_query_is_not_logged(machine: Machine, password: str, echo: str) -> None:
     targets = ("health?key=s3cret", "v1/recordings?key=s3cret")
     for target in targets:  # with the password, without, with a wrong one, and of a portal that is not running
@@ -91,7 +107,7 @@ def watch_both(machine: Machine, camera: int, password: str, folder: Path) -> li
     urls = [f"http://127.0.0.1:{18081 + camera}/stream.mjpg", f"http://127.0.0.1:{8081 + camera}/stream.mjpg"]
     # One curl for both, so that they start together.
     machine.net(
-        *("curl", "-s", "-m", "4", "--parallel", "--parallel-immediate", "-u", f"camera:{password}"),
+        *("curl", "-s", "-m", "2.5", "--parallel", "--parallel-immediate", "-u", f"camera:{password}"),
         *(word for url, path in zip(urls, paths, strict=True) for word in ("-o", str(path), url)),
         check=False,
     )
@@ -147,6 +163,29 @@ def echo(machine: Machine) -> Iterator[str]:
     machine.run("systemctl", "stop", "echo", check=False)  # a test may have stopped it
     machine.run("rm", "/etc/nginx/sites-enabled/camera-soft-cam8.conf", "/etc/nginx/camera-soft-cam8.key")
     machine.run("systemctl", "reload", "nginx")
+
+
+def test_page_while_the_portal_does_not_answer(machine: Machine, password: str, echo: str) -> None:
+    machine.run("systemctl", "stop", "echo")
+    code, body = machine.get(echo, "-u", f"camera:{password}", "-D", "-")
+    assert code == 502
+    assert "Retry-After: 5" in body
+    assert "Content-Type: text/html" in body
+    assert "systemctl status camera-soft-cam@8\nsudo journalctl -u camera-soft-cam@8 -n 20</pre>" in body
+    assert machine.get(echo)[0] == 401
+
+
+def test_live_log(machine: Machine, password: str) -> None:
+    """Line by line: nothing is held back for a buffer."""
+    address, log = "http://127.0.0.1:8081/v1/system/logs/stream", "/tmp/live-log"
+    begin = f"timeout 60 curl -sN -u camera:{password} {address} > {log} 2>/dev/null </dev/null & echo $! > {log}.pid; "
+    try:
+        machine.run("timeout", "30", "sh", "-c", begin + f"until grep -q retry {log}; do sleep 0.1; done")
+        machine.get("http://127.0.0.1:18081/snapshot.jpg", "-o", "/dev/null")
+        wanted = f"grep -q '^data: .*Camera' {log}"
+        machine.wait_until(lambda: machine.run("sh", "-c", wanted, check=False).returncode == 0, "a line")
+    finally:
+        machine.run("sh", "-c", f"kill $(cat {log}.pid); rm -f {log} {log}.pid", check=False)
 
 
 def test_forwarded_headers_without_the_password(machine: Machine, password: str, echo: str) -> None:

@@ -15,10 +15,16 @@ from tests.support.timeouts import PATIENCE_S
 SCRIPT = PROJECT / "systemd" / "restart-backoff.sh"
 
 
-def run(folder: Path, word: str, result: str = "exit-code") -> str:
+def run(folder: Path, word: str, result: str = "exit-code", code: str = "exited", status: str = "70") -> str:
     done = subprocess.run(
         ["sh", str(SCRIPT), word],
-        env={**os.environ, "RUNTIME_DIRECTORY": str(folder), "SERVICE_RESULT": result},
+        env={
+            **os.environ,
+            "RUNTIME_DIRECTORY": str(folder),
+            "SERVICE_RESULT": result,
+            "EXIT_CODE": code,
+            "EXIT_STATUS": status,
+        },
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -40,6 +46,24 @@ def test_failures_are_counted_until_a_success(tmp_path: Path) -> None:
     assert not (tmp_path / "restarts").exists()
 
 
+@pytest.mark.parametrize("status", ["66", "78", "2"])
+def test_failure_that_is_not_retried_is_not_counted(tmp_path: Path, status: str) -> None:
+    """The folder stays, and the start by hand that follows must not be delayed."""
+    for _ in range(3):
+        run(tmp_path, "start")
+        run(tmp_path, "end")
+    assert count(tmp_path) == 3
+    run(tmp_path, "end", status=status)
+    assert not (tmp_path / "restarts").exists()
+
+
+def test_result_is_left_for_the_next_start(tmp_path: Path) -> None:
+    run(tmp_path, "end", "watchdog", "dumped", "ABRT")
+    assert (tmp_path / "result").read_text() == "watchdog dumped ABRT\n"
+    run(tmp_path, "end", "success", "killed", "TERM")
+    assert (tmp_path / "result").read_text() == "success killed TERM\n"
+
+
 @pytest.mark.parametrize("record", ["", "\n", "x y\n", "3\n", "-1 5\n", "1 2 3\n", "7 $(false)\n"])
 def test_damaged_record(tmp_path: Path, record: str) -> None:
     (tmp_path / "restarts").write_text(record)
@@ -50,6 +74,7 @@ def test_damaged_record(tmp_path: Path, record: str) -> None:
 
 def test_full_disk(tmp_path: Path) -> None:
     (tmp_path / "restarts.new").mkdir()
+    (tmp_path / "result.new").mkdir()
     run(tmp_path, "end")
     assert run(tmp_path, "start") == ""
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.virtual import hash_tree, wait_while_growing
+from tests.deploy.virtual import hash_files, wait_while_growing
 
 
 def start(log: Path, script: str) -> "subprocess.Popen[bytes]":
@@ -26,12 +26,19 @@ def test_silent_machine_is_stopped(tmp_path: Path) -> None:
 
 
 def test_hash_of_the_inputs(tmp_path: Path) -> None:
+    names = ("folder", "file")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder/file").write_text("a")
-    hashes = [hash_tree(tmp_path), hash_tree(tmp_path, b"part")]
-    (tmp_path / "folder/file").write_text("b")
-    hashes.append(hash_tree(tmp_path))
-    (tmp_path / "folder/file").rename(tmp_path / "file")
-    hashes.append(hash_tree(tmp_path))
-    assert len({*hashes}) == 4
-    assert hash_tree(tmp_path) == hashes[-1]
+    (tmp_path / "folder/inner").write_text("a")
+    (tmp_path / "file").write_text("a")
+    hashes = [hash_files(tmp_path, names), hash_files(tmp_path, names, b"part")]
+    (tmp_path / "file").write_text("b")
+    hashes.append(hash_files(tmp_path, names))
+    (tmp_path / "folder/inner").write_text("b")
+    hashes.append(hash_files(tmp_path, names))
+    (tmp_path / "folder/inner").rename(tmp_path / "folder/other")
+    hashes.append(hash_files(tmp_path, names))
+    assert len({*hashes}) == 5
+    (tmp_path / "not named").write_text("c")
+    assert hash_files(tmp_path, names) == hashes[-1]
+    with pytest.raises(FileNotFoundError):  # a list that is out of date
+        hash_files(tmp_path, (*names, "moved"))
