@@ -223,11 +223,12 @@ def test_portal_exits_with_camera(
 
 
 def test_portal_exits_after_stall(start_portal: Start, visitor: Visitor, faults: Path) -> None:
-    """The portal exits some time after the last frame; the page keeps the last known reason."""
+    """The portal exits some time after the last frame; the page keeps the last known reason, also without a stream."""
     portal = start_portal("--pattern-faults", str(faults), "--watchdog-timeout", "100")
     page = visitor.watch(portal)
     faults.write_text("hang")
     expect(page.locator("#age")).to_have_text(re.compile(r"^([3-9]|\d\d)"), timeout=LIMIT_MS)
+    expect(page.locator("#age")).to_be_hidden(timeout=LIMIT_MS)  # the page has closed the stream to try again
     with page.expect_response("**/v1/camera/status"):
         pass
     assert portal.stop() == 0

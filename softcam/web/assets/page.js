@@ -225,7 +225,7 @@ async function updateStatus() {
     lock(isCameraDisabled(status));
     plots.add(status, picture.isShown ? picture.bytes_s : NaN);
     updateState(status);
-    lastProblem = currentProblem(status);
+    lastProblem = currentProblem(status) || (picture.isShown ? "" : lastProblem);
     if (!wall.isShown && !isCameraDisabled(status)) picture.start();
     updateControls(status);
   } catch (error) {
