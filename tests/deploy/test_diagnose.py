@@ -11,6 +11,7 @@ HOST = "root@127.0.0.1"
 
 def test_report_is_printed_and_saved(machine: Machine, tmp_path: Path) -> None:
     before = everything(machine)
+    machine.wait_until(lambda: machine.status(0)["state"] == "closed", "the end of the linger time")
     argv = machine.deploy_argv(("--diagnose", "--cameras", "0"), (HOST,))
     done = machine.net("env", "-C", str(tmp_path), *argv, check=False, timeout_s=DEPLOY_LIMIT_S)
     (saved,) = tmp_path.iterdir()
