@@ -34,15 +34,16 @@ def mutated(generator: random.Random, requests: Sequence[bytes]) -> bytes:
     target, space, version = rest.partition(b" ")
     match generator.choice(("all", "target", "body")):
         case "target" if space:
-            target = quote_from_bytes(_changed(generator, target, requests), "/?&=%:+*").encode()
+            target = quote_from_bytes(changed(generator, target, requests), "/?&=%:+*").encode()
             return b" ".join((method, target, version)) + blank + body
         case "body" if body:
-            body = _changed(generator, body, requests)
+            body = changed(generator, body, requests)
             return _LENGTH.sub(rb"\g<1>%d" % len(body), head) + blank + body
-    return _changed(generator, request, requests)
+    return changed(generator, request, requests)
 
 
-def _changed(generator: random.Random, text: bytes, requests: Sequence[bytes]) -> bytes:
+def changed(generator: random.Random, text: bytes, requests: Sequence[bytes]) -> bytes:
+    """`text` with one to six random changes; parts of `requests` replace some of it."""
     for _ in range(generator.choice((1, 1, 2, 3, 6))):
         text = _change(generator, text, requests)
     return text
