@@ -1,5 +1,6 @@
 """A video recorder with packets from the test and a camera that delivers frames by itself."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,8 @@ class Studio:
         started = Background(lambda: self.recorder.start(RecordingOptions(**options), origin))
         eventually(lambda: self.source.sinks or started.is_over)
         eventually(lambda: self.recorder.running is not None or started.is_over)
+        if not self.source.given:  # otherwise what precedes the start, which may take a while, would be pre-roll
+            self.source.began_s = max(self.source.began_s, time.monotonic())
         self.source.give(int(FPS))
         started.result()
 
