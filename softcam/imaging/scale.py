@@ -4,6 +4,7 @@ Boxes of pixels are averaged first, which is fast and loses no light; the remain
 Independent of frames and JPEG, and stateless: any thread may call, several at once.
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -38,6 +39,18 @@ def scaled_size(size: Size, width: int) -> Size:
     even_width = max(2, width // 2 * 2)
     even_height = max(2, round(full_height * even_width / full_width / 2) * 2)
     return min(even_width, full_width), min(even_height, full_height)
+
+
+def fit_within(size: Size, limit: Size) -> Size:
+    """`size`, or the largest size of its aspect ratio that fits into `limit`: images are never enlarged."""
+    factor = min(1.0, limit[0] / size[0], limit[1] / size[1])
+    # Half a pixel makes up for rounding errors of the product; `limit` is even, so the result does not exceed it.
+    return size if factor == 1.0 else (floor_even(size[0] * factor + 0.5), floor_even(size[1] * factor + 0.5))
+
+
+def floor_even(length: float) -> int:
+    """The largest even number up to `length`, at least 2."""
+    return max(2, 2 * math.floor(length / 2))
 
 
 def shrink(planes: tuple[Plane, Plane, Plane], to: Size) -> tuple[Plane, Plane, Plane]:

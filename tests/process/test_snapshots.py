@@ -2,6 +2,7 @@
 
 import io
 import re
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,7 +12,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from tests.conftest import Portal
-from tests.support.http_client import StreamClient, ask, decode, status_of
+from tests.support.background import Background
+from tests.support.http_client import StreamClient, ask, decode, post, status_of
 from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
@@ -52,6 +54,35 @@ def test_series_follows_the_scene(start_portal: Start, faults: Path) -> None:
     deadline_s = time.monotonic() + PATIENCE_S
     while focused_at_m(snapshot(portal)) != pytest.approx(NEAR_WALL_M, rel=0.01):
         assert time.monotonic() < deadline_s, portal.log
+
+
+@pytest.mark.measurement
+def test_rate_beside_control_changes(start_portal: Start) -> None:
+    """Ten changes a second, each of which the next snapshots have to show. One that waits delays no other."""
+    portal = start_portal("--linger", "60")
+    snapshot(portal)
+    is_over = threading.Event()
+
+    def measure() -> list[float]:
+        times_s = [time.monotonic()]
+        while not is_over.is_set():
+            snapshot(portal)
+            times_s.append(time.monotonic())
+        return [after_s - before_s for before_s, after_s in pairwise(times_s)]
+
+    began_s = time.monotonic()
+    asking = [Background(measure) for _ in range(16)]
+    for number in range(40):
+        change = {"exposure_us": 5000 + 500 * (number % 9), "gain": 2.0}
+        assert post(portal, "/v1/camera/manual_exposure", change).status == 200
+        is_over.wait(max(0.0, began_s + (number + 1) / 10 - time.monotonic()))
+    measured_s = time.monotonic() - began_s
+    is_over.set()
+    took_s = sorted(one_s for each in asking for one_s in each.result())
+    rate, slowest_s = len(took_s) / measured_s, took_s[len(took_s) * 99 // 100]
+    print(f"{rate:.0f} snapshots a second, 99 % within {slowest_s:.3f} s")
+    assert rate >= 60
+    assert slowest_s < 0.5
 
 
 def test_slow_camera_slows_down_after_its_start(start_portal: Start) -> None:

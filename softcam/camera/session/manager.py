@@ -163,6 +163,15 @@ class CameraManager:
         reason = f": {current.last_error}" if current.state is State.RECOVERING else ""
         raise NoPicture(f"no frame from the camera in time (it is {current.state}{reason})")
 
+    def newest_frame(self, began_s: float) -> Frame | None:
+        """The newest frame of a settled camera if its exposure began at that moment or later, held for the caller.
+
+        For a caller of `wait_frame` that released its frame: a later one shows the same controls, or newer ones. None
+        where the camera has dropped its frames meanwhile.
+        """
+        settling = self._session.settling
+        return self._session.frames.wait(lambda newest: settling.is_settled and newest.began_s >= began_s, _never)
+
     def _wait(self, is_wanted: Callable[[Frame], bool], deadline_s: Callable[[], float]) -> Frame | None:
         """As `NewestFrame.wait`, until the session ends; a long exposure extends the deadline.
 
@@ -308,3 +317,8 @@ class CameraManager:
     def wait_until_closed(self, deadline: Deadline) -> bool:
         """Wait for the thread after `stop`; False if the camera hangs and is still not closed."""
         return self._thread.wait_for_end(deadline.remaining_s)
+
+
+def _never() -> float:
+    """A deadline that has passed."""
+    return -math.inf

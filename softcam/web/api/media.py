@@ -3,8 +3,8 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from softcam.imaging.dng import add_description, replace_orientation
 from softcam.imaging.exif import exif_segment, has_exif, make_of, with_exif, with_orientation
 from softcam.imaging.frame import Frame
 from softcam.imaging.jpeg import size_of
+from softcam.imaging.scale import fit_within, floor_even
 from softcam.imaging.snapshot import Snapshot
 from softcam.streaming.clients import Channel, StreamClient
 from softcam.streaming.fanout import CONTENT_TYPE, FanOut
@@ -260,20 +261,14 @@ class MediaApi:
             if options.full_sensor or size[0] > config.width or size[1] > config.height:
                 return self._encode_still(options, manager, deadline_s, size, config)
             not_before_s = max(requested_s, focus.before_s) if focus else requested_s - options.max_age_s
-            # The turn comes before the frame: each snapshot holds one of the camera's few buffers until it is encoded.
-            if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
-                raise NoPicture("too many concurrent snapshot requests")
-            try:
-                return self._encode_next(options, manager, not_before_s, deadline_s, size, config)
-            finally:
-                self._turns.release()
+            return self._encode_next(options, manager, not_before_s, deadline_s, size, config)
 
     def _encode_still(
         self, options: SnapshotOptions, manager: CameraManager, deadline_s: float, size: Size, config: StreamConfig
     ) -> Snapshot:
         """A snapshot that is larger than the stream: a still, which pauses the stream."""
         manager.wait_frame(0.0, deadline_s).release()  # the still uses the current exposure, which must have settled
-        still_size = None if options.full_sensor else _within(size, config.sensor_size)
+        still_size = None if options.full_sensor else fit_within(size, config.sensor_size)
         controls_for = self._control_manager.still_view(is_whole=options.full_sensor)
         frame = manager.still(still_size, deadline_s, controls_for)
         if options.full_sensor:  # the sensor has its own aspect ratio, not the stream's
@@ -292,21 +287,39 @@ class MediaApi:
         """A snapshot of the next intact frame: a camera that delivers JPEGs occasionally delivers a damaged one."""
         damaged = 0
         while True:
-            frame = manager.wait_frame(not_before_s, deadline_s)
+            with self._turn(manager, not_before_s, deadline_s) as frame:
+                try:
+                    return self._encode(options, frame, size, config)
+                except CameraError:
+                    damaged += 1
+                    if frame.pixel_format != "MJPEG" or damaged == _MAX_DAMAGED:
+                        raise
+                not_before_s = math.nextafter(frame.began_s, math.inf)
+
+    @contextmanager
+    def _turn(self, manager: CameraManager, not_before_s: float, deadline_s: float) -> Iterator[Frame]:
+        """A frame, which the caller releases, and a turn: each snapshot holds one of the camera's few buffers while it
+        is encoded. One that waits for its frame has neither, so it delays no other.
+        """
+        while True:
+            shown = manager.wait_frame(not_before_s, deadline_s)
+            shown.release()
+            if not self._turns.acquire(timeout=max(0.0, deadline_s - time.monotonic())):
+                raise NoPicture("too many concurrent snapshot requests")
             try:
-                return self._encode(options, frame, size, config)
-            except CameraError:
-                damaged += 1
-                if frame.pixel_format != "MJPEG" or damaged == _MAX_DAMAGED:
-                    raise
-            not_before_s = math.nextafter(frame.began_s, math.inf)
+                frame = manager.newest_frame(shown.began_s)
+                if frame is not None:
+                    yield frame
+                    return
+            finally:
+                self._turns.release()
 
     def _encode(self, options: SnapshotOptions, frame: Frame, size: Size, config: StreamConfig) -> Snapshot:
         """The snapshot of a frame, which is released."""
         try:
             jpeg = self._jpegs.snapshot(
                 frame,
-                _within(size, frame.size),
+                fit_within(size, frame.size),
                 options.quality or self._defaults.snapshot_quality,
                 quality_is_explicit=options.quality is not None,
             )
@@ -346,19 +359,8 @@ def _scaled(options: SnapshotOptions, default: Size) -> Size:
     if options.width is None and options.height is None:
         return default
     ratio = default[0] / default[1]
-    return _even(options.width or (options.height or 0) * ratio), _even(options.height or (options.width or 0) / ratio)
-
-
-def _within(size: Size, limit: Size) -> Size:
-    """`size`, or the largest size of its aspect ratio that fits into `limit`: images are never enlarged."""
-    factor = min(1.0, limit[0] / size[0], limit[1] / size[1])
-    # Half a pixel makes up for rounding errors of the product; `limit` is even, so the result does not exceed it.
-    return size if factor == 1.0 else (_even(size[0] * factor + 0.5), _even(size[1] * factor + 0.5))
-
-
-def _even(length: float) -> int:
-    """The largest even number up to `length`, at least 2."""
-    return max(2, 2 * math.floor(length / 2))
+    width, height = options.width or (options.height or 0) * ratio, options.height or (options.width or 0) / ratio
+    return floor_even(width), floor_even(height)
 
 
 def _with_exif(jpeg: bytes, frame: Frame, config: StreamConfig, orientation: int, name: str | None) -> bytes:

@@ -1,5 +1,6 @@
 """`CameraManager`: callers wait for frames, and every frame is released."""
 
+import math
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -75,6 +76,20 @@ def test_wait_frame_returns_no_older_frame(held: SessionRig) -> None:
     newer = held.camera.emit()
     assert waiting.result() is newer
     newer.release()
+    lease.release()
+
+
+def test_newest_frame(held: SessionRig) -> None:
+    lease = held.open()
+    assert held.manager.newest_frame(0.0) is None
+    first = held.camera.emit()
+    assert held.manager.newest_frame(0.0) is None  # not settled
+    for _ in range(5):
+        newest = held.camera.emit()
+    for began_s in (first.began_s, newest.began_s):
+        assert held.manager.newest_frame(began_s) is newest
+        newest.release()
+    assert held.manager.newest_frame(math.nextafter(newest.began_s, math.inf)) is None
     lease.release()
 
 

@@ -23,7 +23,7 @@ from softcam.imaging.exif import exif_segment, with_exif
 from softcam.imaging.frame import Frame
 from softcam.web.api.media import SnapshotOptions
 from softcam.web.http.messages import HttpError
-from tests.support.background import Background, eventually
+from tests.support.background import Background, eventually, waiters
 from tests.support.fakes import AUTOFOCUS, SENSOR_SIZE, SIZE, STEADY, make_frame
 from tests.support.web_app import COMMON, Scene, make_camera, size_of, taken_at_s
 
@@ -381,6 +381,35 @@ def test_head_takes_no_snapshot(scene: Scene) -> None:
 def test_concurrent_snapshots(flowing: Scene) -> None:
     asking = [Background(flowing.snapshot) for _ in range(20)]
     assert {size_of(call.result()) for call in asking} == {SIZE}
+
+
+def test_snapshots_that_wait_delay_no_other(scene: Scene) -> None:
+    """More than may encode at a time wait until a frame shows a change."""
+    with scene.manager.lease("stream"):
+        eventually(lambda: scene.camera.is_open)
+        for _ in range(6):
+            scene.camera.emit()
+        scene.manager.set_controls({"ExposureTime": 5000})
+        waiting = [Background(scene.snapshot) for _ in range(4)]
+        eventually(lambda: waiters(scene.manager.frames._changed) == len(waiting))
+        assert size_of(scene.snapshot("max_age=60")) == SIZE
+        assert scene.camera.frames_out == 1  # that of the slot
+        shows = scene.camera.emit({**STEADY, "ExposureTime": 5000})
+        assert {float(call.result().headers["X-Timestamp"]) for call in waiting} == {round(shows.timestamp_s, 6)}
+
+
+def test_frame_is_dropped_before_the_turn(flowing: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The camera stopped for a still, for example: the snapshot waits for another frame."""
+    newest_frame, dropped = flowing.manager.newest_frame, list[float]()
+
+    def drop_first(began_s: float) -> Frame | None:
+        if not dropped:
+            dropped.append(began_s)
+            return None
+        return newest_frame(began_s)
+
+    monkeypatch.setattr(flowing.manager, "newest_frame", drop_first)
+    assert taken_at_s(flowing.snapshot()) >= dropped[0] - 0.001
 
 
 # A camera that delivers JPEGs
