@@ -14,6 +14,7 @@ from softcam.h264.encoder import VideoEncoder
 from softcam.h264.x264 import X264
 from softcam.imaging.frame import NewestFrame
 from softcam.net.event_loop import EventLoop
+from softcam.net.key_brake import KeyBrake
 from softcam.runtime import memory
 from softcam.streaming.fmp4_channel import Fmp4Stream
 from softcam.streaming.hls.stream import HlsStream
@@ -28,6 +29,7 @@ class MediaParts:
     """From frames to JPEGs and H.264, and to their clients by HTTP."""
 
     loop: EventLoop
+    brake: KeyBrake
     hook: Hook | None
     jpegs: JpegEncoderPool
     video: VideoEncoder
@@ -82,7 +84,7 @@ def build_media(
     )
     api = MediaApi(manager, controls, jpegs, mjpeg.fanout, defaults)
     hls = HlsStream(video, lambda: api.reserve_stream()[1], loop)
-    return MediaParts(loop, hook, jpegs, video, substream, mjpeg, fmp4, fmp4_substream, hls, api)
+    return MediaParts(loop, KeyBrake(loop), hook, jpegs, video, substream, mjpeg, fmp4, fmp4_substream, hls, api)
 
 
 def build_video(

@@ -60,6 +60,7 @@ def _build_rtsp(settings: Settings, source: CameraParts, media: MediaParts, on_c
         on_crash,
         ServerLimits(HandlerLimits(max_viewers=settings.max_clients)),
         name=settings.name or "",
+        on_wrong_key=media.brake.note_wrong_key,
     )
 
 

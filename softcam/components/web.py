@@ -33,6 +33,7 @@ from softcam.web.api.system import SystemApi
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.cors import AllowedOrigins
 from softcam.web.http.csrf import CsrfGuard
+from softcam.web.http.delayed import DelayedResponses
 from softcam.web.http.downloads import file_stem
 from softcam.web.http.router import Router
 from softcam.web.http.server import PortalServer
@@ -120,10 +121,11 @@ def build_web(
     guard = CsrfGuard(
         settings.host_names or (), allowed_origins=AllowedOrigins(frozenset(settings.allowed_origins or ()))
     )
-    access = AccessControl(settings.api_key, settings.view_key, guard)
+    access = AccessControl(settings.api_key, settings.view_key, guard, media.brake.note_wrong_key)
     router = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])
     port = settings.port_for(source.number)
-    make_server = partial(PortalServer, settings.host, port, router, access, settings.max_clients)
+    delayed = DelayedResponses(media.loop)
+    make_server = partial(PortalServer, settings.host, port, router, access, settings.max_clients, delayed=delayed)
     return WebParts(make_server, f"host {settings.host}, port {port}", access.requires_key)
 
 

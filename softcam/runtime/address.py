@@ -20,3 +20,14 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
         address = ipaddress.ip_address(text.strip())
         return getattr(address, "ipv4_mapped", None) or address
     return None
+
+
+def client_network(text: str) -> str:
+    """What counts as one client: an IPv4 address; of IPv6 its /64, since one machine may use all addresses of that.
+
+    A link-local address counts alone: all machines of a network have the same prefix there.
+    """
+    address = parse_address(text)
+    if isinstance(address, ipaddress.IPv6Address) and not (address.is_link_local or address.is_loopback):
+        return str(ipaddress.IPv6Network((int(address) >> 64 << 64, 64)))
+    return text if address is None else str(address)

@@ -14,6 +14,7 @@ from softcam.errors import CameraBusy, NoPicture, NotSupported
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.cors import AllowedOrigins
 from softcam.web.http.csrf import CsrfGuard
+from softcam.web.http.delayed import DelayedResponses
 from softcam.web.http.messages import (
     AnyResponse,
     HttpError,
@@ -122,13 +123,17 @@ class Site:
         idle_timeout_s: float = PATIENCE_S,
         request_timeout_s: float = PATIENCE_S,
         exhausted_pause_s: float = 0.5,
+        on_wrong_key: Callable[[str], float] = lambda _: 0.0,
+        delayed: DelayedResponses | None = None,
     ) -> None:
+        csrf = CsrfGuard(allowed_origins=AllowedOrigins(frozenset(allowed_origins)))
         self.server = PortalServer(
             host,
             0,
             Router(routes),
-            AccessControl(api_key, view_key, CsrfGuard(allowed_origins=AllowedOrigins(frozenset(allowed_origins)))),
+            AccessControl(api_key, view_key, csrf, on_wrong_key),
             max_clients,
+            delayed=delayed,
             idle_timeout_s=idle_timeout_s,
             request_timeout_s=request_timeout_s,
             exhausted_pause_s=exhausted_pause_s,

@@ -15,6 +15,7 @@ from softcam.h264.bitrate import fixed_bitrate
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.net.event_loop import EventLoop
 from softcam.net.io_uring import BatchSender
+from softcam.net.key_brake import KeyBrake
 from softcam.rtsp.server.server import RtspServer, ServerLimits, listening_socket
 from softcam.rtsp.server.stream import RtpStream, StreamLimits
 from softcam.runtime.deadline import Clock
@@ -354,6 +355,7 @@ class Stage:
             lambda: self.camera.state,
             self.crashes.append,
             self.limits,
+            on_wrong_key=KeyBrake(self.loop).note_wrong_key,
         )
         self.clients: list[Peer | UdpReceiver] = []
         listener = listening_socket(self.host, 0)

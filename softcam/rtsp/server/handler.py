@@ -61,9 +61,14 @@ class RequestHandler:
         passwords: tuple[str, ...],
         state: Callable[[], str],
         limits: HandlerLimits,
-        name: str = "",
+        name: str,
+        on_wrong_key: Callable[[str], float],
     ) -> None:
-        """`streams` by path; `state` returns that of the camera, for error messages; `name` is that of the session."""
+        """`streams` by path; `state` returns that of the camera, for error messages; `name` is that of the session.
+
+        `on_wrong_key` is called with the address of a client that sent a wrong key, and returns the seconds by which
+        the response is to be delayed.
+        """
         self._loop = loop
         self._streams = streams
         self._sessions = sessions
@@ -72,7 +77,7 @@ class RequestHandler:
         self._limits = limits
         self._name = name
         self._nonce_key = secrets.token_bytes(16)
-        self._wrong_key_log = RateLimitedLogger(log)
+        self._on_wrong_key = on_wrong_key
         self._no_picture_log = RateLimitedLogger(log)
 
     def handle(self, client: Client, request: Request) -> None:
@@ -126,10 +131,12 @@ class RequestHandler:
             client.authorize()
             return True
         is_stale = has_old_nonce(offered, request.method, nonce, self._passwords)
-        if offered and not is_stale:
-            self._wrong_key_log.warning("RTSP client %s rejected: wrong key", client.address)
         fields = [("WWW-Authenticate", each) for each in challenges(_REALM, nonce, is_stale=is_stale)]
-        self._respond(client, request, 401, fields)
+        delay_s = self._on_wrong_key(client.address) if offered and not is_stale else 0.0
+        if delay_s:
+            client.defer_response(self._loop.call_later(delay_s, lambda: self._respond(client, request, 401, fields)))
+        else:
+            self._respond(client, request, 401, fields)
         return False
 
     def _handle_authorized(self, client: Client, request: Request) -> None:

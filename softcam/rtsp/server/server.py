@@ -58,18 +58,22 @@ class RtspServer:
         limits: ServerLimits | None = None,
         *,
         name: str = "",
+        on_wrong_key: Callable[[str], float] = lambda _: 0.0,
     ) -> None:
         """`streams` by path, without a slash at either end.
 
         `open_camera` returns the function that releases the camera; it raises CameraError. `state` returns that of the
         camera, for error messages. Without `passwords`, access is unrestricted. `name` is that of the sessions.
+        `on_wrong_key` is as in `RequestHandler`.
         """
         self.url: str | None = None  # None before the start
         self._loop = loop
         self._limits = limits or ServerLimits()
         distinct = tuple(dict.fromkeys(streams.values()))
         self._sessions = Sessions(loop, distinct, open_camera, on_crash, self._limits.sessions)
-        self._handler = RequestHandler(loop, streams, self._sessions, passwords, state, self._limits.handler, name)
+        self._handler = RequestHandler(
+            loop, streams, self._sessions, passwords, state, self._limits.handler, name, on_wrong_key
+        )
         self._max_connections = self._limits.handler.max_viewers + self._limits.spare_connections
         self._rejected_log = RateLimitedLogger(log)
 

@@ -3,29 +3,48 @@
 import base64
 import hashlib
 import hmac
-import logging
+from collections.abc import Callable
 from contextlib import suppress
 from email.message import Message
 from http import HTTPStatus
 from typing import Final
 
-from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.web.http.cors import AllowedOrigins
 from softcam.web.http.csrf import CsrfGuard
 from softcam.web.http.messages import HttpError
 
-log = logging.getLogger(__name__)
-
 _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'}
+
+
+class WrongKey(HttpError):
+    """401 for a request with a wrong key; the response is to be sent after `delay_s`."""
+
+    def __init__(self, detail: str, delay_s: float) -> None:
+        super().__init__(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
+        self.delay_s = delay_s
+
+
+def _no_delay(_: str) -> float:
+    return 0.0
 
 
 class AccessControl:
     """Holds the keys as digests only. Without a key, access is unrestricted."""
 
-    def __init__(self, api_key: str | None, view_key: str | None = None, csrf: CsrfGuard | None = None) -> None:
-        """`view_key` grants read-only access. With a view key alone, nobody can change anything."""
+    def __init__(
+        self,
+        api_key: str | None,
+        view_key: str | None = None,
+        csrf: CsrfGuard | None = None,
+        on_wrong_key: Callable[[str], float] = _no_delay,
+    ) -> None:
+        """`view_key` grants read-only access. With a view key alone, nobody can change anything.
+
+        `on_wrong_key` is called with the address of a client that sent a wrong key, and returns the seconds by which
+        the response is to be delayed.
+        """
         self._csrf = csrf or CsrfGuard()
-        self._wrong_key_log = RateLimitedLogger(log)
+        self._on_wrong_key = on_wrong_key
         self._digest = None if api_key is None else _digest(api_key)
         self._view_digest = None if view_key is None else _digest(view_key)
 
@@ -48,10 +67,10 @@ class AccessControl:
     ) -> None:
         """Raises HttpError 401 unless `X-API-Key`, `Authorization: Bearer` or Basic (as the password) has a valid key.
 
+        WrongKey, where the request has a key; browsers send their first request without one.
         `query_key` is one in the URL, which histories and logs may store: only the view key is accepted there. Raises
         HttpError 403 if the key is read-only and the request is a change, or for something private. The challenge is
-        Basic, so a browser shows its password dialog; any user name is accepted. A wrong key is logged with the
-        address of the client.
+        Basic, so a browser shows its password dialog; any user name is accepted.
         """
         if not self.requires_key:
             return
@@ -70,7 +89,7 @@ class AccessControl:
             elif in_query:
                 detail = "key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not accepted in a URL"
             if offered or in_query:
-                self._wrong_key_log.warning("Client %s rejected: wrong API key", client)
+                raise WrongKey(detail, self._on_wrong_key(client))
             raise HttpError(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)
         if (is_change or is_private) and not may_change:
             is_set = "the key of CAMERA_API_KEY" if self._digest else "CAMERA_API_KEY, which is not set"

@@ -144,11 +144,16 @@ def json_response(
 
 
 def find_client(peer: str, headers: Message) -> tuple[str, bool]:
-    """The client's address, and whether the connection is from this machine: then a proxy may report another one."""
+    """The client's address, and whether the connection is from this machine: then a proxy may report another one.
+
+    In `X-Forwarded-For`, the last address is the one that the proxy added; a client can send others before it.
+    """
     address = parse_address(peer)
     is_local = address is not None and address.is_loopback
-    reported = parse_address(headers.get("X-Real-IP", "")) if is_local else None
-    return str(reported or address or peer), is_local
+    if is_local:
+        forwarded = ",".join(headers.get_all("X-Forwarded-For", [])).rpartition(",")[2]
+        address = parse_address(headers.get("X-Real-IP", "")) or parse_address(forwarded) or address
+    return str(address or peer), is_local
 
 
 def parse_target(target: str) -> tuple[str, dict[str, str]]:

@@ -21,10 +21,11 @@ from typing import Any, Final
 
 from softcam import __version__
 from softcam.runtime.address import reachable_host, url_host
-from softcam.web.http.auth import AccessControl
+from softcam.web.http.auth import AccessControl, WrongKey
 from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
+from softcam.web.http.delayed import DelayedResponses
 from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
 from softcam.web.http.messages import (
     AnyResponse,
@@ -74,13 +75,15 @@ class PortalServer(ThreadingHTTPServer):
         access: AccessControl,
         max_clients: int,
         *,
+        delayed: DelayedResponses | None = None,
         idle_timeout_s: float = _IDLE_TIMEOUT_S,
         request_timeout_s: float = _REQUEST_TIMEOUT_S,
         exhausted_pause_s: float = _EXHAUSTED_PAUSE_S,
     ) -> None:
-        """Raises OSError if the address cannot be bound."""
+        """Without `delayed`, responses to wrong keys are not delayed. Raises OSError if the address cannot be bound."""
         self.router = router
         self.access = access
+        self.delayed = delayed
         self.idle_timeout_s = idle_timeout_s
         self.request_timeout_s = request_timeout_s
         self.connections = Connections()
@@ -255,7 +258,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         except HttpError as error:
             self.close_connection |= self._has_unread
-            self._send(self._error_response(error))
+            response = self._error_response(error)
+            if not (isinstance(error, WrongKey) and error.delay_s and self._send_later(response, error.delay_s)):
+                self._send(response)
             return
         if not self.server.connections.start_response(self.connection):
             raise ConnectionAbortedError("evicted")
@@ -316,11 +321,34 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._write(response, response.body, len(response.body))
 
+    def _send_later(self, response: Response, delay_s: float) -> bool:
+        """Pass the response to a wrong key on to the event loop; this thread ends. False if too many are waiting."""
+        delayed = self.server.delayed
+        if delayed is None or not delayed.reserve():
+            return False
+        self.close_connection, self._has_unread = True, False
+        self.server.connections.remove(self.connection)
+        content = self._head(response, bool(response.body), len(response.body))
+        if self.command != "HEAD":
+            content += response.body
+        self.log_request(response.status)
+        delayed.send_later(socket.socket(fileno=self.connection.detach()), content, delay_s)
+        return True
+
     def _write(self, response: Response | FileResponse, body: bytes | FileResponse, length: int) -> None:
+        header = self._head(response, bool(body), length)
+        if self.command == "HEAD":
+            body, length = b"", 0
+        writer = ResponseWriter(self.connection, self.server.idle_timeout_s)
+        writer.send(header, body)
+        self.log_request(response.status, length)
+
+    def _head(self, response: Response | FileResponse, has_body: bool, length: int) -> bytes:
+        """The status line and the header of a response."""
         headers = {"Content-Type": response.content_type, "Content-Length": str(length), **response.headers}
         if response.status is HTTPStatus.NO_CONTENT:
             del headers["Content-Type"], headers["Content-Length"]
-        elif not body and (self.command == "HEAD" or response.status is HTTPStatus.NOT_MODIFIED):
+        elif not has_body and (self.command == "HEAD" or response.status is HTTPStatus.NOT_MODIFIED):
             # It would have to be the length of the response to GET, which was not made (RFC 9110, 8.6).
             del headers["Content-Length"]
         if self.close_connection:
@@ -328,11 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.request_version == "HTTP/1.0":
             # The client requested keep-alive; without the header it would wait for the connection to close.
             headers["Connection"] = "keep-alive"
-        if self.command == "HEAD":
-            body, length = b"", 0
-        writer = ResponseWriter(self.connection, self.server.idle_timeout_s)
-        writer.send(self._header(response.status, headers), body)
-        self.log_request(response.status, length)
+        return self._header(response.status, headers)
 
     def _detach(self, response: StreamingResponse) -> None:
         """Send the header of a stream, then pass its socket on; this thread ends."""

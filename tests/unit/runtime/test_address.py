@@ -2,7 +2,7 @@
 
 import pytest
 
-from softcam.runtime.address import parse_address, reachable_host, url_host
+from softcam.runtime.address import client_network, parse_address, reachable_host, url_host
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,19 @@ def test_url_host(host: str, shown: str) -> None:
 def test_parse_address(text: str, address: str | None) -> None:
     found = parse_address(text)
     assert (None if found is None else str(found)) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fd00::7", "fd00::/64"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_client_network(text: str, network: str) -> None:
+    assert client_network(text) == network

@@ -73,6 +73,10 @@ def test_browser(stage: Stage) -> None:
 # --- access -------------------------------------------------------------------------------------------------------
 
 
+def basic(password: str) -> str:
+    return authorization(['Basic realm="camera"'], "", "", ("any", password), 1)
+
+
 def credentials(response: Response, method: str, url: str, password: str) -> str:
     return authorization(response.fields["www-authenticate"], method, url, ("any", password), 1)
 
@@ -91,7 +95,7 @@ def test_access(stage: Stage, number: int, caplog: pytest.LogCaptureFixture) -> 
     assert "wrong key" not in caplog.text
     wrong = authorization(offered, "DESCRIBE", peer.url, ("any", "wrong"), 1)
     assert peer.request("DESCRIBE", Authorization=wrong).status == 401
-    assert "RTSP client 127.0.0.1 rejected: wrong key" in caplog.text
+    assert "Client 127.0.0.1 rejected: wrong key" in caplog.text
     assert stage.camera.opened == 0
     with stage.flow():
         right = authorization(offered, "DESCRIBE", peer.url, ("any", "view"), 1)
@@ -100,6 +104,29 @@ def test_access(stage: Stage, number: int, caplog: pytest.LogCaptureFixture) -> 
         assert peer.request("PLAY").status == 200
         another = stage.connect()
         assert another.request("PLAY", Session=peer.session).status == 401
+
+
+@pytest.mark.parametrize("timed_stage", [{"passwords": ("view",)}], indirect=True)
+def test_delay_of_wrong_keys(timed_stage: Stage) -> None:
+    """The fourth one waits, also on another connection; a right key does not, also from the same address."""
+    first = timed_stage.connect()
+    for _ in range(3):
+        assert first.request("DESCRIBE", Authorization=basic("wrong")).status == 401
+    peer = timed_stage.connect()
+    assert peer.request("DESCRIBE").status == 401  # without a key
+    peer.send_request("DESCRIBE", Authorization=basic("wrong"))
+    right = timed_stage.connect()
+    assert right.request("GET_PARAMETER", Authorization=basic("view")).status == 200
+    assert not peer.has_data()
+    timed_stage.advance(0.1)
+    response = peer.response()
+    assert (response.status, len(response.fields["www-authenticate"])) == (401, 3)
+    assert peer.request("OPTIONS").status == 200
+    gone = timed_stage.connect()
+    gone.send_request("DESCRIBE", Authorization=basic("wrong"))
+    gone.close()
+    timed_stage.settle()
+    timed_stage.advance(1.0)
 
 
 @pytest.mark.parametrize("stage", [{"passwords": ("view",)}], indirect=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from softcam.web.http.auth import AccessControl
+from softcam.web.http.auth import AccessControl, WrongKey
 from softcam.web.http.messages import HttpError, Request, Response, json_response
 from softcam.web.http.router import Route
 from tests.support.raw_http import Site
@@ -87,16 +87,21 @@ def test_wrong_key_is_rejected(headers: Mapping[str, str]) -> None:
     assert KEY not in str(caught.value)
 
 
-def test_wrong_key_is_logged_and_named(caplog: pytest.LogCaptureFixture) -> None:
-    access = AccessControl(KEY)
+def test_wrong_key_is_counted_and_named() -> None:
+    counted = list[str]()
+
+    def note(client: str) -> float:
+        counted.append(client)
+        return 0.5
+
+    access = AccessControl(KEY, on_wrong_key=note)
     for headers in ({}, {"X-API-Key": ""}, {"Authorization": "Token x"}):
         with pytest.raises(HttpError, match="an API key is required"):
             access.authorize(make_headers(headers), "192.168.1.7")
-    assert caplog.messages == []
-    for _ in range(3):
-        with pytest.raises(HttpError, match="the API key is wrong"):
-            access.authorize(make_headers({"X-API-Key": "guess"}), "192.168.1.7")
-    assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]  # at a limited rate
+    assert counted == []
+    with pytest.raises(WrongKey, match="the API key is wrong") as caught:
+        access.authorize(make_headers({"X-API-Key": "guess"}), "192.168.1.7")
+    assert (counted, caught.value.delay_s) == (["192.168.1.7"], 0.5)
 
 
 def test_view_key_in_query() -> None:
@@ -110,15 +115,12 @@ def test_view_key_in_query() -> None:
 
 @pytest.mark.parametrize("view_key", [VIEW_KEY, None])
 @pytest.mark.parametrize("offered", [KEY, "guess"])
-def test_wrong_key_in_query_is_rejected_and_not_logged(
-    view_key: str | None, offered: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_wrong_key_in_query_is_rejected(view_key: str | None, offered: str) -> None:
     with pytest.raises(
-        HttpError, match=r"^key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not"
+        WrongKey, match=r"^key: must be the value of CAMERA_VIEW_KEY; that of CAMERA_API_KEY is not"
     ) as caught:
         AccessControl(KEY, view_key).authorize(make_headers({}), "192.168.1.7", query_key=offered)
     assert caught.value.status is HTTPStatus.UNAUTHORIZED
-    assert caplog.messages == ["Client 192.168.1.7 rejected: wrong API key"]
 
 
 def test_empty_key_in_query_is_rejected() -> None:

@@ -1,6 +1,7 @@
 """Parsing of request targets, and JSON responses."""
 
 import json
+from email.message import Message
 from http import HTTPStatus
 
 import pytest
@@ -115,3 +116,23 @@ def test_address_as_the_client_used_it(headers: dict[str, str], is_local: bool, 
 def test_find_client(peer: str, reported: str, client: str, is_local: bool) -> None:
     headers = make_request("/", headers={"X-Real-IP": reported}).headers
     assert find_client(peer, headers) == (client, is_local)
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "client"),
+    [
+        ("127.0.0.1", ["192.0.2.7"], "192.0.2.7"),
+        ("127.0.0.1", ["198.51.100.9, 192.0.2.7"], "192.0.2.7"),  # the first one was sent by the client
+        ("::1", ["198.51.100.9", "192.0.2.6, 2001:db8::7"], "2001:db8::7"),
+        ("127.0.0.1", ["192.0.2.7, unknown"], "127.0.0.1"),
+        ("127.0.0.1", [""], "127.0.0.1"),
+        ("192.0.2.1", ["192.0.2.7"], "192.0.2.1"),
+    ],
+)
+def test_find_client_by_forwarded_addresses(peer: str, fields: list[str], client: str) -> None:
+    headers = Message()
+    for value in fields:
+        headers["X-Forwarded-For"] = value
+    assert find_client(peer, headers)[0] == client
+    headers["X-Real-IP"] = "203.0.113.5"
+    assert find_client(peer, headers)[0] == ("192.0.2.1" if peer == "192.0.2.1" else "203.0.113.5")

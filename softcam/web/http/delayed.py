@@ -1,0 +1,57 @@
+"""Responses that are sent later, such as those to wrong keys: on the event loop, so that no thread waits.
+
+A delayed response costs a descriptor and its bytes. Their number is limited.
+"""
+
+import contextlib
+import socket
+import threading
+from functools import partial
+from typing import Final
+
+from softcam.net import sockets
+from softcam.net.event_loop import EventLoop
+
+_MAX_DELAYED: Final = 64
+_LAST_RESPONSE_S: Final = 1.0  # for the client to read it
+
+
+class DelayedResponses:
+    """Owns the connections of delayed responses, and closes them afterwards, or when the loop ends."""
+
+    def __init__(self, loop: EventLoop, max_delayed: int = _MAX_DELAYED) -> None:
+        """Before the loop is started."""
+        self._loop = loop
+        self._places = threading.BoundedSemaphore(max_delayed)
+        self._connections: set[socket.socket] = set()  # of the loop's thread
+        loop.on_stop(self._close_all)
+
+    def reserve(self) -> bool:
+        """Reserve a place for a response, which `send_later` uses; False if there is none. Any thread."""
+        return self._places.acquire(blocking=False)
+
+    def send_later(self, connection: socket.socket, response: bytes, delay_s: float) -> None:
+        """Send a response after `delay_s` and close the connection. Any thread."""
+        if not self._loop.call(partial(self._hold, connection, response, delay_s)):
+            self._places.release()
+            connection.close()
+
+    def _hold(self, connection: socket.socket, response: bytes, delay_s: float) -> None:
+        self._connections.add(connection)
+        self._loop.call_later(delay_s, partial(self._send, connection, response))
+
+    def _send(self, connection: socket.socket, response: bytes) -> None:
+        sockets.send(connection.fileno(), response)  # the buffer of the kernel has room for it
+        # Closing now could destroy the response: the kernel resets a connection with unread data.
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_WR)
+        self._loop.call_later(_LAST_RESPONSE_S, partial(self._close, connection))
+
+    def _close(self, connection: socket.socket) -> None:
+        self._connections.remove(connection)
+        connection.close()
+        self._places.release()
+
+    def _close_all(self) -> None:
+        for connection in tuple(self._connections):
+            self._close(connection)
