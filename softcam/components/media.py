@@ -80,6 +80,7 @@ def build_media(
         snapshot_quality=settings.snapshot_quality,
         autofocus_timeout_s=settings.autofocus_timeout_s if settings.autofocus else 0.0,
         max_clients=settings.max_clients,
+        max_clients_per_address=settings.max_clients_per_address,
         name=settings.name,
     )
     api = MediaApi(manager, controls, jpegs, mjpeg.fanout, defaults)

@@ -58,7 +58,7 @@ def _build_rtsp(settings: Settings, source: CameraParts, media: MediaParts, on_c
         tuple(key for key in (settings.api_key, settings.view_key) if key is not None),
         lambda: str(manager.state),
         on_crash,
-        ServerLimits(HandlerLimits(max_viewers=settings.max_clients)),
+        ServerLimits(HandlerLimits(max_viewers=settings.max_clients, max_per_address=settings.max_clients_per_address)),
         name=settings.name or "",
         on_wrong_key=media.brake.note_wrong_key,
     )

@@ -125,7 +125,8 @@ def build_web(
     router = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])
     port = settings.port_for(source.number)
     delayed = DelayedResponses(media.loop)
-    make_server = partial(PortalServer, settings.host, port, router, access, settings.max_clients, delayed=delayed)
+    limits = settings.max_clients, settings.max_clients_per_address
+    make_server = partial(PortalServer, settings.host, port, router, access, *limits, delayed=delayed)
     return WebParts(make_server, f"host {settings.host}, port {port}", access.requires_key)
 
 

@@ -43,6 +43,7 @@ class Settings:
     allowed_origins: tuple[str, ...] | None
     state_dir: str | None
     max_clients: int
+    max_clients_per_address: int
     neighbours: tuple[tuple[str, int | str], ...]  # if not set: those that `known_cameras` lists
     width: int
     height: int

@@ -22,6 +22,12 @@ def parse_address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
     return None
 
 
+def is_loopback(text: str) -> bool:
+    """Whether it is an address of this machine that others cannot use."""
+    address = parse_address(text)
+    return address is not None and address.is_loopback
+
+
 def client_network(text: str) -> str:
     """What counts as one client: an IPv4 address; of IPv6 its /64, since one machine may use all addresses of that.
 

@@ -125,6 +125,7 @@ class Site:
         exhausted_pause_s: float = 0.5,
         on_wrong_key: Callable[[str], float] = lambda _: 0.0,
         delayed: DelayedResponses | None = None,
+        max_per_address: int = 8,
     ) -> None:
         csrf = CsrfGuard(allowed_origins=AllowedOrigins(frozenset(allowed_origins)))
         self.server = PortalServer(
@@ -133,6 +134,7 @@ class Site:
             Router(routes),
             AccessControl(api_key, view_key, csrf, on_wrong_key),
             max_clients,
+            max_per_address,
             delayed=delayed,
             idle_timeout_s=idle_timeout_s,
             request_timeout_s=request_timeout_s,

@@ -50,6 +50,7 @@ class Scene:
         camera: FakeCamera | None = None,
         *,
         max_clients: int = 8,
+        max_clients_per_address: int = 8,
         snapshot_size: Size | None = None,
         autofocus_timeout_s: float | None = None,
         linger_s: float = 60.0,
@@ -86,6 +87,7 @@ class Scene:
             snapshot_quality=90,
             autofocus_timeout_s=autofocus_timeout_s or 0.0,
             max_clients=max_clients,
+            max_clients_per_address=max_clients_per_address,
             **limits,
         )
         self.control_manager = controls or make_controls(self.manager, folder)

@@ -23,9 +23,10 @@ from softcam.rtsp.server.sessions import Session, Sessions
 from softcam.rtsp.server.stream import RtpStream
 from softcam.rtsp.server.transport import choose_transport
 from softcam.rtsp.server.viewers import AccessUnit, TcpViewer
-from softcam.runtime.address import url_host
+from softcam.runtime.address import is_loopback, url_host
 from softcam.runtime.http_auth import challenges, has_old_nonce, has_password
 from softcam.runtime.log_limit import RateLimitedLogger
+from softcam.runtime.shares import limit_reason
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class HandlerLimits:
     """Times in seconds."""
 
     max_viewers: int = 200
+    max_per_address: int = 50  # viewers, and connections
+    is_exempt: Callable[[str], bool] = is_loopback  # from the limit of each address
     describe_s: float = 5.0  # for the camera to open
     play_s: float = 2.0  # for a keyframe; then the response has no RTP-Info
 
@@ -264,8 +267,7 @@ class RequestHandler:
         if transport is None:
             self._refuse(client, request, 461, "Transport: must be RTP/AVP/TCP, or RTP/AVP;unicast;client_port=A-B")
             return
-        if before is None and len(self._sessions) >= self._limits.max_viewers:
-            reason = f"viewer limit reached ({self._limits.max_viewers}); disconnect a viewer, or raise --max-clients"
+        if before is None and (reason := self._limit_reason(client)):
             self._refuse_unavailable(client, request, reason)
             return
         lease = client.take_lease(stream) or self._sessions.acquire_lease(stream, lambda _: None)
@@ -279,6 +281,15 @@ class RequestHandler:
             self._refuse_unavailable(client, request, f"no UDP ports: {error.strerror or error}")
             return
         self._respond(client, request, 200, [("Transport", session.transport_header)], session=session)
+
+    def _limit_reason(self, client: Client) -> str | None:
+        """Why the client gets no session; None if it may have one."""
+        limits, sessions = self._limits, self._sessions
+        if len(sessions) >= limits.max_viewers:
+            return f"viewer limit reached ({limits.max_viewers}); disconnect a viewer, or raise --max-clients"
+        if not limits.is_exempt(client.address) and sessions.count_of(client.address) >= limits.max_per_address:
+            return limit_reason("viewers", limits.max_per_address)
+        return None
 
     def _play(self, client: Client, request: Request, session: Session) -> None:
         if session.viewer is not None:

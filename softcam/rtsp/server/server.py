@@ -7,7 +7,7 @@ Accepts connections, limits their number, and closes those that do not use them.
 import errno
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
@@ -21,8 +21,9 @@ from softcam.rtsp.server.handler import HandlerLimits, RequestHandler
 from softcam.rtsp.server.requests import format_response
 from softcam.rtsp.server.sessions import SessionLimits, Sessions
 from softcam.rtsp.server.stream import RtpStream
-from softcam.runtime.address import reachable_host, url_host
+from softcam.runtime.address import client_network, reachable_host, url_host
 from softcam.runtime.log_limit import RateLimitedLogger
+from softcam.runtime.shares import limit_reason
 
 log = logging.getLogger(__name__)
 
@@ -125,8 +126,8 @@ class RtspServer:
             self._loop.call(partial(self._connect, connection, address))
 
     def _connect(self, connection: socket.socket, address: tuple[str | int, ...]) -> None:
-        if len(self._clients) >= self._max_connections and not self._evict():
-            self._rejected_log.warning("RTSP client %s rejected: too many connections", address[0])
+        if reason := self._make_room(str(address[0])):
+            self._rejected_log.warning("RTSP client %s rejected: %s", address[0], reason)
             connection.close()
             return
         try:
@@ -138,9 +139,19 @@ class RtspServer:
         if self._ticker is None:
             self._ticker = self._loop.call_later(self._limits.tick_s, self._tick)
 
-    def _evict(self) -> bool:
-        """Close the connection without a session that was silent for longest."""
-        idle = [connection for connection in self._clients if not self._sessions.has_session(connection)]
+    def _make_room(self, address: str) -> str:
+        """Close a connection where there are too many for another one; why that is not possible, else empty."""
+        limits, network = self._limits.handler, client_network(address)
+        own = [each for each, client in self._clients.items() if client_network(client.address) == network]
+        if len(own) >= limits.max_per_address and not limits.is_exempt(address) and not self._evict(own):
+            return limit_reason("connections", limits.max_per_address)
+        if len(self._clients) >= self._max_connections and not self._evict(self._clients):
+            return "too many connections"
+        return ""
+
+    def _evict(self, connections: Iterable[ClientConnection]) -> bool:
+        """Close the connection without a session that was silent for longest, of these."""
+        idle = [connection for connection in connections if not self._sessions.has_session(connection)]
         if not idle:
             return False
         min(idle, key=lambda connection: connection.heard_s).close("another client needs the connection")

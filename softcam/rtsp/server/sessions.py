@@ -15,6 +15,7 @@ from softcam.rtsp.server.ports import PeerAddress, Ports
 from softcam.rtsp.server.stream import AnyViewer, RtpStream
 from softcam.rtsp.server.transport import Datagrams, Interleaved
 from softcam.rtsp.server.viewers import AccessUnit, TcpViewer, UdpViewer, send_datagram
+from softcam.runtime.address import client_network
 from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
 
@@ -209,6 +210,11 @@ class Sessions:
         session = self._by_connection.get(connection)
         if session is not None:
             session.on_heard(self._loop.clock())
+
+    def count_of(self, address: str) -> int:
+        """The number of sessions of clients at this address."""
+        network = client_network(address)
+        return sum(client_network(session.client) == network for session in self._sessions.values())
 
     def has_session(self, connection: ClientConnection) -> bool:
         return connection in self._by_connection

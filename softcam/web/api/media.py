@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from email.utils import formatdate
-from http import HTTPStatus
 from socket import socket
 from typing import Any, Final, Literal, Self
 
@@ -31,15 +30,14 @@ from softcam.web.http.messages import (
     ALLOW_ANY_ORIGIN,
     NO_STORE,
     AnyResponse,
-    HttpError,
     Request,
     Response,
     StreamingResponse,
     camera_disabled,
 )
+from softcam.web.http.places import StreamPlaces
 from softcam.web.http.router import Doc, Route
 
-_RETRY_AFTER_S: Final = 5
 _MAX_CONCURRENT: Final = 2  # snapshots that hold a camera buffer: with slot and encoders, five of its six buffers
 _MAX_DAMAGED: Final = 4  # damaged JPEGs of the camera in a row before the snapshot fails
 HEADERS: Final = {**NO_STORE, **ALLOW_ANY_ORIGIN, "X-Accel-Buffering": "no", "Referrer-Policy": "no-referrer"}
@@ -96,6 +94,7 @@ class MediaDefaults:
     snapshot_quality: int
     autofocus_timeout_s: float
     max_clients: int
+    max_clients_per_address: int
     name: str | None = None  # of the camera: the description in snapshots, and the start of their file names
     # Home Assistant waits 10 s for a snapshot.
     snapshot_timeout_s: float = 10.0
@@ -144,7 +143,7 @@ class MediaApi:
         self._fanout = fanout
         self._defaults = defaults
         self._turns = threading.BoundedSemaphore(_MAX_CONCURRENT)
-        self._slots = threading.BoundedSemaphore(defaults.max_clients)
+        self._places = StreamPlaces(defaults.max_clients, defaults.max_clients_per_address)
 
     def routes(self) -> list[Route]:
         return [
@@ -179,41 +178,32 @@ class MediaApi:
     ) -> AnyResponse:
         """The response that passes the client to the fan-out, once the camera is open.
 
-        Raises HttpError 503 if the camera is disabled or `max_clients` are connected, and CameraError.
+        Raises HttpError 503 if the camera is disabled or all places are in use, and CameraError.
         """
         self.require_camera()
         if not request.expects_body:
-            self._acquire_slot(0.0)
-            self._slots.release()
-            return Response(b"", content_type, headers=headers())
-        config, release = self.reserve_stream()
+            with self._places.place(request.client):
+                return Response(b"", content_type, headers=headers())
+        config, release = self.reserve_stream(request.client)
 
         def start(connection: socket) -> None:
             self._fanout.add_client(StreamClient(connection, request.client, source(config), interval_s, release))
 
         return StreamingResponse(start, release, content_type, headers())
 
-    def reserve_stream(self) -> tuple[StreamConfig, Callable[[], None]]:
+    def reserve_stream(self, client: str | None = None) -> tuple[StreamConfig, Callable[[], None]]:
         """Open the camera for one more stream; returns its configuration, and the function that ends the stream.
 
-        Waits until the camera is ready. Raises as `connect`.
+        `client` is the address that the stream counts for; None for a stream of several clients. Waits until the camera
+        is ready. Raises as `connect`.
         """
         manager = self.require_camera()
         with ExitStack() as stack:
-            self._acquire_slot(self._defaults.slot_wait_s)
-            stack.callback(self._slots.release)
+            stack.enter_context(self._places.place(client, self._defaults.slot_wait_s))
             stack.callback(manager.lease("stream").release)
             config = manager.wait_ready(time.monotonic() + self._defaults.stream_timeout_s)
             manager.wait_settled(time.monotonic() + self._defaults.stream_hold_s)
             return config, stack.pop_all().close
-
-    def _acquire_slot(self, timeout_s: float) -> None:
-        if not self._slots.acquire(timeout=timeout_s):
-            raise HttpError(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                f"client limit reached ({self._defaults.max_clients}); disconnect a client, or raise --max-clients",
-                {"Retry-After": str(_RETRY_AFTER_S)},
-            )
 
     def require_camera(self) -> CameraManager:
         """The camera's manager. Raises HttpError 503 if the camera is disabled."""

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from softcam.runtime.address import client_network
 from softcam.runtime.deadline import Deadline
 
 QUIET_S: Final = 1.0
@@ -23,7 +24,7 @@ class Connections:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards the fields below
-        self._waiting: dict[socket.socket, None] = {}  # an ordered set: the longest waiting first
+        self._waiting: dict[socket.socket, str] = {}  # with the address of the client; the longest waiting first
         self._answering = 0
 
     @property
@@ -31,11 +32,11 @@ class Connections:
         with self._changed:
             return self._answering
 
-    def mark_waiting(self, connection: socket.socket) -> None:
-        """The connection waits for a request from now on."""
+    def mark_waiting(self, connection: socket.socket, address: str) -> None:
+        """The connection of a client at this address waits for a request from now on."""
         with self._changed:
             self._waiting.pop(connection, None)
-            self._waiting[connection] = None
+            self._waiting[connection] = client_network(address)
 
     def start_response(self, connection: socket.socket) -> bool:
         """A request was read completely and is answered until `finish_response`; False if it was evicted before."""
@@ -56,10 +57,14 @@ class Connections:
         with self._changed:
             self._waiting.pop(connection, None)
 
-    def close_oldest(self) -> bool:
-        """Shut down the longest waiting connection, whose thread then ends; False if none is waiting."""
+    def close_oldest(self, address: str | None = None) -> bool:
+        """Shut down the longest waiting connection, whose thread then ends; False if none is waiting.
+
+        With an `address`, only one of the clients there.
+        """
+        network = None if address is None else client_network(address)
         with self._changed:
-            oldest = next(iter(self._waiting), None)
+            oldest = next((each for each, other in self._waiting.items() if network in (None, other)), None)
             if oldest is None:
                 return False
             del self._waiting[oldest]

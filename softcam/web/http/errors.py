@@ -1,5 +1,6 @@
 """Translates exceptions of handlers into responses; every error is `{"detail": …}`. Runs on the request threads."""
 
+import json
 from dataclasses import replace
 from http import HTTPStatus
 from typing import Final
@@ -10,12 +11,17 @@ from softcam.web.http.messages import HttpError, Response, json_response
 _RETRY_AFTER_S: Final = 2
 RETRY_SOON: Final = {"Retry-After": str(_RETRY_AFTER_S)}
 
-_BUSY_DETAIL: Final = b'{"detail":"too many connections at once"}\n'
-# Sent by the accepting thread where no thread is left to read the request.
-BUSY_RESPONSE: Final = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(_BUSY_DETAIL), _BUSY_DETAIL)
-)
+
+def busy_response(detail: str) -> bytes:
+    """A whole 503 that closes the connection: the accepting thread sends it where no thread may read the request."""
+    body = json.dumps({"detail": detail}, separators=(",", ":")).encode() + b"\n"
+    return (
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        b"Retry-After: %d\r\nContent-Length: %d\r\n\r\n%s" % (_RETRY_AFTER_S, len(body), body)
+    )
+
+
+BUSY_RESPONSE: Final = busy_response("too many connections at once")
 
 # With the colours of the page, whose style sheet requires the key too.
 _UNAUTHORIZED_PAGE: Final = b"""\

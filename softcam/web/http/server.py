@@ -26,7 +26,7 @@ from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
 from softcam.web.http.delayed import DelayedResponses
-from softcam.web.http.errors import BUSY_RESPONSE, RETRY_SOON, error_response
+from softcam.web.http.errors import RETRY_SOON, error_response
 from softcam.web.http.messages import (
     AnyResponse,
     FileResponse,
@@ -37,6 +37,7 @@ from softcam.web.http.messages import (
     find_client,
     parse_target,
 )
+from softcam.web.http.places import Places
 from softcam.web.http.request_head import RequestHead, read_head
 from softcam.web.http.router import Route, Router
 from softcam.web.http.sender import ResponseWriter
@@ -51,7 +52,6 @@ _REQUEST_TIMEOUT_S: Final = 10.0
 _SPARE_THREADS: Final = 64  # in addition to those that `max_clients` streams need while they are being set up
 # Above `max_requests`, these threads still read requests, answer /health, and reject the rest with 503.
 _RESERVE_THREADS: Final = 8
-_EVICTION_TIMEOUT_S: Final = 0.5  # for the thread of an evicted connection to end
 _BACKLOG: Final = 256  # all clients reload the page at once
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _EXHAUSTED_PAUSE_S: Final = 0.5
@@ -74,13 +74,16 @@ class PortalServer(ThreadingHTTPServer):
         router: Router,
         access: AccessControl,
         max_clients: int,
+        max_per_address: int,
         *,
         delayed: DelayedResponses | None = None,
         idle_timeout_s: float = _IDLE_TIMEOUT_S,
         request_timeout_s: float = _REQUEST_TIMEOUT_S,
         exhausted_pause_s: float = _EXHAUSTED_PAUSE_S,
     ) -> None:
-        """Without `delayed`, responses to wrong keys are not delayed. Raises OSError if the address cannot be bound."""
+        """`max_per_address` limits the connections of one address. Without `delayed`, responses to wrong keys are not
+        delayed. Raises OSError if the address cannot be bound.
+        """
         self.router = router
         self.access = access
         self.delayed = delayed
@@ -90,7 +93,7 @@ class PortalServer(ThreadingHTTPServer):
         self.changes = ChangeLog()
         self.max_requests = max_clients + _SPARE_THREADS
         self._exhausted_pause_s = exhausted_pause_s
-        self._free_threads = threading.BoundedSemaphore(self.max_requests + _RESERVE_THREADS)
+        self.places = Places(self.connections, self.max_requests + _RESERVE_THREADS, max_per_address)
         self._is_stopping = threading.Event()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         self.address_family = family
@@ -133,30 +136,24 @@ class PortalServer(ThreadingHTTPServer):
             raise  # socketserver ignores it
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._reserve_thread():
-            log.warning("Connection limit reached, rejecting %s", client_address[0])
+        address = client_address[0]
+        if rejection := self.places.reserve(address):
             with contextlib.suppress(OSError):
                 request.settimeout(0)
-                request.send(BUSY_RESPONSE)
+                request.send(rejection)
             self.shutdown_request(request)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # the thread cannot be started
-            self._free_threads.release()
+            self.places.release(address)
             raise
-
-    def _reserve_thread(self) -> bool:
-        """Reserve a thread; if none is free, evict the connection that has been waiting longest."""
-        if self._free_threads.acquire(blocking=False):
-            return True
-        return self.connections.close_oldest() and self._free_threads.acquire(timeout=_EVICTION_TIMEOUT_S)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._free_threads.release()
+            self.places.release(client_address[0])
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - http.server's signature
         error = sys.exception()
@@ -184,7 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection, server.idle_timeout_s, server.request_timeout_s, server.changes.log_pending
         )
         self.rfile = io.BufferedReader(self._reader)
-        self.server.connections.mark_waiting(self.connection)
+        self.server.connections.mark_waiting(self.connection, self.address_string())
 
     def handle_one_request(self) -> None:
         self.command = self.path = self.request_version = ""
@@ -202,7 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._handle_request(head)
         if not self.close_connection:
             self._reader.expect_next()
-            self.server.connections.mark_waiting(self.connection)
+            self.server.connections.mark_waiting(self.connection, self.address_string())
 
     def _reject(self, error: HttpError) -> None:
         """Answer a request whose end is unknown, and close the connection."""
@@ -265,7 +262,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.connections.start_response(self.connection):
             raise ConnectionAbortedError("evicted")
         try:
-            self._send(self._dispatch(route, request))
+            with self.server.places.request(request, is_counted=route is not None and not route.is_public):
+                self._send(self._dispatch(route, request))
+        except HttpError as error:
+            self._send(self._error_response(error))
         finally:
             self.server.connections.finish_response()
 

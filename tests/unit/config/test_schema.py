@@ -27,6 +27,7 @@ EXAMPLES: dict[str, tuple[str, object]] = {
     "allowed_origins": ("HTTPS://Dash.example:443", ("https://dash.example",)),
     "state_dir": ("/var/lib/soft-stream", "/var/lib/soft-stream"),
     "max_clients": ("1", 1),
+    "max_clients_per_address": ("8", 8),
     "neighbours": ("Door=18082", (("Door", 18082),)),
     "fov_mode": ("Crop", "crop"),
     "width": ("64", 64),

@@ -15,6 +15,8 @@ from tests.support.timeouts import PATIENCE_S
 LIMITS = ServerLimits()
 FEW = {"limits": ServerLimits(HandlerLimits(max_viewers=3), spare_connections=2)}
 
+FEW_PER_ADDRESS = {"limits": ServerLimits(HandlerLimits(max_per_address=2, is_exempt=lambda _: False))}
+
 
 def reason(response: Response) -> str:
     return response.body.decode().rstrip()
@@ -31,6 +33,38 @@ def test_viewer_limit(stage: Stage) -> None:
         assert "viewer limit reached (3)" in reason(response)
         assert peers[0].request("TEARDOWN").status == 200
         assert peers[3].request("SETUP", Transport=TCP).status == 200
+
+
+@pytest.mark.parametrize("stage", [FEW_PER_ADDRESS], indirect=True)
+def test_share_of_an_address(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    rule = "of this address: must be at most 2; disconnect one, or raise --max-clients-per-address"
+    with stage.flow():
+        first = stage.connect()
+        first.play()
+        assert first.request("TEARDOWN").status == 200
+        second = stage.connect()
+        assert second.request("OPTIONS").status == 200
+        third = stage.connect()
+        assert third.request("OPTIONS").status == 200
+        assert first.has_ended()  # it was silent for longest
+        for peer in (second, third):
+            peer.play()
+        assert stage.connect().has_ended()
+        assert f"RTSP client 127.0.0.1 rejected: connections {rule}" in caplog.messages
+
+
+@pytest.mark.parametrize("stage", [FEW_PER_ADDRESS], indirect=True)
+def test_viewers_of_an_address(stage: Stage) -> None:
+    """A session by UDP may go on without its connection."""
+    with stage.flow():
+        for _ in range(2):
+            peer, ports = stage.connect(), stage.ports()
+            assert peer.request("SETUP", Transport=ports.transport).status == 200
+            assert peer.request("PLAY").status == 200
+            peer.close()
+        response = stage.connect().request("SETUP", Transport=TCP)
+        assert (response.status, response["Retry-After"]) == (503, "5")
+        assert reason(response).startswith("viewers of this address: must be at most 2")
 
 
 @pytest.mark.parametrize("stage", [FEW], indirect=True)

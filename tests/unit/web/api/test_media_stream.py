@@ -4,6 +4,7 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 from http import HTTPStatus
 
 import pytest
@@ -177,6 +178,26 @@ def test_client_limit() -> None:
         assert scene.leases["stream"] == 0
 
 
+def test_share_of_an_address() -> None:
+    """A proxy on this machine has no limit; its clients count by their addresses."""
+    with Scene(max_clients=8, max_clients_per_address=2) as scene, scene.camera.flowing():
+        streams = [stream(scene), stream(scene)]
+        reason = r"streams of this address: must be at most 2; disconnect one, or raise --max-clients-per-address"
+        with pytest.raises(HttpError, match=reason) as caught:
+            stream(scene)
+        assert (caught.value.status, caught.value.headers) == (HTTPStatus.SERVICE_UNAVAILABLE, {"Retry-After": "5"})
+        for client in ("192.0.2.2", "127.0.0.1", "127.0.0.1", "127.0.0.1"):
+            other = scene.media.stream(replace(make_request("/stream.mjpg"), client=client))
+            assert isinstance(other, StreamingResponse)
+            streams.append(other)
+        streams.pop(0).cancel()
+        streams.append(stream(scene))
+        assert scene.leases["stream"] == 6
+        scene.media.reserve_stream()[1]()  # one of several clients, such as HLS
+        for each in streams:
+            each.cancel()
+
+
 def test_reconnecting_client_waits_for_its_own_slot() -> None:
     with Scene(max_clients=1, slot_wait_s=PATIENCE_S) as scene, scene.camera.flowing():
         first = stream(scene)
@@ -247,7 +268,7 @@ def test_camera_disabled(method: str) -> None:
     pictures = JpegEncoderPool(NewestFrame(), SIZE)
     loop = EventLoop("event-loop", lambda _: None)
     fan = FanOut(loop, pictures.set_channels, lambda: None)
-    media = MediaApi(None, make_controls(), pictures, fan, MediaDefaults(80, None, 90, 0.0, 1))
+    media = MediaApi(None, make_controls(), pictures, fan, MediaDefaults(80, None, 90, 0.0, 1, 1))
     for handle in (media.stream, media.snapshot):
         with pytest.raises(HttpError, match="disabled"):
             handle(make_request("/", method=method))

@@ -14,7 +14,7 @@ from softcam.runtime.deadline import Deadline
 from softcam.web.http.messages import AnyResponse, Request
 from softcam.web.http.router import Route
 from tests.support.background import eventually, soon
-from tests.support.raw_http import Handlers, Site, request_threads
+from tests.support.raw_http import Client, Handlers, Site, request_threads
 from tests.support.timeouts import PATIENCE_S
 
 NoLeaks = Callable[[], AbstractContextManager[None]]
@@ -198,6 +198,73 @@ def test_reject_when_all_threads_are_busy(handlers: Handlers, no_leaks: NoLeaks)
         handlers.gate.set()
         eventually(lambda: site.server.connections.answering == 0)
         assert site.ask("/hello").status == 200
+
+
+def connect_from(site: Site, address: str) -> Client:
+    """A connection of a client at that address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = Client(listener.getsockname())
+        site.server.process_request(listener.accept()[0], (address, 50_000))
+    return client
+
+
+def test_share_of_an_address(handlers: Handlers, no_leaks: NoLeaks, caplog: pytest.LogCaptureFixture) -> None:
+    """Clients of one address hold their share, and nothing of that of others."""
+    with no_leaks(), Site(handlers.routes(), max_clients=1, max_per_address=3) as site:
+        busy = [connect_from(site, "192.0.2.1") for _ in range(3)]
+        for client in busy:
+            client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
+        for _ in range(2):
+            with connect_from(site, "192.0.2.1") as rejected:
+                reply = rejected.reply()  # unasked
+                assert (reply.status, reply.headers["Retry-After"], reply.headers["Connection"]) == (503, "2", "close")
+                rule = "must be at most 3; disconnect one, or raise --max-clients-per-address"
+                assert reply.detail == f"connections of this address: {rule}"
+        assert caplog.messages == ["Client 192.0.2.1 rejected: it has 3 connections"]  # at a limited rate
+        with connect_from(site, "192.0.2.2") as other:
+            assert other.ask("/hello").status == 200
+        assert site.ask("/hello").status == 200
+        handlers.gate.set()
+        for client in busy:
+            with client:
+                assert client.reply().status == 200
+                assert client.is_closed()
+        eventually(lambda: request_threads() == 0)
+        with connect_from(site, "192.0.2.1") as another:
+            assert another.ask("/hello").status == 200
+
+
+def test_address_evicts_its_own_connection(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    with no_leaks(), Site(handlers.routes(), max_clients=1, max_per_address=2) as site:
+        other, *clients = (connect_from(site, address) for address in ("192.0.2.2", "192.0.2.1", "192.0.2.1"))
+        for client in (other, *clients):
+            assert client.ask("/hello").status == 200
+        clients.append(connect_from(site, "192.0.2.1"))
+        assert clients[0].is_closed()
+        for client in (other, *clients[1:]):
+            assert client.ask("/hello").status == 200
+        for client in (other, *clients):
+            client.socket.close()
+
+
+def test_share_behind_a_proxy(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    with no_leaks(), Site(handlers.routes(), max_per_address=2) as site:
+        busy = [site.client() for _ in range(2)]
+        for client in busy:
+            client.send(b"GET /wait HTTP/1.1\r\nHost: x\r\nX-Real-IP: 192.0.2.1\r\n\r\n")
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
+        with site.client() as proxy:
+            reply = proxy.ask("/hello", headers={"X-Real-IP": "192.0.2.1"})
+            assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
+            assert reply.detail.startswith("requests of this address: must be at most 2")
+            assert proxy.ask("/public", headers={"X-Real-IP": "192.0.2.1"}).status == 200
+            assert proxy.ask("/hello", headers={"X-Real-IP": "192.0.2.2"}).status == 200
+            assert proxy.ask("/hello").status == 200
+        handlers.gate.set()
+        for client in busy:
+            assert client.reply().status == 200
+            assert client.ask("/hello", headers={"X-Real-IP": "192.0.2.1"}).status == 200
 
 
 def test_wait_answered(site: Site, handlers: Handlers) -> None:

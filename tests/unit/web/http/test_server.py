@@ -346,7 +346,7 @@ def test_stop_with_open_connections(handlers: Handlers, no_leaks: NoLeaks) -> No
 
 def test_stop_before_serve_and_twice(no_leaks: NoLeaks) -> None:
     with no_leaks():
-        server = PortalServer("127.0.0.1", 0, Router([]), AccessControl(None), 1)
+        server = PortalServer("127.0.0.1", 0, Router([]), AccessControl(None), 1, 1)
         server.stop()
         server.serve()  # comes back
         server.stop()
@@ -372,13 +372,13 @@ def test_bind_address(handlers: Handlers, host: str, reached: str) -> None:
 
 def test_address_in_use_is_an_error(site: Site, no_leaks: NoLeaks) -> None:
     with no_leaks(), pytest.raises(OSError, match="in use") as caught:
-        PortalServer("127.0.0.1", site.server.server_port, Router([]), AccessControl(None), 1)
+        PortalServer("127.0.0.1", site.server.server_port, Router([]), AccessControl(None), 1, 1)
     assert caught.value.errno == errno.EADDRINUSE
 
 
 def test_unavailable_address_is_an_error(no_leaks: NoLeaks) -> None:
     with no_leaks(), pytest.raises(OSError, match="assign"):
-        PortalServer("192.0.2.1", 0, Router([]), AccessControl(None), 1)
+        PortalServer("192.0.2.1", 0, Router([]), AccessControl(None), 1, 1)
 
 
 def test_start_and_stop_leak_nothing(handlers: Handlers, no_leaks: NoLeaks) -> None:
