@@ -33,7 +33,7 @@ def preflight(host: Host, inventory: Inventory, numbers: Iterable[int]) -> None:
         if problem := _find_problem(folder):
             raise Failed(f"{setting}: {problem}; use another folder, such as {_EXAMPLE}. Nothing was changed")
         if host.path(folder).exists() and not _is_writable(host, folder):
-            cure = f"sudo chgrp {_GROUP} {shlex.quote(folder)} && sudo chmod 2775 {shlex.quote(folder)}"
+            cure = f"sudo chgrp {_GROUP} {shlex.quote(folder)} && sudo chmod 2770 {shlex.quote(folder)}"
             raise Failed(
                 f"{setting}: the service cannot write there, and the folder exists. To permit it: {cure}; on a disk "
                 f"with FAT or exFAT, mount it with the options gid={_GROUP},umask=0007. Nothing was changed"
@@ -90,7 +90,7 @@ def prepare(host: Host, inventory: Inventory, number: int) -> None:
             files.remove(drop_in)
         return
     if not host.path(folder).exists():
-        host.run("install", "-d", "-g", _GROUP, "-m", "2775", host.path(folder), check=True)
+        host.run("install", "-d", "-g", _GROUP, "-m", "2770", host.path(folder), check=True)
         host.say(f"camera {number}: created {folder} for recordings; the group {_GROUP} can read them")
     text = (
         f"# Written by deploy.sh for {_setting(inventory, number)}. The group {_GROUP} can read recordings.\n"

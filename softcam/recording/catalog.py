@@ -20,7 +20,7 @@ from softcam.recording import names
 from softcam.recording.files import JPEG_HEAD_BYTES, NOT_FOUND, is_locked, is_whole_jpeg, open_file
 from softcam.recording.folder import Folder, Selection
 from softcam.recording.names import Kind
-from softcam.runtime.atomic_file import read_file
+from softcam.runtime.atomic_file import GROUP_FILE, read_file
 
 VIEW_S: Final = 60.0  # that long after the last request, another view of an unfinished file begins
 _MAX_THUMBNAIL_BYTES: Final = 1 << 20
@@ -213,7 +213,9 @@ class Catalog:
         """Create a file, which is running until `remove_running`; returns its descriptor. Raises OSError."""
         # Under the lock: a thread of this process that finds the file knows that it runs, and skips its lock.
         with self._lock:
-            descriptor = os.open(self._folder.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(
+                self._folder.path / name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, GROUP_FILE
+            )
             self._info.pop(name, None)  # of a file that was deleted
             self._running[name] = RunningFile(descriptor)
         self._folder.invalidate()

@@ -7,6 +7,8 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from softcam.runtime.atomic_file import GROUP_FOLDER
+
 log = logging.getLogger(__name__)
 
 # Kept free: enough for the system to work, and little of a small disk.
@@ -35,7 +37,7 @@ class Disk:
             except FileNotFoundError:
                 if not self._is_other_disk():
                     raise
-                self._folder.mkdir(mode=0o755, parents=True)
+                self._folder.mkdir(mode=GROUP_FOLDER, parents=True)
                 log.info("Created %s", self._folder)
                 number = self._folder.stat().st_dev
             if known is not None and number == known[0]:

@@ -29,7 +29,7 @@ from softcam.recording.files import (
 from softcam.recording.folder import Folder
 from softcam.recording.names import Kind
 from softcam.recording.order import Order
-from softcam.runtime.atomic_file import sync_directory, write_file
+from softcam.runtime.atomic_file import GROUP_FOLDER, sync_directory, write_file
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Library:
         self._disk = Disk(folder)
         self._order = Order(folder)
         try:
-            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            folder.mkdir(mode=GROUP_FOLDER, parents=True, exist_ok=True)
         except OSError as error:
             log.warning("Recordings folder %s is not available: %s", folder, error.strerror)
         with contextlib.suppress(OSError):
@@ -155,7 +155,7 @@ class Library:
         """Save a still to the folder of a running time-lapse. Raises OSError."""
         folder = self.folder / names.stills_of(name)
         if not folder.is_dir():
-            folder.mkdir(mode=0o755, exist_ok=True)
+            folder.mkdir(mode=GROUP_FOLDER, exist_ok=True)
             sync_directory(self.folder)
         size = self._contents.stills_bytes(name) + len(jpeg)
         write_file(folder / f"{number:06}.jpg", jpeg)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from softcam.recording import names
-from softcam.runtime.atomic_file import write_file
+from softcam.runtime.atomic_file import GROUP_FILE, write_file
 
 log = logging.getLogger(__name__)
 
@@ -90,4 +90,4 @@ class Order:
 
 def _open(path: str, flags: int) -> int:
     """Without waiting for the other end of a pipe, and not through a link, which could lead to a device."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, GROUP_FILE)

@@ -2,10 +2,16 @@
 thread.
 """
 
+import contextlib
 import errno
 import os
 import stat
 from pathlib import Path
+from typing import Final
+
+# Whatever the umask is: nothing that is saved is for other users. A stricter umask also excludes the group.
+GROUP_FILE: Final = 0o640
+GROUP_FOLDER: Final = 0o750
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -14,8 +20,10 @@ def replace_file(path: Path, content: bytes) -> None:
     write_file(path, content, 0o600)
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
+def write_file(path: Path, content: bytes, mode: int = GROUP_FILE) -> None:
     """Write a file in an existing folder; its content is on the disk before its name, and both when this returns.
+
+    Other users than its owner and its group cannot read it.
 
     A crash may leave the part that was written in a file whose name has one more dot in front. Raises OSError.
     """
@@ -23,6 +31,7 @@ def write_file(path: Path, content: bytes, mode: int = 0o644) -> None:
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
+            exclude_others(handle)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -55,3 +64,11 @@ def sync_directory(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def exclude_others(handle: int) -> None:
+    """Let only owner and group use an open file, which may have existed; not where the file system has no modes."""
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    if mode & stat.S_IRWXO:
+        with contextlib.suppress(OSError):
+            os.fchmod(handle, mode & ~stat.S_IRWXO)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from softcam.net.event_loop import EventLoop
+from softcam.runtime.atomic_file import replace_file
 from softcam.runtime.deadline import Clock
 from softcam.system.reader import Reader, decimal
 
@@ -147,7 +148,7 @@ class ThrottlingWatch:
         self._saved_s = self._clock()
         if self._record is not None:
             with contextlib.suppress(OSError):
-                self._record.write_text(f"{self._seen:x} {self._began_s:.3f} {self._saved_s:.3f}\n")
+                replace_file(self._record, f"{self._seen:x} {self._began_s:.3f} {self._saved_s:.3f}\n".encode())
 
     def _find(self) -> str | None:
         """The file to read, the more complete one first."""

@@ -247,7 +247,7 @@ def test_recordings_folder(machine: Machine) -> None:
     try:
         said = machine.deploy().stdout
         assert said.count(f"created {folder} for recordings; the group video can read them") == 1
-        assert machine.run("stat", "-c", "%a %U %G", folder).stdout == "2775 root video\n"
+        assert machine.run("stat", "-c", "%a %U %G", folder).stdout == "2770 root video\n"
         url = "http://127.0.0.1:18082/v1/recordings/still"
         code, body = machine.get(url, "-X", "POST", "-H", "Content-Type: application/json")
         assert code == 200, body
@@ -257,7 +257,7 @@ def test_recordings_folder(machine: Machine) -> None:
         before = everything(machine)
         done = machine.deploy(check=False)
         assert done.returncode == 1
-        assert f"sudo chgrp video '{folder}' && sudo chmod 2775 '{folder}'" in done.stdout.splitlines()[-1]
+        assert f"sudo chgrp video '{folder}' && sudo chmod 2770 '{folder}'" in done.stdout.splitlines()[-1]
         assert everything(machine) == before
     finally:
         machine.run("sh", "-c", f"rm -rf '{folder}' /etc/systemd/system/camera-soft-cam@?.service.d/recordings.conf")

@@ -1,5 +1,6 @@
 """Recordings by the whole process: files in other players, kills, restarts, limits."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -60,6 +61,41 @@ def test_ffprobe_recordings(portal: Portal, folder: Path, wait_until: WaitUntil)
     for entry, (_, duration_s, _) in zip(reversed(listed(portal)["recordings"]), seen, strict=True):
         assert entry["duration_s"] == pytest.approx(duration_s, abs=0.01)
         assert (entry["width"], entry["height"], entry["has_thumbnail"]) == (320, 180, True)
+
+
+def test_nothing_is_for_others(start_portal: Start, folder: Path, tmp_path: Path, wait_until: WaitUntil) -> None:
+    """Neither other users of the machine, whatever the umask was, nor pages of other origins."""
+    before = os.umask(0)
+    try:
+        portal = start_portal(*SMALL, "--recordings", str(folder))
+    finally:
+        os.umask(before)
+    start(portal)
+    start(portal, kind="timelapse", interval_s=1)
+    assert post(portal, "/v1/recordings/still", {}).status == 200
+    assert post(portal, "/v1/camera/manual_exposure", {"exposure_us": 5000, "gain": 2.0}).status == 200
+    assert post(portal, "/v1/presets/night", {}).status == 200
+    wait_until(lambda: list(folder.glob("*/*.jpg")) and listed(portal)["running"]["video"]["bytes"])
+    stop(portal)
+    names = [entry["name"] for entry in listed(portal)["recordings"]]
+    assert len(names) == 3
+    assert post(portal, f"/v1/recordings/{names[0]}/keep", {}).status == 200
+    for target in (
+        "/v1/recordings",
+        *(f"/v1/recordings/{name}{more}" for name in names for more in ("", "/thumbnail", "/nothing")),
+        "/v1/recordings/video-2020-01-01_00-00-00.mp4",
+        "/v1/system/status",
+        "/v1/system/logs",
+        "/metrics",
+    ):
+        answer = ask(portal, target)
+        is_known = not target.endswith("/nothing")
+        assert (answer.headers["Access-Control-Allow-Origin"] is None) == is_known, target
+        assert (answer.headers["Cross-Origin-Resource-Policy"] == "same-origin") == is_known, target
+    assert portal.stop() == 0
+    files = [folder, *folder.rglob("*"), *(tmp_path / "state").rglob("*")]
+    assert {path.suffix for path in files} >= {".mp4", ".jpg", ".json"}
+    assert [path for path in files if path.stat().st_mode & 0o007] == []
 
 
 def test_kill_loses_less_than_a_second(

@@ -16,7 +16,7 @@ from softcam.streaming.event_stream import CONTENT_TYPE, EventBatch, EventStream
 from softcam.web.api.event_stream import AFTER, MAX_NUMBER, connect, resume_position
 from softcam.web.api.json_schema import BOOLEAN, INTEGER, STATUS_OK, STRING, UNIX_TIME, json_ok, note, record
 from softcam.web.http import query
-from softcam.web.http.messages import NO_STORE, AnyResponse, Request, json_response
+from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.query import QueryParameter
 from softcam.web.http.router import Doc, Route
 
@@ -25,13 +25,7 @@ _MAX_CLIENTS: Final = 16
 _DEFAULT_LINES: Final = 100
 _MAX_SEARCH: Final = 200  # characters
 _BATCH: Final = 50  # lines that are read in a turn of the event loop
-# Without Access-Control-Allow-Origin: for pages of the same origin only.
-_HEADERS: Final = {
-    **NO_STORE,
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
 
 def _level(text: str) -> int:
@@ -119,10 +113,11 @@ class LogsApi:
 
     def routes(self) -> list[Route]:
         place = "system/logs"
-        return [
+        routes = [
             Route((f"/v1/{place}", f"/{place}"), self.get_lines, is_private=True, doc=_LINES_DOC),
             Route((f"/v1/{place}/stream", f"/{place}/stream"), self.get_stream, is_private=True, doc=_STREAM_DOC),
         ]
+        return [replace(route, is_same_origin=True) for route in routes]
 
     def get_lines(self, request: Request) -> AnyResponse:
         lines, has_more = self.memory.newest(
@@ -137,7 +132,7 @@ class LogsApi:
             "run": self.memory.run,
             "has_more": has_more,
         }
-        return replace(json_response(content), headers=_HEADERS)
+        return json_response(content, headers=_HEADERS)
 
     def get_stream(self, request: Request) -> AnyResponse:
         selection, is_json = _selection(request), _FORMAT.read(request.query) == "json"

@@ -51,7 +51,7 @@ def metrics_routes(content: Callable[[], Mapping[str, Any]], machine: Callable[[
         body = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
         return Response(body, CONTENT_TYPE, headers=NO_STORE)
 
-    return [Route(("/metrics",), answer, doc=_DOC)]
+    return [Route(("/metrics",), answer, is_same_origin=True, doc=_DOC)]
 
 
 def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Recordings over HTTP: list, start, stop, download with ranges, delete, stills. Runs on the threads of requests."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -17,7 +17,6 @@ from softcam.web.api.media import MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.downloads import content_disposition, file_stem
 from softcam.web.http.messages import (
-    ALLOW_ANY_ORIGIN,
     AnyResponse,
     HttpError,
     Request,
@@ -34,7 +33,7 @@ _Status = Recording | RunningVideo | RunningTimelapse | None
 _NAMES: Final = {"began_s": "began", "interrupted_s": "interrupted", "is_kept": "keep", "size": "bytes"}
 _DECIMALS: Final = {"began": 3, "elapsed_s": 1, "duration_s": 3, "interrupted": 3}
 # Browsers revalidate each time, and get 304 while the file is unchanged.
-_HEADERS: Final = {"Cache-Control": "no-cache", **ALLOW_ANY_ORIGIN}
+_HEADERS: Final = {"Cache-Control": "no-cache"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class RecordingsApi:
 
     def routes(self) -> list[Route]:
         place = "/v1/recordings"
-        return [
+        routes = [
             Route((place,), self.get_list, doc=docs.LIST_DOC),
             Route((f"{place}/start",), self.start, "POST", doc=docs.start_doc(self._video)),
             Route((f"{place}/stop",), self.stop, "POST", doc=docs.STOP_DOC),
@@ -62,6 +61,7 @@ class RecordingsApi:
             Route((f"{place}/{{name}}/keep",), self.keep, "PUT", doc=docs.KEEP_DOC),
             Route((f"{place}/{{name}}/thumbnail",), self.thumbnail, doc=docs.THUMBNAIL_DOC),
         ]
+        return [replace(route, is_same_origin=True) for route in routes]
 
     def status(self) -> dict[str, Any] | None:
         """The field of the camera's status, described by `RECORDING_SHAPE`."""

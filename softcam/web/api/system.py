@@ -4,7 +4,7 @@ Names and units of most fields are those of Pi Camera Service 2.5: mebibytes as 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from softcam.system.advice import advice, temperature_status
@@ -25,11 +25,9 @@ from softcam.web.api.json_schema import (
     nullable,
     record,
 )
-from softcam.web.http.messages import NO_STORE, AnyResponse, Request, json_response
+from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc, Route
 
-# Without Access-Control-Allow-Origin: for pages of the same origin only.
-_HEADERS: Final = {**NO_STORE, "Cross-Origin-Resource-Policy": "same-origin"}
 _MIB: Final = 2**20
 _GIB: Final = 2**30
 _DAY_S: Final = 86_400
@@ -143,10 +141,10 @@ class SystemApi:
     has_quota: bool = False
 
     def routes(self) -> list[Route]:
-        return [Route(("/v1/system/status", "/system/status"), self.status, doc=_DOC)]
+        return [Route(("/v1/system/status", "/system/status"), self.status, is_same_origin=True, doc=_DOC)]
 
     def status(self, _request: Request) -> AnyResponse:
-        return replace(json_response(self.content()), headers=_HEADERS)
+        return json_response(self.content())
 
     def content(self) -> dict[str, Any]:
         """The fields that `SYSTEM_SCHEMA` describes."""

@@ -27,6 +27,12 @@ _FULL: Final = {
 _EXPOSED: Final = "Allow, Content-Disposition, Content-Range, ETag, Retry-After, X-Timestamp"
 
 
+def same_origin(response: Mapping[str, str]) -> dict[str, str]:
+    """The headers of a response that pages of other origins can neither read nor embed."""
+    headers = {name: value for name, value in response.items() if not name.startswith("Access-Control-")}
+    return {**headers, "Cross-Origin-Resource-Policy": "same-origin"}
+
+
 @dataclass(frozen=True, slots=True)
 class AllowedOrigins:
     """The origins of other pages that may change things, as browsers write them: `http://localhost:3000`."""

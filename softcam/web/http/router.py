@@ -57,6 +57,7 @@ class Route:
     is_private: bool = False  # requires the full key, although it changes nothing
     is_read_only: bool = False  # changes nothing, although it is not a GET
     accepts_query_key: bool = False  # the view key as ?key=, for what a page embeds: an <img> cannot send headers
+    is_same_origin: bool = False  # pages of other origins, except for allowed ones, can neither read nor embed it
     is_repeated: bool = False  # a slider sends it many times per second
     doc: Doc | None = None  # None for assets of a page, which are not part of the API
 

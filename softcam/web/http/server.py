@@ -25,6 +25,7 @@ from softcam.web.http.auth import AccessControl, WrongKey
 from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
+from softcam.web.http.cors import same_origin
 from softcam.web.http.delayed import DelayedResponses
 from softcam.web.http.errors import RETRY_SOON, error_response
 from softcam.web.http.messages import (
@@ -172,6 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     command = path = request_version = ""  # until a request line was read
     _has_unread = False  # whether a part of the last request was not read
+    _is_same_origin = False  # whether the response is for pages of the same origin only
 
     def setup(self) -> None:
         super().setup()
@@ -186,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
     def handle_one_request(self) -> None:
         self.command = self.path = self.request_version = ""
         self.headers = Message()  # of the previous request
+        self._is_same_origin = False
         self.close_connection = True  # unless the next request says otherwise
         try:
             head = read_head(self.rfile, self._reader.expect_next)
@@ -277,6 +280,7 @@ class _Handler(BaseHTTPRequestHandler):
         except HttpError:
             access.authorize(self.headers, request.client)  # first: without a key, existing paths are not revealed
             raise
+        self._is_same_origin = route.is_same_origin
         if not route.is_public:
             is_change = route.method != "GET" and not route.is_read_only
             key = request.query.get("key") if route.accepts_query_key else None
@@ -373,6 +377,8 @@ class _Handler(BaseHTTPRequestHandler):
         response.start(socket.socket(fileno=self.connection.detach()))
 
     def _header(self, status: HTTPStatus, headers: Mapping[str, str]) -> bytes:
+        if self._is_same_origin:
+            headers = same_origin(headers)
         headers = self.server.access.allowed_origins.complete(headers, self.headers)
         lines = [
             f"{self.protocol_version} {status.value} {status.phrase}",

@@ -9,7 +9,7 @@ from deploy import host as program
 from deploy.system import Failed
 from tests.unit.deploy.fake_host import FakeHost, fail_install, install
 
-CREATE = "install -d -g video -m 2775 "
+CREATE = "install -d -g video -m 2770 "
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_existing_folder(recording: FakeHost) -> None:
     recording.answer("test -w /srv/recordings", (1, "", ""))
     with pytest.raises(Failed) as caught:
         program.plan_install(recording.host(), "1.0-a")
-    assert "sudo chgrp video /srv/recordings && sudo chmod 2775 /srv/recordings" in str(caught.value)
+    assert "sudo chgrp video /srv/recordings && sudo chmod 2770 /srv/recordings" in str(caught.value)
     recording.answer("test -w /srv/recordings", (0, "", ""))
     install(recording, "1.0-a")
     assert not recording.has_called(CREATE)

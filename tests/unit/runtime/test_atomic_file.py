@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,37 @@ def test_replace_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"two"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.fixture
+def no_umask() -> Iterator[None]:
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("no_umask")
+def test_others_are_excluded(tmp_path: Path) -> None:
+    """Also from a file that a crash has left open to all."""
+    (tmp_path / ".b.jpg").touch(0o666)
+    for name in ("a.jpg", "b.jpg"):
+        write_file(tmp_path / name, b"new")
+    replace_file(tmp_path / "state" / "cam0.json", b"{}")
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {"a.jpg": 0o640, "b.jpg": 0o660, "state": 0o700, "cam0.json": 0o600}
+
+
+def test_file_system_without_modes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FAT, where the mount options decide."""
+
+    def fail(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / ".a.jpg").touch(0o666)
+    (tmp_path / ".a.jpg").chmod(0o666)
+    monkeypatch.setattr(os, "fchmod", fail)
+    write_file(tmp_path / "a.jpg", b"new")
+    assert (tmp_path / "a.jpg").read_bytes() == b"new"
 
 
 def test_failure_leaves_the_old_file(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from softcam.web.http.messages import ALLOW_ANY_ORIGIN, Response
 from softcam.web.http.router import Route
-from tests.support.raw_http import Handlers, Site
+from tests.support.raw_http import ERRORS, Handlers, Site
 
 DASHBOARD, OTHER = "http://localhost:3000", "http://localhost:3001"
 KEY = "your-secret-key"
@@ -25,7 +25,15 @@ def routes() -> list[Route]:
         headers = {**ALLOW_ANY_ORIGIN, "Access-Control-Expose-Headers": "X-Zero"}
         return Response(b"FFD8", "image/jpeg", headers=headers)
 
-    return [*Handlers().routes(), Route(("/private",), private), Route(("/picture",), picture)]
+    handlers = Handlers()
+    return [
+        *handlers.routes(),
+        Route(("/private",), private),
+        Route(("/picture",), picture),
+        Route(("/own",), picture, is_same_origin=True),
+        Route(("/own/change",), handlers.hello, "POST", is_same_origin=True),
+        *(Route((f"/own/{name}",), handlers.fail(error), is_same_origin=True) for name, error in ERRORS.items()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +162,35 @@ def test_stream_and_its_header(site: Site) -> None:
         status, _, headers = client.reply_head()
         assert (status, headers["X-Test"]) == (200, "1")
         check_readable(headers)
+
+
+@pytest.mark.parametrize(
+    ("target", "method", "status"),
+    [
+        ("/own", "GET", 200),
+        ("/own", "HEAD", 200),
+        ("/own/change", "POST", 200),
+        ("/own/http", "GET", 409),
+        ("/own/none", "GET", 503),
+        ("/own/bug", "GET", 500),
+    ],
+)
+def test_same_origin(target: str, method: str, status: int, site: Site, routes: list[Route]) -> None:
+    """Pages of other origins can neither read nor embed the responses, also not errors; allowed ones can read them."""
+    with Site(routes) as plain, plain.client() as client:
+        reply = client.ask(target, method=method)
+        assert reply.status == status
+        assert not any(name.startswith("Access-Control-") for name in reply.headers)
+        assert reply.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+        assert client.ask("/picture").headers["Access-Control-Allow-Origin"] == "*"  # on the same connection
+    check_readable(site.ask(target, method=method, headers=page(DASHBOARD)).headers)
+
+
+def test_same_origin_without_key(locked: Site) -> None:
+    for target in ("/own", "/own/http"):
+        reply = locked.ask(target, headers=page(OTHER))
+        assert reply.status == 401
+        assert "Access-Control-Allow-Origin" not in reply.headers
 
 
 def test_other_headers_are_kept(site: Site) -> None:
