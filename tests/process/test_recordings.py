@@ -74,7 +74,6 @@ def test_nothing_is_for_others(start_portal: Start, folder: Path, tmp_path: Path
     start(portal, kind="timelapse", interval_s=1)
     assert post(portal, "/v1/recordings/still", {}).status == 200
     assert post(portal, "/v1/camera/manual_exposure", {"exposure_us": 5000, "gain": 2.0}).status == 200
-    assert post(portal, "/v1/presets/night", {}).status == 200
     wait_until(lambda: list(folder.glob("*/*.jpg")) and listed(portal)["running"]["video"]["bytes"])
     stop(portal)
     names = [entry["name"] for entry in listed(portal)["recordings"]]

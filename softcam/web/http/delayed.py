@@ -1,6 +1,7 @@
-"""Responses that are sent later, such as those to wrong keys: on the event loop, so that no thread waits.
+"""Responses that are sent by the event loop, so that no thread waits: those to wrong keys, after a delay, and those to
+connections that get no thread.
 
-A delayed response costs a descriptor and its bytes. Their number is limited.
+Each costs a descriptor and its bytes until it is closed. Their number is limited.
 """
 
 import contextlib

@@ -139,16 +139,23 @@ class PortalServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         address = client_address[0]
         if rejection := self.places.reserve(address):
-            with contextlib.suppress(OSError):
-                request.settimeout(0)
-                request.send(rejection)
-            self.shutdown_request(request)
+            self._reject(request, rejection)
             return
         try:
             super().process_request(request, client_address)
         except RuntimeError:  # the thread cannot be started
             self.places.release(address)
             raise
+
+    def _reject(self, connection: socket.socket, response: bytes) -> None:
+        """Respond to a connection without reading its request."""
+        if self.delayed is not None and self.delayed.reserve():
+            self.delayed.send_later(connection, response, 0.0)  # which leaves the client time to read it
+            return
+        with contextlib.suppress(OSError):
+            connection.settimeout(0)
+            connection.send(response)
+        self.shutdown_request(connection)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:

@@ -10,7 +10,9 @@ from contextlib import AbstractContextManager, suppress
 
 import pytest
 
+from softcam.net.event_loop import EventLoop
 from softcam.runtime.deadline import Deadline
+from softcam.web.http.delayed import DelayedResponses
 from softcam.web.http.messages import AnyResponse, Request
 from softcam.web.http.router import Route
 from tests.support.background import eventually, soon
@@ -233,6 +235,26 @@ def test_share_of_an_address(handlers: Handlers, no_leaks: NoLeaks, caplog: pyte
         eventually(lambda: request_threads() == 0)
         with connect_from(site, "192.0.2.1") as another:
             assert another.ask("/hello").status == 200
+
+
+def test_rejected_client_can_read_the_response(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    """Although its request was not read: the connection is closed a moment later."""
+    crashes = list[str]()
+    with no_leaks():
+        loop = EventLoop("test loop", crashes.append)
+        delayed = DelayedResponses(loop)
+        loop.start()
+        site = Site(handlers.routes(), max_per_address=1, delayed=delayed)
+        with site, connect_from(site, "192.0.2.1") as busy:
+            busy.send(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert handlers.inside.acquire(timeout=PATIENCE_S)
+            with connect_from(site, "192.0.2.1") as rejected:
+                assert rejected.ask("/hello").status == 503
+                assert rejected.is_closed()
+            handlers.gate.set()
+            assert busy.reply().status == 200
+        loop.stop(soon())
+    assert crashes == []
 
 
 def test_address_evicts_its_own_connection(handlers: Handlers, no_leaks: NoLeaks) -> None:
