@@ -33,6 +33,7 @@ _EVENT_LOOP_TIMEOUT_S: Final = 0.5
 _HOOK_TIMEOUT_S: Final = 0.2  # it may be in a function that does not return
 _RECORDERS_TIMEOUT_S: Final = 1.5  # to write the index to a slow card; a file without one is recovered later
 _PUBLISHER_TIMEOUT_S: Final = 0.4  # a healthy server needs none of it; a name lookup could take minutes
+_STATE_TIMEOUT_S: Final = 0.5  # nothing is left to be saved, unless the disk is full or does not respond
 _ANSWER_TIMEOUT_S: Final = 0.5  # for pending requests to get their error response, which they do at once
 
 
@@ -68,7 +69,8 @@ class Application:
     def _component_list(self) -> list[_Component]:
         """All components in the order in which they start; they stop in reverse."""
         # The socket is bound first, and closed when every request has its response.
-        components = [_Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S)]
+        components = [_Component(_nothing, self._camera.state_writer.close, _STATE_TIMEOUT_S)]
+        components += [_Component(self._bind, self._close_server, _ANSWER_TIMEOUT_S)]
         if (manager := self._camera.manager) is not None:
             components.append(_Component(manager.start, self._stop_camera))
         components.append(_Component(_nothing, self._media.video.stop))

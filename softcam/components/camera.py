@@ -28,6 +28,7 @@ class CameraParts:
     controls: ControlManager
     presets: PresetLibrary
     state_folder: Path | None
+    state_writer: BackgroundWriter
     state_name: str  # distinguishes the cameras in the names of saved files
 
 
@@ -44,7 +45,7 @@ def build_camera(settings: Settings, on_failure: Callable[[PortalError], None], 
     controls = ControlManager(manager, request, store, writer)
     presets = PresetLibrary(controls, PresetStore(state_folder, f"presets-{state_name}"), writer)
     name = settings.name or (f"Camera {number}" if camera is None else camera.model or camera.name)
-    return CameraParts(camera, number, name, manager, controls, presets, state_folder, state_name)
+    return CameraParts(camera, number, name, manager, controls, presets, state_folder, writer, state_name)
 
 
 def stream_request(settings: Settings) -> StreamRequest:

@@ -70,7 +70,9 @@ def _build_recorders(
     manager, controls = source.manager, source.controls
     library = Library(folder, settings.recordings_max_bytes, title=settings.name)
     state = source.state_folder
-    journal = Journal(None if state is None else state / f"recordings-{source.state_name}.json")
+    journal = Journal(
+        None if state is None else state / f"recordings-{source.state_name}.json", source.state_writer.submit_job
+    )
     preroll_s = settings.recordings_preroll_s
     video = timelapse = None
     if manager is not None:

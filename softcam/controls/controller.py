@@ -142,6 +142,10 @@ class ControlManager:
         """The fields of the status that report what differs from the request, and why. Does not wait for the disk."""
         return {**self._file_problems.fields(), "controls_not_applied": list(self._sync.not_applied)}
 
+    def unsaved_note(self) -> str | None:
+        """Why the controls in effect are not saved, for the response to a change; None if they are."""
+        return self._file_problems.note()
+
     def change(
         self,
         group: Group,

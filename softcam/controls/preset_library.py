@@ -71,6 +71,10 @@ class PresetLibrary:
         """The fields of the status that report presets that are not used or not saved, and why."""
         return self._problems.fields()
 
+    def unsaved_note(self) -> str | None:
+        """Why the presets are not saved, for the response to a change; None if they are."""
+        return self._problems.note()
+
     # --- reading ----------------------------------------------------------------------------------------------
 
     def list_all(self) -> list[Preset]:
@@ -100,8 +104,10 @@ class PresetLibrary:
         return PresetOutcome(preset, is_in_effect, fitted.left_out, limited)
 
     def notes(self, preset: Preset) -> Iterator[str]:
-        """What else keeps an applied preset from its full effect."""
+        """What else keeps an applied preset from its full effect, now or after a restart."""
         controls = self._controls
+        if (reason := controls.unsaved_note()) is not None:
+            yield reason
         if controls.current_config is None:
             yield "applied when the camera opens"
         if "manual_exposure" in preset.controls:
@@ -235,9 +241,10 @@ class PresetLibrary:
         self._writer.run_job(self._save)
         return saved
 
-    def _save(self) -> None:
-        """On the writer's thread."""
+    def _save(self) -> bool:
+        """On the writer's thread. Returns False if it has to be tried again."""
         self._store.save(self._saved)
+        return not self._store.is_unsaved
 
     def _find_own(self, saved: SavedPresets, name: str) -> Preset:
         if name not in saved.own:

@@ -123,7 +123,7 @@ class SafeMode:
             self.opened_with = self._attempted = request = self.stream_request()
             self._has_mark |= not current.is_confirmed
         if not current.is_confirmed:
-            self._writer.run_job(partial(self._store.start_attempt, current.requested))
+            self._writer.run_job(partial(self._update_mark, partial(self._store.start_attempt, current.requested)))
         return request
 
     def confirm_state(self) -> None:
@@ -134,7 +134,7 @@ class SafeMode:
             self._current = _Revision(self._current.requested, is_confirmed=True)
             has_mark, self._has_mark = self._has_mark, False
         if has_mark:
-            self._writer.submit_job(self._store.end_attempt)
+            self._writer.submit_job(partial(self._update_mark, self._store.end_attempt))
 
     def end_attempt(self) -> None:
         """The camera is being closed. Waits until the mark is removed, as the process may exit next."""
@@ -142,7 +142,7 @@ class SafeMode:
             self.opened_with = None
             has_mark, self._has_mark = self._has_mark, False
         if has_mark:
-            self._writer.run_job(self._store.end_attempt)
+            self._writer.run_job(partial(self._update_mark, self._store.end_attempt))
 
     def drop_unconfirmed(self, reason: str) -> bool:
         """The camera does not start: revert to the previous state. Returns False if the state is confirmed."""
@@ -161,15 +161,27 @@ class SafeMode:
         if not fallback.is_empty:
             reason += "; the previous controls are used"
         log.warning("Reverted to previous controls: %s", reason)
-        self._writer.run_job(partial(self._store.quarantine, reason, fallback))
+        self._writer.run_job(partial(self._update_mark, partial(self._store.quarantine, reason, fallback)))
         return True
 
     def _is_attempted(self) -> bool:
         """Whether the camera was opened with the current state, not before it. The caller holds the lock."""
         return self.is_opening_of(self._attempted)
 
-    def _save(self) -> None:
-        """On the writer's thread."""
+    # --- the writer's thread ----------------------------------------------------------------------------------
+
+    def _save(self) -> bool:
+        """Returns False if it has to be tried again."""
         with self._lock:
             requested = (self._previous or self._current).requested  # not a change in progress
+            has_mark = self._has_mark
         self._store.save(requested)
+        if not has_mark and not self._store.is_unsaved:  # it is still there if it could not be removed
+            self._store.end_attempt()
+        return not self._store.is_unsaved
+
+    def _update_mark(self, update: Callable[[], None]) -> None:
+        """If the disk does not permit it, the state is saved again as soon as it does, without an outdated mark."""
+        update()
+        if self._store.is_unsaved:
+            self._writer.submit_job(self._save)

@@ -36,6 +36,8 @@ class StateFile:
         self._largest = largest
         self.error: str | None = None  # why the state is not saved
         self.quarantine_reason: str | None = None  # why the saved state, or a part of it, is not used
+        self.is_unsaved = False  # the last write failed; another one may succeed
+        self._reported: set[str] = set()  # the errors that were logged since the last write that succeeded
         self._has_quarantine = False  # there is a quarantined file; once it is deleted, the reason no longer applies
         self._read_error: str | None = None  # why the file could not be read; it is not overwritten then
 
@@ -109,7 +111,10 @@ class StateFile:
             elif self._path.exists():
                 self._path.unlink()
                 sync_directory(self._path.parent)
-            self.error = None
+            if self.is_unsaved:
+                log.info("%s are saved again: %s", self.content.capitalize(), self._path)
+            self.error, self.is_unsaved = None, False
+            self._reported.clear()
 
     def _quarantine(self, reason: str, replacement: bytes | None = None) -> None:
         """Move the file out of the way and write `replacement` instead, if there is one."""
@@ -141,11 +146,13 @@ class StateFile:
         try:
             yield
         except OSError as error:
+            self.is_unsaved = True
             self._report_error(error)
 
     def _report_error(self, error: OSError, action: str = "save") -> None:
-        before, self.error = self.error, f"{self._path}: {error.strerror or error}"
-        if self.error != before:  # several files fail for the same reason
+        self.error = f"{self._path}: {error.strerror or error}"
+        if self.error not in self._reported:  # several files fail for the same reason, and again and again
+            self._reported.add(self.error)
             log.warning("Failed to %s %s: %s", action, self.content, self.error)
 
 
@@ -165,8 +172,18 @@ class FileProblems:
             self._check = self._writer.submit_job(self._file.refresh_quarantine)
         return {
             f"{self._file.content}_set_aside": self._file.quarantine_reason,
-            f"{self._file.content}_not_kept": self._writer.health_error() or self._file.error,
+            f"{self._file.content}_not_kept": self._not_kept(),
         }
+
+    def note(self) -> str | None:
+        """For the response to a change that is in effect: why it is not saved; None if it is."""
+        reason = self._not_kept()
+        if reason is None:
+            return None
+        return f"lost with the next restart: {reason}" + ("; saving is retried" if self._file.is_unsaved else "")
+
+    def _not_kept(self) -> str | None:
+        return self._writer.health_error() or self._file.error
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -54,7 +54,7 @@ class Store(StateFile):
     def end_attempt(self) -> None:
         """Remove the attempt mark: the process neither hung nor crashed."""
         if self._path is not None:
-            with self._reporting_errors(), contextlib.suppress(FileNotFoundError):
+            with self._reporting_errors(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 _mark_path(self._path).unlink()
                 sync_directory(self._path.parent)  # a mark that a power cut brings back would count against the state
 

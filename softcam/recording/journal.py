@@ -1,13 +1,14 @@
 """What is being recorded, kept in the state folder, so that the next start resumes what a restart or crash interrupted.
 
-One file per camera. Written when a recording starts, with each new file of it, and when it ends; any thread may call.
+One file per camera, written when a recording starts, with each new file of it, and when it ends. If that fails, it is
+tried again. Any thread may call.
 """
 
 import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
@@ -110,8 +111,11 @@ def boot_clock() -> tuple[str, float]:
 class Journal:
     """The entries by kind of recording. Without a path nothing is saved."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, retry: Callable[[Callable[[], bool]], object] | None = None) -> None:
+        """`retry` calls the function that it is passed later, on another thread, until that returns True."""
         self._path = path
+        self._retry = retry
+        self.error: str | None = None  # why the file is not as it should be
         self._lock = threading.Lock()  # guards `_entries` and the file
         self._entries: dict[str, Entry] = {}
 
@@ -137,8 +141,24 @@ class Journal:
                 return
             entries = {**self._entries, kind: entry}
             self._entries = {each: value for each, value in entries.items() if value is not None}
+        if not self._write() and self._retry is not None:
+            self._retry(self._write)
+
+    def _write(self) -> bool:
+        """Write the entries; False if that failed."""
+        with self._lock:
+            if self._path is None:
+                return True
             content = {each: asdict(value) for each, value in self._entries.items()}
             try:
                 replace_file(self._path, json.dumps(content).encode())
             except OSError as error:
-                log.warning("A restart will not resume the recording: %s: %s", self._path, error.strerror)
+                reason = f"{self._path}: {error.strerror or error}"
+                if reason != self.error:
+                    log.warning("A restart will not resume what is recorded now: %s", reason)
+                self.error = reason
+                return False
+            if self.error is not None:
+                log.info("A restart will resume what is recorded now: %s is saved again", self._path)
+            self.error = None
+            return True

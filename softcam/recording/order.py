@@ -5,6 +5,7 @@ file does not list were copied in, or are older than the file: they count as the
 Portals that share the folder append to the same file; the last line of a name counts. Any thread may call.
 """
 
+import errno
 import logging
 import os
 import threading
@@ -18,13 +19,17 @@ log = logging.getLogger(__name__)
 
 
 class Order:
-    """The order of one folder. If its file cannot be written, this process still knows what it has seen."""
+    """The order of one folder.
+
+    If its file cannot be written, this process still knows what it has seen, and writes it with the next call.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / ".order"
         self._lock = threading.Lock()  # guards the fields below, and the file
         self._places: dict[str, int] = {}
         self._next = 0
+        self._unsaved: list[str] = []  # what could not be appended to the file
         self._read_to: tuple[int, int] = 0, 0  # inode of the file, and the bytes of it that were read
 
     def append(self, ended: Iterable[str]) -> None:
@@ -52,19 +57,24 @@ class Order:
                     log.debug("Order of recordings not shortened: %s", error)
                     return
                 self._places.clear()
+                self._unsaved.clear()
 
     def _append(self, ended: Iterable[str]) -> None:
-        lines = ""
         for name in ended:
             self._set(name)
-            lines += f"\n{name}"  # a line that a power cut has cut off ends here
-        if not lines:
+            self._unsaved.append(name)
+        if not self._unsaved:
             return
+        lines = "".join(f"\n{name}" for name in self._unsaved)  # a line that a power cut has cut off ends here
+        content = f"{lines}\n".encode()
         try:
             with open(self._path, "ab", buffering=0, opener=_open) as file:
-                file.write(f"{lines}\n".encode())
+                if file.write(content) < len(content):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             log.debug("Order of recordings not saved: %s", error)
+        else:
+            self._unsaved.clear()
 
     def _set(self, name: str) -> None:
         self._places[name] = self._next

@@ -1,7 +1,5 @@
 """Recordings on a disk that is full, removed, or mounted later, and on a file system with a limit."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,11 +18,11 @@ from tests.support.recording_client import (
     stop,
     videos,
 )
+from tests.support.small_disk import DISK_BYTES, SmallDisk, small_disk
 from tests.support.timeouts import RUN_LIMIT_S
 
 Start = Callable[..., Portal]
 WaitUntil = Callable[..., None]
-DISK_BYTES = 6_000_000
 
 
 @pytest.fixture
@@ -37,56 +35,13 @@ def portal(start_portal: Start, folder: Path) -> Portal:
     return start_portal(*SMALL, "--recordings", str(folder))
 
 
-class Disk:
-    """A small tmpfs if the machine allows mounting it, else a limit on the size of the portal's files."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.is_mounted = False
-
-    def mount(self) -> None:
-        command = [*_as_root(), "mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=777", "tmpfs", str(self.folder)]
-        is_known = shutil.which(command[0]) is not None
-        self.is_mounted = is_known and subprocess.run(command, capture_output=True).returncode == 0
-
-    def fill(self, portal: Portal) -> None:
-        """Let all further writes fail."""
-        if not self.is_mounted:
-            subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=1000:unlimited"], check=True)
-            return
-        with (self.folder / "filler").open("wb", buffering=0) as filler:
-            try:
-                while True:
-                    filler.write(bytes(4096))
-            except OSError:
-                return
-
-    def empty(self, portal: Portal) -> None:
-        if self.is_mounted:
-            (self.folder / "filler").unlink()
-        else:
-            subprocess.run(["prlimit", "--pid", str(portal.pid), "--fsize=unlimited:unlimited"], check=True)
-
-    def unmount(self) -> None:
-        subprocess.run([*_as_root(), "umount", "--lazy", str(self.folder)], check=True)
-        self.is_mounted = False
-
-
-def _as_root() -> list[str]:
-    return [] if os.geteuid() == 0 else ["sudo", "-n"]
-
-
 @pytest.fixture
-def disk(folder: Path) -> Iterator[Disk]:
-    folder.mkdir()
-    disk = Disk(folder)
-    disk.mount()
-    yield disk
-    if disk.is_mounted:
-        disk.unmount()
+def disk(folder: Path) -> Iterator[SmallDisk]:
+    with small_disk(folder) as disk:
+        yield disk
 
 
-def test_full_disk(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_full_disk(disk: SmallDisk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal(*SMALL, "--recordings", str(disk.folder))
     with StreamClient(portal) as viewer:
         viewer.next()
@@ -116,7 +71,7 @@ def test_full_disk(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> No
     assert "Traceback" not in portal.log
 
 
-def test_disk_that_is_mounted_later(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_disk_that_is_mounted_later(disk: SmallDisk, start_portal: Start, wait_until: WaitUntil) -> None:
     """Without the folder of the recordings, which is created on it."""
     if not disk.is_mounted:
         pytest.skip("mounting a disk is not permitted here")
@@ -142,7 +97,7 @@ def test_files_end_at_the_limit_of_the_file_system(portal: Portal, folder: Path,
     assert all(path.stat().st_size <= 300_000 and probe(path)[0] > FPS for path in videos(folder)[:-1])
 
 
-def test_removed_disk_is_reported(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_removed_disk_is_reported(disk: SmallDisk, start_portal: Start, wait_until: WaitUntil) -> None:
     if not disk.is_mounted:
         pytest.skip("mounting a disk is not permitted here")
     portal = start_portal(*SMALL, "--recordings", str(disk.folder))
@@ -161,7 +116,7 @@ def test_removed_disk_is_reported(disk: Disk, start_portal: Start, wait_until: W
     assert "Traceback" not in portal.log
 
 
-def test_recording_pauses_before_disk_is_full(disk: Disk, start_portal: Start, wait_until: WaitUntil) -> None:
+def test_recording_pauses_before_disk_is_full(disk: SmallDisk, start_portal: Start, wait_until: WaitUntil) -> None:
     portal = start_portal("--fps", "20", "--no-autofocus", "--bitrate", "20000000", "--recordings", str(disk.folder))
     if disk.is_mounted:
         (disk.folder / "other").write_bytes(bytes(DISK_BYTES - 800_000))  # some seconds of the pattern fit

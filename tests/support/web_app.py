@@ -129,13 +129,15 @@ class Scene:
 def make_controls(manager: CameraManager | None = None, folder: Path | None = None) -> ControlManager:
     """Controls that are saved in `folder`; without a manager, those of a disabled camera."""
     return ControlManager(
-        manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"), BackgroundWriter(list[str]().append)
+        manager, StreamRequest(*SIZE, 20.0), Store(folder, "cam0"), BackgroundWriter(list[str]().append, retry_s=0.05)
     )
 
 
 def make_presets(controls: ControlManager, folder: Path | None = None) -> PresetsApi:
     """Presets that are saved in `folder`."""
-    library = PresetLibrary(controls, PresetStore(folder, "presets"), BackgroundWriter(list[str]().append))
+    library = PresetLibrary(
+        controls, PresetStore(folder, "presets"), BackgroundWriter(list[str]().append, retry_s=0.05)
+    )
     return PresetsApi(library, "Front door")
 
 

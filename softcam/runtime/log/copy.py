@@ -2,7 +2,8 @@
 
 A disk may be an SD card, which wears out, and it may not respond. So the file is replaced rarely, on the thread
 `log-writer`: some seconds after a warning or an error, but not more often than once a minute; ten minutes after any
-other line; and at the end of the process. Without new lines the thread sleeps, and nothing is written.
+other line; and at the end of the process. Without new lines the thread sleeps, and nothing is written. A save that
+fails is tried again after the same minute.
 """
 
 import logging
@@ -85,15 +86,20 @@ class LogCopy:
                 delay_s = self._intervals.urgent_s if event == "urgent" else self._intervals.other_s
                 due_s = min(due_s, max(self._clock() + delay_s, saved_s + self._intervals.pause_s))
             self._noted.clear()  # before the content is read: what is logged from here on is noted again
-            self._save()
+            is_saved = self._save()
             saved_s = self._clock()
+            if not is_saved:
+                self._note("urgent")
 
-    def _save(self) -> None:
+    def _save(self) -> bool:
         try:
             replace_file(self._path, self._content())
         except OSError as error:
             if not self._has_failed:
                 log.warning("Failed to save the log to %s: %s", self._path, error.strerror or error)
             self._has_failed = True
-        else:
-            self._has_failed = False
+            return False
+        if self._has_failed:
+            log.info("The log is saved again: %s", self._path)
+        self._has_failed = False
+        return True

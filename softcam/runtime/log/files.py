@@ -25,6 +25,7 @@ class LogFiles:
         """Raises OSError: BlockingIOError if another process uses the files."""
         self._file_bytes = file_bytes
         self._fds: list[int] = []
+        self._unwritten = b""  # lines for which the file system had no space; some of them may be in the file
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
             for number in (0, 1):
@@ -43,8 +44,11 @@ class LogFiles:
         self.earlier = merge(halves[1 - self._current], halves[self._current])
 
     def append(self, lines: Iterable[LogLine]) -> None:
-        """Raises OSError, such as ENOSPC; the next call continues on a new line."""
+        """Raises OSError, such as ENOSPC; the next call continues on a new line, with the lines that are missing."""
         content = encode(lines)
+        if len(self._unwritten) + len(content) <= self._file_bytes // 2:
+            content = self._unwritten + content
+        self._unwritten = content
         if self._size + len(content) > self._file_bytes:
             self._current = 1 - self._current
             os.ftruncate(self._fds[self._current], 0)
@@ -55,6 +59,8 @@ class LogFiles:
         written = os.pwrite(self._fds[self._current], content, self._size)
         self._size += written
         self._is_torn = written < len(content)
+        if not self._is_torn:
+            self._unwritten = b""
 
     def discard(self) -> None:
         """Empty both files. Raises OSError."""

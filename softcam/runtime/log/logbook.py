@@ -140,7 +140,7 @@ class Logbook:
 
     def _write(self, lines: list[LogLine]) -> None:
         if self._files is not None and lines:
-            with suppress(OSError):  # no memory left: the line is in memory only
+            with suppress(OSError):  # no memory left: the line is in memory only until the next one is written
                 self._files.append(lines)
 
     def _has_recent_copy(self) -> bool:

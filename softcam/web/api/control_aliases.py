@@ -13,13 +13,23 @@ from softcam.controls.controller import ControlManager
 from softcam.web.api.controls import (
     CONTROL_ERRORS,
     FOCUS_FIELDS,
-    NOTE_FIELD,
     ControlApi,
     answer_fields,
     control_paths,
     stream_note,
 )
-from softcam.web.api.json_schema import BOOLEAN, NUMBER, STATUS_OK, STRING, Schema, json_ok, note, nullable, record
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    NOTE,
+    NUMBER,
+    STATUS_OK,
+    STRING,
+    Schema,
+    json_ok,
+    note,
+    nullable,
+    record,
+)
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, json_response
 from softcam.web.http.router import Doc, Route
@@ -77,7 +87,8 @@ class AliasApi:
         )
         self._stop_unless_restarted(values)
         width, height = result.size
-        return json_response({"status": "ok", "width": width, "height": height, **stream_note(result)})
+        fields = {"status": "ok", "width": width, "height": height, **stream_note(result)}
+        return json_response(self._controls.add_unsaved_note(fields))
 
     def set_frame_rate(self, request: Request) -> AnyResponse:
         """Set the frame rate, clamped to what the sensor reaches at this size; opens a camera that is not known yet."""
@@ -87,17 +98,16 @@ class AliasApi:
         with contextlib.nullcontext() if is_known else self._controls.open_camera("hold"):
             rate = self._control_manager.set_frame_rate(requested_fps)
         self._stop_unless_restarted(values)
-        return json_response(
-            {
-                "status": "ok",
-                "requested_framerate": requested_fps,
-                "applied_framerate": rate.fps,
-                "max_framerate_for_resolution": rate.highest_fps,
-                "resolution": "{}x{}".format(*rate.result.size),
-                "clamped": rate.fps != requested_fps,
-                **stream_note(rate.result),
-            }
-        )
+        fields = {
+            "status": "ok",
+            "requested_framerate": requested_fps,
+            "applied_framerate": rate.fps,
+            "max_framerate_for_resolution": rate.highest_fps,
+            "resolution": "{}x{}".format(*rate.result.size),
+            "clamped": rate.fps != requested_fps,
+            **stream_note(rate.result),
+        }
+        return json_response(self._controls.add_unsaved_note(fields))
 
     def _stop_unless_restarted(self, values: Mapping[str, Any]) -> None:
         if not values.get("restart_streaming", True):
@@ -107,12 +117,12 @@ class AliasApi:
 def _doc(alias: Alias) -> Doc:
     group = alias.body
     required = ["status", *(name for name in alias.fields if alias is not FRAME_RATE)]
-    answer: dict[str, Schema] = {**STATUS_OK, **answer_fields(group, alias.fields), **NOTE_FIELD}
+    answer: dict[str, Schema] = {**STATUS_OK, **answer_fields(group, alias.fields), **NOTE}
     if alias is AUTOFOCUS_TRIGGER:
-        answer = {**STATUS_OK, **FOCUS_FIELDS}
-        required = list(answer)
+        answer = {**STATUS_OK, **FOCUS_FIELDS, **NOTE}
+        required = [*STATUS_OK, *FOCUS_FIELDS]
     elif alias is FRAME_RATE:
-        answer = {**STATUS_OK, **_RATE, **NOTE_FIELD}
+        answer = {**STATUS_OK, **_RATE, **NOTE}
         required = list(answer)
     names = " and ".join(f"`{name}`" for name in (*alias.fields.values(), *alias.constants))
     return Doc(

@@ -22,6 +22,7 @@ from softcam.imaging.jpeg import size_of
 from softcam.web.api.json_schema import (
     BOOLEAN,
     INTEGER,
+    NOTE,
     NUMBER,
     STATUS_OK,
     STRING,
@@ -30,6 +31,7 @@ from softcam.web.api.json_schema import (
     note,
     nullable,
     record,
+    with_note,
 )
 from softcam.web.api.media import SIZE_LIMITS, MediaApi, SnapshotOptions
 from softcam.web.api.presets import APPLIED_SHAPE, PRESET, PresetsApi
@@ -93,7 +95,6 @@ _CONTROLS: Final = record(
         "controls_not_applied": {"type": "array", "items": STRING},
     }
 )
-NOTE_FIELD: Final = {"note": nullable("string") | note("how the result differs from the request, and why")}
 FOCUS_FIELDS: Final = {
     "focused": nullable("boolean") | note("with trigger; null if autofocus timed out"),
     "lens_position": nullable("number") | note("with trigger; in dioptres"),
@@ -106,8 +107,7 @@ _NOT_YET_APPLIED: Final = {"note": "applied when the camera opens"}
 # Fields of the response to a change beside those that were set.
 _RESULT_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "autofocus": FOCUS_FIELDS,
-    "fov_mode": {"description": STRING, **NOTE_FIELD},
-    **dict.fromkeys(("exposure_limits", "roi", "stream", *(name for name, _ in mapping.NIGHT_FIELDS)), NOTE_FIELD),
+    "fov_mode": {"description": STRING},
 }
 
 _CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
@@ -192,6 +192,15 @@ class ControlApi:
         `names` renames fields in errors and notes. A requested autofocus cycle is waited for until its own timeout, or
         until that of the request, which includes opening the camera.
         """
+        return self.add_unsaved_note(self._change(group, values, names, autofocus_timeout_s))
+
+    def add_unsaved_note(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """These fields of the response to a change; if the controls are not saved, the note says why."""
+        return with_note(fields, self._control_manager.unsaved_note())
+
+    def _change(
+        self, group: Group, values: Mapping[str, Any], names: Mapping[str, str], autofocus_timeout_s: float
+    ) -> Mapping[str, Any]:
         if group.name == "autofocus" and values.get("trigger"):
             return self._run_autofocus(group, values, names, autofocus_timeout_s)
         manager = self._control_manager
@@ -328,7 +337,7 @@ def answer_fields(group: Group, names: Iterable[str]) -> Mapping[str, Schema]:
 
 def _control_doc(group: Group) -> Doc:
     fields = answer_fields(group, [row.name for row in group.fields])
-    result = record({**STATUS_OK, **fields, **_RESULT_FIELDS.get(group.name, {})}) | {"required": ["status"]}
+    result = record({**STATUS_OK, **fields, **_RESULT_FIELDS.get(group.name, {}), **NOTE}) | {"required": ["status"]}
     summary = group.help.partition(".")[0].partition(":")[0]
     return Doc(summary, "controls", json_ok(result), group.help, body=group.schema(), errors=CONTROL_ERRORS)
 

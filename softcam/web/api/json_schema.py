@@ -1,4 +1,4 @@
-"""What the JSON Schemas of responses are made of. Pure functions."""
+"""What responses and their JSON Schemas are made of. Pure functions."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -10,6 +10,7 @@ INTEGER: Final[Schema] = {"type": "integer"}
 NUMBER: Final[Schema] = {"type": "number"}
 STRING: Final[Schema] = {"type": "string"}
 UNIX_TIME: Final[Schema] = {"type": "number", "description": "Unix seconds"}
+NO_SCHEMAS: Final[Mapping[str, Schema]] = {}
 STATUS_OK: Final[Mapping[str, Schema]] = {"status": {"const": "ok"}}  # the first property of most responses
 
 
@@ -21,11 +22,23 @@ def note(text: str) -> Schema:
     return {"description": text}
 
 
-def record(properties: Mapping[str, Schema]) -> Schema:
-    """An object with all of these properties and no others."""
+NOTE: Final[Mapping[str, Schema]] = {
+    "note": nullable("string") | note("how the result differs from the request, or why it is not saved")
+}
+
+
+def with_note(content: Mapping[str, Any], reason: str | None) -> dict[str, Any]:
+    """A response with another reason in its note; without one, unchanged."""
+    if reason is None:
+        return dict(content)
+    return {**content, "note": "; ".join(filter(None, (content.get("note"), reason)))}
+
+
+def record(properties: Mapping[str, Schema], optional: Mapping[str, Schema] = NO_SCHEMAS) -> Schema:
+    """An object with all of these properties, perhaps the optional ones, and no others."""
     return {
         "type": "object",
-        "properties": dict(properties),
+        "properties": {**properties, **optional},
         "required": list(properties),
         "additionalProperties": False,
     }

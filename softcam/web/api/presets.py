@@ -8,7 +8,19 @@ from softcam.controls.preset_library import MAX_PRESETS, PresetLibrary, PresetOu
 from softcam.controls.presets import MAX_NAME_LENGTH, SCOPES, Preset, normalise_name
 from softcam.controls.schema import GROUPS
 from softcam.errors import BadValue
-from softcam.web.api.json_schema import BOOLEAN, INTEGER, STATUS_OK, STRING, Schema, json_ok, note, nullable, record
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    INTEGER,
+    NOTE,
+    STATUS_OK,
+    STRING,
+    Schema,
+    json_ok,
+    note,
+    nullable,
+    record,
+    with_note,
+)
 from softcam.web.http import body, query
 from softcam.web.http.downloads import content_disposition, file_stem
 from softcam.web.http.messages import AnyResponse, Request, json_response
@@ -110,7 +122,7 @@ _SAVE_DOC: Final = Doc(
     errors=(400, 409),
 )
 _DELETE_DOC: Final = Doc(
-    "Delete a preset", "presets", json_ok(record(STATUS_OK)), parameters=(_NAME,), errors=(400, 404, 409)
+    "Delete a preset", "presets", json_ok(record(STATUS_OK, NOTE)), parameters=(_NAME,), errors=(400, 404, 409)
 )
 _APPLY_DOC: Final = Doc(
     "Apply a preset",
@@ -183,7 +195,7 @@ class PresetsApi:
         """Raises NoPreset and PresetError."""
         body.read(request, body.NO_FIELDS)
         self.library.delete(_name(request))
-        return json_response({"status": "ok"})
+        return json_response(with_note({"status": "ok"}, self.library.unsaved_note()))
 
     def rename(self, request: Request) -> AnyResponse:
         """Raises NoPreset, BadValue and PresetError."""
@@ -217,7 +229,7 @@ class PresetsApi:
         replace_existing = _REPLACE.read(request.query) or False
         imported = self.library.import_document(body.read_json(request), replace_existing=replace_existing)
         names = [preset.name for preset in imported]
-        return json_response({"status": "ok", "imported": names, "note": self._not_kept()})
+        return json_response({"status": "ok", "imported": names, "note": self.library.unsaved_note()})
 
     def status(self) -> Mapping[str, Any]:
         """The fields of the camera's status, described by `PRESETS_SHAPE`."""
@@ -225,11 +237,7 @@ class PresetsApi:
 
     def _saved_response(self, preset: Preset) -> AnyResponse:
         outcome = self.library.outcome(preset)
-        return json_response({"status": "ok", "preset": _describe_preset(outcome), "note": self._not_kept()})
-
-    def _not_kept(self) -> str | None:
-        reason = self.library.problems()["presets_not_kept"]
-        return None if reason is None else f"lost with the next restart: {reason}"
+        return json_response({"status": "ok", "preset": _describe_preset(outcome), "note": self.library.unsaved_note()})
 
 
 def _describe_preset(outcome: PresetOutcome) -> dict[str, Any]:

@@ -125,13 +125,23 @@ _LIST: Final = {
 }
 # The field of the camera's status.
 RECORDING_SHAPE: Final = {
-    "recording": _or_null(schema.record({**_BOTH, "cut_short": _CUT_SHORT, "last_error": schema.nullable("string")}))
+    "recording": _or_null(
+        schema.record(
+            {
+                **_BOTH,
+                "cut_short": _CUT_SHORT,
+                "last_error": schema.nullable("string"),
+                "not_kept": schema.nullable("string")
+                | schema.note("why the next start does not know what is recorded and what was stopped"),
+            }
+        )
+    )
     | schema.note("recordings in progress and the last error; null if no folder is configured")
 }
 
 
 def _result(recording: schema.Schema) -> Mapping[int, Mapping[str, schema.Schema]]:
-    return schema.json_ok(schema.record({**schema.STATUS_OK, "recording": recording}))
+    return schema.json_ok(schema.record({**schema.STATUS_OK, "recording": recording}, schema.NOTE))
 
 
 # --- routes

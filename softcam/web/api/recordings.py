@@ -13,6 +13,7 @@ from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions
 from softcam.recording.video_run import RecordingOptions, RunningVideo
 from softcam.runtime.deadline import Deadline
 from softcam.web.api import recording_docs as docs
+from softcam.web.api.json_schema import with_note
 from softcam.web.api.media import MediaApi, SnapshotOptions
 from softcam.web.http import body
 from softcam.web.http.downloads import content_disposition, file_stem
@@ -68,7 +69,12 @@ class RecordingsApi:
         service = self.service
         if service is None:
             return None
-        return {**_running(service), "cut_short": _cut_short(service), "last_error": service.last_error}
+        return {
+            **_running(service),
+            "cut_short": _cut_short(service),
+            "last_error": service.last_error,
+            "not_kept": service.journal.error,
+        }
 
     def get_list(self, request: Request) -> AnyResponse:
         """The list; empty if the folder cannot be read, with the reason in `last_error`."""
@@ -103,8 +109,8 @@ class RecordingsApi:
             raise camera_disabled()
         if values.pop("kind", None) == "timelapse":
             full_sensor = values.pop("full", False)
-            return _result(service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor)))
-        return _result(service.video.start(RecordingOptions(**values)))
+            return _result(service.timelapse.start(TimelapseOptions(**values, full_sensor=full_sensor)), service)
+        return _result(service.video.start(RecordingOptions(**values)), service)
 
     def stop(self, request: Request) -> AnyResponse:
         """Stop the recordings; succeeds also if nothing is running."""
@@ -116,7 +122,7 @@ class RecordingsApi:
             for name, recorder in (("video", service.video), ("timelapse", service.timelapse))
             if recorder is not None and kind in (None, name)
         ]
-        return _result(next((status for status in ended if status is not None), None))
+        return _result(next((status for status in ended if status is not None), None), service)
 
     def still(self, request: Request) -> AnyResponse:
         """Raises CameraError, and HttpError 409 if the photo cannot be saved."""
@@ -171,8 +177,11 @@ class RecordingsApi:
         return self.service
 
 
-def _result(status: _Status) -> AnyResponse:
-    return json_response({"status": "ok", "recording": _fields(status)})
+def _result(status: _Status, service: RecordingService | None = None) -> AnyResponse:
+    """The response of what changes or adds a recording; `service` is that of a change which a restart must know."""
+    reason = None if service is None else service.journal.error
+    note = None if reason is None else f"unknown to the next start of the portal: {reason}; saving is retried"
+    return json_response(with_note({"status": "ok", "recording": _fields(status)}, note))
 
 
 def _running(service: RecordingService) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Controls over restarts, reopenings and failures of the camera, and with a disabled one."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import pytest
 from tests.conftest import Portal
 from tests.support.control_client import SMALL, change, eventually, picture_of
 from tests.support.http_client import StreamClient, ask, post, size_of, status_of
+from tests.support.small_disk import small_disk
 
 Start = Callable[..., Portal]
 
@@ -85,6 +87,44 @@ def test_unwritable_state_directory(start_portal: Start, tmp_path: Path) -> None
     portal = start_portal(*SMALL, "--state-dir", str(tmp_path / "file"))
     change(portal, "lens_position", {"position": 2.0})
     assert str(tmp_path / "file") in status_of(portal)["controls_not_kept"]
+
+
+def test_full_disk(start_portal: Start, tmp_path: Path) -> None:
+    """Whatever is set while the disk is full is in effect, the response says that it is not saved, and it is later."""
+    with small_disk(tmp_path / "state") as disk:
+        flags = (*SMALL, "--state-dir", str(disk.folder), "--recordings", str(tmp_path / "recordings"))
+        portal = start_portal(*flags)
+        change(portal, "lens_position", {"position": 2.0})
+        disk.fill(portal)
+        reason = "lost with the next restart: .*/state/{}-pattern.json: .*; saving is retried"
+        for position in (3.0, 4.0):
+            note = change(portal, "lens_position", {"position": position})["note"]
+            assert re.fullmatch(reason.format("controls"), note)
+        note = ask(portal, "/v1/presets/mine", method="PUT").json["note"]
+        assert re.fullmatch(reason.format("presets"), note)
+        note = post(portal, "/v1/recordings/start", {}).json["note"]
+        assert re.fullmatch("unknown to the next start .*/state/recordings-pattern.json: .*; saving is retried", note)
+        status = status_of(portal)
+        assert status["lens_position"] == 4.0
+        assert None not in (
+            status["controls_not_kept"],
+            status["presets_not_kept"],
+            status["recording"]["not_kept"],
+        )
+        disk.empty(portal)
+        for line in ("Controls are saved again", "Presets are saved again", "A restart will resume what is recorded"):
+            portal.wait_for_log(line)
+        for content in ("controls", "presets"):
+            assert portal.log.count(f"Failed to save {content}") == 1
+        status = status_of(portal)
+        assert status["controls_not_kept"] is status["presets_not_kept"] is status["recording"]["not_kept"] is None
+        assert change(portal, "lens_position", {"position": 4.0}) == {"status": "ok", "position": 4.0}
+        portal.stop(signal.SIGKILL)
+        portal = start_portal(*flags)
+        portal.wait_for_log("Video recording resumed")
+        assert ask(portal, "/v1/presets/mine").status == 200
+        assert status_of(portal)["lens_position"] == 4.0
+        assert portal.stop() == 0
 
 
 def test_rejected_change_is_reverted(held: Portal, faults: Path) -> None:

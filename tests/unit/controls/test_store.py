@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -32,6 +33,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_failure_to_save_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     folder = tmp_path / "folder"
     folder.write_text("a file in place of the folder")
     store = Store(folder, "cam0")
@@ -40,9 +42,12 @@ def test_failure_to_save_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptur
         store.save(requested(roi=ZOOM))
     (line,) = caplog.messages
     assert line.startswith(f"Failed to save controls: {folder / 'cam0.json'}: ")
+    assert store.is_unsaved
     folder.unlink()
-    store.save(requested(roi=ZOOM))
-    assert store.error is None
+    for _ in range(2):
+        store.save(requested(roi=ZOOM))
+    assert caplog.messages[1:] == [f"Controls are saved again: {folder / 'cam0.json'}"]
+    assert (store.error, store.is_unsaved) == (None, False)
 
 
 @pytest.mark.parametrize(

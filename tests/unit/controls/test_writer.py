@@ -1,29 +1,60 @@
 """Disk writes: their order, and a disk that does not respond."""
 
 import threading
+from dataclasses import dataclass
 from functools import partial
 from queue import Queue
 
 import pytest
 
 from softcam.controls.writer import BackgroundWriter
-from tests.support.background import Background, eventually
+from tests.support.background import Background, eventually, soon
 from tests.support.timeouts import PATIENCE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """The writers' threads that were started since; those of other tests may wait for a disk that has space."""
+
+    before: frozenset[threading.Thread]
+
+    def count(self) -> int:
+        return sum(each.name == "state-writer" for each in set(threading.enumerate()) - self.before)
+
+
+@pytest.fixture
+def threads() -> Threads:
+    return Threads(frozenset(threading.enumerate()))
 
 
 def no_crash(reason: str) -> None:
     pytest.fail(reason)
 
 
-def test_order() -> None:
+def test_order(threads: Threads) -> None:
     writer, done = BackgroundWriter(no_crash), list[int]()
     for number in range(50):
         writer.submit_job(partial(done.append, number))
     assert writer.run_job(lambda: done.append(50))
     assert done == list(range(51))
     assert writer.health_error() is None
-    eventually(lambda: all(thread.name != "state-writer" for thread in threading.enumerate()), "its thread ends")
+    eventually(lambda: threads.count() == 0, "its thread ends")
     assert writer.run_job(lambda: done.append(51))
+
+
+def test_last_attempt(threads: Threads) -> None:
+    writer, done = BackgroundWriter(no_crash, retry_s=PATIENCE_S), list[str]()
+
+    def save() -> bool:
+        done.append("save")
+        return False
+
+    writer.close(soon())  # without a thread there is nothing to wait for
+    writer = BackgroundWriter(no_crash, retry_s=PATIENCE_S)
+    writer.run_job(save)
+    assert threads.count() == 1
+    writer.close(soon())
+    assert (done, threads.count()) == (["save", "save"], 0)
 
 
 def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> None:
@@ -34,6 +65,52 @@ def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> 
     assert writer.run_job(fail)
     assert "broken" in caplog.text
     assert writer.run_job(lambda: None)
+
+
+def test_failed_job_is_retried_until_it_succeeds(threads: Threads) -> None:
+    writer, results, done = BackgroundWriter(no_crash, retry_s=0.001), [False, False, False, True], list[str]()
+
+    def save() -> bool:
+        done.append("save")
+        return results.pop(0)
+
+    assert writer.run_job(save)
+    eventually(lambda: not results, "it succeeds")
+    eventually(lambda: threads.count() == 0, "its thread ends")
+    assert done == ["save"] * 4
+
+
+def test_pauses_between_retries_grow(threads: Threads) -> None:
+    now_s, moments, may_save = [0.0], list[float](), threading.Event()
+    writer = BackgroundWriter(no_crash, retry_s=2.0, clock=lambda: now_s[0])
+
+    def save() -> bool:
+        moments.append(now_s[0])
+        return may_save.is_set()
+
+    writer.run_job(save)
+    for _ in range(300):  # other jobs wake the thread, and neither delay nor hasten the next attempt
+        now_s[0] += 1.0
+        assert writer.run_job(lambda: None)
+        assert writer.run_job(lambda: None)
+    assert moments == [0.0, 2.0, 6.0, 14.0, 30.0, 62.0, 122.0, 182.0, 242.0]
+    may_save.set()
+    now_s[0] += 60.0
+    assert writer.run_job(lambda: None)
+    eventually(lambda: threads.count() == 0, "its thread ends")
+
+
+def test_new_job_replaces_a_failed_one(threads: Threads) -> None:
+    writer, is_full = BackgroundWriter(no_crash, retry_s=PATIENCE_S), threading.Event()
+    is_full.set()
+
+    def save() -> bool:
+        return not is_full.is_set()
+
+    writer.run_job(save)
+    is_full.clear()
+    assert writer.run_job(save)
+    eventually(lambda: threads.count() == 0, "its thread ends")
 
 
 def test_unresponsive_disk() -> None:

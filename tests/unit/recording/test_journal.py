@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -37,6 +38,26 @@ def test_entry_of_an_earlier_version(tmp_path: Path) -> None:
     del values["boot_id"], values["boot_s"]
     path.write_text(json.dumps({"video": values}))
     assert Journal(path).load() == {"video": replace(ENTRY, boot_id="", boot_s=0.0)}
+
+
+def test_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    folder = tmp_path / "folder"
+    folder.write_text("a file in place of the folder")
+    retried: list[Callable[[], bool]] = []
+    journal = Journal(folder / "journal.json", retried.append)
+    journal.save("video", ENTRY)
+    journal.save("timelapse", ENTRY)
+    assert journal.error is not None
+    assert [retry() for retry in retried] == [False, False]
+    folder.unlink()
+    journal.save("timelapse", None)
+    assert Journal(folder / "journal.json").load() == {"video": ENTRY}
+    assert journal.error is None
+    assert retried[0]()
+    failed, saved = caplog.messages
+    assert failed.startswith(f"A restart will not resume what is recorded now: {folder / 'journal.json'}: ")
+    assert saved == f"A restart will resume what is recorded now: {folder / 'journal.json'} is saved again"
 
 
 def test_missing_file(tmp_path: Path) -> None:
@@ -76,7 +97,7 @@ def test_failure_to_save_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixt
     (tmp_path / "state").write_text("a file in place of the folder")
     with caplog.at_level(logging.WARNING):
         Journal(tmp_path / "state" / "journal.json").save("video", ENTRY)
-        assert "A restart will not resume the recording" in caplog.text
+        assert "A restart will not resume what is recorded now" in caplog.text
         caplog.clear()
         Journal(tmp_path / "state" / "journal.json").save("timelapse", None)
     assert caplog.messages == [], "there is nothing to resume"

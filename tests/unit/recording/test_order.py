@@ -49,6 +49,20 @@ def test_file_that_a_power_cut_damaged(tmp_path: Path) -> None:
     assert Order(tmp_path).arrange({EARLY, LATE}) == [LATE, EARLY]
 
 
+def test_full_disk(tmp_path: Path) -> None:
+    """What could not be written follows with the next call, in its place."""
+    order = Order(tmp_path)
+    (tmp_path / ".order").mkdir()  # stands for the full disk: it cannot be opened for writing
+    order.append([LATE])
+    order.append([EARLY])
+    assert order.arrange({EARLY, LATE}) == [LATE, EARLY]
+    (tmp_path / ".order").rmdir()
+    order.append([MIDDLE])
+    for each in (order, Order(tmp_path)):
+        assert each.arrange({EARLY, MIDDLE, LATE}) == [LATE, EARLY, MIDDLE]
+    assert (tmp_path / ".order").read_text().split() == [LATE, EARLY, MIDDLE]
+
+
 def test_lines_of_removed_recordings_are_removed(tmp_path: Path) -> None:
     order, other = Order(tmp_path), Order(tmp_path)
     order.append([LATE, MIDDLE, EARLY])

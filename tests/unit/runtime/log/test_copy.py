@@ -103,16 +103,18 @@ def test_end_without_a_save(make: Make) -> None:
 
 
 def test_failure_is_logged_once(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     (tmp_path / "state").touch()  # not a folder
     rig = make(AT_ONCE)
     for number in range(1, 4):
         rig.copy.note_line(logging.WARNING)
         eventually(lambda number=number: rig.saves >= number)  # type: ignore[misc]
     (tmp_path / "state").unlink()
-    rig.copy.note_line(logging.WARNING)
-    eventually(rig.path.exists)
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"Failed to save the log to {rig.path}: ")
+    eventually(rig.path.exists)  # without another line
+    rig.copy.close(soon())
+    failed, saved = caplog.messages
+    assert failed.startswith(f"Failed to save the log to {rig.path}: ")
+    assert saved == f"The log is saved again: {rig.path}"
 
 
 def test_disk_that_does_not_respond(tmp_path: Path) -> None:

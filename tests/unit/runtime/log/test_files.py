@@ -146,7 +146,22 @@ def test_full_file_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(os, "pwrite", real)
         files.append([line(4)])
         files.append([line(5)])
-    assert numbers(tmp_path) == [1, 4, 5]
+    assert numbers(tmp_path) == [1, 2, 3, 4, 5]
+
+
+def test_file_system_that_stays_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for space is bounded, and the newest lines are those that are kept."""
+    real = os.pwrite
+    with opened(tmp_path) as files:
+        monkeypatch.setattr(os, "pwrite", lambda fd, content, at: 0)
+        for number in range(1, 500):
+            files.append([line(number)])
+        monkeypatch.setattr(os, "pwrite", real)
+        files.append([line(500)])
+    kept = numbers(tmp_path)
+    assert 1 < kept[0] < 500
+    assert kept == list(range(kept[0], 501))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 4096
 
 
 def test_tail_of_a_file(tmp_path: Path) -> None:

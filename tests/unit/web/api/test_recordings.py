@@ -1,7 +1,7 @@
 """The recordings API with the real recorders, a fake camera and real packets."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 from softcam.errors import CameraError, NotSupported, PortalError
 from softcam.h264.bitrate import fixed_bitrate
 from softcam.imaging import jpeg
+from softcam.recording.journal import Journal
 from softcam.recording.library import Library
 from softcam.recording.recorder import VideoRecorder
 from softcam.recording.service import RecordingService
@@ -42,14 +43,21 @@ TRAVERSALS = (
 class Client:
     """Sends requests to the API without a socket."""
 
-    def __init__(self, scene: Scene, folder: Path | None, preroll_s: float = 0.0) -> None:
+    def __init__(self, scene: Scene, folder: Path | None, preroll_s: float, journal: Journal | None) -> None:
         self.source = FakeSource()
         self.scene = scene
         recorders = None
         if folder is not None:
             library = Library(folder, None)
             video = VideoRecorder(
-                self.source, scene.manager, library, preroll_s, lambda: None, scene.deaths.append, lambda: 1
+                self.source,
+                scene.manager,
+                library,
+                preroll_s,
+                lambda: None,
+                scene.deaths.append,
+                lambda: 1,
+                journal=journal,
             )
             timelapse = TimelapseRecorder(
                 library,
@@ -57,8 +65,9 @@ class Client:
                 fixed_bitrate(10**6),
                 scene.deaths.append,
                 lambda: 1,
+                journal=journal,
             )
-            recorders = RecordingService(library, preroll_s, video, timelapse)
+            recorders = RecordingService(library, preroll_s, video, timelapse, journal=journal or Journal())
             recorders.open(scene.deaths.append)
         self.recorders = recorders
         self.api = RecordingsApi(recorders, scene.media)
@@ -116,12 +125,34 @@ class Client:
 
 
 @contextmanager
-def listener(folder: Path | None, preroll_s: float = 0.0) -> Iterator[Client]:
+def listener(folder: Path | None, preroll_s: float = 0.0, journal: Journal | None = None) -> Iterator[Client]:
     with Scene() as scene, scene.camera.flowing():
-        listener = Client(scene, folder, preroll_s)
+        listener = Client(scene, folder, preroll_s, journal)
         yield listener
         if listener.recorders is not None:
             listener.recorders.close(soon())
+
+
+@pytest.mark.parametrize("kind", ["video", "timelapse"])
+def test_recording_that_a_restart_would_not_resume(tmp_path: Path, kind: str) -> None:
+    state = tmp_path / "state"
+    state.write_text("a file in place of the folder")
+    retries: list[Callable[[], bool]] = []
+    with listener(tmp_path / "recordings", journal=Journal(state / "journal.json", retries.append)) as d:
+        client = Background(lambda: d.json("/v1/recordings/start", "POST", {"kind": kind}))
+        if kind == "video":
+            eventually(lambda: d.source.sinks)
+            d.source.give(int(FPS))
+        note = f"unknown to the next start of the portal: {state / 'journal.json'}: File exists; saving is retried"
+        assert client.result()["note"] == note
+        status = d.api.status()
+        assert status is not None
+        assert status["not_kept"] in note
+        state.unlink()
+        assert retries[0]()
+        assert len(Journal(state / "journal.json").load()) == 1
+        assert (d.api.status() or {})["not_kept"] is None
+        assert "note" not in d.json("/v1/recordings/stop", "POST")
 
 
 def test_empty_list(tmp_path: Path) -> None:
@@ -139,7 +170,7 @@ def test_empty_list(tmp_path: Path) -> None:
             "last_error": None,
         }
         nothing = {"video": None, "timelapse": None}
-        assert d.api.status() == {**nothing, "cut_short": nothing, "last_error": None}
+        assert d.api.status() == {**nothing, "cut_short": nothing, "last_error": None, "not_kept": None}
         assert d.json("/v1/recordings/stop", "POST") == {"status": "ok", "recording": None}
 
 
