@@ -632,6 +632,8 @@ def run(options: argparse.Namespace, target: Target) -> Figures:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what is shown need not be text in the encoding of the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = build_parser()
     options = parser.parse_args(arguments)
     try:

@@ -1,6 +1,7 @@
 """The entry point: settings, logging, the application, and the exit code. Runs on the main thread."""
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -48,6 +49,8 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the portal, or one of its commands; returns an exit code of `softcam.errors`."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # the names of folders need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     logbook = Logbook()
     logbook.install()
     try:

@@ -11,6 +11,7 @@ read from CAMERA_API_KEY.
 
 import argparse
 import http.client
+import io
 import json
 import os
 import sys
@@ -30,6 +31,8 @@ _WINDOW = "Soft Stream (q: quit)"
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 success, 2 usage, 3 no response, 4 the portal returned an error."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what is shown need not be text in the encoding of the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parse(argv)
     try:
         if options.stream:

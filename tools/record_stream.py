@@ -13,6 +13,7 @@ Needs PyAV: apt install python3-av, or pip install av.
 
 import argparse
 import contextlib
+import io
 import math
 import os
 import queue
@@ -50,6 +51,8 @@ _END = object()
 
 def main(argv: list[str] | None = None) -> int:
     """The exit code: 0 recorded, 2 usage, 3 no stream, 4 the file cannot be written."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what is shown need not be text in the encoding of the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parse(argv)
     is_interrupted = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -54,7 +54,7 @@ def add_description(dng: bytes, text: str) -> bytes:
         }
     except struct.error:  # truncated
         return dng
-    value = text.encode() + b"\0"
+    value = text.encode("utf-8", "replace") + b"\0"
     padding = bytes(len(dng) % 2)  # each value and directory starts at an even offset
     value_at = len(dng) + len(padding)
     directory_at = value_at + len(value) + len(value) % 2

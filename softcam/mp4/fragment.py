@@ -121,7 +121,7 @@ def _metadata(title: str) -> bytes:
     https://developer.apple.com/documentation/quicktime-file-format/metadata_atoms_and_types
     """
     handler = full_box(b"hdlr", 0, struct.pack(">4x4s4s9x", b"mdir", b"appl"))
-    name = box(b"\xa9nam", full_box(b"data", _UTF_8, bytes(4), title.encode()))
+    name = box(b"\xa9nam", full_box(b"data", _UTF_8, bytes(4), title.encode("utf-8", "replace")))
     return box(b"udta", full_box(b"meta", 0, handler, box(b"ilst", name)))
 
 

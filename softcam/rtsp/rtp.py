@@ -171,4 +171,4 @@ def describe(
         f"a=framesize:{PAYLOAD_TYPE} {fmt.width}-{fmt.height}",
         f"a=control:{control}",
     )
-    return ("\r\n".join(lines) + "\r\n").encode()
+    return ("\r\n".join(lines) + "\r\n").encode("utf-8", "replace")

@@ -300,7 +300,8 @@ def test_hanging_calls(start_portal: Start, tmp_path: Path) -> None:
 
 
 def test_check_prints_effective_settings(start_portal: Start) -> None:
-    portal = start_portal("--check", "--fps", "12", environment={"CAMERA_WIDTH": "1280", "cam0_quality": "70"})
+    environment = {"CAMERA_WIDTH": "1280", "cam0_quality": "70", "XDG_STATE_HOME": "/n\udce9"}
+    portal = start_portal("--check", "--fps", "12", environment=environment)
     assert portal.wait() == 0
     lines = portal.log.splitlines()
     assert "camera = pattern  (--camera)" in lines
@@ -308,6 +309,7 @@ def test_check_prints_effective_settings(start_portal: Start) -> None:
     assert "width = 1280  (CAMERA_WIDTH)" in lines
     assert "quality = 70  (cam0_quality)" in lines
     assert "linger = 5  (default)" in lines
+    assert any(line.startswith(r"state_dir = /n\udce9/soft-stream  (") for line in lines)
 
 
 def test_check_without_camera(start_portal: Start, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Tests of hooks in a running portal: the supplied hooks, and a user's hook that fails."""
 
+import shutil
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import simplejpeg
 
 from tests.conftest import PROJECT, Portal
-from tests.support.http_client import StreamClient, ask, decode, status_of
+from tests.support.http_client import StreamClient, ask, decode, post, status_of
 from tests.support.timeouts import PATIENCE_S
 
 SMALL = ("--width", "320", "--height", "180", "--linger", "0")
@@ -145,15 +146,29 @@ def fail(*_):
 
 
 def test_error_that_is_no_text(start_portal: Start, tmp_path: Path) -> None:
-    """The name of a file in Latin-1, as an error quotes it, and control characters: nothing that shows it fails."""
+    """The name of a file in Latin-1, as an error quotes it, and control characters: nothing that shows it fails.
+
+    The same with the state folder and its files.
+    """
     (tmp_path / "latin.py").write_text(UNENCODABLE)
-    portal = start_portal(*SMALL, "--hook", "latin:fail", environment={"PYTHONPATH": str(tmp_path)})
+    home = tmp_path / "n\udce9"
+    (home / "soft-stream").mkdir(parents=True)
+    (home / "soft-stream/controls-pattern.json").write_text('{"version": 1, "asked": {"\\udfff": {}}, "held": {}}')
+    (home / "soft-stream/presets-pattern.json").write_bytes(b"\xe9")
+    environment = {"PYTHONPATH": str(tmp_path), "XDG_STATE_HOME": str(home)}
+    portal = start_portal(*SMALL, "--hook", "latin:fail", "--recordings", str(tmp_path), environment=environment)
     a_picture(portal)
     portal.wait_for_log("cannot read")
     assert "cannot read ??.txt" in status_of(portal)["hook"]["last_error"]
-    for target in ("/", "/v1/camera/status", "/health", "/metrics", "/v1/system/logs", "/api/camera/status"):
+    assert "unknown control" in status_of(portal)["controls_set_aside"]
+    targets = ("/", "/v1/camera/status", "/health", "/metrics", "/v1/system/logs", "/api/camera/status")
+    for target in (*targets, "/v1/system/status", "/v1/camera/controls", "/v1/presets", "/v1/recordings", "/docs"):
         reply = ask(portal, target)
         assert reply.status == 200, target
         reply.body.decode("utf-8")
+    shutil.rmtree(home)
+    home.write_text("")
+    note = post(portal, "/v1/camera/lens_position", {"position": 2.0}).json["note"]
+    assert "/n?/soft-stream/controls-pattern.json" in note
     assert "Traceback" in portal.log
     assert portal.stop() == 0

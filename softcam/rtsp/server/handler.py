@@ -205,7 +205,7 @@ class RequestHandler:
 
     def _refuse(self, client: Client, request: Request, status: int, reason: str, fields: Fields = _NO_FIELDS) -> None:
         content = [*fields, ("Content-Type", "text/plain; charset=utf-8")]
-        self._respond(client, request, status, content, f"{reason}\r\n".encode())
+        self._respond(client, request, status, content, f"{reason}\r\n".encode("utf-8", "replace"))
 
     def _refuse_unavailable(self, client: Client, request: Request, reason: str) -> None:
         self._no_picture_log.warning("RTSP client %s rejected: %s", client.address, reason)

@@ -80,4 +80,4 @@ class HlsApi:
             prefix=f"../{prefix}" if request.path.endswith("/") else prefix,
             suffix="" if key is None else f"?key={quote(key, safe='')}",
         )
-        return Response(text.encode(), PLAYLIST_TYPE, headers=HEADERS)
+        return Response(text.encode("utf-8", "replace"), PLAYLIST_TYPE, headers=HEADERS)

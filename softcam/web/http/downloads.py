@@ -16,7 +16,8 @@ _DEVICE: Final = re.compile(r"(con|prn|aux|nul|(com|lpt)[0-9]|conin\$|conout\$)(
 
 def file_stem(name: str | None) -> str:
     """The start of the names of a camera's files, such as `Front-door`; `snapshot` without a name."""
-    stem = _UNSAFE.sub("-", name or "").strip(_ENDS)
+    text = (name or "").encode("utf-8", "replace").decode()  # a lone surrogate becomes a question mark
+    stem = _UNSAFE.sub("-", text).strip(_ENDS)
     if _DEVICE.match(_ascii(stem)):
         stem = f"camera-{stem}"
     return stem.encode()[:_MAX_STEM_BYTES].decode(errors="ignore") or "snapshot"

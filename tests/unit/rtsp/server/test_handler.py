@@ -183,6 +183,12 @@ def test_fail_camera(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
     assert "RTSP client 127.0.0.1 rejected: the camera is in use by another program" in caplog.text
 
 
+def test_reason_that_is_no_text(stage: Stage) -> None:
+    stage.camera.error = CameraBusy("cannot open n\udce9.mp4")
+    response = stage.connect().request("DESCRIBE")
+    assert (response.status, reason(response)) == (503, "cannot open n?.mp4")
+
+
 def test_camera_fails_while_a_client_waits(stage: Stage) -> None:
     """The process exits; the clients get the reason before."""
     peer = stage.connect()
