@@ -157,7 +157,11 @@ def serve(path: Path, fps: float) -> None:
 @contextmanager
 def running(command: list[str]) -> Iterator[tuple[int, int]]:
     """Run a server during the block; yields its process and its port."""
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+    from servers import WITH_PARENT
+
+    with subprocess.Popen(
+        [*WITH_PARENT, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             said = re.match(r"listening on (\d+)", process.stdout.readline())

@@ -235,7 +235,9 @@ class Bench:
         more: figures.Measurement = {}
         result: figures.Measurement | None = None
         began: machine.Moment | None = None
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=PROJECT) as process:
+        with subprocess.Popen(
+            [*servers.WITH_PARENT, *command], stdout=subprocess.PIPE, text=True, cwd=PROJECT
+        ) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if line.strip() == "ready" and running is not None:

@@ -21,6 +21,9 @@ PROJECT = BENCH.parent
 START_S = 30.0  # a cold import of the portal on a small machine
 STOP_S = 10.0
 
+# A server ends with the run, also if that is killed.
+WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
+
 LISTENING = re.compile(r"Listening on http://[^/\s]+:(\d+)")
 NAMES = ("portal", "passthrough", "limit", "ustreamer", "threads")
 TITLES = {
@@ -136,7 +139,11 @@ def run_server(
     log = build / f"{name}.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, env=clean | dict(environment or {}), stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            [*WITH_PARENT, *command],
+            env=clean | dict(environment or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         )
     try:
         port = _wait_for_port(process, log, port)

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from tests.support import scheduling
+from tests.support import guard, scheduling
 from tests.support.timeouts import PATIENCE_S, TEST_LIMIT_S
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,8 @@ LISTENING = re.compile(r"Listening on (http://\S+)")
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its options
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(scheduling, "test order")
+    if not hasattr(config, "workerinput"):  # a worker of xdist is guarded as all others that the run starts
+        guard.start(os.environ)
     if getattr(config.option, "timeout", 0) is None:
         config.option.timeout = TEST_LIMIT_S
     # A program that a shell starts in the background ignores Ctrl+C, and so would all programs that tests start.
