@@ -20,6 +20,7 @@ Every message is one line that can appear in a log, in the status and in an HTTP
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import TypeVar
 
 EXIT_OK = 0
 EXIT_USAGE = 2
@@ -111,3 +112,19 @@ class NotSupported(CameraError):
 
 class NoPicture(CameraError):
     """No frame arrived in time; the message states what was waited for."""
+
+
+_Error = TypeVar("_Error", bound=BaseException)
+
+
+def without_stack(error: _Error) -> _Error:
+    """`error`, to be kept or passed to another thread, without the stacks of where it and its causes were raised.
+
+    A stack keeps all variables of its functions, frames of the camera among them. Where one of these refers to the
+    error, that is a cycle, which only the garbage collector frees.
+    """
+    each: BaseException | None = error
+    while each is not None:
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
+    return error

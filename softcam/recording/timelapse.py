@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from softcam.errors import CameraError, NoPicture, RecordingError
+from softcam.errors import CameraError, NoPicture, RecordingError, without_stack
 from softcam.h264.bitrate import Bitrate
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.h264.x264 import X264, require_libx264
@@ -277,7 +277,7 @@ class TimelapseRecorder(Recorder[_TimelapseRun, RunningTimelapse, TimelapseOptio
             try:
                 outcome: Snapshot | CameraError = self._take_still(run.options.full_sensor)
             except CameraError as error:  # raised below, on the waiting thread
-                outcome = error
+                outcome = without_stack(error)
             with self._changed:
                 outcomes.append(outcome)
                 self._changed.notify_all()
@@ -292,7 +292,7 @@ class TimelapseRecorder(Recorder[_TimelapseRun, RunningTimelapse, TimelapseOptio
             self._changed.wait_for(lambda: outcomes, _LAST_STILL_S)
             outcome = outcomes[0] if outcomes else None
         if isinstance(outcome, CameraError):
-            raise outcome
+            raise type(outcome)(str(outcome))
         return outcome
 
     def _add_still(self, run: _TimelapseRun, still: Snapshot) -> None:

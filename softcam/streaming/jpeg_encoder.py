@@ -194,7 +194,8 @@ class JpegEncoderPool:
                 shared.set_result(jpeg.encode(part, size, quality, quality_is_explicit=quality_is_explicit))
             except BaseException as error:
                 # Whatever it is: requests that share this snapshot would otherwise wait for their timeout.
-                shared.set_exception(error)
+                # A copy has no stack: it would keep the frame until the garbage collector runs.
+                shared.set_exception(copy(error))
                 with self._changed:
                     if self._snapshots.get(key) is shared:  # not that of a later request, after it was dropped
                         del self._snapshots[key]

@@ -65,8 +65,9 @@ class ControlScene:
         change_timeout_s: float = 10.0,
         fps: float = CONFIGURED.fps,
         fov: FovMode = CONFIGURED.fov,
+        camera: ControllableCamera | None = None,
     ) -> None:
-        self.camera = ControllableCamera()
+        self.camera = camera or ControllableCamera()
         self.held = SessionRig(
             self.camera,
             linger_s=0.0,

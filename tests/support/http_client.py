@@ -158,7 +158,7 @@ class StreamClient:
     """A client of a stream that checks every line of the protocol with assertions."""
 
     def __init__(
-        self, portal: Portal, target: str = "/stream.mjpg", *, headers: Mapping[str, str] | None = None
+        self, portal: Listening, target: str = "/stream.mjpg", *, headers: Mapping[str, str] | None = None
     ) -> None:
         """Send the request; do not wait for the response."""
         self.asked_s = time.monotonic()

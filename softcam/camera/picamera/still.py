@@ -39,9 +39,7 @@ class Still(Generic[T]):
         try:
             self.future.set_result(self._make(request, config))
         except Exception as error:  # noqa: BLE001 - the edge of the event loop's thread
-            failure = CameraError(root_cause(error))
-            failure.__cause__ = error
-            self.future.set_exception(failure)
+            self.future.set_exception(CameraError(root_cause(error)))
 
 
 def frame_still(size: tuple[int, int], pixel_format: str) -> Still[Frame]:

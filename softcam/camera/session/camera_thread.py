@@ -12,7 +12,7 @@ from softcam.camera.session.jobs import CameraJob
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import SessionState, State
-from softcam.errors import CameraError, CameraStuck
+from softcam.errors import CameraError, CameraStuck, without_stack
 from softcam.imaging.frame import Frame
 from softcam.runtime.threads import spawn
 
@@ -49,6 +49,7 @@ class CameraThread:
         try:
             while (call := self._next_call()) is not None:
                 call()
+                del call  # a job, with its result: a raw still has some 20 MB
         except CameraError as error:
             self._lifecycle.end_session(error)
 
@@ -96,7 +97,7 @@ class CameraThread:
             result = job.run()
         except CameraError as job_error:
             log.warning("Camera job failed (%s): %s", job.key[0], job_error)
-            error = job_error
+            error = without_stack(job_error)  # the job keeps it
         with session.changed:
             now_s = time.monotonic()
             if error is None:  # as good as a frame of the stream; a still that failed hides no silence

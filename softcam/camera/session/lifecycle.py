@@ -8,7 +8,7 @@ from softcam.camera.session.autofocus import Autofocus
 from softcam.camera.session.frame_intake import FrameIntake
 from softcam.camera.session.state import SessionState, State
 from softcam.camera.session.watchdog import MAX_TRIES
-from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
+from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, without_stack
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Lifecycle:
             has_reverted = [listener.on_open_failed(error) for listener in self._session.listeners]
             if not any(has_reverted):
                 raise
-            refusal = error
+            refusal = without_stack(error)
         else:
             return None
         log.warning("Camera failed to open with the new controls (%s); retrying with the previous ones", refusal)

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from softcam.camera.base import OnFrame, StreamConfig, StreamRequest
 from softcam.camera.session.frame_rate import FrameDecimator
 from softcam.camera.url.source import Size, Source, SourceImage, covering, fitted
-from softcam.errors import CameraError
+from softcam.errors import CameraError, without_stack
 from softcam.imaging.frame import Frame
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.threads import spawn
@@ -225,7 +225,7 @@ class Reader:
         try:
             result = image.frame(_smaller(image.size, job.size, covering), self._sequence, began_s, None)
         except CameraError as error:
-            result = error
+            result = without_stack(error)
         with self._changed:
             job.finish(result)
             if self._still is job:
