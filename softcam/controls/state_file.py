@@ -111,10 +111,10 @@ class StateFile:
             elif self._path.exists():
                 self._path.unlink()
                 sync_directory(self._path.parent)
-            if self.is_unsaved:
-                log.info("%s are saved again: %s", self.content.capitalize(), self._path)
-            self.error, self.is_unsaved = None, False
+            was_unsaved, self.is_unsaved, self.error = self.is_unsaved, False, None
             self._reported.clear()
+            if was_unsaved:
+                log.info("%s are saved again: %s", self.content.capitalize(), self._path)
 
     def _quarantine(self, reason: str, replacement: bytes | None = None) -> None:
         """Move the file out of the way and write `replacement` instead, if there is one."""

@@ -158,7 +158,7 @@ class Journal:
                     log.warning("A restart will not resume what is recorded now: %s", reason)
                 self.error = reason
                 return False
-            if self.error is not None:
+            before, self.error = self.error, None
+            if before is not None:
                 log.info("A restart will resume what is recorded now: %s is saved again", self._path)
-            self.error = None
             return True

@@ -1,7 +1,6 @@
 """A test run that is interrupted or killed leaves no process behind."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ import pytest
 
 from tests.conftest import PROJECT
 from tests.support.guard import VARIABLE, marked
-from tests.support.timeouts import PATIENCE_S
+from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
 # A portal, a program with another one that it has started in a session of its own, and one that ignores SIGTERM.
 WITHIN = """
@@ -34,8 +33,8 @@ def test_run(start_portal):
 
 @pytest.mark.parametrize(
     ("by", "workers"),
-    [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGINT, 0), (signal.SIGTERM, 0)],
-    ids=lambda value: getattr(value, "name", f"{value} workers"),
+    [(signal.SIGKILL, 0), (signal.SIGKILL, 1), (signal.SIGINT, 0)],
+    ids=lambda value: getattr(value, "name", f"{value} workers of xdist"),
 )
 def test_nothing_is_left(tmp_path: Path, by: signal.Signals, workers: int, wait_until: Callable[..., None]) -> None:
     within, path = tmp_path / "test_within.py", tmp_path / "processes"
@@ -45,7 +44,7 @@ def test_nothing_is_left(tmp_path: Path, by: signal.Signals, workers: int, wait_
     with (tmp_path / "output").open("wb") as output:
         run = subprocess.Popen(command, cwd=PROJECT, stdout=output, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: path.exists() or run.poll() is not None, "the processes")
+        wait_until(lambda: path.exists() or run.poll() is not None, "the processes", RUN_LIMIT_S)
         assert path.exists(), (tmp_path / "output").read_text()
         mark, *processes = json.loads(path.read_text())
         assert set(processes) < set(marked(mark))
@@ -56,5 +55,3 @@ def test_nothing_is_left(tmp_path: Path, by: signal.Signals, workers: int, wait_
         run.wait()
     assert code == (-by if by is signal.SIGKILL else pytest.ExitCode.INTERRUPTED)
     wait_until(lambda: not marked(mark), "the end of all")
-    assert not any(Path(f"/proc/{each}").exists() for each in processes)
-    assert os.environ[VARIABLE]
