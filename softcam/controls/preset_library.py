@@ -127,17 +127,20 @@ class PresetLibrary:
 
         `outcomes` are those of all presets.
         """
-        applied = self._saved.applied
-        in_effect = [each.preset for each in outcomes if each.is_in_effect]
-        known = {each.preset.name for each in outcomes}
+        requested, config = self._controls.requested, self._controls.config
+        known = {each.preset.name: each.preset for each in outcomes}
         found: dict[Scope, Current | None] = {}
         for part in _PARTS["all"]:
-            names = [preset.name for preset in in_effect if part in _PARTS[preset.scope]]
-            last = applied.get(part)
-            if names:
-                found[part] = Current(last if last in names else names[0], is_modified=False)
+            last = known.get(self._saved.applied.get(part, ""))
+            if last is not None and part not in _PARTS[last.scope]:
+                last = None  # saved again with another scope
+            names = [each.preset.name for each in outcomes if each.is_in_effect and part in _PARTS[each.preset.scope]]
+            if last is not None and presets.is_in_effect(requested, presets.part_of(last, part), config):
+                found[part] = Current(last.name, is_modified=False)
+            elif names:
+                found[part] = Current(names[0], is_modified=False)
             else:
-                found[part] = Current(last, is_modified=True) if last in known else None
+                found[part] = None if last is None else Current(last.name, is_modified=True)
         return found
 
     def export(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ kept. Pure functions over values, for any thread; `preset_library` saves presets
 import contextlib
 import unicodedata
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
@@ -164,6 +164,11 @@ def is_in_effect(requested: RequestedControls, preset: Preset, config: StreamCon
     return bool(requested.frozen) and _have_same_effect(
         capture_controls(requested, scope), capture_controls(after, scope), config
     )
+
+
+def part_of(preset: Preset, scope: Scope) -> Preset:
+    """What a preset has within a narrower scope."""
+    return replace(preset, controls=_restrict_controls(preset.controls, scope), scope=scope)
 
 
 def _have_same_effect(before: Groups, after: Groups, config: StreamConfig | None) -> bool:

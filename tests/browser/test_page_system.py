@@ -115,8 +115,11 @@ def test_presets(portal: Portal, visitor: Visitor, tmp_path: Path) -> None:
 def test_preset_of_another_client(portal: Portal, visitor: Visitor) -> None:
     page = visitor.watch(portal)
     stop_pictures(page)
-    ask(portal, "/v1/presets/Barn", {}, method="PUT")
+    ask(portal, "/v1/presets/Barn", {"scope": "all"}, method="PUT")
+    ask(portal, "/v1/camera/transform", {"vflip": True})
     expect(page.locator("#preset option", has_text="Barn")).to_be_attached()
+    expect(page.locator("#preset-current")).to_have_text("Barn, changed")
+    ask(portal, "/v1/camera/transform", {"vflip": False})
     ask(portal, "/v1/presets/Barn", method="DELETE")
     expect(page.locator("#preset option", has_text="Barn")).to_have_count(0)
 

@@ -58,8 +58,9 @@ class LogPlaces:
 class Logbook:
     """Records everything that is logged, from `install` until `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.memory = LogMemory()
+        self._clock = clock
         self._handler = LogHandler(self._append)
         # Replaced by the main thread with the lock of the handler, which `_append` runs under.
         self._files: LogFiles | None = None
@@ -88,15 +89,19 @@ class Logbook:
                 copy, problem = None, f"another process uses {places.folder / places.name}"
             except OSError as error:
                 problem = str(error)
-        both = sorted((copied, [] if files is None else files.earlier), key=lambda each: each[-1].id if each else 0)
+        both = sorted((copied, [] if files is None else files.earlier), key=_last_id)
         earlier = merge(*both)
         if earlier and max(earlier[-1].id, *(line.run for line in earlier)) > MAX_ID // 2:
             earlier = []  # no portal has logged that much
             if files is not None:
                 files.discard()
+        base = _last_id(earlier)
+        if not earlier or files is None or _last_id(files.earlier) < base:
+            # The last lines of a run may be lost, but clients have seen their numbers: fewer than one per millisecond.
+            base = max(base, int(self._clock() * 1000))
         self._handler.acquire()
         try:
-            own = self.memory.restore(earlier)
+            own = self.memory.restore(earlier, base)
             self._places, self._files = places, files
             self._write(own)
             if copy is not None:
@@ -148,6 +153,10 @@ class Logbook:
             if self._places.copy is not None:
                 return abs(time.time() - self._places.copy.stat().st_mtime) < _COPY_AGE_S
         return False
+
+
+def _last_id(lines: list[LogLine]) -> int:
+    return lines[-1].id if lines else 0
 
 
 def _has_exited(lines: list[LogLine]) -> bool:

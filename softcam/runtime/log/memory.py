@@ -36,7 +36,7 @@ ALL: Final = Selection()
 class LogMemory:
     """The lines of this run, preceded by those of earlier runs once they are restored.
 
-    The oldest lines are dropped, except those that `keep_newest` keeps: numbers increase, and there may be one gap.
+    The oldest lines are dropped, except those that `keep_newest` keeps: behind these, there may be a gap.
     """
 
     def __init__(self, max_lines: int = MAX_LINES, max_bytes: int = MAX_BYTES) -> None:
@@ -46,6 +46,7 @@ class LogMemory:
         self._kept: list[LogLine] = []  # replaced as a whole; those that are also in `_lines` are used from there
         self._bytes = 0
         self._last_id = 0
+        self._base = 0  # the number in front of this run's first line
         self._run = 1
         self._listeners: tuple[Callable[[], None], ...] = ()
 
@@ -76,16 +77,17 @@ class LogMemory:
             listener()
         return added
 
-    def restore(self, earlier: Sequence[LogLine]) -> list[LogLine]:
+    def restore(self, earlier: Sequence[LogLine], base: int = 0) -> list[LogLine]:
         """Put the lines of earlier runs, in order, before those of this run, which are renumbered and returned.
 
-        Before there is a reader.
+        Their numbers are higher than `base`. Before there is a reader.
         """
         run, self._run = self._run, max((line.run for line in earlier), default=0) + 1
         own = [line for line in self._lines if line.run == run]
         self._lines, self._bytes, self._last_id = [], 0, 0
         for line in earlier:
             self._add(line)
+        self._last_id = self._base = max(self._last_id, base)
         renumbered = [replace(line, id=self._last_id + 1 + place, run=self._run) for place, line in enumerate(own)]
         for line in renumbered:
             self._add(line)
@@ -130,14 +132,17 @@ class LogMemory:
     def after(self, last_id: int, limit: int) -> tuple[list[LogLine], int]:
         """Up to `limit` lines that follow line `last_id`, the oldest first, and how many in between are lost.
 
-        Fewer than `limit` in front of a gap.
+        Fewer than `limit` in front of a gap. Numbers that were skipped between two runs are not lost lines.
         """
         if last_id >= self._last_id:
             return [], 0
         lines, gap = self._copy()
         begin = _count_up_to(lines, last_id)
         found = lines[begin : min(begin + limit, gap) if begin < gap else begin + limit]
-        return found, found[0].id - last_id - 1 if found else 0
+        if not found or begin not in (0, gap):
+            return found, 0
+        first = found[0].id - 1
+        return found, first - max(last_id, self._base if first >= self._base else 0)
 
     def tail(self, max_bytes: int) -> list[LogLine]:
         """The newest lines with at most `max_bytes` of text, the oldest first."""

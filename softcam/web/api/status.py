@@ -15,7 +15,18 @@ from softcam.controls import capabilities, mapping
 from softcam.controls.controller import ControlManager
 from softcam.web.api.control_values import VALUES_SHAPE, control_values
 from softcam.web.api.h264_stream import H264_SHAPE
-from softcam.web.api.json_schema import BOOLEAN, INTEGER, NUMBER, STRING, UNIX_TIME, json_ok, note, nullable, record
+from softcam.web.api.json_schema import (
+    BOOLEAN,
+    INTEGER,
+    NUMBER,
+    STATUS_OK,
+    STRING,
+    UNIX_TIME,
+    json_ok,
+    note,
+    nullable,
+    record,
+)
 from softcam.web.api.presets import PRESETS_SHAPE
 from softcam.web.api.publishing import STREAMING_SHAPE
 from softcam.web.api.recording_docs import RECORDING_SHAPE
@@ -52,6 +63,7 @@ _HOOK: Final = {
 _HOOK_NOTE: Final = note("the function called with each frame; null if none is configured")
 STATUS_SCHEMA: Final = record(
     {
+        **STATUS_OK,  # whenever there is a response: `state` is that of the camera
         "state": {"enum": [state.value for state in State]},
         "backend": nullable("string"),
         "name": STRING | note("as set, or the model of the camera"),
@@ -169,6 +181,7 @@ class StatusApi:
         """The fields of the status; null where a value is unknown, for example while the camera is closed."""
         manager, status = self.manager, self._session_status()
         content: dict[str, Any] = {
+            "status": "ok",
             "state": status.state,
             "backend": None if manager is None else manager.camera.backend,
             "camera": None if manager is None else manager.camera.name,

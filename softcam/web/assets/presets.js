@@ -26,7 +26,7 @@ export class Presets {
     $("preset-export").href = address("v1/presets.json");
   }
 
-  /** Called with each load of the controls; presets of other clients appear a little later. */
+  /** Called with each load of the controls. */
   async update() {
     if (performance.now() - this.#loaded_ms < PERIOD_MS) return;
     await this.load().catch(() => {});
@@ -38,8 +38,8 @@ export class Presets {
     const { presets, current } = await getJson("v1/presets");
     if (count !== this.#loads) return;
     this.#listed = presets;
-    const { look, installation } = current;
-    const name = (look ?? installation)?.name ?? null;
+    const parts = Object.values(current).filter(Boolean);
+    const name = parts[0]?.name;
     const shape = JSON.stringify(presets.map(({ name, title }) => [name, title]));
     if (shape !== this.#shape) {
       const isFirst = !this.#shape;
@@ -48,7 +48,7 @@ export class Presets {
     }
     $("presets").hidden = false;
     const shown = presets.find((preset) => preset.name === name);
-    const isModified = look?.is_modified || (!look && installation?.is_modified);
+    const isModified = parts.some((part) => part.name === name && part.is_modified);
     write($("preset-current"), shown ? `${shown.title}${isModified ? ", changed" : ""}` : "");
     this.#describe();
   }

@@ -90,7 +90,7 @@ curl "$system/logs?lines=2&level=INFO&search=post%20/V1/camera" | jq -e '.total_
   all(.logs[]; contains("INFO") and contains("POST /v1/camera"))'
 curl "$system/logs?lines=10000&level=CRITICAL" | jq -e '.logs == []'
 
-for url in "$camera/capabilities" "$camera/fov_mode" "$system/status" "$system/logs"; do
+for url in "$camera/status" "$camera/capabilities" "$camera/fov_mode" "$system/status" "$system/logs"; do
   curl "$url" | grep '"status":"ok"'
 done
 

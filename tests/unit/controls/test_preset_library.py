@@ -2,7 +2,7 @@
 
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,7 @@ from softcam.camera.base import StreamRequest
 from softcam.controls.built_in_presets import BUILT_IN
 from softcam.controls.preset_library import MAX_BYTES, MAX_PRESETS, Current, PresetLibrary
 from softcam.controls.preset_store import PresetStore
-from softcam.controls.presets import Deviation
+from softcam.controls.presets import Deviation, Scope
 from softcam.controls.writer import BackgroundWriter
 from softcam.errors import BadValue, CameraError, NoPreset, PresetError
 from tests.support.background import eventually
@@ -35,8 +35,12 @@ class Presets(ControlScene):
         return [preset.name for preset in self.presets.list_all() if not preset.is_built_in]
 
     @property
+    def current(self) -> Mapping[Scope, Current | None]:
+        return self.presets.current(self.presets.outcomes())
+
+    @property
     def look(self) -> Current | None:
-        return self.presets.current(self.presets.outcomes())["look"]
+        return self.current["look"]
 
 
 @pytest.fixture
@@ -186,12 +190,28 @@ def test_look_and_installation_are_independent(scene: Presets) -> None:
     scene.presets.save("door", "installation", {"roi": ZOOM})
     scene.presets.apply("sports")
     scene.presets.apply("door")
-    assert scene.presets.current(scene.presets.outcomes()) == {
+    assert scene.current == {
         "look": Current("sports", is_modified=False),
         "installation": Current("door", is_modified=False),
     }
+
+
+def test_current_preset_of_both_scopes(scene: Presets) -> None:
+    """A change of one part does not modify the other one."""
+    scene.change("roi", **ZOOM)
+    scene.change("image_processing", brightness=0.5)
     scene.presets.save("both", "all")
-    assert {each and each.name for each in scene.presets.current(scene.presets.outcomes()).values()} == {"both"}
+    unmodified, modified = Current("both", is_modified=False), Current("both", is_modified=True)
+    assert scene.current == {"look": unmodified, "installation": unmodified}
+    scene.change("image_processing", brightness=0.4)
+    assert scene.current == {"look": modified, "installation": unmodified}
+    scene.presets.apply("sports")
+    assert scene.current == {"look": Current("sports", is_modified=False), "installation": unmodified}
+    scene.presets.apply("both")
+    scene.change("transform", hflip=True)
+    assert scene.current == {"look": unmodified, "installation": modified}
+    scene.presets.save("both", "look")
+    assert scene.current == {"look": unmodified, "installation": None}, "saved again with another scope"
 
 
 # Saving

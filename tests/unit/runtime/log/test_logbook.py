@@ -116,6 +116,44 @@ def test_power_failure(run: Run, places: LogPlaces, tmp_path: Path) -> None:
     assert run(places) == ["1: early", "1: one", "1: Exit code 0", "2: early"]
 
 
+@pytest.mark.parametrize("has_copy", [True, False])
+def test_numbers_after_lost_lines(places: LogPlaces, has_copy: bool) -> None:
+    """Without files in memory: clients have seen them."""
+    clock_s = 1_700_000_000.0
+    place = LogPlaces(copy=places.copy if has_copy else None)
+
+    def run_once() -> list[int]:
+        nonlocal clock_s
+        logbook = Logbook(lambda: clock_s)
+        logbook.open(place, list[str]().append)
+        for _ in range(500):
+            logbook.record(logging.INFO, "x")
+        logbook.close(0, soon())
+        clock_s += 1
+        return [line.id for line in logbook.memory.newest(1000)[0] if line.run == logbook.memory.run]
+
+    run_once()
+    saved = files_of(place)
+    lost = run_once()
+    for path, content in saved.items():
+        path.write_bytes(content)
+    fresh = run_once()
+    assert lost[-1] < fresh[0]
+    clock_s = 1_500_000_000.0
+    assert not has_copy or run_once()[0] == fresh[-1] + 1, "the clock is behind, but these lines were saved"
+
+
+def test_numbers_continue_with_files_in_memory(places: LogPlaces) -> None:
+    numbers = []
+    for _ in range(2):
+        logbook = Logbook()
+        logbook.open(places, list[str]().append)
+        logbook.record(logging.INFO, "x")
+        logbook.close(0, soon())
+        numbers += [line.id for line in logbook.memory.newest(1000)[0]]
+    assert numbers == [*range(numbers[0], numbers[0] + 2), *range(numbers[0], numbers[0] + 4)]
+
+
 def test_folder_that_systemd_removed_at_a_stop(run: Run, places: LogPlaces, tmp_path: Path) -> None:
     run(places, "one", code=66)
     for path in (tmp_path / "run").iterdir():

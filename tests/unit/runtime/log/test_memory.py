@@ -116,6 +116,21 @@ def test_earlier_runs_come_first(memory: LogMemory) -> None:
     assert memory.run == 2
 
 
+def test_numbers_that_no_line_has() -> None:
+    """A run that skips those of lost lines; a client has seen some of these."""
+    memory = LogMemory(max_lines=10)
+    add(previous := LogMemory(), "a", "b")
+    add(memory, "early")
+    assert [line.id for line in memory.restore(previous.newest(2)[0], 1000)] == [1001]
+    for position, expected in ((0, [1, 2, 1001]), (1, [2, 1001]), (2, [1001]), (500, [1001])):
+        lines, lost = memory.after(position, 5)
+        assert ([line.id for line in lines], lost) == (expected, 0)
+    add(memory, *map(str, range(20)))
+    first = memory.newest(100)[0][0].id
+    for position, lost in ((0, first - 1001), (500, first - 1001), (1001, first - 1002)):
+        assert memory.after(position, 1)[1] == lost, "without the numbers that no line had"
+
+
 def test_lines_before_the_start_are_kept() -> None:
     """However much is logged afterwards; in pages and by position, with one gap."""
     memory = LogMemory(max_lines=10)

@@ -76,6 +76,14 @@ def test_all_fields_are_present(fields: str) -> None:
             assert set(fields.split()) <= ask(scene.api.status).keys()
 
 
+def test_ok_is_the_first_field() -> None:
+    """Scripts of other services search each response for it."""
+    with Scene() as scene:
+        answer = scene.api.status(make_request("/v1/camera/status"))
+        assert isinstance(answer, Response)
+        assert answer.body.startswith(b'{"status":"ok","state":"closed",')
+
+
 def test_sensor_mode_and_lens() -> None:
     camera = make_camera()
     camera.model = "imx708_wide_noir"
