@@ -132,8 +132,15 @@ def test_node_example(portal: Portal, tmp_path: Path) -> None:
 
 
 def test_requests_of_the_collection(portal: Portal) -> None:
-    """Each control's request is accepted as it is, in the order of the collection."""
+    """Each has its own name and examples; that of each control is accepted as it is, in the order of the collection."""
     folders = {folder["name"]: folder["item"] for folder in ask(portal, "/collection.json").json["item"]}
+    items = [item for folder in folders.values() for item in folder]
+    assert len({item["name"] for item in items}) == len(items)
+    variables = {
+        (item["name"], each["key"]): each["value"] for item in items for each in item["request"]["url"]["variable"]
+    }
+    assert all(variables.values()), variables
+    assert post(portal, f"/v1/presets/{variables['Apply a preset', 'name']}/apply", {}).status == 200
     requests = [item["request"] for item in folders["Controls"] if item["request"]["method"] == "POST"]
     assert len(requests) > 20
     for request in requests:

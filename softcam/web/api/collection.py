@@ -65,10 +65,12 @@ def collection(document: Mapping[str, Any], url: str) -> dict[str, Any]:
 
 
 def operations(document: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Path, method and operation, without aliases and HEAD."""
+    """Path, method and operation, without HEAD, aliases, and second methods for the same."""
     for path, methods in document["paths"].items():
+        summaries = set[str]()
         for method, operation in methods.items():
-            if method in _METHODS and "x-alias-of" not in operation:
+            if method in _METHODS and "x-alias-of" not in operation and operation["summary"] not in summaries:
+                summaries.add(operation["summary"])
                 yield path, method.upper(), operation
 
 
@@ -105,6 +107,7 @@ def _item(path: str, method: str, operation: Mapping[str, Any]) -> dict[str, Any
 
 
 def _parameter(parameter: Mapping[str, Any]) -> dict[str, Any]:
-    default = parameter["schema"].get("default", "")
-    value = default if isinstance(default, str) else json.dumps(default)
+    schema = parameter["schema"]
+    example = schema.get("default", *schema.get("examples", [""])[:1])
+    value = example if isinstance(example, str) else json.dumps(example)
     return {"key": parameter["name"], "value": value, "description": parameter.get("description", "")}

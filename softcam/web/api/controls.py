@@ -115,7 +115,7 @@ CONTROL_ERRORS: Final = (400, 409, 503)
 _LIST_DOC: Final = Doc("List all controls", "controls", json_ok(_CONTROLS))
 _RESET_DOC: Final = Doc("Reset all controls", "controls", json_ok(_CONTROLS), errors=CONTROL_ERRORS)
 _FOV_DOC: Final = Doc(
-    "Field of view",
+    "Field of view that is set",
     "controls",
     json_ok(record({**STATUS_OK, "mode": {"enum": list(_FOV_DESCRIPTIONS)}, "description": STRING})),
 )

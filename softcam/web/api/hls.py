@@ -27,13 +27,16 @@ _PLAYLIST_DOC: Final = Doc(
     "camera is released when there was no request for 10 s.",
     errors=(409, 503),
 )
+_NAME: Final = Parameter(
+    "name", "the name of the playlist or segment", STRING | {"examples": ["live-1-1.m3u8"]}, "path"
+)
 _PART_DOC: Final = Doc(
     "Playlist or segment of the HLS stream",
     "pictures",
     {200: {PLAYLIST_TYPE: None, SEGMENT_TYPE: None}},
     "Addresses are in the playlists. Segments last about a second, and are available for some seconds after they have "
     "left the playlist.",
-    parameters=(Parameter("name", "the name of the playlist or segment", STRING, "path"),),
+    parameters=(_NAME,),
     errors=(404, 409, 503),
 )
 

@@ -94,11 +94,13 @@ _EXPORTED: Final = record({**_ENTRY["properties"], "name": STRING, "controls": _
 _VERSION: Final[Schema] = {"const": 1}
 _DOCUMENT: Final = record({"version": _VERSION, "presets": {"type": "array", "items": _ENTRY}})
 _EXPORT: Final = record({"version": _VERSION, "presets": {"type": "array", "items": _EXPORTED}})
-_NEW_NAME: Final = record({"name": {**_NAME_TEXT, "examples": ["Evening"]} | note("the new name")})
+_NEW_NAME: Final = record({"name": {**_NAME_TEXT, "examples": ["Late evening"]} | note("the new name")})
 
 # --- routes
 
-_NAME: Final = Parameter("name", "name of the preset, percent-encoded", _NAME_TEXT, "path")
+_NAME_HELP: Final = "name of the preset, percent-encoded"
+_ANY: Final = Parameter("name", _NAME_HELP, {**_NAME_TEXT, "examples": ["normal"]}, "path")
+_OWN: Final = Parameter("name", _NAME_HELP, {**_NAME_TEXT, "examples": ["Evening"]}, "path")
 _REPLACE: Final = query.boolean("replace", "whether presets of the same names are replaced")
 PRESET: Final = query.QueryParameter("preset", "name of a preset to apply first", STRING, parse=normalise_name)
 _OVERWRITE: Final = (
@@ -110,30 +112,30 @@ _APPLY: Final = (
     "is applied, or nothing if the camera rejects it. What this camera does not support is left out."
 )
 _LIST_DOC: Final = Doc("Presets, built-in and saved", "presets", json_ok(_LIST))
-_GET_DOC: Final = Doc("One preset", "presets", json_ok(record(_PRESET)), parameters=(_NAME,), errors=(404,))
+_GET_DOC: Final = Doc("One preset", "presets", json_ok(record(_PRESET)), parameters=(_ANY,), errors=(404,))
 _SAVE_DOC: Final = Doc(
     "Save a preset",
     "presets",
     json_ok(_SAVED),
     _OVERWRITE,
-    parameters=(_NAME,),
+    parameters=(_OWN,),
     body={"type": "object", "properties": {"controls": _CONTROLS, "scope": _SCOPE}, "additionalProperties": False},
     is_body_required=False,
     errors=(400, 409),
 )
 _DELETE_DOC: Final = Doc(
-    "Delete a preset", "presets", json_ok(record(STATUS_OK, NOTE)), parameters=(_NAME,), errors=(400, 404, 409)
+    "Delete a preset", "presets", json_ok(record(STATUS_OK, NOTE)), parameters=(_OWN,), errors=(400, 404, 409)
 )
 _APPLY_DOC: Final = Doc(
     "Apply a preset",
     "presets",
     json_ok(record({**STATUS_OK, **APPLIED_SHAPE})),
     _APPLY,
-    parameters=(_NAME,),
+    parameters=(_ANY,),
     errors=(400, 404, 503),
 )
 _RENAME_DOC: Final = Doc(
-    "Rename a preset", "presets", json_ok(_SAVED), parameters=(_NAME,), body=_NEW_NAME, errors=(400, 404, 409)
+    "Rename a preset", "presets", json_ok(_SAVED), parameters=(_OWN,), body=_NEW_NAME, errors=(400, 404, 409)
 )
 _EXPORT_DOC: Final = Doc("Export the saved presets", "presets", json_ok(_EXPORT))
 _IMPORT_DOC: Final = Doc(

@@ -146,9 +146,12 @@ def _result(recording: schema.Schema) -> Mapping[int, Mapping[str, schema.Schema
 
 # --- routes
 
-_NAME: Final = Parameter(
-    "name", "a name from the list", {"type": "string", "pattern": f"^{NAME_PATTERN}$".replace(r"\d", "[0-9]")}, "path"
-)
+_NAME_SCHEMA: Final = {
+    "type": "string",
+    "pattern": f"^{NAME_PATTERN}$".replace(r"\d", "[0-9]"),
+    "examples": ["2026-01-31_12-00-00.mp4"],
+}
+_NAME: Final = Parameter("name", "a name from the list", _NAME_SCHEMA, "path")
 _LIMIT: Final = query.integer("limit", f"maximum number of recordings; {_MAX_LISTED} by default", 1, _MAX_LISTED)
 _ONE_KIND: Final = query.choice("kind", "only recordings of this kind", *get_args(Kind))
 

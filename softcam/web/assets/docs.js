@@ -39,6 +39,7 @@ function inputsOf(operation) {
   return (operation.parameters || []).map(({ in: place, name, required, schema }) => {
     const input = make("input", { type: "text", name, required: Boolean(required), spellcheck: false, autocomplete: "off" });
     input.placeholder = schema.default ?? "";
+    input.value = schema.examples?.[0] ?? "";
     input.dataset.place = place;
     return input;
   });

@@ -28,7 +28,7 @@ def items_of(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_request() -> None:
     body = {"type": "object", "properties": {"width": {"type": "integer", "minimum": 64}}, "required": ["width"]}
-    name = Parameter("name", "of the file", {"type": "string"}, "path")
+    name = Parameter("name", "of the file", {"type": "string", "examples": ["a.mp4"]}, "path")
     depth = Parameter("depth", "of the search", {"type": "integer", "default": 3})
     doc = Doc("Crop it", "files", GOOD, "How it is cropped.", parameters=(name, depth), body=body)
     route = Route(("/v1/files/{name}/crop", "/files/{name}/crop"), handle, "POST", doc=doc)
@@ -45,7 +45,7 @@ def test_request() -> None:
                 "host": ["{{baseUrl}}"],
                 "path": ["v1", "files", ":name", "crop"],
                 "query": [{"key": "depth", "value": "3", "description": "of the search", "disabled": True}],
-                "variable": [{"key": "name", "value": "", "description": "of the file"}],
+                "variable": [{"key": "name", "value": "a.mp4", "description": "of the file"}],
             },
             "description": "How it is cropped.",
             "body": {"mode": "raw", "raw": '{\n  "width": 64\n}', "options": {"raw": {"language": "json"}}},
@@ -62,6 +62,16 @@ def test_key() -> None:
     assert {"key": "value", "value": "{{apiKey}}", "type": "string"} in made["auth"]["apikey"]
     assert {"key": "apiKey", "value": ""} in made["variable"]
     assert [items_of(made)[name].get("auth") for name in "AB"] == [None, {"type": "noauth"}]
+
+
+def test_two_methods_for_the_same() -> None:
+    keep = Doc("Keep it", "files", GOOD)
+    routes = [Route(("/keep",), handle, method, doc=keep) for method in ("POST", "PUT")]
+    routes.append(Route(("/keep",), handle, doc=Doc("Is it kept", "files", GOOD)))
+    made = collection(describe(routes, has_key=False), "http://localhost")
+    assert [(item["name"], item["request"]["method"]) for item in made["item"][0]["item"]] == [
+        ("Keep it", "POST"), ("Is it kept", "GET")
+    ]  # fmt: skip
 
 
 def test_all_operations_once(scene: Scene) -> None:
