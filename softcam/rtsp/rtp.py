@@ -21,6 +21,7 @@ _END: Final = 0x40
 _BEGINNING: Final = 0x80
 # The CNAME, which every report must contain (RFC 3550, 6.1), padded to 32-bit words.
 _CNAME: Final = b"\x01\x0bsoft-stream\0\0\0"
+_BYE: Final = 203
 _REPORTS: Final = {200: 28, 201: 8}  # packet types of sender and receiver reports: where their blocks begin
 _NTP_EPOCH_S: Final = 2_208_988_800  # 1970 as seconds since 1900
 _32_BITS: Final = 0xFFFF_FFFF
@@ -127,9 +128,21 @@ def is_report_on(ssrc: int, data: bytes) -> bool:
     return not blocks or any(int.from_bytes(blocks[start : start + 4]) == ssrc for start in range(0, len(blocks), 24))
 
 
+def is_goodbye(data: bytes) -> bool:
+    """Whether the sender of a compound RTCP packet, that of its first report, leaves (RFC 3550, 6.6)."""
+    sender, at = data[4:8], 0
+    while len(data) >= at + 8 and data[at] >> 6 == 2:
+        end = at + 4 + 4 * int.from_bytes(data[at + 2 : at + 4])
+        count = data[at] & 0x1F
+        if data[at + 1] == _BYE and sender in (data[each : each + 4] for each in range(at + 4, end, 4)[:count]):
+            return True
+        at = end
+    return False
+
+
 def goodbye(ssrc: int) -> bytes:
     """An RTCP packet that ends a stream (RFC 3550, 6.6), after an empty receiver report as the rules require."""
-    return struct.pack(">BBHI", 0x80, 201, 1, ssrc) + _names(ssrc) + struct.pack(">BBHI", 0x81, 203, 1, ssrc)
+    return struct.pack(">BBHI", 0x80, 201, 1, ssrc) + _names(ssrc) + struct.pack(">BBHI", 0x81, _BYE, 1, ssrc)
 
 
 def _names(ssrc: int) -> bytes:

@@ -173,6 +173,8 @@ class RequestHandler:
                 self._respond(client, request, 200, session=session)  # a sign of life
             case "SET_PARAMETER" if session is not None or not request.session:
                 self._respond(client, request, 451 if request.body.strip() else 200, session=session)
+            case "TEARDOWN" if session is None and self._sessions.has_left(request.session, client.connection):
+                self._respond(client, request, 200)
             case _ if session is None:
                 self._refuse(client, request, 454, _NO_SESSION)
             case "PLAY":

@@ -9,7 +9,7 @@ from functools import partial
 from softcam.errors import CameraError
 from softcam.net.event_loop import EventLoop
 from softcam.net.udp import PortPair, sockaddr
-from softcam.rtsp.rtp import goodbye, interleave, is_report_on
+from softcam.rtsp.rtp import goodbye, interleave, is_goodbye, is_report_on
 from softcam.rtsp.server.connection import ClientConnection
 from softcam.rtsp.server.ports import PeerAddress, Ports
 from softcam.rtsp.server.stream import AnyViewer, RtpStream
@@ -107,6 +107,7 @@ class Sessions:
         self._limits = limits
         self._sessions: dict[str, Session] = {}
         self._by_connection: dict[ClientConnection, Session] = {}
+        self._left: dict[ClientConnection, str] = {}  # the name of its session, which the client ended by UDP
         self._playing: set[Session] = set()  # any thread reads its len()
         # With the function that releases the camera, None while that is being opened.
         self._leases: dict[StreamLease, Callable[[], None] | None] = {}
@@ -216,6 +217,11 @@ class Sessions:
         network = client_network(address)
         return sum(client_network(session.client) == network for session in self._sessions.values())
 
+    def has_left(self, name: str, connection: ClientConnection) -> bool:
+        """Whether the client has ended this session by UDP; without a name, that of its connection."""
+        left = self._left.get(connection)
+        return left is not None and name in ("", left)
+
     def has_session(self, connection: ClientConnection) -> bool:
         return connection in self._by_connection
 
@@ -280,6 +286,7 @@ class Sessions:
 
     def on_disconnect(self, connection: ClientConnection, reason: str) -> None:
         """A connection was closed. The session of a client by UDP may go on: its reports show whether it is there."""
+        self._left.pop(connection, None)
         session = self._by_connection.pop(connection, None)
         if session is None:
             return
@@ -338,8 +345,13 @@ class Sessions:
 
     def _on_report(self, ports: PortPair, address: PeerAddress, data: bytes) -> None:
         session = self._by_address.get((ports, address))
-        if session is not None and is_report_on(session.stream.ssrc, data):
-            session.on_heard(self._loop.clock())
+        if session is None or not is_report_on(session.stream.ssrc, data):
+            return
+        session.on_heard(self._loop.clock())
+        if is_goodbye(data):
+            if session.connection is not None:
+                self._left[session.connection] = session.id
+            self.end(session, "goodbye by RTCP")
 
     def _on_room(self, ports: PortPair) -> None:
         for stream in self._streams:

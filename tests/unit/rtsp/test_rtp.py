@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from softcam.h264.packet import Packet, VideoFormat
-from softcam.rtsp.rtp import CLOCK_HZ, Packetizer, describe, goodbye, interleave, is_report_on, nal_units, sender_report
+from softcam.rtsp.rtp import (
+    CLOCK_HZ,
+    Packetizer,
+    describe,
+    goodbye,
+    interleave,
+    is_goodbye,
+    is_report_on,
+    nal_units,
+    sender_report,
+)
 
 SPS, PPS = bytes.fromhex("67640028acd940"), bytes.fromhex("68ebe3cb")
 FORMAT = VideoFormat(640, 360, 20.0, SPS, PPS)
@@ -194,3 +204,28 @@ def test_description_for_viewers() -> None:
 )
 def test_reports(data: bytes, expected: bool) -> None:
     assert is_report_on(SSRC, data) is expected
+
+
+OWN, OTHER, EMPTY_REPORT = b"self", b"else", b"\x80\xc9\0\1self"
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (goodbye(SSRC), True),
+        (EMPTY_REPORT + b"\x81\xcb\0\1" + OWN, True),
+        (EMPTY_REPORT + b"\x82\xcb\0\2" + OTHER + OWN, True),
+        (EMPTY_REPORT + b"\x81\xcb\0\3" + OWN + b"\7teardow", True),  # with a reason
+        (EMPTY_REPORT + b"\x81\xcb\0\1" + OTHER, False),  # of a source that it mixes
+        (EMPTY_REPORT + b"\x81\xcb\0\2" + OTHER + OWN, False),  # the second is not counted
+        (EMPTY_REPORT + b"\x80\xcb\0\0" + OWN, False),
+        (EMPTY_REPORT + b"\x9f\xcb\0\1" + OTHER, False),  # of 31 sources, one is there
+        (EMPTY_REPORT + b"\x81\xcb\0\1se", False),
+        (EMPTY_REPORT + b"\x81\xca\0\1" + OWN, False),  # its description
+        (EMPTY_REPORT, False),
+        (b"\x80\xc9\0\0" * 9, False),
+        (b"", False),
+    ],
+)
+def test_goodbye_of_a_viewer(data: bytes, expected: bool) -> None:
+    assert is_goodbye(data) is expected

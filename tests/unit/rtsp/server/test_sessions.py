@@ -153,6 +153,39 @@ def test_udp_viewer_with_reports(timed_stage: Stage, caplog: pytest.LogCaptureFi
     wait_goodbye(ports)
 
 
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_udp_viewer_that_says_goodbye(timed_stage: Stage, is_connected: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """It ends at once, the others go on. A TEARDOWN may follow, and is not an error."""
+    caplog.set_level("INFO")
+    peer, other = timed_stage.connect(), timed_stage.connect()
+    ports, others = timed_stage.ports(), timed_stage.ports()
+    with timed_stage.flow():
+        peer.play(ports.transport)
+        other.play(others.transport)
+    if not is_connected:
+        peer.close()
+    _, rtcp = server_ports(peer)
+    report = receiver_report(timed_stage.stream.ssrc)
+    ports.rtcp.sendto(report + b"\x81\xcb\0\1else", (timed_stage.host, rtcp))  # of another source
+    ports.rtcp.sendto(report + b"\x81\xcb\0\1" + report[4:8], (timed_stage.host, rtcp))
+    eventually(lambda: timed_stage.server.viewer_count == 1, "that it has ended")
+    assert "disconnected (goodbye by RTCP): " in caplog.text
+    if is_connected:
+        assert peer.request("PLAY").status == 454
+        assert peer.request("TEARDOWN").status == 200
+        assert peer.request("TEARDOWN", Session="").status == 200
+        assert peer.request("TEARDOWN", Session="another").status == 454
+        peer.session = ""
+        with timed_stage.flow():
+            peer.play(timed_stage.ports().transport)
+        assert timed_stage.server.viewer_count == 2
+        assert peer.request("TEARDOWN").status == 200
+    timed_stage.video.deliver()
+    assert others.unit()
+    assert other.request("TEARDOWN").status == 200
+    timed_stage.wait_idle()
+
+
 def test_reports_of_strangers(timed_stage: Stage) -> None:
     """Only those from the ports of the client count."""
     peer, ports, stranger = timed_stage.connect(), timed_stage.ports(), timed_stage.ports()
