@@ -109,13 +109,17 @@ def _is_plain(text: str, max_length: int) -> bool:
     return 0 < len(text) <= max_length and text.isprintable() and text == text.strip()
 
 
-def display_name(text: str) -> str:
-    """A name for people in any script, in one line.
+def is_display_name(text: str, max_length: int) -> bool:
+    """Whether it is a name for people in any script, in one line.
 
     Without control characters, and without those that change the direction of the text around it. Persian, Indic
     scripts and emoji need joiners, which are not printable characters to Python.
     """
-    if not _is_plain(_JOINER.sub("", text), MAX_NAME_LENGTH) or len(text) > MAX_NAME_LENGTH:
+    return _is_plain(_JOINER.sub("", text), max_length) and len(text) <= max_length
+
+
+def display_name(text: str) -> str:
+    if not is_display_name(text, MAX_NAME_LENGTH):
         raise ValueError(f"1 to {MAX_NAME_LENGTH} printable characters in one line, no blank at either end")
     return text
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, Literal, get_args
 
 from softcam.camera.base import StreamConfig
+from softcam.config.parsers import is_display_name
 from softcam.controls.capabilities import unsupported_values
 from softcam.controls.schema import BY_NAME
 from softcam.controls.state import RequestedControls, Values, parse_groups
@@ -85,8 +86,7 @@ def parse_name(name: Any) -> str:
     if isinstance(name, str):
         text = normalise_name(name)
         # Browsers resolve the names . and .. in a URL, also if they are escaped. U+FFFD is what malformed ones become.
-        is_plain = text.isprintable() and text == text.strip() and text not in (".", "..") and "\ufffd" not in text
-        if is_plain and 1 <= len(text) <= MAX_NAME_LENGTH:
+        if text not in (".", "..") and "\ufffd" not in text and is_display_name(text, MAX_NAME_LENGTH):
             return text
     raise BadValue(f"name: must be 1 to {MAX_NAME_LENGTH} printable characters, without a blank at either end")
 

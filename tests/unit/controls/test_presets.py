@@ -246,7 +246,11 @@ def test_valid_controls_beside_invalid_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "normal", "a/b", "Nest box, 2 m ?#%", "Gr\u00fcn", "夜", "🌙", "x" * 60, "...", "export"]
+    "name",
+    [
+        *("a", "normal", "a/b", "Nest box, 2 m ?#%", "Gr\u00fcn", "夜", "🌙", "x" * 60, "...", "export"),
+        *("\u0645\u06cc\u200c\u062e", "👨\u200d👩"),  # with joiners
+    ],
 )
 def test_valid_names(name: str) -> None:
     assert parse_name(name) == name
@@ -272,6 +276,7 @@ def test_names_are_normalised() -> None:
         "\ufffd",
         "b\ud800",
         "a\u200bb",
+        "\u200d",
         None,
         3,
         ["a"],
