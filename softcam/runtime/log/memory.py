@@ -60,6 +60,12 @@ class LogMemory:
         """The number of the newest line; 0 if there never was one."""
         return self._last_id
 
+    @property
+    def oldest_id(self) -> int:
+        """The number of the oldest line in memory; 0 if there is none."""
+        lines, _ = self._copy()
+        return lines[0].id if lines else 0
+
     # --- the thread that logs ---------------------------------------------------------------------------------
 
     def subscribe(self, listener: Callable[[], None]) -> None:

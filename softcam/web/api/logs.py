@@ -24,6 +24,7 @@ from softcam.web.http.router import Doc, Route
 _MAX_CLIENTS: Final = 16
 _DEFAULT_LINES: Final = 100
 _MAX_SEARCH: Final = 200  # characters
+_MAX_MISSED: Final = 10**7  # lines; the numbers of a run that is lost may be much lower
 _BATCH: Final = 50  # lines that are read in a turn of the event loop
 _HEADERS: Final = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -139,8 +140,8 @@ class LogsApi:
         newest, position = self.memory.last_id, resume_position(request)
         if position is None:
             position = newest
-        elif position > newest:  # of a log that a restart has lost: begin with the oldest line
-            position = 0
+        elif not self.memory.oldest_id - _MAX_MISSED <= position <= newest:
+            position = 0  # of a log that a restart has lost: begin with the oldest line
 
         def read(last_id: int) -> EventBatch:
             lines, lost = self.memory.after(last_id, _BATCH)

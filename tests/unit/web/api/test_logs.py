@@ -240,11 +240,29 @@ def test_number_of_another_server(portal: Portal, number: str) -> None:
         assert client.next().endswith("after")
 
 
-def test_number_from_before_a_restart_without_memory(portal: Portal) -> None:
+@pytest.mark.parametrize(("base", "number"), [(0, "5000"), (10**12, "5000"), (10**12, str(10**12 - 1))])
+def test_number_from_before_a_restart_without_memory(base: int, number: str) -> None:
     """Everything that there is has been missed."""
+    memory = LogMemory(max_lines=10)
+    memory.restore([], base)
+    portal = Portal(memory)
     portal.log("first", "second")
-    with portal.listen(Last_Event_ID="5000") as client:
+    with portal.listen(Last_Event_ID=number) as client:
         assert client.next().endswith("first")
+    portal.stop()
+
+
+def test_number_from_before_a_restart_with_a_copy() -> None:
+    """The next run continues with much higher numbers."""
+    previous, memory = LogMemory(), LogMemory()
+    previous.append(1_700_000_000.0, logging.INFO, "softcam.test", "camera", ["a", "b"])
+    memory.restore(previous.newest(2)[0], 10**12)
+    portal = Portal(memory)
+    portal.log("first")
+    for number, expected in (("1", "b"), ("2", "first"), ("300", "first")):
+        with portal.listen(Last_Event_ID=number) as client:
+            assert client.next().endswith(f" INFO {expected}")
+    portal.stop()
 
 
 def test_lost_lines_are_reported() -> None:
