@@ -55,6 +55,8 @@ def test_parameters(portal: Portal, visitor: Visitor) -> None:
     mode.get_by_label("action", exact=True).fill("stream")
     expect(mode.get_by_role("link", name="Open")).to_have_attribute("href", "?action=stream")
     gone = operation(page, "delete", "/v1/recordings/{name}")
+    expect(gone.locator("pre")).to_contain_text("/v1/recordings/2026-01-31_12-00-00.mp4")  # an example
+    gone.get_by_label("name", exact=True).fill("")
     gone.get_by_role("button", name="Try it").click()
     expect(gone.locator("output")).to_be_empty()  # nothing is requested without a name
     gone.get_by_label("name", exact=True).fill("no such/file")
