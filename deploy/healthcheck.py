@@ -28,6 +28,7 @@ from softcam.config.loader import load
 from softcam.config.settings import Settings
 
 _RETRY_S = 0.2
+_REQUIRED = frozenset({"camera", "stuck"})
 _HEALTH_TIMEOUT_S = 5.0
 _MAX_LINE = 1000
 _SNAPSHOT_TIMEOUT_S = 20.0  # opening, exposure, focus; the portal itself times out after ten
@@ -54,7 +55,7 @@ def _check(settings: Settings, timeout_s: float) -> int:
     started_s = time.monotonic()
     while True:
         try:
-            version = json.loads(_get(settings, "/health", _HEALTH_TIMEOUT_S))["version"]
+            version, problems = _health(settings)
             break
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
             if time.monotonic() - started_s > timeout_s:
@@ -63,6 +64,8 @@ def _check(settings: Settings, timeout_s: float) -> int:
         time.sleep(_RETRY_S)
     host, port = _address(settings)
     health = f"healthy at http://{f'[{host}]' if ':' in host else host}:{port}, version {version}"
+    if problems:
+        health += f"; other problems: {', '.join(problems)}"
     if not settings.enabled:
         print(f"{health}; switched off in its settings")
         return 0
@@ -74,6 +77,21 @@ def _check(settings: Settings, timeout_s: float) -> int:
         return 3
     print(f"{health}; snapshot of {len(snapshot) // 1024} KiB after {time.monotonic() - started_s:.1f} s")
     return 0
+
+
+def _health(settings: Settings) -> tuple[str, list[str]]:
+    """The version of a portal whose camera and threads work, and its other problems, such as a full disk.
+
+    Those are no reason to return to an earlier release. Raises OSError, HTTPException, ValueError or KeyError.
+    """
+    status, content = _fetch(settings, "/health", _HEALTH_TIMEOUT_S)
+    is_other_problem = False
+    with suppress(ValueError, KeyError, TypeError):
+        is_other_problem = _REQUIRED.isdisjoint(json.loads(content)["problems"])
+    if status != HTTPStatus.OK and not is_other_problem:
+        raise OSError(_reason(status, content))
+    answer = json.loads(content)
+    return answer["version"], answer.get("problems", [])
 
 
 def _check_rtsp(settings: Settings) -> int:
@@ -124,17 +142,26 @@ def _local(host: str) -> str:
 
 def _get(settings: Settings, path: str, timeout_s: float) -> bytes:
     """The content at a path of the portal. Raises OSError or HTTPException, with the portal's reason."""
+    status, content = _fetch(settings, path, timeout_s)
+    if status != HTTPStatus.OK:
+        raise OSError(_reason(status, content))
+    return content
+
+
+def _fetch(settings: Settings, path: str, timeout_s: float) -> tuple[int, bytes]:
+    """Status and content at a path of the portal. Raises OSError or HTTPException."""
     headers = {"Authorization": value} if (value := _authorization(settings)) else {}
     with closing(http.client.HTTPConnection(*_address(settings), timeout=timeout_s)) as connection:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
-        content = response.read()
-    if response.status != HTTPStatus.OK:
-        detail = ""
-        with suppress(ValueError, KeyError, TypeError):
-            detail = f", {json.loads(content)['detail']}"
-        raise OSError(f"status {response.status}{detail}")
-    return content
+        return response.status, response.read()
+
+
+def _reason(status: int, content: bytes) -> str:
+    detail = ""
+    with suppress(ValueError, KeyError, TypeError):
+        detail = f", {json.loads(content)['detail']}"
+    return f"status {status}{detail}"
 
 
 def _authorization(settings: Settings) -> str:

@@ -59,7 +59,9 @@ class Application:
         self._camera = build_camera(settings, shutdown.request, self.on_fatal)
         self._media = build_media(settings, self._camera, lambda: self._server.url.rstrip("/"), self.on_fatal)
         self._outputs = build_outputs(settings, self._camera, self._media, self.on_fatal)
-        self._web = build_web(settings, self._camera, self._media, self._outputs, self.viewer_count, log_memory)
+        self._web = build_web(
+            settings, self._camera, self._media, self._outputs, self.viewer_count, log_memory, self.stall_error
+        )
         self._bound_server: PortalServer | None = None
         media = self._media
         self.health = Health(self._camera.manager, self.viewer_count, media.mjpeg.activity, lambda: media.loop.busy_s)
@@ -131,9 +133,15 @@ class Application:
     def health_error(self) -> str | None:
         """An error that will not resolve by itself; None while the portal is healthy."""
         address = self._server.server_name, self._server.server_port
+        return self.health.health_error(address) or self._video_error()
+
+    def stall_error(self) -> str | None:
+        """Why a part of the portal hangs; None if none does. Any thread may call it; it does not wait."""
+        return self.health.stall_error() or self._video_error()
+
+    def _video_error(self) -> str | None:
         encoders = [each for each in (self._media.video, self._media.substream) if each is not None]
-        errors = (self.health.health_error(address), *(encoder.health_error() for encoder in encoders))
-        return next((error for error in errors if error is not None), None)
+        return next((error for encoder in encoders if (error := encoder.health_error()) is not None), None)
 
     def show_exit_reason(self, reason: CameraMissing | CameraBusy) -> None:
         """Show stream clients why the portal exits."""

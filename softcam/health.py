@@ -105,7 +105,11 @@ class Health:
         now_s = self._clock()
         if self._manager is not None and (error := self._manager.health_error()) is not None:
             return error
-        return self._loop_error() or self._encoder_error(now_s) or self._server_error(now_s, address)
+        return self.stall_error() or self._server_error(now_s, address)
+
+    def stall_error(self) -> str | None:
+        """Why the event loop or the JPEG encoders hang; None if they do not. Any thread may call it."""
+        return self._loop_error() or self._encoder_error(self._clock())
 
     def _steady_fps(self, status: SessionStatus) -> float:
         fps = status.fps or 0.0

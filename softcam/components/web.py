@@ -1,7 +1,7 @@
 """Builds the HTTP server with its APIs. Runs on the main thread."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,14 @@ from softcam.web.api.logs import live_logs
 from softcam.web.api.metrics import metrics_routes
 from softcam.web.api.openapi import openapi_routes
 from softcam.web.api.presets import PresetsApi
+from softcam.web.api.problems import (
+    Check,
+    check_hook,
+    check_publishing,
+    check_recording,
+    check_saved,
+    check_stuck,
+)
 from softcam.web.api.publishing import PublishingApi
 from softcam.web.api.recordings import RecordingsApi
 from softcam.web.api.rtsp import rtsp_status
@@ -57,10 +65,12 @@ def build_web(
     outputs: OutputParts,
     viewer_count: Callable[[], int],
     log_memory: LogMemory,
+    stall_error: Callable[[], str | None],
 ) -> WebParts:
     """The APIs with their routes, access control, and the server, which binds its address when it is made.
 
-    `viewer_count` returns that of all streams; `log_memory` is what the API shows.
+    `viewer_count` returns that of all streams; `log_memory` is what the API shows; `stall_error` returns why a part of
+    the portal hangs, or None.
     """
     manager, hook, jpegs = source.manager, media.hook, media.jpegs
 
@@ -88,6 +98,7 @@ def build_web(
         ],
         recordings.status,
         None if settings.url is None else socket_path_of(settings.url),
+        tuple(_checks(source, media, outputs, recordings, stall_error)),
     )
     controls = ControlApi(manager, source.controls, media.api, settings.autofocus_timeout_s, presets)
     aliases = AliasApi(source.controls, controls, publishing.stop_publishing)
@@ -98,7 +109,7 @@ def build_web(
     folder = Path(settings.recordings or source.state_folder or "/")
     machine = SystemMonitor(folder, media.loop, runtime_folder(os.environ))
     system = SystemApi(machine, has_quota=settings.recordings_max_bytes is not None)
-    routes += metrics_routes(status.content, machine.state)
+    routes += metrics_routes(status.content, status.problems, machine.state)
     hls_api = HlsApi(media.api, media.hls, media.video.require)
     logs = live_logs(log_memory, media.loop, f"camera-soft-cam@{source.number}")
     apis = (
@@ -128,6 +139,25 @@ def build_web(
     limits = settings.max_clients, settings.max_clients_per_address
     make_server = partial(PortalServer, settings.host, port, router, access, *limits, delayed=delayed)
     return WebParts(make_server, f"host {settings.host}, port {port}", access.requires_key)
+
+
+def _checks(
+    source: CameraParts,
+    media: MediaParts,
+    outputs: OutputParts,
+    recordings: RecordingsApi,
+    stall_error: Callable[[], str | None],
+) -> Iterator[Check]:
+    """The checks for what is configured."""
+    yield check_stuck(stall_error)
+    yield check_recording(recordings.status)
+    if (publisher := outputs.publisher) is not None:
+        yield check_publishing(lambda: publisher.status().state)
+    if (hook := media.hook) is not None:
+        yield check_hook(lambda: hook.is_failing)
+    if source.state_folder is not None:  # without one, nothing is to be saved
+        yield check_saved(source.controls.problems)
+        yield check_saved(source.presets.problems)
 
 
 def _cameras_of(settings: Settings) -> Callable[[], Sequence[tuple[str, int | str]]]:

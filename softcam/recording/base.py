@@ -168,6 +168,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         if thread is not None:
             thread.join(deadline.remaining_s)
         with self._changed:
+            if self._run is None and not is_interrupted:
+                self.last_error = None  # what could not be recorded is no longer requested
             return self._read_status(run)
 
     @abstractmethod

@@ -86,6 +86,7 @@ class Hook:
         self._shown_s = 0.0  # exposure of the latest frame in the slot
         self._busy_since_s: float | None = None
         self._is_bypassed = False  # the last call took too long, or the current one does
+        self._has_failed = False  # the last call that returned raised
         self._status: dict[str, Any] = {"name": name, "calls": 0, "failures": 0, "skipped": 0, "last_error": None}
         self._thread: threading.Thread | None = None  # used by the thread that starts and stops the components
         source.subscribe(self.on_frame, self._clear)
@@ -102,6 +103,12 @@ class Hook:
     def is_busy(self) -> bool:
         with self._changed:
             return self._busy_since_s is not None
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether frames are shown without what the function does to them."""
+        with self._changed:
+            return self._has_failed or self._is_bypassed
 
     def on_frame(self) -> None:
         is_newly_bypassed = False
@@ -150,15 +157,17 @@ class Hook:
         while (work := self._wait_for_frame()) is not None:
             frame, clearings = work
             shown = _copy_and_release(frame)
+            has_failed = False
             try:
                 shown = self._apply(shown)
             except BaseException as error:  # noqa: BLE001 - foreign code: no exception of it may end the stream
                 reason = str(error) if isinstance(error, CameraError) else _describe(error)
+                has_failed = True
                 with self._changed:
                     self._status["failures"] += 1
                     self._status["last_error"] = reason
                 self._errors.error("Hook %s failed, passing frames through: %s", self._name, reason, exc_info=error)
-            if self._has_recovered():
+            if self._has_recovered(has_failed=has_failed):
                 log.info("Hook %s recovered", self._name)
             self._show(shown, clearings)
 
@@ -174,9 +183,10 @@ class Hook:
                 self._changed.wait()
             return None
 
-    def _has_recovered(self) -> bool:
+    def _has_recovered(self, *, has_failed: bool) -> bool:
         """The function returned; whether frames stop bypassing it with this call."""
         with self._changed:
+            self._has_failed = has_failed
             busy_since_s, self._busy_since_s = self._busy_since_s, None
             took_s = 0.0 if busy_since_s is None else self._clock() - busy_since_s
             was_bypassed, self._is_bypassed = self._is_bypassed, self._is_bypassed and took_s > self._max_call_s

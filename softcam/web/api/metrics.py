@@ -4,13 +4,14 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 """
 
 import resource
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from softcam.camera.session.manager import State
 from softcam.runtime import memory
 from softcam.system.monitor import MachineState
+from softcam.web.api.problems import CODES
 from softcam.web.http.messages import NO_STORE, AnyResponse, Request, Response
 from softcam.web.http.router import Doc, Route
 
@@ -19,6 +20,7 @@ _DOC: Final = Doc("Metrics for Prometheus", "camera", {200: {CONTENT_TYPE: None}
 
 _LABELS: Final = ("version", "backend", "camera")
 
+_ENCODERS: Final = (("main", "h264"), ("sub", "h264_substream"))
 # Name, help, field of the status, and factor to base units. A name that ends with _total is a counter.
 _METRICS: Final = (
     ("camera_available", "1 if the camera can deliver frames.", "available", 1),
@@ -34,6 +36,7 @@ _METRICS: Final = (
         1,
     ),
     ("uptime_seconds", "Time since the portal started.", "uptime_s", 1),
+    ("frame_duration_seconds", "Time from the newest frame to the next one, by the sensor.", "frame_duration_us", 1e-6),
     ("exposure_seconds", "Exposure time of the newest frame.", "exposure_us", 1e-6),
     ("analogue_gain", "Analogue gain of the newest frame.", "analogue_gain", 1),
     ("lux", "Estimated scene brightness in lux.", "lux", 1),
@@ -43,11 +46,21 @@ _METRICS: Final = (
 )
 
 
-def metrics_routes(content: Callable[[], Mapping[str, Any]], machine: Callable[[], MachineState]) -> list[Route]:
-    """`content` returns the fields of the status, `machine` the state of the machine; unknown values are omitted."""
+def metrics_routes(
+    content: Callable[[], Mapping[str, Any]],
+    problems: Callable[[], Collection[str]],
+    machine: Callable[[], MachineState],
+) -> list[Route]:
+    """`content` returns the fields of the status, `problems` the codes of what is wrong now, `machine` the state of the
+    machine. Unknown values are omitted."""
 
     def answer(_request: Request) -> AnyResponse:
-        lines = [*_camera_lines(content()), *_machine_lines(machine()), *_process_lines()]
+        lines = [
+            *_camera_lines(content()),
+            *_problem_lines(problems()),
+            *_machine_lines(machine()),
+            *_process_lines(),
+        ]
         body = "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
         return Response(body, CONTENT_TYPE, headers=NO_STORE)
 
@@ -61,9 +74,22 @@ def _camera_lines(content: Mapping[str, Any]) -> Iterator[str]:
     yield from _family("soft_stream_camera_state", "1 for the current state of the camera, 0 for the others.", states)
     if (recording := content["recording"]) is not None:
         yield from _recording_lines(recording)
+    encoders = {f'{{stream="{name}"}}': content[field] for name, field in _ENCODERS if content[field] is not None}
+    for name, summary, field in (
+        ("frames_encoded", "H.264 frames encoded; absent while the encoder does not run.", "encoded"),
+        ("frames_skipped", "Frames that arrived while the H.264 encoder was busy.", "skipped"),
+    ):
+        yield from _family(
+            f"soft_stream_h264_{name}_total", summary, {at: each[field] for at, each in encoders.items()}
+        )
     for name, summary, field, factor in _METRICS:
         if content[field] is not None:
             yield from _family(f"soft_stream_{name}", summary, {"": content[field] * factor})
+
+
+def _problem_lines(current: Collection[str]) -> Iterator[str]:
+    summary = "1 while a person should look at this, as in /health."
+    yield from _family("soft_stream_problem", summary, {f'{{code="{code}"}}': int(code in current) for code in CODES})
 
 
 def _recording_lines(recording: Mapping[str, Any]) -> Iterator[str]:

@@ -28,6 +28,7 @@ from softcam.web.api.json_schema import (
     record,
 )
 from softcam.web.api.presets import PRESETS_SHAPE
+from softcam.web.api.problems import CODES, Check, current
 from softcam.web.api.publishing import STREAMING_SHAPE
 from softcam.web.api.recording_docs import RECORDING_SHAPE
 from softcam.web.api.rtsp import RTSP_SHAPE
@@ -114,8 +115,10 @@ STATUS_SCHEMA: Final = record(
         **PRESETS_SHAPE,
     }
 )
+_PROBLEMS: Final = {"type": "array", "items": {"enum": [*CODES]}}
 _HEALTH: Final = {
     "status": {"enum": ["healthy", "unhealthy"]},
+    "problems": _PROBLEMS | note("what a person should look at; the first is in detail"),
     "camera_configured": BOOLEAN,
     "streaming_active": BOOLEAN,
     "recording_active": BOOLEAN,
@@ -124,7 +127,7 @@ _HEALTH: Final = {
     "recording_error": nullable("string") | note("why something is not recorded"),
     "version": STRING,
 }
-_HEALTH_SCHEMA: Final = record(_HEALTH) | {"properties": _HEALTH | {"detail": nullable("string")}}
+_HEALTH_SCHEMA: Final = record(_HEALTH) | {"properties": _HEALTH | {"detail": STRING}}
 _STATUS_PATHS: Final = ("/v1/camera/status", "/camera/status", "/api/camera/status", "/status")
 _STATUS_DOC: Final = Doc("Status of the camera", "camera", json_ok(STATUS_SCHEMA))
 _HEALTH_DOC: Final = Doc(
@@ -140,7 +143,8 @@ class StatusApi:
 
     `manager` is None if the camera is disabled. `encoded` returns the number of JPEGs encoded for streams. Each of
     `sections` returns the status fields of another component; `recording` returns that of the recordings, if any.
-    `socket_path` is that of a camera that is the socket of another program.
+    `socket_path` is that of a camera that is the socket of another program. `checks` report the problems of everything
+    but the camera.
     """
 
     manager: CameraManager | None
@@ -151,6 +155,7 @@ class StatusApi:
     sections: Sequence[Callable[[], Mapping[str, Any]]] = ()
     recording: Callable[[], Mapping[str, Any] | None] = lambda: None
     socket_path: Path | None = None
+    checks: Sequence[Check] = ()
     began_s: float = field(default_factory=time.monotonic)
 
     def routes(self) -> list[Route]:
@@ -160,19 +165,27 @@ class StatusApi:
         ]
 
     def health(self, _request: Request) -> AnyResponse:
-        """200 if the camera can deliver frames or is disabled, else 503."""
+        """200 if there is nothing that a person should look at, else 503."""
         status = self._session_status()
-        is_healthy = self.manager is None or self._is_available(status)
+        problems = self.problems()
         content: dict[str, Any] = {
-            "status": "healthy" if is_healthy else "unhealthy",
+            "status": "unhealthy" if problems else "healthy",
+            "problems": problems,
             "camera_configured": self.manager is not None,
             "streaming_active": status.is_streaming,
             **_recording_health(self.recording() or {}),
             "version": __version__,
         }
-        if not is_healthy:
-            content["detail"] = status.last_error
-        return json_response(content, HTTPStatus.OK if is_healthy else HTTPStatus.SERVICE_UNAVAILABLE)
+        if problems:
+            content["detail"] = (status.last_error if problems[0] == "camera" else None) or CODES[problems[0]]
+        return json_response(content, HTTPStatus.SERVICE_UNAVAILABLE if problems else HTTPStatus.OK)
+
+    def problems(self) -> list[str]:
+        """The codes of what a person should look at now, as in `softcam.web.api.problems`; empty if all is well."""
+        return current((self._check_camera, *self.checks))
+
+    def _check_camera(self) -> Sequence[str]:
+        return [] if self.manager is None or self._is_available(self._session_status()) else ["camera"]
 
     def status(self, _request: Request) -> AnyResponse:
         return json_response(self.content())

@@ -17,6 +17,7 @@ class _Portal(BaseHTTPRequestHandler):
 
     status = 200
     snapshot_length = 4096
+    problems = ""  # in its answer, as JSON
     authorization: str | None = None
     requests, healthy_at = 0, 0  # the request from which on it is healthy
 
@@ -26,8 +27,8 @@ class _Portal(BaseHTTPRequestHandler):
         if self.requests == self.healthy_at:
             type(self).status = 200
         is_health = self.path == "/health"
-        body = b'{"version": "9", "detail": "no frames"}' if is_health else bytes(4096)
-        self.send_response(self.status)
+        body = f'{{"version": "9", "detail": "no frames"{self.problems}}}'.encode() if is_health else bytes(4096)
+        self.send_response(self.status if is_health or not self.problems else 200)
         self.send_header("Content-Length", str(len(body) if is_health else self.snapshot_length))
         self.end_headers()
         self.wfile.write(body)
@@ -80,10 +81,19 @@ def test_switched_off(
     assert capsys.readouterr().out.endswith("; switched off in its settings\n")
 
 
-def test_not_healthy(
+def test_problems_that_another_release_would_have_too(
     portal: type[_Portal], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    portal.status = 503
+    portal.status, portal.problems = 503, ', "problems": ["recording", "publishing"]'
+    assert run(monkeypatch, "health", "0", "0") == 0
+    assert "version 9; other problems: recording, publishing; snapshot of 4 KiB" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("problems", ["", ', "problems": ["camera"]', ', "problems": ["stuck", "recording"]'])
+def test_not_healthy(
+    portal: type[_Portal], problems: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    portal.status, portal.problems = 503, problems
     assert run(monkeypatch, "health", "0", "0") == 1
     assert capsys.readouterr().out == "not healthy after 0 s: status 503, no frames\n"
 

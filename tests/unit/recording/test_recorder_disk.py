@@ -87,6 +87,7 @@ def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.Monk
         assert "No space left" in str(s.recorder.last_error)
         assert s.recorder.running is not None  # it waits for space
         s.stop()
+        assert s.recorder.last_error is None
         (seen,) = s.videos()
         assert seen.numbers == numbers_from(0, len(seen.numbers))
         monkeypatch.undo()

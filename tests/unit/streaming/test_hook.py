@@ -188,6 +188,7 @@ def test_failures_are_counted_and_logged_once(
     with caplog.at_level(logging.INFO):
         for level in (50, 60, 70):
             assert running.shown(running.send(level)) == level, "shown unchanged"
+    assert running.hook.is_failing
     status = running.hook.status()
     assert (status["calls"], status["failures"]) == (3, 3)
     assert reason in status["last_error"]
@@ -252,10 +253,12 @@ def test_hanging_function_is_bypassed(start_hook: StartHook, caplog: pytest.LogC
         for level in (20, 30, 40):
             assert running.shown(running.send(level)) == level
         assert caplog.text.count("takes more than 1 s, bypassing it") == 1
+        assert running.hook.is_failing
         may_return.release()
         assert is_running.acquire(timeout=PATIENCE_S), "the function gets the latest frame"
         may_return.release()
         eventually(lambda: "Hook my:hook recovered" in caplog.text)
+    assert not running.hook.is_failing
     assert running.shown(old) >= 40, "the result for the old frame is dropped"
     assert "more than" in running.hook.status()["last_error"]
 

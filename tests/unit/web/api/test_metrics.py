@@ -23,7 +23,8 @@ def samples(
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Without `machine`, the status is that of a machine without `/proc` and `/sys`."""
     machine = machine or SystemMonitor(Path("/"), root=Path("/dev/null"))
-    (route,) = metrics_routes(lambda: content, machine.state)
+    content = {"h264": None, "h264_substream": None, **content}
+    (route,) = metrics_routes(lambda: content, list, machine.state)
     answer = route.handle(make_request("/metrics"))
     assert isinstance(answer, Response)
     assert answer.content_type == CONTENT_TYPE
@@ -76,6 +77,15 @@ def test_label_escaping(content: dict[str, Any], name: str | None) -> None:
     labels = next(dict(labels) for (family, labels) in exported if family == "soft_stream_info")
     assert labels["camera"] == (name or "")
     assert labels["version"] == __version__
+
+
+def test_encoders(content: dict[str, Any]) -> None:
+    exported = samples({**content, "h264": {"encoded": 90, "skipped": 10}})
+    prefix = "soft_stream_h264_frames_"
+    assert exported[f"{prefix}encoded_total", (("stream", "main"),)] == 90
+    assert exported[f"{prefix}skipped_total", (("stream", "main"),)] == 10
+    assert (f"{prefix}encoded_total", (("stream", "sub"),)) not in exported
+    assert (f"{prefix}encoded_total", (("stream", "main"),)) not in samples(content), "the encoder does not run"
 
 
 def test_recordings(content: dict[str, Any]) -> None:

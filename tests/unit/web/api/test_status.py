@@ -234,6 +234,7 @@ def test_healthy() -> None:
     with Scene() as scene:
         assert ask(scene.api.health) == {
             "status": "healthy",
+            "problems": [],
             "camera_configured": True,
             "streaming_active": False,
             "recording_active": False,
@@ -252,7 +253,7 @@ def test_health_while_recovering() -> None:
         lease = scene.held.open()
         scene.camera.wait_inside("restart")
         content = ask(scene.api.health, HTTPStatus.SERVICE_UNAVAILABLE)
-        assert content["status"] == "unhealthy"
+        assert (content["status"], content["problems"]) == ("unhealthy", ["camera"])
         assert content["detail"].startswith("no frame for")
         status = ask(scene.api.status)
         assert (status["state"], status["available"], status["restarts"]) == ("recovering", False, 1)
