@@ -109,7 +109,7 @@ def build_web(
     folder = Path(settings.recordings or source.state_folder or "/")
     machine = SystemMonitor(folder, media.loop, runtime_folder(os.environ))
     system = SystemApi(machine, has_quota=settings.recordings_max_bytes is not None)
-    routes += metrics_routes(status.content, status.problems, machine.state)
+    routes += metrics_routes(status.content, status.problems, machine.state, settings.recordings_max_bytes)
     hls_api = HlsApi(media.api, media.hls, media.video.require)
     logs = live_logs(log_memory, media.loop, f"camera-soft-cam@{source.number}")
     apis = (

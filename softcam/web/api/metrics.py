@@ -50,14 +50,16 @@ def metrics_routes(
     content: Callable[[], Mapping[str, Any]],
     problems: Callable[[], Collection[str]],
     machine: Callable[[], MachineState],
+    max_bytes: int | None = None,
 ) -> list[Route]:
     """`content` returns the fields of the status, `problems` the codes of what is wrong now, `machine` the state of the
-    machine. Unknown values are omitted."""
+    machine; `max_bytes` is the limit of the recordings. Unknown values are omitted."""
 
     def answer(_request: Request) -> AnyResponse:
         lines = [
             *_camera_lines(content()),
             *_problem_lines(problems()),
+            *_quota_lines(max_bytes),
             *_machine_lines(machine()),
             *_process_lines(),
         ]
@@ -108,6 +110,12 @@ def _recording_lines(recording: Mapping[str, Any]) -> Iterator[str]:
     )
     has_failed = {"": int(recording["last_error"] is not None)}
     yield from _family("soft_stream_recording_failed", "1 while something cannot be recorded.", has_failed)
+
+
+def _quota_lines(max_bytes: int | None) -> Iterator[str]:
+    if max_bytes is not None:
+        summary = "The oldest recordings are deleted when there is more; absent without a limit."
+        yield from _family("soft_stream_recording_max_bytes", summary, {"": max_bytes})
 
 
 def _machine_lines(state: MachineState) -> Iterator[str]:

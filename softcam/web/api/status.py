@@ -22,6 +22,7 @@ from softcam.web.api.json_schema import (
     STATUS_OK,
     STRING,
     UNIX_TIME,
+    Schema,
     json_ok,
     note,
     nullable,
@@ -115,7 +116,7 @@ STATUS_SCHEMA: Final = record(
         **PRESETS_SHAPE,
     }
 )
-_PROBLEMS: Final = {"type": "array", "items": {"enum": [*CODES]}}
+_PROBLEMS: Final[Schema] = {"type": "array", "items": {"enum": [*CODES]}}
 _HEALTH: Final = {
     "status": {"enum": ["healthy", "unhealthy"]},
     "problems": _PROBLEMS | note("what a person should look at; the first is in detail"),

@@ -19,12 +19,12 @@ from tests.support.web_app import Scene
 
 
 def samples(
-    content: dict[str, Any], machine: SystemMonitor | None = None
+    content: dict[str, Any], machine: SystemMonitor | None = None, max_bytes: int | None = None
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """Without `machine`, the status is that of a machine without `/proc` and `/sys`."""
     machine = machine or SystemMonitor(Path("/"), root=Path("/dev/null"))
     content = {"h264": None, "h264_substream": None, **content}
-    (route,) = metrics_routes(lambda: content, list, machine.state)
+    (route,) = metrics_routes(lambda: content, list, machine.state, max_bytes)
     answer = route.handle(make_request("/metrics"))
     assert isinstance(answer, Response)
     assert answer.content_type == CONTENT_TYPE
@@ -101,6 +101,7 @@ def test_recordings(content: dict[str, Any]) -> None:
     exported = samples({**content, "recording": {**recording, "video": None}})
     assert [labels for name, labels in exported if name == interrupted] == [(("kind", "timelapse"),)]
     assert exported["soft_stream_recording_failed", ()] == 0
+    assert samples(content, max_bytes=5_000_000_000)["soft_stream_recording_max_bytes", ()] == 5e9
     assert not any("recording" in name for name, _ in samples(content))
 
 
