@@ -28,12 +28,15 @@ from softcam.errors import (
 )
 from softcam.runtime import memory
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log.events import Event, extra_of
+from softcam.runtime.log.journal import JournalFormatter, JournalHandler, is_journal
 from softcam.runtime.log.logbook import Logbook, LogPlaces
 from softcam.runtime.log.stderr import log_handler
 from softcam.runtime.redact import without_secrets
 from softcam.runtime.shutdown import ShutdownSignal
-from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal
+from softcam.runtime.systemd import Notifier, Watch
 from softcam.streaming.hook import load_hook
+from softcam.system.instances import own_instance
 from softcam.web.http.listen import StoppedWhileStarting
 
 log = logging.getLogger("softcam")
@@ -102,7 +105,7 @@ def _main(argv: Sequence[str], logbook: Logbook) -> int:
 def _report(error: Exception, settings: Settings) -> int:
     """Log what ends the process, with the traceback of an unexpected exception; returns the exit code."""
     if isinstance(error, PortalError):
-        log.error("%s", error)
+        log.error("%s", error, extra=extra_of(error))
     else:
         log.error("Failed to start: %s", error, exc_info=error)
     Notifier(os.environ).send(STATUS=error)
@@ -153,7 +156,8 @@ def _run(settings: Settings, logbook: Logbook) -> int:
     camera = without_secrets(settings.camera) if settings.enabled else "disabled"
     stream = f"{settings.width}x{settings.height} at {settings.fps:g} fps"
     state_dir = settings.state_dir or "none"
-    log.info("Starting Soft Stream %s: camera %s, %s, state folder %s", __version__, camera, stream, state_dir)
+    starting = "Starting Soft Stream %s: camera %s, %s, state folder %s"
+    log.info(starting, __version__, camera, stream, state_dir, extra=Event.STARTING.extra)
     application = Application(settings, shutdown, logbook.memory)
     watch = Watch(Notifier(os.environ), application.health.status_line, application.health_error)
     try:
@@ -182,11 +186,11 @@ def _run(settings: Settings, logbook: Logbook) -> int:
 def _stop(application: Application, code: int, logbook: Logbook) -> int:
     """Stop what has started; returns the exit code, or exits with it where threads remain."""
     if not application.stop(Deadline.after(_STOP_TIMEOUT_S)):
-        log.error("Forcing exit")
+        log.error("Forcing exit", extra=Event.STOPPED.extra)
         code = code or EXIT_STUCK
         logbook.close(code, Deadline.after(_LOG_TIMEOUT_S))
         _exit_immediately(code)
-    log.info("Stopped")
+    log.info("Stopped", extra=Event.STOPPED.extra)
     logbook.close(code, Deadline.after(_LOG_TIMEOUT_S))
     if threading.active_count() > 1:
         # A thread is in FFmpeg or in a hook and cannot be interrupted. It might return from there while the interpreter
@@ -253,6 +257,8 @@ def _configure_logging(level: str, *, is_shown: bool) -> None:
     handler = log_handler(sys.stderr)
     if is_journal(sys.stderr, os.environ):
         handler.setFormatter(JournalFormatter())
+        instance = own_instance()
+        handler = JournalHandler(handler, None if instance is None else f"camera{instance}")
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     root = logging.getLogger()

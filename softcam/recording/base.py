@@ -15,9 +15,12 @@ from softcam.errors import RecordingError
 from softcam.recording.journal import CLOCK_STEP_S, Entry, Journal, Origin, boot_clock
 from softcam.recording.library import Library
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log.events import Event, extra_of
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
+
+_INTERRUPTED: Final = Event.RECORDING_INTERRUPTED.extra
 
 STOP_LIMIT_S: Final = 20.0  # a disk that needs longer to finish a file hangs
 
@@ -128,7 +131,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         """Log that an interrupted recording is not resumed, and keep it for the status."""
         self._cut_short_s = interrupted_s
         moment = format_time(interrupted_s)
-        log.warning("%s was interrupted at %s and is not resumed: %s", self.kind.capitalize(), moment, reason)
+        kind = self.kind.capitalize()
+        log.warning("%s was interrupted at %s and is not resumed: %s", kind, moment, reason, extra=_INTERRUPTED)
 
     @property
     def running(self) -> StatusT | None:
@@ -210,7 +214,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         if interrupted_s is None:
             log.info("%s started%s", self.kind.capitalize(), details)
         else:
-            log.info("%s resumed%s; interrupted at %s", self.kind.capitalize(), details, format_time(interrupted_s))
+            kind, moment = self.kind.capitalize(), format_time(interrupted_s)
+            log.info("%s resumed%s; interrupted at %s", kind, details, moment, extra=_INTERRUPTED)
 
     def _require_space(self) -> None:
         """Raises RecordingError if nothing can be written."""
@@ -231,10 +236,10 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         except RuntimeError as error:  # no memory, or too many threads
             raise RecordingError(f"cannot record: {error}") from error
 
-    def _report_error(self, error: str, reason: str | None = None) -> None:
+    def _report_error(self, error: str, reason: str | None = None, cause: OSError | None = None) -> None:
         """Keep the error for the status, and log it unless it is the same as before.
 
-        `reason` is why the recording in progress is paused, by default the error.
+        `reason` is why the recording in progress is paused, by default the error; `cause` is that of the disk, if any.
         """
         with self._changed:
             is_new = error != self.last_error
@@ -242,7 +247,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
             if self._run is not None:
                 self._run.report_pause(reason or error)
         if is_new:
-            log.warning("%s: %s", self.kind.capitalize(), error)
+            extra = Event.RECORDING_FAILED.extra if cause is None else extra_of(cause)
+            log.warning("%s: %s", self.kind.capitalize(), error, extra=extra)
 
     def _clear_error(self, run: RunT) -> None:
         """It records again; with the lock held."""

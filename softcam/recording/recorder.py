@@ -196,11 +196,11 @@ class VideoRecorder(Recorder[VideoRun, RunningVideo, RecordingOptions]):
             reason = self._manager.recovery_reason
             self._pause(run, "no frames from the camera" + (f": {reason}" if reason else ""))
 
-    def _pause(self, run: VideoRun, reason: str, error: str | None = None) -> None:
+    def _pause(self, run: VideoRun, reason: str, error: str | None = None, cause: OSError | None = None) -> None:
         """Nothing is recorded, for this reason; `error` is what is logged, by default the reason."""
         with self._changed:
             run.suspend()
-        self._report_error(error or reason, reason)
+        self._report_error(error or reason, reason, cause)
 
     def _write_all(self, run: VideoRun, packets: Sequence[tuple[VideoFormat, Packet]]) -> None:
         pending: list[Packet] = []  # of the next fragment
@@ -232,7 +232,7 @@ class VideoRecorder(Recorder[VideoRun, RunningVideo, RecordingOptions]):
                 self._source.request_keyframe()
                 return
             reason = error.strerror or str(error)
-            self._pause(run, reason, f"recording paused, retrying: {reason}")
+            self._pause(run, reason, f"recording paused, retrying: {reason}", error)
             self._end_file(run)
             run.retry_later(self._limits.retry_s)
 

@@ -248,7 +248,7 @@ class TimelapseRecorder(Recorder[_TimelapseRun, RunningTimelapse, TimelapseOptio
                     if run.video is not None and run.video.file.has_reached_limit(error):
                         run.close_video()
                     reason = error.strerror or str(error)
-                    self._count_failure(run, reason, f"the still cannot be written: {reason}")
+                    self._count_failure(run, reason, f"the still cannot be written: {reason}", error)
             self._remove_entry(run)
         finally:
             run.close_video()
@@ -373,8 +373,10 @@ class TimelapseRecorder(Recorder[_TimelapseRun, RunningTimelapse, TimelapseOptio
         self._library.set_thumbnail(file.name, thumbnail.of_jpeg(still.jpeg, file.orientation))
         return video
 
-    def _count_failure(self, run: _TimelapseRun, reason: str, error: str | None = None) -> None:
-        self._report_error(error or reason, reason)
+    def _count_failure(
+        self, run: _TimelapseRun, reason: str, error: str | None = None, cause: OSError | None = None
+    ) -> None:
+        self._report_error(error or reason, reason, cause)
         with self._changed:
             run.count_failure()
             self._changed.notify_all()

@@ -3,8 +3,8 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 INTERVAL_S: Final = 10.0
 
@@ -34,10 +34,17 @@ class RateLimitedLogger:
     def error(self, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
         return self.log(logging.ERROR, message, *args, exc_info=exc_info)
 
-    def warning(self, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
-        return self.log(logging.WARNING, message, *args, exc_info=exc_info)
+    def warning(self, message: str, *args: object, **options: Any) -> bool:
+        return self.log(logging.WARNING, message, *args, **options)
 
-    def log(self, level: int, message: str, *args: object, exc_info: BaseException | None = None) -> bool:
+    def log(
+        self,
+        level: int,
+        message: str,
+        *args: object,
+        exc_info: BaseException | None = None,
+        extra: Mapping[str, object] | None = None,
+    ) -> bool:
         """Log the message unless one was logged within the interval; returns whether it was logged."""
         now_s = self._clock()
         with self._lock:
@@ -50,7 +57,7 @@ class RateLimitedLogger:
         if suppressed:
             message += " (%d more suppressed)"
             args = (*args, suppressed)
-        self._logger.log(level, message, *args, exc_info=exc_info if is_first else None)
+        self._logger.log(level, message, *args, exc_info=exc_info if is_first else None, extra=extra)
         return True
 
     def reset(self) -> None:

@@ -1,4 +1,4 @@
-"""The service protocol of systemd: READY, STATUS, STOPPING, watchdog pings, and log priorities for the journal.
+"""The service protocol of systemd: READY, STATUS, STOPPING, and watchdog pings.
 
 A notification is a datagram to the socket that `NOTIFY_SOCKET` names (sd_notify(3)); without that variable nothing is
 sent. `Watch` owns the thread `systemd`, which wakes at most once a second. Whether the process is healthy is decided by
@@ -13,8 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Final
 
+from softcam.runtime.log.events import Event
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -22,9 +23,6 @@ log = logging.getLogger(__name__)
 _POLL_S: Final = 1.0  # between two checks of the status line; each one wakes a processor that may run on a battery
 _PINGS_PER_TIMEOUT: Final = 3  # one ping may be late and one may be lost
 _SEND_TIMEOUT_S: Final = 1.0  # the queue of systemd is full only while systemd itself is busy
-
-# The priorities of syslog(3), which the journal reads from a <N> at the start of a line.
-_PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.NOTSET, 7))
 
 
 class Notifier:
@@ -119,26 +117,4 @@ class Watch:
                 if previous is not None:
                     log.info("Health check passed again")
             elif previous is None and not self._stopping.is_set():
-                log.error("Health check failed, withholding watchdog ping: %s", error)
-
-
-class JournalFormatter(logging.Formatter):
-    """Prefixes each line, including those of a traceback, with its priority; the journal adds the time."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
-        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines() or [""])
-
-
-def is_journal(stream: TextIO | None, environ: Mapping[str, str]) -> bool:
-    """Whether `stream` is connected to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
-
-    A stream is None where its file descriptor was closed before the process started.
-    """
-    if stream is None:
-        return False
-    try:
-        found: Any = os.fstat(stream.fileno())
-    except (OSError, ValueError):  # no file descriptor, or a closed one
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+                log.error("Health check failed, withholding watchdog ping: %s", error, extra=Event.STUCK.extra)

@@ -17,6 +17,7 @@ not measure their voltage.
 """
 
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -28,7 +29,10 @@ from typing import Final
 from softcam.net.event_loop import EventLoop
 from softcam.runtime.atomic_file import replace_file
 from softcam.runtime.deadline import Clock
+from softcam.runtime.log.events import Event
 from softcam.system.reader import Reader, decimal
+
+log = logging.getLogger(__name__)
 
 CONDITIONS: Final = ("under_voltage", "frequency_capped", "throttled", "soft_temperature_limit")  # bits 0 to 3
 ALL: Final = 0b1111
@@ -138,8 +142,10 @@ class ThrottlingWatch:
         """Add flags to those since the boot, and return all."""
         with self._lock:
             seen = self._seen | flags & ALL
-            is_new, self._seen = seen != self._seen, seen
-            if is_new or self._saved_s is None or self._clock() - self._saved_s >= _SAVE_INTERVAL_S:
+            new, self._seen = seen & ~self._seen, seen
+            if new & UNDER_VOLTAGE:
+                log.warning("The supply voltage is too low", extra=Event.UNDER_VOLTAGE.extra)
+            if new or self._saved_s is None or self._clock() - self._saved_s >= _SAVE_INTERVAL_S:
                 self._save()
             return seen
 

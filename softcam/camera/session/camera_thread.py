@@ -14,6 +14,7 @@ from softcam.camera.session.recovery import Recovery
 from softcam.camera.session.state import SessionState, State
 from softcam.errors import CameraError, CameraStuck, without_stack
 from softcam.imaging.frame import Frame
+from softcam.runtime.log.events import Event
 from softcam.runtime.threads import spawn
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class CameraThread:
                         session.set_state(State.LINGERING)
                     case Step.MARK_RECOVERED:
                         session.mark_recovered()
-                        log.info("Camera recovered")
+                        log.info("Camera recovered", extra=Event.CAMERA_RECOVERED.extra)
                     case Step.FORGET_TRIES:
                         session.watchdog.forget_tries()
                     case Step.UPDATE_REASON:

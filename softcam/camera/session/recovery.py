@@ -5,13 +5,17 @@ Every method runs on the camera thread. A remote camera, which belongs to anothe
 
 import logging
 import time
+from typing import Final
 
 from softcam.camera.session.lifecycle import Lifecycle
 from softcam.camera.session.state import SessionState, State
 from softcam.camera.session.watchdog import MAX_TRIES
 from softcam.errors import CameraError, CameraMissing, CameraStuck
+from softcam.runtime.log.events import Event
 
 log = logging.getLogger(__name__)
+
+_STALLED: Final = Event.CAMERA_STALLED.extra
 
 
 class Recovery:
@@ -37,11 +41,11 @@ class Recovery:
         if tries > MAX_TRIES:
             raise CameraStuck(f"no frame for {silence_s:.0f} s, after a restart of the stream and a reopening")
         if tries == 1:
-            log.warning("No frame for %.1f s: restarting the stream", silence_s)
+            log.warning("No frame for %.1f s: restarting the stream", silence_s, extra=_STALLED)
             if self._restart_stream():
                 return
         if not session.is_abandoned:
-            log.warning("No frame for %.1f s: reopening the camera", silence_s)
+            log.warning("No frame for %.1f s: reopening the camera", silence_s, extra=_STALLED)
             self._lifecycle.notify_stall()
             self._lifecycle.close_camera()
             if not session.is_abandoned:
@@ -62,7 +66,7 @@ class Recovery:
             session.mark_recovering(disconnect_reason, is_restart=True)
             session.watchdog.start_silence(time.monotonic())
         session.frames.wake()
-        log.warning("Source unavailable, retrying: %s", disconnect_reason)
+        log.warning("Source unavailable, retrying: %s", disconnect_reason, extra=_STALLED)
 
     def _restart_stream(self) -> bool:
         """False if the camera refuses, which counts as the last try before a reopening."""

@@ -22,6 +22,7 @@ from softcam.camera.session.settling import Settling
 from softcam.camera.session.watchdog import Watchdog
 from softcam.errors import CameraError, CameraMissing, CameraStuck
 from softcam.imaging.frame import NewestFrame
+from softcam.runtime.log.events import extra_of
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +258,7 @@ class SessionState:
             self.changed.notify_all()
         self.frames.wake()
         if is_reported:
-            log.error("Camera failed, exiting with code %d: %s", error.exit_code, error)
+            log.error("Camera failed, exiting with code %d: %s", error.exit_code, error, extra=extra_of(error))
             self._on_failure(error)
 
     @contextmanager

@@ -30,6 +30,7 @@ from softcam.rtsp.publisher.errors import Cancelled, RtspEnded, RtspError, RtspR
 from softcam.rtsp.publisher.sender import MediaSender
 from softcam.rtsp.publisher.waker import Waker
 from softcam.rtsp.rtp import Packetizer, describe
+from softcam.runtime.log.events import Event
 from softcam.runtime.log_limit import RateLimitedLogger
 from softcam.runtime.plural import counted
 from softcam.runtime.threads import spawn
@@ -234,7 +235,8 @@ class Publisher:
             self._failing_from_s = now_s
         if before.state is not PublisherState.FAILED or before.last_error != reason:
             self._errors.reset()
-        self._errors.warning("Publishing to %s failed%s: %s; retrying", self._address.shown, self._result, reason)
+        failed = "Publishing to %s failed%s: %s; retrying"
+        self._errors.warning(failed, self._address.shown, self._result, reason, extra=Event.PUBLISHING_FAILED.extra)
         self._result = ""
 
     def _publish_once(self) -> None:
@@ -293,7 +295,9 @@ class Publisher:
         self._published_from_s = time.monotonic()
         if self._failures:
             failing_s = self._published_from_s - self._failing_from_s
-            log.info("%s after %s in %.0f s", started, counted(self._failures, "failure"), failing_s)
+            failures = counted(self._failures, "failure")
+            recovered = Event.PUBLISHING_RECOVERED.extra
+            log.info("%s after %s in %.0f s", started, failures, failing_s, extra=recovered)
         else:
             log.info("%s", started)
         self._has_published = True

@@ -16,6 +16,7 @@ from typing import Final
 
 from softcam.runtime.deadline import Deadline
 from softcam.runtime.log.copy import LogCopy
+from softcam.runtime.log.events import Event
 from softcam.runtime.log.files import LogFiles, merge, read_tail
 from softcam.runtime.log.handler import LogHandler
 from softcam.runtime.log.lines import MAX_ID, LogLine, decode, encode
@@ -114,7 +115,7 @@ class Logbook:
             log.warning("Log lines will not survive this process: %s", problem)
         result = _take_result(places.folder)
         if earlier and not _has_exited(earlier):
-            log.warning("Previous run ended unexpectedly: %s", result or _UNKNOWN_END)
+            log.warning("Previous run ended unexpectedly: %s", result or _UNKNOWN_END, extra=Event.CRASHED.extra)
         self.memory.keep_newest()
 
     def record(self, level: int, message: str, error: BaseException | None = None) -> None:

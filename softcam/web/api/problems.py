@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from softcam.rtsp.publisher.publisher import PublisherState
 
-# By code, in the order of urgency: what `detail` says where the component has no reason of its own that is public.
+# By code, in the order of urgency: what `detail` says where there is no reason that is public.
 CODES: Final[Mapping[str, str]] = {
     "camera": "the camera delivers no frames",
     "stuck": "a part of the portal hangs",

@@ -1,9 +1,7 @@
 """systemd notifications, received on a real socket."""
 
-import logging
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -11,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softcam.runtime.systemd import JournalFormatter, Notifier, Watch, is_journal, runtime_folder
+from softcam.runtime.systemd import Notifier, Watch, runtime_folder
 from tests.support.timeouts import PATIENCE_S
 
 
@@ -170,36 +168,6 @@ def test_crash_of_watch_is_reported(listener: Listener) -> None:
     watch.start(on_crash)
     assert done.wait(PATIENCE_S)
     assert reasons == ["thread systemd crashed: ValueError: no idea"]
-
-
-@pytest.mark.parametrize(
-    ("level", "priority"),
-    [(logging.DEBUG, 7), (logging.INFO, 6), (logging.WARNING, 4), (logging.ERROR, 3), (logging.CRITICAL, 3), (1, 7)],
-)
-def test_journal_priority_of_each_line(level: int, priority: int) -> None:
-    record = logging.LogRecord("softcam", level, __file__, 1, "first\nsecond %s", ("word",), None)
-    assert JournalFormatter().format(record) == f"<{priority}>first\n<{priority}>second word"
-
-
-def test_journal_priority_of_traceback_lines() -> None:
-    try:
-        raise ValueError("bad")
-    except ValueError:
-        record = logging.LogRecord("softcam", logging.ERROR, __file__, 1, "it failed", (), sys.exc_info())
-    lines = JournalFormatter().format(record).splitlines()
-    assert lines[0] == "<3>it failed"
-    assert lines[-1] == "<3>ValueError: bad"
-    assert [line for line in lines if not line.startswith("<3>")] == []
-
-
-def test_is_journal(tmp_path: Path) -> None:
-    with (tmp_path / "log").open("w") as stream:
-        seen = os.fstat(stream.fileno())
-        name = f"{seen.st_dev}:{seen.st_ino}"
-        assert is_journal(stream, {"JOURNAL_STREAM": name})
-        assert not is_journal(stream, {"JOURNAL_STREAM": "1:1"})
-        assert not is_journal(stream, {})
-    assert not is_journal(stream, {"JOURNAL_STREAM": name})
 
 
 @pytest.mark.parametrize(
