@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from softcam.runtime.log.events import Event
 from tests.deploy.machine import ENV_FILE, PATIENCE_S, PROJECT, Machine
 from tests.support.timeouts import TIMEOUT_FACTOR
 
@@ -148,6 +149,10 @@ def test_journal_priorities_and_identifiers(machine: Machine) -> None:
     assert listening
     assert {entry["PRIORITY"] for entry in listening} == {"6"}
     assert {entry["_SYSTEMD_UNIT"] for entry in entries} == {"camera-soft-cam@0.service"}
+    events = {entry["MESSAGE_ID"]: entry["PRIORITY"] for entry in entries if "MESSAGE_ID" in entry}
+    assert events == {Event.STOPPED.value: "6", Event.STARTING.value: "6"}, "sent from the sandbox"
+    stopped = f"MESSAGE_ID={Event.STOPPED.value}"
+    assert machine.journal(0, *since, stopped) == "Stopped\n", "the process had ended when the journal read it"
     assert "Listening on" not in machine.journal(0, *since, "-p", "warning")
 
 

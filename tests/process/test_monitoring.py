@@ -2,13 +2,16 @@
 
 import json
 import re
+import shutil
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from softcam.runtime.log.events import Event
 from softcam.system.monitor import SystemMonitor
 from softcam.web.api.metrics import metrics_routes
 from softcam.web.http.messages import Response
@@ -85,6 +88,22 @@ def test_panels_of_the_dashboard() -> None:
         cells |= covered
         for source in (panel["datasource"], *(target["datasource"] for target in panel["targets"])):
             assert source == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def test_table_of_alerts() -> None:
+    alerts = re.findall(r"- alert: (\w+)\n(?:.*\n)*?          severity: (\w+)\n", (FILES / "alerts.yml").read_text())
+    assert len(alerts) > 20
+    assert re.findall(r"(?m)^\| `(\w+)` \| (\w+) \|", (FILES / "README.md").read_text()) == alerts
+
+
+def test_catalog_of_the_journal(tmp_path: Path) -> None:
+    folder = tmp_path / "usr/lib/systemd/catalog"
+    folder.mkdir(parents=True)
+    shutil.copy(PROJECT / "systemd/soft-stream.catalog", folder)
+    for command in ("--update-catalog", "--list-catalog"):
+        done = subprocess.run(["journalctl", "--root", tmp_path, command], capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+    assert [line.split()[0] for line in done.stdout.splitlines()] == sorted(event.value for event in Event)
 
 
 def test_metrics_exist_and_are_documented(start_portal: Start, tmp_path: Path) -> None:

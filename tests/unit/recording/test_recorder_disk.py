@@ -14,8 +14,10 @@ from softcam.errors import RecordingError
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits
 from softcam.recording.video_run import RecordingOptions
+from softcam.runtime.log.events import Event
 from tests.support.background import eventually
 from tests.support.h264_samples import FPS
+from tests.support.log_events import logged_events
 from tests.support.recording_studio import Studio, numbers_from, running_name, running_status, studio
 from tests.support.timeouts import PATIENCE_S
 
@@ -67,7 +69,9 @@ def test_deleted_file_is_followed_by_another(tmp_path: Path) -> None:
         assert seen.numbers == numbers_from(seen.numbers[0], len(seen.numbers))
 
 
-def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_whole_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """The disk accepts half of a fragment and is full."""
     with studio(tmp_path, limits=RecorderLimits(retry_s=3600.0)) as s:
         s.start()
@@ -85,6 +89,7 @@ def test_failed_write_leaves_whole_file(tmp_path: Path, monkeypatch: pytest.Monk
         s.source.give(200)
         eventually(lambda: s.recorder.last_error)
         assert "No space left" in str(s.recorder.last_error)
+        assert logged_events(caplog) == [Event.DISK_FULL]
         assert s.recorder.running is not None  # it waits for space
         s.stop()
         assert s.recorder.last_error is None

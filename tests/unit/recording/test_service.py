@@ -18,8 +18,10 @@ from softcam.recording.journal import Entry, Journal
 from softcam.recording.library import Library
 from softcam.recording.service import RecordingService, automatic_options
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
+from softcam.runtime.log.events import Event
 from tests.support.background import eventually, soon
 from tests.support.h264_samples import numbered_frame
+from tests.support.log_events import logged_events
 
 OPTIONS = TimelapseOptions(interval_s=0.05, duration_s=3600.0, fps=10)
 
@@ -132,6 +134,7 @@ def test_not_resumed(options: object, reason: str, tmp_path: Path, caplog: pytes
         recorder.stop()
     assert "and is not resumed: " in caplog.text
     assert reason in caplog.text
+    assert logged_events(caplog) == [Event.RECORDING_INTERRUPTED]
 
 
 def test_failed_start_cuts_a_recording_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

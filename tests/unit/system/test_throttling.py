@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from softcam.net.event_loop import EventLoop, Handler
+from softcam.runtime.log.events import Event
 from softcam.system.reader import Reader
 from softcam.system.throttling import CONDITIONS, Throttling, ThrottlingWatch, parse_flags
 from tests.support.background import eventually, soon
+from tests.support.log_events import logged_events
 from tests.support.machines import ALARM, FLAGS, FLAGS_OF_PI_5, MODEL, Files, hwmon, write_tree
 from tests.support.timeouts import PATIENCE_S
 
@@ -125,6 +127,14 @@ def test_flags_are_collected(tmp_path: Path) -> None:
     assert watch.read() == Throttling(0b0101, 0b0101, 0b1111, observed_s=0.0)
     write_tree(tmp_path, {FLAGS: "20000\n"})
     assert watch.read() == Throttling(0b0000, 0b0111, 0b1111, observed_s=0.0)
+
+
+def test_under_voltage_is_logged_once_per_boot(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder := tmp_path / "run").mkdir()
+    for text in ("20000", "50005", "0", "10001"):
+        write_tree(tmp_path, {FLAGS: text})
+        ThrottlingWatch(Reader(tmp_path), folder=folder, clock=lambda: 20.0).read()
+    assert logged_events(caplog) == [Event.UNDER_VOLTAGE]
 
 
 def test_restart_of_the_portal(tmp_path: Path) -> None:

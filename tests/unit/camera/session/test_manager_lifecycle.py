@@ -12,8 +12,10 @@ from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import LEASE_KINDS, CameraManager, SessionLimits, SessionState, State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log.events import Event
 from tests.support.background import Background, eventually, soon, soon_s
 from tests.support.fakes import FakeCamera, SessionRig, limited
+from tests.support.log_events import logged_events
 
 # Opening, lingering, closing
 
@@ -235,6 +237,7 @@ def test_missing_camera_is_not_opened(held: SessionRig, caplog: pytest.LogCaptur
     held.wait_for(State.MISSING)
     assert "open" not in held.camera.calls
     assert "Camera failed, exiting with code 66: " in caplog.text
+    assert logged_events(caplog) == [Event.CAMERA_MISSING]
 
 
 def test_failed_close(brief: SessionRig) -> None:

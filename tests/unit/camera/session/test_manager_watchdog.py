@@ -14,8 +14,10 @@ from softcam.camera.session.decision import Step, Wait
 from softcam.camera.session.manager import State
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck
 from softcam.runtime.deadline import Deadline
+from softcam.runtime.log.events import Event
 from tests.support.background import eventually, soon, soon_s
 from tests.support.fakes import SessionRig, limited
+from tests.support.log_events import logged_events
 from tests.support.timeouts import TIMEOUT_FACTOR
 from tests.unit.camera.session.conftest import WATCHDOG_S
 
@@ -53,6 +55,7 @@ def test_recovery_by_restart(calm: SessionRig, caplog: pytest.LogCaptureFixture)
             lease.release()
     assert re.search(r"No frame for 6\d\.\d s: restarting the stream", caplog.text)
     assert "Camera recovered" in caplog.text
+    assert logged_events(caplog) == [Event.CAMERA_STALLED, Event.CAMERA_RECOVERED]
     assert calm.camera.calls == ["open", "restart"]
 
 

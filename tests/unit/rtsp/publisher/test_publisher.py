@@ -18,8 +18,10 @@ from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.rtsp.publisher import publisher
 from softcam.rtsp.publisher.client import KeepAlive
 from softcam.rtsp.publisher.publisher import Publisher, PublisherState
+from softcam.runtime.log.events import Event
 from tests.support.background import Background, eventually, soon_s
 from tests.support.fakes import SessionRig
+from tests.support.log_events import logged_events
 from tests.support.publishing_server import PublishingServer
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
@@ -304,6 +306,7 @@ def test_failure_is_logged_again_only_for_another_reason(scene: Scene, caplog: p
     assert scene.publisher.wait_stopped(soon_s())
     reasons = [message.partition("failed: ")[2] for message in caplog.messages if "failed" in message]
     assert reasons == ["no PyAV here; retrying", "still none; retrying"]
+    assert logged_events(caplog) == [Event.PUBLISHING_FAILED] * 2
 
 
 def test_other_size_is_announced_again(scene: Scene) -> None:

@@ -133,6 +133,12 @@ def test_journal_that_does_not_read(journal: Journal) -> None:
     assert [int(journal.receive()["MESSAGE"]) for _ in range(first)] == [*range(first)]
 
 
+def test_arguments_that_do_not_fit(journal: Journal) -> None:
+    with pytest.raises(TypeError):  # of the other handler, which reports it
+        journal.logger().info("%d", "five", extra=Event.STOPPED.extra)
+    assert journal.is_empty()
+
+
 def test_event_that_repeats(journal: Journal) -> None:
     limited = RateLimitedLogger(journal.logger(), clock=lambda: 5.0)
     assert limited.warning("Publishing failed: %s", "refused", extra=Event.PUBLISHING_FAILED.extra)
