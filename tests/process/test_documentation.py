@@ -170,6 +170,12 @@ def test_stated_coverage() -> None:
     assert int(stated[1]) == settings["report"]["fail_under"]
 
 
+def test_named_tests_exist() -> None:
+    named = {name for page in PAGES for name in re.findall(r"`(tests/[^`* ]+)`", page.read_text())}
+    assert "tests/unit/web/http/test_auth.py" in named
+    assert [name for name in named if not (PROJECT / name).exists()] == []
+
+
 def test_links_are_valid() -> None:
     documents = [*PAGES, *PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md"), *PROJECT.glob("integrations/**/*.md")]
     links = [
