@@ -16,12 +16,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from softcam.controls.writer import BackgroundWriter
 from softcam.runtime.atomic_file import read_file, replace_file, sync_directory
+from softcam.runtime.log.events import Event
 
 log = logging.getLogger(__name__)
+
+_QUARANTINED: Final = Event.STATE_QUARANTINED.extra
 
 T = TypeVar("T")
 
@@ -91,6 +94,7 @@ class StateFile:
             self.content,
             _quarantine_path(self._path),
             reason,
+            extra=_QUARANTINED,
         )
         self.quarantine_reason = f"in part: {reason}"
         with self._reporting_errors():
@@ -104,7 +108,13 @@ class StateFile:
             if self._read_error is not None and self._path.exists():  # it may be good
                 self._move_to_quarantine(self._path)
                 self.quarantine_reason = self._read_error
-                log.error("Saved %s moved to %s: %s", self.content, _quarantine_path(self._path), self._read_error)
+                log.error(
+                    "Saved %s moved to %s: %s",
+                    self.content,
+                    _quarantine_path(self._path),
+                    self._read_error,
+                    extra=_QUARANTINED,
+                )
             self._read_error = None
             if content is not None:
                 replace_file(self._path, content)
@@ -121,13 +131,15 @@ class StateFile:
         self.quarantine_reason, self._has_quarantine = reason, False
         with self._reporting_errors():
             if self._path is None or not self._path.exists():
-                log.error("%s dropped: %s", self.content.capitalize(), reason)
+                log.error("%s dropped: %s", self.content.capitalize(), reason, extra=_QUARANTINED)
                 return
             # Copied if there is a replacement, so that there is a file at every moment.
             self._move_to_quarantine(self._path, is_copied=replacement is not None)
             if replacement is not None:
                 replace_file(self._path, replacement)
-            log.error("Saved %s moved to %s: %s", self.content, _quarantine_path(self._path), reason)
+            log.error(
+                "Saved %s moved to %s: %s", self.content, _quarantine_path(self._path), reason, extra=_QUARANTINED
+            )
 
     def _move_to_quarantine(self, path: Path, *, is_copied: bool = False) -> None:
         """Move the file, or copy it. An earlier quarantined file is not overwritten. Raises OSError."""

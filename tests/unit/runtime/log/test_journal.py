@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from softcam.controls.state import RequestedControls
+from softcam.controls.store import Store
 from softcam.errors import CameraBusy, CameraError, CameraMissing, CameraStuck, ConfigurationError
 from softcam.runtime.log.events import Event, event_of, extra_of
 from softcam.runtime.log.journal import JournalFormatter, JournalHandler, is_journal
 from softcam.runtime.log_limit import RateLimitedLogger
+from tests.support.log_events import logged_events
 from tests.support.timeouts import PATIENCE_S
 
 PROJECT = Path(__file__).resolve().parents[4]
@@ -163,6 +166,14 @@ def test_event_that_repeats(journal: Journal) -> None:
 def test_event_of_an_error(error: Exception, event: Event | None) -> None:
     record = logging.makeLogRecord(dict(extra_of(error)))
     assert event_of(record) is event
+
+
+@pytest.mark.parametrize("content", ["damaged", '{"asked": {"zoom": {"by": 2}}, "held": {}}'])
+def test_quarantined_state_is_an_event(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "cam0.json").write_text(content)
+    assert Store(tmp_path, "cam0").load() == RequestedControls()
+    assert (tmp_path / "cam0.json.bad").exists()
+    assert logged_events(caplog) == [Event.STATE_QUARANTINED]
 
 
 def test_events_are_documented() -> None:
