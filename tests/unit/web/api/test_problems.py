@@ -95,6 +95,6 @@ def test_metrics_and_health_agree() -> None:
 
 
 def test_table_of_conditions_is_complete() -> None:
-    section = DOCUMENTATION.read_text().partition("\n## Monitoring\n")[2].partition("\n## ")[0]
+    section = DOCUMENTATION.read_text().partition("\n## Monitoring\n")[2].partition("\n##")[0]
     documented = re.findall(r"(?m)^\| [^|]+ \| `([a-z_0-9]+)` \|", section)
     assert documented == [*CODES]
