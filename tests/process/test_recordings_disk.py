@@ -56,11 +56,13 @@ def test_full_disk(disk: SmallDisk, start_portal: Start, wait_until: WaitUntil) 
         # The stream continues, and so does everything else.
         for _ in range(FPS):
             assert not viewer.next().is_placeholder
-        assert ask(portal, "/health").status == 200
+        health = ask(portal, "/health")
+        assert (health.status, health.json["problems"]) == (503, ["recording"])
         assert listed(portal)["running"]["video"]["segments"] == 1
         assert probe(videos(disk.folder)[0])[0] > FPS
         disk.empty(portal)
         wait_until(lambda: listed(portal)["running"]["video"]["segments"] == 2, "the next file")
+        wait_until(lambda: ask(portal, "/health").status == 200, "healthy again")
         for _ in range(FPS):
             viewer.next()
         stop(portal)

@@ -194,6 +194,7 @@ class Rounds:
         self.figures["recordings resumed"] += was_running
         if was_running:
             post(portal, "/v1/recordings/stop", {})
+        self._check_quarantine()
         fields = ask(portal, "/v1/camera/controls").json["controls"]["image_processing"]["fields"]
         found = fields["brightness"]["value"]
         self._expect(self._brightness.settle(found or 0.0), f"brightness {found}, another one was acknowledged")
@@ -212,6 +213,18 @@ class Rounds:
         left = [path.name for path in self._temporary_files()]
         self._expect(left == [], f"left over: {left}")
         self._expect(not [*self._state.glob("*.bad*")], "state was quarantined")
+
+    def _check_quarantine(self) -> None:
+        """Controls with which the camera was being opened when the portal was killed may be the reason for its end.
+
+        So they are set aside, and not lost. They are discarded here, as an owner may do.
+        """
+        for path in self._state.glob("controls-*.json.bad"):
+            self.figures["controls quarantined after a kill while the camera opened"] += 1
+            found = json.loads(path.read_text())["asked"]["image_processing"]["brightness"]
+            self._expect(self._brightness.settle(found), f"brightness {found} in {path.name}")
+            self._brightness.request(0.0)
+            path.unlink()
 
     def _wait_for_recovery(self, portal: Portal) -> None:
         """It runs in the background, and no event reports its end: until nothing is left to do."""
