@@ -3,14 +3,15 @@
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import Portal
-from tests.support.http_client import StreamClient, ask, status_of, wait_for_status
+from tests.support.http_client import StreamClient, ask, ask_for_still, post, resident_mb, status_of, wait_for_status
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 
 Start = Callable[..., Portal]
@@ -93,6 +94,34 @@ def test_openings_without_leaks(start_portal: Start) -> None:
     assert before is not None
     _expect_nothing_left(portal, before)
     assert status_of(portal)["opens"] == OPENINGS
+    assert portal.stop() == 0
+
+
+def test_memory_over_reopenings(start_portal: Start) -> None:
+    """Each size has other buffers, and a full still more than all of them: none of that adds up."""
+    portal = start_portal(*SMALL, "--fps", "60")
+    rounds: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("stream", {"width": 1280, "height": 720}),
+        ("transform", {"hflip": True}),
+        ("hdr", {"mode": "sensor"}),
+        ("stream", {"width": 640, "height": 360}),
+        ("transform", {"hflip": False}),
+        ("hdr", {"mode": "off"}),
+    )
+    largest_mb = list[float]()
+    with StreamClient(portal) as viewer, StreamClient(portal, "/stream.mp4"):
+        for _ in range(4):
+            sizes_mb = [0.0]
+            for name, values in rounds:
+                assert post(portal, f"/v1/camera/{name}", values).status == 200
+                viewer.next()
+                sizes_mb.append(resident_mb(portal.pid))
+            assert ask_for_still(portal, "/snapshot.jpg?full=1").status == 200
+            largest_mb.append(max(sizes_mb))
+        assert status_of(portal)["opens"] == 1 + 4 * len(rounds)
+    print("largest resident memory of each round, in MB:", largest_mb)
+    # The first rounds create what stays. A set of buffers has 9 MB, a full still 18: a leak would be more than 100 MB.
+    assert max(largest_mb[2:]) < largest_mb[1] + 60.0
     assert portal.stop() == 0
 
 
