@@ -13,7 +13,7 @@ from tests.conftest import PROJECT
 from tests.support.guard import VARIABLE, marked
 from tests.support.timeouts import PATIENCE_S, RUN_LIMIT_S
 
-# A portal, a program with another one that it has started in a session of its own, and one that ignores SIGTERM.
+# A portal, a program with another one that it has started in another session, and one that ignores SIGTERM.
 WITHIN = """
 import json, os, subprocess, time
 from pathlib import Path

@@ -217,7 +217,7 @@ class Rounds:
     def _check_quarantine(self) -> None:
         """Controls with which the camera was being opened when the portal was killed may be the reason for its end.
 
-        So they are set aside, and not lost. They are discarded here, as an owner may do.
+        So they are quarantined, and not lost. They are discarded here, as an owner may do.
         """
         for path in self._state.glob("controls-*.json.bad"):
             self.figures["controls quarantined after a kill while the camera opened"] += 1

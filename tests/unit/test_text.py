@@ -27,9 +27,10 @@ from softcam.mp4 import fragment
 from softcam.recording.library import Library
 from softcam.recording.order import Order
 from softcam.rtsp import rtp
+from softcam.runtime.log.journal import JournalFormatter
 from softcam.runtime.log.lines import decode, encode, make_line, printable
 from softcam.runtime.redact import Redactor
-from softcam.runtime.systemd import JournalFormatter, Notifier
+from softcam.runtime.systemd import Notifier
 from softcam.web.http.downloads import content_disposition, file_stem, picture_name
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import HttpError, Request, Response, json_response
