@@ -12,6 +12,7 @@ from softcam.net.event_loop import EventLoop
 from softcam.runtime.log.lines import LEVELS, LogLine
 from softcam.runtime.log.memory import LogMemory, Selection
 from softcam.runtime.plural import counted
+from softcam.runtime.shares import AddressShares
 from softcam.streaming.event_stream import CONTENT_TYPE, EventBatch, EventStream, format_event
 from softcam.web.api.event_stream import AFTER, MAX_NUMBER, connect, resume_position
 from softcam.web.api.json_schema import BOOLEAN, INTEGER, STATUS_OK, STRING, UNIX_TIME, json_ok, note, record
@@ -22,6 +23,7 @@ from softcam.web.http.router import Doc, Route
 
 # Not of --max-clients: a crowd of viewers does not keep the owner from reading why it is slow, and the reverse.
 _MAX_CLIENTS: Final = 16
+_MAX_PER_ADDRESS: Final = 8
 _DEFAULT_LINES: Final = 100
 _MAX_SEARCH: Final = 200  # characters
 _MAX_MISSED: Final = 10**7  # lines; the numbers of a run that is lost may be much lower
@@ -101,7 +103,7 @@ def live_logs(memory: LogMemory, loop: EventLoop, service: str) -> "LogsApi":
     """The API with a stream on the event loop, before that is started."""
     stream = EventStream(loop, "Log client", _MAX_CLIENTS)
     memory.subscribe(stream.wake)
-    return LogsApi(memory, stream, service)
+    return LogsApi(memory, stream, AddressShares(_MAX_PER_ADDRESS), service)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class LogsApi:
 
     memory: LogMemory
     stream: EventStream
+    shares: AddressShares
     service: str
 
     def routes(self) -> list[Route]:
@@ -153,7 +156,7 @@ class LogsApi:
             position = lines[-1].id if lines else last_id
             return EventBatch(b"".join(parts), position, position >= self.memory.last_id, lost)
 
-        return connect(request, self.stream, read, position)
+        return connect(request, self.stream, self.shares, read, position)
 
 
 def _selection(request: Request) -> Selection:

@@ -292,6 +292,17 @@ def test_kept_lines_and_a_gap() -> None:
     portal.stop()
 
 
+def test_share_of_an_address(portal: Portal) -> None:
+    clients = [portal.listen(X_Real_IP="192.0.2.1") for _ in range(8)]
+    answer = portal.site.ask(STREAM, headers={"X-Real-IP": "192.0.2.1"})
+    assert answer.detail == "client limit of this stream reached (8 of this address); disconnect a client"
+    portal.listen(X_Real_IP="192.0.2.2")
+    clients[0].close()
+    eventually(lambda: portal.api.shares.acquire("192.0.2.1"))
+    portal.api.shares.release("192.0.2.1")
+    portal.listen(X_Real_IP="192.0.2.1")
+
+
 def test_limit_of_clients(portal: Portal) -> None:
     clients = [portal.listen() for _ in range(16)]
     answer = portal.site.ask(STREAM)
