@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,21 @@ def test_killed_portal(start_portal: Start, places: Mapping[str, str]) -> None:
     third = start_portal(environment=places)
     assert previous(third)[-2:] == ["INFO Stopped", "INFO Exit code 0"]
     assert UNEXPECTED not in third.log
+
+
+def test_killed_portal_without_a_runtime_directory(start_portal: Start, tmp_path: Path) -> None:
+    """As in a container: the lines are lost, but a client that has seen them gets those of the next run."""
+    places = {"XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": str(tmp_path)}
+    killed = start_portal(environment=places)
+    seen = content_of(killed)["entries"][-1]["id"]
+    killed.process.kill()
+    killed.wait()
+    fresh = start_portal(environment=places)
+    own = content_of(fresh)["entries"][0]
+    stream = f"{fresh.url}/v1/system/logs/stream?format=json&after={seen}"
+    with urllib.request.urlopen(stream, timeout=PATIENCE_S) as events:
+        data = next(line for line in events if line.startswith(b"data: "))
+    assert json.loads(data.removeprefix(b"data: ")) == own, "the first line of the next run"
 
 
 def test_portal_that_exits_because_it_is_stuck(start_portal: Start, places: Mapping[str, str], faults: Path) -> None:
