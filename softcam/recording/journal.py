@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
-from softcam.runtime.atomic_file import read_file, replace_file
+from softcam.runtime.atomic_file import read_file, remove_part, replace_file
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,7 @@ class Journal:
         if self._path is None:
             return {}
         with self._lock:
+            remove_part(self._path)
             try:
                 content = json.loads(read_file(self._path, _MAX_BYTES))
                 self._entries = {str(kind): restore(Entry, values) for kind, values in content.items()}

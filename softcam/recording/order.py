@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from softcam.recording import names
-from softcam.runtime.atomic_file import GROUP_FILE, write_file
+from softcam.runtime.atomic_file import GROUP_FILE, remove_part, write_file
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ class Order:
     def forget_others(self, present: set[str]) -> None:
         """Remove the lines of recordings that no longer exist, if the disk permits it."""
         with self._lock:
+            remove_part(self._path)
             self._read()
             if len(self._places) > len(present):
                 known = sorted(self._places.keys() & present, key=self._places.__getitem__)

@@ -27,7 +27,7 @@ def write_file(path: Path, content: bytes, mode: int = GROUP_FILE) -> None:
 
     A crash may leave the part that was written in a file whose name has one more dot in front. Raises OSError.
     """
-    part = path.with_name(f".{path.name}")
+    part = _part_of(path)
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with os.fdopen(handle, "wb") as file:
@@ -40,6 +40,16 @@ def write_file(path: Path, content: bytes, mode: int = GROUP_FILE) -> None:
         part.unlink(missing_ok=True)
         raise
     sync_directory(path.parent)
+
+
+def remove_part(path: Path) -> None:
+    """Remove what a crash during `write_file` has left. Where that fails, the next `write_file` replaces it."""
+    with contextlib.suppress(OSError):
+        _part_of(path).unlink()
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}")
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from softcam.runtime.atomic_file import replace_file
+from softcam.runtime.atomic_file import remove_part, replace_file
 from softcam.runtime.deadline import Deadline
 from softcam.runtime.threads import spawn
 
@@ -71,6 +71,7 @@ class LogCopy:
             self._events.put(event)
 
     def _run(self) -> None:
+        remove_part(self._path)
         saved_s = -math.inf
         while True:
             due_s = math.inf

@@ -32,6 +32,13 @@ def test_entries_survive(tmp_path: Path) -> None:
     assert Journal(path).load() == {"video": ENTRY}
 
 
+def test_part_of_an_entry_is_removed(tmp_path: Path) -> None:
+    """A crash while the file was written."""
+    (tmp_path / ".recordings-cam0.json").write_text('{"video": {"opt')
+    assert Journal(tmp_path / "recordings-cam0.json").load() == {}
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_entry_of_an_earlier_version(tmp_path: Path) -> None:
     path = tmp_path / "journal.json"
     values = asdict(ENTRY)

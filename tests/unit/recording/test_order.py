@@ -25,6 +25,13 @@ def test_unknown_names_are_the_newest_when_they_are_found(tmp_path: Path) -> Non
     assert Order(tmp_path).arrange({LATE, MIDDLE, EARLY, name}) == [MIDDLE, EARLY, LATE, name]
 
 
+def test_part_of_the_file_is_removed(tmp_path: Path) -> None:
+    """A crash while the file was shortened."""
+    (tmp_path / "..order").write_text(EARLY[:5])
+    Order(tmp_path).forget_others(set())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_name_that_ends_again_is_the_newest(tmp_path: Path) -> None:
     order = Order(tmp_path)
     order.append([EARLY, MIDDLE, EARLY])

@@ -48,6 +48,13 @@ def make(tmp_path: Path, no_leaks: Callable[[], AbstractContextManager[None]]) -
     assert [rig.crashes for rig in made] == [[] for _ in made]
 
 
+def test_part_of_an_earlier_copy_is_removed(tmp_path: Path, make: Make) -> None:
+    (part := tmp_path / "state" / ".log.jsonl").parent.mkdir()
+    part.write_text("a crash")
+    make(CopyIntervals())
+    eventually(lambda: not part.exists())
+
+
 def test_warning_is_saved_soon(make: Make) -> None:
     rig = make(AT_ONCE)
     rig.copy.note_line(logging.WARNING)
