@@ -119,12 +119,16 @@ class Journal:
         self._lock = threading.Lock()  # guards `_entries` and the file
         self._entries: dict[str, Entry] = {}
 
+    def remove_leftover(self) -> None:
+        """Remove what a crash of an earlier process has left; before the first call of `save`."""
+        if self._path is not None:
+            remove_part(self._path)
+
     def load(self) -> Mapping[str, Entry]:
         """What an earlier process was recording when it ended."""
         if self._path is None:
             return {}
         with self._lock:
-            remove_part(self._path)
             try:
                 content = json.loads(read_file(self._path, _MAX_BYTES))
                 self._entries = {str(kind): restore(Entry, values) for kind, values in content.items()}

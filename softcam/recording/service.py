@@ -44,6 +44,7 @@ class RecordingService:
     def open(self, on_crash: Callable[[str], None]) -> None:
         """Start to keep the pre-roll, and the thread `recording-recovery`."""
         # Before any request starts a recording, whose entry would replace the file.
+        self.journal.remove_leftover()
         interrupted = self.journal.load()
         if self.video is not None:
             self.video.open()

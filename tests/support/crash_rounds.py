@@ -30,7 +30,7 @@ _SMALL = ("--width", "160", "--height", "90", "--fps", "20", "--no-autofocus")
 _LONGEST_S = 2.0  # of a round, from the first request on
 _START_S = 0.6  # a kill during the start is within this time
 _EARLY = 0.15  # of the rounds
-_MAX_RECORDINGS = 6
+_MAX_RECORDINGS = 3
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -71,6 +71,7 @@ class Rounds:
         self._brightness = Known(0.0)
         self._presets: dict[str, Known] = {f"crash{number}": Known() for number in range(4)}
         self._files: dict[str, Known] = {}  # True: it exists
+        self._earlier: frozenset[str] = frozenset()  # those of the rounds before
         self._is_over = threading.Event()
         self.figures: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -154,7 +155,8 @@ class Rounds:
         self._acknowledge(ask(portal, path, method="PUT", headers=_JSON, body=body), known, "presets saved")
 
     def _record(self, portal: Portal, chance: random.Random) -> None:
-        present = [name for name, known in self._files.items() if known.value]
+        # Not those of this round: the name of a recording that is deleted in its first second is used again.
+        present = [name for name, known in self._files.items() if known.value and name in self._earlier]
         if len(present) > _MAX_RECORDINGS:
             name = chance.choice(present)
             self._files[name].request(False)
@@ -181,7 +183,7 @@ class Rounds:
 
     def _check_files(self) -> None:
         """The state files as the kill has left them."""
-        for path in self._state.glob("*.json") if self._state.exists() else ():
+        for path in self._state.glob("[!.]*.json"):
             try:
                 json.loads(path.read_text())
             except ValueError as error:
@@ -208,6 +210,7 @@ class Rounds:
             is_listed = name in listed
             self._expect(known.settle(is_listed), f"{name}: {'is' if is_listed else 'is not'} in the list")
         self._files = {name: Known(True) for name in listed}
+        self._earlier = frozenset(listed)
         for name in sorted(listed):
             self._expect(self._is_playable(name), f"{name} cannot be played")
         left = [path.name for path in self._temporary_files()]

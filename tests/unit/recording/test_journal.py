@@ -35,7 +35,7 @@ def test_entries_survive(tmp_path: Path) -> None:
 def test_part_of_an_entry_is_removed(tmp_path: Path) -> None:
     """A crash while the file was written."""
     (tmp_path / ".recordings-cam0.json").write_text('{"video": {"opt')
-    assert Journal(tmp_path / "recordings-cam0.json").load() == {}
+    Journal(tmp_path / "recordings-cam0.json").remove_leftover()
     assert list(tmp_path.iterdir()) == []
 
 
