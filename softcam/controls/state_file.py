@@ -60,8 +60,8 @@ class StateFile:
             log.warning("%s will not be saved: %s", self.content.capitalize(), self.error)
             return empty
         path, quarantine = self._path, _quarantine_path(self._path)
-        for temporary in path.parent.glob(f".{path.stem}.*"):  # of writes during which a process crashed
-            with self._reporting_errors():
+        with self._reporting_errors():
+            for temporary in path.parent.glob(f".{path.stem}.*"):  # of writes during which a process crashed
                 temporary.unlink(missing_ok=True)
         with self._reporting_errors():
             if quarantine.exists():

@@ -53,8 +53,9 @@ class BackgroundWriter:
     def health_error(self) -> str | None:
         """The error of a disk that does not respond, or of a thread that cannot be started; None if there is none."""
         with self._changed:
-            if self._start_error is not None:
-                return self._start_error
+            if (error := self._start_error) is not None:
+                self._start_thread()  # there may be memory now, but what is queued has not been written yet
+                return error
             elapsed_s = 0.0 if self._started_s is None else self._clock() - self._started_s
         return None if elapsed_s < self._timeout_s else f"state directory has not responded for {elapsed_s:.0f} s"
 
@@ -62,7 +63,7 @@ class BackgroundWriter:
         """Run `job` soon; returns the event of its end.
 
         A job that returns False has failed, and is run again until it returns something else. If no thread can be
-        started, it remains queued until the next one is submitted.
+        started, it remains queued until the next one is submitted, or until `health_error` is called.
         """
         finished = threading.Event()
         with self._changed:
@@ -77,14 +78,16 @@ class BackgroundWriter:
         try:
             spawn("state-writer", self._run, self._on_crash)
         except RuntimeError as error:  # no memory, or the limit of tasks
-            self._start_error = f"no thread for writing the state: {error}"
-            log.error("Failed to save state: %s", self._start_error)
+            before, self._start_error = self._start_error, f"no thread for writing the state: {error}"
+            if before is None:
+                log.error("Failed to save state: %s", self._start_error)
         else:
             self._has_thread, self._start_error = True, None
 
     def run_job(self, job: Job) -> bool:
         """Submit `job` and wait until it has run; returns False if it timed out, in which case it still runs later."""
         finished = self.submit_job(job)
+        self.health_error()  # a thread that could not be started is tried once more
         if self.health_error() is None and finished.wait(self._timeout_s):
             return True
         log.warning("State was not saved within %.0f s", self._timeout_s)

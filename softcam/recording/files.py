@@ -33,8 +33,15 @@ def open_file(path: Path, access: int = os.O_RDONLY) -> BinaryIO:
         raise NoRecording(NOT_FOUND) from error
     except OSError as error:
         raise RecordingError(f"{path.name} cannot be opened: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
+    is_file = False
+    try:
+        is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+    except OSError as error:
+        raise RecordingError(f"{path.name} cannot be read: {error.strerror}") from error
+    finally:
+        if not is_file:
+            os.close(descriptor)
+    if not is_file:
         raise NoRecording(NOT_FOUND)
     return os.fdopen(descriptor, "rb" if access == os.O_RDONLY else "r+b")
 

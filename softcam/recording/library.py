@@ -91,11 +91,16 @@ class Library:
                 descriptor = self.catalog.create_file(name)
             except FileExistsError:
                 continue
-            lock_file(descriptor, name)
-            if os.fstat(descriptor).st_nlink:
+            is_present = False
+            try:
+                lock_file(descriptor, name)
+                is_present = os.fstat(descriptor).st_nlink > 0
+            finally:
+                if not is_present:  # another portal started, and removed the file as one that a crash left empty
+                    os.close(descriptor)
+                    self.close_recording(name)
+            if is_present:
                 return name, descriptor
-            os.close(descriptor)  # another portal started, and removed the file as one that a crash left empty
-            self.catalog.remove_running(name)
         raise OSError(errno.EEXIST, "too many recordings start in one second")
 
     def require_present(self, name: str) -> None:

@@ -30,14 +30,14 @@ class LogFiles:
             folder.mkdir(mode=0o700, exist_ok=True)
             for number in (0, 1):
                 self._fds.append(_open(folder / f"{name}.{number}"))
+            contents = [_read(fd, file_bytes) for fd in self._fds]
+            halves = [[*decode(content)] for content in contents]
+            newest = [half[-1].id if half else 0 for half in halves]
+            self._current = newest.index(max(newest))
+            self._size = os.fstat(self._fds[self._current]).st_size
         except OSError:
             self.close()
             raise
-        contents = [_read(fd, file_bytes) for fd in self._fds]
-        halves = [[*decode(content)] for content in contents]
-        newest = [half[-1].id if half else 0 for half in halves]
-        self._current = newest.index(max(newest))
-        self._size = os.fstat(self._fds[self._current]).st_size
         # Its last line may be incomplete, and it need not be one of ours.
         self._is_torn = self._size > 0 and not contents[self._current].endswith(b"\n")
         # The lines that were there, in order.
