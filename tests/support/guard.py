@@ -27,7 +27,7 @@ def start(environ: MutableMapping[str, str]) -> None:
     mark = f"{os.getpid()}-{time.time_ns():x}"
     environ[VARIABLE] = f"{environ.get(VARIABLE, '')} {mark}".lstrip()  # a run within a run has the marks of both
     nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    # In another session: no signal of a terminal, or for the group of the run, reaches it.
+    # In its own session: no signal of a terminal, or for the group of the run, reaches it.
     argv = [sys.executable, "-I", "-S", __file__, str(os.getpid()), mark]
     os.posix_spawn(sys.executable, argv, os.environ, file_actions=nowhere, setsid=True)
 
