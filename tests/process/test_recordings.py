@@ -45,7 +45,7 @@ def test_ffprobe_recordings(portal: Portal, folder: Path, wait_until: WaitUntil)
     wait_until(lambda: elapsed_s(portal) > 4.6 + running["elapsed_s"])  # the camera opens first
     ended = stop(portal)
     nothing = {"video": None, "timelapse": None}
-    assert status_of(portal)["recording"] == {**nothing, "cut_short": nothing, "last_error": None}
+    assert status_of(portal)["recording"] == {**nothing, "cut_short": nothing, "last_error": None, "not_kept": None}
     files = videos(folder)
     assert files[0].name == running["name"]
     assert len(files) == ended["segments"] >= 3

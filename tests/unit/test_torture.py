@@ -158,7 +158,7 @@ def test_photo(tmp_path: Path) -> None:
 
 
 def test_video(tmp_path: Path) -> None:
-    """A recording goes on, or its start is refused; every file that is left plays, also after the next start."""
+    """A recording continues, or its start is refused; every file that is left plays, also after the next start."""
 
     def run(folder: Path, at: int | None) -> Torture:
         folder.mkdir()
