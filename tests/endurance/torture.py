@@ -4,7 +4,7 @@
 
 A portal runs with `torture.c` preloaded. For each use of it and each kind of call, the first call of that kind fails,
 then the second, and so on, until the use makes no further ones. Whatever fails: a response with 200 is true, the
-portal answers in time, goes on or exits with a documented code, and works as before afterwards, without a thread or a
+portal answers in time, continues or exits with a documented code, and works as before afterwards, without a thread or a
 descriptor more.
 """
 
