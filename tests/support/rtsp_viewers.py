@@ -330,6 +330,7 @@ class Stage:
     wall_clock: Clock | None = None  # by default that of `clock`
     clock: ManualClock | None = None
     stream_limits: StreamLimits | None = None
+    on_wrong_key: Callable[[str], float] | None = None  # by default that of a brake
 
     def __post_init__(self) -> None:
         self.crashes: list[str] = []
@@ -355,7 +356,7 @@ class Stage:
             lambda: self.camera.state,
             self.crashes.append,
             self.limits,
-            on_wrong_key=KeyBrake(self.loop).note_wrong_key,
+            on_wrong_key=self.on_wrong_key or KeyBrake(self.loop).note_wrong_key,
         )
         self.clients: list[Peer | UdpReceiver] = []
         listener = listening_socket(self.host, 0)

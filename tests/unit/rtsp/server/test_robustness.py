@@ -10,6 +10,7 @@ import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,7 @@ QUICK = ServerLimits(
     setup_s=0.3,
     tick_s=0.05,
 )
+WITH_PASSWORD: dict[str, Any] = {"limits": QUICK, "passwords": ("view",), "on_wrong_key": lambda _: 0.001}
 END = b"\r\n\r\nOPTIONS * RTSP/1.0\r\nCSeq: 99\r\n\r\n"
 URLS = (b"rtsp://pi/cam0", b"rtsp://pi/cam0/trackID=0", b"*", b"/", b"rtsp://u:p@[::1]:1/?a=b/trackID=0", b"http://pi/")
 METHODS = (b"OPTIONS", b"DESCRIBE", b"SETUP", b"PLAY", b"PAUSE", b"GET_PARAMETER", b"SET_PARAMETER", b"TEARDOWN", b"X")
@@ -167,7 +169,7 @@ def exchange(stage: Stage, inputs: list[bytes]) -> Iterator[bytes]:
     selector.close()
 
 
-@pytest.mark.parametrize("stage", [{"limits": QUICK}, {"limits": QUICK, "passwords": ("view",)}], indirect=True)
+@pytest.mark.parametrize("stage", [{"limits": QUICK}, WITH_PASSWORD], indirect=True)
 def test_absurd_requests(stage: Stage) -> None:
     """Thousands, reordered, duplicated, truncated; another viewer receives every frame meanwhile."""
     viewer, fuzzer = stage.connect(), Fuzzer()
