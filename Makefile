@@ -10,7 +10,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
 unexport PYTHONDONTWRITEBYTECODE
 SHELL_FILES := $(wildcard *.sh */*.sh */*/*.sh .ci/run)
 
-.PHONY: help run check test lint format docs coverage bench deb release
+.PHONY: help run check test lint format docs coverage bench fuzz soak load deb release
 
 help: ## list the targets
 	@echo 'make TARGET'
@@ -53,6 +53,18 @@ coverage: ## run the unit tests and print their coverage; fails below the limit 
 bench: ## measure the portal against ustreamer and others, twelve minutes; ARGS="--quick" checks that the benchmark works
 	@tools/setup.sh bench
 	$(PYTHON_TEST) bench/run.py $(ARGS)
+
+fuzz: ## send random requests to a portal for an hour; ARGS="--seconds 600 --seed 7" repeats a run
+	@tools/setup.sh test
+	@$(PYTHON_TEST) -m tests.endurance.fuzz $(ARGS)
+
+soak: ## use a portal at random for an hour, and check that nothing is left behind; ARGS="--plot soak.svg" draws it
+	@tools/setup.sh test
+	@$(PYTHON_TEST) -m tests.endurance.soak $(ARGS)
+
+load: ## measure a portal with 250 viewers against an idle one; ARGS="--seconds 60" is the time for each
+	@tools/setup.sh test
+	@$(PYTHON_TEST) -m tests.endurance.load $(ARGS)
 
 deb: ## build the Debian package in dist/, checked by lintian
 	@tools/setup.sh deb

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Regenerates docs/settings.md, docs/controls.md and the env file from the tables of settings and controls.
+"""Regenerates docs/settings.md, docs/controls.md and the env file from the tables of settings and controls, and the
+tables of docs/reliability.md from those of their tests.
 
     make docs
 
@@ -17,6 +18,7 @@ sys.path.insert(0, str(PROJECT))
 
 from softcam.config import schema as settings  # noqa: E402
 from softcam.controls import aliases, schema  # noqa: E402
+from tests.endurance import fault_rows  # noqa: E402
 
 _ENV_HEAD = """\
 # The settings of Soft Stream on this machine: /etc/camera-streamer/camera-soft-stream.env, read by systemd for every
@@ -74,6 +76,7 @@ def rendered() -> dict[Path, str]:
     for name, tables in (
         ("settings", [settings.markdown_table()]),
         ("controls", [schema.markdown_table(), aliases.markdown_table()]),
+        ("reliability", [fault_rows.clients_table(), fault_rows.effects_table(), fault_rows.rig_table()]),
     ):
         path = PROJECT / f"docs/{name}.md"
         found[path] = _with_tables(path.read_text(), *tables)

@@ -304,7 +304,7 @@ class VideoRecorder(Recorder[VideoRun, RunningVideo, RecordingOptions]):
         if self._library.quota is not None:  # room for a second like the last one
             self._library.enforce_quota(min(grown_bytes, self._max_file_bytes))
         with self._changed:
-            if not self._queue.is_awaiting_keyframe:  # no frames are dropped
+            if grown_bytes and not self._queue.is_awaiting_keyframe:  # it is written to, and no frames are dropped
                 self._clear_error(run)
 
     def _end_file(self, run: VideoRun) -> None:

@@ -158,11 +158,16 @@ class StreamClient:
     """A client of a stream that checks every line of the protocol with assertions."""
 
     def __init__(
-        self, portal: Listening, target: str = "/stream.mjpg", *, headers: Mapping[str, str] | None = None
+        self,
+        portal: Listening,
+        target: str = "/stream.mjpg",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = PATIENCE_S,
     ) -> None:
-        """Send the request; do not wait for the response."""
+        """Send the request; do not wait for the response, whose head may take as long as the timeout."""
         self.asked_s = time.monotonic()
-        self._socket = socket.create_connection(("127.0.0.1", port_of(portal)), timeout=PATIENCE_S)
+        self._socket = socket.create_connection(("127.0.0.1", port_of(portal)), timeout=timeout_s)
         extra = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         self._socket.sendall(f"GET {target} HTTP/1.1\r\nHost: test\r\n{extra}\r\n".encode())
         self._stream = self._socket.makefile("rb")

@@ -3,6 +3,8 @@
 import contextlib
 import socket
 import threading
+import time
+from urllib.parse import urlsplit
 
 from tests.support.timeouts import PATIENCE_S
 
@@ -17,6 +19,7 @@ class PublishingServer:
         self._changed = threading.Condition()  # guards the fields down here
         self.requests: list[str] = []
         self.media = 0  # bytes of RTP
+        self.media_s: dict[str, list[float]] = {}  # when RTP packets arrived, by the path of the stream
         self.connections: list[socket.socket] = []
         self.is_reading = True
         self.is_answering = True
@@ -61,6 +64,7 @@ class PublishingServer:
                 thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
+        path = ""
         with connection, connection.makefile("rb") as stream, contextlib.suppress(OSError, ValueError):
             while first := stream.read(1):
                 with self._changed:
@@ -69,7 +73,9 @@ class PublishingServer:
                     channel, *length = stream.read(3)
                     stream.read(int.from_bytes(bytes(length), "big"))
                     with self._changed:
-                        self.media += int.from_bytes(bytes(length), "big") if channel == 0 else 0
+                        if channel == 0:
+                            self.media += int.from_bytes(bytes(length), "big")
+                            self.media_s.setdefault(path, []).append(time.monotonic())
                     continue
                 line = (first + stream.readline()).decode().strip()
                 fields = {}
@@ -77,6 +83,8 @@ class PublishingServer:
                     name, _, value = field.partition(": ")
                     fields[name] = value
                 stream.read(int(fields.get("Content-Length", "0")))
+                if line.startswith("ANNOUNCE "):
+                    path = urlsplit(line.split()[1]).path.removeprefix("/")
                 with self._changed:
                     self.requests.append(line)
                     if not self.is_answering:

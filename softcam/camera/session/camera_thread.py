@@ -97,7 +97,8 @@ class CameraThread:
         try:
             result = job.run()
         except CameraError as job_error:
-            log.warning("Camera job failed (%s): %s", job.key[0], job_error)
+            if job.is_still:  # a reopening has logged it
+                log.warning("Camera job failed (%s): %s", job.key[0], job_error)
             error = without_stack(job_error)  # the job keeps it
         with session.changed:
             now_s = time.monotonic()

@@ -18,6 +18,7 @@ class CameraJob:
 
     key: tuple[Any, ...]
     run: Callable[[], Any]
+    is_still: bool
     waiting: int = field(default=0, init=False)  # threads
     _outcome: tuple[Any, CameraError | None] | None = field(default=None, init=False)
 
@@ -72,7 +73,7 @@ class JobQueue:
         if job is None:
             if is_still and len(self._queue) >= self._max_waiting_stills:
                 raise NoPicture("too many different stills requested at once")
-            job = CameraJob(key, run)
+            job = CameraJob(key, run, is_still)
             self._queue.append(job)
         job.add_waiting()
         return job
