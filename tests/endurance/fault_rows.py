@@ -50,10 +50,11 @@ _RESTARTS: Final = "soft_stream_restarts_total"
 _OPENS: Final = "soft_stream_camera_opens_total"
 _RESTARTING: Final = r"No frame for \d\.\d s: restarting the stream"
 _REOPENING: Final = r"No frame for \d\.\d s: reopening the camera"
-_WAITING: Final = r"Publishing to \S+ waits: the camera delivers no frames"
+WAITING: Final = r"Publishing to \S+ waits: the camera delivers no frames"
 _PAUSED: Final = "Video recording: no frames from the camera"
 _REJECTED: Final = r"RTSP client \S+ rejected: "
 _NOT_RECORDED: Final = "Video recording: "
+_FORCED: Final = ("Camera did not close in time", "Forcing exit")  # the call still hangs
 _MIRRORED: Final = ("POST", "/v1/camera/transform", {"hflip": True})
 _STILL: Final = ("GET", "/snapshot.jpg?full=1", None)
 _FOCUS: Final = ("GET", "/snapshot.jpg?autofocus=1", None)
@@ -90,7 +91,7 @@ FAULTS: Final = (
         seen=_all(PAUSES, snapshot=ANSWERED, viewer=NOTICES),
         recovery=2,
         counted={_RESTARTS: 2, _OPENS: 1},
-        logged=(_RESTARTING, _WAITING, _REOPENING),
+        logged=(_RESTARTING, WAITING, _REOPENING),
         noted="Camera recovered",
     ),
     Fault(
@@ -113,32 +114,34 @@ FAULTS: Final = (
         seen=_all(PAUSES, snapshot=ANSWERED, viewer=NOTICES),
         recovery=1,
         counted={_RESTARTS: 1},
-        logged=(_RESTARTING, _WAITING),
+        logged=(_RESTARTING, WAITING),
         noted="Camera recovered",
     ),
     Fault(
         name="slow-close",
         words="hang-close",
-        event="the camera is reopened for new controls, and closing it takes 2.5 s",
+        event="the camera is reopened for new controls, and closing it takes 4 s",
         request=_MIRRORED,
-        hold_s=2.5,
+        hold_s=4,
         seen=_all(PAUSES, snapshot=ANSWERED),
         counted={_OPENS: 1},
+        logged=(WAITING,),
     ),
     Fault(
         name="slow-still",
         words="hang-still",
-        event="a full-sensor still takes 2.5 s longer",
+        event="a full-sensor still takes 4 s longer",
         request=_STILL,
-        hold_s=2.5,
+        hold_s=4,
         seen=_all(PAUSES, snapshot=ANSWERED),
+        logged=(WAITING,),
     ),
     Fault(
         name="refuse",
         words="refuse",
         event="the camera does not open with new controls",
         request=_MIRRORED,
-        hold_s=1,
+        until="Camera failed to open with the new controls",
         seen=_all(CONTINUES, snapshot=ANSWERED),
         counted={_OPENS: 1},
         logged=(r"Camera failed to open with the new controls \(the pattern camera does not start mirrored\)",),
@@ -202,7 +205,7 @@ FAULTS: Final = (
         hold_s=11,
         flags=("--watchdog-timeout", "0"),
         seen=_all(PAUSES, snapshot=REFUSED, recording=NEW_FILE),
-        logged=(_WAITING, _PAUSED),
+        logged=(WAITING, _PAUSED),
     ),
     Fault(
         name="hang",
@@ -210,7 +213,7 @@ FAULTS: Final = (
         event="no frames, whatever is tried",
         seen=_all(ENDS, snapshot=REFUSED, viewer=NOTICE_ENDS, recording=RESUMED, publishing=RESUMED),
         exit_code=70,
-        logged=(_RESTARTING, _WAITING, _REOPENING, _exiting(70, "no frame for .* s, after a restart")),
+        logged=(_RESTARTING, WAITING, _REOPENING, _exiting(70, "no frame for .* s, after a restart")),
     ),
     Fault(
         name="hang-open",
@@ -219,7 +222,7 @@ FAULTS: Final = (
         is_open=False,
         seen=_all(REFUSED, snapshot=REFUSED, publishing=ENDS),
         exit_code=70,
-        logged=(_exiting(70, "opening the camera takes more than 20 s"), _REJECTED, _NOT_RECORDED),
+        logged=(WAITING, _exiting(70, "opening the camera takes more than 20 s"), *_FORCED, _REJECTED, _NOT_RECORDED),
     ),
     Fault(
         name="hang-stop",
@@ -227,7 +230,7 @@ FAULTS: Final = (
         event="the restart does not return, for 10 s",
         seen=_all(ENDS, snapshot=REFUSED, viewer=NOTICE_ENDS, recording=RESUMED, publishing=RESUMED),
         exit_code=70,
-        logged=(_RESTARTING, _WAITING, _PAUSED, _exiting(70, "restarting the stream takes more than 10 s")),
+        logged=(_RESTARTING, WAITING, _PAUSED, _exiting(70, "restarting the stream takes more than 10 s"), *_FORCED),
     ),
     Fault(
         name="hang-close",
@@ -235,7 +238,14 @@ FAULTS: Final = (
         event="closing does not return, for 10 s",
         seen=_all(ENDS, snapshot=REFUSED, viewer=NOTICE_ENDS, recording=RESUMED, publishing=RESUMED),
         exit_code=70,
-        logged=(_RESTARTING, _WAITING, _REOPENING, _PAUSED, _exiting(70, "closing the camera takes more than 10 s")),
+        logged=(
+            _RESTARTING,
+            WAITING,
+            _REOPENING,
+            _PAUSED,
+            _exiting(70, "closing the camera takes more than 10 s"),
+            *_FORCED,
+        ),
     ),
     Fault(
         name="hang-still",
@@ -244,7 +254,7 @@ FAULTS: Final = (
         request=_STILL,
         seen=_all(ENDS, snapshot=REFUSED, recording=RESUMED, publishing=RESUMED),
         exit_code=70,
-        logged=(_WAITING, _PAUSED, _exiting(70, "taking a still takes more than 15 s")),
+        logged=(WAITING, _PAUSED, _exiting(70, "taking a still takes more than 15 s"), *_FORCED),
     ),
     Fault(
         name="missing",

@@ -26,6 +26,7 @@ from tests.support.timeouts import RUN_LIMIT_S
 
 FPS = 20
 FLAGS = ("--width", "640", "--height", "360", "--fps", str(FPS), "--max-clients", "300", "--linger", "60")
+SNAPSHOTS_OF_ONE_PER_S = 4.0  # one that shows a change of a control waits for some frames
 SNAPSHOT = "/snapshot.jpg?max_age=1&autofocus=0"
 
 
@@ -87,8 +88,8 @@ def measure(portal: Portal, load: Load, seconds: float) -> dict[str, float]:
             "status": [Requests(load.polls, lambda: ask(portal, "/v1/camera/status").status, until)],
             "health": [Requests(load.polls, lambda: ask(portal, "/health").status, until)],
             "snapshots": [
-                Requests(load.snapshots / 4, lambda: ask(portal, SNAPSHOT).status, until)
-                for _ in range(4 if load.snapshots else 0)
+                Requests(SNAPSHOTS_OF_ONE_PER_S, lambda: ask(portal, SNAPSHOT).status, until)
+                for _ in range(round(load.snapshots / SNAPSHOTS_OF_ONE_PER_S))
             ],
             "controls": [Requests(load.controls, change, until)] if load.controls else [],
         }

@@ -10,7 +10,7 @@ import pytest
 from softcam.camera.pattern.faults import KNOWN
 from tests.conftest import PROJECT, Portal
 from tests.endurance.fault_matrix import RECOVERY_SLACK_S, WATCHDOG_S, Seen, Stage
-from tests.endurance.fault_rows import FAULTS, RIG, Fault
+from tests.endurance.fault_rows import FAULTS, RIG, WAITING, Fault
 from tests.support.publishing_server import PublishingServer
 
 SURVIVED = [row for row in FAULTS if row.exit_code is None and not row.flags]
@@ -61,7 +61,8 @@ def check(row: Fault, seen: Seen) -> None:
         found = next((line for line in left if re.match(pattern, line)), None)
         assert found is not None, (pattern, seen.logged)
         left.remove(found)
-    assert left == []
+    # On a busy machine, an interruption of two seconds may take the three after which publishing reports it.
+    assert [line for line in left if not re.match(WAITING, line)] == []
     if row.exit_code is None:
         assert seen.outage_s < row.recovery * WATCHDOG_S + RECOVERY_SLACK_S
 

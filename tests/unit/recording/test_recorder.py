@@ -229,6 +229,19 @@ def test_pause_without_frames(tmp_path: Path) -> None:
         s.stop()
 
 
+def test_pause_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is on the disk is synced meanwhile, which is not a sign that it records again."""
+    limits = RecorderLimits(flush_s=0.01, silence_s=0.1, sync_s=0.0)
+    with studio(tmp_path, limits=limits) as s:
+        s.start()
+        eventually(lambda: running_status(s).paused)
+        seen = [running_status(s).paused for _ in range(20) if not time.sleep(0.01)]
+        assert seen == ["no frames from the camera"] * 20
+        assert s.recorder.last_error == seen[0]
+        s.stop()
+    assert caplog.text.count("no frames from the camera") == 1
+
+
 def test_recording_without_preroll_on_request(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=5.0) as s:
         s.source.began_s -= 10.0
