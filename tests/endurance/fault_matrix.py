@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tests.conftest import Portal
 from tests.endurance import fault_rows as rows
 from tests.endurance.fault_rows import Fault
-from tests.support.http_client import StreamClient, ask, port_of, post, status_of, wait_for_status
+from tests.support.http_client import Listening, StreamClient, ask, port_of, post, status_of, wait_for_status
 from tests.support.pattern_client import FaultsFile
 from tests.support.publishing_server import PublishingServer
 from tests.support.recording_client import listed, probe, videos
@@ -53,7 +53,7 @@ class Seen:
 class Client(threading.Thread):
     """Reads a stream until the row is over or the portal ends it."""
 
-    def __init__(self, portal: Portal, name: str, read: Callable[["Client"], None]) -> None:
+    def __init__(self, portal: Listening, name: str, read: Callable[["Client"], None]) -> None:
         super().__init__(name=name, daemon=True)
         self.portal = portal
         self.status = 0
@@ -69,6 +69,9 @@ class Client(threading.Thread):
             self._read(self)
         except (AssertionError, OSError):  # the end of the connection, as `StreamClient` and `Peer` report it
             self.has_ended = True
+
+    def __str__(self) -> str:
+        return f"{self.name}, status {self.status}, {len(self.media_s)} images"
 
     def has_media(self, after_s: float) -> bool:
         return bool(self.media_s) and self.media_s[-1] > after_s
@@ -118,6 +121,7 @@ def read_mp4(client: Client) -> None:
 def read_rtsp(client: Client) -> None:
     address = urlsplit(status_of(client.portal)["rtsp"]["url"])
     peer = Peer((address.hostname or "", address.port or 0))
+    peer.url = f"rtsp://127.0.0.1:{address.port}/stream"  # for any camera
     try:
         peer.socket.settimeout(RESPONSE_S)
         client.status = peer.request("DESCRIBE").status
@@ -325,7 +329,7 @@ class Stage:
 class Request(threading.Thread):
     """A request in the background: its status, and for how long it waited."""
 
-    def __init__(self, portal: Portal, method: str, path: str, content: Any) -> None:
+    def __init__(self, portal: Listening, method: str, path: str, content: Any) -> None:
         super().__init__(name=path, daemon=True)
         self._portal, self._method, self._path, self._content = portal, method, path, content
         self.status = 0

@@ -307,6 +307,16 @@ RIG: Final = (
     ("unplugged while it streams", "ends, exit code 66", f"{_LIFE}test_unplugged_while_streaming"),
     ("unplugged while it is closed", "503, exit code 66", f"{_LIFE}test_unplugged_while_closed"),
     ("missing at the start", "exit code 66, the log lists the cameras", f"{_LIFE}test_camera_missing_at_start"),
+    (
+        "frames stop until the stream is restarted, with clients of every kind",
+        "all continue, the recording in the same file",
+        "tests/rig/test_portal_faults.py::test_all_clients_continue_after_recovery",
+    ),
+    (
+        "unplugged, with clients of every kind",
+        "all end, exit code 66; snapshots 503",
+        "tests/rig/test_portal_faults.py::test_all_clients_end_when_unplugged",
+    ),
     ("another process has it", "503, exit code 69", f"{_LIFE}test_camera_in_two_processes"),
 )
 
@@ -344,7 +354,7 @@ def effects_table() -> str:
         if row.exit_code is not None:
             ends = f"exit code {row.exit_code}"
         elif row.recovery:
-            ends = f"{row.recovery:g} times the timeout"
+            ends = f"{row.recovery:g} × timeout"  # noqa: RUF001
         else:
             ends = "at once"
         counted = ", ".join(f"`{name}` +{more}" for name, more in row.counted.items())

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import Portal
-from tests.support.http_client import ask, post
+from tests.support.http_client import Listening, ask, post
 from tests.support.timeouts import RUN_LIMIT_S
 
 SMALL = ("--width", "320", "--height", "180", "--fps", "20", "--no-autofocus")
 FPS = 20
 
 
-def listed(portal: Portal) -> dict[str, Any]:
+def listed(portal: Listening) -> dict[str, Any]:
     answer = ask(portal, "/v1/recordings")
     assert answer.status == 200, answer.body
     content: dict[str, Any] = answer.json
