@@ -73,6 +73,10 @@ class Client(threading.Thread):
     def __str__(self) -> str:
         return f"{self.name}, status {self.status}, {len(self.media_s)} images"
 
+    def keep_status(self, status: int, has_retry_after: bool) -> None:
+        """A 503 without a hint when to try again is none."""
+        self.status = status if status != 503 or has_retry_after else 0
+
     def has_media(self, after_s: float) -> bool:
         return bool(self.media_s) and self.media_s[-1] > after_s
 
@@ -95,7 +99,8 @@ def longest_gap(times_s: Sequence[float]) -> tuple[float, float]:
 
 def read_mjpeg(client: Client) -> None:
     with StreamClient(client.portal, timeout_s=RESPONSE_S) as stream:
-        client.status = int(stream.head()[0].split()[1])
+        first, fields = stream.head()
+        client.keep_status(int(first.split()[1]), "Retry-After" in fields)
         while client.status == 200 and not client.is_over.is_set():
             part = stream.next()
             if part.is_placeholder:
@@ -109,7 +114,7 @@ def read_mp4(client: Client) -> None:
     with socket.create_connection(address, RESPONSE_S) as connection:
         connection.sendall(b"GET /stream.mp4 HTTP/1.1\r\nHost: test\r\n\r\n")
         head = connection.recv(1 << 16)
-        client.status = int(head.split()[1]) if head else 0
+        client.keep_status(int(head.split()[1]) if head else 0, b"\r\nRetry-After: " in head)
         while chunk := connection.recv(1 << 20):
             if b"moof" in chunk:
                 client.media_s.append(time.monotonic())
@@ -124,7 +129,8 @@ def read_rtsp(client: Client) -> None:
     peer.url = f"rtsp://127.0.0.1:{address.port}/stream"  # for any camera
     try:
         peer.socket.settimeout(RESPONSE_S)
-        client.status = peer.request("DESCRIBE").status
+        response = peer.request("DESCRIBE")
+        client.keep_status(response.status, "retry-after" in response.fields)
         if client.status != 200:
             return
         peer.set_up(TCP)
@@ -137,7 +143,7 @@ def read_rtsp(client: Client) -> None:
 
 
 class Stage:
-    """One portal, its faults file, its recordings, and the server that it publishes to under a path of its own."""
+    """One portal, its faults file, its recordings, and the server that it publishes to under a separate path."""
 
     def __init__(
         self,

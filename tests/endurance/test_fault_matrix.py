@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -14,36 +14,30 @@ from tests.endurance.fault_rows import FAULTS, RIG, WAITING, Fault
 from tests.support.publishing_server import PublishingServer
 
 SURVIVED = [row for row in FAULTS if row.exit_code is None and not row.flags]
-SEPARATE = [row for row in FAULTS if row not in SURVIVED]
+SEPARATE = [row for row in FAULTS if row not in SURVIVED]  # each has its own portal
+SHARED_PORTALS = 3
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PublishingServer]:
-    with closing(PublishingServer()) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def separate(
-    start_shared_portal: Callable[..., Portal], tmp_path_factory: pytest.TempPathFactory, server: PublishingServer
+def seen(
+    start_shared_portal: Callable[..., Portal], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Seen]]]:
-    """The rows with a portal of their own. They run at the same time, as most of it is waiting."""
+    """Runs all rows: each portal has a thread for its rows, as most of it is waiting."""
     folder = tmp_path_factory.mktemp("faults")
-    stages = [
-        Stage(start_shared_portal, folder / row.name, server, *row.flags, is_publishing=row.is_open) for row in SEPARATE
-    ]
-    with ThreadPoolExecutor(len(stages)) as pool:
-        yield {row.name: pool.submit(stage.run, row) for row, stage in zip(SEPARATE, stages, strict=True)}
-
-
-@pytest.fixture(scope="module")
-def stage(
-    start_shared_portal: Callable[..., Portal], tmp_path_factory: pytest.TempPathFactory, server: PublishingServer
-) -> Stage:
-    """The portal that outlives its rows. The first run leaves what is created once."""
-    stage = Stage(start_shared_portal, tmp_path_factory.mktemp("shared"), server)
-    stage.run(FAULTS[0])
-    return stage
+    with closing(PublishingServer()) as server, ExitStack() as pools:
+        stages = [
+            (Stage(start_shared_portal, folder / row.name, server, *row.flags, is_publishing=row.is_open), [row])
+            for row in SEPARATE
+        ]
+        for number in range(SHARED_PORTALS):
+            stage = Stage(start_shared_portal, folder / f"shared{number}", server)
+            # The first run leaves what is created once.
+            stages.append((stage, [FAULTS[0], *SURVIVED[number::SHARED_PORTALS]]))
+        runs: dict[str, Future[Seen]] = {}
+        for stage, rows in stages:
+            pool = pools.enter_context(ThreadPoolExecutor(1))
+            runs |= {row.name: pool.submit(stage.run, row) for row in rows}
+        yield runs
 
 
 def check(row: Fault, seen: Seen) -> None:
@@ -67,14 +61,9 @@ def check(row: Fault, seen: Seen) -> None:
         assert seen.outage_s < row.recovery * WATCHDOG_S + RECOVERY_SLACK_S
 
 
-@pytest.mark.parametrize("row", SURVIVED, ids=lambda row: row.name)
-def test_fault(stage: Stage, separate: dict[str, Future[Seen]], row: Fault) -> None:
-    check(row, stage.run(row))
-
-
-@pytest.mark.parametrize("row", SEPARATE, ids=lambda row: row.name)
-def test_fault_of_separate_portal(separate: dict[str, Future[Seen]], row: Fault) -> None:
-    check(row, separate[row.name].result())
+@pytest.mark.parametrize("row", FAULTS, ids=lambda row: row.name)
+def test_fault(seen: dict[str, Future[Seen]], row: Fault) -> None:
+    check(row, seen[row.name].result())
 
 
 def test_each_word_has_a_row() -> None:

@@ -9,7 +9,7 @@ from tests.endurance.load import ENVIRONMENT, FLAGS, FULL, compare, table
 
 SECONDS = 8.0
 LATENCY_MS = 200.0  # the goal on two idle cores; on busier ones, as many times more than what is usual without load
-USUAL_MS = 20.0
+USUAL_MS = 10.0
 RATE, SLOWEST_RATE = 0.9, 0.8  # of that without load
 GROWTH_MB = 40.0
 
