@@ -325,6 +325,7 @@ def _log_text(pattern: str) -> str:
     """A pattern as readers of a log see the line."""
     for written, shown in (
         (r"\d\.\d s", "N s"),
+        (r"client \S+", "client ADDRESS"),
         (r"\S+", "URL"),
         (".* s", "N s"),
         (".*", "NAME"),
@@ -332,7 +333,7 @@ def _log_text(pattern: str) -> str:
         ("\\)", ")"),
     ):
         pattern = pattern.replace(written, shown)
-    return pattern
+    return pattern + "…" * pattern.endswith((": ", " after", " for"))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
