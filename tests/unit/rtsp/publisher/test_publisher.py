@@ -153,6 +153,7 @@ def test_encoder_that_fails_to_start_is_retried(scene: Scene) -> None:
 def test_publishes_until_stop(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         scene.publish()
+        eventually(lambda: "Publishing " in caplog.text, "the line that follows the state")
     connecting, publishing = (message for message in caplog.messages if "rtsp://" in message)
     assert connecting.startswith("Connecting to RTSP server rtsp://127.0.0.1:")
     assert re.match(r"Publishing \d+x\d+ to rtsp://127.0.0.1:", publishing)
