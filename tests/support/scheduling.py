@@ -20,6 +20,7 @@ _GROUPS = (
     ("tests/deploy/", "container"),  # one machine for all of them, which also check what is left in /tmp
     ("tests/package/", None),
     ("tests/container/", None),
+    ("tests/endurance/", None),
     ("tests/process/", None),
     ("tests/browser/", None),
     ("tests/rig/", None),
