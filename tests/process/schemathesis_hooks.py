@@ -1,6 +1,7 @@
 """Additions to the API description for schemathesis, which loads this module in its own process."""
 
 import os
+from ipaddress import ip_network
 from typing import Any, TypeGuard
 
 import schemathesis
@@ -27,6 +28,7 @@ BODIES = {**BY_NAME, **{group.name: group for group in (SNAPSHOT, *(alias.body f
 IMPORTED = ("exposure_limits", "roi")
 TRIES = 3
 REQUEST_LIMIT_S = 30 * TIMEOUT_FACTOR
+ADDRESSES = ip_network("10.0.0.0/8").hosts()
 UNKNOWN = "x-schemathesis-unknown-property"
 # In errors of presets that a schema cannot express.
 INEXPRESSIBLE = (": contradicts ", "must be absent from a preset with", "must be at most max_")
@@ -66,7 +68,11 @@ def _presets_in(body: Any) -> list[dict[str, Any]]:
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Make the minimum at most the maximum, including a saved one, which a schema cannot express."""
+    """Make the minimum at most the maximum, including a saved one, which a schema cannot express.
+
+    Each case has another address: responses to several wrong keys of one would be delayed.
+    """
+    case.headers["X-Real-IP"] = str(next(ADDRESSES))
     body, name = case.body, case.path.rpartition("/")[2]
     if "/v1/presets" in case.path:
         _reconcile(case.body)
