@@ -125,6 +125,6 @@ def without_stack(error: _Error) -> _Error:
     """
     each: BaseException | None = error
     while each is not None:
-        each.__traceback__ = None
+        each.with_traceback(None)
         each = each.__cause__ or each.__context__
     return error

@@ -22,7 +22,6 @@ FOREIGN: Final = {
     },
     "softcam/camera/picamera/camera.py": {"picam2": "Picamera2"},
     "softcam/camera/picamera/h264_encoder.py": {"encoder": "Picamera2's encoder"},
-    "softcam/camera/picamera/still.py": {"failure": "an exception's cause, where it is not raised"},
     "softcam/camera/session/state.py": {"timer": "threading.Timer, whose constructor has no name"},
     "softcam/camera/url/http_client.py": {"context": "ssl.SSLContext"},
     "softcam/camera/url/source.py": {"video": "PyAV's stream", "video.codec_context": "PyAV's context"},
