@@ -77,7 +77,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     _fail_where_skipped(report)
-    # What is no text cannot be sent from a worker of pytest-xdist.
+    # A lone surrogate cannot be sent by a worker of pytest-xdist.
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
 

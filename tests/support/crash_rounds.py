@@ -7,6 +7,7 @@ kills hit the start instead. The next round starts on the same folders. A change
 """
 
 import argparse
+import calendar
 import http.client
 import itertools
 import json
@@ -71,7 +72,6 @@ class Rounds:
         self._brightness = Known(0.0)
         self._presets: dict[str, Known] = {f"crash{number}": Known() for number in range(4)}
         self._files: dict[str, Known] = {}  # True: it exists
-        self._earlier: frozenset[str] = frozenset()  # those of the rounds before
         self._is_over = threading.Event()
         self.figures: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -155,8 +155,8 @@ class Rounds:
         self._acknowledge(ask(portal, path, method="PUT", headers=_JSON, body=body), known, "presets saved")
 
     def _record(self, portal: Portal, chance: random.Random) -> None:
-        # Not those of this round: the name of a recording that is deleted in its first second is used again.
-        present = [name for name, known in self._files.items() if known.value and name in self._earlier]
+        # The name of a recording that is deleted in its first second is used again.
+        present = [name for name, known in self._files.items() if known.value and _age_s(name) > 2.0]
         if len(present) > _MAX_RECORDINGS:
             name = chance.choice(present)
             self._files[name].request(False)
@@ -204,17 +204,17 @@ class Rounds:
             answer = ask(portal, f"/v1/presets/{name}")
             value = answer.json["controls"]["image_processing"]["brightness"] if answer.status == 200 else None
             self._expect(known.settle(value), f"preset {name} is {value}, something else was acknowledged")
-        self._wait_for_recovery(portal)
+        # It runs in the background, and no event reports its end.
+        self._expect(_becomes_true(lambda: self._is_recovered(portal)), "recordings are not recovered")
         listed = {entry["name"] for entry in ask(portal, "/v1/recordings?limit=500").json["recordings"]}
         for name, known in self._files.items():
             is_listed = name in listed
             self._expect(known.settle(is_listed), f"{name}: {'is' if is_listed else 'is not'} in the list")
         self._files = {name: Known(True) for name in listed}
-        self._earlier = frozenset(listed)
         for name in sorted(listed):
             self._expect(self._is_playable(name), f"{name} cannot be played")
-        left = [path.name for path in self._temporary_files()]
-        self._expect(left == [], f"left over: {left}")
+        is_clean = _becomes_true(lambda: not any(self._temporary_files()))
+        self._expect(is_clean, f"left over: {[path.name for path in self._temporary_files()]}")
         self._expect(not [*self._state.glob("*.bad*")], "state was quarantined")
 
     def _check_quarantine(self) -> None:
@@ -229,15 +229,9 @@ class Rounds:
             self._brightness.request(0.0)
             path.unlink()
 
-    def _wait_for_recovery(self, portal: Portal) -> None:
-        """It runs in the background, and no event reports its end: until nothing is left to do."""
-        deadline_s = time.monotonic() + PATIENCE_S
-        while time.monotonic() < deadline_s:
-            entries = ask(portal, "/v1/recordings?limit=500").json["recordings"]
-            is_complete = all(entry["duration_s"] or entry["kind"] == "still" for entry in entries)
-            if is_complete and not any(self._temporary_files()):
-                return
-            time.sleep(0.02)
+    def _is_recovered(self, portal: Portal) -> bool:
+        entries = ask(portal, "/v1/recordings?limit=500").json["recordings"]
+        return all(entry["duration_s"] or entry["kind"] == "still" for entry in entries)
 
     def _is_playable(self, name: str) -> bool:
         try:
@@ -258,6 +252,17 @@ class Rounds:
         hidden = {name for name in names if name.startswith(".")}
         belonging = {f".{name}{suffix}" for name in names - hidden for suffix in (".jpg", ".keep")}
         yield from (self._recordings / name for name in hidden - belonging - {".order"})
+
+
+def _age_s(name: str) -> float:
+    return time.time() - calendar.timegm(time.strptime(name[:19], "%Y-%m-%d_%H-%M-%S"))
+
+
+def _becomes_true(predicate: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not (is_true := predicate()) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    return is_true
 
 
 def main() -> int:
