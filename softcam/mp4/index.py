@@ -250,8 +250,8 @@ def _tables(mp4: Mp4Info) -> Iterator[bytes]:
     offsets, begins, counts = chunks[:, 0], chunks[:, 1], chunks[:, 2]
     durations = samples["ticks"].astype(np.int64)
     # The last sample of a fragment lasts until the next fragment begins.
-    after = np.cumsum(counts)
-    ends = begins + np.add.reduceat(durations, after - counts)
+    after = np.cumsum(counts).astype(np.intp)  # `reduceat` accepts no wider positions on a 32-bit system
+    ends = begins + np.add.reduceat(durations, after - counts.astype(np.intp))
     durations[after[:-1] - 1] += begins[1:] - ends[:-1]
     durations = durations.clip(0, MAX_TICKS)
     runs, groups = _run_starts(durations), _run_starts(counts)

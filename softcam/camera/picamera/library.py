@@ -42,14 +42,20 @@ def list_cameras() -> list[CameraEntry]:
 
 
 def picamera2() -> Any:
-    """Import the package. Raises CameraMissing, with instructions to install it."""
+    """Import the package. Raises CameraMissing, with instructions to install or update it."""
     try:
         import picamera2
-        import picamera2.platform
     except ImportError as error:
         raise CameraMissing(
             f"picamera2 is missing ({error}): install it with 'sudo apt install python3-picamera2', "
             "or use the built-in pattern camera with --camera pattern"
+        ) from error
+    try:
+        import picamera2.platform  # since 0.3.14
+    except ImportError as error:
+        raise CameraMissing(
+            f"picamera2 is too old ({error}): version 0.3.14 or newer is required; update it with "
+            "'sudo apt update && sudo apt full-upgrade'"
         ) from error
     return picamera2
 

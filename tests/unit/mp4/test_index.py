@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -112,6 +111,8 @@ def test_players_read_the_index(tmp_path: Path) -> None:
     assert play(path) == before
     assert written.duration_s == again.duration_s == pytest.approx(FRAGMENTS * FRAMES / FPS, abs=0.001)
     assert (again.width, again.height, again.is_finished) == (64, 48, True)
+    import av
+
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.frames == FRAGMENTS * FRAMES
