@@ -162,4 +162,6 @@ def test_state_file_that_is_no_file(start_portal: Start, tmp_path: Path, kind: s
     portal = start_portal("--state-dir", str(tmp_path))
     portal.wait_for_log("controls-pattern.json: must be a regular file")
     portal.wait_for_log("Listening")
-    assert ask(portal, "/health").status == 200
+    assert ask(portal, "/v1/camera/status").status == 200
+    health = ask(portal, "/health")
+    assert (health.status, health.json["problems"]) == (503, ["controls_not_kept"])
