@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import pytest
 
@@ -258,16 +258,17 @@ def test_rejected_client_can_read_the_response(handlers: Handlers, no_leaks: NoL
 
 
 def test_address_evicts_its_own_connection(handlers: Handlers, no_leaks: NoLeaks) -> None:
-    with no_leaks(), Site(handlers.routes(), max_clients=1, max_per_address=2) as site:
-        other, *clients = (connect_from(site, address) for address in ("192.0.2.2", "192.0.2.1", "192.0.2.1"))
-        for client in (other, *clients):
+    with no_leaks(), Site(handlers.routes(), max_clients=1, max_per_address=2) as site, ExitStack() as stack:
+        waiting = site.server.connections._waiting
+        addresses = "192.0.2.2", "192.0.2.1", "192.0.2.1"
+        other, oldest, newer = (stack.enter_context(connect_from(site, address)) for address in addresses)
+        for client in (other, oldest, newer):
             assert client.ask("/hello").status == 200
-        clients.append(connect_from(site, "192.0.2.1"))
-        assert clients[0].is_closed()
-        for client in (other, *clients[1:]):
+            eventually(lambda: len(waiting) == 3)
+        newest = stack.enter_context(connect_from(site, "192.0.2.1"))
+        assert oldest.is_closed()
+        for client in (other, newer, newest):
             assert client.ask("/hello").status == 200
-        for client in (other, *clients):
-            client.socket.close()
 
 
 def test_share_behind_a_proxy(handlers: Handlers, no_leaks: NoLeaks) -> None:
