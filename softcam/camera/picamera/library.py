@@ -54,7 +54,7 @@ def picamera2() -> Any:
         import picamera2.platform  # since 0.3.14
     except ImportError as error:
         raise CameraMissing(
-            f"picamera2 is too old ({error}): version 0.3.14 or newer is required; update it with "
+            f"picamera2 is too old ({error}): version 0.3.16 or newer is required; update it with "
             "'sudo apt update && sudo apt full-upgrade'"
         ) from error
     return picamera2

@@ -268,7 +268,7 @@ def test_missing_picamera2_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_picamera2_of_the_first_bookworm_is_too_old(fake: type[FakePicamera2], monkeypatch: pytest.MonkeyPatch) -> None:
     """Version 0.3.12 has no module `platform`."""
     monkeypatch.setitem(sys.modules, "picamera2.platform", None)
-    with pytest.raises(CameraMissing, match=r"picamera2 is too old .*0\.3\.14 or newer .*full-upgrade"):
+    with pytest.raises(CameraMissing, match=r"picamera2 is too old .*0\.3\.16 or newer .*full-upgrade"):
         PicameraCamera(0, None, REQUEST)
 
 
