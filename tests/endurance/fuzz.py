@@ -91,6 +91,8 @@ def check_rtsp(received: bytes) -> int:
     """The status of the first response, 0 for none. Raises `Wrong`."""
     if not received:
         return 0
+    if received.startswith(b"HTTP/1.1 400 "):  # to a browser, which gets the right address
+        return 400
     line = received.partition(b"\r\n")[0].decode("latin-1")
     version, _, rest = line.partition(" ")
     code = rest.partition(" ")[0]
