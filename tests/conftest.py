@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -27,7 +27,6 @@ from tests.support.timeouts import PATIENCE_S, TEST_LIMIT_S
 PROJECT = Path(__file__).resolve().parent.parent
 _WITH_PARENT = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 BYTECODE = PROJECT / ".cache" / "bytecode"  # of the portals, which would compile the package at each start without it
-_SOFT_STREAM = (sys.executable, "-u", str(PROJECT / "soft_stream.py"))
 LISTENING = re.compile(r"Listening on (http://\S+)")
 
 
@@ -98,15 +97,13 @@ class Portal:
     The kernel kills it when the thread that started it ends, so that a killed test run leaves no portal behind.
     """
 
-    def __init__(
-        self, arguments: list[str], environment: Mapping[str, str], program: Sequence[str] = _SOFT_STREAM
-    ) -> None:
+    def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._grown = threading.Condition()  # guards lines, _first_line and _is_log_over
         self.lines: list[str] = []
         self._first_line = 0  # of the log that tests see
         self._is_log_over = False
         self.process = subprocess.Popen(
-            [*_WITH_PARENT, *program, *arguments],
+            [*_WITH_PARENT, sys.executable, "-u", str(PROJECT / "soft_stream.py"), *arguments],
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -199,7 +199,6 @@ case $goal in
     .venv-test/bin/python -m tests.deploy.virtual 2>&3
     .venv-test/bin/python -m tests.container.engine 2>&3 >/dev/null || true # its tests say why
     .venv-test/bin/python -m tests.support.prometheus >/dev/null 2>&1 || true # so do those of the alert rules
-    .venv-test/bin/python -m tests.arm.root 2>&3 >/dev/null || true # and so do those on ARM
     ;;
   *) fail "no such goal" ;;
 esac

@@ -19,7 +19,6 @@ _GROUPS = (
     ("tests/deploy/test_devices.py", "virtual machine"),
     ("tests/deploy/", "container"),  # one machine for all of them, which also check what is left in /tmp
     ("tests/package/", None),
-    ("tests/arm/", None),
     ("tests/container/", None),
     ("tests/endurance/", None),
     ("tests/process/", None),
