@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
@@ -100,8 +101,6 @@ class Seen:
 
 def play(path: Path, number_of: Callable[[Any], int] | None = None) -> Seen:
     """Decode the whole file."""
-    import av  # not available on the 32-bit system of tests/arm
-
     with av.open(str(path)) as movie:
         stream = movie.streams.video[0]
         times, numbers = [], []
