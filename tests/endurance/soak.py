@@ -36,7 +36,7 @@ WATCHDOG_S = 2
 ANSWER_LIMIT_S = 45 * TIMEOUT_FACTOR  # a client may have to wait for two restarts of the camera
 ROUNDS_PER_HOUR = 60
 LEAST_ROUND_S = 15.0
-MORE_DESCRIPTORS, MORE_THREADS, MORE_MB = 3, 6, 60  # between pauses; the pools of threads and buffers vary by that
+MORE_DESCRIPTORS, MORE_THREADS, MORE_MB = 3, 6, 25  # between pauses; the pools of threads and buffers vary by that
 FLAGS = (
     *("--width", "640", "--height", "360", "--fps", "20", "--linger", "0.5", "--watchdog-timeout", str(WATCHDOG_S)),
     *("--rtsp-port", "0", "--substream", "160x90@5", "--recordings-max-bytes", "30000000"),

@@ -1,4 +1,4 @@
-"""Some calls that fail. `make torture` makes each call of each kind fail, for ten minutes."""
+"""Some calls that fail. `python -m tests.endurance.torture` makes each call of each kind fail, for ten minutes."""
 
 from collections.abc import Callable
 from pathlib import Path

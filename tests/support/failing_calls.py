@@ -18,7 +18,7 @@ _OS = ("open", "fsync", "pread", "pwrite", "ftruncate", "posix_fallocate", "scan
 _PATH = ("mkdir", "replace", "rename", "unlink", "exists", "is_dir", "stat", "iterdir")
 
 
-class Torture:
+class FailingCalls:
     """Counts the calls, and raises an error in one of them, and in those after it if `lasts`."""
 
     def __init__(self, at: int | None, *, lasts: bool) -> None:
@@ -39,20 +39,20 @@ class Torture:
             return
         if name.startswith("start of"):
             raise RuntimeError("can't start new thread")
-        number = errno.ENOSPC if "write" in name else errno.EIO
-        raise OSError(number, os.strerror(number))
+        error = errno.ENOSPC if "write" in name else errno.EIO
+        raise OSError(error, os.strerror(error))
 
 
 class _File:
     """A file whose `write` may fail, with a part of the data written before."""
 
-    def __init__(self, file: Any, torture: Torture) -> None:
+    def __init__(self, file: Any, calls: FailingCalls) -> None:
         self._file = file
-        self._torture = torture
+        self._calls = calls
 
     def write(self, data: bytes) -> int:
         self._file.write(data[: len(data) // 2])
-        self._torture.call("write")
+        self._calls.call("write")
         return len(data[: len(data) // 2]) + int(self._file.write(data[len(data) // 2 :]))
 
     def __enter__(self) -> Self:
@@ -66,12 +66,12 @@ class _File:
 
 
 @contextmanager
-def torture(at: int | None, folder: Path, *, thread: str = "", lasts: bool = False) -> Iterator[Torture]:
+def failing_calls(at: int | None, folder: Path, *, thread: str = "", lasts: bool = False) -> Iterator[FailingCalls]:
     """Within the block, call number `at` fails, of those on what is in `folder` and of the starts of this thread.
 
     None is a run without a failure. With `lasts`, all calls after it fail, too.
     """
-    state = Torture(at, lasts=lasts)
+    state = FailingCalls(at, lasts=lasts)
 
     real_readlink = os.readlink
 

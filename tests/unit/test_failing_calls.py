@@ -12,9 +12,9 @@ from softcam.recording.journal import Journal
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits
 from tests.support.background import eventually
+from tests.support.failing_calls import FailingCalls, failing_calls
 from tests.support.h264_samples import play
 from tests.support.recording_studio import studio
-from tests.support.torture import Torture, torture
 from tests.support.web_app import make_controls, make_presets
 from tests.unit.recording.test_journal import ENTRY
 
@@ -22,7 +22,7 @@ BEFORE = {"position": 1.0}
 AFTER = {"position": 2.0}
 
 
-def each_failure(folder: Path, run: Callable[[Path, int | None], Torture], *, every: int = 1) -> list[str]:
+def each_failure(folder: Path, run: Callable[[Path, int | None], FailingCalls], *, every: int = 1) -> list[str]:
     """Call `run(folder, at)` for each of its calls, or every second, …; returns the names of all calls."""
     names = run(folder / "all", None).calls
     for at, name in [*enumerate(names)][::every]:
@@ -41,11 +41,11 @@ def saved_position(folder: Path) -> object:
 
 
 def test_change_of_a_control(tmp_path: Path) -> None:
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         controls = make_controls(None, folder)
         controls.change(BY_NAME["lens_position"], BEFORE)
-        with torture(at, folder, thread="state-writer") as state:
+        with failing_calls(at, folder, thread="state-writer") as state:
             controls.change(BY_NAME["lens_position"], AFTER)
             note = controls.unsaved_note()
         if note is None:
@@ -64,11 +64,11 @@ def test_change_of_a_control(tmp_path: Path) -> None:
 def test_disk_that_stays_broken(tmp_path: Path) -> None:
     """From each call on, all fail: what was saved before is still there, or the change."""
 
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         controls = make_controls(None, folder)
         controls.change(BY_NAME["lens_position"], BEFORE)
-        with torture(at, folder, thread="state-writer", lasts=True) as state:
+        with failing_calls(at, folder, thread="state-writer", lasts=True) as state:
             controls.change(BY_NAME["lens_position"], AFTER)
             note = controls.unsaved_note()
         assert saved_position(folder) in ((1.0, 2.0) if note else (2.0,)), state.calls[at or 0]
@@ -82,11 +82,11 @@ def test_disk_that_stays_broken(tmp_path: Path) -> None:
 def test_start_with_a_saved_state(tmp_path: Path) -> None:
     """What cannot be read is used again by the next start, or is in quarantine."""
 
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         make_controls(None, folder).change(BY_NAME["lens_position"], BEFORE)
         content = (folder / "cam0.json").read_bytes()
-        with torture(at, folder) as state:
+        with failing_calls(at, folder) as state:
             controls = make_controls(None, folder)
         assert controls.requested.get("lens_position", "position") == 1.0 or controls.problems()["controls_not_kept"]
         controls.change(BY_NAME["roi"], {"x": 0.1, "y": 0.1, "width": 0.5, "height": 0.5})
@@ -99,10 +99,10 @@ def test_start_with_a_saved_state(tmp_path: Path) -> None:
 
 
 def test_preset(tmp_path: Path) -> None:
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         library = make_presets(make_controls(None, folder), folder).library
-        with torture(at, folder, thread="state-writer") as state:
+        with failing_calls(at, folder, thread="state-writer") as state:
             library.save("mine")
             note = library.unsaved_note()
         if note is not None:
@@ -115,11 +115,11 @@ def test_preset(tmp_path: Path) -> None:
 
 
 def test_recording_to_be_resumed(tmp_path: Path) -> None:
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         retries: list[Callable[[], bool]] = []
         journal = Journal(folder / "journal.json", retries.append)
-        with torture(at, folder) as state:
+        with failing_calls(at, folder) as state:
             journal.save("video", ENTRY)
             error = journal.error
         assert (error is None) is not bool(retries)
@@ -134,11 +134,11 @@ def test_photo(tmp_path: Path) -> None:
     """A photo that is acknowledged is listed and complete; one that is not leaves nothing."""
     picture = b"\xff\xd8 a photo \xff\xd9"
 
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         library = Library(folder, 10**9)
         is_acknowledged = False
-        with torture(at, folder) as state:
+        with failing_calls(at, folder) as state:
             try:
                 name = library.add_still(picture, 1_000_000_000.0, b"\xff\xd8 small \xff\xd9").name
                 is_acknowledged = True
@@ -160,10 +160,10 @@ def test_photo(tmp_path: Path) -> None:
 def test_video(tmp_path: Path) -> None:
     """A recording continues, or its start is refused; every file that is left plays, also after the next start."""
 
-    def run(folder: Path, at: int | None) -> Torture:
+    def run(folder: Path, at: int | None) -> FailingCalls:
         folder.mkdir()
         with studio(folder, limits=RecorderLimits(retry_s=0.0), journal=folder / "journal.json") as s:
-            with torture(at, folder, thread="recorder") as state:
+            with failing_calls(at, folder, thread="recorder") as state:
                 try:
                     s.start(segment_s=0.5)
                 except RecordingError:
@@ -182,9 +182,9 @@ def test_video(tmp_path: Path) -> None:
     each_failure(tmp_path, run, every=8)
 
 
-def test_torture_itself(tmp_path: Path) -> None:
-    def run(folder: Path, at: int | None) -> Torture:
-        with torture(at, folder) as state:
+def test_failing_calls_themselves(tmp_path: Path) -> None:
+    def run(folder: Path, at: int | None) -> FailingCalls:
+        with failing_calls(at, folder) as state:
             if at is None:
                 folder.mkdir()
             else:
