@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
 
-from softcam.errors import RecordingError
+from softcam.errors import PortalError, RecordingError
 from softcam.recording.journal import CLOCK_STEP_S, Entry, Journal, Origin, boot_clock
 from softcam.recording.library import Library
 from softcam.runtime.deadline import Deadline
@@ -48,6 +48,11 @@ class Run(Generic[OptionsT]):
         self.is_stopping = False
         self.is_interrupted = False  # by the end of the portal: the next start resumes it
         self._boot_unix_s = _boot_unix_s()  # when the times of `origin` were right
+
+    @property
+    def is_on_request(self) -> bool:
+        """Started by a client, which gets the error if that fails, and not by the start of the portal."""
+        return self.origin.interrupted_s is None and not self.origin.is_automatic
 
     @property
     def since_start_s(self) -> float:
@@ -163,6 +168,8 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         with self._changed:
             run = self._run
             if run is None:
+                if not is_interrupted:
+                    self.last_error = None  # of a recording that could not be started
                 return None
             run.request_stop(is_interrupted=is_interrupted)
             self._changed.notify_all()
@@ -172,8 +179,6 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
         if thread is not None:
             thread.join(deadline.remaining_s)
         with self._changed:
-            if self._run is None and not is_interrupted:
-                self.last_error = None  # what could not be recorded is no longer requested
             return self._read_status(run)
 
     @abstractmethod
@@ -186,12 +191,13 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
             raise RecordingError(f"a {self.kind} is already running; stop it first")
         self._run = run
         self.last_error = None
-        if run.origin.interrupted_s is None and not run.origin.is_automatic:
+        if run.is_on_request:
             self._cut_short_s = None
 
     def _end_run(self) -> None:
         with self._changed:
             self._run = None
+            self.last_error = None  # what could not be recorded is no longer requested
             self._changed.notify_all()
 
     def _save_entry(self, run: RunT) -> None:
@@ -247,8 +253,21 @@ class Recorder(ABC, Generic[RunT, StatusT, OptionsT]):
             if self._run is not None:
                 self._run.report_pause(reason or error)
         if is_new:
-            extra = Event.RECORDING_FAILED.extra if cause is None else extra_of(cause)
-            log.warning("%s: %s", self.kind.capitalize(), error, extra=extra)
+            self._log_error(error, cause)
+
+    def _report_failed_start(self, run: RunT, error: BaseException) -> None:
+        """After the end of the run. The status shows the error only if no client got it."""
+        if run.is_stopping or not isinstance(error, PortalError):
+            return
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else None
+        if run.is_on_request:
+            self._log_error(str(error), cause)
+        else:
+            self._report_error(str(error), cause=cause)
+
+    def _log_error(self, error: str, cause: OSError | None) -> None:
+        extra = Event.RECORDING_FAILED.extra if cause is None else extra_of(cause)
+        log.warning("%s: %s", self.kind.capitalize(), error, extra=extra)
 
     def _clear_error(self, run: RunT) -> None:
         """It records again; with the lock held."""

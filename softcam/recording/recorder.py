@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from softcam.camera.session.manager import CameraManager, Lease
-from softcam.errors import CameraError, PortalError
+from softcam.errors import CameraError
 from softcam.h264.packet import Packet, VideoFormat, VideoSource
 from softcam.h264.packet_queue import PacketQueue
 from softcam.recording.base import STOP_LIMIT_S, Recorder
@@ -115,8 +115,7 @@ class VideoRecorder(Recorder[VideoRun, RunningVideo, RecordingOptions]):
             if run.is_stopping:
                 self._remove_entry(run)  # of a recording that was to be resumed
             self._release(run)
-            if isinstance(error, PortalError) and not run.is_stopping:
-                self._report_error(str(error))
+            self._report_failed_start(run, error)
             raise
         self._log_start(run)
         with self._changed:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from softcam.errors import CameraError, NoPicture, RecordingError, without_stack
+from softcam.errors import CameraError, NoPicture, without_stack
 from softcam.h264.bitrate import Bitrate
 from softcam.h264.packet import Packet, VideoFormat
 from softcam.h264.x264 import X264, require_libx264
@@ -203,16 +203,19 @@ class TimelapseRecorder(Recorder[_TimelapseRun, RunningTimelapse, TimelapseOptio
         self._max_stills = max_stills
 
     def start(self, options: TimelapseOptions, origin: Origin | None = None) -> RunningTimelapse:
-        require_libx264()
-        if origin is None:
-            self._require_space()
         run = _TimelapseRun(options, origin)
         with self._changed:
             self._begin_run(run)
         try:
+            require_libx264()
+            if origin is None:
+                self._require_space()
             self._start_thread(run, "timelapse", self._record)
-        except RecordingError:
+        except BaseException as error:
+            if run.is_stopping:
+                self._remove_entry(run)  # of a time-lapse that was to be resumed
             self._end_run()
+            self._report_failed_start(run, error)
             raise
         self._log_start(run, f": a still every {options.interval_s:g} s")
         with self._changed:

@@ -242,6 +242,14 @@ def test_pause_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert caplog.text.count("no frames from the camera") == 1
 
 
+def test_pause_is_over_with_the_duration(tmp_path: Path) -> None:
+    with studio(tmp_path, limits=RecorderLimits(silence_s=0.1)) as s:
+        s.start(duration_s=1.5)
+        eventually(lambda: s.recorder.last_error == "no frames from the camera")
+        eventually(lambda: s.recorder.running is None)
+        assert s.recorder.last_error is None
+
+
 def test_recording_without_preroll_on_request(tmp_path: Path) -> None:
     with studio(tmp_path, preroll_s=5.0) as s:
         s.source.began_s -= 10.0

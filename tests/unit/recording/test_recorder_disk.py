@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from softcam.errors import RecordingError
+from softcam.recording import base
+from softcam.recording.journal import Origin
 from softcam.recording.library import Library
 from softcam.recording.recorder import RecorderLimits
 from softcam.recording.video_run import RecordingOptions
 from softcam.runtime.log.events import Event
-from tests.support.background import eventually
+from tests.support.background import eventually, soon
 from tests.support.h264_samples import FPS
 from tests.support.log_events import logged_events
 from tests.support.recording_studio import Studio, numbers_from, running_name, running_status, studio
@@ -108,6 +110,40 @@ def test_start_without_folder_is_an_error(tmp_path: Path) -> None:
         ):
             s.recorder.start(RecordingOptions())
         assert s.recorder.running is None
+
+
+@pytest.mark.parametrize(
+    ("code", "event"), [(errno.ENOSPC, Event.DISK_FULL), (errno.EROFS, Event.RECORDING_FAILED)], ids=["full", "other"]
+)
+def test_failed_start_is_logged_and_over(
+    code: int, event: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets the error; the status would show it until the next start."""
+
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    with studio(tmp_path) as s:
+        monkeypatch.setattr(s.library, "require_writable", fail)
+        with pytest.raises(RecordingError, match=os.strerror(code)):
+            s.recorder.start(RecordingOptions())
+        assert logged_events(caplog) == [event]
+        assert s.recorder.last_error is None
+
+
+def test_failed_automatic_start_is_an_error_until_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with studio(tmp_path) as s:
+        monkeypatch.setattr(base, "spawn", fail)
+        with pytest.raises(RecordingError, match="can't start new thread"):
+            s.recorder.start(RecordingOptions(), Origin(is_automatic=True))
+        assert s.recorder.last_error is not None
+        assert s.recorder.stop(soon(), is_interrupted=True) is None
+        assert s.recorder.last_error is not None, "it is still requested"
+        assert s.recorder.stop(soon()) is None
+        assert s.recorder.last_error is None
 
 
 class SmallDisk:

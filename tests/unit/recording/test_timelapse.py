@@ -1,5 +1,6 @@
 """The time-lapse recorder with stills from the test: the stills, the MP4 file, and failures."""
 
+import errno
 import io
 import os
 import threading
@@ -21,8 +22,10 @@ from softcam.recording import base
 from softcam.recording.library import MAX_FILE_BYTES, Library
 from softcam.recording.mp4_file import Mp4Writer
 from softcam.recording.timelapse import RunningTimelapse, TimelapseOptions, TimelapseRecorder
+from softcam.runtime.log.events import Event
 from tests.support.background import eventually, soon
 from tests.support.h264_samples import numbered_frame, play
+from tests.support.log_events import logged_events
 from tests.support.recordings import contents
 from tests.support.timeouts import PATIENCE_S
 
@@ -82,6 +85,29 @@ def running(recorder: TimelapseRecorder) -> RunningTimelapse:
     running = recorder.running
     assert running is not None
     return running
+
+
+def test_failed_start_is_logged_and_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with recorder(tmp_path) as (lapse, _, library):
+        monkeypatch.setattr(library, "require_writable", fail)
+        with pytest.raises(RecordingError, match="No space left"):
+            lapse.start(TimelapseOptions(1.0))
+        assert logged_events(caplog) == [Event.DISK_FULL]
+        assert (lapse.running, lapse.last_error) == (None, None)
+
+
+def test_pause_is_over_with_the_duration(tmp_path: Path) -> None:
+    with recorder(tmp_path) as (lapse, stills, _):
+        stills.fails = True
+        lapse.start(TimelapseOptions(0.1, duration_s=0.35))
+        eventually(lambda: lapse.running is None)
+        assert stills.requested_s
+        assert lapse.last_error is None
 
 
 def test_hanging_camera_is_reported_and_used_again(tmp_path: Path) -> None:
