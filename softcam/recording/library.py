@@ -91,16 +91,18 @@ class Library:
                 descriptor = self.catalog.create_file(name)
             except FileExistsError:
                 continue
-            is_present = False
             try:
                 lock_file(descriptor, name)
                 is_present = os.fstat(descriptor).st_nlink > 0
-            finally:
-                if not is_present:  # another portal started, and removed the file as one that a crash left empty
-                    os.close(descriptor)
-                    self.close_recording(name)
+            except BaseException:
+                os.close(descriptor)
+                self.close_recording(name)
+                raise
             if is_present:
                 return name, descriptor
+            # Another portal started, and removed the file as one that a crash left empty. The name may be its own now.
+            os.close(descriptor)
+            self.catalog.remove_running(name)
         raise OSError(errno.EEXIST, "too many recordings start in one second")
 
     def require_present(self, name: str) -> None:

@@ -257,6 +257,30 @@ def test_new_file_that_another_portal_removes_is_created_again(tmp_path: Path, m
     assert contents(tmp_path) == []
 
 
+def test_name_that_another_portal_uses_again_is_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It removes the new file, as above, and starts a recording in the same second."""
+    library, other = Library(tmp_path, None), Library(tmp_path, None)
+    flock = fcntl.flock
+    others = list[tuple[str, int]]()
+
+    def recover_and_record(file: Any, operation: int) -> None:
+        monkeypatch.undo()
+        assert other.recover() == 0
+        others.append(other.create_recording("video", LONG_AGO_S))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", recover_and_record)
+    name, descriptor = library.create_recording("video", LONG_AGO_S)
+    ((others_name, others_descriptor),) = others
+    other.require_present(others_name)
+    library.require_present(name)
+    assert name != others_name
+    for portal, its_name, its_descriptor in (library, name, descriptor), (other, others_name, others_descriptor):
+        os.close(its_descriptor)
+        portal.close_recording(its_name)
+    assert contents(tmp_path) == []
+
+
 def test_interrupted_file_has_an_index_for_players(tmp_path: Path) -> None:
     library = Library(tmp_path, None)
     video = open_video(library)
