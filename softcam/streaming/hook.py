@@ -106,9 +106,9 @@ class Hook:
 
     @property
     def is_failing(self) -> bool:
-        """Whether frames are shown without what the function does to them."""
+        """Whether frames are shown without what the function does to them; not while the camera is closed."""
         with self._changed:
-            return self._has_failed or self._is_bypassed
+            return self._shown_s > 0.0 and (self._has_failed or self._is_bypassed)
 
     def on_frame(self) -> None:
         is_newly_bypassed = False

@@ -196,6 +196,36 @@ def test_failures_are_counted_and_logged_once(
     assert len([record for record in caplog.records if reason in record.getMessage()]) == 1
 
 
+def test_closed_camera_is_not_a_failure(start_hook: StartHook) -> None:
+    running = start_hook(fail)
+    running.shown(running.send(50))
+    assert running.hook.is_failing
+    running.source.clear()
+    assert not running.hook.is_failing
+    running.shown(running.send(60))
+    assert running.hook.is_failing
+
+
+def test_bypassing_ends_with_a_closed_camera(start_hook: StartHook) -> None:
+    is_running, may_return = threading.Event(), threading.Event()
+
+    def wait(_image: Any, _metadata: Mapping[str, Any]) -> None:
+        is_running.set()
+        assert may_return.wait(PATIENCE_S)
+
+    running = start_hook(wait)
+    running.send(10)
+    assert is_running.wait(PATIENCE_S)
+    running.clock.now_s += 1.1
+    running.shown(running.send(20))
+    assert running.hook.is_failing
+    running.source.clear()
+    assert not running.hook.is_failing
+    running.shown(running.send(30))
+    assert running.hook.is_failing, "the function still hangs"
+    may_return.set()
+
+
 @pytest.mark.parametrize("step", ["rgb_of", "check_shape", "frame_of"])
 def test_memory_error_affects_one_frame(start_hook: StartHook, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: Any) -> None:
