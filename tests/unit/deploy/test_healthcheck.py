@@ -1,10 +1,15 @@
-"""The health check that deploy.sh runs, against portals that misbehave."""
+"""The health checks of deploy.sh and of the container, against portals that misbehave."""
 
 import base64
+import json
+import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -18,6 +23,7 @@ class _Portal(BaseHTTPRequestHandler):
     status = 200
     snapshot_length = 4096
     problems = ""  # in its answer, as JSON
+    port = 0
     authorization: str | None = None
     requests, healthy_at = 0, 0  # the request from which on it is healthy
 
@@ -45,6 +51,7 @@ def portal(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Portal]]:
         thread.start()
         monkeypatch.setenv("CAMERA_PORT", str(server.server_port))
         try:
+            handler.port = server.server_port
             yield handler
         finally:
             server.shutdown()
@@ -185,3 +192,27 @@ def test_rtsp_that_is_off(
     monkeypatch.setenv(name, value)
     assert run(monkeypatch, "rtsp", "0") == 0
     assert capsys.readouterr().out == "RTSP is off in its settings\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "problems", "is_healthy"),
+    [
+        (200, ', "problems": []', True),
+        (503, ', "problems": ["recording", "hook", "controls_set_aside"]', True),
+        (503, ', "problems": ["camera", "recording"]', False),
+        (503, ', "problems": ["stuck"]', False),
+        (503, "", False),
+    ],
+)
+def test_container(portal: type[_Portal], status: int, problems: str, is_healthy: bool) -> None:
+    """The command of Containerfile, with another port."""
+    portal.status, portal.problems = status, problems
+    text = (Path(healthcheck.__file__).parents[1] / "Containerfile").read_text().replace("\\\n", "")
+    found = re.search(r"^HEALTHCHECK .* CMD (\[.*\])$", text, re.MULTILINE)
+    assert found is not None
+    python, *arguments = json.loads(found[1])
+    assert python == "/opt/venv/bin/python"
+    assert any("8000" in argument for argument in arguments)
+    command = [argument.replace("8000", str(portal.port)) for argument in arguments]
+    done = subprocess.run([sys.executable, *command], stderr=subprocess.DEVNULL, check=False)
+    assert done.returncode == (0 if is_healthy else 1)
