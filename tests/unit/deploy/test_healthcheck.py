@@ -45,13 +45,13 @@ class _Portal(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def portal(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Portal]]:
-    handler = type("_Portal", (_Portal,), {})
+    handler: type[_Portal] = type("_Portal", (_Portal,), {})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        handler.port = server.server_port
         thread = Thread(target=server.serve_forever)
         thread.start()
         monkeypatch.setenv("CAMERA_PORT", str(server.server_port))
         try:
-            handler.port = server.server_port
             yield handler
         finally:
             server.shutdown()
