@@ -73,6 +73,7 @@ class Rounds:
         self._presets: dict[str, Known] = {f"crash{number}": Known() for number in range(4)}
         self._files: dict[str, Known] = {}  # True: it exists
         self._is_over = threading.Event()
+        self._errors: list[tuple[float, Exception]] = []  # of the clients of this round, by the monotonic clock
         self.figures: Counter[str] = Counter()
         self.faults: list[str] = []
         self.longest_start_s = 0.0
@@ -106,6 +107,7 @@ class Rounds:
     def _change(self, portal: Portal) -> None:
         """Run the clients until the kill, of which they notice a connection that ends."""
         self._is_over.clear()
+        self._errors.clear()
         seeds = [self._random.random() for _ in range(3)]
         clients = [
             threading.Thread(target=self._run_client, args=(portal, client, random.Random(seed)), daemon=True)
@@ -114,10 +116,13 @@ class Rounds:
         for client in clients:
             client.start()
         time.sleep(self._random.uniform(0.02, _LONGEST_S))
+        killed_s = time.monotonic()
         portal.process.send_signal(signal.SIGKILL)
         self._is_over.set()
         for client in clients:
             client.join(PATIENCE_S)
+        for failed_s, error in self._errors:
+            self._expect(failed_s >= killed_s, f"a request failed before the kill: {error!r}")
         for known in (self._brightness, *self._presets.values(), *self._files.values()):
             self.figures["changes without a response"] += known.is_open
 
@@ -125,9 +130,8 @@ class Rounds:
         try:
             while not self._is_over.is_set():
                 act(portal, chance)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            if not self._is_over.wait(PATIENCE_S):
-                self.faults.append(f"a request failed before the kill: {error!r}")
+        except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+            self._errors.append((time.monotonic(), error))
 
     def _acknowledge(self, answer: Answer, known: Known, what: str) -> None:
         if answer.status == 200:
