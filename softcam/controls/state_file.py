@@ -46,7 +46,7 @@ class StateFile:
 
     def refresh_quarantine(self) -> None:
         """Forget `quarantine_reason` if the quarantined file was deleted."""
-        with contextlib.suppress(OSError):  # of a broken disk
+        with contextlib.suppress(OSError, MemoryError):  # of a broken disk
             if self._has_quarantine and self._path is not None and not _quarantine_path(self._path).exists():
                 self.quarantine_reason = None
 
@@ -76,8 +76,8 @@ class StateFile:
             pass
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
             self._quarantine(f"{path.name}: {error}")
-        except OSError as error:
-            self._read_error = f"{path.name} could not be read ({error.strerror or error})"
+        except (OSError, MemoryError) as error:
+            self._read_error = f"{path.name} could not be read ({_reason(error)})"
             self._report_error(error, "read")
         return empty
 
@@ -157,12 +157,12 @@ class StateFile:
     def _reporting_errors(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self.is_unsaved = True
             self._report_error(error)
 
-    def _report_error(self, error: OSError, action: str = "save") -> None:
-        self.error = f"{self._path}: {error.strerror or error}"
+    def _report_error(self, error: OSError | MemoryError, action: str = "save") -> None:
+        self.error = f"{self._path}: {_reason(error)}"
         if self.error not in self._reported:  # several files fail for the same reason, and again and again
             self._reported.add(self.error)
             log.warning("Failed to %s %s: %s", action, self.content, self.error)
@@ -195,7 +195,13 @@ class FileProblems:
         return f"lost with the next restart: {reason}" + ("; saving is retried" if self._file.is_unsaved else "")
 
     def _not_kept(self) -> str | None:
-        return self._writer.health_error() or self._file.error
+        error = self._writer.health_error() or self._file.error
+        self._writer.ensure_thread()  # after that: what is queued has not been written yet
+        return error
+
+
+def _reason(error: OSError | MemoryError) -> str:
+    return "out of memory" if isinstance(error, MemoryError) else error.strerror or str(error)
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -35,7 +35,7 @@ class BackgroundWriter:
     ) -> None:
         """A job that takes longer than `timeout_s` is reported, and not waited for.
 
-        A job that fails is tried again after `retry_s`, then after twice that time, and so on.
+        A job that fails is tried again after `retry_s`, then after twice that time, and so on, up to `MAX_RETRY_S`.
         """
         self._on_crash = on_crash
         self._timeout_s = timeout_s
@@ -43,7 +43,7 @@ class BackgroundWriter:
         self._clock = clock
         self._changed = threading.Condition(threading.Lock())  # guards the fields below; notified of new jobs
         self._jobs: deque[tuple[Job, threading.Event]] = deque()
-        self._failed: dict[Job, None] = {}  # in the order in which they failed
+        self._failed: dict[Job, str | None] = {}  # in the order in which they failed; the exception, if there was one
         self._pause_s = self._due_s = 0.0  # between two attempts; when the next one is due
         self._is_closing = False
         self._has_thread = False  # it runs the first job
@@ -51,19 +51,24 @@ class BackgroundWriter:
         self._started_s: float | None = None  # when the current job was started
 
     def health_error(self) -> str | None:
-        """The error of a disk that does not respond, or of a thread that cannot be started; None if there is none."""
+        """None if there is none of these: a thread that cannot be started, a job that raised, a silent disk."""
         with self._changed:
             if (error := self._start_error) is not None:
-                self._start_thread()  # there may be memory now, but what is queued has not been written yet
                 return error
+            if (error := next(filter(None, self._failed.values()), None)) is not None:
+                return error
+        return self._silence()
+
+    def _silence(self) -> str | None:
+        with self._changed:
             elapsed_s = 0.0 if self._started_s is None else self._clock() - self._started_s
         return None if elapsed_s < self._timeout_s else f"state directory has not responded for {elapsed_s:.0f} s"
 
     def submit_job(self, job: Job) -> threading.Event:
         """Run `job` soon; returns the event of its end.
 
-        A job that returns False has failed, and is run again until it returns something else. If no thread can be
-        started, it remains queued until the next one is submitted, or until `health_error` is called.
+        A job that returns False or raises an exception has failed, and is run again until it returns something else.
+        If no thread can be started, it remains queued until the next one is submitted, or until `ensure_thread`.
         """
         finished = threading.Event()
         with self._changed:
@@ -72,6 +77,12 @@ class BackgroundWriter:
             if not self._has_thread:
                 self._start_thread()
         return finished
+
+    def ensure_thread(self) -> None:
+        """Start the thread if that has failed before: there may be memory now."""
+        with self._changed:
+            if self._start_error is not None:
+                self._start_thread()
 
     def _start_thread(self) -> None:
         """The caller holds the lock."""
@@ -85,10 +96,14 @@ class BackgroundWriter:
             self._has_thread, self._start_error = True, None
 
     def run_job(self, job: Job) -> bool:
-        """Submit `job` and wait until it has run; returns False if it timed out, in which case it still runs later."""
+        """Submit `job` and wait until it has run; returns False if it timed out, in which case it still runs later.
+
+        True does not mean that it succeeded: `health_error` has the exception of a job that raised one, and a job that
+        returned False keeps the reason itself.
+        """
         finished = self.submit_job(job)
-        self.health_error()  # a thread that could not be started is tried once more
-        if self.health_error() is None and finished.wait(self._timeout_s):
+        self.ensure_thread()
+        if self._start_error is None and self._silence() is None and finished.wait(self._timeout_s):
             return True
         log.warning("State was not saved within %.0f s", self._timeout_s)
         return False
@@ -103,11 +118,13 @@ class BackgroundWriter:
     def _run(self) -> None:
         while (entry := self._next_job()) is not None:
             job, finished = entry
-            has_failed = False
+            error: str | None = None
             try:
                 has_failed = job() is False
-            except Exception:  # the thread's edge; later jobs are independent of this one
-                log.exception("Failed to save state")
+            except Exception as raised:  # the thread's edge; later jobs are independent of this one
+                has_failed, error = True, f"failed to save state: {type(raised).__name__}: {raised}".removesuffix(": ")
+                if self._failed.get(job) != error:  # not with every attempt; this thread alone changes the dictionary
+                    log.exception("Failed to save state")
             with self._changed:
                 self._jobs.popleft()
                 self._started_s = None
@@ -116,7 +133,7 @@ class BackgroundWriter:
                 elif not self._is_closing:
                     if not self._failed:
                         self._pause_s, self._due_s = self._retry_s, self._clock() + self._retry_s
-                    self._failed[job] = None
+                    self._failed[job] = error
             finished.set()
 
     def _next_job(self) -> tuple[Job, threading.Event] | None:

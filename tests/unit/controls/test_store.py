@@ -50,6 +50,25 @@ def test_failure_to_save_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptur
     assert (store.error, store.is_unsaved) == (None, False)
 
 
+def test_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    store = Store(tmp_path, "cam0")
+    with monkeypatch.context() as patch:
+        patch.setattr("softcam.controls.state_file.replace_file", fail)
+        store.save(requested(roi=ZOOM))
+    assert (store.error, store.is_unsaved) == (f"{tmp_path / 'cam0.json'}: out of memory", True)
+    store.save(requested(roi=ZOOM))
+    assert (store.error, store.is_unsaved) == (None, False)
+    with monkeypatch.context() as patch:
+        patch.setattr("softcam.controls.state_file.read_file", fail)
+        again = Store(tmp_path, "cam0")
+        assert again.load().is_empty
+        assert again.error == f"{tmp_path / 'cam0.json'}: out of memory"
+    assert not Store(tmp_path, "cam0").load().is_empty
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

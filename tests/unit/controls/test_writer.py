@@ -64,7 +64,41 @@ def test_failed_job_does_not_stop_the_next(caplog: pytest.LogCaptureFixture) -> 
     writer = BackgroundWriter(no_crash)
     assert writer.run_job(fail)
     assert "broken" in caplog.text
+    assert writer.health_error() == "failed to save state: RuntimeError: broken"
     assert writer.run_job(lambda: None)
+
+
+def test_job_that_raises_is_retried(threads: Threads, caplog: pytest.LogCaptureFixture) -> None:
+    errors = [MemoryError(), MemoryError(), RuntimeError("broken")]
+    writer, may_succeed = BackgroundWriter(no_crash, retry_s=0.001), threading.Event()
+
+    def save() -> bool:
+        if errors:
+            raise errors.pop(0)
+        return may_succeed.is_set()
+
+    assert writer.run_job(save)
+    eventually(lambda: not errors and writer.health_error() is None, "it returns False and no longer raises")
+    assert caplog.messages == ["Failed to save state"] * 2, "each error once"
+    may_succeed.set()
+    eventually(lambda: threads.count() == 0, "its thread ends")
+
+
+def test_job_that_always_raises_does_not_spin() -> None:
+    now_s, moments = [0.0], list[float]()
+    writer = BackgroundWriter(no_crash, retry_s=2.0, clock=lambda: now_s[0])
+
+    def fail() -> None:
+        moments.append(now_s[0])
+        raise ValueError("a programming error")
+
+    writer.run_job(fail)
+    for _ in range(200):
+        now_s[0] += 1.0
+        assert writer.run_job(lambda: None)
+        assert writer.run_job(lambda: None)
+    assert moments == [0.0, 2.0, 6.0, 14.0, 30.0, 62.0, 122.0, 182.0]
+    writer.close(soon())
 
 
 def test_failed_job_is_retried_until_it_succeeds(threads: Threads) -> None:
@@ -169,6 +203,10 @@ def test_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, caplog: 
         assert not writer.run_job(lambda: done.append("first"))
     assert writer.health_error() == "no thread for writing the state: can't start new thread"
     assert "Failed to save state: no thread" in caplog.text
+    assert writer.health_error() is not None, "asking for the error starts no thread"
+    assert done == []
+    writer.ensure_thread()
+    eventually(lambda: done == ["first"], "what was queued is written")
     assert writer.run_job(lambda: done.append("second"))
     assert done == ["first", "second"]
     assert writer.health_error() is None
