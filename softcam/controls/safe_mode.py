@@ -182,6 +182,11 @@ class SafeMode:
 
     def _update_mark(self, update: Callable[[], None]) -> None:
         """If the disk does not permit it, the state is saved again as soon as it does, without an outdated mark."""
-        update()
-        if self._store.is_unsaved:
+        is_done = False
+        try:
+            update()
+            is_done = not self._store.is_unsaved
+        except Exception:  # not for the writer: it would run an outdated update again
+            log.exception("Failed to save state")
+        if not is_done:
             self._writer.submit_job(self._save)

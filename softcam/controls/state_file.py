@@ -42,13 +42,14 @@ class StateFile:
         self.is_unsaved = False  # the last write failed; another one may succeed
         self._reported: set[str] = set()  # the errors that were logged since the last write that succeeded
         self._has_quarantine = False  # there is a quarantined file; once it is deleted, the reason no longer applies
-        self._read_error: str | None = None  # why the file could not be read; it is not overwritten then
+        self._pending: str | None = None  # why the file has to be quarantined before it is overwritten or deleted
+        self._is_readable = True  # unless it could not be read: it may be good
 
     def refresh_quarantine(self) -> None:
         """Forget `quarantine_reason` if the quarantined file was deleted."""
         with contextlib.suppress(OSError, MemoryError):  # of a broken disk
             if self._has_quarantine and self._path is not None and not _quarantine_path(self._path).exists():
-                self.quarantine_reason = None
+                self._has_quarantine, self.quarantine_reason = False, None
 
     def _read(self, parse: Callable[[str], T], empty: T) -> T:
         """The parsed file; `empty` if it does not exist or cannot be read, or if it was quarantined.
@@ -77,7 +78,7 @@ class StateFile:
         except (ValueError, RecursionError) as error:  # JSON and UTF-8 errors are ValueErrors
             self._quarantine(f"{path.name}: {error}")
         except (OSError, MemoryError) as error:
-            self._read_error = f"{path.name} could not be read ({_reason(error)})"
+            self._pending, self._is_readable = f"{path.name} could not be read ({_reason(error)})", False
             self._report_error(error, "read")
         return empty
 
@@ -96,26 +97,24 @@ class StateFile:
             reason,
             extra=_QUARANTINED,
         )
-        self.quarantine_reason = f"in part: {reason}"
+        self.quarantine_reason = self._pending = f"in part: {reason}"
         with self._reporting_errors():
             self._move_to_quarantine(self._path, is_copied=True)  # the next change rewrites the file
+            self._pending = None
 
     def _write(self, content: bytes | None) -> None:
         """Write the file and sync it to disk, or delete it; `error` is the reason if that fails."""
-        if self._path is None:
-            return
+        if self._replace(content) and not self._has_quarantine:
+            self.quarantine_reason = None  # of what was dropped before it was saved: there is no file to be deleted
+
+    def _replace(self, content: bytes | None) -> bool:
+        """Quarantine the file if that is pending, then write or delete it; returns False if one of them failed."""
         with self._reporting_errors():
-            if self._read_error is not None and self._path.exists():  # it may be good
-                self._move_to_quarantine(self._path)
-                self.quarantine_reason = self._read_error
-                log.error(
-                    "Saved %s moved to %s: %s",
-                    self.content,
-                    _quarantine_path(self._path),
-                    self._read_error,
-                    extra=_QUARANTINED,
-                )
-            self._read_error = None
+            if self._pending is not None:
+                # Copied if there is a replacement, so that there is a file at every moment.
+                self._set_aside(self._pending, is_copied=content is not None and self._is_readable)
+            if self._path is None:
+                return True
             if content is not None:
                 replace_file(self._path, content)
             elif self._path.exists():
@@ -125,21 +124,28 @@ class StateFile:
             self._reported.clear()
             if was_unsaved:
                 log.info("%s are saved again: %s", self.content.capitalize(), self._path)
+            return True
+        return False
 
-    def _quarantine(self, reason: str, replacement: bytes | None = None) -> None:
-        """Move the file out of the way and write `replacement` instead, if there is one."""
-        self.quarantine_reason, self._has_quarantine = reason, False
-        with self._reporting_errors():
-            if self._path is None or not self._path.exists():
-                log.error("%s dropped: %s", self.content.capitalize(), reason, extra=_QUARANTINED)
-                return
-            # Copied if there is a replacement, so that there is a file at every moment.
-            self._move_to_quarantine(self._path, is_copied=replacement is not None)
-            if replacement is not None:
-                replace_file(self._path, replacement)
+    def _quarantine(self, reason: str, make_replacement: Callable[[], bytes | None] = lambda: None) -> None:
+        """Move the file out of the way and write the replacement instead, if there is one.
+
+        If that fails, the next write does it first.
+        """
+        self.quarantine_reason = self._pending = reason
+        self._replace(make_replacement())
+
+    def _set_aside(self, reason: str, *, is_copied: bool) -> None:
+        """Raises OSError."""
+        if self._path is not None and self._path.exists():
+            self._move_to_quarantine(self._path, is_copied=is_copied)
+            self.quarantine_reason = reason
             log.error(
                 "Saved %s moved to %s: %s", self.content, _quarantine_path(self._path), reason, extra=_QUARANTINED
             )
+        elif self._is_readable:
+            log.error("%s dropped: %s", self.content.capitalize(), reason, extra=_QUARANTINED)
+        self._pending, self._is_readable = None, True
 
     def _move_to_quarantine(self, path: Path, *, is_copied: bool = False) -> None:
         """Move the file, or copy it. An earlier quarantined file is not overwritten. Raises OSError."""

@@ -27,7 +27,7 @@ class Store(StateFile):
     def load(self) -> RequestedControls:
         """The saved state; an empty one if the file does not exist, or if the file was quarantined."""
         requested, errors = self._read(RequestedControls.from_json, _NOTHING)
-        if self._path is None or self._read_error is not None:
+        if self._path is None or not self._is_readable:
             return requested
         if not requested.is_empty and requested == self._attempted(self._path):
             self.quarantine("the process hung or crashed while it opened the camera with these controls")
@@ -41,9 +41,13 @@ class Store(StateFile):
         self._write(_content(requested))
 
     def quarantine(self, reason: str, replacement: RequestedControls = _EMPTY) -> None:
-        """Move the file out of the way and save `replacement` instead; ends the attempt."""
-        self._quarantine(reason, _content(replacement))
-        self.end_attempt()
+        """Move the file out of the way and save `replacement` instead; ends the attempt.
+
+        If the file cannot be moved, the mark remains, so that the next process does not use the file either.
+        """
+        self._quarantine(reason, lambda: _content(replacement))
+        if self._pending is None:
+            self.end_attempt()
 
     def start_attempt(self, requested: RequestedControls) -> None:
         """Write the attempt mark: the camera is about to be opened with this state for the first time."""
@@ -63,7 +67,7 @@ class Store(StateFile):
         """The state of the mark that an earlier process left; it may be a change that it had not saved yet."""
         try:
             return RequestedControls.from_json(read_file(_mark_path(path), _LARGEST).decode("utf-8"))[0]
-        except (OSError, ValueError, RecursionError):
+        except (OSError, MemoryError, ValueError, RecursionError):
             return None
 
 

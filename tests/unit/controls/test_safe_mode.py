@@ -1,5 +1,6 @@
 """A state not yet confirmed by frames is dropped and quarantined when the camera does not start with it."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -149,6 +150,28 @@ def test_change_after_a_drop_is_saved(scene: ControlScene, tmp_path: Path) -> No
     scene.camera.fail_next("open", CameraError("broken by it"))
     with scene.held.open():
         scene.change("image_processing", brightness=0.5)
+    assert quarantined(tmp_path).get("transform", "hflip") is True
+    assert set(saved(tmp_path).groups) == {"image_processing"}
+
+
+def test_drop_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    scene = ControlScene(tmp_path, writer=BackgroundWriter(pytest.fail, retry_s=0.001))
+    with scene.held:
+        scene.change("image_processing", brightness=0.5)
+        scene.held.open().release()
+        scene.held.wait_for(State.CLOSED)
+        scene.change("transform", hflip=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("softcam.controls.state_file.replace_file", fail)
+            scene.camera.fail_next("open", CameraError("broken by it"))
+            with scene.held.open():
+                eventually(lambda: scene.problem("not_kept"), "the failure")
+                assert saved(tmp_path).get("transform", "hflip") is True, "the only copy"
+        eventually(lambda: scene.problem("not_kept") is None, "saved once there is space")
+        assert "broken by it" in scene.problem("set_aside")
     assert quarantined(tmp_path).get("transform", "hflip") is True
     assert set(saved(tmp_path).groups) == {"image_processing"}
 

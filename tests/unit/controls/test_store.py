@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from softcam.controls.state import RequestedControls
+from softcam.controls.state_file import StateFile
 from softcam.controls.store import Store
 from tests.unit.controls.test_state import ZOOM, requested
 
@@ -220,6 +221,57 @@ def test_quarantine_with_a_replacement(tmp_path: Path) -> None:
     assert store.quarantine_reason == "a reason"
     assert (tmp_path / "cam0.json.bad").read_text() == content
     assert set(Store(tmp_path, "cam0").load().groups) == {"hdr"}
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_quarantine_that_fails_is_repeated_before_the_file_is_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspect, fallback = requested(roi=ZOOM), requested(hdr={"mode": "sensor"})
+    store = Store(tmp_path, "cam0")
+    store.save(suspect)
+    content = (tmp_path / "cam0.json").read_bytes()
+    store.start_attempt(suspect)
+    with monkeypatch.context() as patch:
+        patch.setattr(StateFile, "_move_to_quarantine", no_space)
+        store.quarantine("a reason", fallback)
+        for state in (fallback, RequestedControls()):
+            store.save(state)
+            assert store.is_unsaved
+            assert (tmp_path / "cam0.json").read_bytes() == content
+        assert (tmp_path / "cam0.trial").exists(), "for the next process"
+    store.refresh_quarantine()
+    store.save(fallback)
+    assert (store.quarantine_reason, store.is_unsaved) == ("a reason", False)
+    assert (tmp_path / "cam0.json.bad").read_bytes() == content
+    assert Store(tmp_path, "cam0").load() == fallback
+
+
+def test_copy_of_a_partly_invalid_file_that_fails_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = '{"version": 1, "asked": {"zoom": {}, "awb": {"enabled": true}}, "held": {}}'
+    (tmp_path / "cam0.json").write_text(content)
+    store = Store(tmp_path, "cam0")
+    with monkeypatch.context() as patch:
+        patch.setattr("softcam.controls.state_file.replace_file", no_space)
+        state = store.load()
+        store.save(state)
+    assert (tmp_path / "cam0.json").read_text() == content
+    store.save(state)
+    assert (tmp_path / "cam0.json.bad").read_text() == content
+    assert Store(tmp_path, "cam0").load() == state
+
+
+def test_reason_without_a_quarantined_file_ends_with_the_next_save(tmp_path: Path) -> None:
+    for store in (Store(tmp_path, "cam0"), Store(None, "cam0")):
+        store.load()
+        store.quarantine("a reason")  # of a state that could not be saved
+        store.refresh_quarantine()
+        assert store.quarantine_reason == "a reason"
+        store.save(requested(roi=ZOOM))
+        assert store.quarantine_reason is None
 
 
 def test_earlier_quarantined_files_are_kept(tmp_path: Path) -> None:
