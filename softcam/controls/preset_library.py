@@ -66,6 +66,8 @@ class PresetLibrary:
         self._problems = FileProblems(store, writer)
         self._lock = threading.Lock()  # guards changes of `_saved`, which may be read without it
         self._saved = store.load()
+        if store.is_unsaved:  # a step of the loading failed
+            writer.submit_job(self._save)
 
     def problems(self) -> dict[str, Any]:
         """The fields of the status that report presets that are not used or not saved, and why."""

@@ -49,6 +49,8 @@ class SafeMode:
         self.opened_with: StreamRequest | None = None  # None while the camera is closed
         self._attempted: StreamRequest | None = None  # of the last opening, also after the closing
         self._has_mark = False
+        if store.is_unsaved:  # a step of the loading failed
+            writer.submit_job(self._save)
 
     @property
     def requested(self) -> RequestedControls:

@@ -79,6 +79,7 @@ class StateFile:
             self._quarantine(f"{path.name}: {error}")
         except (OSError, MemoryError) as error:
             self._pending, self._is_readable = f"{path.name} could not be read ({_reason(error)})", False
+            self.is_unsaved = False  # until a change is saved: the next start may be able to read it
             self._report_error(error, "read")
         return empty
 

@@ -388,3 +388,18 @@ def test_log_names_what_was_left_out(scene: Presets, caplog: pytest.LogCaptureFi
     scene.presets.save("a", None, {"autofocus_mode": {"mode": "auto"}})
     scene.presets.apply("a")
     assert "Preset 'a' applied; left out: autofocus_mode.mode" in caplog.messages
+
+
+def test_step_of_the_loading_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The presets are saved again without a change."""
+
+    def fail(*_: object) -> None:
+        raise OSError("Input/output error")
+
+    first = Presets(tmp_path)
+    first.presets.save("mine")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "glob", fail)
+        scene = Presets(tmp_path)
+    eventually(lambda: scene.presets.problems()["presets_not_kept"] is None, "saved")
+    assert Presets(tmp_path).names == ["mine"]

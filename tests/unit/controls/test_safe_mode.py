@@ -176,6 +176,60 @@ def test_drop_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert set(saved(tmp_path).groups) == {"image_processing"}
 
 
+def test_update_of_the_mark_that_raises_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = list[RequestedControls]()
+
+    def fail(_: Store, requested: RequestedControls) -> None:
+        attempts.append(requested)
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Store, "start_attempt", fail)
+    scene = ControlScene(tmp_path, writer=BackgroundWriter(pytest.fail, retry_s=0.001))
+    with scene.held:
+        scene.change("transform", hflip=True)
+        scene.held.open().release()
+        scene.held.wait_for(State.CLOSED)
+        eventually(lambda: scene.problem("not_kept") is None, "it is saved")
+    assert len(attempts) == 1
+    assert saved(tmp_path).get("transform", "hflip") is True
+
+
+def test_step_of_the_loading_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is tried again without a change."""
+    folders = list[Path]()
+
+    def fail(folder: Path) -> None:
+        folders.append(folder)
+        raise OSError(errno.EIO, "Input/output error")
+
+    Store(tmp_path, "cam0").save(with_hflip(RequestedControls()))
+    (tmp_path / "cam0.trial").write_text("{")
+    with monkeypatch.context() as patch:
+        patch.setattr("softcam.controls.store.sync_directory", fail)
+        scene = ControlScene(tmp_path, writer=BackgroundWriter(pytest.fail, retry_s=0.001))
+        assert "Input/output error" in scene.problem("not_kept")
+        assert folders
+    eventually(lambda: scene.problem("not_kept") is None, "it succeeds later")
+    assert saved(tmp_path).get("transform", "hflip") is True
+    assert [path.name for path in tmp_path.iterdir()] == ["cam0.json"]
+
+
+def test_file_that_cannot_be_read_is_not_replaced_without_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    Store(tmp_path, "cam0").save(with_hflip(RequestedControls()))
+    with monkeypatch.context() as patch:
+        patch.setattr("softcam.controls.state_file.read_file", fail)
+        patch.setattr(Path, "glob", fail)
+        scene = ControlScene(tmp_path, writer=BackgroundWriter(pytest.fail, retry_s=0.001))
+    assert scene.writer.run_job(lambda: None), "nothing is queued before it"
+    assert "Input/output error" in scene.problem("not_kept")
+    assert saved(tmp_path).get("transform", "hflip") is True
+
+
 def test_confirmed_state_is_never_dropped(scene: ControlScene, tmp_path: Path) -> None:
     scene.change("transform", hflip=True)
     scene.held.open().release()
