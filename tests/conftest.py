@@ -99,6 +99,7 @@ class Portal:
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._grown = threading.Condition()  # guards lines, _first_line and _is_log_over
+        self.environment = environment
         self.lines: list[str] = []
         self._first_line = 0  # of the log that tests see
         self._is_log_over = False

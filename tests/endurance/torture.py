@@ -26,6 +26,7 @@ from typing import Self
 
 import simplejpeg
 
+from softcam.controls.state import RequestedControls
 from tests.conftest import Portal, portals
 from tests.support.http_client import Answer, StreamClient, ask, port_of, post, wait_for_status
 from tests.support.rtsp_viewers import TCP, Peer
@@ -103,9 +104,16 @@ def _check_jpeg(content: bytes) -> None:
     assert simplejpeg.decode_jpeg(content).shape == (height, width, 3)
 
 
+def _saved_brightness(portal: Portal) -> object:
+    path = Path(portal.environment["XDG_STATE_HOME"]) / "soft-stream" / "controls-pattern.json"
+    return RequestedControls.from_json(path.read_text())[0].get("image_processing", "brightness")
+
+
 def set_control(portal: Portal) -> None:
     for value in (0.25, 0.0):
-        _checked(post(portal, "/v1/camera/image_processing", {"brightness": value}))
+        answer = _checked(post(portal, "/v1/camera/image_processing", {"brightness": value}))
+        if "lost with the next restart" not in (answer.json.get("note") or ""):
+            assert _saved_brightness(portal) == value, "acknowledged, but not saved"
         controls = _checked(ask(portal, "/v1/camera/controls")).json["controls"]
         assert controls["image_processing"]["fields"]["brightness"]["value"] == value
 
