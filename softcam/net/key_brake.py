@@ -86,12 +86,12 @@ class KeyBrake:
             found = [(client.take_unlogged(), client.address) for client in self._clients.values()]
             self._clients = {key: client for key, client in self._clients.items() if client.seen_s > since_s}
             self._lines = 0
-            self._is_reporting = bool(self._clients)
+            self._is_reporting = is_reporting = bool(self._clients)
         found = sorted((each for each in found if each[0]), reverse=True)
         for count, address in found[:_MAX_LINES]:
             log.warning("Client %s rejected: %s in the last minute", address, counted(count, "wrong key"))
         if rest := found[_MAX_LINES:]:
             total = counted(sum(count for count, _ in rest), "wrong key")
             log.warning("%s more clients rejected: %s in the last minute", len(rest), total)
-        if self._is_reporting:
+        if is_reporting:
             self._schedule_report()

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from softcam.net.event_loop import EventLoop
-from softcam.net.key_brake import KeyBrake
+from softcam.net.key_brake import KeyBrake, log
 from tests.support.background import soon
 from tests.support.rtsp_viewers import ManualClock
 from tests.support.timeouts import PATIENCE_S
@@ -95,6 +95,29 @@ def test_one_line_a_minute(site: Brake, caplog: pytest.LogCaptureFixture) -> Non
     for _ in range(12):
         site.advance(60)
     assert len(caplog.messages) == 4
+
+
+def test_one_report_at_a_time(site: Brake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a wrong key is noted while a report is logged, after which none was to follow."""
+    site.delays(2)
+    site.advance(0)
+    scheduled = list[float]()
+    schedule = site.brake._schedule_report
+
+    def note_schedule() -> None:
+        scheduled.append(site.clock.now_s)
+        schedule()
+
+    def warn(*_: object) -> None:
+        if not scheduled:
+            monkeypatch.setattr(log, "warning", lambda *_: None)
+            site.delays(1, OTHER)
+
+    monkeypatch.setattr(site.brake, "_schedule_report", note_schedule)
+    monkeypatch.setattr(log, "warning", warn)
+    site.advance(600)
+    site.advance(0)
+    assert len(scheduled) == 1
 
 
 def test_lines_about_many_addresses(site: Brake, caplog: pytest.LogCaptureFixture) -> None:
