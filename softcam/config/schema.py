@@ -135,7 +135,7 @@ _GROUPS: Final[Mapping[str, tuple[Setting, ...]]] = {
         Setting("max_clients", 200, integer(1, 100_000),
                 "maximum number of stream clients, and of RTSP viewers; more get 503", "COUNT"),
         Setting("max_clients_per_address", 50, integer(8, 100_000),
-                "as above, and of connections, for one address; each counts alone", "COUNT"),
+                "the same for one address, also for connections", "COUNT"),
         Setting("neighbours", None, camera_list, "cameras on the page: off, or name=port or URL, …", "LIST",
                 default_text="enabled units, or cam<N>_"),
     ),
