@@ -146,13 +146,18 @@ def json_response(
 def find_client(peer: str, headers: Message) -> tuple[str, bool]:
     """The client's address, and whether the connection is from this machine: then a proxy may report another one.
 
-    In `X-Forwarded-For`, the last address is the one that the proxy added; a client can send others before it.
+    In `X-Forwarded-For`, the last address is the one that the proxy added; a client can send others before it. Many
+    proxies set only this header and pass `X-Real-IP` on, as the client sent it: it counts only alone. A loopback
+    address that is reported is marked: clients on this machine have no limits, others must not get that by a header.
     """
     address = parse_address(peer)
     is_local = address is not None and address.is_loopback
     if is_local:
         forwarded = ",".join(headers.get_all("X-Forwarded-For", [])).rpartition(",")[2]
-        address = parse_address(headers.get("X-Real-IP", "")) or parse_address(forwarded) or address
+        if reported := forwarded.strip() or headers.get("X-Real-IP", "").strip():
+            address = parse_address(reported) or address
+            if address is not None and address.is_loopback:
+                return f"{address} (proxy)", True
     return str(address or peer), is_local
 
 

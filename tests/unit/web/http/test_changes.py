@@ -56,7 +56,7 @@ def test_accepted_changes_are_logged_with_the_client(caplog: pytest.LogCaptureFi
 def test_invalid_address_of_a_proxy_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), Site(ROUTES) as site, site.client() as client:
         send(client, "DELETE", "/set", header="X-Real-IP: nobody\r\n")
-    assert caplog.messages == ["Client 127.0.0.1 made a change: DELETE /set"]
+    assert caplog.messages == ["Client 127.0.0.1 (proxy) made a change: DELETE /set"]
 
 
 def test_repeated_changes_are_rate_limited(caplog: pytest.LogCaptureFixture) -> None:

@@ -281,6 +281,8 @@ def test_share_behind_a_proxy(handlers: Handlers, no_leaks: NoLeaks) -> None:
             reply = proxy.ask("/hello", headers={"X-Real-IP": "192.0.2.1"})
             assert (reply.status, reply.headers["Retry-After"]) == (503, "2")
             assert reply.detail.startswith("requests of this address: must be at most 2")
+            both = {"X-Real-IP": "127.0.0.1", "X-Forwarded-For": "198.51.100.9, 192.0.2.1"}
+            assert proxy.ask("/hello", headers=both).status == 503
             assert proxy.ask("/public", headers={"X-Real-IP": "192.0.2.1"}).status == 200
             assert proxy.ask("/hello", headers={"X-Real-IP": "192.0.2.2"}).status == 200
             assert proxy.ask("/hello").status == 200
@@ -288,6 +290,18 @@ def test_share_behind_a_proxy(handlers: Handlers, no_leaks: NoLeaks) -> None:
         for client in busy:
             assert client.reply().status == 200
             assert client.ask("/hello", headers={"X-Real-IP": "192.0.2.1"}).status == 200
+
+
+def test_reported_loopback_address_has_a_limit(handlers: Handlers, no_leaks: NoLeaks) -> None:
+    """Otherwise a client could evade its limit by a header that a proxy passes on."""
+    header = {"X-Real-IP": "127.0.0.1"}
+    with no_leaks(), Site(handlers.routes(), max_per_address=1) as site, site.client() as busy:
+        busy.send(b"GET /wait HTTP/1.1\r\nHost: x\r\nX-Real-IP: 127.0.0.1\r\n\r\n")
+        assert handlers.inside.acquire(timeout=PATIENCE_S)
+        assert site.ask("/hello", headers=header).status == 503
+        assert site.ask("/hello").status == 200
+        handlers.gate.set()
+        assert busy.reply().status == 200
 
 
 def test_wait_answered(site: Site, handlers: Handlers) -> None:

@@ -108,7 +108,9 @@ def test_address_as_the_client_used_it(headers: dict[str, str], is_local: bool, 
         ("::1", "2001:db8::7", "2001:db8::7", True),
         ("::ffff:127.0.0.1", "::ffff:192.0.2.7", "192.0.2.7", True),
         ("127.0.0.1", "", "127.0.0.1", True),
-        ("127.0.0.1", "nobody", "127.0.0.1", True),
+        ("127.0.0.1", "nobody", "127.0.0.1 (proxy)", True),
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1 (proxy)", True),  # without the limits' exemption
+        ("127.0.0.1", "::1", "::1 (proxy)", True),
         ("::ffff:192.0.2.1", "192.0.2.7", "192.0.2.1", False),
         ("192.0.2.1", "192.0.2.7", "192.0.2.1", False),
     ],
@@ -124,7 +126,7 @@ def test_find_client(peer: str, reported: str, client: str, is_local: bool) -> N
         ("127.0.0.1", ["192.0.2.7"], "192.0.2.7"),
         ("127.0.0.1", ["198.51.100.9, 192.0.2.7"], "192.0.2.7"),  # the first one was sent by the client
         ("::1", ["198.51.100.9", "192.0.2.6, 2001:db8::7"], "2001:db8::7"),
-        ("127.0.0.1", ["192.0.2.7, unknown"], "127.0.0.1"),
+        ("127.0.0.1", ["192.0.2.7, unknown"], "127.0.0.1 (proxy)"),
         ("127.0.0.1", [""], "127.0.0.1"),
         ("192.0.2.1", ["192.0.2.7"], "192.0.2.1"),
     ],
@@ -134,5 +136,5 @@ def test_find_client_by_forwarded_addresses(peer: str, fields: list[str], client
     for value in fields:
         headers["X-Forwarded-For"] = value
     assert find_client(peer, headers)[0] == client
-    headers["X-Real-IP"] = "203.0.113.5"
-    assert find_client(peer, headers)[0] == ("192.0.2.1" if peer == "192.0.2.1" else "203.0.113.5")
+    headers["X-Real-IP"] = "203.0.113.5"  # of the client, passed on by the proxy
+    assert find_client(peer, headers)[0] == ("203.0.113.5" if fields == [""] else client)
