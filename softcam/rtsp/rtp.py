@@ -119,13 +119,15 @@ def sender_report(ssrc: int, timestamp: int, unix_s: float, packets: int, octets
     return report + _names(ssrc)
 
 
-def is_report_on(ssrc: int, data: bytes) -> bool:
+def is_report_on(ssrc: int, data: bytes, *, accepts_empty: bool = True) -> bool:
     """Whether an RTCP packet begins with a report on this stream (RFC 3550, 6.4), or with an empty one."""
     if len(data) < 8 or data[0] >> 6 != 2 or data[1] not in _REPORTS:
         return False
     at = _REPORTS[data[1]]
     blocks = data[at : at + 24 * (data[0] & 0x1F)]
-    return not blocks or any(int.from_bytes(blocks[start : start + 4]) == ssrc for start in range(0, len(blocks), 24))
+    if not blocks:
+        return accepts_empty
+    return any(int.from_bytes(blocks[start : start + 4]) == ssrc for start in range(0, len(blocks), 24))
 
 
 def is_goodbye(data: bytes) -> bool:

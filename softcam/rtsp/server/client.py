@@ -13,6 +13,7 @@ from softcam.rtsp.server.connection import ClientConnection
 from softcam.rtsp.server.requests import Request, Target
 from softcam.rtsp.server.sessions import StreamLease
 from softcam.rtsp.server.stream import RtpStream
+from softcam.runtime.address import client_network
 
 
 class Client:
@@ -21,6 +22,7 @@ class Client:
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.address = _plain_address(str(connection.peer[0]))
+        self.network = client_network(self.address)  # what counts as one client
         self.server_address = _plain_address(str(connection.local[0]))  # that it is connected to
         self.number = secrets.randbits(31)  # the session ID in its descriptions
         self.is_authorized = False

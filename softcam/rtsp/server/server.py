@@ -142,7 +142,7 @@ class RtspServer:
     def _make_room(self, address: str) -> str:
         """Close a connection where there are too many for another one; why that is not possible, else empty."""
         limits, network = self._limits.handler, client_network(address)
-        own = [each for each, client in self._clients.items() if client_network(client.address) == network]
+        own = [each for each, client in self._clients.items() if client.network == network]
         if len(own) >= limits.max_per_address and not limits.is_exempt(address) and not self._evict(own):
             return limit_reason("connections", limits.max_per_address)
         if len(self._clients) >= self._max_connections and not self._evict(self._clients):

@@ -58,6 +58,11 @@ class Session:
     heard_s: float  # when the last request, or receiver report, was received
     viewer: AnyViewer | None = field(default=None, init=False)  # while it plays
     began_s: float = field(default=0.0, init=False)  # when it began to play
+    network: str = field(init=False)  # of the client: what counts as one
+    reporter: bytes = field(default=b"", init=False)  # the SSRC of the client's last report on the stream, by UDP
+
+    def __post_init__(self) -> None:
+        self.network = client_network(self.client)
 
     @property
     def stream(self) -> RtpStream:
@@ -74,6 +79,13 @@ class Session:
 
     def on_heard(self, now_s: float) -> None:
         self.heard_s = now_s
+
+    def is_sender_known(self, report: bytes) -> bool:
+        """Whether the sender of a report is the client: it has named this stream's SSRC, which others do not know."""
+        sender = report[4:8]
+        if is_report_on(self.stream.ssrc, report, accepts_empty=False):
+            self.reporter = sender
+        return self.reporter == sender
 
     def set_connection(self, connection: ClientConnection | None) -> None:
         self.connection = connection
@@ -215,7 +227,7 @@ class Sessions:
     def count_of(self, address: str) -> int:
         """The number of sessions of clients at this address."""
         network = client_network(address)
-        return sum(client_network(session.client) == network for session in self._sessions.values())
+        return sum(session.network == network for session in self._sessions.values())
 
     def has_left(self, name: str, connection: ClientConnection) -> bool:
         """Whether the client has ended this session by UDP; without a name, that of its connection."""
@@ -348,7 +360,7 @@ class Sessions:
         if session is None or not is_report_on(session.stream.ssrc, data):
             return
         session.on_heard(self._loop.clock())
-        if is_goodbye(data):
+        if session.is_sender_known(data) and is_goodbye(data):
             if session.connection is not None:
                 self._left[session.connection] = session.id
             self.end(session, "goodbye by RTCP")

@@ -206,6 +206,13 @@ def test_reports(data: bytes, expected: bool) -> None:
     assert is_report_on(SSRC, data) is expected
 
 
+def test_reports_that_name_the_stream() -> None:
+    block = SSRC.to_bytes(4) + bytes(20)
+    assert is_report_on(SSRC, b"\x81\xc9\0\7" + bytes(4) + block, accepts_empty=False)
+    for empty in (b"\x80\xc9\0\1" + bytes(4), b"\x81\xc9\0\1" + bytes(4), sender_report(SSRC, 0, 0.0, 1, 1)):
+        assert not is_report_on(SSRC, empty, accepts_empty=False)
+
+
 OWN, OTHER, EMPTY_REPORT = b"self", b"else", b"\x80\xc9\0\1self"
 
 

@@ -186,6 +186,24 @@ def test_udp_viewer_that_says_goodbye(timed_stage: Stage, is_connected: bool, ca
     timed_stage.wait_idle()
 
 
+def test_forged_goodbye(timed_stage: Stage) -> None:
+    """Who sends with the client's address needs the SSRC of the stream, or that of the client's reports."""
+    peer, ports = timed_stage.connect(), timed_stage.ports()
+    with timed_stage.flow():
+        peer.play(ports.transport)
+    address = timed_stage.host, server_ports(peer)[1]
+    forged = b"\x80\xc9\0\1fake\x81\xcb\0\1fake"
+    own = receiver_report(timed_stage.stream.ssrc)
+    ports.rtcp.sendto(forged, address)
+    ports.rtcp.sendto(own, address)
+    ports.rtcp.sendto(forged, address)
+    pass_time(timed_stage, TIMEOUT_S + STEP_S, lambda: ports.rtcp.sendto(b"\x80\xc9\0\1" + bytes(4), address))
+    assert timed_stage.server.viewer_count == 1
+    ports.rtcp.sendto(b"\x80\xc9\0\1" + own[4:8] + b"\x81\xcb\0\1" + own[4:8], address)
+    eventually(lambda: timed_stage.server.viewer_count == 0, "that it has ended")
+    timed_stage.wait_idle()
+
+
 def test_reports_of_strangers(timed_stage: Stage) -> None:
     """Only those from the ports of the client count."""
     peer, ports, stranger = timed_stage.connect(), timed_stage.ports(), timed_stage.ports()
