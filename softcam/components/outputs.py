@@ -60,7 +60,7 @@ def _build_rtsp(settings: Settings, source: CameraParts, media: MediaParts, on_c
         on_crash,
         ServerLimits(HandlerLimits(max_viewers=settings.max_clients, max_per_address=settings.max_clients_per_address)),
         name=settings.name or "",
-        on_wrong_key=media.brake.note_wrong_key,
+        check_key=media.brake.check,
     )
 
 

@@ -132,7 +132,7 @@ def build_web(
     guard = CsrfGuard(
         settings.host_names or (), allowed_origins=AllowedOrigins(frozenset(settings.allowed_origins or ()))
     )
-    access = AccessControl(settings.api_key, settings.view_key, guard, media.brake.note_wrong_key)
+    access = AccessControl(settings.api_key, settings.view_key, guard, media.brake.check)
     router = Router([*routes, *openapi_routes(routes, has_key=access.requires_key)])
     port = settings.port_for(source.number)
     delayed = DelayedResponses(media.loop)

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, Self
 
 from softcam.errors import CameraBusy, NoPicture, NotSupported
+from softcam.net.key_brake import CheckKey, check_without_brake
 from softcam.web.http.auth import AccessControl
 from softcam.web.http.cors import AllowedOrigins
 from softcam.web.http.csrf import CsrfGuard
@@ -123,7 +124,7 @@ class Site:
         idle_timeout_s: float = PATIENCE_S,
         request_timeout_s: float = PATIENCE_S,
         exhausted_pause_s: float = 0.5,
-        on_wrong_key: Callable[[str], float] = lambda _: 0.0,
+        check_key: CheckKey = check_without_brake,
         delayed: DelayedResponses | None = None,
         max_per_address: int = 8,
     ) -> None:
@@ -132,7 +133,7 @@ class Site:
             host,
             0,
             Router(routes),
-            AccessControl(api_key, view_key, csrf, on_wrong_key),
+            AccessControl(api_key, view_key, csrf, check_key),
             max_clients,
             max_per_address,
             delayed=delayed,

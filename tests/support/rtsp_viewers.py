@@ -15,7 +15,7 @@ from softcam.h264.bitrate import fixed_bitrate
 from softcam.h264.packet import Packet, PacketSink, VideoFormat
 from softcam.net.event_loop import EventLoop
 from softcam.net.io_uring import BatchSender
-from softcam.net.key_brake import KeyBrake
+from softcam.net.key_brake import CheckKey, KeyBrake
 from softcam.rtsp.server.server import RtspServer, ServerLimits, listening_socket
 from softcam.rtsp.server.stream import RtpStream, StreamLimits
 from softcam.runtime.deadline import Clock
@@ -330,7 +330,7 @@ class Stage:
     wall_clock: Clock | None = None  # by default that of `clock`
     clock: ManualClock | None = None
     stream_limits: StreamLimits | None = None
-    on_wrong_key: Callable[[str], float] | None = None  # by default that of a brake
+    check_key: CheckKey | None = None  # by default that of a brake
 
     def __post_init__(self) -> None:
         self.crashes: list[str] = []
@@ -356,7 +356,7 @@ class Stage:
             lambda: self.camera.state,
             self.crashes.append,
             self.limits,
-            on_wrong_key=self.on_wrong_key or KeyBrake(self.loop).note_wrong_key,
+            check_key=self.check_key or KeyBrake(self.loop).check,
         )
         self.clients: list[Peer | UdpReceiver] = []
         listener = listening_socket(self.host, 0)

@@ -9,13 +9,14 @@ beyond the RFC, and why: docs/decisions/0019.
 import hmac
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from softcam import __version__
 from softcam.errors import CameraError
 from softcam.net.event_loop import EventLoop
+from softcam.net.key_brake import NO_KEY, CheckKey, Verdict, key_digest, usable_keys
 from softcam.rtsp.rtp import describe
 from softcam.rtsp.server.client import Client
 from softcam.rtsp.server.requests import TRACK, Request, Target, format_response, read_target
@@ -65,12 +66,11 @@ class RequestHandler:
         state: Callable[[], str],
         limits: HandlerLimits,
         name: str,
-        on_wrong_key: Callable[[str], float],
+        check_key: CheckKey,
     ) -> None:
         """`streams` by path; `state` returns that of the camera, for error messages; `name` is that of the session.
 
-        `on_wrong_key` is called with the address of a client that sent a wrong key, and returns the seconds by which
-        the response is to be delayed.
+        `check_key` is that of the brake, which decides whether keys are compared.
         """
         self._loop = loop
         self._streams = streams
@@ -80,7 +80,7 @@ class RequestHandler:
         self._limits = limits
         self._name = name
         self._nonce_key = secrets.token_bytes(16)
-        self._on_wrong_key = on_wrong_key
+        self._check_key = check_key
         self._no_picture_log = RateLimitedLogger(log)
 
     def handle(self, client: Client, request: Request) -> None:
@@ -130,13 +130,25 @@ class RequestHandler:
         # One nonce for all connections of an address: a player that tries UDP and then TCP, on another connection,
         # sends what it has computed for the first.
         nonce = hmac.new(self._nonce_key, client.address.encode(), "sha256").hexdigest()[:32]
-        if offered and has_password(offered, request.method, nonce, self._passwords):
+
+        def compare(usable: Collection[bytes] | None) -> bytes | None:
+            passwords = usable_keys(self._passwords, usable)
+            for password in passwords:
+                if has_password(offered, request.method, nonce, (password,)):
+                    return key_digest(password)
+            return NO_KEY if has_old_nonce(offered, request.method, nonce, passwords) else None
+
+        verdict = self._check_key(client.address, compare) if offered else Verdict()
+        if verdict.key:
             client.authorize()
             return True
-        is_stale = has_old_nonce(offered, request.method, nonce, self._passwords)
+        is_stale = verdict.key == NO_KEY
         fields = [("WWW-Authenticate", each) for each in challenges(_REALM, nonce, is_stale=is_stale)]
-        delay_s = self._on_wrong_key(client.address) if offered and not is_stale else 0.0
-        if delay_s:
+        if verdict.retry_s:
+            last = [("Retry-After", str(verdict.retry_s)), ("Connection", "close")]
+            self._refuse(client, request, 503, "too many wrong keys from this address", last)
+            client.connection.end("too many wrong keys")
+        elif delay_s := verdict.delay_s:
             client.defer_response(self._loop.call_later(delay_s, lambda: self._respond(client, request, 401, fields)))
         else:
             self._respond(client, request, 401, fields)

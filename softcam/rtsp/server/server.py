@@ -14,6 +14,7 @@ from typing import Final
 
 from softcam.errors import CameraError
 from softcam.net.event_loop import EventLoop, Timer
+from softcam.net.key_brake import CheckKey, check_without_brake
 from softcam.rtsp.messages import InterleavedPacket
 from softcam.rtsp.server.client import Client
 from softcam.rtsp.server.connection import ClientConnection, Received
@@ -59,13 +60,13 @@ class RtspServer:
         limits: ServerLimits | None = None,
         *,
         name: str = "",
-        on_wrong_key: Callable[[str], float] = lambda _: 0.0,
+        check_key: CheckKey = check_without_brake,
     ) -> None:
         """`streams` by path, without a slash at either end.
 
         `open_camera` returns the function that releases the camera; it raises CameraError. `state` returns that of the
         camera, for error messages. Without `passwords`, access is unrestricted. `name` is that of the sessions.
-        `on_wrong_key` is as in `RequestHandler`.
+        `check_key` is as in `RequestHandler`.
         """
         self.url: str | None = None  # None before the start
         self._loop = loop
@@ -73,7 +74,7 @@ class RtspServer:
         distinct = tuple(dict.fromkeys(streams.values()))
         self._sessions = Sessions(loop, distinct, open_camera, on_crash, self._limits.sessions)
         self._handler = RequestHandler(
-            loop, streams, self._sessions, passwords, state, self._limits.handler, name, on_wrong_key
+            loop, streams, self._sessions, passwords, state, self._limits.handler, name, check_key
         )
         self._max_connections = self._limits.handler.max_viewers + self._limits.spare_connections
         self._rejected_log = RateLimitedLogger(log)

@@ -14,6 +14,7 @@ from softcam.net import sockets
 from softcam.net.event_loop import EventLoop
 
 _MAX_DELAYED: Final = 64
+_MAX_REJECTED: Final = 64
 _LAST_RESPONSE_S: Final = 1.0  # for the client to read it
 
 
@@ -23,22 +24,38 @@ class DelayedResponses:
     def __init__(self, loop: EventLoop, max_delayed: int = _MAX_DELAYED) -> None:
         """Before the loop is started."""
         self._loop = loop
-        self._places = threading.BoundedSemaphore(max_delayed)
-        self._connections: set[socket.socket] = set()  # of the loop's thread
+        self._delayed = threading.BoundedSemaphore(max_delayed)
+        self._rejected = threading.BoundedSemaphore(_MAX_REJECTED)  # of their own: no client delays the others' 503
+        # With their places; of the loop's thread.
+        self._connections: dict[socket.socket, threading.BoundedSemaphore] = {}
         loop.on_stop(self._close_all)
 
     def reserve(self) -> bool:
         """Reserve a place for a response, which `send_later` uses; False if there is none. Any thread."""
-        return self._places.acquire(blocking=False)
+        return self._delayed.acquire(blocking=False)
 
     def send_later(self, connection: socket.socket, response: bytes, delay_s: float) -> None:
         """Send a response after `delay_s` and close the connection. Any thread."""
-        if not self._loop.call(partial(self._hold, connection, response, delay_s)):
-            self._places.release()
+        self._pass_on(connection, response, delay_s, self._delayed)
+
+    def reject(self, connection: socket.socket, response: bytes) -> bool:
+        """Send a response and leave the client time to read it; False if there is no place for that. Any thread."""
+        is_reserved = self._rejected.acquire(blocking=False)
+        if is_reserved:
+            self._pass_on(connection, response, 0.0, self._rejected)
+        return is_reserved
+
+    def _pass_on(
+        self, connection: socket.socket, response: bytes, delay_s: float, place: threading.BoundedSemaphore
+    ) -> None:
+        if not self._loop.call(partial(self._hold, connection, response, delay_s, place)):
+            place.release()
             connection.close()
 
-    def _hold(self, connection: socket.socket, response: bytes, delay_s: float) -> None:
-        self._connections.add(connection)
+    def _hold(
+        self, connection: socket.socket, response: bytes, delay_s: float, place: threading.BoundedSemaphore
+    ) -> None:
+        self._connections[connection] = place
         self._loop.call_later(delay_s, partial(self._send, connection, response))
 
     def _send(self, connection: socket.socket, response: bytes) -> None:
@@ -49,9 +66,9 @@ class DelayedResponses:
         self._loop.call_later(_LAST_RESPONSE_S, partial(self._close, connection))
 
     def _close(self, connection: socket.socket) -> None:
-        self._connections.remove(connection)
+        place = self._connections.pop(connection)
         connection.close()
-        self._places.release()
+        place.release()
 
     def _close_all(self) -> None:
         for connection in tuple(self._connections):

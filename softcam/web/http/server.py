@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from softcam import __version__
 from softcam.runtime.address import reachable_host, url_host
-from softcam.web.http.auth import AccessControl, WrongKey
+from softcam.web.http.auth import AccessControl, TooManyWrongKeys, WrongKey
 from softcam.web.http.body import body_length, require_json
 from softcam.web.http.changes import ChangeLog
 from softcam.web.http.connections import Connections, RequestReader
@@ -149,8 +149,7 @@ class PortalServer(ThreadingHTTPServer):
 
     def _reject(self, connection: socket.socket, response: bytes) -> None:
         """Respond to a connection without reading its request."""
-        if self.delayed is not None and self.delayed.reserve():
-            self.delayed.send_later(connection, response, 0.0)  # which leaves the client time to read it
+        if self.delayed is not None and self.delayed.reject(connection, response):
             return
         with contextlib.suppress(OSError):
             connection.settimeout(0)
@@ -264,9 +263,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._reject(_TIMED_OUT)
             return
         except HttpError as error:
-            self.close_connection |= self._has_unread
+            delay_s = error.delay_s if isinstance(error, WrongKey) else 0.0
+            self.close_connection |= self._has_unread or delay_s > 0 or isinstance(error, TooManyWrongKeys)
             response = self._error_response(error)
-            if not (isinstance(error, WrongKey) and error.delay_s and self._send_later(response, error.delay_s)):
+            if not (delay_s and self._send_later(response, delay_s)):
                 self._send(response)
             return
         if not self.server.connections.start_response(self.connection):
@@ -337,11 +337,10 @@ class _Handler(BaseHTTPRequestHandler):
         delayed = self.server.delayed
         if delayed is None or not delayed.reserve():
             return False
-        self.close_connection, self._has_unread = True, False
+        self._has_unread = False
         self.server.connections.remove(self.connection)
-        content = self._head(response, bool(response.body), len(response.body))
-        if self.command != "HEAD":
-            content += response.body
+        body = b"" if self.command == "HEAD" else response.body
+        content = self._head(response, bool(body), len(response.body)) + body
         self.log_request(response.status)
         delayed.send_later(socket.socket(fileno=self.connection.detach()), content, delay_s)
         return True

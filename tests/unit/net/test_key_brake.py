@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from softcam.net.event_loop import EventLoop
-from softcam.net.key_brake import KeyBrake, log
+from softcam.net.key_brake import NO_KEY, Compare, KeyBrake, Verdict, key_digest, log, usable_keys
 from tests.support.background import soon
 from tests.support.rtsp_viewers import ManualClock
 from tests.support.timeouts import PATIENCE_S
@@ -54,6 +54,67 @@ def test_delays_of_one_address(site: Brake) -> None:
     assert site.delays(9) == [0, 0, 0, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0]
     assert set(site.delays(1100)) == {2.0}
     assert site.delays(3, OTHER) == [0, 0, 0]
+
+
+KEYS = "api", "view"
+
+
+def offer(key: str) -> Compare:
+    return lambda usable: key_digest(key) if key in usable_keys(KEYS, usable) else None
+
+
+def test_guesses_are_limited(site: Brake) -> None:
+    """Whatever an address does, and by any number of threads: four guesses in two seconds after the first ones."""
+    compared = list[int]()
+
+    def guess(_: object) -> None:
+        compared.append(1)
+
+    def check() -> None:
+        for _ in range(50):
+            verdicts.append(site.brake.check(ATTACKER, lambda usable: guess(usable) if usable is None else None))
+
+    verdicts = list[Verdict]()
+    for _ in range(30):
+        threads = [threading.Thread(target=check) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        site.advance(1)
+    assert 60 <= len(compared) <= 3 + 4 + 30 / 2 * 4 + 4
+    assert len(verdicts) == 30 * 8 * 50
+    assert {verdict.key for verdict in verdicts} == {None}
+    assert {verdict.retry_s for verdict in verdicts if not verdict.delay_s} == {0, 1, 2}
+
+
+def test_right_keys_at_the_address_of_an_attacker(site: Brake) -> None:
+    """One that was right there in the last minutes is still compared; no other one."""
+    site.brake.check(ATTACKER, offer("view"))
+    for _ in range(20):
+        site.brake.check(ATTACKER, offer("wrong"))
+    assert site.brake.check(ATTACKER, offer("view")) == Verdict(key_digest("view"))
+    assert site.brake.check(ATTACKER, offer("api")).retry_s > 0
+    assert site.brake.check(OTHER, offer("api")) == Verdict(key_digest("api"))
+    site.advance(601)
+    for _ in range(20):
+        site.brake.check(ATTACKER, offer("wrong"))
+    assert site.brake.check(ATTACKER, offer("view")).retry_s > 0
+    site.advance(2)
+    assert site.brake.check(ATTACKER, offer("view")) == Verdict(key_digest("view"))
+
+
+def test_old_nonce_is_neither_right_nor_wrong(site: Brake) -> None:
+    for _ in range(20):
+        assert site.brake.check(ATTACKER, lambda _: NO_KEY) == Verdict(NO_KEY)
+    assert site.delays(3) == [0, 0, 0]
+    assert site.brake._right == {}
+
+
+def test_number_of_addresses_with_right_keys_is_limited(site: Brake) -> None:
+    for number in range(30):
+        site.brake.check(f"198.51.100.{number}", offer("view"))
+    assert len(site.brake._right) == 20
 
 
 def test_one_client_per_ipv6_network(site: Brake) -> None:

@@ -20,6 +20,7 @@ from softcam.rtsp.server.server import ServerLimits
 from softcam.rtsp.server.sessions import SessionLimits
 from tests.conftest import HAS_FRESH_CASES
 from tests.support.background import Flow, eventually
+from tests.support.key_checks import delaying
 from tests.support.rtsp_viewers import Peer, Stage
 from tests.support.stream_clients import SMALL_BUFFER
 from tests.support.timeouts import PATIENCE_S
@@ -37,7 +38,7 @@ QUICK = ServerLimits(
     setup_s=0.3,
     tick_s=0.05,
 )
-WITH_PASSWORD: dict[str, Any] = {"limits": QUICK, "passwords": ("view",), "on_wrong_key": lambda _: 0.001}
+WITH_PASSWORD: dict[str, Any] = {"limits": QUICK, "passwords": ("view",), "check_key": delaying(lambda _: 0.001)}
 END = b"\r\n\r\nOPTIONS * RTSP/1.0\r\nCSeq: 99\r\n\r\n"
 URLS = (b"rtsp://pi/cam0", b"rtsp://pi/cam0/trackID=0", b"*", b"/", b"rtsp://u:p@[::1]:1/?a=b/trackID=0", b"http://pi/")
 METHODS = (b"OPTIONS", b"DESCRIBE", b"SETUP", b"PLAY", b"PAUSE", b"GET_PARAMETER", b"SET_PARAMETER", b"TEARDOWN", b"X")

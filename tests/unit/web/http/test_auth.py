@@ -10,9 +10,11 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from softcam.web.http.auth import AccessControl, WrongKey
+from softcam.net.key_brake import Verdict, key_digest
+from softcam.web.http.auth import AccessControl, TooManyWrongKeys, WrongKey
 from softcam.web.http.messages import HttpError, Request, Response, json_response
 from softcam.web.http.router import Route
+from tests.support.key_checks import delaying
 from tests.support.raw_http import Site
 
 KEY = "correct horse:battery"
@@ -94,7 +96,7 @@ def test_wrong_key_is_counted_and_named() -> None:
         counted.append(client)
         return 0.5
 
-    access = AccessControl(KEY, on_wrong_key=note)
+    access = AccessControl(KEY, check_key=delaying(note))
     for headers in ({}, {"X-API-Key": ""}, {"Authorization": "Token x"}):
         with pytest.raises(HttpError, match="an API key is required"):
             access.authorize(make_headers(headers), "192.168.1.7")
@@ -102,6 +104,15 @@ def test_wrong_key_is_counted_and_named() -> None:
     with pytest.raises(WrongKey, match="the API key is wrong") as caught:
         access.authorize(make_headers({"X-API-Key": "guess"}), "192.168.1.7")
     assert (counted, caught.value.delay_s) == (["192.168.1.7"], 0.5)
+
+
+def test_key_that_is_not_compared() -> None:
+    access = AccessControl(KEY, VIEW_KEY, check_key=lambda _, compare: Verdict(compare([key_digest(VIEW_KEY)]), 0.0, 2))
+    access.authorize(make_headers({"X-API-Key": VIEW_KEY}), "client")
+    for headers in ({"X-API-Key": KEY}, {"X-API-Key": "wrong"}):
+        with pytest.raises(TooManyWrongKeys) as caught:
+            access.authorize(make_headers(headers), "client")
+        assert (caught.value.status, caught.value.headers) == (HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": "2"})
 
 
 def test_view_key_in_query() -> None:
