@@ -35,6 +35,7 @@ _REASONS: Final[Mapping[int, str]] = {
     413: "The body is too large",
     415: "The body is not application/json",
     416: "The range is beyond the end of the file",
+    429: "Too many wrong API keys from this address; the key was not compared",
     503: "Temporarily unavailable: no frame from the camera, or too many requests at once",
 }
 # Any request may be malformed, or exceed the limit of concurrent requests.
@@ -126,6 +127,7 @@ def _operation(route: Route, doc: Doc, *, has_key: bool) -> dict[str, Any]:
     contents = {**doc.responses, **dict.fromkeys(sorted(statuses), _ERROR)}
     if has_key and not route.is_public:
         contents[401] = {**_ERROR, "text/html": None}  # HTML for browsers
+        contents[429] = _ERROR
     parameters = [
         {"name": each.name, "in": each.place, "description": each.help, "schema": each.schema}
         | ({"required": True} if each.place == "path" else {})

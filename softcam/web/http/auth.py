@@ -17,7 +17,7 @@ _CHALLENGE: Final = {"WWW-Authenticate": 'Basic realm="camera", charset="UTF-8"'
 
 
 class WrongKey(HttpError):
-    """401 for a request with a wrong key; the response is sent after `delay_s`. If that is not 0, it is the last one."""
+    """401 for a request with a wrong key; the response is sent after `delay_s`. After a delay, it is the last one."""
 
     def __init__(self, detail: str, delay_s: float) -> None:
         super().__init__(HTTPStatus.UNAUTHORIZED, detail, _CHALLENGE)

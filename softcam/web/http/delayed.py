@@ -25,7 +25,7 @@ class DelayedResponses:
         """Before the loop is started."""
         self._loop = loop
         self._delayed = threading.BoundedSemaphore(max_delayed)
-        self._rejected = threading.BoundedSemaphore(_MAX_REJECTED)  # of their own: no client delays the others' 503
+        self._rejected = threading.BoundedSemaphore(_MAX_REJECTED)  # separate: wrong keys do not use up these places
         # With their places; of the loop's thread.
         self._connections: dict[socket.socket, threading.BoundedSemaphore] = {}
         loop.on_stop(self._close_all)

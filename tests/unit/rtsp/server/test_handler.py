@@ -129,6 +129,28 @@ def test_delay_of_wrong_keys(timed_stage: Stage) -> None:
     timed_stage.advance(1.0)
 
 
+@pytest.mark.parametrize("timed_stage", [{"passwords": ("view", "api")}], indirect=True)
+def test_keys_that_are_not_compared(timed_stage: Stage) -> None:
+    """While responses to wrong keys are due: all but one that was right before."""
+    assert timed_stage.connect().request("GET_PARAMETER", Authorization=basic("view")).status == 200
+    first = timed_stage.connect()
+    for _ in range(3):
+        assert first.request("DESCRIBE", Authorization=basic("wrong")).status == 401
+    waiting = [timed_stage.connect() for _ in range(4)]
+    for peer in waiting:
+        peer.send_request("DESCRIBE", Authorization=basic("wrong"))
+    timed_stage.settle()
+    for key in ("wrong", "api"):
+        peer = timed_stage.connect()
+        response = peer.request("DESCRIBE", Authorization=basic(key))
+        assert (response.status, response.fields["retry-after"]) == (503, ["1"])
+        assert peer.has_ended()
+    assert timed_stage.connect().request("GET_PARAMETER", Authorization=basic("view")).status == 200
+    timed_stage.advance(2.0)
+    assert [peer.response().status for peer in waiting] == [401] * 4
+    assert timed_stage.connect().request("GET_PARAMETER", Authorization=basic("api")).status == 200
+
+
 @pytest.mark.parametrize("stage", [{"passwords": ("view",)}], indirect=True)
 def test_same_credentials_on_another_connection(stage: Stage) -> None:
     """ExoPlayer, after UDP delivered nothing (androidx/media#522)."""

@@ -41,7 +41,7 @@ def test_common_responses() -> None:
 def test_errors_of_changes() -> None:
     doc = Doc("Set", "tag", GOOD, body={"type": "object"}, errors=(400, 409))
     operation = describe([route("/a", "POST", doc=doc)], has_key=True)["paths"]["/a"]["post"]
-    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415", "503"}
+    assert set(operation["responses"]) == {"200", "400", "401", "403", "408", "409", "411", "413", "415", "429", "503"}
     assert operation["requestBody"]["required"] is True
 
 

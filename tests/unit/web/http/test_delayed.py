@@ -68,7 +68,7 @@ def test_no_thread_waits(loop: EventLoop, handlers: Handlers) -> None:
 
 
 def test_guesses_of_one_address(no_leaks: NoLeaks, handlers: Handlers) -> None:
-    """By many connections at once: few are compared, and a client of the address with a known key goes on."""
+    """By many connections at once: few are compared, and a client of the address with a known key continues."""
     clock = ManualClock()
     with no_leaks():
         loop = EventLoop("test loop", list[str]().append, clock=clock)
@@ -97,7 +97,7 @@ def test_guesses_of_one_address(no_leaks: NoLeaks, handlers: Handlers) -> None:
         loop.stop(soon())
 
 
-def test_rejections_have_places_of_their_own(loop: EventLoop) -> None:
+def test_rejections_have_separate_places(loop: EventLoop) -> None:
     delayed = DelayedResponses(loop, 1)
     loop.start()
     for _ in range(64):
