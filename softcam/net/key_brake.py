@@ -2,8 +2,8 @@
 
 HTTP and RTSP share one brake. It delays responses to wrong keys. While several of an address are delayed, further keys
 from there are not even compared, however many connections they come by: this limits the guesses. Only keys that were
-right from there in the last minutes still are, so clients that share the address of an attacker (NAT) continue. Any thread
-may call.
+right from there in the last minutes still are, so clients that share the address of an attacker (NAT) continue. Any
+thread may call.
 """
 
 import hashlib
