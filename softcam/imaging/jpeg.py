@@ -64,6 +64,16 @@ def size_of(jpeg: bytes) -> tuple[int, int]:
     return header.width, header.height
 
 
+def with_end(jpeg: bytes) -> bytes:
+    """`jpeg` without what follows it; an end marker is appended if only that is missing. Unchanged if it is damaged."""
+    if jpeg.endswith(EOI):
+        return jpeg
+    try:
+        return _with_end(jpeg, _read_header(jpeg))
+    except ValueError:
+        return jpeg
+
+
 def _compress(planes: Planes, quality: int) -> bytes:
     y, u, v = planes
     height, width = y.shape
@@ -118,7 +128,7 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
     data = frame.planes[0].tobytes()
     try:
         header = _read_header(data)
-        end = _find_end(data, header.scan)
+        data = _with_end(data, header)
     except ValueError as error:
         raise CameraError(f"the camera's JPEG is damaged: {error}") from error
     own_size = header.width, header.height
@@ -126,14 +136,14 @@ def _encode_mjpeg(frame: Frame, size: tuple[int, int] | None, quality: int, qual
         size = own_size
     if size == own_size and not (quality_is_explicit and quality < _estimate_quality(header.quantisation)):
         tables = b"" if header.has_huffman_tables else _default_huffman_tables()
-        return b"".join((*_clean_segments(data, header.scan), tables, data[header.scan : end]))
+        return b"".join((*_clean_segments(data, header.scan), tables, data[header.scan :]))
     width, height = size
     if width > header.width or height > header.height:
         raise ValueError(f"cannot shrink {header.width}x{header.height} to {width}x{height}")
     try:
         # libjpeg decodes to fractions of the size at a fraction of the cost. Not strict: libjpeg's warnings are
         # common with USB cameras, and a partly damaged image is better than none.
-        rgb = simplejpeg.decode_jpeg(data[:end], "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
+        rgb = simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, min_factor=1, strict=False)
         if rgb.shape[:2] != (height, width):
             rgb = np.dstack([shrink_plane(np.ascontiguousarray(rgb[:, :, channel]), size) for channel in range(3)])
         quality = _CLEAN_QUALITY.get(quality, quality)
@@ -148,6 +158,7 @@ class _Header(NamedTuple):
     height: int
     quantisation: bytes  # the first segment of quantisation tables; empty if there is none
     has_huffman_tables: bool
+    has_one_scan: bool  # as all but progressive JPEGs
     scan: int  # position of the first start-of-scan marker
 
 
@@ -159,6 +170,8 @@ _QUANTISATION: Final = 0xDB
 SCAN: Final = 0xDA  # the second byte of its marker
 _METADATA: Final = frozenset({*range(0xE0, 0xF0), 0xFE})  # EXIF with a thumbnail, comments
 _FRAME_HEADERS: Final = frozenset(range(0xC0, 0xD0)) - {_HUFFMAN, 0xC8, 0xCC}
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})  # frame headers of Huffman-coded images that are not progressive
+_MAX_PIXELS_PER_BYTE: Final = 256  # 64 pixels have a code for the average and one for the end, each of at least one bit
 _QUALITY_50_SUM: Final = 3685  # of the example luminance table in annex K, which libjpeg scales by its quality
 
 
@@ -167,6 +180,7 @@ def _read_header(data: bytes) -> _Header:
     if not data.startswith(SOI):
         raise ValueError("it does not start with FFD8")
     size: tuple[int, int] | None = None
+    components = 0  # of the image, if one scan can contain them
     quantisation = b""
     has_huffman_tables = False
     for marker, start, payload in _segments(data):
@@ -174,6 +188,7 @@ def _read_header(data: bytes) -> _Header:
             if len(payload) < 5:
                 raise ValueError("its frame header is truncated")
             size = int.from_bytes(payload[3:5], "big"), int.from_bytes(payload[1:3], "big")
+            components = payload[5] if marker in _SEQUENTIAL and len(payload) > 5 else 0
         elif marker == _HUFFMAN:
             has_huffman_tables = True
         elif marker == _QUANTISATION and not quantisation:
@@ -181,7 +196,7 @@ def _read_header(data: bytes) -> _Header:
         elif marker == SCAN:
             if size is None or 0 in size:
                 raise ValueError("it has no size")
-            return _Header(*size, quantisation, has_huffman_tables, start)
+            return _Header(*size, quantisation, has_huffman_tables, 0 < components == sum(payload[:1]), start)
     raise ValueError("it has no image data")
 
 
@@ -235,21 +250,41 @@ def _clean_segments(data: bytes, scan: int) -> Iterator[bytes]:
 next_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
 
 
-def _find_end(data: bytes, scan: int) -> int:
-    """The length of the JPEG whose first scan is at `scan`.
+def _with_end(data: bytes, header: _Header) -> bytes:
+    """The JPEG at the beginning of `data`, with its end marker.
 
     The buffer of a camera has the size of its largest JPEG; after the current one it contains zeros or parts of an
-    older one. Raises ValueError if there is no end marker.
+    older one. Raises ValueError if the image is damaged.
     """
-    at = scan
+    at = header.scan
     while found := next_marker(data, at):
         if data[found.start() + 1] == EOI[1]:
-            return found.end()
+            return data[: found.end()]
         if data[found.start() + 1] == SOI[1]:
             raise ValueError("another image begins before its end")
         # A further scan or table of a progressive JPEG.
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    raise ValueError("it has no end marker")
+    if not header.has_one_scan:
+        raise ValueError("it has no end marker")
+    return _append_end(data, header)
+
+
+def _append_end(data: bytes, header: _Header) -> bytes:
+    """`data` with an end marker. Raises ValueError if the image data is incomplete, which only decoding shows."""
+    content = data.rstrip(b"\0")
+    text = content.removesuffix(b"\n").removesuffix(b"\r").rstrip(b"\0")  # without the line end before a boundary
+    # Image data may itself end with a line end or zeros, of which no code has more than two bytes.
+    for end in dict.fromkeys((len(text), len(content), len(content) + 1, len(content) + 2)):
+        jpeg = data[:end] + EOI
+        if header.width * header.height > _MAX_PIXELS_PER_BYTE * (end - header.scan):
+            continue
+        try:
+            simplejpeg.decode_jpeg(jpeg, "GRAY", min_width=1, min_height=1)
+        except ValueError as error:
+            if "extraneous bytes" not in str(error):
+                continue
+        return jpeg
+    raise ValueError("it is truncated")
 
 
 def _estimate_quality(tables: bytes) -> int:

@@ -48,4 +48,8 @@ CAMERA_HABITS = {
     "chunked in HTTP/1.0": head(version="1.0", extra=["Transfer-Encoding: chunked"]) + chunked(_MANY),
     "audio between the images": head()
     + b"".join(one + b"--frame\r\nContent-Type: audio/basic\r\n\r\n" + bytes(range(256)) * 3 for one in _PARTS),
-} | {name: data for name, data in HABITS.items() if name != "no length, no EOI"}  # such an image counts as damaged
+    "no end marker (mjpg-streamer#47)": head() + b"".join(part(SMALL[:-2]) for _ in range(6)),
+    "no end marker, no header": head() + b"".join(_FIRST_BOUNDARY + SMALL[:-2] + b"\r\n" for _ in _PARTS),
+    "no end marker, nothing between the images": head("video/x-motion-jpeg") + SMALL[:-2] * 6,
+    "no end marker, zeros behind the image": head() + b"".join(part(SMALL[:-2] + bytes(300)) for _ in range(6)),
+} | HABITS

@@ -18,7 +18,7 @@ from softcam.camera.url.http_client import HttpClient
 from softcam.camera.url.image_splitter import ImageSplitter
 from softcam.camera.url.source import Converter, Source, SourceImage, camera_errors, require_pyav, size_of_jpeg
 from softcam.errors import CameraError
-from softcam.imaging.jpeg import SOI
+from softcam.imaging.jpeg import SOI, with_end
 from softcam.runtime.deadline import Deadline
 
 _IMAGE_TIMEOUT_S: Final = 15.0  # for each image, while data arrives
@@ -105,10 +105,13 @@ class HttpSource:
     def images(self) -> Iterator[SourceImage | None]:
         """Yield images until a stream ends; a single one is requested again and again. Raises CameraError."""
         while True:
-            count = 0
+            count, is_damaged = 0, False
             for image in self._split() if self._is_jpeg else self._other_image():
                 count += 1
+                is_damaged = image is None
                 yield image
+            if count == 1 and is_damaged:
+                raise CameraError("the image is damaged")
             if count != 1 or self._pause(max(0.0, self._asked_s + self._interval_s - time.monotonic())):
                 return
             self._request()
@@ -152,13 +155,14 @@ class HttpSource:
     def _split(self) -> Iterator[SourceImage | None]:
         splitter = ImageSplitter()
         parts: _PartTypes | None = _PartTypes()  # None from the first image on
-        for data in self._body:
-            images = splitter.push_data(data)
-            parts = None if images or parts is None else parts
-            if parts is not None:
+        for data in chain(self._body, (None,)):
+            found = splitter.finish() if data is None else splitter.push_data(data)
+            images = [self._read_image(image) for image in found]
+            parts = None if any(images) or parts is None else parts
+            if parts is not None and data is not None:
                 parts.push_data(data)
             for image in images:
-                yield self._read_image(image)
+                yield image
                 self._deadline = Deadline.after(self._image_timeout_s)
                 if self._is_single:
                     for _ in self._body:
@@ -168,6 +172,7 @@ class HttpSource:
     def _read_image(self, data: bytes) -> SourceImage | None:
         """None for a damaged one."""
         if data.startswith(SOI):
+            data = with_end(data)
             size = size_of_jpeg(data)
             return None if size is None else SourceImage(size, None, data, self._converter)
         with contextlib.suppress(CameraError):
@@ -205,6 +210,8 @@ class _PartTypes:
             kind = found.decode("latin-1").lower()
             is_supported = any(name in kind for name in _PART_NAMES)
             if self._count > (_MAX_PARTS if is_supported else 1):
+                if is_supported:
+                    raise CameraError(f"the images in its parts of type {kind} are damaged")
                 raise CameraError(f"no image in its parts of type {kind}; JPEG, PNG and WebP are supported")
         line = self._data.rfind(b"\n") + 1
         del self._data[: line if len(self._data) - line <= _MAX_LINE_BYTES else len(self._data)]

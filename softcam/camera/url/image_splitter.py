@@ -2,7 +2,8 @@
 
 JPEG, PNG (https://www.w3.org/TR/png-3/#5DataRep) and WebP (https://www.rfc-editor.org/rfc/rfc9649#section-2.3).
 Boundaries and part headers are skipped like any other bytes between two images: cameras omit, misspell and repeat them
-(docs/sources.md has the list), while their images follow the standard.
+(docs/sources.md has the list), while their images follow the standard. Only a JPEG without its end marker ends at a
+boundary with a header, at the next JPEG, or with the body.
 """
 
 import re
@@ -16,6 +17,11 @@ _RIFF: Final = b"RIFF"  # the container of WebP
 _START: Final = re.compile(re.escape(SOI + b"\xff") + b"|" + re.escape(_PNG) + b"|" + _RIFF + rb"[\s\S]{4}WEBP")
 _MIN_START_BYTES: Final = 3
 _MAX_START_BYTES: Final = 12
+# What ends a JPEG without an end marker: a boundary with a header while it arrives, all text behind it afterwards.
+_BOUNDARY: Final = re.compile(rb"\n--[ -~]{1,200}\r?\n[Cc][Oo][Nn][Tt][Ee][Nn][Tt]-")
+_MAX_BOUNDARY_BYTES: Final = 213
+_TEXT: Final = re.compile(rb"\n--[ -~]*\r?\n?[ -~\r\n\t]*\Z")
+_MAX_TEXT_BYTES: Final = 2048
 _CHUNK_TYPE: Final = re.compile(rb"[A-Za-z]{4}")
 # Markers of segments with a length: tables, comments, frame headers and application data
 # (https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1).
@@ -32,7 +38,10 @@ class ImageSplitter:
         self._is_in_scan = False  # image data precedes that marker
 
     def push_data(self, data: bytes) -> list[bytes]:
-        """The images that `data` completes. A damaged image is skipped."""
+        """The images that `data` completes. A damaged image is skipped, unless only its image data is damaged.
+
+        A JPEG without an end marker is returned as it is.
+        """
         self._data += data
         images: list[bytes] = []
         while self._find_start() and (end := self._find_end()):
@@ -43,6 +52,10 @@ class ImageSplitter:
             del self._data[: max(end, _MIN_START_BYTES)]
             self._at = 0
         return images
+
+    def finish(self) -> list[bytes]:
+        """At the end of the body: the last JPEG, if its end marker is missing."""
+        return [bytes(self._data[: self._text_at(len(self._data))])] if self._is_in_scan and self._at else []
 
     def _find_start(self) -> bool:
         """Whether there is an image; discards what precedes it."""
@@ -89,10 +102,14 @@ class ImageSplitter:
         while True:
             if self._is_in_scan:
                 marker = next_marker(data, self._at)
+                # The last byte may be the FF of a marker.
+                after = max(self._at, len(data) - 1) if marker is None else marker.start()
+                boundary = _BOUNDARY.search(data, max(self._at - _MAX_BOUNDARY_BYTES, 0), after)
+                self._at = after
+                if boundary is not None:
+                    return self._text_at(boundary.end())
                 if marker is None:
-                    self._at = max(self._at, len(data) - 1)  # the last byte may be the FF of a marker
                     return 0
-                self._at = marker.start()
             at = self._at
             if at + 4 > len(data):
                 # The end of an image may be the last that arrives for a while.
@@ -104,8 +121,17 @@ class ImageSplitter:
                 self._at += 1
             elif kind == EOI[1]:
                 return at + 2
+            elif kind == SOI[1] and self._is_in_scan:
+                return self._text_at(at)
             elif kind in _SEGMENTS:
                 self._at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
                 self._is_in_scan = self._is_in_scan or kind == SCAN
             else:
                 return -1
+
+    def _text_at(self, end: int) -> int:
+        """The position of the boundary and the header that precede `end`; `end` if there are none."""
+        text = _TEXT.search(self._data, max(end - _MAX_TEXT_BYTES, 0), end)
+        if text is None:
+            return end
+        return text.start() - (self._data[text.start() - 1] == 0x0D)

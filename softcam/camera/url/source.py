@@ -17,7 +17,7 @@ import numpy as np
 from softcam.camera.base import StreamRequest
 from softcam.errors import CameraError, CameraMissing, NotSupported
 from softcam.imaging.frame import Frame, PixelFormat, Plane
-from softcam.imaging.jpeg import EOI, size_of
+from softcam.imaging.jpeg import EOI, size_of, with_end
 from softcam.imaging.jpeg_decoder import JpegDecoder
 from softcam.imaging.rgb import rows_of
 from softcam.runtime.pyav import import_pyav
@@ -233,7 +233,7 @@ class Source:
         self._opened.close()
 
     def _jpeg(self, packet: Any) -> SourceImage | None:
-        data = bytes(packet)
+        data = with_end(bytes(packet))
         size = size_of_jpeg(data)
         if size is None:
             return None

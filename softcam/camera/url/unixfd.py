@@ -25,6 +25,7 @@ from softcam.camera.url.gst_video import Layout, layout_of_caps, layout_of_metas
 from softcam.camera.url.source import Converter, SourceImage, camera_errors, require_pyav, size_of_jpeg
 from softcam.errors import CameraError
 from softcam.imaging.frame import Plane
+from softcam.imaging.jpeg import with_end
 
 _COMMAND: Final = struct.Struct("=II")  # type, bytes of the payload
 _NEW_BUFFER, _RELEASE_BUFFER, _CAPS, _END_OF_STREAM = range(4)
@@ -153,7 +154,7 @@ class UnixFdSource:
                 for descriptor, (size, offset) in zip(buffer.descriptors, buffer.memories, strict=True)
             ]
             if self._is_jpeg:
-                jpeg = b"".join(memory.tobytes() for memory in memories)
+                jpeg = with_end(b"".join(memory.tobytes() for memory in memories))
                 size = size_of_jpeg(jpeg)
                 return None if size is None else SourceImage(size, None, jpeg, self._converter)
             if self._layout is None:

@@ -1,5 +1,6 @@
 """Frames of every format are encoded with the right colours: the tests decode the JPEGs."""
 
+import io
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -8,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import simplejpeg
+from PIL import Image
 
 from softcam.errors import CameraError
 from softcam.imaging.frame import Frame, PixelFormat, Plane
-from softcam.imaging.jpeg import encode, size_of
+from softcam.imaging.jpeg import encode, size_of, with_end
 from tests.support.timeouts import PATIENCE_S
 
 Rgb = npt.NDArray[np.float64]
@@ -331,8 +333,8 @@ def test_mjpeg_with_other_size_than_its_frame() -> None:
         (camera_jpeg()[:2], "has no image data"),
         (camera_jpeg()[:11], "segment at byte 2 is truncated"),
         (camera_jpeg()[:2] + b"\0" * 40, "no marker at byte 2"),
-        (camera_jpeg()[:-2], "has no end"),
-        (camera_jpeg()[: len(camera_jpeg()) // 2 + 300], "has no end"),
+        (camera_jpeg()[:-3], "is truncated"),
+        (camera_jpeg()[: len(camera_jpeg()) // 2 + 300], "is truncated"),
         (without_segments(camera_jpeg(), 0xC0), "has no size"),
     ],
 )
@@ -343,9 +345,41 @@ def test_damaged_mjpeg(jpeg: bytes, message: str) -> None:
 
 def test_truncated_mjpeg() -> None:
     jpeg = camera_jpeg(20)
-    for length in range(len(jpeg)):
+    for length in range(len(jpeg) - 2):
         with pytest.raises(CameraError):
             encode(mjpeg_frame(jpeg[:length]), None, 80)
+    for length in range(len(jpeg) - 6):  # the last bytes of the image data may be zeros
+        with pytest.raises(CameraError):
+            encode(mjpeg_frame(jpeg[:length] + bytes(1000)), None, 80)
+
+
+@pytest.mark.parametrize("level", [0, 90, 128, 255])
+@pytest.mark.parametrize("width", range(16, 24))
+@pytest.mark.parametrize("behind", [b"", bytes(1000), b"\xff", b"\r\n"], ids=["none", "zeros", "half", "line end"])
+def test_mjpeg_without_end_marker(level: int, width: int, behind: bytes) -> None:
+    """Also of flat images, whose data may end with zeros."""
+    for pixels in (
+        np.full((16, width, 3), level, np.uint8),
+        np.random.default_rng(width).integers(0, 255, (24, width, 3), dtype=np.uint8),
+    ):
+        jpeg = simplejpeg.encode_jpeg(pixels, quality=level // 3 + 10, colorsubsampling="420")
+        passed = encode(mjpeg_frame(jpeg[:-2] + behind, width, len(pixels)), None, 80)
+        assert passed.endswith(b"\xff\xd9")
+        assert np.array_equal(simplejpeg.decode_jpeg(passed, strict=False), simplejpeg.decode_jpeg(jpeg))
+        assert with_end(jpeg[:-2] + behind).startswith(passed[:-2])
+
+
+def test_only_a_missing_end_marker_is_appended() -> None:
+    jpeg = camera_jpeg()
+    assert with_end(jpeg[:-2]) == with_end(jpeg + bytes(9)) == with_end(jpeg) == jpeg
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(1).integers(0, 255, (48, 64, 3), dtype=np.uint8)).save(
+        file, "JPEG", progressive=True
+    )
+    huge = jpeg.replace(b"\x00\x60\x00\xa0", b"\xff\xff\xff\xff")[:-2]
+    # Of a progressive image, a scan may be missing as well.
+    for damaged in (b"", jpeg[:-40], jpeg[:100], file.getvalue()[:-2], huge):
+        assert with_end(damaged) == damaged
 
 
 @pytest.mark.parametrize("pixel_format", ["YUV420", "NV12", "YUYV", "MJPEG"])

@@ -85,6 +85,9 @@ def jpeg_response(*fields: str, jpeg: bytes = SMALL, content_type: str = "image/
         head("image/jpeg", version="1.0") + SMALL + b"\r\n",
         head() + part(SMALL) + b"--frame--\r\n",
         jpeg_response(jpeg=WITH_THUMBNAIL),
+        jpeg_response(jpeg=SMALL[:-2]),
+        head("image/jpeg") + SMALL[:-2],
+        head() + part(SMALL[:-2]),
     ],
 )
 def test_single_jpeg_is_requested_again(make_stub: MakeStub, response: bytes) -> None:
@@ -166,8 +169,6 @@ def test_stream_of_other_images(make_stub: MakeStub, form: str) -> None:
         ("image/gif", encode_as("GIF"), 2),
         ("text/plain", b"not ready", 2),
         ("image/x-unknown", bytes(300_000) + b"\n", 2),
-        ("image/jpeg", b"no image", 6),  # damaged ones are skipped
-        ("image/png", encode_as("PNG")[:60], 6),
     ],
 )
 def test_stream_without_images_is_an_error_at_once(
@@ -178,6 +179,33 @@ def test_stream_without_images_is_an_error_at_once(
         expected = f"no image in its parts of type {content_type}; JPEG, PNG and WebP are supported"
         with pytest.raises(CameraError, match=f"^{re.escape(expected)}$"):
             next(source.images())
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"), [("image/jpeg", b"no image"), ("image/png", encode_as("PNG")[:60])]
+)
+def test_stream_of_damaged_images_is_an_error(make_stub: MakeStub, content_type: str, content: bytes) -> None:
+    stream = head() + part(content, content_type=content_type) * 6
+    with opened(make_stub(stalling(stream)).url) as source:
+        expected = f"^the images in its parts of type {content_type} are damaged$"
+        with pytest.raises(CameraError, match=expected):
+            next(source.images())
+
+
+@pytest.mark.parametrize("length", [len(SMALL) - 3, len(SMALL) // 2])
+@pytest.mark.parametrize("is_announced", [False, True])
+def test_truncated_jpeg_is_damaged(make_stub: MakeStub, length: int, is_announced: bool) -> None:
+    """Unlike one that lacks only its end marker."""
+    cut = SMALL[:length]
+    response = jpeg_response(jpeg=SMALL)[: length - len(SMALL)] if is_announced else head("image/jpeg") + cut
+    with (
+        opened(make_stub(response).url) as source,
+        pytest.raises(CameraError, match=r"^the image is damaged$"),
+    ):
+        list(source.images())
+    stream = head() + part(SMALL) + part(cut, length=is_announced) + part(SMALL, length=is_announced)[: length // 2]
+    with opened(make_stub(stream).url) as source:
+        assert [image and image.data for image in source.images()] == [SMALL, None, None]
 
 
 def test_reason_before_the_first_image(make_stub: MakeStub, make_camera: MakeCamera) -> None:

@@ -68,3 +68,17 @@ def test_endless_data_is_not_kept() -> None:
     splitter = ImageSplitter()
     assert splitter.push_data(large + bytes(80 << 20)) == []
     assert splitter.push_data(BOUNDARY + SMALL) == [SMALL]
+
+
+@pytest.mark.parametrize("step", [1, 2, 7, 10**6])
+def test_jpeg_without_end_marker(step: int) -> None:
+    """It ends with the next part's header, at the next image, or with the body."""
+    splitter = ImageSplitter()
+    data = BOUNDARY + SMALL[:-2] + BOUNDARY + OTHER[:-2] + b"\n--frame\n\n" + SMALL[:-2] + OTHER + SMALL[:-2]
+    found = [image for at in range(0, len(data), step) for image in splitter.push_data(data[at : at + step])]
+    assert found == [SMALL[:-2], OTHER[:-2], SMALL[:-2], OTHER]
+    assert splitter.finish() == [SMALL[:-2]]
+    splitter = ImageSplitter()
+    assert splitter.push_data(SMALL[:-2] + BOUNDARY[:-4]) == [SMALL[:-2]], "not only with the next image"
+    assert splitter.push_data(BOUNDARY[-4:] + OTHER) == [OTHER]
+    assert splitter.finish() == []
