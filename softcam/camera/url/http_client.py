@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 import string
+import zlib
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +25,8 @@ _MAX_REDIRECTS: Final = 5
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _RECEIVE_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_COMPRESSED: Final = frozenset({"gzip", "x-gzip", "deflate"})
+_ANY_HEADER: Final = 32 + zlib.MAX_WBITS  # of gzip or zlib
 _CHUNK_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\s*(?:;|$)")  # `int` also accepts signs
 _LENGTH: Final = re.compile(r"[0-9]{1,18}")
 _STATUS: Final = re.compile(r"[A-Z]+(?:/(\d+(?:\.\d+)?))?\s+(\d{3})\b")  # also SHOUTcast's `ICY 200 OK`
@@ -81,16 +84,20 @@ class HttpClient:
             raise CameraError(f"Server returned {status} {phrase}".rstrip())
 
     def body(self) -> Iterator[bytes]:
-        """Yield the body as it arrives. Raises CameraError."""
+        """Yield the body as it arrives, decompressed. Raises CameraError."""
+        is_compressed = self._header("content-encoding").lower() in _COMPRESSED
         with _camera_errors():
-            if "chunked" in self._header("transfer-encoding").lower():
-                yield from self._chunks()
-            elif self.length is not None and not self.content_type.startswith("multipart/"):
-                # Of a stream, a length is not true.
-                yield from self._read(self.length)
-            else:
-                self._is_reusable = False
-                yield from self._read(None)
+            yield from _decompressed(self._sent_body()) if is_compressed else self._sent_body()
+
+    def _sent_body(self) -> Iterator[bytes]:
+        if "chunked" in self._header("transfer-encoding").lower():
+            yield from self._chunks()
+        elif self.length is not None and not self.content_type.startswith("multipart/"):
+            # Of a stream, a length is not true.
+            yield from self._read(self.length)
+        else:
+            self._is_reusable = False
+            yield from self._read(None)
 
     def close(self) -> None:
         self._close()
@@ -116,7 +123,7 @@ class HttpClient:
             self._close()
         target = quote(f"{parts.path or '/'}{parts.query and '?' + parts.query}", safe=string.punctuation)
         lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "User-Agent: Mozilla/5.0 (compatible; soft-stream)"]
-        lines += ["Accept: */*"]
+        lines += ["Accept: */*", "Accept-Encoding: identity"]
         credentials = self._credentials_for(parts)
         if self._challenges and credentials:
             self._nonce_count += 1
@@ -233,6 +240,19 @@ class HttpClient:
         return line.rstrip()
 
 
+def _decompressed(body: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield what servers compress although the request accepts no compression, in pieces of limited size."""
+    decompressor = None
+    for data in body:
+        if decompressor is None:
+            # Some servers send deflate without the header of zlib, in which the lower half of the first byte is 8.
+            has_header = data[0] & 0x0F == 8 or data[0] == 0x1F
+            decompressor = zlib.decompressobj(_ANY_HEADER if has_header else -zlib.MAX_WBITS)
+        while piece := decompressor.decompress(data, _RECEIVE_BYTES):
+            yield piece
+            data = decompressor.unconsumed_tail
+
+
 @contextlib.contextmanager
 def _camera_errors() -> Iterator[None]:
     """Raise CameraError for errors of the network and of the protocol, with a message without address and password."""
@@ -242,5 +262,7 @@ def _camera_errors() -> Iterator[None]:
         raise CameraError("timed out") from error
     except OSError as error:
         raise CameraError(error.strerror or str(error) or "connection lost") from error
+    except zlib.error as error:
+        raise CameraError("the compressed response is damaged") from error
     except ValueError as error:  # its message may contain the address
         raise CameraError("invalid address or response") from error

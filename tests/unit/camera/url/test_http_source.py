@@ -1,11 +1,13 @@
 """JPEGs over HTTP: servers of many habits, polling, redirects and authentication."""
 
 import contextlib
+import gzip
 import io
 import logging
 import re
 import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 
 import av
@@ -18,7 +20,19 @@ from softcam.camera.url.source import SourceImage
 from softcam.errors import CameraError
 from tests.support.background import Background, eventually
 from tests.support.camera_habits import CAMERA_HABITS
-from tests.support.mjpeg_server import OTHER, SMALL, WITH_THUMBNAIL, Answer, Stub, encode_as, head, part, send, stalling
+from tests.support.mjpeg_server import (
+    OTHER,
+    SMALL,
+    WITH_THUMBNAIL,
+    Answer,
+    Stub,
+    chunked,
+    encode_as,
+    head,
+    part,
+    send,
+    stalling,
+)
 from tests.support.timeouts import PATIENCE_S, TIMEOUT_FACTOR
 from tests.support.url_client import FrameRecorder, MakeCamera, open_with
 
@@ -96,6 +110,48 @@ def test_single_jpeg_is_requested_again(make_stub: MakeStub, response: bytes) ->
         assert set(images_of(source, 5)) <= {SMALL, WITH_THUMBNAIL}
     assert len(stub.requests) == 5
     assert stub.requests[0].startswith(b"GET /stream.mjpg?width=640 HTTP/1.1\r\nHost: 127.0.0.1:")
+
+
+def deflated(data: bytes) -> bytes:
+    """Without the header of zlib, as some servers send it."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return compressor.compress(data) + compressor.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("deflate", zlib.compress), ("deflate", deflated)]
+)
+def test_compressed_responses(make_stub: MakeStub, encoding: str, compress: Callable[[bytes], bytes]) -> None:
+    """Browsers show them; the request accepts none."""
+    coding = f"Content-Encoding: {encoding}"
+    stub = make_stub(jpeg_response(coding, jpeg=compress(SMALL)))
+    with opened(stub.url) as source:
+        assert images_of(source, 3) == [SMALL] * 3
+    assert b"\r\nAccept-Encoding: identity\r\n" in stub.requests[0]
+    body = compress(b"".join(part(image) for image in (SMALL, OTHER, SMALL)))
+    for response in (
+        head(extra=[coding]) + body,
+        head(extra=[coding, "Transfer-Encoding: chunked"]) + chunked(body),
+    ):
+        with opened(make_stub(response).url) as source:
+            assert images_of(source, 4) == [SMALL, OTHER, SMALL]
+
+
+def test_compressed_stream_arrives_as_it_is_sent(make_stub: MakeStub) -> None:
+    compressor = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    sent = compressor.compress(part(SMALL)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    with opened(make_stub(stalling(head(extra=["Content-Encoding: gzip"]) + sent)).url) as source:
+        assert images_of(source, 1) == [SMALL]
+
+
+def test_damaged_and_endless_compressed_responses(make_stub: MakeStub) -> None:
+    damaged = head("image/jpeg", extra=["Content-Encoding: gzip"]) + b"\x1f\x8b" + SMALL
+    with pytest.raises(CameraError, match="the compressed response is damaged"), opened(make_stub(damaged).url):
+        pass
+    large = gzip.compress(bytes(100 << 20))
+    response = jpeg_response("Content-Encoding: gzip", jpeg=large, content_type="image/png")
+    with opened(make_stub(response).url) as source, pytest.raises(CameraError, match="the image is too large"):
+        next(source.images())
 
 
 def test_connection_is_kept_between_requests(make_stub: MakeStub) -> None:
@@ -195,7 +251,7 @@ def test_stream_of_damaged_images_is_an_error(make_stub: MakeStub, content_type:
 @pytest.mark.parametrize("length", [len(SMALL) - 3, len(SMALL) // 2])
 @pytest.mark.parametrize("is_announced", [False, True])
 def test_truncated_jpeg_is_damaged(make_stub: MakeStub, length: int, is_announced: bool) -> None:
-    """Unlike one that lacks only its end marker."""
+    """Unlike one without its end marker."""
     cut = SMALL[:length]
     response = jpeg_response(jpeg=SMALL)[: length - len(SMALL)] if is_announced else head("image/jpeg") + cut
     with (
