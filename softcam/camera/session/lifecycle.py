@@ -126,16 +126,22 @@ class Lifecycle:
                 raise
         now_s = time.monotonic()
         has_stream = session.mark_open(config, then, now_s)
+        if (reason := session.disconnect_reason) is not None:
+            log.info("Camera waits for its source: %s", reason)
+        else:
+            self._log_opening(config, now_s - started_s)
+        if has_stream:  # it may have been requested after the configuration
+            self._autofocus.keep_focused("the stream")
+
+    def _log_opening(self, config: StreamConfig, took_s: float) -> None:
         log.info(
             "Camera open after %.2f s: %s, streaming %dx%d %s",
-            now_s - started_s,
-            camera.name,
+            took_s,
+            self._session.camera.name,
             config.width,
             config.height,
             config.pixel_format,
         )
-        if has_stream:  # it may have been requested after the configuration
-            self._autofocus.keep_focused("the stream")
 
     def _on_configured(self, config: StreamConfig) -> None:
         """The camera is about to start; what listeners send now applies from the first frame."""

@@ -1,5 +1,6 @@
 """`CameraManager` with a remote camera, which is waited for and never ends the process."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 
@@ -62,6 +63,17 @@ def test_disconnected_when_opened(held: SessionRig, camera: RemoteCamera) -> Non
         held.wait_for(State.OPEN)
         assert held.manager.recovery_reason is None
         assert held.manager.status().last_error is None
+
+
+def test_log_does_not_say_that_an_absent_source_streams(
+    held: SessionRig, camera: RemoteCamera, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    camera.disconnect_reason = AWAY
+    with held.manager.lease("stream"):
+        held.wait_for(State.RECOVERING)
+    assert f"Camera waits for its source: {AWAY}" in caplog.messages
+    assert "Camera open" not in caplog.text
 
 
 def test_disconnect_while_open(held: SessionRig, camera: RemoteCamera) -> None:
