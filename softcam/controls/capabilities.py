@@ -132,8 +132,7 @@ def field_notes(stream: StreamRequest, config: StreamConfig) -> Iterator[str]:
     if modes is None or mode is None:
         return
     if field_of_view(stream, config) == "scale":
-        if not modes.is_full(mode):
-            share = 100 * mode.crop[2] / modes.array_size[0]
+        if (share := visible_share(config)) is not None:
             yield f"fps: at this rate the sensor delivers only the middle {share:.0f} % of its width"
     elif config.width > modes.array_size[0] or config.height > modes.array_size[1]:
         yield "fov_mode: the sensor has only {}x{} pixels; they are enlarged".format(*modes.array_size)
@@ -141,6 +140,12 @@ def field_notes(stream: StreamRequest, config: StreamConfig) -> Iterator[str]:
         yield f"fov_mode: the sensor combines pixels in this mode; they are enlarged {1 / mode.density:.2g} times"
     elif not mode.is_fast(stream.fps):
         yield f"fov_mode: the sensor delivers single pixels at up to {mode.fps:g} fps"
+
+
+def visible_share(config: StreamConfig) -> float | None:
+    """The percentage of the sensor's width that its mode delivers; None if that is all, or unknown."""
+    modes, mode = config.sensor_modes, config.sensor_mode
+    return None if modes is None or mode is None or modes.is_full(mode) else 100 * mode.crop[2] / modes.array_size[0]
 
 
 def has_single_exposure_hdr(config: StreamConfig) -> bool:

@@ -114,10 +114,14 @@ _CONTROLS_PATHS: Final = ("/v1/camera/controls", "/camera/controls")
 CONTROL_ERRORS: Final = (400, 409, 503)
 _LIST_DOC: Final = Doc("List all controls", "controls", json_ok(_CONTROLS))
 _RESET_DOC: Final = Doc("Reset all controls", "controls", json_ok(_CONTROLS), errors=CONTROL_ERRORS)
+_FOV_ANSWER: Final = {
+    "mode": {"enum": list(_FOV_DESCRIPTIONS)},
+    "description": STRING | note("what the stream shows now: a high frame rate may leave only the sensor's middle"),
+}
 _FOV_DOC: Final = Doc(
-    "Field of view that is set",
+    "Field of view in effect",
     "controls",
-    json_ok(record({**STATUS_OK, "mode": {"enum": list(_FOV_DESCRIPTIONS)}, "description": STRING})),
+    json_ok(record({**STATUS_OK, **_FOV_ANSWER, **NOTE})),
 )
 _STARTED: Final = {**_HOLD, "properties": {**_HOLD["properties"], **APPLIED_SHAPE}}
 _START_DOC: Final = Doc(
@@ -220,7 +224,7 @@ class ControlApi:
                 return stream_note(result)
             case "fov_mode":
                 mode = result.stream.fov  # also if the request returned to the configured one
-                return {"mode": mode, "description": _FOV_DESCRIPTIONS[mode], **stream_note(result)}
+                return {"mode": mode, "description": _shown(mode, result.config), **stream_note(result)}
             case _:
                 notes = [*mapping.night_notes(group, values, result.requested, names)] if manager.is_night else []
                 if not notes:
@@ -242,8 +246,12 @@ class ControlApi:
 
     def fov_mode(self, _request: Request) -> AnyResponse:
         """The field of view in effect."""
-        mode = capabilities.field_of_view(self._control_manager.stream_request, self._control_manager.config)
-        return json_response({"status": "ok", "mode": mode, "description": _FOV_DESCRIPTIONS[mode]})
+        manager = self._control_manager
+        stream, config = manager.stream_request, manager.current_config
+        mode = capabilities.field_of_view(stream, manager.config)
+        notes = [] if config is None else capabilities.field_notes(stream, config)
+        fields = {"mode": mode, "description": _shown(mode, config), "note": "; ".join(notes) or None}
+        return json_response({"status": "ok", **fields})
 
     def reset(self, request: Request) -> AnyResponse:
         """Reset all controls to their defaults."""
@@ -311,6 +319,12 @@ class ControlApi:
             return {"focused": None, "lens_position": None}
         position = outcome.lens_position
         return {"focused": outcome.is_focused, "lens_position": None if position is None else round(position, 2)}
+
+
+def _shown(mode: FovMode, config: StreamConfig | None) -> str:
+    """What the stream shows with this field of view and configuration, None for one that is not known."""
+    share = None if config is None or mode == "crop" else capabilities.visible_share(config)
+    return _FOV_DESCRIPTIONS[mode] if share is None else f"the middle {share:.0f} % of the sensor's width"
 
 
 def stream_note(result: ChangeResult) -> Mapping[str, Any]:

@@ -334,6 +334,22 @@ def test_size_and_field_of_view_in_one_step(scene: Aliases) -> None:
         assert scene.post("framerate", {"framerate": 500})["applied_framerate"] == 15.0
 
 
+def test_field_of_view_names_the_part_that_a_fast_mode_delivers(scene: Aliases) -> None:
+    whole = {"status": "ok", "mode": "scale", "description": "the whole field of view at every size", "note": None}
+    middle = SensorMode((320, 180), 10, 120.0, (320, 180, 640, 360))
+    modes = replace(SENSOR_MODES, modes=(middle, *SENSOR_MODES.modes[1:]))
+    with scene.camera.flowing(), scene.manager.lease("hold"):
+        scene.held.wait_for(State.OPEN)
+        assert content_of(scene.router, "GET", "/v1/camera/fov_mode") == whole
+        scene.camera.config = replace(scene.camera.config, sensor_modes=modes, sensor_mode=middle)
+        note = scene.post("framerate", {"framerate": 500})["note"]
+        assert note == "fps: at this rate the sensor delivers only the middle 50 % of its width"
+        part = {"mode": "scale", "description": "the middle 50 % of the sensor's width", "note": note}
+        assert content_of(scene.router, "GET", "/v1/camera/fov_mode") == {"status": "ok", **part}
+        answer = scene.post("fov_mode", {"mode": "scale"})
+        assert {name: answer[name] for name in part} == part
+
+
 def test_size_is_unchanged_if_the_field_of_view_is_not_supported(scene: Aliases) -> None:
     scene.camera.config = replace(scene.camera.config, controls={})
     with scene.camera.flowing(), scene.manager.lease("hold"):
