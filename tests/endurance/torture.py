@@ -140,7 +140,10 @@ def record_video(portal: Portal) -> None:
     _checked(post(portal, "/v1/recordings/stop", {}))
     listed = _checked(ask(portal, "/v1/recordings")).json["recordings"]
     for entry in listed:
-        assert len(_checked(ask(portal, f"/v1/recordings/{entry['name']}")).body) == entry["bytes"]
+        content = _checked(ask(portal, f"/v1/recordings/{entry['name']}")).body
+        # A file that could not be finished is sent with the index that it lacks.
+        assert content[4:8] == b"ftyp"
+        assert len(content) >= entry["bytes"], (len(content), entry)
         _checked(ask(portal, f"/v1/recordings/{entry['name']}", method="DELETE"))
 
 
@@ -237,7 +240,7 @@ class Torture:
             how = "closed"
         except (AssertionError, TimeoutError, ValueError, OSError) as error:
             how = "wrong"
-            if self._has_exited() is None and "connection ended" not in str(error):
+            if self._has_exited() is None and "the connection " not in str(error):
                 self.outcome.wrong.append(f"{what}: {type(error).__name__}: {error}")
         has_failed = self._words.disarm()
         try:

@@ -97,7 +97,7 @@ def test_openings_without_leaks(start_portal: Start) -> None:
     assert portal.stop() == 0
 
 
-def test_memory_over_reopenings(start_portal: Start) -> None:
+def test_memory_over_reopenings(start_portal: Start, wait_until: Callable[..., None]) -> None:
     """Each size has other buffers, and a full still more than all of them: none of that adds up."""
     portal = start_portal(*SMALL, "--fps", "60")
     rounds: tuple[tuple[str, Mapping[str, Any]], ...] = (

@@ -173,7 +173,10 @@ def test_stated_coverage() -> None:
 def test_named_tests_exist() -> None:
     named = {name for page in PAGES for name in re.findall(r"`(tests/[^`* ]+)`", page.read_text())}
     assert "tests/unit/web/http/test_auth.py" in named
-    assert [name for name in named if not (PROJECT / name).exists()] == []
+    paths = {name: PROJECT / name.partition("::")[0] for name in named}
+    assert [name for name, path in paths.items() if not path.exists()] == []
+    functions = {name: name.partition("::")[2] for name in named if "::" in name}
+    assert [name for name, function in functions.items() if f"def {function}(" not in paths[name].read_text()] == []
 
 
 def test_links_are_valid() -> None:

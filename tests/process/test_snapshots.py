@@ -56,8 +56,8 @@ def test_series_follows_the_scene(start_portal: Start, faults: Path) -> None:
         assert time.monotonic() < deadline_s, portal.log
 
 
-def measure_beside_changes(portal: Portal) -> tuple[float, float]:
-    """Snapshots of 16 clients beside ten changes a second: how many a second, and the time of 99 % of them."""
+def measure(portal: Portal, *, has_changes: bool) -> tuple[float, float]:
+    """Snapshots of 16 clients, also beside ten changes a second: how many a second, and the time of 99 % of them."""
     is_over = threading.Event()
 
     def take_snapshots() -> list[float]:
@@ -70,8 +70,9 @@ def measure_beside_changes(portal: Portal) -> tuple[float, float]:
     began_s = time.monotonic()
     asking = [Background(take_snapshots) for _ in range(16)]
     for number in range(30):
-        change = {"exposure_us": 5000 + 500 * (number % 9), "gain": 2.0}
-        assert post(portal, "/v1/camera/manual_exposure", change).status == 200
+        if has_changes:
+            change = {"exposure_us": 5000 + 500 * (number % 9), "gain": 2.0}
+            assert post(portal, "/v1/camera/manual_exposure", change).status == 200
         is_over.wait(max(0.0, began_s + (number + 1) / 10 - time.monotonic()))
     measured_s = time.monotonic() - began_s
     is_over.set()
@@ -81,15 +82,22 @@ def measure_beside_changes(portal: Portal) -> tuple[float, float]:
 
 @pytest.mark.measurement
 def test_rate_beside_control_changes(start_portal: Start) -> None:
-    """The next snapshots have to show each change; one that waits for it delays no other."""
+    """The next snapshots have to show each change; one that waits for it delays no other.
+
+    60 snapshots a second, 99 % of them within half a second: that is less than a third of the rate without changes on a
+    machine that reaches 200, and the bound on a slower one.
+    """
     portal = start_portal("--linger", "60")
-    snapshot(portal)
+    measure(portal, has_changes=True)  # exposure and focus of the open camera settle
     for _ in range(3):  # other processes may disturb one measurement, but hardly three
-        rate, slowest_s = measure_beside_changes(portal)
-        print(f"{rate:.0f} snapshots a second, 99 % within {slowest_s:.3f} s")
-        if rate >= 60 and slowest_s < 0.5:
+        usual_rate, usual_s = measure(portal, has_changes=False)
+        rate, slowest_s = measure(portal, has_changes=True)
+        print(f"{rate:.0f} snapshots a second, 99 % within {slowest_s:.3f} s; alone {usual_rate:.0f}, {usual_s:.3f} s")
+        if rate >= min(60, 0.3 * usual_rate) and slowest_s < max(0.5, 4 * usual_s):
             return
-    pytest.fail(f"{rate:.0f} snapshots a second, 99 % within {slowest_s:.3f} s")
+    pytest.fail(
+        f"{rate:.0f} snapshots a second, 99 % within {slowest_s:.3f} s; alone {usual_rate:.0f}, {usual_s:.3f} s"
+    )
 
 
 def test_slow_camera_slows_down_after_its_start(start_portal: Start) -> None:

@@ -49,7 +49,7 @@ _MODES = (
 _LOW_LIGHT = 5  # times the threshold of the night
 # The fields that a frame does not determine: those of the session, the requests and the portal.
 OTHER_FIELDS = {
-    *("state", "backend", "name", "camera", "socket_path", "socket_exists"),
+    *("status", "state", "backend", "name", "camera", "socket_path", "socket_exists"),
     *("available", "viewers", "pixel_format", "last_error", "restarts", "opens"),
     *("held_by", "pictures_encoded", "uptime_s", "version", "is_wide_camera", "sensor_mode_width"),
     *("sensor_mode_height", "autofocus", "autofocus_mode", "auto_exposure", "awb_enabled", "hdr_mode"),
