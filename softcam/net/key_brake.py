@@ -75,6 +75,11 @@ class _Client:
         self.count += 1
         self.unlogged += not is_logged
 
+    def wait_s(self, now_s: float) -> float:
+        """How long no further key is compared."""
+        self.pending = [due_s for due_s in self.pending if due_s > now_s]
+        return min(self.pending) - now_s if len(self.pending) >= _MAX_PENDING else 0.0
+
     def take_unlogged(self) -> int:
         unlogged, self.unlogged = self.unlogged, 0
         return unlogged
@@ -113,10 +118,7 @@ class KeyBrake:
         now_s = self._loop.clock()
         with self._lock:
             client = self._clients.get(network)
-            if client is None:
-                return 0.0
-            client.pending = [due_s for due_s in client.pending if due_s > now_s]
-            return min(client.pending) - now_s if len(client.pending) >= _MAX_PENDING else 0.0
+            return 0.0 if client is None else client.wait_s(now_s)
 
     def _keys_of(self, network: str) -> Collection[bytes]:
         since_s = self._loop.clock() - _FORGET_S

@@ -6,8 +6,10 @@ import time
 
 import pytest
 
+from softcam.rtsp.server import client, server, sessions
 from softcam.rtsp.server.handler import HandlerLimits
 from softcam.rtsp.server.server import ServerLimits
+from softcam.runtime.address import client_network
 from tests.support.background import eventually, soon
 from tests.support.rtsp_viewers import TCP, Response, Stage, is_goodbye
 from tests.support.timeouts import PATIENCE_S
@@ -51,6 +53,21 @@ def test_share_of_an_address(stage: Stage, caplog: pytest.LogCaptureFixture) -> 
             peer.play()
         assert stage.connect().has_ended()
         assert f"RTSP client 127.0.0.1 rejected: connections {rule}" in caplog.messages
+
+
+def test_networks_are_computed_once(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of all clients for each that connects or sets up."""
+    addresses = list[str]()
+
+    def note(address: str) -> str:
+        addresses.append(address)
+        return client_network(address)
+
+    for module in (client, server, sessions):
+        monkeypatch.setattr(module, "client_network", note)
+    for _ in range(10):
+        assert stage.connect().request("SETUP", Transport=TCP).status == 200
+    assert 10 <= len(addresses) <= 4 * 10
 
 
 @pytest.mark.parametrize("stage", [FEW_PER_ADDRESS], indirect=True)
