@@ -28,7 +28,7 @@ class TooManyWrongKeys(HttpError):
     """429 for a request whose key was not compared; the connection is to be closed."""
 
     def __init__(self, retry_s: int) -> None:
-        detail = "too many wrong keys from this address; wait, or ask its other users"
+        detail = "too many wrong keys from this address: the key was not compared; try again later"
         super().__init__(HTTPStatus.TOO_MANY_REQUESTS, detail, {"Retry-After": str(retry_s)})
 
 
