@@ -27,6 +27,7 @@ from softcam.controls.writer import BackgroundWriter
 from softcam.errors import CameraError, NotSupported
 
 _FOV: Final = BY_NAME["fov_mode"]
+_LIMITED: Final = 0.9  # a source that delivers more than this share of the limit may be limited by it
 _REOPEN_TIMEOUT_S: Final = 40.0  # above the session's own limits for closing and opening
 _CHANGE_TIMEOUT_S: Final = 30.0  # for the changes before, each of which may reopen the camera
 
@@ -52,10 +53,14 @@ class ChangeResult:
 
 @dataclass(frozen=True, slots=True)
 class FrameRate:
-    """The frame rate that was set for the size of `result`; `highest_fps` is that of the sensor, None if unknown."""
+    """The frame rate that was set for the size of `result`; `highest_fps` is that of the sensor, None if unknown.
+
+    `limit_fps` is None, except for a source with a rate of its own, of which no more than this passes.
+    """
 
     fps: float
     highest_fps: float | None
+    limit_fps: float | None
     result: ChangeResult
 
 
@@ -181,6 +186,7 @@ class ControlManager:
         group = BY_NAME["stream"]
         row = group.row("fps")
         applied_fps, highest_fps = fps, None
+        remote = self._manager if self._manager is not None and isinstance(self._manager.camera, Remote) else None
 
         def merge(requested: RequestedControls) -> RequestedControls:
             # In the same step as the change, so that the size is the one for which the rate is set.
@@ -190,8 +196,14 @@ class ControlManager:
             applied_fps = max(row.low, min(fps, row.high, row.high if highest_fps is None else highest_fps))
             return requested.with_values(group, {row.name: applied_fps})
 
+        before_fps = self.stream_request.fps
+        delivered_fps = None if remote is None else remote.status().fps
         result = self._apply(merge)
-        return FrameRate(applied_fps, highest_fps, result)
+        if remote is None:
+            return FrameRate(applied_fps, highest_fps, None, result)
+        if delivered_fps and delivered_fps < _LIMITED * before_fps:  # otherwise the source may be faster
+            highest_fps = delivered_fps
+        return FrameRate(min(applied_fps, highest_fps or math.inf), highest_fps, applied_fps, result)
 
     def change_several(self, change: Callable[[RequestedControls, StreamConfig | None], RequestedControls]) -> None:
         """Make the result of `change` the requested controls: sent together, with one reopening at most, or reverted.

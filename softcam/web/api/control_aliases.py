@@ -29,6 +29,7 @@ from softcam.web.api.json_schema import (
     note,
     nullable,
     record,
+    with_note,
 )
 from softcam.web.http import body
 from softcam.web.http.messages import AnyResponse, Request, json_response
@@ -37,8 +38,9 @@ from softcam.web.http.router import Doc, Route
 _TRIGGER_TIMEOUT_S: Final = 4.0  # for the response; the scripts of other services allow 5 s
 _RATE: Final = {
     "requested_framerate": NUMBER,
-    "applied_framerate": NUMBER,
-    "max_framerate_for_resolution": nullable("number") | note("null if the camera has no such limit"),
+    "applied_framerate": NUMBER | note("of a source with its own rate: at most this, until its rate is known"),
+    "max_framerate_for_resolution": nullable("number")
+    | note("the measured rate of a source with its own rate; null if unknown, or if the camera has no such limit"),
     "resolution": STRING | note("WIDTHxHEIGHT"),
     "clamped": BOOLEAN,
 }
@@ -107,6 +109,9 @@ class AliasApi:
             "clamped": rate.fps != requested_fps,
             **stream_note(rate.result),
         }
+        if rate.limit_fps is not None:
+            reason = f"framerate: the source decides its own rate, of which at most {rate.limit_fps:g} fps are shown"
+            fields = with_note(fields, reason)
         return json_response(self._controls.add_unsaved_note(fields))
 
     def _stop_unless_restarted(self, values: Mapping[str, Any]) -> None:

@@ -23,10 +23,11 @@ from softcam.web.api.controls import ControlApi
 from softcam.web.http.errors import error_response
 from softcam.web.http.messages import Request, Response
 from softcam.web.http.router import Router
-from tests.support.background import Background
+from tests.support.background import Background, eventually
 from tests.support.control_scene import CONTROLS, ControllableCamera
 from tests.support.fakes import FakeCamera
 from tests.support.web_app import Scene, make_controls
+from tests.unit.camera.session.test_manager_remote import RemoteCamera
 
 MODES: Mapping[str, Any] = {
     "AeConstraintMode": (0, 3, 0),
@@ -371,6 +372,30 @@ def test_rate_of_a_camera_without_limits(tmp_path: Path) -> None:
         answer = scene.post("framerate", {"framerate": 1000})
         assert (answer["applied_framerate"], answer["clamped"]) == (240.0, True)
         assert answer["max_framerate_for_resolution"] is None
+
+
+def test_rate_of_a_source_with_its_own_rate(tmp_path: Path) -> None:
+    def note(limit_fps: int) -> str:
+        return f"framerate: the source decides its own rate, of which at most {limit_fps} fps are shown"
+
+    names = ("applied_framerate", "max_framerate_for_resolution", "clamped")
+    with Aliases(tmp_path, RemoteCamera()) as scene:
+        answer = scene.post("framerate", {"framerate": 500})
+        assert [answer[name] for name in names] == [240.0, None, True], "unknown while it is closed"
+        assert answer["note"].endswith(note(240))
+        with scene.camera.flowing(), scene.manager.lease("hold"):
+            scene.held.wait_for(State.OPEN)
+            eventually(lambda: scene.manager.status().frames >= 10)
+            answer = scene.post("framerate", {"framerate": 500})
+            source_fps = answer["applied_framerate"]
+            assert 0 < source_fps < 216
+            assert [answer[name] for name in names] == [source_fps, source_fps, True]
+            assert answer["note"] == note(240)
+            assert scene.value("stream", "fps") == 240, "a source that becomes faster is not limited"
+            eventually(lambda: scene.manager.status().frames >= 20)
+            answer = scene.post("framerate", {"framerate": 0.5})
+            assert (answer["applied_framerate"], answer["clamped"]) == (0.5, False)
+            assert answer["note"].endswith("of which at most 0.5 fps are shown")
 
 
 def test_rate_of_a_disabled_camera(scene: Aliases) -> None:
