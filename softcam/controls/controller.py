@@ -55,7 +55,7 @@ class ChangeResult:
 class FrameRate:
     """The frame rate that was set for the size of `result`; `highest_fps` is that of the sensor, None if unknown.
 
-    `limit_fps` is None, except for a source with a rate of its own, of which no more than this passes.
+    `limit_fps` is None, except for a source that decides its rate: no more of it passes.
     """
 
     fps: float
