@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """Soft Stream: serves a Raspberry Pi camera over HTTP. `--help` lists the settings."""
 
+import os
 import signal
 import sys
 
 if __name__ == "__main__":
+    # In place of standard streams that are closed: a library that writes to one would write to what is opened next.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
     # Until the portal can stop in order: a stop that comes while it is still loading would end it like a crash.
     signal.pthread_sigmask(
         signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)

@@ -42,6 +42,11 @@ from softcam.web.http.listen import StoppedWhileStarting
 log = logging.getLogger("softcam")
 
 # From the request to shut down until the exit: three seconds in all, most of them for closing the camera.
+# Each would end the process at once, and cut a recording.
+_IGNORED: Final = (
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF),
+    *(signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT),
+)
 _STOP_TIMEOUT_S: Final = 2.5
 _LOG_TIMEOUT_S: Final = 0.5  # for the copy of the log, of these three seconds; a disk may not respond
 _EXIT_NOTICE_TIMEOUT_S: Final = 1.5  # the page polls once a second, and so gets the reason for the exit
@@ -221,7 +226,7 @@ def _stop_signals() -> list[signal.Signals]:
             stop.append(signal.SIGHUP)
         else:
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
+    for number in (*_IGNORED, *range(signal.SIGRTMIN, signal.SIGRTMAX + 1)):
         if signal.getsignal(number) is signal.SIG_DFL:  # a program that embeds the portal may use it
             signal.signal(number, signal.SIG_IGN)
     return stop

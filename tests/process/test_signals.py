@@ -2,6 +2,7 @@
 
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from tests.support.timeouts import PATIENCE_S
 
 Start = Callable[..., Portal]
 
-IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGIO, signal.SIGPWR, signal.SIGRTMIN)
 COMMAND = [sys.executable, str(PROJECT / "soft_stream.py"), "--camera", "pattern", "--port", "0"]
 
 
@@ -165,3 +166,21 @@ def test_state_file_that_is_no_file(start_portal: Start, tmp_path: Path, kind: s
     assert ask(portal, "/v1/camera/status").status == 200
     health = ask(portal, "/health")
     assert (health.status, health.json["problems"]) == (503, ["controls_not_kept"])
+
+
+def test_faults_file_that_is_a_pipe(start_portal: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "faults")
+    portal = start_portal("--pattern-faults", str(tmp_path / "faults"))
+    assert ask(portal, "/snapshot.jpg").status == 200
+    assert portal.stop() == 0
+
+
+def test_closed_standard_streams(tmp_path: Path) -> None:
+    """What a library prints must not reach a socket or a pipe of the portal."""
+    command = shlex.join(COMMAND)
+    with subprocess.Popen(["sh", "-c", f"exec {command} <&- >&- 2>&-"], env=environment(tmp_path)) as process:
+        eventually(lambda: blocked(process.pid))
+        eventually(lambda: not blocked(process.pid))  # it has loaded
+        assert {str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) for number in range(3)} == {"/dev/null"}
+        process.terminate()
+    assert process.returncode == 0

@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Final
 
+from softcam.runtime.atomic_file import read_file
+
 log = logging.getLogger(__name__)
 
 KNOWN: Final = frozenset(
@@ -31,6 +33,7 @@ KNOWN: Final = frozenset(
     }
 )
 
+_MAX_BYTES: Final = 4096
 POLL_S: Final = 0.05  # how often a hanging call reads the file
 
 
@@ -47,7 +50,7 @@ class Faults:
         if self._path is None:
             return frozenset()
         try:
-            words = frozenset(self._path.read_text(encoding="utf-8", errors="replace").split())
+            words = frozenset(read_file(self._path, _MAX_BYTES).decode(errors="replace").split())
         except OSError:
             return frozenset()
         for word in sorted(words - KNOWN - self._reported):

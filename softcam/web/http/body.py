@@ -5,6 +5,7 @@ the next request begins (request smuggling, RFC 9112, 11.2). Pure functions.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from email.message import Message
 from http import HTTPStatus
@@ -15,6 +16,8 @@ from softcam.errors import BadValue
 from softcam.web.http.messages import HttpError, Request
 
 _JSON: Final = "application/json"
+# RFC 9110, 7.2, and RFC 3986, 3.2.2; also names in other letters, which some clients do not encode.
+_HOST: Final = re.compile(r"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%\x80-\xff-]*)(?::\d{0,5})?", re.ASCII)
 _MAX_BODY_BYTES: Final = 64 * 1024  # the largest request is a JSON object with a dozen numbers
 _MAX_DIGITS: Final = 18  # int() itself raises ValueError above some thousand digits
 
@@ -26,9 +29,11 @@ def body_length(version: str, headers: Message) -> int:
 
     After an error the end of the request is unknown: the connection must be closed after the response.
     """
-    hosts = len(headers.get_all("Host", []))
-    if hosts > 1 or (hosts == 0 and version >= "HTTP/1.1"):  # RFC 9112, 3.2
+    hosts = headers.get_all("Host", [])
+    if len(hosts) > 1 or (not hosts and version >= "HTTP/1.1"):  # RFC 9112, 3.2
         raise HttpError(HTTPStatus.BAD_REQUEST, "Host: must be present exactly once")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise HttpError(HTTPStatus.BAD_REQUEST, "Host: must be HOST or HOST:PORT")
     if "Transfer-Encoding" in headers:
         raise HttpError(
             HTTPStatus.LENGTH_REQUIRED, "Transfer-Encoding: must be absent; a body must have a Content-Length"
