@@ -9,7 +9,7 @@ from tests.conftest import Portal
 from tests.endurance.torture import KINDS, USES, Torture
 from tests.support.timeouts import TIMEOUT_FACTOR
 
-STEP = 7
+STEP = 20
 
 
 @pytest.mark.timeout(600 * TIMEOUT_FACTOR)
