@@ -22,6 +22,7 @@ from pathlib import Path
 
 from tests.rig import root as rig_root
 from tests.rig.root import CannotMake
+from tests.support.commands import run_command
 from tests.support.timeouts import TIMEOUT_FACTOR
 
 PROJECT = rig_root.CHECKOUT
@@ -106,12 +107,12 @@ class Engine:
         """Run a program of the engine's root in the checkout."""
         settings = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", *(f"{k}={v}" for k, v in environment.items()))
         inside = ("nsenter", f"--target={self._leader()}", "--mount", "--net", "--pid", "--root", "--wdns=/src")
-        return _run([*inside, "env", "-i", *settings, *argv], check, limit_s)
+        return run_command([*inside, "env", "-i", *settings, *argv], limit_s, check=check)
 
     def curl(self, *argv: str, check: bool = True) -> str:
         """Run curl in the engine's network; its output."""
         network = ("nsenter", f"--target={self._leader()}", "--net")
-        return _run([*network, "curl", "--silent", "--show-error", *argv], check, COMMAND_LIMIT_S).stdout
+        return run_command([*network, "curl", "--silent", "--show-error", *argv], COMMAND_LIMIT_S, check=check).stdout
 
     def close(self) -> None:
         """End the engine and all containers. Docker's folder keeps the steps that were built."""
@@ -259,21 +260,6 @@ def running(made: Path, *, has_network: bool = False) -> Iterator[Engine]:
             yield engine
         finally:
             engine.close()
-
-
-def _run(argv: list[str], check: bool, limit_s: float) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        argv,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=limit_s,
-    )
-    if check and done.returncode != 0:
-        raise AssertionError(f"{shlex.join(argv)} failed with exit code {done.returncode}:\n{done.stdout}")
-    return done
 
 
 def main() -> int:

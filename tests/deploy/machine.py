@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.deploy.terminal import Terminal
 from tests.rig import root as rig_root
+from tests.support.commands import run_command
 from tests.support.timeouts import TIMEOUT_FACTOR
 
 PROJECT = rig_root.CHECKOUT
@@ -121,11 +122,11 @@ class Machine:
     def run(self, *argv: str, check: bool = True, text: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the container as root."""
         inside = ["nsenter", "--target", str(self._leader), "--all", "--wdns=/", "env", "-i", *_ENV, *argv]
-        return _run(inside, check, text, DEPLOY_LIMIT_S)
+        return run_command(inside, DEPLOY_LIMIT_S, check=check, text=text or "")
 
     def net(self, *argv: str, check: bool = True, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
         """Run a program of this machine in the container's network."""
-        return _run(["nsenter", "--target", str(self._leader), "--net", *argv], check, None, timeout_s)
+        return run_command(["nsenter", "--target", str(self._leader), "--net", *argv], timeout_s, check=check)
 
     def deploy(
         self,
@@ -386,20 +387,3 @@ def _write_files(folder: Path) -> None:
         shutil.copy2(bridge, folder / "opt/rig")
     masked = folder / "etc/systemd/system/systemd-networkd-wait-online.service"
     masked.symlink_to("/dev/null")  # the only network is loopback
-
-
-def _run(
-    argv: Sequence[str], check: bool, text: str | None, timeout_s: float = 120
-) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        argv,
-        input=text or "",
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=timeout_s,
-    )
-    if check and done.returncode != 0:
-        raise AssertionError(f"{shlex.join(argv)} failed with exit code {done.returncode}:\n{done.stdout}")
-    return done
